@@ -243,28 +243,31 @@ def choice(*words: str) -> Parsed:
 _STRING: dict[str, Any] = {"type": "string"}
 _SCALAR: dict[str, Any] = {"type": ["string", "number", "boolean"]}
 
+
+def _pattern(expression: str) -> dict[str, Any]:
+    """A string of that form, or one with a template, of which an editor cannot know."""
+    return {**_STRING, "pattern": rf"^({expression}|.*\{{\{{.*\}}\}}.*)$"}
+
+
 Text = Annotated[str, Parsed(parse_text, _SCALAR)]
 Name = Annotated[str, Parsed(parse_name, {**_SCALAR, "minLength": 1})]
 Path = Annotated[str, Parsed(parse_path, {**_STRING, "minLength": 1})]
 Regex = Annotated[str, Parsed(parse_regex, {**_STRING, "format": "regex"})]
 Flag = Annotated[bool, Parsed(parse_flag, {"type": "boolean"})]
 Number = Annotated[float, Parsed(parse_number, {"type": ["number", "string"]})]
-Mode = Annotated[
-    str, Parsed(parse_mode, {**_STRING, "pattern": r"^([0-7]{3,4}|.*\{\{.*\}\}.*)$"})
-]
-Duration = Annotated[
-    float,
-    Parsed(parse_duration, {**_STRING, "pattern": r"^([0-9.]+(ms|s|m|h|d)|.*\{\{.*\}\}.*)$"}),
-]
-Size = Annotated[
-    int,
-    Parsed(parse_size, {**_STRING, "pattern": r"^([0-9.]+([KMGT]i?)?B|.*\{\{.*\}\}.*)$"}),
-]
+Mode = Annotated[str, Parsed(parse_mode, _pattern("[0-7]{3,4}"))]
+Duration = Annotated[float, Parsed(parse_duration, _pattern("[0-9.]+(ms|s|m|h|d)"))]
+Size = Annotated[int, Parsed(parse_size, _pattern("[0-9.]+([KMGT]i?)?B"))]
 Command = Annotated[
     tuple[str, ...],
     Parsed(
         parse_command,
-        {"oneOf": [{**_STRING, "minLength": 1}, {"type": "array", "items": _SCALAR, "minItems": 1}]},
+        {
+            "oneOf": [
+                {**_STRING, "minLength": 1},
+                {"type": "array", "items": _SCALAR, "minItems": 1},
+            ]
+        },
     ),
 ]
 Environment = Annotated[

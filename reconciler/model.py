@@ -80,15 +80,29 @@ class Claim:
     """A resource manages ``key``. ``asks`` is what it asks of it, field by field.
 
     Two resources of one section may not claim the same key; two of different sections may, as
-    long as no field of ``asks`` differs.
+    long as no field of ``asks`` differs. ``asks_below`` is what it asks of every directory
+    below a path, where it claims a whole tree.
     """
 
     key: Key
     asks: Mapping[str, str] = field(default_factory=dict)
+    asks_below: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Resource:
+class Declared:
+    """All that one spec declares, for a kind that must know of others.
+
+    ``wants`` maps ids to what was written, or to None where that is not valid. ``claims`` holds
+    those of all present resources that are not skipped, by their key.
+    """
+
+    wants: Mapping[str, Any]
+    claims: Mapping[Key, Sequence[Claim]]
+
+
+@dataclass(frozen=True, slots=True)
+class Resource(Generic[W]):
     """One thing the spec declares, ready to be observed.
 
     ``id`` is ``kind:name``. ``want`` is the kind's own dataclass. ``needs`` holds written and
@@ -97,7 +111,7 @@ class Resource:
     """
 
     id: str
-    want: Any
+    want: W
     present: bool = True
     needs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
@@ -122,7 +136,7 @@ class Spec:
 
     name: str
     path: str
-    resources: tuple[Resource, ...]
+    resources: tuple[Resource[Any], ...]
     loop_every: float = 30.0
     complete: bool = True
 
@@ -243,6 +257,14 @@ class Kind(Generic[W, S]):
         """``want`` with defaults that follow from the resource's name filled in. Pure."""
         return want
 
+    def linked(self, want: W, declared: Declared) -> W:
+        """``want`` with what follows from other resources filled in. Pure.
+
+        It goes into fields whose metadata says ``written: False``, which no user may write.
+        Raises ValueError with (field, message).
+        """
+        return want
+
     def check(self, want: W) -> Iterable[tuple[str, str]]:
         """Rules across fields that a valid ``want`` may still break: (field, message). Pure."""
         return ()
@@ -259,16 +281,29 @@ class Kind(Generic[W, S]):
         """The state wanted; a field that is None is left alone. Pure."""
         raise TypeError(f"kind {self.name} does not say what it expects")
 
-    def observe(self, wants: Sequence[W], host: Host) -> Sequence[Observation[S]]:
-        """Look at the whole section at once, without changing anything. Never raises."""
+    def observe(self, resources: Sequence[Resource[W]], host: Host) -> Sequence[Observation[S]]:
+        """Look at the whole section at once, without changing anything.
+
+        One observation for each resource, in their order. Raises UnknownState when nothing of
+        the section can be known.
+        """
         raise TypeError(f"kind {self.name} cannot observe")
 
     def changes(self, expected: S | None, have: S | None) -> tuple[Change, ...]:
         """The fields that differ. Pure."""
         return diff(expected, have)
 
+    def verb(self, expected: S | None, have: S | None) -> str:
+        """What to call the step that removes the difference. Pure."""
+        create, update, delete = self.verbs
+        return delete if expected is None else create if have is None else update
+
+    def evidence(self, resource: Resource[W], host: Host) -> str | None:
+        """Why a step may have failed, as the host tells it; for people."""
+        return None
+
     def actions(
-        self, want: W, present: bool, have: S | None, changes: Sequence[Change]
+        self, resource: Resource[W], have: S | None, changes: Sequence[Change]
     ) -> Sequence[Action]:
         """What removes the changes, in order. Pure."""
         raise TypeError(f"kind {self.name} cannot act")

@@ -5,13 +5,26 @@ It must not touch what a directory holds, and it removes only empty ones.
 
 from __future__ import annotations
 
-import os
+import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from reconciler.fields import Mode, Name, Path
-from reconciler.model import ABSENT, Action, Change, Claim, Key, Kind, Observation
+from reconciler.host.files import sort_of
+from reconciler.kinds._attributes import Attributes, SetAttributes
+from reconciler.model import (
+    ABSENT,
+    Action,
+    Change,
+    Claim,
+    Declared,
+    Key,
+    Kind,
+    Observation,
+    Resource,
+    UnknownState,
+)
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -19,9 +32,108 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """What a user may write under ``directories``. Fields left out are left alone."""
+    """A directory that must be there. Fields left out are left alone."""
 
     path: Path
     mode: Mode | None = None
     owner: Name | None = None
     group: Name | None = None
+    born: Attributes | None = field(default=None, metadata={"written": False})
+
+
+@dataclass(frozen=True, slots=True)
+class MakeDirectory:
+    """Make it and its missing parents, and give it what is asked for."""
+
+    path: str
+    attributes: Attributes
+
+    def describe(self) -> str:
+        """The action in words."""
+        words = self.attributes.describe()
+        return f"make directory {self.path}" + (f" ({words})" if words else "")
+
+    def run(self, host: Host) -> None:
+        """Raises HostError."""
+        host.files.make_directory(self.path, *self.attributes.numbers(host))
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveDirectory:
+    """Remove it; it must be empty."""
+
+    path: str
+
+    def describe(self) -> str:
+        """The action in words."""
+        return f"remove the empty directory {self.path}"
+
+    def run(self, host: Host) -> None:
+        """Raises HostError."""
+        host.files.remove_directory(self.path)
+
+
+class Directories(Kind[Directory, Attributes]):
+    """The section ``directories``."""
+
+    name = "directory"
+    section = "directories"
+    resource = Directory
+
+    def claims(self, want: Directory) -> Iterable[Claim]:
+        return (Claim(Key("path", want.path), self.expected(want).asks()),)
+
+    def linked(self, want: Directory, declared: Declared) -> Directory:
+        # A permission that asks for more is heeded when the directory is made, so that it has
+        # never a wrong mode, and one pass is enough.
+        own = self.expected(want)
+        asks: dict[str, str] = {}
+        above = want.path
+        while above:
+            above = above.rpartition("/")[0]
+            for claim in declared.claims.get(Key("path", above or "/"), ()):
+                asks = {**claim.asks_below, **asks}
+        for claim in declared.claims.get(Key("path", want.path), ()):
+            asks |= claim.asks
+        born = Attributes(**(asks | own.asks()))
+        return want if born == own else replace(want, born=born)
+
+    def uses(self, want: Directory) -> Iterable[Key]:
+        return (Key("path", want.path.rpartition("/")[0] or "/"),)
+
+    def expected(self, want: Directory) -> Attributes:
+        return Attributes(want.mode, want.owner, want.group)
+
+    def observe(
+        self, resources: Sequence[Resource[Directory]], host: Host
+    ) -> Sequence[Observation[Attributes]]:
+        return [self._look(resource, host) for resource in resources]
+
+    def _look(self, resource: Resource[Directory], host: Host) -> Observation[Attributes]:
+        want = resource.want
+        try:
+            status = host.files.status(want.path)
+            if status is None:
+                return ABSENT
+            if not stat.S_ISDIR(status.st_mode):
+                what = f"{want.path} is {sort_of(status)}"
+                return Observation(unknown=f"{what} where a directory should be; move it away")
+            if not resource.present and host.files.holds_something(want.path):
+                what = f"{want.path} is not empty"
+                return Observation(unknown=f"{what}, and only an empty directory is removed")
+            return Observation(self.expected(want).seen(status, host))
+        except UnknownState as error:
+            return Observation(unknown=str(error))
+
+    def actions(
+        self, resource: Resource[Directory], have: Attributes | None, changes: Sequence[Change]
+    ) -> Sequence[Action]:
+        want = resource.want
+        if not resource.present:
+            return (RemoveDirectory(want.path),)
+        if have is None:
+            return (MakeDirectory(want.path, want.born or self.expected(want)),)
+        return (SetAttributes(want.path, self.expected(want)),)
+
+
+KIND = Directories()

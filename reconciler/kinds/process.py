@@ -6,10 +6,31 @@ known by boot, process id and start time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+import hashlib
+import signal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated
 
-from reconciler.fields import Command, Duration, Environment, Flag, Name, Path, Regex, choice, integer
+from reconciler.fields import Command, Duration, Environment, Flag, Name, Path, Regex, integer
+from reconciler.host.launch import Launch
+from reconciler.kinds._start import Place, StartDaemon, StartInWindow, StopProcess, recorded
+from reconciler.kinds.session import Session, not_ours
+from reconciler.model import (
+    ABSENT,
+    Action,
+    Change,
+    Declared,
+    Key,
+    Kind,
+    Observation,
+    Resource,
+    UnknownState,
+)
+
+if TYPE_CHECKING:
+    from reconciler.host import Host
+    from reconciler.host.processes import Identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +53,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """What a user may write under ``processes``."""
+    """A process that must run: in a window of ``session``, or as a daemon that writes ``log``."""
 
     command: Command
     cwd: Path | None = None
@@ -44,3 +65,168 @@ class Process:
     match: Match | None = None
     stop: Stop = Stop()
     stop_extra: Flag = False
+    place: Place | None = field(default=None, metadata={"written": False})
+
+    def digest(self) -> str:
+        """Of all that a running process was started with; another digest is another process."""
+        parts = (self.command, self.cwd, self.user, self.place, self.log)
+        secrets = [(name, secret.digest) for name, secret in self.env]
+        return hashlib.blake2b(repr((parts, secrets)).encode(), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessState:
+    """How many run, and whether from what the spec says now. ``found`` is oldest first."""
+
+    running: int
+    definition: str = "current"
+    found: tuple[tuple[Identity, str | None], ...] | None = None
+
+
+class Processes(Kind[Process, ProcessState]):
+    """The section ``processes``."""
+
+    name = "process"
+    section = "processes"
+    resource = Process
+    verbs = ("start", "restart", "stop")
+    settle = 0.5
+
+    def linked(self, want: Process, declared: Declared) -> Process:
+        if want.session is None:
+            return want
+        name = f"session:{want.session}"
+        if name not in declared.wants:
+            words = f"there is no session {want.session!r}; declare it under sessions"
+            raise ValueError("session", words)
+        session = declared.wants[name]
+        if not isinstance(session, Session):
+            return want  # It is declared, but wrong; that has been said.
+        return replace(want, place=Place(session.socket, session.tmux_name))
+
+    def check(self, want: Process) -> Iterable[tuple[str, str]]:
+        if want.session is not None and want.log is not None:
+            yield "log", "is for daemons; what runs in a session writes to its window"
+        if want.match is not None:
+            ways = (want.match.cmdline, want.match.exe, want.match.pidfile)
+            if sum(way is not None for way in ways) != 1:
+                yield "match", "needs exactly one of cmdline, exe and pidfile"
+        if f"SIG{want.stop.signal}" not in signal.Signals.__members__:
+            yield "stop", f"there is no signal {want.stop.signal!r}; write TERM, INT, QUIT or HUP"
+
+    def uses(self, want: Process) -> Iterable[Key]:
+        if want.session is not None:
+            yield Key("id", f"session:{want.session}")
+        if want.cwd is not None:
+            yield Key("path", want.cwd)
+        if want.log is not None:
+            yield Key("path", want.log.rpartition("/")[0] or "/")
+
+    def expected(self, want: Process) -> ProcessState:
+        return ProcessState(want.instances)
+
+    def observe(
+        self, resources: Sequence[Resource[Process]], host: Host
+    ) -> Sequence[Observation[ProcessState]]:
+        return [self._look(resource, host) for resource in resources]
+
+    def _look(self, resource: Resource[Process], host: Host) -> Observation[ProcessState]:
+        want = resource.want
+        try:
+            found = self._found(resource, host)
+            if not found and resource.present and want.place is not None:
+                panes = host.tmux.session(want.place.socket, want.place.session)
+                if panes and panes[0].owner != host.owner:
+                    place = want.place
+                    return Observation(unknown=not_ours(place.session, place.socket, host.owner))
+        except UnknownState as error:
+            return Observation(unknown=str(error))
+        if not found:
+            return ABSENT
+        digest = want.digest()
+        older = any(seen not in (None, digest) for _, seen in found)
+        extra = len(found) - want.instances
+        note = None
+        running = len(found)
+        if resource.present and extra > 0 and not want.stop_extra:
+            pids = ", ".join(str(identity.pid) for identity, _ in found[want.instances :])
+            note = f"{extra} more than wanted run (pid {pids}); stop_extra: true would stop them"
+            running = want.instances
+        state = ProcessState(running, "older" if older else "current", tuple(found))
+        return Observation(state, note=note)
+
+    def _found(self, resource: Resource[Process], host: Host) -> list[tuple[Identity, str | None]]:
+        """The processes that are this resource, oldest first, each with its digest if known."""
+        from reconciler.host.launch import LEADER, MARK, VERSION
+        from reconciler.host.processes import look_up
+
+        want = resource.want
+        found: dict[Identity, str | None] = {}
+        if want.place is not None:
+            for pane in host.tmux.panes(want.place.socket):
+                if pane.owner == host.owner and pane.window_mark == resource.id and not pane.dead:
+                    entry = look_up(pane.pid)
+                    if entry is not None:
+                        found[entry.identity] = pane.launch
+        else:
+            found.update(recorded(resource.id, host))
+        for identity in self._matching(want, host):
+            found.setdefault(identity, None)
+        unsure = any(digest is None for digest in found.values())
+        if len(found) < want.instances or not resource.present or unsure:
+            mark = f"{host.owner}/{resource.id}"
+            for identity, environ in host.processes.marked(MARK, mark):
+                # Its children know the mark as well; it alone has its own number there.
+                if environ.get(LEADER) == str(identity.pid):
+                    found[identity] = environ.get(VERSION)
+        return sorted(found.items())
+
+    def _matching(self, want: Process, host: Host) -> Sequence[Identity]:
+        match = want.match
+        if match is None:
+            return ()
+        uid = host.users.account(match.user or want.user).uid
+        if match.cmdline is not None:
+            return host.processes.with_command_line(match.cmdline, uid)
+        if match.exe is not None:
+            return host.processes.with_program(match.exe, uid)
+        return host.processes.from_file(match.pidfile or "", uid, host.files)
+
+    def verb(self, expected: ProcessState | None, have: ProcessState | None) -> str:
+        if expected is not None and have is not None and have.definition == "current":
+            return "start" if have.running < expected.running else "stop"
+        return super().verb(expected, have)
+
+    def actions(
+        self, resource: Resource[Process], have: ProcessState | None, changes: Sequence[Change]
+    ) -> Sequence[Action]:
+        want = resource.want
+        found = have.found or () if have is not None else ()
+        if not resource.present:
+            return [self._stop(want, identity) for identity, _ in found]
+        digest = want.digest()
+        older = [identity for identity, seen in found if seen not in (None, digest)]
+        kept = [identity for identity, seen in found if seen in (None, digest)]
+        extra = kept[want.instances :] if want.stop_extra else []
+        missing = max(0, want.instances - len(kept))
+        stops = [self._stop(want, identity) for identity in [*older, *extra]]
+        return [*stops, *([self._start(resource, digest)] * missing)]
+
+    def _stop(self, want: Process, identity: Identity) -> Action:
+        return StopProcess(identity, want.stop.signal, want.stop.timeout)
+
+    def _start(self, resource: Resource[Process], digest: str) -> Action:
+        want = resource.want
+        launch = Launch(resource.id, digest, want.command, want.env, want.cwd, want.user)
+        if want.place is not None:
+            return StartInWindow(launch, want.place)
+        return StartDaemon(launch, want.log)
+
+    def evidence(self, resource: Resource[Process], host: Host) -> str | None:
+        """What the process said last, and how it ended, as far as that can be known."""
+        from reconciler.kinds._start import last_words
+
+        return last_words(resource.id, resource.want.place, resource.want.log, host)
+
+
+KIND = Processes()

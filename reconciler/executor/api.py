@@ -1,0 +1,147 @@
+"""Giving commands to an executor and asking for what became of them, for other programs.
+Must not print, and must not run anything itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Mapping
+
+from reconciler.executor import files, results
+from reconciler.executor.commandfile import Refused, parse
+from reconciler.executor.layout import BadId, Layout, check_id, new_id, resolve_home
+
+
+def create_bash_command(
+    command: str,
+    id: str | None = None,
+    *,
+    timeout: float | None = None,
+    cwd: str | None = None,
+    env: Mapping[str, str] | None = None,
+    home: str | None = None,
+) -> str:
+    """Put a command into pending/ and return its id (a new one that sorts by time, unless given).
+
+    `timeout` is in seconds (3600 unless given), `cwd` absolute or with ~ (the home unless given).
+    Raises ValueError if the worker would refuse it, FileExistsError if the id is taken, OSError.
+    """
+    command_id = new_id() if id is None else check_id(id)
+    asked: dict[str, object] = {"id": command_id, "command": command}
+    optional = {"timeout": timeout, "cwd": cwd, "env": None if env is None else dict(env)}
+    asked.update((key, value) for key, value in optional.items() if value is not None)
+    try:
+        data = json.dumps(asked, indent=2).encode() + b"\n"
+        parse(data, command_id)
+    except TypeError as error:
+        raise ValueError(f"not a command: {error}") from None
+    except Refused as error:
+        raise ValueError(str(error)) from None
+    layout = Layout(resolve_home(home))
+    files.make_directories(layout.directories())
+    _refuse_known(layout, command_id)
+    _put(layout, command_id, data)
+    return command_id
+
+
+def _refuse_known(layout: Layout, command_id: str) -> None:
+    for path, words in (
+        (layout.pending_file(command_id), "is waiting already"),
+        (layout.running_file(command_id), "is running"),
+        (layout.result_file(command_id), "has a result already"),
+        (os.path.join(layout.failed, f"{command_id}.json"), "was refused before"),
+    ):
+        if os.path.lexists(path):
+            raise FileExistsError(f"the command '{command_id}' {words}: {path}; use another id")
+
+
+def _put(layout: Layout, command_id: str, data: bytes) -> None:
+    temp = os.path.join(layout.pending, f".{command_id}.{os.urandom(4).hex()}.tmp")
+    files.write_temp(temp, data)
+    try:
+        # The clock's full resolution: files of one kernel tick would have no order.
+        now = time.time_ns()
+        os.utime(temp, ns=(now, now))
+        os.link(temp, layout.pending_file(command_id))  # unlike a rename, it replaces nothing
+    except FileExistsError:
+        raise FileExistsError(
+            f"the command '{command_id}' is waiting already: {layout.pending_file(command_id)}"
+        ) from None
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(temp)
+    files.sync_directory(layout.pending)
+
+
+def check_results(id: str, *, home: str | None = None) -> results.Result | None:
+    """The result of a command as a dict; None as long as there is none.
+
+    A command file that was refused gives a dict with the status `refused` and a reason. Raises
+    BadId (a ValueError), and OSError or ValueError for a result that cannot be read.
+    """
+    return results.read(Layout(resolve_home(home)), id)
+
+
+def wait_for_result(id: str, seconds: float, *, home: str | None = None) -> results.Result | None:
+    """As `check_results`, after at most `seconds`."""
+    end = time.monotonic() + seconds
+    pause = 0.01
+    while True:
+        found = check_results(id, home=home)
+        left = end - time.monotonic()
+        if found is not None or left <= 0:
+            return found
+        time.sleep(min(pause, left))
+        pause = min(pause * 1.2, 0.2)
+
+
+def find_log(id: str | None = None, *, home: str | None = None) -> str | None:
+    """The path of a command's log; of the one written to last if no id is given."""
+    layout = Layout(resolve_home(home))
+    if id is not None:
+        path = layout.log_file(check_id(id))
+        return path if os.path.isfile(path) and not os.path.islink(path) else None
+    newest: tuple[int, str] | None = None
+    try:
+        with os.scandir(layout.logs) as entries:
+            for entry in entries:
+                if entry.name.endswith(".log") and entry.is_file(follow_symlinks=False):
+                    with contextlib.suppress(FileNotFoundError):
+                        at = entry.stat(follow_symlinks=False).st_mtime_ns
+                        newest = max(newest or (at, entry.path), (at, entry.path))
+    except FileNotFoundError:
+        return None
+    return newest[1] if newest else None
+
+
+def get_latest_log(
+    id: str | None = None, *, home: str | None = None, limit: int = 1024 * 1024
+) -> str | None:
+    """The output of a command, of the latest if no id is given; its last `limit` bytes.
+
+    None if there is no log. Bytes that are not UTF-8 become U+FFFD. Raises BadId and OSError.
+    """
+    path = find_log(id, home=home)
+    if path is None:
+        return None
+    try:
+        fd = files.open_regular(path)
+    except FileNotFoundError:
+        return None
+    with os.fdopen(fd, "rb") as file:
+        size = os.fstat(fd).st_size
+        file.seek(max(0, size - limit))
+        return file.read(limit).decode("utf-8", "replace")
+
+
+__all__ = [
+    "BadId",
+    "check_results",
+    "create_bash_command",
+    "find_log",
+    "get_latest_log",
+    "wait_for_result",
+]

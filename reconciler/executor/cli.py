@@ -1,0 +1,184 @@
+"""The command line `ai-cmd-executor`: flags, exit codes and error messages.
+Must not show anybody a traceback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+from reconciler.executor.layout import BadId, Layout, resolve_home
+from reconciler.executor.text import shown
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 64, 130  # 64: EX_USAGE of sysexits(3)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line (that of the process, unless given) and return the exit code."""
+    if sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        code = _main(sys.argv[1:] if argv is None else argv, argv is None)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output is gone; the interpreter must not stumble over it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return FAILED
+    except BadId as error:
+        _complain(str(error))
+        return USAGE
+    except (OSError, ValueError) as error:
+        _complain(str(error))
+        return FAILED
+
+
+def _complain(text: str) -> None:
+    """To standard error, whoever reads it or not."""
+    with contextlib.suppress(OSError):
+        print(f"ai-cmd-executor: {shown(text, keep=chr(10))}", file=sys.stderr)
+
+
+def _main(args: list[str], own_process: bool) -> int:
+    if len(args) == 3 and args[:2] == ["worker", "--home"] and os.path.isabs(args[2]):
+        return _worker(args[2], args, own_process)  # a worker needs no parser in its memory
+    from reconciler.executor.options import UsageError, parse_options
+
+    verbs = {
+        "submit": _submit,
+        "result": _result,
+        "log": _log,
+        "status": _status,
+        "test": _test,
+    }
+    try:
+        options = parse_options(args)
+        if options.verb == "worker":
+            return _worker(options.home, args, own_process)
+        return verbs[options.verb](Layout(resolve_home(options.home)), options)
+    except UsageError as error:
+        _complain(str(error))
+        return USAGE
+
+
+def _worker(given: str | None, args: list[str], own_process: bool) -> int:
+    home = resolve_home(given)
+    exact = ["worker", "--home", home]
+    if own_process and args != exact:
+        before = sys.orig_argv[1 : len(sys.orig_argv) - len(args)]
+        if sys.orig_argv[len(sys.orig_argv) - len(args) :] == args and before:
+            # So that whoever looks for the worker of this home finds it by one pattern.
+            sys.stdout and sys.stdout.flush()
+            os.execv(sys.executable, [sys.executable, *before, *exact])
+    from reconciler.executor.worker import Worker
+
+    layout = Layout(home)
+    worker = Worker(layout)
+    _complain(f"worker {os.getpid()} for {home}, log {layout.event_log}")
+    return worker.run()
+
+
+def _submit(layout: Layout, options: Namespace) -> int:
+    from reconciler.executor import api, heartbeat, results
+    from reconciler.executor.options import UsageError, command_text, directory, environment
+    from reconciler.executor.show import result_text
+
+    try:
+        command_id = api.create_bash_command(
+            command_text(options.command),
+            options.id,
+            timeout=options.timeout,
+            cwd=directory(options.cwd),
+            env=environment(options.env),
+            home=layout.home,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    print(command_id, flush=True)
+    alive, words = heartbeat.judge(layout)
+    if not alive:
+        start = f"ai-cmd-executor worker --home {layout.home}"
+        _complain(f"{words}; the command waits until one is started: {start}")
+    if options.wait is None:
+        return OK
+    found = api.wait_for_result(command_id, options.wait, home=layout.home)
+    if found is None:
+        _complain(_no_result(layout, command_id, options.wait))
+        return FAILED
+    print(result_text(found), end="")
+    return results.exit_code_of(found)
+
+
+def _no_result(layout: Layout, command_id: str, seconds: float) -> str:
+    within = f" within {seconds:g} s" if seconds else ""
+    if os.path.lexists(layout.running_file(command_id)):
+        return f"no result of {command_id}{within}: it is running"
+    if os.path.lexists(layout.pending_file(command_id)):
+        return f"no result of {command_id}{within}: it is waiting for its turn"
+    return f"there is no command {command_id} in {layout.base}"
+
+
+def _result(layout: Layout, options: Namespace) -> int:
+    from reconciler.executor import api
+    from reconciler.executor.show import result_text
+    from reconciler.executor.text import as_json
+
+    seconds = options.wait or 0.0
+    found = api.wait_for_result(options.id, seconds, home=layout.home)
+    if found is None:
+        _complain(_no_result(layout, options.id, seconds))
+        return FAILED
+    print(as_json(found) if options.json else result_text(found), end="")
+    return OK if found.get("status") == "succeeded" else FAILED
+
+
+def _log(layout: Layout, options: Namespace) -> int:
+    from reconciler.executor import api
+    from reconciler.executor.show import copy_log
+
+    path = api.find_log(options.id, home=layout.home)
+    if path is None:
+        what = "no log" if options.id is None else f"no log of {options.id}"
+        _complain(f"there is {what} in {layout.logs}")
+        return FAILED
+    command_id = os.path.basename(path).removesuffix(".log")
+
+    def is_done() -> bool:
+        return not options.follow or not os.path.lexists(layout.running_file(command_id))
+
+    copy_log(path, is_done)
+    return OK
+
+
+def _status(layout: Layout, options: Namespace) -> int:
+    from reconciler.executor.show import status_text
+    from reconciler.executor.status import status
+    from reconciler.executor.text import as_json
+
+    found = status(layout)
+    print(as_json(found) if options.json else status_text(found), end="")
+    return OK if found["alive"] else FAILED
+
+
+def _test(layout: Layout, options: Namespace) -> int:
+    from reconciler.executor.status import try_out
+
+    if not os.path.isdir(layout.home):
+        start = f"ai-cmd-executor worker --home {layout.home}"
+        _complain(f"the home {layout.home} is not there; no worker can be running; start: {start}")
+        return FAILED
+    good, words = try_out(layout, options.timeout)
+    if good:
+        print(shown(words))
+        return OK
+    _complain(words)
+    return FAILED

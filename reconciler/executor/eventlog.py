@@ -1,0 +1,62 @@
+"""The worker's own log: one line per event, with time and zone.
+Must never stop the worker: what cannot be written is dropped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from reconciler.executor.text import shown, stamp
+
+
+class EventLog:
+    """Appends to a file; opens it again when it was renamed or removed (log rotation)."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._fd: int | None = None
+        self._said: dict[str, str] = {}
+
+    def info(self, text: str) -> None:
+        self._write("INFO", text)
+
+    def error(self, text: str) -> None:
+        self._write("ERROR", text)
+
+    def error_once(self, subject: str, text: str) -> None:
+        """Say this about `subject` unless it was the last thing said about it."""
+        if self._said.get(subject) != text:
+            if len(self._said) > 1000:
+                self._said.clear()  # hostile file names must not fill the memory
+            self._said[subject] = text
+            self._write("ERROR", text)
+
+    def well_again(self, subject: str, text: str) -> None:
+        """Say `text` if an error about `subject` is standing."""
+        if self._said.pop(subject, None) is not None:
+            self._write("INFO", text)
+
+    def _write(self, level: str, text: str) -> None:
+        line = f"{stamp()} {level} [{os.getpid()}] {shown(text)}\n"
+        with contextlib.suppress(OSError):
+            os.write(self._open(), line.encode("utf-8", "backslashreplace"))
+
+    def _open(self) -> int:
+        if self._fd is not None:
+            try:
+                there = os.stat(self.path)
+                here = os.fstat(self._fd)
+                if (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino):
+                    return self._fd
+            except OSError:
+                pass
+            os.close(self._fd)
+            self._fd = None
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY | os.O_NONBLOCK
+        try:
+            self._fd = os.open(self.path, flags, 0o644)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(self.path), 0o755, exist_ok=True)
+            self._fd = os.open(self.path, flags, 0o644)
+        return self._fd

@@ -1,0 +1,156 @@
+"""The flags of `ai-cmd-executor`.
+Must not read or write anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+from typing import NoReturn
+
+WAIT = 3600.0  # seconds of a --wait without a number
+_WITH_VALUE = ("--home", "--id", "--timeout", "--cwd", "--env")
+
+_EPILOG = """\
+The home is --home, else $AI_CO_HOME, else ~/ai_co. Commands are files in
+HOME/ai_commands/pending; results are files in HOME/ai_commands/completed.
+
+exit codes: 0 done; 1 failed or not found; 64 wrong usage. `submit --wait` ends with the
+command's own exit code, 124 after its timeout, 128 + N after signal N.
+"""
+
+
+class UsageError(Exception):
+    """The command line is wrong; the message says how and what would be right."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}\n{self.format_usage().rstrip()}\nmore: {self.prog} --help")
+
+
+def parse_options(args: list[str]) -> argparse.Namespace:
+    """The options with `verb` and `home`. Raises UsageError; --help prints and exits 0."""
+    return _parser().parse_args(_complete_wait(args))
+
+
+def _parser() -> argparse.ArgumentParser:
+    home = _Parser(add_help=False)
+    # Suppressed: a default here would overwrite a --home given before the verb.
+    home.add_argument(
+        "--home", type=_not_empty, default=argparse.SUPPRESS, metavar="DIR", help="the home"
+    )
+    parser = _Parser(
+        prog="ai-cmd-executor",
+        description="Runs bash commands that are put as files into a folder, one after the other.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--home", type=_not_empty, default=None, metavar="DIR", help="the home")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
+
+    def verb(name: str, text: str) -> argparse.ArgumentParser:
+        return verbs.add_parser(
+            name, parents=[home], help=text, description=text, allow_abbrev=False
+        )
+
+    verb("worker", "Take commands from HOME/ai_commands/pending until TERM or INT.")
+
+    submit = verb("submit", "Put a command into the queue and print its id.")
+    submit.add_argument("--id", help="its id (a new one, unless given)")
+    submit.add_argument("--timeout", type=_seconds, metavar="S", help="seconds (3600)")
+    submit.add_argument("--cwd", type=_not_empty, metavar="DIR", help="where it runs (the home)")
+    submit.add_argument("--env", action="append", default=[], metavar="K=V", help="repeatable")
+    submit.add_argument(
+        "--wait",
+        type=_seconds,
+        metavar="SECONDS",
+        help=f"wait for the result and exit with its code; {WAIT:.0f} without a number",
+    )
+    submit.add_argument(
+        "command",
+        nargs=argparse.REMAINDER,
+        metavar="COMMAND",
+        help="one argument is bash text as it stands; several are quoted and joined",
+    )
+
+    result = verb("result", "Show the result of a command; exit 0 if it succeeded.")
+    result.add_argument("id", metavar="ID")
+    result.add_argument("--wait", type=_seconds, metavar="S", help="wait at most this long for it")
+    result.add_argument("--json", action="store_true", help="as JSON")
+
+    log = verb("log", "Print the output of a command.")
+    log.add_argument("id", nargs="?", metavar="ID", help="the latest, unless given")
+    log.add_argument("-f", "--follow", action="store_true", help="go on until it has ended")
+
+    status = verb("status", "Say what the executor does; exit 0 if a worker is alive.")
+    status.add_argument("--json", action="store_true", help="as JSON")
+
+    test = verb("test", "Send a harmless command through the worker; exit 0 if it comes back.")
+    test.add_argument(
+        "--timeout", type=_seconds, default=15.0, metavar="S", help="seconds at most (15)"
+    )
+    return parser
+
+
+def _complete_wait(args: list[str]) -> list[str]:
+    """Give a --wait of submit without a number its number: else it would swallow the command."""
+    if "submit" not in args:
+        return args
+    done = list(args)
+    at = args.index("submit") + 1
+    while at < len(done) and done[at].startswith("-") and done[at] != "--":
+        if done[at] == "--wait" and not (at + 1 < len(done) and _is_number(done[at + 1])):
+            done[at] = f"--wait={WAIT}"
+        at += 2 if done[at] in _WITH_VALUE or done[at] == "--wait" else 1
+    return done
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 366 * 86400:  # also refuses NaN
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds above 0")
+    return value
+
+
+def _not_empty(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty; give a directory")
+    return text
+
+
+def command_text(words: list[str]) -> str:
+    """What bash gets: one word is shell text already, several are arguments of one program."""
+    words = words[1:] if words[:1] == ["--"] else words
+    return words[0] if len(words) == 1 else shlex.join(words)
+
+
+def directory(given: str | None) -> str | None:
+    """--cwd as the caller means it: relative to where the caller is."""
+    if given is None or given.startswith("~"):
+        return given
+    return os.path.abspath(given)
+
+
+def environment(pairs: list[str]) -> dict[str, str]:
+    """`K=V` words as a dict. Raises UsageError."""
+    env = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError("--env: write it as NAME=VALUE")  # unnamed: it may be a secret
+        env[name] = value
+    return env

@@ -1,0 +1,109 @@
+"""What a killed worker left in running/: it is recorded as interrupted, never run again.
+Must not touch what a living worker holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import time
+
+from reconciler.executor import claims, files, results
+from reconciler.executor.commandfile import Refused, parse
+from reconciler.executor.eventlog import EventLog
+from reconciler.executor.layout import Layout, is_command_name
+from reconciler.executor.processes import group_members, identity, is_alive, signal_group_through
+from reconciler.executor.runner import GRACE, Pulse
+
+
+def recover(layout: Layout, log: EventLog, pulse: Pulse) -> None:
+    """Every file in running/ whose worker is dead. Raises OSError if running/ cannot be read."""
+    for name in sorted(os.listdir(layout.running)):
+        if pulse.stopping:
+            return
+        if not is_command_name(name):
+            continue
+        try:
+            claim = claims.adopt(layout, name)
+        except claims.Busy:
+            continue  # with the next heartbeat
+        except OSError as error:
+            log.error_once(f"running/{name}", f"running/{name} cannot be recovered: {error}")
+            continue
+        if claim is not None:
+            _recover_one(layout, log, pulse, claim)
+
+
+def _recover_one(layout: Layout, log: EventLog, pulse: Pulse, claim: claims.Claim) -> None:
+    try:
+        process = _process(layout, claim.id)
+        if os.path.lexists(layout.result_file(claim.id)):
+            log.info(f"recovered {claim.id}: its result is there already")
+        else:
+            ended = _end_orphans(process, pulse)
+            results.write(layout, claim.id, _result(layout, claim, process, ended))
+            log.error(f"recovered {claim.id}: interrupted, its worker was killed; {ended}")
+    except OSError as error:
+        log.error_once(f"recover {claim.id}", f"{claim.id} cannot be recovered yet: {error}")
+        claim.leave()  # the file stays in running/: tried again with a later heartbeat
+        return
+    with contextlib.suppress(OSError):  # it was killed while it wrote down the process
+        os.unlink(os.path.join(layout.running, f".{claim.id}.pid.tmp"))
+    claim.finish()
+
+
+def _process(layout: Layout, command_id: str) -> dict[str, object]:
+    """What the dead worker recorded about the command's process; empty if it had no time to."""
+    try:
+        found = json.loads(files.read_small(layout.process_file(command_id), 65536))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _end_orphans(process: dict[str, object], pulse: Pulse) -> str:
+    """End the command's group if its leader is certainly the process that was recorded."""
+    pid = process.get("pid")
+    if not isinstance(pid, int) or not is_alive(process):
+        return "its process does not run any more"
+    # As long as one of these lives, the group's number cannot belong to anybody else.
+    members = [identity(member) for member in group_members(pid)]
+    if not signal_group_through(process, pid, signal.SIGTERM):
+        return "its process does not run any more"
+    signal_group_through(process, pid, signal.SIGCONT)
+    end = time.monotonic() + GRACE
+    while any(is_alive(member) for member in members):
+        if time.monotonic() >= end:
+            for member in members:
+                if signal_group_through(member, pid, signal.SIGKILL):
+                    return f"its process group {pid} was ended by KILL"
+            break
+        pulse.wait(None, 0.05)
+    return f"its process group {pid} was ended by TERM"
+
+
+def _result(
+    layout: Layout, claim: claims.Claim, process: dict[str, object], ended: str
+) -> results.Result:
+    command = None
+    # A file that only the dead worker understood is recorded with what is known.
+    with contextlib.suppress(Refused):
+        command = parse(claim.read(), claim.id)
+    tail = ""
+    with contextlib.suppress(OSError):
+        fd = files.open_regular(layout.log_file(claim.id))
+        try:
+            tail = results.tail_of(fd)
+        finally:
+            os.close(fd)
+    return results.make(
+        layout,
+        claim.id,
+        command,
+        status="interrupted",
+        reason=f"the worker was killed while the command was running; {ended}",
+        start=process.get("start"),
+        output_tail=tail,
+    )

@@ -1,0 +1,145 @@
+"""What a result looks like, and how it is written and read.
+Must not start, stop or wait for a command.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from reconciler.executor import files
+from reconciler.executor.commandfile import Command
+from reconciler.executor.layout import Layout, check_id
+from reconciler.executor.text import as_json, stamp
+
+TAIL = 4096  # bytes of output that a result repeats
+_MAX_RESULT = 16 * 1024 * 1024
+
+Result = dict[str, object]
+
+
+class ResultExists(Exception):
+    """There is a result of this id already; it stays as it is."""
+
+
+def make(
+    layout: Layout,
+    command_id: str,
+    command: Command | None,
+    *,
+    status: str,
+    exit_code: int | None = None,
+    signal: int | None = None,
+    reason: str | None = None,
+    timed_out: bool = False,
+    start: object = None,
+    end: str | None = None,
+    seconds: float | None = None,
+    output_tail: str = "",
+) -> Result:
+    """A result with all its keys. What is unknown is null; of `env` only the names are told."""
+    return {
+        "id": command_id,
+        "status": status,
+        "exit_code": exit_code,
+        "signal": signal,
+        "reason": reason,
+        "timed_out": timed_out,
+        "start": start,
+        "end": end,
+        "seconds": seconds,
+        "log_path": layout.log_file(command_id),
+        "output_tail": output_tail,
+        "command": command.command if command else None,
+        "timeout": command.timeout if command else None,
+        "cwd": (command.cwd or layout.home) if command else None,
+        "env": sorted(command.env) if command else [],
+        "extra": command.extra if command else {},
+        "recorded": stamp(),
+        "worker": os.getpid(),
+    }
+
+
+def tail_of(fd: int) -> str:
+    """The last TAIL bytes of an open log, as text."""
+    size = os.fstat(fd).st_size
+    data = os.pread(fd, TAIL, max(0, size - TAIL))
+    if size > TAIL:  # the cut may have gone through a character of several bytes
+        skip = 0
+        while skip < 3 and skip < len(data) and data[skip] & 0xC0 == 0x80:
+            skip += 1
+        data = data[skip:]
+    return data.decode("utf-8", "replace")
+
+
+def write(layout: Layout, command_id: str, result: Result) -> None:
+    """Only for the one who holds the claim on this id: then nobody else uses the temporary name.
+
+    Raises ResultExists, and OSError if it cannot be written.
+    """
+    path = layout.result_file(command_id)
+    if os.path.lexists(path):
+        raise ResultExists(f"a result of this id exists: {path}")
+    temp = os.path.join(layout.completed, f".{command_id}.json.tmp")
+    files.write_whole(path, as_json(result).encode(), temp)
+
+
+def read(layout: Layout, command_id: str) -> Result | None:
+    """The result; None if there is none. A refused command file has the status `refused`.
+
+    Raises BadId, and OSError or ValueError if a result is there but cannot be read.
+    """
+    check_id(command_id)
+    found = _read_completed(layout, command_id)
+    if found is not None:
+        return found
+    # Looked for before the reason: an old refusal says nothing about a new command of this id.
+    for path in (layout.pending_file(command_id), layout.running_file(command_id)):
+        if os.path.lexists(path):
+            return None
+    refused = _read_refused(layout, command_id)
+    # A result may have come between the first look and the second.
+    return _read_completed(layout, command_id) or refused
+
+
+def _read_completed(layout: Layout, command_id: str) -> Result | None:
+    path = layout.result_file(command_id)
+    try:
+        data = files.read_small(path, _MAX_RESULT)
+    except FileNotFoundError:
+        return None
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        raise ValueError(f"{path} is not a result: it holds no JSON") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is not a result: it holds no JSON object")
+    return found
+
+
+def _read_refused(layout: Layout, command_id: str) -> Result | None:
+    path = os.path.join(layout.failed, f"{command_id}.json")
+    try:
+        reason = files.read_small(f"{path}.reason", 65536).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return None
+    return {
+        "id": command_id,
+        "status": "refused",
+        "exit_code": None,
+        "signal": None,
+        "reason": reason.partition("\n")[0],
+        "file": path,
+    }
+
+
+def exit_code_of(result: Result) -> int:
+    """The exit code for a program that waited for this result, as a shell would say it."""
+    code, number = result.get("exit_code"), result.get("signal")
+    if result.get("timed_out") is True:
+        return 124  # as timeout(1)
+    if result.get("status") == "interrupted" or (code == 0 and result.get("status") == "failed"):
+        return 1
+    if isinstance(code, int):
+        return code
+    return 128 + number if isinstance(number, int) else 1

@@ -1,0 +1,113 @@
+"""What an executor is doing, and whether it really works: `status` and `test`.
+Must not print.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+
+from reconciler.executor import api, heartbeat
+from reconciler.executor.layout import Layout, is_command_name, new_id
+from reconciler.executor.text import stamp
+
+
+def status(layout: Layout) -> dict[str, object]:
+    """Everything that `ai-cmd-executor status` tells."""
+    alive, words = heartbeat.judge(layout)
+    beat = heartbeat.read(layout) or {}
+    seconds = heartbeat.age(beat)
+    oldest = _oldest(layout.pending)
+    return {
+        "home": layout.home,
+        "alive": alive,
+        "summary": words,
+        "pid": beat.get("pid"),
+        "state": beat.get("state"),
+        "command": beat.get("command"),
+        "command_since": beat.get("command_since"),
+        "heartbeat_age": None if seconds is None else round(seconds, 3),
+        "pending": _count(layout.pending),
+        "running": _count(layout.running),
+        "completed": _count(layout.completed),
+        "failed": _count(layout.failed, ".reason"),
+        "oldest_pending": oldest and oldest[1],
+        "oldest_pending_since": oldest and stamp(oldest[0]),
+        "oldest_pending_age": oldest and round(max(0.0, time.time() - oldest[0]), 3),
+    }
+
+
+def _count(path: str, suffix: str = ".json") -> int | None:
+    """None if the directory cannot be read, which is not the same as empty."""
+    try:
+        return sum(1 for n in os.listdir(path) if n.endswith(suffix) and not n.startswith("."))
+    except OSError:
+        return None
+
+
+def _oldest(path: str) -> tuple[float, str] | None:
+    found = []
+    with contextlib.suppress(OSError), os.scandir(path) as entries:
+        for entry in entries:
+            if is_command_name(entry.name):
+                with contextlib.suppress(FileNotFoundError):
+                    found.append((entry.stat(follow_symlinks=False).st_mtime, entry.name))
+    return min(found, default=None)
+
+
+def try_out(layout: Layout, seconds: float) -> tuple[bool, str]:
+    """Give the worker an `echo` and wait at most `seconds` for it; how that went, in words."""
+    word = f"executor-test-{os.urandom(8).hex()}"
+    began = time.monotonic()
+    command_id = api.create_bash_command(
+        f"echo {word}", new_id("test-"), timeout=seconds, home=layout.home
+    )
+    try:
+        found = api.wait_for_result(command_id, seconds, home=layout.home)
+    except BaseException:
+        _withdraw(layout, command_id)
+        raise
+    took = time.monotonic() - began
+    if found is None:
+        return False, f"no result within {seconds:g} s: {_why_none(layout, command_id)}"
+    tail = found.get("output_tail")
+    if found.get("exit_code") != 0:
+        return False, (
+            f"the test command {command_id} ended as {found.get('status')}, exit code "
+            f"{found.get('exit_code')}: {found.get('reason') or tail}"
+        )
+    if not isinstance(tail, str) or word not in tail:
+        return False, f"the test command {command_id} ran, but its output is not {word}: {tail!r}"
+    for path in (layout.result_file(command_id), layout.log_file(command_id)):
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+    return True, f"works: a test command came back after {took * 1000:.0f} ms"
+
+
+def _why_none(layout: Layout, command_id: str) -> str:
+    withdrawn = _withdraw(layout, command_id)
+    alive, words = heartbeat.judge(layout)
+    if not alive:
+        start = f"start one with: ai-cmd-executor worker --home {layout.home}"
+        return f"{words}; {start}"
+    if not withdrawn:
+        return f"{words}; it has taken the test command {command_id}, but not finished it"
+    beat = heartbeat.read(layout) or {}
+    if beat.get("state") == "blocked":
+        return f"it cannot write the result of {beat.get('command')}: see {layout.event_log}"
+    if beat.get("command"):
+        return f"{words}; it is busy with {beat['command']} since {beat.get('command_since')}"
+    return f"{words}; but it does not take commands: see {layout.event_log}"
+
+
+def _withdraw(layout: Layout, command_id: str) -> bool:
+    """Take a command back that no worker has taken. Afterwards none will."""
+    taken_back = os.path.join(layout.pending, f".{command_id}.withdrawn")
+    try:
+        os.rename(layout.pending_file(command_id), taken_back)
+    except OSError:
+        return False
+    with contextlib.suppress(OSError):
+        os.unlink(taken_back)
+    return True

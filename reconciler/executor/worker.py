@@ -1,0 +1,200 @@
+"""The worker: takes one command after the other until it is told to stop.
+Must not know what a command file or a result looks like inside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+from types import FrameType
+
+from reconciler.executor import files, heartbeat, results, runner
+from reconciler.executor.claims import Busy, Claim
+from reconciler.executor.commandfile import Command
+from reconciler.executor.eventlog import EventLog
+from reconciler.executor.layout import Layout
+from reconciler.executor.pending import Pending
+from reconciler.executor.recovery import recover
+from reconciler.executor.text import stamp
+from reconciler.executor.watch import LOOK_EVERY, Watch
+
+RETRY = 1.0  # seconds until something that did not work is tried again
+
+
+class Worker:
+    """One worker process of a home. `run` returns the exit code after TERM, INT or HUP."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.log = EventLog(layout.event_log)
+        self.stopping = False
+        self._stop_signal = 0
+        self._heart = heartbeat.Heartbeat(layout)
+        self._beat_at = 0.0
+        self._state: tuple[str, str | None, str | None] = ("starting", None, None)
+        self._wake_read = -1
+        self._bash = _find_bash()
+        self._unwritten: tuple[Claim, results.Result] | None = None
+
+    def run(self) -> int:
+        self._listen_to_signals()
+        files.make_directories(self.layout.directories())
+        self._heart.remove_leftovers()
+        self._beat()
+        self.log.info(f"started, home {self.layout.home}")
+        self._pending = Pending(self.layout, self.log)
+        self._watch = Watch(self.layout.pending)
+        if self._watch.fd is None:
+            why = self._watch.why_looking
+            self.log.error(f"no inotify ({why}): looking every {LOOK_EVERY * 1000:.0f} ms")
+        self._recover_at = 0.0
+        while not self.stopping:
+            try:
+                self._turn()
+                self.log.well_again("turn", "works again")
+            except Busy:
+                self.wait(None, 0.05)
+            except Exception as error:  # a worker that ends for one bad moment helps nobody
+                self.log.error_once("turn", f"{type(error).__name__}: {error}")
+                self.wait(None, RETRY)
+        return self._stop()
+
+    def wait(self, fd: int | None, seconds: float) -> None:
+        """Until `fd` is readable, a signal came or the time is over; the heart goes on beating."""
+        end = time.monotonic() + seconds
+        poll = select.poll()
+        poll.register(self._wake_read, select.POLLIN)
+        if fd is not None:
+            poll.register(fd, select.POLLIN)
+        while True:
+            now = time.monotonic()
+            if now >= self._beat_at:
+                self._beat()
+            left = min(end, self._beat_at) - time.monotonic()
+            ready = poll.poll(max(0, int(left * 1000) + 1))
+            if any(number == self._wake_read for number, _ in ready):
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake_read, 512)
+            if ready or time.monotonic() >= end:
+                return
+
+    def _turn(self) -> None:
+        """One command, or one wait for something to do. Raises OSError."""
+        if self._unwritten is not None:
+            self._write_result(*self._unwritten)
+            if self._unwritten is not None:
+                self.wait(None, RETRY)
+                return
+        self._keep_up()
+        taken = self._pending.take_next()
+        if taken is not None:
+            self._execute(*taken)
+            return
+        if self._state[0] != "idle":
+            self._set_state("idle")
+            self._beat()
+        seconds = min(self._recover_at - time.monotonic(), self._pending.wake_in())
+        if self._watch.fd is None:
+            seconds = min(seconds, LOOK_EVERY)
+        self.wait(self._watch.fd, seconds)
+
+    def _keep_up(self) -> None:
+        """What has to be right before the next look into pending/."""
+        happened = self._watch.changed()
+        gone = happened and not os.path.isdir(self.layout.pending)
+        if gone or time.monotonic() >= self._recover_at:
+            self._make_directories()
+            recover(self.layout, self.log, self)
+            # Between two heartbeats anything may have been missed: a replaced directory, events
+            # of another host. So look at everything then.
+            self._pending.dirty = True
+            self._recover_at = time.monotonic() + heartbeat.EVERY
+        self._pending.look_again(happened)
+        if self._pending.dirty:
+            self._watch.ensure()  # first, so that nothing comes unseen between it and the scan
+
+    def _make_directories(self) -> None:
+        made = files.make_directories(self.layout.directories())
+        if made:
+            self.log.error(f"made again, as they were gone: {', '.join(made)}")
+
+    def _execute(self, claim: Claim, command: Command) -> None:
+        self._set_state("running", claim.id)
+        self.log.info(f"run {claim.id}, timeout {command.timeout:g} s")
+        self._beat()
+        try:
+            outcome = runner.run(self.layout, command, self._bash, self)
+            fields = outcome._asdict()
+        except Exception as error:  # our own mistake must not lose the command
+            reason = f"the worker failed: {type(error).__name__}: {error}"
+            fields = {"status": "failed", "reason": reason}
+        result = results.make(self.layout, claim.id, command, **fields)
+        how = f"{result['status']}, exit code {result['exit_code']}, signal {result['signal']}"
+        why = f", {result['reason']}" if result["reason"] else ""
+        self.log.info(f"done {claim.id}: {how}{why}, {result['seconds']} s")
+        self._write_result(claim, result)
+
+    def _write_result(self, claim: Claim, result: results.Result) -> None:
+        """Keeps the claim and tries again later if the result cannot be written now."""
+        subject = f"result {claim.id}"
+        try:
+            self._make_directories()
+            results.write(self.layout, claim.id, result)
+        except results.ResultExists as error:  # put there by hand while the command ran
+            self.log.error(f"{subject}: {error}; the new one is only in this log")
+        except OSError as error:
+            self._unwritten = (claim, result)
+            self._set_state("blocked", claim.id)
+            self.log.error_once(subject, f"{subject} cannot be written, trying again: {error}")
+            return
+        self._unwritten = None
+        self.log.well_again(subject, f"{subject} is written")
+        claim.finish()
+
+    def _stop(self) -> int:
+        self.log.info(f"stopping on {signal.Signals(self._stop_signal).name}")
+        code = 0
+        if self._unwritten is not None:
+            self._write_result(*self._unwritten)
+        if self._unwritten is not None:
+            self.log.error(f"stopped without writing the result of {self._unwritten[0].id}")
+            code = 1
+        with contextlib.suppress(OSError):
+            self._heart.say_stopped()
+        self.log.info("stopped")
+        return code
+
+    def _set_state(self, state: str, command_id: str | None = None) -> None:
+        if self._state[:2] != (state, command_id):
+            self._state = (state, command_id, stamp() if command_id else None)
+
+    def _beat(self) -> None:
+        self._beat_at = time.monotonic() + heartbeat.EVERY
+        try:
+            self._heart.beat(*self._state)
+            self.log.well_again("heartbeat", "the heartbeat can be written again")
+        except OSError as error:
+            self.log.error_once("heartbeat", f"the heartbeat cannot be written: {error}")
+
+    def _listen_to_signals(self) -> None:
+        self._wake_read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_stop)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: the user wants it so
+            signal.signal(signal.SIGHUP, self._on_stop)
+
+    def _on_stop(self, number: int, _frame: FrameType | None) -> None:
+        self.stopping = True
+        self._stop_signal = number
+
+
+def _find_bash() -> str:
+    for folder in ("/bin", "/usr/bin", *os.get_exec_path()):
+        path = os.path.join(folder, "bash")
+        if os.path.isabs(path) and os.access(path, os.X_OK):
+            return path
+    raise FileNotFoundError("there is no bash in /bin, /usr/bin or $PATH; install it")

@@ -1,0 +1,52 @@
+"""The one edge to the operating system, one module for each thing of it.
+
+It must not know what a spec, a plan or a kind is.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from reconciler.host.clock import Clock
+from reconciler.host.files import Files
+from reconciler.host.users import Users
+
+if TYPE_CHECKING:
+    from reconciler.host.processes import Processes
+    from reconciler.host.tmux import Tmux
+
+
+class Host:
+    """This machine, as seen by one spec.
+
+    ``owner`` is the spec's name, which marks what is ours; ``state_dir`` is that spec's own
+    folder. What a pass does not use is not imported.
+    """
+
+    def __init__(self, owner: str, state_dir: str, clock: Clock | None = None) -> None:
+        self.owner = owner
+        self.state_dir = state_dir
+        self.clock = clock or Clock()
+        self.users = Users()
+        self.files = Files()
+
+    @cached_property
+    def processes(self) -> Processes:
+        """The process table."""
+        from reconciler.host.processes import Processes
+
+        return Processes(self.clock)
+
+    @cached_property
+    def tmux(self) -> Tmux:
+        """The caller's tmux servers."""
+        from reconciler.host.tmux import Tmux
+
+        return Tmux()
+
+    def forget(self) -> None:
+        """Drop what was seen, so that the next look is a fresh one."""
+        self.files.forget()
+        if "tmux" in self.__dict__:
+            self.tmux.forget()

@@ -1,0 +1,21 @@
+"""Time: intervals by the monotonic clock, wall time only for file ages and for people."""
+
+from __future__ import annotations
+
+import time
+
+
+class Clock:
+    """The host's clocks; a test hands in another one."""
+
+    def monotonic(self) -> float:
+        """Seconds since some moment; never jumps."""
+        return time.monotonic()
+
+    def wall(self) -> float:
+        """Seconds since the epoch; may jump."""
+        return time.time()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait for so many seconds."""
+        time.sleep(seconds)

@@ -1,0 +1,171 @@
+"""Children that are waited for: run a program, with an end to the wait and to its output.
+
+It must not start anything that should outlive the call; ``launch`` does that.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from reconciler.model import HostError, UnknownState
+
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where programs are looked for behind the caller's own PATH; cron's PATH is shorter."""
+
+_MOST_OUTPUT = 8 * 2**20
+_CHUNK = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a program printed, and its exit status (negative: the signal that ended it)."""
+
+    status: int
+    output: bytes
+    errors: bytes
+
+    @property
+    def complaint(self) -> str:
+        """What it said on standard error, or else its status, on one line."""
+        said = " ".join(self.errors.decode(errors="replace").split())
+        return said or f"exit status {self.status}"
+
+
+def find(program: str, path: str | None = None) -> str | None:
+    """The absolute path of a program, or None. ``path`` is by default the caller's PATH."""
+    if "/" in program:
+        return program if _executable(program) else None
+    if path is None:
+        path = f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}"
+    for folder in path.split(":"):
+        # An empty or relative folder of PATH depends on where we stand; nobody means that here.
+        if folder.startswith("/") and _executable(f"{folder}/{program}"):
+            return f"{folder}/{program}"
+    return None
+
+
+def _executable(path: str) -> bool:
+    return os.access(path, os.X_OK) and not os.path.isdir(path)
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    timeout: float,
+    send: bytes = b"",
+    environ: Mapping[str, str] | None = None,
+) -> Result:
+    """Run ``argv`` in a process group of its own and wait, at most ``timeout`` seconds.
+
+    ``send`` goes to its standard input. Its whole group is killed when the time is over, or
+    when it prints more than 8 MiB. Raises UnknownState for both, and HostError when it cannot
+    be started. ``argv[0]`` is an absolute path.
+    """
+    stdin, feed = os.pipe()
+    output, stdout = os.pipe()
+    errors, stderr = os.pipe()
+    try:
+        pid = os.posix_spawn(
+            argv[0],
+            list(argv),
+            os.environ if environ is None else environ,
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, stdin, 0),
+                (os.POSIX_SPAWN_DUP2, stdout, 1),
+                (os.POSIX_SPAWN_DUP2, stderr, 2),
+            ],
+            setpgroup=0,
+            setsigmask=(),
+            setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGTERM),
+        )
+    except OSError as error:
+        for descriptor in (feed, output, errors):
+            os.close(descriptor)
+        raise HostError(f"cannot run {argv[0]}: {error.strerror}") from None
+    finally:
+        for descriptor in (stdin, stdout, stderr):
+            os.close(descriptor)
+    return _attend(pid, argv[0], feed, output, errors, send, timeout)
+
+
+def _attend(
+    pid: int, name: str, feed: int, output: int, errors: int, send: bytes, timeout: float
+) -> Result:
+    texts: dict[int, list[bytes]] = {output: [], errors: []}
+    poller = select.poll()
+    ended = os.pidfd_open(pid)
+    end = time.monotonic() + timeout
+    open_ends = {output, errors, feed}
+    size = 0
+    reaped = False
+    try:
+        poller.register(ended, select.POLLIN)
+        for descriptor in (output, errors):
+            poller.register(descriptor, select.POLLIN)
+        os.set_blocking(feed, False)
+        poller.register(feed, select.POLLOUT)
+        alive = True
+        while alive:
+            left = end - time.monotonic()
+            if left <= 0:
+                raise UnknownState(f"{name} did not end within {timeout:g} s and was killed")
+            for descriptor, _ in poller.poll(left * 1000):
+                if descriptor == ended:
+                    # What a grandchild may still hold open is not waited for.
+                    alive = False
+                elif descriptor == feed:
+                    try:
+                        send = send[os.write(feed, send) :] if send else b""
+                    except BrokenPipeError:
+                        send = b""
+                    if not send:
+                        _close(poller, open_ends, feed)
+                else:
+                    chunk = os.read(descriptor, _CHUNK)
+                    size += len(chunk)
+                    texts[descriptor].append(chunk)
+                    if not chunk:
+                        _close(poller, open_ends, descriptor)
+                    if size > _MOST_OUTPUT:
+                        raise UnknownState(f"{name} printed more than 8 MiB and was killed")
+        for descriptor in (output, errors):
+            if descriptor in open_ends:
+                texts[descriptor].append(_rest(descriptor))
+        _, status = os.waitpid(pid, 0)
+        reaped = True
+        return Result(
+            os.waitstatus_to_exitcode(status), b"".join(texts[output]), b"".join(texts[errors])
+        )
+    finally:
+        if not reaped:
+            os.killpg(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        os.close(ended)
+        for descriptor in open_ends:
+            os.close(descriptor)
+
+
+def _close(poller: select.poll, open_ends: set[int], descriptor: int) -> None:
+    poller.unregister(descriptor)
+    open_ends.discard(descriptor)
+    os.close(descriptor)
+
+
+def _rest(descriptor: int) -> bytes:
+    """What is in the pipe now, without waiting for whoever may still hold its other end."""
+    os.set_blocking(descriptor, False)
+    chunks = []
+    try:
+        for _ in range(_MOST_OUTPUT // _CHUNK):
+            chunk = os.read(descriptor, _CHUNK)
+            if not chunk:
+                break
+            chunks.append(chunk)
+    except BlockingIOError:
+        pass
+    return b"".join(chunks)

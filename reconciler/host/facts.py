@@ -1,0 +1,44 @@
+"""What the spec may ask about this host and its user.
+
+It must not run anything: this is read at every start.
+"""
+
+from __future__ import annotations
+
+import os
+
+from reconciler.host.command import find
+from reconciler.host.users import Users
+from reconciler.model import Facts
+
+
+def facts(users: Users, state_dir: str) -> Facts:
+    """The facts as they are now."""
+    account = users.account(None)
+    return Facts(
+        user_name=account.name,
+        user_home=os.path.abspath(account.home),
+        user_uid=account.uid,
+        host_name=os.uname().nodename,
+        # sd_booted(3)
+        systemd=os.path.isdir("/run/systemd/system"),
+        crontab=find("crontab") is not None,
+        tmux=find("tmux") is not None,
+        state_dir=state_dir,
+    )
+
+
+def state_directory(chosen: str | None, users: Users) -> str:
+    """Where state is kept: ``chosen``, else ``$STATE_DIRECTORY``, else the user's own place."""
+    if chosen is not None:
+        return os.path.abspath(chosen)
+    # systemd.exec(5): several are separated by colons.
+    given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    if given:
+        return os.path.abspath(given)
+    if os.geteuid() == 0:
+        return "/var/lib/reconcile"
+    base = os.environ.get("XDG_STATE_HOME", "")
+    if not base.startswith("/"):
+        base = os.path.join(users.account(None).home, ".local/state")
+    return os.path.join(base, "reconcile")

@@ -1,0 +1,403 @@
+"""Files and directories: looked at by name, changed only through descriptors.
+
+It must not follow a symlink that somebody else could have made, and it never changes anything
+through a name that can be swapped between the check and the change.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from reconciler.model import HostError, UnknownState
+
+_MOST_LINKS = 40  # as path_resolution(7) has it
+_PATH_ONLY = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A directory on the way to something: its path without links, and who may write to it."""
+
+    real: str
+    shared: bool
+    sticky: bool
+
+
+class Files:
+    """What this host has at which path. ``forget`` before every new look."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, _Folder | str | None] = {}
+
+    def forget(self) -> None:
+        """Drop what was seen, so that the next look is a fresh one."""
+        self._folders.clear()
+
+    def status(self, path: str) -> os.stat_result | None:
+        """The status of what stands at ``path``, or None when there is nothing.
+
+        A symlink is followed where nobody else could have made it. Raises UnknownState when
+        that cannot be known.
+        """
+        parent, _, name = path.rpartition("/")
+        folder = self._folder(parent, 0)
+        if folder is None:
+            return None
+        found = self._entry(folder, name, path, 0)
+        return None if found is None else found[0]
+
+    def _folder(self, path: str, links: int) -> _Folder | None:
+        try:
+            known = self._folders[path]
+        except KeyError:
+            known = self._folders[path] = self._walk(path, links)
+        if isinstance(known, str):
+            raise UnknownState(known)
+        return known
+
+    def _walk(self, path: str, links: int) -> _Folder | str | None:
+        if not path:
+            return _folder("", os.lstat("/"))
+        parent, _, name = path.rpartition("/")
+        try:
+            folder = self._folder(parent, links)
+            found = None if folder is None else self._entry(folder, name, path, links)
+        except UnknownState as error:
+            return str(error)
+        if found is None:
+            return None
+        status, real = found
+        if not stat.S_ISDIR(status.st_mode):
+            return f"{path} is {sort_of(status)}, not a directory"
+        return _folder(real, status)
+
+    def _entry(
+        self, folder: _Folder, name: str, path: str, links: int
+    ) -> tuple[os.stat_result, str] | None:
+        real = f"{folder.real}/{name}"
+        try:
+            status = os.lstat(real)
+            if not stat.S_ISLNK(status.st_mode):
+                return status, real
+            target = os.readlink(real)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise UnknownState(f"cannot look at {path}: {_reason(error)}") from None
+        _refuse_foreign_link(folder.shared, folder.sticky, status, path)
+        if links >= _MOST_LINKS:
+            raise UnknownState(f"{path} is a symlink to a symlink, without end")
+        goal = os.path.normpath(os.path.join(folder.real or "/", target))
+        parent, _, last = goal.rpartition("/")
+        above = self._folder(parent, links + 1)
+        found = self._entry(above, last, goal, links + 1) if above and last else None
+        if not last:
+            found = os.lstat("/"), ""
+        if found is None:
+            raise UnknownState(f"{path} is a symlink to {target}, where nothing is")
+        return found
+
+    def holds_something(self, path: str) -> bool:
+        """Is there anything in the directory? Raises UnknownState when it cannot be read."""
+        try:
+            with os.scandir(path) as entries:
+                return any(True for _ in entries)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise UnknownState(f"cannot read {path}: {_reason(error)}") from None
+
+    def matching(self, pattern: str) -> list[str]:
+        """The paths that match a glob, sorted; a name that begins with a dot must be asked for.
+
+        Raises UnknownState.
+        """
+        found = [""]
+        for part in pattern.split("/")[1:]:
+            if any(character in part for character in "*?["):
+                found = [f"{path}/{name}" for path in found for name in self._names(path, part)]
+            else:
+                found = [f"{path}/{part}" for path in found]
+        return sorted(path for path in found if self.status(path) is not None)
+
+    def _names(self, path: str, pattern: str) -> list[str]:
+        status = self.status(path or "/")
+        if status is None or not stat.S_ISDIR(status.st_mode):
+            return []
+        from fnmatch import filter as matching
+
+        try:
+            names = matching(os.listdir(path or "/"), pattern)
+        except OSError as error:
+            raise UnknownState(f"cannot read {path}: {_reason(error)}") from None
+        return [name for name in names if pattern.startswith(".") or not name.startswith(".")]
+
+    def tree(
+        self, path: str, excluded: Callable[[str], bool]
+    ) -> Iterator[tuple[str, os.stat_result]]:
+        """Everything below a directory but symlinks and other file systems.
+
+        What is excluded is not entered. Raises UnknownState for a folder that cannot be read.
+        """
+        todo = [path]
+        try:
+            with _opened(path) as top:
+                device = os.fstat(top).st_dev
+            while todo:
+                folder = todo.pop()
+                with _opened(folder) as handle:
+                    readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=handle)
+                try:
+                    names = sorted(os.listdir(readable))
+                    for name in names:
+                        below = f"{folder}/{name}"
+                        if excluded(below):
+                            continue
+                        try:
+                            status = os.stat(name, dir_fd=readable, follow_symlinks=False)
+                        except FileNotFoundError:
+                            continue
+                        if stat.S_ISLNK(status.st_mode) or status.st_dev != device:
+                            continue
+                        yield below, status
+                        if stat.S_ISDIR(status.st_mode):
+                            todo.append(below)
+                finally:
+                    os.close(readable)
+        except UnknownState:
+            raise
+        except HostError as error:
+            raise UnknownState(str(error)) from None
+        except OSError as error:
+            raise UnknownState(f"cannot read below {path}: {_reason(error)}") from None
+
+    def make_directory(self, path: str, mode: int | None, uid: int, gid: int) -> None:
+        """Make ``path`` and its missing parents; ``uid`` or ``gid`` -1 is the caller's.
+
+        A directory that stands there already is kept and given what was asked for.
+        Raises HostError.
+        """
+        parent, _, name = path.rpartition("/")
+        with _reported(f"cannot make the directory {path}"), _opened(parent, make=True) as folder:
+            with suppress(FileExistsError):
+                # With a mode to come it is the caller's alone until owner and mode are set.
+                os.mkdir(name, 0o777 if mode is None else 0o700, dir_fd=folder)
+            with _entry(folder, name, path) as entry:
+                status = os.fstat(entry)
+                if not stat.S_ISDIR(status.st_mode):
+                    raise HostError(f"{path} is {sort_of(status)}, not a directory; move it away")
+                _set(entry, mode, uid, gid)
+
+    def remove_directory(self, path: str) -> None:
+        """Remove an empty directory. Raises HostError."""
+        parent, _, name = path.rpartition("/")
+        with _reported(f"cannot remove the directory {path}"), _opened(parent) as folder:
+            os.rmdir(name, dir_fd=folder)
+
+    def set_attributes(self, path: str, mode: int | None, uid: int, gid: int) -> None:
+        """Set what is not None or -1, on the inode itself. Raises HostError."""
+        parent, _, name = path.rpartition("/")
+        with (
+            _reported(f"cannot change {path}"),
+            _opened(parent) as folder,
+            _entry(folder, name or ".", path) as entry,
+        ):
+            _refuse_hard_link(folder, os.fstat(entry), path)
+            _set(entry, mode, uid, gid)
+
+    def open_log(self, path: str, uid: int, gid: int) -> int:
+        """A descriptor that appends to ``path``; made, for that user, if missing.
+
+        Raises HostError, also when something other than a regular file stands there.
+        """
+        parent, _, name = path.rpartition("/")
+        with _reported(f"cannot open the log {path}"), _opened(parent, make=True) as folder:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            try:
+                log = os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o640, dir_fd=folder)
+                if (uid, gid) != (-1, -1):
+                    os.fchown(log, uid, gid)
+            except FileExistsError:
+                log = os.open(name, flags, dir_fd=folder)
+            status = os.fstat(log)
+            if not stat.S_ISREG(status.st_mode):
+                os.close(log)
+                raise HostError(f"the log {path} is {sort_of(status)}, not a file; move it away")
+            try:
+                _refuse_hard_link(folder, status, path)
+            except HostError:
+                os.close(log)
+                raise
+            os.set_blocking(log, True)
+            return log
+
+    def read(self, path: str, limit: int) -> bytes | None:
+        """The first ``limit`` bytes of a regular file, or None when there is none.
+
+        Raises UnknownState when it cannot be read.
+        """
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise UnknownState(f"cannot read {path}: {_reason(error)}") from None
+        try:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
+                raise UnknownState(f"cannot read {path}: it is {sort_of(status)}, not a file")
+            return os.read(handle, limit)
+        except OSError as error:
+            raise UnknownState(f"cannot read {path}: {_reason(error)}") from None
+        finally:
+            os.close(handle)
+
+    def tail(self, path: str, limit: int) -> bytes:
+        """The last ``limit`` bytes of a regular file; empty when there is none to be read."""
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            return b""
+        try:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
+                return b""
+            return os.pread(handle, limit, max(0, status.st_size - limit))
+        finally:
+            os.close(handle)
+
+
+def sort_of(status: os.stat_result) -> str:
+    """What stands there, for people: "a file", "a symlink", "a socket"."""
+    sorts = {
+        stat.S_IFREG: "a file",
+        stat.S_IFDIR: "a directory",
+        stat.S_IFLNK: "a symlink",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    return sorts.get(stat.S_IFMT(status.st_mode), "something else")
+
+
+def _folder(real: str, status: os.stat_result) -> _Folder:
+    return _Folder(real, _shared(status), bool(status.st_mode & stat.S_ISVTX))
+
+
+def _shared(status: os.stat_result) -> bool:
+    """May somebody else than root and the caller write to this directory?"""
+    return bool(status.st_mode & 0o022) or status.st_uid not in (0, os.geteuid())
+
+
+def _refuse_foreign_link(shared: bool, sticky: bool, link: os.stat_result, path: str) -> None:
+    # The rule of fs.protected_symlinks, proc(5), made stricter: in a directory that others may
+    # write to, only our own or root's links count, and only where sticky keeps them theirs.
+    if shared and not (sticky and link.st_uid in (0, os.geteuid())):
+        raise UnknownState(
+            f"{path} is a symlink in a folder that somebody else may write to, so it is not "
+            "followed; write the real path, or take away that right"
+        )
+
+
+def _refuse_hard_link(folder: int, status: os.stat_result, path: str) -> None:
+    # A hard link to a file of another folder would carry the change there, systemd-tmpfiles(8).
+    if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode) and _shared(os.fstat(folder)):
+        raise HostError(
+            f"{path} has {status.st_nlink} hard links in a folder that somebody else may write "
+            "to, so it is not changed; replace it by a copy"
+        )
+
+
+@contextmanager
+def _reported(what: str) -> Iterator[None]:
+    """An OSError becomes a HostError that begins with ``what``."""
+    try:
+        yield
+    except OSError as error:
+        raise HostError(f"{what}: {_reason(error)}") from None
+
+
+def _reason(error: OSError) -> str:
+    hints = {
+        "Permission denied": "; run as root or as its owner",
+        "Operation not permitted": "; run as root or as its owner",
+        "Directory not empty": "; only an empty directory is removed",
+        "No space left on device": "; free some space",
+    }
+    text = error.strerror or type(error).__name__
+    return text.lower() + hints.get(text, "")
+
+
+@contextmanager
+def _opened(path: str, make: bool = False) -> Iterator[int]:
+    """A path-only descriptor of the directory ``path``, reached without foreign symlinks."""
+    here = os.open("/", _PATH_ONLY | os.O_DIRECTORY)
+    try:
+        todo = [part for part in reversed(path.split("/")) if part]
+        links = 0
+        while todo:
+            name = todo.pop()
+            try:
+                entry = os.open(name, _PATH_ONLY, dir_fd=here)
+            except FileNotFoundError:
+                if not make:
+                    raise
+                os.mkdir(name, 0o777, dir_fd=here)
+                entry = os.open(name, _PATH_ONLY | os.O_DIRECTORY, dir_fd=here)
+            status = os.fstat(entry)
+            if stat.S_ISLNK(status.st_mode):
+                try:
+                    above = os.fstat(here)
+                    sticky = bool(above.st_mode & stat.S_ISVTX)
+                    _refuse_foreign_link(_shared(above), sticky, status, path)
+                    target = os.readlink("", dir_fd=entry)
+                finally:
+                    os.close(entry)
+                links += 1
+                if links > _MOST_LINKS:
+                    raise HostError(f"{path} is a symlink to a symlink, without end")
+                todo.extend(part for part in reversed(target.split("/")) if part not in ("", "."))
+                if target.startswith("/"):
+                    os.close(here)
+                    here = os.open("/", _PATH_ONLY | os.O_DIRECTORY)
+                continue
+            if not stat.S_ISDIR(status.st_mode):
+                os.close(entry)
+                raise HostError(f"{name} on the way to {path} is {sort_of(status)}; move it away")
+            os.close(here)
+            here = entry
+        yield here
+    finally:
+        os.close(here)
+
+
+@contextmanager
+def _entry(folder: int, name: str, path: str) -> Iterator[int]:
+    """A path-only descriptor of what stands in ``folder`` under ``name``, never of a link."""
+    entry = os.open(name, _PATH_ONLY, dir_fd=folder)
+    try:
+        if stat.S_ISLNK(os.fstat(entry).st_mode):
+            # A link that may be followed leads to a directory, as status() has seen it.
+            with _opened(path) as target:
+                yield target
+        else:
+            yield entry
+    finally:
+        os.close(entry)
+
+
+def _set(entry: int, mode: int | None, uid: int, gid: int) -> None:
+    # chmod and chown of a path-only descriptor go through /proc: open(2), O_PATH. Owner first,
+    # since chown(2) clears the set-user-ID bits.
+    name = f"/proc/self/fd/{entry}"
+    status = os.fstat(entry)
+    if (uid not in (-1, status.st_uid)) or (gid not in (-1, status.st_gid)):
+        os.chown(name, uid, gid)
+        status = os.fstat(entry)
+    if mode is not None and stat.S_IMODE(status.st_mode) != mode:
+        os.chmod(name, mode)

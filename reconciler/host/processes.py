@@ -1,0 +1,248 @@
+"""The processes of this host: who runs, who is who, and how one is ended.
+
+It must not signal a process by number alone: identity is boot id, process id and start time,
+and signals go through a pidfd.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from reconciler.host.clock import Clock
+from reconciler.host.files import Files
+from reconciler.model import HostError, UnknownState
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Identity:
+    """One process of this boot: ``start`` is in clock ticks since boot, proc(5) stat field 22."""
+
+    start: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of the process table."""
+
+    identity: Identity
+    state: str
+    parent: int
+    group: int
+    session: int
+
+
+def boot_id() -> str:
+    """The kernel's name for this boot, proc(5)."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def look_up(pid: int) -> Entry | None:
+    """The process with that number, or None when there is none or it is a zombie."""
+    raw = _read(f"/proc/{pid}/stat", 1024)
+    if raw is None:
+        return None
+    # The name in parentheses may hold anything, also ") R 1"; the last parenthesis ends it.
+    rest = raw[raw.rindex(b")") + 2 :].split()
+    state = rest[0].decode()
+    if state in "ZXx":
+        return None
+    return Entry(Identity(int(rest[19]), pid), state, int(rest[1]), int(rest[2]), int(rest[3]))
+
+
+class Processes:
+    """The process table, read from /proc when asked for."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def alive(self, identity: Identity) -> bool:
+        """Does exactly this process still run?"""
+        entry = look_up(identity.pid)
+        return entry is not None and entry.identity == identity
+
+    def pids(self) -> list[int]:
+        """The numbers of all processes. Raises UnknownState."""
+        try:
+            return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+        except OSError as error:
+            raise UnknownState(f"cannot read /proc: {error.strerror}") from None
+
+    def with_command_line(self, pattern: str, uid: int) -> list[Identity]:
+        """Processes of that user whose arguments, joined by blanks, match the pattern."""
+        matches = re.compile(pattern).search
+        found = []
+        for pid in self.pids():
+            raw = _read(f"/proc/{pid}/cmdline", 131072)
+            if raw and matches(os.fsdecode(raw.rstrip(b"\0").replace(b"\0", b" "))):
+                found.append(pid)
+        return self._owned(found, uid)
+
+    def with_program(self, path: str, uid: int) -> list[Identity]:
+        """Processes of that user that run the program at ``path``."""
+        found = []
+        for pid in self.pids():
+            try:
+                program = os.readlink(f"/proc/{pid}/exe")
+            except OSError:
+                continue
+            # An upgrade replaces the file below a running program.
+            if program.removesuffix(" (deleted)") == path:
+                found.append(pid)
+        return self._owned(found, uid)
+
+    def from_file(self, path: str, uid: int, files: Files) -> list[Identity]:
+        """The process of that user whose number stands in the file at ``path``.
+
+        A process that is younger than the file is somebody else. Raises UnknownState.
+        """
+        status = files.status(path)
+        text = (files.read(path, 64) or b"").split() if status is not None else []
+        if status is None or not text or not text[0].isdigit() or len(text[0]) > 10:
+            return []
+        found = self._owned([int(text[0])], uid)
+        return [one for one in found if self.started(one) <= status.st_mtime + 1.0]
+
+    def started(self, identity: Identity) -> float:
+        """When it started, in seconds since the epoch."""
+        uptime = float((_read("/proc/uptime", 64) or b"0").split()[0])
+        age = uptime - identity.start / os.sysconf("SC_CLK_TCK")
+        return self._clock.wall() - age
+
+    def marked(self, name: str, value: str) -> list[tuple[Identity, dict[str, str]]]:
+        """Processes whose environment at start has ``name=value``, with that environment.
+
+        Of a process that has inherited it from its parent nothing is said here. Processes that
+        may not be read are passed over: they are not the caller's.
+        """
+        wanted = f"{name}={value}".encode()
+        found = []
+        for pid in self.pids():
+            raw = _read(f"/proc/{pid}/environ", 2**20)
+            if raw and wanted in raw.split(b"\0"):
+                entry = look_up(pid)
+                if entry is not None:
+                    pairs = (os.fsdecode(item).partition("=") for item in raw.split(b"\0"))
+                    found.append((entry.identity, {key: text for key, _, text in pairs}))
+        return found
+
+    def _owned(self, pids: Iterable[int], uid: int) -> list[Identity]:
+        """Those of the user, without us, without kernel threads, and the oldest of each family.
+
+        A program that forks has children with its own command line; they are part of it.
+        """
+        entries = {}
+        for pid in pids:
+            try:
+                owner = os.stat(f"/proc/{pid}").st_uid
+            except OSError:
+                continue
+            entry = look_up(pid) if owner == uid and pid != os.getpid() else None
+            if entry is not None:
+                entries[pid] = entry
+        ours = self._ancestors(os.getpid())
+        return sorted(
+            entry.identity
+            for pid, entry in entries.items()
+            if pid not in ours and not self._ancestors(entry.parent) & entries.keys()
+        )
+
+    def _ancestors(self, pid: int) -> set[int]:
+        found: set[int] = set()
+        while pid > 0 and pid not in found:
+            found.add(pid)
+            entry = look_up(pid)
+            pid = entry.parent if entry is not None else 0
+        return found
+
+    def stop(self, identity: Identity, name: str, timeout: float) -> None:
+        """Signal the process, wait ``timeout`` seconds, then KILL all that is left of its group.
+
+        What is left of the group when the process itself has ended is asked the same way
+        first. Only a process that leads its group (or session) answers for it. Does nothing
+        when it has ended already. Raises HostError when it may not be signalled or does not
+        die.
+        """
+        entry = look_up(identity.pid)
+        if entry is None or entry.identity != identity:
+            return
+        end = self._clock.monotonic() + timeout
+        number = signal.Signals[f"SIG{name}"]
+        leads_session = entry.session == identity.pid
+        leads_group = entry.group == identity.pid
+        self._signal([identity], number)
+        self._wait([identity], end)
+        members = self._members(identity.pid, leads_group, leads_session)
+        if self.alive(identity):
+            members = [identity, *(one for one in members if one != identity)]
+        elif members:
+            self._signal(members, number)
+            self._wait(members, end)
+        members = [one for one in members if self.alive(one)]
+        self._signal(members, signal.SIGKILL)
+        self._wait(members, self._clock.monotonic() + 5.0)
+        left = [one.pid for one in members if self.alive(one)]
+        if left:
+            raise HostError(f"process {left[0]} does not die of SIGKILL; it hangs in the kernel")
+
+    def _members(self, leader: int, group: bool, session: bool) -> list[Identity]:
+        entries = (look_up(pid) for pid in self.pids()) if group or session else ()
+        return [
+            entry.identity
+            for entry in entries
+            if entry is not None
+            and ((group and entry.group == leader) or (session and entry.session == leader))
+        ]
+
+    def _signal(self, identities: Iterable[Identity], number: signal.Signals) -> None:
+        for identity in identities:
+            try:
+                handle = os.pidfd_open(identity.pid)
+            except ProcessLookupError:
+                continue
+            try:
+                # The descriptor is of whoever has the number now; only then look who that is.
+                if self.alive(identity):
+                    signal.pidfd_send_signal(handle, number)
+            except ProcessLookupError:
+                continue
+            except PermissionError:
+                raise HostError(
+                    f"may not send {number.name} to process {identity.pid}; run as its user or root"
+                ) from None
+            finally:
+                os.close(handle)
+
+    def _wait(self, identities: Iterable[Identity], end: float) -> None:
+        for identity in identities:
+            try:
+                handle = os.pidfd_open(identity.pid)
+            except ProcessLookupError:
+                continue
+            try:
+                left = end - self._clock.monotonic()
+                if left > 0 and self.alive(identity):
+                    poller = select.poll()
+                    poller.register(handle, select.POLLIN)
+                    poller.poll(left * 1000)
+            finally:
+                os.close(handle)
+
+
+def _read(path: str, limit: int) -> bytes | None:
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return os.read(handle, limit) or None
+    except OSError:
+        return None
+    finally:
+        os.close(handle)

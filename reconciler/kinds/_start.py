@@ -1,0 +1,204 @@
+"""How a process is started, stopped and asked for its last words: the actions of a process.
+
+It must not decide whether to: that is the process kind's.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from reconciler.host.launch import LEADER, MARK, VERSION, Launch
+from reconciler.host.processes import Identity
+from reconciler.kinds.session import HOLDER, start_directory
+from reconciler.model import HostError, UnknownState
+
+if TYPE_CHECKING:
+    from reconciler.host import Host
+
+_WORDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A tmux session: the server's ``-L`` name and the session's."""
+
+    socket: str | None
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartDaemon:
+    """Start it in the background, its output appended to ``log``."""
+
+    launch: Launch
+    log: str | None
+
+    def describe(self) -> str:
+        """The action in words."""
+        return f"start {in_words(self.launch)} as a daemon"
+
+    def run(self, host: Host) -> None:
+        """Raises HostError."""
+        from reconciler.host.launch import start
+
+        launch = self.launch
+        account = host.users.account(launch.user)
+        log = log_path(launch.mark, self.log, host)
+        owner = (-1, -1) if launch.user is None else (account.uid, account.gid)
+        descriptor = host.files.open_log(log, *owner)
+        try:
+            start(launch, account, descriptor, host.owner, _record(launch.mark, host))
+        finally:
+            os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class StartInWindow:
+    """Start it in a window of its own, or in the one where it has run before."""
+
+    launch: Launch
+    place: Place
+
+    def describe(self) -> str:
+        """The action in words."""
+        return f"start {in_words(self.launch)} in tmux session {self.place.session}"
+
+    def run(self, host: Host) -> None:
+        """Raises HostError."""
+        from reconciler.host.launch import environment, resolve
+        from reconciler.host.tmux import LAUNCH_MARK, WINDOW_MARK, environment_options, target
+
+        launch, place = self.launch, self.place
+        panes = host.tmux.session(place.socket, place.session)
+        if not panes or panes[0].owner != host.owner:
+            raise HostError(f"tmux session {place.session} is not there, or not ours")
+        account = host.users.account(launch.user)
+        environ = environment(account, launch.environ)
+        argv = _as_user(resolve(launch.argv, environ), launch, account.uid, host)
+        environ |= {MARK: f"{host.owner}/{launch.mark}", VERSION: launch.digest}
+        options = [
+            *environment_options(environ),
+            *start_directory(launch.cwd or account.home, host),
+            # Its children inherit the mark; only it has its own number there.
+            *("--", "/bin/sh", "-c", f'{LEADER}=$$ exec "$@"', "sh", *argv),
+        ]
+        name = launch.mark.partition(":")[2].replace("#", "##")
+        old = next((p for p in panes if p.window_mark == launch.mark and p.dead), None)
+        old = old or next((p for p in panes if p.window_mark == HOLDER), None)
+        if old is not None:
+            here = old.id
+            script = [["respawn-pane", "-k", "-t", here, *options]]
+            script.append(["rename-window", "-t", here, name])
+        else:
+            here = f"{target(place.session)}{1 + max(pane.window for pane in panes)}"
+            script = [["new-window", "-d", "-t", here, "-n", name, *options]]
+        script += [
+            ["set-option", "-w", "-t", here, WINDOW_MARK, launch.mark],
+            ["set-option", "-w", "-t", here, LAUNCH_MARK, launch.digest],
+            # Keeps the session, the last words and the exit status when it dies.
+            ["set-option", "-w", "-t", here, "remain-on-exit", "on"],
+        ]
+        host.tmux.command(place.socket, script)
+
+
+@dataclass(frozen=True, slots=True)
+class StopProcess:
+    """Stop it, with its whole group."""
+
+    identity: Identity
+    signal: str
+    timeout: float
+
+    def describe(self) -> str:
+        """The action in words."""
+        return f"stop pid {self.identity.pid} ({self.signal}, after {self.timeout:g} s KILL)"
+
+    def run(self, host: Host) -> None:
+        """Raises HostError."""
+        host.processes.stop(self.identity, self.signal, self.timeout)
+
+
+def in_words(launch: Launch) -> str:
+    """The command as a person would type it."""
+    import shlex
+
+    argv = launch.argv
+    text = argv[2] if argv[:2] == ("sh", "-c") and len(argv) == 3 else shlex.join(argv)
+    return repr(text)
+
+
+def _as_user(argv: list[str], launch: Launch, uid: int, host: Host) -> list[str]:
+    if uid == os.geteuid():
+        return argv
+    from reconciler.host.command import find
+
+    setpriv = find("setpriv")
+    if os.geteuid() != 0:
+        raise HostError(f"only root may start a process as {launch.user}")
+    if setpriv is None:
+        raise HostError("setpriv is not installed; install util-linux")
+    account = host.users.account(launch.user)
+    who = (f"--reuid={account.uid}", f"--regid={account.gid}", "--init-groups")
+    return [setpriv, *who, "--", *argv]
+
+
+def recorded(mark: str, host: Host) -> dict[Identity, str]:
+    """The daemons of that mark that a record names and that still run, with their digests."""
+    from reconciler.host.processes import boot_id
+
+    folder, _, prefix = _record(mark, host).rpartition("/")
+    found = {}
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return {}
+    for name in names:
+        if not name.startswith(f"{prefix}."):
+            continue
+        try:
+            words = (host.files.read(f"{folder}/{name}", 256) or b"").decode("ascii").split()
+            boot, pid, start, digest = words
+            identity = Identity(int(start), int(pid))
+        except (UnknownState, ValueError):
+            continue
+        if boot == boot_id() and host.processes.alive(identity):
+            found[identity] = digest
+    return found
+
+
+def log_path(mark: str, log: str | None, host: Host) -> str:
+    """Where a daemon's output goes: ``log``, or a file of its own in the state directory."""
+    return log or f"{host.state_dir}/log/{_file_name(mark)}.log"
+
+
+def _record(mark: str, host: Host) -> str:
+    return f"{host.state_dir}/run/{_file_name(mark)}"
+
+
+def _file_name(mark: str) -> str:
+    name = mark.partition(":")[2]
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in name)[:60]
+    if safe == name:
+        return safe
+    import hashlib
+
+    return f"{safe}-{hashlib.blake2b(name.encode(), digest_size=6).hexdigest()}"
+
+
+def last_words(mark: str, place: Place | None, log: str | None, host: Host) -> str | None:
+    """How it ended and what it said last; None when nothing is known."""
+    words: list[str] = []
+    try:
+        if place is not None:
+            panes = [p for p in host.tmux.panes(place.socket) if p.window_mark == mark and p.dead]
+            for pane in panes[:1]:
+                words.append(pane.ending)
+                words += host.tmux.screen(place.socket, pane.id, _WORDS)
+        else:
+            tail = host.files.tail(log_path(mark, log, host), 2048)
+            words += [line for line in tail.decode(errors="replace").splitlines() if line][-_WORDS:]
+    except UnknownState:
+        return None
+    return "; ".join(words) or None

@@ -1,0 +1,146 @@
+"""Desired and observed, to a plan. Pure: it must not look at the host, nor change it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from reconciler.model import (
+    Change,
+    Kind,
+    Observation,
+    Plan,
+    Remark,
+    Resource,
+    Spec,
+    Step,
+)
+
+GetKind = Callable[[str], Kind[Any, Any]]
+"""The registry: a kind by its name."""
+
+
+def difference(
+    resource: Resource[Any], observation: Observation[Any], kind: Kind[Any, Any]
+) -> tuple[Change, ...]:
+    """What differs between the resource and what was seen of it; empty when it is unknown."""
+    if observation.unknown is not None:
+        return ()
+    expected = kind.expected(resource.want) if resource.present else None
+    have = observation.state
+    if expected == have:
+        return ()
+    return kind.changes(expected, have)
+
+
+def chosen(spec: Spec, patterns: Sequence[str]) -> tuple[Resource[Any], ...]:
+    """The resources that match a pattern, with all that they need; all, without a pattern.
+
+    Raises KeyError with a pattern that matches nothing.
+    """
+    if not patterns:
+        return spec.resources
+    by_id = {resource.id: resource for resource in spec.resources}
+    todo: list[str] = []
+    for pattern in patterns:
+        # "process:x[1]" is meant as it stands, not as a set of characters.
+        found = [name for name in by_id if name == pattern or fnmatchcase(name, pattern)]
+        if not found:
+            raise KeyError(pattern)
+        todo += found
+    wanted: set[str] = set()
+    while todo:
+        name = todo.pop()
+        if name not in wanted and name in by_id:
+            wanted.add(name)
+            todo += by_id[name].needs
+    return tuple(resource for resource in spec.resources if resource.id in wanted)
+
+
+def make_plan(
+    spec: Spec,
+    resources: Sequence[Resource[Any]],
+    observations: Mapping[str, Observation[Any]],
+    get_kind: GetKind,
+    host: str,
+) -> Plan:
+    """The plan for ``resources``, which stand in their order.
+
+    ``observations`` has one for every resource that is not skipped.
+    """
+    steps: list[Step] = []
+    unknown: list[Remark] = []
+    skipped: list[Remark] = []
+    notes: list[Remark] = []
+    blocked: dict[str, str] = {}
+    for resource in resources:
+        name = resource.id
+        if resource.skip is not None:
+            skipped.append(Remark(name, f"when: {resource.skip}"))
+            continue
+        kind = get_kind(resource.kind)
+        seen = observations[name]
+        if seen.unknown is not None:
+            unknown.append(Remark(name, seen.unknown))
+            blocked[name] = f"{name}, which is unknown: {seen.unknown}"
+            continue
+        if seen.note is not None:
+            notes.append(Remark(name, seen.note))
+        changes = difference(resource, seen, kind)
+        if not changes:
+            continue
+        if seen.state is None and not kind.creates:
+            notes.append(Remark(name, "nothing is there that it could be set on"))
+            continue
+        hindrance = next((blocked[need] for need in resource.needs if need in blocked), None)
+        if hindrance is not None:
+            skipped.append(Remark(name, f"needs {hindrance}"))
+            blocked[name] = hindrance
+            continue
+        expected = kind.expected(resource.want) if resource.present else None
+        actions = tuple(kind.actions(resource, seen.state, changes))
+        if not actions:
+            continue
+        verb = kind.verb(expected, seen.state)
+        why = _why(changes)
+        steps.append(Step(name, verb, changes, actions, why, resource.needs))
+    return Plan(
+        spec.name,
+        spec.path,
+        host,
+        len(resources),
+        tuple(steps),
+        tuple(unknown),
+        tuple(skipped),
+        tuple(notes),
+    )
+
+
+def observed_kinds(resources: Iterable[Resource[Any]]) -> dict[str, list[Resource[Any]]]:
+    """The resources that are to be looked at, by kind, in their order."""
+    groups: dict[str, list[Resource[Any]]] = {}
+    for resource in resources:
+        if resource.skip is None:
+            groups.setdefault(resource.kind, []).append(resource)
+    return groups
+
+
+def needed_by(step: Step, broken: Collection[str]) -> str | None:
+    """The first of the step's needs that is broken, or None."""
+    return next((need for need in step.needs if need in broken), None)
+
+
+def _why(changes: Sequence[Change]) -> str:
+    """The changes in words, for people: "mode is 0700, should be 0755"."""
+    words = []
+    for change in changes:
+        if change.field == "state":
+            words.append(f"it is {change.have}, should be {change.want}")
+            if change.have == "absent":
+                break
+        elif change.have is None:
+            words.append(f"{change.field} should be {change.want}")
+        else:
+            words.append(f"{change.field} is {change.have}, should be {change.want}")
+    return "; ".join(words)

@@ -1,0 +1,43 @@
+"""Where a spec is looked for, and where the files lie that come with this program.
+
+It must not read them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__))
+
+
+def folder(name: str) -> str:
+    """The shipped folder ``specs`` or ``templates``: inside the wheel, or beside a checkout."""
+    inside = os.path.join(_PACKAGE, name)
+    return inside if os.path.isdir(inside) else os.path.join(os.path.dirname(_PACKAGE), name)
+
+
+def find_spec(
+    given: str | None, environ: Mapping[str, str], home: str
+) -> tuple[str | None, list[str]]:
+    """The path of the spec to take, or None with all the places that were tried.
+
+    A bare name such as ``executor`` that is no file here is one of the shipped specs.
+    """
+    if given is not None:
+        if "/" not in given and not os.path.exists(given):
+            shipped = os.path.join(folder("specs"), given.removesuffix(".yaml") + ".yaml")
+            if os.path.exists(shipped):
+                return shipped, []
+        return given, []
+    config = environ.get("XDG_CONFIG_HOME", "")
+    if not config.startswith("/"):
+        config = os.path.join(home, ".config")
+    usual = [
+        environ.get("RECONCILE_SPEC", ""),
+        "specs/executor.yaml",
+        os.path.join(config, "reconcile/spec.yaml"),
+        "/etc/reconcile/spec.yaml",
+    ]
+    tried = [path for path in usual if path]
+    return next((path for path in tried if os.path.exists(path)), None), tried

@@ -1,0 +1,66 @@
+"""A YAML file to a valid, typed, ordered Spec.
+
+It must not touch the host beyond reading the files named, the environment it is handed and the
+compiled spec. It stays light: what compiles is imported only when something has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from reconciler.model import Facts, Kind, Spec
+from reconciler.spec import cache
+
+if TYPE_CHECKING:
+    from reconciler.spec.errors import Problem, SpecError
+
+__all__ = ["Problem", "SpecError", "json_schema", "load"]
+
+
+def load(
+    path: str,
+    *,
+    get_kind: Callable[[str], Kind[Any, Any]],
+    all_kinds: Callable[[], Sequence[Kind[Any, Any]]],
+    facts: Facts,
+    settings: Mapping[str, str],
+    environ: Mapping[str, str],
+    state_dir: str | None,
+    write_cache: bool,
+    complete: bool = False,
+) -> Spec:
+    """The spec in the file ``path``, compiled or as it was kept in ``state_dir``.
+
+    ``settings`` are the values of ``--set``. ``state_dir`` None: nothing is kept or looked up.
+    ``write_cache`` False: nothing is written. ``complete``: never a spec without its secrets.
+    ``all_kinds`` is called only to compile. Raises SpecError with every problem there is; a
+    file that cannot be read, or that root cannot trust, is one too.
+    """
+    inputs = cache.Inputs(path, facts, settings, environ)
+    file = None if state_dir is None else cache.file_name(state_dir, inputs)
+    if file is not None:
+        kept = cache.load(file, inputs, get_kind, complete)
+        if kept is not None:
+            return kept
+    from reconciler.spec.build import build
+
+    built = build(path, all_kinds(), facts, settings, environ)
+    if file is not None and write_cache and built.keepable:
+        cache.write(file, inputs, built.spec, built.files, built.environ)
+    return built.spec
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Problem", "SpecError"):
+        from reconciler.spec import errors
+
+        return getattr(errors, name)
+    raise AttributeError(name)
+
+
+def json_schema(kinds: Sequence[Kind[Any, Any]]) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a spec file, for editors."""
+    from reconciler.spec.schema import json_schema as schema
+
+    return schema(kinds)

@@ -1,0 +1,342 @@
+"""The compiled spec on disk, so that a pass over an unchanged spec need not compile it again.
+
+It must stay light: no pydantic, ruamel.yaml, jinja2, nor any module that compiles. What is on
+disk is used only when everything it was made from is the same, and anything odd about it means
+that it is not used; it can be lost at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import marshal
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
+from typing import Any, NamedTuple
+
+from reconciler import __version__
+from reconciler.model import Facts, Kind, Resource, Secret, Spec
+from reconciler.spec import reading
+
+_MAGIC = b"reconcile spec 1\n"
+_DIGEST = 32
+_FOLDER = "compiled"
+_KEPT = 64
+"""Files that are kept; the oldest go first."""
+_ROOT = os.path.dirname(os.path.dirname(__file__))
+
+
+class Inputs(NamedTuple):
+    """What a compiled spec is made from, besides the files."""
+
+    path: str
+    facts: Facts
+    settings: Mapping[str, str]
+    environ: Mapping[str, str]
+
+
+def file_name(state_dir: str, inputs: Inputs) -> str:
+    """Where the compiled form is kept: one file for each spec and set of settings."""
+    full = os.path.abspath(inputs.path)
+    key = hashlib.blake2b(full.encode("utf-8", "surrogateescape"), digest_size=12)
+    for name, value in sorted(inputs.settings.items()):
+        key.update(_keyed(b"settings", f"{name}={value}"))
+    return os.path.join(state_dir, _FOLDER, f"{key.hexdigest()}.bin")
+
+
+def load(
+    file: str, inputs: Inputs, get_kind: Callable[[str], Kind[Any, Any]], complete: bool
+) -> Spec | None:
+    """The spec in ``file``; None when there is none that fits. Never raises.
+
+    ``complete``: None as well for one that was written without its secrets.
+    """
+    try:
+        content = _content(file)
+        if content is None:
+            return None
+        head, body = marshal.loads(content)
+        del content
+        if complete and not head["complete"]:
+            return None
+        if not _fits(head, inputs):
+            return None
+        return _decoded(body, head, get_kind)
+    except Exception:
+        # Damage that the digest missed, or a kind that is gone: compiling tells what is wrong.
+        return None
+
+
+def write(
+    file: str, inputs: Inputs, spec: Spec, files: Mapping[str, bytes], names: Iterable[str]
+) -> None:
+    """Keep ``spec``. Does nothing when it cannot be written; the cache is only for speed.
+
+    ``files`` are the digests of its files, and ``names`` what was read of the environment.
+    """
+    try:
+        salt = os.urandom(16)
+        body, complete = _encoded(spec)
+        head = {
+            "salt": salt,
+            "made": _made(),
+            "facts": _facts(inputs.facts),
+            "settings": _settings(inputs.settings, salt),
+            "files": tuple(files.items()),
+            "environ": tuple((n, _variable(n, inputs.environ, salt)) for n in sorted(names)),
+            "name": spec.name,
+            "path": spec.path,
+            "loop_every": spec.loop_every,
+            "complete": complete,
+        }
+        payload = marshal.dumps((head, body))
+        _replace(file, _MAGIC + _hash(payload) + payload)
+    except (OSError, ValueError, TypeError):
+        return
+
+
+def _content(file: str) -> memoryview | None:
+    """The payload of a file that is whole and that nobody else could have written."""
+    try:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        fd = os.open(file, flags)
+    except OSError:
+        return None
+    try:
+        status = os.fstat(fd)
+        private = stat.S_ISREG(status.st_mode) and not status.st_mode & 0o077
+        if not private or status.st_uid != os.geteuid():
+            return None
+        with os.fdopen(fd, "rb", closefd=False) as opened:
+            content = opened.read()
+    finally:
+        os.close(fd)
+    start = len(_MAGIC) + _DIGEST
+    payload = memoryview(content)[start:]
+    whole = content.startswith(_MAGIC) and _hash(payload) == content[len(_MAGIC) : start]
+    return payload if whole else None
+
+
+def _hash(data: bytes | memoryview) -> bytes:
+    return hashlib.blake2b(data, digest_size=_DIGEST).digest()
+
+
+def _keyed(salt: bytes, text: str) -> bytes:
+    data = text.encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(data, key=salt, digest_size=_DIGEST).digest()
+
+
+def _variable(name: str, environ: Mapping[str, str], salt: bytes) -> bytes | None:
+    value = environ.get(name)
+    return None if value is None else _keyed(salt, value)
+
+
+def _settings(settings: Mapping[str, str], salt: bytes) -> tuple[tuple[str, bytes], ...]:
+    return tuple((name, _keyed(salt, settings[name])) for name in sorted(settings))
+
+
+def _facts(facts: Facts) -> tuple[Any, ...]:
+    return tuple(getattr(facts, name) for name in Facts.__slots__)
+
+
+def _made() -> tuple[Any, ...]:
+    """What compiles: this program, its files, and the interpreter."""
+    return (__version__, sys.version, _fingerprint())
+
+
+def _fingerprint() -> tuple[tuple[str, int, int], ...]:
+    """Name, time and size of every source file that has a part in compiling."""
+    found = []
+    for folder in ("spec", "kinds", ""):
+        with os.scandir(os.path.join(_ROOT, folder)) as entries:
+            for entry in entries:
+                if entry.name.endswith(".py"):
+                    status = entry.stat()
+                    name = f"{folder}/{entry.name}"
+                    found.append((name, status.st_mtime_ns, status.st_size))
+    return tuple(sorted(found))
+
+
+def _fits(head: Mapping[str, Any], inputs: Inputs) -> bool:
+    salt = head["salt"]
+    return (
+        head["path"] == os.path.abspath(inputs.path)
+        and head["made"] == _made()
+        and head["facts"] == _facts(inputs.facts)
+        and head["settings"] == _settings(inputs.settings, salt)
+        and all(_variable(n, inputs.environ, salt) == value for n, value in head["environ"])
+        and all(_unchanged(path, digest) for path, digest in head["files"])
+    )
+
+
+def _unchanged(path: str, digest: bytes) -> bool:
+    """Is the file as it was, and still one that can be trusted?"""
+    try:
+        return hashlib.blake2b(reading.read(path), digest_size=_DIGEST).digest() == digest
+    except reading.ReadError:
+        return False
+
+
+# The body is (tables, count, columns). A table has the wants of one kind: (name, positions of
+# the fields that hold more than plain values, number of wants, columns), a column for each field.
+# The columns of the body are those of the resources: the number of the table that its want is
+# next in, then what Resource takes. A column is a tuple of values, or a list of one for all.
+# Among values, a list stands for a dataclass, [name, field values...]; no want holds a list.
+# Columns need no object of their own for each row, so that loading takes little memory.
+
+_FLAT = frozenset((type(None), bool, int, float, str))
+
+
+def _column(values: Sequence[Any]) -> Any:
+    first = values[0]
+    plain = type(first) in _FLAT
+    same = all(
+        value is first or (plain and type(value) is type(first) and value == first)
+        for value in values
+    )
+    return [first] if same else tuple(values)
+
+
+def _values(column: Any, count: int) -> Iterator[Any]:
+    return repeat(column[0], count) if type(column) is list else iter(column)
+
+
+def _encoded(spec: Spec) -> tuple[Any, bool]:
+    """The body, and whether it holds all there is: secrets are left out."""
+    coder = _Encoder()
+    wants: dict[str, list[tuple[Any, ...]]] = {}
+    deep: dict[str, set[int]] = {}
+    numbers: dict[str, int] = {}
+    rows = []
+    for resource in spec.resources:
+        kind = coder.shared(resource.kind)
+        number = numbers.setdefault(kind, len(numbers))
+        row, positions = coder.fields(resource.want)
+        wants.setdefault(kind, []).append(row)
+        deep.setdefault(kind, set()).update(positions)
+        ids = tuple(map(coder.shared, resource.needs)), tuple(map(coder.shared, resource.after))
+        rows.append(
+            (number, coder.shared(resource.id), resource.present, *map(coder.shared, ids),
+             resource.skip)
+        )  # fmt: skip
+    tables = tuple(
+        (kind, tuple(sorted(deep[kind])), len(its), tuple(map(_column, zip(*its, strict=True))))
+        for kind, its in wants.items()
+    )
+    return (tables, len(rows), tuple(map(_column, zip(*rows, strict=True)))), coder.complete
+
+
+class _Encoder:
+    """Values that marshal can write. Equal ones become one object, which it writes once."""
+
+    def __init__(self) -> None:
+        self.complete = True
+        self._shared: dict[Any, Any] = {}
+
+    def shared(self, value: Any) -> Any:
+        return self._shared.setdefault(value, value)
+
+    def fields(self, want: Any) -> tuple[tuple[Any, ...], list[int]]:
+        """The values of a want's fields, and the positions of those that are not plain."""
+        plain = [getattr(want, name) for name in type(want).__slots__]
+        coded = tuple(map(self.value, plain))
+        return coded, [
+            at for at, (new, old) in enumerate(zip(coded, plain, strict=True)) if new != old
+        ]
+
+    def value(self, value: Any) -> Any:
+        if type(value) is str:
+            return self.shared(value)
+        if type(value) in _FLAT:
+            return value
+        if type(value) is tuple:
+            return tuple(map(self.value, value))
+        if type(value) is Secret:
+            self.complete = False
+            return [_name(Secret), None, value.digest]
+        if hasattr(type(value), "__dataclass_fields__"):
+            names = type(value).__slots__
+            return [_name(type(value)), *(self.value(getattr(value, name)) for name in names)]
+        raise TypeError(f"no way to keep a {type(value).__name__}")
+
+
+def _name(cls: type) -> str:
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def _decoded(body: Any, head: Mapping[str, Any], get_kind: Callable[[str], Kind[Any, Any]]) -> Spec:
+    tables, count, columns = body
+    wants = []
+    for name, deep, number, values in tables:
+        cls = get_kind(name).resource
+        fields = [_values(column, number) for column in values]
+        for at in deep:
+            fields[at] = map(_rebuilt, fields[at], repeat(cls))
+        wants.append(map(cls, *fields))
+    if not count:
+        return Spec(head["name"], head["path"], (), head["loop_every"], head["complete"])
+    numbers, ids, *rest = (_values(column, count) for column in columns)
+    found = (next(wants[number]) for number in numbers)
+    resources = tuple(map(Resource, ids, found, *rest))
+    if len(resources) != count:
+        raise ValueError("wants and resources do not go together")
+    return Spec(head["name"], head["path"], resources, head["loop_every"], head["complete"])
+
+
+def _rebuilt(value: Any, owner: type) -> Any:
+    if type(value) is tuple:
+        return tuple(_rebuilt(item, owner) for item in value)
+    if type(value) is not list:
+        return value
+    module, _, name = value[0].partition(":")
+    if module not in (owner.__module__, Secret.__module__):
+        package = owner.__module__.rpartition(".")[0]
+        if not package or not module.startswith(f"{package}."):
+            raise TypeError(f"{value[0]} is none of the kinds' own classes")
+    cls = getattr(sys.modules[module], name)
+    return cls(*(_rebuilt(item, owner) for item in value[1:]))
+
+
+def _replace(file: str, content: bytes) -> None:
+    """Write a whole file, readable by its owner alone. Raises OSError."""
+    folder = os.path.dirname(file)
+    os.makedirs(os.path.dirname(folder), mode=0o700, exist_ok=True)
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        status = os.lstat(folder)
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+            raise OSError("not our folder") from None
+    _make_room(folder)
+    temporary = os.path.join(folder, f".{os.urandom(8).hex()}.tmp")
+    fd = os.open(
+        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+    )
+    try:
+        try:
+            view = memoryview(content)
+            while view:
+                view = view[os.write(fd, view) :]
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(temporary, file)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _make_room(folder: str) -> None:
+    """Remove the oldest files of ours, and what a write that was killed left behind."""
+    with os.scandir(folder) as entries:
+        ours = [e for e in entries if e.name.endswith((".bin", ".tmp"))]
+    ours.sort(key=lambda entry: entry.stat(follow_symlinks=False).st_mtime_ns)
+    for entry in ours[: max(0, len(ours) - _KEPT + 1)]:
+        os.unlink(entry.path)

@@ -1,0 +1,206 @@
+"""What is wrong with a spec, where, and what was probably meant: all of it at once.
+
+It must not stop at the first problem, and it never prints anything that a terminal would obey.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from reconciler.text import escaped, printable
+
+if TYPE_CHECKING:
+    from reconciler.spec.nodes import Mark
+
+SHOWN = 50
+"""Problems that are printed before ``... and N more``."""
+MOST = 1000
+"""Problems after which no more are looked for."""
+_WINDOW = 96
+"""Characters of a source line that are shown at most."""
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong.
+
+    ``line`` and ``column`` count from 1, in characters; ``line`` is 0 where there is no
+    position, such as for a file that cannot be read. ``source_line`` is the line as written, or
+    the part of a very long one around the place, and ``caret`` the index in it of the place.
+    """
+
+    file: str
+    line: int
+    column: int
+    length: int
+    message: str
+    source_line: str | None = None
+    hint: str | None = None
+    caret: int = 0
+
+    def render(self) -> str:
+        """The way a compiler says it, over one to four lines without a final newline."""
+        where = printable(self.file)
+        if self.line:
+            where += f":{self.line}:{self.column}"
+        lines = [f"{where}: error: {printable(self.message)}"]
+        gutter = " " * 5
+        if self.source_line is not None:
+            gutter = " " * max(5, len(str(self.line)) + 2)
+            text, caret = _drawn(self.source_line, self.caret, self.length)
+            lines.append(f"{self.line:>{len(gutter)}} | {text}")
+            lines.append(f"{gutter} | {caret}")
+        if self.hint:
+            lines.append(f"{gutter} = {printable(self.hint)}")
+        return "\n".join(lines)
+
+
+def _drawn(line: str, start: int, length: int) -> tuple[str, str]:
+    """A source line, cut around the place, and the line with the caret below it."""
+    first = 0
+    if len(line) > _WINDOW:
+        first = max(0, min(start - _WINDOW // 3, len(line) - _WINDOW))
+    shown = line[first : first + _WINDOW]
+    before = "..." if first else ""
+    after = "..." if first + _WINDOW < len(line) else ""
+    at = start - first
+    pad = len(before) + _width(shown[:at])
+    marked = _width(shown[at : at + max(1, length)])
+    text = before + "".join(map(escaped, shown)) + after
+    return text, " " * pad + "^" + "~" * (marked - 1)
+
+
+def _width(text: str) -> int:
+    """Terminal columns of ``text`` once escaped."""
+    if text.isascii() and text.isprintable():
+        return len(text)
+    import unicodedata
+
+    width = 0
+    for character in text:
+        if not character.isprintable():
+            width += len(escaped(character))
+        elif unicodedata.combining(character):
+            continue
+        else:
+            width += 2 if unicodedata.east_asian_width(character) in "WF" else 1
+    return width
+
+
+class SpecError(Exception):
+    """The spec is not valid. ``problems`` are sorted by file and place; nothing was touched."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems: tuple[Problem, ...] = tuple(
+            sorted(set(problems), key=lambda p: (p.file, p.line, p.column, p.message))
+        )
+        super().__init__(self.problems)
+
+    def render(self, shown: int = SHOWN) -> str:
+        """All problems as text for a person, the first ``shown`` of them in full."""
+        parts = [problem.render() for problem in self.problems[:shown]]
+        more = len(self.problems) - shown
+        if len(self.problems) >= MOST:
+            parts.append(f"... and at least {more} more")
+        elif more > 0:
+            parts.append(f"... and {more} more")
+        return "\n".join(parts)
+
+    def __str__(self) -> str:
+        return self.render()
+
+
+def render(error: SpecError) -> str:
+    """All problems as text for a person, with a final newline."""
+    return error.render() + "\n"
+
+
+def document(error: SpecError) -> list[dict[str, Any]]:
+    """All problems as JSON data, in their order; ``line`` and ``column`` are null without one."""
+    return [
+        {
+            "file": printable(problem.file),
+            "line": problem.line or None,
+            "column": problem.column or None,
+            "message": printable(problem.message),
+            "hint": None if problem.hint is None else printable(problem.hint),
+        }
+        for problem in error.problems
+    ]
+
+
+class Problems:
+    """Collects problems while the work goes on, up to a number that nobody reads any more."""
+
+    def __init__(self) -> None:
+        self.found: list[Problem] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.found)
+
+    def add(
+        self,
+        mark: Mark,
+        message: str,
+        hint: str | None = None,
+        near: tuple[str, Iterable[str]] | None = None,
+    ) -> None:
+        """A problem at ``mark``; ``near`` is a word and those it may have been meant to be.
+
+        Raises SpecError when there are far too many.
+        """
+        if near is not None and len(self.found) < 4 * SHOWN:
+            # Past that many nobody reads on, and looking for near misses takes time.
+            hint = did_you_mean(*near) or hint
+        place = mark.source.place(mark.start, mark.end)
+        self._keep(
+            Problem(
+                mark.source.shown,
+                place.line,
+                place.column,
+                place.length,
+                message,
+                place.text,
+                hint,
+                place.caret,
+            )
+        )
+
+    def add_file(self, file: str, message: str, hint: str | None = None) -> None:
+        """A problem that has no position in a file."""
+        self._keep(Problem(file, 0, 0, 0, message, None, hint))
+
+    def _keep(self, problem: Problem) -> None:
+        self.found.append(problem)
+        if len(self.found) >= MOST:
+            raise SpecError(self.found)
+
+    def stop_if_any(self) -> None:
+        """Raises SpecError when something was found so far."""
+        if self.found:
+            raise SpecError(self.found)
+
+
+def closest(word: str, choices: Iterable[str]) -> str | None:
+    """The one of ``choices`` that ``word`` was probably meant to be."""
+    if not 0 < len(word) <= 100:
+        return None
+    names = [name for name in choices if name != word and abs(len(name) - len(word)) <= 8]
+    for name in names:
+        if name.lower().replace("-", "_") == word.lower().replace("-", "_"):
+            return name
+    from difflib import get_close_matches
+
+    found = get_close_matches(word, names[:20_000], n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str | None:
+    """``did you mean 'x'?`` or None."""
+    name = closest(word, choices)
+    return None if name is None else f"did you mean {name!r}?"
+
+
+def one_of(words: Sequence[str]) -> str:
+    """``a, b or c``."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

@@ -1,0 +1,196 @@
+"""How resources bear on one another: one owner for each thing, needs, and one order.
+
+It must not look at the host; what a resource manages and uses is said by its kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from reconciler import model, order
+from reconciler.model import Claim, Key, Resource
+from reconciler.spec.errors import Problems, closest
+from reconciler.spec.nodes import Mark, Text, place
+from reconciler.spec.resolve import Declared, censored, shown
+
+
+@dataclass(slots=True)
+class Entry:
+    """A declared resource and what its kind wants; None when that is not valid."""
+
+    declared: Declared
+    want: Any
+
+
+class Graph:
+    """All resources of a spec. ``bases`` are the ids as written, without ``[each]``."""
+
+    def __init__(self, entries: list[Entry], bases: set[str], problems: Problems) -> None:
+        self.entries = entries
+        self.bases = bases
+        self.problems = problems
+        self.active = {e.declared.id: e for e in entries if e.declared.skip is None}
+        self.needs: dict[str, dict[str, None]] = {name: {} for name in self.active}
+        self.after: dict[str, dict[str, None]] = {name: {} for name in self.active}
+        self._members: dict[str, list[str]] = {}
+        for entry in entries:
+            declared = entry.declared
+            self._members.setdefault(declared.id, []).append(declared.id)
+            if declared.base != declared.id:
+                self._members.setdefault(declared.base, []).append(declared.id)
+
+    def ordered(self, *, whole: bool = True) -> tuple[Resource[Any], ...]:
+        """The resources in order; problems are told. ``whole`` is False when some are not valid."""
+        before = len(self.problems.found)
+        self._written()
+        claims = {
+            name: tuple(entry.declared.kind.claims(entry.want))
+            for name, entry in self.active.items()
+            if entry.want is not None
+        }
+        self._one_owner(claims)
+        if not whole:
+            return ()
+        self._link(claims)
+        self._found(claims)
+        if len(self.problems.found) != before:
+            return ()
+        return self._sorted()
+
+    def _written(self) -> None:
+        """``needs`` and ``after`` as they were written."""
+        for entry in self.entries:
+            declared = entry.declared
+            for field, ids in (("needs", declared.needs), ("after", declared.after)):
+                for text in ids:
+                    for other in self._named(text, declared, field):
+                        if declared.skip is None and other in self.active:
+                            (self.needs if field == "needs" else self.after)[declared.id][other] = (
+                                None
+                            )
+
+    def _named(self, text: Text, declared: Declared, field: str) -> Iterator[str]:
+        name = str(text)
+        if name in self._members:
+            if declared.id in self._members[name]:
+                self.problems.add(text.at, f"{declared.id}: {field} names the resource itself")
+                return
+            yield from self._members[name]
+        elif name not in self.bases:
+            what = f"{declared.id}: {field}: there is no resource {shown(text)!r}"
+            near = closest(name, self._members)
+            hint = f"did you mean {near!r}?" if near else None
+            if ":" not in name:
+                full = [other for other in self._members if other.partition(":")[2] == name]
+                hint = f"did you mean {full[0]!r}?" if full else "an id is kind:name"
+            self.problems.add(text.at, what, hint)
+
+    def _one_owner(self, claims: Mapping[str, tuple[Claim, ...]]) -> None:
+        """Two of one section may not claim one key; others may not ask for different things."""
+        owners: dict[Key, list[tuple[str, Claim]]] = {}
+        for name, made in claims.items():
+            for claim in made:
+                others = owners.setdefault(claim.key, [])
+                for other, theirs in others:
+                    if other != name and self._clash(name, claim, other, theirs):
+                        break
+                others.append((name, claim))
+
+    def _clash(self, name: str, claim: Claim, other: str, theirs: Claim) -> bool:
+        mine, first = self.active[name].declared, self.active[other].declared
+        what = f"{claim.key.sort} {claim.key.value!r}"
+        where = _where(first.key.at)
+        if mine.kind is first.kind:
+            self.problems.add(mine.key.at, f"{name} and {other} ({where}) both manage the {what}")
+            return True
+        for field, value in claim.asks.items():
+            if field in theirs.asks and theirs.asks[field] != value:
+                self.problems.add(
+                    mine.key.at,
+                    f"{name} wants {field} {value!r} for the {what}, but {other} ({where}) wants "
+                    f"{theirs.asks[field]!r}",
+                )
+                return True
+        return False
+
+    def _link(self, claims: Mapping[str, tuple[Claim, ...]]) -> None:
+        """Let every kind fill in what follows from other resources."""
+        made: dict[Key, list[Claim]] = {}
+        for name, its in claims.items():
+            if self.active[name].declared.present:
+                for claim in its:
+                    made.setdefault(claim.key, []).append(claim)
+        everything = model.Declared({e.declared.id: e.want for e in self.entries}, made)
+        for entry in self.entries:
+            declared = entry.declared
+            try:
+                entry.want = declared.kind.linked(entry.want, everything)
+            except ValueError as error:
+                field, message = error.args
+                at = place(declared.body, field) if field in declared.body else declared.key.at
+                message = f"{field}: {censored(message, declared.body)}"
+                self.problems.add(at, f"{declared.kind.name} {declared.name!r}: {message}")
+
+    def _found(self, claims: Mapping[str, tuple[Claim, ...]]) -> None:
+        """Needs that follow from what is used and who makes it."""
+        makers: dict[Key, list[str]] = {Key("id", name): [name] for name in self.active}
+        for name, made in claims.items():
+            if self.active[name].declared.kind.creates:
+                for claim in made:
+                    makers.setdefault(claim.key, []).append(name)
+        for name, entry in self.active.items():
+            for key in entry.declared.kind.uses(entry.want):
+                for other in _nearest(key, name, makers):
+                    self._need(name, other)
+
+    def _need(self, name: str, other: str) -> None:
+        mine, theirs = self.active[name].declared, self.active[other].declared
+        if mine.present and theirs.present:
+            self.needs[name][other] = None
+        elif not mine.present and not theirs.present:
+            self.after[other][name] = None  # What is inside goes first.
+        elif mine.present:
+            self.problems.add(
+                theirs.key.at,
+                f"{other} is to be absent, but {name} ({_where(mine.key.at)}) needs it",
+            )
+
+    def _sorted(self) -> tuple[Resource[Any], ...]:
+        before = {name: [*self.needs[name], *self.after[name]] for name in self.active}
+        names = [entry.declared.id for entry in self.entries]
+        try:
+            names = order.in_order(names, before)
+        except order.Cycle as cycle:
+            at = self.active[cycle.ids[0]].declared.key.at
+            self.problems.add(
+                at, f"these wait for one another in a circle: {cycle}", "take one of the needs out"
+            )
+            return ()
+        entries = {entry.declared.id: entry for entry in self.entries}
+        return tuple(self._resource(name, entries[name]) for name in names)
+
+    def _resource(self, name: str, entry: Entry) -> Resource[Any]:
+        declared = entry.declared
+        return Resource(
+            name,
+            entry.want,
+            declared.present,
+            tuple(self.needs.get(name, ())),
+            tuple(self.after.get(name, ())),
+            declared.skip,
+        )
+
+
+def _nearest(key: Key, name: str, makers: Mapping[Key, list[str]]) -> list[str]:
+    """Who makes ``key``, other than ``name``; for a path the nearest one at or above it."""
+    while True:
+        found = [other for other in makers.get(key, ()) if other != name]
+        if found or key.sort != "path" or key.value in ("", "/"):
+            return found
+        key = Key("path", key.value.rpartition("/")[0] or "/")
+
+
+def _where(mark: Mark) -> str:
+    return f"{mark.source.shown}, line {mark.source.line_of(mark.start) + 1}"

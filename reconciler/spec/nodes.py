@@ -1,0 +1,151 @@
+"""The tree of a YAML file in which every key and value knows where it was written.
+
+A scalar is a ``str``, so that parsers take it as it is; it gives no meaning to any of them.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from typing import NamedTuple, TypeAlias
+
+from reconciler.fields import Plain
+
+_BREAK = re.compile(r"\r\n|\n|\r")
+_KEPT = 200
+
+
+class Place(NamedTuple):
+    """A position for people: ``line`` and ``column`` from 1, ``caret`` an index in ``text``."""
+
+    line: int
+    column: int
+    length: int
+    text: str
+    caret: int
+
+
+class Source:
+    """One file: ``shown`` is its name for people, ``path`` absolute, ``text`` without a BOM."""
+
+    __slots__ = ("_ends", "_starts", "path", "shown", "text")
+
+    def __init__(self, shown: str, path: str, text: str = "") -> None:
+        self.shown = shown
+        self.path = path
+        self.text = text
+        self._starts: list[int] | None = None
+        self._ends: list[int] = []
+
+    def line_of(self, index: int) -> int:
+        """The line of a character, from 0."""
+        if self._starts is None:
+            breaks = [match.span() for match in _BREAK.finditer(self.text)]
+            self._ends = [start for start, _ in breaks] + [len(self.text)]
+            self._starts = [0] + [end for _, end in breaks]
+        return bisect_right(self._starts, index) - 1
+
+    def span(self, line: int) -> tuple[int, int]:
+        """Where the text of ``line`` (from 0) begins and ends, without its line break."""
+        self.line_of(0)
+        assert self._starts is not None
+        return self._starts[line], self._ends[line]
+
+    def place(self, start: int, end: int) -> Place:
+        line = self.line_of(start)
+        first, last = self.span(line)
+        start = min(start, last)
+        length = max(1, min(end, last) - start)
+        # A line may be megabytes long, and there may be many problems on it.
+        cut = max(first, start - _KEPT)
+        text = self.text[cut : min(last, start + _KEPT)]
+        return Place(line + 1, start - first + 1, length, text, start - cut)
+
+
+class Mark(NamedTuple):
+    """From ``start`` up to ``end`` in the text of ``source``."""
+
+    source: Source
+    start: int
+    end: int
+
+
+class Text(str):
+    """A scalar; unquoted ones are also ``Plain``."""
+
+    __slots__ = ("at",)
+    at: Mark
+
+
+class Bare(Text, Plain):
+    """A scalar without quotes."""
+
+    __slots__ = ()
+
+
+class Block(Text):
+    """A scalar that was written with ``|`` or ``>``."""
+
+    __slots__ = ()
+
+
+class Broken(Text):
+    """Stands for a value that could not be made out; the problem has been told."""
+
+    __slots__ = ()
+
+
+class Rendered(Text):
+    """What the templates in a scalar gave.
+
+    ``secret``: it holds a value of the environment and must not be shown. ``hollow`` is the
+    template that was all of a part of a path and gave nothing, or None. ``source`` is the
+    scalar as written.
+    """
+
+    __slots__ = ("hollow", "secret", "source")
+    hollow: str | None
+    secret: bool
+    source: str
+
+
+class Map(dict["Text", "Node"]):
+    """A mapping; its keys are the ``Text`` that was written."""
+
+    __slots__ = ("at",)
+    at: Mark
+
+    def key(self, name: str) -> Text:
+        """The key ``name`` as written. Raises KeyError."""
+        for key in self:
+            if key == name:
+                return key
+        raise KeyError(name)
+
+
+class Seq(list["Node"]):
+    """A sequence."""
+
+    __slots__ = ("at",)
+    at: Mark
+
+
+Node: TypeAlias = Text | Map | Seq
+
+
+def is_null(node: object) -> bool:
+    """Was nothing written here, or YAML's word for nothing?"""
+    return isinstance(node, Plain) and node in ("", "~", "null", "Null", "NULL")
+
+
+def text_at(value: str, mark: Mark) -> Text:
+    """``value`` as if it had been written, in quotes, at ``mark``."""
+    text = Text(value)
+    text.at = mark
+    return text
+
+
+def place(node: Map, name: str) -> Mark:
+    """Where to point for the value of ``name``: at it, or at its key when nothing is there."""
+    value = node[name]  # type: ignore[index]
+    return node.key(name).at if is_null(value) and not value else value.at

@@ -1,0 +1,412 @@
+"""From nodes to declared resources: vars, ``for_each``, ``when`` and templates in values.
+
+It must not judge the fields of a kind; it hands on text with its place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from reconciler import order
+from reconciler.fields import parse_duration
+from reconciler.model import Kind
+from reconciler.spec.errors import Problems, closest, one_of
+from reconciler.spec.include import Document
+from reconciler.spec.nodes import Broken, Map, Node, Rendered, Seq, Text, is_null
+from reconciler.spec.scope import FIXED, Scope, texts
+
+COMMON = ("state", "needs", "after", "when", "for_each")
+"""Fields that every resource has."""
+MAX_RESOURCES = 100_000
+MAX_NAME = 200
+"""Characters in the name of a resource, and in a value that becomes part of one."""
+_MAIN = ("version", "name", "loop")
+_KEYWORDS = ("and", "or", "not", "in", "is", "if", "else", "true", "false", "none")
+
+
+@dataclass(slots=True)
+class Declared:
+    """A resource as it was declared, its templates rendered. ``base`` is its id without [each]."""
+
+    kind: Kind[Any, Any]
+    name: str
+    base: str
+    key: Text
+    body: Map
+    present: bool = True
+    needs: list[Text] = field(default_factory=list)
+    after: list[Text] = field(default_factory=list)
+    skip: str | None = None
+    broken: bool = False
+
+    @property
+    def id(self) -> str:
+        return f"{self.kind.name}:{self.name}"
+
+
+@dataclass(slots=True)
+class Head:
+    """What the top of the main file says. ``loop_every`` is in seconds."""
+
+    name: str = ""
+    loop_every: float = 30.0
+
+
+class Resolver:
+    """Takes the documents of one spec apart."""
+
+    def __init__(
+        self, documents: Sequence[Document], kinds: Sequence[Kind[Any, Any]], problems: Problems
+    ) -> None:
+        self.documents = documents
+        self.sections = {kind.section: kind for kind in kinds}
+        self.problems = problems
+        self.head = Head()
+        self.bases: set[str] = set()
+        """The ids of everything that was written, also where ``for_each`` gave nothing."""
+
+    def read_head(self) -> None:
+        """Check the top level of every file, and read ``version`` and ``name``."""
+        for document in self.documents:
+            self._known_keys(document)
+            if not document.main:
+                continue
+            root = document.root
+            top = Text()
+            top.at = root.at
+            version, name = _get(root, "version"), _get(root, "name")
+            if version is None:
+                self.problems.add(root.at, "'version' is missing", "write version: 1")
+            elif not isinstance(version, Text) or version != "1":
+                said = f", not {str(version)[:20]}" if isinstance(version, Text) else ""
+                self.problems.add(
+                    version.at, f"the version of the spec format is 1{said}", "write version: 1"
+                )
+            if name is None:
+                self.problems.add(root.at, "'name' is missing", "write name: and a short word")
+            elif not isinstance(name, Text) or not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", name):
+                self.problems.add(
+                    name.at,
+                    "the name of a spec is made of a to z, 0 to 9, '_' and '-', begins with a "
+                    "letter or digit, and has at most 64 characters",
+                )
+            else:
+                self.head.name = str(name)
+
+    def _known_keys(self, document: Document) -> None:
+        allowed = ["include", "vars", *self.sections]
+        if document.main:
+            allowed = [*_MAIN, *allowed]
+        for key in document.root:
+            if key in allowed:
+                continue
+            if key in _MAIN:
+                self.problems.add(key.at, f"{str(key)!r} belongs into the main file only")
+                continue
+            self.problems.add(
+                key.at,
+                f"there is no section {str(key)!r}",
+                f"the sections are {one_of(list(self.sections))}" if self.sections else None,
+                near=(key, allowed),
+            )
+
+    def read_vars(self, settings: Mapping[str, str], scope: Scope) -> None:
+        """Evaluate all variables, each after those that it uses."""
+        found: dict[str, tuple[Text, Node]] = {}
+        for document in self.documents:
+            node = _get(document.root, "vars")
+            if node is None or is_null(node):
+                continue
+            if not isinstance(node, Map):
+                self.problems.add(node.at, "vars needs names with values: name: value")
+                continue
+            for key, value in node.items():
+                if self._variable_name(key, found):
+                    found[str(key)] = (key, value)
+        for name in settings:
+            if name not in found:
+                near = closest(name, found)
+                self.problems.add_file(
+                    f"--set {name}",
+                    f"the spec has no variable {name!r}",
+                    f"did you mean {near!r}?" if near else "only a variable under vars can be set",
+                )
+        before = {
+            name: scope.names(node) & found.keys()
+            for name, (_, node) in found.items()
+            if name not in settings
+        }
+        try:
+            names = order.in_order(list(found), before)
+        except order.Cycle as cycle:
+            first = found[cycle.ids[0]][0]
+            self.problems.add(first.at, f"variables use one another: {cycle}")
+            self.problems.stop_if_any()
+            raise
+        for name in names:
+            if name in settings:
+                scope.values[name] = settings[name]
+                continue
+            result = scope.value(found[name][1])
+            if result is None:
+                scope.failed.add(name)
+                continue
+            scope.values[name] = result[0]
+            if result[1]:
+                scope.secrets.add(name)
+
+    def _variable_name(self, key: Text, found: Mapping[str, tuple[Text, Node]]) -> bool:
+        name = str(key)
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name) or name.lower() in _KEYWORDS:
+            self.problems.add(
+                key.at, f"{name!r} is not a name for a variable: letters, digits and '_' make one"
+            )
+        elif name in FIXED:
+            self.problems.add(
+                key.at, f"{name!r} has a fixed meaning in templates; take another name"
+            )
+        elif name in found:
+            first = found[name][0].at
+            self.problems.add(
+                key.at,
+                f"the variable {name!r} is set twice; first in {first.source.shown}, line "
+                f"{first.source.line_of(first.start) + 1}",
+            )
+        else:
+            return True
+        return False
+
+    def read_loop(self, scope: Scope) -> None:
+        """Read ``loop`` of the main file."""
+        for document in self.documents:
+            loop = _get(document.root, "loop")
+            if not document.main or loop is None or is_null(loop):
+                continue
+            if not isinstance(loop, Map):
+                self.problems.add(loop.at, "loop needs fields", "write loop: {every: 30s}")
+                continue
+            for key, value in loop.items():
+                if key != "every":
+                    self.problems.add(
+                        key.at, f"loop has no field {str(key)!r}", near=(key, ["every"])
+                    )
+                    continue
+                text = scope.node(value)
+                if isinstance(text, Broken):
+                    continue
+                try:
+                    self.head.loop_every = parse_duration(text)
+                except ValueError as error:
+                    self.problems.add(value.at, hidden(text, f"every: {error}"))
+
+    def resources(self, scope: Scope) -> list[Declared]:
+        """Every resource, in the order of the files and of what is written in them."""
+        found: dict[str, Text] = {}
+        declared: list[Declared] = []
+        for document in self.documents:
+            for section, entries in document.root.items():
+                kind = self.sections.get(section)
+                if kind is None or is_null(entries):
+                    continue
+                if not isinstance(entries, Map):
+                    self.problems.add(
+                        entries.at,
+                        f"{kind.section} needs a name for each: name: {{fields}}",
+                        "write each as 'name:' with its fields indented below it",
+                    )
+                    continue
+                for key, body in entries.items():
+                    base = f"{kind.name}:{key}"
+                    if base in found:
+                        first = found[base].at
+                        line = first.source.line_of(first.start) + 1
+                        self.problems.add(
+                            key.at,
+                            f"{kind.name} {str(key)!r} is defined twice; first in "
+                            f"{first.source.shown}, line {line}",
+                        )
+                        continue
+                    found[base] = key
+                    self.bases.add(base)
+                    self._name(kind, key)
+                    declared.extend(self._declare(kind, key, body, scope))
+                    if len(declared) > MAX_RESOURCES:
+                        self.problems.add(key.at, f"more than {MAX_RESOURCES:,} resources")
+                        return declared
+        return declared
+
+    def _name(self, kind: Kind[Any, Any], key: Text) -> None:
+        wrong = None
+        if "{{" in key:
+            wrong = "templates are not evaluated in names"
+        elif not 0 < len(key) <= MAX_NAME:
+            wrong = f"a name has 1 to {MAX_NAME} characters"
+        elif not key.isprintable():
+            wrong = "a name holds no control characters"
+        elif key.strip() != key:
+            wrong = "a name neither begins nor ends with a blank"
+        elif "[" in key or "]" in key:
+            wrong = "a name holds no '[' or ']', which are made by for_each"
+        if wrong is not None:
+            hint = "for_each makes one resource for each value of a list" if "{{" in key else None
+            self.problems.add(key.at, f"{kind.name} {str(key)!r}: {wrong}", hint)
+
+    def _declare(
+        self, kind: Kind[Any, Any], key: Text, body: Node, scope: Scope
+    ) -> Iterator[Declared]:
+        if is_null(body):
+            fields = Map()
+            fields.at = key.at
+        elif isinstance(body, Map):
+            fields = body
+        else:
+            message = f"{kind.name} {str(key)!r} needs fields, not {_what(body)}"
+            self.problems.add(
+                body.at, message, "write 'field: value' lines indented below the name"
+            )
+            return
+        base = f"{kind.name}:{key}"
+        if "for_each" not in fields:
+            yield self._one(Declared(kind, str(key), base, key, fields), scope)
+            return
+        node = fields["for_each"]  # type: ignore[index]
+        values = self._values(node, scope)
+        if values is None:
+            yield Declared(kind, str(key), base, key, fields, broken=True)
+            return
+        seen: set[str] = set()
+        for number, (value, is_secret, at) in enumerate(values):
+            label = _label(value, number)
+            if not 0 < len(label) <= MAX_NAME or not label.isprintable():
+                self.problems.add(
+                    at.at, f"item {number + 1} of for_each cannot be part of a name: {label[:40]!r}"
+                )
+                continue
+            if label in seen:
+                self.problems.add(at.at, f"for_each has {label!r} twice")
+                continue
+            seen.add(label)
+            scope.set_each(value, is_secret)
+            yield self._one(Declared(kind, f"{key}[{label}]", base, key, fields), scope)
+        scope.clear_each()
+
+    def _values(self, node: Node, scope: Scope) -> list[tuple[Any, bool, Node]] | None:
+        """The values of a ``for_each``, whether they are secret, and where they stand."""
+        if isinstance(node, Seq):
+            every = [(scope.value(item), item) for item in node]
+            if any(result is None for result, _ in every):
+                return None
+            return [(*result, item) for result, item in every if result is not None]
+        if isinstance(node, Map) or "{{" not in node:
+            hint = 'write a list, [a, b], or name a variable that is one: "{{ names }}"'
+            self.problems.add(node.at, "for_each needs a list", hint)
+            return None
+        result = scope.value(node)
+        if result is None:
+            return None
+        values, is_secret = result
+        if not isinstance(values, list):
+            self.problems.add(node.at, "for_each needs a list, and this gives none")
+            return None
+        if len(values) > MAX_RESOURCES:
+            self.problems.add(node.at, f"for_each takes at most {MAX_RESOURCES:,} values")
+            return None
+        return [(value, is_secret, node) for value in values]
+
+    def _one(self, declared: Declared, scope: Scope) -> Declared:
+        before = len(self.problems.found)
+        written = declared.body
+        when = _get(written, "when")
+        plain = Map({k: v for k, v in written.items() if k not in ("when", "for_each")})
+        plain.at = written.at
+        body = scope.node(plain)
+        assert isinstance(body, Map)
+        declared.body = body
+        if when is not None:
+            self._when(declared, when, scope)
+        state = _get(body, "state")
+        if state is not None and not isinstance(state, Broken):
+            if not isinstance(state, Text) or state not in ("present", "absent"):
+                said = shown(state) if isinstance(state, Text) else _what(state)
+                self.problems.add(
+                    state.at,
+                    f"state is present or absent, not {said[:40]}",
+                    near=(str(state), ["present", "absent"]) if isinstance(state, Text) else None,
+                )
+            declared.present = state != "absent"
+        declared.needs = self._ids(body, "needs")
+        declared.after = self._ids(body, "after")
+        declared.broken = len(self.problems.found) != before
+        return declared
+
+    def _when(self, declared: Declared, when: Node, scope: Scope) -> None:
+        if not isinstance(when, Text) or is_null(when):
+            self.problems.add(when.at, 'when needs an expression, such as "host.systemd"')
+        elif scope.truth(when) is False:
+            declared.skip = str(when).strip()
+
+    def _ids(self, body: Map, name: str) -> list[Text]:
+        node = _get(body, name)
+        if node is None or is_null(node):
+            return []
+        if not isinstance(node, Seq):
+            hint = f"write {name}: [{shown(node)[:60]}]" if isinstance(node, Text) else None
+            self.problems.add(node.at, f"{name} needs a list of ids", hint)
+            return []
+        found = []
+        for item in node:
+            if isinstance(item, Broken):
+                continue
+            if isinstance(item, Text):
+                found.append(item)
+            else:
+                self.problems.add(item.at, f"{name} holds ids, such as directory:logs")
+        return found
+
+
+def _get(node: Map, key: str) -> Node | None:
+    return node.get(key)  # type: ignore[call-overload,no-any-return]
+
+
+def _what(node: Node) -> str:
+    if isinstance(node, Seq):
+        return "a list"
+    return "a mapping" if isinstance(node, Map) else "a single value"
+
+
+def _label(value: Any, number: int) -> str:
+    """What stands in the brackets of a name: the value, its ``name``, or its number from 1."""
+    if isinstance(value, dict):
+        value = value.get("name")
+    if value is None or isinstance(value, (dict, list)):
+        return str(number + 1)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def shown(text: Text) -> str:
+    """``text`` for a message: its template where the value came from the environment."""
+    return text.source if isinstance(text, Rendered) and text.secret else str(text)
+
+
+def hidden(node: Node, message: str) -> str:
+    """``message``, unless it is about a value that must not be shown."""
+    for text in texts(node):
+        if isinstance(text, Rendered) and text.secret:
+            return (
+                f"what {text.source} gives is not valid here (the value is not shown, since it "
+                "comes from the environment)"
+            )
+    return message
+
+
+def censored(message: str, body: Map) -> str:
+    """``message`` of a kind about ``body``, without any value that must not be shown."""
+    for text in texts(body):
+        if isinstance(text, Rendered) and text.secret and text:
+            message = message.replace(text, text.source)
+    return message

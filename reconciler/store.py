@@ -1,0 +1,89 @@
+"""The state directory: who may act, and where the compiled spec lies.
+
+It must not hold anything that a pass needs in order to be right; losing it loses history only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from reconciler.model import HostError
+
+
+class Busy(Exception):
+    """Another pass holds the lock; ``pid`` is its process, or None where that is unknown."""
+
+    def __init__(self, pid: int | None) -> None:
+        super().__init__(
+            f"another pass is at work (pid {pid})" if pid else "another pass is at work"
+        )
+        self.pid = pid
+
+
+def make_folder(path: str) -> None:
+    """Make a private directory, with its parents, unless it is there. Raises HostError."""
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        status = os.stat(path)
+    except OSError as error:
+        raise HostError(
+            f"cannot make the state directory {path}: {error.strerror}; "
+            "name another with --state-dir"
+        ) from None
+    if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
+        raise HostError(
+            f"the state directory {path} could be written to by others; "
+            f"mend it with: chown {os.geteuid()} {path} && chmod 0700 {path}"
+        )
+
+
+@contextmanager
+def locked(folder: str) -> Iterator[None]:
+    """Hold the lock of a spec's state directory. Raises Busy, or HostError.
+
+    The lock is the kernel's (flock(2)), so one that was killed leaves nothing behind.
+    """
+    path = os.path.join(folder, "lock")
+    handle = _open(path, folder)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Busy(_holder(handle)) from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def _open(path: str, folder: str) -> int:
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        # Made once: a pass that changes nothing must not even ask for a new file.
+        try:
+            return os.open(path, flags)
+        except FileNotFoundError:
+            make_folder(folder)
+            return os.open(path, flags | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise HostError(
+            f"cannot open the lock {path}: {error.strerror}; name another state directory "
+            "with --state-dir"
+        ) from None
+
+
+def _holder(handle: int) -> int | None:
+    """Who holds the lock, from /proc/locks, proc(5)."""
+    status = os.fstat(handle)
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    try:
+        with open("/proc/locks", encoding="ascii") as locks:
+            for line in locks:
+                words = line.split()
+                if words[1] == "FLOCK" and words[5] == device and int(words[4]) > 0:
+                    return int(words[4])
+    except (OSError, ValueError, IndexError):
+        pass
+    return None

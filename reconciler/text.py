@@ -1,0 +1,31 @@
+"""Text that is safe to show on a terminal, whoever wrote it. Pure; imports nothing."""
+
+from __future__ import annotations
+
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def escaped(character: str) -> str:
+    """One character as it may be shown: itself, or an escape of printable ASCII."""
+    if character.isprintable():
+        return character
+    if character in _SHORT:
+        return _SHORT[character]
+    code = ord(character)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def printable(text: str, limit: int = 1000) -> str:
+    """``text`` on one line, with everything escaped that is not safe to print.
+
+    That is C0 and C1 controls, line and paragraph separators, format characters such as
+    bidirectional overrides, and lone surrogates (undecodable file names). What is longer than
+    ``limit`` characters is cut and ends in ``...``.
+    """
+    if len(text) > limit:
+        text = text[: max(0, limit - 3)] + "..."
+    if text.isprintable():
+        return text
+    return "".join(map(escaped, text))

@@ -1,0 +1,112 @@
+"""Plans and reports as lines for people.
+
+It must not print: it yields lines, each with a style, in which everything is safe to show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from reconciler.model import Outcome, Plan, Remark, Report, Step
+from reconciler.text import printable
+
+Line = tuple[str, str]
+"""The text of a line, and what it tells: ``good``, ``change``, ``bad``, ``quiet`` or nothing."""
+
+_SIGNS = {"create": "+", "start": "+", "delete": "-", "stop": "-"}
+_MOST_ACTIONS = 10
+
+
+def heading(plan: Plan) -> Line:
+    """Which spec, on which host."""
+    return f"{plan.spec_name} ({printable(plan.spec_path)}) on {printable(plan.host)}", ""
+
+
+def plan_lines(plan: Plan, verbose: bool) -> Iterator[Line]:
+    """The plan: every step with why and what would be done, then all that is not planned."""
+    for step in plan.steps:
+        sign = _SIGNS.get(step.verb, "~")
+        yield f"  {sign} {step.verb} {printable(step.id)}: {printable(step.why)}", "change"
+        yield from _actions(step)
+    yield from remark_lines(plan, verbose)
+    yield from _plan_summary(plan)
+
+
+def outcome_lines(outcome: Outcome) -> Iterator[Line]:
+    """One step as it ended."""
+    step = outcome.step
+    style = {"done": "good", "failed": "bad"}.get(outcome.result, "change")
+    text = f"  {outcome.result} {step.verb} {printable(step.id)}: {printable(step.why)}"
+    yield f"{text} [{outcome.seconds:.3f} s]", style
+    if outcome.result in ("done", "failed"):
+        yield from _actions(step)
+    if outcome.error is not None:
+        yield f"      {outcome.result}: {printable(outcome.error, 4000)}", style
+    elif outcome.result == "dropped":
+        yield "      dropped: it is as declared by now", style
+
+
+def remark_lines(plan: Plan, verbose: bool) -> Iterator[Line]:
+    """What is unknown, skipped or worth a note. What ``when`` switched off is shown as well."""
+    yield from _remarks("? unknown", plan.unknown, "bad")
+    yield from _remarks(". skipped", plan.skipped, "quiet")
+    if verbose:
+        yield from _remarks(". note", plan.notes, "quiet")
+    else:
+        yield from _remarks(". note", plan.notes[:5], "quiet")
+
+
+def report_summary(report: Report) -> Iterator[Line]:
+    """The last line of a pass."""
+    plan = report.plan
+    counts = {
+        result: sum(outcome.result == result for outcome in report.outcomes)
+        for result in ("done", "failed", "skipped", "dropped")
+    }
+    if not report.outcomes:
+        yield from _nothing(plan)
+        return
+    words = [f"{counts['done']} done", f"{counts['failed']} failed"]
+    words += [f"{counts[name]} {name}" for name in ("skipped", "dropped") if counts[name]]
+    words += _others(plan)
+    bad = report.failed or bool(plan.unknown)
+    yield f"{', '.join(words)}; {_resources(plan)}.", "bad" if bad else "good"
+
+
+def _plan_summary(plan: Plan) -> Iterator[Line]:
+    if not plan.steps:
+        yield from _nothing(plan)
+        return
+    words = [f"{len(plan.steps)} to change", *_others(plan)]
+    yield f"{', '.join(words)}; {_resources(plan)}.", "bad" if plan.unknown else "change"
+
+
+def _nothing(plan: Plan) -> Iterator[Line]:
+    others = _others(plan)
+    if plan.unknown:
+        yield f"Nothing to do that is known: {', '.join(others)}; {_resources(plan)}.", "bad"
+        return
+    skipped = f", {', '.join(others)}" if others else ""
+    yield f"Nothing to do: {_resources(plan)} as declared{skipped}.", "good"
+
+
+def _others(plan: Plan) -> list[str]:
+    counts = ((len(plan.unknown), "unknown"), (len(plan.skipped), "skipped"))
+    return [f"{number} {word}" for number, word in counts if number]
+
+
+def _resources(plan: Plan) -> str:
+    return "1 resource" if plan.resources == 1 else f"{plan.resources} resources"
+
+
+def _actions(step: Step) -> Iterator[Line]:
+    for action in step.actions[:_MOST_ACTIONS]:
+        yield f"      {printable(action.describe())}", ""
+    more = len(step.actions) - _MOST_ACTIONS
+    if more > 0:
+        yield f"      and {more} more like it (--json shows all)", "quiet"
+
+
+def _remarks(word: str, remarks: tuple[Remark, ...], style: str) -> Iterator[Line]:
+    for remark in remarks:
+        yield f"  {word} {printable(remark.id)}: {printable(remark.reason)}", style

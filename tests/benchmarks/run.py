@@ -1,0 +1,195 @@
+"""Figures, each beside something measured in the same run: medians of whole processes.
+
+    .venv-tests/bin/python tests/benchmarks/run.py [--runs 15] [--sizes 10,1000,10000]
+
+prints a table in Markdown. Nothing outside a temporary folder is touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from support import CHECKOUT, Machine
+
+# Runs a command and prints the peak memory of it in KiB. The parent must be small: what a
+# process weighs before execve(2) counts as its own, getrusage(2).
+_PEAK = (
+    "import os, resource, sys; "
+    "n = os.open(os.devnull, os.O_WRONLY); "
+    "p = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, "
+    "file_actions=[(os.POSIX_SPAWN_DUP2, n, 1)]); "
+    "os.waitpid(p, 0); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+)
+
+
+class Bench:
+    """Measures programs in turns, so that what else the machine does falls on all alike."""
+
+    def __init__(self, machine: Machine, runs: int) -> None:
+        self.machine = machine
+        self.runs = runs
+        self.rows: list[tuple[str, str, str, str]] = []
+
+    def once(self, argv: Sequence[str]) -> float:
+        """Seconds for one run, from start to end."""
+        begin = time.perf_counter()
+        done = subprocess.run(
+            argv, env=self.machine.environ, stdin=subprocess.DEVNULL, capture_output=True
+        )
+        seconds = time.perf_counter() - begin
+        if done.returncode != 0:
+            raise SystemExit(f"{argv}: status {done.returncode}\n{done.stderr.decode()}")
+        return seconds
+
+    def medians(self, *commands: Sequence[str]) -> list[float]:
+        """The median of each command; each is run once before, to warm the caches."""
+        for command in commands:
+            self.once(command)
+        times = [[self.once(command) for command in commands] for _ in range(self.runs)]
+        return [statistics.median(column) for column in zip(*times, strict=True)]
+
+    def peak(self, argv: Sequence[str]) -> float:
+        """Peak memory in MB (10**6 bytes), median of five runs."""
+        launcher = (sys.executable, "-I", "-S", "-c", _PEAK, *argv)
+        runs = [
+            subprocess.run(launcher, env=self.machine.environ, capture_output=True, check=True)
+            for _ in range(5)
+        ]
+        return statistics.median(int(run.stdout) for run in runs) * 1024 / 1e6
+
+    def row(self, what: str, measured: str, beside: str, target: str) -> None:
+        """One line of the table, printed as it comes."""
+        self.rows.append((what, measured, beside, target))
+        print(f"| {what} | {measured} | {beside} | {target} |", flush=True)
+
+
+def folders(machine: Machine, number: int) -> tuple[Path, Path, Path]:
+    """So many directories, and the same declared for reconcile, systemd-tmpfiles, cf-agent."""
+    base = machine.base / f"d{number}"
+    spec = ["version: 1", f"name: d{number}", "directories:"]
+    tmpfiles, policy = [], []
+    for at in range(number):
+        path = base / f"{at // 100:03d}" / f"{at:05d}"
+        path.mkdir(parents=True)
+        path.chmod(0o750)
+        spec.append(f'  d{at}: {{ path: "{path}", mode: "0750", owner: root, group: root }}')
+        tmpfiles.append(f"d {path} 0750 root root -")
+        policy.append(f'  "{path}/." perms => p, create => "true";')
+    paths = [machine.base / f"d{number}{ending}" for ending in (".yaml", ".conf", ".cf")]
+    head = 'body perms p { mode => "0750"; owners => { "root" }; }\nbody common control '
+    head += '{ bundlesequence => { "d" }; }\nbundle agent d { files:'
+    for path, lines in zip(paths, (spec, tmpfiles, [head, *policy, "}"]), strict=True):
+        path.write_text("\n".join(lines) + "\n")
+    paths[2].chmod(0o600)
+    return paths[0], paths[1], paths[2]
+
+
+def milliseconds(seconds: float) -> str:
+    """For the table."""
+    return f"{seconds * 1000:.0f} ms"
+
+
+def main() -> None:
+    """Measure all, and print the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--runs", type=int, default=15)
+    parser.add_argument("--sizes", default="10,1000,10000")
+    options = parser.parse_args()
+    sizes = [int(size) for size in options.sizes.split(",")]
+    base = Path(tempfile.mkdtemp(prefix="rb-", dir="/tmp"))
+    (base / "home").mkdir()
+    machine = Machine(base, base)
+    try:
+        measure(Bench(machine, options.runs), sizes)
+    finally:
+        machine.clear()
+        shutil.rmtree(base)
+
+
+def measure(bench: Bench, sizes: Sequence[int]) -> None:
+    """Every figure of the README, in its order."""
+    machine = bench.machine
+    cores = len(os.sched_getaffinity(0))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    print(
+        f"{time.strftime('%Y-%m-%d')}, {cores} cores, {memory:.0f} GiB, "
+        f"Linux {platform.release().partition('-')[0]}, Python {platform.python_version()}, "
+        f"medians of {bench.runs} runs\n"
+    )
+    print("| what | measured | beside it | target |\n|---|---|---|---|")
+    reconcile = [str(machine.bin / "reconcile"), "--once", "--state-dir", str(machine.state)]
+    python = [str(machine.bin / "python"), "-c", "pass"]
+    executor = [*reconcile, str(CHECKOUT / "specs/executor.yaml")]
+    ours, bare = bench.medians(executor, python)
+    bench.row(
+        "no-change pass of `specs/executor.yaml`", milliseconds(ours),
+        f"bare interpreter {milliseconds(bare)}: {ours / bare:.1f} times", "8 times",
+    )  # fmt: skip
+    seen = {}
+    tmpfiles, agent = shutil.which("systemd-tmpfiles"), shutil.which("cf-agent")
+    for size in sizes:
+        spec, conf, policy = folders(machine, size)
+        commands = [[*reconcile, str(spec)]]
+        commands += [[tmpfiles, "--create", str(conf)]] if tmpfiles else []
+        commands += [[agent, "-K", "-f", str(policy)]] if agent else []
+        ours, *others = bench.medians(*commands)
+        names = [*(["systemd-tmpfiles"] if tmpfiles else []), *(["cf-agent -K"] if agent else [])]
+        words = [
+            f"{name} {milliseconds(other)}: {ours / other:.2f} times"
+            for name, other in zip(names, others, strict=True)
+        ]
+        seen[size] = ours
+        target = "1.5 times systemd-tmpfiles" if size == 10000 else ""
+        bench.row(
+            f"no-change pass over {size:,} directories",
+            milliseconds(ours),
+            "; ".join(words),
+            target,
+        )
+    small, large = sizes[-2], sizes[-1]
+    growth = f"{seen[large] / seen[small]:.1f} times {milliseconds(seen[small])}"
+    bench.row(f"growth from {small:,} to {large:,}", milliseconds(seen[large]), growth, "10 times")
+    compile_row(bench, reconcile, machine.base / f"d{small}.yaml", small, python)
+    specs = [("specs/executor.yaml", executor)]
+    specs += [
+        (f"{size:,} directories", [*reconcile, str(machine.base / f"d{size}.yaml")])
+        for size in sizes
+    ]
+    floor = bench.peak(python)
+    for name, command in specs:
+        peak = bench.peak(command)
+        words = f"bare interpreter {floor:.1f} MB: {peak / floor:.1f} times"
+        bench.row(f"peak memory of a no-change pass, {name}", f"{peak:.1f} MB", words, "25 MB")
+
+
+def compile_row(
+    bench: Bench, reconcile: list[str], spec: Path, size: int, python: list[str]
+) -> None:
+    """The first pass after a change of the spec."""
+    text = spec.read_text()
+    times, bares = [], []
+    for run in range(max(3, bench.runs // 3)):
+        spec.write_text(f"{text}# change {run}\n")
+        times.append(bench.once([*reconcile, str(spec)]))
+        bares.append(bench.once(python))
+    ours, bare = statistics.median(times), statistics.median(bares)
+    bench.row(
+        f"first pass after a change of the spec, {size:,} resources", f"{ours:.2f} s",
+        f"bare interpreter {milliseconds(bare)}: {ours / bare:.0f} times", "1.5 s",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+"""The benchmarks run; small ones, and never a pass or fail on seconds."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from support import CHECKOUT, Machine
+
+
+@pytest.mark.root
+def test_the_benchmarks_print_their_table(machine: Machine) -> None:
+    script = CHECKOUT / "tests/benchmarks/run.py"
+    done = machine.run(sys.executable, script, "--runs", "1", "--sizes", "3,30")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert len(rows) == 9
+    assert all(row.count("|") == 5 for row in rows)

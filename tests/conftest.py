@@ -1,0 +1,88 @@
+"""What every test stands on: a home of its own, and a guard that keeps it there.
+
+No test starts a process or touches a path outside its own folder unless it asks for
+``machine``, which gives it both and clears away what it started.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import CHECKOUT, Machine
+
+_OWN = ("HOME", "TMUX_TMPDIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME")
+_UNSET = ("RECONCILE_SPEC", "STATE_DIRECTORY", "AI_CO_HOME", "TMUX", "TMUX_PANE", "NO_COLOR")
+_STARTS = {"subprocess.Popen", "os.posix_spawn", "os.fork", "os.system", "os.exec"}
+_CHANGES = {"os.mkdir", "os.rmdir", "os.remove", "os.rename", "os.chmod", "os.chown", "os.link"}
+_guard: list[Path] = []
+
+
+def _watch(event: str, arguments: tuple[Any, ...]) -> None:
+    """An audit hook: while a test runs without ``machine``, it stays in its own folder."""
+    if not _guard:
+        return
+    if event in _STARTS:
+        raise AssertionError(f"a test without the fixture 'machine' calls {event}")
+    path = None
+    if event in _CHANGES and isinstance(arguments[0], (str, bytes, os.PathLike)):
+        path = arguments[0]
+    elif event == "open" and isinstance(arguments[0], (str, bytes, os.PathLike)):
+        flags = arguments[2] if isinstance(arguments[2], int) else 0
+        writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        path = arguments[0] if writes else None
+    if path is not None:
+        text = os.fsdecode(path)
+        allowed = (*map(str, _guard), "/dev/", "/proc/self/")
+        if os.path.isabs(text) and not text.startswith(allowed):
+            raise AssertionError(f"a test without the fixture 'machine' writes to {text}")
+
+
+sys.addaudithook(_watch)
+
+
+@pytest.fixture(autouse=True)
+def own_home(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """A home below the test's own folder, and the guard around it."""
+    home = tmp_path / "home"
+    home.mkdir()
+    for name in _UNSET:
+        monkeypatch.delenv(name, raising=False)
+    for name in _OWN:
+        monkeypatch.setenv(name, str(home))
+    if not {"machine", "free"} & set(request.fixturenames):
+        _guard.append(tmp_path)
+    yield home
+    _guard.clear()
+
+
+@pytest.fixture
+def free() -> None:
+    """Lifts the guard, for tests that start processes and clear them away by themselves."""
+
+
+@pytest.fixture
+def machine(tmp_path: Path, own_home: Path) -> Iterator[Machine]:
+    """A corner of the real machine. Nothing that is started in it outlives the test."""
+    # A socket's path has at most 107 bytes, unix(7); pytest's folders are longer.
+    sockets = Path(tempfile.mkdtemp(prefix="rc-", dir="/tmp"))
+    made = Machine(tmp_path, sockets)
+    try:
+        yield made
+    finally:
+        made.clear()
+        shutil.rmtree(sockets)
+
+
+@pytest.fixture
+def executor(machine: Machine) -> Path:
+    """The spec of the command executor, as it is shipped."""
+    return CHECKOUT / "specs" / "executor.yaml"

@@ -1,0 +1,228 @@
+"""The main job: specs/executor.yaml brings up a real command executor, and mends it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import Machine, until
+
+WORKER = "ai-cmd-executor worker --home"
+DIRECTORIES = ["pending", "running", "completed", "failed", "command_logs", "logs"]
+
+
+@pytest.fixture
+def up(machine: Machine, executor: Path) -> Path:
+    """A home in which the executor has been brought up."""
+    machine.once(executor)
+    return machine.home / "ai_co"
+
+
+def worker(machine: Machine) -> int:
+    (pid,) = machine.running(WORKER)
+    return pid
+
+
+def test_the_first_pass_brings_everything_up_and_the_second_has_nothing_to_do(
+    machine: Machine, executor: Path
+) -> None:
+    done = machine.reconcile("--once", executor)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in DIRECTORIES:
+        assert f"create directory:{name}" in done.stdout
+    assert "start process:worker" in done.stdout
+    tested = machine.run(machine.bin / "ai-cmd-executor", "test")
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+    again = machine.reconcile("--plan", executor, "--detailed-exitcode")
+    assert again.returncode == 0, again.stdout
+    assert machine.once(executor)["steps"] == []
+    assert len(machine.running(WORKER)) == 1
+
+
+def test_the_plan_shows_all_and_touches_nothing(machine: Machine, executor: Path) -> None:
+    done = machine.reconcile("--plan", executor, "--detailed-exitcode")
+    assert done.returncode == 2
+    assert not (machine.home / "ai_co").exists()
+    assert not machine.state.exists()
+    assert machine.ours() == {}
+
+
+def test_home_can_be_set_on_the_command_line_and_in_the_environment(
+    machine: Machine, executor: Path
+) -> None:
+    chosen, given = machine.base / "chosen", machine.base / "given"
+    machine.once(executor, "--set", f"home={chosen}")
+    assert (chosen / "ai_commands/pending").is_dir()
+    machine.environ["AI_CO_HOME"] = str(given)
+    assert "process:worker" in machine.steps(executor, "--only", "process:worker")
+    assert machine.steps(executor, "--set", f"home={chosen}") == []
+
+
+def _kill_worker(machine: Machine, home: Path) -> None:
+    os.kill(worker(machine), signal.SIGKILL)
+    until(lambda: not machine.running(WORKER))
+
+
+def _kill_server(machine: Machine, home: Path) -> None:
+    machine.tmux("kill-server")
+    until(lambda: not machine.running(WORKER))
+
+
+def _remove_pending(machine: Machine, home: Path) -> None:
+    shutil.rmtree(home / "ai_commands/pending")
+
+
+def _remove_logs(machine: Machine, home: Path) -> None:
+    shutil.rmtree(home / "ai_commands/logs")
+
+
+def _close_completed(machine: Machine, home: Path) -> None:
+    (home / "ai_commands/completed").chmod(0o500)
+
+
+def _close_command_logs(machine: Machine, home: Path) -> None:
+    (home / "ai_commands/logs").chmod(0o700)
+
+
+BREAKAGES: dict[str, tuple[Any, set[str]]] = {
+    "worker killed": (_kill_worker, {"process:worker"}),
+    "server killed": (_kill_server, {"session:command_executor", "process:worker"}),
+    "pending removed": (_remove_pending, {"directory:pending"}),
+    "command logs removed": (_remove_logs, {"directory:command_logs"}),
+    "completed closed": (_close_completed, {"directory:completed"}),
+    "command logs closed": (_close_command_logs, {"permission:command_logs"}),
+}
+MIXES = [
+    mix
+    for size in (1, 2, len(BREAKAGES))
+    for mix in itertools.combinations(BREAKAGES, size)
+    # One cannot close what is gone.
+    if size == len(BREAKAGES) or not {"command logs removed", "command logs closed"} <= set(mix)
+]
+
+
+@pytest.mark.parametrize("mix", MIXES, ids=" and ".join)
+def test_the_plan_names_exactly_what_is_broken_and_one_pass_mends_it(
+    mix: tuple[str, ...], machine: Machine, executor: Path, up: Path
+) -> None:
+    expected: set[str] = set()
+    for name in mix:
+        if name == "command logs closed" and "command logs removed" in mix:
+            continue
+        # With the server the worker is gone as well.
+        if name == "worker killed" and "server killed" in mix:
+            continue
+        breakage, ids = BREAKAGES[name]
+        breakage(machine, up)
+        expected |= ids
+    assert set(machine.steps(executor)) == expected
+    report = machine.once(executor)
+    assert {step["id"] for step in report["steps"]} == expected
+    assert {step["result"] for step in report["steps"]} == {"done"}
+    machine.converged(executor)
+    assert len(machine.running(WORKER)) == 1
+
+
+def test_a_worker_that_was_started_by_hand_is_taken_over(machine: Machine, executor: Path) -> None:
+    machine.reconcile("--once", executor, "--only", "directory:*")
+    hand = machine.run(
+        "sh", "-c", f"setsid {machine.bin}/ai-cmd-executor worker >/dev/null 2>&1 & echo $!"
+    )
+    assert hand.returncode == 0
+    (pid,) = until(lambda: machine.running(WORKER))
+    assert "process:worker" not in machine.steps(executor)
+    machine.once(executor)
+    assert machine.running(WORKER) == [pid]
+    machine.converged(executor)
+
+
+def test_a_worker_of_another_home_is_somebody_elses(machine: Machine, executor: Path) -> None:
+    other = machine.base / "home/ai_co2"
+    machine.once(executor, "--set", f"home={other}", "--state-dir", str(machine.base / "s2"))
+    machine.tmux("rename-session", "-t", "=command_executor", "command_executor2")
+    (pid,) = machine.running(WORKER)
+    machine.once(executor)
+    assert pid in machine.running(WORKER)
+    assert len(machine.running(WORKER)) == 2
+
+
+def test_somebody_elses_session_of_a_longer_name_is_never_touched(
+    machine: Machine, executor: Path
+) -> None:
+    machine.tmux("new-session", "-d", "-s", "command_executor_mine", "sleep 1000")
+    before = machine.tmux("list-panes", "-a", "-F", "#{session_name} #{pane_pid}")
+    machine.once(executor)
+    machine.tmux("kill-session", "-t", "=command_executor")
+    until(lambda: not machine.running(WORKER))
+    machine.once(executor)
+    after = machine.tmux("list-panes", "-a", "-F", "#{session_name} #{pane_pid}")
+    assert before.strip() in after.splitlines()
+
+
+def test_somebody_elses_session_of_the_same_name_is_left_alone(
+    machine: Machine, executor: Path
+) -> None:
+    machine.tmux("new-session", "-d", "-s", "command_executor", "sleep 1000")
+    report = machine.once(executor, status=1)
+    (unknown,) = report["unknown"]
+    assert unknown["id"] == "process:worker"
+    assert "set-option" in unknown["reason"]
+    assert not machine.running(WORKER)
+    # The command that the message shows hands it over.
+    machine.tmux("set-option", "-t", "=command_executor:", "@reconcile", "executor")
+    machine.once(executor)
+    machine.converged(executor)
+    assert machine.running("sleep 1000")
+
+
+def test_without_tmux_all_the_rest_is_done(machine: Machine, executor: Path) -> None:
+    folder = machine.base / "bin"
+    folder.mkdir()
+    # The search goes on in the system's own folders, so tmux is hidden there too.
+    program = (
+        "import reconciler.host.command as c; c.SYSTEM_PATH = '/nowhere'; "
+        "import sys; from reconciler.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    done = machine.run(
+        machine.bin / "python", "-c", program, "--once", executor, "--state-dir", machine.state,
+        environ={"PATH": str(folder)},
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    for name in ("session:command_executor", "process:worker"):
+        assert f"unknown {name}" in done.stdout
+    assert "apt-get install tmux" in done.stdout
+    assert (machine.home / "ai_co/ai_commands/pending").is_dir()
+
+
+def test_the_worker_has_no_descriptor_of_ours_and_outlives_the_pass(
+    machine: Machine, executor: Path
+) -> None:
+    lock = machine.base / "callers-lock"
+    done = machine.run(
+        "sh", "-c",
+        f'exec 9>"{lock}"; "{machine.bin}/reconcile" --once "{executor}" '
+        f'--state-dir "{machine.state}"',
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    pids = {*machine.running(WORKER), *machine.ours()}
+    assert len(pids) >= 2
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            goal = os.readlink(link)
+            assert str(machine.state) not in goal
+            assert str(lock) not in goal
+
+
+def test_what_a_dead_worker_said_stays_in_its_window(
+    machine: Machine, executor: Path, up: Path
+) -> None:
+    _kill_worker(machine, up)
+    shown = machine.tmux(
+        "list-panes", "-a", "-F", "#{session_name} #{pane_dead} #{pane_dead_signal}"
+    )
+    assert shown.split() == ["command_executor", "1", "9"]

@@ -1,0 +1,283 @@
+"""Processes on the real machine: started, known again, adopted, stopped with their group."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from support import Machine, until
+
+DAEMON = """
+processes:
+  one:
+    command: [sleep, "{seconds}"]
+    log: {base}/one.log
+"""
+
+
+def daemon(machine: Machine, seconds: int = 1001) -> Path:
+    return machine.spec(DAEMON.format(base=machine.base, seconds=seconds))
+
+
+def test_a_daemon_is_started_once_and_known_again(machine: Machine) -> None:
+    spec = daemon(machine)
+    machine.once(spec)
+    (pid,) = machine.running("sleep 1001")
+    machine.converged(spec)
+    machine.once(spec)
+    assert machine.running("sleep 1001") == [pid]
+
+
+def test_a_daemon_leads_a_session_and_has_only_its_log(machine: Machine) -> None:
+    machine.once(daemon(machine))
+    (pid,) = machine.running("sleep 1001")
+    assert (os.getpgid(pid), os.getsid(pid)) == (pid, pid)
+    open_files = {link.name: os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()}
+    log = str(machine.base / "one.log")
+    assert open_files == {"0": "/dev/null", "1": log, "2": log}
+
+
+def test_a_daemon_is_known_when_all_state_is_lost(machine: Machine) -> None:
+    spec = daemon(machine)
+    machine.once(spec)
+    for record in (machine.state / "demo/run").iterdir():
+        record.unlink()
+    machine.converged(spec)
+
+
+def test_a_daemon_that_has_overwritten_its_environment_is_known(machine: Machine) -> None:
+    # As setproctitle(3) does, and with it many servers.
+    program = machine.base / "scribbler"
+    program.write_text(
+        "import ctypes, time\n"
+        "fields = open('/proc/self/stat').read().rsplit(')', 1)[1].split()\n"
+        "start, end = int(fields[47]), int(fields[48])\n"
+        "ctypes.memset(start, 0, end - start)\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(1000)\n"
+    )
+    spec = machine.spec(
+        f"processes: {{one: {{command: [{machine.bin}/python, {program}], "
+        f"log: {machine.base}/one.log}}}}"
+    )
+    machine.once(spec)
+    until(lambda: "ready" in (machine.base / "one.log").read_text())
+    machine.converged(spec)
+    (record,) = (machine.state / "demo/run").iterdir()
+    os.kill(int(record.read_text().split()[1]), signal.SIGKILL)
+
+
+def test_a_child_that_survives_its_daemon_is_not_taken_for_it(machine: Machine) -> None:
+    spec = machine.spec(
+        f"processes: {{one: {{command: 'setsid sleep 1002 & exec sleep 1003', "
+        f"log: {machine.base}/one.log}}}}"
+    )
+    machine.once(spec)
+    until(lambda: machine.running("sleep 1002"))
+    (pid,) = machine.running("sleep 1003")
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not machine.running("sleep 1003"))
+    assert machine.steps(spec) == ["process:one"]
+
+
+@pytest.mark.parametrize("place", ["log: {base}/one.log", "session: s"])
+def test_another_command_restarts_it(machine: Machine, place: str) -> None:
+    place = place.format(base=machine.base)
+    sessions = "sessions: {s: {}}\n" if "session" in place else ""
+    text = sessions + "processes: {{one: {{command: [sleep, '{}'], " + place + "}}}}"
+    machine.once(machine.spec(text.format(1001)))
+    spec = machine.spec(text.format(1002))
+    (step,) = machine.plan(spec)["steps"]
+    assert step["verb"] == "restart"
+    machine.once(spec)
+    assert not machine.running("sleep 1001")
+    assert len(machine.running("sleep 1002")) == 1
+    machine.converged(spec)
+
+
+def test_a_changed_secret_restarts_it_and_is_shown_nowhere(machine: Machine) -> None:
+    text = "processes: {{one: {{command: [sleep, '1001'], env: {{TOKEN: '{}'}}}}}}"
+    machine.once(machine.spec(text.format("canary-1")))
+    (before,) = machine.running("sleep 1001")
+    spec = machine.spec(text.format("canary-2"))
+    done = machine.reconcile("--once", spec, "--json", "-v")
+    assert done.returncode == 0, done.stderr
+    (after,) = machine.running("sleep 1001")
+    assert before != after
+    assert b"TOKEN=canary-2" in Path(f"/proc/{after}/environ").read_bytes()
+    assert "canary" not in done.stdout + done.stderr
+    for path in machine.state.rglob("*"):
+        assert not path.is_file() or b"canary" not in path.read_bytes()
+    machine.converged(spec)
+
+
+def test_a_secret_never_stands_in_an_argument_list(machine: Machine) -> None:
+    spec = machine.spec(
+        "sessions: {s: {env: {A: canary-1}}}\n"
+        "processes: {one: {command: [sleep, '1001'], session: s, env: {B: canary-2}}}\n"
+    )
+    trace = machine.base / "trace"
+    done = machine.run(
+        "strace", "-f", "-qq", "-s", "9999", "-e", "trace=execve", "-o", trace,
+        machine.bin / "reconcile", "--once", spec, "--state-dir", machine.state,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (pid,) = machine.running("sleep 1001")
+    assert b"B=canary-2" in Path(f"/proc/{pid}/environ").read_bytes()
+    assert "execve" in trace.read_text()
+    assert "canary" not in trace.read_text()
+
+
+def test_instances_are_counted_and_the_missing_ones_started(machine: Machine) -> None:
+    spec = machine.spec("processes: {one: {command: [sleep, '1001'], instances: 3}}")
+    machine.once(spec)
+    first = machine.running("sleep 1001")
+    assert len(first) == 3
+    os.kill(first[0], signal.SIGKILL)
+    until(lambda: len(machine.running("sleep 1001")) == 2)
+    (step,) = machine.once(spec)["steps"]
+    assert (step["verb"], len(step["actions"])) == ("start", 1)
+    assert len(machine.running("sleep 1001")) == 3
+    machine.converged(spec)
+
+
+def by_hand(machine: Machine, *argv: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(argv, env=machine.environ, start_new_session=True)
+
+
+def test_one_that_matches_is_adopted_and_stopped_when_absent(machine: Machine) -> None:
+    hand = by_hand(machine, "sleep", "1077")
+    text = "processes: {{one: {{command: [sleep, '1077'], match: {{cmdline: '^sleep 1077$'}}{}}}}}"
+    spec = machine.spec(text.format(""))
+    machine.converged(spec)
+    machine.once(machine.spec(text.format(", state: absent")))
+    assert hand.wait(timeout=10) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("match", ["exe: {exe}", "pidfile: {base}/pid"])
+def test_adoption_by_program_and_by_pid_file(machine: Machine, match: str) -> None:
+    program = machine.base / "sleeper"
+    program.write_bytes(Path("/bin/sleep").read_bytes())
+    program.chmod(0o755)
+    hand = by_hand(machine, str(program), "1077")
+    (machine.base / "pid").write_text(f"{hand.pid}\n")
+    match = match.format(exe=program, base=machine.base)
+    spec = machine.spec(f"processes: {{one: {{command: [{program}, '1'], match: {{{match}}}}}}}")
+    machine.converged(spec)
+    hand.kill()
+    hand.wait()
+    assert machine.steps(spec) == ["process:one"]
+
+
+def test_a_pid_file_older_than_the_process_is_not_believed(machine: Machine) -> None:
+    hand = by_hand(machine, "sleep", "1077")
+    pid_file = machine.base / "pid"
+    pid_file.write_text(f"{hand.pid}\n")
+    os.utime(pid_file, (1, 1))
+    spec = machine.spec(
+        f"processes: {{one: {{command: [sleep, '1'], match: {{pidfile: {pid_file}}}}}}}"
+    )
+    assert machine.steps(spec) == ["process:one"]
+    hand.kill()
+    hand.wait()
+
+
+def test_more_matches_than_instances_are_reported_and_stopped_only_when_asked(
+    machine: Machine,
+) -> None:
+    older = by_hand(machine, "sleep", "1077")
+    until(lambda: machine.running("sleep 1077"))
+    machine.run("sleep", "0.02")  # start times are counted in ticks of 10 ms
+    younger = by_hand(machine, "sleep", "1077")
+    until(lambda: len(machine.running("sleep 1077")) == 2)
+    text = "processes: {{one: {{command: [sleep, '1077'], match: {{cmdline: '^sleep 1077$'}}{}}}}}"
+    plan = machine.plan(machine.spec(text.format("")))
+    assert plan["steps"] == []
+    assert str(younger.pid) in plan["notes"][0]["reason"]
+    spec = machine.spec(text.format(", stop_extra: true"))
+    (step,) = machine.once(spec)["steps"]
+    assert step["verb"] == "stop"
+    assert younger.wait(timeout=10) == -signal.SIGTERM
+    assert older.poll() is None
+    machine.converged(spec)
+    older.kill()
+    older.wait()
+
+
+def test_one_that_does_not_heed_term_is_killed_with_its_whole_group(machine: Machine) -> None:
+    text = (
+        "processes: {{one: {{command: 'trap \"\" TERM; sleep 1005 & sleep 1006; sleep 1007', "
+        "stop: {{timeout: 300ms}}{}}}}}"
+    )
+    machine.once(machine.spec(text.format("")))
+    until(lambda: machine.running("sleep 1006"))
+    machine.once(machine.spec(text.format(", state: absent")))
+    assert machine.running("sleep 100") == []
+
+
+def test_what_a_stopped_one_leaves_in_its_group_is_asked_to_end_too(machine: Machine) -> None:
+    text = (
+        "processes: {{one: {{command: 'sleep 1005 & exec sleep 1006', stop: {{timeout: 5s}}{}}}}}"
+    )
+    machine.once(machine.spec(text.format("")))
+    until(lambda: machine.running("sleep 1005"))
+    machine.once(machine.spec(text.format(", state: absent")))
+    assert machine.running("sleep 100") == []
+
+
+def test_one_that_ends_at_once_has_failed_and_its_last_words_are_told(machine: Machine) -> None:
+    spec = machine.spec(
+        "sessions: {s: {}}\nprocesses:\n"
+        "  a: {command: 'echo no licence found; exit 3', session: s}\n"
+        f"  b: {{command: 'echo no disk; exit 4', log: {machine.base}/b.log}}\n"
+    )
+    report = machine.once(spec, status=1)
+    errors = {step["id"]: step["error"] for step in report["steps"]}
+    assert "exit status 3" in errors["process:a"]
+    assert "no licence found" in errors["process:a"]
+    assert "no disk" in errors["process:b"]
+
+
+@pytest.mark.parametrize("place", ["", ", session: s"])
+def test_a_program_that_is_not_there_is_an_error_that_names_it(
+    machine: Machine, place: str
+) -> None:
+    sessions = "sessions: {s: {}}\n" if place else ""
+    spec = machine.spec(f"{sessions}processes: {{one: {{command: [no-such-program]{place}}}}}")
+    report = machine.once(spec, status=1)
+    assert "'no-such-program'" in report["steps"][-1]["error"]
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may start processes as another user")
+@pytest.mark.parametrize("place", ["", ", session: s"])
+def test_another_user(machine: Machine, place: str) -> None:
+    sessions = "sessions: {s: {}}\n" if place else ""
+    spec = machine.spec(
+        f"{sessions}processes: {{one: {{command: [sleep, '1001'], user: nobody, cwd: /{place}}}}}"
+    )
+    machine.once(spec)
+    (pid,) = machine.running("sleep 1001")
+    status = Path(f"/proc/{pid}/status").read_text()
+    (uids,) = (line.split()[1:] for line in status.splitlines() if line.startswith("Uid:"))
+    assert set(uids) == {str(os.stat(f"/proc/{pid}").st_uid)} != {"0"}
+    machine.converged(spec)
+
+
+def test_a_failed_process_skips_what_needs_it_and_nothing_else(machine: Machine) -> None:
+    spec = machine.spec(
+        "processes: {bad: {command: [no-such-program]}}\n"
+        "directories:\n"
+        f"  after: {{path: {machine.base}/after, needs: [process:bad]}}\n"
+        f"  beside: {{path: {machine.base}/beside}}\n"
+    )
+    report = machine.once(spec, status=1)
+    results = {step["id"]: step["result"] for step in report["steps"]}
+    assert results == {
+        "process:bad": "failed",
+        "directory:after": "skipped",
+        "directory:beside": "done",
+    }

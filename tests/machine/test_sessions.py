@@ -1,0 +1,160 @@
+"""tmux sessions on a real server of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from support import Machine, until
+
+WINDOWS = """
+sessions:
+  work:
+    socket: side
+    cwd: {base}
+    env: {{GREETING: "it's \\"me\\"; $HOME #S ~ \\\\ é\\tx"}}
+    windows:
+      - name: edit
+        panes:
+          - {{command: [sleep, "1001"]}}
+          - {{command: "sleep 1002", cwd: /}}
+      - name: shell
+        layout: even-horizontal
+        panes: [{{}}, {{command: [sleep, "1003"]}}]
+"""
+
+
+def windows(machine: Machine) -> Path:
+    return machine.spec(WINDOWS.format(base=machine.base))
+
+
+def shown(machine: Machine, form: str, socket: str = "side") -> list[str]:
+    return machine.tmux("list-panes", "-a", "-F", form, socket=socket).splitlines()
+
+
+def test_windows_and_panes_are_made_and_the_second_look_finds_them(machine: Machine) -> None:
+    spec = windows(machine)
+    machine.once(spec)
+    assert (
+        shown(machine, "#{session_name}:#{window_name}") == ["work:edit"] * 2 + ["work:shell"] * 2
+    )
+    assert len(machine.running("sleep 100")) == 3
+    machine.converged(spec)
+
+
+def test_the_environment_and_the_folders_arrive_as_written(machine: Machine) -> None:
+    machine.once(windows(machine))
+    (pid,) = machine.running("sleep 1001")
+    greeting = b'GREETING=it\'s "me"; $HOME #S ~ \\ \xc3\xa9\tx'
+    assert greeting in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    assert os.readlink(f"/proc/{pid}/cwd") == str(machine.base)
+    (pid,) = machine.running("sleep 1002")
+    assert os.readlink(f"/proc/{pid}/cwd") == "/"
+
+
+def test_dead_panes_are_respawned_and_missing_ones_made(machine: Machine) -> None:
+    spec = windows(machine)
+    machine.once(spec)
+    (pid,) = machine.running("sleep 1001")
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: "1" in shown(machine, "#{pane_dead}"))
+    (step,) = machine.plan(spec)["steps"]
+    assert [change["field"] for change in step["changes"]] == ["pane edit.0"]
+    machine.once(spec)
+    machine.converged(spec)
+    machine.tmux("kill-window", "-t", "=work:=shell", socket="side")
+    until(lambda: not machine.running("sleep 1003"))
+    (step,) = machine.once(spec)["steps"]
+    assert [change["field"] for change in step["changes"]] == ["pane shell.0", "pane shell.1"]
+    machine.converged(spec)
+    assert len(shown(machine, "x")) == 4
+
+
+def test_what_a_person_opened_beside_ours_is_left_alone(machine: Machine) -> None:
+    spec = windows(machine)
+    machine.once(spec)
+    machine.tmux("new-window", "-d", "-t", "=work:", "sleep 2001", socket="side")
+    machine.tmux("split-window", "-d", "-t", "=work:=edit", "sleep 2002", socket="side")
+    (mine,) = machine.running("sleep 2001")
+    machine.converged(spec)
+    (pid,) = machine.running("sleep 1001")
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: machine.steps(spec))
+    machine.once(spec)
+    assert machine.running("sleep 2001") == [mine]
+    machine.once(machine.spec("sessions: {work: {socket: side, state: absent}}"))
+    assert machine.running("sleep 2001") == [mine]
+    assert not machine.running("sleep 1001")
+    machine.converged(machine.spec("sessions: {work: {socket: side, state: absent}}"))
+
+
+def test_a_session_that_only_holds_processes_has_no_stray_shell(machine: Machine) -> None:
+    spec = machine.spec(
+        "sessions: {s: {}}\nprocesses:\n"
+        "  one: {command: [sleep, '1001'], session: s}\n"
+        "  two: {command: [sleep, '1002'], session: s}\n"
+    )
+    machine.once(spec)
+    panes = shown(machine, "#{window_name} #{pane_current_command}", "default")
+    assert panes == ["one sleep", "two sleep"]
+    assert not machine.running("sleep infinity")
+
+
+def test_a_window_can_be_closed_by_hand_and_comes_back(machine: Machine) -> None:
+    spec = machine.spec(
+        "sessions: {s: {}}\nprocesses: {one: {command: [sleep, '1001'], session: s}}"
+    )
+    machine.once(spec)
+    machine.tmux("kill-window", "-t", "=s:")
+    until(lambda: not machine.running("sleep 1001"))
+    assert machine.steps(spec) == ["session:s", "process:one"]
+    machine.once(spec)
+    machine.converged(spec)
+
+
+@pytest.mark.parametrize("name", ["a b", "ü-wörk", "x'y\"z", "$(touch pwned)", "a;b|c"])
+def test_odd_session_names_that_tmux_can_keep(machine: Machine, name: str) -> None:
+    quoted = '"' + name.replace('"', '\\"') + '"'
+    spec = machine.spec(
+        f"sessions: {{s: {{session: {quoted}}}}}\n"
+        "processes: {one: {command: [sleep, '1001'], session: s}}"
+    )
+    done = machine.reconcile("--once", spec)
+    if name.startswith("$"):
+        assert done.returncode == 65
+        return
+    assert done.returncode == 0, done.stdout + done.stderr
+    machine.converged(spec)
+    assert shown(machine, "#{session_name}", "default") == [name]
+
+
+def test_a_server_that_hangs_is_unknown_and_the_rest_goes_on(machine: Machine) -> None:
+    spec = machine.spec(f"sessions: {{s: {{}}}}\ndirectories: {{d: {{path: {machine.base}/d}}}}\n")
+    machine.once(spec)
+    (machine.base / "d").rmdir()
+    server = next(pid for pid, line in machine.ours().items() if line.startswith("tmux"))
+    os.kill(server, signal.SIGSTOP)
+    try:
+        report = machine.once(spec, status=1)
+    finally:
+        os.kill(server, signal.SIGCONT)
+    assert [step["id"] for step in report["steps"]] == ["directory:d"]
+    assert "did not end within" in report["unknown"][0]["reason"]
+    machine.converged(spec)
+
+
+def test_absent_closes_the_session(machine: Machine) -> None:
+    machine.once(windows(machine))
+    spec = machine.spec("sessions: {work: {socket: side, state: absent}}")
+    (step,) = machine.once(spec)["steps"]
+    assert step["verb"] == "delete"
+    assert shown(machine, "x") == []
+    machine.converged(spec)
+
+
+def test_absent_leaves_somebody_elses_session(machine: Machine) -> None:
+    machine.tmux("new-session", "-d", "-s", "work", "sleep 1001")
+    machine.converged(machine.spec("sessions: {work: {state: absent}}"))
+    assert machine.running("sleep 1001")

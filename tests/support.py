@@ -1,0 +1,155 @@
+"""Tools for tests: waiting with a bound, and a corner of the real machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from reconciler import kinds
+from reconciler.model import Facts, Spec
+from reconciler.spec import load
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+    """What the condition says as soon as it is true. Fails the test when it never is."""
+    end = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"did not come true within {seconds:g} s")
+        time.sleep(0.01)
+
+
+class Machine:
+    """A corner of the real machine: own home, own tmux servers, own state directory."""
+
+    def __init__(self, base: Path, sockets: Path) -> None:
+        self.base = base
+        self.home = base / "home"
+        self.state = base / "state"
+        self.sockets = sockets
+        self.bin = Path(sys.executable).parent
+        self.environ = {
+            "HOME": str(self.home),
+            "PATH": f"{self.bin}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+            "TMUX_TMPDIR": str(sockets),
+            "LANG": "C.UTF-8",
+        }
+
+    def run(self, *argv: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run a program to its end, with this machine's surroundings."""
+        environ = {**self.environ, **options.pop("environ", {})}
+        return subprocess.run(
+            [str(word) for word in argv],
+            env=environ, stdin=subprocess.DEVNULL, text=True, timeout=60,
+            **{"cwd": self.base, "capture_output": True, **options},
+        )  # fmt: skip
+
+    def reconcile(self, *argv: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run ``reconcile`` with this machine's state directory."""
+        return self.run(self.bin / "reconcile", *argv, "--state-dir", self.state, **options)
+
+    def spec(self, text: str, name: str = "spec.yaml") -> Path:
+        """Write a spec; ``version`` and ``name`` are put in front unless it has them."""
+        path = self.base / name
+        head = "" if "version:" in text else "version: 1\nname: demo\n"
+        path.write_text(head + text)
+        return path
+
+    def plan(self, spec: Path, *options: str) -> dict[str, Any]:
+        """The plan, read from its JSON."""
+        done = self.reconcile("--plan", spec, "--json", *options)
+        assert done.returncode in (0, 1), done.stderr
+        document: dict[str, Any] = json.loads(done.stdout)
+        return document
+
+    def steps(self, spec: Path, *options: str) -> list[str]:
+        """The ids that the plan would change."""
+        return [step["id"] for step in self.plan(spec, *options)["steps"]]
+
+    def once(self, spec: Path, *options: str, status: int = 0) -> dict[str, Any]:
+        """One pass, with its report; it must end with that exit status."""
+        done = self.reconcile("--once", spec, "--json", *options)
+        assert done.returncode == status, done.stdout + done.stderr
+        document: dict[str, Any] = json.loads(done.stdout)
+        return document
+
+    def converged(self, spec: Path, *options: str) -> None:
+        """Asserts that the plan is empty, and that nothing is unknown."""
+        plan = self.plan(spec, *options)
+        assert (plan["steps"], plan["unknown"]) == ([], [])
+
+    def tmux(self, *argv: str, socket: str = "default") -> str:
+        """What a tmux command prints."""
+        return self.run("tmux", "-u", "-L", socket, *argv).stdout
+
+    def ours(self) -> dict[int, str]:
+        """The processes that were started here, by their number, with their command line."""
+        wanted = f"TMUX_TMPDIR={self.sockets}".encode()
+        found = {}
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) == os.getpid():
+                continue
+            try:
+                if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                    line = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
+                    found[int(entry.name)] = line.decode(errors="replace").strip()
+            except OSError:
+                continue
+        return found
+
+    def running(self, text: str) -> list[int]:
+        """The processes started here whose command line holds that text; no tmux server."""
+        lines = self.ours().items()
+        return [pid for pid, line in lines if text in line and not line.startswith("tmux")]
+
+    def clear(self) -> None:
+        """End what was started here, each by its number."""
+        for pid in self.ours():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        until(lambda: not self.ours())
+
+
+def facts(home: Path, **changed: Any) -> Facts:
+    """Facts of a host that has everything."""
+    values: dict[str, Any] = {
+        "user_name": "me",
+        "user_home": str(home),
+        "user_uid": os.geteuid(),
+        "host_name": "host",
+        "systemd": True,
+        "crontab": True,
+        "tmux": True,
+        "state_dir": str(home / "state"),
+    }
+    return Facts(**{**values, **changed})
+
+
+def compiled(folder: Path, text: str, **settings: str) -> Spec:
+    """The spec with that text; ``version`` and ``name`` are put in front unless it has them."""
+    path = folder / "spec.yaml"
+    path.write_text(("" if "version:" in text else "version: 1\nname: demo\n") + text)
+    return load(
+        str(path),
+        get_kind=kinds.get,
+        all_kinds=kinds.all_kinds,
+        facts=facts(folder),
+        settings=settings,
+        environ={},
+        state_dir=None,
+        write_cache=False,
+    )

@@ -1,0 +1,117 @@
+"""Every kind, by one driver, on the real machine: observing writes nothing, plan -> apply ->
+plan is empty, twice is once, and a plan survives JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import pytest
+from support import Machine
+
+from reconciler import kinds
+
+SAMPLES = {
+    "directory": "directories: {{x: {{path: {base}/made/deep, mode: '0751'}}}}",
+    "permission": "permissions: {{x: {{path: {base}/tree, recursive: true, mode: '0711'}}}}",
+    "session": "sessions: {{x: {{windows: [{{name: a, panes: [{{command: sleep 999}}]}}]}}}}",
+    "process": "processes: {{x: {{command: sleep 999}}}}",
+}
+_CHANGING = re.compile(
+    r"\b(mkdir|mkdirat|rmdir|unlink|unlinkat|rename|renameat|renameat2|link|linkat|symlink|"
+    r"symlinkat|chmod|fchmod|fchmodat|chown|fchown|lchown|fchownat|truncate|ftruncate|"
+    r"fallocate|setxattr|lsetxattr|fsetxattr|removexattr|utime|utimes|utimensat|futimesat|"
+    r"mknod|mknodat|mount|umount2|kill|tkill|tgkill|pidfd_send_signal|fsync|fdatasync|bind)\("
+)
+
+
+def changing_calls(trace: Path) -> list[str]:
+    """The lines of a strace that changed something, or tried to: also every write to a file."""
+    found = []
+    for line in trace.read_text(errors="replace").splitlines():
+        if _CHANGING.search(line) or (
+            re.search(r"\bopen(at|at2)?\(", line)
+            and re.search(r"O_(WRONLY|RDWR|CREAT|TRUNC)", line)
+            and not re.search(r'"/dev/(null|tty|pts/\d+)"', line)
+        ):
+            found.append(line)
+    return found
+
+
+@pytest.fixture(params=sorted(SAMPLES))
+def sample(request: pytest.FixtureRequest, machine: Machine) -> Path:
+    (machine.base / "tree/below").mkdir(parents=True)
+    return machine.spec(SAMPLES[request.param].format(base=machine.base))
+
+
+def test_every_kind_has_a_sample() -> None:
+    assert set(SAMPLES) == set(kinds.names())
+
+
+def test_observing_writes_nothing(machine: Machine, sample: Path) -> None:
+    trace = machine.base / "trace"
+    done = machine.run(
+        "strace", "-f", "-o", trace, machine.bin / "reconcile", "--plan", sample,
+        "--state-dir", machine.state, "--detailed-exitcode",
+    )  # fmt: skip
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert changing_calls(trace) == []
+    assert not machine.state.exists()
+
+
+def test_plan_apply_plan_is_empty_and_twice_is_once(machine: Machine, sample: Path) -> None:
+    planned = machine.plan(sample)
+    report = machine.once(sample)
+    assert [step["id"] for step in report["steps"]] == [step["id"] for step in planned["steps"]]
+    assert [step["actions"] for step in report["steps"]] == [
+        step["actions"] for step in planned["steps"]
+    ]
+    assert {step["result"] for step in report["steps"]} == {"done"}
+    machine.converged(sample)
+    trace = machine.base / "trace"
+    done = machine.run(
+        "strace", "-f", "-o", trace, machine.bin / "reconcile", "--once", sample,
+        "--state-dir", machine.state, "--detailed-exitcode",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert changing_calls(trace) == []
+
+
+def test_the_second_pass_of_the_executor_changes_nothing(machine: Machine, executor: Path) -> None:
+    machine.once(executor)
+    trace = machine.base / "trace"
+    done = machine.run(
+        "strace", "-f", "-o", trace, machine.bin / "reconcile", "--once", executor,
+        "--state-dir", machine.state, "--detailed-exitcode",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(trace.read_text().splitlines()) > 100
+    assert changing_calls(trace) == []
+
+
+def test_the_plan_survives_json(machine: Machine, sample: Path) -> None:
+    plan = machine.plan(sample)
+    assert json.loads(json.dumps(plan)) == plan
+    assert set(plan) >= {"format", "spec", "host", "steps", "unknown", "skipped", "summary"}
+    for step in plan["steps"]:
+        assert set(step) == {"id", "verb", "changes", "actions", "why", "needs"}
+
+
+def test_one_that_is_absent_already_needs_nothing(machine: Machine, sample: Path) -> None:
+    if "permissions" in sample.read_text():
+        pytest.skip("a permission is never absent")
+    text = sample.read_text().replace("{x: {", "{x: {state: absent, ")
+    machine.converged(machine.spec(text))
+
+
+@pytest.mark.parametrize("name", kinds.names())
+def test_what_a_user_may_write_is_plain_frozen_data(name: str) -> None:
+    resource = kinds.get(name).resource
+    assert is_dataclass(resource)
+    assert fields(resource)
+    assert resource.__dataclass_params__.frozen
+    assert "__slots__" in vars(resource)
+    assert os.path.basename(kinds.__file__) == "__init__.py"

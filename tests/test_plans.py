@@ -1,0 +1,63 @@
+"""Golden cases: want and have, to changes and actions. One driver for all kinds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+from support import compiled
+
+from reconciler import kinds
+from reconciler.host.processes import Identity
+from reconciler.kinds._attributes import Attributes
+from reconciler.kinds.permission import Wrong
+from reconciler.model import Observation
+from reconciler.plan import make_plan
+
+CASES = sorted((Path(__file__).parent / "plans").glob("*/*.yaml"))
+
+
+def state(kind: str, have: Any) -> Any:
+    """The kind's state, from what the story says."""
+    if kind == "directory":
+        return Attributes(**have)
+    if kind == "permission":
+        wrongs = (
+            Wrong(one["path"], Attributes(**one["have"]), Attributes(**one["want"]))
+            for one in have["paths"]
+        )
+        return kinds.get(kind).expected(None).__class__(tuple(wrongs))
+    module = kinds.get(kind).__class__.__module__
+    made = __import__(module, fromlist=["x"])
+    if kind == "session":
+        return made.SessionState(tuple(map(tuple, have["panes"])))
+    found = tuple((Identity(*who), digest) for who, digest in have["found"])
+    return made.ProcessState(have["running"], have["definition"], found)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_plan(case: Path, tmp_path: Path) -> None:
+    story = YAML(typ="safe").load(case)
+    kind = case.parent.name
+    body = {**story["want"], "state": story.get("state", "present")}
+    # JSON is YAML, with every string in quotes.
+    text = f"{kinds.get(kind).section}: {{it: {json.dumps(body)}}}"
+    spec = compiled(tmp_path, text)
+    (resource,) = spec.resources
+    have = None if story["have"] == "absent" else state(kind, story["have"])
+    seen = {resource.id: Observation(have)}
+    plan = make_plan(spec, spec.resources, seen, kinds.get, "host")
+    if story["verb"] is None:
+        assert plan.steps == ()
+        return
+    (step,) = plan.steps
+    assert step.verb == story["verb"]
+    assert [[c.field, c.have, c.want] for c in step.changes] == story["changes"]
+    assert [action.describe() for action in step.actions] == story["actions"]
+
+
+def test_every_kind_has_cases() -> None:
+    assert {case.parent.name for case in CASES} == set(kinds.names())
