@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.model import HostError, Observation, Outcome, Plan, Report, Resource, Spec, Step
 from reconciler.observe import observe
-from reconciler.plan import GetKind, difference, needed_by
+from reconciler.plan import GetKind, difference, in_words, needed_by
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -82,9 +82,9 @@ def _wrong(resource: Resource[Any], get_kind: GetKind, host: Host) -> str | None
     left = difference(resource, seen, kind)
     if not left:
         return None
-    words = ", ".join(f"{c.field} is {c.have}, should be {c.want}" for c in left)
     evidence = kind.evidence(resource, host)
-    return f"still wrong after it was done: {words}" + (f" ({evidence})" if evidence else "")
+    words = f"still wrong after it was done: {in_words(left)}"
+    return f"{words} ({evidence})" if evidence else words
 
 
 def _settled(

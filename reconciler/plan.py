@@ -103,7 +103,7 @@ def make_plan(
         if not actions:
             continue
         verb = kind.verb(expected, seen.state)
-        why = _why(changes)
+        why = in_words(changes)
         steps.append(Step(name, verb, changes, actions, why, resource.needs))
     return Plan(
         spec.name,
@@ -131,7 +131,7 @@ def needed_by(step: Step, broken: Collection[str]) -> str | None:
     return next((need for need in step.needs if need in broken), None)
 
 
-def _why(changes: Sequence[Change]) -> str:
+def in_words(changes: Sequence[Change]) -> str:
     """The changes in words, for people: "mode is 0700, should be 0755"."""
     words = []
     for change in changes:

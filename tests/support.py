@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,11 @@ def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
         if time.monotonic() > end:
             raise AssertionError(f"did not come true within {seconds:g} s")
         time.sleep(0.01)
+
+
+def is_tmux(line: str) -> bool:
+    """Is this the command line of a tmux server? It keeps that of the client that started it."""
+    return os.path.basename(line.split(" ")[0]).rstrip(":") == "tmux"
 
 
 class Machine:
@@ -56,9 +62,13 @@ class Machine:
             **{"cwd": self.base, "capture_output": True, **options},
         )  # fmt: skip
 
+    def argv(self, *argv: str | Path) -> list[str | Path]:
+        """The command line of ``reconcile`` with this machine's state directory."""
+        return [self.bin / "reconcile", *argv, "--state-dir", self.state]
+
     def reconcile(self, *argv: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run ``reconcile`` with this machine's state directory."""
-        return self.run(self.bin / "reconcile", *argv, "--state-dir", self.state, **options)
+        """Run ``reconcile`` to its end."""
+        return self.run(*self.argv(*argv), **options)
 
     def spec(self, text: str, name: str = "spec.yaml") -> Path:
         """Write a spec; ``version`` and ``name`` are put in front unless it has them."""
@@ -112,7 +122,36 @@ class Machine:
     def running(self, text: str) -> list[int]:
         """The processes started here whose command line holds that text; no tmux server."""
         lines = self.ours().items()
-        return [pid for pid, line in lines if text in line and not line.startswith("tmux")]
+        return [pid for pid, line in lines if text in line and not is_tmux(line)]
+
+    def server(self) -> int:
+        """The number of the only tmux server here."""
+        (pid,) = (pid for pid, line in self.ours().items() if is_tmux(line))
+        return pid
+
+    def traced(self, calls: str, *argv: str | Path, options: Sequence[str] = ()) -> str:
+        """Run a program to its end under strace, with its children; the lines of the trace."""
+        trace = self.base / "trace"
+        trace.unlink(missing_ok=True)
+        strace = subprocess.Popen(
+            ["strace", "-f", "-s", "9999", "-e", calls, *options, "-o", trace, *argv],
+            env=self.environ, stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+        def ended() -> bool:
+            # What the program starts and leaves behind is followed too, and never ends.
+            lines = trace.read_text(errors="replace").splitlines() if trace.exists() else []
+            first = lines[0].split()[0] if lines else "none"
+            return any(re.match(rf"{first} \+\+\+ (exited|killed)", line) for line in lines)
+
+        try:
+            until(ended, 60)
+        finally:
+            # Asked politely it would wait for what it follows; killed, it just lets go.
+            strace.kill()
+            strace.wait()
+        return trace.read_text(errors="replace")
 
     def clear(self) -> None:
         """End what was started here, each by its number."""

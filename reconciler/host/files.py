@@ -101,13 +101,12 @@ class Files:
             raise UnknownState(f"{path} is a symlink to {target}, where nothing is")
         return found
 
-    def holds_something(self, path: str) -> bool:
-        """Is there anything in the directory? Raises UnknownState when it cannot be read."""
+    def entries(self, path: str) -> set[str]:
+        """The paths of all that a directory holds. Raises UnknownState when it cannot be read."""
         try:
-            with os.scandir(path) as entries:
-                return any(True for _ in entries)
+            return {f"{path.rstrip('/')}/{name}" for name in os.listdir(path)}
         except FileNotFoundError:
-            return False
+            return set()
         except OSError as error:
             raise UnknownState(f"cannot read {path}: {_reason(error)}") from None
 
@@ -339,14 +338,17 @@ def _opened(path: str, make: bool = False) -> Iterator[int]:
     here = os.open("/", _PATH_ONLY | os.O_DIRECTORY)
     try:
         todo = [part for part in reversed(path.split("/")) if part]
-        links = 0
+        links = below_link = 0
         while todo:
             name = todo.pop()
+            below_link -= 1
             try:
                 entry = os.open(name, _PATH_ONLY, dir_fd=here)
             except FileNotFoundError:
                 if not make:
                     raise
+                if below_link >= 0:
+                    raise HostError(f"a symlink on the way to {path} leads nowhere") from None
                 os.mkdir(name, 0o777, dir_fd=here)
                 entry = os.open(name, _PATH_ONLY | os.O_DIRECTORY, dir_fd=here)
             status = os.fstat(entry)
@@ -361,7 +363,9 @@ def _opened(path: str, make: bool = False) -> Iterator[int]:
                 links += 1
                 if links > _MOST_LINKS:
                     raise HostError(f"{path} is a symlink to a symlink, without end")
-                todo.extend(part for part in reversed(target.split("/")) if part not in ("", "."))
+                parts = [part for part in reversed(target.split("/")) if part not in ("", ".")]
+                todo += parts
+                below_link = max(0, below_link) + len(parts)
                 if target.startswith("/"):
                     os.close(here)
                     here = os.open("/", _PATH_ONLY | os.O_DIRECTORY)

@@ -35,7 +35,8 @@ _FORMAT = _SEPARATOR.join(
         f"#{{{PANE_MARK}}}",
         "#{pane_pid}",
         "#{pane_dead}",
-        "#{?pane_dead_signal,signal #{pane_dead_signal},exit status #{pane_dead_status}}",
+        "#{pane_dead_signal}",
+        "#{pane_dead_status}",
         f"#{{{LAUNCH_MARK}}}",
     )
 )
@@ -127,13 +128,16 @@ class Tmux:
         program = find("tmux")
         if program is None:
             return []
-        argv = (program, "-u", "-S", _socket_path(socket), "capture-pane", "-p", "-t", pane)
+        # With some history: what tmux says of a dead pane scrolls the first line away.
+        place = (program, "-u", "-S", _socket_path(socket))
+        argv = (*place, "capture-pane", "-p", "-S", "-50", "-t", pane)
         try:
             result = run(argv, timeout=_TIMEOUT)
         except HostError:
             return []
         text = result.output.decode(errors="replace").splitlines()
-        return [line.rstrip() for line in text if line.strip()][-lines:]
+        said = [line.strip() for line in text if line.strip()]
+        return [line for line in said if not line.startswith("Pane is dead")][-lines:]
 
 
 def target(session: str) -> str:
@@ -159,10 +163,10 @@ def environment_options(environ: Mapping[str, str]) -> list[str]:
 def _pane(line: str) -> Pane | None:
     words = line.split(_SEPARATOR)
     try:
-        session, owner, window, window_mark, pane, mark, pid, dead, status, launch = words
+        session, owner, window, window_mark, pane, mark, pid, dead, killed, status, launch = words
         return Pane(
-            session, owner, int(window), window_mark, pane, mark, int(pid), dead == "1", status,
-            launch,
+            session, owner, int(window), window_mark, pane, mark, int(pid), dead == "1",
+            f"signal {killed}" if killed else f"exit status {status}" if status else "", launch,
         )  # fmt: skip
     except ValueError:
         # A line that somebody's own options have broken cannot be one of ours.

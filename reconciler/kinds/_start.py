@@ -16,6 +16,7 @@ from reconciler.model import HostError, UnknownState
 
 if TYPE_CHECKING:
     from reconciler.host import Host
+    from reconciler.host.tmux import Pane
 
 _WORDS = 3
 
@@ -192,13 +193,25 @@ def last_words(mark: str, place: Place | None, log: str | None, host: Host) -> s
     words: list[str] = []
     try:
         if place is not None:
-            panes = [p for p in host.tmux.panes(place.socket) if p.window_mark == mark and p.dead]
-            for pane in panes[:1]:
-                words.append(pane.ending)
-                words += host.tmux.screen(place.socket, pane.id, _WORDS)
+            pane = _dead_pane(mark, place, host)
+            if pane is not None:
+                words += [pane.ending, *host.tmux.screen(place.socket, pane.id, _WORDS)]
         else:
             tail = host.files.tail(log_path(mark, log, host), 2048)
             words += [line for line in tail.decode(errors="replace").splitlines() if line][-_WORDS:]
     except UnknownState:
         return None
-    return "; ".join(words) or None
+    return "; ".join(word for word in words if word) or None
+
+
+def _dead_pane(mark: str, place: Place, host: Host) -> Pane | None:
+    """Where it ran last. tmux learns a moment later how it ended than that it did."""
+    pane = None
+    for _ in range(10):
+        host.forget()
+        panes = (p for p in host.tmux.panes(place.socket) if p.window_mark == mark and p.dead)
+        pane = next(panes, None)
+        if pane is None or pane.ending:
+            break
+        host.clock.sleep(0.02)
+    return pane

@@ -6,7 +6,7 @@ It must not touch what a directory holds, and it removes only empty ones.
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -107,9 +107,12 @@ class Directories(Kind[Directory, Attributes]):
     def observe(
         self, resources: Sequence[Resource[Directory]], host: Host
     ) -> Sequence[Observation[Attributes]]:
-        return [self._look(resource, host) for resource in resources]
+        going = {resource.want.path for resource in resources if not resource.present}
+        return [self._look(resource, going, host) for resource in resources]
 
-    def _look(self, resource: Resource[Directory], host: Host) -> Observation[Attributes]:
+    def _look(
+        self, resource: Resource[Directory], going: Set[str], host: Host
+    ) -> Observation[Attributes]:
         want = resource.want
         try:
             status = host.files.status(want.path)
@@ -118,7 +121,7 @@ class Directories(Kind[Directory, Attributes]):
             if not stat.S_ISDIR(status.st_mode):
                 what = f"{want.path} is {sort_of(status)}"
                 return Observation(unknown=f"{what} where a directory should be; move it away")
-            if not resource.present and host.files.holds_something(want.path):
+            if not resource.present and host.files.entries(want.path) - going:
                 what = f"{want.path} is not empty"
                 return Observation(unknown=f"{what}, and only an empty directory is removed")
             return Observation(self.expected(want).seen(status, host))

@@ -14,6 +14,7 @@ from typing import Any
 from reconciler.model import Facts, Kind, Spec
 from reconciler.spec.errors import Problems
 from reconciler.spec.graph import Entry, Graph
+from reconciler.spec.head import HeadReader
 from reconciler.spec.include import gather
 from reconciler.spec.resolve import Resolver
 from reconciler.spec.scope import Scope
@@ -63,18 +64,22 @@ def _build(
     if files.broken:
         # What the unreadable part would have declared is not known, so that more would be guessed.
         problems.stop_if_any()
-    resolver = Resolver(files.documents, kinds, problems)
-    resolver.read_head()
+    top = HeadReader(files.documents, kinds, problems)
+    top.read_head()
     full = os.path.abspath(path)
-    about = {"name": resolver.head.name, "path": full, "dir": os.path.dirname(full)}
+    about = {"name": top.head.name, "path": full, "dir": os.path.dirname(full)}
     scope = Scope(facts, environ, about, problems)
-    resolver.read_vars(settings, scope)
-    resolver.read_loop(scope)
+    top.read_vars(settings, scope)
+    top.read_loop(scope)
+    resolver = Resolver(files.documents, kinds, problems)
     declared = resolver.resources(scope)
     validator = Validator(kinds, facts.user_home, problems)
     entries = [Entry(each, validator.want(each)) for each in declared]
     graph = Graph(entries, resolver.bases, problems)
-    resources = graph.ordered(whole=all(entry.want is not None for entry in entries))
+    whole = all(entry.want is not None for entry in entries)
+    resources = graph.ordered(whole=whole)
     problems.stop_if_any()
-    spec = Spec(resolver.head.name, full, resources, resolver.head.loop_every)
+    if not whole:
+        raise RuntimeError("a resource was dropped without a word; this is a bug in the spec room")
+    spec = Spec(top.head.name, full, resources, top.head.loop_every)
     return Built(spec, files.digests, frozenset(scope.environ.names), not validator.keeps_secrets)

@@ -12,7 +12,7 @@ import marshal
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import repeat
 from typing import Any, NamedTuple
 
@@ -78,7 +78,9 @@ def write(
     """
     try:
         salt = os.urandom(16)
-        body, complete = _encoded(spec)
+        from reconciler.spec.packing import packed
+
+        body, complete = packed(spec)
         head = {
             "salt": salt,
             "made": _made(),
@@ -179,94 +181,12 @@ def _unchanged(path: str, digest: bytes) -> bool:
         return False
 
 
-# The body is (tables, count, columns). A table has the wants of one kind: (name, positions of
-# the fields that hold more than plain values, number of wants, columns), a column for each field.
-# The columns of the body are those of the resources: the number of the table that its want is
-# next in, then what Resource takes. A column is a tuple of values, or a list of one for all.
-# Among values, a list stands for a dataclass, [name, field values...]; no want holds a list.
-# Columns need no object of their own for each row, so that loading takes little memory.
-
-_FLAT = frozenset((type(None), bool, int, float, str))
-
-
-def _column(values: Sequence[Any]) -> Any:
-    first = values[0]
-    plain = type(first) in _FLAT
-    same = all(
-        value is first or (plain and type(value) is type(first) and value == first)
-        for value in values
-    )
-    return [first] if same else tuple(values)
-
-
 def _values(column: Any, count: int) -> Iterator[Any]:
     return repeat(column[0], count) if type(column) is list else iter(column)
 
 
-def _encoded(spec: Spec) -> tuple[Any, bool]:
-    """The body, and whether it holds all there is: secrets are left out."""
-    coder = _Encoder()
-    wants: dict[str, list[tuple[Any, ...]]] = {}
-    deep: dict[str, set[int]] = {}
-    numbers: dict[str, int] = {}
-    rows = []
-    for resource in spec.resources:
-        kind = coder.shared(resource.kind)
-        number = numbers.setdefault(kind, len(numbers))
-        row, positions = coder.fields(resource.want)
-        wants.setdefault(kind, []).append(row)
-        deep.setdefault(kind, set()).update(positions)
-        ids = tuple(map(coder.shared, resource.needs)), tuple(map(coder.shared, resource.after))
-        rows.append(
-            (number, coder.shared(resource.id), resource.present, *map(coder.shared, ids),
-             resource.skip)
-        )  # fmt: skip
-    tables = tuple(
-        (kind, tuple(sorted(deep[kind])), len(its), tuple(map(_column, zip(*its, strict=True))))
-        for kind, its in wants.items()
-    )
-    return (tables, len(rows), tuple(map(_column, zip(*rows, strict=True)))), coder.complete
-
-
-class _Encoder:
-    """Values that marshal can write. Equal ones become one object, which it writes once."""
-
-    def __init__(self) -> None:
-        self.complete = True
-        self._shared: dict[Any, Any] = {}
-
-    def shared(self, value: Any) -> Any:
-        return self._shared.setdefault(value, value)
-
-    def fields(self, want: Any) -> tuple[tuple[Any, ...], list[int]]:
-        """The values of a want's fields, and the positions of those that are not plain."""
-        plain = [getattr(want, name) for name in type(want).__slots__]
-        coded = tuple(map(self.value, plain))
-        return coded, [
-            at for at, (new, old) in enumerate(zip(coded, plain, strict=True)) if new != old
-        ]
-
-    def value(self, value: Any) -> Any:
-        if type(value) is str:
-            return self.shared(value)
-        if type(value) in _FLAT:
-            return value
-        if type(value) is tuple:
-            return tuple(map(self.value, value))
-        if type(value) is Secret:
-            self.complete = False
-            return [_name(Secret), None, value.digest]
-        if hasattr(type(value), "__dataclass_fields__"):
-            names = type(value).__slots__
-            return [_name(type(value)), *(self.value(getattr(value, name)) for name in names)]
-        raise TypeError(f"no way to keep a {type(value).__name__}")
-
-
-def _name(cls: type) -> str:
-    return f"{cls.__module__}:{cls.__qualname__}"
-
-
 def _decoded(body: Any, head: Mapping[str, Any], get_kind: Callable[[str], Kind[Any, Any]]) -> Spec:
+    # What is what in it is said in ``packing``.
     tables, count, columns = body
     wants = []
     for name, deep, number, values in tables:

@@ -43,7 +43,7 @@ class Problem(NamedTuple):
         where = printable(self.file)
         if self.line:
             where += f":{self.line}:{self.column}"
-        lines = [f"{where}: error: {printable(self.message)}"]
+        lines = [f"{where}: error: {printable(self.message, 500)}"]
         gutter = " " * 5
         if self.source_line is not None:
             gutter = " " * max(5, len(str(self.line)) + 2)
@@ -51,7 +51,7 @@ class Problem(NamedTuple):
             lines.append(f"{self.line:>{len(gutter)}} | {text}")
             lines.append(f"{gutter} | {caret}")
         if self.hint:
-            lines.append(f"{gutter} = {printable(self.hint)}")
+            lines.append(f"{gutter} = {printable(self.hint, 500)}")
         return "\n".join(lines)
 
 
@@ -134,6 +134,9 @@ class Problems:
 
     def __init__(self) -> None:
         self.found: list[Problem] = []
+        # Near misses are looked for until that many names were compared: with thousands of
+        # names and problems it would take minutes, and nobody reads that far.
+        self._looks = 50_000
 
     def __bool__(self) -> bool:
         return bool(self.found)
@@ -149,9 +152,10 @@ class Problems:
 
         Raises SpecError when there are far too many.
         """
-        if near is not None and len(self.found) < 4 * SHOWN:
-            # Past that many nobody reads on, and looking for near misses takes time.
-            hint = did_you_mean(*near) or hint
+        if near is not None and self._looks > 0:
+            choices = list(near[1])
+            self._looks -= len(choices)
+            hint = did_you_mean(near[0], choices) or hint
         place = mark.source.place(mark.start, mark.end)
         self._keep(
             Problem(
@@ -191,7 +195,7 @@ def closest(word: str, choices: Iterable[str]) -> str | None:
             return name
     from difflib import get_close_matches
 
-    found = get_close_matches(word, names[:20_000], n=1, cutoff=0.6)
+    found = get_close_matches(word, names, n=1, cutoff=0.6)
     return found[0] if found else None
 
 

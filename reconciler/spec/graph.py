@@ -11,9 +11,10 @@ from typing import Any
 
 from reconciler import model, order
 from reconciler.model import Claim, Key, Resource
-from reconciler.spec.errors import Problems, closest
+from reconciler.spec.errors import Problems
 from reconciler.spec.nodes import Mark, Text, place
-from reconciler.spec.resolve import Declared, censored, shown
+from reconciler.spec.resolve import Declared
+from reconciler.spec.secrecy import censored, shown
 
 
 @dataclass(slots=True)
@@ -35,6 +36,7 @@ class Graph:
         self.needs: dict[str, dict[str, None]] = {name: {} for name in self.active}
         self.after: dict[str, dict[str, None]] = {name: {} for name in self.active}
         self._members: dict[str, list[str]] = {}
+        self._bare: dict[str, str] = {}
         for entry in entries:
             declared = entry.declared
             self._members.setdefault(declared.id, []).append(declared.id)
@@ -80,11 +82,13 @@ class Graph:
             yield from self._members[name]
         elif name not in self.bases:
             what = f"{declared.id}: {field}: there is no resource {shown(text)!r}"
-            near = closest(name, self._members)
-            hint = f"did you mean {near!r}?" if near else None
-            if ":" not in name:
-                full = [other for other in self._members if other.partition(":")[2] == name]
-                hint = f"did you mean {full[0]!r}?" if full else "an id is kind:name"
+            if ":" in name:
+                self.problems.add(text.at, what, near=(name, self._members))
+                return
+            if not self._bare:
+                self._bare = {other.partition(":")[2]: other for other in self._members}
+            full = self._bare.get(name)
+            hint = f"did you mean {full!r}?" if full else "an id is kind:name"
             self.problems.add(text.at, what, hint)
 
     def _one_owner(self, claims: Mapping[str, tuple[Claim, ...]]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
 from reconciler.fields import Plain
@@ -83,12 +84,6 @@ class Bare(Text, Plain):
     __slots__ = ()
 
 
-class Block(Text):
-    """A scalar that was written with ``|`` or ``>``."""
-
-    __slots__ = ()
-
-
 class Broken(Text):
     """Stands for a value that could not be made out; the problem has been told."""
 
@@ -131,6 +126,20 @@ class Seq(list["Node"]):
 
 
 Node: TypeAlias = Text | Map | Seq
+
+
+def get(node: Map, key: str) -> Node | None:
+    """The value of ``key``, or None."""
+    return node.get(key)  # type: ignore[call-overload,no-any-return]
+
+
+def texts(node: Node) -> Iterator[Text]:
+    """Every value below ``node`` that is a scalar."""
+    if isinstance(node, Text):
+        yield node
+    else:
+        for item in node.values() if isinstance(node, Map) else node:
+            yield from texts(item)
 
 
 def is_null(node: object) -> bool:

@@ -1,30 +1,28 @@
-"""From nodes to declared resources: vars, ``for_each``, ``when`` and templates in values.
+"""From nodes to declared resources: ``for_each``, ``when`` and templates in values.
 
 It must not judge the fields of a kind; it hands on text with its place.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from reconciler import order
-from reconciler.fields import parse_duration
 from reconciler.model import Kind
-from reconciler.spec.errors import Problems, closest, one_of
+from reconciler.spec.errors import Problems
 from reconciler.spec.include import Document
-from reconciler.spec.nodes import Broken, Map, Node, Rendered, Seq, Text, is_null
-from reconciler.spec.scope import FIXED, Scope, texts
+from reconciler.spec.nodes import Broken, Map, Node, Seq, Text, get, is_null, texts
+from reconciler.spec.scope import Scope
+from reconciler.spec.secrecy import shown
 
 COMMON = ("state", "needs", "after", "when", "for_each")
 """Fields that every resource has."""
 MAX_RESOURCES = 100_000
+MAX_WORK = 5_000_000
+"""Values that one ``for_each`` may make in all the resources it stands for."""
 MAX_NAME = 200
 """Characters in the name of a resource, and in a value that becomes part of one."""
-_MAIN = ("version", "name", "loop")
-_KEYWORDS = ("and", "or", "not", "in", "is", "if", "else", "true", "false", "none")
 
 
 @dataclass(slots=True)
@@ -47,16 +45,8 @@ class Declared:
         return f"{self.kind.name}:{self.name}"
 
 
-@dataclass(slots=True)
-class Head:
-    """What the top of the main file says. ``loop_every`` is in seconds."""
-
-    name: str = ""
-    loop_every: float = 30.0
-
-
 class Resolver:
-    """Takes the documents of one spec apart."""
+    """Finds the resources in the documents of one spec."""
 
     def __init__(
         self, documents: Sequence[Document], kinds: Sequence[Kind[Any, Any]], problems: Problems
@@ -64,143 +54,8 @@ class Resolver:
         self.documents = documents
         self.sections = {kind.section: kind for kind in kinds}
         self.problems = problems
-        self.head = Head()
         self.bases: set[str] = set()
         """The ids of everything that was written, also where ``for_each`` gave nothing."""
-
-    def read_head(self) -> None:
-        """Check the top level of every file, and read ``version`` and ``name``."""
-        for document in self.documents:
-            self._known_keys(document)
-            if not document.main:
-                continue
-            root = document.root
-            top = Text()
-            top.at = root.at
-            version, name = _get(root, "version"), _get(root, "name")
-            if version is None:
-                self.problems.add(root.at, "'version' is missing", "write version: 1")
-            elif not isinstance(version, Text) or version != "1":
-                said = f", not {str(version)[:20]}" if isinstance(version, Text) else ""
-                self.problems.add(
-                    version.at, f"the version of the spec format is 1{said}", "write version: 1"
-                )
-            if name is None:
-                self.problems.add(root.at, "'name' is missing", "write name: and a short word")
-            elif not isinstance(name, Text) or not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", name):
-                self.problems.add(
-                    name.at,
-                    "the name of a spec is made of a to z, 0 to 9, '_' and '-', begins with a "
-                    "letter or digit, and has at most 64 characters",
-                )
-            else:
-                self.head.name = str(name)
-
-    def _known_keys(self, document: Document) -> None:
-        allowed = ["include", "vars", *self.sections]
-        if document.main:
-            allowed = [*_MAIN, *allowed]
-        for key in document.root:
-            if key in allowed:
-                continue
-            if key in _MAIN:
-                self.problems.add(key.at, f"{str(key)!r} belongs into the main file only")
-                continue
-            self.problems.add(
-                key.at,
-                f"there is no section {str(key)!r}",
-                f"the sections are {one_of(list(self.sections))}" if self.sections else None,
-                near=(key, allowed),
-            )
-
-    def read_vars(self, settings: Mapping[str, str], scope: Scope) -> None:
-        """Evaluate all variables, each after those that it uses."""
-        found: dict[str, tuple[Text, Node]] = {}
-        for document in self.documents:
-            node = _get(document.root, "vars")
-            if node is None or is_null(node):
-                continue
-            if not isinstance(node, Map):
-                self.problems.add(node.at, "vars needs names with values: name: value")
-                continue
-            for key, value in node.items():
-                if self._variable_name(key, found):
-                    found[str(key)] = (key, value)
-        for name in settings:
-            if name not in found:
-                near = closest(name, found)
-                self.problems.add_file(
-                    f"--set {name}",
-                    f"the spec has no variable {name!r}",
-                    f"did you mean {near!r}?" if near else "only a variable under vars can be set",
-                )
-        before = {
-            name: scope.names(node) & found.keys()
-            for name, (_, node) in found.items()
-            if name not in settings
-        }
-        try:
-            names = order.in_order(list(found), before)
-        except order.Cycle as cycle:
-            first = found[cycle.ids[0]][0]
-            self.problems.add(first.at, f"variables use one another: {cycle}")
-            self.problems.stop_if_any()
-            raise
-        for name in names:
-            if name in settings:
-                scope.values[name] = settings[name]
-                continue
-            result = scope.value(found[name][1])
-            if result is None:
-                scope.failed.add(name)
-                continue
-            scope.values[name] = result[0]
-            if result[1]:
-                scope.secrets.add(name)
-
-    def _variable_name(self, key: Text, found: Mapping[str, tuple[Text, Node]]) -> bool:
-        name = str(key)
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name) or name.lower() in _KEYWORDS:
-            self.problems.add(
-                key.at, f"{name!r} is not a name for a variable: letters, digits and '_' make one"
-            )
-        elif name in FIXED:
-            self.problems.add(
-                key.at, f"{name!r} has a fixed meaning in templates; take another name"
-            )
-        elif name in found:
-            first = found[name][0].at
-            self.problems.add(
-                key.at,
-                f"the variable {name!r} is set twice; first in {first.source.shown}, line "
-                f"{first.source.line_of(first.start) + 1}",
-            )
-        else:
-            return True
-        return False
-
-    def read_loop(self, scope: Scope) -> None:
-        """Read ``loop`` of the main file."""
-        for document in self.documents:
-            loop = _get(document.root, "loop")
-            if not document.main or loop is None or is_null(loop):
-                continue
-            if not isinstance(loop, Map):
-                self.problems.add(loop.at, "loop needs fields", "write loop: {every: 30s}")
-                continue
-            for key, value in loop.items():
-                if key != "every":
-                    self.problems.add(
-                        key.at, f"loop has no field {str(key)!r}", near=(key, ["every"])
-                    )
-                    continue
-                text = scope.node(value)
-                if isinstance(text, Broken):
-                    continue
-                try:
-                    self.head.loop_every = parse_duration(text)
-                except ValueError as error:
-                    self.problems.add(value.at, hidden(text, f"every: {error}"))
 
     def resources(self, scope: Scope) -> list[Declared]:
         """Every resource, in the order of the files and of what is written in them."""
@@ -277,6 +132,9 @@ class Resolver:
         if values is None:
             yield Declared(kind, str(key), base, key, fields, broken=True)
             return
+        if len(values) * sum(1 for _ in texts(fields)) > MAX_WORK:
+            self.problems.add(node.at, f"for_each makes more than {MAX_WORK:,} values to work out")
+            return
         seen: set[str] = set()
         for number, (value, is_secret, at) in enumerate(values):
             label = _label(value, number)
@@ -319,7 +177,7 @@ class Resolver:
     def _one(self, declared: Declared, scope: Scope) -> Declared:
         before = len(self.problems.found)
         written = declared.body
-        when = _get(written, "when")
+        when = get(written, "when")
         plain = Map({k: v for k, v in written.items() if k not in ("when", "for_each")})
         plain.at = written.at
         body = scope.node(plain)
@@ -327,7 +185,7 @@ class Resolver:
         declared.body = body
         if when is not None:
             self._when(declared, when, scope)
-        state = _get(body, "state")
+        state = get(body, "state")
         if state is not None and not isinstance(state, Broken):
             if not isinstance(state, Text) or state not in ("present", "absent"):
                 said = shown(state) if isinstance(state, Text) else _what(state)
@@ -349,7 +207,7 @@ class Resolver:
             declared.skip = str(when).strip()
 
     def _ids(self, body: Map, name: str) -> list[Text]:
-        node = _get(body, name)
+        node = get(body, name)
         if node is None or is_null(node):
             return []
         if not isinstance(node, Seq):
@@ -367,10 +225,6 @@ class Resolver:
         return found
 
 
-def _get(node: Map, key: str) -> Node | None:
-    return node.get(key)  # type: ignore[call-overload,no-any-return]
-
-
 def _what(node: Node) -> str:
     if isinstance(node, Seq):
         return "a list"
@@ -386,27 +240,3 @@ def _label(value: Any, number: int) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value)
-
-
-def shown(text: Text) -> str:
-    """``text`` for a message: its template where the value came from the environment."""
-    return text.source if isinstance(text, Rendered) and text.secret else str(text)
-
-
-def hidden(node: Node, message: str) -> str:
-    """``message``, unless it is about a value that must not be shown."""
-    for text in texts(node):
-        if isinstance(text, Rendered) and text.secret:
-            return (
-                f"what {text.source} gives is not valid here (the value is not shown, since it "
-                "comes from the environment)"
-            )
-    return message
-
-
-def censored(message: str, body: Map) -> str:
-    """``message`` of a kind about ``body``, without any value that must not be shown."""
-    for text in texts(body):
-        if isinstance(text, Rendered) and text.secret and text:
-            message = message.replace(text, text.source)
-    return message

@@ -7,9 +7,7 @@ the host, and jinja2 is imported here and nowhere else in this room.
 
 from __future__ import annotations
 
-import json
 import re
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import wraps
 from types import BuiltinMethodType
@@ -23,13 +21,14 @@ from jinja2.runtime import Context, StrictUndefined, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import missing
 
+from reconciler.spec import filters
 from reconciler.spec.errors import closest
+from reconciler.spec.filters import MAX_TEXT
 from reconciler.spec.templates import LITERAL_HINT, Environ, TemplateError
 
-MAX_TEXT = 64 * 1024
-"""Characters that one string may have once rendered."""
 _MAX_CODE = 4096
-_BUDGET = 4 * 1024 * 1024
+_BUDGET = 1024 * 1024
+"""Characters and items that the parts of one expression may give together."""
 _MAX_BITS = 256
 
 _FILTERS = (
@@ -93,17 +92,17 @@ class Sandbox(ImmutableSandboxedEnvironment):
         )
         self.left = 0
         self.codes: dict[str, tuple[Callable[..., Any], frozenset[str]]] = {}
-        filters: dict[str, Any] = {name: FILTERS[name] for name in _FILTERS}
-        filters["count"] = FILTERS["length"]
-        filters.update(
-            join=_join,
-            replace=_replace,
-            tojson=_json,
-            quote=_quote,
-            regex_escape=_regex_escape,
-            round=_round,
+        allowed: dict[str, Any] = {name: FILTERS[name] for name in _FILTERS}
+        allowed["count"] = FILTERS["length"]
+        allowed.update(
+            join=filters.join,
+            replace=filters.replace,
+            tojson=filters.to_json,
+            quote=filters.quote,
+            regex_escape=filters.regex_escape,
+            round=filters.rounded,
         )
-        self.filters = {name: self._charged(filter_) for name, filter_ in filters.items()}
+        self.filters = {name: self._charged(filter_) for name, filter_ in allowed.items()}
         self.globals = {"range": self._range}
 
     def names(self, code: str) -> frozenset[str]:
@@ -145,7 +144,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def _parsed(self, code: str) -> tuple[Callable[..., Any], frozenset[str]]:
         if len(code) > _MAX_CODE:
-            raise TemplateError(f"longer than {_MAX_CODE} characters", None, code[:40])
+            raise TemplateError(f"is longer than {_MAX_CODE:,} characters", None, code[:40])
         try:
             tree = Parser(self, code, state="variable").parse_expression()
             names = {name.name for name in tree.find_all(nodes.Name)}
@@ -216,6 +215,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return self.spend(super().call_binop(context, operator, left, right))
 
     def getattr(self, obj: Any, attribute: str) -> Any:
+        if isinstance(obj, Undefined):
+            str(obj)  # Raises, and names what was undefined first.
         if isinstance(obj, Environ):
             value = obj.read(attribute)
             return self.undefined(obj=obj, name=attribute) if value is None else value
@@ -244,9 +245,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         owner = getattr(obj, "__self__", None)
         if isinstance(obj, BuiltinMethodType) and owner is not None:
             if obj.__name__ == "join" and isinstance(owner, str):
-                return self.spend(_join(args[0], owner))
+                return self.spend(filters.join(args[0], owner))
             if obj.__name__ == "replace" and isinstance(owner, str):
-                return self.spend(_replace(owner, *args))
+                return self.spend(filters.replace(owner, *args))
             if any(isinstance(owner, k) and obj.__name__ in m for k, m in _METHODS.items()):
                 result = obj(*args, **kwargs)
                 known = isinstance(result, (str, bool, int, dict, type(None)))
@@ -276,37 +277,3 @@ def _told(error: Exception) -> str:
         "FilterArgumentError": "a filter is used in a wrong way",
         "KeyError": "there is no such key",
     }.get(type(error).__name__, "a value does not fit here")
-
-
-def _join(value: Any, d: Any = "", attribute: Any = None) -> str:
-    if attribute is not None:
-        raise TemplateError("join takes no attribute here", "use map(attribute='...') before it")
-    words = [str(word) for word in value]
-    if sum(map(len, words)) + len(str(d)) * max(0, len(words) - 1) > MAX_TEXT:
-        raise TemplateError("gives more than a template may give")
-    return str(d).join(words)
-
-
-def _replace(value: Any, old: Any, new: Any, count: int = -1) -> str:
-    text, old, new = str(value), str(old), str(new)
-    if len(text) + (text.count(old) if old else len(text) + 1) * len(new) > 2 * MAX_TEXT:
-        raise TemplateError("gives more than a template may give")
-    return text.replace(old, new, count)
-
-
-def _round(value: Any, digits: int = 0) -> float:
-    if not 0 <= digits <= 12:
-        raise TemplateError("round takes 0 to 12 digits")
-    return round(float(value), digits)
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _quote(value: Any) -> str:
-    return shlex.quote(str(value))
-
-
-def _regex_escape(value: Any) -> str:
-    return re.escape(str(value))

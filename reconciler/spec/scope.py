@@ -6,12 +6,13 @@ It must not look at the environment or the host beyond what it was handed.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from reconciler.model import Facts
+from reconciler.spec import scalars
 from reconciler.spec.errors import Problems
-from reconciler.spec.nodes import Bare, Broken, Map, Mark, Node, Rendered, Seq, Text, is_null
+from reconciler.spec.nodes import Bare, Broken, Map, Mark, Node, Rendered, Seq, Text, texts
 from reconciler.spec.templates import Environ, Expression, TemplateError, split, whole
 
 if TYPE_CHECKING:
@@ -21,31 +22,22 @@ FIXED = ("env", "user", "host", "spec", "state_dir", "each", "range")
 """Names that a variable may not have."""
 MAX_TEXT = 64 * 1024
 """Characters that a string may have once rendered."""
+MAX_ALL = 64 * 1024 * 1024
+"""Characters that all of them may have together."""
 
 _PUBLIC = re.compile(
     r"HOME|USER|LOGNAME|SHELL|PATH|PWD|TMPDIR|LANG|LANGUAGE|TERM|TZ|HOSTNAME|LC_\w+|XDG_\w+"
 )
-_INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
-_FLOAT = re.compile(
-    r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)"
-    r"|\.(?:nan|NaN|NAN)"
+_TELLING = re.compile(
+    r"(TOKEN|SECRET|PASS|PASSWORD|PASSWD|KEY|CREDENTIALS?|AUTH|COOKIE|WEBHOOK)\Z", re.IGNORECASE
 )
-_BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 
 
 def secret(name: str, value: str) -> bool:
     """May this value of the environment not be shown? All but places and well-known ones."""
-    return not (_PUBLIC.fullmatch(name) or re.fullmatch(r"/[\w./@+-]*", value))
-
-
-class Written(float):
-    """A float that is rendered the way it was written: ``1.10``."""
-
-    __slots__ = ("text",)
-    text: str
-
-    def __str__(self) -> str:
-        return self.text
+    if _PUBLIC.fullmatch(name):
+        return False
+    return bool(_TELLING.search(name)) or not re.fullmatch(r"/[\w./@+-]*", value)
 
 
 class _Known(Exception):
@@ -76,7 +68,7 @@ class Scope:
         """Variables (and ``each``) that hold a value of the environment."""
         self.failed: set[str] = set()
         """Variables whose value could not be made out."""
-        self._each = False
+        self._left = MAX_ALL
         self._known: dict[str, tuple[Any, bool]] = {}
         self._splits: dict[str, list[str | Expression]] = {}
         self._sandbox: Sandbox | None = None
@@ -156,27 +148,25 @@ class Scope:
     def _joined(self, text: Text, parts: list[str | Expression]) -> Rendered:
         words: list[str] = []
         hidden = False
-        hollow: str | None = None
         size = 0
-        for number, part in enumerate(parts):
+        for part in parts:
             if isinstance(part, Expression):
                 value, is_secret = self.evaluate(part.code)
                 hidden = hidden or is_secret
                 word = _shown(value, part.code)
-                after = parts[number + 1] if number + 1 < len(parts) else "/"
-                alone = not words or words[-1].endswith("/") or not "".join(words)
-                if not word.strip() and alone and (not isinstance(after, str) or after[0] == "/"):
-                    hollow = part.code
             else:
                 word = part
             words.append(word)
             size += len(word)
             if size > MAX_TEXT:
                 raise TemplateError(f"the rendered text is longer than {MAX_TEXT:,} characters")
+        self._left -= size
+        if self._left < 0:
+            raise TemplateError(f"all rendered texts together exceed {MAX_ALL:,} characters")
         result = Rendered("".join(words))
         result.at = text.at
         result.secret = hidden
-        result.hollow = hollow
+        result.hollow = None if all(words) else _hollow(parts, words)
         result.source = str(text)
         return result
 
@@ -218,7 +208,7 @@ class Scope:
             rendered = self._joined(node, split(node))
             return str(rendered), rendered.secret
         if isinstance(node, Bare):
-            return _core(node), False
+            return scalars.typed(node), False
         return str(node), False
 
     def value(self, node: Node) -> tuple[Any, bool] | None:
@@ -264,18 +254,10 @@ class Scope:
             if found >= 0:
                 start = mark.start + found
                 mark = Mark(mark.source, start, start + len(error.code))
-            if not message.startswith("'"):
-                message = f"{error.code[:60]!r} {message}"
+            if message.startswith(("gives ", "is ", "cannot ", "needs ")):
+                code = error.code if len(error.code) <= 60 else f"{error.code[:57]}..."
+                message = f"{{{{ {code} }}}} {message}"
         self.problems.add(mark, message, error.hint)
-
-
-def texts(node: Node) -> Iterable[Text]:
-    """Every value below ``node`` that is a scalar."""
-    if isinstance(node, Text):
-        yield node
-    else:
-        for item in node.values() if isinstance(node, Map) else node:
-            yield from texts(item)
 
 
 def _culprit(node: Node, error: TemplateError) -> Text:
@@ -285,6 +267,24 @@ def _culprit(node: Node, error: TemplateError) -> Text:
         if error.code and error.code in text:
             return text
     return every[0]
+
+
+def _hollow(parts: list[str | Expression], words: list[str]) -> str | None:
+    """The code of templates that are a whole part of a path, between slashes, and gave nothing."""
+    so_far = ""
+    code: str | None = None
+    for part, word in zip([*parts, "/"], [*words, "/"], strict=True):
+        if isinstance(part, Expression):
+            so_far += word.strip()
+            code = code or part.code
+            continue
+        first, *others = word.split("/")
+        so_far += first
+        if others:
+            if code is not None and not so_far:
+                return code
+            so_far, code = others[-1], None
+    return None
 
 
 def _shown(value: Any, code: str) -> str:
@@ -299,29 +299,3 @@ def _shown(value: Any, code: str) -> str:
         what = "a list" if isinstance(value, list) else "a mapping"
         raise TemplateError(f"is {what}, not text", "join a list: | join(' ')", code)
     return str(value)
-
-
-def _core(node: Bare) -> Any:
-    """A plain scalar by the core schema, https://yaml.org/spec/1.2.2/#103-core-schema."""
-    text = str(node)
-    if is_null(node):
-        return None
-    if text in _BOOL:
-        return _BOOL[text]
-    if len(text) > 24 and re.fullmatch(r"[-+]?[0-9][0-9.eExo]*", text):
-        raise TemplateError(
-            f"a number of {len(text):,} characters", "put quotes around it to make it text", text
-        )
-    if _INT.fullmatch(text):
-        if re.fullmatch(r"[-+]?0[0-9]+", text):
-            raise TemplateError(
-                f"{text} is the decimal number {int(text)} in YAML",
-                f'write "{text}", or the number without the leading zero',
-                text,
-            )
-        return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
-    if _FLOAT.fullmatch(text):
-        number = Written(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-        number.text = text
-        return number
-    return text

@@ -12,6 +12,8 @@ from reconciler.spec.errors import Problems
 from reconciler.spec.nodes import Mark, Source
 
 _TAB_SHOWN = 10
+_TABS = 1000
+_KEY = 1024
 
 
 def unquoted_template(source: Source, start: int, flow: bool, problems: Problems) -> int:
@@ -51,6 +53,7 @@ def tabs(
         limit = source.span(line)[1]
     found: list[tuple[Mark, bool]] = []
     index = 0
+    comment = 0
     for match in re.finditer("\t+", text[:limit]):
         at = match.start()
         while index < len(spans) and spans[index][1] <= at:
@@ -58,9 +61,15 @@ def tabs(
         inside = index < len(spans) and spans[index][0] <= at
         if inside and spans[index][2]:
             continue
-        if not inside and _in_comment(text, source.span(source.line_of(at))[0], at, spans, index):
+        if at < comment:
+            continue
+        first, last = source.span(source.line_of(at))
+        if not inside and _in_comment(text, first, at, spans, index):
+            comment = last
             continue
         found.append((Mark(source, at, match.end()), inside))
+        if len(found) >= _TABS:
+            break
     if broken:
         lines = {source.line_of(mark.start) + 1 for mark, _ in found}
         problems.found = [problem for problem in problems.found if problem.line not in lines]
@@ -129,7 +138,11 @@ def _plainly(
             else "this backslash means nothing in double quotes",
             "use 'single quotes', where a backslash is just that, or write \\\\",
         )
+    if "character escape code" in problem or "hexdecimal" in problem:
+        return at, "this escape is no character of Unicode", None
     if "could not find expected ':'" in problem:
+        if not re.search(r"[\r\n]", text[context : context + _KEY + 1]):
+            return context, f"this key is longer than {_KEY:,} characters", None
         return context, "there is no ':' after this key", None
     if "block sequence entries are not allowed" in problem:
         return at, "a list cannot begin here", "put each '- ' on a line of its own, or write [a, b]"

@@ -13,9 +13,20 @@ from pydantic import TypeAdapter, ValidationError
 
 from reconciler.model import Kind
 from reconciler.spec.errors import Problems
-from reconciler.spec.nodes import Broken, Map, Mark, Node, Rendered, Seq, Text, is_null, place
-from reconciler.spec.resolve import COMMON, Declared, censored, hidden, shown
-from reconciler.spec.scope import texts
+from reconciler.spec.nodes import (
+    Broken,
+    Map,
+    Mark,
+    Node,
+    Rendered,
+    Seq,
+    Text,
+    is_null,
+    place,
+    texts,
+)
+from reconciler.spec.resolve import COMMON, Declared
+from reconciler.spec.secrecy import censored, hidden, shown
 from reconciler.spec.shapes import Leaf, Record, Shape, record
 
 

@@ -164,14 +164,15 @@ def alive() -> Callable[[int], bool]:
 @pytest.fixture
 def orphan() -> Iterator[Callable[[int], int]]:
     """Note a process that the test must not leave behind, whatever happens."""
-    noted: list[tuple[int, int]] = []
+    noted: list[int] = []
 
     def note(pid: int) -> int:
-        noted.append((pid, os.pidfd_open(pid)))
+        with contextlib.suppress(ProcessLookupError):
+            noted.append(os.pidfd_open(pid))
         return pid
 
     yield note
-    for _, pidfd in noted:
+    for pidfd in noted:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         os.close(pidfd)

@@ -23,21 +23,18 @@ def test_submit_and_wait_exit_with_the_commands_code(executor):
     assert "    out" in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("args", "output"),
-    [
+def test_how_words_become_a_command(executor):
+    executor.start()
+    for args, output in (
         (["--wait", "echo a  b | tr a c"], "c b\n"),
         (["--wait", "--", "echo", "a  b", "|"], "a  b |\n"),
         (["--wait=9", "printf", "--", "-%s\n", "--wait"], "---wait\n"),
         (["--env", "A=x=y", "--wait", 'echo "$A"'], "x=y\n"),
         (["--cwd", "/", "--wait", "pwd"], "/\n"),
-    ],
-)
-def test_how_words_become_a_command(executor, args, output):
-    executor.start()
-    done = executor.run("submit", *args)
-    assert done.returncode == 0, done.stderr
-    assert executor.result(done.stdout.split()[0])["output_tail"] == output
+    ):
+        done = executor.run("submit", *args)
+        assert done.returncode == 0, done.stderr
+        assert executor.result(done.stdout.split()[0])["output_tail"] == output
 
 
 def test_codes_of_timeout_and_signal(executor):

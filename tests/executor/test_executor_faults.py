@@ -155,12 +155,12 @@ def test_two_workers_share_without_running_anything_twice(executor):
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_stop_during_a_command(executor, alive, how, patiently):
+def test_stop_during_a_command(executor, alive, how, orphan):
     folder = executor.folder
     worker = executor.start()
     executor.put("s", long_command(folder, "s", "sleep 300 & sleep 301; echo never"))
     executor.put("later", "echo later")
-    pid = executor.pid_from(folder / "s.pid")
+    pid = orphan(executor.pid_from(folder / "s.pid"))
     assert executor.stop(worker, how) == 0
     found = executor.result("s")
     assert found["status"] == "interrupted"
@@ -176,7 +176,7 @@ def test_stop_during_a_command(executor, alive, how, patiently):
     assert runs(folder, "s") == 1
 
 
-def test_stop_ends_even_what_ignores_term(executor, alive):
+def test_stop_ends_even_what_ignores_term(executor, alive, orphan):
     worker = executor.start()
     folder = executor.folder
     executor.put(
@@ -185,7 +185,7 @@ def test_stop_ends_even_what_ignores_term(executor, alive):
         f"bash -c 'trap \"\" TERM; echo $$ > {folder}/c.pid; while :; do sleep 0.1; done' & "
         f"{long_command(folder, 's', 'wait')}",
     )
-    pids = [executor.pid_from(folder / "c.pid"), executor.pid_from(folder / "s.pid")]
+    pids = [orphan(executor.pid_from(folder / name)) for name in ("c.pid", "s.pid")]
     assert executor.stop(worker) == 0
     found = executor.result("s")
     assert found["signal"] == signal.SIGTERM
@@ -219,19 +219,18 @@ def test_log_is_opened_again_after_rotation(executor, create):
         assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d (INFO|ERROR) ", line)
 
 
-@pytest.mark.parametrize("name", ["pending", "running", "completed", "failed", "logs", ""])
-def test_removed_folder_is_made_again(executor, name, patiently):
+def test_removed_folder_is_made_again(executor, patiently):
     worker = executor.start()
-    executor.put("before", "true")
-    executor.result("before")
-    path = executor.base / name
-    # The worker may write into it while it is removed.
-    patiently(lambda: subprocess.run(["rm", "-rf", path]).returncode == 0, "removed")
-    patiently((executor.base / "pending").is_dir, f"pending/ after {name} was removed")
-    executor.put("after", "echo after")
-    executor.put("bad", timeout=1)
-    assert executor.result("after")["output_tail"] == "after\n"
-    assert 'no "command"' in executor.reason("bad.json")
+    for name in ("pending", "running", "completed", "failed", "logs", ""):
+        path = executor.base / name
+        # The worker may write into it while it is removed.
+        removed = ["rm", "-rf", str(path)]
+        patiently(lambda args=removed: subprocess.run(args).returncode == 0, "removed")
+        patiently((executor.base / "pending").is_dir, f"pending/ after {name} was removed")
+        executor.put(f"after-{name}", "echo after")
+        executor.put(f"bad-{name}", timeout=1)
+        assert executor.result(f"after-{name}")["output_tail"] == "after\n"
+        assert 'no "command"' in executor.reason(f"bad-{name}.json")
     assert worker.poll() is None
 
 
@@ -249,7 +248,7 @@ def test_new_pending_is_watched_like_the_old_one(executor, patiently):
         executor.put(f"n{number}", "true")
         executor.result(f"n{number}")
         taken.append(time.monotonic() - began)
-    assert sorted(taken)[2] < 0.3, taken
+    assert sorted(taken)[2] < 1.0, taken  # the heartbeat alone would find them 2 s apart
 
 
 def test_replaced_folder_is_noticed(executor, patiently):

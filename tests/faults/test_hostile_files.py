@@ -88,15 +88,14 @@ def test_the_walk_through_a_tree_does_not_leave_it(shared: Path) -> None:
 
 
 SWAPPER = """
-import os, sys
-base = sys.argv[1]
+import ctypes, os, sys
+base = os.fsencode(sys.argv[1])
 os.setuid(int(sys.argv[2]))
+os.symlink(sys.argv[3], base + b"/y")
+exchange = ctypes.CDLL(None).renameat2
 print("ready", flush=True)
-while True:
-    os.rename(base + "/x", base + "/y")
-    os.symlink(sys.argv[3], base + "/x")
-    os.unlink(base + "/x")
-    os.rename(base + "/y", base + "/x")
+while exchange(-100, base + b"/x", -100, base + b"/y", 2) == 0:
+    pass
 """
 
 

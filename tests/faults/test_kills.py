@@ -15,18 +15,16 @@ processes:
   window: {{command: [sleep, "1001"], session: s}}
   daemon: {{command: [sleep, "1002"], log: {base}/log}}
 """
-# What a pass changes something with, in this process (the children are followed by nobody).
-CALLS = (
-    "mkdir,mkdirat,chmod,fchmodat,chown,rename,renameat,unlink,write,openat,"
-    "clone,clone3,vfork,fork,pidfd_open,flock"
-)
+# What a pass changes something with, itself, and with the children it waits for.
+CALLS = "mkdir,mkdirat,chmod,fchmodat,chown,rename,renameat,unlink,write,clone,clone3,vfork,fork"
 
 
 def traced(machine: Machine, spec: Path, *options: str) -> tuple[int, str]:
+    """A pass under strace, which does not follow its children: its status, and the trace."""
     trace = machine.base / "trace"
     done = machine.run(
         "strace", "-qq", "-e", f"trace={CALLS}", *options, "-o", trace,
-        machine.bin / "reconcile", "--once", spec, "--state-dir", machine.state,
+        *machine.argv("--once", spec),
     )  # fmt: skip
     return done.returncode, trace.read_text(errors="replace")
 
@@ -35,34 +33,45 @@ def moments(machine: Machine, spec: Path) -> list[tuple[str, int]]:
     """Each call of a whole pass that changes something: its name, and the how-manieth it is."""
     status, trace = traced(machine, spec)
     assert status == 0
-    seen: dict[str, int] = {}
-    found = []
-    for line in trace.splitlines():
-        match = re.match(r"(\w+)\((.*)", line)
-        if match is None:
-            continue
-        name = match[1]
-        seen[name] = seen.get(name, 0) + 1
-        writes = re.search("O_(WRONLY|RDWR|CREAT)", line) is not None
-        if name != "openat" or writes:
-            found.append((name, seen[name]))
     machine.clear()
-    return found
+    names = [match[1] for line in trace.splitlines() if (match := re.match(r"(\w+)\(", line))]
+    return [(name, names[: at + 1].count(name)) for at, name in enumerate(names)]
+
+
+def mended(machine: Machine, spec: Path) -> None:
+    """The next pass converges, and nothing runs twice."""
+    machine.once(spec)
+    machine.converged(spec)
+    assert len(machine.running("sleep 1001")) == 1
+    assert len(machine.running("sleep 1002")) == 1
+    machine.clear()
+    machine.run("rm", "-rf", machine.base / "a", machine.base / "log", machine.state)
 
 
 def test_killed_at_every_change(machine: Machine) -> None:
     spec = machine.spec(SPEC.format(base=machine.base))
     places = moments(machine, spec)
-    assert len(places) > 15
+    machine.run("rm", "-rf", machine.base / "a", machine.base / "log", machine.state)
+    killed = 0
     for name, number in places:
-        machine.run("rm", "-rf", machine.base / "a", machine.base / "log", machine.state)
         status, _ = traced(machine, spec, "-e", f"inject={name}:signal=KILL:when={number}")
-        assert status != 0, f"{name} {number} was not reached"
-        machine.once(spec)
-        machine.converged(spec)
-        assert len(machine.running("sleep 1001")) == 1, f"{name} {number}"
-        assert len(machine.running("sleep 1002")) == 1, f"{name} {number}"
-        machine.clear()
+        killed += status != 0
+        mended(machine, spec)
+    # A few calls at the end depend on the moment.
+    assert killed > 15
+    assert killed >= len(places) - 3
+
+
+@pytest.mark.parametrize("call", ["setsid", "rename", "dup2", "chdir", "execve"])
+def test_a_new_daemon_killed_on_its_way_is_started_anew(machine: Machine, call: str) -> None:
+    spec = machine.spec(SPEC.format(base=machine.base))
+    # The second execve is tmux's; a daemon's is the only one after setsid(2).
+    when = {"execve": 8}.get(call, 1)
+    machine.traced(
+        f"trace={call}", *machine.argv("--once", spec),
+        options=("-e", f"inject={call}:signal=KILL:when={when}"),
+    )  # fmt: skip
+    mended(machine, spec)
 
 
 def test_two_at_once_do_the_work_once(machine: Machine) -> None:
@@ -85,10 +94,7 @@ def test_two_at_once_do_the_work_once(machine: Machine) -> None:
 def test_a_pass_beside_another_says_so_and_does_nothing(machine: Machine) -> None:
     spec = machine.spec(f"processes: {{x: {{command: sleep 1001, log: {machine.base}/fifo/log}}}}")
     machine.once(machine.spec("directories: {}", "other.yaml"))
-    lock = machine.state / "demo/lock"
-    done = machine.run(
-        "flock", lock, machine.bin / "reconcile", "--once", spec, "--state-dir", machine.state
-    )
+    done = machine.run("flock", machine.state / "demo/lock", *machine.argv("--once", spec))
     assert done.returncode == 75
     assert re.search(r"another pass is at work \(pid \d+\)", done.stderr)
     assert not machine.running("sleep 1001")
@@ -108,7 +114,8 @@ def test_damaged_state_is_made_anew(machine: Machine, damage: bytes) -> None:
 
 def test_a_full_disk_for_the_state_is_told(machine: Machine) -> None:
     spec = machine.spec(f"directories: {{d: {{path: {machine.base}/d}}}}")
-    done = machine.reconcile("--once", spec, "--state-dir", "/proc/nowhere")
+    machine.state = Path("/proc/nowhere")
+    done = machine.reconcile("--once", spec)
     assert done.returncode == 1
     assert "--state-dir" in done.stderr
     assert not (machine.base / "d").exists()

@@ -128,27 +128,40 @@ def test_the_plan_names_exactly_what_is_broken_and_one_pass_mends_it(
     assert len(machine.running(WORKER)) == 1
 
 
-def test_a_worker_that_was_started_by_hand_is_taken_over(machine: Machine, executor: Path) -> None:
+def start_by_hand(machine: Machine, *argv: str) -> int:
+    """Start a worker in the background, as a person would; its number."""
+    command = " ".join((f"{machine.bin}/ai-cmd-executor", *argv))
+    done = machine.run("sh", "-c", f"setsid {command} >/dev/null 2>&1 & echo $!")
+    pid = int(done.stdout)
+    until(lambda: pid in machine.running(WORKER))
+    return pid
+
+
+@pytest.mark.parametrize("argv", [(), ("--home", "{home}", "worker"), ("worker", "--home={home}")])
+def test_a_worker_that_was_started_by_hand_is_taken_over(
+    machine: Machine, executor: Path, argv: tuple[str, ...]
+) -> None:
     machine.reconcile("--once", executor, "--only", "directory:*")
-    hand = machine.run(
-        "sh", "-c", f"setsid {machine.bin}/ai-cmd-executor worker >/dev/null 2>&1 & echo $!"
-    )
-    assert hand.returncode == 0
-    (pid,) = until(lambda: machine.running(WORKER))
+    words = [word.format(home=machine.home / "ai_co") for word in argv or ("worker",)]
+    pid = start_by_hand(machine, *words)
     assert "process:worker" not in machine.steps(executor)
     machine.once(executor)
     assert machine.running(WORKER) == [pid]
     machine.converged(executor)
 
 
-def test_a_worker_of_another_home_is_somebody_elses(machine: Machine, executor: Path) -> None:
-    other = machine.base / "home/ai_co2"
-    machine.once(executor, "--set", f"home={other}", "--state-dir", str(machine.base / "s2"))
-    machine.tmux("rename-session", "-t", "=command_executor", "command_executor2")
-    (pid,) = machine.running(WORKER)
+def test_a_worker_of_a_home_whose_name_begins_with_ours_is_somebody_elses(
+    machine: Machine, executor: Path
+) -> None:
+    pid = start_by_hand(machine, "worker", "--home", str(machine.home / "ai_co2"))
     machine.once(executor)
     assert pid in machine.running(WORKER)
     assert len(machine.running(WORKER)) == 2
+    text = executor.read_text().replace(
+        "    session: command", "    state: absent\n    session: command"
+    )
+    machine.once(machine.spec(text))
+    assert machine.running(WORKER) == [pid]
 
 
 def test_somebody_elses_session_of_a_longer_name_is_never_touched(

@@ -19,7 +19,7 @@ sessions:
       - name: edit
         panes:
           - {{command: [sleep, "1001"]}}
-          - {{command: "sleep 1002", cwd: /}}
+          - {{command: "exec sleep 1002", cwd: /}}
       - name: shell
         layout: even-horizontal
         panes: [{{}}, {{command: [sleep, "1003"]}}]
@@ -134,7 +134,7 @@ def test_a_server_that_hangs_is_unknown_and_the_rest_goes_on(machine: Machine) -
     spec = machine.spec(f"sessions: {{s: {{}}}}\ndirectories: {{d: {{path: {machine.base}/d}}}}\n")
     machine.once(spec)
     (machine.base / "d").rmdir()
-    server = next(pid for pid, line in machine.ours().items() if line.startswith("tmux"))
+    server = machine.server()
     os.kill(server, signal.SIGSTOP)
     try:
         report = machine.once(spec, status=1)

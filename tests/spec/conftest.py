@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path as File
@@ -47,7 +46,7 @@ class Folders(Kind[Folder, Any]):
         yield Claim(Key("path", want.path), {"mode": want.mode} if want.mode else {})
 
     def uses(self, want: Folder) -> Iterable[Key]:
-        yield Key("path", os.path.dirname(want.path))
+        yield Key("path", want.path)  # Never itself: the nearest other one at or above it.
 
 
 @dataclass(frozen=True, slots=True)

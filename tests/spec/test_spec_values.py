@@ -306,6 +306,12 @@ def test_bad_includes(included: str, fragment: str, room: Any) -> None:
     assert fragment in problems[0].render()
 
 
+def test_what_an_unreadable_file_would_declare_is_not_missed(room: Any, told: Any) -> None:
+    room.write("vars: {v: 1}\nfolders: {f: {path: '/f}}\n", "b.yaml")
+    text = HEAD + "include: [b.yaml]\nfolders: {g: {path: '/{{ v }}', needs: [folder:f]}}\n"
+    assert [told(p) for p in room.fails(text)] == ["2:21 this quote is never closed"]
+
+
 def test_a_circle_of_includes_is_named(room: Any) -> None:
     room.write("include: [c.yaml]\n", "b.yaml")
     room.write("include: [b.yaml]\n", "c.yaml")
@@ -350,6 +356,33 @@ def test_a_value_of_the_environment_is_in_no_message(text: str, room: Any) -> No
     problems = room.fails(HEAD + text, environ={"TOKEN": CANARY})
     assert CANARY not in "".join(problem.render() for problem in problems) + repr(problems)
     assert "not shown" in repr(problems) or "env.TOKEN" in repr(problems)
+
+
+@pytest.mark.parametrize(
+    ("path", "bad"),
+    [
+        ("{{ e }}/logs", True),
+        ("/{{ e }}", True),
+        ("/srv/{{ e }}", True),
+        ("/srv/{{ e }}/logs", True),
+        ("{{ e }}{{ b }}/logs", True),
+        ("/srv/{{ e }}{{ b }}", True),
+        ("{{ e }}/srv", True),
+        ("/srv/{{ e }}{{ x }}", False),
+        ("/srv/{{ x }}{{ e }}/y", False),
+        ("/srv/{{ e }}a", False),
+        ("/srv/a{{ e }}", False),
+        ("{{ e }}{{ root }}/y", False),
+        ("{{ root }}", False),
+    ],
+)
+def test_no_template_may_empty_a_part_of_a_path(path: str, bad: bool, room: Any) -> None:
+    text = f"vars: {{e: '', b: ' ', x: x, root: /r}}\nfolders: {{a: {{path: '{path}'}}}}\n"
+    if bad:
+        (problem,) = room.fails(HEAD + text)
+        assert "is empty" in problem.message
+    else:
+        room.body(text)
 
 
 def test_a_path_of_the_environment_is_no_secret(room: Any) -> None:

@@ -1,0 +1,177 @@
+"""The top of a spec: version, name, variables and loop.
+
+It must not look into the sections.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reconciler import order
+from reconciler.fields import parse_duration
+from reconciler.model import Kind
+from reconciler.spec.errors import Problems, closest, one_of
+from reconciler.spec.include import Document
+from reconciler.spec.nodes import Broken, Map, Node, Text, get, is_null
+from reconciler.spec.scope import FIXED, Scope
+from reconciler.spec.secrecy import hidden
+
+_MAIN = ("version", "name", "loop")
+_KEYWORDS = ("and", "or", "not", "in", "is", "if", "else", "true", "false", "none")
+
+
+@dataclass(slots=True)
+class Head:
+    """What the top of the main file says. ``loop_every`` is in seconds."""
+
+    name: str = ""
+    loop_every: float = 30.0
+
+
+class HeadReader:
+    """Reads what stands above the sections, in all the files of a spec."""
+
+    def __init__(
+        self, documents: Sequence[Document], kinds: Sequence[Kind[Any, Any]], problems: Problems
+    ) -> None:
+        self.documents = documents
+        self.sections = [kind.section for kind in kinds]
+        self.problems = problems
+        self.head = Head()
+
+    def read_head(self) -> None:
+        """Check the top level of every file, and read ``version`` and ``name``."""
+        for document in self.documents:
+            self._known_keys(document)
+            if not document.main:
+                continue
+            root = document.root
+            top = Text()
+            top.at = root.at
+            version, name = get(root, "version"), get(root, "name")
+            if version is None:
+                self.problems.add(root.at, "'version' is missing", "write version: 1")
+            elif not isinstance(version, Text) or version != "1":
+                said = f", not {str(version)[:20]}" if isinstance(version, Text) else ""
+                self.problems.add(
+                    version.at, f"the version of the spec format is 1{said}", "write version: 1"
+                )
+            if name is None:
+                self.problems.add(root.at, "'name' is missing", "write name: and a short word")
+            elif not isinstance(name, Text) or not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", name):
+                self.problems.add(
+                    name.at,
+                    "the name of a spec is made of a to z, 0 to 9, '_' and '-', begins with a "
+                    "letter or digit, and has at most 64 characters",
+                )
+            else:
+                self.head.name = str(name)
+
+    def _known_keys(self, document: Document) -> None:
+        allowed = ["include", "vars", *self.sections]
+        if document.main:
+            allowed = [*_MAIN, *allowed]
+        for key in document.root:
+            if key in allowed:
+                continue
+            if key in _MAIN:
+                self.problems.add(key.at, f"{str(key)!r} belongs into the main file only")
+                continue
+            self.problems.add(
+                key.at,
+                f"there is no section {str(key)!r}",
+                f"the sections are {one_of(self.sections)}" if self.sections else None,
+                near=(key, allowed),
+            )
+
+    def read_vars(self, settings: Mapping[str, str], scope: Scope) -> None:
+        """Evaluate all variables, each after those that it uses."""
+        found: dict[str, tuple[Text, Node]] = {}
+        for document in self.documents:
+            node = get(document.root, "vars")
+            if node is None or is_null(node):
+                continue
+            if not isinstance(node, Map):
+                self.problems.add(node.at, "vars needs names with values: name: value")
+                continue
+            for key, value in node.items():
+                if self._variable_name(key, found):
+                    found[str(key)] = (key, value)
+        for name in settings:
+            if name not in found:
+                near = closest(name, found)
+                self.problems.add_file(
+                    f"--set {name}",
+                    f"the spec has no variable {name!r}",
+                    f"did you mean {near!r}?" if near else "only a variable under vars can be set",
+                )
+        before = {
+            name: scope.names(node) & found.keys()
+            for name, (_, node) in found.items()
+            if name not in settings
+        }
+        try:
+            names = order.in_order(list(found), before)
+        except order.Cycle as cycle:
+            first = found[cycle.ids[0]][0]
+            self.problems.add(first.at, f"variables use one another: {cycle}")
+            self.problems.stop_if_any()
+            raise
+        for name in names:
+            if name in settings:
+                scope.values[name] = settings[name]
+                continue
+            result = scope.value(found[name][1])
+            if result is None:
+                scope.failed.add(name)
+                continue
+            scope.values[name] = result[0]
+            if result[1]:
+                scope.secrets.add(name)
+
+    def _variable_name(self, key: Text, found: Mapping[str, tuple[Text, Node]]) -> bool:
+        name = str(key)
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name) or name.lower() in _KEYWORDS:
+            self.problems.add(
+                key.at, f"{name!r} is not a name for a variable: letters, digits and '_' make one"
+            )
+        elif name in FIXED:
+            self.problems.add(
+                key.at, f"{name!r} has a fixed meaning in templates; take another name"
+            )
+        elif name in found:
+            first = found[name][0].at
+            self.problems.add(
+                key.at,
+                f"the variable {name!r} is set twice; first in {first.source.shown}, line "
+                f"{first.source.line_of(first.start) + 1}",
+            )
+        else:
+            return True
+        return False
+
+    def read_loop(self, scope: Scope) -> None:
+        """Read ``loop`` of the main file."""
+        for document in self.documents:
+            loop = get(document.root, "loop")
+            if not document.main or loop is None or is_null(loop):
+                continue
+            if not isinstance(loop, Map):
+                self.problems.add(loop.at, "loop needs fields", "write loop: {every: 30s}")
+                continue
+            for key, value in loop.items():
+                if key != "every":
+                    self.problems.add(
+                        key.at, f"loop has no field {str(key)!r}", near=(key, ["every"])
+                    )
+                    continue
+                text = scope.node(value)
+                if isinstance(text, Broken):
+                    continue
+                try:
+                    self.head.loop_every = parse_duration(text)
+                except ValueError as error:
+                    self.problems.add(value.at, hidden(text, f"every: {error}"))

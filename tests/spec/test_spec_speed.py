@@ -1,0 +1,42 @@
+"""Compiling is fast enough to be done after every change; figures are printed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+SCRIPT = """
+import time
+start = time.perf_counter()
+from reconciler import kinds
+from reconciler.model import Facts
+from reconciler.spec import load
+spec = load({path!r}, get_kind=kinds.get, all_kinds=kinds.all_kinds,
+    facts=Facts("u", "/u", 0, "h", True, True, True, "/s"), settings={{}}, environ={{}},
+    state_dir={state!r}, write_cache=True)
+print(len(spec.resources), time.perf_counter() - start,
+    int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) // 1024)
+"""
+
+
+def test_a_thousand_directories(free: None, room: Any, capsys: Any) -> None:
+    entries = "".join(
+        f'  d{i}: {{path: "{{{{ base }}}}/d{i}", mode: "0755", owner: root}}\n' for i in range(1000)
+    )
+    path = room.write(f"version: 1\nname: speed\nvars: {{base: /srv}}\ndirectories:\n{entries}")
+    script = SCRIPT.format(path=str(path), state=str(room.state))
+    figures = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+        )
+        count, seconds, megabytes = done.stdout.split()
+        assert count == "1000"
+        figures.append((float(seconds), int(megabytes)))
+    with capsys.disabled():
+        (first, _), (second, memory) = figures
+        print(f"\n1,000 directories: compiled in {first:.2f} s, loaded in {second:.3f} s "
+              f"({memory} MB)")  # fmt: skip
+    assert first < 10
+    assert second < first / 2
