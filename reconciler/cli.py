@@ -251,11 +251,11 @@ def _schema(session: _Session) -> int:
 
 def _loaded(session: _Session, write_cache: bool = False, complete: bool = False) -> Spec | int:
     """The spec, or the exit status after its errors have been printed."""
-    from reconciler.spec import SpecError
+    from reconciler import spec
 
     try:
         return session.load(write_cache, complete)
-    except SpecError as error:
+    except spec.SpecError as error:  # Looked up, and imported, only when something is raised.
         return _invalid(session, error)
 
 

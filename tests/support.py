@@ -130,7 +130,10 @@ class Machine:
         return pid
 
     def traced(self, calls: str, *argv: str | Path, options: Sequence[str] = ()) -> str:
-        """Run a program to its end under strace, with its children; the lines of the trace."""
+        """Run a program to its end under strace, with its children; the lines of the trace.
+
+        ``calls`` is what strace -e takes; execve must be among them.
+        """
         trace = self.base / "trace"
         trace.unlink(missing_ok=True)
         strace = subprocess.Popen(

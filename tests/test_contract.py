@@ -10,7 +10,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
-from support import Machine
+from support import CHECKOUT, Machine
 
 from reconciler import kinds
 
@@ -103,3 +103,25 @@ def test_what_a_user_may_write_is_plain_frozen_data(name: str) -> None:
     assert resource.__dataclass_params__.frozen
     assert "__slots__" in vars(resource)
     assert os.path.basename(kinds.__file__) == "__init__.py"
+
+
+def test_the_schema_that_the_shipped_spec_names_is_there_and_current(machine: Machine) -> None:
+    specs = CHECKOUT / "specs"
+    first = (specs / "executor.yaml").read_text().splitlines()[0]
+    assert first == "# yaml-language-server: $schema=spec.schema.json"
+    printed = machine.reconcile("--schema").stdout
+    # Mend it with: reconcile --schema > specs/spec.schema.json
+    assert (specs / "spec.schema.json").read_text() == printed
+
+
+def test_the_shipped_spec_is_valid_by_its_schema() -> None:
+    import jsonschema
+    from ruamel.yaml import YAML
+
+    schema = json.loads((CHECKOUT / "specs/spec.schema.json").read_text())
+    validator = jsonschema.Draft202012Validator(schema)
+    validator.check_schema(schema)
+    document = YAML(typ="safe").load(CHECKOUT / "specs/executor.yaml")
+    assert list(validator.iter_errors(document)) == []
+    document["directories"]["pending"]["mod"] = "0755"
+    assert len(list(validator.iter_errors(document))) == 1

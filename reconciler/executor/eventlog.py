@@ -38,9 +38,15 @@ class EventLog:
             self._write("INFO", text)
 
     def _write(self, level: str, text: str) -> None:
-        line = f"{stamp()} {level} [{os.getpid()}] {shown(text)}\n"
+        line = f"{stamp()} {level} [{os.getpid()}] {shown(text)}\n".encode(
+            "utf-8", "backslashreplace"
+        )
         with contextlib.suppress(OSError):
-            os.write(self._open(), line.encode("utf-8", "backslashreplace"))
+            try:
+                os.write(self._open(), line)
+            except FileNotFoundError:
+                # Its folder is somebody's to make again; until then the terminal has to do.
+                os.write(2, line)
 
     def _open(self) -> int:
         if self._fd is not None:
@@ -54,9 +60,5 @@ class EventLog:
             os.close(self._fd)
             self._fd = None
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY | os.O_NONBLOCK
-        try:
-            self._fd = os.open(self.path, flags, 0o644)
-        except FileNotFoundError:
-            os.makedirs(os.path.dirname(self.path), 0o755, exist_ok=True)
-            self._fd = os.open(self.path, flags, 0o644)
+        self._fd = os.open(self.path, flags, 0o644)
         return self._fd

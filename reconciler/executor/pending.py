@@ -105,6 +105,8 @@ class Pending:
             command = self._read(path, name)
             if command is None:
                 return None
+            # They may have been taken away meanwhile; the command must not suffer from that.
+            files.make_directories((self._layout.running, self._layout.failed))
             taken = claims.take(self._layout, name, command)
         except Refused as error:
             reason = str(error)

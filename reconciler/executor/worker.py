@@ -89,7 +89,8 @@ class Worker:
                 self.wait(None, RETRY)
                 return
         self._keep_up()
-        taken = self._pending.take_next()
+        there = self._there()
+        taken = self._pending.take_next() if there else None
         if taken is not None:
             self._execute(*taken)
             return
@@ -97,17 +98,16 @@ class Worker:
             self._set_state("idle")
             self._beat()
         seconds = min(self._recover_at - time.monotonic(), self._pending.wake_in())
-        if self._watch.fd is None:
+        if self._watch.fd is None or not there:
             seconds = min(seconds, LOOK_EVERY)
         self.wait(self._watch.fd, seconds)
 
     def _keep_up(self) -> None:
         """What has to be right before the next look into pending/."""
         happened = self._watch.changed()
-        gone = happened and not os.path.isdir(self.layout.pending)
-        if gone or time.monotonic() >= self._recover_at:
-            self._make_directories()
-            recover(self.layout, self.log, self)
+        if time.monotonic() >= self._recover_at:
+            if os.path.isdir(self.layout.running):
+                recover(self.layout, self.log, self)
             # Between two heartbeats anything may have been missed: a replaced directory, events
             # of another host. So look at everything then.
             self._pending.dirty = True
@@ -116,10 +116,13 @@ class Worker:
         if self._pending.dirty:
             self._watch.ensure()  # first, so that nothing comes unseen between it and the scan
 
-    def _make_directories(self) -> None:
-        made = files.make_directories(self.layout.directories())
-        if made:
-            self.log.error(f"made again, as they were gone: {', '.join(made)}")
+    def _there(self) -> bool:
+        """Is pending/ there? If not it is waited for: whoever took it away knows why."""
+        if os.path.isdir(self.layout.pending):
+            self.log.well_again("pending", "pending/ is back")
+            return True
+        self.log.error_once("pending", "pending/ is gone; waiting until somebody makes it again")
+        return False
 
     def _execute(self, claim: Claim, command: Command) -> None:
         self._set_state("running", claim.id)
@@ -141,7 +144,7 @@ class Worker:
         """Keeps the claim and tries again later if the result cannot be written now."""
         subject = f"result {claim.id}"
         try:
-            self._make_directories()
+            files.make_directories((self.layout.completed,))
             results.write(self.layout, claim.id, result)
         except results.ResultExists as error:  # put there by hand while the command ran
             self.log.error(f"{subject}: {error}; the new one is only in this log")

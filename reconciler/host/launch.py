@@ -19,7 +19,7 @@ from reconciler.host.users import Account
 from reconciler.model import HostError, Secret
 
 MARK = "RECONCILE_PROCESS"
-"""Environment variable that says which process of which spec this one is."""
+"""Environment variable that says which process of which spec's state folder this one is."""
 LEADER = "RECONCILE_PID"
 """Environment variable with the number of the process that was started, as its children know
 it too. systemd has the same with $SYSTEMD_EXEC_PID, systemd.exec(5)."""
@@ -76,15 +76,15 @@ def resolve(argv: Sequence[str], environ: dict[str, str]) -> list[str]:
     return [program, *argv[1:]]
 
 
-def start(launch: Launch, account: Account, log: int, owner: str, record: str) -> Identity:
+def start(launch: Launch, account: Account, log: int, known_as: str, record: str) -> Identity:
     """Start a daemon: its own session, standard input empty, output to the descriptor ``log``.
 
     Before it runs, the new process itself writes the file ``record.PID``, so that a kill of ours
-    at any moment leaves no process that nobody knows; ``owner`` is the spec that it belongs to.
-    Raises HostError.
+    at any moment leaves no process that nobody knows. ``known_as`` goes into its environment
+    under ``MARK``. Raises HostError.
     """
     environ = environment(account, launch.environ)
-    environ[MARK] = f"{owner}/{launch.mark}"
+    environ[MARK] = known_as
     environ[VERSION] = launch.digest
     argv = resolve(launch.argv, environ)
     if account.uid != os.geteuid() and os.geteuid() != 0:

@@ -115,18 +115,18 @@ class Processes:
         age = uptime - identity.start / os.sysconf("SC_CLK_TCK")
         return self._clock.wall() - age
 
-    def marked(self, name: str, value: str) -> list[tuple[Identity, dict[str, str]]]:
-        """Processes whose environment at start has ``name=value``, with that environment.
+    def marked(self, name: str, value: str, uid: int) -> list[tuple[Identity, dict[str, str]]]:
+        """Processes of that user started with ``name=value``, with their environment at start.
 
-        Of a process that has inherited it from its parent nothing is said here. Processes that
-        may not be read are passed over: they are not the caller's.
+        Another user could have given any mark to a process of his own. A process that has
+        inherited the mark from its parent is among them; one that may not be read is not.
         """
         wanted = f"{name}={value}".encode()
         found = []
         for pid in self.pids():
             raw = _read(f"/proc/{pid}/environ", 2**20)
             if raw and wanted in raw.split(b"\0"):
-                entry = look_up(pid)
+                entry = look_up(pid) if _owner(pid) == uid else None
                 if entry is not None:
                     pairs = (os.fsdecode(item).partition("=") for item in raw.split(b"\0"))
                     found.append((entry.identity, {key: text for key, _, text in pairs}))
@@ -139,11 +139,7 @@ class Processes:
         """
         entries = {}
         for pid in pids:
-            try:
-                owner = os.stat(f"/proc/{pid}").st_uid
-            except OSError:
-                continue
-            entry = look_up(pid) if owner == uid and pid != os.getpid() else None
+            entry = look_up(pid) if _owner(pid) == uid and pid != os.getpid() else None
             if entry is not None:
                 entries[pid] = entry
         ours = self._ancestors(os.getpid())
@@ -233,6 +229,14 @@ class Processes:
                     poller.poll(left * 1000)
             finally:
                 os.close(handle)
+
+
+def _owner(pid: int) -> int | None:
+    """The user a process acts as; None when it has ended."""
+    try:
+        return os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return None
 
 
 def _read(path: str, limit: int) -> bytes | None:

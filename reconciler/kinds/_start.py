@@ -50,7 +50,9 @@ class StartDaemon:
         owner = (-1, -1) if launch.user is None else (account.uid, account.gid)
         descriptor = host.files.open_log(log, *owner)
         try:
-            start(launch, account, descriptor, host.owner, _record(launch.mark, host))
+            start(
+                launch, account, descriptor, known_as(launch.mark, host), _record(launch.mark, host)
+            )
         finally:
             os.close(descriptor)
 
@@ -78,7 +80,7 @@ class StartInWindow:
         account = host.users.account(launch.user)
         environ = environment(account, launch.environ)
         argv = _as_user(resolve(launch.argv, environ), launch, account.uid, host)
-        environ |= {MARK: f"{host.owner}/{launch.mark}", VERSION: launch.digest}
+        environ |= {MARK: known_as(launch.mark, host), VERSION: launch.digest}
         options = [
             *environment_options(environ),
             *start_directory(launch.cwd or account.home, host),
@@ -167,6 +169,11 @@ def recorded(mark: str, host: Host) -> dict[Identity, str]:
         if boot == boot_id() and host.processes.alive(identity):
             found[identity] = digest
     return found
+
+
+def known_as(mark: str, host: Host) -> str:
+    """What a process is marked with. Its name alone would be that of anybody's spec."""
+    return f"{host.state_dir}/{mark}"
 
 
 def log_path(mark: str, log: str | None, host: Host) -> str:

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from reconciler.fields import Command, Duration, Environment, Flag, Name, Path, Regex, integer
 from reconciler.host.launch import Launch
-from reconciler.kinds._start import Place, StartDaemon, StartInWindow, StopProcess, recorded
+from reconciler.kinds._start import (
+    Place,
+    StartDaemon,
+    StartInWindow,
+    StopProcess,
+    known_as,
+    recorded,
+)
 from reconciler.kinds.session import Session, not_ours
 from reconciler.model import (
     ABSENT,
@@ -174,8 +181,8 @@ class Processes(Kind[Process, ProcessState]):
             found.setdefault(identity, None)
         unsure = any(digest is None for digest in found.values())
         if len(found) < want.instances or not resource.present or unsure:
-            mark = f"{host.owner}/{resource.id}"
-            for identity, environ in host.processes.marked(MARK, mark):
+            uid = host.users.account(want.user).uid
+            for identity, environ in host.processes.marked(MARK, known_as(resource.id, host), uid):
                 # Its children know the mark as well; it alone has its own number there.
                 if environ.get(LEADER) == str(identity.pid):
                     found[identity] = environ.get(VERSION)

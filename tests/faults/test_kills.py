@@ -68,7 +68,7 @@ def test_a_new_daemon_killed_on_its_way_is_started_anew(machine: Machine, call: 
     # The second execve is tmux's; a daemon's is the only one after setsid(2).
     when = {"execve": 8}.get(call, 1)
     machine.traced(
-        f"trace={call}", *machine.argv("--once", spec),
+        f"trace=execve,{call}", *machine.argv("--once", spec),
         options=("-e", f"inject={call}:signal=KILL:when={when}"),
     )  # fmt: skip
     mended(machine, spec)
