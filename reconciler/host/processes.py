@@ -56,6 +56,19 @@ def look_up(pid: int) -> Entry | None:
     return Entry(Identity(int(rest[19]), pid), state, int(rest[1]), int(rest[2]), int(rest[3]))
 
 
+def ending(pid: int) -> str | None:
+    """How a process ended whose parent has not asked yet: "exit status 3", "signal 9".
+
+    None when it runs, is gone, or belongs to somebody else; the status is proc(5) stat field 52.
+    """
+    raw = _read(f"/proc/{pid}/stat", 1024)
+    rest = raw[raw.rindex(b")") + 2 :].split() if raw is not None else []
+    if len(rest) < 50 or rest[0] != b"Z":
+        return None
+    status = os.waitstatus_to_exitcode(int(rest[49]))
+    return f"signal {-status}" if status < 0 else f"exit status {status}"
+
+
 class Processes:
     """The process table, read from /proc when asked for."""
 

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reconciler.host.launch import LEADER, MARK, VERSION, Launch
-from reconciler.host.processes import Identity
+from reconciler.host.processes import Identity, ending
 from reconciler.kinds.session import HOLDER, start_directory
 from reconciler.model import HostError, UnknownState
 
 if TYPE_CHECKING:
     from reconciler.host import Host
-    from reconciler.host.tmux import Pane
 
 _WORDS = 3
 
@@ -200,25 +199,15 @@ def last_words(mark: str, place: Place | None, log: str | None, host: Host) -> s
     words: list[str] = []
     try:
         if place is not None:
-            pane = _dead_pane(mark, place, host)
+            panes = (p for p in host.tmux.panes(place.socket) if p.window_mark == mark and p.dead)
+            pane = next(panes, None)
             if pane is not None:
-                words += [pane.ending, *host.tmux.screen(place.socket, pane.id, _WORDS)]
+                # tmux 3.3 sometimes misses that its child has ended, and never asks how.
+                how = pane.ending or ending(pane.pid) or ""
+                words += [how, *host.tmux.screen(place.socket, pane.id, _WORDS)]
         else:
             tail = host.files.tail(log_path(mark, log, host), 2048)
             words += [line for line in tail.decode(errors="replace").splitlines() if line][-_WORDS:]
     except UnknownState:
         return None
     return "; ".join(word for word in words if word) or None
-
-
-def _dead_pane(mark: str, place: Place, host: Host) -> Pane | None:
-    """Where it ran last. tmux learns a moment later how it ended than that it did."""
-    pane = None
-    for _ in range(10):
-        host.forget()
-        panes = (p for p in host.tmux.panes(place.socket) if p.window_mark == mark and p.dead)
-        pane = next(panes, None)
-        if pane is None or pane.ending:
-            break
-        host.clock.sleep(0.02)
-    return pane
