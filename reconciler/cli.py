@@ -38,13 +38,24 @@ class _Parser(argparse.ArgumentParser):
         raise Usage(f"{message}\ntry: {self.prog} --help")
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Asks for the width of the terminal by itself: argparse would load shutil at every start."""
+
+    def __init__(self, prog: str) -> None:
+        try:
+            columns = os.get_terminal_size().columns
+        except OSError:
+            columns = 80
+        super().__init__(prog, max_help_position=28, width=min(columns, 100) - 2)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="reconcile",
         usage="%(prog)s MODE [SPEC] [options]",
         description="Show how this host differs from what a YAML file declares, and mend it.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Formatter,
         allow_abbrev=False,
     )
     group = parser.add_argument_group("modes").add_mutually_exclusive_group(required=True)
@@ -140,7 +151,12 @@ class _Session:
         for name, equals, _ in pairs:
             if not name or not equals:
                 raise Usage(f"--set takes NAME=VALUE, not {name!r}")
-        return {name: value for name, _, value in pairs}
+        home = self.users.account(None).home
+        return {
+            # No shell expands the ~ of --set home=~/x, and people mean it.
+            name: home + value[1:] if value == "~" or value.startswith("~/") else value
+            for name, _, value in pairs
+        }
 
     def plan(self, spec: Spec, host: Any) -> Plan:
         """Look at the host, and plan. Raises Usage for an ``--only`` that matches nothing."""

@@ -74,6 +74,7 @@ def make_plan(
     skipped: list[Remark] = []
     notes: list[Remark] = []
     blocked: dict[str, str] = {}
+    planned: set[str] = set()
     for resource in resources:
         name = resource.id
         if resource.skip is not None:
@@ -91,7 +92,9 @@ def make_plan(
         if not changes:
             continue
         if seen.state is None and not kind.creates:
-            notes.append(Remark(name, "nothing is there that it could be set on"))
+            # What is about to be made is made as it asks; else nothing will be there.
+            if not planned.intersection(resource.needs):
+                notes.append(Remark(name, "nothing is there that it could be set on"))
             continue
         hindrance = next((blocked[need] for need in resource.needs if need in blocked), None)
         if hindrance is not None:
@@ -102,6 +105,7 @@ def make_plan(
         actions = tuple(kind.actions(resource, seen.state, changes))
         if not actions:
             continue
+        planned.add(name)
         verb = kind.verb(expected, seen.state)
         why = in_words(changes)
         steps.append(Step(name, verb, changes, actions, why, resource.needs))
@@ -135,10 +139,10 @@ def in_words(changes: Sequence[Change]) -> str:
     """The changes in words, for people: "mode is 0700, should be 0755"."""
     words = []
     for change in changes:
+        if change.field == "state" and change.have == "absent":
+            return "it is absent"
         if change.field == "state":
             words.append(f"it is {change.have}, should be {change.want}")
-            if change.have == "absent":
-                break
         elif change.have is None:
             words.append(f"{change.field} should be {change.want}")
         else:
