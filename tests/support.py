@@ -143,10 +143,14 @@ class Machine:
         )  # fmt: skip
 
         def ended() -> bool:
-            # What the program starts and leaves behind is followed too, and never ends.
-            lines = trace.read_text(errors="replace").splitlines() if trace.exists() else []
+            # What the program starts and leaves behind is followed too, and never ends. A number
+            # of less than five digits is filled up with blanks.
+            lines = read().splitlines()
             first = lines[0].split()[0] if lines else "none"
-            return any(re.match(rf"{first} \+\+\+ (exited|killed)", line) for line in lines)
+            return any(re.match(rf"{first} +\+\+\+ (exited|killed)", line) for line in lines)
+
+        def read() -> str:
+            return trace.read_text(errors="replace") if trace.exists() else ""
 
         try:
             until(ended, 60)
@@ -154,7 +158,7 @@ class Machine:
             # Asked politely it would wait for what it follows; killed, it just lets go.
             strace.kill()
             strace.wait()
-        return trace.read_text(errors="replace")
+        return read()
 
     def clear(self) -> None:
         """End what was started here, each by its number."""

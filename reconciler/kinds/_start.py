@@ -204,10 +204,20 @@ def last_words(mark: str, place: Place | None, log: str | None, host: Host) -> s
             if pane is not None:
                 # tmux 3.3 sometimes misses that its child has ended, and never asks how.
                 how = pane.ending or ending(pane.pid) or ""
-                words += [how, *host.tmux.screen(place.socket, pane.id, _WORDS)]
+                words += [how, *_screen(place, pane.id, host)]
         else:
             tail = host.files.tail(log_path(mark, log, host), 2048)
             words += [line for line in tail.decode(errors="replace").splitlines() if line][-_WORDS:]
     except UnknownState:
         return None
     return "; ".join(word for word in words if word) or None
+
+
+def _screen(place: Place, pane: str, host: Host) -> list[str]:
+    """What stands in the pane. tmux may learn of an end before it has read the last words."""
+    for _ in range(5):
+        words = host.tmux.screen(place.socket, pane, _WORDS)
+        if words:
+            return words
+        host.clock.sleep(0.05)
+    return []
