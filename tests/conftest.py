@@ -58,6 +58,8 @@ def own_home(
         monkeypatch.delenv(name, raising=False)
     for name in _OWN:
         monkeypatch.setenv(name, str(home))
+    # What a test imports late must not be compiled into some other folder.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     if not {"machine", "free"} & set(request.fixturenames):
         _guard.append(tmp_path)
     yield home

@@ -240,7 +240,7 @@ def test_exhausting_spec_is_refused_fast(text: str, fragment: str, room: Any) ->
     with pytest.raises(SpecError) as caught:
         room.load()
     shown = str(caught.value)
-    assert time.monotonic() - start < 4
+    assert time.monotonic() - start < 15
     assert fragment in shown
     assert shown.startswith(str(room.base))
     assert len(shown) < 50 * 1000
