@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from reconciler.contract import GetKind
 from reconciler.model import HostError, Observation, Outcome, Plan, Report, Resource, Spec, Step
 from reconciler.observe import observe
-from reconciler.plan import GetKind, difference, in_words, needed_by
+from reconciler.plan import difference, in_words, needed_by
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -6,12 +6,9 @@ It must not do input or output, and it imports no other module of this package.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
-
-if TYPE_CHECKING:
-    from reconciler.host import Host
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
 
 W = TypeVar("W")
 S = TypeVar("S")
@@ -170,8 +167,8 @@ class Action(Protocol):
 
     def describe(self) -> str: ...
 
-    def run(self, host: Host) -> None:
-        """Do it. Raises HostError."""
+    def run(self, host: Any) -> None:
+        """Do it on that Host. Raises HostError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,98 +229,3 @@ class Report:
     @property
     def changed(self) -> bool:
         return any(outcome.result == "done" for outcome in self.outcomes)
-
-
-class Kind(Generic[W, S]):
-    """One section of the spec. A kind is one module in ``kinds/`` with ``KIND = TheKind()``.
-
-    ``W`` is what the user may write, a frozen dataclass; ``S`` is what is seen on the host, a
-    frozen dataclass whose fields hold JSON values in the user's words (a mode is ``"0755"``).
-    """
-
-    name: ClassVar[str]
-    """The id's prefix, which is also the module's name: ``directory``."""
-    section: ClassVar[str]
-    """The key in the YAML: ``directories``."""
-    resource: type[W]
-    verbs: ClassVar[tuple[str, str, str]] = ("create", "update", "delete")
-    """What to call a step that makes, changes or removes the thing."""
-    creates: ClassVar[bool] = True
-    """False for a kind that only changes what something else has made."""
-    settle: ClassVar[float] = 0.0
-    """Seconds that a step must hold before it counts as done."""
-
-    def named(self, want: W, name: str) -> W:
-        """``want`` with defaults that follow from the resource's name filled in. Pure."""
-        return want
-
-    def linked(self, want: W, declared: Declared) -> W:
-        """``want`` with what follows from other resources filled in. Pure.
-
-        It goes into fields whose metadata says ``written: False``, which no user may write.
-        Raises ValueError with (field, message).
-        """
-        return want
-
-    def check(self, want: W) -> Iterable[tuple[str, str]]:
-        """Rules across fields that a valid ``want`` may still break: (field, message). Pure."""
-        return ()
-
-    def claims(self, want: W) -> Iterable[Claim]:
-        """What it manages, for the one-owner rule and for others' found needs. Pure."""
-        return ()
-
-    def uses(self, want: W) -> Iterable[Key]:
-        """What must be in place before it: a path means its nearest declared ancestor. Pure."""
-        return ()
-
-    def expected(self, want: W) -> S:
-        """The state wanted; a field that is None is left alone. Pure."""
-        raise TypeError(f"kind {self.name} does not say what it expects")
-
-    def observe(self, resources: Sequence[Resource[W]], host: Host) -> Sequence[Observation[S]]:
-        """Look at the whole section at once, without changing anything.
-
-        One observation for each resource, in their order. Raises UnknownState when nothing of
-        the section can be known.
-        """
-        raise TypeError(f"kind {self.name} cannot observe")
-
-    def changes(self, expected: S | None, have: S | None) -> tuple[Change, ...]:
-        """The fields that differ. Pure."""
-        return diff(expected, have)
-
-    def verb(self, expected: S | None, have: S | None) -> str:
-        """What to call the step that removes the difference. Pure."""
-        create, update, delete = self.verbs
-        return delete if expected is None else create if have is None else update
-
-    def evidence(self, resource: Resource[W], host: Host) -> str | None:
-        """Why a step may have failed, as the host tells it; for people."""
-        return None
-
-    def actions(
-        self, resource: Resource[W], have: S | None, changes: Sequence[Change]
-    ) -> Sequence[Action]:
-        """What removes the changes, in order. Pure."""
-        raise TypeError(f"kind {self.name} cannot act")
-
-
-def diff(expected: Any, have: Any) -> tuple[Change, ...]:
-    """Field by field; a field that ``expected`` leaves None is left alone.
-
-    Present against absent is one change of ``state``, followed by what it would be made with.
-    """
-    if expected == have:
-        return ()
-    if expected is None:
-        return (Change("state", "present", "absent"),)
-    found = [] if have is not None else [Change("state", "absent", "present")]
-    for entry in fields(expected):
-        want = getattr(expected, entry.name)
-        if want is None:
-            continue
-        is_now = None if have is None else getattr(have, entry.name)
-        if is_now != want:
-            found.append(Change(entry.name, is_now, want))
-    return tuple(found)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from reconciler.contract import GetKind
 from reconciler.model import HostError, Observation, Resource
-from reconciler.plan import GetKind, observed_kinds
+from reconciler.plan import observed_kinds
 
 if TYPE_CHECKING:
     from reconciler.host import Host

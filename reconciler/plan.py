@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from reconciler.model import (
-    Change,
-    Kind,
-    Observation,
-    Plan,
-    Remark,
-    Resource,
-    Spec,
-    Step,
-)
-
-GetKind = Callable[[str], Kind[Any, Any]]
-"""The registry: a kind by its name."""
+from reconciler.contract import GetKind, Kind
+from reconciler.model import Change, Observation, Plan, Remark, Resource, Spec, Step
 
 
 def difference(

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reconciler.contract import diff
 from reconciler.kinds._attributes import Attributes
-from reconciler.model import diff
 from reconciler.order import Cycle, in_order
 from reconciler.text import printable
 

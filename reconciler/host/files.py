@@ -9,13 +9,22 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 
+from reconciler.host.walk import (
+    MOST_LINKS,
+    entry_in,
+    opened,
+    reason,
+    refuse_foreign_link,
+    refuse_hard_link,
+    reported,
+    set_on,
+    shared,
+    sort_of,
+)
 from reconciler.model import HostError, UnknownState
-
-_MOST_LINKS = 40  # as path_resolution(7) has it
-_PATH_ONLY = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +34,10 @@ class _Folder:
     real: str
     shared: bool
     sticky: bool
+
+
+def _folder(real: str, status: os.stat_result) -> _Folder:
+    return _Folder(real, shared(status), bool(status.st_mode & stat.S_ISVTX))
 
 
 class Files:
@@ -87,9 +100,9 @@ class Files:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise UnknownState(f"cannot look at {path}: {_reason(error)}") from None
-        _refuse_foreign_link(folder.shared, folder.sticky, status, path)
-        if links >= _MOST_LINKS:
+            raise UnknownState(f"cannot look at {path}: {reason(error)}") from None
+        refuse_foreign_link(folder.shared, folder.sticky, status, path)
+        if links >= MOST_LINKS:
             raise UnknownState(f"{path} is a symlink to a symlink, without end")
         goal = os.path.normpath(os.path.join(folder.real or "/", target))
         parent, _, last = goal.rpartition("/")
@@ -108,7 +121,7 @@ class Files:
         except FileNotFoundError:
             return set()
         except OSError as error:
-            raise UnknownState(f"cannot read {path}: {_reason(error)}") from None
+            raise UnknownState(f"cannot read {path}: {reason(error)}") from None
 
     def matching(self, pattern: str) -> list[str]:
         """The paths that match a glob, sorted; a name that begins with a dot must be asked for.
@@ -132,7 +145,7 @@ class Files:
         try:
             names = matching(os.listdir(path or "/"), pattern)
         except OSError as error:
-            raise UnknownState(f"cannot read {path}: {_reason(error)}") from None
+            raise UnknownState(f"cannot read {path}: {reason(error)}") from None
         return [name for name in names if pattern.startswith(".") or not name.startswith(".")]
 
     def tree(
@@ -144,11 +157,11 @@ class Files:
         """
         todo = [path]
         try:
-            with _opened(path) as top:
+            with opened(path) as top:
                 device = os.fstat(top).st_dev
             while todo:
                 folder = todo.pop()
-                with _opened(folder) as handle:
+                with opened(folder) as handle:
                     readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=handle)
                 try:
                     names = sorted(os.listdir(readable))
@@ -172,7 +185,7 @@ class Files:
         except HostError as error:
             raise UnknownState(str(error)) from None
         except OSError as error:
-            raise UnknownState(f"cannot read below {path}: {_reason(error)}") from None
+            raise UnknownState(f"cannot read below {path}: {reason(error)}") from None
 
     def make_directory(self, path: str, mode: int | None, uid: int, gid: int) -> None:
         """Make ``path`` and its missing parents; ``uid`` or ``gid`` -1 is the caller's.
@@ -181,32 +194,32 @@ class Files:
         Raises HostError.
         """
         parent, _, name = path.rpartition("/")
-        with _reported(f"cannot make the directory {path}"), _opened(parent, make=True) as folder:
+        with reported(f"cannot make the directory {path}"), opened(parent, make=True) as folder:
             with suppress(FileExistsError):
                 # With a mode to come it is the caller's alone until owner and mode are set.
                 os.mkdir(name, 0o777 if mode is None else 0o700, dir_fd=folder)
-            with _entry(folder, name, path) as entry:
+            with entry_in(folder, name, path) as entry:
                 status = os.fstat(entry)
                 if not stat.S_ISDIR(status.st_mode):
                     raise HostError(f"{path} is {sort_of(status)}, not a directory; move it away")
-                _set(entry, mode, uid, gid)
+                set_on(entry, mode, uid, gid)
 
     def remove_directory(self, path: str) -> None:
         """Remove an empty directory. Raises HostError."""
         parent, _, name = path.rpartition("/")
-        with _reported(f"cannot remove the directory {path}"), _opened(parent) as folder:
+        with reported(f"cannot remove the directory {path}"), opened(parent) as folder:
             os.rmdir(name, dir_fd=folder)
 
     def set_attributes(self, path: str, mode: int | None, uid: int, gid: int) -> None:
         """Set what is not None or -1, on the inode itself. Raises HostError."""
         parent, _, name = path.rpartition("/")
         with (
-            _reported(f"cannot change {path}"),
-            _opened(parent) as folder,
-            _entry(folder, name or ".", path) as entry,
+            reported(f"cannot change {path}"),
+            opened(parent) as folder,
+            entry_in(folder, name or ".", path) as entry,
         ):
-            _refuse_hard_link(folder, os.fstat(entry), path)
-            _set(entry, mode, uid, gid)
+            refuse_hard_link(folder, os.fstat(entry), path)
+            set_on(entry, mode, uid, gid)
 
     def open_log(self, path: str, uid: int, gid: int) -> int:
         """A descriptor that appends to ``path``; made, for that user, if missing.
@@ -214,7 +227,7 @@ class Files:
         Raises HostError, also when something other than a regular file stands there.
         """
         parent, _, name = path.rpartition("/")
-        with _reported(f"cannot open the log {path}"), _opened(parent, make=True) as folder:
+        with reported(f"cannot open the log {path}"), opened(parent, make=True) as folder:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
             try:
                 log = os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o640, dir_fd=folder)
@@ -227,7 +240,7 @@ class Files:
                 os.close(log)
                 raise HostError(f"the log {path} is {sort_of(status)}, not a file; move it away")
             try:
-                _refuse_hard_link(folder, status, path)
+                refuse_hard_link(folder, status, path)
             except HostError:
                 os.close(log)
                 raise
@@ -244,14 +257,14 @@ class Files:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise UnknownState(f"cannot read {path}: {_reason(error)}") from None
+            raise UnknownState(f"cannot read {path}: {reason(error)}") from None
         try:
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
                 raise UnknownState(f"cannot read {path}: it is {sort_of(status)}, not a file")
             return os.read(handle, limit)
         except OSError as error:
-            raise UnknownState(f"cannot read {path}: {_reason(error)}") from None
+            raise UnknownState(f"cannot read {path}: {reason(error)}") from None
         finally:
             os.close(handle)
 
@@ -268,140 +281,3 @@ class Files:
             return os.pread(handle, limit, max(0, status.st_size - limit))
         finally:
             os.close(handle)
-
-
-def sort_of(status: os.stat_result) -> str:
-    """What stands there, for people: "a file", "a symlink", "a socket"."""
-    sorts = {
-        stat.S_IFREG: "a file",
-        stat.S_IFDIR: "a directory",
-        stat.S_IFLNK: "a symlink",
-        stat.S_IFIFO: "a FIFO",
-        stat.S_IFSOCK: "a socket",
-        stat.S_IFCHR: "a device",
-        stat.S_IFBLK: "a device",
-    }
-    return sorts.get(stat.S_IFMT(status.st_mode), "something else")
-
-
-def _folder(real: str, status: os.stat_result) -> _Folder:
-    return _Folder(real, _shared(status), bool(status.st_mode & stat.S_ISVTX))
-
-
-def _shared(status: os.stat_result) -> bool:
-    """May somebody else than root and the caller write to this directory?"""
-    return bool(status.st_mode & 0o022) or status.st_uid not in (0, os.geteuid())
-
-
-def _refuse_foreign_link(shared: bool, sticky: bool, link: os.stat_result, path: str) -> None:
-    # The rule of fs.protected_symlinks, proc(5), made stricter: in a directory that others may
-    # write to, only our own or root's links count, and only where sticky keeps them theirs.
-    if shared and not (sticky and link.st_uid in (0, os.geteuid())):
-        raise UnknownState(
-            f"{path} is a symlink in a folder that somebody else may write to, so it is not "
-            "followed; write the real path, or take away that right"
-        )
-
-
-def _refuse_hard_link(folder: int, status: os.stat_result, path: str) -> None:
-    # A hard link to a file of another folder would carry the change there, systemd-tmpfiles(8).
-    if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode) and _shared(os.fstat(folder)):
-        raise HostError(
-            f"{path} has {status.st_nlink} hard links in a folder that somebody else may write "
-            "to, so it is not changed; replace it by a copy"
-        )
-
-
-@contextmanager
-def _reported(what: str) -> Iterator[None]:
-    """An OSError becomes a HostError that begins with ``what``."""
-    try:
-        yield
-    except OSError as error:
-        raise HostError(f"{what}: {_reason(error)}") from None
-
-
-def _reason(error: OSError) -> str:
-    hints = {
-        "Permission denied": "; run as root or as its owner",
-        "Operation not permitted": "; run as root or as its owner",
-        "Directory not empty": "; only an empty directory is removed",
-        "No space left on device": "; free some space",
-    }
-    text = error.strerror or type(error).__name__
-    return text.lower() + hints.get(text, "")
-
-
-@contextmanager
-def _opened(path: str, make: bool = False) -> Iterator[int]:
-    """A path-only descriptor of the directory ``path``, reached without foreign symlinks."""
-    here = os.open("/", _PATH_ONLY | os.O_DIRECTORY)
-    try:
-        todo = [part for part in reversed(path.split("/")) if part]
-        links = below_link = 0
-        while todo:
-            name = todo.pop()
-            below_link -= 1
-            try:
-                entry = os.open(name, _PATH_ONLY, dir_fd=here)
-            except FileNotFoundError:
-                if not make:
-                    raise
-                if below_link >= 0:
-                    raise HostError(f"a symlink on the way to {path} leads nowhere") from None
-                os.mkdir(name, 0o777, dir_fd=here)
-                entry = os.open(name, _PATH_ONLY | os.O_DIRECTORY, dir_fd=here)
-            status = os.fstat(entry)
-            if stat.S_ISLNK(status.st_mode):
-                try:
-                    above = os.fstat(here)
-                    sticky = bool(above.st_mode & stat.S_ISVTX)
-                    _refuse_foreign_link(_shared(above), sticky, status, path)
-                    target = os.readlink("", dir_fd=entry)
-                finally:
-                    os.close(entry)
-                links += 1
-                if links > _MOST_LINKS:
-                    raise HostError(f"{path} is a symlink to a symlink, without end")
-                parts = [part for part in reversed(target.split("/")) if part not in ("", ".")]
-                todo += parts
-                below_link = max(0, below_link) + len(parts)
-                if target.startswith("/"):
-                    os.close(here)
-                    here = os.open("/", _PATH_ONLY | os.O_DIRECTORY)
-                continue
-            if not stat.S_ISDIR(status.st_mode):
-                os.close(entry)
-                raise HostError(f"{name} on the way to {path} is {sort_of(status)}; move it away")
-            os.close(here)
-            here = entry
-        yield here
-    finally:
-        os.close(here)
-
-
-@contextmanager
-def _entry(folder: int, name: str, path: str) -> Iterator[int]:
-    """A path-only descriptor of what stands in ``folder`` under ``name``, never of a link."""
-    entry = os.open(name, _PATH_ONLY, dir_fd=folder)
-    try:
-        if stat.S_ISLNK(os.fstat(entry).st_mode):
-            # A link that may be followed leads to a directory, as status() has seen it.
-            with _opened(path) as target:
-                yield target
-        else:
-            yield entry
-    finally:
-        os.close(entry)
-
-
-def _set(entry: int, mode: int | None, uid: int, gid: int) -> None:
-    # chmod and chown of a path-only descriptor go through /proc: open(2), O_PATH. Owner first,
-    # since chown(2) clears the set-user-ID bits.
-    name = f"/proc/self/fd/{entry}"
-    status = os.fstat(entry)
-    if (uid not in (-1, status.st_uid)) or (gid not in (-1, status.st_gid)):
-        os.chown(name, uid, gid)
-        status = os.fstat(entry)
-    if mode is not None and stat.S_IMODE(status.st_mode) != mode:
-        os.chmod(name, mode)

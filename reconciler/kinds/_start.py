@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.host.launch import LEADER, MARK, VERSION, Launch
 from reconciler.host.processes import Identity, ending
-from reconciler.kinds.session import HOLDER, start_directory
+from reconciler.kinds._windows import HOLDER, start_directory
 from reconciler.model import HostError, UnknownState
 
 if TYPE_CHECKING:

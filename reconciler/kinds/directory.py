@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from reconciler.contract import Kind
 from reconciler.fields import Mode, Name, Path
-from reconciler.host.files import sort_of
+from reconciler.host.walk import sort_of
 from reconciler.kinds._attributes import Attributes, SetAttributes
 from reconciler.model import (
     ABSENT,
@@ -20,7 +21,6 @@ from reconciler.model import (
     Claim,
     Declared,
     Key,
-    Kind,
     Observation,
     Resource,
     UnknownState,

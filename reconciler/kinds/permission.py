@@ -11,19 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from reconciler.contract import Kind
 from reconciler.fields import Flag, Mode, Name, Path
 from reconciler.kinds._attributes import Attributes, SetAttributes
-from reconciler.model import (
-    ABSENT,
-    Action,
-    Change,
-    Claim,
-    Key,
-    Kind,
-    Observation,
-    Resource,
-    UnknownState,
-)
+from reconciler.model import ABSENT, Action, Change, Claim, Key, Observation, Resource, UnknownState
 
 if TYPE_CHECKING:
     from reconciler.host import Host

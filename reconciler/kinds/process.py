@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated
 
+from reconciler.contract import Kind
 from reconciler.fields import Command, Duration, Environment, Flag, Name, Path, Regex, integer
 from reconciler.host.launch import Launch
 from reconciler.kinds._start import (
@@ -22,14 +23,14 @@ from reconciler.kinds._start import (
     known_as,
     recorded,
 )
-from reconciler.kinds.session import Session, not_ours
+from reconciler.kinds._windows import Session
+from reconciler.kinds.session import not_ours
 from reconciler.model import (
     ABSENT,
     Action,
     Change,
     Declared,
     Key,
-    Kind,
     Observation,
     Resource,
     UnknownState,

@@ -17,7 +17,8 @@ from itertools import repeat
 from typing import Any, NamedTuple
 
 from reconciler import __version__
-from reconciler.model import Facts, Kind, Resource, Secret, Spec
+from reconciler.contract import Kind
+from reconciler.model import Facts, Resource, Secret, Spec
 from reconciler.spec import reading
 
 _MAGIC = b"reconcile spec 1\n"

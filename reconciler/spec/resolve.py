@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from reconciler.model import Kind
+from reconciler.contract import Kind
 from reconciler.spec.errors import Problems
 from reconciler.spec.include import Document
 from reconciler.spec.nodes import Broken, Map, Node, Seq, Text, get, is_null, texts

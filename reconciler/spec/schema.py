@@ -9,8 +9,8 @@ import inspect
 from collections.abc import Sequence
 from typing import Any, get_args
 
+from reconciler.contract import Kind
 from reconciler.fields import Duration, Parsed
-from reconciler.model import Kind
 from reconciler.spec.scope import FIXED
 from reconciler.spec.shapes import Leaf, Record, Shape, record
 
@@ -99,7 +99,7 @@ def _section(kind: Kind[Any, Any]) -> dict[str, Any]:
         {name: {"$ref": f"#/$defs/resource/properties/{name}"} for name in _common()["properties"]}
     )
     section: dict[str, Any] = {"type": ["object", "null"], "additionalProperties": body}
-    about = inspect.getmodule(kind.resource)
+    about = inspect.getmodule(type(kind))
     said = _first_paragraph(about.__doc__ if about else None)
     if said:
         section["description"] = said

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from reconciler.model import Kind
+from reconciler.contract import Kind
 from reconciler.spec.errors import Problems
 from reconciler.spec.nodes import (
     Broken,

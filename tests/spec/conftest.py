@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import pytest
 
+from reconciler.contract import Kind
 from reconciler.fields import (
     Command,
     Duration,
@@ -21,7 +22,7 @@ from reconciler.fields import (
     Text,
     integer,
 )
-from reconciler.model import Claim, Declared, Facts, Key, Kind, Spec
+from reconciler.model import Claim, Declared, Facts, Key, Spec
 from reconciler.spec import SpecError, load
 from reconciler.spec.errors import Problem
 

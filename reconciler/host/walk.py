@@ -1,0 +1,151 @@
+"""The way to a file or directory through descriptors, and what may be done when there.
+
+It must not follow a symlink that somebody else could have made, nor change anything through a
+name that can be swapped between the check and the change.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from reconciler.model import HostError, UnknownState
+
+MOST_LINKS = 40
+"""Symlinks on one way, as path_resolution(7) has it."""
+_PATH_ONLY = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def sort_of(status: os.stat_result) -> str:
+    """What stands there, for people: "a file", "a symlink", "a socket"."""
+    sorts = {
+        stat.S_IFREG: "a file",
+        stat.S_IFDIR: "a directory",
+        stat.S_IFLNK: "a symlink",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    return sorts.get(stat.S_IFMT(status.st_mode), "something else")
+
+
+def shared(status: os.stat_result) -> bool:
+    """May somebody else than root and the caller write to this directory?"""
+    return bool(status.st_mode & 0o022) or status.st_uid not in (0, os.geteuid())
+
+
+def refuse_foreign_link(shared: bool, sticky: bool, link: os.stat_result, path: str) -> None:
+    # The rule of fs.protected_symlinks, proc(5), made stricter: in a directory that others may
+    # write to, only our own or root's links count, and only where sticky keeps them theirs.
+    if shared and not (sticky and link.st_uid in (0, os.geteuid())):
+        raise UnknownState(
+            f"{path} is a symlink in a folder that somebody else may write to, so it is not "
+            "followed; write the real path, or take away that right"
+        )
+
+
+def refuse_hard_link(folder: int, status: os.stat_result, path: str) -> None:
+    # A hard link to a file of another folder would carry the change there, systemd-tmpfiles(8).
+    if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode) and shared(os.fstat(folder)):
+        raise HostError(
+            f"{path} has {status.st_nlink} hard links in a folder that somebody else may write "
+            "to, so it is not changed; replace it by a copy"
+        )
+
+
+@contextmanager
+def reported(what: str) -> Iterator[None]:
+    """An OSError becomes a HostError that begins with ``what``."""
+    try:
+        yield
+    except OSError as error:
+        raise HostError(f"{what}: {reason(error)}") from None
+
+
+def reason(error: OSError) -> str:
+    hints = {
+        "Permission denied": "; run as root or as its owner",
+        "Operation not permitted": "; run as root or as its owner",
+        "Directory not empty": "; only an empty directory is removed",
+        "No space left on device": "; free some space",
+    }
+    text = error.strerror or type(error).__name__
+    return text.lower() + hints.get(text, "")
+
+
+@contextmanager
+def opened(path: str, make: bool = False) -> Iterator[int]:
+    """A path-only descriptor of the directory ``path``, reached without foreign symlinks."""
+    here = os.open("/", _PATH_ONLY | os.O_DIRECTORY)
+    try:
+        todo = [part for part in reversed(path.split("/")) if part]
+        links = below_link = 0
+        while todo:
+            name = todo.pop()
+            below_link -= 1
+            try:
+                entry = os.open(name, _PATH_ONLY, dir_fd=here)
+            except FileNotFoundError:
+                if not make:
+                    raise
+                if below_link >= 0:
+                    raise HostError(f"a symlink on the way to {path} leads nowhere") from None
+                os.mkdir(name, 0o777, dir_fd=here)
+                entry = os.open(name, _PATH_ONLY | os.O_DIRECTORY, dir_fd=here)
+            status = os.fstat(entry)
+            if stat.S_ISLNK(status.st_mode):
+                try:
+                    above = os.fstat(here)
+                    sticky = bool(above.st_mode & stat.S_ISVTX)
+                    refuse_foreign_link(shared(above), sticky, status, path)
+                    target = os.readlink("", dir_fd=entry)
+                finally:
+                    os.close(entry)
+                links += 1
+                if links > MOST_LINKS:
+                    raise HostError(f"{path} is a symlink to a symlink, without end")
+                parts = [part for part in reversed(target.split("/")) if part not in ("", ".")]
+                todo += parts
+                below_link = max(0, below_link) + len(parts)
+                if target.startswith("/"):
+                    os.close(here)
+                    here = os.open("/", _PATH_ONLY | os.O_DIRECTORY)
+                continue
+            if not stat.S_ISDIR(status.st_mode):
+                os.close(entry)
+                raise HostError(f"{name} on the way to {path} is {sort_of(status)}; move it away")
+            os.close(here)
+            here = entry
+        yield here
+    finally:
+        os.close(here)
+
+
+@contextmanager
+def entry_in(folder: int, name: str, path: str) -> Iterator[int]:
+    """A path-only descriptor of what stands in ``folder`` under ``name``, never of a link."""
+    entry = os.open(name, _PATH_ONLY, dir_fd=folder)
+    try:
+        if stat.S_ISLNK(os.fstat(entry).st_mode):
+            # A link that may be followed leads to a directory, as status() has seen it.
+            with opened(path) as target:
+                yield target
+        else:
+            yield entry
+    finally:
+        os.close(entry)
+
+
+def set_on(entry: int, mode: int | None, uid: int, gid: int) -> None:
+    # chmod and chown of a path-only descriptor go through /proc: open(2), O_PATH. Owner first,
+    # since chown(2) clears the set-user-ID bits.
+    name = f"/proc/self/fd/{entry}"
+    status = os.fstat(entry)
+    if (uid not in (-1, status.st_uid)) or (gid not in (-1, status.st_gid)):
+        os.chown(name, uid, gid)
+        status = os.fstat(entry)
+    if mode is not None and stat.S_IMODE(status.st_mode) != mode:
+        os.chmod(name, mode)
