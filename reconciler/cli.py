@@ -35,6 +35,9 @@ class Usage(Exception):
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
+        if message.startswith("one of the arguments"):
+            modes = ", ".join(f"--{mode}" for mode, _, _ in _MODES)
+            message = f"no mode that is known; it is one of {modes}"
         raise Usage(f"{message}\ntry: {self.prog} --help")
 
 
@@ -81,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status. Never lets a traceback out."""
     # One short pass makes many small objects and frees few of them: collecting costs a fifth.
     gc.disable()
+    _open_standard_streams()
     _keep_descriptors()
     try:
         status = _run(sys.argv[1:] if argv is None else argv)
@@ -89,8 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Usage as error:
         return _complain(str(error), USAGE)
     except BrokenPipeError:
-        # The reader has seen enough; nothing may be written at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        from reconciler.views.terminal import discard
+
+        discard(sys.stdout)  # The reader has seen enough; nothing may be written at exit either.
         return TROUBLE
     except KeyboardInterrupt:
         return _complain("interrupted; the next pass goes on from here", 130)
@@ -103,7 +108,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str]) -> int:
     options = _parser().parse_args(argv)
     run = next(function for mode, function, _ in _MODES if mode == options.mode)
-    return run(_Session(options))
+    session = _Session(options)
+    status = run(session)
+    error = session.terminal.error
+    if error is None or isinstance(error, BrokenPipeError):
+        return status
+    # All was done all the same; only the telling of it went wrong.
+    return _complain(f"cannot print: {(error.strerror or str(error)).lower()}", status or TROUBLE)
 
 
 class _Session:
@@ -332,6 +343,17 @@ def _in_words(error: Exception) -> str:
         trace = trace.tb_next
     where = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
     return f"internal error: {type(error).__name__}: {error}{where}; please report it"
+
+
+def _open_standard_streams() -> None:
+    """A caller may have closed them; then the next file opened would become standard output."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def _keep_descriptors() -> None:

@@ -30,6 +30,8 @@ class Host:
         self.clock = clock or Clock()
         self.users = Users()
         self.files = Files()
+        self.log_ends: dict[str, int] = {}
+        """How long a daemon's log was when this pass started it, in bytes, by its path."""
 
     @cached_property
     def processes(self) -> Processes:

@@ -134,7 +134,16 @@ class Files:
                 found = [f"{path}/{name}" for path in found for name in self._names(path, part)]
             else:
                 found = [f"{path}/{part}" for path in found]
-        return sorted(path for path in found if self.status(path) is not None)
+        return sorted(path for path in found if self._is_there(path))
+
+    def _is_there(self, path: str) -> bool:
+        """Is there something other than a symlink? A glob passes over those, as find(1) does."""
+        try:
+            return not stat.S_ISLNK(os.lstat(path).st_mode) and self.status(path) is not None
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise UnknownState(f"cannot look at {path}: {reason(error)}") from None
 
     def _names(self, path: str, pattern: str) -> list[str]:
         status = self.status(path or "/")
@@ -268,8 +277,11 @@ class Files:
         finally:
             os.close(handle)
 
-    def tail(self, path: str, limit: int) -> bytes:
-        """The last ``limit`` bytes of a regular file; empty when there is none to be read."""
+    def tail(self, path: str, limit: int, start: int = 0) -> bytes:
+        """The last ``limit`` bytes of a regular file, none of them before ``start``.
+
+        Empty when there is none to be read.
+        """
         try:
             handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError:
@@ -278,6 +290,6 @@ class Files:
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
                 return b""
-            return os.pread(handle, limit, max(0, status.st_size - limit))
+            return os.pread(handle, limit, max(start, status.st_size - limit))
         finally:
             os.close(handle)

@@ -128,6 +128,12 @@ class Processes:
         age = uptime - identity.start / os.sysconf("SC_CLK_TCK")
         return self._clock.wall() - age
 
+    def environment(self, identity: Identity) -> dict[str, str]:
+        """The environment it was started with; empty when that may not be read."""
+        raw = _read(f"/proc/{identity.pid}/environ", 2**20) or b""
+        pairs = (os.fsdecode(item).partition("=") for item in raw.split(b"\0"))
+        return {name: text for name, _, text in pairs}
+
     def marked(self, name: str, value: str, uid: int) -> list[tuple[Identity, dict[str, str]]]:
         """Processes of that user started with ``name=value``, with their environment at start.
 
@@ -141,8 +147,7 @@ class Processes:
             if raw and wanted in raw.split(b"\0"):
                 entry = look_up(pid) if _owner(pid) == uid else None
                 if entry is not None:
-                    pairs = (os.fsdecode(item).partition("=") for item in raw.split(b"\0"))
-                    found.append((entry.identity, {key: text for key, _, text in pairs}))
+                    found.append((entry.identity, self.environment(entry.identity)))
         return found
 
     def _owned(self, pids: Iterable[int], uid: int) -> list[Identity]:

@@ -45,9 +45,11 @@ class StartDaemon:
 
         launch = self.launch
         account = host.users.account(launch.user)
+        start_directory(launch.cwd, host)  # Says best what is wrong with it.
         log = log_path(launch.mark, self.log, host)
         owner = (-1, -1) if launch.user is None else (account.uid, account.gid)
         descriptor = host.files.open_log(log, *owner)
+        host.log_ends[log] = os.fstat(descriptor).st_size
         try:
             start(
                 launch, account, descriptor, known_as(launch.mark, host), _record(launch.mark, host)
@@ -206,7 +208,8 @@ def last_words(mark: str, place: Place | None, log: str | None, host: Host) -> s
                 how = pane.ending or ending(pane.pid) or ""
                 words += [how, *_screen(place, pane.id, host)]
         else:
-            tail = host.files.tail(log_path(mark, log, host), 2048)
+            path = log_path(mark, log, host)
+            tail = host.files.tail(path, 2048, host.log_ends.get(path, 0))
             words += [line for line in tail.decode(errors="replace").splitlines() if line][-_WORDS:]
     except UnknownState:
         return None

@@ -150,7 +150,7 @@ class RemoveSession:
 
     def describe(self) -> str:
         """The action in words."""
-        return f"close tmux session {self.want.tmux_name}" + _on(self.want.socket)
+        return f"close our windows of tmux session {self.want.tmux_name}" + _on(self.want.socket)
 
     def run(self, host: Host) -> None:
         """Raises HostError."""

@@ -117,6 +117,7 @@ class Directories(Kind[Directory, Attributes]):
         try:
             status = host.files.status(want.path)
             if status is None:
+                (want.born or self.expected(want)).numbers(host)  # Is there such an owner?
                 return ABSENT
             if not stat.S_ISDIR(status.st_mode):
                 what = f"{want.path} is {sort_of(status)}"

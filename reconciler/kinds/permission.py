@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.contract import Kind
 from reconciler.fields import Flag, Mode, Name, Path
+from reconciler.host.walk import sort_of
 from reconciler.kinds._attributes import Attributes, SetAttributes
 from reconciler.model import ABSENT, Action, Change, Claim, Key, Observation, Resource, UnknownState
 
@@ -95,8 +96,12 @@ class Permissions(Kind[Permission, Wrongs]):
                 roots = host.files.matching(want.path)
             else:
                 roots = [want.path]
-                if host.files.status(want.path) is None:
+                status = host.files.status(want.path)
+                if status is None:
                     return ABSENT
+                if not stat.S_ISDIR(status.st_mode) and os.path.islink(want.path):
+                    what = f"{want.path} is a symlink to {sort_of(status)}"
+                    return Observation(unknown=f"{what}; write the path that it leads to")
             found = (wrong for root in roots for wrong in self._wrong_below(root, want, host))
             return Observation(Wrongs(tuple(found)))
         except UnknownState as error:

@@ -179,6 +179,11 @@ class Processes(Kind[Process, ProcessState]):
         else:
             found.update(recorded(resource.id, host))
         for identity in self._matching(want, host):
+            environ = host.processes.environment(identity)
+            if environ.get(LEADER) == str(identity.pid) and (
+                environ.get(MARK) != known_as(resource.id, host)
+            ):
+                continue  # It belongs to another resource, or to another spec.
             found.setdefault(identity, None)
         unsure = any(digest is None for digest in found.values())
         if len(found) < want.instances or not resource.present or unsure:

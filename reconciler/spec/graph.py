@@ -32,6 +32,7 @@ class Graph:
         self.entries = entries
         self.bases = bases
         self.problems = problems
+        self._skip_with_what_is_used(entries)
         self.active = {e.declared.id: e for e in entries if e.declared.skip is None}
         self.needs: dict[str, dict[str, None]] = {name: {} for name in self.active}
         self.after: dict[str, dict[str, None]] = {name: {} for name in self.active}
@@ -42,6 +43,16 @@ class Graph:
             self._members.setdefault(declared.id, []).append(declared.id)
             if declared.base != declared.id:
                 self._members.setdefault(declared.base, []).append(declared.id)
+
+    @staticmethod
+    def _skip_with_what_is_used(entries: list[Entry]) -> None:
+        """What lives in a resource by its name is skipped with it: a process with its session."""
+        skips = {entry.declared.id: entry.declared.skip for entry in entries}
+        for entry in entries:
+            if entry.want is not None and entry.declared.skip is None:
+                for key in entry.declared.kind.uses(entry.want):
+                    if key.sort == "id" and skips.get(key.value) is not None:
+                        entry.declared.skip = skips[key.value]
 
     def ordered(self, *, whole: bool = True) -> tuple[Resource[Any], ...]:
         """The resources in order; problems are told. ``whole`` is False when some are not valid."""

@@ -21,19 +21,37 @@ class Terminal:
             color == "auto" and not os.environ.get("NO_COLOR") and self._file.isatty()
         )
         self._colored = wanted
+        self.error: OSError | None = None
+        """Why lines could not be printed, if so. Nobody reading is no reason to stop working."""
 
     def write(self, lines: Iterable[Line]) -> None:
         """Print the lines at once, so that a watching person sees them as they come."""
-        if self._colored:
-            self._write_colored(lines)
-        else:
-            self._file.writelines(f"{text}\n" for text, _ in lines)
-        self._file.flush()
+        if self.error is not None:
+            return
+        try:
+            if self._colored:
+                self._write_colored(lines)
+            else:
+                self._file.writelines(f"{text}\n" for text, _ in lines)
+            self._file.flush()
+        except OSError as error:
+            self.error = error
+            discard(self._file)
 
     def _write_colored(self, lines: Iterable[Line]) -> None:
         from rich.console import Console
         from rich.text import Text
 
-        console = Console(file=self._file, force_terminal=True, soft_wrap=True, highlight=False)
+        # rich would heed NO_COLOR once more, also where colour was asked for outright.
+        console = Console(
+            file=self._file, force_terminal=True, no_color=False, soft_wrap=True, highlight=False
+        )
         for text, style in lines:
             console.print(Text(text, style=_STYLES[style]))
+
+
+def discard(file: TextIO) -> None:
+    """Send what is left for ``file``, also at exit, to nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, file.fileno())
+    os.close(nowhere)
