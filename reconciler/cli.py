@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import io
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -85,8 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # One short pass makes many small objects and frees few of them: collecting costs a fifth.
     gc.disable()
     _open_standard_streams()
-    _keep_descriptors()
+    os.umask(0o022)  # What we make must not depend on who calls.
     try:
+        _keep_descriptors()
         status = _run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
         return status
@@ -354,6 +356,10 @@ def _open_standard_streams() -> None:
             os.dup2(os.open(os.devnull, os.O_RDWR), number)
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, mode, closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that cannot show a letter is no reason to stop.
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _keep_descriptors() -> None:

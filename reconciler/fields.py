@@ -131,6 +131,8 @@ def parse_path(value: object) -> str:
         raise ValueError(f"{text!r} holds '..'; write the path that is meant")
     if len(text.encode("utf-8", "surrogateescape")) > 4095:
         raise ValueError("is longer than 4095 bytes, the longest path Linux takes")
+    if len(parts) > 256:
+        raise ValueError("is deeper than 256 folders")
     if any(len(part.encode("utf-8", "surrogateescape")) > 255 for part in parts):
         raise ValueError("has a name longer than 255 bytes, the longest Linux takes")
     return "/" + "/".join(parts)

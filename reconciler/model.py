@@ -224,7 +224,11 @@ class Report:
 
     @property
     def failed(self) -> bool:
-        return any(outcome.result == "failed" for outcome in self.outcomes)
+        """Did something fail, or was it dropped for another reason than that it was done?"""
+        return any(
+            outcome.result == "failed" or (outcome.result == "dropped" and outcome.error)
+            for outcome in self.outcomes
+        )
 
     @property
     def changed(self) -> bool:

@@ -26,7 +26,8 @@ class Busy(Exception):
 def make_folder(path: str) -> None:
     """Make a private directory, with its parents, unless it is there. Raises HostError."""
     try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
+        if not os.path.isdir(path):
+            os.makedirs(path, mode=0o700, exist_ok=True)
         status = os.stat(path)
     except OSError as error:
         raise HostError(
@@ -60,6 +61,8 @@ def locked(folder: str) -> Iterator[None]:
 
 def _open(path: str, folder: str) -> int:
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+    if os.path.exists(folder):
+        make_folder(folder)  # It is there: only looks whose it is.
     try:
         # Made once: a pass that changes nothing must not even ask for a new file.
         try:

@@ -26,7 +26,7 @@ def state(kind: str, have: Any) -> Any:
         return Attributes(**have)
     if kind == "permission":
         wrongs = (
-            Wrong(one["path"], Attributes(**one["have"]), Attributes(**one["want"]))
+            Wrong(one["path"], Attributes(**one["have"]), Attributes(**one["want"]), False)
             for one in have["paths"]
         )
         return kinds.get(kind).expected(None).__class__(tuple(wrongs))

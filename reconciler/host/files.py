@@ -104,6 +104,11 @@ class Files:
         refuse_foreign_link(folder.shared, folder.sticky, status, path)
         if links >= MOST_LINKS:
             raise UnknownState(f"{path} is a symlink to a symlink, without end")
+        parts = [part for part in target.split("/") if part not in ("", ".")]
+        if ".." in [part for at, part in enumerate(parts) if any(p != ".." for p in parts[:at])]:
+            raise UnknownState(
+                f"{path} is a symlink that goes down and up again; write the real path"
+            )
         goal = os.path.normpath(os.path.join(folder.real or "/", target))
         parent, _, last = goal.rpartition("/")
         above = self._folder(parent, links + 1)
@@ -219,15 +224,23 @@ class Files:
         with reported(f"cannot remove the directory {path}"), opened(parent) as folder:
             os.rmdir(name, dir_fd=folder)
 
-    def set_attributes(self, path: str, mode: int | None, uid: int, gid: int) -> None:
-        """Set what is not None or -1, on the inode itself. Raises HostError."""
+    def set_attributes(
+        self, path: str, mode: int | None, uid: int, gid: int, directory: bool | None = None
+    ) -> None:
+        """Set what is not None or -1, on the inode itself. Raises HostError.
+
+        ``directory`` says what must stand there: what is right for one sort is a hole for another.
+        """
         parent, _, name = path.rpartition("/")
         with (
             reported(f"cannot change {path}"),
             opened(parent) as folder,
             entry_in(folder, name or ".", path) as entry,
         ):
-            refuse_hard_link(folder, os.fstat(entry), path)
+            status = os.fstat(entry)
+            if directory not in (None, stat.S_ISDIR(status.st_mode)):
+                raise HostError(f"{path} has become {sort_of(status)} since it was looked at")
+            refuse_hard_link(folder, status, path)
             set_on(entry, mode, uid, gid)
 
     def open_log(self, path: str, uid: int, gid: int) -> int:
@@ -282,9 +295,13 @@ class Files:
 
         Empty when there is none to be read.
         """
+        parent, _, name = path.rpartition("/")
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
         try:
-            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError:
+            # What a process has put in the place of its log is not to be shown to people.
+            with opened(parent) as folder:
+                handle = os.open(name, flags, dir_fd=folder)
+        except (OSError, HostError):
             return b""
         try:
             status = os.fstat(handle)

@@ -71,7 +71,7 @@ def resolve(argv: Sequence[str], environ: dict[str, str]) -> list[str]:
     """``argv`` with the program's absolute path. Raises HostError when it cannot be found."""
     program = find(argv[0], environ["PATH"])
     if program is None:
-        where = "is not there or may not be run" if "/" in argv[0] else f"in {environ['PATH']}"
+        where = "is not there or may not be run" if "/" in argv[0] else "in its PATH"
         raise HostError(f"no program {argv[0]!r} {where}; install it or write its path")
     return [program, *argv[1:]]
 
@@ -106,7 +106,9 @@ def start(launch: Launch, account: Account, log: int, known_as: str, record: str
         os.close(said)
         if say >= 0:
             os.close(say)
-    number, _, complaint = words.decode(errors="replace").partition(" ")
+    text = words.decode(errors="replace")
+    # First the number, once it is known; then, after a blank, what went wrong.
+    number, _, complaint = text.partition(" ") if text[:1].isdigit() else ("", "", text)
     pid, _, start_ticks = number.partition(":")
     if complaint or not start_ticks:
         raise HostError(f"cannot start {argv[0]}: {complaint or 'the new process was killed'}")

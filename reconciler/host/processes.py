@@ -92,7 +92,13 @@ class Processes:
         matches = re.compile(pattern).search
         found = []
         for pid in self.pids():
-            raw = _read(f"/proc/{pid}/cmdline", 131072)
+            # What others call their processes must not keep us busy; a quick look will do here.
+            try:
+                if os.stat(f"/proc/{pid}").st_uid != uid:
+                    continue
+            except OSError:
+                continue
+            raw = _read(f"/proc/{pid}/cmdline", 32768)
             if raw and matches(os.fsdecode(raw.rstrip(b"\0").replace(b"\0", b" "))):
                 found.append(pid)
         return self._owned(found, uid)
@@ -100,6 +106,7 @@ class Processes:
     def with_program(self, path: str, uid: int) -> list[Identity]:
         """Processes of that user that run the program at ``path``."""
         found = []
+        path = os.path.realpath(path)
         for pid in self.pids():
             try:
                 program = os.readlink(f"/proc/{pid}/exe")
@@ -116,6 +123,11 @@ class Processes:
         A process that is younger than the file is somebody else. Raises UnknownState.
         """
         status = files.status(path)
+        if status is not None and not _believed(path, status, uid):
+            raise UnknownState(
+                f"the file {path} could be written by others than user {uid} and root, so the "
+                "process that it names is not believed to be ours"
+            )
         text = (files.read(path, 64) or b"").split() if status is not None else []
         if status is None or not text or not text[0].isdigit() or len(text[0]) > 10:
             return []
@@ -160,11 +172,12 @@ class Processes:
             entry = look_up(pid) if _owner(pid) == uid and pid != os.getpid() else None
             if entry is not None:
                 entries[pid] = entry
-        ours = self._ancestors(os.getpid())
+        for pid in self._ancestors(os.getpid()):
+            entries.pop(pid, None)
         return sorted(
             entry.identity
-            for pid, entry in entries.items()
-            if pid not in ours and not self._ancestors(entry.parent) & entries.keys()
+            for entry in entries.values()
+            if not self._ancestors(entry.parent) & entries.keys()
         )
 
     def _ancestors(self, pid: int) -> set[int]:
@@ -244,17 +257,30 @@ class Processes:
                 if left > 0 and self.alive(identity):
                     poller = select.poll()
                     poller.register(handle, select.POLLIN)
-                    poller.poll(left * 1000)
+                    # poll(2) counts milliseconds in a C int.
+                    poller.poll(min(left * 1000, 2**31 - 1))
             finally:
                 os.close(handle)
 
 
 def _owner(pid: int) -> int | None:
-    """The user a process acts as; None when it has ended."""
-    try:
-        return os.stat(f"/proc/{pid}").st_uid
-    except OSError:
+    """The user a process belongs to; None when it has ended, is the kernel's, or has changed sides.
+
+    One that runs a set-user-ID program acts as another user than the one who controls it.
+    """
+    raw = _read(f"/proc/{pid}/status", 4096) or b""
+    lines = dict(line.partition(b":")[::2] for line in raw.split(b"\n"))
+    uids = set(lines.get(b"Uid", b"").split()[:3])
+    if len(uids) != 1 or b"VmSize" not in lines:
         return None
+    return int(uids.pop())
+
+
+def _believed(path: str, status: os.stat_result, uid: int) -> bool:
+    """May only root, the caller and that user write to the file, and put another in its place?"""
+    folder = os.stat(os.path.dirname(path))
+    trusted = (0, os.geteuid(), uid)
+    return all(one.st_uid in trusted and not one.st_mode & 0o022 for one in (status, folder))
 
 
 def _read(path: str, limit: int) -> bytes | None:

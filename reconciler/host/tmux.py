@@ -30,6 +30,7 @@ _FORMAT = _SEPARATOR.join(
         "#{session_name}",
         f"#{{{SESSION_MARK}}}",
         "#{window_index}",
+        "#{window_id}",
         f"#{{{WINDOW_MARK}}}",
         "#{pane_id}",
         f"#{{{PANE_MARK}}}",
@@ -52,6 +53,7 @@ class Pane:
     session: str
     owner: str
     window: int
+    window_id: str
     window_mark: str
     id: str
     mark: str
@@ -65,7 +67,7 @@ class Tmux:
     """The tmux servers of the caller. ``forget`` before every new look."""
 
     def __init__(self) -> None:
-        self._seen: dict[str | None, tuple[Pane, ...]] = {}
+        self._seen: dict[str | None, tuple[Pane, ...] | UnknownState] = {}
 
     def forget(self) -> None:
         """Drop what was seen, so that the next look is a fresh one."""
@@ -77,8 +79,14 @@ class Tmux:
         Raises UnknownState when tmux is missing, or does not answer.
         """
         if socket not in self._seen:
-            self._seen[socket] = self._look(socket)
-        return self._seen[socket]
+            try:
+                self._seen[socket] = self._look(socket)
+            except UnknownState as error:
+                self._seen[socket] = error  # A server that hangs is waited for once a look.
+        seen = self._seen[socket]
+        if isinstance(seen, UnknownState):
+            raise seen
+        return seen
 
     def session(self, socket: str | None, name: str) -> list[Pane]:
         """The panes of one session; an empty list when there is no such session."""
@@ -89,6 +97,8 @@ class Tmux:
         if program is None:
             raise UnknownState(_MISSING)
         place = _socket_path(socket)
+        if not _own_folder(os.path.dirname(place)):
+            return ()
         try:
             if not stat.S_ISSOCK(os.stat(place).st_mode):
                 raise UnknownState(f"{place} is not tmux's socket; move it away")
@@ -102,7 +112,7 @@ class Tmux:
             if _no_server(result):
                 return ()
             raise UnknownState(f"tmux list-panes failed: {result.complaint}")
-        lines = result.output.decode(errors="replace").splitlines()
+        lines = result.output.decode(errors="replace").split("\n")
         return tuple(pane for line in lines if (pane := _pane(line)) is not None)
 
     def command(self, socket: str | None, script: Sequence[Sequence[str]]) -> None:
@@ -132,6 +142,7 @@ class Tmux:
         place = (program, "-u", "-S", _socket_path(socket))
         argv = (*place, "capture-pane", "-p", "-S", "-50", "-t", pane)
         try:
+            _own_folder(os.path.dirname(_socket_path(socket)))
             result = run(argv, timeout=_TIMEOUT)
         except HostError:
             return []
@@ -163,9 +174,22 @@ def environment_options(environ: Mapping[str, str]) -> list[str]:
 def _pane(line: str) -> Pane | None:
     words = line.split(_SEPARATOR)
     try:
-        session, owner, window, window_mark, pane, mark, pid, dead, killed, status, launch = words
+        (
+            session,
+            owner,
+            window,
+            window_id,
+            window_mark,
+            pane,
+            mark,
+            pid,
+            dead,
+            killed,
+            status,
+            launch,
+        ) = words
         return Pane(
-            session, owner, int(window), window_mark, pane, mark, int(pid), dead == "1",
+            session, owner, int(window), window_id, window_mark, pane, mark, int(pid), dead == "1",
             f"signal {killed}" if killed else f"exit status {status}" if status else "", launch,
         )  # fmt: skip
     except ValueError:
@@ -175,13 +199,41 @@ def _pane(line: str) -> Pane | None:
 
 def _no_server(result: Result) -> bool:
     said = result.complaint
-    return "no server running" in said or "error connecting to" in said or "lost server" in said
+    gone = ("No such file", "Connection refused")
+    return (
+        "no server running" in said
+        or "lost server" in said
+        or "server exited" in said
+        or ("error connecting to" in said and any(word in said for word in gone))
+    )
 
 
 def _socket_path(socket: str | None) -> str:
     """Where tmux keeps the socket of that ``-L`` name, tmux(1)."""
-    base = os.environ.get("TMUX_TMPDIR") or "/tmp"
+    base = os.environ.get("TMUX_TMPDIR") or ""
+    if not os.path.isdir(base):
+        base = "/tmp"
     return f"{base}/tmux-{os.geteuid()}/{socket or 'default'}"
+
+
+def _own_folder(path: str) -> bool:
+    """Is tmux's folder for sockets there? Raises UnknownState when it is not ours alone.
+
+    Whoever owns it could put a server of his own there, and a tmux client obeys its server.
+    """
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise UnknownState(f"cannot look at {path}: {error.strerror}") from None
+    ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+    if not ours or status.st_mode & 0o027:
+        raise UnknownState(
+            f"{path} is not a folder that is only ours, so no tmux server there is believed; "
+            f"find out who made it, and remove it"
+        )
+    return True
 
 
 def _environment() -> dict[str, str]:

@@ -58,10 +58,11 @@ class Attributes:
 
 @dataclass(frozen=True, slots=True)
 class SetAttributes:
-    """Give a path what is asked for."""
+    """Give a path what is asked for, if it still is what it was: a directory, or not."""
 
     path: str
     attributes: Attributes
+    directory: bool
 
     def describe(self) -> str:
         """The action in words."""
@@ -69,4 +70,4 @@ class SetAttributes:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
-        host.files.set_attributes(self.path, *self.attributes.numbers(host))
+        host.files.set_attributes(self.path, *self.attributes.numbers(host), self.directory)

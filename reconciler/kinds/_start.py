@@ -16,8 +16,11 @@ from reconciler.model import HostError, UnknownState
 
 if TYPE_CHECKING:
     from reconciler.host import Host
+    from reconciler.host.tmux import Pane
 
 _WORDS = 3
+_PROCESS = "process"
+"""Mark of the pane in which a process was started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,13 @@ class StartInWindow:
     def run(self, host: Host) -> None:
         """Raises HostError."""
         from reconciler.host.launch import environment, resolve
-        from reconciler.host.tmux import LAUNCH_MARK, WINDOW_MARK, environment_options, target
+        from reconciler.host.tmux import (
+            LAUNCH_MARK,
+            PANE_MARK,
+            WINDOW_MARK,
+            environment_options,
+            target,
+        )
 
         launch, place = self.launch, self.place
         panes = host.tmux.session(place.socket, place.session)
@@ -89,7 +98,7 @@ class StartInWindow:
             *("--", "/bin/sh", "-c", f'{LEADER}=$$ exec "$@"', "sh", *argv),
         ]
         name = launch.mark.partition(":")[2].replace("#", "##")
-        old = next((p for p in panes if p.window_mark == launch.mark and p.dead), None)
+        old = next((p for p in panes if runs(p, launch.mark) and p.dead), None)
         old = old or next((p for p in panes if p.window_mark == HOLDER), None)
         if old is not None:
             here = old.id
@@ -100,9 +109,11 @@ class StartInWindow:
             script = [["new-window", "-d", "-t", here, "-n", name, *options]]
         script += [
             ["set-option", "-w", "-t", here, WINDOW_MARK, launch.mark],
-            ["set-option", "-w", "-t", here, LAUNCH_MARK, launch.digest],
+            # On the pane: a person may split the window, and that pane is not ours.
+            ["set-option", "-p", "-t", here, PANE_MARK, _PROCESS],
+            ["set-option", "-p", "-t", here, LAUNCH_MARK, launch.digest],
             # Keeps the session, the last words and the exit status when it dies.
-            ["set-option", "-w", "-t", here, "remain-on-exit", "on"],
+            ["set-option", "-p", "-t", here, "remain-on-exit", "on"],
         ]
         host.tmux.command(place.socket, script)
 
@@ -122,6 +133,11 @@ class StopProcess:
     def run(self, host: Host) -> None:
         """Raises HostError."""
         host.processes.stop(self.identity, self.signal, self.timeout)
+
+
+def runs(pane: Pane, mark: str) -> bool:
+    """Was the process of that mark started in this pane?"""
+    return pane.window_mark == mark and pane.mark == _PROCESS
 
 
 def in_words(launch: Launch) -> str:
@@ -155,7 +171,7 @@ def recorded(mark: str, host: Host) -> dict[Identity, str]:
     folder, _, prefix = _record(mark, host).rpartition("/")
     found = {}
     try:
-        names = os.listdir(folder)
+        names = os.listdir(folder) if only_ours(os.stat(folder)) else []
     except OSError:
         return {}
     for name in names:
@@ -170,6 +186,11 @@ def recorded(mark: str, host: Host) -> dict[Identity, str]:
         if boot == boot_id() and host.processes.alive(identity):
             found[identity] = digest
     return found
+
+
+def only_ours(status: os.stat_result) -> bool:
+    """May only root and the caller write to it? What others wrote there is no record of ours."""
+    return status.st_uid in (0, os.geteuid()) and not status.st_mode & 0o022
 
 
 def known_as(mark: str, host: Host) -> str:
@@ -201,10 +222,10 @@ def last_words(mark: str, place: Place | None, log: str | None, host: Host) -> s
     words: list[str] = []
     try:
         if place is not None:
-            panes = (p for p in host.tmux.panes(place.socket) if p.window_mark == mark and p.dead)
+            panes = (p for p in host.tmux.panes(place.socket) if runs(p, mark))
             pane = next(panes, None)
             if pane is not None:
-                # tmux 3.3 sometimes misses that its child has ended, and never asks how.
+                # tmux 3.3 sometimes misses that its child has ended, or never asks how.
                 how = pane.ending or ending(pane.pid) or ""
                 words += [how, *_screen(place, pane.id, host)]
         else:

@@ -5,11 +5,13 @@ It must not decide whether to act: that is the session kind's.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reconciler.fields import Command, Environment, Name, Path
+from reconciler.host.walk import sort_of
 from reconciler.model import HostError
 
 if TYPE_CHECKING:
@@ -144,7 +146,7 @@ class MakePanes:
 
 @dataclass(frozen=True, slots=True)
 class RemoveSession:
-    """Close our windows, and so the session, unless somebody has opened others in it."""
+    """Close our panes, and so the session, unless somebody has opened others in it."""
 
     want: Session
 
@@ -159,9 +161,10 @@ class RemoveSession:
         want = self.want
         here = target(want.tmux_name)
         panes = host.tmux.session(want.socket, want.tmux_name)
-        ours = {pane.window for pane in panes if pane.window_mark}
+        ours = [pane.id for pane in panes if pane.mark or pane.window_mark == HOLDER]
         script = [["set-option", "-u", "-t", here, SESSION_MARK]]
-        script += [["kill-window", "-t", f"{here}{window}"] for window in sorted(ours)]
+        # By ids, which never move, and pane by pane: a person may have split our windows.
+        script += [["kill-pane", "-t", pane] for pane in ours]
         host.tmux.command(want.socket, script)
 
 
@@ -239,6 +242,11 @@ def start_directory(cwd: str | None, host: Host) -> list[str]:
     Raises HostError.
     """
     folder = cwd or host.users.account(None).home
-    if cwd is not None and host.files.status(cwd) is None:
-        raise HostError(f"the folder {cwd} to start in is not there; declare it under directories")
+    if cwd is not None:
+        status = host.files.status(cwd)
+        if status is None:
+            words = "is not there; declare it under directories"
+            raise HostError(f"the folder {cwd} to start in {words}")
+        if not stat.S_ISDIR(status.st_mode):
+            raise HostError(f"the folder {cwd} to start in is {sort_of(status)}")
     return ["-c", folder.replace("#", "##")]

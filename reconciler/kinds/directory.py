@@ -137,7 +137,7 @@ class Directories(Kind[Directory, Attributes]):
             return (RemoveDirectory(want.path),)
         if have is None:
             return (MakeDirectory(want.path, want.born or self.expected(want)),)
-        return (SetAttributes(want.path, self.expected(want)),)
+        return (SetAttributes(want.path, self.expected(want), True),)
 
 
 KIND = Directories()

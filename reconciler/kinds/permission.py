@@ -47,6 +47,7 @@ class Wrong:
     path: str
     have: Attributes
     want: Attributes
+    directory: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ class Permissions(Kind[Permission, Wrongs]):
             asked = _asked(want, stat.S_ISDIR(entry.st_mode))
             seen = asked.seen(entry, host)
             if seen != asked:
-                yield Wrong(path, seen, asked)
+                yield Wrong(path, seen, asked, stat.S_ISDIR(entry.st_mode))
 
     def changes(self, expected: Wrongs | None, have: Wrongs | None) -> tuple[Change, ...]:
         if expected is None:
@@ -141,7 +142,7 @@ class Permissions(Kind[Permission, Wrongs]):
         self, resource: Resource[Permission], have: Wrongs | None, changes: Sequence[Change]
     ) -> Sequence[Action]:
         paths = have.paths if have is not None else ()
-        return tuple(SetAttributes(wrong.path, wrong.want) for wrong in paths)
+        return tuple(SetAttributes(wrong.path, wrong.want, wrong.directory) for wrong in paths)
 
 
 def _asked(want: Permission, directory: bool) -> Attributes:

@@ -22,6 +22,7 @@ from reconciler.kinds._start import (
     StopProcess,
     known_as,
     recorded,
+    runs,
 )
 from reconciler.kinds._windows import Session
 from reconciler.kinds.session import not_ours
@@ -119,6 +120,8 @@ class Processes(Kind[Process, ProcessState]):
             ways = (want.match.cmdline, want.match.exe, want.match.pidfile)
             if sum(way is not None for way in ways) != 1:
                 yield "match", "needs exactly one of cmdline, exe and pidfile"
+        if "/" in want.command[0] and not want.command[0].startswith("/"):
+            yield "command", f"{want.command[0]!r} is not absolute; write its whole path"
         if f"SIG{want.stop.signal}" not in signal.Signals.__members__:
             yield "stop", f"there is no signal {want.stop.signal!r}; write TERM, INT, QUIT or HUP"
 
@@ -172,7 +175,7 @@ class Processes(Kind[Process, ProcessState]):
         found: dict[Identity, str | None] = {}
         if want.place is not None:
             for pane in host.tmux.panes(want.place.socket):
-                if pane.owner == host.owner and pane.window_mark == resource.id and not pane.dead:
+                if pane.owner == host.owner and runs(pane, resource.id) and not pane.dead:
                     entry = look_up(pane.pid)
                     if entry is not None:
                         found[entry.identity] = pane.launch
@@ -239,7 +242,12 @@ class Processes(Kind[Process, ProcessState]):
         """What the process said last, and how it ended, as far as that can be known."""
         from reconciler.kinds._start import last_words
 
-        return last_words(resource.id, resource.want.place, resource.want.log, host)
+        want = resource.want
+        words = last_words(resource.id, want.place, want.log, host)
+        for _, secret in want.env:
+            if words and secret.value and len(secret.value) > 3:
+                words = words.replace(secret.value, "***")
+        return words
 
 
 KIND = Processes()

@@ -5,6 +5,7 @@ It must not touch a session that is not ours, nor what a person opened or types 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -31,6 +32,14 @@ from reconciler.model import (
 if TYPE_CHECKING:
     from reconciler.host import Host
 
+_LAYOUT = re.compile(
+    r"even-horizontal|even-vertical|main-horizontal|main-vertical|tiled|[0-9a-f]{4},[0-9x,\[\]{}]+"
+)
+_LAYOUTS = (
+    "write even-horizontal, even-vertical, main-horizontal, main-vertical, tiled, or what "
+    "tmux list-windows shows"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class SessionState:
@@ -54,11 +63,18 @@ class Sessions(Kind[Session, SessionState]):
 
     def check(self, want: Session) -> Iterable[tuple[str, str]]:
         name = want.tmux_name
-        if any(character in ".:#" for character in name) or name[0] in "=@$%+-!{~^":
+        if (
+            any(character in ".:#\\$\u241f" or not character.isprintable() for character in name)
+            or name[0] in "=@$%+-!{~^"
+        ):
             words = "use letters, digits, blanks, '_' and '-'"
             yield "session", f"tmux cannot keep a session named {name!r}; {words}"
         if want.socket is not None and ("/" in want.socket or want.socket in (".", "..")):
             yield "socket", "is the name that tmux -L takes, not a path"
+        for window in want.windows:
+            if window.layout is not None and not _LAYOUT.fullmatch(window.layout):
+                # Some that it does not know make tmux 3.3 end, with all of its sessions.
+                yield "windows", f"there is no layout {window.layout!r}; {_LAYOUTS}"
         if want.command is not None and want.windows:
             yield "command", "write either command or windows, not both"
         keys = [key for key, _ in want.layout()]

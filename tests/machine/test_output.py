@@ -89,14 +89,14 @@ def test_the_spec_that_is_taken_is_named(machine: Machine) -> None:
 
 def test_a_match_never_takes_a_process_of_another_resource(machine: Machine) -> None:
     spec = machine.spec(
-        "processes:\n  one: {command: [sleep, '1001']}\n"
-        "  two: {command: [sleep, '1002'], match: {cmdline: 'sleep 100'}}\n"
+        "processes:\n  one: {command: [sleep, '31001']}\n"
+        "  two: {command: [sleep, '31002'], match: {cmdline: 'sleep 3100'}}\n"
     )
     machine.once(spec)
-    assert len(machine.running("sleep 100")) == 2
+    assert len(machine.running("sleep 3100")) == 2
     other = machine.spec(
         "version: 1\nname: other\n"
-        "processes: {x: {command: x, state: absent, match: {cmdline: 'sleep 100'}}}"
+        "processes: {x: {command: x, state: absent, match: {cmdline: 'sleep 3100'}}}"
     )
     machine.converged(other)
 
