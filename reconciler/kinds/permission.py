@@ -77,7 +77,9 @@ class Permissions(Kind[Permission, Wrongs]):
 
     def claims(self, want: Permission) -> Iterable[Claim]:
         asks = _asked(want, True).asks()
-        return (Claim(Key("path", want.path), asks, asks if want.recursive else {}),)
+        # With exceptions it cannot be said in general what is asked below.
+        below = asks if want.recursive and not want.exclude else {}
+        return (Claim(Key("path", want.path), asks, below),)
 
     def uses(self, want: Permission) -> Iterable[Key]:
         parts = want.path.split("/")
