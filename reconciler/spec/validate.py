@@ -57,6 +57,9 @@ class Validator:
             return None
         if declared.broken or (problems and _is_broken(body)):
             return None
+        if not declared.present and not kind.creates:
+            mark = place(body, "state") if "state" in body else declared.key.at
+            problems.add(mark, f"{title} makes nothing that could be absent; take it out instead")
         want = kind.named(want, declared.name)
         for name, message in kind.check(want):
             node = body.get(name)  # type: ignore[call-overload]
