@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import argparse
 import gc
-import io
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from reconciler import __version__, kinds
+from reconciler.descriptors import keep_descriptors, open_standard_streams
 
 if TYPE_CHECKING:
     from reconciler.host.users import Users
@@ -85,10 +85,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status. Never lets a traceback out."""
     # One short pass makes many small objects and frees few of them: collecting costs a fifth.
     gc.disable()
-    _open_standard_streams()
+    open_standard_streams()
     os.umask(0o022)  # What we make must not depend on who calls.
     try:
-        _keep_descriptors()
+        keep_descriptors()
         status = _run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
         return status
@@ -345,31 +345,6 @@ def _in_words(error: Exception) -> str:
         trace = trace.tb_next
     where = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
     return f"internal error: {type(error).__name__}: {error}{where}; please report it"
-
-
-def _open_standard_streams() -> None:
-    """A caller may have closed them; then the next file opened would become standard output."""
-    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_RDWR), number)
-        if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(number, mode, closefd=False))
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A terminal that cannot show a letter is no reason to stop.
-            stream.reconfigure(errors="backslashreplace")
-
-
-def _keep_descriptors() -> None:
-    """What our caller left open is not for those whom we start, such as a tmux server."""
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2:
-            try:
-                os.set_inheritable(int(name), False)
-            except OSError:
-                continue
 
 
 _MODES: tuple[tuple[str, Callable[[_Session], int], str], ...] = (

@@ -9,8 +9,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reconciler.host.launch import LEADER, MARK, VERSION, Launch
-from reconciler.host.processes import Identity, ending
+from reconciler.host.launch import LEADER, MARK, VERSION, Launch, environment, resolve, start
+from reconciler.host.processes import Identity, boot_id, ending
 from reconciler.kinds._windows import HOLDER, start_directory
 from reconciler.model import HostError, UnknownState
 
@@ -44,8 +44,6 @@ class StartDaemon:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
-        from reconciler.host.launch import start
-
         launch = self.launch
         account = host.users.account(launch.user)
         start_directory(launch.cwd, host)  # Says best what is wrong with it.
@@ -74,7 +72,6 @@ class StartInWindow:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
-        from reconciler.host.launch import environment, resolve
         from reconciler.host.tmux import (
             LAUNCH_MARK,
             PANE_MARK,
@@ -166,8 +163,6 @@ def _as_user(argv: list[str], launch: Launch, uid: int, host: Host) -> list[str]
 
 def recorded(mark: str, host: Host) -> dict[Identity, str]:
     """The daemons of that mark that a record names and that still run, with their digests."""
-    from reconciler.host.processes import boot_id
-
     folder, _, prefix = _record(mark, host).rpartition("/")
     found = {}
     try:
@@ -179,8 +174,8 @@ def recorded(mark: str, host: Host) -> dict[Identity, str]:
             continue
         try:
             words = (host.files.read(f"{folder}/{name}", 256) or b"").decode("ascii").split()
-            boot, pid, start, digest = words
-            identity = Identity(int(start), int(pid))
+            boot, pid, ticks, digest = words
+            identity = Identity(int(ticks), int(pid))
         except (UnknownState, ValueError):
             continue
         if boot == boot_id() and host.processes.alive(identity):

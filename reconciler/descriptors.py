@@ -1,0 +1,35 @@
+"""The descriptors that our caller handed us: made whole, and kept from those whom we start.
+
+It must not print, nor open anything but the null device.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+
+
+def open_standard_streams() -> None:
+    """A caller may have closed them; then the next file opened would become standard output."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that cannot show a letter is no reason to stop.
+            stream.reconfigure(errors="backslashreplace")
+
+
+def keep_descriptors() -> None:
+    """What our caller left open is not for those whom we start, such as a tmux server."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2:
+            try:
+                os.set_inheritable(int(name), False)
+            except OSError:
+                continue
