@@ -5,14 +5,14 @@ It must not do anything that the plan does not say.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from reconciler.contract import GetKind
 from reconciler.model import HostError, Observation, Outcome, Plan, Report, Resource, Spec, Step
 from reconciler.observe import observe
-from reconciler.plan import difference, in_words, needed_by
+from reconciler.plan import difference, needed_by
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -27,64 +27,121 @@ def apply(plan: Plan, spec: Spec, get_kind: GetKind, host: Host, told: OnOutcome
     outcomes: list[Outcome] = []
     broken: set[str] = set()
     last_start = 0.0
-    for step in plan.steps:
-        need = needed_by(step, broken)
-        if need is not None:
-            outcome = Outcome(step, "skipped", f"needs {need}, which failed or was not done")
-        else:
-            outcome = _run(step, by_id[step.id], get_kind, host)
-            last_start = host.clock.monotonic()
-        if outcome.result != "done" and outcome.error is not None:
-            broken.add(step.id)
-        outcomes.append(outcome)
-        told(outcome)
+    for group in _groups(plan.steps, by_id, get_kind):
+        runs = [_Run(step, by_id[step.id], get_kind, host) for step in group]
+        for stage in range(max(run.stages for run in runs)):
+            for run in runs:
+                run.go_on(stage, broken)
+                last_start = host.clock.monotonic()
+        for run in runs:
+            outcome = run.outcome(broken)
+            outcomes.append(outcome)
+            told(outcome)
     return Report(plan, tuple(_settled(outcomes, by_id, last_start, get_kind, host, told)))
 
 
-def _run(step: Step, resource: Resource[Any], get_kind: GetKind, host: Host) -> Outcome:
-    kind = get_kind(resource.kind)
-    begin = host.clock.monotonic()
+def _groups(
+    steps: Sequence[Step], by_id: Mapping[str, Resource[Any]], get_kind: GetKind
+) -> Iterator[list[Step]]:
+    """Steps that follow one another and are done together, else each alone."""
+    group: list[Step] = []
+    for step in steps:
+        kind = get_kind(by_id[step.id].kind)
+        if group and not (kind.together and kind is get_kind(by_id[group[0].id].kind)):
+            yield group
+            group = []
+        group.append(step)
+    if group:
+        yield group
 
-    def ended(result: str, error: str | None = None) -> Outcome:
-        return Outcome(step, result, error, host.clock.monotonic() - begin)
 
-    seen = _look(resource, get_kind, host)
-    if seen.unknown is not None:
-        return ended("failed", f"cannot look at it any more: {seen.unknown}")
-    changes = difference(resource, seen, kind)
-    if not changes:
-        # Somebody was faster, or an earlier step has done it along the way.
-        return ended("dropped")
-    if tuple(kind.actions(resource, seen.state, changes)) != step.actions:
-        return ended("dropped", "the host has changed since the plan; the next pass looks again")
-    try:
-        for action in step.actions:
-            host.forget()
-            action.run(host)
-    except HostError as error:
-        return ended("failed", str(error))
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return ended("failed", f"{where}{error.strerror or error}")
-    wrong = _wrong(resource, get_kind, host)
-    return ended("done") if wrong is None else ended("failed", wrong)
+class _Run:
+    """One step on its way, from the look before it to the look after it."""
+
+    def __init__(self, step: Step, resource: Resource[Any], get_kind: GetKind, host: Host) -> None:
+        self.step = step
+        self.resource = resource
+        self.get_kind = get_kind
+        self.kind = get_kind(resource.kind)
+        self.host = host
+        self._stages = self.kind.stages(step.actions)
+        self._end: tuple[str, str | None] | None = None
+        self._seconds = 0.0
+
+    @property
+    def stages(self) -> int:
+        return len(self._stages)
+
+    def go_on(self, stage: int, broken: set[str]) -> None:
+        """Do the next stage, unless the step has come to its end already."""
+        if self._end is not None or stage >= len(self._stages):
+            return
+        begin = self.host.clock.monotonic()
+        need = needed_by(self.step, broken)
+        if need is not None:
+            self._end = "skipped", f"needs {need}, which failed or was not done"
+        else:
+            self._end = (self._begin() if stage == 0 else None) or self._act(stage)
+        if self._end is not None and self._end[1] is not None:
+            broken.add(self.step.id)
+        self._seconds += self.host.clock.monotonic() - begin
+
+    def _begin(self) -> tuple[str, str | None] | None:
+        """Look again: is the step still what is to be done?"""
+        if self.step.denied is not None:
+            return "failed", self.step.denied
+        seen = _look(self.resource, self.get_kind, self.host)
+        if seen.unknown is not None:
+            return "failed", f"cannot look at it any more: {seen.unknown}"
+        changes = difference(self.resource, seen, self.kind)
+        if not changes:
+            # Somebody was faster, or an earlier step has done it along the way.
+            return "dropped", None
+        now = self.kind.actions(self.resource, seen.state, changes)
+        if self.kind.stale(self.step.actions, now):
+            return "dropped", "the host has changed since the plan; the next pass looks again"
+        return None
+
+    def _act(self, stage: int) -> tuple[str, str | None] | None:
+        try:
+            for action in self._stages[stage]:
+                self.host.forget()
+                action.run(self.host)
+        except HostError as error:
+            return "failed", str(error)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            return "failed", f"{where}{error.strerror or error}"
+        return None
+
+    def outcome(self, broken: set[str]) -> Outcome:
+        """How the step has ended, after a look whether it helped."""
+        begin = self.host.clock.monotonic()
+        if self._end is None:
+            wrong = _wrong(self.step, self.resource, self.get_kind, self.host)
+            self._end = ("done", None) if wrong is None else ("failed", wrong)
+            if wrong is not None:
+                broken.add(self.step.id)
+        self._seconds += self.host.clock.monotonic() - begin
+        return Outcome(self.step, *self._end, self._seconds)
 
 
 def _look(resource: Resource[Any], get_kind: GetKind, host: Host) -> Observation[Any]:
     return observe((resource,), get_kind, host)[resource.id]
 
 
-def _wrong(resource: Resource[Any], get_kind: GetKind, host: Host) -> str | None:
+def _wrong(step: Step, resource: Resource[Any], get_kind: GetKind, host: Host) -> str | None:
     """What is still not as it should be, with what the host tells about it; None when all is."""
     kind = get_kind(resource.kind)
     seen = _look(resource, get_kind, host)
     if seen.unknown is not None:
         return f"done, but cannot look at it any more: {seen.unknown}"
-    left = difference(resource, seen, kind)
+    expected = kind.expected(resource.want) if resource.present else None
+    left = kind.left(step.actions, expected, seen.state)
     if not left:
         return None
     evidence = kind.evidence(resource, host)
-    words = f"still wrong after it was done: {in_words(left)}"
+    words = f"still wrong after it was done: {kind.words(left)}"
     return f"{words} ({evidence})" if evidence else words
 
 
@@ -111,7 +168,7 @@ def _settled(
     for outcome in outcomes:
         resource = by_id[outcome.step.id]
         if outcome.result == "done" and get_kind(resource.kind).settle:
-            wrong = _wrong(resource, get_kind, host)
+            wrong = _wrong(outcome.step, resource, get_kind, host)
             if wrong is not None:
                 outcome = replace(outcome, result="failed", error=wrong)
                 told(outcome)

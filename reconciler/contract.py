@@ -43,6 +43,8 @@ class Kind(Generic[W, S]):
     """False for a kind that only changes what something else has made."""
     settle: ClassVar[float] = 0.0
     """Seconds that a step must hold before it counts as done."""
+    together: ClassVar[bool] = False
+    """Are the steps of this kind that follow one another done as one, stage by stage?"""
 
     def named(self, want: W, name: str) -> W:
         """``want`` with defaults that follow from the resource's name filled in. Pure."""
@@ -89,6 +91,30 @@ class Kind(Generic[W, S]):
         create, update, delete = self.verbs
         return delete if expected is None else create if have is None else update
 
+    def words(self, changes: Sequence[Change]) -> str:
+        """The changes in words, for people: "mode is 0700, should be 0755". Pure."""
+        return in_words(changes)
+
+    def stages(self, actions: Sequence[Action]) -> Sequence[Sequence[Action]]:
+        """The actions of one step, parted into stages. Pure; see ``together``."""
+        return (actions,)
+
+    def stale(self, planned: Sequence[Action], now: Sequence[Action]) -> bool:
+        """Has the host moved so far since the plan that its step must not be done? Pure."""
+        return tuple(planned) != tuple(now)
+
+    def left(
+        self, planned: Sequence[Action], expected: S | None, have: S | None
+    ) -> tuple[Change, ...]:
+        """What is still wrong after the planned actions were done. Pure."""
+        return self.changes(expected, have)
+
+    def by_hand(
+        self, resource: Resource[W], have: S | None, changes: Sequence[Change]
+    ) -> Sequence[str]:
+        """Shell commands that do what ``actions`` would, for somebody who has the rights. Pure."""
+        return ()
+
     def evidence(self, resource: Resource[W], host: Host) -> str | None:
         """Why a step may have failed, as the host tells it; for people."""
         return None
@@ -118,6 +144,21 @@ def diff(expected: Any, have: Any) -> tuple[Change, ...]:
         if is_now != want:
             found.append(Change(entry.name, is_now, want))
     return tuple(found)
+
+
+def in_words(changes: Sequence[Change]) -> str:
+    """The changes in words, for people: "mode is 0700, should be 0755"."""
+    words = []
+    for change in changes:
+        if change.field == "state" and change.have == "absent":
+            return "it is absent"
+        if change.field == "state":
+            words.append(f"it is {change.have}, should be {change.want}")
+        elif change.have is None:
+            words.append(f"{change.field} should be {change.want}")
+        else:
+            words.append(f"{change.field} is {change.have}, should be {change.want}")
+    return "; ".join(words)
 
 
 GetKind = Callable[[str], Kind[Any, Any]]

@@ -52,7 +52,10 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What templates may ask about the host and the caller; part of the compiled spec's key."""
+    """What templates may ask about the host and the caller; part of the compiled spec's key.
+
+    ``bin`` is the folder where this program's own commands are installed.
+    """
 
     user_name: str
     user_home: str
@@ -62,6 +65,7 @@ class Facts:
     crontab: bool
     tmux: bool
     state_dir: str
+    bin: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,7 @@ class Declared:
 
     wants: Mapping[str, Any]
     claims: Mapping[Key, Sequence[Claim]]
+    facts: Facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +147,16 @@ class Spec:
 class Observation(Generic[S]):
     """Present with a state, absent (no state), or unknown, because …: three different things.
 
-    ``note`` is something worth telling a person that is no drift.
+    ``note`` is something worth telling a person that is no drift. ``unsure`` says what could
+    not be known beside the state; the state is acted on all the same. ``denied`` says why the
+    caller may not change it, where that is known beforehand.
     """
 
     state: S | None = None
     unknown: str | None = None
     note: str | None = None
+    unsure: str | None = None
+    denied: str | None = None
 
 
 ABSENT: Observation[Any] = Observation()
@@ -173,7 +182,11 @@ class Action(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What would be done about one resource, and why."""
+    """What would be done about one resource, and why.
+
+    ``denied`` says why the caller may not do it; ``by_hand`` then holds the shell commands for
+    somebody who may.
+    """
 
     id: str
     verb: str
@@ -181,6 +194,8 @@ class Step:
     actions: tuple[Action, ...]
     why: str
     needs: tuple[str, ...]
+    denied: str | None = None
+    by_hand: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

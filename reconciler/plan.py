@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -77,6 +78,9 @@ def make_plan(
             continue
         if seen.note is not None:
             notes.append(Remark(name, seen.note))
+        if seen.unsure is not None:
+            unknown.append(Remark(name, seen.unsure))
+            blocked[name] = f"{name}, of which not all is known: {seen.unsure}"
         changes = difference(resource, seen, kind)
         if not changes:
             continue
@@ -96,8 +100,11 @@ def make_plan(
             continue
         planned.add(name)
         verb = kind.verb(expected, seen.state)
-        why = in_words(changes)
-        steps.append(Step(name, verb, changes, actions, why, resource.needs))
+        step = Step(name, verb, changes, actions, kind.words(changes), resource.needs)
+        if seen.denied is not None:
+            by_hand = tuple(kind.by_hand(resource, seen.state, changes))
+            step = replace(step, denied=seen.denied, by_hand=by_hand)
+        steps.append(step)
     return Plan(
         spec.name,
         spec.path,
@@ -122,18 +129,3 @@ def observed_kinds(resources: Iterable[Resource[Any]]) -> dict[str, list[Resourc
 def needed_by(step: Step, broken: Collection[str]) -> str | None:
     """The first of the step's needs that is broken, or None."""
     return next((need for need in step.needs if need in broken), None)
-
-
-def in_words(changes: Sequence[Change]) -> str:
-    """The changes in words, for people: "mode is 0700, should be 0755"."""
-    words = []
-    for change in changes:
-        if change.field == "state" and change.have == "absent":
-            return "it is absent"
-        if change.field == "state":
-            words.append(f"it is {change.have}, should be {change.want}")
-        elif change.have is None:
-            words.append(f"{change.field} should be {change.want}")
-        else:
-            words.append(f"{change.field} is {change.have}, should be {change.want}")
-    return "; ".join(words)

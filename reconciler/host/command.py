@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,11 @@ def find(program: str, path: str | None = None) -> str | None:
         if folder.startswith("/") and _executable(f"{folder}/{program}"):
             return f"{folder}/{program}"
     return None
+
+
+def program_folder() -> str:
+    """Where this program's own commands are installed."""
+    return os.path.dirname(os.path.abspath(sys.executable))
 
 
 def _executable(path: str) -> bool:

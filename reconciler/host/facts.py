@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from reconciler.host.command import find
+from reconciler.host.command import find, program_folder
 from reconciler.host.users import Users
 from reconciler.model import Facts
 
@@ -25,6 +25,7 @@ def facts(users: Users, state_dir: str) -> Facts:
         crontab=find("crontab") is not None,
         tmux=find("tmux") is not None,
         state_dir=state_dir,
+        bin=program_folder(),
     )
 
 

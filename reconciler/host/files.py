@@ -56,12 +56,21 @@ class Files:
         A symlink is followed where nobody else could have made it. Raises UnknownState when
         that cannot be known.
         """
+        found = self._found(path)
+        return None if found is None else found[0]
+
+    def real(self, path: str) -> str | None:
+        """Where ``path`` leads to, without symlinks, or None when there is nothing.
+
+        Raises UnknownState as ``status`` does.
+        """
+        found = self._found(path)
+        return None if found is None else found[1]
+
+    def _found(self, path: str) -> tuple[os.stat_result, str] | None:
         parent, _, name = path.rpartition("/")
         folder = self._folder(parent, 0)
-        if folder is None:
-            return None
-        found = self._entry(folder, name, path, 0)
-        return None if found is None else found[0]
+        return None if folder is None else self._entry(folder, name, path, 0)
 
     def _folder(self, path: str, links: int) -> _Folder | None:
         try:

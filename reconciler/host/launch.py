@@ -8,12 +8,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from reconciler.host.command import SYSTEM_PATH, find
+from reconciler.host.command import SYSTEM_PATH, find, program_folder
 from reconciler.host.processes import Identity, boot_id, look_up
 from reconciler.host.users import Account
 from reconciler.model import HostError, Secret
@@ -60,11 +59,6 @@ def environment(account: Account, extra: Sequence[tuple[str, Secret]]) -> dict[s
             environ[name] = value
     environ.update((name, secret.reveal()) for name, secret in extra)
     return environ
-
-
-def program_folder() -> str:
-    """Where this program's own commands are installed."""
-    return os.path.dirname(os.path.abspath(sys.executable))
 
 
 def resolve(argv: Sequence[str], environ: dict[str, str]) -> list[str]:

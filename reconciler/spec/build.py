@@ -76,7 +76,7 @@ def _build(
     declared = resolver.resources(scope)
     validator = Validator(kinds, facts.user_home, problems)
     entries = [Entry(each, validator.want(each)) for each in declared]
-    graph = Graph(entries, resolver.bases, problems)
+    graph = Graph(entries, resolver.bases, facts, problems)
     whole = all(entry.want is not None for entry in entries)
     resources = graph.ordered(whole=whole)
     problems.stop_if_any()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reconciler import model, order
-from reconciler.model import Claim, Key, Resource
+from reconciler.model import Claim, Facts, Key, Resource
 from reconciler.spec.errors import Problems
 from reconciler.spec.nodes import Mark, Text, place
 from reconciler.spec.resolve import Declared
@@ -28,9 +28,12 @@ class Entry:
 class Graph:
     """All resources of a spec. ``bases`` are the ids as written, without ``[each]``."""
 
-    def __init__(self, entries: list[Entry], bases: set[str], problems: Problems) -> None:
+    def __init__(
+        self, entries: list[Entry], bases: set[str], facts: Facts, problems: Problems
+    ) -> None:
         self.entries = entries
         self.bases = bases
+        self.facts = facts
         self.problems = problems
         self._skip_with_what_is_used(entries)
         self.active = {e.declared.id: e for e in entries if e.declared.skip is None}
@@ -137,7 +140,8 @@ class Graph:
             if self.active[name].declared.present:
                 for claim in its:
                     made.setdefault(claim.key, []).append(claim)
-        everything = model.Declared({e.declared.id: e.want for e in self.entries}, made)
+        wants = {e.declared.id: e.want for e in self.entries}
+        everything = model.Declared(wants, made, self.facts)
         for entry in self.entries:
             declared = entry.declared
             try:

@@ -60,6 +60,7 @@ class Scope:
                 "systemd": facts.systemd,
                 "crontab": facts.crontab,
                 "tmux": facts.tmux,
+                "bin": facts.bin,
             },
             "spec": dict(spec),
             "state_dir": facts.state_dir,

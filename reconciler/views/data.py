@@ -32,7 +32,7 @@ def report_document(report: Report) -> dict[str, Any]:
 
 
 def _step(step: Step) -> dict[str, Any]:
-    return {
+    document = {
         "id": step.id,
         "verb": step.verb,
         "changes": [
@@ -43,6 +43,9 @@ def _step(step: Step) -> dict[str, Any]:
         "why": step.why,
         "needs": list(step.needs),
     }
+    if step.denied is not None:
+        document |= {"denied": step.denied, "by_hand": list(step.by_hand)}
+    return document
 
 
 def _outcome(outcome: Outcome) -> dict[str, Any]:

@@ -28,6 +28,9 @@ def plan_lines(plan: Plan, verbose: bool) -> Iterator[Line]:
         sign = _SIGNS.get(step.verb, "~")
         yield f"  {sign} {step.verb} {printable(step.id)}: {printable(step.why)}", "change"
         yield from _actions(step)
+        if step.denied is not None:
+            yield f"      denied: {printable(step.denied)}", "bad"
+        yield from _by_hand(step)
     yield from remark_lines(plan, verbose)
     yield from _plan_summary(plan)
 
@@ -42,6 +45,8 @@ def outcome_lines(outcome: Outcome) -> Iterator[Line]:
         yield from _actions(step)
     if outcome.error is not None:
         yield f"      {outcome.result}: {printable(outcome.error, 4000)}", style
+        if outcome.result == "failed":
+            yield from _by_hand(step)
     elif outcome.result == "dropped":
         yield "      dropped: it is as declared by now", style
 
@@ -105,6 +110,14 @@ def _actions(step: Step) -> Iterator[Line]:
     more = len(step.actions) - _MOST_ACTIONS
     if more > 0:
         yield f"      and {more} more like it (--json shows all)", "quiet"
+
+
+def _by_hand(step: Step) -> Iterator[Line]:
+    """The commands for somebody with the rights, whole, so that they can be copied."""
+    if step.by_hand:
+        yield "      somebody who may can run:", ""
+        for command in step.by_hand:
+            yield f"        {printable(command, 100_000)}", ""
 
 
 def _remarks(word: str, remarks: tuple[Remark, ...], style: str) -> Iterator[Line]:
