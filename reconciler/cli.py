@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from reconciler import __version__, kinds
 from reconciler.descriptors import keep_descriptors, open_standard_streams
+from reconciler.text import Censor
 
 if TYPE_CHECKING:
     from reconciler.host.users import Users
@@ -137,7 +138,7 @@ class _Session:
         from reconciler.host.facts import facts
         from reconciler.spec import load
 
-        return load(
+        spec = load(
             self.spec_path(),
             get_kind=kinds.get,
             all_kinds=kinds.all_kinds,
@@ -148,6 +149,9 @@ class _Session:
             write_cache=write_cache,
             complete=complete,
         )
+        if spec.secrets:
+            self.terminal.censor = Censor(secret.reveal() for secret in spec.secrets)
+        return spec
 
     def spec_path(self) -> str:
         """The file named, or the first of the usual places where there is one."""
@@ -183,6 +187,10 @@ class _Session:
         seen = observe(resources, kinds.get, host)
         return make_plan(spec, resources, seen, kinds.get, os.uname().nodename)
 
+    def print_json(self, document: Any) -> None:
+        """Print the one document on standard output."""
+        _print_json(self.terminal.censor.json(document))
+
     def say(self, *lines: tuple[str, str]) -> None:
         """Print lines for people, unless they asked for quiet."""
         if not self.options.quiet:
@@ -198,7 +206,7 @@ def _plan(session: _Session) -> int:
     plan = session.plan(spec, _host(spec, session.state_dir))
     options = session.options
     if options.json:
-        _print_json(data.plan_document(plan))
+        session.print_json(data.plan_document(plan))
     elif options.quiet:
         session.terminal.write(text.remark_lines(plan, False) if plan.unknown else ())
     else:
@@ -254,7 +262,7 @@ def _pass(session: _Session, spec: Spec) -> Report | int:
         report = apply(plan, spec, kinds.get, host, told)
     session.say(*text.report_summary(report))
     if options.json:
-        _print_json(data.report_document(report))
+        session.print_json(data.report_document(report))
     return report
 
 

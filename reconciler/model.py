@@ -133,7 +133,8 @@ class Spec:
     """A valid spec. ``resources`` stand in an order that respects needs and ``after``.
 
     ``complete`` is False when secrets were left out of it (it was read from the compiled file).
-    ``loop_every`` is in seconds.
+    ``loop_every`` is in seconds. ``secrets`` are values of the environment that were read for
+    it and must be shown to nobody; they are never kept with it.
     """
 
     name: str
@@ -141,6 +142,7 @@ class Spec:
     resources: tuple[Resource[Any], ...]
     loop_every: float = 30.0
     complete: bool = True
+    secrets: tuple[Secret, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from reconciler.contract import Kind
-from reconciler.model import Facts, Spec
+from reconciler.model import Facts, Secret, Spec
 from reconciler.spec.errors import Problems
 from reconciler.spec.graph import Entry, Graph
 from reconciler.spec.head import HeadReader
 from reconciler.spec.include import gather
 from reconciler.spec.resolve import Resolver
-from reconciler.spec.scope import Scope
+from reconciler.spec.scope import Scope, worth_hiding
 from reconciler.spec.validate import Validator
 
 
@@ -82,5 +82,7 @@ def _build(
     problems.stop_if_any()
     if not whole:
         raise RuntimeError("a resource was dropped without a word; this is a bug in the spec room")
-    spec = Spec(top.head.name, full, resources, top.head.loop_every)
+    told = scope.environ.told.items()
+    secrets = tuple(Secret.of(value) for name, value in told if worth_hiding(name, value))
+    spec = Spec(top.head.name, full, resources, top.head.loop_every, secrets=secrets)
     return Built(spec, files.digests, frozenset(scope.environ.names), not validator.keeps_secrets)

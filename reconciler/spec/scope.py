@@ -40,6 +40,11 @@ def secret(name: str, value: str) -> bool:
     return bool(_TELLING.search(name)) or not re.fullmatch(r"/[\w./@+-]*", value)
 
 
+def worth_hiding(name: str, value: str) -> bool:
+    """Is it to be blotted out wherever it turns up? A short word such as a port is in the way."""
+    return (bool(_TELLING.search(name)) and len(value) > 3) or len(value) >= 8
+
+
 class _Known(Exception):
     """What went wrong has been told at its cause."""
 

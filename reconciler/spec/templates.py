@@ -87,7 +87,7 @@ def whole(text: str) -> str | None:
 class Environ:
     """``env`` in a template. Remembers which names were asked for, set or not."""
 
-    __slots__ = ("_secret", "_values", "names", "secrets")
+    __slots__ = ("_secret", "_values", "names", "secrets", "told")
 
     def __init__(self, values: Mapping[str, str], secret: Callable[[str, str], bool]) -> None:
         self._values = values
@@ -95,10 +95,13 @@ class Environ:
         self.names: set[str] = set()
         self.secrets = 0
         """How often a value that must not be shown was read."""
+        self.told: dict[str, str] = {}
+        """Those values, by their names."""
 
     def read(self, name: str) -> str | None:
         self.names.add(name)
         value = self._values.get(name)
         if value is not None and self._secret(name, value):
             self.secrets += 1
+            self.told[name] = value
         return value

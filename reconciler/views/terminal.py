@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable
 from typing import TextIO
 
+from reconciler.text import Censor
 from reconciler.views.text import Line
 
 _STYLES = {"good": "green", "change": "yellow", "bad": "bold red", "quiet": "dim", "": ""}
@@ -21,6 +22,8 @@ class Terminal:
             color == "auto" and not os.environ.get("NO_COLOR") and self._file.isatty()
         )
         self._colored = wanted
+        self.censor = Censor()
+        """What must not be printed, as soon as that is known."""
         self.error: OSError | None = None
         """Why lines could not be printed, if so. Nobody reading is no reason to stop working."""
 
@@ -28,6 +31,7 @@ class Terminal:
         """Print the lines at once, so that a watching person sees them as they come."""
         if self.error is not None:
             return
+        lines = [(self.censor.text(text), style) for text, style in lines]
         try:
             if self._colored:
                 self._write_colored(lines)

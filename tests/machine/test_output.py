@@ -127,3 +127,18 @@ def test_globs_pass_over_symlinks(machine: Machine) -> None:
     (folder / "link").symlink_to("a")
     machine.once(machine.spec(f"permissions: {{p: {{path: {folder}/*, mode: '0611'}}}}"))
     assert (folder / "a").stat().st_mode & 0o777 == 0o611
+
+
+@pytest.mark.parametrize("mode", ["--plan", "--once", "--check"])
+def test_a_secret_of_the_environment_is_shown_nowhere(machine: Machine, mode: str) -> None:
+    canary = "canary 5f3a x'\"é"
+    spec = machine.spec(
+        "processes: {x: {command: [sh, -c, ': \"{{ env.MY_TOKEN }}\"; sleep 4711']}}\n"
+        "directories: {d: {path: '{{ spec.dir }}/{{ env.MY_TOKEN }}'}}"
+    )
+    for options in ([], ["--json"], ["--color", "always"]):
+        done = machine.reconcile(mode, spec, *options, environ={"MY_TOKEN": canary})
+        assert "5f3a" not in done.stdout + done.stderr
+        assert "***" in done.stdout or mode != "--plan"
+    kept = [path for path in machine.state.rglob("*") if path.is_file()]
+    assert not any(b"5f3a" in path.read_bytes() for path in kept)
