@@ -21,14 +21,27 @@ OnOutcome = Callable[[Outcome], None]
 """Told of each step as it ends; a step that is found dead at the end is told again."""
 
 
-def apply(plan: Plan, spec: Spec, get_kind: GetKind, host: Host, told: OnOutcome) -> Report:
-    """Run the plan's steps in order. A step that fails skips what needs it, nothing else."""
+def apply(
+    plan: Plan,
+    spec: Spec,
+    get_kind: GetKind,
+    host: Host,
+    told: OnOutcome,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Report:
+    """Run the plan's steps in order. A step that fails skips what needs it, nothing else.
+
+    Once ``stopping`` says so, no further step is begun.
+    """
     by_id = {resource.id: resource for resource in spec.resources}
     outcomes: list[Outcome] = []
     broken: set[str] = set()
     last_start = 0.0
     for group in _groups(plan.steps, by_id, get_kind):
         runs = [_Run(step, by_id[step.id], get_kind, host) for step in group]
+        if stopping():
+            for run in runs:
+                run.leave("it was not begun, because the pass was asked to stop")
         for stage in range(max(run.stages for run in runs)):
             for run in runs:
                 run.go_on(stage, broken)
@@ -71,6 +84,10 @@ class _Run:
     @property
     def stages(self) -> int:
         return len(self._stages)
+
+    def leave(self, why: str) -> None:
+        """Do not even begin it."""
+        self._end = "skipped", why
 
     def go_on(self, stage: int, broken: set[str]) -> None:
         """Do the next stage, unless the step has come to its end already."""

@@ -9,18 +9,17 @@ import argparse
 import gc
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NoReturn
 
 from reconciler import __version__, kinds
 from reconciler.descriptors import keep_descriptors, open_standard_streams
-from reconciler.text import Censor
+from reconciler.session import Session, Usage, in_words, print_json
 
 if TYPE_CHECKING:
-    from reconciler.host.users import Users
-    from reconciler.model import Plan, Report, Spec
+    from reconciler.model import Spec
     from reconciler.spec.errors import SpecError
-    from reconciler.views.terminal import Terminal
+    from reconciler.turns import Taken
 
 DONE, TROUBLE, CHANGED, USAGE, INVALID, BUSY = 0, 1, 2, 64, 65, 75
 """Exit codes; the numbers from 64 up are those of sysexits.h."""
@@ -29,10 +28,6 @@ _EPILOG = """\
 exit status: 0 done, 1 something failed or is unknown, 2 drift or changes (only with
 --detailed-exitcode), 64 wrong usage, 65 invalid spec, 75 another pass is at work
 """
-
-
-class Usage(Exception):
-    """The command line asks for something that cannot be; the message says what and why."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -105,13 +100,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else TROUBLE
     except Exception as error:
-        return _complain(_in_words(error), TROUBLE)
+        return _complain(in_words(error), TROUBLE)
 
 
 def _run(argv: Sequence[str]) -> int:
     options = _parser().parse_args(argv)
     run = next(function for mode, function, _ in _MODES if mode == options.mode)
-    session = _Session(options)
+    session = Session(options)
     status = run(session)
     error = session.terminal.error
     if error is None or isinstance(error, BrokenPipeError):
@@ -120,90 +115,13 @@ def _run(argv: Sequence[str]) -> int:
     return _complain(f"cannot print: {(error.strerror or str(error)).lower()}", status or TROUBLE)
 
 
-class _Session:
-    """One call of the command: its options, and what follows from them."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        from reconciler.host.facts import state_directory
-        from reconciler.host.users import Users
-        from reconciler.views.terminal import Terminal
-
-        self.options = options
-        self.terminal: Terminal = Terminal(options.color, to_errors=options.json)
-        self.users: Users = Users()
-        self.state_dir = state_directory(options.state_dir, self.users)
-
-    def load(self, write_cache: bool = False, complete: bool = False) -> Spec:
-        """The spec that was asked for. Raises SpecError or Usage."""
-        from reconciler.host.facts import facts
-        from reconciler.spec import load
-
-        spec = load(
-            self.spec_path(),
-            get_kind=kinds.get,
-            all_kinds=kinds.all_kinds,
-            facts=facts(self.users, self.state_dir),
-            settings=self.settings(),
-            environ=os.environ,
-            state_dir=self.state_dir,
-            write_cache=write_cache,
-            complete=complete,
-        )
-        if spec.secrets:
-            self.terminal.censor = Censor(secret.reveal() for secret in spec.secrets)
-        return spec
-
-    def spec_path(self) -> str:
-        """The file named, or the first of the usual places where there is one."""
-        from reconciler.shipped import find_spec
-
-        path, tried = find_spec(self.options.spec, os.environ, self.users.account(None).home)
-        if path is None:
-            raise Usage("no spec: name one, or make one of " + ", ".join(tried))
-        return path
-
-    def settings(self) -> Mapping[str, str]:
-        """The variables of ``--set``."""
-        pairs = [word.partition("=") for word in self.options.set]
-        for name, equals, _ in pairs:
-            if not name or not equals:
-                raise Usage(f"--set takes NAME=VALUE, not {name!r}")
-        home = self.users.account(None).home
-        return {
-            # No shell expands the ~ of --set home=~/x, and people mean it.
-            name: home + value[1:] if value == "~" or value.startswith("~/") else value
-            for name, _, value in pairs
-        }
-
-    def plan(self, spec: Spec, host: Any) -> Plan:
-        """Look at the host, and plan. Raises Usage for an ``--only`` that matches nothing."""
-        from reconciler.observe import observe
-        from reconciler.plan import chosen, make_plan
-
-        try:
-            resources = chosen(spec, self.options.only)
-        except KeyError as error:
-            raise Usage(_no_such(error.args[0], spec)) from None
-        seen = observe(resources, kinds.get, host)
-        return make_plan(spec, resources, seen, kinds.get, os.uname().nodename)
-
-    def print_json(self, document: Any) -> None:
-        """Print the one document on standard output."""
-        _print_json(self.terminal.censor.json(document))
-
-    def say(self, *lines: tuple[str, str]) -> None:
-        """Print lines for people, unless they asked for quiet."""
-        if not self.options.quiet:
-            self.terminal.write(lines)
-
-
-def _plan(session: _Session) -> int:
+def _plan(session: Session) -> int:
     from reconciler.views import data, text
 
     spec = _loaded(session)
     if isinstance(spec, int):
         return spec
-    plan = session.plan(spec, _host(spec, session.state_dir))
+    plan = session.plan(spec, session.host(spec))
     options = session.options
     if options.json:
         session.print_json(data.plan_document(plan))
@@ -214,31 +132,66 @@ def _plan(session: _Session) -> int:
     return _status(bool(plan.unknown), bool(plan.steps), options)
 
 
-def _once(session: _Session) -> int:
+def _once(session: Session) -> int:
+    from reconciler import spec as specs
     from reconciler.model import HostError
-    from reconciler.store import Busy, locked
+    from reconciler.turns import Taken, turn
 
     spec = _loaded(session, write_cache=True)
     if isinstance(spec, int):
         return spec
     try:
-        with locked(os.path.join(session.state_dir, spec.name)):
-            report = _pass(session, spec)
-    except Busy as busy:
-        return _complain(f"{spec.name}: {busy}; nothing was done", BUSY)
+        with turn(session.folder(spec), lambda words: _tell(f"{spec.name}: {words}")):
+            return _pass(session, spec)
+    except Taken as taken:
+        return _beside(session, spec, taken)
     except HostError as error:
         return _complain(str(error), TROUBLE)
-    if isinstance(report, int):
-        return report
-    trouble = report.failed or bool(report.plan.unknown)
-    return _status(trouble, report.changed, session.options)
+    except specs.SpecError as error:  # Looked up, and imported, only when something is raised.
+        return _invalid(session, error)
 
 
-def _pass(session: _Session, spec: Spec) -> Report | int:
+def _beside(session: Session, spec: Spec, taken: Taken) -> int:
+    """Somebody else is at work on this spec: normal when it is a loop that is well."""
+    from reconciler.model import Plan
+    from reconciler.views import data
+
+    if session.options.json:
+        nothing = Plan(spec.name, spec.path, os.uname().nodename, len(spec.resources))
+        about = {"pid": taken.pid, "loop": taken.loop is not None}
+        session.print_json({**data.plan_document(nothing), "busy": about})
+    if taken.loop is None:
+        return _complain(f"{spec.name}: {taken}; nothing was done", BUSY)
+    session.say((f"{spec.name}: {taken}; no pass is needed here", "good"))
+    return DONE
+
+
+def _loop(session: Session) -> int:
+    from reconciler.model import HostError
+    from reconciler.spec.aside import Invalid
+    from reconciler.turns import Taken
+    from reconciler.watchdog import keep
+
+    if session.options.only:
+        raise Usage("--loop keeps the whole spec; --only is for --plan and --once")
+    gc.enable()  # This one lives for years.
+    try:
+        keep(session, session.load_aside(), _tell)
+        return DONE
+    except Taken as taken:
+        return _complain(f"{taken}; this loop does not begin", BUSY)
+    except Invalid as error:
+        sys.stderr.write(error.text)
+        return INVALID
+    except HostError as error:
+        return _complain(str(error), TROUBLE)
+
+
+def _pass(session: Session, spec: Spec) -> int:
     from reconciler.model import Outcome, Report
     from reconciler.views import data, text
 
-    host = _host(spec, session.state_dir)
+    host = session.host(spec)
     plan = session.plan(spec, host)
     terminal, options = session.terminal, session.options
 
@@ -249,24 +202,15 @@ def _pass(session: _Session, spec: Spec) -> Report | int:
     session.say(text.heading(plan))
     if not options.quiet or plan.unknown:
         terminal.write(text.remark_lines(plan, options.verbose))
-    report = Report(plan)
-    if plan.steps:
-        if not spec.complete:
-            # The compiled spec holds no secrets, and something is to be started now.
-            full = _loaded(session, complete=True)
-            if isinstance(full, int):
-                return full
-            spec, plan = full, session.plan(full, host)
-        from reconciler.apply import apply
-
-        report = apply(plan, spec, kinds.get, host, told)
+    report = session.act(plan, spec, host, told) if plan.steps else Report(plan)
     session.say(*text.report_summary(report))
     if options.json:
         session.print_json(data.report_document(report))
-    return report
+    trouble = report.failed or bool(plan.unknown)
+    return _status(trouble, report.changed, options)
 
 
-def _check(session: _Session) -> int:
+def _check(session: Session) -> int:
     from reconciler.views.data import FORMAT
 
     spec = _loaded(session, complete=True)
@@ -274,19 +218,19 @@ def _check(session: _Session) -> int:
         return spec
     if session.options.json:
         path = {"name": spec.name, "path": spec.path}
-        _print_json({"format": FORMAT, "spec": path, "valid": True, "errors": []})
+        print_json({"format": FORMAT, "spec": path, "valid": True, "errors": []})
     session.say((f"{spec.path}: valid; {len(spec.resources)} resources", "good"))
     return DONE
 
 
-def _schema(session: _Session) -> int:
+def _schema(session: Session) -> int:
     from reconciler.spec.schema import json_schema
 
-    _print_json(json_schema(kinds.all_kinds()))
+    print_json(json_schema(kinds.all_kinds()))
     return DONE
 
 
-def _loaded(session: _Session, write_cache: bool = False, complete: bool = False) -> Spec | int:
+def _loaded(session: Session, write_cache: bool = False, complete: bool = False) -> Spec | int:
     """The spec, or the exit status after its errors have been printed."""
     from reconciler import spec
 
@@ -296,20 +240,14 @@ def _loaded(session: _Session, write_cache: bool = False, complete: bool = False
         return _invalid(session, error)
 
 
-def _invalid(session: _Session, error: SpecError) -> int:
+def _invalid(session: Session, error: SpecError) -> int:
     from reconciler.spec.errors import document, render
     from reconciler.views.data import FORMAT
 
     sys.stderr.write(render(error))
     if session.options.json:
-        _print_json({"format": FORMAT, "valid": False, "errors": document(error)})
+        print_json({"format": FORMAT, "valid": False, "errors": document(error)})
     return INVALID
-
-
-def _host(spec: Spec, state_dir: str) -> Any:
-    from reconciler.host import Host
-
-    return Host(spec.name, os.path.join(state_dir, spec.name))
 
 
 def _status(trouble: bool, changes: bool, options: argparse.Namespace) -> int:
@@ -318,46 +256,22 @@ def _status(trouble: bool, changes: bool, options: argparse.Namespace) -> int:
     return CHANGED if changes and options.detailed_exitcode else DONE
 
 
-def _no_such(pattern: str, spec: Spec) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(pattern, [resource.id for resource in spec.resources], 1)
-    hint = f"; did you mean {near[0]!r}?" if near else "; ids look like directory:pending"
-    return f"--only {pattern!r} matches no resource of {spec.path}{hint}"
-
-
-def _print_json(document: Any) -> None:
-    import json
-
-    sys.stdout.write(json.dumps(document, indent=2) + "\n")
-
-
 def _complain(message: str, status: int) -> int:
+    _tell(message)
+    return status
+
+
+def _tell(message: str) -> None:
     from reconciler.text import printable
 
     lines = [printable(line, 4000) for line in message.splitlines()]
     sys.stderr.write("reconcile: " + "\n".join(lines) + "\n")
-    return status
 
 
-def _in_words(error: Exception) -> str:
-    """What to say of an error that nobody foresaw: enough to report it, no more."""
-    from reconciler.model import HostError
-
-    if isinstance(error, HostError):
-        return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'input or output'}: {error.strerror.lower()}"
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
-    return f"internal error: {type(error).__name__}: {error}{where}; please report it"
-
-
-_MODES: tuple[tuple[str, Callable[[_Session], int], str], ...] = (
+_MODES: tuple[tuple[str, Callable[[Session], int], str], ...] = (
     ("plan", _plan, "show what would change, and why; writes nothing"),
     ("once", _once, "one pass: plan, act in order, verify"),
+    ("loop", _loop, "the watchdog: a pass now, and one every interval"),
     ("check", _check, "is the spec valid? shows all errors at once"),
     ("schema", _schema, "the JSON Schema of the spec, for editors"),
 )

@@ -134,7 +134,8 @@ class Spec:
 
     ``complete`` is False when secrets were left out of it (it was read from the compiled file).
     ``loop_every`` is in seconds. ``secrets`` are values of the environment that were read for
-    it and must be shown to nobody; they are never kept with it.
+    it and must be shown to nobody; they are never kept with it. ``files`` are the absolute
+    paths of all files that it was made from.
     """
 
     name: str
@@ -143,6 +144,7 @@ class Spec:
     loop_every: float = 30.0
     complete: bool = True
     secrets: tuple[Secret, ...] = ()
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from reconciler.model import HostError
+
+_PAUSE = 0.1
 
 
 class Busy(Exception):
@@ -42,18 +45,27 @@ def make_folder(path: str) -> None:
 
 
 @contextmanager
-def locked(folder: str) -> Iterator[None]:
+def locked(
+    folder: str, patience: float = 0.0, unless: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
     """Hold the lock of a spec's state directory. Raises Busy, or HostError.
 
-    The lock is the kernel's (flock(2)), so one that was killed leaves nothing behind.
+    It is waited for ``patience`` seconds, ``unless`` that is in vain. The lock is the kernel's
+    (flock(2)), so one that was killed leaves nothing behind.
     """
     path = os.path.join(folder, "lock")
     handle = _open(path, folder)
+    end = time.monotonic() + patience
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Busy(_holder(handle)) from None
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= end or unless():
+                    raise Busy(_holder(handle)) from None
+            # flock(2) itself cannot be waited for with an end.
+            time.sleep(_PAUSE)
         yield
     finally:
         os.close(handle)

@@ -10,7 +10,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from reconciler.model import HostError, UnknownState
@@ -20,6 +20,21 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _MOST_OUTPUT = 8 * 2**20
 _CHUNK = 65536
+_BEAT = 1.0
+"""Seconds between two signs of life while something is waited for."""
+
+_listeners: list[Callable[[], None]] = []
+
+
+def on_waiting(listener: Callable[[], None]) -> None:
+    """Have ``listener`` called again and again while this host waits for something with an end."""
+    _listeners.append(listener)
+
+
+def still_waiting() -> None:
+    """To be called now and then by whatever takes long: a wait with an end is no hang."""
+    for listener in _listeners:
+        listener()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +135,10 @@ def _attend(
             left = end - time.monotonic()
             if left <= 0:
                 raise UnknownState(f"{name} did not end within {timeout:g} s and was killed")
-            for descriptor, _ in poller.poll(left * 1000):
+            ready = poller.poll(min(left, _BEAT) * 1000)
+            if not ready:
+                still_waiting()
+            for descriptor, _ in ready:
                 if descriptor == ended:
                     # What a grandchild may still hold open is not waited for.
                     alive = False

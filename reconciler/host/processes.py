@@ -218,6 +218,13 @@ class Processes:
         if left:
             raise HostError(f"process {left[0]} does not die of SIGKILL; it hangs in the kernel")
 
+    def kill(self, identity: Identity) -> None:
+        """KILL exactly this process, not its group. Raises HostError when it does not die."""
+        self._signal([identity], signal.SIGKILL)
+        self._wait([identity], self._clock.monotonic() + 5.0)
+        if self.alive(identity):
+            raise HostError(f"process {identity.pid} does not die of SIGKILL")
+
     def _members(self, leader: int, group: bool, session: bool) -> list[Identity]:
         entries = (look_up(pid) for pid in self.pids()) if group or session else ()
         return [

@@ -84,5 +84,6 @@ def _build(
         raise RuntimeError("a resource was dropped without a word; this is a bug in the spec room")
     told = scope.environ.told.items()
     secrets = tuple(Secret.of(value) for name, value in told if worth_hiding(name, value))
-    spec = Spec(top.head.name, full, resources, top.head.loop_every, secrets=secrets)
+    every = top.head.loop_every
+    spec = Spec(top.head.name, full, resources, every, True, secrets, tuple(files.digests))
     return Built(spec, files.digests, frozenset(scope.environ.names), not validator.keeps_secrets)

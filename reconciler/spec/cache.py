@@ -64,7 +64,7 @@ def load(
             return None
         if not _fits(head, inputs):
             return None
-        return _decoded(body, head, get_kind)
+        return decoded(body, head, get_kind)
     except Exception:
         # Damage that the digest missed, or a kind that is gone: compiling tells what is wrong.
         return None
@@ -93,6 +93,7 @@ def write(
             "path": spec.path,
             "loop_every": spec.loop_every,
             "complete": complete,
+            "secrets": (),
         }
         payload = marshal.dumps((head, body))
         _replace(file, _MAGIC + _hash(payload) + payload)
@@ -186,8 +187,8 @@ def _values(column: Any, count: int) -> Iterator[Any]:
     return repeat(column[0], count) if type(column) is list else iter(column)
 
 
-def _decoded(body: Any, head: Mapping[str, Any], get_kind: Callable[[str], Kind[Any, Any]]) -> Spec:
-    # What is what in it is said in ``packing``.
+def decoded(body: Any, head: Mapping[str, Any], get_kind: Callable[[str], Kind[Any, Any]]) -> Spec:
+    """The Spec of what ``packing`` has packed, where it is said what is what in it."""
     tables, count, columns = body
     wants = []
     for name, deep, number, values in tables:
@@ -196,14 +197,18 @@ def _decoded(body: Any, head: Mapping[str, Any], get_kind: Callable[[str], Kind[
         for at in deep:
             fields[at] = map(_rebuilt, fields[at], repeat(cls))
         wants.append(map(cls, *fields))
-    if not count:
-        return Spec(head["name"], head["path"], (), head["loop_every"], head["complete"])
-    numbers, ids, *rest = (_values(column, count) for column in columns)
-    found = (next(wants[number]) for number in numbers)
-    resources = tuple(map(Resource, ids, found, *rest))
+    resources: tuple[Resource[Any], ...] = ()
+    if count:
+        numbers, ids, *rest = (_values(column, count) for column in columns)
+        found = (next(wants[number]) for number in numbers)
+        resources = tuple(map(Resource, ids, found, *rest))
     if len(resources) != count:
         raise ValueError("wants and resources do not go together")
-    return Spec(head["name"], head["path"], resources, head["loop_every"], head["complete"])
+    secrets = tuple(map(Secret.of, head["secrets"]))
+    files = tuple(name for name, _ in head["files"])
+    return Spec(
+        head["name"], head["path"], resources, head["loop_every"], head["complete"], secrets, files
+    )
 
 
 def _rebuilt(value: Any, owner: type) -> Any:

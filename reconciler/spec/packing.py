@@ -1,6 +1,6 @@
 """A Spec as plain values that marshal can write, which ``cache`` unpacks.
 
-It must not keep a secret: of those only the digest is packed.
+It must not keep a secret for the disk: of those only the digest is packed.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def _column(values: Sequence[Any]) -> Any:
     return [first] if same else tuple(values)
 
 
-def packed(spec: Spec) -> tuple[Any, bool]:
-    """The body, and whether it holds all there is: secrets are left out."""
-    coder = _Encoder()
+def packed(spec: Spec, secrets: bool = False) -> tuple[Any, bool]:
+    """The body, and whether it holds all there is: secrets are left out, unless asked for."""
+    coder = _Encoder(secrets)
     wants: dict[str, list[tuple[Any, ...]]] = {}
     deep: dict[str, set[int]] = {}
     numbers: dict[str, int] = {}
@@ -58,8 +58,9 @@ def packed(spec: Spec) -> tuple[Any, bool]:
 class _Encoder:
     """Values that marshal can write. Equal ones become one object, which it writes once."""
 
-    def __init__(self) -> None:
+    def __init__(self, secrets: bool) -> None:
         self.complete = True
+        self._secrets = secrets
         self._shared: dict[Any, Any] = {}
 
     def shared(self, value: Any) -> Any:
@@ -81,6 +82,8 @@ class _Encoder:
         if type(value) is tuple:
             return tuple(map(self.value, value))
         if type(value) is Secret:
+            if self._secrets:
+                return [_name(Secret), value.value, value.digest]
             self.complete = False
             return [_name(Secret), None, value.digest]
         if hasattr(type(value), "__dataclass_fields__"):

@@ -27,7 +27,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
 def report_document(report: Report) -> dict[str, Any]:
     """A report as a JSON value: its plan, each step with what became of it."""
     document = plan_document(report.plan)
-    document["steps"] = [_outcome(outcome) for outcome in report.outcomes]
+    document["steps"] = [outcome_document(outcome) for outcome in report.outcomes]
     return document
 
 
@@ -48,7 +48,8 @@ def _step(step: Step) -> dict[str, Any]:
     return document
 
 
-def _outcome(outcome: Outcome) -> dict[str, Any]:
+def outcome_document(outcome: Outcome) -> dict[str, Any]:
+    """A step as a JSON value, with what became of it."""
     return {
         **_step(outcome.step),
         "result": outcome.result,

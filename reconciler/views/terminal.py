@@ -42,6 +42,16 @@ class Terminal:
             self.error = error
             discard(self._file)
 
+    def put(self, line: str) -> None:
+        """Print one line for programs on standard output, at once."""
+        if self.error is None:
+            try:
+                sys.stdout.write(f"{line}\n")
+                sys.stdout.flush()
+            except OSError as error:
+                self.error = error
+                discard(sys.stdout)
+
     def _write_colored(self, lines: Iterable[Line]) -> None:
         from rich.console import Console
         from rich.text import Text

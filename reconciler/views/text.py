@@ -30,7 +30,7 @@ def plan_lines(plan: Plan, verbose: bool) -> Iterator[Line]:
         yield from _actions(step)
         if step.denied is not None:
             yield f"      denied: {printable(step.denied)}", "bad"
-        yield from _by_hand(step)
+        yield from by_hand_lines(step)
     yield from remark_lines(plan, verbose)
     yield from _plan_summary(plan)
 
@@ -46,7 +46,7 @@ def outcome_lines(outcome: Outcome) -> Iterator[Line]:
     if outcome.error is not None:
         yield f"      {outcome.result}: {printable(outcome.error, 4000)}", style
         if outcome.result == "failed":
-            yield from _by_hand(step)
+            yield from by_hand_lines(step)
     elif outcome.result == "dropped":
         yield "      dropped: it is as declared by now", style
 
@@ -112,7 +112,7 @@ def _actions(step: Step) -> Iterator[Line]:
         yield f"      and {more} more like it (--json shows all)", "quiet"
 
 
-def _by_hand(step: Step) -> Iterator[Line]:
+def by_hand_lines(step: Step) -> Iterator[Line]:
     """The commands for somebody with the rights, whole, so that they can be copied."""
     if step.by_hand:
         yield "      somebody who may can run:", ""

@@ -1,0 +1,101 @@
+"""What wakes the loop, and what a pass may do.
+
+It must not look at the host, plan or act by itself: a pass is handed in, and so is the spec.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+from typing import Protocol
+
+from reconciler.host.clock import Clock
+
+_STOPS = (signal.SIGTERM, signal.SIGINT)
+_NOW = (signal.SIGUSR1, signal.SIGHUP)
+
+
+class Work(Protocol):
+    """What the loop keeps doing."""
+
+    def reload(self, asked: bool) -> float:
+        """Take a changed spec, or keep the last good one; the seconds between two full passes.
+
+        ``asked``: somebody wants it read anew, whether it looks changed or not.
+        """
+
+    def full_pass(self, stopping: Callable[[], bool]) -> None:
+        """One pass over everything; it begins no further step once ``stopping`` says so."""
+
+    def moved(self) -> None:
+        """The loop is alive: it goes to sleep now, or has just been woken."""
+
+
+class Loop:
+    """Passes, one at start and then one every interval, until a signal ends it.
+
+    SIGUSR1 asks for a pass now, SIGHUP for the spec to be read anew and then a pass; SIGTERM
+    and SIGINT let the action in hand come to its end. What is managed goes on in all cases.
+    """
+
+    def __init__(self, work: Work, clock: Clock) -> None:
+        self._work = work
+        self._clock = clock
+        self._stopping = False
+        self._reload = False
+        self._due = clock.monotonic()
+
+    def run(self) -> None:
+        """Until SIGTERM or SIGINT. Only for the main thread."""
+        woken, wake = socket.socketpair()
+        for end in (woken, wake):
+            end.setblocking(False)
+        # A signal becomes a byte that ends the wait, so that none is lost before it, signal(7).
+        before = signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+        handlers = {number: signal.signal(number, self._signalled) for number in (*_STOPS, *_NOW)}
+        poller = select.poll()
+        poller.register(woken, select.POLLIN)
+        try:
+            while not self._stopping:
+                self._pass()
+                self._sleep(poller, woken)
+        finally:
+            signal.set_wakeup_fd(before)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            woken.close()
+            wake.close()
+
+    def _signalled(self, number: int, frame: FrameType | None) -> None:
+        if number in _STOPS:
+            self._stopping = True
+        else:
+            self._due = self._clock.monotonic()
+            self._reload = self._reload or number == signal.SIGHUP
+
+    def _pass(self) -> None:
+        """A pass, when one is due."""
+        begin = self._clock.monotonic()
+        if begin < self._due:
+            return
+        asked, self._reload = self._reload, False
+        every = self._work.reload(asked)
+        self._due = begin + every
+        self._work.full_pass(lambda: self._stopping)
+
+    def _sleep(self, poller: select.poll, woken: socket.socket) -> None:
+        self._work.moved()
+        left = self._due - self._clock.monotonic()
+        if left > 0 and not self._stopping:
+            # poll(2) counts milliseconds in a C int; a little more than a day is enough.
+            poller.poll(min(left, 100_000.0) * 1000)
+        try:
+            while os.read(woken.fileno(), 512):
+                pass
+        except BlockingIOError:
+            pass
+        self._work.moved()

@@ -1,0 +1,180 @@
+"""One call of the command: its options, the spec they name, and a pass over the host.
+
+It must not decide what a mode does, nor what its exit status is.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from reconciler import kinds
+from reconciler.text import Censor
+
+if TYPE_CHECKING:
+    import argparse
+
+    from reconciler.host import Host
+    from reconciler.host.users import Users
+    from reconciler.model import Facts, Outcome, Plan, Report, Spec
+    from reconciler.views.terminal import Terminal
+
+
+class Usage(Exception):
+    """The command line asks for something that cannot be; the message says what and why."""
+
+
+class Session:
+    """One call of the command: its options, and what follows from them."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        from reconciler.host.facts import state_directory
+        from reconciler.host.users import Users
+        from reconciler.views.terminal import Terminal
+
+        self.options = options
+        self.terminal: Terminal = Terminal(options.color, to_errors=options.json)
+        self.users: Users = Users()
+        self.state_dir = state_directory(options.state_dir, self.users)
+
+    def load(self, write_cache: bool = False, complete: bool = False) -> Spec:
+        """The spec that was asked for. Raises SpecError or Usage."""
+        from reconciler.spec import load
+
+        spec = load(
+            self.spec_path(), state_dir=self.state_dir, write_cache=write_cache,
+            complete=complete, **self._surroundings(),
+        )  # fmt: skip
+        return self._known(spec)
+
+    def load_aside(self) -> Spec:
+        """The same, whole, compiled by a child. Raises spec.aside.Invalid, HostError or Usage."""
+        from reconciler.spec.aside import load_aside
+
+        spec = load_aside(self.spec_path(), state_dir=self.state_dir, **self._surroundings())
+        return self._known(spec)
+
+    def facts(self) -> Facts:
+        """What templates may ask about this host, as it is now."""
+        from reconciler.host.facts import facts
+
+        return facts(self.users, self.state_dir)
+
+    def _surroundings(self) -> dict[str, Any]:
+        return {
+            "get_kind": kinds.get,
+            "all_kinds": kinds.all_kinds,
+            "facts": self.facts(),
+            "settings": self.settings(),
+            "environ": os.environ,
+        }
+
+    def _known(self, spec: Spec) -> Spec:
+        """What the spec knows and nobody may see is not printed from now on."""
+        if spec.secrets:
+            self.terminal.censor = Censor(secret.reveal() for secret in spec.secrets)
+        return spec
+
+    def folder(self, spec: Spec) -> str:
+        """The state directory of that spec."""
+        return os.path.join(self.state_dir, spec.name)
+
+    def host(self, spec: Spec) -> Host:
+        """This machine, as that spec sees it."""
+        from reconciler.host import Host
+
+        return Host(spec.name, self.folder(spec))
+
+    def spec_path(self) -> str:
+        """The file named, or the first of the usual places where there is one."""
+        from reconciler.shipped import find_spec
+
+        path, tried = find_spec(self.options.spec, os.environ, self.users.account(None).home)
+        if path is None:
+            raise Usage("no spec: name one, or make one of " + ", ".join(tried))
+        return path
+
+    def settings(self) -> Mapping[str, str]:
+        """The variables of ``--set``."""
+        pairs = [word.partition("=") for word in self.options.set]
+        for name, equals, _ in pairs:
+            if not name or not equals:
+                raise Usage(f"--set takes NAME=VALUE, not {name!r}")
+        home = self.users.account(None).home
+        return {
+            # No shell expands the ~ of --set home=~/x, and people mean it.
+            name: home + value[1:] if value == "~" or value.startswith("~/") else value
+            for name, _, value in pairs
+        }
+
+    def plan(self, spec: Spec, host: Host) -> Plan:
+        """Look at the host, and plan. Raises Usage for an ``--only`` that matches nothing."""
+        from reconciler.observe import observe
+        from reconciler.plan import chosen, make_plan
+
+        try:
+            resources = chosen(spec, self.options.only)
+        except KeyError as error:
+            raise Usage(_no_such(error.args[0], spec)) from None
+        seen = observe(resources, kinds.get, host)
+        return make_plan(spec, resources, seen, kinds.get, os.uname().nodename)
+
+    def act(
+        self,
+        plan: Plan,
+        spec: Spec,
+        host: Host,
+        told: Callable[[Outcome], None],
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> Report:
+        """Do what the plan says. Raises SpecError when the spec is broken by now, and Usage.
+
+        The compiled spec holds no secrets; with something to be done it is compiled once more,
+        and the plan is made anew.
+        """
+        from reconciler.apply import apply
+
+        if not spec.complete:
+            spec = self.load(complete=True)
+            plan = self.plan(spec, host)
+        return apply(plan, spec, kinds.get, host, told, stopping)
+
+    def print_json(self, document: Any) -> None:
+        """Print the one document on standard output."""
+        print_json(self.terminal.censor.json(document))
+
+    def say(self, *lines: tuple[str, str]) -> None:
+        """Print lines for people, unless they asked for quiet."""
+        if not self.options.quiet:
+            self.terminal.write(lines)
+
+
+def _no_such(pattern: str, spec: Spec) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(pattern, [resource.id for resource in spec.resources], 1)
+    hint = f"; did you mean {near[0]!r}?" if near else "; ids look like directory:pending"
+    return f"--only {pattern!r} matches no resource of {spec.path}{hint}"
+
+
+def print_json(document: Any) -> None:
+    import json
+
+    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+
+
+def in_words(error: Exception) -> str:
+    """What to say of an error that nobody foresaw: enough to report it, no more."""
+    from reconciler.model import HostError
+
+    if isinstance(error, HostError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'input or output'}: {error.strerror.lower()}"
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
+    return f"internal error: {type(error).__name__}: {error}{where}; please report it"

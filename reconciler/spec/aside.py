@@ -1,0 +1,78 @@
+"""A spec for a process that runs for years: compiled in a child, so that it stays small.
+
+It must not import what compiles into the process that asks.
+"""
+
+from __future__ import annotations
+
+import marshal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from reconciler import spec as room
+from reconciler.contract import Kind
+from reconciler.host.child import answer
+from reconciler.model import Facts, Spec
+from reconciler.spec import cache
+
+_TIMEOUT = 120.0
+
+
+class Invalid(Exception):
+    """The spec is not valid: ``text`` says why to people, ``errors`` as JSON values."""
+
+    def __init__(self, text: str, errors: list[dict[str, Any]]) -> None:
+        super().__init__(text)
+        self.text = text
+        self.errors = errors
+
+
+def load_aside(
+    path: str,
+    *,
+    get_kind: Callable[[str], Kind[Any, Any]],
+    all_kinds: Callable[[], Sequence[Kind[Any, Any]]],
+    facts: Facts,
+    settings: Mapping[str, str],
+    environ: Mapping[str, str],
+    state_dir: str,
+) -> Spec:
+    """As ``spec.load`` of a complete spec. Raises Invalid, and UnknownState when it hangs."""
+    inputs = cache.Inputs(path, facts, settings, environ)
+    kept = cache.load(cache.file_name(state_dir, inputs), inputs, get_kind, complete=True)
+    if kept is not None:
+        return kept
+
+    def work() -> bytes:
+        from reconciler.spec.errors import SpecError, document, render
+        from reconciler.spec.packing import packed
+
+        try:
+            spec = room.load(
+                path,
+                get_kind=get_kind,
+                all_kinds=all_kinds,
+                facts=facts,
+                settings=settings,
+                environ=environ,
+                state_dir=state_dir,
+                write_cache=True,
+                complete=True,
+            )
+        except SpecError as error:
+            return marshal.dumps((False, render(error), document(error)))
+        body, complete = packed(spec, secrets=True)
+        head = {
+            "name": spec.name,
+            "path": spec.path,
+            "loop_every": spec.loop_every,
+            "complete": complete,
+            "secrets": tuple(secret.reveal() for secret in spec.secrets),
+            "files": tuple((name, b"") for name in spec.files),
+        }
+        return marshal.dumps((True, head, body))
+
+    valid, first, second = marshal.loads(answer(work, _TIMEOUT))
+    if not valid:
+        raise Invalid(first, second)
+    return cache.decoded(second, first, get_kind)

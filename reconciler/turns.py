@@ -1,0 +1,72 @@
+"""Whose turn it is: at most one actor on one spec, and none that hangs keeps the others out.
+
+It must not touch anything but a loop of that spec that has stopped moving.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from reconciler.store import Busy, locked
+
+if TYPE_CHECKING:
+    from reconciler.pulse import Pulse
+
+_AFTER_END = 5.0
+"""Seconds until the lock of one that was ended must be free."""
+
+
+class Taken(Exception):
+    """Another actor is at work on this spec. ``loop`` is it, or None when it is a pass."""
+
+    def __init__(self, pid: int | None, loop: Pulse | None) -> None:
+        super().__init__(pid, loop)
+        self.loop = loop
+        self.pid = pid if loop is None else loop.identity.pid
+
+    def __str__(self) -> str:
+        who = "another pass is at work" if self.loop is None else "a loop keeps it as declared"
+        return who if self.pid is None else f"{who} (pid {self.pid})"
+
+
+@contextmanager
+def turn(folder: str, told: Callable[[str], None], patience: float = 0.0) -> Iterator[None]:
+    """Hold the lock of the state directory ``folder``. Raises Taken, or HostError.
+
+    A loop that has stopped moving is ended, which is ``told``. A pass that is at work is waited
+    for, ``patience`` seconds at most; a loop is not.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(folder, patience, lambda: _loop(folder) is not None))
+        except Busy as busy:
+            loop = _loop(folder)
+            if loop is None or loop.healthy:
+                raise Taken(busy.pid, loop) from None
+            told(
+                f"the loop (pid {loop.identity.pid}) has not moved for {loop.age:.0f} s; "
+                "it is ended, and its work is taken over"
+            )
+            _end(loop)
+            try:
+                held.enter_context(locked(folder, _AFTER_END))
+            except Busy as faster:
+                raise Taken(faster.pid, _loop(folder)) from None
+        yield
+
+
+def _loop(folder: str) -> Pulse | None:
+    # Only where somebody is in the way, so that a pass alone need not load this.
+    from reconciler.host.clock import Clock
+    from reconciler.pulse import pulse
+
+    return pulse(folder, Clock())
+
+
+def _end(loop: Pulse) -> None:
+    from reconciler.host.clock import Clock
+    from reconciler.pulse import end
+
+    end(loop, Clock())

@@ -1,0 +1,75 @@
+"""What a loop says over the years: one line an event, for people, for journald, or as JSON.
+
+It must not say the same thing again at every pass; it tells what has become different.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+from reconciler.model import Outcome, Plan
+from reconciler.text import printable
+from reconciler.views.data import outcome_document
+from reconciler.views.terminal import Terminal
+from reconciler.views.text import Line, by_hand_lines
+
+# sd-daemon(3): a line that begins with <N> has that syslog priority.
+_PRIORITIES = {"bad": "<3>", "change": "<5>", "good": "<6>", "quiet": "<6>", "": "<6>"}
+_LONGEST = 4000
+
+
+class Log:
+    """Where the events of a loop go."""
+
+    def __init__(self, terminal: Terminal, as_json: bool, quiet: bool) -> None:
+        self._terminal = terminal
+        self._json = as_json
+        self._quiet = quiet
+        # systemd.exec(5): set where standard error goes to the journal.
+        self._journal = "JOURNAL_STREAM" in os.environ and not as_json
+        self._remarks: dict[tuple[str, str], str] = {}
+
+    def event(self, name: str, text: str, style: str = "", **fields: Any) -> None:
+        """One event: its name, what to tell people, and what to tell programs."""
+        now = time.time()
+        if self._json:
+            document = {"time": round(now, 3), "event": name, **fields, "text": text}
+            line = json.dumps(self._terminal.censor.json(document))
+            self._terminal.put(line)
+        if self._quiet and style != "bad":
+            return
+        self._terminal.write([self._dated(printable(text, _LONGEST), style, now)])
+
+    def _dated(self, text: str, style: str, now: float) -> Line:
+        if self._journal:
+            return f"{_PRIORITIES[style]}{text}", ""
+        return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(now))} {text}", style
+
+    def outcome(self, outcome: Outcome) -> None:
+        """A step as it ended."""
+        step = outcome.step
+        if outcome.result == "dropped" and outcome.error is None:
+            return
+        text = f"{outcome.result} {step.verb} {step.id}: {step.why}"
+        if outcome.error is not None:
+            text += f": {outcome.error}"
+        style = {"done": "good", "failed": "bad"}.get(outcome.result, "change")
+        self.event("step", text, style, step=outcome_document(outcome))
+        if outcome.result == "failed" and not self._quiet:
+            self._terminal.write(list(by_hand_lines(step)))
+
+    def remarks(self, plan: Plan) -> None:
+        """What is unknown, or known again, since the last pass; and notes, each once."""
+        found = {("unknown", remark.id): remark.reason for remark in plan.unknown}
+        found |= {("note", remark.id): remark.reason for remark in plan.notes}
+        before, self._remarks = self._remarks, found
+        for (name, ident), reason in found.items():
+            if before.get((name, ident)) != reason:
+                style = "bad" if name == "unknown" else "quiet"
+                self.event(name, f"{name} {ident}: {reason}", style, id=ident, reason=reason)
+        for name, ident in before.keys() - found.keys():
+            if name == "unknown":
+                self.event("known", f"known again: {ident}", "good", id=ident)

@@ -1,0 +1,185 @@
+"""The loop: what it keeps, what wakes it, and who may act beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import Machine, until
+
+HEAD = "version: 1\nname: demo\nloop: {every: 200ms}\n"
+
+
+class Looping:
+    """A loop that runs in the background, with the events it has told so far."""
+
+    def __init__(self, machine: Machine, spec: Path) -> None:
+        self.machine = machine
+        self.output = machine.base / f"loop-{len(list(machine.base.iterdir()))}"
+        with open(self.output, "wb") as file:
+            self.process = subprocess.Popen(
+                [str(word) for word in machine.argv("--loop", spec, "--json")],
+                env=machine.environ, stdin=subprocess.DEVNULL, stdout=file,
+                stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+
+    def events(self) -> list[dict[str, Any]]:
+        lines = self.output.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def names(self) -> list[str]:
+        return [event["event"] for event in self.events()]
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def end(self) -> int:
+        self.send(signal.SIGTERM)
+        return self.process.wait(20)
+
+
+@pytest.fixture
+def looping(machine: Machine) -> Iterator[Any]:
+    started: list[Looping] = []
+
+    def start(spec: Path) -> Looping:
+        started.append(Looping(machine, spec))
+        until(lambda: started[-1].names() or started[-1].process.poll() is not None)
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.process.kill()
+        one.process.wait()
+
+
+def folder(machine: Machine, every: str = "200ms") -> Path:
+    head = HEAD.replace("200ms", every)
+    return machine.spec(f"{head}directories: {{d: {{path: {machine.base}/d}}}}")
+
+
+def test_it_keeps_what_is_declared_and_says_so_once(machine: Machine, looping: Any) -> None:
+    loop = looping(folder(machine))
+    made = machine.base / "d"
+    until(made.is_dir)
+    made.rmdir()
+    until(made.is_dir)
+    until(lambda: loop.names().count("step") == 2)
+    assert loop.end() == 0
+    assert loop.names() == ["begin", "step", "step", "end"]
+    assert loop.events()[1]["step"]["result"] == "done"
+
+
+def test_a_signal_asks_for_a_pass_now(machine: Machine, looping: Any) -> None:
+    loop = looping(folder(machine, "1h"))
+    made = machine.base / "d"
+    until(lambda: "step" in loop.names())
+    for number in (signal.SIGUSR1, signal.SIGHUP):
+        made.rmdir()
+        loop.send(number)
+        until(made.is_dir)
+
+
+def test_it_ends_and_what_it_manages_goes_on(machine: Machine, looping: Any) -> None:
+    loop = looping(machine.spec(f"{HEAD}processes: {{p: {{command: [sleep, '90210']}}}}"))
+    (pid,) = until(lambda: machine.running("sleep 90210"))
+    until(lambda: "step" in loop.names())
+    assert loop.end() == 0
+    assert machine.running("sleep 90210") == [pid]
+    assert not (machine.state / "demo/loop").exists()
+
+
+def test_a_broken_spec_is_told_and_the_last_good_one_kept(machine: Machine, looping: Any) -> None:
+    spec = folder(machine)
+    loop = looping(spec)
+    made = machine.base / "d"
+    until(made.is_dir)
+    for text in ("", "version: 1\nname: demo\ndirectories: {d: {pth: /x}}\n", "\t: ["):
+        before = loop.names().count("invalid")
+        spec.write_text(text)
+        until(lambda seen=before: loop.names().count("invalid") == seen + 1)
+        made.rmdir()
+        until(made.is_dir)
+    spec.write_text(f"{HEAD}directories: {{d: {{path: {machine.base}/other}}}}")
+    until((machine.base / "other").is_dir)
+    assert "reloaded" in loop.names()
+    spec.write_text(spec.read_text().replace("demo", "another"))
+    until(lambda: any("its name has become" in event["text"] for event in loop.events()))
+    assert made.is_dir()
+
+
+def test_what_is_unknown_is_told_once_and_when_it_is_known_again(
+    machine: Machine, looping: Any
+) -> None:
+    wrong = machine.base / "d"
+    wrong.write_text("a file")
+    loop = looping(folder(machine))
+    until(lambda: "unknown" in loop.names())
+    wrong.unlink()
+    until(lambda: "known" in loop.names())
+    assert loop.names().count("unknown") == 1
+
+
+def test_a_pass_beside_a_loop_that_is_well(machine: Machine, looping: Any) -> None:
+    spec = folder(machine)
+    loop = looping(spec)
+    done = machine.reconcile("--once", spec)
+    assert done.returncode == 0
+    assert f"a loop keeps it as declared (pid {loop.process.pid})" in done.stdout
+    document = json.loads(machine.reconcile("--once", spec, "--json").stdout)
+    assert document["busy"] == {"pid": loop.process.pid, "loop": True}
+    second = machine.reconcile("--loop", spec)
+    assert second.returncode == 75
+    assert "this loop does not begin" in second.stderr
+    assert loop.process.poll() is None
+
+
+def test_a_loop_that_hangs_is_ended_and_its_work_done(machine: Machine, looping: Any) -> None:
+    spec = folder(machine)
+    loop = looping(spec)
+    made = machine.base / "d"
+    until(lambda: "step" in loop.names())
+    loop.send(signal.SIGSTOP)
+    pulse = machine.state / "demo/loop"
+    # As if it had last moved long ago.
+    boot, pid, start, _, every = pulse.read_text().split()
+    with open(pulse, "r+") as file:
+        file.write(f"{boot} {pid} {start} {1.0:15.3f} {float(every):12.3f}\n")
+    made.rmdir()
+    done = machine.reconcile("--once", spec)
+    assert done.returncode == 0, done.stderr
+    assert "has not moved for" in done.stderr
+    assert made.is_dir()
+    assert loop.process.wait(20) == -signal.SIGKILL
+
+
+def test_a_killed_loop_leaves_nothing_that_stops_the_next(machine: Machine, looping: Any) -> None:
+    spec = folder(machine)
+    first = looping(spec)
+    until(lambda: "step" in first.names())
+    first.process.kill()
+    first.process.wait()
+    assert machine.once(spec)["steps"] == []
+    second = looping(spec)
+    until(lambda: "begin" in second.names())
+    assert second.end() == 0
+
+
+def test_a_wrong_start(machine: Machine) -> None:
+    assert machine.reconcile("--loop", machine.spec("directories: 3")).returncode == 65
+    assert machine.reconcile("--loop", folder(machine), "--only", "directory:d").returncode == 64
+
+
+def test_it_does_not_swell(machine: Machine, looping: Any) -> None:
+    loop = looping(folder(machine))
+    until(lambda: "step" in loop.names())
+    status = Path(f"/proc/{loop.process.pid}/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmRSS"))
+    assert int(line.split()[1]) < 30_000, "kilobytes"
+    assert len(os.listdir(f"/proc/{loop.process.pid}/fd")) < 12
