@@ -152,18 +152,39 @@ def _once(session: Session) -> int:
 
 
 def _beside(session: Session, spec: Spec, taken: Taken) -> int:
-    """Somebody else is at work on this spec: normal when it is a loop that is well."""
-    from reconciler.model import Plan
-    from reconciler.views import data
+    """Somebody else is at work on this spec: normal when it is a loop that is well.
 
-    if session.options.json:
-        nothing = Plan(spec.name, spec.path, os.uname().nodename, len(spec.resources))
+    The loop is the one who acts. Where something differs it is asked for a pass now, and what
+    has become of it is told.
+    """
+    from reconciler.model import Outcome, Report
+    from reconciler.turns import ask
+    from reconciler.views import data, text
+
+    host = session.host(spec)
+    plan = session.plan(spec, host)
+    report = Report(plan)
+    if taken.loop is not None and plan.steps and ask(taken, session.folder(spec)):
+        left = {step.id: step.why for step in session.plan(spec, host).steps}
+        report = Report(
+            plan,
+            tuple(
+                Outcome(step, "failed", f"still wrong after a pass of the loop: {left[step.id]}")
+                if step.id in left
+                else Outcome(step, "done")
+                for step in plan.steps
+            ),
+        )
+    options = session.options
+    if options.json:
         about = {"pid": taken.pid, "loop": taken.loop is not None}
-        session.print_json({**data.plan_document(nothing), "busy": about})
+        session.print_json({**data.report_document(report), "busy": about})
     if taken.loop is None:
         return _complain(f"{spec.name}: {taken}; nothing was done", BUSY)
-    session.say((f"{spec.name}: {taken}; no pass is needed here", "good"))
-    return DONE
+    session.say((f"{spec.name}: {taken}; no pass is made beside it", "good"))
+    for outcome in report.outcomes:
+        session.say(*text.outcome_lines(outcome))
+    return CHANGED if report.changed and options.detailed_exitcode else DONE
 
 
 def _loop(session: Session) -> int:

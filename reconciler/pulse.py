@@ -6,6 +6,7 @@ It must not decide what follows from it.
 from __future__ import annotations
 
 import os
+import signal
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -15,17 +16,23 @@ from reconciler.store import make_folder
 
 _NAME = "loop"
 _BEATS = 3
+_PAUSE = 0.02
 _PATIENCE = 30.0
 """A loop counts as hung when it has not moved for three intervals and so many seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """A loop that runs, or hangs. ``age`` is in seconds since it moved last."""
+    """A loop that runs, or hangs.
+
+    ``age`` is in seconds since it moved last. ``begun`` and ``done`` count its full passes.
+    """
 
     identity: Identity
     age: float
     every: float
+    begun: int
+    done: int
 
     @property
     def healthy(self) -> bool:
@@ -41,6 +48,7 @@ class Heart:
         self._path = os.path.join(folder, _NAME)
         self._clock = clock
         self._last = -1.0
+        self._begun = self._done = 0
         entry = look_up(os.getpid())
         start = entry.identity.start if entry is not None else 0
         self._who = f"{boot_id()} {os.getpid()} {start}"
@@ -52,12 +60,26 @@ class Heart:
     def beat(self, every: float) -> None:
         """Say that the loop has moved; at most once a second reaches the file."""
         now = self._clock.monotonic()
-        if 0 <= now - self._last < 1.0:
-            return
+        if not 0 <= now - self._last < 1.0:
+            self._write(now, every)
+
+    def begin(self, every: float) -> None:
+        """A full pass begins."""
+        self._begun += 1
+        self._write(self._clock.monotonic(), every)
+
+    def done(self, every: float) -> None:
+        """The full pass has come to its end."""
+        self._done = self._begun
+        self._write(self._clock.monotonic(), every)
+
+    def _write(self, now: float, every: float) -> None:
         self._last = now
+        counts = f"{self._begun:12} {self._done:12}"
         # A full disk must not end the loop, and the file keeps its place once it is written.
         with suppress(OSError):
-            os.pwrite(self._handle, f"{self._who} {now:15.3f} {every:12.3f}\n".encode(), 0)
+            line = f"{self._who} {now:15.3f} {every:12.3f} {counts}\n"
+            os.pwrite(self._handle, line.encode(), 0)
 
     def stop(self) -> None:
         """The loop ends in an orderly way."""
@@ -75,19 +97,35 @@ def pulse(folder: str, clock: Clock) -> Pulse | None:
     except OSError:
         return None
     try:
-        words = os.read(handle, 200).decode(errors="replace").split()
+        words = os.read(handle, 400).decode(errors="replace").split()
     finally:
         os.close(handle)
     try:
-        boot, pid, start, moved, every = words
+        boot, pid, start, moved, every, begun, done = words
         identity = Identity(int(start), int(pid))
-        age, interval = clock.monotonic() - float(moved), float(every)
+        age = clock.monotonic() - float(moved)
+        found = Pulse(identity, age, float(every), int(begun), int(done))
     except ValueError:
         return None
     entry = look_up(identity.pid)
     if boot != boot_id() or entry is None or entry.identity != identity:
         return None
-    return Pulse(identity, age, interval)
+    return found
+
+
+def ask(loop: Pulse, folder: str, clock: Clock, patience: float) -> bool:
+    """Have a loop make a full pass now; has it come to its end within ``patience`` seconds?"""
+    last = clock.monotonic() + patience
+    Processes(clock).send(loop.identity, signal.SIGUSR1)
+    while clock.monotonic() < last:
+        now = pulse(folder, clock)
+        if now is None or now.identity != loop.identity:
+            return False
+        # A pass that was under way already may have looked before we did.
+        if now.done > loop.begun:
+            return True
+        clock.sleep(_PAUSE)
+    return False
 
 
 def end(hung: Pulse, clock: Clock) -> None:

@@ -57,6 +57,16 @@ def turn(folder: str, told: Callable[[str], None], patience: float = 0.0) -> Ite
         yield
 
 
+def ask(taken: Taken, folder: str, patience: float = 60.0) -> bool:
+    """Have the loop that is at work make a pass now; did it within ``patience`` seconds?"""
+    if taken.loop is None:
+        return False
+    from reconciler.host.clock import Clock
+    from reconciler.pulse import ask
+
+    return ask(taken.loop, folder, Clock(), patience)
+
+
 def _loop(folder: str) -> Pulse | None:
     # Only where somebody is in the way, so that a pass alone need not load this.
     from reconciler.host.clock import Clock

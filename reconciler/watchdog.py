@@ -75,6 +75,7 @@ class Watchdog:
 
     def full_pass(self, stopping: Callable[[], bool]) -> None:
         """One pass over everything; what goes wrong in it is told, and the next one is due."""
+        self._heart.begin(self._spec.loop_every)
         try:
             host = self._session.host(self._spec)
             plan = self._session.plan(self._spec, host)
@@ -83,6 +84,7 @@ class Watchdog:
                 self._session.act(plan, self._spec, host, self._told, stopping)
         except Exception as error:
             self._log.event("error", f"this pass came to no end: {in_words(error)}", "bad")
+        self._heart.done(self._spec.loop_every)
 
     def _told(self, outcome: Outcome) -> None:
         self.moved()

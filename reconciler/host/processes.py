@@ -218,6 +218,10 @@ class Processes:
         if left:
             raise HostError(f"process {left[0]} does not die of SIGKILL; it hangs in the kernel")
 
+    def send(self, identity: Identity, number: signal.Signals) -> None:
+        """Signal exactly this process; nothing happens when it has ended. Raises HostError."""
+        self._signal([identity], number)
+
     def kill(self, identity: Identity) -> None:
         """KILL exactly this process, not its group. Raises HostError when it does not die."""
         self._signal([identity], signal.SIGKILL)

@@ -140,6 +140,21 @@ def test_a_pass_beside_a_loop_that_is_well(machine: Machine, looping: Any) -> No
     assert loop.process.poll() is None
 
 
+def test_a_pass_beside_a_loop_asks_it_to_mend_what_differs(machine: Machine, looping: Any) -> None:
+    spec = folder(machine, "1h")
+    loop = looping(spec)
+    until(lambda: "step" in loop.names())
+    (machine.base / "d").rmdir()
+    done = machine.reconcile("--once", spec, "--detailed-exitcode")
+    assert done.returncode == 2, done.stderr
+    assert "done create directory:d" in done.stdout
+    assert (machine.base / "d").is_dir()
+    assert loop.names() == ["begin", "step", "step"]
+    trace = machine.traced("all", *machine.argv("--once", spec, "--detailed-exitcode"))
+    assert "+++ exited with 0 +++" in trace
+    assert "pidfd_send_signal" not in trace
+
+
 def test_a_loop_that_hangs_is_ended_and_its_work_done(machine: Machine, looping: Any) -> None:
     spec = folder(machine)
     loop = looping(spec)
@@ -148,9 +163,9 @@ def test_a_loop_that_hangs_is_ended_and_its_work_done(machine: Machine, looping:
     loop.send(signal.SIGSTOP)
     pulse = machine.state / "demo/loop"
     # As if it had last moved long ago.
-    boot, pid, start, _, every = pulse.read_text().split()
-    with open(pulse, "r+") as file:
-        file.write(f"{boot} {pid} {start} {1.0:15.3f} {float(every):12.3f}\n")
+    words = pulse.read_text().split()
+    words[3] = "1.0"
+    pulse.write_text(" ".join(words))
     made.rmdir()
     done = machine.reconcile("--once", spec)
     assert done.returncode == 0, done.stderr
