@@ -8,6 +8,8 @@ anything outside PLACE and its own control group.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
 import select
@@ -30,6 +32,8 @@ DISKS = {"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "bcachefs", "ove
 SYSTEM = ("/etc", "/home", "/opt", "/root", "/srv", "/usr", "/var")
 # The host has its own, and what the real machine has there is not seen.
 HIDDEN = ("/dev", "/proc", "/run", "/sys", "/tmp")
+
+PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 
 class Mount(NamedTuple):
@@ -211,11 +215,14 @@ class Holder:
     def stop(self) -> None:
         """Pull the plug. Returns when no process and no control group of the host is left."""
         if self.guest is not None:
-            # Its child, process 1 of the host, is killed with it; the kernel then kills all the
-            # others, and the group is empty only when they are gone.
+            # Its child, process 1 of the host, is killed with it and falls to this process. It
+            # can be buried only when the kernel has killed all the others.
             self.guest.kill()
             self.guest.wait()
             self.guest = None
+            with contextlib.suppress(ChildProcessError):
+                while True:
+                    os.wait()
         if self.group is not None:
             remove_group(self.group, 20)
 
@@ -253,6 +260,7 @@ def answer(**words: Any) -> None:
 
 def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     holder = Holder()
     try:
         holder.prepare()
