@@ -28,23 +28,6 @@ NAMESPACES = {"mnt": "--mount", "uts": "--uts", "ipc": "--ipc", "net": "--net", 
 
 # Joins the host's control group from outside, where it still can be reached.
 JOIN = 'echo $$ >"$0"; exec "$@"'
-# Becomes the user, with what a login gives and nothing of what the test has.
-ENTER = """
-set -eu
-user=$1 caps=$2
-shift 2
-entry=$(getent passwd "$user") || { echo "no user $user" >&2; exit 125; }
-IFS=: read -r name _ uid gid _ home shell <<END
-$entry
-END
-if [ -d "/run/user/$uid" ]; then
-    set -- XDG_RUNTIME_DIR="/run/user/$uid" \
-        DBUS_SESSION_BUS_ADDRESS="unix:path=/run/user/$uid/bus" "$@"
-fi
-cd "$home" 2>/dev/null || cd /
-exec setpriv --bounding-set "$caps" setpriv --reuid "$uid" --regid "$gid" --init-groups \
-    --pdeathsig KILL env -i HOME="$home" USER="$name" LOGNAME="$name" SHELL="$shell" "$@"
-"""
 WRITE = """
 parent() {
     [ -d "$1" ] || { parent "$(dirname "$1")" "$2"; mkdir "$1"; chown "$2:" "$1"; }
@@ -126,7 +109,7 @@ class DisposableHost:
             "sh", "-c", JOIN, fds["group"],
             "nsenter", *(f"{option}={fds[name]}" for name, option in NAMESPACES.items()),
             f"--root={fds['root']}", f"--wd={fds['root']}",
-            "sh", "-c", ENTER, "enter", user, CAPS,
+            "sh", str(HERE / "enter.sh"), user, CAPS,
             *(f"{name}={value}" for name, value in wanted.items()), *map(str, argv),
         ]  # fmt: skip
 
@@ -161,6 +144,7 @@ class DisposableHost:
         return self.run("cat", path).stdout
 
     def exists(self, path: str | Path) -> bool:
+        """Is there such a file in there?"""
         return not self.run("test", "-e", path, check=False).returncode
 
     def path(self, path: str | Path) -> Path:

@@ -246,12 +246,17 @@ def remove_group(group: Path, seconds: float) -> None:
 def sweep(parent: Path) -> None:
     """Remove the empty groups of holders that were killed before they could."""
     for group in parent.glob(f"{PREFIX}*"):
-        number = group.name.removeprefix(PREFIX)
-        if not os.path.exists(f"/proc/{number}"):
-            try:
+        if not lives(group.name.removeprefix(PREFIX)):
+            with contextlib.suppress(Failed):
                 remove_group(group, 0)
-            except Failed:
-                continue
+
+
+def lives(number: str) -> bool:
+    """Is there such a process? One that is dead, and only has not been buried, is none."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def answer(**words: Any) -> None:
