@@ -140,8 +140,8 @@ def test_the_package_that_is_tested_and_tmux_work_in_there(systemd_host: Disposa
     version = subprocess.run([host.bin / "reconcile", "--version"], capture_output=True, text=True)
     assert host.run(host.bin / "reconcile", "--version").stdout == version.stdout != ""
     assert host.run("test", "-f", CHECKOUT / "pyproject.toml").returncode == 0
-    host.run("tmux", "new-session", "-d", "-s", "work", "sleep 4711")
-    host.until(lambda: host.running("sleep 4711"))
+    host.run("tmux", "new-session", "-d", "-s", "work", "tty >/tmp/tty; exec cat")
+    host.until(lambda: host.run("cat", "/tmp/tty", check=False).stdout.startswith("/dev/pts/"))
     assert host.run("tmux", "list-sessions", "-F", "#S").stdout == "work\n"
 
 
@@ -216,7 +216,8 @@ def test_cron_runs_what_is_due_each_minute(cron_host: CronHost) -> None:
 
 def test_the_small_init_buries_the_dead(cron_host: CronHost) -> None:
     host = cron_host
-    host.run("setsid", "-f", "sh", "-c", "sleep 4711 >/dev/null 2>&1 & exit 0")
+    # Its own command line must not be taken for that of what it starts.
+    host.run("setsid", "-f", "sh", "-c", '"$0" 4711 >/dev/null 2>&1 & exit 0', "sleep")
     (orphan,) = host.until(lambda: host.running("sleep 4711"))
     host.until(lambda: host.run("ps", "-o", "ppid=", str(orphan)).stdout.strip() == "1")
     host.run("kill", "-KILL", str(orphan))
