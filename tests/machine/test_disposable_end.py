@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -142,39 +143,52 @@ def test_a_host_that_cannot_be_built_says_why_and_is_gone(
     assert groups(mark) == [] == mounted(mark)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_host_is_gone_when_its_owner_is_killed(number: signal.Signals, unchanged: None) -> None:
-    owner, mark, pids = owned()
-    owner.send_signal(number)
-    owner.wait(30)
-    assert_gone(mark, pids)
+class Owned(NamedTuple):
+    """Another process that has a host, the mark of that, and the numbers of its processes."""
+
+    owner: subprocess.Popen[str]
+    mark: str
+    pids: set[int]
 
 
-def test_a_host_is_gone_when_its_holder_is_killed(unchanged: None) -> None:
-    owner, mark, pids = owned()
-    (holder,) = (pid for pid in pids if b"holder.py" in Path(f"/proc/{pid}/cmdline").read_bytes())
-    os.kill(holder, signal.SIGKILL)
-    until(lambda: not alive(pids))
-    owner.kill()
-    owner.wait(30)
-    until(lambda: not mounted(mark))
-    # Only its empty control groups stay, until the next one comes.
-    with CronHost() as host:
-        host.boot()
-        assert groups(mark) == []
-
-
-def owned() -> tuple[subprocess.Popen[str], str, set[int]]:
-    """A process that has a host, the mark of that, and the numbers of its processes."""
+@pytest.fixture
+def owned(unchanged: None) -> Iterator[Owned]:
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER, json.dumps([p for p in sys.path if p])],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True,
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     assert owner.stdout
-    with owner.stdout:
-        said = json.loads(owner.stdout.readline())
-    return owner, said["mark"], set(said["pids"])
+    try:
+        with owner.stdout:
+            said = json.loads(owner.stdout.readline())
+        yield Owned(owner, said["mark"], set(said["pids"]))
+    finally:
+        owner.kill()
+        owner.wait()
+    # Should what is tested be broken: a failed test leaves nothing behind either.
+    for pid in mounted(said["mark"]):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_host_is_gone_when_its_owner_is_killed(number: signal.Signals, owned: Owned) -> None:
+    owned.owner.send_signal(number)
+    owned.owner.wait(30)
+    assert_gone(owned.mark, owned.pids)
+
+
+def test_a_host_is_gone_when_its_holder_is_killed(owned: Owned) -> None:
+    _, mark, pids = owned
+    (holder,) = (pid for pid in pids if b"holder.py" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    os.kill(holder, signal.SIGKILL)
+    until(lambda: not alive(pids))
+    until(lambda: not mounted(mark))
+    # Only its empty control groups stay, until the next one comes.
+    with CronHost() as host:
+        host.boot()
+        assert groups(mark) == []
 
 
 REFUSAL = """
