@@ -17,6 +17,7 @@ from reconciler.plan import difference, needed_by
 if TYPE_CHECKING:
     from reconciler.host import Host
 
+OnBegin = Callable[[Step], None]
 OnOutcome = Callable[[Outcome], None]
 """Told of each step as it ends; a step that is found dead at the end is told again."""
 
@@ -28,17 +29,19 @@ def apply(
     host: Host,
     told: OnOutcome,
     stopping: Callable[[], bool] = lambda: False,
+    begins: OnBegin = lambda step: None,
 ) -> Report:
     """Run the plan's steps in order. A step that fails skips what needs it, nothing else.
 
-    Once ``stopping`` says so, no further step is begun.
+    Once ``stopping`` says so, no further step is begun. A step that ``begins`` to act is told,
+    and not done when that raises HostError.
     """
     by_id = {resource.id: resource for resource in spec.resources}
     outcomes: list[Outcome] = []
     broken: set[str] = set()
     last_start = 0.0
     for group in _groups(plan.steps, by_id, get_kind):
-        runs = [_Run(step, by_id[step.id], get_kind, host) for step in group]
+        runs = [_Run(step, by_id[step.id], get_kind, host, begins) for step in group]
         if stopping():
             for run in runs:
                 run.leave("it was not begun, because the pass was asked to stop")
@@ -71,8 +74,16 @@ def _groups(
 class _Run:
     """One step on its way, from the look before it to the look after it."""
 
-    def __init__(self, step: Step, resource: Resource[Any], get_kind: GetKind, host: Host) -> None:
+    def __init__(
+        self,
+        step: Step,
+        resource: Resource[Any],
+        get_kind: GetKind,
+        host: Host,
+        begins: OnBegin,
+    ) -> None:
         self.step = step
+        self._begins = begins
         self.resource = resource
         self.get_kind = get_kind
         self.kind = get_kind(resource.kind)
@@ -117,6 +128,10 @@ class _Run:
         now = self.kind.actions(self.resource, seen.state, changes)
         if self.kind.stale(self.step.actions, now):
             return "dropped", "the host has changed since the plan; the next pass looks again"
+        try:
+            self._begins(self.step)
+        except HostError as error:
+            return "failed", str(error)
         return None
 
     def _act(self, stage: int) -> tuple[str, str | None] | None:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 DONE, TROUBLE, CHANGED, USAGE, INVALID, BUSY = 0, 1, 2, 64, 65, 75
 """Exit codes; the numbers from 64 up are those of sysexits.h."""
 
+_SHORT_WAIT = 5.0
+"""Seconds that a single pass waits for what was tried in vain and is soon to be tried again."""
+
 _EPILOG = """\
 exit status: 0 done, 1 something failed or is unknown, 2 drift or changes (only with
 --detailed-exitcode), 64 wrong usage, 65 invalid spec, 75 another pass is at work
@@ -126,10 +129,10 @@ def _plan(session: Session) -> int:
     if options.json:
         session.print_json(data.plan_document(plan))
     elif options.quiet:
-        session.terminal.write(text.remark_lines(plan, False) if plan.unknown else ())
+        session.terminal.write(text.remark_lines(plan, False) if plan.trouble else ())
     else:
         session.terminal.write([text.heading(plan), *text.plan_lines(plan, options.verbose)])
-    return _status(bool(plan.unknown), bool(plan.steps), options)
+    return _status(plan.trouble, bool(plan.steps), options)
 
 
 def _once(session: Session) -> int:
@@ -214,6 +217,11 @@ def _pass(session: Session, spec: Spec) -> int:
 
     host = session.host(spec)
     plan = session.plan(spec, host)
+    due = session.learn(plan, spec, host)
+    if plan.held and due is not None and due <= _SHORT_WAIT:
+        # The next pass may come in minutes only.
+        host.clock.sleep(due)
+        plan = session.plan(spec, host)
     terminal, options = session.terminal, session.options
 
     def told(outcome: Outcome) -> None:
@@ -221,13 +229,13 @@ def _pass(session: Session, spec: Spec) -> int:
             terminal.write(text.outcome_lines(outcome))
 
     session.say(text.heading(plan))
-    if not options.quiet or plan.unknown:
+    if not options.quiet or plan.trouble:
         terminal.write(text.remark_lines(plan, options.verbose))
     report = session.act(plan, spec, host, told) if plan.steps else Report(plan)
     session.say(*text.report_summary(report))
     if options.json:
         session.print_json(data.report_document(report))
-    trouble = report.failed or bool(plan.unknown)
+    trouble = report.failed or plan.trouble
     return _status(trouble, report.changed, options)
 
 

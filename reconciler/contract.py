@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
+from reconciler.backoff import Policy
 from reconciler.model import (
     Action,
     Change,
@@ -114,6 +115,14 @@ class Kind(Generic[W, S]):
     ) -> Sequence[str]:
         """Shell commands that do what ``actions`` would, for somebody who has the rights. Pure."""
         return ()
+
+    def policy(self, want: W) -> Policy | None:
+        """How often, and with which pauses, a start is tried; None: at every pass. Pure."""
+        return None
+
+    def version(self, want: W) -> str:
+        """Of what is started; attempts with another one do not count. Pure."""
+        return ""
 
     def evidence(self, resource: Resource[W], host: Host) -> str | None:
         """Why a step may have failed, as the host tells it; for people."""

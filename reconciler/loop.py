@@ -28,8 +28,11 @@ class Work(Protocol):
         ``asked``: somebody wants it read anew, whether it looks changed or not.
         """
 
-    def full_pass(self, stopping: Callable[[], bool]) -> None:
-        """One pass over everything; it begins no further step once ``stopping`` says so."""
+    def full_pass(self, stopping: Callable[[], bool]) -> float | None:
+        """One pass over everything; it begins no further step once ``stopping`` says so.
+
+        Seconds until another one is worth while before its time, or None.
+        """
 
     def moved(self) -> None:
         """The loop is alive: it goes to sleep now, or has just been woken."""
@@ -85,7 +88,9 @@ class Loop:
         asked, self._reload = self._reload, False
         every = self._work.reload(asked)
         self._due = begin + every
-        self._work.full_pass(lambda: self._stopping)
+        sooner = self._work.full_pass(lambda: self._stopping)
+        if sooner is not None:
+            self._due = min(self._due, self._clock.monotonic() + sooner)
 
     def _sleep(self, poller: select.poll, woken: socket.socket) -> None:
         self._work.moved()

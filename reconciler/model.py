@@ -212,7 +212,10 @@ class Remark:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The difference between spec and host, in the order in which it would be removed."""
+    """The difference between spec and host, in the order in which it would be removed.
+
+    ``held`` names what differs and is left for now, and says why: it was tried in vain.
+    """
 
     spec_name: str
     spec_path: str
@@ -222,6 +225,12 @@ class Plan:
     unknown: tuple[Remark, ...] = ()
     skipped: tuple[Remark, ...] = ()
     notes: tuple[Remark, ...] = ()
+    held: tuple[Remark, ...] = ()
+
+    @property
+    def trouble(self) -> bool:
+        """Is something unknown, or held since it was tried in vain?"""
+        return bool(self.unknown or self.held)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import Any
 
 from reconciler.contract import GetKind, Kind
 from reconciler.model import Change, Observation, Plan, Remark, Resource, Spec, Step
+
+_STARTS = ("create", "start", "restart")
 
 
 def difference(
@@ -54,15 +57,18 @@ def make_plan(
     observations: Mapping[str, Observation[Any]],
     get_kind: GetKind,
     host: str,
+    holds: Mapping[str, str] = MappingProxyType({}),
 ) -> Plan:
     """The plan for ``resources``, which stand in their order.
 
-    ``observations`` has one for every resource that is not skipped.
+    ``observations`` has one for every resource that is not skipped. ``holds`` says of some ids
+    why they must not be started now.
     """
     steps: list[Step] = []
     unknown: list[Remark] = []
     skipped: list[Remark] = []
     notes: list[Remark] = []
+    held: list[Remark] = []
     blocked: dict[str, str] = {}
     planned: set[str] = set()
     for resource in resources:
@@ -98,8 +104,12 @@ def make_plan(
         actions = tuple(kind.actions(resource, seen.state, changes))
         if not actions:
             continue
-        planned.add(name)
         verb = kind.verb(expected, seen.state)
+        if name in holds and verb in _STARTS:
+            held.append(Remark(name, f"{kind.words(changes)}; {holds[name]}"))
+            blocked[name] = f"{name}, which {holds[name]}"
+            continue
+        planned.add(name)
         step = Step(name, verb, changes, actions, kind.words(changes), resource.needs)
         if seen.denied is not None:
             by_hand = tuple(kind.by_hand(resource, seen.state, changes))
@@ -114,6 +124,7 @@ def make_plan(
         tuple(unknown),
         tuple(skipped),
         tuple(notes),
+        tuple(held),
     )
 
 

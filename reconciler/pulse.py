@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from reconciler.host.clock import Clock
 from reconciler.host.processes import Identity, Processes, boot_id, look_up
-from reconciler.store import make_folder
+from reconciler.state import make_folder
 
 _NAME = "loop"
 _BEATS = 3

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
-from reconciler.text import Censor
+from reconciler.text import Censor, printable
 
 if TYPE_CHECKING:
     import argparse
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from reconciler.host import Host
     from reconciler.host.users import Users
     from reconciler.model import Facts, Outcome, Plan, Report, Spec
+    from reconciler.tries import Tries
     from reconciler.views.terminal import Terminal
 
 
@@ -37,6 +38,7 @@ class Session:
         self.options = options
         self.terminal: Terminal = Terminal(options.color, to_errors=options.json)
         self.users: Users = Users()
+        self._warned: set[str] = set()
         self.state_dir = state_directory(options.state_dir, self.users)
 
     def load(self, write_cache: bool = False, complete: bool = False) -> Spec:
@@ -109,6 +111,24 @@ class Session:
             for name, _, value in pairs
         }
 
+    def tries(self, spec: Spec, host: Host, writes: bool) -> Tries:
+        """What was tried in vain. ``writes``: to be remembered, by one who holds the lock."""
+        from reconciler.state import quiet
+        from reconciler.tries import Tries
+
+        store = None
+        if writes or not quiet(self.folder(spec)):
+            from reconciler.store import Store
+
+            store = Store(self.folder(spec), host.clock, writes)
+        return Tries(spec.resources, kinds.get, store, self.warn)
+
+    def warn(self, text: str) -> None:
+        """Tell people what went wrong beside the work, once a call."""
+        if text not in self._warned:
+            self._warned.add(text)
+            self.terminal.write([(f"  ! {printable(text)}", "bad")])
+
     def plan(self, spec: Spec, host: Host) -> Plan:
         """Look at the host, and plan. Raises Usage for an ``--only`` that matches nothing."""
         from reconciler.observe import observe
@@ -119,7 +139,8 @@ class Session:
         except KeyError as error:
             raise Usage(_no_such(error.args[0], spec)) from None
         seen = observe(resources, kinds.get, host)
-        return make_plan(spec, resources, seen, kinds.get, os.uname().nodename)
+        holds = self.tries(spec, host, False).holds()
+        return make_plan(spec, resources, seen, kinds.get, os.uname().nodename, holds)
 
     def act(
         self,
@@ -139,7 +160,18 @@ class Session:
         if not spec.complete:
             spec = self.load(complete=True)
             plan = self.plan(spec, host)
-        return apply(plan, spec, kinds.get, host, told, stopping)
+        tries = self.tries(spec, host, True)
+        return apply(plan, spec, kinds.get, host, told, stopping, tries.begins)
+
+    def learn(self, plan: Plan, spec: Spec, host: Host) -> float | None:
+        """Forgive what runs well; seconds until something waits no longer. Raises HostError."""
+        from reconciler.state import quiet
+
+        if quiet(self.folder(spec)):
+            return None
+        tries = self.tries(spec, host, True)
+        tries.learn(plan)
+        return tries.due(plan)
 
     def print_json(self, document: Any) -> None:
         """Print the one document on standard output."""

@@ -1,104 +1,173 @@
-"""The state directory: who may act, and where the compiled spec lies.
+"""What must outlive a pass, in one SQLite file: how often something was tried in vain.
 
-It must not hold anything that a pass needs in order to be right; losing it loses history only.
+It must hold nothing that a pass needs in order to be right: losing it loses backoff.
+A pass with nothing to remember does not even load SQLite; see ``state.quiet``.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from reconciler.host.clock import Clock
+from reconciler.host.processes import boot_id
 from reconciler.model import HostError
+from reconciler.state import STORE, make_folder
 
-_PAUSE = 0.1
+if TYPE_CHECKING:
+    import sqlite3
 
-
-class Busy(Exception):
-    """Another pass holds the lock; ``pid`` is its process, or None where that is unknown."""
-
-    def __init__(self, pid: int | None) -> None:
-        super().__init__(
-            f"another pass is at work (pid {pid})" if pid else "another pass is at work"
-        )
-        self.pid = pid
+_TIMEOUT = 5.0
+_TABLES = {
+    "attempts": "id TEXT PRIMARY KEY, version TEXT, count INTEGER, boot TEXT, at REAL",
+}
+"""The tables, with their columns; each line in them is open business."""
 
 
-def make_folder(path: str) -> None:
-    """Make a private directory, with its parents, unless it is there. Raises HostError."""
-    try:
-        if not os.path.isdir(path):
-            os.makedirs(path, mode=0o700, exist_ok=True)
-        status = os.stat(path)
-    except OSError as error:
-        raise HostError(
-            f"cannot make the state directory {path}: {error.strerror}; "
-            "name another with --state-dir"
-        ) from None
-    if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
-        raise HostError(
-            f"the state directory {path} could be written to by others; "
-            f"mend it with: chown {os.geteuid()} {path} && chmod 0700 {path}"
-        )
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """Starts of a resource that were not forgiven yet.
 
-
-@contextmanager
-def locked(
-    folder: str, patience: float = 0.0, unless: Callable[[], bool] = lambda: False
-) -> Iterator[None]:
-    """Hold the lock of a spec's state directory. Raises Busy, or HostError.
-
-    It is waited for ``patience`` seconds, ``unless`` that is in vain. The lock is the kernel's
-    (flock(2)), so one that was killed leaves nothing behind.
+    ``version`` says what was started. ``since`` is the age of the last one in seconds, None when
+    it was made before this boot.
     """
-    path = os.path.join(folder, "lock")
-    handle = _open(path, folder)
-    end = time.monotonic() + patience
-    try:
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= end or unless():
-                    raise Busy(_holder(handle)) from None
-            # flock(2) itself cannot be waited for with an end.
-            time.sleep(_PAUSE)
-        yield
-    finally:
-        os.close(handle)
+
+    version: str
+    count: int
+    since: float | None
 
 
-def _open(path: str, folder: str) -> int:
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-    if os.path.exists(folder):
-        make_folder(folder)  # It is there: only looks whose it is.
-    try:
-        # Made once: a pass that changes nothing must not even ask for a new file.
+class Store:
+    """The store of one spec. Only one who holds the lock may open it to write."""
+
+    def __init__(self, folder: str, clock: Clock, writes: bool) -> None:
+        self.damaged: str | None = None
+        """Where a damaged file was set aside, and why; None when there was none."""
+        self._path = os.path.join(folder, STORE)
+        self._folder = folder
+        self._monotonic = clock.monotonic
+        self._writes = writes
+        self._boot = boot_id()
+        self._base: sqlite3.Connection | None = None
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._base is not None:
+            self._base.close()
+            self._base = None
+
+    # -- attempts
+
+    def attempts(self) -> dict[str, Attempts]:
+        """Those that were not forgiven, by id."""
+        now = self._monotonic()
+        rows = self._read("SELECT id, version, count, boot, at FROM attempts")
+        return {
+            ident: Attempts(version, count, now - at if boot == self._boot else None)
+            for ident, version, count, boot, at in rows
+        }
+
+    def attempt(self, ident: str, version: str) -> None:
+        """A start is about to be made; it is on the disk when this returns."""
+        with self._change() as base:
+            base.execute("DELETE FROM attempts WHERE id = ? AND version != ?", (ident, version))
+            base.execute(
+                "INSERT INTO attempts VALUES (?, ?, 1, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+                "count = count + 1, boot = excluded.boot, at = excluded.at",
+                (ident, version, self._boot, self._monotonic()),
+            )
+
+    def seen_running(self, ident: str) -> None:
+        """It runs, and its last attempt was made before this boot: its age counts from now."""
+        with self._change() as base:
+            base.execute(
+                "UPDATE attempts SET boot = ?, at = ? WHERE id = ?",
+                (self._boot, self._monotonic(), ident),
+            )
+
+    def forgive(self, ident: str) -> None:
+        """It stayed healthy, or nobody wants it any more."""
+        with self._change() as base:
+            base.execute("DELETE FROM attempts WHERE id = ?", (ident,))
+
+    # -- the file
+
+    def _read(self, query: str) -> list[tuple[Any, ...]]:
+        if self._base is None and not os.path.exists(self._path):
+            return []
+        found: list[tuple[Any, ...]] = self._guarded(
+            lambda base: base.execute(query).fetchall(), again=True
+        )
+        return found
+
+    @contextmanager
+    def _change(self) -> Iterator[sqlite3.Connection]:
+        base = self._guarded(lambda base: base.execute("BEGIN IMMEDIATE").connection, again=True)
         try:
-            return os.open(path, flags)
-        except FileNotFoundError:
-            make_folder(folder)
-            return os.open(path, flags | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise HostError(
-            f"cannot open the lock {path}: {error.strerror}; name another state directory "
-            "with --state-dir"
-        ) from None
+            yield base
+            counts = " + ".join(f"(SELECT count(*) FROM {name})" for name in _TABLES)
+            (number,) = base.execute(f"SELECT {counts}").fetchone()
+            base.execute(f"PRAGMA user_version = {int(number)}")
+            base.execute("COMMIT")
+        except BaseException as error:
+            with suppress(Exception):
+                base.execute("ROLLBACK")
+            raise self._in_words(error) from None
 
+    def _guarded(self, work: Callable[[sqlite3.Connection], Any], again: bool) -> Any:
+        import sqlite3
 
-def _holder(handle: int) -> int | None:
-    """Who holds the lock, from /proc/locks, proc(5)."""
-    status = os.fstat(handle)
-    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
-    try:
-        with open("/proc/locks", encoding="ascii") as locks:
-            for line in locks:
-                words = line.split()
-                if words[1] == "FLOCK" and words[5] == device and int(words[4]) > 0:
-                    return int(words[4])
-    except (OSError, ValueError, IndexError):
-        pass
-    return None
+        try:
+            return work(self._opened())
+        except sqlite3.OperationalError as error:
+            raise self._in_words(error) from None
+        except sqlite3.DatabaseError as error:
+            if not (again and self._writes):
+                raise self._in_words(error) from None
+            self._set_aside(str(error))
+            return self._guarded(work, again=False)
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._base is not None:
+            return self._base
+        import sqlite3
+        from urllib.parse import quote
+
+        make_folder(self._folder)
+        if self._writes:
+            with suppress(FileExistsError):
+                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+                os.close(os.open(self._path, flags, 0o600))
+        address = f"file:{quote(self._path)}?mode={'rw' if self._writes else 'ro'}"
+        base = sqlite3.connect(address, timeout=_TIMEOUT, isolation_level=None, uri=True)
+        try:
+            base.execute("PRAGMA synchronous = FULL")
+            base.execute("PRAGMA trusted_schema = OFF")
+            there = {name for (name,) in base.execute("SELECT name FROM sqlite_master")}
+            for name in _TABLES.keys() - there if self._writes else ():
+                base.execute(f"CREATE TABLE IF NOT EXISTS {name} ({_TABLES[name]})")
+        except BaseException:
+            base.close()
+            raise
+        self._base = base
+        return base
+
+    def _set_aside(self, why: str) -> None:
+        """Begin anew beside a damaged file, which is kept for people to look at."""
+        self.close()
+        aside = f"{self._path}.damaged-{time.strftime('%Y%m%d-%H%M%S')}"
+        os.rename(self._path, aside)
+        with suppress(FileNotFoundError):
+            os.unlink(f"{self._path}-journal")
+        self.damaged = f"the store was damaged ({why}); it was set aside as {aside} and begun anew"
+
+    def _in_words(self, error: BaseException) -> BaseException:
+        import sqlite3
+
+        if isinstance(error, sqlite3.Error):
+            return HostError(f"cannot use the store {self._path}: {error}")
+        return error

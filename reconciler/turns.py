@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from reconciler.store import Busy, locked
+from reconciler.state import Busy, locked
 
 if TYPE_CHECKING:
     from reconciler.pulse import Pulse

@@ -73,8 +73,12 @@ class Watchdog:
                 found.append((path, status.st_ino, status.st_mtime_ns, status.st_size))
         return self._session.facts(), tuple(found)
 
-    def full_pass(self, stopping: Callable[[], bool]) -> None:
-        """One pass over everything; what goes wrong in it is told, and the next one is due."""
+    def full_pass(self, stopping: Callable[[], bool]) -> float | None:
+        """One pass over everything; what goes wrong in it is told, and the next one is due.
+
+        Seconds until something need not wait any longer.
+        """
+        due = None
         self._heart.begin(self._spec.loop_every)
         try:
             host = self._session.host(self._spec)
@@ -82,9 +86,11 @@ class Watchdog:
             self._log.remarks(plan)
             if plan.steps:
                 self._session.act(plan, self._spec, host, self._told, stopping)
+            due = self._session.learn(plan, self._spec, host)
         except Exception as error:
             self._log.event("error", f"this pass came to no end: {in_words(error)}", "bad")
         self._heart.done(self._spec.loop_every)
+        return due
 
     def _told(self, outcome: Outcome) -> None:
         self.moved()

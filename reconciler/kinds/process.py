@@ -12,8 +12,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated
 
+from reconciler.backoff import Policy
 from reconciler.contract import Kind
-from reconciler.fields import Command, Duration, Environment, Flag, Name, Path, Regex, integer
+from reconciler.fields import (
+    Command,
+    Duration,
+    Environment,
+    Flag,
+    Name,
+    Number,
+    Path,
+    Regex,
+    integer,
+)
 from reconciler.host.launch import Launch
 from reconciler.kinds._start import (
     Place,
@@ -61,6 +72,28 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class Backoff:
+    """The pauses between attempts, from ``initial`` by ``factor`` to ``max``, in seconds."""
+
+    initial: Duration = 1.0
+    factor: Number = 2.0
+    max: Duration = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """After so many failed ``attempts`` it is given up, and tried every ``retry_every`` seconds.
+
+    An attempt is forgiven when it has run for ``healthy_after`` seconds.
+    """
+
+    attempts: Annotated[int, integer(1, 1000)] = 10
+    backoff: Backoff = Backoff()
+    healthy_after: Duration = 60.0
+    retry_every: Duration = 900.0
+
+
+@dataclass(frozen=True, slots=True)
 class Process:
     """A process that must run: in a window of ``session``, or as a daemon that writes ``log``."""
 
@@ -74,6 +107,7 @@ class Process:
     match: Match | None = None
     stop: Stop = Stop()
     stop_extra: Flag = False
+    restart: Restart = Restart()
     place: Place | None = field(default=None, metadata={"written": False})
 
     def digest(self) -> str:
@@ -120,10 +154,28 @@ class Processes(Kind[Process, ProcessState]):
             ways = (want.match.cmdline, want.match.exe, want.match.pidfile)
             if sum(way is not None for way in ways) != 1:
                 yield "match", "needs exactly one of cmdline, exe and pidfile"
+        if want.restart.backoff.factor < 1:
+            yield "restart", "backoff.factor must be at least 1; pauses do not shrink"
+        if want.restart.backoff.max < want.restart.backoff.initial:
+            yield "restart", "backoff.max must not be shorter than backoff.initial"
         if "/" in want.command[0] and not want.command[0].startswith("/"):
             yield "command", f"{want.command[0]!r} is not absolute; write its whole path"
         if f"SIG{want.stop.signal}" not in signal.Signals.__members__:
             yield "stop", f"there is no signal {want.stop.signal!r}; write TERM, INT, QUIT or HUP"
+
+    def policy(self, want: Process) -> Policy:
+        restart, backoff = want.restart, want.restart.backoff
+        return Policy(
+            restart.attempts,
+            backoff.initial,
+            backoff.factor,
+            backoff.max,
+            restart.healthy_after,
+            restart.retry_every,
+        )
+
+    def version(self, want: Process) -> str:
+        return want.digest()
 
     def uses(self, want: Process) -> Iterable[Key]:
         if want.session is not None:

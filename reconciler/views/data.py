@@ -64,12 +64,12 @@ def _remarks(plan: Plan) -> dict[str, Any]:
 
     return {
         "unknown": listed(plan.unknown),
-        "skipped": listed(plan.skipped),
+        "skipped": listed((*plan.skipped, *plan.held)),
         "notes": listed(plan.notes),
         "summary": {
             "resources": plan.resources,
             "changes": len(plan.steps),
             "unknown": len(plan.unknown),
-            "skipped": len(plan.skipped),
+            "skipped": len(plan.skipped) + len(plan.held),
         },
     }

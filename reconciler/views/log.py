@@ -64,12 +64,20 @@ class Log:
     def remarks(self, plan: Plan) -> None:
         """What is unknown, or known again, since the last pass; and notes, each once."""
         found = {("unknown", remark.id): remark.reason for remark in plan.unknown}
+        # How long it still has to wait is different each time.
+        found |= {("held", remark.id): _without_time(remark.reason) for remark in plan.held}
         found |= {("note", remark.id): remark.reason for remark in plan.notes}
         before, self._remarks = self._remarks, found
         for (name, ident), reason in found.items():
             if before.get((name, ident)) != reason:
-                style = "bad" if name == "unknown" else "quiet"
+                style = "quiet" if name == "note" else "bad"
                 self.event(name, f"{name} {ident}: {reason}", style, id=ident, reason=reason)
         for name, ident in before.keys() - found.keys():
             if name == "unknown":
                 self.event("known", f"known again: {ident}", "good", id=ident)
+
+
+def _without_time(reason: str) -> str:
+    for word in (" and is tried again in ", "; the next in "):
+        reason = reason.partition(word)[0]
+    return reason

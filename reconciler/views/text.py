@@ -54,6 +54,7 @@ def outcome_lines(outcome: Outcome) -> Iterator[Line]:
 def remark_lines(plan: Plan, verbose: bool) -> Iterator[Line]:
     """What is unknown, skipped or worth a note. What ``when`` switched off is shown as well."""
     yield from _remarks("? unknown", plan.unknown, "bad")
+    yield from _remarks("! waits", plan.held, "bad")
     yield from _remarks(". skipped", plan.skipped, "quiet")
     if verbose:
         yield from _remarks(". note", plan.notes, "quiet")
@@ -74,7 +75,7 @@ def report_summary(report: Report) -> Iterator[Line]:
     words = [f"{counts['done']} done", f"{counts['failed']} failed"]
     words += [f"{counts[name]} {name}" for name in ("skipped", "dropped") if counts[name]]
     words += _others(plan)
-    bad = report.failed or bool(plan.unknown)
+    bad = report.failed or plan.trouble
     yield f"{', '.join(words)}; {_resources(plan)}.", "bad" if bad else "good"
 
 
@@ -83,20 +84,24 @@ def _plan_summary(plan: Plan) -> Iterator[Line]:
         yield from _nothing(plan)
         return
     words = [f"{len(plan.steps)} to change", *_others(plan)]
-    yield f"{', '.join(words)}; {_resources(plan)}.", "bad" if plan.unknown else "change"
+    yield f"{', '.join(words)}; {_resources(plan)}.", "bad" if plan.trouble else "change"
 
 
 def _nothing(plan: Plan) -> Iterator[Line]:
     others = _others(plan)
-    if plan.unknown:
-        yield f"Nothing to do that is known: {', '.join(others)}; {_resources(plan)}.", "bad"
+    if plan.trouble:
+        yield f"Nothing to do now: {', '.join(others)}; {_resources(plan)}.", "bad"
         return
     skipped = f", {', '.join(others)}" if others else ""
     yield f"Nothing to do: {_resources(plan)} as declared{skipped}.", "good"
 
 
 def _others(plan: Plan) -> list[str]:
-    counts = ((len(plan.unknown), "unknown"), (len(plan.skipped), "skipped"))
+    counts = (
+        (len(plan.unknown), "unknown"),
+        (len(plan.held), "waiting"),
+        (len(plan.skipped), "skipped"),
+    )
     return [f"{number} {word}" for number, word in counts if number]
 
 

@@ -1,0 +1,127 @@
+"""The state directory and its lock: at most one acts on a spec.
+
+It must not hold anything that a pass needs in order to be right; losing it loses history only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from reconciler.model import HostError
+
+_PAUSE = 0.1
+
+
+STORE = "store.db"
+_USER_VERSION = slice(60, 64)
+"""Where its header has the user version, https://www.sqlite.org/fileformat.html. The store
+keeps the number of its lines there."""
+
+
+class Busy(Exception):
+    """Another pass holds the lock; ``pid`` is its process, or None where that is unknown."""
+
+    def __init__(self, pid: int | None) -> None:
+        super().__init__(
+            f"another pass is at work (pid {pid})" if pid else "another pass is at work"
+        )
+        self.pid = pid
+
+
+def make_folder(path: str) -> None:
+    """Make a private directory, with its parents, unless it is there. Raises HostError."""
+    try:
+        if not os.path.isdir(path):
+            os.makedirs(path, mode=0o700, exist_ok=True)
+        status = os.stat(path)
+    except OSError as error:
+        raise HostError(
+            f"cannot make the state directory {path}: {error.strerror}; "
+            "name another with --state-dir"
+        ) from None
+    if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
+        raise HostError(
+            f"the state directory {path} could be written to by others; "
+            f"mend it with: chown {os.geteuid()} {path} && chmod 0700 {path}"
+        )
+
+
+@contextmanager
+def locked(
+    folder: str, patience: float = 0.0, unless: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
+    """Hold the lock of a spec's state directory. Raises Busy, or HostError.
+
+    It is waited for ``patience`` seconds, ``unless`` that is in vain. The lock is the kernel's
+    (flock(2)), so one that was killed leaves nothing behind.
+    """
+    path = os.path.join(folder, "lock")
+    handle = _open(path, folder)
+    end = time.monotonic() + patience
+    try:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= end or unless():
+                    raise Busy(_holder(handle)) from None
+            # flock(2) itself cannot be waited for with an end.
+            time.sleep(_PAUSE)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _open(path: str, folder: str) -> int:
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+    if os.path.exists(folder):
+        make_folder(folder)  # It is there: only looks whose it is.
+    try:
+        # Made once: a pass that changes nothing must not even ask for a new file.
+        try:
+            return os.open(path, flags)
+        except FileNotFoundError:
+            make_folder(folder)
+            return os.open(path, flags | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise HostError(
+            f"cannot open the lock {path}: {error.strerror}; name another state directory "
+            "with --state-dir"
+        ) from None
+
+
+def _holder(handle: int) -> int | None:
+    """Who holds the lock, from /proc/locks, proc(5)."""
+    status = os.fstat(handle)
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    try:
+        with open("/proc/locks", encoding="ascii") as locks:
+            for line in locks:
+                words = line.split()
+                if words[1] == "FLOCK" and words[5] == device and int(words[4]) > 0:
+                    return int(words[4])
+    except (OSError, ValueError, IndexError):
+        pass
+    return None
+
+
+def quiet(folder: str) -> bool:
+    """Is there nothing in the store that a pass would have to look at? Costs one read."""
+    path = os.path.join(folder, STORE)
+    try:
+        with open(path, "rb") as file:
+            header = file.read(100)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    if len(header) < 100 or os.path.exists(f"{path}-journal"):
+        return False
+    number: int = struct.unpack(">I", header[_USER_VERSION])[0]
+    return number == 0

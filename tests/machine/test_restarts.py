@@ -1,0 +1,139 @@
+"""Starts that fail: the pauses between attempts, the end to them, and what is forgiven."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import Machine, until
+
+from reconciler.backoff import Policy
+
+POLICY = Policy(attempts=4, initial=1, factor=2, most=5, healthy_after=60, retry_every=900)
+
+
+def test_the_pauses_grow_to_the_longest_and_end_in_the_slow_retry() -> None:
+    assert [POLICY.pause(failed) for failed in range(6)] == [0, 1, 2, 4, 900, 900]
+    assert Policy(10, 1, 10, 5, 60, 900).pause(3) == 5
+    assert Policy(10**6, 1, 1000, 5, 60, 900).pause(10**5) == 5
+
+
+@pytest.mark.parametrize(
+    ("failed", "since", "left"),
+    [(1, 0.25, 0.75), (1, 5.0, 0.0), (3, 1.0, 3.0), (4, 100.0, 800.0), (4, None, 0.0), (0, 0, 0)],
+)
+def test_what_is_left_of_a_pause(failed: int, since: float | None, left: float) -> None:
+    assert POLICY.left(failed, since) == left
+
+
+def test_an_attempt_is_forgiven_once_it_has_run_for_long_enough() -> None:
+    assert POLICY.forgiven(60.0)
+    assert not POLICY.forgiven(59.9)
+    assert not POLICY.forgiven(None)
+
+
+def failing(machine: Machine, restart: str, command: str = "exit 3") -> Path:
+    return machine.spec(
+        f'processes: {{p: {{command: "echo x >> {machine.base}/tries; {command}", '
+        f"restart: {restart}}}}}"
+    )
+
+
+def tries(machine: Machine) -> int:
+    path = machine.base / "tries"
+    return len(path.read_text()) // 2 if path.exists() else 0
+
+
+def held(plan: dict[str, Any]) -> str:
+    (remark,) = plan["skipped"]
+    return str(remark["reason"])
+
+
+def test_a_start_that_failed_waits_for_its_pause(machine: Machine) -> None:
+    spec = failing(machine, "{backoff: {initial: 1h, max: 2h}}")
+    machine.once(spec, status=1)
+    assert tries(machine) == 1
+    report = machine.once(spec, status=1)
+    assert tries(machine) == 1
+    assert report["steps"] == []
+    assert "it is absent; was tried once in vain and is tried again in" in held(report)
+    done = machine.reconcile("--plan", spec)
+    assert done.returncode == 1
+    assert "! waits process:p" in done.stdout
+
+
+def test_a_short_pause_is_waited_for_by_a_single_pass(machine: Machine) -> None:
+    spec = failing(machine, "{backoff: {initial: 1s}}")
+    machine.once(spec, status=1)
+    machine.once(spec, status=1)
+    assert tries(machine) == 2
+
+
+def test_after_the_last_attempt_only_the_slow_retry_is_left(machine: Machine) -> None:
+    spec = failing(machine, "{attempts: 2, backoff: {initial: 1ms, max: 1ms}, retry_every: 1h}")
+    for _ in range(2):
+        machine.once(spec, status=1)
+    assert tries(machine) == 2
+    assert "was given up after 2 attempts; the next in" in held(machine.once(spec, status=1))
+    assert tries(machine) == 2
+
+
+def test_a_changed_command_is_tried_at_once(machine: Machine) -> None:
+    machine.once(failing(machine, "{backoff: {initial: 1h, max: 2h}}"), status=1)
+    spec = failing(machine, "{backoff: {initial: 1h, max: 2h}}", "exec sleep 81828")
+    machine.once(spec)
+    machine.converged(spec)
+
+
+def test_what_stayed_healthy_is_forgiven(machine: Machine) -> None:
+    spec = machine.spec(
+        "processes: {p: {command: [sleep, '27182'], "
+        "restart: {backoff: {initial: 1h, max: 1h}, healthy_after: 1s}}}"
+    )
+    machine.once(spec)
+    (pid,) = machine.running("sleep 27182")
+    since = time.monotonic()
+    until(lambda: time.monotonic() - since > 1.0)
+    machine.once(spec)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not machine.running("sleep 27182"))
+    machine.once(spec)
+    assert machine.running("sleep 27182")
+
+
+def test_nothing_is_remembered_of_what_is_gone_from_the_spec(machine: Machine) -> None:
+    machine.once(failing(machine, "{backoff: {initial: 1h, max: 1h}}"), status=1)
+    spec = machine.spec("directories: {}")
+    machine.once(spec)
+    store = machine.state / "demo/store.db"
+    assert store.read_bytes()[60:64] == b"\0\0\0\0"
+
+
+@pytest.mark.parametrize(
+    "damage", [b"not a database at all" * 100, b"SQLite format 3\0" + b"x" * 84]
+)
+def test_a_damaged_store_is_set_aside_and_named(machine: Machine, damage: bytes) -> None:
+    spec = failing(machine, "{backoff: {initial: 1h, max: 1h}}")
+    machine.once(spec, status=1)
+    store = machine.state / "demo/store.db"
+    store.write_bytes(damage)
+    planned = machine.reconcile("--plan", spec, "--json")
+    assert [step["id"] for step in json.loads(planned.stdout)["steps"]] == ["process:p"]
+    assert "store.db" in planned.stderr
+    assert store.read_bytes() == damage
+    done = machine.reconcile("--once", spec)
+    assert "was set aside as" in done.stdout
+    assert tries(machine) == 2
+    (aside,) = store.parent.glob("store.db.damaged-*")
+    assert aside.read_bytes() == damage
+    assert held(machine.once(spec, status=1))
+
+
+def test_the_store_is_private(machine: Machine) -> None:
+    machine.once(failing(machine, "{}"), status=1)
+    assert (machine.state / "demo/store.db").stat().st_mode & 0o777 == 0o600
