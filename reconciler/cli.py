@@ -217,11 +217,13 @@ def _pass(session: Session, spec: Spec) -> int:
 
     host = session.host(spec)
     plan = session.plan(spec, host)
+    end = host.clock.monotonic() + _SHORT_WAIT
     due = session.learn(plan, spec, host)
-    if plan.held and due is not None and due <= _SHORT_WAIT:
+    while plan.held and due is not None and host.clock.monotonic() + due <= end:
         # The next pass may come in minutes only.
         host.clock.sleep(due)
         plan = session.plan(spec, host)
+        due = session.learn(plan, spec, host)
     terminal, options = session.terminal, session.options
 
     def told(outcome: Outcome) -> None:

@@ -161,7 +161,12 @@ class Session:
             spec = self.load(complete=True)
             plan = self.plan(spec, host)
         tries = self.tries(spec, host, True)
-        return apply(plan, spec, kinds.get, host, told, stopping, tries.begins)
+
+        def ended(outcome: Outcome) -> None:
+            tries.ended(outcome)
+            told(outcome)
+
+        return apply(plan, spec, kinds.get, host, ended, stopping, tries.begins)
 
     def learn(self, plan: Plan, spec: Spec, host: Host) -> float | None:
         """Forgive what runs well; seconds until something waits no longer. Raises HostError."""

@@ -25,7 +25,7 @@ _TIMEOUT = 5.0
 _TABLES = {
     "attempts": "id TEXT PRIMARY KEY, version TEXT, count INTEGER, boot TEXT, at REAL",
 }
-"""The tables, with their columns; each line in them is open business."""
+"""The tables, with their columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +53,15 @@ class Store:
         self._writes = writes
         self._boot = boot_id()
         self._base: sqlite3.Connection | None = None
+        self._changes = False
+        """Is it open for changes? Only looking must not even ask for that."""
 
     def close(self) -> None:
         """Let go of the file."""
         if self._base is not None:
             self._base.close()
             self._base = None
+            self._changes = False
 
     # -- attempts
 
@@ -72,14 +75,23 @@ class Store:
         }
 
     def attempt(self, ident: str, version: str) -> None:
-        """A start is about to be made; it is on the disk when this returns."""
+        """A start is about to be made; it is on the disk when this returns.
+
+        The first one counts only when it ``failed``: what has come up once is started again at
+        once when it ends.
+        """
         with self._change() as base:
             base.execute("DELETE FROM attempts WHERE id = ? AND version != ?", (ident, version))
             base.execute(
-                "INSERT INTO attempts VALUES (?, ?, 1, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+                "INSERT INTO attempts VALUES (?, ?, 0, ?, ?) ON CONFLICT (id) DO UPDATE SET "
                 "count = count + 1, boot = excluded.boot, at = excluded.at",
                 (ident, version, self._boot, self._monotonic()),
             )
+
+    def failed(self, ident: str) -> None:
+        """The start that was made did not even come up."""
+        with self._change() as base:
+            base.execute("UPDATE attempts SET count = max(count, 1) WHERE id = ?", (ident,))
 
     def seen_running(self, ident: str) -> None:
         """It runs, and its last attempt was made before this boot: its age counts from now."""
@@ -100,17 +112,16 @@ class Store:
         if self._base is None and not os.path.exists(self._path):
             return []
         found: list[tuple[Any, ...]] = self._guarded(
-            lambda base: base.execute(query).fetchall(), again=True
+            lambda base: base.execute(query).fetchall(), self._changes, True
         )
         return found
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
-        base = self._guarded(lambda base: base.execute("BEGIN IMMEDIATE").connection, again=True)
+        base = self._guarded(lambda base: base.execute("BEGIN IMMEDIATE").connection, True, True)
         try:
             yield base
-            counts = " + ".join(f"(SELECT count(*) FROM {name})" for name in _TABLES)
-            (number,) = base.execute(f"SELECT {counts}").fetchone()
+            (number,) = base.execute("SELECT count(*) FROM attempts WHERE count > 0").fetchone()
             base.execute(f"PRAGMA user_version = {int(number)}")
             base.execute("COMMIT")
         except BaseException as error:
@@ -118,42 +129,45 @@ class Store:
                 base.execute("ROLLBACK")
             raise self._in_words(error) from None
 
-    def _guarded(self, work: Callable[[sqlite3.Connection], Any], again: bool) -> Any:
+    def _guarded(
+        self, work: Callable[[sqlite3.Connection], Any], changes: bool, again: bool
+    ) -> Any:
         import sqlite3
 
         try:
-            return work(self._opened())
+            return work(self._opened(changes))
         except sqlite3.OperationalError as error:
             raise self._in_words(error) from None
         except sqlite3.DatabaseError as error:
             if not (again and self._writes):
                 raise self._in_words(error) from None
             self._set_aside(str(error))
-            return self._guarded(work, again=False)
+            return self._guarded(work, True, again=False)
 
-    def _opened(self) -> sqlite3.Connection:
-        if self._base is not None:
+    def _opened(self, changes: bool) -> sqlite3.Connection:
+        if self._base is not None and (self._changes or not changes):
             return self._base
+        self.close()
         import sqlite3
         from urllib.parse import quote
 
-        make_folder(self._folder)
-        if self._writes:
+        if changes:
+            make_folder(self._folder)
             with suppress(FileExistsError):
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
                 os.close(os.open(self._path, flags, 0o600))
-        address = f"file:{quote(self._path)}?mode={'rw' if self._writes else 'ro'}"
+        address = f"file:{quote(self._path)}?mode={'rw' if changes else 'ro'}"
         base = sqlite3.connect(address, timeout=_TIMEOUT, isolation_level=None, uri=True)
         try:
             base.execute("PRAGMA synchronous = FULL")
             base.execute("PRAGMA trusted_schema = OFF")
             there = {name for (name,) in base.execute("SELECT name FROM sqlite_master")}
-            for name in _TABLES.keys() - there if self._writes else ():
+            for name in _TABLES.keys() - there if changes else ():
                 base.execute(f"CREATE TABLE IF NOT EXISTS {name} ({_TABLES[name]})")
         except BaseException:
             base.close()
             raise
-        self._base = base
+        self._base, self._changes = base, changes
         return base
 
     def _set_aside(self, why: str) -> None:

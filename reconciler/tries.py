@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.backoff import Policy, in_words
 from reconciler.contract import GetKind
-from reconciler.model import HostError, Plan, Resource, Step
+from reconciler.model import HostError, Outcome, Plan, Resource, Step
 
 if TYPE_CHECKING:
     from reconciler.store import Attempts, Store
@@ -32,6 +32,7 @@ class Tries:
     ) -> None:
         self._store = store
         self._warn = warn
+        self._begun: set[str] = set()
         self._resources = {resource.id: resource for resource in resources}
         self._get_kind = get_kind
         self._open: Mapping[str, Attempts] = {}
@@ -80,8 +81,19 @@ class Tries:
         kind = self._get_kind(resource.kind)
         starts = step.verb in ("start", "restart")
         if self._store is not None and starts and kind.policy(resource.want) is not None:
+            self._begun.add(step.id)
             with self._guarded():
                 self._store.attempt(step.id, kind.version(resource.want))
+
+    def ended(self, outcome: Outcome) -> None:
+        """A step has come to its end; a start that failed counts as one in vain."""
+        if (
+            self._store is not None
+            and outcome.result == "failed"
+            and outcome.step.id in self._begun
+        ):
+            with self._guarded():
+                self._store.failed(outcome.step.id)
 
     def learn(self, plan: Plan) -> None:
         """Forgive what has stayed healthy, and what nobody wants any more."""
@@ -95,10 +107,11 @@ class Tries:
         wrong |= {remark.id for remark in (*plan.unknown, *plan.held, *plan.skipped)}
         for ident in self._open:
             if ident not in counted:
-                store.forgive(ident)
+                if self._open[ident].count or ident not in self._resources:
+                    store.forgive(ident)
                 continue
             tries, policy = counted[ident]
-            if ident in wrong:
+            if ident in wrong or not tries.count:
                 continue
             if tries.since is None or tries.since < 0:
                 store.seen_running(ident)
@@ -111,6 +124,8 @@ class Tries:
         times = []
         for ident, tries, policy in self._counted():
             left = policy.left(tries.count, tries.since)
+            if not tries.count:
+                continue
             if ident in waiting or left > 0:
                 times.append(left)
             if ident not in waiting:
