@@ -218,6 +218,13 @@ class Processes:
         if left:
             raise HostError(f"process {left[0]} does not die of SIGKILL; it hangs in the kernel")
 
+    def tell(self, identities: Iterable[Identity], name: str) -> None:
+        """Send a signal, such as ``HUP``; those that have ended are passed over.
+
+        Raises HostError when one may not be signalled.
+        """
+        self._signal(identities, signal.Signals[f"SIG{name}"])
+
     def _members(self, leader: int, group: bool, session: bool) -> list[Identity]:
         entries = (look_up(pid) for pid in self.pids()) if group or session else ()
         return [
