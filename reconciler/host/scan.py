@@ -34,7 +34,8 @@ class Wanted:
 
     ``age_by`` is mtime, ctime, atime or birth. ``larger`` is a size in bytes beyond which a log
     is due; ``logs`` leaves out what has been rotated already, and tells what is left to be done
-    about it. ``never`` is a pattern for whole paths, ``shun`` a folder that is not entered.
+    about it, for numbers up to that one. ``never`` is a pattern for whole paths, ``shun`` a
+    folder that is not entered.
     """
 
     path: str
@@ -44,7 +45,7 @@ class Wanted:
     recursive: bool = False
     age_by: str = "mtime"
     larger: int | None = None
-    logs: bool = False
+    logs: int | None = None
     never: str | None = None
     shun: str | None = None
 
@@ -67,7 +68,9 @@ def scan(wanted: Wanted) -> Seen:
     with Tree(wanted.path) as tree:
         look = _Look(wanted, tree)
         # With one processor to run on, two processes would only take turns.
-        left = look.through([("", None)], wanted.logs or len(os.sched_getaffinity(0)) < 2)
+        left = look.through(
+            [("", None)], wanted.logs is not None or len(os.sched_getaffinity(0)) < 2
+        )
         if left:
             _share(look, left)
         return look.seen()
@@ -144,7 +147,7 @@ class _Look:
         """The folders in it; its files go to the chooser."""
         wanted, chooser = self.wanted, self.chooser
         named = self._named
-        plain = self._match is None and self._exclude is None and not wanted.logs
+        plain = self._match is None and self._exclude is None and wanted.logs is None
         early = wanted.rule.before if wanted.rule.only_age and wanted.larger is None else None
         attribute = _TIMES.get(wanted.age_by)
         simple = attribute == "st_mtime_ns" and early is not None
@@ -187,7 +190,7 @@ class _Look:
         wanted = self.wanted
         if self._never is not None and self._never(f"{wanted.path}/{file.path}"):
             return
-        if not wanted.logs:
+        if wanted.logs is None:
             chooser.add(file)
         elif file.size and (
             (wanted.larger is not None and file.size > wanted.larger)
@@ -197,10 +200,10 @@ class _Look:
 
     def _named(self, name: str, below: str) -> bool:
         """Is a file of that name meant?"""
-        if self.wanted.logs:
+        if self.wanted.logs is not None:
             rotated = ROTATED.fullmatch(name)
             if rotated is not None and self._fits(rotated[1], below):
-                if rotated[3] is None:
+                if rotated[3] is None and int(rotated[2]) <= self.wanted.logs:
                     self._found.rotated.append((below, name))
                 return False
             if OURS.fullmatch(name):

@@ -79,6 +79,11 @@ class Retention:
         return self.action == "rotate"
 
     @property
+    def kept(self) -> int:
+        """How many rotated logs stay of each."""
+        return self.keep or 5
+
+    @property
     def compresses(self) -> bool:
         return self.rotates and self.compress is not False
 
@@ -215,8 +220,7 @@ def _rotation(want: Retention, have: Due) -> list[Action]:
     logs: tuple[Log, ...] = tuple((file.below, file.name) for file in have.files)
     unfinished = have.unfinished
     if have.files or (unfinished and want.copies):
-        keep = want.keep or 5
-        found.append(RotateLogs(want.path, have.files, unfinished, keep, want.copies, tells))
+        found.append(RotateLogs(want.path, have.files, unfinished, want.kept, want.copies, tells))
     if have.files or unfinished:
         if want.signal is not None and want.told is not None:
             found.append(TellProcess(f"process:{want.signal[1]}", want.told, want.signal[0]))
@@ -251,7 +255,7 @@ def _wanted(want: Retention, now: int) -> Wanted:
         want.recursive,
         want.age_by or "mtime",
         want.max_file,
-        want.rotates,
+        want.kept if want.rotates else None,
         never,
         shun,
     )
