@@ -30,13 +30,20 @@ Log = tuple[str, str]
 
 
 def rotate(
-    path: str, logs: Sequence[File], unfinished: Sequence[Log], keep: int, copy: bool, mark: bool
+    path: str,
+    logs: Sequence[File],
+    unfinished: Sequence[Log],
+    keep: int,
+    copy: bool,
+    mark: bool,
+    largest: int | None,
 ) -> list[File]:
     """Rotate every one of the ``logs`` below ``path``; at most ``keep`` old ones stay of each.
 
     ``copy``: copied and cut, for a writer that cannot be told to open its log anew; else renamed.
     ``unfinished`` are logs with a mark. With ``mark`` the mark stays when this is done, since
-    the writer is still to be told. Returns those that are gone. Raises HostError after the last
+    the writer is still to be told. ``largest`` is how many bytes a log may have when it is done.
+    Returns those that are gone. Raises HostError after the last
     one when some failed.
     """
     trouble: list[str] = []
@@ -53,7 +60,7 @@ def rotate(
                 if not _is(file, now) or now.st_size < file.size:
                     spared.append(file)
                 elif copy:
-                    _copy(tree, folder, file, keep, mark, _shown(path, log))
+                    _copy(tree, folder, file, keep, mark, largest, _shown(path, log))
                 else:
                     _rename(folder, file.name, keep, mark)
     if trouble:
@@ -164,7 +171,9 @@ def _is(file: File, status: os.stat_result) -> bool:
     return same and stat.S_ISREG(status.st_mode)
 
 
-def _copy(tree: Tree, folder: int, file: File, keep: int, mark: bool, shown: str) -> None:
+def _copy(
+    tree: Tree, folder: int, file: File, keep: int, mark: bool, largest: int | None, shown: str
+) -> None:
     name = file.name
     with tree.opened_file(folder, name, os.O_RDWR) as log:
         status = os.fstat(log)
@@ -173,9 +182,10 @@ def _copy(tree: Tree, folder: int, file: File, keep: int, mark: bool, shown: str
         refuse_hard_link(folder, status, shown)
         _shift(folder, name, keep)
         block = os.fstatvfs(log).f_bsize
-        # What can be taken out at once are whole blocks, without the last one.
+        # What can be taken out at once are whole blocks, without the last one, which stays.
         whole = (status.st_size - 1) // block * block
-        collapses = whole > 0 and _collapses(folder, name, block)
+        enough = whole > 0 and (largest is None or block <= largest)
+        collapses = enough and _collapses(folder, name, block)
         with draft(folder, name) as made:
             pour(log, made.handle, whole if collapses else None)
             os.utime(made.handle, ns=(status.st_atime_ns, status.st_mtime_ns))

@@ -113,6 +113,7 @@ class RotateLogs:
     keep: int
     copy: bool
     mark: bool
+    largest: int | None = None
     spared: list[File] = field(default_factory=_spared, compare=False, repr=False)
 
     def describe(self) -> str:
@@ -131,7 +132,13 @@ class RotateLogs:
         from reconciler.host.rotate import rotate
 
         self.spared[:] = rotate(
-            self.path, self.files, self.unfinished, self.keep, self.copy, self.mark
+            self.path,
+            self.files,
+            self.unfinished,
+            self.keep,
+            self.copy,
+            self.mark,
+            self.largest,
         )
 
 

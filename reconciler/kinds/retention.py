@@ -220,7 +220,11 @@ def _rotation(want: Retention, have: Due) -> list[Action]:
     logs: tuple[Log, ...] = tuple((file.below, file.name) for file in have.files)
     unfinished = have.unfinished
     if have.files or (unfinished and want.copies):
-        found.append(RotateLogs(want.path, have.files, unfinished, want.kept, want.copies, tells))
+        found.append(
+            RotateLogs(
+                want.path, have.files, unfinished, want.kept, want.copies, tells, want.max_file
+            )
+        )
     if have.files or unfinished:
         if want.signal is not None and want.told is not None:
             found.append(TellProcess(f"process:{want.signal[1]}", want.told, want.signal[0]))
