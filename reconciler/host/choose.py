@@ -49,7 +49,9 @@ class Chooser:
     def __init__(self, rule: Rule) -> None:
         self._rule = rule
         self._newest: list[File] = []
-        self._oldest: list[tuple[int, File]] = []
+        # Of the same time the smaller inode number counts as older, so that it is the same
+        # files whichever way the folders are read.
+        self._oldest: list[tuple[int, int, File]] = []
         self._bytes = 0
         self._due = 0
 
@@ -81,16 +83,17 @@ class Chooser:
         self._hold(file)
 
     def _hold(self, file: File) -> None:
+        entry = -file.time, -file.inode, file
         if len(self._oldest) < self._rule.most:
-            heappush(self._oldest, (-file.time, file))
+            heappush(self._oldest, entry)
         else:
-            heappushpop(self._oldest, (-file.time, file))
+            heappushpop(self._oldest, entry)
 
     def plain(self) -> tuple[Any, ...]:
         """All that it knows as plain values, for another process."""
         return (
             [tuple(file) for file in self._newest],
-            [tuple(file) for _, file in self._oldest],
+            [tuple(file) for _, _, file in self._oldest],
             self._bytes,
             self._due,
         )
@@ -107,7 +110,7 @@ class Chooser:
 
     def chosen(self) -> Chosen:
         """The answer."""
-        files = sorted(file for _, file in self._oldest)
+        files = [file for _, _, file in sorted(self._oldest, reverse=True)]
         if self._rule.total is None:
             return Chosen(tuple(files), self._due - len(files))
         # Those that are old come first, and then as many as it takes until the rest fits.

@@ -98,11 +98,11 @@ class Archive:
 class Rotation:
     """A log, and one that has been rotated before."""
 
-    def __init__(self, base: Path, method: str) -> None:
+    def __init__(self, base: Path, method: str, size: str) -> None:
         self.base = base
         self.files = base / "files"
         self.rule = (
-            f"match: a.log, max_file: 8KiB, keep: 9, action: rotate, method: {method}, "
+            f"match: a.log, max_file: {size}, keep: 9, action: rotate, method: {method}, "
             "run: [touch, {base}/told]"
         )
         self.lines = b"".join(b"%07d\n" % number for number in range(3000))
@@ -171,10 +171,14 @@ def killed_everywhere(machine: Machine, story: Archive | Rotation, step: int) ->
 
 
 def stories(machine: Machine, which: str) -> Archive | Rotation:
-    return Archive(machine.base) if which == "archive" else Rotation(machine.base, which)
+    if which == "archive":
+        return Archive(machine.base)
+    # Of a log that must be smaller than a block, no blocks are taken out: it is cut.
+    method, size = {"cut": ("copytruncate", "1KiB")}.get(which, (which, "8KiB"))
+    return Rotation(machine.base, method, size)
 
 
-WHICH = ["archive", "rename", "copytruncate"]
+WHICH = ["archive", "rename", "copytruncate", "cut"]
 
 
 @pytest.mark.parametrize("which", WHICH)
