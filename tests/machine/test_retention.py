@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -73,22 +73,40 @@ def folder(machine: Machine) -> Folder:
     return Folder(machine)
 
 
-def racing(folder: Folder, rule: str, meanwhile: object) -> Report:
-    """One pass in this process; ``meanwhile`` is called when the host has been looked at twice,
-    right before the first action."""
+def nothing() -> None:
+    """What happens where nothing is to happen."""
+
+
+def racing(
+    folder: Folder,
+    rule: str,
+    meanwhile: Callable[[], None] = nothing,
+    planned: Callable[[], None] = nothing,
+    acted: Callable[[], None] = nothing,
+) -> Report:
+    """One pass in this process. ``planned`` is called when the plan is made, ``meanwhile`` after
+    the look before the first action, ``acted`` after it, before the last look."""
     spec = compiled(folder.machine.base, f"retention: {{x: {{path: {folder.path}, {rule}}}}}")
     host = Host("demo", str(folder.machine.state))
     seen = observe(spec.resources, kinds.get, host)
     plan = make_plan(spec, spec.resources, seen, kinds.get, "host")
     kind = kinds.get("retention")
-    actions: tuple[Action, ...] = plan.steps[0].actions
-    stale = kind.stale
+    stale, forget, looks = kind.stale, host.forget, []
 
-    def then(planned: object, now: object) -> bool:
-        meanwhile()  # type: ignore[operator]
-        return bool(stale(actions, actions))
+    def then(before: Sequence[Action], now: Sequence[Action]) -> bool:
+        meanwhile()
+        return stale(before, now)
+
+    def forgetting() -> None:
+        # Before the look, before the action, and before the look after it.
+        looks.append(1)
+        if len(looks) == 3:
+            acted()
+        forget()
 
     kind.stale = then  # type: ignore[method-assign]
+    host.forget = forgetting  # type: ignore[method-assign]
+    planned()
     try:
         return apply(plan, spec, kinds.get, host, lambda outcome: None)
     finally:
@@ -112,6 +130,7 @@ def test_what_is_older_goes_and_the_plan_says_which(folder: Folder) -> None:
 
 def test_a_file_of_exactly_that_age_is_not_old(folder: Folder) -> None:
     aged(folder.path / "a", 2)
+    os.utime(folder.path / "a", (10**9, 10**9))
 
     class Clock:
         def monotonic(self) -> float:
@@ -243,6 +262,31 @@ def test_what_changes_after_it_was_chosen_is_left_alone(folder: Folder, action: 
     assert [(o.result, o.error) for o in report.outcomes] == [("done", None)]
     assert names(folder.path) == ["appended", "linked", "opened", "other/below", "replaced", "sub"]
     assert (folder.path / "appended").read_text() == "xy"
+
+
+def test_what_becomes_due_after_the_plan_is_for_the_next_pass(folder: Folder) -> None:
+    aged(folder.path / "a")
+    rule = "older_than: 1d, action: delete"
+    report = racing(folder, rule, planned=lambda: bool(aged(folder.path / "b", 9)) or None)
+    assert [(o.result, o.error) for o in report.outcomes] == [("done", None)]
+    assert names(folder.path) == ["b"]
+
+
+def test_what_was_open_only_while_it_was_to_be_deleted_is_no_failure(folder: Folder) -> None:
+    aged(folder.path / "a")
+    held: list[subprocess.Popen[bytes]] = []
+
+    def hold() -> None:
+        with open(folder.path / "a") as opened:
+            held.append(subprocess.Popen(["sleep", "1000"], stdin=opened))
+
+    def let_go() -> None:
+        held[0].kill()
+        held[0].wait()
+
+    report = racing(folder, "older_than: 1d, action: delete", meanwhile=hold, acted=let_go)
+    assert [(o.result, o.error) for o in report.outcomes] == [("done", None)]
+    assert names(folder.path) == ["a"]
 
 
 def test_links_sockets_and_folders_are_no_files(folder: Folder) -> None:
@@ -433,8 +477,28 @@ def test_an_archive_made_by_others_is_added_to(folder: Folder) -> None:
     assert content(goal)["deep/x.1"] == "ours"
 
 
+def test_what_reads_back_otherwise_deletes_nothing(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reconciler.host import archive
+
+    class Forgetful(archive.Gzip):
+        """A disk that does not keep what was written."""
+
+        def write(self, data: bytes) -> int:
+            return super().write(data.replace(b"content", b"c0ntent"))
+
+    aged(folder.path / "a", 3, "content")
+    monkeypatch.setattr(archive, "Gzip", Forgetful)
+    report = racing(folder, f"older_than: 1d, action: archive, to: {folder.machine.base}/a.tar.gz")
+    assert [outcome.result for outcome in report.outcomes] == ["failed"]
+    assert "reads back as something else" in str(report.outcomes[0].error)
+    assert names(folder.path) == ["a"]
+    assert not list(folder.machine.base.glob("*.gz*"))
+
+
 @pytest.mark.parametrize(
-    "damage", ["cut", "no archive", "flipped", "garbage behind", "tar inside cut"]
+    "damage", ["cut", "no archive", "flipped", "garbage behind", "tar inside cut", "a hole inside"]
 )
 def test_a_damaged_archive_deletes_nothing(folder: Folder, damage: str) -> None:
     goal = folder.machine.base / "a.tar.gz"
@@ -449,6 +513,7 @@ def test_a_damaged_archive_deletes_nothing(folder: Folder, damage: str) -> None:
         "no archive": b"precious",
         "flipped": whole[:half] + bytes([whole[half] ^ 255]) + whole[half + 1 :],
         "garbage behind": whole + b"garbage",
+        "a hole inside": gzip.compress(holed(gzip.decompress(whole))),
         "tar inside cut": gzip.compress(gzip.decompress(whole)[:7000]),
     }[damage]
     goal.write_bytes(damaged)
@@ -458,6 +523,12 @@ def test_a_damaged_archive_deletes_nothing(folder: Folder, damage: str) -> None:
     assert names(folder.path) == ["new"]
     assert goal.read_bytes() == damaged
     assert names(folder.machine.base / "files") == ["new"]
+
+
+def holed(tar: bytes) -> bytes:
+    """A tar in which the second file is overwritten with zeros, which looks like its end."""
+    at = tar.index(b"b" * 5000) - 3 * 512
+    return tar[:at] + bytes(3 * 512) + tar[at + 3 * 512 :]
 
 
 def test_archives_in_the_folder_itself_are_no_files_to_archive(folder: Folder) -> None:
@@ -490,9 +561,9 @@ def text(path: Path) -> str:
 
 @pytest.mark.parametrize("method", ["rename", "copytruncate"])
 def test_rotated_logs_are_numbered_and_the_oldest_go(folder: Folder, method: str) -> None:
-    rule = f"match: '*.log', max_file: 10B, keep: 2, action: rotate, method: {method}"
+    rule = f"match: '*.log', max_file: 10B, keep: 3, action: rotate, method: {method}"
     (folder.path / "a.log.2024").write_text("a person's")
-    for at in range(4):
+    for at in range(5):
         log = folder.path / "a.log"
         log.write_text(f"{at}" * 20)
         log.chmod(0o640)
@@ -500,9 +571,9 @@ def test_rotated_logs_are_numbered_and_the_oldest_go(folder: Folder, method: str
         if method == "copytruncate":
             assert log.read_text() == ""
             log.unlink()
-    assert names(folder.path) == ["a.log.1.gz", "a.log.2.gz", "a.log.2024"]
-    assert text(folder.path / "a.log.1.gz") == "3" * 20
-    assert text(folder.path / "a.log.2.gz") == "2" * 20
+    assert names(folder.path) == ["a.log.1.gz", "a.log.2.gz", "a.log.2024", "a.log.3.gz"]
+    for number, what in enumerate("432", 1):
+        assert text(folder.path / f"a.log.{number}.gz") == what * 20
     assert stat.S_IMODE((folder.path / "a.log.1.gz").stat().st_mode) == 0o640
 
 
