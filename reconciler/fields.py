@@ -179,6 +179,35 @@ def parse_command(value: object) -> tuple[str, ...]:
     return ("sh", "-c", text)
 
 
+def parse_patterns(value: object) -> tuple[str, ...]:
+    """A glob, or a list of globs. Raises ValueError."""
+    if not isinstance(value, (list, tuple)):
+        return (_one_line(value),)
+    if not value:
+        raise ValueError("is empty; give it a pattern or leave the line out")
+    return tuple(_one_line(pattern) for pattern in value)
+
+
+def parse_signal(value: object) -> tuple[str, str]:
+    """Which process is told what: ``{process: NAME, signal: HUP}`` or ``HUP process:NAME``.
+
+    A signal left out is HUP. Returns the signal's name and the process's. Raises ValueError.
+    """
+    if isinstance(value, dict):
+        unknown = sorted(set(value) - {"process", "signal"})
+        if unknown or "process" not in value:
+            wrong = f"has no field {unknown[0]!r}" if unknown else "needs 'process'"
+            raise ValueError(f"{wrong}; write {{process: NAME, signal: HUP}}")
+        words = [_one_line(value.get("signal", "HUP")), _one_line(value["process"])]
+    else:
+        words = _one_line(value).split()
+        if len(words) == 1:
+            words = ["HUP", *words]
+        if len(words) != 2:
+            raise ValueError('needs a signal and a process, such as "HUP process:worker"')
+    return words[0].upper().removeprefix("SIG"), words[1].removeprefix("process:")
+
+
 def parse_regex(value: object) -> str:
     """A regular expression of Python's ``re``. Raises ValueError."""
     text = _text(value)
@@ -268,6 +297,35 @@ Command = Annotated[
             "oneOf": [
                 {**_STRING, "minLength": 1},
                 {"type": "array", "items": _SCALAR, "minItems": 1},
+            ]
+        },
+    ),
+]
+Patterns = Annotated[
+    tuple[str, ...],
+    Parsed(
+        parse_patterns,
+        {
+            "oneOf": [
+                {**_STRING, "minLength": 1},
+                {"type": "array", "items": _SCALAR, "minItems": 1},
+            ]
+        },
+    ),
+]
+Signal = Annotated[
+    tuple[str, str],
+    Parsed(
+        parse_signal,
+        {
+            "oneOf": [
+                {**_STRING, "minLength": 1},
+                {
+                    "type": "object",
+                    "properties": {"process": _STRING, "signal": _STRING},
+                    "required": ["process"],
+                    "additionalProperties": False,
+                },
             ]
         },
     ),

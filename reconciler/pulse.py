@@ -6,7 +6,6 @@ It must not decide what follows from it.
 from __future__ import annotations
 
 import os
-import signal
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -116,7 +115,7 @@ def pulse(folder: str, clock: Clock) -> Pulse | None:
 def ask(loop: Pulse, folder: str, clock: Clock, patience: float) -> bool:
     """Have a loop make a full pass now; has it come to its end within ``patience`` seconds?"""
     last = clock.monotonic() + patience
-    Processes(clock).send(loop.identity, signal.SIGUSR1)
+    Processes(clock).tell([loop.identity], "USR1")
     while clock.monotonic() < last:
         now = pulse(folder, clock)
         if now is None or now.identity != loop.identity:

@@ -17,6 +17,7 @@ from reconciler import kinds
 SAMPLES = {
     "directory": "directories: {{x: {{path: {base}/made/deep, mode: '0751'}}}}",
     "permission": "permissions: {{x: {{path: {base}/tree, recursive: true, mode: '0711'}}}}",
+    "retention": "retention: {{x: {{path: {base}/old, keep_last: 1, action: delete}}}}",
     "session": "sessions: {{x: {{windows: [{{name: a, panes: [{{command: sleep 999}}]}}]}}}}",
     "process": "processes: {{x: {{command: sleep 999}}}}",
 }
@@ -44,6 +45,9 @@ def changing_calls(trace: str) -> list[str]:
 @pytest.fixture(params=sorted(SAMPLES))
 def sample(request: pytest.FixtureRequest, machine: Machine) -> Path:
     (machine.base / "tree/below").mkdir(parents=True)
+    (machine.base / "old").mkdir()
+    for name in ("a", "b"):
+        (machine.base / "old" / name).write_text(name)
     return machine.spec(SAMPLES[request.param].format(base=machine.base))
 
 
@@ -90,7 +94,7 @@ def test_the_plan_survives_json(machine: Machine, sample: Path) -> None:
 
 def test_one_that_is_absent_already_needs_nothing(machine: Machine, sample: Path) -> None:
     text = sample.read_text().replace("{x: {", "{x: {state: absent, ")
-    if "permissions" in text:
+    if "permissions" in text or "retention" in text:
         done = machine.reconcile("--check", machine.spec(text))
         assert done.returncode == 65
         assert "makes nothing that could be absent" in done.stderr

@@ -12,7 +12,9 @@ from support import compiled
 
 from reconciler import kinds
 from reconciler.host.processes import Identity
+from reconciler.host.tree import File
 from reconciler.kinds._attributes import Attributes
+from reconciler.kinds._due import Due
 from reconciler.kinds.permission import Wrong
 from reconciler.model import Observation
 from reconciler.plan import make_plan
@@ -30,6 +32,17 @@ def state(kind: str, have: Any) -> Any:
             for one in have["paths"]
         )
         return kinds.get(kind).expected(None).__class__(tuple(wrongs))
+    if kind == "retention":
+        now = 10**18
+        files = (
+            File(now - age * 10**9, *(path.rpartition("/")[::2]), 1, at, size, 0, 0)
+            for at, (path, size, age) in enumerate(have.get("files", ()))
+        )
+        logs = (
+            tuple(path.rpartition("/")[::2] for path in have.get(name, ()))
+            for name in ("unfinished", "uncompressed")
+        )
+        return Due(tuple(files), *logs, now, have.get("goal"))
     module = kinds.get(kind).__class__.__module__
     made = __import__(module, fromlist=["x"])
     if kind == "session":

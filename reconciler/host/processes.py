@@ -218,16 +218,19 @@ class Processes:
         if left:
             raise HostError(f"process {left[0]} does not die of SIGKILL; it hangs in the kernel")
 
-    def send(self, identity: Identity, number: signal.Signals) -> None:
-        """Signal exactly this process; nothing happens when it has ended. Raises HostError."""
-        self._signal([identity], number)
-
     def kill(self, identity: Identity) -> None:
         """KILL exactly this process, not its group. Raises HostError when it does not die."""
         self._signal([identity], signal.SIGKILL)
         self._wait([identity], self._clock.monotonic() + 5.0)
         if self.alive(identity):
             raise HostError(f"process {identity.pid} does not die of SIGKILL")
+
+    def tell(self, identities: Iterable[Identity], name: str) -> None:
+        """Send a signal, such as ``HUP``; those that have ended are passed over.
+
+        Raises HostError when one may not be signalled.
+        """
+        self._signal(identities, signal.Signals[f"SIG{name}"])
 
     def _members(self, leader: int, group: bool, session: bool) -> list[Identity]:
         entries = (look_up(pid) for pid in self.pids()) if group or session else ()

@@ -25,21 +25,33 @@ class Draft:
         self._name = name
         self._passing = passing
 
-    def publish(self, mode: int, uid: int, gid: int, replace: bool = True) -> None:
+    def publish(
+        self,
+        mode: int,
+        uid: int,
+        gid: int,
+        replace: bool = True,
+        name: str | None = None,
+        marked: bool = False,
+    ) -> None:
         """Give it owner, mode and its real name, and see that all of it is on the disk.
 
         ``uid`` or ``gid`` -1 is the caller's. Without ``replace`` it raises FileExistsError
-        when something has that name already.
+        when something has that name already. ``name`` is another name than it was made for.
+        ``marked``: it keeps its passing name as well, as a mark that something is still to be
+        done about it; only without ``replace``.
         """
+        name = self._name if name is None else name
         if (uid, gid) != (-1, -1):
             os.fchown(self.handle, uid, gid)
         os.fchmod(self.handle, mode)
         os.fsync(self.handle)
         if replace:
-            os.rename(self._passing, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+            os.rename(self._passing, name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
         else:
-            os.link(self._passing, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
-            os.unlink(self._passing, dir_fd=self._folder)
+            os.link(self._passing, name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+            if not marked:
+                os.unlink(self._passing, dir_fd=self._folder)
         sync_folder(self._folder)
 
     def drop(self) -> None:

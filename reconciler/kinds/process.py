@@ -196,7 +196,7 @@ class Processes(Kind[Process, ProcessState]):
     def _look(self, resource: Resource[Process], host: Host) -> Observation[ProcessState]:
         want = resource.want
         try:
-            found = self._found(resource, host)
+            found = self.found(resource, host)
             if not found and resource.present and want.place is not None:
                 panes = host.tmux.session(want.place.socket, want.place.session)
                 if panes and panes[0].owner != host.owner:
@@ -218,8 +218,11 @@ class Processes(Kind[Process, ProcessState]):
         state = ProcessState(running, "older" if older else "current", tuple(found))
         return Observation(state, note=note)
 
-    def _found(self, resource: Resource[Process], host: Host) -> list[tuple[Identity, str | None]]:
-        """The processes that are this resource, oldest first, each with its digest if known."""
+    def found(self, resource: Resource[Process], host: Host) -> list[tuple[Identity, str | None]]:
+        """The processes that are this resource, oldest first, each with its digest if known.
+
+        Raises UnknownState.
+        """
         from reconciler.host.launch import LEADER, MARK, VERSION
         from reconciler.host.processes import look_up
 

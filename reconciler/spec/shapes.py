@@ -31,6 +31,7 @@ class Leaf:
             fields.parse_text,
             fields.parse_name,
             fields.parse_command,
+            fields.parse_patterns,
             fields.parse_regex,
         )
 

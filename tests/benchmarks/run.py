@@ -1,6 +1,7 @@
 """Figures, each beside something measured in the same run: medians of whole processes.
 
     .venv-tests/bin/python tests/benchmarks/run.py [--runs 15] [--sizes 10,1000,10000]
+        [--files 200000]
 
 prints a table in Markdown. Nothing outside a temporary folder is touched.
 """
@@ -106,21 +107,22 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--sizes", default="10,1000,10000")
+    parser.add_argument("--files", type=int, default=200_000)
+    parser.add_argument("--only-files", action="store_true", help="only the rows on retention")
     options = parser.parse_args()
     sizes = [int(size) for size in options.sizes.split(",")]
     base = Path(tempfile.mkdtemp(prefix="rb-", dir="/tmp"))
     (base / "home").mkdir()
     machine = Machine(base, base)
     try:
-        measure(Bench(machine, options.runs), sizes)
+        measure(Bench(machine, options.runs), [] if options.only_files else sizes, options.files)
     finally:
         machine.clear()
         shutil.rmtree(base)
 
 
-def measure(bench: Bench, sizes: Sequence[int]) -> None:
+def measure(bench: Bench, sizes: Sequence[int], files: int) -> None:
     """Every figure of the README, in its order."""
-    machine = bench.machine
     cores = len(os.sched_getaffinity(0))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     print(
@@ -129,6 +131,14 @@ def measure(bench: Bench, sizes: Sequence[int]) -> None:
         f"medians of {bench.runs} runs\n"
     )
     print("| what | measured | beside it | target |\n|---|---|---|---|")
+    if sizes:
+        measure_directories(bench, sizes)
+    measure_retention(bench, files)
+
+
+def measure_directories(bench: Bench, sizes: Sequence[int]) -> None:
+    """Directories, and what every pass costs."""
+    machine = bench.machine
     reconcile = [str(machine.bin / "reconcile"), "--once", "--state-dir", str(machine.state)]
     python = [str(machine.bin / "python"), "-c", "pass"]
     executor = [*reconcile, str(CHECKOUT / "specs/executor.yaml")]
@@ -172,6 +182,63 @@ def measure(bench: Bench, sizes: Sequence[int]) -> None:
         peak = bench.peak(command)
         words = f"bare interpreter {floor:.1f} MB: {peak / floor:.1f} times"
         bench.row(f"peak memory of a no-change pass, {name}", f"{peak:.1f} MB", words, "25 MB")
+
+
+def filled(machine: Machine, name: str, folders: int, files: int, due: int) -> list[list[str]]:
+    """Folders with so many files in each, of which a few are due in all; what looks for them."""
+    base = machine.base / name
+    base.mkdir()
+    spec, conf = machine.base / f"{name}.yaml", machine.base / f"{name}.conf"
+    rule = f'path: "{base}", recursive: true, older_than: 30m, action: delete'
+    spec.write_text(f"version: 1\nname: {name}\nretention: {{x: {{{rule}}}}}\n")
+    machine.once(spec)  # Compiles it, and finds nothing yet.
+    # This heeds ctime too, which is now: it looks at all files, and deletes none.
+    conf.write_text(f"d {base} - - - 30m\n")
+    then = time.time() - 86400
+    for at in range(folders):
+        folder = base / f"{at:03d}" if folders > 1 else base
+        folder.mkdir(exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+        for number in range(files):
+            file = os.open(f"{number:07d}.log", os.O_CREAT | os.O_WRONLY, 0o644, dir_fd=handle)
+            if number < due // folders:
+                os.utime(file, (then, then))
+            os.close(file)
+        os.close(handle)
+    state = ["--state-dir", str(machine.state)]
+    tmpfiles = shutil.which("systemd-tmpfiles")
+    commands = [[str(machine.bin / "reconcile"), "--plan", str(spec), *state]]
+    commands += [["find", str(base), "-type", "f", "-mmin", "+30"]]
+    commands += [[tmpfiles, "--clean", str(conf)]] if tmpfiles else []
+    return commands
+
+
+def measure_retention(bench: Bench, files: int) -> None:
+    """A retention's plan, beside what else looks for old files."""
+    machine = bench.machine
+    due = min(200, files)
+    folders = max(2, files // 1000)
+    for name, number, words in (("flat", 1, "one folder"), ("deep", folders, f"{folders} folders")):
+        commands = filled(machine, name, number, files // number, due)
+        ours, find, *others = bench.medians(*commands)
+        beside = f"find {milliseconds(find)}: {ours / find:.2f} times"
+        if others:
+            beside += f"; systemd-tmpfiles {milliseconds(others[0])}: {ours / others[0]:.2f} times"
+        bench.row(
+            f"plan of a retention over {files:,} files in {words}, {due} due",
+            milliseconds(ours), beside, "1.5 times find",
+        )  # fmt: skip
+        shutil.rmtree(machine.base / name)
+    peaks = {}
+    for number in (files // 20, files * 5):
+        command = filled(machine, f"m{number}", 1, number, min(due, number))[0]
+        peaks[number] = bench.peak(command)
+        shutil.rmtree(machine.base / f"m{number}")
+    (few, low), (many, high) = peaks.items()
+    bench.row(
+        f"peak memory of that plan over {many:,} files", f"{high:.1f} MB",
+        f"{few:,} files {low:.1f} MB: {high / low:.2f} times", "does not grow",
+    )  # fmt: skip
 
 
 def compile_row(

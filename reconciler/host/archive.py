@@ -1,0 +1,276 @@
+"""Files into a .tar.gz that is whole before any of them is deleted.
+
+It must not replace what an archive holds, nor delete a file that has not been read back from it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import blake2b
+from typing import IO, Any, NamedTuple
+
+from reconciler.host.gzipped import Gunzip, Gzip
+from reconciler.host.openfiles import OpenFiles
+from reconciler.host.remove import delete, names
+from reconciler.host.tree import Elsewhere, File, Tree, by_folder
+from reconciler.host.walk import opened, reported, sort_of
+from reconciler.host.whole import Draft, draft
+from reconciler.model import HostError
+
+_SPOOLED = 8 << 20
+"""Bytes of a file that are kept in memory while it is read; longer ones go to the disk."""
+_CHUNK = 1 << 18
+_OPTIONS: dict[str, Any] = {
+    "format": tarfile.PAX_FORMAT, "encoding": "utf-8", "errors": "surrogateescape",
+}  # fmt: skip
+
+
+class _Member(NamedTuple):
+    """What an archive must hold. ``digest`` is empty for what is no regular file."""
+
+    name: str
+    sort: bytes
+    size: int
+    mtime: float
+    digest: bytes
+
+
+def archive(path: str, files: Sequence[File], goal: str, open_files: OpenFiles) -> list[File]:
+    """Add files below ``path`` to the archive ``goal``, then delete them.
+
+    Returns those that were left alone: they changed, are open, or are gone. What a killed pass
+    has put there already is not added again. Raises HostError; no file is deleted then, unless
+    the archive was whole and only the deleting failed.
+    """
+    parent, _, name = goal.rpartition("/")
+    with reported(f"cannot write {goal}; all files were kept"), opened(parent, make=True) as folder:
+        kept = _write(path, files, folder, name, goal, open_files)
+    known = set(kept)
+    spared = [file for file in files if file not in known]
+    return spared + delete(path, kept, open_files)
+
+
+def _write(
+    path: str, files: Sequence[File], folder: int, name: str, goal: str, open_files: OpenFiles
+) -> list[File]:
+    """Write the archive; returns the files that are whole in it."""
+    with _existing(folder, name, goal) as old, draft(folder, name) as made:
+        out = Gzip(made.handle)
+        members: list[_Member] = []
+        statuses: list[os.stat_result] = []
+        with tarfile.open(fileobj=out, mode="w|", **_OPTIONS) as tar:  # type: ignore[call-overload]
+            if old is not None:
+                members += _copied(old, tar, goal)
+                statuses.append(os.fstat(old))
+            before = len(members)
+            kept = _add(path, files, tar, members, statuses, open_files, folder)
+        out.finish()
+        if len(members) == before:
+            made.drop()  # Nothing to add: all is there already, and has been read whole.
+            return kept
+        os.fsync(made.handle)
+        if list(_read(made.handle, goal)) != members:
+            raise HostError(f"{goal} reads back as something else; all files were kept")
+        _publish(made, folder, name, goal, old, statuses)
+    return kept
+
+
+def _publish(
+    made: Draft, folder: int, name: str, goal: str, old: int | None, parts: list[os.stat_result]
+) -> None:
+    """Give it its name, readable by nobody who could not read all that is in it."""
+    if old is not None:
+        now = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if _identity(now) != _identity(os.fstat(old)):
+            raise HostError(f"{goal} has changed meanwhile; the next pass adds to it")
+    mode = 0o666
+    for status in parts:
+        mode &= status.st_mode
+    owners = {(status.st_uid, status.st_gid) for status in parts}
+    uid, gid = -1, os.getegid()
+    if os.geteuid() == 0 and len(owners) == 1:
+        ((uid, gid),) = owners
+    elif owners != {(os.geteuid(), gid)}:
+        mode &= 0o600
+    made.publish(mode | 0o400, uid, gid, replace=old is not None)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+@contextmanager
+def _existing(folder: int, name: str, goal: str) -> Iterator[int | None]:
+    """A descriptor of the archive that is there already, or None."""
+    try:
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        yield None
+        return
+    if not stat.S_ISREG(status.st_mode):
+        raise HostError(f"{goal} is {sort_of(status)}, not an archive; move it away")
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    handle = os.open(name, flags, dir_fd=folder)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _copied(old: int, tar: tarfile.TarFile, goal: str) -> Iterator[_Member]:
+    """Copy every member of the old archive, and check that it is whole."""
+    for info, content in _members(old, goal):
+        if content is None:
+            tar.addfile(info)
+            yield _Member(info.name, info.type, 0, info.mtime, b"")
+        else:
+            reader = _Digesting(content)
+            tar.addfile(info, reader)
+            yield _Member(info.name, info.type, info.size, info.mtime, reader.digest())
+
+
+def _read(handle: int, goal: str) -> Iterator[_Member]:
+    for info, content in _members(handle, goal):
+        if content is None:
+            yield _Member(info.name, info.type, 0, info.mtime, b"")
+            continue
+        reader = _Digesting(content)
+        while reader.read(_CHUNK):
+            pass
+        yield _Member(info.name, info.type, info.size, info.mtime, reader.digest())
+
+
+def _members(handle: int, goal: str) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
+    """What an archive holds, to its very end. Raises HostError when it is damaged."""
+    os.lseek(handle, 0, os.SEEK_SET)
+    source = Gunzip(handle)
+    try:
+        with tarfile.open(fileobj=source, mode="r|", **_OPTIONS) as tar:  # type: ignore[call-overload]
+            for info in tar:
+                if info.issparse():
+                    raise tarfile.ReadError(f"{info.name} is stored sparsely")
+                yield info, tar.extractfile(info) if info.isreg() else None
+                tar.members = []  # tarfile remembers all; there may be many.
+            end = tar.offset
+        while source.read(_CHUNK):
+            pass
+        # tarfile takes damage in the middle for the end; behind the real one all is zero.
+        if source.content > end or source.size < end + tarfile.BLOCKSIZE:
+            raise tarfile.ReadError("it ends in the middle")
+    except (tarfile.TarError, EOFError, zlib.error, UnicodeError, ValueError) as error:
+        raise HostError(
+            f"{goal} is damaged or no .tar.gz ({error}); nothing was deleted; mend it, or move it "
+            "away and the next pass begins a new one"
+        ) from None
+
+
+def _add(
+    path: str,
+    files: Sequence[File],
+    tar: tarfile.TarFile,
+    members: list[_Member],
+    statuses: list[os.stat_result],
+    open_files: OpenFiles,
+    folder: int,
+) -> list[File]:
+    """Add what is not there yet; returns all files that are in the archive then."""
+    there: dict[str, list[_Member]] = {}
+    for member in members:
+        there.setdefault(_plain(member.name), []).append(member)
+    kept = []
+    with Tree(path) as tree:
+        for below, group in by_folder(files):
+            try:
+                inside = tree.enter(below)
+            except OSError:
+                continue  # Gone, or no folder any more.
+            try:
+                for file in group:
+                    if open_files.holds(*file[3:5]):
+                        continue
+                    try:
+                        with tree.opened_file(inside, file.name) as handle:
+                            if _add_one(file, handle, tar, members, statuses, there, folder):
+                                kept.append(file)
+                    except (FileNotFoundError, Elsewhere):
+                        continue
+                    except OSError as error:
+                        if error.errno == errno.ELOOP:
+                            continue  # It has become a symlink.
+                        raise
+            finally:
+                os.close(inside)
+    return kept
+
+
+def _add_one(
+    file: File,
+    handle: int,
+    tar: tarfile.TarFile,
+    members: list[_Member],
+    statuses: list[os.stat_result],
+    there: dict[str, list[_Member]],
+    folder: int,
+) -> bool:
+    """One file, read to its end before any of it is written. False when it has changed."""
+    status = os.fstat(handle)
+    if not file.is_still(status):
+        return False
+    with _spool(folder) as spool:
+        digest = blake2b(digest_size=32)
+        while chunk := os.read(handle, _CHUNK):
+            digest.update(chunk)
+            spool.write(chunk)
+        if spool.tell() != file.size or not file.is_still(os.fstat(handle)):
+            return False
+        spool.seek(0)
+        content = (file.size, file.mtime / 1e9, digest.digest())
+        for name in names(file.path):
+            taken = there.get(name)
+            if taken is None:
+                break
+            if any((one.size, one.mtime, one.digest) == content for one in taken):
+                return True
+        info = tarfile.TarInfo(name)
+        info.size, info.mtime = content[:2]
+        info.mode = stat.S_IMODE(status.st_mode)
+        info.uid, info.gid = status.st_uid, status.st_gid
+        tar.addfile(info, spool)
+    member = _Member(name, info.type, *content)
+    members.append(member)
+    there[name] = [member]
+    statuses.append(status)
+    return True
+
+
+def _plain(name: str) -> str:
+    """As the file would be called after extracting it."""
+    return name.removeprefix("./").rstrip("/")
+
+
+def _spool(folder: int) -> Any:
+    # Beside the archive, where room is needed anyway; without a name, so that nothing stays.
+    return tempfile.SpooledTemporaryFile(_SPOOLED, dir=f"/proc/self/fd/{folder}")
+
+
+class _Digesting:
+    """A file that digests what is read from it."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self._source = source
+        self._digest = blake2b(digest_size=32)
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._source.read(size)
+        self._digest.update(data)
+        return data
+
+    def digest(self) -> bytes:
+        return self._digest.digest()

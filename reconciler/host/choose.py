@@ -1,0 +1,126 @@
+"""Which of a stream of files are due, in memory that does not grow with those that are not.
+
+It must not look at the host. What is due is always the oldest of what is not protected, so that
+two bounded heaps are enough: the newest, which are kept, and the oldest of the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from heapq import heappush, heappushpop
+from typing import Any
+
+from reconciler.host.tree import File
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """``before`` in nanoseconds since the epoch, ``total`` in bytes; None where not asked for.
+
+    The ``keep`` newest stay, whatever the others say. At most ``most`` are chosen.
+    """
+
+    keep: int | None
+    before: int | None
+    total: int | None
+    most: int
+
+    @property
+    def only_age(self) -> bool:
+        """Does a file that is not old have no bearing on anything?"""
+        return self.keep is None and self.total is None
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The files to act on, the oldest first, and how many more are due.
+
+    ``more_bytes`` must go besides because of the total, where their number is not known.
+    """
+
+    files: tuple[File, ...] = ()
+    more: int = 0
+    more_bytes: int = 0
+
+
+class Chooser:
+    """Takes every file that matches, and tells in the end which are due."""
+
+    def __init__(self, rule: Rule) -> None:
+        self._rule = rule
+        self._newest: list[File] = []
+        # Of the same time the smaller inode number counts as older, so that it is the same
+        # files whichever way the folders are read.
+        self._oldest: list[tuple[int, int, File]] = []
+        self._bytes = 0
+        self._due = 0
+
+    def add(self, file: File) -> None:
+        """One more file that matches; every one, unless the rule is only about age."""
+        self._bytes += file.size
+        if self._rule.keep:
+            self._keep(file, self._rule.keep)
+        else:
+            self._release(file)
+
+    def must(self, file: File) -> None:
+        """A file that is due for another reason than the rule's."""
+        self._due += 1
+        self._hold(file)
+
+    def _keep(self, file: File, number: int) -> None:
+        if len(self._newest) < number:
+            heappush(self._newest, file)
+        else:
+            self._release(heappushpop(self._newest, file))
+
+    def _release(self, file: File) -> None:
+        rule = self._rule
+        if (rule.total is None) if rule.before is None else (file.time < rule.before):
+            self._due += 1
+        elif rule.total is None:
+            return
+        self._hold(file)
+
+    def _hold(self, file: File) -> None:
+        entry = -file.time, -file.inode, file
+        if len(self._oldest) < self._rule.most:
+            heappush(self._oldest, entry)
+        else:
+            heappushpop(self._oldest, entry)
+
+    def plain(self) -> tuple[Any, ...]:
+        """All that it knows as plain values, for another process."""
+        return (
+            [tuple(file) for file in self._newest],
+            [tuple(file) for _, _, file in self._oldest],
+            self._bytes,
+            self._due,
+        )
+
+    def merge(self, plain: tuple[Any, ...]) -> None:
+        """Take over what another one knows about other files, under the same rule."""
+        newest, oldest, size, due = plain
+        self._bytes += size
+        self._due += due
+        for values in oldest:
+            self._hold(File(*values))
+        for values in newest:
+            self._keep(File(*values), self._rule.keep or 0)
+
+    def chosen(self) -> Chosen:
+        """The answer."""
+        files = [file for _, _, file in sorted(self._oldest, reverse=True)]
+        if self._rule.total is None:
+            return Chosen(tuple(files), self._due - len(files))
+        # Those that are old come first, and then as many as it takes until the rest fits.
+        excess = self._bytes - self._rule.total
+        number = 0
+        for file in files:
+            if number >= self._due and excess <= 0:
+                break
+            number += 1
+            excess -= file.size
+        more = max(0, self._due - number)
+        braked = number == self._rule.most
+        return Chosen(tuple(files[:number]), more, max(0, excess) if braked else 0)

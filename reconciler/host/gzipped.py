@@ -1,0 +1,81 @@
+"""Compressed files, written and read through descriptors in pieces.
+
+It must not know what is compressed, nor keep more of it than a piece.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+
+from reconciler.host.whole import write_all
+
+_CHUNK = 1 << 18
+_GZIP = 31
+"""The window size that means gzip's format, with no name and no time in its head."""
+
+
+class Gzip:
+    """Compresses to a descriptor; the same content gives the same bytes."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+        self._coder = zlib.compressobj(6, zlib.DEFLATED, _GZIP)
+        self._ready: list[bytes] = []
+        self._size = 0
+
+    def write(self, data: bytes) -> int:
+        """Compress ``data``; it reaches the descriptor later."""
+        self._put(self._coder.compress(data))
+        return len(data)
+
+    def _put(self, data: bytes) -> None:
+        self._ready.append(data)
+        self._size += len(data)
+        if self._size > _CHUNK:
+            self._flush()
+
+    def _flush(self) -> None:
+        data, self._ready, self._size = b"".join(self._ready), [], 0
+        write_all(self._handle, data)
+
+    def finish(self) -> None:
+        """Write the rest."""
+        self._put(self._coder.flush())
+        self._flush()
+
+
+class Gunzip:
+    """Reads what is compressed in a descriptor, several gzip members too, to its very end.
+
+    ``size`` is how much has been read, ``content`` where the last byte ended that is not zero.
+    """
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+        self._coder = zlib.decompressobj(_GZIP)
+        self._raw = b""
+        self.size = 0
+        self.content = 0
+
+    def read(self, size: int) -> bytes:
+        """At most ``size`` bytes; none at the end. Raises EOFError or zlib.error."""
+        data = b""
+        while not data:
+            if self._coder.eof:
+                self._raw = self._coder.unused_data or self._raw
+                self._raw = self._raw or os.read(self._handle, _CHUNK)
+                if not self._raw:
+                    return b""
+                self._coder = zlib.decompressobj(_GZIP)
+            self._raw = self._raw or os.read(self._handle, _CHUNK)
+            ended = not self._raw
+            data = self._coder.decompress(self._raw, size)
+            if ended and not data and not self._coder.eof:
+                raise EOFError("it ends in the middle")
+            self._raw = self._coder.unconsumed_tail
+        self.size += len(data)
+        end = len(data.rstrip(b"\0"))
+        if end:
+            self.content = self.size - len(data) + end
+        return data

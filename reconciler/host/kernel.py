@@ -1,0 +1,72 @@
+"""System calls that Python's ``os`` lacks, through ctypes: loaded only by what needs them.
+
+It must not decide anything; each function is one call, with its errors as OSError.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+
+_C = ctypes.CDLL(None, use_errno=True)
+_NO_REPLACE = 1
+_COLLAPSE = 0x08
+_NO_FOLLOW = 0x100
+_BIRTH = 0x800
+
+
+class _Statx(ctypes.Structure):
+    """The beginning of struct statx, statx(2); birth is at byte 80."""
+
+    _fields_ = (
+        ("mask", ctypes.c_uint32),
+        ("before", ctypes.c_byte * 76),
+        ("seconds", ctypes.c_int64),
+        ("nanoseconds", ctypes.c_uint32),
+        ("after", ctypes.c_byte * 164),
+    )
+
+
+def rename_new(source: int, name: str, folder: int, goal: str) -> None:
+    """Rename, never onto something: renameat2(2). Raises OSError, FileExistsError among them."""
+    call = _C.renameat2
+    if call(source, os.fsencode(name), folder, os.fsencode(goal), _NO_REPLACE) == 0:
+        return
+    number = ctypes.get_errno()
+    if number not in (errno.EINVAL, errno.ENOSYS):
+        raise OSError(number, os.strerror(number), name)
+    # A file system without that flag, such as NFS: link(2) does not replace either.
+    os.link(name, goal, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
+    os.unlink(name, dir_fd=source)
+
+
+def collapse(handle: int, length: int) -> bool:
+    """Take the first ``length`` bytes out of a file, at once: fallocate(2), COLLAPSE_RANGE.
+
+    ``length`` is a multiple of the block size and less than the size. False where the file
+    system cannot.
+    """
+    size = ctypes.c_int64
+    call = _C.fallocate
+    call.argtypes = (ctypes.c_int, ctypes.c_int, size, size)
+    if call(handle, _COLLAPSE, 0, length) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ETXTBSY):
+        return False
+    raise OSError(number, os.strerror(number))
+
+
+def birth(folder: int, name: str) -> int | None:
+    """When a file was made, in nanoseconds since the epoch; None where the file system knows not.
+
+    Raises OSError.
+    """
+    found = _Statx()
+    if _C.statx(folder, os.fsencode(name), _NO_FOLLOW, _BIRTH, ctypes.byref(found)) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), name)
+    if not found.mask & _BIRTH:
+        return None
+    return int(found.seconds) * 10**9 + int(found.nanoseconds)

@@ -1,0 +1,258 @@
+"""Deletes files and moves them away, each only if it still is what was chosen.
+
+It must not overwrite anything, and what cannot be moved whole stays where it is.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from hashlib import blake2b
+
+from reconciler.host.openfiles import OpenFiles
+from reconciler.host.tree import Elsewhere, File, Tree, by_folder
+from reconciler.host.walk import opened, reason, reported, sort_of
+from reconciler.host.whole import draft, write_all
+from reconciler.model import HostError
+
+_CHUNK = 1 << 20
+_MOST_NAMES = 10_000
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def delete(path: str, files: Sequence[File], open_files: OpenFiles) -> list[File]:
+    """Delete those files below ``path``; returns those that were left alone for a good reason.
+
+    Raises HostError when some could not be deleted; the others are.
+    """
+
+    def unlink(folder: int, _: int, file: File) -> None:
+        os.unlink(file.name, dir_fd=folder)
+
+    @contextmanager
+    def nowhere(below: str) -> Iterator[int]:
+        yield -1
+
+    return _each(path, files, open_files, "delete", nowhere, unlink)
+
+
+def move(path: str, files: Sequence[File], to: str, open_files: OpenFiles) -> list[File]:
+    """Move them below the directory ``to``, keeping the folders they are in; as ``delete``.
+
+    What is missing of ``to`` is made; folders there get mode and owner of those they stand for.
+    A name that is taken gets a number: ``name.1``.
+    """
+    with Tree(path) as tree:
+        return _each(
+            path,
+            files,
+            open_files,
+            "move",
+            lambda below: _made(tree, to, below),
+            lambda folder, goal, file: _move(tree, folder, goal, file),
+        )
+
+
+def _each(
+    path: str,
+    files: Sequence[File],
+    open_files: OpenFiles,
+    word: str,
+    goal: Callable[[str], AbstractContextManager[int]],
+    act: Callable[[int, int, File], None],
+) -> list[File]:
+    """Do something about every file that still is as it was and that nobody holds open.
+
+    ``goal`` is opened for every folder, and handed to ``act`` behind the folder itself.
+    Returns the files that were left alone. Raises HostError after the last one, if some failed.
+    """
+    spared: list[File] = []
+    trouble: list[str] = []
+    with reported(f"cannot {word} files of {path}"), Tree(path) as tree:
+        for below, group in by_folder(files):
+            try:
+                with tree.folder(below) as folder, goal(below) as there:
+                    for file in group:
+                        try:
+                            if not _unchanged(folder, file) or open_files.holds(*file[3:5]):
+                                spared.append(file)
+                            else:
+                                act(folder, there, file)
+                        except (FileNotFoundError, Elsewhere, _Spared):
+                            spared.append(file)
+                        except OSError as error:
+                            if error.errno == errno.EBUSY:
+                                spared.append(file)  # It is a mount point itself.
+                                continue
+                            if error.errno == errno.ENOSPC:
+                                raise
+                            trouble.append(f"{path}/{file.path}: {reason(error)}")
+            except HostError:
+                raise
+            except OSError as error:
+                if error.errno == errno.ENOSPC:
+                    raise
+                if error.errno in _DENIED:
+                    trouble += [f"{path}/{below}: {reason(error)}"] * len(group)
+                else:
+                    spared += group  # The folder is gone, or has become something else.
+    if trouble:
+        number = f"{len(trouble)} of {len(files)} files" if len(files) > 1 else "a file"
+        raise HostError(f"cannot {word} {number}: {trouble[0]}")
+    return spared
+
+
+class _Spared(Exception):
+    """A file is left alone: it has changed since it was chosen."""
+
+
+def _unchanged(folder: int, file: File) -> bool:
+    """Does exactly this file still have its name? Raises FileNotFoundError."""
+    return file.is_still(os.stat(file.name, dir_fd=folder, follow_symlinks=False))
+
+
+def names(name: str) -> Iterator[str]:
+    """``name`` and then ``name.1``, ``name.2`` and so on, for one that is not taken."""
+    yield name
+    for number in range(1, _MOST_NAMES):
+        yield f"{name}.{number}"
+    raise HostError(f"there are {_MOST_NAMES} files of the name {name} already; take some away")
+
+
+@contextmanager
+def _made(tree: Tree, to: str, below: str) -> Iterator[int]:
+    """A descriptor of ``to``/``below``, made with mode and owner of what it stands for."""
+    here = _base(tree, to)
+    try:
+        done: list[str] = []
+        for name in below.split("/") if below else ():
+            done.append(name)
+            there = _like(tree, "/".join(done), here, name)
+            os.close(here)
+            here = there
+        yield here
+    finally:
+        os.close(here)
+
+
+def _base(tree: Tree, to: str) -> int:
+    try:
+        with opened(to) as there:
+            return os.dup(there)
+    except FileNotFoundError:
+        parent, _, name = to.rpartition("/")
+        with opened(parent, make=True) as above:
+            return _like(tree, "", above, name)
+
+
+def _like(tree: Tree, below: str, above: int, name: str) -> int:
+    """A descriptor of the folder ``name``; if it is missing it is made like that of the tree."""
+    with suppress(FileNotFoundError):
+        return _folder(above, name)
+    with tree.folder(below) as source:
+        status = os.fstat(source)
+    # The caller's alone until it has its owner.
+    os.mkdir(name, 0o700, dir_fd=above)
+    there = _folder(above, name)
+    if os.geteuid() == 0:
+        os.fchown(there, status.st_uid, status.st_gid)
+    os.fchmod(there, stat.S_IMODE(status.st_mode))
+    return there
+
+
+def _folder(above: int, name: str) -> int:
+    try:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(name, flags, dir_fd=above)
+    except NotADirectoryError:
+        there = os.stat(name, dir_fd=above, follow_symlinks=False)
+        raise HostError(f"{name} is {sort_of(there)} where files are moved; move it away") from None
+
+
+def _move(tree: Tree, source: int, folder: int, file: File) -> None:
+    from reconciler.host.kernel import rename_new
+
+    for name in names(file.name):
+        try:
+            rename_new(source, file.name, folder, name)
+            return
+        except FileExistsError:
+            continue
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            _copy(tree, source, folder, file)
+            return
+
+
+def _copy(tree: Tree, source: int, folder: int, file: File) -> None:
+    """To another file system: whole, read back, and only then taken away here."""
+    with tree.opened_file(source, file.name) as handle:
+        status = os.fstat(handle)
+        if not file.is_still(status):
+            raise _Spared
+        if not _is_there(handle, status, folder, file.name):
+            with draft(folder, file.name) as made:
+                digest = pour(handle, made.handle)
+                _copy_attributes(handle, made.handle)
+                os.fsync(made.handle)
+                os.lseek(made.handle, 0, os.SEEK_SET)
+                if pour(made.handle, None) != digest:
+                    raise HostError(f"the copy of {file.name} reads back as something else")
+                if not file.is_still(os.fstat(handle)):
+                    raise _Spared
+                owner = (status.st_uid, status.st_gid) if os.geteuid() == 0 else (-1, -1)
+                os.utime(made.handle, ns=(status.st_atime_ns, status.st_mtime_ns))
+                for name in names(file.name):
+                    with suppress(FileExistsError):
+                        made.publish(stat.S_IMODE(status.st_mode), *owner, False, name)
+                        break
+    if not _unchanged(source, file):
+        raise _Spared
+    os.unlink(file.name, dir_fd=source)
+
+
+def _is_there(handle: int, status: os.stat_result, folder: int, name: str) -> bool:
+    """Has a pass that was killed copied it already?"""
+    for candidate in names(name):
+        try:
+            other = os.open(
+                candidate, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder
+            )
+        except OSError:
+            return False
+        try:
+            there = os.fstat(other)
+            same = (there.st_size, there.st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+            if same and stat.S_ISREG(there.st_mode) and pour(other, None) == pour(handle, None):
+                return True
+        finally:
+            os.close(other)
+            os.lseek(handle, 0, os.SEEK_SET)
+    return False
+
+
+def pour(source: int, goal: int | None, most: int | None = None) -> bytes:
+    """Copy from here to the end, or at most so many bytes; returns the digest of what was read."""
+    digest = blake2b(digest_size=32)
+    while most is None or most > 0:
+        chunk = os.read(source, _CHUNK if most is None else min(_CHUNK, most))
+        if not chunk:
+            break
+        digest.update(chunk)
+        if goal is not None:
+            write_all(goal, chunk)
+        if most is not None:
+            most -= len(chunk)
+    return digest.digest()
+
+
+def _copy_attributes(source: int, goal: int) -> None:
+    """Extended attributes and access lists, as far as the other file system takes them."""
+    with suppress(OSError):
+        for name in os.listxattr(source):
+            with suppress(OSError):
+                os.setxattr(goal, name, os.getxattr(source, name))

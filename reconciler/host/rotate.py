@@ -1,0 +1,319 @@
+"""Rotates live logs: numbers them, and compresses what nobody writes to any more.
+
+It must not lose or double a byte that could be kept, at whichever moment it is killed. A mark,
+the log's passing name, stands beside a log from before its rotation until all about it is done.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from hashlib import blake2b
+
+from reconciler.host.gzipped import Gunzip, Gzip
+from reconciler.host.openfiles import OpenFiles
+from reconciler.host.remove import pour
+from reconciler.host.scan import ROTATED
+from reconciler.host.tree import File, Tree
+from reconciler.host.walk import reason, refuse_hard_link
+from reconciler.host.whole import draft, passing_name, sync_folder, write_all
+from reconciler.model import HostError
+
+_CHUNK = 1 << 20
+_BEHIND = 1 << 14
+"""Chunks after which a writer that is faster than the copy is given up on."""
+Log = tuple[str, str]
+"""Folder below the top, and name."""
+
+
+def rotate(
+    path: str,
+    logs: Sequence[File],
+    unfinished: Sequence[Log],
+    keep: int,
+    copy: bool,
+    mark: bool,
+    largest: int | None,
+) -> list[File]:
+    """Rotate every one of the ``logs`` below ``path``; at most ``keep`` old ones stay of each.
+
+    ``copy``: copied and cut, for a writer that cannot be told to open its log anew; else renamed.
+    ``unfinished`` are logs with a mark. With ``mark`` the mark stays when this is done, since
+    the writer is still to be told. ``largest`` is how many bytes a log may have when it is done.
+    Returns those that are gone. Raises HostError after the last
+    one when some failed.
+    """
+    trouble: list[str] = []
+    spared: list[File] = []
+    with Tree(path) as tree:
+        for log in unfinished if copy else ():
+            with _told(path, log, trouble), tree.folder(log[0]) as folder:
+                _resume(tree, folder, log[1], mark, _shown(path, log))
+        for file in logs:
+            log = file.below, file.name
+            with _told(path, log, trouble), tree.folder(file.below) as folder:
+                # It grows all the time; the same one that is shorter has been rotated already.
+                now = os.stat(file.name, dir_fd=folder, follow_symlinks=False)
+                if not _is(file, now) or now.st_size < file.size:
+                    spared.append(file)
+                elif copy:
+                    _copy(tree, folder, file, keep, mark, largest, _shown(path, log))
+                else:
+                    _rename(folder, file.name, keep, mark)
+    if trouble:
+        raise HostError(f"cannot rotate {len(trouble)} of {len(logs)} logs: {trouble[0]}")
+    return spared
+
+
+def finish(
+    path: str, marked: Sequence[Log], rotated: Sequence[Log], compress: bool, open_files: OpenFiles
+) -> list[Log]:
+    """Take the marks away, and compress what is ``rotated`` and not open; returns what is open.
+
+    Raises HostError after the last one when some failed.
+    """
+    trouble: list[str] = []
+    still: list[Log] = []
+    with Tree(path) as tree:
+        for log in marked:
+            with _told(path, log, trouble), tree.folder(log[0]) as folder:
+                os.unlink(passing_name(log[1]), dir_fd=folder)
+        for log in rotated if compress else ():
+            with _told(path, log, trouble), tree.folder(log[0]) as folder:
+                if not _compress(tree, folder, log[1], open_files, _shown(path, log)):
+                    still.append(log)
+    if trouble:
+        raise HostError(f"cannot compress {len(trouble)} logs: {trouble[0]}")
+    return still
+
+
+def status_of(path: str, log: Log) -> os.stat_result | None:
+    """The status of a log below ``path``; None when it is not there, or cannot be reached."""
+    try:
+        with Tree(path) as tree, tree.folder(log[0]) as folder:
+            return os.stat(log[1], dir_fd=folder, follow_symlinks=False)
+    except (OSError, HostError):
+        return None
+
+
+class _told:
+    """What goes wrong with one log is noted, and the others go on."""
+
+    def __init__(self, path: str, log: Log, trouble: list[str]) -> None:
+        self._what = _shown(path, log)
+        self._trouble = trouble
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, FileNotFoundError):
+            return True  # It is gone, and its folder perhaps as well.
+        if isinstance(error, OSError):
+            self._trouble.append(f"{self._what}: {reason(error)}")
+        elif isinstance(error, HostError):
+            self._trouble.append(str(error))
+        else:
+            return False
+        return True
+
+
+def _shown(path: str, log: Log) -> str:
+    return "/".join(part for part in (path, *log) if part)
+
+
+def _rename(folder: int, name: str, keep: int, mark: bool) -> None:
+    from reconciler.host.kernel import rename_new
+
+    if mark:
+        passing = passing_name(name)
+        with suppress(FileNotFoundError):
+            os.unlink(passing, dir_fd=folder)
+        # Where there are no hard links, a kill may leave the writer untold.
+        with suppress(PermissionError):
+            os.link(name, passing, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+    _shift(folder, name, keep)
+    rename_new(folder, name, folder, f"{name}.1")
+    sync_folder(folder)
+
+
+def _shift(folder: int, name: str, keep: int) -> None:
+    """Make room for ``name.1``: each goes one up, as far as the first gap.
+
+    The highest goes first, so that a kill in the middle leaves a gap and the next pass goes on
+    from there. Only what would be beyond ``keep`` is deleted, and only without a gap: ``x.2024``
+    is no log that was rotated here.
+    """
+    from reconciler.host.kernel import rename_new
+
+    slots: dict[int, list[str]] = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            found = ROTATED.fullmatch(entry.name)
+            if found and found[1] == name and entry.is_file(follow_symlinks=False):
+                slots.setdefault(int(found[2]), []).append(found[3] or "")
+    gap = 1
+    while gap in slots:
+        gap += 1
+    for number in range(gap - 1, keep - 1, -1):
+        for ending in slots[number]:
+            os.unlink(f"{name}.{number}{ending}", dir_fd=folder)
+    for number in range(min(gap, keep) - 1, 0, -1):
+        for ending in slots[number]:
+            rename_new(folder, f"{name}.{number}{ending}", folder, f"{name}.{number + 1}{ending}")
+
+
+def _is(file: File, status: os.stat_result) -> bool:
+    same = (status.st_dev, status.st_ino) == (file.device, file.inode)
+    return same and stat.S_ISREG(status.st_mode)
+
+
+def _copy(
+    tree: Tree, folder: int, file: File, keep: int, mark: bool, largest: int | None, shown: str
+) -> None:
+    name = file.name
+    with tree.opened_file(folder, name, os.O_RDWR) as log:
+        status = os.fstat(log)
+        if not _is(file, status):
+            raise HostError(f"{shown} has been replaced meanwhile; the next pass looks again")
+        refuse_hard_link(folder, status, shown)
+        _shift(folder, name, keep)
+        block = os.fstatvfs(log).f_bsize
+        # What can be taken out at once are whole blocks, without the last one, which stays.
+        whole = (status.st_size - 1) // block * block
+        enough = whole > 0 and (largest is None or block <= largest)
+        collapses = enough and _collapses(folder, name, block)
+        with draft(folder, name) as made:
+            pour(log, made.handle, whole if collapses else None)
+            os.utime(made.handle, ns=(status.st_atime_ns, status.st_mtime_ns))
+            mode, owner = stat.S_IMODE(status.st_mode), (-1, -1)
+            if os.geteuid() == 0:
+                owner = status.st_uid, status.st_gid
+            made.publish(mode, *owner, False, f"{name}.1", marked=True)
+            # By this descriptor and not by its name, which others may have given away by now.
+            first = os.dup(made.handle)
+        try:
+            _cut(log, first, collapses, shown)
+        finally:
+            os.close(first)
+    if not mark:
+        os.unlink(passing_name(name), dir_fd=folder)
+
+
+def _collapses(folder: int, name: str, block: int) -> bool:
+    """Can this file system take blocks out of a file? Tried on a file of our own."""
+    from reconciler.host.kernel import collapse
+
+    with draft(folder, f"{name}.1") as probe:
+        write_all(probe.handle, bytes(2 * block))
+        try:
+            return collapse(probe.handle, block)
+        finally:
+            probe.drop()
+
+
+def _cut(log: int, first: int, collapses: bool, shown: str) -> None:
+    """Take out of the log what its copy ``first`` holds."""
+    from reconciler.host.kernel import collapse
+
+    size = os.fstat(first).st_size
+    if os.fstat(log).st_size < size or (collapses and collapse(log, size)):
+        return  # Somebody else has cut it, or it is done.
+    # Else all that came since is copied too, and the log cut at once when there is no more.
+    # What is written between the last look and the cut is lost.
+    os.lseek(log, size, os.SEEK_SET)
+    os.lseek(first, 0, os.SEEK_END)
+    _catch_up(log, first, shown)
+    os.fsync(first)
+    _catch_up(log, first, shown)
+    os.ftruncate(log, 0)
+    os.fsync(first)
+
+
+def _catch_up(log: int, first: int, shown: str) -> None:
+    for _ in range(_BEHIND):
+        chunk = os.read(log, _CHUNK)
+        if not chunk:
+            return
+        write_all(first, chunk)
+    raise HostError(f"{shown} is written faster than it can be copied; the next pass goes on")
+
+
+def _resume(tree: Tree, folder: int, name: str, mark: bool, shown: str) -> None:
+    """Finish a copy that a pass has published and not yet cut out of the log."""
+    passing = passing_name(name)
+    made = os.stat(passing, dir_fd=folder, follow_symlinks=False)
+    with (
+        suppress(FileNotFoundError),  # Killed before it was published: the log is as it was.
+        tree.opened_file(folder, f"{name}.1", os.O_RDWR) as first,
+        tree.opened_file(folder, name, os.O_RDWR) as log,
+    ):
+        copy, status = os.fstat(first), os.fstat(log)
+        # Its two names are the copy's only ones; with a third it would be somebody's trap.
+        ours = (made.st_dev, made.st_ino) == (copy.st_dev, copy.st_ino) and copy.st_nlink == 2
+        size = copy.st_size
+        if ours and copy.st_uid == status.st_uid and 0 < size <= status.st_size:
+            refuse_hard_link(folder, status, shown)
+            if pour(log, None, size) == pour(first, None):
+                whole = size % os.fstatvfs(log).f_bsize == 0 and size < status.st_size
+                _cut(log, first, whole, shown)
+    if not mark:
+        os.unlink(passing, dir_fd=folder)
+
+
+def _compress(tree: Tree, folder: int, name: str, open_files: OpenFiles, shown: str) -> bool:
+    """``name`` to ``name.gz``, read back before the original goes. False when it is open."""
+    with tree.opened_file(folder, name) as handle:
+        status = os.fstat(handle)
+        if open_files.holds(status.st_dev, status.st_ino):
+            return False
+        refuse_hard_link(folder, status, shown)
+        with draft(folder, f"{name}.gz") as made:
+            digest = blake2b(digest_size=32)
+            out = Gzip(made.handle)
+            while chunk := os.read(handle, _CHUNK):
+                digest.update(chunk)
+                out.write(chunk)
+            out.finish()
+            os.lseek(made.handle, 0, os.SEEK_SET)
+            if _inflated(made.handle) != digest.digest():
+                raise HostError(f"{shown} has changed, or {shown}.gz reads back as something else")
+            os.utime(made.handle, ns=(status.st_atime_ns, status.st_mtime_ns))
+            now = os.fstat(handle)
+            if (now.st_size, now.st_mtime_ns) != (status.st_size, status.st_mtime_ns) or (
+                open_files.holds(status.st_dev, status.st_ino)
+            ):
+                made.drop()
+                return False
+            owner = (status.st_uid, status.st_gid) if os.geteuid() == 0 else (-1, -1)
+            try:
+                made.publish(stat.S_IMODE(status.st_mode), *owner, False)
+            except FileExistsError:
+                made.drop()
+                _agree(tree, folder, f"{name}.gz", digest.digest(), shown)
+        os.unlink(name, dir_fd=folder)
+    sync_folder(folder)
+    return True
+
+
+def _agree(tree: Tree, folder: int, name: str, digest: bytes, shown: str) -> None:
+    """A killed pass may have published it already; anything else is not overwritten."""
+    try:
+        with tree.opened_file(folder, name) as there:
+            if _inflated(there) == digest:
+                return
+    except (OSError, zlib.error, EOFError):
+        pass
+    raise HostError(f"{shown} and {shown}.gz are both there, and differ; move one away")
+
+
+def _inflated(handle: int) -> bytes:
+    """The digest of what is compressed there. Raises zlib.error or EOFError."""
+    digest = blake2b(digest_size=32)
+    source = Gunzip(handle)
+    while chunk := source.read(_CHUNK):
+        digest.update(chunk)
+    return digest.digest()

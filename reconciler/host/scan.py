@@ -1,0 +1,286 @@
+"""Looks through a directory for the files that a rule is about, however many there are.
+
+It must not change anything, keep what is not due, follow a symlink or leave the mount.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fnmatch import translate
+from typing import Any
+
+from reconciler.host.choose import Chooser, Chosen, Rule
+from reconciler.host.tree import Elsewhere, File, Tree
+from reconciler.host.walk import reason
+
+_ALONE = 10_000
+"""After so many entries a second process takes half of what is left."""
+_LARGE = 512 * 1024
+"""The size in bytes from which on a folder itself is shared by two."""
+_Part = tuple[str, int | None]
+"""A folder, and which half of its entries, by their inode numbers; None for all."""
+OURS = re.compile(r"\..*\.reconcile")
+"""The name of a file that is being written, as ``whole.passing_name`` gives it."""
+ROTATED = re.compile(r"(.+)\.([1-9][0-9]{0,3})(\.gz)?")
+"""A log that has been rotated: the log's name, its number, and whether it is compressed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to look for. ``rule`` is about those that match.
+
+    ``age_by`` is mtime, ctime, atime or birth. ``larger`` is a size in bytes beyond which a log
+    is due; ``logs`` leaves out what has been rotated already, and tells what is left to be done
+    about it, for numbers up to that one. ``never`` is a pattern for whole paths, ``shun`` a
+    folder that is not entered.
+    """
+
+    path: str
+    rule: Rule
+    match: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    recursive: bool = False
+    age_by: str = "mtime"
+    larger: int | None = None
+    logs: int | None = None
+    never: str | None = None
+    shun: str | None = None
+
+
+@dataclass(slots=True)
+class Seen:
+    """What was found. ``rotated`` are uncompressed rotated logs, ``passing`` files of ours that
+    a pass did not finish, both as (folder, name); ``unread`` says which folders could not be
+    read, ``ageless`` how many files have no time of birth."""
+
+    chosen: Chosen = field(default_factory=Chosen)
+    rotated: list[tuple[str, str]] = field(default_factory=list)
+    passing: list[tuple[str, str]] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+    ageless: int = 0
+
+
+def scan(wanted: Wanted) -> Seen:
+    """Look once through the whole of it. Raises OSError or HostError when the top is unreadable."""
+    with Tree(wanted.path) as tree:
+        look = _Look(wanted, tree)
+        # With one processor to run on, two processes would only take turns.
+        left = look.through(
+            [("", None)], wanted.logs is not None or len(os.sched_getaffinity(0)) < 2
+        )
+        if left:
+            _share(look, left)
+        return look.seen()
+
+
+class _Look:
+    """One way through the tree, or through a part of it."""
+
+    def __init__(self, wanted: Wanted, tree: Tree) -> None:
+        self.wanted = wanted
+        self.tree = tree
+        self.chooser = Chooser(wanted.rule)
+        self._found = Seen()
+        self._count = 0
+        self._match = None if wanted.match == ("*",) else _either(wanted.match)
+        self._exclude = _either(wanted.exclude) if wanted.exclude else None
+        self._never = re.compile(wanted.never).fullmatch if wanted.never else None
+
+    def seen(self) -> Seen:
+        """The result."""
+        self._found.chosen = self.chooser.chosen()
+        return self._found
+
+    def plain(self) -> tuple[Any, ...]:
+        """The same as plain values, for the other process."""
+        return self.chooser.plain(), self._found.unread, self._found.ageless
+
+    def merge(self, plain: tuple[Any, ...]) -> None:
+        """Take over what the other process has found."""
+        chooser, unread, ageless = plain
+        self.chooser.merge(chooser)
+        # A folder that was shared has been tried by both.
+        self._found.unread = sorted({*self._found.unread, *unread})
+        self._found.ageless += ageless
+
+    def through(self, todo: list[_Part], whole: bool = True) -> list[_Part]:
+        """Look through those folders and all below them.
+
+        Unless it must be the ``whole``, it ends early where there is enough left for two; what
+        is left is returned.
+        """
+        while todo:
+            enough = len(todo) > 1 and self._count > _ALONE
+            if not whole and (enough or (len(todo) == 1 and self.shares(todo[0]))):
+                return todo
+            below, half = todo.pop()
+            try:
+                with self.tree.folder(below) as folder:
+                    for entry in self._entries(folder, below, half):
+                        if self._enters(entry.name, below):
+                            path = f"{below}/{entry.name}" if below else entry.name
+                            todo.append((path, None))
+            except Elsewhere:
+                continue
+            except (FileNotFoundError, NotADirectoryError):
+                if not below:
+                    raise
+            except OSError as error:
+                if not below:
+                    raise
+                self._found.unread.append(f"{below}: {reason(error)}")
+        return todo
+
+    def shares(self, part: _Part) -> bool:
+        """Is it a folder of so many entries that two should share it?"""
+        try:
+            with self.tree.folder(part[0]) as folder:
+                # Most file systems say in a folder's size how many entries it has.
+                return os.fstat(folder).st_size > _LARGE
+        except OSError:
+            return False
+
+    def _entries(self, folder: int, below: str, half: int | None) -> Iterator[os.DirEntry[str]]:
+        """The folders in it; its files go to the chooser."""
+        wanted, chooser = self.wanted, self.chooser
+        named = self._named
+        plain = self._match is None and self._exclude is None and wanted.logs is None
+        early = wanted.rule.before if wanted.rule.only_age and wanted.larger is None else None
+        attribute = _TIMES.get(wanted.age_by)
+        simple = attribute == "st_mtime_ns" and early is not None
+        limit = early if early is not None else 0
+        count = 0
+        with os.scandir(folder) as entries:
+            # This loop runs for every file there is: nothing is called that need not be.
+            for entry in entries:
+                count += 1
+                if half is not None and entry.inode() & 1 != half:
+                    continue
+                if not entry.is_file(follow_symlinks=False):
+                    if entry.is_dir(follow_symlinks=False):
+                        yield entry
+                    continue
+                if not plain and not named(entry.name, below):
+                    continue
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                    if simple:
+                        time = status.st_mtime_ns
+                    elif attribute is not None:
+                        time = getattr(status, attribute)
+                    else:
+                        time = self._birth(folder, entry.name)
+                except FileNotFoundError:
+                    continue
+                if early is not None and time >= limit:
+                    continue
+                self._add(File(
+                    time, below, entry.name, status.st_dev, status.st_ino, status.st_size,
+                    status.st_mtime_ns, status.st_ctime_ns,
+                ), chooser)  # fmt: skip
+        self._count += count
+
+    def _add(self, file: File, chooser: Chooser) -> None:
+        # What is being written by us, and what ``never`` names, is rare: looked at last.
+        if OURS.fullmatch(file.name):
+            return
+        wanted = self.wanted
+        if self._never is not None and self._never(f"{wanted.path}/{file.path}"):
+            return
+        if wanted.logs is None:
+            chooser.add(file)
+        elif file.size and (
+            (wanted.larger is not None and file.size > wanted.larger)
+            or (wanted.rule.before is not None and file.time < wanted.rule.before)
+        ):
+            chooser.must(file)
+
+    def _named(self, name: str, below: str) -> bool:
+        """Is a file of that name meant?"""
+        if self.wanted.logs is not None:
+            rotated = ROTATED.fullmatch(name)
+            if rotated is not None and self._fits(rotated[1], below):
+                if rotated[3] is None and int(rotated[2]) <= self.wanted.logs:
+                    self._found.rotated.append((below, name))
+                return False
+            if OURS.fullmatch(name):
+                log = name[1 : -len(".reconcile")]
+                # Of a draft for what is rotated already, the rotated log itself is left to do.
+                if ROTATED.fullmatch(log) is None and self._fits(log, below):
+                    self._found.passing.append((below, log))
+                return False
+        return self._fits(name, below)
+
+    def _fits(self, name: str, below: str) -> bool:
+        path = f"{below}/{name}" if below else name
+        match, exclude = self._match, self._exclude
+        if match is not None and not match(name) and not (below and match(path)):
+            return False
+        return exclude is None or not (exclude(name) or (below and exclude(path)))
+
+    def _enters(self, name: str, below: str) -> bool:
+        if not self.wanted.recursive:
+            return False
+        path = f"{below}/{name}" if below else name
+        exclude = self._exclude
+        if exclude is not None and (exclude(name) or exclude(path)):
+            return False
+        return f"{self.wanted.path}/{path}" != self.wanted.shun
+
+    def _birth(self, folder: int, name: str) -> int:
+        from reconciler.host.kernel import birth
+
+        made = birth(folder, name)
+        if made is None:
+            self._found.ageless += 1
+            return 2**63 - 1  # Of a time that is not known nobody can say that it is long ago.
+        return made
+
+
+_TIMES = {"mtime": "st_mtime_ns", "ctime": "st_ctime_ns", "atime": "st_atime_ns"}
+
+
+def _either(patterns: tuple[str, ...]) -> Callable[[str], object]:
+    return re.compile("|".join(map(translate, patterns))).match
+
+
+def _share(look: _Look, left: list[_Part]) -> None:
+    """Go through what is left with a second process, whose findings are taken over."""
+    import marshal
+
+    # Of many folders each gets about as much in any case.
+    large = {part for part in left if look.shares(part)} if len(left) < 64 else set()
+    small = [part for part in left if part not in large]
+    ours, theirs = ([*small[half::2], *((below, half) for below, _ in large)] for half in (0, 1))
+    said, say = os.pipe()
+    try:
+        child = os.fork()
+    except OSError:
+        child = -1  # The rest of this finds no answer, and does it alone.
+    if child == 0:
+        try:
+            os.close(said)
+            other = _Look(look.wanted, look.tree)
+            other.through(theirs)
+            answer = memoryview(marshal.dumps(other.plain()))
+            while answer:
+                answer = answer[os.write(say, answer) :]
+        finally:
+            os._exit(0)
+    os.close(say)
+    try:
+        look.through(ours)
+        chunks = []
+        while chunk := os.read(said, 1 << 20):
+            chunks.append(chunk)
+    finally:
+        os.close(said)
+        if child > 0:
+            os.waitpid(child, 0)
+    try:
+        look.merge(marshal.loads(b"".join(chunks)))
+    except (EOFError, ValueError, TypeError):
+        look.through(theirs)

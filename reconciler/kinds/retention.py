@@ -1,0 +1,318 @@
+"""How long files are kept: what is too old, too many or too large is deleted, moved, archived
+or, where it is a live log, rotated.
+
+It must not touch what no rule names, nor anything beyond a symlink or a mount point.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated
+
+from reconciler.contract import Kind
+from reconciler.fields import (
+    Command,
+    Duration,
+    Flag,
+    Path,
+    Patterns,
+    Signal,
+    Size,
+    choice,
+    integer,
+)
+from reconciler.host.choose import Rule
+from reconciler.host.scan import Seen, Wanted, scan
+from reconciler.host.walk import reason
+from reconciler.kinds._amiss import wrong
+from reconciler.kinds._due import Due, Log, counted, in_words, size
+from reconciler.kinds._retain import (
+    ArchiveFiles,
+    DeleteFiles,
+    FinishRotation,
+    MoveFiles,
+    RotateLogs,
+    RunCommand,
+    TellProcess,
+)
+from reconciler.kinds.process import KIND as PROCESSES
+from reconciler.kinds.process import Process
+from reconciler.model import Action, Change, Claim, Declared, HostError, Key, Observation, Resource
+
+if TYPE_CHECKING:
+    from reconciler.host import Host
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """What becomes of the files in ``path`` that match: with at least one condition.
+
+    ``action`` is delete, move, archive or rotate; rotate is for logs that are written to.
+    """
+
+    path: Path
+    action: Annotated[str, choice("delete", "move", "archive", "rotate")]
+    match: Patterns = ("*",)
+    exclude: Patterns = ()
+    recursive: Flag = False
+    age_by: Annotated[str, choice("mtime", "ctime", "atime", "birth")] | None = None
+    older_than: Duration | None = None
+    keep_last: Annotated[int, integer(1, 1_000_000)] | None = None
+    max_total: Size | None = None
+    max_file: Size | None = None
+    to: Path | None = None
+    keep: Annotated[int, integer(1, 9998)] | None = None
+    compress: Flag | None = None
+    method: Annotated[str, choice("rename", "copytruncate")] | None = None
+    signal: Signal | None = None
+    run: Command | None = None
+    max_files_per_pass: Annotated[int, integer(1, 1_000_000)] = 10_000
+    skip_open: Flag | None = None
+    dry: Flag = False
+    told: Process | None = field(default=None, metadata={"written": False})
+
+    @property
+    def rotates(self) -> bool:
+        return self.action == "rotate"
+
+    @property
+    def kept(self) -> int:
+        """How many rotated logs stay of each."""
+        return self.keep or 5
+
+    @property
+    def compresses(self) -> bool:
+        return self.rotates and self.compress is not False
+
+    @property
+    def copies(self) -> bool:
+        return self.method == "copytruncate"
+
+
+class Retentions(Kind[Retention, Due]):
+    """The section ``retention``."""
+
+    name = "retention"
+    section = "retention"
+    resource = Retention
+    verbs = ("update", "update", "delete")
+    creates = False
+
+    def linked(self, want: Retention, declared: Declared) -> Retention:
+        if want.signal is None:
+            return want
+        name = f"process:{want.signal[1]}"
+        if name not in declared.wants:
+            words = f"there is no process {want.signal[1]!r}; declare it under processes"
+            raise ValueError("signal", words)
+        process = declared.wants[name]
+        if not isinstance(process, Process):
+            return want  # It is declared, but wrong; that has been said.
+        # Its environment has no bearing on who it is, and secrets are not for us to keep.
+        return replace(want, told=replace(PROCESSES.linked(process, declared), env=()))
+
+    def check(self, want: Retention) -> Iterable[tuple[str, str]]:
+        return wrong(want)
+
+    def claims(self, want: Retention) -> Iterable[Claim]:
+        return (Claim(Key("files", f"{want.path}/{', '.join(sorted(want.match))}")),)
+
+    def uses(self, want: Retention) -> Iterable[Key]:
+        yield Key("path", want.path)
+        if want.action == "move" and want.to is not None:
+            yield Key("path", want.to)
+        elif want.to is not None:
+            yield Key("path", want.to.rpartition("/")[0] or "/")
+        if want.signal is not None:
+            yield Key("id", f"process:{want.signal[1]}")
+
+    def expected(self, want: Retention) -> Due:
+        return Due()
+
+    def observe(
+        self, resources: Sequence[Resource[Retention]], host: Host
+    ) -> Sequence[Observation[Due]]:
+        return [self._look(resource.want, host) for resource in resources]
+
+    def _look(self, want: Retention, host: Host) -> Observation[Due]:
+        now = int(host.clock.wall() * 10**9)
+        try:
+            seen = scan(_wanted(want, now))
+        except FileNotFoundError:
+            return Observation(Due(), note=f"{want.path} is not there, so nothing is due")
+        except OSError as error:
+            return Observation(unknown=f"cannot look through {want.path}: {reason(error)}")
+        except HostError as error:
+            return Observation(unknown=str(error))
+        due, held = _due(want, seen, now, host)
+        unsure = None
+        if seen.unread:
+            number = counted(len(seen.unread), "folder")
+            unsure = f"{number} below {want.path} cannot be read: {seen.unread[0]}"
+        notes = list(_notes(want, seen, held))
+        if want.dry and due:
+            notes.insert(0, f"dry: {in_words(due.changes())}; nothing is done")
+            due = Due()
+        return Observation(due, note="; ".join(notes) or None, unsure=unsure)
+
+    def changes(self, expected: Due | None, have: Due | None) -> tuple[Change, ...]:
+        return have.changes() if expected is not None and have is not None else ()
+
+    def words(self, changes: Sequence[Change]) -> str:
+        return in_words(changes)
+
+    def verb(self, expected: Due | None, have: Due | None) -> str:
+        return "update"
+
+    def stale(self, planned: Sequence[Action], now: Sequence[Action]) -> bool:
+        # Each file is looked at again right before it is touched. That others have become due
+        # since is for the next pass.
+        return False
+
+    def left(
+        self, planned: Sequence[Action], expected: Due | None, have: Due | None
+    ) -> tuple[Change, ...]:
+        if have is None:
+            return ()
+        files, logs = set(), set()
+        for action in planned:
+            if isinstance(action, RotateLogs):
+                # A log that goes on as the same file is done when it has become shorter.
+                before = {file[3:5]: file.size for file in set(action.files) - set(action.spared)}
+                files |= {
+                    file for file in have.files if before.get(file[3:5], file.size + 1) <= file.size
+                }
+            elif isinstance(action, (DeleteFiles, MoveFiles, ArchiveFiles)):
+                files |= set(action.files) - set(action.spared)
+            elif isinstance(action, FinishRotation):
+                logs |= set(action.marked)
+                logs |= set(action.rotated) - set(action.spared) if action.compress else set()
+        return replace(
+            have,
+            files=tuple(file for file in have.files if file in files),
+            unfinished=tuple(log for log in have.unfinished if log in logs),
+            uncompressed=tuple(log for log in have.uncompressed if log in logs),
+        ).changes()
+
+    def actions(
+        self, resource: Resource[Retention], have: Due | None, changes: Sequence[Change]
+    ) -> Sequence[Action]:
+        want = resource.want
+        if have is None:
+            return ()
+        skip_open = want.skip_open is not False
+        if want.rotates:
+            return _rotation(want, have)
+        if want.action == "move":
+            return (MoveFiles(want.path, have.files, skip_open, want.to or ""),)
+        if want.action == "archive":
+            return (ArchiveFiles(want.path, have.files, skip_open, have.goal or want.to or ""),)
+        return (DeleteFiles(want.path, have.files, skip_open),)
+
+
+def _rotation(want: Retention, have: Due) -> list[Action]:
+    """Rotate, tell the writer, then compress: in this order a kill leaves the rest to be seen."""
+    found: list[Action] = []
+    tells = want.signal is not None or want.run is not None
+    logs: tuple[Log, ...] = tuple((file.below, file.name) for file in have.files)
+    unfinished = have.unfinished
+    if have.files or (unfinished and want.copies):
+        found.append(
+            RotateLogs(
+                want.path, have.files, unfinished, want.kept, want.copies, tells, want.max_file
+            )
+        )
+    if have.files or unfinished:
+        if want.signal is not None and want.told is not None:
+            found.append(TellProcess(f"process:{want.signal[1]}", want.told, want.signal[0]))
+        elif want.run is not None:
+            found.append(RunCommand(want.run))
+    marked = (*unfinished, *(logs if tells else ()))
+    fresh = tuple((below, f"{name}.1") for below, name in logs)
+    # What has a number already gets the next one, when its log is rotated.
+    rotated = tuple(log for log in have.uncompressed if not _moves(log, logs))
+    if marked or want.compresses:
+        compress = want.compresses
+        found.append(FinishRotation(want.path, marked, (*fresh, *rotated), compress))
+    return found
+
+
+def _moves(log: Log, logs: Sequence[Log]) -> bool:
+    return (log[0], log[1].rpartition(".")[0]) in logs
+
+
+def _wanted(want: Retention, now: int) -> Wanted:
+    before = None if want.older_than is None else now - int(want.older_than * 10**9)
+    never = shun = None
+    if want.action == "archive" and want.to is not None:
+        never = _any_time(want.to)
+    if want.action == "move":
+        shun = want.to
+    return Wanted(
+        want.path,
+        Rule(want.keep_last, before, want.max_total, want.max_files_per_pass),
+        want.match,
+        want.exclude,
+        want.recursive,
+        want.age_by or "mtime",
+        want.max_file,
+        want.kept if want.rotates else None,
+        never,
+        shun,
+    )
+
+
+def _any_time(path: str) -> str:
+    """A pattern for the path with any values of its strftime fields."""
+    return "".join(
+        "%" if part == "%%" else ".*" if part.startswith("%") else re.escape(part)
+        for part in re.split(r"(%[-_0^#]?[a-zA-Z%])", path)
+    )
+
+
+def _due(want: Retention, seen: Seen, now: int, host: Host) -> tuple[Due, int]:
+    """What is due of what was seen, and how much of it is held open."""
+    from reconciler.host.openfiles import OpenFiles
+
+    files = seen.chosen.files
+    held = 0
+    if files and not want.rotates and want.skip_open is not False:
+        open_files = OpenFiles(host.clock, (file[3:5] for file in files))
+        free = tuple(file for file in files if not open_files.holds(*file[3:5]))
+        files, held = free, len(files) - len(free)
+    uncompressed: tuple[Log, ...] = ()
+    if want.compresses and seen.rotated:
+        uncompressed = tuple(_not_open(want.path, sorted(seen.rotated), host))
+        held = len(seen.rotated) - len(uncompressed)
+    goal = None
+    if want.action == "archive" and want.to is not None:
+        goal = time.strftime(want.to, time.localtime(now / 10**9))
+    return Due(files, tuple(sorted(seen.passing)), uncompressed, now, goal), held
+
+
+def _not_open(path: str, logs: Sequence[Log], host: Host) -> Iterable[Log]:
+    from reconciler.host.openfiles import OpenFiles
+    from reconciler.host.rotate import status_of
+
+    open_files = OpenFiles(host.clock, None)
+    for log in logs:
+        status = status_of(path, log)
+        if status is not None and not open_files.holds(status.st_dev, status.st_ino):
+            yield log
+
+
+def _notes(want: Retention, seen: Seen, held: int) -> Iterable[str]:
+    if held:
+        yield f"{counted(held, 'file')} held open by a process, left alone for now"
+    chosen = seen.chosen
+    if chosen.more or chosen.more_bytes:
+        more = counted(chosen.more, "file") if chosen.more else size(chosen.more_bytes)
+        yield f"{more} more due, for the next passes (max_files_per_pass)"
+    if seen.ageless:
+        yield f"{counted(seen.ageless, 'file')} without a time of birth, taken for new"
+
+
+KIND = Retentions()
