@@ -20,7 +20,8 @@ from reconciler.model import HostError
 
 _CHUNK = 1 << 20
 _MOST_NAMES = 10_000
-_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""A folder is no more, or has become something else."""
 
 
 def delete(path: str, files: Sequence[File], open_files: OpenFiles) -> list[File]:
@@ -95,10 +96,10 @@ def _each(
             except OSError as error:
                 if error.errno == errno.ENOSPC:
                     raise
-                if error.errno in _DENIED:
-                    trouble += [f"{path}/{below}: {reason(error)}"] * len(group)
+                if isinstance(error, Elsewhere) or error.errno in _GONE:
+                    spared += group
                 else:
-                    spared += group  # The folder is gone, or has become something else.
+                    trouble += [f"{path}/{below}: {reason(error)}"] * len(group)
     if trouble:
         number = f"{len(trouble)} of {len(files)} files" if len(files) > 1 else "a file"
         raise HostError(f"cannot {word} {number}: {trouble[0]}")

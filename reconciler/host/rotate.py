@@ -43,8 +43,7 @@ def rotate(
     ``copy``: copied and cut, for a writer that cannot be told to open its log anew; else renamed.
     ``unfinished`` are logs with a mark. With ``mark`` the mark stays when this is done, since
     the writer is still to be told. ``largest`` is how many bytes a log may have when it is done.
-    Returns those that are gone. Raises HostError after the last
-    one when some failed.
+    Returns those that are gone. Raises HostError after the last one when some failed.
     """
     trouble: list[str] = []
     spared: list[File] = []
@@ -200,7 +199,8 @@ def _copy(
         finally:
             os.close(first)
     if not mark:
-        os.unlink(passing_name(name), dir_fd=folder)
+        with suppress(FileNotFoundError):
+            os.unlink(passing_name(name), dir_fd=folder)
 
 
 def _collapses(folder: int, name: str, block: int) -> bool:

@@ -14,6 +14,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from reconciler.host.walk import opened
+from reconciler.model import HostError
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
@@ -121,8 +122,11 @@ def by_folder(files: Iterable[File]) -> Iterator[tuple[str, list[File]]]:
 
 
 def mount_of(handle: int) -> str:
-    """The number of the mount that a descriptor is on, proc(5), ``fdinfo``."""
-    info = os.open(f"/proc/self/fdinfo/{handle}", os.O_RDONLY | os.O_CLOEXEC)
+    """The number of the mount that a descriptor is on, proc(5), ``fdinfo``. Raises HostError."""
+    try:
+        info = os.open(f"/proc/self/fdinfo/{handle}", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise HostError("/proc is not mounted, so mount points cannot be told") from None
     try:
         text = os.read(info, 512)
     finally:

@@ -49,9 +49,16 @@ class Draft:
         if replace:
             os.rename(self._passing, name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
         else:
-            os.link(self._passing, name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
-            if not marked:
-                os.unlink(self._passing, dir_fd=self._folder)
+            try:
+                os.link(self._passing, name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+            except PermissionError:
+                # A file system without hard links, such as FAT, still renames without replacing.
+                from reconciler.host.kernel import rename_new
+
+                rename_new(self._folder, self._passing, self._folder, name)
+            else:
+                if not marked:
+                    os.unlink(self._passing, dir_fd=self._folder)
         sync_folder(self._folder)
 
     def drop(self) -> None:

@@ -183,7 +183,7 @@ WHICH = ["archive", "rename", "copytruncate", "cut"]
 
 @pytest.mark.parametrize("which", WHICH)
 def test_killed_at_some_changes(machine: Machine, which: str) -> None:
-    assert killed_everywhere(machine, stories(machine, which), 4) > 2
+    assert killed_everywhere(machine, stories(machine, which), 5) > 2
 
 
 @pytest.mark.slow
@@ -266,7 +266,8 @@ def test_a_folder_swapped_for_a_link_never_leads_outside(
     results: set[str] = set()
     try:
         assert swapper.stdout.readline() == b"1\n"
-        while passes < 300:
+        # An archive that is added to each time grows, and takes its time.
+        while passes < (80 if "archive" in action else 300):
             passes += 1
             host = Host("demo", str(tmp_path / "state"))
             seen = observe(spec.resources, kinds.get, host)
