@@ -20,7 +20,7 @@ from reconciler.host.gzipped import Gunzip, Gzip
 from reconciler.host.openfiles import OpenFiles
 from reconciler.host.remove import delete, names
 from reconciler.host.tree import Elsewhere, File, Tree, by_folder
-from reconciler.host.walk import opened, reported, sort_of
+from reconciler.host.walk import opened, reason, reported, sort_of
 from reconciler.host.whole import Draft, draft
 from reconciler.model import HostError
 
@@ -204,6 +204,9 @@ def _add(
                     except OSError as error:
                         if error.errno == errno.ELOOP:
                             continue  # It has become a symlink.
+                        if isinstance(error, PermissionError):
+                            words = f"cannot read {path}/{file.path}: {reason(error)}"
+                            raise HostError(f"{words}; all files were kept") from None
                         raise
             finally:
                 os.close(inside)
