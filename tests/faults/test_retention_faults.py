@@ -225,9 +225,13 @@ import ctypes, os, sys
 base = os.fsencode(sys.argv[1])
 os.setuid(int(sys.argv[2]))
 os.symlink(sys.argv[3], base + b"/y")
-exchange = ctypes.CDLL(None).renameat2
-number = 0
-while exchange(-100, base + b"/x", -100, base + b"/y", 2) == 0:
+exchange = ctypes.CDLL(None, use_errno=True).renameat2
+number = missed = 0
+while missed < 100:
+    if exchange(-100, base + b"/x", -100, base + b"/y", 2) != 0:
+        missed += 1
+        print("swap", os.strerror(ctypes.get_errno()), file=sys.stderr, flush=True)
+        continue
     number += 1
     if number in (1, 10000):
         print(number, flush=True)
