@@ -124,7 +124,7 @@ def _plan(session: Session) -> int:
     spec = _loaded(session)
     if isinstance(spec, int):
         return spec
-    plan = session.plan(spec, session.host(spec))
+    _, plan = session.plan(spec, session.host(spec))
     options = session.options
     if options.json:
         session.print_json(data.plan_document(plan))
@@ -165,10 +165,10 @@ def _beside(session: Session, spec: Spec, taken: Taken) -> int:
     from reconciler.views import data, text
 
     host = session.host(spec)
-    plan = session.plan(spec, host)
+    _, plan = session.plan(spec, host)
     report = Report(plan)
     if taken.loop is not None and plan.steps and ask(taken, session.folder(spec)):
-        left = {step.id: step.why for step in session.plan(spec, host).steps}
+        left = {step.id: step.why for step in session.plan(spec, host)[1].steps}
         report = Report(
             plan,
             tuple(
@@ -216,13 +216,13 @@ def _pass(session: Session, spec: Spec) -> int:
     from reconciler.views import data, text
 
     host = session.host(spec)
-    plan = session.plan(spec, host)
+    spec, plan = session.plan(spec, host)
     end = host.clock.monotonic() + _SHORT_WAIT
     due = session.learn(plan, spec, host)
     while plan.held and due is not None and host.clock.monotonic() + due <= end:
         # The next pass may come in minutes only.
         host.clock.sleep(due)
-        plan = session.plan(spec, host)
+        spec, plan = session.plan(spec, host)
         due = session.learn(plan, spec, host)
     terminal, options = session.terminal, session.options
 

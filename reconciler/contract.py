@@ -83,6 +83,14 @@ class Kind(Generic[W, S]):
         """
         raise TypeError(f"kind {self.name} cannot observe")
 
+    def strays(self, resources: Sequence[Resource[W]], host: Host) -> Sequence[Resource[W]]:
+        """What is ours on the host and declared no more, as absent resources. Read only.
+
+        ``resources`` are all of this kind, the skipped ones too: what they have made is left.
+        Raises UnknownState.
+        """
+        return ()
+
     def changes(self, expected: S | None, have: S | None) -> tuple[Change, ...]:
         """The fields that differ. Pure."""
         return diff(expected, have)

@@ -109,7 +109,7 @@ class Resource(Generic[W]):
 
     ``id`` is ``kind:name``. ``want`` is the kind's own dataclass. ``needs`` holds written and
     found needs, ``after`` order only; both name ids. ``skip`` is the ``when`` expression that
-    was false, or None.
+    was false, or None. ``stray``: no spec declares it any more, it was found on the host.
     """
 
     id: str
@@ -118,6 +118,7 @@ class Resource(Generic[W]):
     needs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     skip: str | None = None
+    stray: bool = False
 
     @property
     def kind(self) -> str:
@@ -136,6 +137,7 @@ class Spec:
     ``loop_every`` is in seconds. ``secrets`` are values of the environment that were read for
     it and must be shown to nobody; they are never kept with it. ``files`` are the absolute
     paths of all files that it was made from.
+    ``empty`` names the kinds whose section declares nothing.
     """
 
     name: str
@@ -145,6 +147,7 @@ class Spec:
     complete: bool = True
     secrets: tuple[Secret, ...] = ()
     files: tuple[str, ...] = ()
+    empty: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,21 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from reconciler.contract import GetKind
-from reconciler.model import HostError, Observation, Resource
+from reconciler.model import HostError, Observation, Resource, Spec
 from reconciler.plan import observed_kinds
 
 if TYPE_CHECKING:
     from reconciler.host import Host
 
 
+def with_strays(spec: Spec, get_kind: GetKind, host: Host) -> Spec:
+    """The spec and, behind all that it declares, what it has left on the host and no more does.
+
+    Never raises for the host: what cannot be looked at is said of what is declared.
+    """
+    groups: dict[str, list[Resource[Any]]] = {name: [] for name in spec.empty}
+    for resource in spec.resources:
+        groups.setdefault(resource.kind, []).append(resource)
+    for name in host.marks.kinds():
+        groups.setdefault(name, [])
+    found: list[Resource[Any]] = []
+    for name, group in groups.items():
+        try:
+            found += get_kind(name).strays(group, host)
+        except (KeyError, HostError, OSError):
+            continue  # A mark of a kind that this program does not know is left as well.
+    return replace(spec, resources=(*spec.resources, *found)) if found else spec
+
+
 def observe(
-    resources: Iterable[Resource[Any]], get_kind: GetKind, host: Host
+    resources: Iterable[Resource[Any]], get_kind: GetKind, host: Host, fresh: bool = True
 ) -> dict[str, Observation[Any]]:
-    """A fresh look at all resources that are not skipped, by id. Never raises for the host."""
-    host.forget()
+    """A look at all resources that are not skipped, by id. Never raises for the host.
+
+    ``fresh`` False: what the host remembers was seen just now.
+    """
+    if fresh:
+        host.forget()
     seen: dict[str, Observation[Any]] = {}
     for name, group in observed_kinds(resources).items():
         kind = get_kind(name)

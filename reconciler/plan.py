@@ -119,7 +119,7 @@ def make_plan(
         spec.name,
         spec.path,
         host,
-        len(resources),
+        sum(not resource.stray for resource in resources),
         tuple(steps),
         tuple(unknown),
         tuple(skipped),

@@ -129,18 +129,25 @@ class Session:
             self._warned.add(text)
             self.terminal.write([(f"  ! {printable(text)}", "bad")])
 
-    def plan(self, spec: Spec, host: Host) -> Plan:
-        """Look at the host, and plan. Raises Usage for an ``--only`` that matches nothing."""
-        from reconciler.observe import observe
+    def plan(self, spec: Spec, host: Host) -> tuple[Spec, Plan]:
+        """Look at the host, and plan.
+
+        The spec comes back with what it has left on the host and no more declares, unless only
+        a part was asked for. Raises Usage for an ``--only`` that matches nothing.
+        """
+        from reconciler.observe import observe, with_strays
         from reconciler.plan import chosen, make_plan
 
+        host.forget()
+        if not self.options.only:
+            spec = with_strays(spec, kinds.get, host)
         try:
             resources = chosen(spec, self.options.only)
         except KeyError as error:
             raise Usage(_no_such(error.args[0], spec)) from None
-        seen = observe(resources, kinds.get, host)
+        seen = observe(resources, kinds.get, host, fresh=False)
         holds = self.tries(spec, host, False).holds()
-        return make_plan(spec, resources, seen, kinds.get, os.uname().nodename, holds)
+        return spec, make_plan(spec, resources, seen, kinds.get, os.uname().nodename, holds)
 
     def act(
         self,
@@ -158,8 +165,7 @@ class Session:
         from reconciler.apply import apply
 
         if not spec.complete:
-            spec = self.load(complete=True)
-            plan = self.plan(spec, host)
+            spec, plan = self.plan(self.load(complete=True), host)
         tries = self.tries(spec, host, True)
 
         def ended(outcome: Outcome) -> None:

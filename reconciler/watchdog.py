@@ -82,11 +82,11 @@ class Watchdog:
         self._heart.begin(self._spec.loop_every)
         try:
             host = self._session.host(self._spec)
-            plan = self._session.plan(self._spec, host)
+            spec, plan = self._session.plan(self._spec, host)
             self._log.remarks(plan)
             if plan.steps:
-                self._session.act(plan, self._spec, host, self._told, stopping)
-            due = self._session.learn(plan, self._spec, host)
+                self._session.act(plan, spec, host, self._told, stopping)
+            due = self._session.learn(plan, spec, host)
         except Exception as error:
             self._log.event("error", f"this pass came to no end: {in_words(error)}", "bad")
         self._heart.done(self._spec.loop_every)

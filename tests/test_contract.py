@@ -15,6 +15,8 @@ from support import CHECKOUT, Machine
 from reconciler import kinds
 
 SAMPLES = {
+    "block": "blocks: {{x: {{path: {base}/tree/rc, content: 'alias a=b'}}}}",
+    "cron": "cron: {{x: {{schedule: '*/5 * * * *', command: [/bin/true, 'a%b'], env: {{A: b}}}}}}",
     "directory": "directories: {{x: {{path: {base}/made/deep, mode: '0751'}}}}",
     "permission": "permissions: {{x: {{path: {base}/tree, recursive: true, mode: '0711'}}}}",
     "retention": "retention: {{x: {{path: {base}/old, keep_last: 1, action: delete}}}}",

@@ -45,6 +45,10 @@ def state(kind: str, have: Any) -> Any:
         return Due(tuple(files), *logs, now, have.get("goal"))
     module = kinds.get(kind).__class__.__module__
     made = __import__(module, fromlist=["x"])
+    if kind == "block":
+        return made.BlockState(**have)
+    if kind == "cron":
+        return made.CronState(**{**have, "env": tuple(map(tuple, have.get("env", ())))})
     if kind == "session":
         return made.SessionState(tuple(map(tuple, have["panes"])))
     found = tuple((Identity(*who), digest) for who, digest in have["found"])

@@ -5,6 +5,7 @@ It must not know what a spec, a plan or a kind is.
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from reconciler.host.files import Files
 from reconciler.host.users import Users
 
 if TYPE_CHECKING:
+    from reconciler.host.crontab import Crontabs
+    from reconciler.host.marks import Marks
     from reconciler.host.processes import Processes
     from reconciler.host.tmux import Tmux
 
@@ -47,8 +50,24 @@ class Host:
 
         return Tmux()
 
+    @cached_property
+    def crontabs(self) -> Crontabs:
+        """The users' crontabs."""
+        from reconciler.host.crontab import Crontabs
+
+        return Crontabs(self.users, self.clock, os.path.dirname(self.state_dir))
+
+    @cached_property
+    def marks(self) -> Marks:
+        """What this spec has left outside of its own folder."""
+        from reconciler.host.marks import Marks
+
+        return Marks(self.state_dir)
+
     def forget(self) -> None:
         """Drop what was seen, so that the next look is a fresh one."""
         self.files.forget()
         if "tmux" in self.__dict__:
             self.tmux.forget()
+        if "crontabs" in self.__dict__:
+            self.crontabs.forget()

@@ -79,15 +79,21 @@ def run(
     *,
     timeout: float,
     send: bytes = b"",
+    whole: bool = False,
     environ: Mapping[str, str] | None = None,
 ) -> Result:
     """Run ``argv`` in a process group of its own and wait, at most ``timeout`` seconds.
 
-    ``send`` goes to its standard input. Its whole group is killed when the time is over, or
-    when it prints more than 8 MiB. Raises UnknownState for both, and HostError when it cannot
-    be started. ``argv[0]`` is an absolute path.
+    ``send`` goes to its standard input; with ``whole`` all of it is there before it starts, so
+    that it never takes a part for all when we are killed meanwhile. Its whole group is killed
+    when the time is over, or when it prints more than 8 MiB. Raises UnknownState for both, and
+    HostError when it cannot be started. ``argv[0]`` is an absolute path.
     """
     stdin, feed = os.pipe()
+    if whole:
+        os.close(stdin)
+        stdin = _filled(send)
+        send = b""
     output, stdout = os.pipe()
     errors, stderr = os.pipe()
     try:
@@ -112,6 +118,16 @@ def run(
         for descriptor in (stdin, stdout, stderr):
             os.close(descriptor)
     return _attend(pid, argv[0], feed, output, errors, send, timeout)
+
+
+def _filled(data: bytes) -> int:
+    """A file without a name that holds ``data``, to be read from its beginning."""
+    handle = os.memfd_create("stdin", os.MFD_CLOEXEC)
+    view = memoryview(data)
+    while view:
+        view = view[os.write(handle, view) :]
+    os.lseek(handle, 0, os.SEEK_SET)
+    return handle
 
 
 def _attend(

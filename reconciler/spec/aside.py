@@ -67,6 +67,7 @@ def load_aside(
             "path": spec.path,
             "loop_every": spec.loop_every,
             "complete": complete,
+            "empty": spec.empty,
             "secrets": tuple(secret.reveal() for secret in spec.secrets),
             "files": tuple((name, b"") for name in spec.files),
         }

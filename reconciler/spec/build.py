@@ -83,7 +83,14 @@ def _build(
     if not whole:
         raise RuntimeError("a resource was dropped without a word; this is a bug in the spec room")
     told = scope.environ.told.items()
-    secrets = tuple(Secret.of(value) for name, value in told if worth_hiding(name, value))
-    every = top.head.loop_every
-    spec = Spec(top.head.name, full, resources, every, True, secrets, tuple(files.digests))
+    used = {each.kind.name for each in declared}
+    spec = Spec(
+        top.head.name,
+        full,
+        resources,
+        top.head.loop_every,
+        secrets=tuple(Secret.of(value) for name, value in told if worth_hiding(name, value)),
+        files=tuple(files.digests),
+        empty=tuple(name for name in resolver.declared_kinds if name not in used),
+    )
     return Built(spec, files.digests, frozenset(scope.environ.names), not validator.keeps_secrets)

@@ -94,6 +94,7 @@ def write(
             "loop_every": spec.loop_every,
             "complete": complete,
             "secrets": (),
+            "empty": spec.empty,
         }
         payload = marshal.dumps((head, body))
         _replace(file, _MAGIC + _hash(payload) + payload)
@@ -207,7 +208,14 @@ def decoded(body: Any, head: Mapping[str, Any], get_kind: Callable[[str], Kind[A
     secrets = tuple(map(Secret.of, head["secrets"]))
     files = tuple(name for name, _ in head["files"])
     return Spec(
-        head["name"], head["path"], resources, head["loop_every"], head["complete"], secrets, files
+        head["name"],
+        head["path"],
+        resources,
+        head["loop_every"],
+        head["complete"],
+        secrets,
+        files,
+        head["empty"],
     )
 
 

@@ -56,6 +56,8 @@ class Resolver:
         self.problems = problems
         self.bases: set[str] = set()
         """The ids of everything that was written, also where ``for_each`` gave nothing."""
+        self.declared_kinds: dict[str, None] = {}
+        """The kinds whose section was written, also where it is empty."""
 
     def resources(self, scope: Scope) -> list[Declared]:
         """Every resource, in the order of the files and of what is written in them."""
@@ -64,7 +66,10 @@ class Resolver:
         for document in self.documents:
             for section, entries in document.root.items():
                 kind = self.sections.get(section)
-                if kind is None or is_null(entries):
+                if kind is None:
+                    continue
+                self.declared_kinds[kind.name] = None
+                if is_null(entries):
                     continue
                 if not isinstance(entries, Map):
                     self.problems.add(

@@ -127,4 +127,5 @@ def by_hand_lines(step: Step) -> Iterator[Line]:
 
 def _remarks(word: str, remarks: tuple[Remark, ...], style: str) -> Iterator[Line]:
     for remark in remarks:
-        yield f"  {word} {printable(remark.id)}: {printable(remark.reason)}", style
+        # A reason may hold a command to copy.
+        yield f"  {word} {printable(remark.id)}: {printable(remark.reason, 100_000)}", style

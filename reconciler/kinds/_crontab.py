@@ -1,0 +1,202 @@
+"""What is done to a user's crontab, and what is worth a note about it.
+
+It must not install anything that it did not make from the very bytes that are there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from reconciler.host.command import find
+from reconciler.kinds._cronlines import (
+    LONGEST,
+    Entry,
+    Environment,
+    Table,
+    drop,
+    put,
+    quoted,
+    rendered,
+    shown,
+    table,
+    words,
+)
+from reconciler.kinds._marked import lines_of
+from reconciler.model import HostError
+
+if TYPE_CHECKING:
+    from reconciler.host import Host
+
+CRON_PATH = "/usr/bin:/bin"
+"""Where cron(8) looks for programs, unless the crontab says otherwise."""
+_POSIX_SHELLS = ("sh", "bash", "dash", "ash", "ksh", "ksh93", "mksh", "zsh", "yash", "busybox")
+_SPECIAL, _ESCAPED = r"([].*^$/\\[])", r"\\\1"
+_BUILTINS = (
+    " : . [ alias bg break case cd command continue do done echo elif else esac eval exec exit "
+    "export false fc fg fi for getopts hash if in jobs kill printf pwd read readonly return set "
+    "shift source test then time times trap true type ulimit umask unalias unset until wait while "
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PutLine:
+    """Put a line into a user's crontab, or in the place of the one that it has."""
+
+    user: str
+    entry: str
+    schedule: str
+    command: tuple[str, ...]
+    env: Environment
+
+    def made(self) -> Entry:
+        """The entry itself, with all values. Raises HostError."""
+        values = {name: secret.reveal() for name, secret in self.env}
+        mailto = values.pop("MAILTO", None)
+        line = rendered(self.schedule, self.command, values)
+        return Entry(line, None if mailto is None else b"MAILTO=" + (mailto.encode() or b'""'))
+
+    def describe(self) -> str:
+        """The action in words."""
+        return f"put into the crontab of {self.user}: {self.shown()}"
+
+    def shown(self) -> str:
+        """The line as it may be shown."""
+        names = {name: "" for name, _ in self.env if name != "MAILTO"}
+        return shown(rendered(self.schedule, self.command, names), False)[0]
+
+    def run(self, host: Host) -> None:
+        """Raises HostError."""
+        made = self.made()
+        # Where a pass is killed in between, the mark says too much, which does no harm.
+        host.marks.add("cron", self.user)
+        try:
+            _change(self.user, host, lambda old: put(old, self.entry, made))
+        except HostError as error:
+            said = str(error)
+            for _, secret in self.env:
+                if secret.value and len(secret.value) > 3:
+                    said = said.replace(secret.value, "***")
+            raise HostError(said) from None
+
+
+@dataclass(frozen=True, slots=True)
+class DropLine:
+    """Take a line of ours out of a user's crontab."""
+
+    user: str
+    entry: str
+
+    def describe(self) -> str:
+        """The action in words."""
+        return f"take the line of {self.entry} out of the crontab of {self.user}"
+
+    def run(self, host: Host) -> None:
+        """Raises HostError."""
+        if not _change(self.user, host, lambda old: drop(old, self.entry)).entries:
+            host.marks.remove("cron", self.user)
+
+
+def _change(user: str, host: Host, change: Callable[[Table], bytes | None]) -> Table:
+    seen = host.crontabs.exact(user)
+    new = change(table(seen, host.owner, user))
+    if new != seen:
+        host.crontabs.install(user, new, seen)
+    return table(new, host.owner, user)
+
+
+def too_long(schedule: str, command: tuple[str, ...], env: Mapping[str, str]) -> str | None:
+    """Why cron would refuse the line, or None."""
+    values = {name: value for name, value in env.items() if name != "MAILTO"}
+    size = len(rendered(schedule, command, values)) - len(schedule.encode()) - 1
+    if size <= LONGEST:
+        return None
+    what = "command and env" if values else "the command"
+    return (
+        f"{what} would take {size} bytes in the crontab, and cron takes at most {LONGEST}; put "
+        "them into a script"
+    )
+
+
+def by_hand(user: str, spec: str, lines: Sequence[PutLine]) -> str:
+    """A shell command with which root does all that is declared for that user.
+
+    It takes out nothing but lines that are exactly ours, and may be run again.
+    """
+    if any(line.env for line in lines):
+        return "run the same pass as root (values of env are not shown, so no command is)"
+    text: bytes | None = b""
+    for line in lines:
+        text = put(table(text, spec, user), line.entry, line.made())
+    ours = [shown(line, False)[0] for line in lines_of(text or b"")]
+    # Not grep: that leaves out all the rest when a line holds bytes that are no text to it.
+    without = " ".join(f"-e {quoted('/^' + re.sub(_SPECIAL, _ESCAPED, x) + '$/d')}" for x in ours)
+    crontab = f"crontab -u {words((user,))}"
+    return (
+        f"({crontab} -l 2>/dev/null | LC_ALL=C sed {without}; "
+        f"printf '%s\\n' {' '.join(map(quoted, ours))}) | {crontab} -"
+    )
+
+
+def remarks(
+    command: tuple[str, ...], settings: Mapping[bytes, bytes], path: str | None
+) -> list[str]:
+    """What a person should know about a line that is no drift.
+
+    ``settings`` is what the crontab sets for it, ``path`` the line's own PATH.
+    """
+    found = []
+    shell = settings.get(b"SHELL", b"/bin/sh").decode(errors="replace")
+    if os.path.basename(shell) not in _POSIX_SHELLS:
+        found.append(f"the crontab sets SHELL={shell}, no POSIX shell, for this line too")
+    word = _first_word(command)
+    if path is None:
+        path = settings.get(b"PATH", CRON_PATH.encode()).decode(errors="replace")
+    if word is not None and find(word, path) is None:
+        if "/" in word:
+            found.append(f"{word} is not there or may not be run")
+        else:
+            found.append(f"cron would not find {word!r} in its PATH, {path}; write its whole path")
+    return found
+
+
+def _first_word(command: tuple[str, ...]) -> str | None:
+    """The program that a command begins with, where that is easily known."""
+    if len(command) != 3 or command[:2] != ("sh", "-c"):
+        word = command[0]
+    else:
+        rest = command[2].split()
+        while rest and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*=[A-Za-z0-9_./:@%+,-]*", rest[0]):
+            rest.pop(0)
+        word = rest[0].rstrip(";") if rest else ""
+        if not re.fullmatch(r"[A-Za-z0-9_./+@:-]+", word) or f" {word} " in _BUILTINS:
+            return None
+    return None if "/" in word and not word.startswith("/") else word
+
+
+def daemon_missing() -> bool:
+    """Is it plain that no cron daemon runs? A look at its pid file, else at what runs."""
+    try:
+        with open("/run/crond.pid", encoding="ascii") as file:
+            if os.path.exists(f"/proc/{int(file.read(20))}"):
+                return False
+    except (OSError, ValueError):
+        pass
+    # systemd-cron has timers and no daemon.
+    if os.path.exists("/run/systemd/generator/cron.target.wants"):
+        return False
+    try:
+        pids = [name for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return False
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/comm", "rb") as file:
+                if file.read(20).strip() in (b"cron", b"crond", b"fcron", b"busybox"):
+                    return False
+        except OSError:
+            continue
+    return True

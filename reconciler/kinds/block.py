@@ -1,0 +1,251 @@
+"""Marked blocks in text files that people own too, such as ~/.bashrc.
+
+It must not change a byte outside of its markers, nor move a block that stands somewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from reconciler.contract import Kind
+from reconciler.fields import Name, Path, Text
+from reconciler.kinds._marked import Mark, Split, joined, lines_of, split, word
+from reconciler.model import (
+    ABSENT,
+    Action,
+    Change,
+    HostError,
+    Key,
+    Observation,
+    Resource,
+)
+
+if TYPE_CHECKING:
+    from reconciler.host import Host
+
+_LIMIT = 16 * 2**20
+_IN_ORDER = "in order"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Lines in the file ``path`` between two comments that say whose they are."""
+
+    path: Path
+    content: Text
+    comment: Name = "#"
+
+    @property
+    def lines(self) -> str:
+        """The content as whole lines."""
+        return self.content if not self.content or self.content.endswith("\n") else (
+            f"{self.content}\n"
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class BlockState:
+    """What stands between the markers, and whether both are there as they should be."""
+
+    content: str
+    markers: str = _IN_ORDER
+
+
+@dataclass(frozen=True, slots=True)
+class WriteBlock:
+    """Put the block into its file, or in the place of the one that is there."""
+
+    path: str
+    block: str
+    comment: str
+    lines: str
+
+    def describe(self) -> str:
+        """The action in words."""
+        count = self.lines.count("\n")
+        return f"write {self.block} into {self.path} ({count} line{'' if count == 1 else 's'})"
+
+    def run(self, host: Host) -> None:
+        """Raises HostError."""
+        from reconciler.host.whole import replace_file
+
+        path, seen = _read(self.path, host)
+        new = _with(_parts(seen, self._mark(host)), self._mark(host), self.lines)
+        if new != seen:
+            replace_file(path, new, seen, None, -1, -1, _LIMIT)
+
+    def _mark(self, host: Host) -> Mark:
+        return _mark(self.comment, host.owner, self.block)
+
+
+@dataclass(frozen=True, slots=True)
+class DropBlock:
+    """Take the block out of its file; the file too, where it was made for the block alone."""
+
+    path: str
+    block: str
+    comment: str
+    lines: str
+
+    def describe(self) -> str:
+        """The action in words."""
+        return f"take {self.block} out of {self.path}"
+
+    def run(self, host: Host) -> None:
+        """Raises HostError."""
+        from reconciler.host.whole import remove_file, replace_file
+
+        path, seen = _read(self.path, host)
+        if seen is None:
+            return
+        parts = _parts(seen, _mark(self.comment, host.owner, self.block))
+        left = _without_loose(parts, self.lines).others
+        if not left and parts.new:
+            remove_file(path, seen, _LIMIT)
+        elif left != seen:
+            replace_file(path, left, seen, None, -1, -1, _LIMIT)
+
+
+class Blocks(Kind[Block, BlockState]):
+    """The section ``blocks``."""
+
+    name = "block"
+    section = "blocks"
+    resource = Block
+
+    def check(self, want: Block) -> Iterable[tuple[str, str]]:
+        if want.comment != want.comment.strip():
+            yield "comment", "begins or ends with a blank, which would be lost in the marker"
+        if "\r" in want.content:
+            yield "content", "holds a carriage return; lines end as the others in the file do"
+        for side in ("BEGIN", "END"):
+            start = f"{want.comment} {side} reconcile "
+            if any(line.startswith(start) for line in want.lines.split("\n")):
+                yield "content", f"has a line that begins with {start!r}, as our markers do"
+
+    def uses(self, want: Block) -> Iterable[Key]:
+        return (Key("path", want.path),)
+
+    def expected(self, want: Block) -> BlockState:
+        return BlockState(want.lines)
+
+    def observe(
+        self, resources: Sequence[Resource[Block]], host: Host
+    ) -> Sequence[Observation[BlockState]]:
+        return [self._look(resource, host) for resource in resources]
+
+    def _look(self, resource: Resource[Block], host: Host) -> Observation[BlockState]:
+        want = resource.want
+        try:
+            _, text = _read(want.path, host)
+        except HostError as error:
+            return Observation(unknown=str(error))
+        mark = _mark(want.comment, host.owner, resource.id)
+        parts = _parts(text, mark)
+        if text is None or (parts.inner is None and not parts.damaged):
+            return ABSENT
+        end = _line_end(parts)
+        inner = b"".join(parts.inner or ()).decode("utf-8", "surrogateescape")
+        content = inner.replace("\r\n", "\n") if end == b"\r\n" else inner
+        if parts.damaged:
+            return Observation(BlockState(content, "one is missing or doubled"))
+        whole = joined(replace(parts, inner=_lines(content, end)), mark, end)
+        return Observation(BlockState(content, _IN_ORDER if whole == text else "were edited"))
+
+    def changes(self, expected: BlockState | None, have: BlockState | None) -> tuple[Change, ...]:
+        if expected is None or have is None:
+            if expected is have:
+                return ()
+            if expected is None:
+                return (Change("state", "present", "absent"),)
+            content = Change("content", None, expected.content)
+            return (Change("state", "absent", "present"), content)
+        return super().changes(expected, have)
+
+    def words(self, changes: Sequence[Change]) -> str:
+        told = []
+        for change in changes:
+            if change.field == "content" and change.have is not None:
+                told.append(_first_difference(change.have, change.want))
+            elif change.field == "markers":
+                told.append(f"its markers are not {change.want}: {change.have}")
+            elif change.field == "state":
+                told.append("it is absent" if change.have == "absent" else "it should be absent")
+        return "; ".join(told)
+
+    def actions(
+        self, resource: Resource[Block], have: BlockState | None, changes: Sequence[Change]
+    ) -> Sequence[Action]:
+        want = resource.want
+        sort = WriteBlock if resource.present else DropBlock
+        return (sort(want.path, resource.id, want.comment, want.lines),)
+
+
+def _mark(comment: str, spec: str, block: str) -> Mark:
+    return Mark(comment.encode("utf-8", "surrogateescape"), word(spec) + b" " + word(block))
+
+
+def _read(path: str, host: Host) -> tuple[str, bytes | None]:
+    """Where the file really is, and what it holds; None when there is none. Raises HostError."""
+    from reconciler.host.walk import opened, reported
+    from reconciler.host.whole import read_in
+
+    real = host.files.real(path)
+    if real is None:
+        return path, None
+    parent, _, name = real.rpartition("/")
+    with reported(f"cannot read {path}"), opened(parent) as folder:
+        there = read_in(folder, name, path, _LIMIT)
+    return real, None if there is None else there[0]
+
+
+def _parts(text: bytes | None, mark: Mark) -> Split:
+    parts = split(text or b"", mark)
+    return replace(parts, new=True) if text is None else parts
+
+
+def _line_end(parts: Split) -> bytes:
+    """How the lines of the file end: as ours do there, or else as its first one does."""
+    if parts.end is not None:
+        return parts.end
+    first = lines_of(parts.before or parts.after)[:1]
+    return b"\r\n" if first and first[0].endswith(b"\r\n") else b"\n"
+
+
+def _lines(content: str, end: bytes) -> tuple[bytes, ...]:
+    data = content.encode("utf-8", "surrogateescape")
+    return tuple(line.removesuffix(b"\n") + end for line in lines_of(data))
+
+
+def _with(parts: Split, mark: Mark, lines: str) -> bytes:
+    end = _line_end(parts)
+    if parts.inner is None:
+        parts = _without_loose(parts, lines)
+        if not parts.damaged:
+            parts = replace(parts, before=parts.before + parts.after, after=b"")
+    return joined(replace(parts, inner=_lines(lines, end)), mark, end)
+
+
+def _without_loose(parts: Split, lines: str) -> Split:
+    """Beside a marker without its other half, exactly our lines are ours, and nothing else."""
+    ours = b"".join(_lines(lines, _line_end(parts)))
+    if parts.inner is not None or not parts.damaged or not ours:
+        return parts
+    if parts.after.startswith(ours):
+        return replace(parts, after=parts.after.removeprefix(ours))
+    return replace(parts, before=parts.before.removesuffix(ours))
+
+
+def _first_difference(have: str, want: str) -> str:
+    pairs = zip([*have.split("\n"), None], [*want.split("\n"), None], strict=False)
+    for number, (now, goal) in enumerate(pairs, 1):
+        if now != goal:
+            is_now = "missing" if now in (None, "") else repr(now)
+            should = "gone" if goal in (None, "") else repr(goal)
+            return f"line {number} of its content is {is_now}, should be {should}"
+    return "its content differs"
+
+
+KIND = Blocks()

@@ -1,0 +1,297 @@
+"""Lines in users' crontabs.
+
+It must not change a byte that people have written there, nor show the value of a variable.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated
+
+from reconciler.contract import Kind
+from reconciler.fields import Command, Environment, Name, Parsed
+from reconciler.kinds._cronlines import Table, rendered, shown, table
+from reconciler.kinds._crontab import (
+    DropLine,
+    PutLine,
+    by_hand,
+    daemon_missing,
+    remarks,
+    too_long,
+)
+from reconciler.kinds._schedule import in_words, next_run, parse_schedule
+from reconciler.model import (
+    ABSENT,
+    Action,
+    Change,
+    Claim,
+    Declared,
+    HostError,
+    Key,
+    Observation,
+    Resource,
+    Secret,
+    UnknownState,
+)
+
+if TYPE_CHECKING:
+    from reconciler.host import Host
+
+_OWN_COMMANDS = ("reconcile", "ai-cmd-executor")
+_REFUSED = {
+    "SHELL": "a line with env is always run by /bin/sh; name another shell in the command",
+    "CRON_TZ": "not every cron knows it, and it would hold for other lines too",
+    "RANDOM_DELAY": "not every cron knows it, and it would hold for other lines too",
+    "MAILFROM": "not every cron knows it, and it would hold for other lines too",
+    "CONTENT_TYPE": "not every cron knows it, and it would hold for other lines too",
+    "CONTENT_TRANSFER_ENCODING": "not every cron knows it, and it would hold for other lines too",
+    "LOGNAME": "cron sets it to the user of the crontab",
+    "USER": "cron sets it to the user of the crontab",
+}
+_MAILTO = re.compile(r"(?:[^\s'\"\\%](?:[^'\"\\%\r\n]{0,298}[^\s'\"\\%])?)?")
+_UNREADABLE = "*"
+_SCHEDULE = {
+    "type": "string",
+    "pattern": r"^(@(hourly|daily|midnight|weekly|monthly|yearly|annually|reboot)"
+    r"|\s*\S+\s+\S+\s+\S+\s+\S+\s+\S+\s*|.*\{\{.*\}\}.*)$",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cron:
+    """A line in the crontab of ``user``, by default the caller."""
+
+    schedule: Annotated[str, Parsed(parse_schedule, _SCHEDULE)]
+    command: Command
+    env: Environment = ()
+    user: Name | None = None
+    caller: str = field(default="", metadata={"written": False})
+    entry: str | None = field(default=None, metadata={"written": False})
+
+    @property
+    def whose(self) -> str:
+        """The user in whose crontab it stands."""
+        return self.user or self.caller
+
+
+@dataclass(frozen=True, slots=True)
+class CronState:
+    """The line as it may be shown, the digests of its variables, and its place among others."""
+
+    line: str
+    env: tuple[tuple[str, str], ...] = ()
+    block: str = "in order"
+    schedule: str | None = None
+
+
+class Crons(Kind[Cron, CronState]):
+    """The section ``cron``."""
+
+    name = "cron"
+    section = "cron"
+    resource = Cron
+
+    def linked(self, want: Cron, declared: Declared) -> Cron:
+        facts = declared.facts
+        command = want.command
+        if command[0] in _OWN_COMMANDS and facts.bin:
+            # cron's PATH is short, and ours may be in a virtual environment.
+            command = (f"{facts.bin}/{command[0]}", *command[1:])
+        values = {name: secret.value or "" for name, secret in want.env}
+        problem = too_long(want.schedule, command, values)
+        if problem is not None:
+            raise ValueError("command", problem)
+        return replace(want, command=command, caller=facts.user_name)
+
+    def check(self, want: Cron) -> Iterable[tuple[str, str]]:
+        if any(character in word for word in want.command for character in "\n\r\0"):
+            yield "command", "a crontab has one line for each command; put several into a script"
+        if want.schedule.startswith("@") and want.command[-1].lstrip().startswith("="):
+            yield "command", "cron would take this line for a variable"
+        for name, secret in want.env:
+            if name in _REFUSED:
+                yield "env", f"{name} cannot be set: {_REFUSED[name]}"
+            value = secret.value or ""
+            if "\r" in value:
+                yield "env", f"{name} holds a carriage return"
+            if name == "MAILTO" and not _MAILTO.fullmatch(value):
+                yield "env", "MAILTO needs a plain address, without quotes, on one line"
+
+    def claims(self, want: Cron) -> Iterable[Claim]:
+        line = rendered(want.schedule, want.command, {}).decode("utf-8", "surrogateescape")
+        where = f" in the crontab of {want.user}" if want.user else ""
+        return (Claim(Key("cron line", f"{line}{where}")),)
+
+    def expected(self, want: Cron) -> CronState:
+        line = PutLine(want.whose, "", want.schedule, want.command, want.env).shown()
+        digests = tuple((name, secret.digest) for name, secret in want.env)
+        return CronState(line, digests, schedule=want.schedule)
+
+    def observe(
+        self, resources: Sequence[Resource[Cron]], host: Host
+    ) -> Sequence[Observation[CronState]]:
+        tables: dict[str, Table | Observation[CronState]] = {}
+        for resource in resources:
+            user = resource.want.whose
+            if user not in tables:
+                tables[user] = self._table(user, resources, host)
+        first: set[str] = set()
+        found = []
+        idle = daemon_missing() if any(one.present for one in resources) else False
+        for resource in resources:
+            old = tables[resource.want.whose]
+            if not isinstance(old, Table):
+                found.append(old)
+                continue
+            # What is wrong with the block is told once, and mended with any of its lines.
+            leading = resource.present and old.user not in first
+            if leading:
+                first.add(old.user)
+            found.append(self._look(resource, old, leading, idle and len(first) == 1 and leading))
+        return found
+
+    def _table(
+        self, user: str, resources: Sequence[Resource[Cron]], host: Host
+    ) -> Table | Observation[CronState]:
+        from reconciler.host.crontab import NotAllowed
+
+        try:
+            host.users.uid(user)
+            return table(host.crontabs.read(user), host.owner, user)
+        except NotAllowed as error:
+            lines = [_line(one) for one in resources if one.present and one.want.whose == user]
+            hint = (
+                f"; somebody who may can run: {by_hand(user, host.owner, lines)}" if lines else ""
+            )
+            return Observation(unknown=f"{error}{hint}")
+        except UnknownState as error:
+            return Observation(unknown=str(error))
+
+    def _look(
+        self, resource: Resource[Cron], old: Table, leading: bool, idle: bool
+    ) -> Observation[CronState]:
+        want = resource.want
+        entry = old.entries.get(want.entry or resource.id)
+        state: CronState | None = None
+        values: dict[str, str] = {}
+        if entry is not None:
+            expected = self.expected(want)
+            line, values = shown(entry.line, False)
+            if want.env and not entry.vouched and line != expected.line:
+                # Who has edited it may have put a value anywhere in it.
+                line = shown(b"", True)[0]
+            digests = {name: Secret.of(value).digest for name, value in values.items()}
+            if entry.mailto is not None:
+                mailto = entry.mailto.partition(b"=")[2].decode(errors="replace")
+                digests["MAILTO"] = Secret.of("" if mailto == '""' else mailto).digest
+            block = old.trouble if leading and old.trouble else "in order"
+            state = CronState(line, tuple(sorted(digests.items())), block, want.schedule)
+        elif want.entry == "" and old.marked:
+            state = CronState("")
+        if not resource.present:
+            return ABSENT if state is None else Observation(state)
+        path = next((s.value or values.get(n) for n, s in want.env if n == "PATH"), None)
+        own_path = any(name == "PATH" for name, _ in want.env)
+        notes = [] if own_path and path is None else remarks(want.command, old.settings(), path)
+        if idle:
+            notes.append("no cron daemon runs, so nothing will run it")
+        return Observation(state, note="; ".join(notes) or None)
+
+    def changes(self, expected: CronState | None, have: CronState | None) -> tuple[Change, ...]:
+        if expected is None or have is None:
+            if expected is have:
+                return ()
+            if expected is None:
+                return (Change("state", "present", "absent"),)
+            runs = Change("runs", None, in_words(expected.schedule or "@reboot"))
+            names = ", ".join(name for name, _ in expected.env)
+            env = (Change("env", None, names),) if names else ()
+            line = Change("line", None, expected.line)
+            return (Change("state", "absent", "present"), line, *env, runs)
+        found = []
+        if have.line != expected.line:
+            found.append(Change("line", have.line, expected.line))
+            found.append(Change("runs", None, in_words(expected.schedule or "@reboot")))
+        if have.env != expected.env:
+            differ = dict(set(have.env) ^ set(expected.env))
+            found.append(Change("env", "differs", f"{', '.join(sorted(differ))} as declared"))
+        if have.block != expected.block:
+            found.append(Change("block", have.block, expected.block))
+        return tuple(found)
+
+    def words(self, changes: Sequence[Change]) -> str:
+        """With the next run by the clock: for people only, and no part of any comparison."""
+        told = []
+        line = next((one.want for one in changes if one.field == "line"), "")
+        for change in changes:
+            if change.field == "state":
+                told.append("it is absent" if change.have == "absent" else "it should be absent")
+            elif change.field == "runs":
+                told.append(f"runs {change.want}{_next(line)}")
+            elif change.field == "env" and change.have is None:
+                told.append(f"with {change.want} in its environment")
+            elif change.field == "env":
+                told.append(f"env differs: {change.want}")
+            elif change.field == "block":
+                told.append(f"our block is not in order: {change.have}")
+            elif change.have is not None:
+                told.append(f"line is {change.have!r}, should be {change.want!r}")
+        return "; ".join(told)
+
+    def actions(
+        self, resource: Resource[Cron], have: CronState | None, changes: Sequence[Change]
+    ) -> Sequence[Action]:
+        if resource.present:
+            return (_line(resource),)
+        name = resource.want.entry
+        return (DropLine(resource.want.whose, resource.id if name is None else name),)
+
+    def strays(self, resources: Sequence[Resource[Cron]], host: Host) -> Sequence[Resource[Cron]]:
+        caller = host.users.account(None).name
+        users = [resource.want.whose for resource in resources] or [caller]
+        marked = host.marks.of(self.name)
+        names = {resource.id for resource in resources}
+        found: list[Resource[Cron]] = []
+        for user in dict.fromkeys([*users, *marked]):
+            declared = [one for one in resources if one.want.whose == user]
+            try:
+                old = table(host.crontabs.read(user), host.owner, user)
+            except HostError as error:
+                if not declared and "there is no user" not in str(error):
+                    found.append(_stray(f"cron:{_UNREADABLE} ({user})", user, _UNREADABLE))
+                continue
+            mine = {one.id for one in declared}
+            left = [name for name in old.entries if name not in mine]
+            if old.marked and not old.entries and not any(one.present for one in declared):
+                left = [""]
+            for name in left:
+                shown_as = name or "cron:markers"
+                if shown_as in names:
+                    shown_as = f"{shown_as} ({user})"
+                names.add(shown_as)
+                found.append(_stray(shown_as, user, name))
+        return found
+
+
+def _stray(name: str, user: str, entry: str) -> Resource[Cron]:
+    return Resource(
+        name, Cron("@reboot", (":",), user=user, entry=entry), present=False, stray=True
+    )
+
+
+def _line(resource: Resource[Cron]) -> PutLine:
+    want = resource.want
+    return PutLine(want.whose, resource.id, want.schedule, want.command, want.env)
+
+
+def _next(line: str) -> str:
+    words = line.split(" ")
+    schedule = words[0] if line.startswith("@") else " ".join(words[:5])
+    at = next_run(schedule, time.time()) if line else None
+    return "" if at is None else time.strftime(", next %Y-%m-%d %H:%M", time.localtime(at))
+
+
+KIND = Crons()

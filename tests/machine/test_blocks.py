@@ -1,0 +1,188 @@
+"""Blocks in files that people own too."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from support import Machine
+
+SPEC = 'blocks: {{x: {{path: {path}, content: "alias a=b\\nalias c=d"{more}}}}}'
+MINE = b"# mine \xff\nexport A=b\r\n"
+
+
+def spec(machine: Machine, path: Path, more: str = "") -> Path:
+    return machine.spec(SPEC.format(path=path, more=more))
+
+
+@pytest.mark.parametrize(
+    "text", [b"", MINE, b"no end", b"dos\r\nno end", b"dos\r\nunix\n", b"\0\xff\n"]
+)
+def test_up_and_down_leaves_the_file_as_it_was(machine: Machine, text: bytes) -> None:
+    file = machine.base / "rc"
+    file.write_bytes(text)
+    file.chmod(0o640)
+    machine.once(spec(machine, file))
+    machine.converged(spec(machine, file))
+    now = file.read_bytes()
+    assert now.startswith(text)
+    end = b"\r\n" if text.split(b"\n")[0].endswith(b"\r") else b"\n"
+    assert end + b"alias a=b" + end + b"alias c=d" + end in now
+    assert file.stat().st_mode & 0o777 == 0o640
+    machine.once(spec(machine, file, ", state: absent"))
+    assert file.read_bytes() == text
+    machine.converged(spec(machine, file, ", state: absent"))
+
+
+def test_a_file_that_was_not_there_goes_away_again(machine: Machine) -> None:
+    file = machine.base / "new/rc"
+    machine.once(spec(machine, file))
+    assert file.stat().st_mode & 0o777 == 0o644
+    machine.once(spec(machine, file, ", state: absent"))
+    assert not file.exists()
+    machine.once(spec(machine, file))
+    file.write_bytes(file.read_bytes() + b"mine\n")
+    machine.once(spec(machine, file, ", state: absent"))
+    assert file.read_bytes() == b"mine\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        (b"alias a=b", b"alias a=x", "line 1 of its content is 'alias a=x', should be 'alias a=b'"),
+        (b"alias c=d\n", b"", "line 2 of its content is missing, should be 'alias c=d'"),
+        (b"# END reconcile demo block:x\n", b"", "its markers are not in order: one is missing"),
+        (b" -- changes up", b" -- do as you like up", "its markers are not in order: were edited"),
+    ],
+)
+def test_drift_is_seen_and_mended(machine: Machine, old: bytes, new: bytes, why: str) -> None:
+    file = machine.base / "rc"
+    file.write_bytes(MINE)
+    machine.once(spec(machine, file))
+    whole = file.read_bytes()
+    assert old in whole
+    file.write_bytes(whole.replace(old, new) + b"below\n")
+    (step,) = machine.plan(spec(machine, file))["steps"]
+    assert why in step["why"]
+    machine.once(spec(machine, file))
+    machine.converged(spec(machine, file))
+    # A person may write below it, and move it: it stays where it is.
+    assert file.read_bytes() == whole + b"below\n"
+
+
+def test_a_begin_that_is_gone_takes_no_line_of_a_person_with_it(machine: Machine) -> None:
+    file = machine.base / "rc"
+    file.write_bytes(MINE)
+    machine.once(spec(machine, file))
+    whole = file.read_bytes()
+    head = whole[whole.index(b"# BEGIN") : whole.index(b"alias a")]
+    file.write_bytes(whole.replace(head, b"between\n"))
+    machine.once(spec(machine, file))
+    machine.converged(spec(machine, file))
+    assert file.read_bytes() == MINE + b"between\n" + whole.removeprefix(MINE)
+
+
+def test_two_blocks_and_another_comment_sign(machine: Machine) -> None:
+    file = machine.base / "vimrc"
+    text = (
+        f"blocks:\n  a: {{path: {file}, content: first, comment: '\"'}}\n"
+        f"  b b: {{path: {file}, content: second, comment: '\"'}}\n"
+    )
+    machine.once(machine.spec(text))
+    machine.converged(machine.spec(text))
+    lines = file.read_text().splitlines()
+    assert lines[0].startswith('" BEGIN reconcile demo block:a -- ')
+    assert lines[3].startswith('" BEGIN reconcile demo block:b%20b -- ')
+    machine.once(machine.spec(text.replace("a: {", "a: {state: absent, ")))
+    assert "first" not in file.read_text()
+    assert "second" in file.read_text()
+
+
+def test_a_symlink_of_ours_is_followed_and_stays(machine: Machine) -> None:
+    real = machine.base / "dotfiles"
+    real.mkdir()
+    (real / "rc").write_bytes(MINE)
+    file = machine.base / "rc"
+    file.symlink_to("dotfiles/rc")
+    machine.once(spec(machine, file))
+    machine.converged(spec(machine, file))
+    assert file.is_symlink()
+    assert (real / "rc").read_bytes().startswith(MINE + b"# BEGIN")
+
+
+def test_a_hard_link_elsewhere_keeps_what_it_had(machine: Machine) -> None:
+    file = machine.base / "rc"
+    file.write_bytes(MINE)
+    os.link(file, machine.base / "other")
+    machine.once(spec(machine, file))
+    assert (machine.base / "other").read_bytes() == MINE
+    assert file.read_bytes() != MINE
+
+
+@pytest.mark.parametrize("sort", ["fifo", "directory", "big", "link", "dangling"])
+def test_what_is_no_plain_file_is_unknown_and_left(machine: Machine, sort: str) -> None:
+    folder = machine.base / "shared"
+    folder.mkdir()
+    file = folder / "rc"
+    if sort == "fifo":
+        os.mkfifo(file)
+    elif sort == "directory":
+        file.mkdir()
+    elif sort == "big":
+        file.touch()
+        os.truncate(file, 16 * 2**20 + 1)
+    else:
+        if sort == "link":
+            (machine.base / "goal").write_bytes(MINE)
+            folder.chmod(0o777)
+        file.symlink_to(machine.base / "goal")
+    report = machine.once(spec(machine, file), status=1)
+    assert [one["id"] for one in report["unknown"]] == ["block:x"]
+    assert report["steps"] == []
+    if sort == "link":
+        assert (machine.base / "goal").read_bytes() == MINE
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (', comment: " #"', "begins or ends with a blank"),
+        (', comment: ""', "empty"),
+        (', comment: "a\\nb"', "control character"),
+        (', content: "x\\n# END reconcile y"', "as our markers do"),
+        (', content: "x\\r\\n"', "carriage return"),
+    ],
+)
+def test_what_could_not_be_told_apart_is_refused(machine: Machine, more: str, says: str) -> None:
+    text = SPEC.format(path="/x", more=more)
+    if "content" in more:
+        text = f"blocks: {{x: {{path: /x{more}}}}}"
+    done = machine.reconcile("--check", machine.spec(text))
+    assert done.returncode == 65
+    assert says in done.stderr
+
+
+def test_killed_at_every_change_the_file_is_old_or_new(machine: Machine) -> None:
+    file = machine.base / "rc"
+    calls = "write,rename,renameat,renameat2,fsync,fchmod,fchown,unlink,unlinkat,openat"
+    file.write_bytes(MINE)
+    path = spec(machine, file)
+    machine.once(path)
+    new = file.read_bytes()
+    for call in ("rename", "fsync", "fchmod", "unlink", "write"):
+        for when in (1, 2, 3):
+            file.write_bytes(MINE)
+            done = machine.run(
+                "strace", "-qq", "-o", machine.base / "trace", "-e", f"trace={calls}",
+                "-P", file, "-P", machine.base / ".rc.reconcile", "-P", machine.base,
+                "-e", f"inject={call}:signal=KILL:when={when}", *machine.argv("--once", path),
+            )  # fmt: skip
+            assert file.read_bytes() in (MINE, new)
+            if done.returncode in (0, 1):
+                break
+            assert done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
+            machine.once(path)
+            assert file.read_bytes() == new
+            assert not (machine.base / ".rc.reconcile").exists()

@@ -1,0 +1,298 @@
+"""Our blocks in other people's text: every byte that is not ours stays, whatever it is."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from reconciler.kinds import _cronlines as cronlines
+from reconciler.kinds import block
+from reconciler.kinds._cronlines import Entry, drop, put, rendered, shown, table
+from reconciler.kinds._marked import Mark, joined, split, word
+
+settings.register_profile("here", database=None, deadline=None)
+settings.load_profile("here")
+
+CRONTABS = sorted(
+    path for path in (Path(__file__).parent / "golden/crontabs").iterdir() if not path.suffix
+)
+MARK = Mark(b"#", b"demo")
+BEGIN = b"# BEGIN reconcile demo -- changes up to its END are undone\n"
+END = b"# END reconcile demo\n"
+LINE = Entry(b"1 2 3 4 5 ours")
+TEXTS = st.binary(max_size=80) | st.lists(
+    st.sampled_from(
+        [b"a", b"\n", b"\r\n", b"\r", b"#", b" ", b"\0", b"\xff", b"# END", b"=", b"%"]
+    ),
+    max_size=20,
+).map(b"".join)
+
+
+def wrapped(text: bytes, inner: bytes, end: bytes = b"\n") -> bytes:
+    return joined(replace(split(text, MARK), inner=(inner,) if inner else ()), MARK, end)
+
+
+@given(TEXTS, TEXTS, st.sampled_from([b"\n", b"\r\n"]))
+def test_what_was_put_in_can_be_taken_out(text: bytes, inner: bytes, end: bytes) -> None:
+    inner = inner.replace(b"\n", b"") + end
+    once = wrapped(text, inner, end)
+    parts = split(once, MARK)
+    assert parts.others == text
+    assert parts.inner == (inner,)
+    assert not parts.damaged
+    # Other bytes are where they were; twice is once.
+    assert once.startswith(text)
+    assert joined(parts, MARK, end) == once
+
+
+@given(TEXTS, TEXTS)
+def test_what_a_person_adds_around_it_stays(before: bytes, after: bytes) -> None:
+    assume(b"reconcile" not in before + after)
+    block_only = wrapped(b"", b"x\n")
+    above = before if before.endswith(b"\n") or not before else before + b"\n"
+    parts = split(above + block_only + after, MARK)
+    assert parts.others == above + after
+    assert joined(parts, MARK) == above + block_only + after
+
+
+@pytest.mark.parametrize("path", CRONTABS, ids=lambda path: path.name)
+@pytest.mark.parametrize("number", [1, 3])
+def test_every_form_of_crontab_comes_back_as_it_was(path: Path, number: int) -> None:
+    text = path.read_bytes()
+    now: bytes | None = text
+    for at in range(number):
+        now = put(table(now, "demo", "me"), f"cron:{at}", Entry(b"* * * * * x", b"MAILTO=a@b"))
+        assert now is not None
+        assert now.startswith(text)
+        assert table(now, "demo", "me").trouble is None
+        assert put(table(now, "demo", "me"), "cron:0", Entry(b"* * * * * x", b"MAILTO=a@b")) == now
+    for at in range(number):
+        now = drop(table(now, "demo", "me"), f"cron:{at}")
+    # crontab(1) takes no last line without an end.
+    assert now == (text + b"\n" if text and not text.endswith(b"\n") else text)
+
+
+def test_none_before_is_none_again() -> None:
+    made = put(table(None, "demo", "me"), "cron:a", LINE)
+    assert made is not None
+    assert drop(table(made, "demo", "me"), "cron:a") is None
+    # What a person has put there in the meantime stays.
+    assert drop(table(b"# mine\n" + made, "demo", "me"), "cron:a") == b"# mine\n"
+
+
+def test_a_line_end_is_taken_back_only_where_it_is_still_ours() -> None:
+    once = wrapped(b"a", b"x\n")
+    assert b"newline added after" in once
+    assert split(once.replace(b"a\n", b"a\nb\n", 1), MARK).others == b"a\nb\n"
+    assert split(once + b"below", MARK).others == b"a\nbelow"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b" # BEGIN reconcile demo", b"#BEGIN reconcile demo", b"# BEGIN reconcile demo2",
+        b"# BEGIN reconcile demo block:x -- y", b'echo "# BEGIN reconcile demo"',
+        b"# BEGIN reconcile", b"# begin reconcile demo", b"# BEGIN reconcile demo- -- x",
+    ],
+)  # fmt: skip
+def test_what_only_looks_like_a_marker_is_text(line: bytes) -> None:
+    text = line + b"\nmine\n# END reconcile demo2\n"
+    assert split(text, MARK).others == text
+    assert split(wrapped(text, b"x\n"), MARK).others == text
+
+
+def test_no_name_begins_another() -> None:
+    names = ["a", "a b", "a -- b", "a%20b", "ü", "a\u2028", "cron:x[1]"]
+    words = [word(name) for name in names]
+    assert len(set(words)) == len(names)
+    assert all(b" " not in one for one in words)
+
+
+DAMAGED = {
+    "end deleted": (b"mine\n" + BEGIN + b"x\n" + b"below\n", b"mine\nx\nbelow\n"),
+    "begin deleted": (b"mine\nx\n" + END + b"below\n", b"mine\nx\nbelow\n"),
+    "doubled": (BEGIN + b"x\n" + END + b"mine\n" + BEGIN + b"x\n" + END, b"mine\n"),
+    "nested": (BEGIN + b"mine\n" + BEGIN + b"x\n" + END + b"too\n" + END, b"mine\ntoo\n"),
+    "turned round": (END + b"mine\n" + BEGIN, b"mine\n"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_beside_a_damaged_marker_no_line_is_lost(name: str) -> None:
+    text, others = DAMAGED[name]
+    parts = split(text, MARK)
+    assert parts.damaged
+    assert parts.before + parts.after == others
+
+
+def test_a_marker_whose_text_was_edited_is_one_still() -> None:
+    text = b"# BEGIN reconcile demo -- hands off!\nx\n# END reconcile demo\n"
+    parts = split(text, MARK)
+    assert parts.inner == (b"x\n",)
+    assert joined(parts, MARK) == BEGIN + b"x\n" + END
+
+
+OURS = put(table(b"# mine\n", "demo", "me"), "cron:a", LINE) or b""
+TAG = OURS.split(b"\n")[2] + b"\n"
+ENTRY = TAG + b"1 2 3 4 5 ours\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "others"),
+    [
+        (OURS.replace(END, b""), b"# mine\n"),
+        (OURS.replace(BEGIN, b""), b"# mine\n"),
+        (OURS.replace(END, b"") + b"0 0 * * * theirs\n", b"# mine\n0 0 * * * theirs\n"),
+        (OURS + b"0 0 * * * below\n", b"# mine\n0 0 * * * below\n"),
+        (OURS + OURS, b"# mine\n# mine\n"),
+        (OURS.replace(TAG, TAG + b"# theirs\n"), b"# mine\n# theirs\n"),
+        (OURS.replace(ENTRY, ENTRY + b"0 0 * * * inside\n"), b"# mine\n0 0 * * * inside\n"),
+        (OURS.replace(TAG, b""), b"# mine\n"),
+        (OURS.replace(TAG, b"# reconcile demo cron:b nonsense\n"), b"# mine\n"),
+        (ENTRY + OURS.replace(ENTRY, b""), b"# mine\n"),
+        # Edited, and outside of our markers: it could be a person's by now.
+        (OURS.replace(END, b"").replace(b"ours", b"edited"), b"# mine\n1 2 3 4 5 edited\n"),
+    ],
+)
+def test_a_damaged_crontab_is_mended_and_no_line_of_a_person_is_lost(
+    text: bytes, others: bytes
+) -> None:
+    old = table(text, "demo", "me")
+    assert old.trouble is not None
+    mended = put(old, "cron:a", LINE)
+    assert mended is not None
+    again = table(mended, "demo", "me")
+    assert again.trouble is None
+    assert again.entries["cron:a"] == LINE
+    for name in [name for name in again.entries if name != "cron:a"]:
+        mended = drop(table(mended, "demo", "me"), name)
+    assert drop(table(mended, "demo", "me"), "cron:a") == others
+    assert (mended or b"").count(b" ours") == 1
+
+
+def test_two_specs_stand_below_one_another_and_neither_moves() -> None:
+    first = put(table(b"# mine\n", "one", "me"), "cron:a", LINE)
+    both = put(table(first, "two", "me"), "cron:a", Entry(b"* * * * * two", b"MAILTO=x"))
+    assert table(both, "one", "me").trouble is None
+    assert table(both, "two", "me").trouble is None
+    below = (both or b"") + b"# theirs\n"
+    for spec in ("one", "two"):
+        old = table(below, spec, "me")
+        assert old.trouble == "there are lines below it"
+        below = put(old, "cron:a", old.entries["cron:a"]) or b""
+    assert below.startswith(b"# mine\n# theirs\n# BEGIN reconcile")
+    assert table(below, "one", "me").trouble is None
+
+
+def test_mailto_is_put_back_to_what_the_person_has_set() -> None:
+    for text, last in ((b'MAILTO="ops"\n# x\n', b'MAILTO="ops"\n'), (b"", b"MAILTO=me\n")):
+        made = put(table(text, "demo", "me"), "cron:a", Entry(b"* * * * * x", b"MAILTO=a@b"))
+        made = put(table(made, "demo", "me"), "cron:b", LINE)
+        assert made is not None
+        # A line without MAILTO stands above those with one.
+        assert made.index(b"cron:b") < made.index(b"cron:a")
+        assert made.endswith(last + END)
+        assert set(table(made, "demo", "me").entries) == {"cron:a", "cron:b"}
+    old = table(made.replace(b"# BEGIN", b"MAILTO=new\n# BEGIN"), "demo", "me")
+    assert old.trouble == "its own lines were edited"
+
+
+def daemon(line: bytes) -> tuple[str, str]:
+    """Command and standard input that do_command.c of Debian's cron makes of a line."""
+    text = line.split(b" ", 5)[5].decode()
+    command, at = "", 0
+    while at < len(text) and text[at] != "%":
+        if text[at] == "\\" and text[at + 1 : at + 2] in ("%", "\\"):
+            at += 1
+        command += text[at]
+        at += 1
+    given, escaped = "", False
+    for character in text[at + 1 :]:
+        if escaped and character != "%":
+            given += "\\"
+        elif not escaped and character == "%":
+            character = "\n"
+        escaped = character == "\\"
+        given += "" if escaped else character
+    return command, given + ("\\" if escaped else "")
+
+
+WORDS = st.text(st.sampled_from("a%\\'\"$`! ~#;&é*-="), max_size=8)
+
+
+@given(st.lists(WORDS, min_size=1, max_size=4), st.dictionaries(st.sampled_from("AB"), WORDS))
+def test_cron_runs_what_was_asked_for_whatever_is_in_it(
+    words: list[str], env: dict[str, str]
+) -> None:
+    line = rendered("* * * * *", ("/bin/prog", *words), env)
+    command, given_to_it = daemon(line)
+    assert b"\n" not in line
+    if not env and "\\\\" not in command + given_to_it and command != "/bin/sh":
+        assert shlex.split(command) == ["/bin/prog", *words]
+        return
+    assert command == "/bin/sh"
+    said, values = shown(line, True)
+    assert values == env
+    assert said.count("=…") == len(env)
+    export = ["export", *(f"{name}={value}" for name, value in env.items())] if env else []
+    assert shlex.split(given_to_it) == [*export, "exec", "/bin/prog", *words, "</dev/null"]
+
+
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
+@pytest.mark.parametrize(
+    ("command", "env", "says"),
+    [
+        (("printf", "%s|", "a\\%b", "c d", "'"), {}, "a\\%b|c d|'|"),
+        (("printf", "%s|", "a\\\\b"), {"A": "x"}, "a\\\\b|"),
+        (("sh", "-c", "printf %s \"$A$B\""), {"A": "o'cl%ock\nand \\", "B": " $X`"},
+         "o'cl%ock\nand \\ $X`"),
+        (("sh", "-c", "printf '%s\\\\n' x # a comment"), {}, "x\\n"),
+        (("cat",), {"A": "1"}, ""),
+    ],
+)  # fmt: skip
+def test_a_shell_does_with_it_what_was_asked_for(
+    free: None, shell: str, command: tuple[str, ...], env: dict[str, str], says: str
+) -> None:
+    script, given_to_it = daemon(rendered("* * * * *", command, env))
+    done = subprocess.run(
+        [shell, "-c", script], input=given_to_it, capture_output=True, text=True, timeout=20
+    )
+    assert (done.stdout, done.stderr) == (says, "")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"* * * * * /bin/sh%export A='canary'%exec x </dev/null # edited",
+        b"* * * * * /bin/sh%export A='canary%exec x </dev/null",
+        b"* * * * * x%canary",
+        b"* * * * * env%A=canary%",
+    ],
+)
+def test_what_stands_behind_the_percent_sign_is_not_shown(line: bytes) -> None:
+    assert "canary" not in shown(line, False)[0]
+    assert "canary" not in shown(b"* * * * * A=canary x", True)[0]
+
+
+@given(TEXTS, st.text(st.sampled_from("ab \n#"), max_size=12))
+def test_a_block_in_a_file_goes_without_a_trace(text: bytes, content: str) -> None:
+    want = block.Block("/x", content)
+    mark = block._mark("#", "demo", "block:x")
+    made = block._with(block._parts(text, mark), mark, want.lines)
+    assert block._with(block._parts(made, mark), mark, want.lines) == made
+    assert block._without_loose(block._parts(made, mark), want.lines).others == text
+    end = block._line_end(block._parts(text, mark))
+    assert all(line.endswith(end) for line in split(made, mark).inner or ())
+
+
+def test_names_of_entries_come_back() -> None:
+    for name in ("cron:x", "cron:a b[c d]", "cron:100%", "cron:ü\udcff"):
+        made = put(table(b"", "demo", "me"), name, LINE)
+        assert list(table(made, "demo", "me").entries) == [name]
+    assert cronlines.LONGEST == 998

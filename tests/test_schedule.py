@@ -1,0 +1,173 @@
+"""Schedules: what is taken, what is refused and why, in words, and the next run."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from reconciler.kinds._schedule import NICKNAMES, in_words, next_run, parse_schedule, parsed
+
+TAKEN = [
+    "* * * * *", "*/5 * * * *", "0-59/5,7 * * * *", "007 1 1 1 0", "* * * jan-mar sun",
+    "* * * Jan MON", "* * * jan,feb *", "* * * * sun-sat", "* * * * 5-7", "* * * * 0-7",
+    "*,5 * * * *", "*/99 * * * *", "0-10/60 * * * *", "* * * jan-dec/3 *", "0 0 29 2 *",
+    "0 0 30 2 1", *NICKNAMES, "@reboot",
+]  # fmt: skip
+REFUSED = {
+    "30 2 30 2 *": "never",
+    "0 0 31 4,6,9,11 *": "never",
+    "0 0 31 2 */2": "never",
+    "5-1 * * * *": "5-59,0-1",
+    "* * * * sat-sun": "sat-7",
+    "* * * * fri-mon": "fri-6,0-mon",
+    "*/0 * * * *": "minute",
+    "60 * * * *": "minute: '60' is not allowed; write 0-59",
+    "* 24 * * *": "hour",
+    "* * 0 * *": "day of month",
+    "* * * 13 *": "month",
+    "* * * january *": "jan-dec",
+    "* * * * 8": "day of week",
+    "* * * * mon#1": "day of week",
+    "* * L * *": "day of month",
+    "? * * * *": "minute",
+    "5/10 * * * *": "5-59/10",
+    "* * * jan/2 *": "month",
+    "1,,2 * * * *": "minute",
+    "1, * * * *": "minute",
+    "1- * * * *": "minute",
+    "-1 * * * *": "minute",
+    "** * * * *": "minute",
+    "*-5 * * * *": "minute",
+    "1~5 * * * *": "minute",
+    "1/2/3 * * * *": "minute",
+    "4294967297 * * * *": "minute",
+    "* * * *": "five fields",
+    "* * * * * *": "five fields",
+    "": "five fields",
+    "@every": "@daily",
+    "@Daily": "@daily",
+    "* * * *\n*": "a character",
+    "٣ * * * *": "a character",
+}
+WORDS = {
+    "* * * * *": "every minute",
+    "*/5 * * * *": "every 5 minutes",
+    "*/7 * * * *": "at minute 0, 7, 14, 21, 28, 35, 42, 49 and 56 of every hour",
+    "30 3 * * 1-5": "at 03:30 on Monday to Friday",
+    "0 8,20 * * sat,sun": "at 08:00 and 20:00 on Saturday and Sunday",
+    "0 * * * *": "every hour",
+    "*/60 * * * *": "every hour",
+    "15 * * * *": "at minute 15 of every hour",
+    "0 */2 * * *": "every 2 hours",
+    "15 */2 * * *": "at minute 15 of every 2nd hour",
+    "*/15 9-17 * * mon-fri": "every 15 minutes of hour 9 to 17 on Monday to Friday",
+    "0 9-17 * * *": "at 9 to 17 o'clock every day",
+    "@daily": "at 00:00 every day",
+    "@weekly": "at 00:00 on Sunday",
+    "@yearly": "at 00:00 on day 1 of the month in January",
+    "5 4 1,15 * 5": "at 04:05 on day 1 and 15 of the month or on Friday",
+    "0 0 1-7/2 * */6": "at 00:00 on day 1, 3, 5 and 7 of the month if that is Saturday and Sunday",
+    "0 0 1-31 * 1": "at 00:00 every day",
+    "0 0 1 jan-mar,12 *": "at 00:00 on day 1 of the month in January to March and December",
+    "@reboot": "when the host boots",
+}
+
+
+@pytest.fixture
+def zone() -> Iterator[None]:
+    before = os.environ.get("TZ")
+    os.environ["TZ"] = "Europe/Berlin"
+    time.tzset()
+    yield
+    if before is None:
+        del os.environ["TZ"]
+    else:
+        os.environ["TZ"] = before
+    time.tzset()
+
+
+@pytest.mark.parametrize("text", TAKEN)
+def test_what_cron_runs_is_taken(text: str) -> None:
+    assert parse_schedule(text) == text
+    assert in_words(text)
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_what_cron_refuses_or_never_runs_is_refused_with_the_reason(text: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        parse_schedule(text)
+    assert REFUSED[text] in str(caught.value)
+
+
+def test_blanks_and_tabs_between_fields_are_one_blank() -> None:
+    assert parse_schedule("\t*/5   * *\t* * ") == "*/5 * * * *"
+
+
+@pytest.mark.parametrize("text", WORDS)
+def test_in_words(text: str) -> None:
+    assert in_words(text) == WORDS[text]
+
+
+def at(*numbers: int, dst: int = -1) -> float:
+    return time.mktime((*numbers, 0, 0, 0, dst))
+
+
+@pytest.mark.parametrize(
+    ("text", "now", "goal"),
+    [
+        ("30 2 * * *", (2027, 3, 28, 0, 30), "2027-03-28 03:00 CEST"),
+        ("*/30 2 * * *", (2027, 3, 28, 0, 30), "2027-03-29 02:00 CEST"),
+        ("*/20 * * * *", (2027, 3, 28, 1, 40), "2027-03-28 03:00 CEST"),
+        ("30 2 * * *", (2027, 10, 31, 2, 0), "2027-10-31 02:30 CEST"),
+        ("30 * * * *", (2027, 10, 31, 1, 30), "2027-10-31 02:30 CEST"),
+        ("0 0 29 2 *", (2026, 11, 22, 0, 0), "2028-02-29 00:00 CET"),
+        ("0 0 29 2 *", (2096, 3, 1, 0, 0), "2104-02-29 00:00 CET"),
+        ("0 0 31 12 *", (2026, 12, 31, 0, 0), "2027-12-31 00:00 CET"),
+        ("0 0 13 * 5", (2026, 11, 22, 0, 0), "2026-11-27 00:00 CET"),
+        ("0 0 13 * */5", (2026, 11, 22, 0, 0), "2026-12-13 00:00 CET"),
+    ],
+)
+def test_the_next_run(zone: None, text: str, now: tuple[int, ...], goal: str) -> None:
+    dst = 1 if now[:3] == (2027, 10, 31) else -1
+    found = next_run(text, at(*now, dst=dst))
+    assert found is not None
+    assert time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(found)) == goal
+
+
+def test_an_hour_that_comes_twice_is_run_twice_only_by_the_hour(zone: None) -> None:
+    summer = at(2027, 10, 31, 2, 30, dst=1)
+    assert next_run("30 * * * *", summer) == summer + 3600
+    assert next_run("30 2 * * *", summer) == at(2027, 11, 1, 2, 30)
+    assert next_run("@reboot", summer) is None
+
+
+def runs(text: str, moment: float) -> bool:
+    """Does cron.c run it in that minute? The test as it stands there."""
+    schedule = parsed(text)
+    assert schedule is not None
+    now = time.localtime(moment)
+    if now.tm_min not in schedule.minutes or now.tm_hour not in schedule.hours:
+        return False
+    return schedule.on(now.tm_mon, now.tm_mday, (now.tm_wday + 1) % 7)
+
+
+def test_the_next_run_is_the_first_minute_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    chance = random.Random(7)
+    for _ in range(60):
+        text = " ".join(
+            chance.choice(["*", "*/2", f"{low}", f"{low}-{high}", f"{low},{high}"])
+            for low, high in ((5, 50), (3, 20), (2, 28), (1, 12), (1, 5))
+        )
+        text = text.rsplit(" ", 2)[0] + " * " + text.rsplit(" ", 1)[1]
+        now = 1_800_000_000 + chance.randrange(10**7)
+        found = next_run(text, now)
+        minute = now - now % 60 + 60
+        while not runs(text, minute):
+            minute += 60
+        assert found == minute, text
