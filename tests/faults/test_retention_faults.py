@@ -10,7 +10,9 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -242,25 +244,31 @@ def looked(path: Path) -> list[tuple[str, int, bytes]]:
     return [(one.name, one.stat().st_mtime_ns, one.read_bytes()) for one in sorted(path.iterdir())]
 
 
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that another user gets into; every new pytest closes its own ones to others."""
+    base = Path(tempfile.mkdtemp(prefix="rc-", dir="/tmp"))
+    base.chmod(0o755)
+    yield base
+    shutil.rmtree(base)
+
+
 @pytest.mark.root
 @ROOT
 @pytest.mark.parametrize("action", ["delete", "move, to: {to}", "archive, to: {to}.tar.gz"])
 def test_a_folder_swapped_for_a_link_never_leads_outside(
-    tmp_path: Path, free: None, action: str
+    open_folder: Path, free: None, action: str
 ) -> None:
-    shared, outside = tmp_path / "shared", tmp_path / "outside"
+    shared, outside = open_folder / "shared", open_folder / "outside"
     for name in ("secret", "other"):
         old(outside / name, b"canary")
         old(shared / "x" / name, b"prey")
     for path in (shared, shared / "x"):
         os.chown(path, NOBODY, NOBODY)
-    for path in shared.parents:
-        if path.stat().st_mode & 0o001 == 0:
-            path.chmod(path.stat().st_mode | 0o011)
     inside = os.open(shared / "x", os.O_RDONLY)
     before = looked(outside)
-    rule = f"recursive: true, older_than: 1d, action: {action.format(to=tmp_path / 'to')}"
-    spec = compiled(tmp_path, f"retention: {{x: {{path: {shared}, {rule}}}}}")
+    rule = f"recursive: true, older_than: 1d, action: {action.format(to=open_folder / 'to')}"
+    spec = compiled(open_folder, f"retention: {{x: {{path: {shared}, {rule}}}}}")
     swapper = subprocess.Popen(
         [sys.executable, "-c", SWAPPER, str(shared), str(NOBODY), str(outside)],
         stdout=subprocess.PIPE,
@@ -273,7 +281,7 @@ def test_a_folder_swapped_for_a_link_never_leads_outside(
         # An archive that is added to each time grows, and takes its time.
         while passes < (80 if "archive" in action else 300):
             passes += 1
-            host = Host("demo", str(tmp_path / "state"))
+            host = Host("demo", str(open_folder / "state"))
             seen = observe(spec.resources, kinds.get, host)
             plan = make_plan(spec, spec.resources, seen, kinds.get, "host")
             report = apply(plan, spec, kinds.get, host, lambda outcome: None)
@@ -298,7 +306,7 @@ def test_a_folder_swapped_for_a_link_never_leads_outside(
     assert worked > 0
     assert missed > 0
     assert results <= {"done", "dropped"}
-    assert_no_canary(tmp_path)
+    assert_no_canary(open_folder)
 
 
 def assert_no_canary(base: Path) -> None:
