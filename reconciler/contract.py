@@ -6,8 +6,8 @@ It must not name a kind, nor look at the host.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any, ClassVar, Generic
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol
 
 from reconciler.backoff import Policy
 from reconciler.model import (
@@ -15,6 +15,7 @@ from reconciler.model import (
     Change,
     Claim,
     Declared,
+    Json,
     Key,
     Observation,
     Resource,
@@ -24,6 +25,58 @@ from reconciler.model import (
 
 if TYPE_CHECKING:
     from reconciler.host import Host
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """What a ``{{ … }}`` of a template gave, and the line of the template where it stands.
+
+    ``raw``: it is to be put in as it is, without escaping.
+    """
+
+    value: Json
+    raw: bool
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A template with its values, which are not yet text: how they are escaped is for the kind.
+
+    ``secret``: some value is one of the environment, which must not be shown.
+    """
+
+    pieces: tuple[str | Value, ...]
+    secret: bool
+
+
+class Refused(ValueError):
+    """A kind refuses what a template gave.
+
+    ``line`` is one of the template that ``field`` names or holds, None is the field itself.
+    """
+
+    def __init__(self, field: str, line: int | None, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+        self.line = line
+
+
+class Templates(Protocol):
+    """Renders the templates of one resource.
+
+    A field of the resource is one by its metadata: ``template: "text"`` holds a template
+    itself, ``template: "file"`` the name of one, ``template: "values"`` further values for both.
+    The first and the last reach the kind as they were written.
+    """
+
+    spec: str
+    """The name of the spec."""
+    id: str
+    """The resource's id."""
+
+    def render(self, field: str) -> Rendered:
+        """What the template in that field gives."""
 
 
 class Kind(Generic[W, S]):
@@ -56,6 +109,13 @@ class Kind(Generic[W, S]):
 
         It goes into fields whose metadata says ``written: False``, which no user may write.
         Raises ValueError with (field, message).
+        """
+        return want
+
+    def rendered(self, want: W, templates: Templates) -> W:
+        """``want`` with what its templates give filled in. Pure; not asked of an absent one.
+
+        It goes into fields whose metadata says ``written: False``. Raises Refused.
         """
         return want
 

@@ -236,6 +236,23 @@ def parse_environment(value: object) -> tuple[tuple[str, Secret], ...]:
     return tuple(sorted(pairs, key=lambda pair: pair[0]))
 
 
+def parse_variables(value: object) -> tuple[str, ...]:
+    """A mapping of names to scalars or lists of them, as sorted names. Raises ValueError.
+
+    What they stand for is known only to the templates that use them.
+    """
+    if not isinstance(value, dict):
+        raise ValueError("needs a mapping of names to values, such as {port: 8080}")
+    for name, held in value.items():
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name):
+            raise ValueError(f"{name!r} is not a name that a template can use")
+        if isinstance(held, dict) or (
+            isinstance(held, (list, tuple)) and any(isinstance(i, (dict, list)) for i in held)
+        ):
+            raise ValueError(f"{name} needs text, a number, true, false or a list of them")
+    return tuple(sorted(map(str, value)))
+
+
 def _integer_parser(least: int, most: int) -> Callable[[object], int]:
     def parse(value: object) -> int:
         text = _text(value)
@@ -330,6 +347,7 @@ Signal = Annotated[
         },
     ),
 ]
+Variables = Annotated[tuple[str, ...], Parsed(parse_variables, {"type": "object"})]
 Environment = Annotated[
     tuple[tuple[str, Secret], ...],
     Parsed(parse_environment, {"type": "object", "additionalProperties": _SCALAR}),

@@ -22,6 +22,8 @@ SAMPLES = {
     "retention": "retention: {{x: {{path: {base}/old, keep_last: 1, action: delete}}}}",
     "session": "sessions: {{x: {{windows: [{{name: a, panes: [{{command: sleep 999}}]}}]}}}}",
     "process": "processes: {{x: {{command: sleep 999}}}}",
+    # A file alone is all there is to a unit, with and without a systemd that runs.
+    "unit": 'units: {{x: {{unit: x.timer, scope: user, content: "[Timer]\\nOnBootSec=1h"}}}}',
 }
 _CHANGING = re.compile(
     r"^\d+ +(mkdir|mkdirat|rmdir|unlink|unlinkat|rename|renameat|renameat2|link|linkat|symlink|"

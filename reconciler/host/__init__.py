@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from reconciler.host.crontab import Crontabs
     from reconciler.host.marks import Marks
     from reconciler.host.processes import Processes
+    from reconciler.host.systemd import Systemd
     from reconciler.host.tmux import Tmux
 
 
@@ -42,6 +43,13 @@ class Host:
         from reconciler.host.processes import Processes
 
         return Processes(self.clock)
+
+    @cached_property
+    def systemd(self) -> Systemd:
+        """The managers of units, of the system and of the caller."""
+        from reconciler.host.systemd import Systemd
+
+        return Systemd(self.users, self.clock)
 
     @cached_property
     def tmux(self) -> Tmux:

@@ -17,6 +17,7 @@ from reconciler.spec.errors import Problems
 from reconciler.spec.graph import Entry, Graph
 from reconciler.spec.head import HeadReader
 from reconciler.spec.include import gather
+from reconciler.spec.rendering import Renderer
 from reconciler.spec.resolve import Resolver
 from reconciler.spec.scope import Scope, worth_hiding
 from reconciler.spec.validate import Validator
@@ -26,8 +27,9 @@ from reconciler.spec.validate import Validator
 class Built:
     """A Spec and what it was made from.
 
-    ``files`` has the digest of each by absolute path; ``environ`` the names that templates
-    asked for. ``keepable`` is False when it holds a secret where it would be written to disk.
+    ``files`` has the digest of each by absolute path, empty for a template that was not there;
+    ``environ`` the names that templates asked for. ``keepable`` is False when it
+    holds a secret where it would be written to disk.
     """
 
     spec: Spec
@@ -75,7 +77,8 @@ def _build(
     resolver = Resolver(files.documents, kinds, problems)
     declared = resolver.resources(scope)
     validator = Validator(kinds, facts.user_home, problems)
-    entries = [Entry(each, validator.want(each)) for each in declared]
+    renderer = Renderer(scope, problems, files.digests)
+    entries = [Entry(each, renderer.want(each, validator.want(each))) for each in declared]
     graph = Graph(entries, resolver.bases, facts, problems)
     whole = all(entry.want is not None for entry in entries)
     resources = graph.ordered(whole=whole)
@@ -93,4 +96,5 @@ def _build(
         files=tuple(files.digests),
         empty=tuple(name for name in resolver.declared_kinds if name not in used),
     )
-    return Built(spec, files.digests, frozenset(scope.environ.names), not validator.keeps_secrets)
+    keepable = not (validator.keeps_secrets or renderer.keeps_secrets)
+    return Built(spec, files.digests, frozenset(scope.environ.names), keepable)

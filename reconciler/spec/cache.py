@@ -178,6 +178,8 @@ def _fits(head: Mapping[str, Any], inputs: Inputs) -> bool:
 
 def _unchanged(path: str, digest: bytes) -> bool:
     """Is the file as it was, and still one that can be trusted?"""
+    if not digest:
+        return not os.path.lexists(path)
     try:
         return hashlib.blake2b(reading.read(path), digest_size=_DIGEST).digest() == digest
     except reading.ReadError:

@@ -13,6 +13,7 @@ from reconciler.contract import Kind
 from reconciler.spec.errors import Problems
 from reconciler.spec.include import Document
 from reconciler.spec.nodes import Broken, Map, Node, Seq, Text, get, is_null, texts
+from reconciler.spec.rendering import unevaluated
 from reconciler.spec.scope import Scope
 from reconciler.spec.secrecy import shown
 
@@ -39,6 +40,8 @@ class Declared:
     after: list[Text] = field(default_factory=list)
     skip: str | None = None
     broken: bool = False
+    each: tuple[Any, bool] | None = None
+    """The value of ``for_each`` that it stands for, and whether that is secret."""
 
     @property
     def id(self) -> str:
@@ -153,7 +156,9 @@ class Resolver:
                 continue
             seen.add(label)
             scope.set_each(value, is_secret)
-            yield self._one(Declared(kind, f"{key}[{label}]", base, key, fields), scope)
+            declared = Declared(kind, f"{key}[{label}]", base, key, fields)
+            declared.each = value, is_secret
+            yield self._one(declared, scope)
         scope.clear_each()
 
     def _values(self, node: Node, scope: Scope) -> list[tuple[Any, bool, Node]] | None:
@@ -185,7 +190,7 @@ class Resolver:
         when = get(written, "when")
         plain = Map({k: v for k, v in written.items() if k not in ("when", "for_each")})
         plain.at = written.at
-        body = scope.node(plain)
+        body = scope.node(plain, unevaluated(declared.kind.resource))
         assert isinstance(body, Map)
         declared.body = body
         if when is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import wraps
 from types import BuiltinMethodType
 from typing import Any
@@ -17,7 +18,7 @@ from jinja2 import nodes
 from jinja2.exceptions import SecurityError, TemplateSyntaxError, UndefinedError
 from jinja2.filters import FILTERS
 from jinja2.parser import Parser
-from jinja2.runtime import Context, StrictUndefined, Undefined
+from jinja2.runtime import Context, LoopContext, StrictUndefined, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import missing
 
@@ -47,6 +48,7 @@ _METHODS: dict[type, frozenset[str]] = {
     list: frozenset(("index", "count")),
     tuple: frozenset(("index", "count")),
 }
+_LOOP = frozenset(("index", "index0", "first", "last", "length", "revindex", "revindex0"))
 
 
 class _Missing(StrictUndefined):
@@ -115,26 +117,32 @@ class Sandbox(ImmutableSandboxedEnvironment):
         Raises TemplateError.
         """
         compiled, _ = self._compiled(code)
-        self.left = _BUDGET
-        try:
+        with self.bounded(code):
             result = compiled(scope)
             if isinstance(result, Undefined):
                 str(result)
-            return self._plain(result)
+            return self.plain(result)
+
+    @contextmanager
+    def bounded(self, code: str) -> Iterator[None]:
+        """Work within the budget; whatever goes wrong becomes a TemplateError about ``code``."""
+        self.left = _BUDGET
+        try:
+            yield
         except TemplateError as error:
-            raise TemplateError(error.message, error.hint, code) from None
+            raise TemplateError(error.message, error.hint, code) from error
         except UndefinedError as error:
             message, _, hint = str(error).partition("\n")
-            raise TemplateError(message, hint or None, code) from None
-        except SecurityError:
-            raise TemplateError("this is not allowed in a template", None, code) from None
-        except RecursionError:
-            raise TemplateError("is nested too deep", None, code) from None
-        except MemoryError:
-            raise TemplateError("needs too much memory", None, code) from None
+            raise TemplateError(message, hint or None, code) from error
+        except SecurityError as error:
+            raise TemplateError("this is not allowed in a template", None, code) from error
+        except RecursionError as error:
+            raise TemplateError("is nested too deep", None, code) from error
+        except MemoryError as error:
+            raise TemplateError("needs too much memory", None, code) from error
         except Exception as error:
             # Its text may quote a value, which may be a secret: only its sort is told.
-            raise TemplateError(f"cannot be evaluated: {_told(error)}", None, code) from None
+            raise TemplateError(f"cannot be evaluated: {_told(error)}", None, code) from error
 
     def _compiled(self, code: str) -> tuple[Callable[..., Any], frozenset[str]]:
         known = self.codes.get(code)
@@ -152,14 +160,15 @@ class Sandbox(ImmutableSandboxedEnvironment):
                 names.add(tree.name)
             compiled = self.compile_expression(code, undefined_to_none=False)
         except TemplateSyntaxError as error:
-            raise TemplateError(*self._syntax(code, error.message or "")) from None
+            raise TemplateError(*self.syntax(code, error.message or "")) from None
         except (RecursionError, MemoryError):
             raise TemplateError("is nested too deep", None, code) from None
         except (SyntaxError, ValueError, OverflowError):
             raise TemplateError("cannot be read as an expression", None, code) from None
         return compiled, frozenset(names)
 
-    def _syntax(self, code: str, message: str) -> tuple[str, str, str]:
+    def syntax(self, code: str, message: str) -> tuple[str, str, str]:
+        """Message, hint and code for what jinja2 says of something that it cannot parse."""
         filter_ = re.match(r"No filter named '([^']*)'", message)
         if filter_ is not None:
             near = closest(filter_[1], self.filters)
@@ -225,6 +234,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         for kind, methods in _METHODS.items():
             if isinstance(obj, kind) and attribute in methods:
                 return getattr(obj, attribute)
+        if isinstance(obj, LoopContext) and attribute in _LOOP:
+            return getattr(obj, attribute)
         return self.undefined(obj=obj, name=attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
@@ -254,16 +265,16 @@ class Sandbox(ImmutableSandboxedEnvironment):
                 return self.spend(result if known else list(result))
         raise TemplateError("this cannot be called in a template")
 
-    def _plain(self, value: Any, depth: int = 0) -> Any:
+    def plain(self, value: Any, depth: int = 0) -> Any:
         """``value`` as data that a spec may hold."""
         if depth > 50:
             raise TemplateError("gives a value that is nested too deep")
         if value is None or isinstance(value, (bool, int, float, str)):
             return self.spend(value)
         if isinstance(value, dict):
-            return {str(key): self._plain(item, depth + 1) for key, item in value.items()}
+            return {str(key): self.plain(item, depth + 1) for key, item in value.items()}
         if isinstance(value, (list, tuple, Iterator)):
-            return [self._plain(item, depth + 1) for item in value]
+            return [self.plain(item, depth + 1) for item in value]
         if isinstance(value, Undefined):
             str(value)
         raise TemplateError("gives something that is no value", "name one of its fields")

@@ -6,7 +6,7 @@ It must not look at the environment or the host beyond what it was handed.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reconciler.model import Facts
@@ -176,12 +176,17 @@ class Scope:
         result.source = str(text)
         return result
 
-    def node(self, node: Node) -> Node:
-        """``node`` with every template in its values rendered; shared where there is none."""
+    def node(self, node: Node, kept: Collection[str] = ()) -> Node:
+        """``node`` with every template in its values rendered; shared where there is none.
+
+        The values of the keys in ``kept`` stay as they were written.
+        """
         if isinstance(node, Text):
             return self.text(node)
         if isinstance(node, Map):
-            changed = {key: self.node(value) for key, value in node.items()}
+            changed = {
+                key: value if key in kept else self.node(value) for key, value in node.items()
+            }
             if all(changed[key] is value for key, value in node.items()):
                 return node
             result: Map | Seq = Map(changed)

@@ -15,6 +15,7 @@ Line = tuple[str, str]
 
 _SIGNS = {"create": "+", "start": "+", "delete": "-", "stop": "-"}
 _MOST_ACTIONS = 10
+_MOST_LINES = 60
 
 
 def heading(plan: Plan) -> Line:
@@ -27,6 +28,7 @@ def plan_lines(plan: Plan, verbose: bool) -> Iterator[Line]:
     for step in plan.steps:
         sign = _SIGNS.get(step.verb, "~")
         yield f"  {sign} {step.verb} {printable(step.id)}: {printable(step.why)}", "change"
+        yield from _differences(step)
         yield from _actions(step)
         if step.denied is not None:
             yield f"      denied: {printable(step.denied)}", "bad"
@@ -115,6 +117,25 @@ def _actions(step: Step) -> Iterator[Line]:
     more = len(step.actions) - _MOST_ACTIONS
     if more > 0:
         yield f"      and {more} more like it (--json shows all)", "quiet"
+
+
+def _differences(step: Step) -> Iterator[Line]:
+    """What changes in texts of several lines, as diff -u shows it."""
+    for change in step.changes:
+        have, want = change.have or "", change.want or ""
+        if not (isinstance(have, str) and isinstance(want, str) and "\n" in have + want):
+            continue
+        from difflib import unified_diff
+
+        found = unified_diff(have.splitlines(), want.splitlines(), n=2, lineterm="")
+        lines = list(found)[2:]
+        yield f"      {change.field}:", ""
+        for line in lines[:_MOST_LINES]:
+            style = {"+": "good", "-": "bad"}.get(line[:1], "quiet")
+            yield f"        {printable(line)}".rstrip(), style
+        more = len(lines) - _MOST_LINES
+        if more > 0:
+            yield f"        and {more} more lines (--json shows all)", "quiet"
 
 
 def by_hand_lines(step: Step) -> Iterator[Line]:

@@ -1,0 +1,274 @@
+"""systemd: asked about its units, and told what to do with them.
+
+It must not decide anything, and it is the only place that runs systemctl, systemd-analyze and
+journalctl. What a user wrote is never given to a shell.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from reconciler.host.clock import Clock
+from reconciler.host.command import Result, find, run
+from reconciler.host.users import Users
+from reconciler.host.walk import opened, reason
+from reconciler.host.whole import read_in
+from reconciler.model import HostError, UnknownState
+
+LIMIT = 2**20
+"""The most bytes that a unit file may have."""
+_ASK = 10.0
+"""Seconds for what only looks; a start may take longer."""
+_ACT = 45.0
+_PROPERTIES = (
+    "Id", "Names", "LoadState", "LoadError", "ActiveState", "SubState", "UnitFileState",
+    "FragmentPath", "NeedDaemonReload", "Result", "ExecMainStatus", "ExecMainCode",
+    "ActiveEnterTimestamp", "StateChangeTimestamp", "NRestarts", "Job", "Type",
+    "RemainAfterExit", "Triggers",
+)  # fmt: skip
+_VENDOR = {
+    "system": (
+        "/run/systemd/system", "/run/systemd/transient", "/run/systemd/generator",
+        "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system",
+    ),
+    "user": (
+        "/etc/systemd/user", "/run/systemd/user", "/usr/local/share/systemd/user",
+        "/usr/share/systemd/user", "/usr/local/lib/systemd/user", "/usr/lib/systemd/user",
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class UnitFile:
+    """What stands under the name of a unit file: its text, or where a symlink leads to."""
+
+    text: str
+    mode: int
+    uid: int
+    modified: float
+    link: str | None = None
+
+
+class Systemd:
+    """The managers of the system and of the caller; a scope is ``system`` or ``user``."""
+
+    def __init__(self, users: Users, clock: Clock) -> None:
+        self._users = users
+        self._clock = clock
+        self._reloaded: set[str] = set()
+        self._restarted: set[tuple[str, str]] = set()
+
+    def folder(self, scope: str) -> str:
+        """Where the units are kept that people make, systemd.unit(5)."""
+        if scope == "system":
+            return "/etc/systemd/system"
+        base = os.environ.get("XDG_CONFIG_HOME", "")
+        if not base.startswith("/"):
+            base = os.path.join(self._users.account(None).home, ".config")
+        return os.path.join(os.path.abspath(base), "systemd/user")
+
+    def elsewhere(self, scope: str, unit: str) -> str | None:
+        """Where a unit of that name stands that one in ``folder`` would hide."""
+        found = (f"{folder}/{unit}" for folder in _VENDOR[scope])
+        return next((path for path in found if os.path.lexists(path)), None)
+
+    def unit_file(self, path: str) -> UnitFile | None:
+        """What stands at ``path``, not followed if it is a symlink. Raises UnknownState."""
+        parent, _, name = path.rpartition("/")
+        try:
+            with opened(parent) as folder:
+                status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                if stat.S_ISLNK(status.st_mode):
+                    return UnitFile("", 0, 0, 0.0, os.readlink(name, dir_fd=folder))
+                there = read_in(folder, name, path, LIMIT)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise UnknownState(f"cannot look at {path}: {reason(error)}") from None
+        if there is None:
+            return None
+        data, status = there
+        text = data.decode("utf-8", "surrogateescape")
+        return UnitFile(text, stat.S_IMODE(status.st_mode), status.st_uid, status.st_mtime)
+
+    def silent(self, scope: str) -> str | None:
+        """Why the manager of that scope cannot be asked, or None when it can."""
+        if not os.path.isdir("/run/systemd/system"):
+            return "systemd is not running here"
+        if find("systemctl") is None:
+            return "there is no systemctl here"
+        if scope == "user" and not os.path.exists(f"{_runtime()}/systemd/private"):
+            name = self._users.account(None).name
+            return (
+                f"no systemd of user {name} is running; it does after a login, or always after: "
+                f"loginctl enable-linger {name}"
+            )
+        return None
+
+    def lingers(self) -> bool:
+        """Does the caller's systemd run without a login, too?"""
+        name = self._users.account(None).name
+        return os.path.exists(f"/var/lib/systemd/linger/{name}")
+
+    def show(self, scope: str, units: Sequence[str]) -> dict[str, dict[str, str]]:
+        """What the manager knows of each unit, by its name. Raises UnknownState."""
+        if not units:
+            return {}
+        asked = self._ask(
+            scope, "show", "--timestamp=us+utc", f"--property={','.join(_PROPERTIES)}",
+            "--", *units,
+        )  # fmt: skip
+        blocks = [
+            dict(line.partition("=")[::2] for line in block.splitlines() if "=" in line)
+            for block in asked.split("\n\n")
+            if block.strip()
+        ]
+        if len(blocks) != len(units):
+            raise UnknownState(f"systemctl told of {len(blocks)} units, not {len(units)}")
+        found = dict(zip(units, blocks, strict=True))
+        for unit, block in found.items():
+            if unit not in block.get("Names", "").split():
+                raise UnknownState(f"systemctl told of {block.get('Id')!r} instead of {unit!r}")
+        return found
+
+    def file_states(self, scope: str, units: Sequence[str]) -> dict[str, str]:
+        """Of templates, which ``show`` does not know: ``enabled``, ``disabled`` and so on."""
+        if not units:
+            return {}
+        said = self._ask(scope, "list-unit-files", "--full", "--no-legend", "--", *units)
+        rows = [line.split() for line in said.splitlines()]
+        return {row[0]: row[1] for row in rows if len(row) > 1}
+
+    def _ask(self, scope: str, *words: str) -> str:
+        result = self._run("systemctl", scope, words, _ASK)
+        if result.status != 0 and not (words[0] == "list-unit-files" and not result.errors):
+            raise UnknownState(f"systemctl {words[0]}: {result.complaint}")
+        return result.output.decode("utf-8", "replace")
+
+    def tell(self, scope: str, verb: str, *words: str) -> None:
+        """Run ``systemctl VERB``. Raises HostError with what it says, or when it takes too long."""
+        result = self._run("systemctl", scope, (verb, *words), _ACT)
+        if result.status != 0:
+            raise HostError(f"systemctl {verb} {' '.join(words)}: {result.complaint}")
+
+    def changed(self, scope: str, unit: str) -> None:
+        """Remember that a file of the unit is another one now."""
+        self._reloaded.discard(scope)
+        self._restarted.discard((scope, unit))
+
+    def reload(self, scope: str) -> None:
+        """Make the manager read its files, once for all that changed. Raises HostError."""
+        if scope not in self._reloaded:
+            self.tell(scope, "daemon-reload")
+            self._reloaded.add(scope)
+
+    def renew(self, scope: str, verb: str, unit: str) -> None:
+        """Restart or reload a unit, once however many of its files changed. Raises HostError."""
+        if (scope, unit) not in self._restarted:
+            # Whoever waits for the end of the unit that it runs in waits for its own.
+            wait = ("--no-block",) if self.holds_us(unit) else ()
+            self.tell(scope, verb, *wait, "--", unit)
+            self._restarted.add((scope, unit))
+
+    def settled(self, scope: str, unit: str, seconds: float) -> dict[str, str]:
+        """What is known of a unit as soon as it is no longer on its way, or after that time."""
+        end = self._clock.monotonic() + seconds
+        while True:
+            known = self.show(scope, [unit])[unit]
+            way = known.get("ActiveState") in ("activating", "deactivating", "reloading")
+            if not way or known.get("SubState") == "auto-restart" or self._clock.monotonic() > end:
+                return known
+            self._clock.sleep(0.1)
+
+    def holds_us(self, unit: str) -> bool:
+        """Do we run in that unit? By the control group, proc_pid_cgroup(5)."""
+        try:
+            with open("/proc/self/cgroup", encoding="utf-8", errors="replace") as file:
+                return any(unit in line.strip().split("/") for line in file)
+        except OSError:
+            return False
+
+    def last_words(self, scope: str, unit: str, lines: int = 5) -> list[str]:
+        """The last lines that a unit logged; none when they cannot be had."""
+        flag = "--unit" if scope == "system" else "--user-unit"
+        words = (f"{flag}={unit}", f"--lines={lines}", "--output=cat", "--quiet")
+        try:
+            result = self._run("journalctl", "", words, _ASK)
+        except HostError:
+            return []
+        said = result.output.decode("utf-8", "replace").splitlines()
+        return [line[:500] for line in said if line.strip()][-lines:]
+
+    def complaints(
+        self, scope: str, files: Mapping[str, str], unit: str, folder: str
+    ) -> list[str] | None:
+        """What systemd-analyze finds wrong in ``files``, by their name, of which ``unit`` is one.
+
+        They are put into ``folder``, which is ours alone, and taken away again. None when it
+        cannot be had here. Raises HostError.
+        """
+        if find("systemd-analyze") is None:
+            return None
+        _remove(folder)
+        try:
+            os.makedirs(folder, mode=0o700)
+            for name, text in files.items():
+                path = f"{folder}/{name}"
+                os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+                with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+                    file.write(text)
+            words = ("verify", "--man=no", f"{folder}/{unit}")
+            result = self._run("systemd-analyze", scope, words, _ACT, {"XDG_RUNTIME_DIR": folder})
+        except OSError as error:
+            raise HostError(f"cannot check {unit} in {folder}: {reason(error)}") from None
+        finally:
+            _remove(folder)
+        said = result.errors.decode("utf-8", "replace").splitlines()
+        if any("Failed to initialize manager" in line for line in said):
+            return None
+        return [line.removeprefix(f"{folder}/").strip() for line in said]
+
+    def _run(
+        self,
+        program: str,
+        scope: str,
+        words: Iterable[str],
+        timeout: float,
+        more: Mapping[str, str] | None = None,
+    ) -> Result:
+        path = find(program)
+        if path is None:
+            raise UnknownState(f"there is no {program} here")
+        environ = {
+            **os.environ,
+            "LC_ALL": "C.UTF-8", "SYSTEMD_COLORS": "0", "SYSTEMD_PAGER": "cat",
+            "SYSTEMD_LOG_LEVEL": "notice", "SYSTEMD_LOG_TARGET": "console",
+            **(more or {}),
+        }  # fmt: skip
+        flags = [f"--{scope}"] if scope else []
+        if program == "systemctl":
+            flags += ["--no-pager", "--no-ask-password"]
+            if scope == "user":
+                environ["XDG_RUNTIME_DIR"] = _runtime()
+        return run([path, *flags, *words], timeout=timeout, environ=environ)
+
+
+def _runtime() -> str:
+    """The caller's folder for what runs; cron, for one, does not name it."""
+    given = os.environ.get("XDG_RUNTIME_DIR", "")
+    return given if os.path.isdir(given) else f"/run/user/{os.geteuid()}"
+
+
+def _remove(folder: str) -> None:
+    """Take away a folder of ours with files and folders of files in it."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        for entry in list(os.scandir(folder)):
+            if entry.is_dir(follow_symlinks=False):
+                _remove(entry.path)
+            else:
+                os.unlink(entry.path)
+        os.rmdir(folder)

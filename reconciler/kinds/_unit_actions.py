@@ -1,0 +1,322 @@
+"""What can be done about a unit: its file written or removed, its manager told.
+
+It must not decide what is to be done, nor write a file that systemd-analyze refuses.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from reconciler.model import HostError, UnknownState
+
+if TYPE_CHECKING:
+    from reconciler.host import Host
+
+FILES, LINKS, MANAGER = range(3)
+"""The stages: files of all units, the symlinks that enable them, then what the manager does."""
+_STAND_INS = {
+    "service": "[Service]\nExecStart=/bin/true\n",
+    "timer": "[Timer]\nOnBootSec=1\n",
+    "path": "[Path]\nPathExists=/\n",
+    "socket": "[Socket]\nListenStream=/run/x\n",
+    "target": "[Unit]\n",
+}
+"""What a drop-in is checked with when the unit itself cannot be read."""
+_OF_OTHERS = re.compile(
+    r"Unit \S+ (not found|is masked)|\S+ not loaded, \S+ cannot be started|Failed to (load|create)"
+)
+"""Complaints that other units are missing: they may come later, and need not be there."""
+_ADVICE = re.compile(r"not safe|unsafe|deprecated|obsolete|legacy|[Cc]onsider")
+"""What systemd says of something that it takes as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteUnit:
+    """Write the file, if systemd-analyze finds nothing wrong with it."""
+
+    stage: ClassVar[int] = FILES
+    scope: str
+    unit: str
+    name: str
+    """Below the folder of units: UNIT, or UNIT.d/NAME.conf."""
+    path: str
+    text: str
+    seen: str | None
+    mode: str
+    secret: bool
+
+    def describe(self) -> str:
+        """The action in words."""
+        return f"write {self.path} (mode {self.mode})"
+
+    def shell(self) -> str:
+        """The same for a shell."""
+        path = shlex.quote(self.path)
+        if self.secret:
+            return f": {path} holds a value of the environment and is not shown"
+        lines = " ".join(shlex.quote(line) for line in self.text.removesuffix("\n").split("\n"))
+        folder = shlex.quote(os.path.dirname(self.path))
+        write = f"printf '%s\\n' {lines} > {path}"
+        return f"mkdir -p {folder} && {write} && chown 0:0 {path} && chmod {self.mode} {path}"
+
+    def run(self, host: Host) -> None:
+        """Raises HostError; nothing is installed then."""
+        from reconciler.host.systemd import LIMIT
+        from reconciler.host.whole import replace_file
+
+        wrong = self._wrong(host)
+        if wrong:
+            if self.secret:
+                wrong = [line.partition(": ")[0] for line in wrong]
+            words = "; ".join(wrong[:5])
+            raise HostError(f"systemd-analyze verify refuses it, so it was not installed: {words}")
+        seen = None if self.seen is None else _data(self.seen)
+        uid, gid = (0, 0) if self.scope == "system" else (os.geteuid(), os.getegid())
+        replace_file(self.path, _data(self.text), seen, int(self.mode, 8), uid, gid, LIMIT)
+        host.systemd.changed(self.scope, self.unit)
+
+    def _wrong(self, host: Host) -> list[str]:
+        folder = os.path.join(host.state_dir, "verify")
+        check = host.systemd.complaints
+        if self.name == self.unit:
+            said = check(self.scope, {self.unit: self.text}, self.unit, folder) or []
+            return _about(said, self.name, self.unit)
+        base = {self.unit: self._base(host)}
+        said = check(self.scope, {**base, self.name: self.text}, self.unit, folder) or []
+        found = _about(said, self.name, self.unit)
+        if any(line.startswith(self.unit) for line in found):
+            # What is wrong with the unit without us is not ours to judge.
+            alone = check(self.scope, base, self.unit, folder) or []
+            found = [line for line in found if line not in alone]
+        return found
+
+    def _base(self, host: Host) -> str:
+        systemd = host.systemd
+        own = f"{systemd.folder(self.scope)}/{self.unit}"
+        for path in (own, systemd.elsewhere(self.scope, self.unit)):
+            if path is not None:
+                try:
+                    there = systemd.unit_file(os.path.realpath(path))
+                except HostError:
+                    continue
+                if there is not None and there.link is None:
+                    return there.text
+        return _STAND_INS[self.unit.rpartition(".")[2]]
+
+
+def _about(said: Sequence[str], name: str, unit: str) -> list[str]:
+    """The complaints that are about the file ``name`` or its unit; a template's has an instance."""
+    stem = unit.partition("@")[0] + "@" if "@." in unit else unit
+    found = []
+    for line in said:
+        of_file = re.match(rf"{re.escape(name)}:\d+: ", line)
+        of_unit = line.startswith(stem) and not _OF_OTHERS.search(line)
+        if (of_file or of_unit) and not _ADVICE.search(line):
+            found.append(line)
+    return list(dict.fromkeys(found))
+
+
+def _data(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+@dataclass(frozen=True, slots=True)
+class SetUnitAttributes:
+    """Give a unit's file its mode and its owner."""
+
+    stage: ClassVar[int] = FILES
+    scope: str
+    path: str
+    mode: str
+
+    def describe(self) -> str:
+        """The action in words."""
+        return f"set owner and mode {self.mode} on {self.path}"
+
+    def shell(self) -> str:
+        """The same for a shell."""
+        path = shlex.quote(self.path)
+        return f"chown 0:0 {path} && chmod {self.mode} {path}"
+
+    def run(self, host: Host) -> None:
+        """Raises HostError."""
+        uid, gid = (0, 0) if self.scope == "system" else (os.geteuid(), -1)
+        host.files.set_attributes(self.path, int(self.mode, 8), uid, gid, False)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveUnit:
+    """Remove the file; the folder of drop-ins too, when nothing is left in it."""
+
+    stage: ClassVar[int] = FILES
+    scope: str
+    unit: str
+    path: str
+    seen: str
+
+    def describe(self) -> str:
+        """The action in words."""
+        return f"remove {self.path}"
+
+    def shell(self) -> str:
+        """The same for a shell."""
+        command = f"rm -f {shlex.quote(self.path)}"
+        folder = os.path.dirname(self.path)
+        return (
+            f"{command} && {{ rmdir {shlex.quote(folder)} || :; }}" if self._in_folder else command
+        )
+
+    @property
+    def _in_folder(self) -> bool:
+        return os.path.dirname(self.path).endswith(f"/{self.unit}.d")
+
+    def run(self, host: Host) -> None:
+        """Raises HostError."""
+        from reconciler.host.systemd import LIMIT
+        from reconciler.host.whole import remove_file
+
+        remove_file(self.path, _data(self.seen), LIMIT)
+        if self._in_folder:
+            folder = os.path.dirname(self.path)
+            if not host.files.entries(folder):
+                host.files.remove_directory(folder)
+        host.systemd.changed(self.scope, self.unit)
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """Make the manager read its files again, once for all steps that stand together."""
+
+    stage: ClassVar[int] = MANAGER
+    scope: str
+
+    def describe(self) -> str:
+        """The action in words."""
+        return "reload systemd" + (" of the user" if self.scope == "user" else "")
+
+    def shell(self) -> str:
+        """The same for a shell."""
+        return f"systemctl {_flag(self.scope)}daemon-reload"
+
+    def run(self, host: Host) -> None:
+        """Raises HostError. Where no manager runs there is nothing to be told."""
+        if host.systemd.silent(self.scope) is None:
+            host.systemd.reload(self.scope)
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Tell the manager one thing about the unit: enable, reenable, disable, stop, unmask."""
+
+    scope: str
+    unit: str
+    verb: str
+    options: tuple[str, ...] = ()
+
+    @property
+    def stage(self) -> int:
+        """Enabling reads the files, and the manager has to read what it has made."""
+        return LINKS if self.verb in ("enable", "reenable") else FILES
+
+    def describe(self) -> str:
+        """The action in words."""
+        return " ".join((self.verb, self.unit, *self.options))
+
+    def shell(self) -> str:
+        """The same for a shell."""
+        words = " ".join((self.verb, *self.options))
+        return f"systemctl {_flag(self.scope)}{words} -- {shlex.quote(self.unit)}"
+
+    def run(self, host: Host) -> None:
+        """Raises HostError."""
+        # These would reload the manager each by itself.
+        quiet = () if self.verb == "stop" else ("--no-reload",)
+        host.systemd.tell(self.scope, self.verb, *quiet, *self.options, "--", self.unit)
+        host.systemd.changed(self.scope, self.unit)
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Start, restart or reload the unit, and wait until it has come up or failed.
+
+    ``others`` run and have to wait meanwhile: a socket cannot come up while its service runs.
+    """
+
+    stage: ClassVar[int] = MANAGER
+    scope: str
+    unit: str
+    verb: str
+    others: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """The action in words."""
+        words = f"{self.verb} {self.unit}"
+        return words + (f" with {', '.join(self.others)} stopped meanwhile" if self.others else "")
+
+    def shell(self) -> str:
+        """The same for a shell."""
+        command = f"systemctl {_flag(self.scope)}"
+        unit, units = shlex.quote(self.unit), " ".join(map(shlex.quote, self.others))
+        if not self.others:
+            return f"{command}{self.verb} -- {unit}"
+        stop = f"{command}stop -- {unit} {units}"
+        return f"{stop} && {command}start -- {unit} && {command}start -- {units}"
+
+    def run(self, host: Host) -> None:
+        """Raises HostError, with the cause where the unit fails."""
+        systemd = host.systemd
+        if self.others:
+            # Together: a client that waits would have the socket start its service again.
+            systemd.tell(self.scope, "stop", "--", self.unit, *self.others)
+        try:
+            self._renew(host)
+        except UnknownState:
+            pass  # It takes long. How far it is by now is seen when it is looked at.
+        except HostError as error:
+            raise HostError(f"{error}; {cause(host, self.scope, self.unit)}") from None
+        if self.others:
+            systemd.tell(self.scope, "start", "--", *self.others)
+        if not systemd.holds_us(self.unit):
+            systemd.settled(self.scope, self.unit, 5)
+
+    def _renew(self, host: Host) -> None:
+        systemd = host.systemd
+        if self.verb != "start" and not self.others:
+            systemd.renew(self.scope, self.verb, self.unit)
+            return
+        known = systemd.show(self.scope, [self.unit])[self.unit]
+        if known.get("ActiveState") == "failed":
+            # One that failed too often is not started again by itself, systemd.unit(5).
+            systemd.tell(self.scope, "reset-failed", "--", self.unit)
+        systemd.tell(self.scope, "start", "--", self.unit)
+
+
+def _flag(scope: str) -> str:
+    return "--user " if scope == "user" else ""
+
+
+def cause(
+    host: Host, scope: str, unit: str, known: Mapping[str, str] | None = None, words: bool = True
+) -> str:
+    """How a unit has ended, and what it said last where ``words`` may be shown."""
+    try:
+        known = known or host.systemd.show(scope, [unit])[unit]
+    except UnknownState as error:
+        return str(error)
+    found = [f"result {known.get('Result')}"]
+    status = known.get("ExecMainStatus", "0")
+    if status != "0":
+        # CLD_EXITED is 1, wait(2); else it is the signal that ended it.
+        ended = "exit status" if known.get("ExecMainCode") == "1" else "signal"
+        found.append(f"{ended} {status}")
+    if known.get("NRestarts", "0") not in ("0", ""):
+        found.append(f"{known['NRestarts']} restarts")
+    if known.get("LoadState") in ("error", "bad-setting"):
+        found.append(known.get("LoadError", ""))
+    said = host.systemd.last_words(scope, unit) if words else []
+    return ", ".join(found) + (f"; it said last: {' | '.join(said)}" if said else "")

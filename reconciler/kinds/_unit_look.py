@@ -1,0 +1,288 @@
+"""What the host has of the units of a section: their files, and what systemd knows of them.
+
+It must not change anything.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from reconciler.kinds._unit_actions import cause
+from reconciler.kinds._unit_file import RUNS_AND_ENDS, mark, ours
+from reconciler.kinds.unit import Unit, UnitState
+from reconciler.model import Observation, Resource, UnknownState
+
+if TYPE_CHECKING:
+    from reconciler.host import Host
+    from reconciler.host.systemd import UnitFile
+
+_RUNS = ("active", "reloading", "refreshing")
+_ENABLED = ("enabled", "alias", "indirect")
+_FUTURE = 2.0
+"""Seconds that a file's time may lie ahead of the clock before the clock is not believed."""
+
+
+@dataclass(slots=True)
+class _Known:
+    """What the manager of one scope says. ``silent`` is why it says nothing."""
+
+    silent: str | None
+    units: Mapping[str, Mapping[str, str]]
+    failed: str | None = None
+
+
+def look(resources: Sequence[Resource[Unit]], host: Host) -> Sequence[Observation[UnitState]]:
+    """One observation for each; each manager is asked once for all of its units."""
+    known: dict[str, _Known] = {}
+    for scope in sorted({resource.want.scope for resource in resources}):
+        wants = [resource.want for resource in resources if resource.want.scope == scope]
+        known[scope] = _asked(scope, wants, host)
+    return [_Look(each, host, known[each.want.scope]).observation() for each in resources]
+
+
+def _asked(scope: str, wants: Sequence[Unit], host: Host) -> _Known:
+    systemd = host.systemd
+    silent = systemd.silent(scope)
+    if silent is not None:
+        return _Known(silent, {})
+    names = sorted({str(want.unit) for want in wants if not want.is_template})
+    templates = sorted({str(want.unit) for want in wants if want.is_template})
+    try:
+        units: dict[str, Mapping[str, str]] = dict(systemd.show(scope, names))
+        states = systemd.file_states(scope, templates)
+    except UnknownState as error:
+        return _Known(None, {}, str(error))
+    for name in templates:
+        units[name] = {"UnitFileState": states.get(name, "")}
+    return _Known(None, units)
+
+
+class _Look:
+    """A look at one unit."""
+
+    def __init__(self, resource: Resource[Unit], host: Host, known: _Known) -> None:
+        self.resource = resource
+        self.want = resource.want
+        self.host = host
+        self.systemd = host.systemd
+        self.silent = known.silent
+        self.failed = known.failed
+        self.unit = str(self.want.unit)
+        self.known = known.units.get(self.unit, {})
+        self.path = f"{self.systemd.folder(self.want.scope)}/{self.want.file}"
+        self.notes: list[str] = []
+        self.unsure: str | None = None
+
+    def observation(self) -> Observation[UnitState]:
+        """What is seen, or why it cannot be known."""
+        if self.failed is not None:
+            return Observation(unknown=self.failed)
+        try:
+            file = self.systemd.unit_file(self.path)
+            state = self._state(file) if self.resource.present else self._left_over(file)
+        except UnknownState as error:
+            return Observation(unknown=str(error))
+        denied = None
+        if self.want.scope == "system" and os.geteuid() != 0:
+            denied = "only root may change units of the system"
+        note = "; ".join(self.notes) or None
+        return Observation(state, note=note, unsure=self.unsure, denied=denied)
+
+    def _left_over(self, file: UnitFile | None) -> UnitState | None:
+        """What there is of one that should be absent, as far as it is ours."""
+        if file is not None and (file.link is not None or not ours(file.text, self.host.owner)):
+            self.notes.append(f"{self.path} was not made by this spec, so it is left alone")
+            return None
+        if file is None:
+            # The file is gone already, and only the manager has not heard of it.
+            gone = self.known.get("FragmentPath") == self.path and not self._runs()
+            if gone and self.known.get("NeedDaemonReload") == "yes":
+                return UnitState(loaded="older", path=self.path)
+            return None
+        return UnitState(
+            content=self.want.shown(file.text),
+            enabled=self.known.get("UnitFileState", "").startswith("enabled"),
+            active=self._runs() or self.known.get("ActiveState") in ("activating", "deactivating"),
+            text=file.text,
+            path=self.path,
+            others=self._others(),
+        )
+
+    def _state(self, file: UnitFile | None) -> UnitState:
+        masks = self._masks(file)
+        if self.want.text is None and not self.silent and not masks:
+            missing = self.known.get("LoadState") == "not-found"
+            if missing or (self.want.is_template and not self.known.get("UnitFileState")):
+                words = "give it a template or content, or install what brings it"
+                raise UnknownState(f"there is no unit {self.unit} on this host; {words}")
+        state = UnitState(
+            masked=bool(masks), loaded="current", path=self.path, masks=masks,
+            others=self._others(),
+        )  # fmt: skip
+        if self.want.text is not None:
+            state = self._with_file(state, file)
+        return self._with_run(state, file)
+
+    def _masks(self, file: UnitFile | None) -> tuple[tuple[str, ...], ...]:
+        """The options with which it can be unmasked; none when it is not masked."""
+        if not self.want.drop_in and file is not None and file.link == "/dev/null":
+            return ((),)
+        state = self.known.get("UnitFileState")
+        if state == "masked-runtime":
+            self.notes.append(f"{self.unit} is masked in /run, until the next boot")
+            return (("--runtime",),)
+        return ((),) if state == "masked" else ()
+
+    def _with_file(self, state: UnitState, file: UnitFile | None) -> UnitState:
+        want = self.want
+        self._note_programs()
+        if file is not None and file.link is not None and not state.masked:
+            words = f"{self.path} is a symlink to {file.link}, which this spec did not make"
+            raise UnknownState(f"{words}; move it away")
+        if file is not None and file.link is None and not ours(file.text, self.host.owner):
+            self._refuse_foreign()
+        if file is None or file.link is not None:
+            if not want.drop_in:
+                self._refuse_hiding()
+            return replace(state, there=bool(state.masked) or self._runs())
+        owner = "root" if want.scope == "system" else "the caller"
+        if file.uid != (0 if want.scope == "system" else os.geteuid()):
+            owner = self.host.users.user_name(file.uid)
+        return replace(
+            state,
+            content=want.shown(file.text), mode=f"{file.mode:04o}", owner=owner, text=file.text,
+            started="current",
+        )  # fmt: skip
+
+    def _refuse_foreign(self) -> None:
+        instead = "use another drop_in" if self.want.drop_in else "use drop_in"
+        raise UnknownState(
+            f"{self.path} is there but was not made by this spec, so it is left alone; rename "
+            f"yours, {instead}, or hand it over by putting this line at its top: "
+            f"{mark(self.host.owner)}"
+        )
+
+    def _refuse_hiding(self) -> None:
+        path = self.systemd.elsewhere(self.want.scope, self.unit)
+        loaded = self.known.get("FragmentPath", "")
+        if path is None and loaded not in ("", self.path) and not loaded.endswith(self._stem()):
+            path = loaded if os.path.basename(loaded) == self.unit else None
+        if path is not None:
+            raise UnknownState(
+                f"{path} is a unit of that name already, which {self.path} would hide; rename "
+                "yours, or change that one with drop_in"
+            )
+
+    def _stem(self) -> str:
+        # An instance is loaded from its template, which it does not hide.
+        return f"/{self.unit.partition('@')[0]}@.{self.unit.rpartition('.')[2]}"
+
+    def _note_programs(self) -> None:
+        from reconciler.host.command import SYSTEM_PATH, find
+
+        for program in self.want.programs:
+            if find(program, SYSTEM_PATH) is None:
+                self.notes.append(f"the program {program} cannot be found from a unit")
+
+    def _with_run(self, state: UnitState, file: UnitFile | None) -> UnitState:
+        """With all that the manager knows; what is not known counts as wanted."""
+        want = self.want
+        if self.silent is not None:
+            asked = [
+                words
+                for words, value in (("is enabled", want.enabled), ("runs", want.active))
+                if value is not None
+            ]
+            if asked:
+                words = " and whether it ".join(asked)
+                self.unsure = f"{self.silent}, so it is not known whether it {words}"
+            return replace(state, enabled=want.enabled, active=want.active, started="current")
+        if self.known.get("LoadState") in ("error", "bad-setting"):
+            self.notes.append(f"systemd cannot load it: {self.known.get('LoadError')}")
+        if self.known.get("NeedDaemonReload") == "yes":
+            state = replace(state, loaded="older")
+        return replace(
+            state,
+            enabled=self._enabled(),
+            active=self._active(),
+            started=self._started(file),
+        )
+
+    def _enabled(self) -> bool:
+        word = self.known.get("UnitFileState", "")
+        want = self.want
+        if want.enabled and word in ("static", "generated", "transient") and want.text is None:
+            raise UnknownState(f"{self.unit} is {word}, so that it cannot be enabled")
+        if want.enabled and want.scope == "user" and not self.systemd.lingers():
+            name = self.host.users.account(None).name
+            self.notes.append(
+                f"it waits for a login; to start it at boot: loginctl enable-linger {name}"
+            )
+        if word not in _ENABLED:
+            return False
+        folder = self.systemd.folder(want.scope)
+        return not want.enabled or all(os.path.lexists(f"{folder}/{link}") for link in want.links)
+
+    def _runs(self) -> bool:
+        return self.known.get("ActiveState") in _RUNS
+
+    def _active(self) -> bool:
+        way, sub = self.known.get("ActiveState"), self.known.get("SubState")
+        if way == "failed" or sub == "auto-restart":
+            words = cause(
+                self.host, self.want.scope, self.unit, self.known, words=not self.want.secret
+            )
+            what = "has failed" if way == "failed" else "fails and is restarted again and again"
+            self.notes.append(f"it {what}: {words}")
+            return False
+        if way == "activating":
+            self.notes.append("it is starting")
+            return True
+        if self._runs():
+            return True
+        ends = self.known.get("Type") == "oneshot" and self.known.get("RemainAfterExit") != "yes"
+        if self.want.active and ends and self.known.get("LoadState") == "loaded":
+            self.notes.append(RUNS_AND_ENDS)
+            return True
+        return False
+
+    def _started(self, file: UnitFile | None) -> str:
+        """Has what runs been started, or reloaded, since the file is as it is?"""
+        if file is None or file.link is not None or not self._runs():
+            return "current"
+        if self.systemd.holds_us(self.unit) and self.known.get("Job", "") not in ("", "0"):
+            return "current"  # It is being done, and will end us too.
+        restarts = self.want.on_change == "restart"
+        stamp = seconds(
+            self.known.get("ActiveEnterTimestamp" if restarts else "StateChangeTimestamp")
+        )
+        if file.modified > self.host.clock.wall() + _FUTURE:
+            self.notes.append(f"the time of {self.path} lies in the future, so it is not heeded")
+            return "current"
+        return "older" if stamp is not None and file.modified > stamp else "current"
+
+    def _others(self) -> tuple[str, ...]:
+        """The running services of a socket: it cannot be restarted without them."""
+        if not self.unit.endswith(".socket"):
+            return ()
+        services = [word for word in self.known.get("Triggers", "").split() if "@" not in word]
+        if not services:
+            return ()
+        known = self.systemd.show(self.want.scope, services)
+        return tuple(name for name in services if known[name].get("ActiveState") in _RUNS)
+
+
+def seconds(stamp: str | None) -> float | None:
+    """``Wed 2022-11-23 10:11:12.123456 UTC`` since the epoch, or None when there is none."""
+    from datetime import datetime
+
+    words = (stamp or "").split()
+    if len(words) != 4 or words[3] != "UTC":
+        return None
+    try:
+        return datetime.fromisoformat(f"{words[1]} {words[2]}+00:00").timestamp()
+    except ValueError:
+        return None

@@ -1,0 +1,293 @@
+"""Units of systemd: their files, rendered from templates, and whether they are enabled and run.
+
+It must not overwrite, hide or remove a unit file that is not ours, nor start a unit only
+because its file has changed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from reconciler.contract import Kind, Templates, diff, in_words
+from reconciler.fields import Flag, Name, Text, Variables, choice
+from reconciler.kinds._unit_actions import (
+    FILES,
+    LINKS,
+    MANAGER,
+    Reload,
+    RemoveUnit,
+    Renew,
+    SetUnitAttributes,
+    Tell,
+    WriteUnit,
+    cause,
+)
+from reconciler.model import Action, Change, Claim, Key, Observation, Resource
+
+if TYPE_CHECKING:
+    from reconciler.host import Host
+
+_UNIT = re.compile(r"[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]*)?\.(service|timer|path|socket|target)")
+_SUFFIXES = ".service, .timer, .path, .socket or .target"
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A unit of systemd; without ``template`` and ``content`` its file is left alone."""
+
+    unit: Name | None = None
+    template: Name | None = field(default=None, metadata={"template": "file"})
+    content: Text | None = field(default=None, metadata={"template": "text"})
+    vars: Variables = field(default=(), metadata={"template": "values"})
+    scope: Annotated[Literal["system", "user"], choice("system", "user")] = "system"
+    enabled: Flag | None = None
+    active: Flag | None = None
+    on_change: Annotated[
+        Literal["restart", "reload", "none"], choice("restart", "reload", "none")
+    ] = "restart"
+    drop_in: Name | None = None
+    text: str | None = field(default=None, metadata={"written": False})
+    secret: bool = field(default=False, metadata={"written": False})
+    programs: tuple[str, ...] = field(default=(), metadata={"written": False})
+    links: tuple[str, ...] = field(default=(), metadata={"written": False})
+    """The symlinks that enabling makes, below the folder of units."""
+
+    @property
+    def file(self) -> str:
+        """The name of its file below the folder of units."""
+        return f"{self.unit}.d/{self.drop_in}.conf" if self.drop_in else str(self.unit)
+
+    @property
+    def is_template(self) -> bool:
+        """Is it one of which only instances can be started?"""
+        return "@." in str(self.unit)
+
+    @property
+    def mode(self) -> str:
+        """What a file of units has; one with a secret is not for everybody."""
+        return "0600" if self.secret else "0644"
+
+    def shown(self, text: str) -> str:
+        """A text of its file, as it may be shown."""
+        if not self.secret:
+            return text
+        import hashlib
+
+        digest = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=6)
+        return f"(not shown: it holds a value of the environment; digest {digest.hexdigest()})"
+
+
+@dataclass(frozen=True, slots=True)
+class UnitState:
+    """A unit's file and how it runs; None is not looked at, or not known.
+
+    ``loaded`` and ``started`` are ``older`` when the manager, or what runs, has not seen the
+    file as it is now. The last ones are for the actions: the file itself and where it is, the
+    options that unmask it, what must be restarted with it; ``there`` is False when there is
+    neither a file nor anything that runs.
+    """
+
+    content: str | None = None
+    mode: str | None = None
+    owner: str | None = None
+    masked: bool | None = None
+    loaded: str | None = None
+    enabled: bool | None = None
+    active: bool | None = None
+    started: str | None = None
+    text: str | None = None
+    path: str | None = None
+    masks: tuple[tuple[str, ...], ...] | None = None
+    others: tuple[str, ...] | None = None
+    there: bool | None = None
+
+
+class Units(Kind[Unit, UnitState]):
+    """The section ``units``."""
+
+    name = "unit"
+    section = "units"
+    resource = Unit
+    settle = 0.5
+    together = True
+
+    def named(self, want: Unit, name: str) -> Unit:
+        return want if want.unit is not None else replace(want, unit=name)
+
+    def check(self, want: Unit) -> Iterable[tuple[str, str]]:
+        unit = str(want.unit)
+        if not unit.endswith(tuple(_SUFFIXES.replace(" or", ",").split(", "))):
+            yield "unit", f"{unit!r} does not end in {_SUFFIXES}"
+        elif not _UNIT.fullmatch(unit) or len(unit) > 255:
+            yield (
+                "unit",
+                f"{unit!r} is no name of a unit; it has letters, digits and :_.-\\ and one @",
+            )
+        if want.template is not None and want.content is not None:
+            yield "content", "write either template or content, not both"
+        if want.vars and want.template is None and want.content is None:
+            yield "vars", "are for a template or content, and there is none"
+        if want.is_template and want.active is not None:
+            instance = unit.replace("@.", "@NAME.")
+            yield "active", f"{unit} is a template, which does not run itself; declare {instance}"
+        if want.drop_in is not None and (
+            not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}", want.drop_in)
+            or want.drop_in.endswith(".conf")
+        ):
+            yield "drop_in", "is a name of letters, digits and _.- without .conf, such as 10-limits"
+
+    def rendered(self, want: Unit, templates: Templates) -> Unit:
+        from reconciler.kinds._unit_file import filled
+
+        return filled(want, templates)
+
+    def claims(self, want: Unit) -> Iterable[Claim]:
+        more = f" drop-in {want.drop_in}" if want.drop_in else ""
+        return (Claim(Key("unit", f"{want.unit} ({want.scope}){more}")),)
+
+    def expected(self, want: Unit) -> UnitState:
+        if want.text is None:
+            return UnitState(masked=False, enabled=want.enabled, active=want.active)
+        return UnitState(
+            want.shown(want.text),
+            want.mode,
+            "root" if want.scope == "system" else "the caller",
+            # A mask hides the unit, not a drop-in of it.
+            None if want.drop_in and (want.enabled, want.active) == (None, None) else False,
+            "current",
+            want.enabled,
+            want.active,
+            None if want.on_change == "none" else "current",
+        )
+
+    def observe(
+        self, resources: Sequence[Resource[Unit]], host: Host
+    ) -> Sequence[Observation[UnitState]]:
+        from reconciler.kinds._unit_look import look
+
+        return look(resources, host)
+
+    def changes(self, expected: UnitState | None, have: UnitState | None) -> tuple[Change, ...]:
+        found = diff(expected, have)
+        if have is not None and have.there is False and expected is not None:
+            return Change("state", "absent", "present"), *found
+        return found
+
+    def verb(self, expected: UnitState | None, have: UnitState | None) -> str:
+        if have is not None and have.there is False:
+            have = None if expected is not None else have
+        changed = {change.field for change in diff(expected, have)}
+        if expected is not None and have is not None:
+            if changed == {"active"}:
+                return "start" if expected.active else "stop"
+            if changed == {"started"}:
+                return "restart"
+        return super().verb(expected, have)
+
+    def words(self, changes: Sequence[Change]) -> str:
+        if any(change.field == "state" for change in changes):
+            return in_words(changes)
+        return "; ".join(map(_in_words, changes))
+
+    def stages(self, actions: Sequence[Action]) -> Sequence[Sequence[Action]]:
+        """Files first, of all units; what needs the manager to know them comes last."""
+        return [
+            [action for action in actions if getattr(action, "stage", FILES) == stage]
+            for stage in (FILES, LINKS, MANAGER)
+        ]
+
+    def by_hand(
+        self, resource: Resource[Unit], have: UnitState | None, changes: Sequence[Change]
+    ) -> Sequence[str]:
+        actions = self.actions(resource, have, changes)
+        return [action.shell() for action in actions if hasattr(action, "shell")]
+
+    def evidence(self, resource: Resource[Unit], host: Host) -> str | None:
+        want = resource.want
+        if want.is_template or host.systemd.silent(want.scope) is not None:
+            return None
+        return cause(host, want.scope, str(want.unit), words=not want.secret)
+
+    def actions(
+        self, resource: Resource[Unit], have: UnitState | None, changes: Sequence[Change]
+    ) -> Sequence[Action]:
+        want, scope, unit = resource.want, resource.want.scope, str(resource.want.unit)
+        now = have or UnitState()
+        if not resource.present:
+            return list(self._removal(want, now))
+        changed = {change.field for change in changes}
+        writes = want.text is not None and (have is None or "content" in changed)
+        found: list[Action] = []
+        if "masked" in changed:
+            found += [Tell(scope, unit, "unmask", options) for options in now.masks or ()]
+        path = now.path or want.file
+        if writes:
+            path, text = _path(want, now), str(want.text)
+            found.append(
+                WriteUnit(scope, unit, want.file, path, text, now.text, want.mode, want.secret)
+            )
+        elif changed & {"mode", "owner"}:
+            found.append(SetUnitAttributes(scope, path, want.mode))
+        if "enabled" in changed and want.enabled:
+            # It counts as not enabled too when some of its symlinks are missing.
+            found.append(Tell(scope, unit, "reenable" if have else "enable"))
+        elif "enabled" in changed and have is not None:
+            found.append(Tell(scope, unit, "disable"))
+        if writes or changed & {"masked", "loaded", "enabled"}:
+            found.append(Reload(scope))
+        if "active" in changed and want.active:
+            found.append(Renew(scope, unit, "start", now.others or ()))
+        elif "active" in changed and have is not None:
+            found.append(Tell(scope, unit, "stop"))
+        elif now.active and want.on_change != "none" and (writes or "started" in changed):
+            found.append(Renew(scope, unit, want.on_change, now.others or ()))
+        return found
+
+    def _removal(self, want: Unit, have: UnitState) -> Iterable[Action]:
+        scope, unit = want.scope, str(want.unit)
+        if not want.drop_in:
+            if have.active:
+                yield Tell(scope, unit, "stop")
+            if have.enabled:
+                yield Tell(scope, unit, "disable")
+        if have.text is not None:
+            yield RemoveUnit(scope, unit, _path(want, have), have.text)
+        yield Reload(scope)
+        if want.drop_in and have.active and want.on_change != "none":
+            yield Renew(scope, unit, want.on_change, have.others or ())
+
+
+def _path(want: Unit, have: UnitState) -> str:
+    """Where its file is. Only the host knows the user's folder; observing has asked it."""
+    if have.path is not None:
+        return have.path
+    if want.scope == "system":
+        return f"/etc/systemd/system/{want.file}"
+    return f"~/.config/systemd/user/{want.file}"
+
+
+def _in_words(change: Change) -> str:
+    if change.field == "content":
+        if change.have is None:
+            return "its file is missing"
+        from difflib import ndiff
+
+        lines = list(ndiff(str(change.have).split("\n"), str(change.want).split("\n")))
+        count = max(sum(line.startswith(sign) for line in lines) for sign in "+-")
+        return f"content differs ({count} {'line' if count == 1 else 'lines'})"
+    words = {
+        ("masked", False): "it is masked",
+        ("loaded", "current"): "systemd has not read it since it changed",
+        ("started", "current"): "it has not been started anew since it changed",
+        ("enabled", True): "it is not enabled",
+        ("enabled", False): "it is enabled, should not be",
+        ("active", True): "it does not run",
+        ("active", False): "it runs, should not",
+    }
+    return words.get((change.field, change.want)) or in_words((change,))
+
+
+KIND = Units()

@@ -1,0 +1,248 @@
+"""Templates of resources: which file is meant, what they see, and where an error of them is.
+
+It must not know what a template is for; a kind makes text of what it gives.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from reconciler.contract import Refused, Rendered, Value
+from reconciler.shipped import folder
+from reconciler.spec import reading
+from reconciler.spec.errors import Problems
+from reconciler.spec.include import digest
+from reconciler.spec.nodes import Map, Mark, Node, Source, Text, get, place
+from reconciler.spec.scope import FIXED, Scope
+from reconciler.spec.templates import LITERAL_HINT, TemplateError
+
+if TYPE_CHECKING:
+    from reconciler.render import Template
+    from reconciler.spec.resolve import Declared
+    from reconciler.spec.sandbox import Sandbox
+
+MISSING = b""
+"""Stands for the digest of a template that was looked for, and is not there."""
+MAX_TEXT = 256 * 1024
+"""Characters that a template may have, and what it gives."""
+
+
+_marked: dict[type[Any], Mapping[str, str]] = {}
+
+
+def marked(resource: type[Any]) -> Mapping[str, str]:
+    """The fields of a kind's resource that have to do with templates, and how."""
+    if resource not in _marked:
+        _marked[resource] = {
+            entry.name: entry.metadata["template"]
+            for entry in fields(resource)
+            if "template" in entry.metadata
+        }
+    return _marked[resource]
+
+
+def unevaluated(resource: type[Any]) -> tuple[str, ...]:
+    """The fields that keep their templates until they are rendered."""
+    return tuple(name for name, sort in marked(resource).items() if sort != "file")
+
+
+class _Known(Exception):
+    """What went wrong has been told."""
+
+
+class Renderer:
+    """Renders the templates of every resource of one spec.
+
+    ``digests`` gets an entry for every file that was read or looked for.
+    """
+
+    def __init__(self, scope: Scope, problems: Problems, digests: dict[str, bytes]) -> None:
+        self.scope = scope
+        self.problems = problems
+        self.digests = digests
+        self.keeps_secrets = False
+        """Some value of the environment stands in what a template gave."""
+        self._sources: dict[str, Source] = {}
+        self._templates: dict[Any, tuple[Template, Sandbox]] = {}
+
+    def want(self, declared: Declared, want: Any) -> Any:
+        """``want`` with what its templates give; None when something is wrong with them."""
+        if want is None or not declared.present or not marked(declared.kind.resource):
+            return want
+        work = _Work(self, declared)
+        if declared.each is not None:
+            self.scope.set_each(*declared.each)
+        try:
+            return declared.kind.rendered(want, work)
+        except Refused as error:
+            work.refuse(error)
+        except _Known:
+            pass
+        finally:
+            self.scope.clear_each()
+        return None
+
+    def source(self, name: Text, title: str) -> Source:
+        """The file that a field names, read. Raises _Known."""
+        path, shown = self._find(name, title)
+        if path in self._sources:
+            return self._sources[path]
+        try:
+            data = reading.read(path, f"the template {shown}")
+            text = data.decode()
+        except reading.ReadError as error:
+            self.problems.add(name.at, f"{title}: {error.message}", error.hint)
+            raise _Known from None
+        except UnicodeDecodeError as error:
+            self.problems.add(name.at, f"{title}: the template {shown} is not UTF-8: {error}")
+            raise _Known from None
+        self.digests[path] = digest(data)
+        self._sources[path] = made = Source(shown, path, text)
+        return made
+
+    def _find(self, name: Text, title: str) -> tuple[str, str]:
+        """The path of a template, and its name for people: beside the spec, else shipped."""
+        beside = name.at.source
+        own, shown = os.path.dirname(beside.path), os.path.dirname(beside.shown)
+        home = str(self.scope.values["user"]["home"])
+        plain = home + name[1:] if name.startswith("~/") else str(name)
+        places = [(own, shown), (f"{own}/templates", os.path.join(shown, "templates"))]
+        if not plain.startswith("/"):
+            places.append((folder("templates"), folder("templates")))
+        for place_, words in places:
+            path = os.path.normpath(os.path.join(place_, plain))
+            if os.path.lexists(path):
+                return path, os.path.join(words, plain)
+            self.digests[path] = MISSING
+        near = [entry for place_, _ in places for entry in _names(place_)]
+        tried = " and ".join(dict.fromkeys(words or "." for _, words in places))
+        self.problems.add(
+            name.at,
+            f"{title}: there is no template {str(name)!r}",
+            f"it was looked for in {tried}",
+            near=(os.path.basename(plain), near),
+        )
+        raise _Known
+
+    def template(self, text: str) -> tuple[Template, Sandbox]:
+        """That template, read. Raises render.Syntax."""
+        if text not in self._templates:
+            from reconciler.render import Template
+            from reconciler.spec.sandbox import Sandbox
+
+            # One for each: the sandbox keeps what is particular to the template.
+            sandbox = Sandbox(lambda: [*self.scope.values, "range"])
+            self._templates[text] = Template(sandbox, text, sandbox.spend), sandbox
+        return self._templates[text]
+
+
+class _Work:
+    """The templates of one resource, as its kind sees them."""
+
+    def __init__(self, renderer: Renderer, declared: Declared) -> None:
+        self.renderer = renderer
+        self.declared = declared
+        self.id = declared.id
+        self.spec = str(renderer.scope.values["spec"]["name"])
+        self._title = f"{declared.kind.name} {declared.name!r}"
+        self._sources: dict[str, Source] = {}
+
+    def render(self, field: str) -> Rendered:
+        """What the template in ``field`` gives. Raises _Known."""
+        node = get(self.declared.body, field)
+        assert isinstance(node, Text)
+        text = str(node)
+        if marked(self.declared.kind.resource)[field] == "file":
+            self._sources[field] = source = self.renderer.source(node, f"{self._title}: {field}")
+            text = source.text
+        if len(text) > MAX_TEXT:
+            self._tell(field, 1, f"is longer than {MAX_TEXT:,} characters", None)
+            raise _Known
+        return self._rendered(field, text)
+
+    def _rendered(self, field: str, text: str) -> Rendered:
+        from reconciler.render import Syntax
+
+        scope = self.renderer.scope
+        values, secrets = self._values()
+        try:
+            template, sandbox = self.renderer.template(text)
+        except Syntax as error:
+            said = self._said(error.said)
+            self._tell(field, error.line, said, LITERAL_HINT if "unexpected" in said else None)
+            raise _Known from None
+        if template.names & scope.failed:
+            raise _Known
+        before = scope.environ.secrets
+        hidden = bool(template.names & secrets)
+        try:
+            with sandbox.bounded(""):
+                pieces = tuple(
+                    Value(sandbox.plain(piece.value), piece.raw, piece.line)
+                    if isinstance(piece, Value)
+                    else piece
+                    for piece in template.pieces(values)
+                )
+        except TemplateError as error:
+            message, hint = error.message, error.hint
+            if hidden or scope.environ.secrets != before:
+                message = "cannot be evaluated with this value of the environment (not shown)"
+                hint = None
+            self._tell(field, template.line_of(error), message, hint)
+            raise _Known from None
+        hidden = hidden or scope.environ.secrets != before
+        self.renderer.keeps_secrets |= hidden
+        return Rendered(pieces, hidden)
+
+    def _said(self, said: str) -> str:
+        if said.startswith("No filter named"):
+            return f"there is n{said[1:].rstrip('.')}"
+        return said[:1].lower() + said[1:].rstrip(".")
+
+    def _values(self) -> tuple[dict[str, Any], set[str]]:
+        """All that the template sees, the resource's own values last, and which are secret."""
+        scope = self.renderer.scope
+        values, secrets = dict(scope.values), set(scope.secrets)
+        for name, sort in marked(self.declared.kind.resource).items():
+            body = get(self.declared.body, name) if sort == "values" else None
+            for key, node in body.items() if isinstance(body, Map) else ():
+                values[str(key)], is_secret = self._value(name, key, node)
+                (secrets.add if is_secret else secrets.discard)(str(key))
+        return values, secrets
+
+    def _value(self, field: str, key: Text, node: Node) -> tuple[Any, bool]:
+        if key in FIXED:
+            what = f"{self._title}: {field}: {str(key)!r} is a name that every template knows"
+            self.renderer.problems.add(key.at, what, "give it another name")
+            raise _Known
+        found = self.renderer.scope.value(node)
+        if found is None:
+            raise _Known
+        return found
+
+    def refuse(self, error: Refused) -> None:
+        """Tell what a kind does not take."""
+        self._tell(error.field, error.line, str(error), None)
+
+    def _tell(self, field: str, line: int | None, message: str, hint: str | None) -> None:
+        problems = self.renderer.problems
+        body = self.declared.body
+        at = place(body, field) if field in body else self.declared.key.at
+        source = self._sources.get(field)
+        if source is None or line is None:
+            where = "" if line is None else f"line {line}: "
+            problems.add(at, f"{self._title}: {field}: {where}{message}", hint)
+            return
+        start, end = source.span(min(line, source.text.count("\n") + 1) - 1)
+        user = f"{at.source.shown}, line {at.source.line_of(at.start) + 1}"
+        problems.add(Mark(source, start, end), f"{message} (for {self.id}, {user})", hint)
+
+
+def _names(path: str) -> list[str]:
+    try:
+        return sorted(os.listdir(path))
+    except OSError:
+        return []

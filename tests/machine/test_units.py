@@ -1,0 +1,534 @@
+"""Units on a real systemd: what is declared comes true, stays so, and nobody else's is touched."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from machine.conftest import booted
+from machine.disposable import SYSTEMD, DisposableHost
+
+pytestmark = pytest.mark.root
+
+CORPUS = Path(__file__).parent.parent / "golden" / "people" / "units"
+ETC = "/etc/systemd/system"
+SLEEPER = """
+[Unit]
+Description={description}
+[Service]
+ExecStart=/bin/sleep 1001
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+class World:
+    """A host with systemd, and reconcile in it."""
+
+    def __init__(self, host: DisposableHost) -> None:
+        self.host = host
+
+    def spec(self, units: dict[str, Any], name: str = "demo", owner: str = "root") -> str:
+        path = f"/srv/{owner}/{name}.yaml"
+        document = {"version": 1, "name": name, "units": units}
+        self.host.write(path, json.dumps(document), owner=owner)
+        return path
+
+    def reconcile(self, *argv: str, user: str = "root", **options: Any) -> Any:
+        command = [self.host.bin / "reconcile", *argv, "--json"]
+        done = self.host.run(*command, user=user, check=False, **options)
+        assert done.stdout, done.stderr
+        document = json.loads(done.stdout)
+        document["status"] = done.returncode
+        document["said"] = done.stderr
+        return document
+
+    def plan(self, spec: str, **options: Any) -> Any:
+        return self.reconcile("--plan", spec, **options)
+
+    def once(self, spec: str, status: int = 0, **options: Any) -> Any:
+        report = self.reconcile("--once", spec, **options)
+        errors = [step.get("error") for step in report.get("steps", ())]
+        assert report["status"] == status, (errors, report)
+        return report
+
+    def converged(self, spec: str, **options: Any) -> Any:
+        plan = self.plan(spec, **options)
+        assert (plan["steps"], plan["unknown"]) == ([], []), plan
+        return plan
+
+    def show(self, unit: str, name: str) -> str:
+        return self.host.run(
+            "systemctl", "show", "--value", f"--property={name}", unit
+        ).stdout.strip()
+
+    def sh(self, script: str, **options: Any) -> str:
+        return self.host.run("sh", "-ec", script, **options).stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def booted_host() -> Iterator[DisposableHost]:
+    for host in booted(DisposableHost, SYSTEMD):
+        # Where the interpreter is root's own, others must get to it too.
+        host.run("chmod", "o+x", "/root")
+        yield host
+
+
+@pytest.fixture
+def world(free: None, booted_host: DisposableHost) -> World:
+    return World(booted_host)
+
+
+def sleeper(description: str = "x", **fields: Any) -> dict[str, Any]:
+    text = SLEEPER.format(description=description)
+    made = {"content": text, "enabled": True, "active": True, **fields}
+    return {name: value for name, value in made.items() if value is not None}
+
+
+def test_a_unit_is_made_enabled_and_started_and_then_left_alone(world: World) -> None:
+    spec = world.spec({"a.service": sleeper()})
+    report = world.once(spec)
+    assert [step["verb"] for step in report["steps"]] == ["create"]
+    assert world.show("a.service", "ActiveState") == "active"
+    assert world.show("a.service", "UnitFileState") == "enabled"
+    assert world.sh(f"stat -c '%a %U' {ETC}/a.service") == "644 root"
+    pid = world.show("a.service", "MainPID")
+    world.converged(spec)
+    assert world.once(spec)["steps"] == []
+    assert world.show("a.service", "MainPID") == pid
+
+
+DRIFTS = {
+    "edited": "echo '# by hand' >> $F",
+    "cut": ": > $F.new; head -n 4 $F > $F.new; cat $F.new > $F; rm $F.new",
+    "mode": "chmod 600 $F",
+    "owner": "chown 65534 $F",
+    "disabled": "systemctl disable $U",
+    "unlinked": "rm /etc/systemd/system/multi-user.target.wants/$U",
+    "stopped": "systemctl stop $U",
+    "masked": "rm $F; systemctl mask $U",
+    "deleted": "rm $F",
+    "forgotten": "systemctl stop $U; rm $F; systemctl daemon-reload",
+    "killed": "systemctl kill -s KILL $U; sleep 0.1",
+    "unread": "touch $F",
+}
+
+
+@pytest.fixture
+def counted(world: World) -> dict[str, str]:
+    """An environment in which every call of systemctl is written to /srv/calls."""
+    script = '#!/bin/sh\necho "$@" >>/srv/calls\nexec /usr/bin/systemctl "$@"\n'
+    world.host.write("/srv/counted/systemctl", script, mode=0o755)
+    world.sh(": >/srv/calls")
+    return {"PATH": "/srv/counted:/usr/bin:/bin:/usr/sbin:/sbin"}
+
+
+def test_every_drift_is_seen_and_mended_with_one_reload(
+    world: World, counted: dict[str, str]
+) -> None:
+    spec = world.spec({f"d-{name}.service": sleeper() for name in DRIFTS})
+    world.once(spec, environ=counted)
+    calls = world.host.read("/srv/calls").splitlines()
+    assert sum("daemon-reload" in call for call in calls) == 1
+    world.converged(spec)
+    for name, script in DRIFTS.items():
+        world.sh(f"U=d-{name}.service; F={ETC}/$U; {script}")
+    plan = world.plan(spec)
+    assert [s["id"] for s in plan["steps"]] == [f"unit:d-{name}.service" for name in DRIFTS]
+    why = {s["id"][7:-8]: s["why"] for s in plan["steps"]}
+    assert why["edited"].startswith("content differs (1 line)")
+    assert why["mode"] == "mode is 0600, should be 0644"
+    assert why["owner"].startswith("owner is nobody, should be root")
+    assert why["disabled"] == why["unlinked"] == "it is not enabled"
+    assert why["stopped"] == why["killed"] == "it does not run"
+    assert "it is masked" in why["masked"]
+    assert why["forgotten"] == "it is absent"
+    assert "started anew" in why["unread"]
+    world.sh(": >/srv/calls")
+    world.once(spec, environ=counted)
+    calls = world.host.read("/srv/calls").splitlines()
+    assert sum("daemon-reload" in call for call in calls) == 1
+    world.converged(spec)
+    for name in DRIFTS:
+        unit = f"d-{name}.service"
+        assert world.show(unit, "ActiveState") == "active"
+        assert world.show(unit, "UnitFileState") == "enabled"
+        assert world.sh(f"stat -c '%a %U' {ETC}/{unit}") == "644 root"
+    world.once(world.spec({f"d-{name}.service": {"state": "absent"} for name in DRIFTS}))
+
+
+def test_what_runs_is_started_anew_when_its_file_changes(world: World) -> None:
+    units = {
+        "r.service": sleeper("one"),
+        "none.service": sleeper("one", on_change="none"),
+        "still.service": sleeper("one", active=None),
+    }
+    world.once(world.spec(units))
+    before = {unit: world.show(unit, "MainPID") for unit in units}
+    for fields in units.values():
+        fields["content"] = fields["content"].replace("=one", "=two")
+    spec = world.spec(units)
+    report = world.once(spec)
+    assert len(report["steps"]) == 3
+    assert world.show("r.service", "MainPID") not in (before["r.service"], "0")
+    assert world.show("r.service", "Description") == "two"
+    assert world.show("none.service", "MainPID") == before["none.service"]
+    assert world.show("still.service", "ActiveState") == "inactive"
+    world.converged(spec)
+
+
+def test_a_pass_that_was_killed_before_the_restart_is_made_good(world: World) -> None:
+    spec = world.spec({"level.service": sleeper()})
+    world.once(spec)
+    pid = world.show("level.service", "MainPID")
+    # What it leaves: the file is new, the manager has read it, the process is an old one.
+    world.sh(f"touch {ETC}/level.service; systemctl daemon-reload")
+    (step,) = world.plan(spec)["steps"]
+    assert (step["verb"], step["actions"]) == ("restart", ["restart level.service"])
+    world.once(spec)
+    assert world.show("level.service", "MainPID") != pid
+    world.converged(spec)
+    world.sh(f"touch -d '+1 day' {ETC}/level.service; systemctl daemon-reload")
+    plan = world.converged(spec)
+    assert "lies in the future" in plan["notes"][0]["reason"]
+
+
+def test_a_reload_is_a_reload(world: World) -> None:
+    text = SLEEPER.format(description="x").replace("[Install]", "ExecReload=/bin/true\n[Install]")
+    fields = sleeper(content=text, on_change="reload")
+    world.once(world.spec({"re.service": fields}))
+    pid = world.show("re.service", "MainPID")
+    fields["content"] += "# more\n"
+    spec = world.spec({"re.service": fields})
+    (step,) = world.once(spec)["steps"]
+    assert "reload re.service" in step["actions"]
+    world.converged(spec)
+    assert world.show("re.service", "MainPID") == pid
+
+
+def test_one_that_is_absent_leaves_nothing(world: World) -> None:
+    world.once(world.spec({"gone.service": sleeper()}))
+    spec = world.spec({"gone.service": {"state": "absent"}})
+    (step,) = world.once(spec)["steps"]
+    assert (step["verb"], step["actions"]) == (
+        "delete",
+        [
+            "stop gone.service",
+            "disable gone.service",
+            f"remove {ETC}/gone.service",
+            "reload systemd",
+        ],
+    )
+    world.converged(spec)
+    assert world.show("gone.service", "LoadState") == "not-found"
+    assert world.sh("find /etc/systemd -name '*gone*'") == ""
+
+
+def test_a_persons_units_are_left_byte_for_byte(world: World) -> None:
+    corpus = sorted(CORPUS.glob("*.*"))
+    corpus = [path for path in corpus if path.suffix != ".md"]
+    assert len(corpus) > 8
+    for path in corpus:
+        world.host.write(f"{ETC}/{path.name}", path.read_bytes())
+    before = world.sh(f"cd {ETC}; sha256sum * 2>/dev/null || :; ls -lR --time-style=full-iso")
+    spec = world.spec({path.name: {"content": "[Unit]\nDescription=ours\n"} for path in corpus})
+    report = world.once(spec, status=1)
+    assert report["steps"] == []
+    assert [one["id"] for one in report["unknown"]] == [f"unit:{path.name}" for path in corpus]
+    assert all("# reconcile: demo" in one["reason"] for one in report["unknown"])
+    spec = world.spec({path.name: {"state": "absent"} for path in corpus})
+    report = world.once(spec)
+    assert report["steps"] == []
+    assert len(report["notes"]) == len(corpus)
+    # Another spec of ours is somebody else, too.
+    world.once(world.spec({"other.service": sleeper()}, name="other"))
+    report = world.once(world.spec({"other.service": sleeper()}), status=1)
+    assert "was not made by this spec" in report["unknown"][0]["reason"]
+    world.once(world.spec({"other.service": {"state": "absent"}}, name="other"))
+    after = world.sh(f"cd {ETC}; sha256sum * 2>/dev/null || :; ls -lR --time-style=full-iso")
+    strip = [line for line in before.splitlines() if not line.startswith(("total", "drwx"))]
+    assert [line for line in after.splitlines() if not line.startswith(("total", "drwx"))] == strip
+    # Handing it over is one line.
+    name = "crlf.service"
+    world.sh(f"sed -i '1i # reconcile: demo' {ETC}/{name}")
+    world.once(world.spec({name: sleeper(enabled=None, active=None)}))
+    assert "ExecStart=/bin/sleep 1001" in world.host.read(f"{ETC}/{name}")
+    world.sh(f"cd {ETC} && rm {' '.join(path.name for path in corpus)}; systemctl daemon-reload")
+
+
+def test_what_is_installed_is_not_hidden_but_may_be_managed(world: World) -> None:
+    vendor = "/usr/lib/systemd/system/vendor.service"
+    world.host.write(vendor, SLEEPER.format(description="vendor"))
+    world.sh("systemctl daemon-reload")
+    report = world.once(world.spec({"vendor.service": sleeper()}), status=1)
+    assert f"{vendor} is a unit of that name already" in report["unknown"][0]["reason"]
+    assert not world.host.exists(f"{ETC}/vendor.service")
+    only = {"vendor.service": {"enabled": True, "active": True}}
+    spec = world.spec(only)
+    world.once(spec)
+    assert world.show("vendor.service", "ActiveState") == "active"
+    world.converged(spec)
+    world.sh("systemctl stop vendor; systemctl mask --runtime vendor")
+    report = world.once(spec)
+    assert "unmask vendor.service --runtime" in report["steps"][0]["actions"]
+    world.converged(spec)
+    limits = {
+        "unit": "vendor.service",
+        "drop_in": "10-more",
+        "content": "[Unit]\nDescription=more\n",
+    }
+    pid = world.show("vendor.service", "MainPID")
+    spec = world.spec({**only, "more": limits})
+    world.once(spec)
+    world.converged(spec)
+    assert world.show("vendor.service", "Description") == "more"
+    assert world.show("vendor.service", "MainPID") != pid
+    world.host.write(f"{ETC}/vendor.service.d/20-mine.conf", "[Unit]\nDescription=mine\n")
+    gone = world.spec({"more": {**limits, "state": "absent"}}, name="gone")
+    gone = world.sh(f'sed -i \'s/"gone"/"demo"/\' {gone}; echo {gone}')
+    world.once(gone)
+    world.converged(gone)
+    assert world.show("vendor.service", "Description") == "mine"
+    assert world.sh(f"ls {ETC}/vendor.service.d") == "20-mine.conf"
+    world.sh(f"rm {ETC}/vendor.service.d/20-mine.conf")
+    world.once(world.spec({"more": limits}))
+    world.once(gone)
+    assert not world.host.exists(f"{ETC}/vendor.service.d")
+    world.sh(f"systemctl disable --now vendor; rm {vendor}; systemctl daemon-reload")
+
+
+def test_one_that_fails_says_why(world: World) -> None:
+    text = """
+[Service]
+ExecStart=/bin/sh -c 'echo no tea left; exit 3'
+Restart={restart}
+RestartSec=30
+"""
+    units = {
+        "once.service": {"content": text.format(restart="no"), "active": True},
+        "again.service": {"content": text.format(restart="always"), "active": True},
+        "good.service": sleeper(),
+    }
+    spec = world.spec(units)
+    report = world.once(spec, status=1)
+    results = {step["id"]: step for step in report["steps"]}
+    for name in ("once", "again"):
+        step = results[f"unit:{name}.service"]
+        assert step["result"] == "failed"
+        assert "exit status 3" in step["error"]
+        assert "no tea left" in step["error"]
+    assert results["unit:good.service"]["result"] == "done"
+    plan = world.plan(spec)
+    assert [step["actions"] for step in plan["steps"]] == [
+        ["start once.service"],
+        ["start again.service"],
+    ]
+    assert "no tea left" in plan["notes"][0]["reason"]
+    world.once(world.spec({name: {"state": "absent"} for name in units}))
+
+
+def test_a_file_that_systemd_refuses_is_not_installed(world: World) -> None:
+    wrong = {
+        "key.service": "[Service]\nExecStart=/bin/true\nExecStrat=/bin/true\n",
+        "value.service": "[Service]\nExecStart=/bin/true\nRestart=perhaps\n",
+        "program.service": "[Service]\nExecStart=/nowhere/program\n",
+        "section.service": "[Servic]\nExecStart=/bin/true\n",
+        "when.timer": "[Timer]\nOnCalendar=whenever\n",
+        "t@.service": "[Service]\nExecStart=/bin/true\nNoSuch=1\n",
+    }
+    units: dict[str, Any] = {name: {"content": text} for name, text in wrong.items()}
+    units["in"] = {"unit": "cron.service", "drop_in": "x", "content": "[Service]\nNice=seven\n"}
+    report = world.once(world.spec(units), status=1)
+    assert len(report["steps"]) == len(units)
+    for step in report["steps"]:
+        assert step["result"] == "failed"
+        assert "not installed" in step["error"]
+    said = {step["id"]: step["error"] for step in report["steps"]}
+    assert "key.service:6: Unknown key" in said["unit:key.service"]
+    assert "/nowhere/program" in said["unit:program.service"]
+    assert "x.conf:" in said["unit:in"]
+    (note,) = report["notes"]
+    assert "/nowhere/program cannot be found" in note["reason"]
+    assert world.sh(f"cd {ETC}; ls -d {' '.join(wrong)} cron.service.d 2>/dev/null || :") == ""
+
+
+def test_values_reach_a_program_as_they_are(world: World) -> None:
+    words = ["a b", "$HOME", "${HOME}", "%n 50%", 'it\'s "q"', "back\\slash\\", ";", "", "#x", "é"]
+    content = (
+        "[Service]\nType=oneshot\nRemainAfterExit=yes\n"
+        "Environment=PLAIN={{ words | join(' ') }}\n"
+        "Environment=\"QUOTED={{ words | join(' ') }}\" {{ pairs }}\n"
+        "ExecStart=/usr/bin/python3 /srv/back.py {{ words }} \"{{ words | join(' ') }}\" "
+        "'{{ words[4] }}' x{{ words[4] }}\n"
+    )
+    pairs = [f"P{at}={word}" for at, word in enumerate(words)]
+    back = (
+        "import json, os, sys; json.dump([sys.argv[1:], dict(os.environ)], open('/srv/back', 'w'))"
+    )
+    world.host.write("/srv/back.py", back)
+    unit = {"content": content, "active": True, "vars": {"words": words, "pairs": pairs}}
+    spec = world.spec({"back.service": unit})
+    world.once(spec)
+    argv, environ = json.loads(world.host.read("/srv/back"))
+    assert argv == [*words, " ".join(words), words[4], f"x{words[4]}"]
+    assert environ["PLAIN"] == environ["QUOTED"] == " ".join(words)
+    assert [environ[f"P{at}"] for at in range(len(words))] == words
+    world.converged(spec)
+    # The same program and words as a list of their own.
+    unit["content"] = content.replace("/usr/bin/python3 /srv/back.py {{ words }}", "{{ all }}")
+    unit["vars"]["all"] = ["/usr/bin/python3", "/srv/back.py", *words]
+    world.once(world.spec({"back.service": unit}))
+    assert json.loads(world.host.read("/srv/back"))[0] == argv
+
+
+def test_timers_paths_and_sockets_do_their_work(world: World) -> None:
+    def task(word: str) -> dict[str, Any]:
+        command = ["/bin/sh", "-c", f"echo {word} >> /srv/done-{word}"]
+        return {"template": "task.service", "vars": {"command": command}}
+
+    on = {"enabled": True, "active": True}
+    units = {
+        "tick.timer": {"template": "every.timer", "vars": {"every": "1h"}, **on},
+        "tick.service": task("tick"),
+        "see.path": {"template": "watch.path", "vars": {"path_exists": "/srv/see"}, **on},
+        "see.service": {**task("see"), "vars": {"command": ["/bin/rm", "/srv/see"]}},
+        "hear.socket": {"template": "listen.socket", "vars": {"listen": "/run/hear"}, **on},
+        "hear.service": sleeper(enabled=None, active=None),
+    }
+    spec = world.spec(units)
+    world.once(spec)
+    world.converged(spec)
+    world.host.until(lambda: world.host.exists("/srv/done-tick"))
+    world.sh("touch /srv/see")
+    world.host.until(lambda: not world.host.exists("/srv/see"))
+    world.sh("python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect(\"/run/hear\")'")
+    world.host.until(lambda: world.show("hear.service", "ActiveState") == "active")
+    world.converged(spec)
+    # A socket cannot be restarted while its service runs, unless both are.
+    units["hear.socket"]["vars"]["description"] = "another"
+    spec = world.spec(units)
+    world.once(spec)
+    world.converged(spec)
+    assert world.show("hear.socket", "ActiveState") == "active"
+    world.once(world.spec({name: {"state": "absent"} for name in units}))
+
+
+def test_templates_and_instances(world: World) -> None:
+    text = SLEEPER.format(description="{{ '%i' | raw }}")
+    units = {"w@.service": {"content": text}, "w@1.service": {"enabled": True, "active": True}}
+    report = world.once(world.spec({"w@.service": units["w@.service"]}))
+    assert [step["result"] for step in report["steps"]] == ["done"]
+    spec = world.spec(units)
+    world.once(spec)
+    world.converged(spec)
+    assert world.show("w@1.service", "Description") == "1"
+    assert world.show("w@1.service", "ActiveState") == "active"
+
+
+def test_a_oneshot_is_not_started_again_and_again(world: World) -> None:
+    world.host.write(f"{ETC}/shot.service", "[Service]\nType=oneshot\nExecStart=/bin/true\n")
+    world.sh("systemctl daemon-reload")
+    plan = world.converged(world.spec({"shot.service": {"active": True}}))
+    assert "RemainAfterExit" in plan["notes"][0]["reason"]
+    report = world.once(world.spec({"nobody.service": {"active": True}}), status=1)
+    assert "there is no unit nobody.service" in report["unknown"][0]["reason"]
+
+
+def test_a_hung_systemctl_is_waited_for_with_an_end(world: World) -> None:
+    world.host.write("/srv/hung/systemctl", "#!/bin/sh\nexec sleep 1002\n", mode=0o755)
+    path = world.spec({"hung.service": sleeper()})
+    more = json.loads(world.host.read(path)) | {"directories": {"d": {"path": "/srv/made"}}}
+    world.host.write(path, json.dumps(more))
+    environ = {"PATH": "/srv/hung:/usr/bin:/bin"}
+    report = world.once(path, status=1, environ=environ, timeout=30)
+    assert "did not end within" in report["unknown"][0]["reason"]
+    assert [(s["id"], s["result"]) for s in report["steps"]] == [("directory:d", "done")]
+    assert not world.host.exists(f"{ETC}/hung.service")
+    assert not world.host.running("sleep 1002")
+
+
+def test_one_that_restarts_itself_does_not_wait_for_its_own_end(world: World) -> None:
+    text = (
+        "[Service]\nType=exec\nKillMode=process\nExecStart=/bin/sh -c 'while [ ! -e /srv/go ]; do "
+        f"sleep 0.05; done; rm /srv/go; {world.host.bin}/reconcile --once /srv/root/self.yaml "
+        ">/srv/said 2>&1; echo ended; exec sleep 1003'\n# {{ word }}\n"
+    )
+    units = {"self.service": {"content": text, "active": True, "vars": {"word": "one"}}}
+    world.spec(units, name="self")
+    world.sh("rm -f /srv/go")
+    spec = world.spec(units, name="self")
+    world.once(spec)
+    pid = world.show("self.service", "MainPID")
+    units["self.service"]["vars"]["word"] = "two"
+    world.spec(units, name="self")
+    world.sh("touch /srv/go")
+    world.host.until(lambda: world.show("self.service", "MainPID") not in (pid, "0"))
+    world.host.until(lambda: " done, 0 failed" in world.host.read("/srv/said"))
+    world.converged(spec)
+    world.once(world.spec({"self.service": {"state": "absent"}}, name="self"))
+
+
+def test_who_may_not_is_told_what_root_can_run(world: World) -> None:
+    world.sh("id ann >/dev/null 2>&1 || useradd -m ann")
+    content = SLEEPER.format(description="it's {{ word }}").replace("1001", "{{ '1 0' }}")
+    unit = sleeper(content=content, vars={"word": "50% $x `y` \\z"}, active=None)
+    units = {"hand.service": unit}
+    spec = world.spec(units, owner="ann")
+    (step,) = world.plan(spec, user="ann")["steps"]
+    assert step["denied"] == "only root may change units of the system"
+    report = world.once(spec, status=1, user="ann")
+    assert report["steps"][0]["result"] == "failed"
+    for command in step["by_hand"]:
+        assert "\n" not in command
+        world.sh(command)
+    world.converged(spec, user="ann")
+    assert world.show("hand.service", "Description") == "it's 50% $x `y` \\z"
+    unit["vars"]["word"] = "other"
+    spec = world.spec(units, owner="ann")
+    for command in world.plan(spec, user="ann")["steps"][0]["by_hand"]:
+        world.sh(command)
+    world.converged(spec, user="ann")
+    spec = world.spec({"hand.service": {"state": "absent"}}, owner="ann")
+    for command in world.plan(spec, user="ann")["steps"][0]["by_hand"]:
+        world.sh(command)
+    world.converged(spec, user="ann")
+    assert not world.host.exists(f"{ETC}/hand.service")
+
+
+def test_a_users_own_units(world: World) -> None:
+    world.sh("id bob >/dev/null 2>&1 || useradd -m bob")
+    text = SLEEPER.format(description="x").replace("multi-user", "default")
+    unit = sleeper(content=text, scope="user")
+    spec = world.spec({"mine.service": unit}, owner="bob")
+    plan = world.plan(spec, user="bob")
+    assert "loginctl enable-linger bob" in plan["unknown"][0]["reason"]
+    world.sh("loginctl enable-linger bob")
+    world.host.until(lambda: world.host.user_manager("bob") == "running")
+    world.once(spec, user="bob")
+    world.converged(spec, user="bob")
+    file = "/home/bob/.config/systemd/user/mine.service"
+    assert world.sh(f"stat -c '%a %U' {file}") == "644 bob"
+    shown = world.host.run("systemctl", "--user", "is-active", "mine.service", user="bob")
+    assert shown.stdout.strip() == "active"
+    # From cron, which says nothing of the runtime folder.
+    bare = ["env", "-i", "HOME=/home/bob", "PATH=/usr/bin:/bin", world.host.bin / "reconcile"]
+    done = world.host.run(*bare, "--plan", spec, "--detailed-exitcode", user="bob", check=False)
+    assert done.returncode == 0, done.stdout
+    world.sh("rm -f /var/lib/systemd/linger/bob")
+    assert "enable-linger" in world.converged(spec, user="bob")["notes"][0]["reason"]
+    spec = world.spec({"mine.service": {"state": "absent", "scope": "user"}}, owner="bob")
+    world.once(spec, user="bob")
+    assert not world.host.exists(file)
+
+
+def test_after_a_reboot_it_runs(world: World) -> None:
+    units = {"boot.service": sleeper(), "off.service": sleeper(enabled=False, active=False)}
+    spec = world.spec(units)
+    world.once(spec)
+    world.host.reboot()
+    assert world.show("boot.service", "ActiveState") == "active"
+    assert world.show("off.service", "ActiveState") == "inactive"
+    world.converged(spec)
