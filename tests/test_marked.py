@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from reconciler.kinds import _cronlines as cronlines
 from reconciler.kinds import block
-from reconciler.kinds._cronlines import Entry, drop, put, rendered, shown, table
+from reconciler.kinds._cronlines import rendered, shown
+from reconciler.kinds._crontable import Entry, drop, put, table
 from reconciler.kinds._marked import Mark, joined, split, word
 
 settings.register_profile("here", database=None, deadline=None)

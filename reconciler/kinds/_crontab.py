@@ -12,19 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reconciler.host.command import find
-from reconciler.kinds._cronlines import (
-    LONGEST,
-    Entry,
-    Environment,
-    Table,
-    drop,
-    put,
-    quoted,
-    rendered,
-    shown,
-    table,
-    words,
-)
+from reconciler.kinds._cronlines import LONGEST, Environment, quoted, rendered, shown, words
+from reconciler.kinds._crontable import Entry, Table, drop, put, table
 from reconciler.kinds._marked import lines_of
 from reconciler.model import HostError
 

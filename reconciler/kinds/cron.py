@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from reconciler.contract import Kind
 from reconciler.fields import Command, Environment, Name, Parsed
-from reconciler.kinds._cronlines import Table, rendered, shown, table
+from reconciler.kinds._cronlines import rendered, shown
 from reconciler.kinds._crontab import (
     DropLine,
     PutLine,
@@ -22,6 +22,7 @@ from reconciler.kinds._crontab import (
     remarks,
     too_long,
 )
+from reconciler.kinds._crontable import Table, table
 from reconciler.kinds._schedule import in_words, next_run, parse_schedule
 from reconciler.model import (
     ABSENT,
