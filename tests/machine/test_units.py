@@ -170,11 +170,13 @@ def test_what_runs_is_started_anew_when_its_file_changes(world: World) -> None:
     before = {unit: world.show(unit, "MainPID") for unit in units}
     for fields in units.values():
         fields["content"] = fields["content"].replace("=one", "=two")
+        fields["content"] = fields["content"].replace(".target", ".target rescue.target")
     spec = world.spec(units)
     report = world.once(spec)
     assert len(report["steps"]) == 3
     assert world.show("r.service", "MainPID") not in (before["r.service"], "0")
     assert world.show("r.service", "Description") == "two"
+    assert world.host.exists(f"{ETC}/rescue.target.wants/r.service")
     assert world.show("none.service", "MainPID") == before["none.service"]
     assert world.show("still.service", "ActiveState") == "inactive"
     world.converged(spec)
@@ -450,9 +452,12 @@ def test_a_hung_systemctl_is_waited_for_with_an_end(world: World) -> None:
     assert not world.host.running("sleep 1002")
 
 
-def test_one_that_restarts_itself_does_not_wait_for_its_own_end(world: World) -> None:
+def test_one_that_restarts_itself_does_not_wait_for_its_own_end(
+    world: World, counted: dict[str, str]
+) -> None:
     text = (
-        "[Service]\nType=exec\nKillMode=process\nExecStart=/bin/sh -c 'while [ ! -e /srv/go ]; do "
+        f"[Service]\nType=exec\nKillMode=process\nEnvironment=PATH={counted['PATH']}\n"
+        "ExecStart=/bin/sh -c 'while [ ! -e /srv/go ]; do "
         f"sleep 0.05; done; rm /srv/go; {world.host.bin}/reconcile --once /srv/root/self.yaml "
         ">/srv/said 2>&1; echo ended; exec sleep 1003'\n# {{ word }}\n"
     )
@@ -468,6 +473,7 @@ def test_one_that_restarts_itself_does_not_wait_for_its_own_end(world: World) ->
     world.host.until(lambda: world.show("self.service", "MainPID") not in (pid, "0"))
     world.host.until(lambda: " done, 0 failed" in world.host.read("/srv/said"))
     world.converged(spec)
+    assert " restart --no-block -- self.service" in world.host.read("/srv/calls")
     world.once(world.spec({"self.service": {"state": "absent"}}, name="self"))
 
 
