@@ -42,7 +42,8 @@ class Loop:
     """Passes, one at start and then one every interval, until a signal ends it.
 
     SIGUSR1 asks for a pass now, SIGHUP for the spec to be read anew and then a pass; SIGTERM
-    and SIGINT let the action in hand come to its end. What is managed goes on in all cases.
+    and SIGINT let the action in hand come to its end, and so does the SIGHUP of a terminal that
+    was closed. What is managed goes on in all cases.
     """
 
     def __init__(self, work: Work, clock: Clock) -> None:
@@ -51,6 +52,7 @@ class Loop:
         self._stopping = False
         self._reload = False
         self._due = clock.monotonic()
+        self._terminal = os.isatty(0)
 
     def run(self) -> None:
         """Until SIGTERM or SIGINT. Only for the main thread."""
@@ -74,7 +76,8 @@ class Loop:
             wake.close()
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
-        if number in _STOPS:
+        closed = number == signal.SIGHUP and self._terminal and not os.isatty(0)
+        if number in _STOPS or closed:
             self._stopping = True
         else:
             self._due = self._clock.monotonic()

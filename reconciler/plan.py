@@ -82,7 +82,7 @@ def make_plan(
             unknown.append(Remark(name, seen.unknown))
             blocked[name] = f"{name}, which is unknown: {seen.unknown}"
             continue
-        if seen.note is not None:
+        if seen.note is not None and not planned.intersection(resource.needs):
             notes.append(Remark(name, seen.note))
         if seen.unsure is not None:
             unknown.append(Remark(name, seen.unsure))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from reconciler.host.clock import Clock
 from reconciler.host.command import on_waiting
+from reconciler.host.supervisor import Supervisor
 from reconciler.loop import Loop
 from reconciler.model import Facts, HostError, Outcome, Spec
 from reconciler.pulse import Heart
@@ -27,8 +28,11 @@ Look = tuple[Facts, tuple[tuple[str, int, int, int] | str, ...]]
 class Watchdog:
     """One spec, kept as it is declared."""
 
-    def __init__(self, session: Session, spec: Spec, heart: Heart, log: Log) -> None:
+    def __init__(
+        self, session: Session, spec: Spec, heart: Heart, log: Log, supervisor: Supervisor
+    ) -> None:
         self._session = session
+        self._supervisor = supervisor
         self._spec = spec
         self._heart = heart
         self._log = log
@@ -38,6 +42,7 @@ class Watchdog:
         """Take a changed spec, or keep the last good one; seconds between two full passes."""
         look = self._look()
         if asked or look != self._seen:
+            self._supervisor.reloading()
             self._seen = look
             try:
                 self._take(self._session.load_aside())
@@ -47,6 +52,7 @@ class Watchdog:
             except Exception as error:
                 words = f"the changed spec cannot be read, so the last good one is kept: {error}"
                 self._log.event("invalid", words, "bad", errors=[])
+            self._supervisor.ready(f"keeps {self._spec.path}")
         return self._spec.loop_every
 
     def _take(self, spec: Spec) -> None:
@@ -87,6 +93,9 @@ class Watchdog:
             if plan.steps:
                 self._session.act(plan, spec, host, self._told, stopping)
             due = self._session.learn(plan, spec, host)
+            wrong = len(plan.unknown) + len(plan.held)
+            words = f"{plan.resources} resources" + (f", {wrong} not as declared" if wrong else "")
+            self._supervisor.alive(words)
         except Exception as error:
             self._log.event("error", f"this pass came to no end: {in_words(error)}", "bad")
         self._heart.done(self._spec.loop_every)
@@ -108,12 +117,15 @@ def keep(session: Session, spec: Spec, told: Callable[[str], None]) -> None:
         clock = Clock()
         heart = Heart(folder, clock)
         log = Log(session.terminal, session.options.json, session.options.quiet)
-        watchdog = Watchdog(session, spec, heart, log)
+        supervisor = Supervisor()
+        watchdog = Watchdog(session, spec, heart, log, supervisor)
         on_waiting(watchdog.moved)
         words = f"{spec.name}: the loop begins, pid {os.getpid()}, {spec.path}"
         log.event("begin", words, pid=os.getpid(), resources=len(spec.resources))
+        supervisor.ready(f"keeps {spec.path}")
         try:
             Loop(watchdog, clock).run()
         finally:
+            supervisor.stopping()
             heart.stop()
         log.event("end", f"{spec.name}: the loop ends; what it manages goes on")

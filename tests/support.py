@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import os
@@ -52,12 +53,19 @@ class Machine:
         self.environ = {
             "HOME": str(self.home),
             # The crontabs of this machine are out of reach, whoever runs the tests.
-            "PATH": f"{CHECKOUT}/tests/fakes:{self.bin}:{SYSTEM}",
+            "PATH": f"{base}/fakes:{self.bin}:{SYSTEM}",
             "TMUX_TMPDIR": str(sockets),
             "LANG": "C.UTF-8",
-            "CRON_SPOOL": str(self.spool),
         }
         self.spool.mkdir()
+        self.fake("crontab", f"CRON_SPOOL={self.spool} exec {CHECKOUT}/tests/fakes/crontab")
+
+    def fake(self, name: str, command: str) -> None:
+        """Put a program in front of the real one; what runs in tmux finds it too."""
+        program = self.base / "fakes" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f'#!/bin/sh\n{command} "$@"\n')
+        program.chmod(0o755)
 
     def run(self, *argv: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run a program to its end, with this machine's surroundings."""
@@ -183,12 +191,16 @@ class Machine:
 
     def clear(self) -> None:
         """End what was started here, each by its number."""
-        for pid in self.ours():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        until(lambda: not self.ours())
+
+        def gone() -> bool:
+            # A watchdog among them may be starting others just now.
+            left = self.ours()
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return not left
+
+        until(gone)
 
 
 def facts(home: Path, **changed: Any) -> Facts:

@@ -158,7 +158,7 @@ def test_a_worker_of_a_home_whose_name_begins_with_ours_is_somebody_elses(
     assert pid in machine.running(WORKER)
     assert len(machine.running(WORKER)) == 2
     text = executor.read_text().replace(
-        "    session: command", "    state: absent\n    session: command"
+        '    state: "{{ state }}"\n    session:', "    state: absent\n    session:"
     )
     machine.once(machine.spec(text))
     assert machine.running(WORKER) == [pid]
