@@ -113,11 +113,13 @@ class Watchdog:
 def keep(session: Session, spec: Spec, told: Callable[[str], None]) -> None:
     """Keep the spec until a signal ends it. Raises turns.Taken, and HostError."""
     folder = session.folder(spec)
+    supervisor = Supervisor()
+    # A pass that starts this loop as a service holds the lock, and waits for this word.
+    supervisor.ready("waits for a pass that is at work")
     with turn(folder, told, _PATIENCE):
         clock = Clock()
         heart = Heart(folder, clock)
         log = Log(session.terminal, session.options.json, session.options.quiet)
-        supervisor = Supervisor()
         watchdog = Watchdog(session, spec, heart, log, supervisor)
         on_waiting(watchdog.moved)
         words = f"{spec.name}: the loop begins, pid {os.getpid()}, {spec.path}"

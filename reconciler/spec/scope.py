@@ -26,7 +26,7 @@ MAX_ALL = 64 * 1024 * 1024
 """Characters that all of them may have together."""
 
 _PUBLIC = re.compile(
-    r"HOME|USER|LOGNAME|SHELL|PATH|PWD|TMPDIR|LANG|LANGUAGE|TERM|TZ|HOSTNAME|LC_\w+|XDG_\w+"
+    r"HOME|USER|LOGNAME|SHELL|PATH|PWD|TMPDIR|LANG|LANGUAGE|TERM|TZ|HOSTNAME|TMUX_TMPDIR|LC_\w+|XDG_\w+"
 )
 _TELLING = re.compile(
     r"(TOKEN|SECRET|PASS|PASSWORD|PASSWD|KEY|CREDENTIALS?|AUTH|COOKIE|WEBHOOK)\Z", re.IGNORECASE
@@ -35,7 +35,7 @@ _TELLING = re.compile(
 
 def secret(name: str, value: str) -> bool:
     """May this value of the environment not be shown? All but places and well-known ones."""
-    if _PUBLIC.fullmatch(name):
+    if not value or _PUBLIC.fullmatch(name):
         return False
     return bool(_TELLING.search(name)) or not re.fullmatch(r"/[\w./@+-]*", value)
 
