@@ -184,7 +184,8 @@ def _beside(session: Session, spec: Spec, taken: Taken) -> int:
         session.print_json({**data.report_document(report), "busy": about})
     if taken.loop is None:
         return _complain(f"{spec.name}: {taken}; nothing was done", BUSY)
-    session.say((f"{spec.name}: {taken}; no pass is made beside it", "good"))
+    asked = "; asked for a pass now, it has ended so" if report.outcomes else ""
+    session.say((f"{spec.name}: {taken}{asked}", "good"))
     for outcome in report.outcomes:
         session.say(*text.outcome_lines(outcome))
     return CHANGED if report.changed and options.detailed_exitcode else DONE

@@ -131,7 +131,7 @@ def test_a_pass_beside_a_loop_that_is_well(machine: Machine, looping: Any) -> No
     loop = looping(spec)
     done = machine.reconcile("--once", spec)
     assert done.returncode == 0
-    assert f"a loop keeps it as declared (pid {loop.process.pid})" in done.stdout
+    assert done.stdout == f"demo: a loop keeps it as declared (pid {loop.process.pid})\n"
     document = json.loads(machine.reconcile("--once", spec, "--json").stdout)
     assert document["busy"] == {"pid": loop.process.pid, "loop": True}
     second = machine.reconcile("--loop", spec)
