@@ -7,18 +7,28 @@ annotations; they need no import of it, so that a pass in steady state never loa
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
 from reconciler.model import Secret
-
-
-class Plain(str):
-    """Text that stood without quotes in the YAML, where YAML 1.2 would give it a type."""
-
-    __slots__ = ()
+from reconciler.parsers import (
+    choice_parser,
+    integer_parser,
+    parse_command,
+    parse_duration,
+    parse_environment,
+    parse_flag,
+    parse_mode,
+    parse_name,
+    parse_number,
+    parse_path,
+    parse_patterns,
+    parse_regex,
+    parse_signal,
+    parse_size,
+    parse_text,
+    parse_variables,
+)
 
 
 class Parsed:
@@ -40,252 +50,16 @@ class Parsed:
         return dict(self.schema)
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        wrong = "a list" if isinstance(value, (list, tuple)) else "a mapping"
-        raise ValueError(f"needs a single value, not {wrong}")
-    if isinstance(value, Plain) and value in ("", "~", "null", "Null", "NULL"):
-        raise ValueError("is empty; give it a value or leave the line out")
-    if "\0" in value:
-        raise ValueError("holds a NUL character")
-    return str(value)
-
-
-def _one_line(value: object) -> str:
-    text = _text(value)
-    if not text:
-        raise ValueError("is empty; give it a value or leave the line out")
-    if any(ord(c) < 32 or ord(c) == 127 for c in text):
-        raise ValueError("holds a control character, such as a line break")
-    return text
-
-
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)")
-
-
-def parse_duration(value: object) -> float:
-    """``500ms 30s 5m 2h 7d`` as seconds, always above zero. Raises ValueError."""
-    text = _text(value)
-    match = _DURATION.fullmatch(text)
-    if match is None:
-        raise ValueError(
-            f"{text!r} is not a duration; write a positive number and a unit, such as "
-            "500ms, 30s, 5m, 2h or 7d"
-        )
-    seconds = float(match[1]) * _UNITS[match[2]]
-    if seconds <= 0:
-        raise ValueError("a duration must be longer than zero")
-    return seconds
-
-
-_SIZES = {
-    "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
-    "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
-}  # fmt: skip
-_SIZE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(B|[KMGT]i?B)")
-
-
-def parse_size(value: object) -> int:
-    """``512KiB 20MiB 1GiB 10MB`` as bytes, above zero. Raises ValueError."""
-    text = _text(value)
-    match = _SIZE.fullmatch(text)
-    size = math.ceil(float(match[1]) * _SIZES[match[2]]) if match else 0
-    if size <= 0:
-        raise ValueError(
-            f"{text!r} is not a size; write a positive number and a unit, such as "
-            "512KiB, 20MiB, 1GiB or 10MB"
-        )
-    return size
-
-
-def parse_mode(value: object) -> str:
-    """A quoted octal string as four digits, ``"0755"``. Raises ValueError.
-
-    YAML 1.2 reads an unquoted ``0755`` as the decimal number 755, so it is refused.
-    """
-    text = _text(value)
-    if not re.fullmatch(r"[0-7]{3,4}", text):
-        raise ValueError(
-            f"{text!r} is not a mode; write three or four octal digits (0 to 7) in quotes, "
-            'such as "0755"'
-        )
-    if isinstance(value, Plain):
-        raise ValueError(
-            f'a mode needs quotes: write "{text.zfill(4)}" '
-            f"(YAML reads {text} as the decimal number {int(text)})"
-        )
-    return text.zfill(4)
-
-
-def parse_path(value: object) -> str:
-    """An absolute path without ``..``, normalised (no double or final slash). Raises ValueError."""
-    text = _one_line(value)
-    if not text.startswith("/"):
-        raise ValueError(
-            f"{text!r} is not absolute; a path starts with / or ~ "
-            "({{ spec.dir }} is the folder of the spec)"
-        )
-    parts = [part for part in text.split("/") if part not in ("", ".")]
-    if ".." in parts:
-        raise ValueError(f"{text!r} holds '..'; write the path that is meant")
-    if len(text.encode("utf-8", "surrogateescape")) > 4095:
-        raise ValueError("is longer than 4095 bytes, the longest path Linux takes")
-    if len(parts) > 256:
-        raise ValueError("is deeper than 256 folders")
-    if any(len(part.encode("utf-8", "surrogateescape")) > 255 for part in parts):
-        raise ValueError("has a name longer than 255 bytes, the longest Linux takes")
-    return "/" + "/".join(parts)
-
-
-def parse_text(value: object) -> str:
-    """Any text without NUL; an unquoted number stays the text it was."""
-    return _text(value)
-
-
-def parse_name(value: object) -> str:
-    """Text on one line, not empty."""
-    return _one_line(value)
-
-
-def parse_flag(value: object) -> bool:
-    """``true`` or ``false``. Raises ValueError."""
-    text = _text(value)
-    if text in ("true", "True", "TRUE"):
-        return True
-    if text in ("false", "False", "FALSE"):
-        return False
-    raise ValueError(f"{text!r} is neither true nor false")
-
-
-def parse_number(value: object) -> float:
-    """A decimal number. Raises ValueError."""
-    text = _text(value)
-    if not re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,6})?", text):
-        raise ValueError(f"{text[:40]!r} is not a number such as 2 or 1.5")
-    return float(text)
-
-
-def parse_command(value: object) -> tuple[str, ...]:
-    """A list of arguments, or a string, which becomes ``sh -c STRING``. Raises ValueError."""
-    if isinstance(value, (list, tuple)):
-        words = tuple(_text(word) for word in value)
-        if not words or not words[0]:
-            raise ValueError("a command needs at least the name of a program")
-        return words
-    text = _text(value)
-    if not text.strip():
-        raise ValueError("a command needs at least the name of a program")
-    return ("sh", "-c", text)
-
-
-def parse_patterns(value: object) -> tuple[str, ...]:
-    """A glob, or a list of globs. Raises ValueError."""
-    if not isinstance(value, (list, tuple)):
-        return (_one_line(value),)
-    if not value:
-        raise ValueError("is empty; give it a pattern or leave the line out")
-    return tuple(_one_line(pattern) for pattern in value)
-
-
-def parse_signal(value: object) -> tuple[str, str]:
-    """Which process is told what: ``{process: NAME, signal: HUP}`` or ``HUP process:NAME``.
-
-    A signal left out is HUP. Returns the signal's name and the process's. Raises ValueError.
-    """
-    if isinstance(value, dict):
-        unknown = sorted(set(value) - {"process", "signal"})
-        if unknown or "process" not in value:
-            wrong = f"has no field {unknown[0]!r}" if unknown else "needs 'process'"
-            raise ValueError(f"{wrong}; write {{process: NAME, signal: HUP}}")
-        words = [_one_line(value.get("signal", "HUP")), _one_line(value["process"])]
-    else:
-        words = _one_line(value).split()
-        if len(words) == 1:
-            words = ["HUP", *words]
-        if len(words) != 2:
-            raise ValueError('needs a signal and a process, such as "HUP process:worker"')
-    return words[0].upper().removeprefix("SIG"), words[1].removeprefix("process:")
-
-
-def parse_regex(value: object) -> str:
-    """A regular expression of Python's ``re``. Raises ValueError."""
-    text = _text(value)
-    try:
-        re.compile(text)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(f"is not a regular expression: {error}") from None
-    return text
-
-
-def parse_environment(value: object) -> tuple[tuple[str, Secret], ...]:
-    """A mapping of environment names to values, as sorted pairs. Raises ValueError.
-
-    The values are secrets: a message names the variable, never what it holds.
-    """
-    if not isinstance(value, dict):
-        raise ValueError("needs a mapping of names to values, such as {LANG: C.UTF-8}")
-    pairs = []
-    for name, text in value.items():
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,254}", name):
-            raise ValueError(f"{name!r} is not a name for an environment variable")
-        try:
-            pairs.append((str(name), Secret.of(_text(text))))
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
-    return tuple(sorted(pairs, key=lambda pair: pair[0]))
-
-
-def parse_variables(value: object) -> tuple[str, ...]:
-    """A mapping of names to scalars or lists of them, as sorted names. Raises ValueError.
-
-    What they stand for is known only to the templates that use them.
-    """
-    if not isinstance(value, dict):
-        raise ValueError("needs a mapping of names to values, such as {port: 8080}")
-    for name, held in value.items():
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name):
-            raise ValueError(f"{name!r} is not a name that a template can use")
-        if isinstance(held, dict) or (
-            isinstance(held, (list, tuple)) and any(isinstance(i, (dict, list)) for i in held)
-        ):
-            raise ValueError(f"{name} needs text, a number, true, false or a list of them")
-    return tuple(sorted(map(str, value)))
-
-
-def _integer_parser(least: int, most: int) -> Callable[[object], int]:
-    def parse(value: object) -> int:
-        text = _text(value)
-        if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
-            raise ValueError(f"{text[:40]!r} is not a whole number from {least} to {most}")
-        number = int(text)
-        if not least <= number <= most:
-            raise ValueError(f"{number} is outside {least} to {most}")
-        return number
-
-    return parse
-
-
 def integer(least: int, most: int) -> Parsed:
     """Annotation for a whole number from ``least`` to ``most``."""
     return Parsed(
-        _integer_parser(least, most), {"type": "integer", "minimum": least, "maximum": most}
+        integer_parser(least, most), {"type": "integer", "minimum": least, "maximum": most}
     )
-
-
-def _choice_parser(words: tuple[str, ...]) -> Callable[[object], str]:
-    def parse(value: object) -> str:
-        text = _text(value)
-        if text not in words:
-            raise ValueError(f"{text!r} is none of {', '.join(words)}")
-        return text
-
-    return parse
 
 
 def choice(*words: str) -> Parsed:
     """Annotation for one of a few words."""
-    return Parsed(_choice_parser(words), {"enum": list(words)})
+    return Parsed(choice_parser(words), {"enum": list(words)})
 
 
 _STRING: dict[str, Any] = {"type": "string"}

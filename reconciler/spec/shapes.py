@@ -11,28 +11,29 @@ import typing
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from reconciler import fields
+from reconciler import parsers
+from reconciler.fields import Parsed
 
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A value that a parser of ``fields`` takes as it is, be it a scalar or not."""
+    """A value that a parser of ``parsers`` takes as it is, be it a scalar or not."""
 
-    parsed: fields.Parsed | None
+    parsed: Parsed | None
 
     @property
     def is_path(self) -> bool:
-        return self.parsed is not None and self.parsed.parse is fields.parse_path
+        return self.parsed is not None and self.parsed.parse is parsers.parse_path
 
     @property
     def may_hold_secrets(self) -> bool:
         """Could free text in it be a value that must not be kept on disk?"""
         return self.parsed is None or self.parsed.parse in (
-            fields.parse_text,
-            fields.parse_name,
-            fields.parse_command,
-            fields.parse_patterns,
-            fields.parse_regex,
+            parsers.parse_text,
+            parsers.parse_name,
+            parsers.parse_command,
+            parsers.parse_patterns,
+            parsers.parse_regex,
         )
 
 
@@ -88,7 +89,7 @@ def _shape(hint: Any) -> Shape:
         return _shape(others[0]) if len(others) == 1 else Leaf(None)
     if origin is Annotated:
         for extra in arguments[1:]:
-            if isinstance(extra, fields.Parsed):
+            if isinstance(extra, Parsed):
                 return Leaf(extra)
         return _shape(arguments[0])
     if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
