@@ -27,6 +27,11 @@ DONE, TROUBLE, CHANGED, USAGE, INVALID, BUSY = 0, 1, 2, 64, 65, 75
 _SHORT_WAIT = 5.0
 """Seconds that a single pass waits for what was tried in vain and is soon to be tried again."""
 
+_STILL_WRONG = (
+    "still wrong after a pass of the loop (with other --set values than the loop's own, stop the "
+    "loop first)"
+)
+
 _EPILOG = """\
 exit status: 0 done, 1 something failed or is unknown, 2 drift or changes (only with
 --detailed-exitcode), 64 wrong usage, 65 invalid spec, 75 another pass is at work
@@ -172,7 +177,7 @@ def _beside(session: Session, spec: Spec, taken: Taken) -> int:
         report = Report(
             plan,
             tuple(
-                Outcome(step, "failed", f"still wrong after a pass of the loop: {left[step.id]}")
+                Outcome(step, "failed", f"{_STILL_WRONG}: {left[step.id]}")
                 if step.id in left
                 else Outcome(step, "done")
                 for step in plan.steps
@@ -188,7 +193,7 @@ def _beside(session: Session, spec: Spec, taken: Taken) -> int:
     session.say((f"{spec.name}: {taken}{asked}", "good"))
     for outcome in report.outcomes:
         session.say(*text.outcome_lines(outcome))
-    return CHANGED if report.changed and options.detailed_exitcode else DONE
+    return _status(report.failed, report.changed, options)
 
 
 def _loop(session: Session) -> int:

@@ -15,6 +15,8 @@ from typing import Protocol
 
 from reconciler.host.clock import Clock
 
+_SHORTEST = 0.05
+"""Seconds between two passes that nobody has asked for."""
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 _NOW = (signal.SIGUSR1, signal.SIGHUP)
 
@@ -36,6 +38,10 @@ class Work(Protocol):
 
     def moved(self) -> None:
         """The loop is alive: it goes to sleep now, or has just been woken."""
+
+    @property
+    def longest_sleep(self) -> float:
+        """Seconds after which somebody wants to hear that the loop is alive."""
 
 
 class Loop:
@@ -93,14 +99,13 @@ class Loop:
         self._due = begin + every
         sooner = self._work.full_pass(lambda: self._stopping)
         if sooner is not None:
-            self._due = min(self._due, self._clock.monotonic() + sooner)
+            self._due = min(self._due, self._clock.monotonic() + max(sooner, _SHORTEST))
 
     def _sleep(self, poller: select.poll, woken: socket.socket) -> None:
         self._work.moved()
         left = self._due - self._clock.monotonic()
         if left > 0 and not self._stopping:
-            # poll(2) counts milliseconds in a C int; a little more than a day is enough.
-            poller.poll(min(left, 100_000.0) * 1000)
+            poller.poll(min(left, self._work.longest_sleep) * 1000)
         try:
             while os.read(woken.fileno(), 512):
                 pass

@@ -172,7 +172,10 @@ class Session:
             tries.ended(outcome)
             told(outcome)
 
-        return apply(plan, spec, kinds.get, host, ended, stopping, tries.begins)
+        report = apply(plan, spec, kinds.get, host, ended, stopping, tries.begins)
+        for end in host.last:
+            end()
+        return report
 
     def learn(self, plan: Plan, spec: Spec, host: Host) -> float | None:
         """Forgive what runs well; seconds until something waits no longer. Raises HostError."""

@@ -121,13 +121,13 @@ class Tries:
     def due(self, plan: Plan) -> float | None:
         """Seconds until a wait is over, or an attempt would be forgiven; None: nothing is open."""
         waiting = {remark.id for remark in plan.held}
+        # What is not known, or waits for something else, is seen to by the next full pass.
+        blocked = {remark.id for remark in (*plan.unknown, *plan.skipped)}
         times = []
         for ident, tries, policy in self._counted():
-            left = policy.left(tries.count, tries.since)
-            if not tries.count:
+            if not tries.count or ident in blocked:
                 continue
-            if ident in waiting or left > 0:
-                times.append(left)
+            times.append(policy.left(tries.count, tries.since))
             if ident not in waiting:
-                times.append(max(0.0, policy.healthy_after - (tries.since or 0.0)))
-        return min(times) if times else None
+                times.append(policy.healthy_after - (tries.since or 0.0))
+        return min((time for time in times if time > 0), default=None)

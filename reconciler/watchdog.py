@@ -33,6 +33,7 @@ class Watchdog:
     ) -> None:
         self._session = session
         self._supervisor = supervisor
+        self._clock = Clock()
         self._spec = spec
         self._heart = heart
         self._log = log
@@ -95,7 +96,7 @@ class Watchdog:
             due = self._session.learn(plan, spec, host)
             wrong = len(plan.unknown) + len(plan.held)
             words = f"{plan.resources} resources" + (f", {wrong} not as declared" if wrong else "")
-            self._supervisor.alive(words)
+            self._supervisor.status(words)
         except Exception as error:
             self._log.event("error", f"this pass came to no end: {in_words(error)}", "bad")
         self._heart.done(self._spec.loop_every)
@@ -108,6 +109,12 @@ class Watchdog:
     def moved(self) -> None:
         """A sign of life."""
         self._heart.beat(self._spec.loop_every)
+        self._supervisor.alive(self._clock.monotonic())
+
+    @property
+    def longest_sleep(self) -> float:
+        """Seconds after which the one who supervises us wants to hear of us."""
+        return self._supervisor.longest_silence
 
 
 def keep(session: Session, spec: Spec, told: Callable[[str], None]) -> None:

@@ -6,6 +6,7 @@ It must not know what a spec, a plan or a kind is.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,8 @@ class Host:
         self.files = Files()
         self.log_ends: dict[str, int] = {}
         """How long a daemon's log was when this pass started it, in bytes, by its path."""
+        self.last: list[Callable[[], None]] = []
+        """What would end ourselves, and is therefore done when all else is."""
 
     @cached_property
     def processes(self) -> Processes:

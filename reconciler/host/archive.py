@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from typing import IO, Any, NamedTuple
 
+from reconciler.host.command import still_waiting
 from reconciler.host.gzipped import Gunzip, Gzip
 from reconciler.host.openfiles import OpenFiles
 from reconciler.host.remove import delete, names
@@ -231,6 +232,7 @@ def _add_one(
         while chunk := os.read(handle, _CHUNK):
             digest.update(chunk)
             spool.write(chunk)
+            still_waiting()
         if spool.tell() != file.size or not file.is_still(os.fstat(handle)):
             return False
         spool.seek(0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import zlib
 
+from reconciler.host.command import still_waiting
 from reconciler.host.whole import write_all
 
 _CHUNK = 1 << 18
@@ -61,6 +62,7 @@ class Gunzip:
     def read(self, size: int) -> bytes:
         """At most ``size`` bytes; none at the end. Raises EOFError or zlib.error."""
         data = b""
+        still_waiting()
         while not data:
             if self._coder.eof:
                 self._raw = self._coder.unused_data or self._raw

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from hashlib import blake2b
 
+from reconciler.host.command import still_waiting
 from reconciler.host.openfiles import OpenFiles
 from reconciler.host.tree import Elsewhere, File, Tree, by_folder
 from reconciler.host.walk import opened, reason, reported, sort_of
@@ -244,6 +245,7 @@ def pour(source: int, goal: int | None, most: int | None = None) -> bytes:
         if not chunk:
             break
         digest.update(chunk)
+        still_waiting()
         if goal is not None:
             write_all(goal, chunk)
         if most is not None:

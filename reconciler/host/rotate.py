@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import blake2b
 
+from reconciler.host.command import still_waiting
 from reconciler.host.gzipped import Gunzip, Gzip
 from reconciler.host.openfiles import OpenFiles
 from reconciler.host.remove import pour
@@ -277,6 +278,7 @@ def _compress(tree: Tree, folder: int, name: str, open_files: OpenFiles, shown: 
             while chunk := os.read(handle, _CHUNK):
                 digest.update(chunk)
                 out.write(chunk)
+                still_waiting()
             out.finish()
             os.lseek(made.handle, 0, os.SEEK_SET)
             if _inflated(made.handle) != digest.digest():

@@ -13,6 +13,7 @@ from fnmatch import translate
 from typing import Any
 
 from reconciler.host.choose import Chooser, Chosen, Rule
+from reconciler.host.command import still_waiting
 from reconciler.host.tree import Elsewhere, File, Tree
 from reconciler.host.walk import reason
 
@@ -26,6 +27,8 @@ OURS = re.compile(r"\..*\.reconcile")
 """The name of a file that is being written, as ``whole.passing_name`` gives it."""
 ROTATED = re.compile(r"(.+)\.([1-9][0-9]{0,3})(\.gz)?")
 """A log that has been rotated: the log's name, its number, and whether it is compressed."""
+_HIGHEST = 99
+"""The largest number of a rotated log; a name that ends in a larger one, a port, is a log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +156,7 @@ class _Look:
         simple = attribute == "st_mtime_ns" and early is not None
         limit = early if early is not None else 0
         count = 0
+        still_waiting()
         with os.scandir(folder) as entries:
             # This loop runs for every file there is: nothing is called that need not be.
             for entry in entries:
@@ -202,7 +206,11 @@ class _Look:
         """Is a file of that name meant?"""
         if self.wanted.logs is not None:
             rotated = ROTATED.fullmatch(name)
-            if rotated is not None and self._fits(rotated[1], below):
+            if (
+                rotated is not None
+                and int(rotated[2]) <= max(self.wanted.logs, _HIGHEST)
+                and self._fits(rotated[1], below)
+            ):
                 if rotated[3] is None and int(rotated[2]) <= self.wanted.logs:
                     self._found.rotated.append((below, name))
                 return False

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from reconciler.host.command import still_waiting
 from reconciler.host.walk import opened, reported, sort_of
 from reconciler.model import HostError
 
@@ -112,6 +113,7 @@ def write_all(handle: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(handle, view) :]
+    still_waiting()
 
 
 def read_in(folder: int, name: str, path: str, limit: int) -> tuple[bytes, os.stat_result] | None:

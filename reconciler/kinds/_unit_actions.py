@@ -234,6 +234,10 @@ class Tell:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
+        if self.verb == "stop" and host.systemd.holds_us(self.unit):
+            words = ("--no-block", "--", self.unit)
+            host.last.append(lambda: host.systemd.tell(self.scope, "stop", *words))
+            return
         # These would reload the manager each by itself.
         quiet = () if self.verb == "stop" else ("--no-reload",)
         host.systemd.tell(self.scope, self.verb, *quiet, *self.options, "--", self.unit)

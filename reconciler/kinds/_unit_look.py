@@ -101,7 +101,7 @@ class _Look:
             gone = self.known.get("FragmentPath") == self.path and not self._runs()
             if gone and self.known.get("NeedDaemonReload") == "yes":
                 return UnitState(loaded="older", path=self.path)
-            return None
+            return self._undone() if self.want.text is None else None
         return UnitState(
             content=self.want.shown(file.text),
             enabled=self.known.get("UnitFileState", "").startswith("enabled"),
@@ -110,6 +110,12 @@ class _Look:
             path=self.path,
             others=self._others(),
         )
+
+    def _undone(self) -> UnitState | None:
+        """Of a unit that somebody else brings: whether it still is what it was made to be."""
+        enabled = bool(self.want.enabled) and self.known.get("UnitFileState") == "enabled"
+        active = bool(self.want.active) and self._runs()
+        return UnitState(enabled=enabled, active=active) if enabled or active else None
 
     def _state(self, file: UnitFile | None) -> UnitState:
         masks = self._masks(file)
@@ -238,6 +244,8 @@ class _Look:
             what = "has failed" if way == "failed" else "fails and is restarted again and again"
             self.notes.append(f"it {what}: {words}")
             return False
+        if way == "deactivating" and self._is_being_done():
+            return True
         if way == "activating":
             self.notes.append("it is starting")
             return True
@@ -249,12 +257,16 @@ class _Look:
             return True
         return False
 
+    def _is_being_done(self) -> bool:
+        """Is it being stopped or started anew, which will end us too?"""
+        return self.systemd.holds_us(self.unit) and self.known.get("Job", "") not in ("", "0")
+
     def _started(self, file: UnitFile | None) -> str:
         """Has what runs been started, or reloaded, since the file is as it is?"""
         if file is None or file.link is not None or not self._runs():
             return "current"
-        if self.systemd.holds_us(self.unit) and self.known.get("Job", "") not in ("", "0"):
-            return "current"  # It is being done, and will end us too.
+        if self._is_being_done():
+            return "current"
         restarts = self.want.on_change == "restart"
         stamp = seconds(
             self.known.get("ActiveEnterTimestamp" if restarts else "StateChangeTimestamp")

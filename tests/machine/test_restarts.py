@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,28 @@ def test_a_changed_command_is_tried_at_once(machine: Machine) -> None:
     spec = failing(machine, "{backoff: {initial: 1h, max: 2h}}", "exec sleep 81828")
     machine.once(spec)
     machine.converged(spec)
+
+
+def test_a_loop_does_not_spin_on_what_was_tried_in_vain(machine: Machine) -> None:
+    spec = failing(machine, "{backoff: {initial: 1ms, max: 1ms}, healthy_after: 1s}")
+    text = spec.read_text().replace("command:", "needs: [directory:d], command:")
+    spec = machine.spec(f"{text}\ndirectories: {{d: {{path: {machine.base}/d}}}}\n")
+    machine.once(spec, status=1)
+    (machine.base / "d").rmdir()
+    (machine.base / "d").write_text("not a folder")
+    process = subprocess.Popen(
+        [str(word) for word in machine.argv("--loop", spec)], env=machine.environ,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    pulse = machine.state / "demo/loop"
+    try:
+        until(lambda: pulse.exists() and pulse.read_text().endswith("\n"))
+        begin = time.monotonic()
+        until(lambda: time.monotonic() - begin > 2)
+        assert int(pulse.read_text().split()[5]) < 5
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_what_stayed_healthy_is_forgiven(machine: Machine) -> None:

@@ -17,8 +17,11 @@ SPEC = str(CHECKOUT / "specs/executor.yaml")
 class Executor:
     """The command executor of one user on a disposable host."""
 
-    def __init__(self, host: DisposableHost, user: str = "root", spec: str = SPEC) -> None:
+    def __init__(
+        self, host: DisposableHost, user: str = "root", spec: str = SPEC, *options: str
+    ) -> None:
         self.host = host
+        self.options = options
         if user != "root":
             # Where the interpreter is root's own, others must get to it too.
             host.run("chmod", "o+x", "/root")
@@ -31,10 +34,11 @@ class Executor:
         return str(done.stdout)
 
     def once(self, *options: str) -> str:
-        return self.run("reconcile", "--once", self.spec, *options)
+        return self.run("reconcile", "--once", self.spec, *self.options, *options)
 
     def plan(self, *options: str) -> dict[str, Any]:
-        text = self.run("reconcile", "--plan", self.spec, "--json", *options, status=None)
+        words = ("--plan", self.spec, "--json", *self.options, *options)
+        text = self.run("reconcile", *words, status=None)
         document: dict[str, Any] = json.loads(text)
         return document
 
@@ -63,8 +67,8 @@ def test_by_its_unit(systemd_host: DisposableHost) -> None:
     systemd_host.run("systemctl", "is-active", "reconcile-executor.service")
     systemd_host.reboot()
     executor.up()
-    show = systemd_host.run("systemctl", "show", "-P", "StatusText", "reconcile-executor").stdout
-    assert "resources" in show
+    show = ("systemctl", "show", "-P", "StatusText", "reconcile-executor")
+    systemd_host.until(lambda: "resources" in systemd_host.run(*show).stdout)
     # What it has started goes on when it is restarted.
     worker = systemd_host.running("ai-cmd-executor worker")
     systemd_host.run("systemctl", "restart", "reconcile-executor.service")
@@ -74,8 +78,8 @@ def test_by_its_unit(systemd_host: DisposableHost) -> None:
 
 def test_by_the_unit_of_a_user(systemd_host: DisposableHost) -> None:
     systemd_host.add_user("ann", linger=True)
-    executor = Executor(systemd_host, "ann")
-    executor.once("--set", "user_unit=true")
+    executor = Executor(systemd_host, "ann", SPEC, "--set", "user_unit=true")
+    executor.once()
     executor.up()
     systemd_host.run("systemctl", "--user", "is-active", "reconcile-executor", user="ann")
     systemd_host.reboot()
@@ -122,6 +126,22 @@ def test_by_the_line_that_is_due(cron_host: CronHost) -> None:
     cron_host.run("tmux", "kill-server")
     cron_host.until(lambda: cron_host.running("ai-cmd-executor worker"), 90)
     executor.up()
+
+
+def test_a_loop_that_is_told_to_take_itself_away_does_so_last(
+    systemd_host: DisposableHost,
+) -> None:
+    text = (CHECKOUT / "specs/executor.yaml").read_text().replace("every: 30s", "every: 1s")
+    systemd_host.write("/srv/executor.yaml", text)
+    executor = Executor(systemd_host, spec="/srv/executor.yaml")
+    executor.once()
+    executor.up()
+    systemd_host.write("/srv/executor.yaml", text.replace("  state: present", "  state: absent"))
+    systemd_host.run("systemctl", "kill", "-s", "USR1", "reconcile-executor")
+    systemd_host.until(lambda: not systemd_host.running("reconcile --loop"), 30)
+    assert not systemd_host.running("ai-cmd-executor worker")
+    assert not systemd_host.exists("/etc/systemd/system/reconcile-executor.service")
+    assert systemd_host.run("crontab", "-l", check=False).returncode == 1
 
 
 @pytest.mark.parametrize("sort", ["systemd", "cron"])
