@@ -58,7 +58,11 @@ class Machine:
             "LANG": "C.UTF-8",
         }
         self.spool.mkdir()
-        self.fake("crontab", f"CRON_SPOOL={self.spool} exec {CHECKOUT}/tests/fakes/crontab")
+        self.fake(
+            "crontab",
+            f"CRON_SPOOL={self.spool} CRON_USER={getpass.getuser()} "
+            f"exec {CHECKOUT}/tests/fakes/crontab",
+        )
 
     def fake(self, name: str, command: str) -> None:
         """Put a program in front of the real one; what runs in tmux finds it too."""

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from reconciler.kinds._unit_actions import cause
 from reconciler.kinds._unit_file import RUNS_AND_ENDS, mark, ours
 from reconciler.kinds.unit import Unit, UnitState
 from reconciler.model import Observation, Resource, UnknownState
@@ -238,6 +237,8 @@ class _Look:
     def _active(self) -> bool:
         way, sub = self.known.get("ActiveState"), self.known.get("SubState")
         if way == "failed" or sub == "auto-restart":
+            from reconciler.kinds._unit_actions import cause
+
             words = cause(
                 self.host, self.want.scope, self.unit, self.known, words=not self.want.secret
             )

@@ -198,7 +198,7 @@ class Crons(Kind[Cron, CronState]):
         own_path = any(name == "PATH" for name, _ in want.env)
         notes = [] if own_path and path is None else remarks(want.command, old.settings(), path)
         if idle:
-            notes.append("no cron daemon runs, so nothing will run it")
+            notes.append("no cron daemon runs, so nothing will run it; start cron")
         return Observation(state, note="; ".join(notes) or None)
 
     def changes(self, expected: CronState | None, have: CronState | None) -> tuple[Change, ...]:

@@ -13,18 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from reconciler.contract import Kind, Templates, diff, in_words
 from reconciler.fields import Flag, Name, Text, Variables, choice
-from reconciler.kinds._unit_actions import (
-    FILES,
-    LINKS,
-    MANAGER,
-    Reload,
-    RemoveUnit,
-    Renew,
-    SetUnitAttributes,
-    Tell,
-    WriteUnit,
-    cause,
-)
 from reconciler.model import Action, Change, Claim, Key, Observation, Resource
 
 if TYPE_CHECKING:
@@ -194,6 +182,8 @@ class Units(Kind[Unit, UnitState]):
 
     def stages(self, actions: Sequence[Action]) -> Sequence[Sequence[Action]]:
         """Files first, of all units; what needs the manager to know them comes last."""
+        from reconciler.kinds._unit_actions import FILES, LINKS, MANAGER
+
         return [
             [action for action in actions if getattr(action, "stage", FILES) == stage]
             for stage in (FILES, LINKS, MANAGER)
@@ -209,64 +199,17 @@ class Units(Kind[Unit, UnitState]):
         want = resource.want
         if want.is_template or host.systemd.silent(want.scope) is not None:
             return None
+        from reconciler.kinds._unit_actions import cause
+
         return cause(host, want.scope, str(want.unit), words=not want.secret)
 
     def actions(
         self, resource: Resource[Unit], have: UnitState | None, changes: Sequence[Change]
     ) -> Sequence[Action]:
-        want, scope, unit = resource.want, resource.want.scope, str(resource.want.unit)
-        now = have or UnitState()
-        if not resource.present:
-            return list(self._removal(want, now))
-        changed = {change.field for change in changes}
-        writes = want.text is not None and (have is None or "content" in changed)
-        found: list[Action] = []
-        if "masked" in changed:
-            found += [Tell(scope, unit, "unmask", options) for options in now.masks or ()]
-        path = now.path or want.file
-        if writes:
-            path, text = _path(want, now), str(want.text)
-            found.append(
-                WriteUnit(scope, unit, want.file, path, text, now.text, want.mode, want.secret)
-            )
-        elif changed & {"mode", "owner"}:
-            found.append(SetUnitAttributes(scope, path, want.mode))
-        if "enabled" in changed and want.enabled:
-            # It counts as not enabled too when some of its symlinks are missing.
-            found.append(Tell(scope, unit, "reenable" if have else "enable"))
-        elif "enabled" in changed and have is not None:
-            found.append(Tell(scope, unit, "disable"))
-        if writes or changed & {"masked", "loaded", "enabled"}:
-            found.append(Reload(scope))
-        if "active" in changed and want.active:
-            found.append(Renew(scope, unit, "start", now.others or ()))
-        elif "active" in changed and have is not None:
-            found.append(Tell(scope, unit, "stop"))
-        elif now.active and want.on_change != "none" and (writes or "started" in changed):
-            found.append(Renew(scope, unit, want.on_change, now.others or ()))
-        return found
+        # What acts is not loaded where nothing is to be done.
+        from reconciler.kinds._unit_steps import actions
 
-    def _removal(self, want: Unit, have: UnitState) -> Iterable[Action]:
-        scope, unit = want.scope, str(want.unit)
-        if not want.drop_in:
-            if have.active:
-                yield Tell(scope, unit, "stop")
-            if have.enabled:
-                yield Tell(scope, unit, "disable")
-        if have.text is not None:
-            yield RemoveUnit(scope, unit, _path(want, have), have.text)
-        yield Reload(scope)
-        if want.drop_in and have.active and want.on_change != "none":
-            yield Renew(scope, unit, want.on_change, have.others or ())
-
-
-def _path(want: Unit, have: UnitState) -> str:
-    """Where its file is. Only the host knows the user's folder; observing has asked it."""
-    if have.path is not None:
-        return have.path
-    if want.scope == "system":
-        return f"/etc/systemd/system/{want.file}"
-    return f"~/.config/systemd/user/{want.file}"
+        return actions(resource, have, changes)
 
 
 def _in_words(change: Change) -> str:

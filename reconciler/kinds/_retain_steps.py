@@ -1,0 +1,88 @@
+"""Which actions a retention takes about what is due, and what is still due after them. Pure.
+
+It must not look at the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from reconciler.kinds._due import Due, Log
+from reconciler.kinds._retain import (
+    ArchiveFiles,
+    DeleteFiles,
+    FinishRotation,
+    MoveFiles,
+    RotateLogs,
+    RunCommand,
+    TellProcess,
+)
+from reconciler.kinds.retention import Retention
+from reconciler.model import Action, Change
+
+
+def left(planned: Sequence[Action], have: Due) -> tuple[Change, ...]:
+    """Of what is due now, that which was planned and not left alone for a good reason."""
+    files, logs = set(), set()
+    for action in planned:
+        if isinstance(action, RotateLogs):
+            # A log that goes on as the same file is done when it has become shorter.
+            before = {file[3:5]: file.size for file in set(action.files) - set(action.spared)}
+            files |= {
+                file for file in have.files if before.get(file[3:5], file.size + 1) <= file.size
+            }
+        elif isinstance(action, (DeleteFiles, MoveFiles, ArchiveFiles)):
+            files |= set(action.files) - set(action.spared)
+        elif isinstance(action, FinishRotation):
+            logs |= set(action.marked)
+            logs |= set(action.rotated) - set(action.spared) if action.compress else set()
+    return replace(
+        have,
+        files=tuple(file for file in have.files if file in files),
+        unfinished=tuple(log for log in have.unfinished if log in logs),
+        uncompressed=tuple(log for log in have.uncompressed if log in logs),
+    ).changes()
+
+
+def actions(want: Retention, have: Due) -> Sequence[Action]:
+    """What is done about all that is due."""
+    skip_open = want.skip_open is not False
+    if want.rotates:
+        return _rotation(want, have)
+    if want.action == "move":
+        return (MoveFiles(want.path, have.files, skip_open, want.to or ""),)
+    if want.action == "archive":
+        return (ArchiveFiles(want.path, have.files, skip_open, have.goal or want.to or ""),)
+    return (DeleteFiles(want.path, have.files, skip_open),)
+
+
+def _rotation(want: Retention, have: Due) -> list[Action]:
+    """Rotate, tell the writer, then compress: in this order a kill leaves the rest to be seen."""
+    found: list[Action] = []
+    tells = want.signal is not None or want.run is not None
+    logs: tuple[Log, ...] = tuple((file.below, file.name) for file in have.files)
+    unfinished = have.unfinished
+    if have.files or (unfinished and want.copies):
+        found.append(
+            RotateLogs(
+                want.path, have.files, unfinished, want.kept, want.copies, tells, want.max_file
+            )
+        )
+    if have.files or unfinished:
+        if want.signal is not None and want.told is not None:
+            found.append(TellProcess(f"process:{want.signal[1]}", want.told, want.signal[0]))
+        elif want.run is not None:
+            found.append(RunCommand(want.run))
+    marked = (*unfinished, *(logs if tells else ()))
+    fresh = tuple((below, f"{name}.1") for below, name in logs)
+    # What has a number already gets the next one, when its log is rotated.
+    rotated = tuple(log for log in have.uncompressed if not _moves(log, logs))
+    if marked or want.compresses:
+        compress = want.compresses
+        found.append(FinishRotation(want.path, marked, (*fresh, *rotated), compress))
+    return found
+
+
+def _moves(log: Log, logs: Sequence[Log]) -> bool:
+    return (log[0], log[1].rpartition(".")[0]) in logs
