@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from reconciler.kinds.retention import Retention
+    from reconciler.kinds._retention import Retention
 
 _SYSTEM = ("bin", "boot", "dev", "etc", "home", "lib", "lib32", "lib64", "opt", "proc", "root",
            "run", "sbin", "srv", "sys", "usr", "var")  # fmt: skip

@@ -18,7 +18,7 @@ from reconciler.kinds._retain import (
     RunCommand,
     TellProcess,
 )
-from reconciler.kinds.retention import Retention
+from reconciler.kinds._retention import Retention
 from reconciler.model import Action, Change
 
 

@@ -12,7 +12,7 @@ from reconciler.contract import Refused, Templates
 from reconciler.kinds._unit_text import links, programs, settings, written
 
 if TYPE_CHECKING:
-    from reconciler.kinds.unit import Unit
+    from reconciler.kinds._unit import Unit
 
 _MARK = "# reconcile: "
 _HEADER_LINES = 10

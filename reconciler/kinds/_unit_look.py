@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from reconciler.kinds._unit import Unit, UnitState
 from reconciler.kinds._unit_file import RUNS_AND_ENDS, mark, ours
-from reconciler.kinds.unit import Unit, UnitState
 from reconciler.model import Observation, Resource, UnknownState
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from reconciler.kinds._unit import Unit, UnitState
 from reconciler.kinds._unit_actions import (
     Reload,
     RemoveUnit,
@@ -15,7 +16,6 @@ from reconciler.kinds._unit_actions import (
     Tell,
     WriteUnit,
 )
-from reconciler.kinds.unit import Unit, UnitState
 from reconciler.model import Action, Change, Resource
 
 

@@ -9,78 +9,22 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from reconciler.contract import Kind
-from reconciler.fields import (
-    Command,
-    Duration,
-    Flag,
-    Path,
-    Patterns,
-    Signal,
-    Size,
-    choice,
-    integer,
-)
 from reconciler.host.choose import Rule
 from reconciler.host.scan import Seen, Wanted, scan
 from reconciler.host.walk import reason
 from reconciler.kinds._amiss import wrong
 from reconciler.kinds._due import Due, Log, counted, in_words, size
+from reconciler.kinds._retention import Retention
 from reconciler.kinds.process import KIND as PROCESSES
 from reconciler.kinds.process import Process
 from reconciler.model import Action, Change, Claim, Declared, HostError, Key, Observation, Resource
 
 if TYPE_CHECKING:
     from reconciler.host import Host
-
-
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """What becomes of the files in ``path`` that match: with at least one condition.
-
-    ``action`` is delete, move, archive or rotate; rotate is for logs that are written to.
-    """
-
-    path: Path
-    action: Annotated[str, choice("delete", "move", "archive", "rotate")]
-    match: Patterns = ("*",)
-    exclude: Patterns = ()
-    recursive: Flag = False
-    age_by: Annotated[str, choice("mtime", "ctime", "atime", "birth")] | None = None
-    older_than: Duration | None = None
-    keep_last: Annotated[int, integer(1, 1_000_000)] | None = None
-    max_total: Size | None = None
-    max_file: Size | None = None
-    to: Path | None = None
-    keep: Annotated[int, integer(1, 9998)] | None = None
-    compress: Flag | None = None
-    method: Annotated[str, choice("rename", "copytruncate")] | None = None
-    signal: Signal | None = None
-    run: Command | None = None
-    max_files_per_pass: Annotated[int, integer(1, 1_000_000)] = 10_000
-    skip_open: Flag | None = None
-    dry: Flag = False
-    told: Process | None = field(default=None, metadata={"written": False})
-
-    @property
-    def rotates(self) -> bool:
-        return self.action == "rotate"
-
-    @property
-    def kept(self) -> int:
-        """How many rotated logs stay of each."""
-        return self.keep or 5
-
-    @property
-    def compresses(self) -> bool:
-        return self.rotates and self.compress is not False
-
-    @property
-    def copies(self) -> bool:
-        return self.method == "copytruncate"
 
 
 class Retentions(Kind[Retention, Due]):

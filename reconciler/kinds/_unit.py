@@ -1,0 +1,79 @@
+"""What a user may write about a unit, and what is seen of one. Pure data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from reconciler.fields import Flag, Name, Text, Variables, choice
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A unit of systemd; without ``template`` and ``content`` its file is left alone."""
+
+    unit: Name | None = None
+    template: Name | None = field(default=None, metadata={"template": "file"})
+    content: Text | None = field(default=None, metadata={"template": "text"})
+    vars: Variables = field(default=(), metadata={"template": "values"})
+    scope: Annotated[Literal["system", "user"], choice("system", "user")] = "system"
+    enabled: Flag | None = None
+    active: Flag | None = None
+    on_change: Annotated[
+        Literal["restart", "reload", "none"], choice("restart", "reload", "none")
+    ] = "restart"
+    drop_in: Name | None = None
+    text: str | None = field(default=None, metadata={"written": False})
+    secret: bool = field(default=False, metadata={"written": False})
+    programs: tuple[str, ...] = field(default=(), metadata={"written": False})
+    links: tuple[str, ...] = field(default=(), metadata={"written": False})
+    """The symlinks that enabling makes, below the folder of units."""
+
+    @property
+    def file(self) -> str:
+        """The name of its file below the folder of units."""
+        return f"{self.unit}.d/{self.drop_in}.conf" if self.drop_in else str(self.unit)
+
+    @property
+    def is_template(self) -> bool:
+        """Is it one of which only instances can be started?"""
+        return "@." in str(self.unit)
+
+    @property
+    def mode(self) -> str:
+        """What a file of units has; one with a secret is not for everybody."""
+        return "0600" if self.secret else "0644"
+
+    def shown(self, text: str) -> str:
+        """A text of its file, as it may be shown."""
+        if not self.secret:
+            return text
+        import hashlib
+
+        digest = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=6)
+        return f"(not shown: it holds a value of the environment; digest {digest.hexdigest()})"
+
+
+@dataclass(frozen=True, slots=True)
+class UnitState:
+    """A unit's file and how it runs; None is not looked at, or not known.
+
+    ``loaded`` and ``started`` are ``older`` when the manager, or what runs, has not seen the
+    file as it is now. The last ones are for the actions: the file itself and where it is, the
+    options that unmask it, what must be restarted with it; ``there`` is False when there is
+    neither a file nor anything that runs.
+    """
+
+    content: str | None = None
+    mode: str | None = None
+    owner: str | None = None
+    masked: bool | None = None
+    loaded: str | None = None
+    enabled: bool | None = None
+    active: bool | None = None
+    started: str | None = None
+    text: str | None = None
+    path: str | None = None
+    masks: tuple[tuple[str, ...], ...] | None = None
+    others: tuple[str, ...] | None = None
+    there: bool | None = None
