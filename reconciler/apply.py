@@ -30,11 +30,13 @@ def apply(
     told: OnOutcome,
     stopping: Callable[[], bool] = lambda: False,
     begins: OnBegin = lambda step: None,
+    settle: bool = True,
 ) -> Report:
     """Run the plan's steps in order. A step that fails skips what needs it, nothing else.
 
     Once ``stopping`` says so, no further step is begun. A step that ``begins`` to act is told,
-    and not done when that raises HostError.
+    and not done when that raises HostError. With ``settle`` it waits until what must hold for a
+    while has held; without, the caller asks ``proved`` when the time has come.
     """
     by_id = {resource.id: resource for resource in spec.resources}
     outcomes: list[Outcome] = []
@@ -53,7 +55,9 @@ def apply(
             outcome = run.outcome(broken)
             outcomes.append(outcome)
             told(outcome)
-    return Report(plan, tuple(_settled(outcomes, by_id, last_start, get_kind, host, told)))
+    if settle:
+        outcomes = _settled(outcomes, by_id, last_start, get_kind, host, told)
+    return Report(plan, tuple(outcomes))
 
 
 def _groups(
@@ -122,10 +126,13 @@ class _Run:
         if seen.unknown is not None:
             return "failed", f"cannot look at it any more: {seen.unknown}"
         changes = difference(self.resource, seen, self.kind)
-        if not changes:
+        if self.step.demanded:
+            now = self.kind.again(self.resource, seen.state) if seen.state is not None else ()
+        elif not changes:
             # Somebody was faster, or an earlier step has done it along the way.
             return "dropped", None
-        now = self.kind.actions(self.resource, seen.state, changes)
+        else:
+            now = self.kind.actions(self.resource, seen.state, changes)
         if self.kind.stale(self.step.actions, now):
             return "dropped", "the host has changed since the plan; the next pass looks again"
         try:
@@ -200,9 +207,14 @@ def _settled(
     for outcome in outcomes:
         resource = by_id[outcome.step.id]
         if outcome.result == "done" and get_kind(resource.kind).settle:
-            wrong = _wrong(outcome.step, resource, get_kind, host)
-            if wrong is not None:
-                outcome = replace(outcome, result="failed", error=wrong)
+            outcome = proved(outcome, resource, get_kind, host)
+            if outcome.result == "failed":
                 told(outcome)
         settled.append(outcome)
     return settled
+
+
+def proved(outcome: Outcome, resource: Resource[Any], get_kind: GetKind, host: Host) -> Outcome:
+    """The outcome of a step that was done, after another look whether it has held."""
+    wrong = _wrong(outcome.step, resource, get_kind, host)
+    return outcome if wrong is None else replace(outcome, result="failed", error=wrong)

@@ -129,7 +129,7 @@ def _plan(session: Session) -> int:
     spec = _loaded(session)
     if isinstance(spec, int):
         return spec
-    _, plan = session.plan(spec, session.host(spec))
+    plan = session.look(spec, session.host(spec)).plan
     options = session.options
     if options.json:
         session.print_json(data.plan_document(plan))
@@ -170,10 +170,10 @@ def _beside(session: Session, spec: Spec, taken: Taken) -> int:
     from reconciler.views import data, text
 
     host = session.host(spec)
-    _, plan = session.plan(spec, host)
+    plan = session.look(spec, host).plan
     report = Report(plan)
     if taken.loop is not None and plan.steps and ask(taken, session.folder(spec)):
-        left = {step.id: step.why for step in session.plan(spec, host)[1].steps}
+        left = {step.id: step.why for step in session.look(spec, host).plan.steps}
         report = Report(
             plan,
             tuple(
@@ -222,14 +222,15 @@ def _pass(session: Session, spec: Spec) -> int:
     from reconciler.views import data, text
 
     host = session.host(spec)
-    spec, plan = session.plan(spec, host)
+    look = session.look(spec, host)
     end = host.clock.monotonic() + _SHORT_WAIT
-    due = session.learn(plan, spec, host)
-    while plan.held and due is not None and host.clock.monotonic() + due <= end:
+    due = session.learn(look)
+    while look.plan.held and due is not None and host.clock.monotonic() + due <= end:
         # The next pass may come in minutes only.
         host.clock.sleep(due)
-        spec, plan = session.plan(spec, host)
-        due = session.learn(plan, spec, host)
+        look = session.look(spec, host)
+        due = session.learn(look)
+    plan = look.plan
     terminal, options = session.terminal, session.options
 
     def told(outcome: Outcome) -> None:
@@ -239,7 +240,7 @@ def _pass(session: Session, spec: Spec) -> int:
     session.say(text.heading(plan))
     if not options.quiet or plan.trouble:
         terminal.write(text.remark_lines(plan, options.verbose))
-    report = session.act(plan, spec, host, told) if plan.steps else Report(plan)
+    report = session.act(look, host, told) if plan.steps else Report(plan)
     session.say(*text.report_summary(report))
     if options.json:
         session.print_json(data.report_document(report))

@@ -25,6 +25,7 @@ from reconciler.model import (
 
 if TYPE_CHECKING:
     from reconciler.host import Host
+    from reconciler.host.processes import Identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +196,17 @@ class Kind(Generic[W, S]):
     def evidence(self, resource: Resource[W], host: Host) -> str | None:
         """Why a step may have failed, as the host tells it; for people."""
         return None
+
+    def watch(self, resource: Resource[W], have: S | None, host: Host) -> Iterable[Identity]:
+        """The processes whose end should wake the loop before its next pass. Read only.
+
+        ``have`` was seen in this pass, or None. Raises UnknownState.
+        """
+        return ()
+
+    def again(self, resource: Resource[W], have: S) -> Sequence[Action]:
+        """What starts it anew, although nothing differs: it ails, or a check asks for it. Pure."""
+        return ()
 
     def actions(
         self, resource: Resource[W], have: S | None, changes: Sequence[Change]

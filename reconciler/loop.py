@@ -9,12 +9,15 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import Protocol
 
 from reconciler.host.clock import Clock
 
+EVERYTHING = "*"
+"""Among ids that want a look: all of them do."""
 _SHORTEST = 0.05
 """Seconds between two passes that nobody has asked for."""
 _STOPS = (signal.SIGTERM, signal.SIGINT)
@@ -24,16 +27,17 @@ _NOW = (signal.SIGUSR1, signal.SIGHUP)
 class Work(Protocol):
     """What the loop keeps doing."""
 
-    def reload(self, asked: bool) -> float:
-        """Take a changed spec, or keep the last good one; the seconds between two full passes.
-
-        ``asked``: somebody wants it read anew, whether it looks changed or not.
-        """
-
-    def full_pass(self, stopping: Callable[[], bool]) -> float | None:
+    def full_pass(self, stopping: Callable[[], bool], reread: bool) -> float:
         """One pass over everything; it begins no further step once ``stopping`` says so.
 
-        Seconds until another one is worth while before its time, or None.
+        Seconds until the next one. ``reread``: somebody wants the spec read anew, whether it
+        looks changed or not.
+        """
+
+    def partial_pass(self, ids: Collection[str], stopping: Callable[[], bool]) -> float | None:
+        """One pass over these and what they need; seconds until a full one is worth while.
+
+        None: it is worth while when it is due.
         """
 
     def moved(self) -> None:
@@ -44,20 +48,38 @@ class Work(Protocol):
         """Seconds after which somebody wants to hear that the loop is alive."""
 
 
-class Loop:
-    """Passes, one at start and then one every interval, until a signal ends it.
+class Part(Protocol):
+    """Something that goes on beside the passes. Nothing of it may wait."""
 
-    SIGUSR1 asks for a pass now, SIGHUP for the spec to be read anew and then a pass; SIGTERM
-    and SIGINT let the action in hand come to its end, and so does the SIGHUP of a terminal that
-    was closed. What is managed goes on in all cases.
+    def descriptors(self) -> Collection[int]:
+        """What ends the sleep when it can be read."""
+
+    def tend(self, ready: Collection[int]) -> Collection[str]:
+        """See to what is ``ready`` or due; the ids that want a pass now, or EVERYTHING."""
+
+    def due(self) -> float | None:
+        """Seconds until it wants to be seen to, whatever is ready; None: not before."""
+
+    def close(self) -> None:
+        """The loop ends."""
+
+
+class Loop:
+    """Passes, one at start, one every interval, and one over what an event concerns.
+
+    SIGUSR1 asks for a full pass now, SIGHUP for the spec to be read anew and then a pass;
+    SIGTERM and SIGINT let the action in hand come to its end, and so does the SIGHUP of a
+    terminal that was closed. What is managed goes on in all cases.
     """
 
-    def __init__(self, work: Work, clock: Clock) -> None:
+    def __init__(self, work: Work, clock: Clock, parts: Sequence[Part] = ()) -> None:
         self._work = work
         self._clock = clock
+        self._parts = parts
         self._stopping = False
-        self._reload = False
+        self._reread = False
         self._due = clock.monotonic()
+        self._wanted: set[str] = set()
         self._terminal = os.isatty(0)
 
     def run(self) -> None:
@@ -68,18 +90,18 @@ class Loop:
         # A signal becomes a byte that ends the wait, so that none is lost before it, signal(7).
         before = signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
         handlers = {number: signal.signal(number, self._signalled) for number in (*_STOPS, *_NOW)}
-        poller = select.poll()
-        poller.register(woken, select.POLLIN)
         try:
             while not self._stopping:
                 self._pass()
-                self._sleep(poller, woken)
+                self._sleep(woken)
         finally:
             signal.set_wakeup_fd(before)
             for number, handler in handlers.items():
                 signal.signal(number, handler)
             woken.close()
             wake.close()
+            for part in self._parts:
+                part.close()
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         closed = number == signal.SIGHUP and self._terminal and not os.isatty(0)
@@ -87,28 +109,46 @@ class Loop:
             self._stopping = True
         else:
             self._due = self._clock.monotonic()
-            self._reload = self._reload or number == signal.SIGHUP
+            self._reread = self._reread or number == signal.SIGHUP
+
+    def _stops(self) -> bool:
+        return self._stopping
 
     def _pass(self) -> None:
-        """A pass, when one is due."""
+        """A pass over all when one is due, else over what some event concerns."""
         begin = self._clock.monotonic()
-        if begin < self._due:
-            return
-        asked, self._reload = self._reload, False
-        every = self._work.reload(asked)
-        self._due = begin + every
-        sooner = self._work.full_pass(lambda: self._stopping)
-        if sooner is not None:
-            self._due = min(self._due, self._clock.monotonic() + max(sooner, _SHORTEST))
+        wanted, self._wanted = self._wanted, set()
+        if begin >= self._due or EVERYTHING in wanted:
+            reread, self._reread = self._reread, False
+            # A signal that comes meanwhile asks for another one.
+            self._due = float("inf")
+            seconds = self._work.full_pass(self._stops, reread)
+            self._due = min(self._due, begin + max(seconds, _SHORTEST))
+        elif wanted:
+            sooner = self._work.partial_pass(wanted, self._stops)
+            if sooner is not None:
+                self._due = min(self._due, self._clock.monotonic() + max(sooner, _SHORTEST))
 
-    def _sleep(self, poller: select.poll, woken: socket.socket) -> None:
+    def _sleep(self, woken: socket.socket) -> None:
         self._work.moved()
         left = self._due - self._clock.monotonic()
-        if left > 0 and not self._stopping:
-            poller.poll(min(left, self._work.longest_sleep) * 1000)
-        try:
+        for part in self._parts:
+            seconds = part.due()
+            if seconds is not None:
+                left = min(left, seconds)
+        poller = select.poll()
+        poller.register(woken, select.POLLIN)
+        for part in self._parts:
+            for descriptor in part.descriptors():
+                poller.register(descriptor, select.POLLIN)
+        if self._stopping:
+            return
+        # In whole milliseconds: rounded down, what is due in half of one would spin.
+        ready = poller.poll(int(min(max(left, 0.0), self._work.longest_sleep) * 1000 + 0.999))
+        found = {descriptor for descriptor, _ in ready}
+        with suppress(BlockingIOError):
             while os.read(woken.fileno(), 512):
                 pass
-        except BlockingIOError:
-            pass
         self._work.moved()
+        for part in self._parts:
+            self._wanted.update(part.tend(found))

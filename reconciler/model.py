@@ -151,12 +151,27 @@ class Spec:
 
 
 @dataclass(frozen=True, slots=True)
+class Ailment:
+    """Something is wrong with a thing that is there, so that it must be started anew.
+
+    ``what`` names it (``memory``), ``words`` tell it to people. It counts once it has lasted for
+    ``lasting`` seconds; ``of`` says which one of them ails: another one is counted anew.
+    """
+
+    what: str
+    words: str
+    lasting: float = 0.0
+    of: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Observation(Generic[S]):
     """Present with a state, absent (no state), or unknown, because …: three different things.
 
     ``note`` is something worth telling a person that is no drift. ``unsure`` says what could
     not be known beside the state; the state is acted on all the same. ``denied`` says why the
-    caller may not change it, where that is known beforehand.
+    caller may not change it, where that is known beforehand. ``failing`` says what is wrong that
+    no change could mend; it ``demands`` that others, by their ids, are started anew.
     """
 
     state: S | None = None
@@ -164,6 +179,9 @@ class Observation(Generic[S]):
     note: str | None = None
     unsure: str | None = None
     denied: str | None = None
+    ailments: tuple[Ailment, ...] = ()
+    failing: str | None = None
+    demands: tuple[str, ...] = ()
 
 
 ABSENT: Observation[Any] = Observation()
@@ -192,7 +210,8 @@ class Step:
     """What would be done about one resource, and why.
 
     ``denied`` says why the caller may not do it; ``by_hand`` then holds the shell commands for
-    somebody who may.
+    somebody who may. ``demanded``: nothing differs, and these have asked for a new start, by
+    their ids.
     """
 
     id: str
@@ -203,6 +222,28 @@ class Step:
     needs: tuple[str, ...]
     denied: str | None = None
     by_hand: tuple[str, ...] = ()
+    demanded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Why something must not be started now; ``final``: it was given up but for a slow retry."""
+
+    words: str
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What a plan must know of earlier passes.
+
+    ``holds`` and ``paused`` (with the reason) are by id. ``lasting`` has the seconds that an
+    ailment has lasted, by id, what and of.
+    """
+
+    holds: Mapping[str, Hold] = field(default_factory=dict)
+    paused: Mapping[str, str] = field(default_factory=dict)
+    lasting: Mapping[tuple[str, str, str], float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +258,9 @@ class Remark:
 class Plan:
     """The difference between spec and host, in the order in which it would be removed.
 
-    ``held`` names what differs and is left for now, and says why: it was tried in vain.
+    ``held`` names what differs and is left for now, and says why: it was tried in vain;
+    ``given_up`` are those of them that were tried often enough. ``failing`` names what is wrong
+    that no step can mend.
     """
 
     spec_name: str
@@ -229,11 +272,13 @@ class Plan:
     skipped: tuple[Remark, ...] = ()
     notes: tuple[Remark, ...] = ()
     held: tuple[Remark, ...] = ()
+    failing: tuple[Remark, ...] = ()
+    given_up: tuple[str, ...] = ()
 
     @property
     def trouble(self) -> bool:
-        """Is something unknown, or held since it was tried in vain?"""
-        return bool(self.unknown or self.held)
+        """Is something unknown or failing, or held since it was tried in vain?"""
+        return bool(self.unknown or self.held or self.failing)
 
 
 @dataclass(frozen=True, slots=True)

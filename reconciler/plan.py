@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from types import MappingProxyType
 from typing import Any
 
 from reconciler.contract import GetKind, Kind
-from reconciler.model import Change, Observation, Plan, Remark, Resource, Spec, Step
+from reconciler.model import Change, Observation, Past, Plan, Remark, Resource, Spec, Step
 
 _STARTS = ("create", "start", "restart")
+_NOTHING = Past()
 
 
 def difference(
@@ -57,24 +57,29 @@ def make_plan(
     observations: Mapping[str, Observation[Any]],
     get_kind: GetKind,
     host: str,
-    holds: Mapping[str, str] = MappingProxyType({}),
+    past: Past = _NOTHING,
 ) -> Plan:
     """The plan for ``resources``, which stand in their order.
 
-    ``observations`` has one for every resource that is not skipped. ``holds`` says of some ids
-    why they must not be started now.
+    ``observations`` has one for every resource that is not skipped.
     """
     steps: list[Step] = []
     unknown: list[Remark] = []
     skipped: list[Remark] = []
     notes: list[Remark] = []
     held: list[Remark] = []
+    failing: list[Remark] = []
+    given_up: list[str] = []
     blocked: dict[str, str] = {}
     planned: set[str] = set()
+    demands = _demands(observations, past)
     for resource in resources:
         name = resource.id
         if resource.skip is not None:
             skipped.append(Remark(name, f"when: {resource.skip}"))
+            continue
+        if name in past.paused:
+            skipped.append(Remark(name, f"paused: {past.paused[name]}"))
             continue
         kind = get_kind(resource.kind)
         seen = observations[name]
@@ -87,8 +92,13 @@ def make_plan(
         if seen.unsure is not None:
             unknown.append(Remark(name, seen.unsure))
             blocked[name] = f"{name}, of which not all is known: {seen.unsure}"
+        if seen.failing is not None:
+            failing.append(Remark(name, seen.failing))
         changes = difference(resource, seen, kind)
-        if not changes:
+        reasons = demands.get(name, {}) if resource.present and seen.state is not None else {}
+        if changes:
+            reasons = {}
+        elif not reasons:
             continue
         if seen.state is None and not kind.creates:
             # What is about to be made is made as it asks; else nothing will be there.
@@ -100,17 +110,16 @@ def make_plan(
             skipped.append(Remark(name, f"needs {hindrance}"))
             blocked[name] = hindrance
             continue
-        expected = kind.expected(resource.want) if resource.present else None
-        actions = tuple(kind.actions(resource, seen.state, changes))
-        if not actions:
+        step = _step(resource, seen, kind, changes, reasons)
+        if not step.actions:
             continue
-        verb = kind.verb(expected, seen.state)
-        if name in holds and verb in _STARTS:
-            held.append(Remark(name, f"{kind.words(changes)}; {holds[name]}"))
-            blocked[name] = f"{name}, which {holds[name]}"
+        hold = past.holds.get(name) if step.verb in _STARTS else None
+        if hold is not None:
+            held.append(Remark(name, f"{step.why}; {hold.words}"))
+            blocked[name] = f"{name}, which {hold.words}"
+            given_up += [name] if hold.final else []
             continue
         planned.add(name)
-        step = Step(name, verb, changes, actions, kind.words(changes), resource.needs)
         if seen.denied is not None:
             by_hand = tuple(kind.by_hand(resource, seen.state, changes))
             step = replace(step, denied=seen.denied, by_hand=by_hand)
@@ -125,7 +134,47 @@ def make_plan(
         tuple(skipped),
         tuple(notes),
         tuple(held),
+        tuple(failing),
+        tuple(given_up),
     )
+
+
+def _demands(observations: Mapping[str, Observation[Any]], past: Past) -> dict[str, dict[str, str]]:
+    """What is to be started anew although nothing differs: by id, who asks for it and why."""
+    found: dict[str, dict[str, str]] = {}
+    for name, seen in observations.items():
+        words = [
+            ailment.words
+            for ailment in seen.ailments
+            if past.lasting.get((name, ailment.what, ailment.of), 0.0) >= ailment.lasting
+        ]
+        if words:
+            found.setdefault(name, {})[name] = "; ".join(words)
+        for other in seen.demands if name not in past.paused else ():
+            found.setdefault(other, {})[name] = f"{name}: {seen.failing}"
+    return found
+
+
+def _step(
+    resource: Resource[Any],
+    seen: Observation[Any],
+    kind: Kind[Any, Any],
+    changes: tuple[Change, ...],
+    reasons: Mapping[str, str],
+) -> Step:
+    """What removes the changes, or else starts it anew for those reasons."""
+    if reasons:
+        words = "; ".join(reasons.values())
+        changes = (Change("health", words, "well"),)
+        actions = tuple(kind.again(resource, seen.state))
+        verb = kind.verbs[1]
+        return Step(
+            resource.id, verb, changes, actions, words, resource.needs, demanded=tuple(reasons)
+        )
+    expected = kind.expected(resource.want) if resource.present else None
+    actions = tuple(kind.actions(resource, seen.state, changes))
+    verb = kind.verb(expected, seen.state)
+    return Step(resource.id, verb, changes, actions, kind.words(changes), resource.needs)
 
 
 def observed_kinds(resources: Iterable[Resource[Any]]) -> dict[str, list[Resource[Any]]]:

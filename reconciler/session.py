@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
@@ -18,13 +20,27 @@ if TYPE_CHECKING:
 
     from reconciler.host import Host
     from reconciler.host.users import Users
-    from reconciler.model import Facts, Outcome, Plan, Report, Spec
-    from reconciler.tries import Tries
+    from reconciler.memory import Memory
+    from reconciler.model import Facts, Observation, Outcome, Plan, Report, Spec
+    from reconciler.store import Store
     from reconciler.views.terminal import Terminal
 
 
 class Usage(Exception):
     """The command line asks for something that cannot be; the message says what and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A look at the host: what was seen, by id, and what is to be done about it.
+
+    ``only`` are the patterns of what was looked at; empty means all.
+    """
+
+    spec: Spec
+    plan: Plan
+    seen: Mapping[str, Observation[Any]]
+    only: tuple[str, ...] = ()
 
 
 class Session:
@@ -39,6 +55,9 @@ class Session:
         self.terminal: Terminal = Terminal(options.color, to_errors=options.json)
         self.users: Users = Users()
         self._warned: set[str] = set()
+        self._begun: set[str] = set()
+        self._stores: dict[tuple[str, bool], Store] = {}
+        self._measured: dict[Any, Any] = {}
         self.state_dir = state_directory(options.state_dir, self.users)
 
     def load(self, write_cache: bool = False, complete: bool = False) -> Spec:
@@ -87,7 +106,7 @@ class Session:
         """This machine, as that spec sees it."""
         from reconciler.host import Host
 
-        return Host(spec.name, self.folder(spec))
+        return Host(spec.name, self.folder(spec), measured=self._measured)
 
     def spec_path(self) -> str:
         """The file named, or the first of the usual places where there is one."""
@@ -111,17 +130,32 @@ class Session:
             for name, _, value in pairs
         }
 
-    def tries(self, spec: Spec, host: Host, writes: bool) -> Tries:
-        """What was tried in vain. ``writes``: to be remembered, by one who holds the lock."""
+    def memory(self, spec: Spec, writes: bool) -> Memory:
+        """What is remembered. ``writes``: it may be added to, by one who holds the lock."""
+        from reconciler.memory import Memory
         from reconciler.state import quiet
-        from reconciler.tries import Tries
 
         store = None
         if writes or not quiet(self.folder(spec)):
+            store = self.store(spec, writes)
+        return Memory(spec.resources, kinds.get, store, self.warn, self._begun, lambda: self.by)
+
+    def store(self, spec: Spec, writes: bool) -> Store:
+        """The store of that spec, opened once for looking and once for more."""
+        folder = self.folder(spec)
+        if (folder, writes) not in self._stores:
+            from reconciler.host.clock import Clock
             from reconciler.store import Store
 
-            store = Store(self.folder(spec), host.clock, writes)
-        return Tries(spec.resources, kinds.get, store, self.warn)
+            self._stores[folder, writes] = Store(folder, Clock(), writes)
+        return self._stores[folder, writes]
+
+    @cached_property
+    def by(self) -> str:
+        """Who has called, for the history."""
+        from reconciler.host.caller import caller
+
+        return "loop" if self.options.mode == "loop" else caller()
 
     def warn(self, text: str) -> None:
         """Tell people what went wrong beside the work, once a call."""
@@ -129,63 +163,75 @@ class Session:
             self._warned.add(text)
             self.terminal.write([(f"  ! {printable(text)}", "bad")])
 
-    def plan(self, spec: Spec, host: Host) -> tuple[Spec, Plan]:
+    def look(self, spec: Spec, host: Host, only: Sequence[str] | None = None) -> Look:
         """Look at the host, and plan.
 
-        The spec comes back with what it has left on the host and no more declares, unless only
-        a part was asked for. Raises Usage for an ``--only`` that matches nothing.
+        ``only`` is by default what ``--only`` says. The spec comes back with what it has left on
+        the host and no more declares, unless only a part was asked for. Raises Usage for an
+        ``only`` that matches nothing.
         """
         from reconciler.observe import observe, with_strays
         from reconciler.plan import chosen, make_plan
 
+        if only is None:
+            only = self.options.only
         host.forget()
-        if not self.options.only:
+        if not only:
             spec = with_strays(spec, kinds.get, host)
         try:
-            resources = chosen(spec, self.options.only)
+            resources = chosen(spec, only)
         except KeyError as error:
             raise Usage(_no_such(error.args[0], spec)) from None
         seen = observe(resources, kinds.get, host, fresh=False)
-        holds = self.tries(spec, host, False).holds()
-        return spec, make_plan(spec, resources, seen, kinds.get, os.uname().nodename, holds)
+        past = self.memory(spec, False).past()
+        plan = make_plan(spec, resources, seen, kinds.get, os.uname().nodename, past)
+        return Look(spec, plan, seen, tuple(only))
 
     def act(
         self,
-        plan: Plan,
-        spec: Spec,
+        look: Look,
         host: Host,
         told: Callable[[Outcome], None],
         stopping: Callable[[], bool] = lambda: False,
+        settle: bool = True,
     ) -> Report:
         """Do what the plan says. Raises SpecError when the spec is broken by now, and Usage.
 
         The compiled spec holds no secrets; with something to be done it is compiled once more,
-        and the plan is made anew.
+        and the plan is made anew. ``settle`` False: what must hold for a while is not waited for.
         """
         from reconciler.apply import apply
 
-        if not spec.complete:
-            spec, plan = self.plan(self.load(complete=True), host)
-        tries = self.tries(spec, host, True)
+        if not look.spec.complete:
+            look = self.look(self.load(complete=True), host, look.only)
+        memory = self.memory(look.spec, True)
 
         def ended(outcome: Outcome) -> None:
-            tries.ended(outcome)
+            memory.ended(outcome)
             told(outcome)
 
-        report = apply(plan, spec, kinds.get, host, ended, stopping, tries.begins)
+        try:
+            report = apply(
+                look.plan, look.spec, kinds.get, host, ended, stopping, memory.begins, settle
+            )
+        finally:
+            memory.flush()
         for end in host.last:
             end()
         return report
 
-    def learn(self, plan: Plan, spec: Spec, host: Host) -> float | None:
-        """Forgive what runs well; seconds until something waits no longer. Raises HostError."""
+    def learn(self, look: Look) -> float | None:
+        """Remember what was seen; seconds until something waits no longer."""
         from reconciler.state import quiet
 
-        if quiet(self.folder(spec)):
-            return None
-        tries = self.tries(spec, host, True)
-        tries.learn(plan)
-        return tries.due(plan)
+        if quiet(self.folder(look.spec)):
+            from reconciler.memory import ails
+
+            if not ails(look.seen):
+                return None
+        memory = self.memory(look.spec, True)
+        memory.learn(look.plan, look.seen)
+        return memory.due(look.plan, look.seen)
 
     def print_json(self, document: Any) -> None:
         """Print the one document on standard output."""

@@ -5,51 +5,35 @@ It must not start anything; it says what has to wait, and remembers what was beg
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reconciler.backoff import Policy, in_words
 from reconciler.contract import GetKind
-from reconciler.model import HostError, Outcome, Plan, Resource, Step
+from reconciler.model import Hold, Outcome, Plan, Resource, Step
 
 if TYPE_CHECKING:
-    from reconciler.store import Attempts, Store
+    from reconciler.store.attempts import Attempt, Attempts
 
 
 class Tries:
-    """The attempts of one pass; ``store`` None: there is nothing to remember yet.
-
-    A store that fails stops nothing: it is told to ``warn``, and nothing is remembered.
-    """
+    """The attempts that a pass knows of. What its methods raise is the store's HostError."""
 
     def __init__(
         self,
-        resources: Sequence[Resource[Any]],
+        resources: Mapping[str, Resource[Any]],
         get_kind: GetKind,
-        store: Store | None,
-        warn: Callable[[str], None],
+        table: Attempts,
+        begun: set[str],
     ) -> None:
-        self._store = store
-        self._warn = warn
-        self._begun: set[str] = set()
-        self._resources = {resource.id: resource for resource in resources}
+        self._table = table
+        # A start may be found dead only in a later pass.
+        self._begun = begun
+        self._resources = resources
         self._get_kind = get_kind
-        self._open: Mapping[str, Attempts] = {}
-        with self._guarded():
-            self._open = store.attempts() if store is not None else {}
+        self._open = table.all()
 
-    @contextmanager
-    def _guarded(self) -> Iterator[None]:
-        try:
-            yield
-        except HostError as error:
-            self._warn(f"{error}; what was tried in vain is not remembered")
-        if self._store is not None and self._store.damaged is not None:
-            self._warn(self._store.damaged)
-            self._store.damaged = None
-
-    def holds(self) -> Mapping[str, str]:
+    def holds(self) -> Mapping[str, Hold]:
         """What must not be started now, by id, and why."""
         found = {}
         for ident, tries, policy in self._counted():
@@ -58,12 +42,17 @@ class Tries:
                 continue
             times = "once" if tries.count == 1 else f"{tries.count} times"
             words = f"was tried {times} in vain and is tried again in {in_words(left)}"
-            if policy.given_up(tries.count):
+            final = policy.given_up(tries.count)
+            if final:
                 words = f"was given up after {tries.count} attempts; the next in {in_words(left)}"
-            found[ident] = words
+            found[ident] = Hold(words, final)
         return found
 
-    def _counted(self) -> list[tuple[str, Attempts, Policy]]:
+    def unproven(self) -> set[str]:
+        """What has come up, and was not well for long enough to be forgiven yet."""
+        return {ident for ident, tries, _ in self._counted() if tries.count}
+
+    def _counted(self) -> list[tuple[str, Attempt, Policy]]:
         found = []
         for ident, tries in self._open.items():
             resource = self._resources.get(ident)
@@ -80,43 +69,35 @@ class Tries:
         resource = self._resources[step.id]
         kind = self._get_kind(resource.kind)
         starts = step.verb in ("start", "restart")
-        if self._store is not None and starts and kind.policy(resource.want) is not None:
+        if starts and kind.policy(resource.want) is not None:
             self._begun.add(step.id)
-            with self._guarded():
-                self._store.attempt(step.id, kind.version(resource.want))
+            self._table.begun(step.id, kind.version(resource.want))
 
     def ended(self, outcome: Outcome) -> None:
         """A step has come to its end; a start that failed counts as one in vain."""
-        if (
-            self._store is not None
-            and outcome.result == "failed"
-            and outcome.step.id in self._begun
-        ):
-            with self._guarded():
-                self._store.failed(outcome.step.id)
+        if outcome.result == "failed" and outcome.step.id in self._begun:
+            self._table.failed(outcome.step.id)
 
-    def learn(self, plan: Plan) -> None:
-        """Forgive what has stayed healthy, and what nobody wants any more."""
-        if self._store is not None:
-            with self._guarded():
-                self._learn(plan, self._store)
+    def learn(self, plan: Plan, seen: Collection[str]) -> None:
+        """Forgive what has stayed healthy, and what nobody wants any more.
 
-    def _learn(self, plan: Plan, store: Store) -> None:
+        ``seen`` are the ids that the plan is about.
+        """
         counted = {ident: (tries, policy) for ident, tries, policy in self._counted()}
         wrong = {step.id for step in plan.steps}
         wrong |= {remark.id for remark in (*plan.unknown, *plan.held, *plan.skipped)}
         for ident in self._open:
             if ident not in counted:
                 if self._open[ident].count or ident not in self._resources:
-                    store.forgive(ident)
+                    self._table.forgive(ident)
                 continue
             tries, policy = counted[ident]
-            if ident in wrong or not tries.count:
+            if ident in wrong or ident not in seen or not tries.count:
                 continue
             if tries.since is None or tries.since < 0:
-                store.seen_running(ident)
+                self._table.seen_running(ident)
             elif policy.forgiven(tries.since):
-                store.forgive(ident)
+                self._table.forgive(ident)
 
     def due(self, plan: Plan) -> float | None:
         """Seconds until a wait is over, or an attempt would be forgiven; None: nothing is open."""

@@ -1,4 +1,4 @@
-"""What the loop keeps doing: take the spec as it is now, and one pass over the host.
+"""What the loop keeps doing: take the spec as it is now, and a pass over the host.
 
 It must not decide when; ``loop`` does. Nothing that goes wrong in a pass may end it.
 """
@@ -6,15 +6,21 @@ It must not decide when; ``loop`` does. Nothing that goes wrong in a pass may en
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
+from reconciler import kinds
+from reconciler.apply import proved
 from reconciler.host.clock import Clock
 from reconciler.host.command import on_waiting
+from reconciler.host.deaths import Deaths
+from reconciler.host.inotify import FileWatch
+from reconciler.host.processes import Identity
 from reconciler.host.supervisor import Supervisor
-from reconciler.loop import Loop
-from reconciler.model import Facts, HostError, Outcome, Spec
+from reconciler.loop import EVERYTHING, Loop, Part
+from reconciler.model import Facts, HostError, Outcome, Plan, Spec
+from reconciler.observe import observe
 from reconciler.pulse import Heart
-from reconciler.session import Session, in_words
+from reconciler.session import Look, Session, in_words
 from reconciler.spec.aside import Invalid
 from reconciler.turns import turn
 from reconciler.views.log import Log
@@ -22,7 +28,7 @@ from reconciler.views.log import Log
 _PATIENCE = 60.0
 """Seconds that a starting loop waits for a pass that is at work."""
 
-Look = tuple[Facts, tuple[tuple[str, int, int, int] | str, ...]]
+Seen = tuple[Facts, tuple[tuple[str, int, int, int] | str, ...]]
 
 
 class Watchdog:
@@ -37,24 +43,33 @@ class Watchdog:
         self._spec = spec
         self._heart = heart
         self._log = log
-        self._seen = self._look()
+        self._seen = self._sources()
+        self._deaths = Deaths(self._clock)
+        self._files = FileWatch(self._clock, EVERYTHING)
+        self._files.watch(spec.files)
+        self._fresh = _Fresh(self._clock)
+        self._wrong: set[str] = set()
+        self.parts: tuple[Part, ...] = (self._deaths, self._files, self._fresh)
+        """What goes on beside the passes."""
 
-    def reload(self, asked: bool) -> float:
-        """Take a changed spec, or keep the last good one; seconds between two full passes."""
-        look = self._look()
-        if asked or look != self._seen:
-            self._supervisor.reloading()
-            self._seen = look
-            try:
-                self._take(self._session.load_aside())
-            except Invalid as error:
-                words = f"the changed spec is not valid, so the last good one is kept: {error.text}"
-                self._log.event("invalid", words, "bad", errors=error.errors)
-            except Exception as error:
-                words = f"the changed spec cannot be read, so the last good one is kept: {error}"
-                self._log.event("invalid", words, "bad", errors=[])
-            self._supervisor.ready(f"keeps {self._spec.path}")
-        return self._spec.loop_every
+    # -- the spec
+
+    def _reload(self, asked: bool) -> None:
+        """Take a changed spec, or keep the last good one."""
+        sources = self._sources()
+        if not asked and sources == self._seen:
+            return
+        self._supervisor.reloading()
+        self._seen = sources
+        try:
+            self._take(self._session.load_aside())
+        except Invalid as error:
+            words = f"the changed spec is not valid, so the last good one is kept: {error.text}"
+            self._log.event("invalid", words, "bad", errors=error.errors)
+        except Exception as error:
+            words = f"the changed spec cannot be read, so the last good one is kept: {error}"
+            self._log.event("invalid", words, "bad", errors=[])
+        self._supervisor.ready(f"keeps {self._spec.path}")
 
     def _take(self, spec: Spec) -> None:
         if spec.name != self._spec.name:
@@ -65,9 +80,10 @@ class Watchdog:
             words = f"took the changed spec {spec.path}: {len(spec.resources)} resources"
             self._log.event("reloaded", words, "change", resources=len(spec.resources))
         self._spec = spec
-        self._seen = self._look()
+        self._files.watch(spec.files)
+        self._seen = self._sources()
 
-    def _look(self) -> Look:
+    def _sources(self) -> Seen:
         """What the spec was made from, as far as a change of it can be seen without reading."""
         found: list[tuple[str, int, int, int] | str] = []
         for path in self._spec.files:
@@ -80,27 +96,88 @@ class Watchdog:
                 found.append((path, status.st_ino, status.st_mtime_ns, status.st_size))
         return self._session.facts(), tuple(found)
 
-    def full_pass(self, stopping: Callable[[], bool]) -> float | None:
-        """One pass over everything; what goes wrong in it is told, and the next one is due.
+    # -- passes
 
-        Seconds until something need not wait any longer.
-        """
-        due = None
+    def full_pass(self, stopping: Callable[[], bool], reread: bool) -> float:
+        """One pass over everything; what goes wrong in it is told, and the next one is due."""
         self._heart.begin(self._spec.loop_every)
+        self._reload(reread)
+        sooner = self._pass((), stopping)
+        self._heart.done(self._spec.loop_every)
+        every = self._spec.loop_every
+        return every if sooner is None else min(every, sooner)
+
+    def partial_pass(self, ids: Collection[str], stopping: Callable[[], bool]) -> float | None:
+        """One pass over what some event concerns, and what that needs."""
+        declared = {resource.id for resource in self._spec.resources}
+        known = sorted(declared.intersection(ids))
+        return self._pass(known, stopping) if known else None
+
+    def _pass(self, only: Collection[str], stopping: Callable[[], bool]) -> float | None:
+        """Seconds until something need not wait any longer."""
         try:
             host = self._session.host(self._spec)
-            spec, plan = self._session.plan(self._spec, host)
-            self._log.remarks(plan)
-            if plan.steps:
-                self._session.act(plan, spec, host, self._told, stopping)
-            due = self._session.learn(plan, spec, host)
-            wrong = len(plan.unknown) + len(plan.held)
-            words = f"{plan.resources} resources" + (f", {wrong} not as declared" if wrong else "")
-            self._supervisor.status(words)
+            self._prove(only)
+            look = self._session.look(self._spec, host, tuple(only))
+            self._log.remarks(look.plan, look.seen)
+            if look.plan.steps:
+                report = self._session.act(look, host, self._told, stopping, settle=False)
+                self._fresh.add(report.outcomes, look.spec)
+            self._watch(look)
+            self._status(look.plan, look.seen)
+            return self._session.learn(look)
         except Exception as error:
             self._log.event("error", f"this pass came to no end: {in_words(error)}", "bad")
-        self._heart.done(self._spec.loop_every)
-        return due
+            return None
+
+    def _prove(self, only: Collection[str]) -> None:
+        """What was started a moment ago, and is looked at now: has it held?"""
+        due = self._fresh.looked_at(only)
+        if not due:
+            return
+        memory = self._session.memory(self._spec, True)
+        by_id = {resource.id: resource for resource in self._spec.resources}
+        host = self._session.host(self._spec)
+        for outcome in due:
+            resource = by_id.get(outcome.step.id)
+            now = proved(outcome, resource, kinds.get, host) if resource is not None else outcome
+            if now.result == "failed":
+                memory.ended(now)
+                self._told(now)
+            self._fresh.proved(now)
+        memory.flush()
+
+    def _watch(self, look: Look) -> None:
+        """Have the end of every process that was seen, or started just now, wake the loop."""
+        host = self._session.host(look.spec)
+        by_id = {resource.id: resource for resource in look.spec.resources}
+        moved = [by_id[step.id] for step in look.plan.steps]
+        seen = {**look.seen, **observe(moved, kinds.get, host)}
+        wanted: dict[str, list[Identity]] = {}
+        paced = set()
+        for ident, one in seen.items():
+            resource = by_id[ident]
+            kind = kinds.get(resource.kind)
+            if kind.policy(resource.want) is not None:
+                paced.add(ident)
+            wanted[ident] = []
+            if one.unknown is None and resource.present:
+                try:
+                    wanted[ident] = list(kind.watch(resource, one.state, host))
+                except HostError:
+                    continue  # The next full pass sees it.
+        self._deaths.watch(wanted, paced)
+        if not look.only:
+            self._deaths.only(seen)
+
+    def _status(self, plan: Plan, seen: Collection[str]) -> None:
+        wrong = {remark.id for remark in (*plan.unknown, *plan.held, *plan.failing)}
+        self._wrong = (self._wrong - set(seen)) | wrong
+        number = len(self._spec.resources)
+        words = f"{number} resources" + (
+            f", {len(self._wrong)} not as declared" if self._wrong else ""
+        )
+        self._supervisor.status(words)
 
     def _told(self, outcome: Outcome) -> None:
         self.moved()
@@ -115,6 +192,55 @@ class Watchdog:
     def longest_sleep(self) -> float:
         """Seconds after which the one who supervises us wants to hear of us."""
         return self._supervisor.longest_silence
+
+
+class _Fresh:
+    """What was started a moment ago, and must hold for a while: a part of the loop."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._until: dict[str, tuple[float, Outcome]] = {}
+
+    def add(self, outcomes: Collection[Outcome], spec: Spec) -> None:
+        """Those of them that have to prove themselves."""
+        now = self._clock.monotonic()
+        for outcome in outcomes:
+            settle = kinds.get(outcome.step.id.partition(":")[0]).settle
+            self._until.pop(outcome.step.id, None)
+            if outcome.result == "done" and settle:
+                self._until[outcome.step.id] = (now + settle, outcome)
+
+    def looked_at(self, ids: Collection[str]) -> list[Outcome]:
+        """Those that a pass over these ids, or all, looks at, and those that had their time."""
+        now = self._clock.monotonic()
+        return [
+            outcome
+            for ident, (at, outcome) in self._until.items()
+            if at <= now or not ids or ident in ids
+        ]
+
+    def proved(self, outcome: Outcome) -> None:
+        """It has failed, or has held so far."""
+        at, _ = self._until[outcome.step.id]
+        if outcome.result == "failed" or at <= self._clock.monotonic():
+            del self._until[outcome.step.id]
+
+    def descriptors(self) -> Collection[int]:
+        return ()
+
+    def tend(self, ready: Collection[int]) -> Collection[str]:
+        """What has had its time."""
+        now = self._clock.monotonic()
+        return [ident for ident, (at, _) in self._until.items() if at <= now]
+
+    def due(self) -> float | None:
+        """Seconds until the first has had its time."""
+        if not self._until:
+            return None
+        return max(0.0, min(at for at, _ in self._until.values()) - self._clock.monotonic())
+
+    def close(self) -> None:
+        self._until.clear()
 
 
 def keep(session: Session, spec: Spec, told: Callable[[str], None]) -> None:
@@ -133,7 +259,7 @@ def keep(session: Session, spec: Spec, told: Callable[[str], None]) -> None:
         log.event("begin", words, pid=os.getpid(), resources=len(spec.resources))
         supervisor.ready(f"keeps {spec.path}")
         try:
-            Loop(watchdog, clock).run()
+            Loop(watchdog, clock, watchdog.parts).run()
         finally:
             supervisor.stopping()
             heart.stop()

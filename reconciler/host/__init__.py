@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reconciler.host.clock import Clock
 from reconciler.host.files import Files
@@ -29,7 +29,15 @@ class Host:
     folder. What a pass does not use is not imported.
     """
 
-    def __init__(self, owner: str, state_dir: str, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        owner: str,
+        state_dir: str,
+        clock: Clock | None = None,
+        measured: dict[Any, Any] | None = None,
+    ) -> None:
+        self.measured = measured if measured is not None else {}
+        """What earlier looks of the same call have measured, for what is a rate."""
         self.owner = owner
         self.state_dir = state_dir
         self.clock = clock or Clock()

@@ -56,6 +56,19 @@ def look_up(pid: int) -> Entry | None:
     return Entry(Identity(int(rest[19]), pid), state, int(rest[1]), int(rest[2]), int(rest[3]))
 
 
+def ended(pid: int) -> bool:
+    """Has the process with that number ended? Also for one that may not be looked at."""
+    if os.path.exists(f"/proc/{pid}/stat"):
+        return look_up(pid) is None
+    try:
+        os.kill(pid, 0)  # Where /proc shows only our own, proc(5) hidepid.
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
+
+
 def ending(pid: int) -> str | None:
     """How a process ended whose parent has not asked yet: "exit status 3", "signal 9".
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from reconciler.host.command import Result, find, run
+from reconciler.host.processes import ended
 from reconciler.model import HostError, UnknownState
 
 SESSION_MARK = "@reconcile"
@@ -189,7 +190,8 @@ def _pane(line: str) -> Pane | None:
             launch,
         ) = words
         return Pane(
-            session, owner, int(window), window_id, window_mark, pane, mark, int(pid), dead == "1",
+            session, owner, int(window), window_id, window_mark, pane, mark, int(pid),
+            dead == "1" or ended(int(pid)),  # Its server may not have asked yet.
             f"signal {killed}" if killed else f"exit status {status}" if status else "", launch,
         )  # fmt: skip
     except ValueError:

@@ -283,6 +283,17 @@ class Processes(Kind[Process, ProcessState]):
         stops = [self._stop(want, identity) for identity in [*older, *extra]]
         return [*stops, *([self._start(resource, digest)] * missing)]
 
+    def watch(
+        self, resource: Resource[Process], have: ProcessState | None, host: Host
+    ) -> Iterable[Identity]:
+        return [identity for identity, _ in (have.found or () if have is not None else ())]
+
+    def again(self, resource: Resource[Process], have: ProcessState) -> Sequence[Action]:
+        want = resource.want
+        found = have.found or ()
+        stops = [self._stop(want, identity) for identity, _ in found[: want.instances]]
+        return [*stops, *([self._start(resource, want.digest())] * len(stops))]
+
     def _stop(self, want: Process, identity: Identity) -> Action:
         return StopProcess(identity, want.stop.signal, want.stop.timeout)
 

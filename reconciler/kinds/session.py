@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.contract import Kind
 from reconciler.kinds._windows import (
+    HOLDER,
     MakePanes,
     MakeSession,
     RemoveSession,
@@ -31,6 +32,7 @@ from reconciler.model import (
 
 if TYPE_CHECKING:
     from reconciler.host import Host
+    from reconciler.host.processes import Identity
 
 _LAYOUT = re.compile(
     r"even-horizontal|even-vertical|main-horizontal|main-vertical|tiled|[0-9a-f]{4},[0-9x,\[\]{}]+"
@@ -126,6 +128,18 @@ class Sessions(Kind[Session, SessionState]):
         if seen != expected.panes and not ours:
             return Observation(unknown=not_ours(want.tmux_name, want.socket, host.owner))
         return Observation(SessionState(seen))
+
+    def watch(
+        self, resource: Resource[Session], have: SessionState | None, host: Host
+    ) -> Iterable[Identity]:
+        from reconciler.host.processes import look_up
+
+        want = resource.want
+        panes = host.tmux.session(want.socket, want.tmux_name) if have is not None else ()
+        # A process in a window is watched by who has started it.
+        ours = [p for p in panes if not p.dead and (p.window_mark == HOLDER or p.mark.isdigit())]
+        entries = [look_up(pane.pid) for pane in ours]
+        return [entry.identity for entry in entries if entry is not None]
 
     def changes(
         self, expected: SessionState | None, have: SessionState | None

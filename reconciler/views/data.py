@@ -66,6 +66,7 @@ def _remarks(plan: Plan) -> dict[str, Any]:
         "unknown": listed(plan.unknown),
         "skipped": listed((*plan.skipped, *plan.held)),
         "notes": listed(plan.notes),
+        "failing": listed(plan.failing),
         "summary": {
             "resources": plan.resources,
             "changes": len(plan.steps),

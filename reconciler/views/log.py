@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Collection
 from typing import Any
 
 from reconciler.model import Outcome, Plan
@@ -19,6 +20,8 @@ from reconciler.views.text import Line, by_hand_lines
 # sd-daemon(3): a line that begins with <N> has that syslog priority.
 _PRIORITIES = {"bad": "<3>", "change": "<5>", "good": "<6>", "quiet": "<6>", "": "<6>"}
 _LONGEST = 4000
+_OVER = {"unknown": ("known", "known again"), "failing": ("well", "well again")}
+"""What to say of a remark that is not made any more: the event, and words."""
 
 
 class Log:
@@ -61,20 +64,32 @@ class Log:
         if outcome.result == "failed" and not self._quiet:
             self._terminal.write(list(by_hand_lines(step)))
 
-    def remarks(self, plan: Plan) -> None:
-        """What is unknown, or known again, since the last pass; and notes, each once."""
+    def remarks(self, plan: Plan, seen: Collection[str]) -> None:
+        """What is not as declared, or is again, since the last pass over the ids ``seen``.
+
+        Notes are told too, each once.
+        """
         found = {("unknown", remark.id): remark.reason for remark in plan.unknown}
         # How long it still has to wait is different each time.
-        found |= {("held", remark.id): _without_time(remark.reason) for remark in plan.held}
+        for remark in plan.held:
+            name = "gave_up" if remark.id in plan.given_up else "held"
+            found[name, remark.id] = _without_time(remark.reason)
+        # Nor are the figures of what fails the same each time.
+        found |= {("failing", remark.id): "" for remark in plan.failing}
+        failing = {remark.id: remark.reason for remark in plan.failing}
         found |= {("note", remark.id): remark.reason for remark in plan.notes}
-        before, self._remarks = self._remarks, found
+        before = {key: reason for key, reason in self._remarks.items() if key[1] in seen}
+        self._remarks = {k: r for k, r in self._remarks.items() if k[1] not in seen} | found
         for (name, ident), reason in found.items():
             if before.get((name, ident)) != reason:
                 style = "quiet" if name == "note" else "bad"
-                self.event(name, f"{name} {ident}: {reason}", style, id=ident, reason=reason)
+                words = reason or failing.get(ident, "")
+                text = f"{name.replace('_', ' ')} {ident}: {words}"
+                self.event(name, text, style, id=ident, reason=words)
         for name, ident in before.keys() - found.keys():
-            if name == "unknown":
-                self.event("known", f"known again: {ident}", "good", id=ident)
+            if name in _OVER:
+                event, words = _OVER[name]
+                self.event(event, f"{words}: {ident}", "good", id=ident)
 
 
 def _without_time(reason: str) -> str:

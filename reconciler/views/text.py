@@ -57,6 +57,7 @@ def remark_lines(plan: Plan, verbose: bool) -> Iterator[Line]:
     """What is unknown, skipped or worth a note. What ``when`` switched off is shown as well."""
     yield from _remarks("? unknown", plan.unknown, "bad")
     yield from _remarks("! waits", plan.held, "bad")
+    yield from _remarks("! failing", plan.failing, "bad")
     yield from _remarks(". skipped", plan.skipped, "quiet")
     if verbose:
         yield from _remarks(". note", plan.notes, "quiet")
@@ -102,6 +103,7 @@ def _others(plan: Plan) -> list[str]:
     counts = (
         (len(plan.unknown), "unknown"),
         (len(plan.held), "waiting"),
+        (len(plan.failing), "failing"),
         (len(plan.skipped), "skipped"),
     )
     return [f"{number} {word}" for number, word in counts if number]

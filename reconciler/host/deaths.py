@@ -1,0 +1,117 @@
+"""Learns at once of the end of any process, child or not, by pidfd_open(2).
+
+It must not decide what follows from an end, and it never waits.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Mapping
+
+from reconciler.host.clock import Clock
+from reconciler.host.processes import Identity, ended, look_up
+
+_REST = 5.0
+"""Seconds between two calls for one thing that has no pauses of its own."""
+
+
+class Deaths:
+    """The processes that are watched, each with the ids that its end concerns.
+
+    ``paced``: has it pauses of its own between attempts? What has none, and ends again and
+    again, calls for a look only so often.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._watched: dict[Identity, int] = {}
+        self._concerns: dict[Identity, set[str]] = {}
+        self._paced: set[str] = set()
+        self._called: dict[str, float] = {}
+        self._waiting: dict[str, float] = {}
+
+    def watch(self, wanted: Mapping[str, Iterable[Identity]], paced: Collection[str]) -> None:
+        """Watch these from now on for these ids; what is watched for other ids stays.
+
+        One that has ended already is noticed with the next ``tend``.
+        """
+        for ident in wanted:
+            (self._paced.add if ident in paced else self._paced.discard)(ident)
+        for identity, ids in self._concerns.items():
+            self._concerns[identity] = ids - wanted.keys()
+        for ident, identities in wanted.items():
+            for identity in identities:
+                self._concerns.setdefault(identity, set()).add(ident)
+        for identity in [one for one, ids in self._concerns.items() if not ids]:
+            self._drop(identity)
+        for identity in self._concerns.keys() - self._watched.keys():
+            self._open(identity)
+
+    def only(self, ids: Collection[str]) -> None:
+        """Watch for no other ids than these."""
+        gone = {one for known in self._concerns.values() for one in known} - set(ids)
+        self.watch(dict.fromkeys(gone, ()), self._paced)
+        for ident in self._called.keys() - set(ids):
+            del self._called[ident]
+            self._waiting.pop(ident, None)
+
+    def _open(self, identity: Identity) -> None:
+        try:
+            handle = os.pidfd_open(identity.pid)
+        except OSError:
+            # It has ended, or there are no descriptors left: the next full pass will see.
+            if ended(identity.pid):
+                self._call(self._concerns.pop(identity))
+            else:
+                del self._concerns[identity]
+            return
+        self._watched[identity] = handle
+        entry = look_up(identity.pid)
+        if entry is None or entry.identity != identity:
+            # The number may have gone to somebody else before it was opened.
+            ids = self._concerns[identity]
+            self._drop(identity)
+            self._call(ids)
+
+    def _drop(self, identity: Identity) -> None:
+        self._concerns.pop(identity, None)
+        handle = self._watched.pop(identity, None)
+        if handle is not None:
+            os.close(handle)
+
+    def _call(self, ids: Iterable[str]) -> None:
+        now = self._clock.monotonic()
+        for ident in ids:
+            last = self._called.get(ident)
+            rests = ident not in self._paced and last is not None
+            self._waiting[ident] = max(now, last + _REST) if rests and last is not None else now
+
+    def descriptors(self) -> Collection[int]:
+        """One for each process that is watched; readable once it has ended."""
+        return self._watched.values()
+
+    def tend(self, ready: Collection[int]) -> Collection[str]:
+        """The ids that should be looked at now."""
+        if ready:
+            fired = set(ready)
+            for identity in [one for one, fd in self._watched.items() if fd in fired]:
+                ids = self._concerns[identity]
+                self._drop(identity)
+                self._call(ids)
+        now = self._clock.monotonic()
+        found = [ident for ident, at in self._waiting.items() if at <= now]
+        for ident in found:
+            del self._waiting[ident]
+            self._called[ident] = now
+        return found
+
+    def due(self) -> float | None:
+        """Seconds until something that ended too often is to be looked at."""
+        if not self._waiting:
+            return None
+        return max(0.0, min(self._waiting.values()) - self._clock.monotonic())
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+        for identity in list(self._watched):
+            self._drop(identity)

@@ -1,0 +1,164 @@
+"""All that is remembered between passes, as one pass needs it.
+
+It must not look at the host, plan or act. A store that fails stops nothing: it is told, and
+nothing is remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from reconciler.contract import GetKind
+from reconciler.model import HostError, Observation, Outcome, Past, Plan, Resource, Step
+
+if TYPE_CHECKING:
+    from reconciler.store import Store
+    from reconciler.store.conditions import Condition
+    from reconciler.store.history import Deed
+    from reconciler.tries import Tries
+
+_FLUSH = 1.0
+"""Seconds that what was done may wait for being written: each writing waits for the disk."""
+
+
+class Memory:
+    """What is remembered of one spec; ``store`` None: there is nothing yet, and nothing to add.
+
+    ``begun`` holds the ids of what was started in this call of the program, ``by`` says who that
+    is (see store.history.Deed).
+    """
+
+    def __init__(
+        self,
+        resources: Sequence[Resource[Any]],
+        get_kind: GetKind,
+        store: Store | None,
+        warn: Callable[[str], None],
+        begun: set[str],
+        by: Callable[[], str],
+    ) -> None:
+        self.store = store
+        self._resources = {resource.id: resource for resource in resources}
+        self._get_kind = get_kind
+        self._warn = warn
+        self._begun = begun
+        self._by = by
+        self._deeds: list[Deed] = []
+        self._flushed = store.base.clock.monotonic() if store is not None else 0.0
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except HostError as error:
+            self._warn(f"{error}; what was tried in vain is not remembered")
+        damage = self.store.damage() if self.store is not None else None
+        if damage is not None:
+            self._warn(damage)
+
+    def _tries(self, store: Store) -> Tries:
+        from reconciler.tries import Tries
+
+        return Tries(self._resources, self._get_kind, store.attempts, self._begun)
+
+    def past(self) -> Past:
+        """What a plan must know."""
+        if self.store is not None:
+            with self._guarded():
+                pauses = self.store.pauses.all()
+                return Past(
+                    self._tries(self.store).holds(),
+                    {ident: _in_words(p.reason, p.by) for ident, p in pauses.items()},
+                    self.store.conditions.all(),
+                )
+        return Past()
+
+    def begins(self, step: Step) -> None:
+        """A step is about to act; a start is on the disk before it is made."""
+        if self.store is not None:
+            with self._guarded():
+                self._tries(self.store).begins(step)
+
+    def ended(self, outcome: Outcome) -> None:
+        """A step has come to its end."""
+        if self.store is None:
+            return
+        from reconciler.store.history import Deed
+
+        clock = self.store.base.clock
+        step = outcome.step
+        if outcome.result != "dropped" or outcome.error is not None:
+            self._deeds.append(
+                Deed(clock.wall(), self._by(), step.id, step.verb, outcome.result, step.why,
+                     outcome.error, outcome.seconds)
+            )  # fmt: skip
+        with self._guarded():
+            self._tries(self.store).ended(outcome)
+        if clock.monotonic() - self._flushed > _FLUSH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write down what was done."""
+        if self.store is not None and self._deeds:
+            deeds, self._deeds = self._deeds, []
+            with self._guarded():
+                self.store.history.add(deeds)
+            self._flushed = self.store.base.clock.monotonic()
+
+    def learn(self, plan: Plan, seen: Mapping[str, Observation[Any]]) -> None:
+        """What was seen in a pass: forgive what runs well, note what ails."""
+        if self.store is not None:
+            with self._guarded():
+                self._tries(self.store).learn(plan, seen)
+                begun, over = _conditions(self.store.conditions.all(), seen, self._resources)
+                if begun or over:
+                    self.store.conditions.note(begun, over)
+
+    def due(self, plan: Plan, seen: Mapping[str, Observation[Any]]) -> float | None:
+        """Seconds until another pass is worth while before its time; None: nothing is open."""
+        times: list[float | None] = []
+        if self.store is not None:
+            with self._guarded():
+                times.append(self._tries(self.store).due(plan))
+                lasting = self.store.conditions.all()
+                times += [
+                    ailment.lasting - lasting.get((ident, ailment.what, ailment.of), 0.0)
+                    for ident, one in seen.items()
+                    for ailment in one.ailments
+                ]
+        return min((time for time in times if time is not None and time > 0), default=None)
+
+    def unproven(self) -> set[str]:
+        """What was started in vain before, and has not been well for long enough yet."""
+        if self.store is not None:
+            with self._guarded():
+                return self._tries(self.store).unproven()
+        return set()
+
+
+def ails(seen: Mapping[str, Observation[Any]]) -> bool:
+    """Is there something that must be noted even where nothing was noted before?"""
+    return any(ailment.lasting for one in seen.values() for ailment in one.ailments)
+
+
+def _conditions(
+    known: Mapping[Condition, float],
+    seen: Mapping[str, Observation[Any]],
+    declared: Collection[str],
+) -> tuple[list[Condition], list[Condition]]:
+    """Those that have begun, and those that are over; of what is unknown, none is over."""
+    now = {
+        (ident, ailment.what, ailment.of)
+        for ident, one in seen.items()
+        for ailment in one.ailments
+        if ailment.lasting
+    }
+    looked_at = {ident for ident, one in seen.items() if one.unknown is None}
+    gone = {one for one in known if one[0] not in declared or one[0] in looked_at} - now
+    return sorted(now - known.keys()), sorted(gone)
+
+
+def _in_words(reason: str, by: str) -> str:
+    return f"{reason or 'no reason given'} (by {by})"

@@ -1,0 +1,39 @@
+"""What must outlive a pass, in one SQLite file: attempts, conditions, what checks said, open
+troubles, messages on their way, pauses and history.
+
+It must hold nothing that a pass needs in order to be right: losing it loses backoff and history.
+A pass with nothing to remember does not even load SQLite; see ``state.quiet``.
+"""
+
+from __future__ import annotations
+
+from reconciler.host.clock import Clock
+from reconciler.store.attempts import Attempts
+from reconciler.store.base import Base
+from reconciler.store.conditions import Conditions
+from reconciler.store.history import History
+from reconciler.store.pauses import Pauses
+
+
+class Store:
+    """The store of one spec, table by table.
+
+    ``writes``: the caller holds the lock, and may set a damaged file aside. Pauses may be
+    changed without it.
+    """
+
+    def __init__(self, folder: str, clock: Clock, writes: bool) -> None:
+        self.base = Base(folder, clock, writes)
+        self.attempts = Attempts(self.base)
+        self.conditions = Conditions(self.base)
+        self.history = History(self.base)
+        self.pauses = Pauses(self.base)
+
+    def damage(self) -> str | None:
+        """Where a file that could not be used was set aside, and why; said once."""
+        found, self.base.damaged = self.base.damaged, None
+        return found
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.base.close()

@@ -1,0 +1,70 @@
+"""How often something was tried in vain.
+
+It must not decide what follows from that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reconciler.store.base import Base
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Starts of a resource that were not forgiven yet.
+
+    ``version`` says what was started. ``since`` is the age of the last one in seconds, None when
+    it was made before this boot.
+    """
+
+    version: str
+    count: int
+    since: float | None
+
+
+class Attempts:
+    """The table of attempts; see Base for what its methods raise."""
+
+    def __init__(self, base: Base) -> None:
+        self._base = base
+
+    def all(self) -> dict[str, Attempt]:
+        """Those that were not forgiven, by id."""
+        rows = self._base.read("SELECT id, version, count, boot, at FROM attempts")
+        return {
+            ident: Attempt(version, count, self._base.age(boot, at))
+            for ident, version, count, boot, at in rows
+        }
+
+    def begun(self, ident: str, version: str) -> None:
+        """A start is about to be made; it is on the disk when this returns.
+
+        The first one counts only when it ``failed``: what has come up once is started again at
+        once when it ends.
+        """
+        with self._base.change() as base:
+            base.execute("DELETE FROM attempts WHERE id = ? AND version != ?", (ident, version))
+            base.execute(
+                "INSERT INTO attempts VALUES (?, ?, 0, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+                "count = count + 1, boot = excluded.boot, at = excluded.at",
+                (ident, version, self._base.boot, self._base.clock.monotonic()),
+            )
+
+    def failed(self, ident: str) -> None:
+        """The start that was made did not even come up."""
+        with self._base.change() as base:
+            base.execute("UPDATE attempts SET count = max(count, 1) WHERE id = ?", (ident,))
+
+    def seen_running(self, ident: str) -> None:
+        """It runs, and its last attempt was made before this boot: its age counts from now."""
+        with self._base.change() as base:
+            base.execute(
+                "UPDATE attempts SET boot = ?, at = ? WHERE id = ?",
+                (self._base.boot, self._base.clock.monotonic(), ident),
+            )
+
+    def forgive(self, ident: str) -> None:
+        """It stayed healthy, or nobody wants it any more."""
+        with self._base.change() as base:
+            base.execute("DELETE FROM attempts WHERE id = ?", (ident,))

@@ -1,0 +1,179 @@
+"""The file of the store: opened, read, changed, and set aside when it cannot be used.
+
+It must not know what the tables mean.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from reconciler.host.clock import Clock
+from reconciler.host.processes import boot_id
+from reconciler.model import HostError
+from reconciler.state import STORE, make_folder
+
+if TYPE_CHECKING:
+    import sqlite3
+
+_TIMEOUT = 5.0
+
+# Moments are given twice where needed: ``boot`` and ``at``, seconds of the monotonic clock in
+# that boot, for intervals; ``wall``, seconds since the epoch, for people.
+_TABLES = {
+    "attempts": "id TEXT PRIMARY KEY, version TEXT, count INTEGER, boot TEXT, at REAL",
+    "conditions": "id TEXT, what TEXT, of TEXT, boot TEXT, at REAL, PRIMARY KEY (id, what)",
+    "checks": "id TEXT PRIMARY KEY, version TEXT, boot TEXT, at REAL, wall REAL, result TEXT, "
+    "failures INTEGER, acted INTEGER, reason TEXT, since REAL, seconds REAL",
+    "troubles": "id TEXT PRIMARY KEY, event TEXT, reason TEXT, wall REAL, boot TEXT, at REAL",
+    "outbox": "seq INTEGER PRIMARY KEY AUTOINCREMENT, target TEXT, event TEXT, title TEXT, "
+    "body TEXT, wall REAL, tries INTEGER, boot TEXT, due REAL",
+    "pauses": "id TEXT PRIMARY KEY, reason TEXT, wall REAL, until REAL, by TEXT",
+    "history": "seq INTEGER PRIMARY KEY AUTOINCREMENT, wall REAL, by TEXT, id TEXT, verb TEXT, "
+    "result TEXT, why TEXT, error TEXT, seconds REAL",
+}
+"""The tables, with their columns."""
+_OPEN = {"attempts": "count > 0", "conditions": "1", "checks": "1", "troubles": "1",
+         "outbox": "1", "pauses": "1"}  # fmt: skip
+"""What a pass has to look at: the tables, with the rows of each."""
+_COUNT = "SELECT " + " + ".join(
+    f"(SELECT count(*) FROM {name} WHERE {rows})" for name, rows in _OPEN.items()
+)
+
+
+class Base:
+    """The file of one spec's store. Only one who holds the lock ``writes``."""
+
+    def __init__(self, folder: str, clock: Clock, writes: bool) -> None:
+        self.damaged: str | None = None
+        """Where a file that could not be used was set aside, and why; None: there was none."""
+        self.clock = clock
+        self.boot = boot_id()
+        self._path = os.path.join(folder, STORE)
+        self._folder = folder
+        self._writes = writes
+        self._base: sqlite3.Connection | None = None
+        self._changes = False
+        """Is it open for changes? Only looking must not even ask for that."""
+        self._file: tuple[int, int] | None = None
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._base is not None:
+            self._base.close()
+            self._base = None
+            self._changes = False
+
+    def age(self, boot: str, at: float) -> float | None:
+        """Seconds since ``at``, or None when that was before this boot."""
+        return self.clock.monotonic() - at if boot == self.boot else None
+
+    def read(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """The rows; none where there is no store. Raises HostError."""
+        if not os.path.exists(self._path):
+            return []
+        found: list[tuple[Any, ...]] = self._guarded(
+            lambda base: base.execute(query, values).fetchall(), False, True
+        )
+        return found
+
+    @contextmanager
+    def change(self) -> Iterator[sqlite3.Connection]:
+        """Change rows, all or none; it is on the disk behind it. Raises HostError."""
+        base = self._guarded(lambda base: base.execute("BEGIN IMMEDIATE").connection, True, True)
+        try:
+            yield base
+            (number,) = base.execute(_COUNT).fetchone()
+            base.execute(f"PRAGMA user_version = {int(number)}")
+            base.execute("COMMIT")
+        except BaseException as error:
+            with suppress(Exception):
+                base.execute("ROLLBACK")
+            raise self._in_words(error) from None
+
+    def _guarded(
+        self, work: Callable[[sqlite3.Connection], Any], changes: bool, again: bool
+    ) -> Any:
+        import sqlite3
+
+        try:
+            return work(self._opened(changes))
+        except sqlite3.OperationalError as error:
+            raise self._in_words(error) from None
+        except sqlite3.DatabaseError as error:
+            if not (again and self._writes):
+                raise self._in_words(error) from None
+            self._set_aside(str(error))
+            return self._guarded(work, True, again=False)
+
+    def _opened(self, changes: bool) -> sqlite3.Connection:
+        if self._base is not None and (self._changes or not changes) and self._is_there():
+            return self._base
+        self.close()
+        import sqlite3
+        from urllib.parse import quote
+
+        if changes:
+            make_folder(self._folder)
+            with suppress(FileExistsError):
+                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+                os.close(os.open(self._path, flags, 0o600))
+        address = f"file:{quote(self._path)}?mode={'rw' if changes else 'ro'}"
+        base = sqlite3.connect(address, timeout=_TIMEOUT, isolation_level=None, uri=True)
+        try:
+            base.execute("PRAGMA synchronous = FULL")
+            base.execute("PRAGMA trusted_schema = OFF")
+            self._fit(base, changes)
+            status = os.stat(self._path)
+        except BaseException:
+            base.close()
+            raise
+        self._base, self._changes = base, changes
+        self._file = (status.st_dev, status.st_ino)
+        return base
+
+    def _is_there(self) -> bool:
+        """Is what we have open still the file of that name? Somebody may have moved it away."""
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == self._file
+
+    def _fit(self, base: sqlite3.Connection, changes: bool) -> None:
+        """Make the tables that are missing; one of another version cannot be used."""
+        import sqlite3
+
+        there = dict(base.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
+        for name, columns in _TABLES.items():
+            wanted = f"CREATE TABLE {name} ({columns})"
+            if there.get(name, wanted) != wanted:
+                raise sqlite3.DatabaseError("it was made by another version of this program")
+            if name not in there and changes:
+                base.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
+        if not changes and _TABLES.keys() - there.keys():
+            # An older file, or none yet: what is not there is empty.
+            for name in _TABLES.keys() - there.keys():
+                base.execute(f"CREATE TEMP TABLE {name} ({_TABLES[name]})")
+
+    def _set_aside(self, why: str) -> None:
+        """Begin anew beside a damaged file, which is kept for people to look at."""
+        self.close()
+        aside = f"{self._path}.damaged-{time.strftime('%Y%m%d-%H%M%S')}"
+        try:
+            os.rename(self._path, aside)
+        except OSError as error:
+            raise HostError(f"cannot set {self._path} aside: {error.strerror}") from None
+        with suppress(FileNotFoundError):
+            os.unlink(f"{self._path}-journal")
+        self.damaged = f"the store was damaged ({why}); it was set aside as {aside} and begun anew"
+
+    def _in_words(self, error: BaseException) -> BaseException:
+        import sqlite3
+
+        if isinstance(error, sqlite3.Error):
+            return HostError(f"cannot use the store {self._path}: {error}")
+        return error
