@@ -11,12 +11,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import CHECKOUT, Machine
+from looping import Looping
+from support import CHECKOUT, Machine, until
 
 _OWN = ("HOME", "TMUX_TMPDIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME")
 _UNSET = ("RECONCILE_SPEC", "STATE_DIRECTORY", "AI_CO_HOME", "TMUX", "TMUX_PANE", "NO_COLOR")
@@ -107,3 +108,19 @@ def executor(machine: Machine) -> Path:
     changed = text.replace("  watchdog: true\n", "  watchdog: false\n")
     assert changed != text
     return machine.spec(changed, "executor.yaml")
+
+
+@pytest.fixture
+def looping(machine: Machine) -> Iterator[Callable[[Path], Looping]]:
+    """Starts loops over specs, each once it has said that it begins."""
+    started: list[Looping] = []
+
+    def start(spec: Path) -> Looping:
+        started.append(Looping(machine, spec))
+        until(lambda: started[-1].names() or started[-1].process.poll() is not None)
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.process.kill()
+        one.process.wait()

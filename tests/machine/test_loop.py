@@ -5,58 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from support import Machine, until
 
 HEAD = "version: 1\nname: demo\nloop: {every: 200ms}\n"
-
-
-class Looping:
-    """A loop that runs in the background, with the events it has told so far."""
-
-    def __init__(self, machine: Machine, spec: Path) -> None:
-        self.machine = machine
-        self.output = machine.base / f"loop-{len(list(machine.base.iterdir()))}"
-        with open(self.output, "wb") as file:
-            self.process = subprocess.Popen(
-                [str(word) for word in machine.argv("--loop", spec, "--json")],
-                env=machine.environ, stdin=subprocess.DEVNULL, stdout=file,
-                stderr=subprocess.DEVNULL,
-            )  # fmt: skip
-
-    def events(self) -> list[dict[str, Any]]:
-        lines = self.output.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
-
-    def names(self) -> list[str]:
-        return [event["event"] for event in self.events()]
-
-    def send(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
-
-    def end(self) -> int:
-        self.send(signal.SIGTERM)
-        return self.process.wait(20)
-
-
-@pytest.fixture
-def looping(machine: Machine) -> Iterator[Any]:
-    started: list[Looping] = []
-
-    def start(spec: Path) -> Looping:
-        started.append(Looping(machine, spec))
-        until(lambda: started[-1].names() or started[-1].process.poll() is not None)
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.process.kill()
-        one.process.wait()
 
 
 def folder(machine: Machine, every: str = "200ms") -> Path:
