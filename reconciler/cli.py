@@ -224,12 +224,12 @@ def _pass(session: Session, spec: Spec) -> int:
     host = session.host(spec)
     look = session.look(spec, host)
     end = host.clock.monotonic() + _SHORT_WAIT
-    due = session.learn(look)
+    due = session.learn(look, host)
     while look.plan.held and due is not None and host.clock.monotonic() + due <= end:
         # The next pass may come in minutes only.
         host.clock.sleep(due)
         look = session.look(spec, host)
-        due = session.learn(look)
+        due = session.learn(look, host)
     plan = look.plan
     terminal, options = session.terminal, session.options
 

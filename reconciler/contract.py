@@ -101,6 +101,9 @@ class Kind(Generic[W, S]):
     together: ClassVar[bool] = False
     """Are the steps of this kind that follow one another done as one, stage by stage?"""
 
+    by_age: ClassVar[bool] = False
+    """Does it go by the age of files, so that the wall clock matters?"""
+
     def named(self, want: W, name: str) -> W:
         """``want`` with defaults that follow from the resource's name filled in. Pure."""
         return want

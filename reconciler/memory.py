@@ -27,7 +27,7 @@ class Memory:
     """What is remembered of one spec; ``store`` None: there is nothing yet, and nothing to add.
 
     ``begun`` holds the ids of what was started in this call of the program, ``by`` says who that
-    is (see store.history.Deed).
+    is (see store.history.Deed). ``clean`` takes secrets, and what cannot be printed, out of a text.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class Memory:
         warn: Callable[[str], None],
         begun: set[str],
         by: Callable[[], str],
+        clean: Callable[[str], str],
     ) -> None:
         self.store = store
         self._resources = {resource.id: resource for resource in resources}
@@ -45,6 +46,7 @@ class Memory:
         self._warn = warn
         self._begun = begun
         self._by = by
+        self._clean = clean
         self._deeds: list[Deed] = []
         self._flushed = store.base.clock.monotonic() if store is not None else 0.0
 
@@ -91,8 +93,9 @@ class Memory:
         step = outcome.step
         if outcome.result != "dropped" or outcome.error is not None:
             self._deeds.append(
-                Deed(clock.wall(), self._by(), step.id, step.verb, outcome.result, step.why,
-                     outcome.error, outcome.seconds)
+                Deed(clock.wall(), self._by(), step.id, step.verb, outcome.result,
+                     self._clean(step.why), outcome.error and self._clean(outcome.error),
+                     outcome.seconds)
             )  # fmt: skip
         with self._guarded():
             self._tries(self.store).ended(outcome)

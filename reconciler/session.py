@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from reconciler.views.terminal import Terminal
 
 
+_LONGEST = 4000
+
+
 class Usage(Exception):
     """The command line asks for something that cannot be; the message says what and why."""
 
@@ -138,7 +141,9 @@ class Session:
         store = None
         if writes or not quiet(self.folder(spec)):
             store = self.store(spec, writes)
-        return Memory(spec.resources, kinds.get, store, self.warn, self._begun, lambda: self.by)
+        return Memory(
+            spec.resources, kinds.get, store, self.warn, self._begun, lambda: self.by, self.clean
+        )
 
     def store(self, spec: Spec, writes: bool) -> Store:
         """The store of that spec, opened once for looking and once for more."""
@@ -156,6 +161,10 @@ class Session:
         from reconciler.host.caller import caller
 
         return "loop" if self.options.mode == "loop" else caller()
+
+    def clean(self, text: str) -> str:
+        """The text without secrets, and without what cannot be printed."""
+        return printable(self.terminal.censor.text(text), _LONGEST)
 
     def warn(self, text: str) -> None:
         """Tell people what went wrong beside the work, once a call."""
@@ -220,10 +229,12 @@ class Session:
             end()
         return report
 
-    def learn(self, look: Look) -> float | None:
+    def learn(self, look: Look, host: Host) -> float | None:
         """Remember what was seen; seconds until something waits no longer."""
         from reconciler.state import quiet
 
+        if any(kinds.get(name).by_age for name in {one.kind for one in look.spec.resources}):
+            host.walltime.note()
         if quiet(self.folder(look.spec)):
             from reconciler.memory import ails
 

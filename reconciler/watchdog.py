@@ -125,7 +125,7 @@ class Watchdog:
                 self._fresh.add(report.outcomes, look.spec)
             self._watch(look)
             self._status(look.plan, look.seen)
-            return self._session.learn(look)
+            return self._session.learn(look, host)
         except Exception as error:
             self._log.event("error", f"this pass came to no end: {in_words(error)}", "bad")
             return None

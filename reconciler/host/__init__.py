@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from reconciler.host.processes import Processes
     from reconciler.host.systemd import Systemd
     from reconciler.host.tmux import Tmux
+    from reconciler.host.walltime import WallTime
 
 
 class Host:
@@ -75,6 +76,13 @@ class Host:
         from reconciler.host.crontab import Crontabs
 
         return Crontabs(self.users, self.clock, os.path.dirname(self.state_dir))
+
+    @cached_property
+    def walltime(self) -> WallTime:
+        """Whether the wall clock can be believed."""
+        from reconciler.host.walltime import WallTime
+
+        return WallTime(self.state_dir, self.clock)
 
     @cached_property
     def marks(self) -> Marks:

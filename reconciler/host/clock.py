@@ -16,6 +16,10 @@ class Clock:
         """Seconds since the epoch; may jump."""
         return time.time()
 
+    def since_boot(self) -> float:
+        """Seconds since this boot, in which the machine may have slept."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
     def sleep(self, seconds: float) -> None:
         """Wait for so many seconds."""
         time.sleep(seconds)

@@ -130,10 +130,11 @@ class Processes:
                 found.append(pid)
         return self._owned(found, uid)
 
-    def from_file(self, path: str, uid: int, files: Files) -> list[Identity]:
+    def from_file(self, path: str, uid: int, files: Files, gained: float = 0.0) -> list[Identity]:
         """The process of that user whose number stands in the file at ``path``.
 
-        A process that is younger than the file is somebody else. Raises UnknownState.
+        A process that is younger than the file is somebody else. The wall clock may have been
+        set ahead by ``gained`` seconds since the file was written. Raises UnknownState.
         """
         status = files.status(path)
         if status is not None and not _believed(path, status, uid):
@@ -145,7 +146,7 @@ class Processes:
         if status is None or not text or not text[0].isdigit() or len(text[0]) > 10:
             return []
         found = self._owned([int(text[0])], uid)
-        return [one for one in found if self.started(one) <= status.st_mtime + 1.0]
+        return [one for one in found if self.started(one) - gained <= status.st_mtime + 1.0]
 
     def started(self, identity: Identity) -> float:
         """When it started, in seconds since the epoch."""

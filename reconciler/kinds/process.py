@@ -261,7 +261,8 @@ class Processes(Kind[Process, ProcessState]):
             return host.processes.with_command_line(match.cmdline, uid)
         if match.exe is not None:
             return host.processes.with_program(match.exe, uid)
-        return host.processes.from_file(match.pidfile or "", uid, host.files)
+        gained = host.walltime.gained
+        return host.processes.from_file(match.pidfile or "", uid, host.files, gained)
 
     def verb(self, expected: ProcessState | None, have: ProcessState | None) -> str:
         if expected is not None and have is not None and have.definition == "current":

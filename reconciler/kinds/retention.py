@@ -35,6 +35,7 @@ class Retentions(Kind[Retention, Due]):
     resource = Retention
     verbs = ("update", "update", "delete")
     creates = False
+    by_age = True
 
     def linked(self, want: Retention, declared: Declared) -> Retention:
         if want.signal is None:
@@ -83,6 +84,9 @@ class Retentions(Kind[Retention, Due]):
         except HostError as error:
             return Observation(unknown=str(error))
         due, held = _due(want, seen, now, host)
+        doubt = host.walltime.doubt() if due.files and want.older_than is not None else None
+        if doubt is not None:
+            return Observation(unknown=doubt)
         unsure = None
         if seen.unread:
             number = counted(len(seen.unread), "folder")
