@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 from reconciler import __version__, kinds
 from reconciler.descriptors import keep_descriptors, open_standard_streams
+from reconciler.exits import BUSY, CHANGED, DONE, INVALID, TROUBLE, USAGE
 from reconciler.session import Session, Usage, in_words, print_json
 
 if TYPE_CHECKING:
     from reconciler.model import Spec
     from reconciler.spec.errors import SpecError
     from reconciler.turns import Taken
-
-DONE, TROUBLE, CHANGED, USAGE, INVALID, BUSY = 0, 1, 2, 64, 65, 75
-"""Exit codes; the numbers from 64 up are those of sysexits.h."""
 
 _SHORT_WAIT = 5.0
 """Seconds that a single pass waits for what was tried in vain and is soon to be tried again."""
@@ -68,7 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     group = parser.add_argument_group("modes").add_mutually_exclusive_group(required=True)
     for mode, _, words in _MODES:
-        group.add_argument(f"--{mode}", dest="mode", action="store_const", const=mode, help=words)
+        if mode in _NAMING:
+            group.add_argument(f"--{mode}", metavar="ID", action="append", help=words)
+        else:
+            group.add_argument(
+                f"--{mode}", dest="mode", action="store_const", const=mode, help=words
+            )
     group.add_argument("--version", action="version", version=f"reconcile {__version__}")
     add = parser.add_argument
     add("spec", metavar="SPEC", nargs="?", help="the YAML file, or the name of a shipped spec")
@@ -76,6 +79,11 @@ def _parser() -> argparse.ArgumentParser:
         help="only this resource and what it needs; shell patterns; repeatable")  # fmt: skip
     add("--set", metavar="NAME=VALUE", action="append", default=[],
         help="give a variable of the spec another value; repeatable")  # fmt: skip
+    add("--since", metavar="TIME", help="--history: from 2h ago, 2026-11-22, '2026-11-22 14:30'")
+    add("--reason", metavar="TEXT", default="", help="--pause: why, for people")
+    add("--for", metavar="TIME", dest="duration", type=_duration, default=None,
+        help="--pause: for so long, such as 2h")  # fmt: skip
+    add("--stop", action="store_true", help="--pause: end the process as well")
     add("--json", action="store_true", help="one JSON document on standard output")
     add("--detailed-exitcode", action="store_true", help="2 for drift or changes")
     add("--state-dir", metavar="DIR", help="where state is kept")
@@ -83,6 +91,15 @@ def _parser() -> argparse.ArgumentParser:
     add("-q", "--quiet", action="store_true", help="print only what failed or is unknown")
     add("-v", "--verbose", action="store_true", help="print every note")
     return parser
+
+
+def _duration(text: str) -> float:
+    from reconciler.parsers import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -113,6 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str]) -> int:
     options = _parser().parse_args(argv)
+    options.mode = options.mode or next(mode for mode in _NAMING if getattr(options, mode))
     run = next(function for mode, function, _ in _MODES if mode == options.mode)
     session = Session(options)
     status = run(session)
@@ -306,10 +324,51 @@ def _tell(message: str) -> None:
     sys.stderr.write("reconcile: " + "\n".join(lines) + "\n")
 
 
+def _pause(session: Session) -> int:
+    from reconciler.modes import pause
+
+    return _of_valid(session, pause.pause)
+
+
+def _resume(session: Session) -> int:
+    from reconciler.modes import pause
+
+    return _of_valid(session, pause.resume)
+
+
+def _status_mode(session: Session) -> int:
+    from reconciler.modes import status
+
+    return _of_valid(session, status.run)
+
+
+def _history(session: Session) -> int:
+    from reconciler.modes import history
+
+    return _of_valid(session, history.run)
+
+
+def _of_valid(session: Session, run: Callable[[Session], int]) -> int:
+    """A mode whose spec must be valid."""
+    from reconciler import spec
+
+    try:
+        return run(session)
+    except spec.SpecError as error:  # Looked up, and imported, only when something is raised.
+        return _invalid(session, error)
+
+
+_NAMING = ("pause", "resume")
+"""The modes that take ids."""
+
 _MODES: tuple[tuple[str, Callable[[Session], int], str], ...] = (
     ("plan", _plan, "show what would change, and why; writes nothing"),
     ("once", _once, "one pass: plan, act in order, verify"),
     ("loop", _loop, "the watchdog: a pass now, and one every interval"),
+    ("status", _status_mode, "how things stand now; fast, reads only"),
+    ("history", _history, "what was done, when, why, by whom, with which result"),
+    ("pause", _pause, "leave a resource alone until told otherwise; repeatable"),
+    ("resume", _resume, "see to it again"),
     ("check", _check, "is the spec valid? shows all errors at once"),
     ("schema", _schema, "the JSON Schema of the spec, for editors"),
 )

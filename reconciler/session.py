@@ -190,7 +190,7 @@ class Session:
         try:
             resources = chosen(spec, only)
         except KeyError as error:
-            raise Usage(_no_such(error.args[0], spec)) from None
+            raise Usage(no_such(error.args[0], spec)) from None
         seen = observe(resources, kinds.get, host, fresh=False)
         past = self.memory(spec, False).past()
         plan = make_plan(spec, resources, seen, kinds.get, os.uname().nodename, past)
@@ -203,17 +203,19 @@ class Session:
         told: Callable[[Outcome], None],
         stopping: Callable[[], bool] = lambda: False,
         settle: bool = True,
+        remember: bool = True,
     ) -> Report:
         """Do what the plan says. Raises SpecError when the spec is broken by now, and Usage.
 
         The compiled spec holds no secrets; with something to be done it is compiled once more,
         and the plan is made anew. ``settle`` False: what must hold for a while is not waited for.
+        ``remember`` False: the caller does not hold the lock.
         """
         from reconciler.apply import apply
 
         if not look.spec.complete:
             look = self.look(self.load(complete=True), host, look.only)
-        memory = self.memory(look.spec, True)
+        memory = self.memory(look.spec, remember)
 
         def ended(outcome: Outcome) -> None:
             memory.ended(outcome)
@@ -254,12 +256,13 @@ class Session:
             self.terminal.write(lines)
 
 
-def _no_such(pattern: str, spec: Spec) -> str:
+def no_such(pattern: str, spec: Spec) -> str:
+    """What to say of a pattern that matches nothing."""
     from difflib import get_close_matches
 
     near = get_close_matches(pattern, [resource.id for resource in spec.resources], 1)
     hint = f"; did you mean {near[0]!r}?" if near else "; ids look like directory:pending"
-    return f"--only {pattern!r} matches no resource of {spec.path}{hint}"
+    return f"{pattern!r} matches no resource of {spec.path}{hint}"
 
 
 def print_json(document: Any) -> None:

@@ -1,0 +1,60 @@
+"""What was done, when, why, by whom, and with which result. It must not change anything."""
+
+from __future__ import annotations
+
+import time
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from reconciler.exits import DONE
+from reconciler.session import Session, Usage
+
+if TYPE_CHECKING:
+    from reconciler.store.history import Deed
+
+_FORMS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d")
+
+
+def run(session: Session) -> int:
+    """Print it, the oldest first: of what ``--only`` names, and not from before ``--since``."""
+    from reconciler.views.status import deed_document, deed_lines
+
+    options = session.options
+    spec = session.load()
+    since = _moment(options.since) if options.since else 0.0
+    deeds = [
+        deed for deed in session.store(spec, False).history.since(since) if _is(deed, options.only)
+    ]
+    if options.json:
+        session.print_json(
+            {
+                "format": 1,
+                "spec": {"name": spec.name, "path": spec.path},
+                "history": [deed_document(deed) for deed in deeds],
+            }
+        )
+    for deed in deeds:
+        session.terminal.write(deed_lines(deed))
+    if not deeds:
+        session.say((f"{spec.name}: nothing that was done is known", "quiet"))
+    return DONE
+
+
+def _is(deed: Deed, patterns: list[str]) -> bool:
+    return not patterns or any(deed.id == one or fnmatchcase(deed.id, one) for one in patterns)
+
+
+def _moment(text: str) -> float:
+    """Seconds since the epoch of ``2h`` (ago), or of a date and time here. Raises Usage."""
+    from reconciler.parsers import parse_duration
+
+    try:
+        return time.time() - parse_duration(text)
+    except ValueError:
+        pass
+    for form in _FORMS:
+        try:
+            return time.mktime(time.strptime(text, form))
+        except (ValueError, OverflowError):
+            continue
+    raise Usage(f"--since takes 2h, 7d, 2026-11-22 or '2026-11-22 14:30', not {text!r}")

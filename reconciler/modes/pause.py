@@ -1,0 +1,156 @@
+"""Leaves resources alone until told otherwise, and takes them up again.
+
+It must not wait for the lock: a person who wants a thing left alone wants it now.
+"""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from reconciler import kinds
+from reconciler.exits import DONE, TROUBLE
+from reconciler.session import Look, Session, Usage
+
+if TYPE_CHECKING:
+    from reconciler.host import Host
+    from reconciler.model import Outcome, Resource, Spec
+    from reconciler.store import Store
+    from reconciler.store.pauses import Pause
+
+_LONGEST = 10 * 366 * 86400.0
+
+
+def pause(session: Session) -> int:
+    """Leave what ``--pause`` names alone, for ``--for`` or until it is resumed."""
+    from reconciler.host.clock import Clock
+    from reconciler.views.status import pause_lines
+
+    options = session.options
+    spec = session.load(write_cache=True)
+    found = _named(options.pause, spec)
+    clock = Clock()
+    until = clock.wall() + min(options.duration, _LONGEST) if options.duration else None
+    reason = session.clean(options.reason)
+    store = session.store(spec, False)
+    for resource in found:
+        store.pauses.pause(resource.id, reason, until, _who())
+    _remember(session, store, found, "pause", reason)
+    pauses = store.pauses.all()
+    failed = _stopped(session, spec, found) if options.stop else ()
+    now = [pauses[resource.id] for resource in found if resource.id in pauses]
+    if options.json:
+        session.print_json(_document(session, spec, "paused", now))
+    for one in now:
+        session.say(*pause_lines(one))
+    for outcome in failed:
+        session.terminal.write([(f"  failed {outcome.step.id}: {outcome.error}", "bad")])
+    return TROUBLE if failed else DONE
+
+
+def resume(session: Session) -> int:
+    """See to what ``--resume`` names again, at once where a loop runs."""
+    options = session.options
+    spec = session.load(write_cache=True)
+    store = session.store(spec, False)
+    paused = store.pauses.all()
+    # Also what the spec no longer declares can be resumed.
+    gone = [ident for ident in paused if ident in options.resume]
+    found = [resource.id for resource in _named(options.resume, spec, gone)]
+    ids = list(dict.fromkeys((*found, *gone)))
+    done = [paused[ident] for ident in ids if store.pauses.resume(ident) and ident in paused]
+    _remember(session, store, done, "resume", "")
+    if options.json:
+        session.print_json(_document(session, spec, "resumed", done))
+    for one in done:
+        session.say(
+            (f"{one.id}: seen to again; it was paused: {one.reason or 'no reason'}", "good")
+        )
+    if not done:
+        session.say(("nothing of it was paused", "quiet"))
+    _wake(session, spec)
+    return DONE
+
+
+def _named(patterns: Sequence[str], spec: Spec, known: Sequence[str] = ()) -> list[Resource[Any]]:
+    from fnmatch import fnmatchcase
+
+    found: dict[str, Resource[Any]] = {}
+    for pattern in patterns:
+        matches = [r for r in spec.resources if r.id == pattern or fnmatchcase(r.id, pattern)]
+        if not matches and pattern not in known:
+            from reconciler.session import no_such
+
+            raise Usage(no_such(pattern, spec))
+        found |= {resource.id: resource for resource in matches}
+    return list(found.values())
+
+
+def _stopped(session: Session, spec: Spec, found: Sequence[Resource[Any]]) -> list[Outcome]:
+    """End what was paused; what could not be ended."""
+    wrong = [resource.id for resource in found if kinds.get(resource.kind).verbs[2] != "stop"]
+    if wrong:
+        raise Usage(f"--stop is for processes; {wrong[0]} is paused, and left as it is")
+    # Whoever is at work may have begun before the pause was there.
+    _wake(session, spec, wait=True)
+    host = session.host(spec)
+    ends = tuple(replace(resource, present=False, needs=(), after=()) for resource in found)
+    look = _look(session, replace(spec, resources=ends, complete=True), host)
+    report = session.act(look, host, lambda outcome: None, remember=False)
+    return [outcome for outcome in report.outcomes if outcome.result == "failed"]
+
+
+def _look(session: Session, spec: Spec, host: Host) -> Look:
+    import os
+
+    from reconciler.observe import observe
+    from reconciler.plan import make_plan
+
+    seen = observe(spec.resources, kinds.get, host)
+    plan = make_plan(spec, spec.resources, seen, kinds.get, os.uname().nodename)
+    return Look(spec, plan, seen)
+
+
+def _wake(session: Session, spec: Spec, wait: bool = False) -> None:
+    """Have a loop look at it now, and with ``wait`` until it has."""
+    from reconciler.host.clock import Clock
+    from reconciler.model import HostError
+    from reconciler.pulse import ask, pulse
+
+    folder, clock = session.folder(spec), Clock()
+    loop = pulse(folder, clock)
+    if loop is not None and loop.healthy:
+        try:
+            ask(loop, folder, clock, 60.0 if wait else 0.0)
+        except HostError as error:
+            session.warn(str(error))
+
+
+def _remember(session: Session, store: Store, found: Sequence[Any], verb: str, why: str) -> None:
+    from reconciler.store.history import Deed
+
+    now = store.base.clock.wall()
+    store.history.add(
+        [Deed(now, session.by, one.id, verb, "done", why, None, 0.0) for one in found]
+    )
+
+
+def _document(session: Session, spec: Spec, key: str, pauses: Sequence[Pause]) -> dict[str, Any]:
+    from reconciler.views.status import pause_document
+
+    return {
+        "format": 1,
+        "spec": {"name": spec.name, "path": spec.path},
+        key: [pause_document(one) for one in pauses],
+    }
+
+
+def _who() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        import os
+
+        return f"user {os.geteuid()}"

@@ -1,0 +1,137 @@
+"""How things stand now, on one screen. It must not change anything, nor take a lock."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from reconciler import kinds
+from reconciler.exits import DONE, TROUBLE
+from reconciler.session import Session
+
+if TYPE_CHECKING:
+    from reconciler.host import Host
+    from reconciler.model import Spec
+    from reconciler.pulse import Pulse
+    from reconciler.session import Look
+    from reconciler.store.history import Deed
+
+_LAST = 5
+
+
+def run(session: Session) -> int:
+    """Print it; 1 when something is unknown, failing, or was tried in vain."""
+    from reconciler.views.status import status_lines
+
+    spec = session.load()
+    host = session.host(spec)
+    look = session.look(spec, host)
+    document = gathered(session, look, host)
+    if session.options.json:
+        session.print_json(document)
+    else:
+        session.terminal.write(status_lines(session.terminal.censor.json(document)))
+    return TROUBLE if look.plan.trouble else DONE
+
+
+def gathered(session: Session, look: Look, host: Host) -> dict[str, Any]:
+    """The status as a JSON value."""
+    from reconciler.host.clock import Clock
+    from reconciler.model import HostError
+    from reconciler.pulse import pulse
+    from reconciler.views.status import deed_document
+
+    spec = look.spec
+    loop = pulse(session.folder(spec), Clock())
+    about: dict[str, dict[str, Any]] = {}
+    deeds: list[Deed] = []
+    try:
+        deeds, about = _remembered(session, spec)
+    except HostError as error:
+        session.warn(str(error))
+    plan = look.plan
+    return {
+        "format": 1,
+        "spec": {"name": spec.name, "path": spec.path},
+        "host": plan.host,
+        "time": round(time.time(), 3),
+        "loop": _loop(loop),
+        "resources": [
+            {**one, **about.get(one["id"], {})} for one in _resources(session, look, host)
+        ],
+        "last": [deed_document(deed) for deed in deeds],
+    }
+
+
+def _loop(loop: Pulse | None) -> dict[str, Any]:
+    if loop is None:
+        return {"running": False}
+    return {
+        "running": True,
+        "healthy": loop.healthy,
+        "pid": loop.identity.pid,
+        "moved": round(loop.age, 3),
+        "every": loop.every,
+        "passes": loop.done,
+        "next": round(max(0.0, loop.every - loop.age), 3),
+    }
+
+
+def _resources(session: Session, look: Look, host: Host) -> list[dict[str, Any]]:
+    plan = look.plan
+    words: dict[str, tuple[str, str]] = {}
+    for remark in plan.notes:
+        words[remark.id] = ("ok", remark.reason)
+    for step in plan.steps:
+        words[step.id] = ("differs", step.why)
+    for remark in plan.failing:
+        words[remark.id] = ("failing", remark.reason)
+    for remark in plan.skipped:
+        paused = remark.reason.startswith("paused: ")
+        words[remark.id] = ("paused" if paused else "skipped", remark.reason)
+    for remark in plan.unknown:
+        words[remark.id] = ("unknown", remark.reason)
+    for remark in plan.held:
+        state = "given up" if remark.id in plan.given_up else "waits"
+        words[remark.id] = (state, remark.reason)
+    found = []
+    for resource in look.spec.resources:
+        state, reason = words.get(resource.id, ("ok", ""))
+        one: dict[str, Any] = {"id": resource.id, "state": state, "reason": reason}
+        if not resource.present:
+            one["absent"] = True
+        since = _since(session, look, resource.id, host)
+        if since:
+            one |= since
+        found.append(one)
+    return found
+
+
+def _since(session: Session, look: Look, ident: str, host: Host) -> dict[str, Any]:
+    """The processes that a resource is, and since when they run."""
+    seen = look.seen.get(ident)
+    if seen is None or seen.unknown is not None or seen.state is None:
+        return {}
+    resource = next(one for one in look.spec.resources if one.id == ident)
+    kind = kinds.get(resource.kind)
+    if kind.policy(resource.want) is None:
+        return {}
+    found = list(kind.watch(resource, seen.state, host))
+    if not found:
+        return {}
+    started = [host.processes.started(identity) for identity in found]
+    return {"since": round(min(started), 3), "pids": [identity.pid for identity in found]}
+
+
+def _remembered(session: Session, spec: Spec) -> tuple[list[Deed], dict[str, dict[str, Any]]]:
+    """What the store holds: what was done last, and the rest by id."""
+    store = session.store(spec, False)
+    about: dict[str, dict[str, Any]] = {}
+    for ident, attempt in store.attempts.all().items():
+        if attempt.count:
+            about.setdefault(ident, {})["attempts"] = attempt.count
+    for ident, pause in store.pauses.all().items():
+        from reconciler.views.status import pause_document
+
+        about.setdefault(ident, {})["paused"] = pause_document(pause)
+    return store.history.since(0.0, _LAST), about

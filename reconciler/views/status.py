@@ -1,0 +1,129 @@
+"""Status, history and pauses as lines for people, and as JSON values.
+
+It must not print, nor look anything up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from reconciler.text import printable
+from reconciler.views.text import Line
+
+if TYPE_CHECKING:
+    from reconciler.store.history import Deed
+    from reconciler.store.pauses import Pause
+
+_STYLES = {"ok": "good", "differs": "change", "paused": "change", "skipped": "quiet"}
+_RESULTS = {"done": "good", "failed": "bad"}
+
+
+def pause_document(pause: Pause) -> dict[str, Any]:
+    """A pause as a JSON value; times in seconds since the epoch."""
+    return {
+        "id": pause.id,
+        "reason": pause.reason,
+        "since": pause.wall,
+        "until": pause.until,
+        "by": pause.by,
+    }
+
+
+def pause_lines(pause: Pause) -> Iterator[Line]:
+    """A pause that has begun."""
+    until = "until it is resumed" if pause.until is None else f"until {moment(pause.until)}"
+    reason = f": {printable(pause.reason)}" if pause.reason else ""
+    yield f"{printable(pause.id)}: left alone {until}{reason}", "change"
+
+
+def deed_document(deed: Deed) -> dict[str, Any]:
+    """What was done once, as a JSON value."""
+    return {
+        "time": deed.wall,
+        "by": deed.by,
+        "id": deed.id,
+        "verb": deed.verb,
+        "result": deed.result,
+        "why": deed.why,
+        "error": deed.error,
+        "seconds": round(deed.seconds, 6),
+    }
+
+
+def deed_lines(deed: Deed) -> Iterator[Line]:
+    """What was done once."""
+    yield from _deed_lines(deed_document(deed))
+
+
+def _deed_lines(deed: Mapping[str, Any]) -> Iterator[Line]:
+    text = f"{moment(deed['time'])} {deed['by']}: {deed['result']} {deed['verb']} {deed['id']}"
+    text += f": {deed['why']}" if deed["why"] else ""
+    text += f": {deed['error']}" if deed["error"] else ""
+    yield printable(text, 4000), _RESULTS.get(deed["result"], "change")
+
+
+def status_lines(document: Mapping[str, Any]) -> Iterator[Line]:
+    """How things stand, from the JSON value."""
+    now = document["time"]
+    spec = document["spec"]
+    yield f"{spec['name']} ({printable(spec['path'])}) on {printable(document['host'])}", ""
+    yield _loop_line(document["loop"])
+    width = min(40, max((len(one["id"]) for one in document["resources"]), default=0))
+    for one in document["resources"]:
+        yield _resource_line(one, width, now)
+    last = document["last"]
+    if last:
+        yield "last:", ""
+        for deed in last:
+            for text, style in _deed_lines(deed):
+                yield f"  {text}", style
+    counts: dict[str, int] = {}
+    for one in document["resources"]:
+        counts[one["state"]] = counts.get(one["state"], 0) + 1
+    words = ", ".join(f"{number} {state}" for state, number in counts.items())
+    bad = counts.keys() - _STYLES.keys()
+    yield f"{words}.", "bad" if bad else "good"
+
+
+def _loop_line(loop: Mapping[str, Any]) -> Line:
+    if not loop["running"]:
+        return "no loop runs; passes are made by cron or by hand", "change"
+    if not loop["healthy"]:
+        return f"the loop (pid {loop['pid']}) hangs: it moved {span(loop['moved'])} ago", "bad"
+    return (
+        f"the loop runs (pid {loop['pid']}): {loop['passes']} full passes, the next within "
+        f"{span(loop['next'])}",
+        "good",
+    )
+
+
+def _resource_line(one: Mapping[str, Any], width: int, now: float) -> Line:
+    words = [f"{printable(one['id']):{width}}  {one['state']}"]
+    if one.get("absent") and one["state"] == "ok":
+        words = [f"{printable(one['id']):{width}}  ok (absent)"]
+    if "since" in one:
+        pids = ", ".join(str(pid) for pid in one["pids"][:4])
+        more = f" and {len(one['pids']) - 4} more" if len(one["pids"]) > 4 else ""
+        words.append(f"pid {pids}{more} for {span(now - one['since'])}")
+    if one.get("attempts"):
+        times = "once" if one["attempts"] == 1 else f"{one['attempts']} times"
+        words.append(f"started {times} in vain lately")
+    if one["reason"]:
+        words.append(printable(one["reason"], 300))
+    text = "; ".join(words)
+    return f"  {text}", _STYLES.get(one["state"], "bad")
+
+
+def moment(wall: float) -> str:
+    """A time for people, as it is here."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(wall))
+
+
+def span(seconds: float) -> str:
+    """How long, for people: "4 s", "15 min", "2 h", "3 d"."""
+    for size, word in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {word}"
+    return f"{max(0.0, seconds):.0f} s"

@@ -1,0 +1,154 @@
+"""What a person has paused is left alone; and what a person asks for: status and history."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import Machine, until
+
+HEAD = "version: 1\nname: demo\nloop: {every: 1h}\n"
+
+
+def worker(machine: Machine, text: str = "90410") -> Path:
+    return machine.spec(
+        f"{HEAD}directories: {{d: {{path: {machine.base}/d}}}}\n"
+        f"processes: {{p: {{command: [sleep, '{text}']}}}}"
+    )
+
+
+def reconcile(machine: Machine, *argv: str | Path, status: int = 0) -> dict[str, Any]:
+    done = machine.reconcile(*argv, "--json")
+    assert done.returncode == status, done.stdout + done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def shown(machine: Machine, spec: Path, ident: str, status: int = 0) -> dict[str, Any]:
+    document = reconcile(machine, "--status", spec, status=status)
+    (one,) = (one for one in document["resources"] if one["id"] == ident)
+    return dict(one)
+
+
+def test_paused_it_is_left_alone_by_every_pass(machine: Machine, looping: Any) -> None:
+    spec = worker(machine)
+    looping(spec)
+    (pid,) = until(lambda: machine.running("sleep 90410"))
+    until(lambda: not machine.steps(spec))
+    said = reconcile(
+        machine, "--pause", "process:p", spec, "--reason", "new disk", "--for", "2h", "--stop"
+    )
+    assert machine.running("sleep 90410") == []
+    assert [one["id"] for one in said["paused"]] == ["process:p"]
+    assert 7100 < said["paused"][0]["until"] - said["paused"][0]["since"] <= 7200
+    report = machine.once(spec)
+    assert report["steps"] == []
+    assert "paused: new disk" in machine.plan(spec)["skipped"][0]["reason"]
+    assert shown(machine, spec, "process:p")["state"] == "paused"
+    assert machine.running("sleep 90410") == []
+    # Its end does not matter to anybody: the loop starts it at once when it is resumed.
+    assert reconcile(machine, "--resume", "process:p", spec)["resumed"][0]["reason"] == "new disk"
+    until(lambda: machine.running("sleep 90410"), 5)
+    assert machine.running("sleep 90410") != [pid]
+    assert shown(machine, spec, "process:p")["state"] == "ok"
+
+
+def test_a_pause_ends_by_itself(machine: Machine) -> None:
+    spec = worker(machine, "90411")
+    machine.reconcile("--pause", "process:*", spec, "--for", "1s")
+    assert machine.once(spec)["skipped"]
+    until(lambda: machine.plan(spec)["skipped"] == [])
+    machine.once(spec)
+    assert machine.running("sleep 90411")
+
+
+def test_what_is_paused_can_be_resumed_when_the_spec_has_lost_it(machine: Machine) -> None:
+    spec = worker(machine)
+    reconcile(machine, "--pause", "process:p", spec)
+    spec.write_text(f"{HEAD}directories: {{d: {{path: {machine.base}/d}}}}\n")
+    assert len(reconcile(machine, "--resume", "process:p", spec)["resumed"]) == 1
+    assert reconcile(machine, "--resume", "directory:*", spec)["resumed"] == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--pause", "process:x"], "did you mean 'process:p'?"),
+        (["--pause", "directory:d", "--stop"], "--stop is for processes"),
+        (["--pause", "process:p", "--for", "2"], "is not a duration"),
+        (["--resume", "nothing"], "matches no resource"),
+        (["--history", "--since", "yore"], "--since takes"),
+        (["--pause", "process:p", "--status"], "not allowed with"),
+    ],
+)
+def test_wrong_usage_is_told(machine: Machine, argv: list[str], words: str) -> None:
+    done = machine.reconcile(*argv, worker(machine))
+    assert done.returncode == 64
+    assert words in done.stderr
+
+
+def test_history_tells_what_was_done_and_by_whom(machine: Machine) -> None:
+    spec = worker(machine, "90412")
+    machine.once(spec)
+    (pid,) = machine.running("sleep 90412")
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not machine.running("sleep 90412"))
+    machine.once(spec)
+    deeds = reconcile(machine, "--history", spec)["history"]
+    assert [(deed["id"], deed["verb"], deed["result"]) for deed in deeds] == [
+        ("directory:d", "create", "done"),
+        ("process:p", "start", "done"),
+        ("process:p", "start", "done"),
+    ]
+    assert {deed["by"] for deed in deeds} == {"program"}
+    assert all(deed["why"] == "it is absent" for deed in deeds)
+    only = reconcile(machine, "--history", spec, "--only", "process:*", "--since", "1h")["history"]
+    assert [deed["id"] for deed in only] == ["process:p", "process:p"]
+    assert reconcile(machine, "--history", spec, "--since", "2099-01-01")["history"] == []
+    assert "done start process:p: it is absent" in machine.reconcile("--history", spec).stdout
+
+
+def test_status_tells_how_things_stand(machine: Machine, looping: Any) -> None:
+    spec = machine.spec(
+        f"{HEAD}directories: {{d: {{path: {machine.base}/d}}, e: {{path: {machine.base}/e}}}}\n"
+        "processes:\n"
+        "  bad: {command: exit 3, restart: {attempts: 1, backoff: {initial: 1h, max: 2h}}}\n"
+        "  good: {command: [sleep, '90413']}\n"
+        "sessions: {s: {when: 'false'}}\n"
+    )
+    machine.once(spec, status=1)
+    (machine.base / "e").rmdir()
+    states = {one["id"]: one for one in reconcile(machine, "--status", spec, status=1)["resources"]}
+    assert {ident: one["state"] for ident, one in states.items()} == {
+        "directory:d": "ok",
+        "directory:e": "differs",
+        "process:bad": "given up",
+        "process:good": "ok",
+        "session:s": "skipped",
+    }
+    assert states["process:bad"]["attempts"] == 1
+    assert states["process:good"]["pids"] == machine.running("sleep 90413")
+    assert abs(states["process:good"]["since"] - (machine.base / "d").stat().st_mtime) < 30
+    text = machine.reconcile("--status", spec).stdout
+    assert "no loop runs" in text
+    loop = looping(spec)
+    until(lambda: loop.names()[1:])
+    alive = reconcile(machine, "--status", spec, status=1)["loop"]
+    assert (alive["running"], alive["healthy"], alive["pid"]) == (True, True, loop.process.pid)
+
+
+def test_status_changes_nothing(machine: Machine) -> None:
+    spec = worker(machine)
+    machine.once(spec)
+    (machine.base / "d").rmdir()
+    calls = "execve,rename,renameat2,unlink,unlinkat,mkdir,chmod,fchmod,chown,kill,flock,openat"
+    trace = machine.traced(calls, *machine.argv("--status", spec))
+    lines = [line for line in trace.splitlines() if "execve" not in line]
+    writes = [
+        line for line in lines if "openat" not in line or "O_WRONLY" in line or "O_RDWR" in line
+    ]
+    assert [line for line in writes if "/dev/null" not in line and "+++" not in line] == []
