@@ -49,6 +49,8 @@ class Watchdog:
         self._files.watch(spec.files)
         self._fresh = _Fresh(self._clock)
         self._wrong: set[str] = set()
+        self._ended_well = True
+        """Has the last pass come to its end? Who supervises us hears of us only then."""
         self.parts: tuple[Part, ...] = (self._deaths, self._files, self._fresh)
         """What goes on beside the passes."""
 
@@ -125,8 +127,10 @@ class Watchdog:
                 self._fresh.add(report.outcomes, look.spec)
             self._watch(look)
             self._status(look.plan, look.seen)
+            self._ended_well = True
             return self._session.learn(look, host)
         except Exception as error:
+            self._ended_well = False
             self._log.event("error", f"this pass came to no end: {in_words(error)}", "bad")
             return None
 
@@ -186,7 +190,8 @@ class Watchdog:
     def moved(self) -> None:
         """A sign of life."""
         self._heart.beat(self._spec.loop_every)
-        self._supervisor.alive(self._clock.monotonic())
+        if self._ended_well:
+            self._supervisor.alive(self._clock.monotonic())
 
     @property
     def longest_sleep(self) -> float:

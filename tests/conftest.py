@@ -111,12 +111,12 @@ def executor(machine: Machine) -> Path:
 
 
 @pytest.fixture
-def looping(machine: Machine) -> Iterator[Callable[[Path], Looping]]:
+def looping(machine: Machine) -> Iterator[Callable[..., Looping]]:
     """Starts loops over specs, each once it has said that it begins."""
     started: list[Looping] = []
 
-    def start(spec: Path) -> Looping:
-        started.append(Looping(machine, spec))
+    def start(spec: Path, **environ: str) -> Looping:
+        started.append(Looping(machine, spec, **environ))
         until(lambda: started[-1].names() or started[-1].process.poll() is not None)
         return started[-1]
 

@@ -14,13 +14,13 @@ from support import Machine
 class Looping:
     """A loop that runs in the background, with the events it has told so far."""
 
-    def __init__(self, machine: Machine, spec: Path) -> None:
+    def __init__(self, machine: Machine, spec: Path, **environ: str) -> None:
         self.machine = machine
         self.output = machine.base / f"loop-{len(list(machine.base.iterdir()))}"
         with open(self.output, "wb") as file:
             self.process = subprocess.Popen(
                 [str(word) for word in machine.argv("--loop", spec, "--json")],
-                env=machine.environ, stdin=subprocess.DEVNULL, stdout=file,
+                env={**machine.environ, **environ}, stdin=subprocess.DEVNULL, stdout=file,
                 stderr=subprocess.DEVNULL,
             )  # fmt: skip
 

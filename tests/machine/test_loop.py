@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +153,33 @@ def test_it_does_not_swell(machine: Machine, looping: Any) -> None:
     (line,) = (line for line in status.splitlines() if line.startswith("VmRSS"))
     assert int(line.split()[1]) < 30_000, "kilobytes"
     assert len(os.listdir(f"/proc/{loop.process.pid}/fd")) < 12
+
+
+def test_who_supervises_it_hears_of_every_turn(machine: Machine, looping: Any) -> None:
+    address = machine.sockets / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        ear.bind(str(address))
+        ear.settimeout(20)
+        heard: list[str] = []
+
+        def hears(word: str) -> None:
+            while not any(line.startswith(word) for line in heard):
+                heard.extend(ear.recv(4096).decode().splitlines())
+            heard.clear()
+
+        spec = folder(machine, "1h")
+        loop = looping(spec, NOTIFY_SOCKET=str(address), WATCHDOG_USEC="2000000")
+        hears("READY=1")
+        hears("STATUS=1 resources")
+        # Twice: also while it has nothing to do.
+        hears("WATCHDOG=1")
+        hears("WATCHDOG=1")
+        loop.send(signal.SIGHUP)
+        hears("RELOADING=1")
+        hears("READY=1")
+        (machine.base / "d").rmdir()
+        (machine.base / "d").write_text("no folder")
+        loop.send(signal.SIGUSR1)
+        hears("STATUS=1 resources, 1 not as declared")
+        loop.send(signal.SIGTERM)
+        hears("STOPPING=1")

@@ -1,0 +1,51 @@
+"""Who supervises the loop hears of it only while its passes come to an end."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from reconciler.model import Plan, Spec
+from reconciler.session import Look
+from reconciler.watchdog import Watchdog
+
+
+class Ear:
+    """Stands for the supervisor, the pulse and the log; counts the signs of life."""
+
+    longest_silence = 1.0
+
+    def __init__(self) -> None:
+        self.alives = 0
+
+    def alive(self, now: float) -> None:
+        self.alives += 1
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *arguments, **named: None
+
+
+def test_a_pass_that_comes_to_no_end_is_no_sign_of_life() -> None:
+    broken = True
+
+    def look(spec: Spec, host: Any, only: Any) -> Look:
+        if broken:
+            raise RuntimeError("no end")
+        return Look(spec, Plan(spec.name, spec.path, "host", 0), {})
+
+    session: Any = SimpleNamespace(
+        facts=lambda: None,
+        host=lambda spec: None,
+        look=look,
+        learn=lambda look, host: None,
+    )
+    ear: Any = Ear()
+    spec = Spec("demo", "/nowhere/spec.yaml", ())
+    watchdog = Watchdog(session, spec, ear, ear, ear)
+    watchdog.full_pass(lambda: False, False)
+    watchdog.moved()
+    assert ear.alives == 0
+    broken = False
+    watchdog.full_pass(lambda: False, False)
+    watchdog.moved()
+    assert ear.alives == 1
