@@ -32,13 +32,19 @@ from reconciler.parsers import (
 
 
 class Parsed:
-    """Annotation: how the text of a scalar becomes a value, and how an editor checks it."""
+    """Annotation: how the text of a scalar becomes a value, and how an editor checks it.
 
-    __slots__ = ("parse", "schema")
+    ``secrets``: free text in it could be a value that must not be kept on disk.
+    """
 
-    def __init__(self, parse: Callable[[Any], Any], schema: dict[str, Any]) -> None:
+    __slots__ = ("parse", "schema", "secrets")
+
+    def __init__(
+        self, parse: Callable[[Any], Any], schema: dict[str, Any], secrets: bool = False
+    ) -> None:
         self.parse = parse
         self.schema = schema
+        self.secrets = secrets
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> dict[str, Any]:
         return {

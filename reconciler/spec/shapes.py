@@ -28,7 +28,9 @@ class Leaf:
     @property
     def may_hold_secrets(self) -> bool:
         """Could free text in it be a value that must not be kept on disk?"""
-        return self.parsed is None or self.parsed.parse in (
+        if self.parsed is None or self.parsed.secrets:
+            return True
+        return self.parsed.parse in (
             parsers.parse_text,
             parsers.parse_name,
             parsers.parse_command,

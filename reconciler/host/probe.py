@@ -1,0 +1,213 @@
+"""Probes of this host's health: each gives a verdict, in words with numbers.
+
+They are run in a child of their own, for they may block. They must not change anything, nor
+show a URL or a value of the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from types import FrameType
+
+from reconciler.host.files import Files
+from reconciler.host.walk import opened, reason, sort_of
+from reconciler.model import HostError, UnknownState
+from reconciler.text import printable
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Is it well? ``words`` tell people why."""
+
+    ok: bool
+    words: str
+
+
+class _Late(BaseException):
+    """The time is over. No library takes it for an error of its own."""
+
+
+def bounded(
+    probe: Callable[[], Verdict],
+    timeout: float,
+    parent: int | None = None,
+    late_words: str = "no answer",
+) -> Verdict:
+    """The verdict of ``probe``, within ``timeout`` seconds; only for a child of its own.
+
+    What cannot be known counts as failed. When ``parent`` has ended meanwhile, the whole process
+    group is killed, since nobody else would do it.
+    """
+
+    def late(number: int, frame: FrameType | None) -> None:
+        raise _Late
+
+    signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, timeout)
+    try:
+        verdict = probe()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except _Late:
+        verdict = Verdict(False, f"{late_words} within {span(timeout)}")
+    except HostError as error:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        verdict = Verdict(False, f"cannot be known: {error}")
+    except OSError as error:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        verdict = Verdict(False, f"cannot be known: {reason(error)}")
+    if parent is not None and os.getppid() != parent and os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    return Verdict(verdict.ok, printable(verdict.words))
+
+
+def fresh(path: str, max_age: float) -> Verdict:
+    """Was what stands at ``path`` changed within ``max_age`` seconds? Raises UnknownState."""
+    status = Files().status(path)
+    if status is None:
+        return Verdict(False, f"there is no {path}")
+    age = time.time() - status.st_mtime
+    if age < -max_age:
+        return Verdict(False, f"its time lies {span(-age)} in the future: {path}")
+    if age > max_age:
+        return Verdict(False, f"last changed {span(age)} ago, more than {span(max_age)}: {path}")
+    return Verdict(True, f"changed {span(age)} ago")
+
+
+def queue(
+    path: str, patterns: Sequence[str], max_age: float | None, max_count: int | None
+) -> Verdict:
+    """Are the regular files directly in the folder ``path`` few and young enough?
+
+    A name that begins with a dot must be asked for. Raises UnknownState and OSError.
+    """
+    number, oldest, name = 0, 0.0, ""
+    now = time.time()
+    for entry in _entries(path):
+        if not any(_matches(entry.name, pattern) for pattern in patterns):
+            continue
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            continue  # Somebody has taken it just now.
+        if not stat.S_ISREG(status.st_mode):
+            continue
+        number += 1
+        if now - status.st_mtime > oldest or not name:
+            oldest, name = max(0.0, now - status.st_mtime), entry.name
+    if number == 0:
+        return Verdict(True, "no file waits")
+    files = "1 file" if number == 1 else f"{number:,} files"
+    wrong = []
+    if max_age is not None and oldest > max_age:
+        which = "the only file" if number == 1 else f"the oldest of {files}"
+        where = f"{path.rstrip('/')}/{printable(name)}"
+        wrong.append(f"{which} has waited {span(oldest)}, more than {span(max_age)}: {where}")
+    if max_count is not None and number > max_count:
+        wrong.append(f"{files} wait, more than {max_count:,}")
+    well = f"{files} {'waits' if number == 1 else 'wait'}, the oldest for {span(oldest)}"
+    return Verdict(not wrong, "; ".join(wrong) or well)
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) and (pattern.startswith(".") or not name.startswith("."))
+
+
+def _entries(path: str) -> Iterator[os.DirEntry[str]]:
+    try:
+        with opened(path) as folder:
+            handle = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            with os.scandir(handle) as entries:
+                yield from entries
+        finally:
+            os.close(handle)
+    except FileNotFoundError:
+        raise UnknownState(f"there is no {path}") from None
+
+
+def disk(path: str, min_free: tuple[str, float] | None, max_used: float | None) -> Verdict:
+    """Has the file system of ``path`` room for those who are not root? Raises OSError.
+
+    ``min_free`` is ("%", percent) or ("B", bytes), ``max_used`` is in percent. Percentages hold
+    for inodes too, where the file system counts them: without one no file can be made.
+    """
+    try:
+        found = os.statvfs(path)
+    except FileNotFoundError:
+        return Verdict(False, f"there is no {path}")
+    unit = found.f_frsize
+    free = found.f_bavail * unit
+    # What is kept back for root is neither, as df(1) has it.
+    total = (found.f_blocks - found.f_bfree) * unit + free
+    kinds = [(free, total, f"({amount(free)} of {amount(total)})")]
+    if found.f_files:
+        inodes = f"of the inodes ({found.f_favail:,} of {found.f_files:,})"
+        kinds.append((found.f_favail, found.f_files, inodes))
+    wrong, well = [], []
+    for left, whole, words in kinds:
+        percent = 100 * left / whole if whole else 0.0
+        state = f"{_percent(percent)} free {words}"
+        if words.startswith("of"):
+            state = f"{_percent(percent)} {words} free"
+        well.append(state)
+        if min_free is not None and min_free[0] == "%" and percent < min_free[1]:
+            wrong.append(f"{state}, less than {min_free[1]:g}%")
+        elif max_used is not None and 100 - percent > max_used:
+            wrong.append(f"{state}: more than {max_used:g}% used")
+    if min_free is not None and min_free[0] == "B" and free < min_free[1]:
+        wrong.insert(0, f"{well[0]}, less than {amount(int(min_free[1]))}")
+    return Verdict(not wrong, "; ".join(wrong or well))
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1f}%" if value < 10 else f"{value:.0f}%"
+
+
+def amount(number: int) -> str:
+    """Bytes in words: ``512 B``, ``1.2 MiB``, ``50 GiB``."""
+    value, units = float(number), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while value >= 1024 and len(units) > 1:
+        value /= 1024
+        units.pop(0)
+    digits = 0 if value >= 10 or units[0] == "B" else 1
+    return f"{value:.{digits}f} {units[0]}"
+
+
+def span(seconds: float) -> str:
+    """A time span in its two largest units: ``0.5 s``, ``12 min``, ``2 h 3 min``."""
+    if seconds < 10:
+        return f"{max(0.0, seconds):.1f}".removesuffix(".0") + " s"
+    left = round(seconds)
+    words: list[str] = []
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        if left >= length or words:
+            words.append(f"{left // length} {unit}")
+            left %= length
+            if len(words) == 2 or not left:
+                break
+    return " ".join(word for word in words if not word.startswith("0 "))
+
+
+@contextmanager
+def regular_file(path: str) -> Iterator[int]:
+    """A descriptor that reads the regular file ``path``, no symlink. Raises OSError, HostError."""
+    parent, _, name = path.rpartition("/")
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
+    with opened(parent) as folder:
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if not stat.S_ISREG(status.st_mode):
+            raise UnknownState(f"{path} is {sort_of(status)}, not a file")
+        handle = os.open(name, flags, dir_fd=folder)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise UnknownState(f"{path} is not a file any more")
+        yield handle
+    finally:
+        os.close(handle)

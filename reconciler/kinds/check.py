@@ -1,0 +1,142 @@
+"""Health beyond existence: what is asked of the host now and then, beside the passes.
+
+It must not be probed by a pass, which only looks at what the last probes have said.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from reconciler.contract import Kind
+from reconciler.kinds._check import FORMS, Check
+from reconciler.model import Action, Change, Declared, Key, Resource
+
+if TYPE_CHECKING:
+    from reconciler.host import Host
+    from reconciler.host.probe import Verdict
+
+_RUN_TIMEOUT = 60.0
+_ALL = "command, fresh, log, queue, disk, tcp and http"
+
+
+@dataclass(frozen=True, slots=True)
+class RunCommand:
+    """Run a command because a check fails, with the environment of managed processes."""
+
+    argv: tuple[str, ...]
+
+    def describe(self) -> str:
+        """The action in words."""
+        import shlex
+
+        words = self.argv[2:] if self.argv[:2] == ("sh", "-c") else (shlex.join(self.argv),)
+        return f"run {words[0]}"
+
+    def run(self, host: Host) -> None:
+        """Raises HostError when it cannot be run, fails, or takes longer than a minute."""
+        from reconciler.host.command import run
+        from reconciler.host.launch import environment, resolve
+        from reconciler.model import HostError
+
+        environ = environment(host.users.account(None), ())
+        done = run(resolve(self.argv, environ), timeout=_RUN_TIMEOUT, environ=environ)
+        if done.status != 0:
+            raise HostError(f"{self.describe()} failed: {done.complaint}")
+
+
+@dataclass(frozen=True, slots=True)
+class CheckState:
+    """What the last probes have said: ``ok`` or ``failing``."""
+
+    result: str = "ok"
+
+
+class Checks(Kind[Check, CheckState]):
+    """The section ``checks``."""
+
+    name = "check"
+    section = "checks"
+    resource = Check
+
+    def linked(self, want: Check, declared: Declared) -> Check:
+        found: list[str] = []
+        for reaction in want.on_failure:
+            if reaction[0] == "restart":
+                found += _processes(reaction[1], declared)
+        return replace(want, restarts=tuple(found))
+
+    def check(self, want: Check) -> Iterable[tuple[str, str]]:
+        forms = [name for name in FORMS if getattr(want, name) is not None]
+        if not forms:
+            yield "command", f"a check needs exactly one of {_ALL}"
+        for name in forms[1:]:
+            yield name, f"a check has exactly one of {_ALL}; this one has {forms[0]} already"
+        if want.command is None:
+            for name in ("expect", "cwd", "env", "user"):
+                if getattr(want, name):
+                    yield name, "is for a check with a command"
+        elif "/" in want.command[0] and not want.command[0].startswith("/"):
+            yield "command", f"{want.command[0]!r} is not absolute; write its whole path"
+        queue, disk = want.queue, want.disk
+        if queue is not None and queue.max_age is None and queue.max_count is None:
+            yield "queue", "says nothing of how much is too much; give it max_age or max_count"
+        if queue is not None and any("/" in pattern for pattern in queue.match):
+            yield "queue", "a pattern with '/' matches nothing: only the folder itself is looked at"
+        if disk is not None and disk.min_free is None and disk.max_used is None:
+            yield "disk", "says nothing of how much is too little; give it min_free or max_used"
+        for at, reaction in enumerate(want.on_failure):
+            if reaction in want.on_failure[:at]:
+                yield "on_failure", f"{' '.join(reaction)!r} stands there twice"
+            program = reaction[1] if reaction[0] == "run" else ""
+            if "/" in program and not program.startswith("/"):
+                yield "on_failure", f"{program!r} is not absolute; write its whole path"
+
+    def uses(self, want: Check) -> Iterable[Key]:
+        for path in want.paths:
+            yield Key("path", path)
+        for reaction in want.on_failure:
+            if reaction[0] == "restart":
+                yield Key("id", f"process:{reaction[1]}")
+        for name in want.restarts:
+            yield Key("id", name)
+
+    def version(self, want: Check) -> str:
+        """Of what is asked; what was said about another question does not count."""
+        asked = [getattr(want, name) for name in FORMS]
+        secrets = [(name, secret.digest) for name, secret in want.env]
+        parts = (asked, want.expect, want.cwd, want.user, secrets)
+        return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
+
+    def expected(self, want: Check) -> CheckState:
+        return CheckState()
+
+    def actions(
+        self, resource: Resource[Check], have: CheckState | None, changes: Sequence[Change]
+    ) -> Sequence[Action]:
+        runs = (one[1:] for one in resource.want.on_failure if one[0] == "run")
+        return tuple(RunCommand(argv) for argv in runs)
+
+    def probe(self, resource: Resource[Check], host: Host, parent: int) -> Verdict:
+        from reconciler.kinds._probe import verdict
+
+        return verdict(resource.want, host.users.account(resource.want.user), parent)
+
+
+def _processes(name: str, declared: Declared) -> list[str]:
+    """The ids of the processes of that name: one, or all that ``for_each`` has made of it."""
+    known = [other for other in declared.wants if other.startswith("process:")]
+    found = [other for other in known if other == f"process:{name}"]
+    found = found or [other for other in known if other.startswith(f"process:{name}[")]
+    if found:
+        return found
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, [other.partition(":")[2] for other in known], 1)
+    hint = f"did you mean {near[0]!r}?" if near else "declare it under processes"
+    raise ValueError("on_failure", f"there is no process {name!r} to restart; {hint}")
+
+
+KIND = Checks()

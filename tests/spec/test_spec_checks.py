@@ -1,0 +1,115 @@
+"""What may be written under checks, and what is said about the rest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from support import compiled
+
+from reconciler import kinds
+from reconciler.spec import SpecError, json_schema
+
+WORKER = "processes: {worker: {command: sleep 9}, crew: {for_each: [a, b], command: sleep 8}}\n"
+GOOD: dict[str, dict[str, Any]] = {
+    "command": {"command": ["true"], "expect": "^ok", "cwd": "/srv", "env": {"A": "b"}},
+    "shell": {"command": "echo ok | grep ok", "user": "nobody"},
+    "fresh": {"fresh": {"path": "~/beat", "max_age": "15s"}},
+    "log": {"log": {"path": "/x/log", "match": "ERR", "max": 3, "within": "1h"}},
+    "queue": {"queue": {"path": "/x/q", "match": ["*.json", "*.xml"], "max_age": "5m"}},
+    "count": {"queue": {"path": "/x/q", "max_count": 0}},
+    "disk": {"disk": {"path": "/", "min_free": "10%"}},
+    "disk in bytes": {"disk": {"path": "/", "min_free": "5GiB", "max_used": "90.5%"}},
+    "tcp": {"tcp": "[::1]:80"},
+    "http": {"http": "https://localhost/x?y=z"},
+    "status": {"http": {"url": "http://localhost:8080", "status": [200, 204]}},
+    "reactions": {
+        "tcp": "localhost:80", "every": "5m", "timeout": "1s", "failures": 3,
+        "on_failure": ["restart process:worker", {"restart": "crew"}, "run echo a b",
+                       {"run": ["echo", "c"]}, "notify"],
+    },
+}  # fmt: skip
+
+
+def spec_of(fields: dict[str, Any]) -> str:
+    return WORKER + f"directories: {{x: {{path: /x}}}}\nchecks: {{it: {json.dumps(fields)}}}\n"
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_what_may_be_written(name: str, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir(exist_ok=True)
+    spec = compiled(tmp_path, spec_of(GOOD[name]))
+    (check,) = (one for one in spec.resources if one.kind == "check")
+    needs = {"log", "queue", "count"}
+    assert check.needs == ("directory:x",) * (name in needs) or name == "reactions"
+    if name == "reactions":
+        assert check.needs == ("process:worker", "process:crew[a]", "process:crew[b]")
+        assert check.want.restarts == check.needs
+        assert check.want.on_failure[2:4] == (("run", "sh", "-c", "echo a b"), ("run", "echo", "c"))
+    schema = json_schema(kinds.all_kinds())
+    validator = jsonschema.Draft202012Validator(schema)
+    document = {"version": 1, "name": "demo", "checks": {"it": GOOD[name]}}
+    assert [error.message for error in validator.iter_errors(document)] == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"every": "5m"}, "needs exactly one of command, fresh, log, queue, disk, tcp and http"),
+        ({"tcp": "a:1", "http": "http://a"}, "http: a check has exactly one of"),
+        ({"tcp": "a:1", "expect": "x"}, "expect: is for a check with a command"),
+        ({"tcp": "a"}, "'a' is not HOST:PORT"),
+        ({"tcp": "::1:80"}, "is not HOST:PORT"),
+        ({"tcp": "a:70000"}, "70000 is outside 1 to 65535"),
+        ({"http": "ftp://a"}, "needs a URL that begins with http:// or https://"),
+        ({"http": {"url": "http://a", "status": 20}}, "status: 20 is outside 100 to 599"),
+        ({"http": {"url": "http://a", "code": 200}}, "has no field 'code'"),
+        ({"fresh": {"path": "/x"}}, "fresh needs 'max_age'"),
+        ({"fresh": {"path": "x", "max_age": "1m"}}, "'x' is not absolute"),
+        ({"log": {"path": "/x", "match": "("}}, "is not a regular expression"),
+        ({"queue": {"path": "/x"}}, "give it max_age or max_count"),
+        ({"queue": {"path": "/x", "max_count": 1, "match": "a/*"}}, "with '/' matches nothing"),
+        ({"disk": {"path": "/x"}}, "give it min_free or max_used"),
+        ({"disk": {"path": "/x", "min_free": "10"}}, "neither a size, such as 5GiB, nor a perc"),
+        ({"disk": {"path": "/x", "max_used": "5GiB"}}, "not a percentage between 0 and 100"),
+        ({"disk": {"path": "/x", "max_used": "100%"}}, "not a percentage between 0 and 100"),
+        ({"tcp": "a:1", "on_failure": "notify"}, "needs a list"),
+        ({"tcp": "a:1", "on_failure": ["reboot"]}, "on_failure[0]: is none of 'restart process:N"),
+        ({"tcp": "a:1", "on_failure": ["run"]}, "run needs a command"),
+        ({"tcp": "a:1", "on_failure": ["restart session:x"]}, "takes a process, not 'session:x'"),
+        ({"tcp": "a:1", "on_failure": [{"run": "a", "restart": "b"}]}, "in an entry of its own"),
+        ({"tcp": "a:1", "on_failure": ["notify", "notify"]}, "'notify' stands there twice"),
+        ({"tcp": "a:1", "on_failure": ["restart wrker"]}, "did you mean 'worker'?"),
+        ({"tcp": "a:1", "on_failure": ["restart zzzzzz"]}, "declare it under processes"),
+        ({"tcp": "a:1", "on_failur": ["notify"]}, "did you mean 'on_failure'?"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong(fields: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecError) as caught:
+        compiled(tmp_path, spec_of(fields))
+    (problem,) = caught.value.problems
+    assert words in f"{problem.message} {problem.hint}"
+    assert problem.line == 5
+
+
+def test_a_check_of_a_process_that_is_to_be_absent(tmp_path: Path) -> None:
+    text = spec_of({"tcp": "a:1", "on_failure": ["restart worker"]})
+    with pytest.raises(SpecError, match="is to be absent, but check:it"):
+        compiled(tmp_path, text.replace("{command: sleep 9}", "{command: x, state: absent}"))
+    whole = text.replace("{command: sleep 9}", "{command: x, state: absent}")
+    assert compiled(tmp_path, whole.replace('"tcp"', '"state": "absent", "tcp"')).resources
+
+
+def test_the_digest_is_of_what_is_asked(tmp_path: Path) -> None:
+    def version(**fields: Any) -> str:
+        spec = compiled(tmp_path, "checks: {it: " + json.dumps({"command": "a", **fields}) + "}")
+        (check,) = spec.resources
+        return kinds.get("check").version(check.want)
+
+    assert version() == version(every="5m", failures=3, on_failure=["notify"])
+    assert (
+        len({version(), version(env={"A": "1"}), version(env={"A": "2"}), version(user="x")}) == 4
+    )

@@ -1,0 +1,239 @@
+"""What each probe says of files, logs, queues, disks, listeners and commands."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from reconciler.executor.text import stamp
+from reconciler.host.probe import Verdict, bounded, disk, fresh, queue, span
+from reconciler.host.probe_command import command
+from reconciler.host.probe_log import log, time_of
+from reconciler.host.probe_net import http, tcp
+from reconciler.host.users import Users
+from reconciler.model import Secret, UnknownState
+
+
+def aged(path: Path, seconds: float, text: str = "") -> Path:
+    path.write_text(text)
+    os.utime(path, (time.time() - seconds,) * 2)
+    return path
+
+
+def at(ago: float, form: str) -> str:
+    return time.strftime(form, time.localtime(time.time() - ago))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 s"), (0.25, "0.2 s"), (59.6, "1 min"), (300, "5 min"), (301, "5 min 1 s"),
+     (7380, "2 h 3 min"), (7205, "2 h"), (90061, "1 d 1 h")],
+)  # fmt: skip
+def test_spans(seconds: float, words: str) -> None:
+    assert span(seconds) == words
+
+
+def test_fresh(tmp_path: Path) -> None:
+    beat = aged(tmp_path / "beat", 20)
+    assert fresh(str(beat), 60).ok
+    stale = fresh(str(beat), 5)
+    assert (stale.ok, stale.words) == (False, f"last changed 20 s ago, more than 5 s: {beat}")
+    ahead = fresh(str(aged(beat, -7200)), 60)
+    assert (ahead.ok, ahead.words) == (False, f"its time lies 2 h in the future: {beat}")
+    assert fresh(f"{beat}x", 5) == Verdict(False, f"there is no {beat}x")
+
+
+def test_queue(tmp_path: Path) -> None:
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "link.json").symlink_to("/etc/passwd")
+    aged(tmp_path / ".hidden.json", 9000)
+    aged(tmp_path / "other", 9000)
+    assert queue(str(tmp_path), ["*.json"], 300, None) == Verdict(True, "no file waits")
+    aged(tmp_path / "a\nb.json", 720)
+    for name in "cd":
+        aged(tmp_path / f"{name}.json", 30)
+    late = queue(str(tmp_path), ["*.json"], 300, 3)
+    words = f"the oldest of 3 files has waited 12 min, more than 5 min: {tmp_path}/a\\nb.json"
+    assert late == Verdict(False, words)
+    assert queue(str(tmp_path), ["*"], None, 3) == Verdict(False, "4 files wait, more than 3")
+    with pytest.raises(UnknownState, match="there is no"):
+        queue(str(tmp_path / "none"), ["*"], None, 3)
+
+
+def test_disk(tmp_path: Path) -> None:
+    well = disk(str(tmp_path), ("B", 1.0), 99.999)
+    assert well.ok
+    assert "% free (" in well.words
+    full = disk(str(tmp_path), ("%", 99.999), None)
+    assert not full.ok
+    assert "less than 99.999%" in full.words
+    assert "less than 1024 TiB" in disk(str(tmp_path), ("B", 2.0**50), None).words
+    assert "more than 0.001% used" in disk("/", None, 0.001).words
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["%Y-%m-%dT%H:%M:%S", "[%Y-%m-%d %H:%M:%S]", "%Y-%m-%d %H:%M:%S,123", "%b %d %H:%M:%S host x:",
+     "<14>%b %d %H:%M:%S", "%Y/%m/%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S%z", "INFO %Y-%m-%d %H:%M:%S"],
+)  # fmt: skip
+def test_times_that_are_understood(form: str) -> None:
+    now = time.time()
+    found = time_of(f"{time.strftime(form, time.localtime(now))} text".encode())
+    assert found is not None
+    assert abs(found - now) <= 1
+
+
+def test_times_with_a_zone() -> None:
+    assert time_of(b"2026-11-22T20:30:54Z x") == time_of(b"2026-11-22T21:30:54+01:00 x")
+    assert time_of(b"1970-01-02 00:00:00.5 +0000 x") == 86400.5
+    for silent in (b"", b"  at line 3", b"2026-13-40T20:30:54", b"12:30:11", b"x" * 60 + b"1999"):
+        assert time_of(silent) is None
+
+
+def test_log_counts_what_is_of_late(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text(
+        f"{stamp(time.time() - 900)} ERROR [1] long ago\n  ERROR of it\n"
+        f"{at(300, '%Y-%m-%d %H:%M:%S')} INFO x\n"
+        f"{at(200, '%b %d %H:%M:%S')} it is an ERROR\n Traceback\n ERROR: of that one\n"
+        f"{stamp()} INFO done\n"
+    )
+    found = log(str(path), "ERROR", 0, 600)
+    words = "2 lines match 'ERROR' within 10 min, more than 0; last: ERROR: of that one"
+    assert found == Verdict(False, words)
+    assert log(str(path), "ERROR", 2, 600).ok
+    assert log(str(path), "ERROR", 0, 100) == Verdict(
+        True, "no line matches 'ERROR' within 1 min 40 s"
+    )
+    assert log(str(path), "ERROR", 3, 1000).words.startswith("4 lines match")
+
+
+def test_log_without_times(tmp_path: Path) -> None:
+    path = aged(tmp_path / "log", 60, "bad\nbad\ngood")
+    assert log(str(path), "^bad$", 0, 600).words.startswith("2 lines match")
+    assert log(str(path), "^bad$", 0, 30).ok
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_log_that_was_rotated(tmp_path: Path, packed: bool) -> None:
+    path = tmp_path / "log"
+    older = f"{stamp(time.time() - 900)} bad\n{stamp(time.time() - 60)} bad\n"
+    if packed:
+        (tmp_path / "log.1.gz").write_bytes(gzip.compress(older.encode()))
+    else:
+        (tmp_path / "log.1").write_text(older)
+    # The writer makes the new one only when it has something to say.
+    assert log(str(path), "bad", 0, 600).words.startswith("1 line matches")
+    path.write_text(f"{stamp()} bad\n")
+    assert log(str(path), "bad", 0, 600).words.startswith("2 lines match")
+
+
+def test_log_that_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    assert log(str(path), "x", 0, 60) == Verdict(False, f"there is no {path}")
+    os.mkfifo(path)
+    with pytest.raises(UnknownState, match="a FIFO, not a file"):
+        log(str(path), "x", 0, 60)
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+    with pytest.raises(UnknownState, match="a symlink"):
+        log(str(path), "x", 0, 60)
+
+
+def test_log_is_read_from_its_end_and_with_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log"
+    line = f"{stamp()} bad \N{SNOWMAN}\n"
+    path.write_text(line * 1000)
+    monkeypatch.setattr("reconciler.host.probe_log._BLOCK", 100)
+    assert log(str(path), "bad \N{SNOWMAN}$", 0, 60).words.startswith("1,000 lines match")
+    monkeypatch.setattr("reconciler.host.probe_log._MOST", 10 * len(line.encode()) - 1)
+    assert log(str(path), "bad", 0, 60).words.startswith("9 lines match 'bad' within 1 min (only")
+
+
+class _Answers(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        if self.path == "/secret?token=canary":
+            self.send_response(200 if self.headers["Authorization"] == "Basic YTpi" else 401)
+        else:
+            self.send_response(int(self.path[1:]))
+            self.send_header("Location", "http://127.0.0.1:1/")
+        self.end_headers()
+
+    def log_message(self, *words: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[int]:
+    with HTTPServer(("127.0.0.1", 0), _Answers) as made:
+        thread = threading.Thread(target=made.serve_forever, args=(0.01,))
+        thread.start()
+        yield made.server_port
+        made.shutdown()
+        thread.join()
+
+
+def test_tcp_and_http(server: int) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        assert tcp("127.0.0.1", port, 5) == Verdict(False, "connection refused")
+        refused = http(f"http://127.0.0.1:{port}/token", (200,), 5)
+        assert refused == Verdict(False, "connection refused")
+    assert tcp("localhost", server, 5).ok
+    url = f"http://127.0.0.1:{server}"
+    assert http(f"{url}/204", (200, 204), 5).ok
+    assert http(f"{url}/503", (200, 204), 5) == Verdict(False, "answered 503, not 200 or 204")
+    moved = http(f"{url}/302", (200,), 5)
+    assert (moved.ok, "points elsewhere" in moved.words) == (False, True)
+    assert http(f"http://a:b@127.0.0.1:{server}/secret?token=canary", (200,), 5).ok
+    assert http(f"https://127.0.0.1:{server}/", (200,), 5).words.startswith("no TLS: ")
+
+
+@pytest.mark.parametrize(
+    ("argv", "expect", "ok", "words"),
+    [
+        (
+            ("sh", "-c", "echo all; echo well"),
+            "^wel$",
+            False,
+            "does not match '^wel$'; last: well",
+        ),
+        (("sh", "-c", "echo all; echo well"), "^well$", True, "exit status 0: well"),
+        (("sh", "-c", "echo no $KEY >&2; exit 3"), None, False, "exit status 3: no ***"),
+        (("sh", "-c", "kill -9 $$"), None, False, "ended by signal 9"),
+        # Who is left behind and holds the pipe is not waited for.
+        (("sh", "-c", "sleep 5 & yes | head -c 3000000"), "y", True, "exit status 0: y"),
+        (("sh", "-c", "echo $KEY"), "canary", True, "exit status 0: ***"),
+        (("pwd",), "^/proc$", True, "exit status 0: /proc"),
+    ],
+)
+def test_command(
+    argv: tuple[str, ...], expect: str | None, ok: bool, words: str, free: None
+) -> None:
+    begin = time.monotonic()
+    secret = (("KEY", Secret.of("canary")),)
+    found = command(argv, expect, "/proc", secret, Users().account(None))
+    assert time.monotonic() - begin < 4
+    assert found.ok is ok
+    assert found.words.endswith(words)
+
+
+def test_what_takes_too_long_and_what_cannot_be_known() -> None:
+    late = bounded(lambda: Verdict(True, str(time.sleep(10))), 0.05)
+    assert late == Verdict(False, "no answer within 0.1 s")
+
+    def unknown() -> Verdict:
+        raise UnknownState("who knows")
+
+    assert bounded(unknown, 5) == Verdict(False, "cannot be known: who knows")
