@@ -20,6 +20,7 @@ from reconciler.model import (
     Observation,
     Resource,
     S,
+    Verdict,
     W,
 )
 
@@ -49,6 +50,19 @@ class Rendered:
 
     pieces: tuple[str | Value, ...]
     secret: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """How a thing is probed beside the passes: ``every`` so many seconds, for ``timeout`` at most.
+
+    So many ``failures`` in a row count. ``acts``: something is then done about it by a step.
+    """
+
+    every: float
+    timeout: float
+    failures: int
+    acts: bool
 
 
 class Refused(ValueError):
@@ -210,6 +224,17 @@ class Kind(Generic[W, S]):
     def again(self, resource: Resource[W], have: S) -> Sequence[Action]:
         """What starts it anew, although nothing differs: it ails, or a check asks for it. Pure."""
         return ()
+
+    def rhythm(self, want: W) -> Rhythm | None:
+        """How it is probed, if it is; a pass then sees what was said (host.said). Pure."""
+        return None
+
+    def probe(self, resource: Resource[W], host: Host, parent: int) -> Verdict:
+        """Ask now. Only in a child of its own, of the process ``parent``; it may block.
+
+        Never raises for the host: what cannot be known is not well.
+        """
+        raise TypeError(f"kind {self.name} is not probed")
 
     def actions(
         self, resource: Resource[W], have: S | None, changes: Sequence[Change]

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from reconciler.contract import GetKind
-from reconciler.model import HostError, Observation, Outcome, Past, Plan, Resource, Step
+from reconciler.model import HostError, Observation, Outcome, Past, Plan, Resource, Said, Step
 
 if TYPE_CHECKING:
     from reconciler.store import Store
@@ -28,6 +29,7 @@ class Memory:
 
     ``begun`` holds the ids of what was started in this call of the program, ``by`` says who that
     is (see store.history.Deed). ``clean`` takes secrets, and what cannot be printed, out of a text.
+    ``said`` is what probes have said in this call: what cannot be written down still counts.
     """
 
     def __init__(
@@ -39,8 +41,10 @@ class Memory:
         begun: set[str],
         by: Callable[[], str],
         clean: Callable[[str], str],
+        said: dict[str, Said],
     ) -> None:
         self.store = store
+        self._said = said
         self._resources = {resource.id: resource for resource in resources}
         self._get_kind = get_kind
         self._warn = warn
@@ -77,11 +81,46 @@ class Memory:
                 )
         return Past()
 
+    def said(self) -> Mapping[str, Said]:
+        """What probes have said last, by id."""
+        found: dict[str, Said] = {}
+        if self.store is not None:
+            with self._guarded():
+                found = self.store.checks.all()
+        return found | self._said
+
+    def keep(self, said: Mapping[str, Said]) -> None:
+        """Write down what probes have said."""
+        if self.store is not None:
+            with self._guarded():
+                self.store.checks.say(said)
+
     def begins(self, step: Step) -> None:
         """A step is about to act; a start is on the disk before it is made."""
         if self.store is not None:
             with self._guarded():
                 self._tries(self.store).begins(step)
+            self._acts({step.id, *step.demanded})
+
+    def _acts(self, ids: Collection[str]) -> None:
+        """What these ask for is being done, whatever comes of it: it is not done at each pass."""
+        probed = [ident for ident in ids if self._is_probed(ident)]
+        for ident in self._said.keys() & set(probed):
+            before = self._said[ident]
+            self._said[ident] = replace(before, failures=0, acted=before.acted + 1)
+        if probed and self.store is not None:
+            with self._guarded():
+                self.store.checks.acted(probed)
+
+    def _is_wanted(self, ident: str) -> bool:
+        resource = self._resources.get(ident)
+        return resource is not None and resource.present and resource.skip is None
+
+    def _is_probed(self, ident: str) -> bool:
+        resource = self._resources.get(ident)
+        return (
+            resource is not None and self._get_kind(resource.kind).rhythm(resource.want) is not None
+        )
 
     def ended(self, outcome: Outcome) -> None:
         """A step has come to its end."""
@@ -118,6 +157,12 @@ class Memory:
                 begun, over = _conditions(self.store.conditions.all(), seen, self._resources)
                 if begun or over:
                     self.store.conditions.note(begun, over)
+                gone = [i for i in self.store.checks.all() if not self._is_wanted(i)]
+                if gone:
+                    self.store.checks.forget(gone)
+            # What was started for another reason need not be started again for this one.
+            starts = {step.id for step in plan.steps if not step.demanded}
+            self._acts([i for i, one in seen.items() if starts.intersection(one.demands)])
 
     def due(self, plan: Plan, seen: Mapping[str, Observation[Any]]) -> float | None:
         """Seconds until another pass is worth while before its time; None: nothing is open."""

@@ -10,7 +10,8 @@ from typing import Any
 from reconciler.contract import GetKind, Kind
 from reconciler.model import Change, Observation, Past, Plan, Remark, Resource, Spec, Step
 
-_STARTS = ("create", "start", "restart")
+STARTS = ("create", "start", "restart")
+"""The verbs of steps behind which something runs or is there that was not before."""
 _NOTHING = Past()
 
 
@@ -113,7 +114,7 @@ def make_plan(
         step = _step(resource, seen, kind, changes, reasons)
         if not step.actions:
             continue
-        hold = past.holds.get(name) if step.verb in _STARTS else None
+        hold = past.holds.get(name) if step.verb in STARTS else None
         if hold is not None:
             held.append(Remark(name, f"{step.why}; {hold.words}"))
             blocked[name] = f"{name}, which {hold.words}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,10 +18,11 @@ from reconciler.text import Censor, printable
 if TYPE_CHECKING:
     import argparse
 
+    from reconciler.checks import Checks
     from reconciler.host import Host
     from reconciler.host.users import Users
     from reconciler.memory import Memory
-    from reconciler.model import Facts, Observation, Outcome, Plan, Report, Spec
+    from reconciler.model import Facts, Observation, Outcome, Plan, Report, Said, Spec
     from reconciler.store import Store
     from reconciler.views.terminal import Terminal
 
@@ -61,6 +62,8 @@ class Session:
         self._begun: set[str] = set()
         self._stores: dict[tuple[str, bool], Store] = {}
         self._measured: dict[Any, Any] = {}
+        self.said: dict[str, Said] = {}
+        """What probes have said in this call."""
         self.state_dir = state_directory(options.state_dir, self.users)
 
     def load(self, write_cache: bool = False, complete: bool = False) -> Spec:
@@ -142,7 +145,14 @@ class Session:
         if writes or not quiet(self.folder(spec)):
             store = self.store(spec, writes)
         return Memory(
-            spec.resources, kinds.get, store, self.warn, self._begun, lambda: self.by, self.clean
+            spec.resources,
+            kinds.get,
+            store,
+            self.warn,
+            self._begun,
+            lambda: self.by,
+            self.clean,
+            self.said,
         )
 
     def store(self, spec: Spec, writes: bool) -> Store:
@@ -191,8 +201,10 @@ class Session:
             resources = chosen(spec, only)
         except KeyError as error:
             raise Usage(no_such(error.args[0], spec)) from None
+        memory = self.memory(spec, False)
+        host.said = memory.said()
         seen = observe(resources, kinds.get, host, fresh=False)
-        past = self.memory(spec, False).past()
+        past = memory.past()
         plan = make_plan(spec, resources, seen, kinds.get, os.uname().nodename, past)
         return Look(spec, plan, seen, tuple(only))
 
@@ -246,6 +258,42 @@ class Session:
         memory.learn(look.plan, look.seen)
         return memory.due(look.plan, look.seen)
 
+    def checks(self, spec: Spec) -> Checks:
+        """What asks the probes of that spec, when they are due."""
+        from reconciler.checks import Checks
+        from reconciler.host.clock import Clock
+
+        self.said.update(self.memory(spec, False).said())
+
+        def keep(said: Mapping[str, Said]) -> None:
+            self.memory(spec, True).keep(said)
+
+        return Checks(Clock(), kinds.get, lambda: self.host(spec), self.said, keep, self.clean)
+
+    def ask(self, look: Look, report: Report) -> Collection[str]:
+        """Ask what is due of what was looked at, and wait for it; the ids that have answered.
+
+        Raises SpecError when the spec is broken by now, and Usage.
+        """
+        probed = [
+            resource
+            for resource in look.spec.resources
+            if resource.id in look.seen and kinds.get(resource.kind).rhythm(resource.want)
+        ]
+        if not probed:
+            return ()
+        checks = self.checks(look.spec)
+        checks.take(probed)
+        checks.passed(look.seen, *aftermath(report))
+        due = checks.to_ask()
+        if any(_lacks(resource.want) for resource in probed if resource.id in due):
+            whole = {resource.id: resource for resource in self.load(complete=True).resources}
+            checks.take([whole.get(resource.id, resource) for resource in probed])
+        try:
+            return checks.ask(due)
+        finally:
+            checks.close()
+
     def print_json(self, document: Any) -> None:
         """Print the one document on standard output."""
         print_json(self.terminal.censor.json(document))
@@ -254,6 +302,26 @@ class Session:
         """Print lines for people, unless they asked for quiet."""
         if not self.options.quiet:
             self.terminal.write(lines)
+
+
+def aftermath(report: Report) -> tuple[set[str], set[str]]:
+    """What is not as declared after a pass, or not known to be, and what was started in it."""
+    from reconciler.plan import STARTS
+
+    plan = report.plan
+    broken = {remark.id for remark in (*plan.unknown, *plan.held, *plan.skipped)}
+    started = set()
+    for outcome in report.outcomes:
+        if outcome.result == "done":
+            started |= {outcome.step.id} if outcome.step.verb in STARTS else set()
+        elif outcome.error is not None:
+            broken.add(outcome.step.id)
+    return broken, started
+
+
+def _lacks(want: Any) -> bool:
+    """Was a secret value left out of it? The compiled spec holds none."""
+    return any(secret.value is None for _, secret in getattr(want, "env", ()))
 
 
 def no_such(pattern: str, spec: Spec) -> str:

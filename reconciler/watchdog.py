@@ -17,10 +17,10 @@ from reconciler.host.inotify import FileWatch
 from reconciler.host.processes import Identity
 from reconciler.host.supervisor import Supervisor
 from reconciler.loop import EVERYTHING, Loop, Part
-from reconciler.model import Facts, HostError, Outcome, Plan, Spec
+from reconciler.model import Facts, HostError, Outcome, Plan, Report, Spec
 from reconciler.observe import observe
 from reconciler.pulse import Heart
-from reconciler.session import Look, Session, in_words
+from reconciler.session import Look, Session, aftermath, in_words
 from reconciler.spec.aside import Invalid
 from reconciler.turns import turn
 from reconciler.views.log import Log
@@ -51,7 +51,9 @@ class Watchdog:
         self._wrong: set[str] = set()
         self._ended_well = True
         """Has the last pass come to its end? Who supervises us hears of us only then."""
-        self.parts: tuple[Part, ...] = (self._deaths, self._files, self._fresh)
+        self._checks = session.checks(spec)
+        self._asked: Spec | None = None
+        self.parts: tuple[Part, ...] = (self._deaths, self._files, self._fresh, self._checks)
         """What goes on beside the passes."""
 
     # -- the spec
@@ -122,10 +124,12 @@ class Watchdog:
             self._prove(only)
             look = self._session.look(self._spec, host, tuple(only))
             self._log.remarks(look.plan, look.seen)
+            report = Report(look.plan)
             if look.plan.steps:
                 report = self._session.act(look, host, self._told, stopping, settle=False)
                 self._fresh.add(report.outcomes, look.spec)
             self._watch(look)
+            self._ask(look, report)
             self._status(look.plan, look.seen)
             self._ended_well = True
             return self._session.learn(look, host)
@@ -173,6 +177,13 @@ class Watchdog:
         self._deaths.watch(wanted, paced)
         if not look.only:
             self._deaths.only(seen)
+
+    def _ask(self, look: Look, report: Report) -> None:
+        """What is to be probed from now on, beside the passes."""
+        if self._asked is not self._spec:
+            self._checks.take(self._spec.resources)
+            self._asked = self._spec
+        self._checks.passed(look.seen, *aftermath(report))
 
     def _status(self, plan: Plan, seen: Collection[str]) -> None:
         wrong = {remark.id for remark in (*plan.unknown, *plan.held, *plan.failing)}

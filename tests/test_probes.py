@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from reconciler.executor.text import stamp
-from reconciler.host.probe import Verdict, bounded, disk, fresh, queue, span
+from reconciler.host.probe import bounded, disk, fresh, queue, span
 from reconciler.host.probe_command import command
 from reconciler.host.probe_log import log, time_of
 from reconciler.host.probe_net import http, tcp
 from reconciler.host.users import Users
-from reconciler.model import Secret, UnknownState
+from reconciler.model import Secret, UnknownState, Verdict
 
 
 def aged(path: Path, seconds: float, text: str = "") -> Path:

@@ -6,13 +6,14 @@ It must not know what a spec, a plan or a kind is.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from reconciler.host.clock import Clock
 from reconciler.host.files import Files
 from reconciler.host.users import Users
+from reconciler.model import Said
 
 if TYPE_CHECKING:
     from reconciler.host.crontab import Crontabs
@@ -39,6 +40,8 @@ class Host:
     ) -> None:
         self.measured = measured if measured is not None else {}
         """What earlier looks of the same call have measured, for what is a rate."""
+        self.said: Mapping[str, Said] = {}
+        """What probes have said last, by the id of what was probed."""
         self.owner = owner
         self.state_dir = state_dir
         self.clock = clock or Clock()

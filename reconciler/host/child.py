@@ -57,6 +57,56 @@ def answer(work: Callable[[], bytes], timeout: float) -> bytes:
     return b"".join(chunks)
 
 
+class Child:
+    """Work that goes on in a child, a process group of its own, while others go on here."""
+
+    def __init__(self, work: Callable[[], bytes], timeout: float) -> None:
+        self._timeout = timeout
+        self._end = time.monotonic() + timeout
+        self._chunks: list[bytes] = []
+        self.descriptor, say = os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            with suppress(OSError):
+                os.setpgid(0, 0)
+            _work(work, say)
+        with suppress(OSError):
+            os.setpgid(self._pid, self._pid)
+        os.close(say)
+        os.set_blocking(self.descriptor, False)
+
+    @property
+    def left(self) -> float:
+        """Seconds until its time is over."""
+        return max(0.0, self._end - time.monotonic())
+
+    def collect(self) -> bytes | None:
+        """What the work gives, or None as long as it goes on. Raises UnknownState."""
+        try:
+            while chunk := os.read(self.descriptor, _CHUNK):
+                self._chunks.append(chunk)
+        except BlockingIOError:
+            if self.left <= 0:
+                self.kill()
+                raise UnknownState(
+                    f"a child did not answer within {self._timeout:g} s and was killed"
+                ) from None
+            return None
+        status = self.kill()
+        if status != 0:
+            raise UnknownState(f"a child ended without an answer (status {status})")
+        return b"".join(self._chunks)
+
+    def kill(self) -> int:
+        """End it with its whole group, unless it has ended; its status."""
+        with suppress(OSError):
+            os.close(self.descriptor)
+        os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        with suppress(OSError):
+            os.killpg(self._pid, signal.SIGKILL)
+        return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+
+
 def _work(work: Callable[[], bytes], say: int) -> None:
     """The child's side; never returns."""
     status = 1

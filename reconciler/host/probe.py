@@ -12,22 +12,13 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import FrameType
 
 from reconciler.host.files import Files
 from reconciler.host.walk import opened, reason, sort_of
-from reconciler.model import HostError, UnknownState
+from reconciler.model import HostError, UnknownState, Verdict
 from reconciler.text import printable
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Is it well? ``words`` tell people why."""
-
-    ok: bool
-    words: str
 
 
 class _Late(BaseException):

@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from reconciler.host.launch import environment, resolve
-from reconciler.host.probe import Verdict
 from reconciler.host.users import Account
 from reconciler.host.walk import reason
-from reconciler.model import HostError, Secret
+from reconciler.model import HostError, Secret, Verdict
 from reconciler.text import printable
 
 _MOST = 2**20

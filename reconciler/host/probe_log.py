@@ -12,7 +12,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 
-from reconciler.host.probe import Verdict, regular_file, span
+from reconciler.host.probe import regular_file, span
+from reconciler.model import Verdict
 from reconciler.text import printable
 
 _MOST = 64 * 2**20

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from reconciler.host.probe import Verdict
 from reconciler.host.users import Account
 from reconciler.kinds._check import Check
+from reconciler.model import Verdict
 
 
 def probe(want: Check, account: Account) -> Callable[[], Verdict]:

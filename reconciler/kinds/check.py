@@ -10,13 +10,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from reconciler.contract import Kind
+from reconciler.backoff import in_words
+from reconciler.contract import Kind, Rhythm
 from reconciler.kinds._check import FORMS, Check
-from reconciler.model import Action, Change, Declared, Key, Resource
+from reconciler.model import ABSENT, Action, Change, Declared, Key, Observation, Resource
 
 if TYPE_CHECKING:
     from reconciler.host import Host
-    from reconciler.host.probe import Verdict
+    from reconciler.model import Said, Verdict
 
 _RUN_TIMEOUT = 60.0
 _ALL = "command, fresh, log, queue, disk, tcp and http"
@@ -49,9 +50,14 @@ class RunCommand:
 
 @dataclass(frozen=True, slots=True)
 class CheckState:
-    """What the last probes have said: ``ok`` or ``failing``."""
+    """What the last probes have said: ``ok``, ``shaky`` or ``failing``, and the words.
+
+    ``run``: the commands of ``on_failure`` are to be run now.
+    """
 
     result: str = "ok"
+    run: bool = False
+    words: str = ""
 
 
 class Checks(Kind[Check, CheckState]):
@@ -112,6 +118,52 @@ class Checks(Kind[Check, CheckState]):
 
     def expected(self, want: Check) -> CheckState:
         return CheckState()
+
+    def observe(
+        self, resources: Sequence[Resource[Check]], host: Host
+    ) -> Sequence[Observation[CheckState]]:
+        wall = host.clock.wall()
+        return [self._look(resource, host.said.get(resource.id), wall) for resource in resources]
+
+    def _look(
+        self, resource: Resource[Check], said: Said | None, wall: float
+    ) -> Observation[CheckState]:
+        want = resource.want
+        if not resource.present:
+            return ABSENT
+        if said is None or said.version != self.version(want):
+            return Observation(CheckState())  # It was not asked yet.
+        if said.result == "shaky":
+            words = f"failed {said.failures} of {want.failures} times in a row: {said.reason}"
+            return Observation(CheckState("shaky", False, words), note=words)
+        if said.result != "failing":
+            return Observation(CheckState())
+        words = said.reason
+        if wall - said.since >= 60:
+            words += f" (for {in_words(wall - said.since)})"
+        due = said.failures >= want.failures
+        runs = any(reaction[0] == "run" for reaction in want.on_failure)
+        demands = want.restarts if due else ()
+        state = CheckState("failing", due and runs, said.reason)
+        return Observation(state, failing=words, demands=demands)
+
+    def changes(self, expected: CheckState | None, have: CheckState | None) -> tuple[Change, ...]:
+        # There is nothing that a pass could change but to do what on_failure says.
+        if expected is None or have is None or not have.run:
+            return ()
+        return (Change("result", f"failing: {have.words}", "ok"),)
+
+    def words(self, changes: Sequence[Change]) -> str:
+        return "; ".join(str(change.have) for change in changes)
+
+    def left(
+        self, planned: Sequence[Action], expected: CheckState | None, have: CheckState | None
+    ) -> tuple[Change, ...]:
+        return ()  # Whether it has helped is said by the next probes.
+
+    def rhythm(self, want: Check) -> Rhythm:
+        acts = any(reaction[0] != "notify" for reaction in want.on_failure)
+        return Rhythm(want.every, want.timeout, want.failures, acts)
 
     def actions(
         self, resource: Resource[Check], have: CheckState | None, changes: Sequence[Change]

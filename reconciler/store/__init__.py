@@ -10,6 +10,7 @@ from __future__ import annotations
 from reconciler.host.clock import Clock
 from reconciler.store.attempts import Attempts
 from reconciler.store.base import Base
+from reconciler.store.checks import Checks
 from reconciler.store.conditions import Conditions
 from reconciler.store.history import History
 from reconciler.store.pauses import Pauses
@@ -25,6 +26,7 @@ class Store:
     def __init__(self, folder: str, clock: Clock, writes: bool) -> None:
         self.base = Base(folder, clock, writes)
         self.attempts = Attempts(self.base)
+        self.checks = Checks(self.base)
         self.conditions = Conditions(self.base)
         self.history = History(self.base)
         self.pauses = Pauses(self.base)

@@ -57,12 +57,17 @@ def remark_lines(plan: Plan, verbose: bool) -> Iterator[Line]:
     """What is unknown, skipped or worth a note. What ``when`` switched off is shown as well."""
     yield from _remarks("? unknown", plan.unknown, "bad")
     yield from _remarks("! waits", plan.held, "bad")
-    yield from _remarks("! failing", plan.failing, "bad")
+    yield from failing_lines(plan)
     yield from _remarks(". skipped", plan.skipped, "quiet")
     if verbose:
         yield from _remarks(". note", plan.notes, "quiet")
     else:
         yield from _remarks(". note", plan.notes[:5], "quiet")
+
+
+def failing_lines(plan: Plan) -> Iterator[Line]:
+    """What is wrong that no step could mend."""
+    yield from _remarks("! failing", plan.failing, "bad")
 
 
 def report_summary(report: Report) -> Iterator[Line]:

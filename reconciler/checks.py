@@ -1,0 +1,276 @@
+"""The probes of checks, beside the passes: which are due, each in a child, and what was said.
+
+It must not plan or act, and it never waits: a probe that hangs delays no pass and no other probe.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from reconciler.contract import GetKind, Rhythm
+from reconciler.host.child import Child
+from reconciler.host.clock import Clock
+from reconciler.model import HostError, Resource, Said, UnknownState
+
+if TYPE_CHECKING:
+    from reconciler.host import Host
+
+_MOST = 8
+"""Probes at the same time."""
+_GRACE = 2.0
+"""Seconds behind its own end after which a probe's child is killed."""
+_SOON = 0.5
+"""Seconds until what has only just been started is asked again."""
+_KEPT = 300.0
+"""Seconds that a verdict like the last one may wait for being written."""
+
+
+def due_in(said: Said | None, version: str, every: float, wall: float) -> float:
+    """Seconds until it is to be asked again; 0 for now. Pure.
+
+    By the monotonic clock. What was said before this boot has no age by it; there the wall
+    clock must do, and where that was set back, it is due.
+    """
+    if said is None or said.version != version:
+        return 0.0
+    age = said.age if said.age is not None else wall - said.wall
+    return max(0.0, every - age) if age >= 0 else 0.0
+
+
+def heard(
+    before: Said | None, version: str, ok: bool, words: str, failures: int, wall: float
+) -> Said:
+    """What is said of a check after one more verdict. Pure.
+
+    It is ``failing`` after so many ``failures`` in a row, and until it is well; before that it is
+    ``shaky``. What was said of another version of it does not count.
+    """
+    if before is None or before.version != version:
+        before = Said(version, "", 0, 0, "", wall, wall)
+    result, count, acted = "ok", 0, 0
+    if not ok:
+        count, acted = before.failures + 1, before.acted
+        result = "failing" if before.result == "failing" or count >= failures else "shaky"
+    since = before.since if result == before.result else wall
+    return Said(version, result, count, acted, words, since, wall, 0.0)
+
+
+@dataclass(slots=True)
+class _Probe:
+    child: Child
+    version: str
+    begun: float
+
+
+class Checks:
+    """A part of the loop: asks what is due, and keeps what was said.
+
+    ``said`` is what was said last, by id, and shared with the passes. ``keep`` writes it down,
+    and ``clean`` gives words without what nobody may see.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        get_kind: GetKind,
+        host: Callable[[], Host],
+        said: dict[str, Said],
+        keep: Callable[[Mapping[str, Said]], None],
+        clean: Callable[[str], str],
+    ) -> None:
+        self._clock = clock
+        self._get_kind = get_kind
+        self._host = host
+        self._said = said
+        self._keep = keep
+        self._clean = clean
+        self._resources: dict[str, Resource[Any]] = {}
+        self._rhythms: dict[str, tuple[Rhythm, str]] = {}
+        self._blocked: set[str] = set()
+        self._next: dict[str, float] = {}
+        self._young: dict[str, float] = {}
+        self._running: dict[str, _Probe] = {}
+        self._written: dict[str, float] = {}
+        self.answered: set[str] = set()
+        """Those that have had a verdict since this part began."""
+
+    # -- what is asked
+
+    def take(self, resources: Iterable[Resource[Any]]) -> None:
+        """These are declared now; of them, those are asked that are to be probed."""
+        wanted: dict[str, Resource[Any]] = {}
+        rhythms: dict[str, tuple[Rhythm, str]] = {}
+        for resource in resources:
+            if not resource.present or resource.skip is not None:
+                continue
+            kind = self._get_kind(resource.kind)
+            rhythm = kind.rhythm(resource.want)
+            if rhythm is not None:
+                wanted[resource.id] = resource
+                rhythms[resource.id] = rhythm, kind.version(resource.want)
+        for ident in self._rhythms.keys() | rhythms.keys():
+            if self._rhythms.get(ident) != rhythms.get(ident):
+                self._drop(ident)
+        self._resources, self._rhythms = wanted, rhythms
+        now, wall = self._clock.monotonic(), self._clock.wall()
+        for ident, (rhythm, version) in rhythms.items():
+            if ident not in self._next:
+                left = due_in(self._said.get(ident), version, rhythm.every, wall)
+                self._next[ident] = now + left
+
+    def _drop(self, ident: str) -> None:
+        self._next.pop(ident, None)
+        probe = self._running.pop(ident, None)
+        if probe is not None:
+            probe.child.kill()
+
+    def passed(
+        self, seen: Collection[str], broken: Collection[str], started: Collection[str]
+    ) -> None:
+        """A pass has looked at the ids ``seen``; ``broken`` is not as declared.
+
+        What needs a broken one is not asked. What was ``started`` has as long to come up as the
+        check may take: until then only a good answer counts.
+        """
+        now = self._clock.monotonic()
+        for ident, resource in self._resources.items():
+            rhythm, _ = self._rhythms[ident]
+            on = {ident, *resource.needs}
+            if on.intersection(started):
+                self._young[ident] = now + rhythm.timeout
+                probe = self._running.pop(ident, None)
+                if probe is not None:
+                    probe.child.kill()
+                    self._next[ident] = now
+            if on.intersection(seen):
+                if on.intersection(broken):
+                    self._blocked.add(ident)
+                elif on.issubset(seen):
+                    self._blocked.discard(ident)
+
+    # -- a part of the loop
+
+    def descriptors(self) -> Collection[int]:
+        """One for each probe that is under way; readable once it has ended."""
+        return [probe.child.descriptor for probe in self._running.values()]
+
+    def due(self) -> float | None:
+        """Seconds until something is to be asked, or a probe's time is over."""
+        times = [probe.child.left for probe in self._running.values()]
+        if len(self._running) < _MOST:
+            now = self._clock.monotonic()
+            times += [self._next[ident] - now for ident in self._waiting()]
+        return max(0.0, min(times)) if times else None
+
+    def _waiting(self) -> list[str]:
+        return [
+            ident
+            for ident in self._rhythms
+            if ident not in self._running and ident not in self._blocked
+        ]
+
+    def tend(self, ready: Collection[int]) -> Collection[str]:
+        """Collect what was said and ask what is due; the ids of which something else is said."""
+        found: dict[str, Said] = {}
+        changed = set()
+        for ident, probe in list(self._running.items()):
+            verdict = self._verdict(probe)
+            if verdict is None:
+                continue
+            del self._running[ident]
+            now = self._clock.monotonic()
+            rhythm, _ = self._rhythms[ident]
+            self._next[ident] = probe.begun + rhythm.every
+            if not verdict[0] and now < self._young.get(ident, 0.0):
+                self._next[ident] = now + _SOON
+                continue
+            self.answered.add(ident)
+            before = self._said.get(ident)
+            words = self._clean(verdict[1])
+            wall = self._clock.wall()
+            said = heard(before, probe.version, verdict[0], words, rhythm.failures, wall)
+            found[ident] = said = replace(said, seconds=now - probe.begun)
+            self._said[ident] = said
+            # What stays as it is may be due for something to be done about it.
+            due = rhythm.acts and said.result == "failing" and said.failures >= rhythm.failures
+            if due or said.result != (before.result if before is not None else "ok"):
+                changed.add(ident)
+        self._write(found, changed)
+        self._start()
+        return changed
+
+    def _verdict(self, probe: _Probe) -> tuple[bool, str] | None:
+        try:
+            answer = probe.child.collect()
+            if answer is None:
+                return None
+            ok, words = json.loads(answer)
+        except UnknownState as error:
+            return False, f"cannot be known: {error}"
+        except ValueError:
+            return False, "cannot be known: the probe gave no answer"
+        return bool(ok), str(words)
+
+    def _write(self, found: Mapping[str, Said], changed: Collection[str]) -> None:
+        """What is said for the same reason again need not wait for the disk each time."""
+        now = self._clock.monotonic()
+        late = {i for i in found if now - self._written.get(i, -_KEPT) >= _KEPT}
+        chosen = {ident: found[ident] for ident in found if ident in late or ident in changed}
+        if chosen:
+            self._keep(chosen)
+            self._written.update(dict.fromkeys(chosen, now))
+
+    def _start(self) -> None:
+        now = self._clock.monotonic()
+        due = sorted((self._next[i], i) for i in self._waiting() if self._next[i] <= now)
+        for _, ident in due[: _MOST - len(self._running)]:
+            rhythm, version = self._rhythms[ident]
+            work = partial(_probe, self._get_kind, self._resources[ident], self._host, os.getpid())
+            try:
+                child = Child(work, rhythm.timeout + _GRACE)
+            except (OSError, HostError):
+                self._next[ident] = now + rhythm.every  # No room for a child just now.
+                self.answered.add(ident)
+                continue
+            self._running[ident] = _Probe(child, version, now)
+
+    def close(self) -> None:
+        """End every probe that is under way."""
+        for ident in list(self._running):
+            self._drop(ident)
+
+    # -- without a loop
+
+    def to_ask(self) -> set[str]:
+        """What is due now."""
+        now = self._clock.monotonic()
+        return {ident for ident in self._waiting() if self._next[ident] <= now}
+
+    def ask(self, due: Collection[str]) -> Collection[str]:
+        """Ask these, each once, and wait for what they say; the ids that have answered.
+
+        It takes no longer than the probes may, for what was only just started twice as long.
+        """
+        self._blocked |= self._rhythms.keys() - due
+        while set(due) - self.answered:
+            self.tend(())
+            self._blocked |= self.answered
+            poller = select.poll()
+            for descriptor in self.descriptors():
+                poller.register(descriptor, select.POLLIN)
+            poller.poll(int((self.due() or 0.0) * 1000 + 0.999))
+        return self.answered
+
+
+def _probe(
+    get_kind: GetKind, resource: Resource[Any], host: Callable[[], Host], parent: int
+) -> bytes:
+    """The child's side."""
+    verdict = get_kind(resource.kind).probe(resource, host(), parent)
+    return json.dumps([verdict.ok, verdict.words]).encode()

@@ -1,0 +1,56 @@
+"""What the probes of each check have said last.
+
+It must not decide what follows from that, nor hold anything but the words of a verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from reconciler.model import Said
+from reconciler.store.base import Base
+
+
+class Checks:
+    """The table of checks; see Base for what its methods raise."""
+
+    def __init__(self, base: Base) -> None:
+        self._base = base
+
+    def all(self) -> dict[str, Said]:
+        """What was said last, by id; what was said before this boot has no age."""
+        rows = self._base.read(
+            "SELECT id, version, result, failures, acted, reason, since, wall, boot, at, seconds "
+            "FROM checks"
+        )
+        found = {}
+        for ident, version, result, failures, acted, reason, since, wall, boot, at, seconds in rows:
+            age = self._base.age(boot, at)
+            found[ident] = Said(version, result, failures, acted, reason, since, wall, age, seconds)
+        return found
+
+    def say(self, found: Mapping[str, Said]) -> None:
+        """These were said now; a verdict's ``age`` says how long ago."""
+        now = self._base.clock.monotonic()
+        with self._base.change() as base:
+            for ident, said in found.items():
+                base.execute(
+                    "INSERT OR REPLACE INTO checks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (ident, said.version, self._base.boot, now - (said.age or 0.0), said.wall,
+                     said.result, said.failures, said.acted, said.reason, said.since,
+                     said.seconds),
+                )  # fmt: skip
+
+    def acted(self, ids: Collection[str]) -> None:
+        """What is to be done about these is being done; their failures count anew from now."""
+        with self._base.change() as base:
+            for ident in ids:
+                base.execute(
+                    "UPDATE checks SET failures = 0, acted = acted + 1 WHERE id = ?", (ident,)
+                )
+
+    def forget(self, ids: Collection[str]) -> None:
+        """Nobody wants to know any more."""
+        with self._base.change() as base:
+            for ident in ids:
+                base.execute("DELETE FROM checks WHERE id = ?", (ident,))

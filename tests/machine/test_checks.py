@@ -1,0 +1,287 @@
+"""Checks from the outside: what they say, what is done about it, and that a hung one is no harm."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import Machine, until
+
+HEAD = "version: 1\nname: demo\nloop: {every: 1h}\n"
+
+
+class _Answers(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(int(self.path[1:4]))
+        self.end_headers()
+
+    def log_message(self, *words: object) -> None:
+        pass
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    with HTTPServer(("127.0.0.1", 0), _Answers) as made:
+        thread = threading.Thread(target=made.serve_forever, args=(0.01,))
+        thread.start()
+        yield made.server_port
+        made.shutdown()
+        thread.join()
+
+
+def checks(machine: Machine, every: str = "1h", head: str = HEAD, **fields: str) -> Path:
+    lines = [f"  {name}: {{every: {every}, {text}}}\n" for name, text in fields.items()]
+    return machine.spec(head + "checks:\n" + "".join(lines))
+
+
+def failing(report: dict[str, Any]) -> dict[str, str]:
+    return {one["id"].removeprefix("check:"): one["reason"] for one in report["failing"]}
+
+
+def again(machine: Machine) -> None:
+    """Have the store forget when everything was asked last, as if an hour had passed."""
+    import sqlite3
+
+    with sqlite3.connect(machine.state / "demo/store.db") as base:
+        base.execute("UPDATE checks SET at = at - 3600, wall = wall - 3600")
+    base.close()
+
+
+def test_every_form_ok_and_failing(machine: Machine, port: int) -> None:
+    base = machine.base
+    (base / "q").mkdir()
+    (base / "q/a.json").touch()
+    os.utime(base / "q/a.json", (time.time() - 720,) * 2)
+    (base / "beat").touch()
+    (base / "log").write_text(time.strftime("%Y-%m-%dT%H:%M:%S ERROR canary\n"))
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        closed = unused.getsockname()[1]
+        spec = checks(
+            machine,
+            command="command: 'echo well; pwd', expect: '^well$', cwd: /",
+            command_bad="command: [sh, -c, 'echo $KEY; exit 3'], env: {KEY: canary}",
+            expect_bad="command: echo well, expect: ill",
+            fresh=f"fresh: {{path: {base}/beat, max_age: 1h}}",
+            fresh_bad=f"fresh: {{path: {base}/none, max_age: 1h}}",
+            log=f"log: {{path: {base}/log, match: FATAL}}",
+            log_bad=f"log: {{path: {base}/log, match: ERROR}}",
+            queue=f"queue: {{path: {base}/q, match: '*.xml', max_age: 1s}}",
+            queue_bad=f"queue: {{path: {base}/q, match: '*.json', max_age: 5m}}",
+            disk=f"disk: {{path: {base}, min_free: 1KiB}}",
+            disk_bad=f"disk: {{path: {base}, max_used: 0.001%}}",
+            tcp=f"tcp: 'localhost:{port}'",
+            tcp_bad=f"tcp: '127.0.0.1:{closed}'",
+            http=f"http: {{url: 'http://127.0.0.1:{port}/204', status: [200, 204]}}",
+            http_bad=f"http: 'http://127.0.0.1:{port}/503?token=canary'",
+        )
+        found = failing(machine.once(spec, status=1))
+    assert {name.removesuffix("_bad") for name in found} == {
+        "command", "expect", "fresh", "log", "queue", "disk", "tcp", "http",
+    }  # fmt: skip
+    assert all(name.endswith("_bad") for name in found)
+    assert found["command_bad"] == "exit status 3: ***"
+    assert found["queue_bad"].startswith("the only file has waited 12 min, more than 5 min: ")
+    assert found["tcp_bad"] == "connection refused"
+    assert found["http_bad"] == "answered 503, not 200"
+    # The next pass, and a plan, show what was said; nothing is asked before it is due.
+    (base / "q/a.json").unlink()
+    assert failing(machine.plan(spec)) == found
+    assert failing(machine.once(spec, status=1)) == found
+    text = machine.reconcile("--plan", spec).stdout
+    assert "! failing check:tcp_bad: connection refused" in text
+    assert "8 failing; 15 resources" in text
+    again(machine)
+    assert set(found) - set(failing(machine.once(spec, status=1))) == {"queue_bad"}
+    stored = b"".join(path.read_bytes() for path in machine.state.rglob("*") if path.is_file())
+    assert b"token=canary" not in stored
+    assert b"3: canary" not in stored
+
+
+def test_a_plan_asks_nothing_and_writes_nothing(machine: Machine) -> None:
+    spec = checks(machine, x=f"command: touch {machine.base}/asked")
+    assert machine.plan(spec)["steps"] == []
+    assert not (machine.base / "asked").exists()
+    assert not machine.state.exists()
+    assert machine.once(spec)["failing"] == []
+    assert (machine.base / "asked").exists()
+    again(machine)
+    (machine.base / "asked").unlink()
+    machine.converged(spec)
+    assert not (machine.base / "asked").exists()
+
+
+def test_failures_in_a_row_count_and_a_command_is_run_once(machine: Machine) -> None:
+    ran = machine.base / "ran"
+    spec = checks(
+        machine,
+        x=f"command: test -e {machine.base}/well, failures: 2, on_failure: [run echo x >> {ran}]",
+    )
+    first = machine.once(spec)
+    assert [note["reason"] for note in first["notes"]] == [
+        "failed 1 of 2 times in a row: exit status 1"
+    ]
+    again(machine)
+    (step,) = machine.once(spec, status=1)["steps"]
+    assert (step["verb"], step["result"]) == ("update", "done")
+    assert step["actions"] == [f"run echo x >> {ran}"]
+    for _ in range(2):
+        assert machine.once(spec, status=1)["steps"] == []
+    # It counts anew: only two more failures call for it again.
+    again(machine)
+    assert machine.once(spec, status=1)["steps"] == []
+    again(machine)
+    assert len(machine.once(spec, status=1)["steps"]) == 1
+    assert ran.read_text() == "x\nx\n"
+    (machine.base / "well").touch()
+    again(machine)
+    report = machine.once(spec)
+    assert (report["failing"], report["notes"]) == ([], [])
+    # Another question: what was said about the old one does not count.
+    other = checks(machine, x="command: 'false', failures: 2")
+    assert len(machine.once(other)["notes"]) == 1
+
+
+def test_a_failing_check_restarts_its_process(machine: Machine) -> None:
+    head = HEAD + "processes: {p: {command: [sleep, '4711']}}\n"
+    spec = checks(
+        machine,
+        head=head,
+        x=f"command: test ! -e {machine.base}/ill, timeout: 200ms, on_failure: [restart p]",
+    )
+    machine.once(spec)
+    (pid,) = machine.running("sleep 4711")
+    (machine.base / "ill").touch()
+    assert machine.once(spec)["steps"] == []
+    again(machine)
+    (step,) = machine.once(spec, status=1)["steps"]
+    assert (step["id"], step["verb"], step["result"]) == ("process:p", "restart", "done")
+    assert step["why"] == "check:x: exit status 1"
+    (other,) = machine.running("sleep 4711")
+    assert other != pid
+    assert machine.once(spec, status=1)["steps"] == []
+    assert machine.running("sleep 4711") == [other]
+
+
+def test_a_check_of_what_is_down_is_not_asked(machine: Machine) -> None:
+    head = HEAD + "processes: {p: {command: 'exit 1', restart: {backoff: {initial: 1m}}}}\n"
+    spec = checks(machine, head=head, x=f"command: touch {machine.base}/asked, needs: [process:p]")
+    machine.once(spec, status=1)
+    machine.once(spec, status=1)
+    assert not (machine.base / "asked").exists()
+
+
+def test_what_was_just_started_has_time_to_come_up(machine: Machine) -> None:
+    head = (
+        HEAD + f"processes: {{p: {{command: 'sleep 0.7; touch {machine.base}/up; sleep 4712'}}}}\n"
+    )
+    spec = checks(machine, head=head, x=f"command: test -e {machine.base}/up, needs: [process:p]")
+    assert machine.once(spec)["failing"] == []
+    assert (machine.base / "up").exists()
+
+
+def test_a_hanging_command_is_killed_with_its_children(machine: Machine) -> None:
+    spec = checks(
+        machine,
+        hangs="command: 'sleep 4713 & sleep 4713', timeout: 300ms",
+        leaves="command: sleep 4713 & true",
+        floods="command: 'yes', timeout: 300ms",
+        well="command: 'true'",
+    )
+    begin = time.monotonic()
+    found = failing(machine.once(spec, status=1))
+    assert time.monotonic() - begin < 5
+    assert found == {
+        "hangs": "it did not end within 0.3 s",
+        "floods": "it did not end within 0.3 s",
+    }
+    until(lambda: not machine.running("sleep 4713"))
+
+
+class Looping:
+    """A loop, with what it has told so far."""
+
+    def __init__(self, machine: Machine, spec: Path) -> None:
+        self.output = machine.base / "loop.out"
+        with open(self.output, "wb") as file:
+            self.process = subprocess.Popen(
+                [str(word) for word in machine.argv("--loop", spec, "--json")],
+                env=machine.environ, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+            )  # fmt: skip
+
+    def told(self, ident: str) -> list[str]:
+        found = (
+            json.loads(line) for line in self.output.read_text().splitlines() if line[:1] == "{"
+        )
+        return [one["event"] for one in found if one.get("id") == ident]
+
+    def steps(self) -> list[str]:
+        found = (
+            json.loads(line) for line in self.output.read_text().splitlines() if line[:1] == "{"
+        )
+        return [one["step"]["id"] for one in found if one["event"] == "step"]
+
+
+@pytest.fixture
+def looping(machine: Machine) -> Iterator[Any]:
+    started: list[Looping] = []
+
+    def start(spec: Path) -> Looping:
+        started.append(Looping(machine, spec))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.process.kill()
+        one.process.wait()
+
+
+def test_the_loop_tells_a_verdict_once_and_acts(machine: Machine, looping: Any) -> None:
+    ill, ran = machine.base / "ill", machine.base / "ran"
+    spec = checks(
+        machine,
+        every="100ms",
+        head=HEAD + "processes: {p: {command: [sleep, '4714'], restart: {healthy_after: 100ms}}}\n",
+        x=f"command: test ! -e {ill}, timeout: 100ms, failures: 2, "
+        f"on_failure: [restart p, run echo x >> {ran}]",
+        hangs="command: [sleep, '4715'], timeout: 1h",
+        counts=f"command: echo x >> {machine.base}/counted",
+    )
+    loop = looping(spec)
+    (pid,) = until(lambda: machine.running("sleep 4714"))
+    until(lambda: machine.running("sleep 4715"))
+    counted = machine.base / "counted"
+    # One that hangs delays no other.
+    until(lambda: counted.exists() and len(counted.read_text()) > 10)
+    ill.touch()
+    until(lambda: machine.running("sleep 4714") not in ([], [pid]))
+    until(lambda: loop.told("check:x") == ["note", "failing"])
+    # It goes on failing, and is done again after two more failures each time.
+    until(lambda: len(ran.read_text()) > 3)
+    ill.unlink()
+    until(lambda: loop.told("check:x")[-1] == "well")
+    assert loop.told("check:x") == ["note", "failing", "well"]
+    assert {"process:p", "check:x"} == set(loop.steps())
+    loop.process.send_signal(signal.SIGTERM)
+    assert loop.process.wait(20) == 0
+    assert not machine.running("sleep 4715")
+    assert machine.running("sleep 4714")
+
+
+def test_the_probes_of_a_killed_loop_end_by_themselves(machine: Machine, looping: Any) -> None:
+    spec = checks(machine, hangs="command: 'sleep 4716 & sleep 4716', timeout: 1s")
+    loop = looping(spec)
+    until(lambda: machine.running("sleep 4716"))
+    loop.process.kill()
+    loop.process.wait()
+    until(lambda: not machine.running("sleep 4716"), 5)
