@@ -51,6 +51,8 @@ def state(kind: str, have: Any, want: Any) -> Any:
         return Due(tuple(files), *logs, now, have.get("goal"))
     module = kinds.get(kind).__class__.__module__
     made = __import__(module, fromlist=["x"])
+    if kind == "check":
+        return made.CheckState(**have)
     if kind == "block":
         return made.BlockState(**have)
     if kind == "cron":

@@ -176,7 +176,7 @@ def _test(layout: Layout, options: Namespace) -> int:
         start = f"ai-cmd-executor worker --home {layout.home}"
         _complain(f"the home {layout.home} is not there; no worker can be running; start: {start}")
         return FAILED
-    good, words = try_out(layout, options.timeout)
+    good, words = try_out(layout, options.timeout, options.busy_ok)
     if good:
         print(shown(words))
         return OK

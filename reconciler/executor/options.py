@@ -92,6 +92,9 @@ def _parser() -> argparse.ArgumentParser:
     test.add_argument(
         "--timeout", type=_seconds, default=15.0, metavar="S", help="seconds at most (15)"
     )
+    test.add_argument(
+        "--busy-ok", action="store_true", help="exit 0 too while the worker runs another command"
+    )
     return parser
 
 

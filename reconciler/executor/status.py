@@ -56,8 +56,11 @@ def _oldest(path: str) -> tuple[float, str] | None:
     return min(found, default=None)
 
 
-def try_out(layout: Layout, seconds: float) -> tuple[bool, str]:
-    """Give the worker an `echo` and wait at most `seconds` for it; how that went, in words."""
+def try_out(layout: Layout, seconds: float, busy_is_well: bool = False) -> tuple[bool, str]:
+    """Give the worker an `echo` and wait at most `seconds` for it; how that went, in words.
+
+    `busy_is_well`: so is a worker that is alive and runs another command meanwhile.
+    """
     word = f"executor-test-{os.urandom(8).hex()}"
     began = time.monotonic()
     command_id = api.create_bash_command(
@@ -70,7 +73,10 @@ def try_out(layout: Layout, seconds: float) -> tuple[bool, str]:
         raise
     took = time.monotonic() - began
     if found is None:
-        return False, f"no result within {seconds:g} s: {_why_none(layout, command_id)}"
+        busy, words = _why_none(layout, command_id)
+        if busy and busy_is_well:
+            return True, f"works, but not for the test command: {words}"
+        return False, f"no result within {seconds:g} s: {words}"
     tail = found.get("output_tail")
     if found.get("exit_code") != 0:
         return False, (
@@ -85,20 +91,22 @@ def try_out(layout: Layout, seconds: float) -> tuple[bool, str]:
     return True, f"works: a test command came back after {took * 1000:.0f} ms"
 
 
-def _why_none(layout: Layout, command_id: str) -> str:
+def _why_none(layout: Layout, command_id: str) -> tuple[bool, str]:
+    """Why there is no result, and whether that is because the worker runs another command."""
     withdrawn = _withdraw(layout, command_id)
     alive, words = heartbeat.judge(layout)
     if not alive:
         start = f"start one with: ai-cmd-executor worker --home {layout.home}"
-        return f"{words}; {start}"
+        return False, f"{words}; {start}"
     if not withdrawn:
-        return f"{words}; it has taken the test command {command_id}, but not finished it"
+        return False, f"{words}; it has taken the test command {command_id}, but not finished it"
     beat = heartbeat.read(layout) or {}
     if beat.get("state") == "blocked":
-        return f"it cannot write the result of {beat.get('command')}: see {layout.event_log}"
+        return False, f"it cannot write the result of {beat.get('command')}: see {layout.event_log}"
     if beat.get("command"):
-        return f"{words}; it is busy with {beat['command']} since {beat.get('command_since')}"
-    return f"{words}; but it does not take commands: see {layout.event_log}"
+        since = beat.get("command_since")
+        return True, f"{words}; it is busy with {beat['command']} since {since}"
+    return False, f"{words}; but it does not take commands: see {layout.event_log}"
 
 
 def _withdraw(layout: Layout, command_id: str) -> bool:

@@ -212,6 +212,9 @@ def test_test_of_a_busy_and_of_a_dead_worker(executor, patiently):
     done = executor.run("test", "--timeout", "0.3")
     assert done.returncode == 1
     assert "busy with long" in done.stderr
+    done = executor.run("test", "--timeout", "0.3", "--busy-ok")
+    assert done.returncode == 0
+    assert "works, but not for the test command" in done.stdout
     executor.stop(worker)
     assert executor.run("status").returncode == 1
     worker = executor.start()
