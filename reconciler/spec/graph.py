@@ -169,7 +169,9 @@ class Graph:
         if mine.present and theirs.present:
             self.needs[name][other] = None
         elif not mine.present and not theirs.present:
-            self.after[other][name] = None  # What is inside goes first.
+            # What is inside goes first, although it was written that it needs the other.
+            self.needs[name].pop(other, None)
+            self.after[other][name] = None
         elif mine.present:
             self.problems.add(
                 theirs.key.at,

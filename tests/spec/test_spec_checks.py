@@ -100,7 +100,9 @@ def test_a_check_of_a_process_that_is_to_be_absent(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="is to be absent, but check:it"):
         compiled(tmp_path, text.replace("{command: sleep 9}", "{command: x, state: absent}"))
     whole = text.replace("{command: sleep 9}", "{command: x, state: absent}")
-    assert compiled(tmp_path, whole.replace('"tcp"', '"state": "absent", "tcp"')).resources
+    gone = whole.replace('"tcp"', '"state": "absent", "needs": ["process:worker"], "tcp"')
+    ids = [resource.id for resource in compiled(tmp_path, gone).resources]
+    assert ids.index("check:it") < ids.index("process:worker")
 
 
 def test_the_digest_is_of_what_is_asked(tmp_path: Path) -> None:
