@@ -92,9 +92,12 @@ class Checks:
         self._clean = clean
         self._resources: dict[str, Resource[Any]] = {}
         self._rhythms: dict[str, tuple[Rhythm, str]] = {}
-        self._blocked: set[str] = set()
+        self._broken: set[str] = set()
+        self._muted: set[str] = set()
         self._next: dict[str, float] = {}
-        self._young: dict[str, float] = {}
+        self._young: dict[str, tuple[float, float]] = {}
+        """What was just started: until when only a good answer counts, and when to ask then."""
+        self._patient = True
         self._running: dict[str, _Probe] = {}
         self._written: dict[str, float] = {}
         self.answered: set[str] = set()
@@ -133,26 +136,24 @@ class Checks:
     def passed(
         self, seen: Collection[str], broken: Collection[str], started: Collection[str]
     ) -> None:
-        """A pass has looked at the ids ``seen``; ``broken`` is not as declared.
+        """A pass has looked at the ids ``seen``; of them, ``broken`` are not as declared.
 
         What needs a broken one is not asked. What was ``started`` has as long to come up as the
         check may take: until then only a good answer counts.
         """
         now = self._clock.monotonic()
+        self._broken = self._broken.difference(seen).union(broken)
         for ident, resource in self._resources.items():
+            if not {ident, *resource.needs}.intersection(started):
+                continue
             rhythm, _ = self._rhythms[ident]
-            on = {ident, *resource.needs}
-            if on.intersection(started):
-                self._young[ident] = now + rhythm.timeout
-                probe = self._running.pop(ident, None)
-                if probe is not None:
-                    probe.child.kill()
-                    self._next[ident] = now
-            if on.intersection(seen):
-                if on.intersection(broken):
-                    self._blocked.add(ident)
-                elif on.issubset(seen):
-                    self._blocked.discard(ident)
+            self._young[ident] = now + rhythm.timeout, now + rhythm.every
+            probe = self._running.pop(ident, None)
+            said = self._said.get(ident)
+            if probe is not None:
+                probe.child.kill()
+            if probe is not None or (said is not None and said.result != "ok"):
+                self._next[ident] = now + _SOON
 
     # -- a part of the loop
 
@@ -171,8 +172,10 @@ class Checks:
     def _waiting(self) -> list[str]:
         return [
             ident
-            for ident in self._rhythms
-            if ident not in self._running and ident not in self._blocked
+            for ident, resource in self._resources.items()
+            if ident not in self._running
+            and ident not in self._muted
+            and not self._broken.intersection((ident, *resource.needs))
         ]
 
     def tend(self, ready: Collection[int]) -> Collection[str]:
@@ -187,9 +190,12 @@ class Checks:
             now = self._clock.monotonic()
             rhythm, _ = self._rhythms[ident]
             self._next[ident] = probe.begun + rhythm.every
-            if not verdict[0] and now < self._young.get(ident, 0.0):
-                self._next[ident] = now + _SOON
-                continue
+            until, later = self._young.get(ident, (0.0, 0.0))
+            if not verdict[0] and probe.begun < until:
+                soon = now + _SOON
+                if soon < until or self._patient:
+                    self._next[ident] = soon if soon < until else later
+                    continue
             self.answered.add(ident)
             before = self._said.get(ident)
             words = self._clean(verdict[1])
@@ -257,10 +263,11 @@ class Checks:
 
         It takes no longer than the probes may, for what was only just started twice as long.
         """
-        self._blocked |= self._rhythms.keys() - due
+        self._patient = False
+        self._muted |= self._rhythms.keys() - due
         while set(due) - self.answered:
             self.tend(())
-            self._blocked |= self.answered
+            self._muted |= self.answered
             poller = select.poll()
             for descriptor in self.descriptors():
                 poller.register(descriptor, select.POLLIN)
