@@ -27,7 +27,7 @@ _GRACE = 2.0
 """Seconds behind its own end after which a probe's child is killed."""
 _SOON = 0.5
 """Seconds until what has only just been started is asked again."""
-_KEPT = 300.0
+_KEPT = 60.0
 """Seconds that a verdict like the last one may wait for being written."""
 
 

@@ -130,6 +130,15 @@ def _remembered(session: Session, spec: Spec) -> tuple[list[Deed], dict[str, dic
     for ident, attempt in store.attempts.all().items():
         if attempt.count:
             about.setdefault(ident, {})["attempts"] = attempt.count
+    for ident, said in store.checks.all().items():
+        about.setdefault(ident, {})["asked"] = {
+            "time": round(said.wall, 3),
+            "said": said.reason,
+            "result": said.result,
+            "since": round(said.since, 3),
+            "failures": said.failures,
+            "seconds": round(said.seconds, 3),
+        }
     for ident, pause in store.pauses.all().items():
         from reconciler.views.status import pause_document
 

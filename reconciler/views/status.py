@@ -112,6 +112,9 @@ def _resource_line(one: Mapping[str, Any], width: int, now: float) -> Line:
         words.append(f"started {times} in vain lately")
     if one["reason"]:
         words.append(printable(one["reason"], 300))
+    if "asked" in one:
+        said = "" if one["reason"] else f": {printable(one['asked']['said'], 300)}"
+        words.append(f"asked {span(now - one['asked']['time'])} ago{said}")
     text = "; ".join(words)
     return f"  {text}", _STYLES.get(one["state"], "bad")
 
