@@ -58,22 +58,33 @@ def answer(work: Callable[[], bytes], timeout: float) -> bytes:
 
 
 class Child:
-    """Work that goes on in a child, a process group of its own, while others go on here."""
+    """Work begun in a forked child whose answer is collected without waiting for it.
+
+    It gets a process group of its own, which is killed after ``timeout`` seconds, and when the
+    answer is there. Raises OSError where no process can be had.
+    """
 
     def __init__(self, work: Callable[[], bytes], timeout: float) -> None:
+        _bury()
         self._timeout = timeout
         self._end = time.monotonic() + timeout
         self._chunks: list[bytes] = []
         self.descriptor, say = os.pipe()
-        self._pid = os.fork()
+        """Can be read when there is something to collect."""
+        os.set_blocking(self.descriptor, False)
+        try:
+            self._pid = os.fork()
+        except OSError:
+            os.close(self.descriptor)
+            os.close(say)
+            raise
         if self._pid == 0:
             with suppress(OSError):
                 os.setpgid(0, 0)
             _work(work, say)
+        os.close(say)
         with suppress(OSError):
             os.setpgid(self._pid, self._pid)
-        os.close(say)
-        os.set_blocking(self.descriptor, False)
 
     @property
     def left(self) -> float:
@@ -81,30 +92,57 @@ class Child:
         return max(0.0, self._end - time.monotonic())
 
     def collect(self) -> bytes | None:
-        """What the work gives, or None as long as it goes on. Raises UnknownState."""
-        try:
+        """Its answer, or None while there is none yet.
+
+        Raises UnknownState when it did not end in time, or ended without an answer; it is gone
+        then, as it is when it has answered.
+        """
+        with suppress(BlockingIOError):
             while chunk := os.read(self.descriptor, _CHUNK):
                 self._chunks.append(chunk)
-        except BlockingIOError:
-            if self.left <= 0:
-                self.kill()
-                raise UnknownState(
-                    f"a child did not answer within {self._timeout:g} s and was killed"
-                ) from None
+            status = self._end_all()
+            if status != 0:
+                words = "did not end" if status is None else f"status {_code(status)}"
+                raise UnknownState(f"a child ended without an answer ({words})")
+            return b"".join(self._chunks)
+        if self.left > 0:
             return None
-        status = self.kill()
-        if status != 0:
-            raise UnknownState(f"a child ended without an answer (status {status})")
-        return b"".join(self._chunks)
+        self._end_all()
+        raise UnknownState(f"a child did not answer within {self._timeout:g} s and was killed")
 
-    def kill(self) -> int:
-        """End it with its whole group, unless it has ended; its status."""
-        with suppress(OSError):
-            os.close(self.descriptor)
-        os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+    def kill(self) -> None:
+        """End it, whatever it does. It must not have been collected."""
+        self._end_all()
+
+    def _end_all(self) -> int | None:
+        """Kill the whole group; how the child has ended, None where even that does not end it."""
+        os.close(self.descriptor)
         with suppress(OSError):
             os.killpg(self._pid, signal.SIGKILL)
-        return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        for _ in range(_PATIENCE):
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            if pid:
+                return status
+            time.sleep(0.001)
+        # It hangs in the kernel, such as over a file server that is gone; nobody waits for it.
+        _dying.add(self._pid)
+        return None
+
+
+_dying: set[int] = set()
+_PATIENCE = 100
+"""Milliseconds until a child that was killed is left to end by itself."""
+
+
+def _bury() -> None:
+    """Take note of the end of those that took their time to die."""
+    for pid in list(_dying):
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            _dying.discard(pid)
+
+
+def _code(status: int) -> int:
+    return os.waitstatus_to_exitcode(status)
 
 
 def _work(work: Callable[[], bytes], say: int) -> None:
