@@ -9,7 +9,7 @@ import argparse
 import gc
 import os
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from reconciler import __version__, kinds
@@ -18,7 +18,7 @@ from reconciler.exits import BUSY, CHANGED, DONE, INVALID, TROUBLE, USAGE
 from reconciler.session import Session, Usage, in_words, print_json
 
 if TYPE_CHECKING:
-    from reconciler.model import Remark, Report, Spec
+    from reconciler.model import Spec
     from reconciler.spec.errors import SpecError
     from reconciler.turns import Taken
 
@@ -238,6 +238,7 @@ def _loop(session: Session) -> int:
 def _pass(session: Session, spec: Spec) -> int:
     from dataclasses import replace
 
+    from reconciler.asking import ask_and_act
     from reconciler.model import Outcome, Report
     from reconciler.views import data, text
 
@@ -263,11 +264,7 @@ def _pass(session: Session, spec: Spec) -> int:
     if not options.quiet or told_now.trouble:
         terminal.write(text.remark_lines(told_now, options.verbose))
     report = session.act(look, host, told) if plan.steps else Report(plan)
-    asked = session.ask(look, report)
-    if asked:
-        look = session.look(look.spec, host, sorted(asked))
-        more = session.act(look, host, told) if look.plan.steps else Report(look.plan)
-        report = _both(report, more, look.seen)
+    report = ask_and_act(session, look, report, host, told)
     plan = report.plan
     terminal.write(text.failing_lines(plan))
     session.say(*text.report_summary(report))
@@ -275,29 +272,6 @@ def _pass(session: Session, spec: Spec) -> int:
         session.print_json(data.report_document(report))
     trouble = report.failed or plan.trouble
     return _status(trouble, report.changed, options)
-
-
-def _both(first: Report, second: Report, seen: Collection[str]) -> Report:
-    """A pass, and a short one behind it over what it has ``seen``, of which that knows better."""
-    from dataclasses import replace
-
-    from reconciler.model import Report
-
-    def joined(old: tuple[Remark, ...], new: tuple[Remark, ...]) -> tuple[Remark, ...]:
-        return (*(remark for remark in old if remark.id not in seen), *new)
-
-    plan, more = first.plan, second.plan
-    plan = replace(
-        plan,
-        steps=(*plan.steps, *more.steps),
-        unknown=joined(plan.unknown, more.unknown),
-        skipped=joined(plan.skipped, more.skipped),
-        notes=joined(plan.notes, more.notes),
-        held=joined(plan.held, more.held),
-        failing=joined(plan.failing, more.failing),
-        given_up=(*(ident for ident in plan.given_up if ident not in seen), *more.given_up),
-    )
-    return Report(plan, (*first.outcomes, *second.outcomes))
 
 
 def _check(session: Session) -> int:

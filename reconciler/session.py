@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,6 @@ from reconciler.text import Censor, printable
 if TYPE_CHECKING:
     import argparse
 
-    from reconciler.checks import Checks
     from reconciler.host import Host
     from reconciler.host.users import Users
     from reconciler.memory import Memory
@@ -258,42 +257,6 @@ class Session:
         memory.learn(look.plan, look.seen)
         return memory.due(look.plan, look.seen)
 
-    def checks(self, spec: Spec) -> Checks:
-        """What asks the probes of that spec, when they are due."""
-        from reconciler.checks import Checks
-        from reconciler.host.clock import Clock
-
-        self.said.update(self.memory(spec, False).said())
-
-        def keep(said: Mapping[str, Said]) -> None:
-            self.memory(spec, True).keep(said)
-
-        return Checks(Clock(), kinds.get, lambda: self.host(spec), self.said, keep, self.clean)
-
-    def ask(self, look: Look, report: Report) -> Collection[str]:
-        """Ask what is due of what was looked at, and wait for it; the ids that have answered.
-
-        Raises SpecError when the spec is broken by now, and Usage.
-        """
-        probed = [
-            resource
-            for resource in look.spec.resources
-            if resource.id in look.seen and kinds.get(resource.kind).rhythm(resource.want)
-        ]
-        if not probed:
-            return ()
-        checks = self.checks(look.spec)
-        checks.take(probed)
-        checks.passed(look.seen, *aftermath(report))
-        due = checks.to_ask()
-        if any(_lacks(resource.want) for resource in probed if resource.id in due):
-            whole = {resource.id: resource for resource in self.load(complete=True).resources}
-            checks.take([whole.get(resource.id, resource) for resource in probed])
-        try:
-            return checks.ask(due)
-        finally:
-            checks.close()
-
     def print_json(self, document: Any) -> None:
         """Print the one document on standard output."""
         print_json(self.terminal.censor.json(document))
@@ -302,26 +265,6 @@ class Session:
         """Print lines for people, unless they asked for quiet."""
         if not self.options.quiet:
             self.terminal.write(lines)
-
-
-def aftermath(report: Report) -> tuple[set[str], set[str]]:
-    """What is not as declared after a pass, or not known to be, and what was started in it."""
-    from reconciler.plan import STARTS
-
-    plan = report.plan
-    broken = {remark.id for remark in (*plan.unknown, *plan.held, *plan.skipped)}
-    started = set()
-    for outcome in report.outcomes:
-        if outcome.result == "done":
-            started |= {outcome.step.id} if outcome.step.verb in STARTS else set()
-        elif outcome.error is not None:
-            broken.add(outcome.step.id)
-    return broken, started
-
-
-def _lacks(want: Any) -> bool:
-    """Was a secret value left out of it? The compiled spec holds none."""
-    return any(secret.value is None for _, secret in getattr(want, "env", ()))
 
 
 def no_such(pattern: str, spec: Spec) -> str:

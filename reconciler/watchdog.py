@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 
 from reconciler import kinds
 from reconciler.apply import proved
+from reconciler.asking import aftermath, checks_of
 from reconciler.host.clock import Clock
 from reconciler.host.command import on_waiting
 from reconciler.host.deaths import Deaths
@@ -20,7 +21,7 @@ from reconciler.loop import EVERYTHING, Loop, Part
 from reconciler.model import Facts, HostError, Outcome, Plan, Report, Spec
 from reconciler.observe import observe
 from reconciler.pulse import Heart
-from reconciler.session import Look, Session, aftermath, in_words
+from reconciler.session import Look, Session, in_words
 from reconciler.spec.aside import Invalid
 from reconciler.turns import turn
 from reconciler.views.log import Log
@@ -51,7 +52,7 @@ class Watchdog:
         self._wrong: set[str] = set()
         self._ended_well = True
         """Has the last pass come to its end? Who supervises us hears of us only then."""
-        self._checks = session.checks(spec)
+        self._checks = checks_of(session, spec)
         self._asked: Spec | None = None
         self.parts: tuple[Part, ...] = (self._deaths, self._files, self._fresh, self._checks)
         """What goes on beside the passes."""

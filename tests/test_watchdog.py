@@ -38,6 +38,9 @@ def test_a_pass_that_comes_to_no_end_is_no_sign_of_life() -> None:
         host=lambda spec: SimpleNamespace(forget=lambda: None),
         look=look,
         learn=lambda look, host: None,
+        said={},
+        memory=lambda spec, writes: SimpleNamespace(said=dict),
+        clean=str,
     )
     ear: Any = Ear()
     spec = Spec("demo", "/nowhere/spec.yaml", ())

@@ -1,0 +1,107 @@
+"""Probes and passes together: what one session asks, and the short pass behind the answers.
+
+It must not decide what is due, nor what follows from an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from reconciler import kinds
+from reconciler.model import Outcome, Remark, Report, Said, Spec
+from reconciler.plan import STARTS
+
+if TYPE_CHECKING:
+    from reconciler.checks import Checks
+    from reconciler.host import Host
+    from reconciler.session import Look, Session
+
+
+def checks_of(session: Session, spec: Spec) -> Checks:
+    """What asks the probes of that spec, when they are due."""
+    from reconciler.checks import Checks
+    from reconciler.host.clock import Clock
+
+    session.said.update(session.memory(spec, False).said())
+
+    def keep(said: Mapping[str, Said]) -> None:
+        session.memory(spec, True).keep(said)
+
+    return Checks(Clock(), kinds.get, lambda: session.host(spec), session.said, keep, session.clean)
+
+
+def aftermath(report: Report) -> tuple[set[str], set[str]]:
+    """What is not as declared after a pass, or not known to be, and what was started in it."""
+    plan = report.plan
+    broken = {remark.id for remark in (*plan.unknown, *plan.held, *plan.skipped)}
+    started = set()
+    for outcome in report.outcomes:
+        if outcome.result == "done":
+            started |= {outcome.step.id} if outcome.step.verb in STARTS else set()
+        elif outcome.error is not None:
+            broken.add(outcome.step.id)
+    return broken, started
+
+
+def ask_and_act(
+    session: Session, look: Look, report: Report, host: Host, told: Callable[[Outcome], None]
+) -> Report:
+    """Ask what is due of what a pass has looked at, and do what the answers ask for.
+
+    The report of both. Raises SpecError when the spec is broken by now, and Usage.
+    """
+    asked = _ask(session, look, report)
+    if not asked:
+        return report
+    look = session.look(look.spec, host, sorted(asked))
+    more = session.act(look, host, told) if look.plan.steps else Report(look.plan)
+    return _both(report, more, look.seen)
+
+
+def _ask(session: Session, look: Look, report: Report) -> Collection[str]:
+    """Ask, and wait for it; the ids that have answered."""
+    probed = [
+        resource
+        for resource in look.spec.resources
+        if resource.id in look.seen and kinds.get(resource.kind).rhythm(resource.want)
+    ]
+    if not probed:
+        return ()
+    checks = checks_of(session, look.spec)
+    checks.take(probed)
+    checks.passed(look.seen, *aftermath(report))
+    due = checks.to_ask()
+    if any(_lacks(resource.want) for resource in probed if resource.id in due):
+        whole = {resource.id: resource for resource in session.load(complete=True).resources}
+        checks.take([whole.get(resource.id, resource) for resource in probed])
+    try:
+        return checks.ask(due)
+    finally:
+        checks.close()
+
+
+def _lacks(want: Any) -> bool:
+    """Was a secret value left out of it? The compiled spec holds none."""
+    return any(secret.value is None for _, secret in getattr(want, "env", ()))
+
+
+def _both(first: Report, second: Report, seen: Collection[str]) -> Report:
+    """A pass, and a short one behind it over what it has ``seen``, of which that knows better."""
+
+    def joined(old: tuple[Remark, ...], new: tuple[Remark, ...]) -> tuple[Remark, ...]:
+        return (*(remark for remark in old if remark.id not in seen), *new)
+
+    plan, more = first.plan, second.plan
+    plan = replace(
+        plan,
+        steps=(*plan.steps, *more.steps),
+        unknown=joined(plan.unknown, more.unknown),
+        skipped=joined(plan.skipped, more.skipped),
+        notes=joined(plan.notes, more.notes),
+        held=joined(plan.held, more.held),
+        failing=joined(plan.failing, more.failing),
+        given_up=(*(ident for ident in plan.given_up if ident not in seen), *more.given_up),
+    )
+    return Report(plan, (*first.outcomes, *second.outcomes))
