@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 from reconciler.fields import (
     Command,
@@ -69,6 +68,8 @@ def parse_request(value: object) -> tuple[str, tuple[int, ...]]:
 
     Raises ValueError, which never holds the URL: there may be a secret in it.
     """
+    from urllib.parse import urlsplit
+
     status: object = "200"
     if isinstance(value, Mapping):
         wrong = sorted(set(value) - {"url", "status"})
