@@ -127,7 +127,10 @@ class _Run:
             return "failed", f"cannot look at it any more: {seen.unknown}"
         changes = difference(self.resource, seen, self.kind)
         if self.step.demanded:
-            now = self.kind.again(self.resource, seen.state) if seen.state is not None else ()
+            if not {ailment.of for ailment in seen.ailments} >= set(self.step.of):
+                return "dropped", "it is well again since the plan was made"
+            state, of = seen.state, self.step.of
+            now = self.kind.again(self.resource, state, of) if state is not None else ()
         elif not changes:
             # Somebody was faster, or an earlier step has done it along the way.
             return "dropped", None
@@ -135,11 +138,19 @@ class _Run:
             now = self.kind.actions(self.resource, seen.state, changes)
         if self.kind.stale(self.step.actions, now):
             return "dropped", "the host has changed since the plan; the next pass looks again"
+        failed = None
+        try:
+            awaited = self.kind.awaits(self.resource, self.step.actions, self.host)
+        except HostError as error:
+            awaited, failed = None, str(error)
+        if awaited is not None:
+            # A start is an attempt only once it is made.
+            return "begun", awaited
         try:
             self._begins(self.step)
         except HostError as error:
             return "failed", str(error)
-        return None
+        return None if failed is None else ("failed", failed)
 
     def _act(self, stage: int) -> tuple[str, str | None] | None:
         try:

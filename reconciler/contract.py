@@ -5,7 +5,7 @@ It must not name a kind, nor look at the host.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol
 
@@ -221,8 +221,11 @@ class Kind(Generic[W, S]):
         """
         return ()
 
-    def again(self, resource: Resource[W], have: S) -> Sequence[Action]:
-        """What starts it anew, although nothing differs: it ails, or a check asks for it. Pure."""
+    def again(self, resource: Resource[W], have: S, of: Collection[str]) -> Sequence[Action]:
+        """What starts it anew, although nothing differs: it ails, or a check asks for it. Pure.
+
+        ``of`` says which of them, as ailments do; empty: all.
+        """
         return ()
 
     def rhythm(self, want: W) -> Rhythm | None:
@@ -235,6 +238,13 @@ class Kind(Generic[W, S]):
         Never raises for the host: what cannot be known is not well.
         """
         raise TypeError(f"kind {self.name} is not probed")
+
+    def awaits(self, resource: Resource[W], actions: Sequence[Action], host: Host) -> str | None:
+        """Ask what must end before these actions to end, where that is not waited for.
+
+        In words what is still to end; None: they can be done now. Raises HostError.
+        """
+        return None
 
     def actions(
         self, resource: Resource[W], have: S | None, changes: Sequence[Change]

@@ -24,6 +24,7 @@ from reconciler.parsers import (
     parse_path,
     parse_patterns,
     parse_regex,
+    parse_share,
     parse_signal,
     parse_size,
     parse_text,
@@ -86,6 +87,13 @@ Number = Annotated[float, Parsed(parse_number, {"type": ["number", "string"]})]
 Mode = Annotated[str, Parsed(parse_mode, _pattern("[0-7]{3,4}"))]
 Duration = Annotated[float, Parsed(parse_duration, _pattern("[0-9.]+(ms|s|m|h|d)"))]
 Size = Annotated[int, Parsed(parse_size, _pattern("[0-9.]+([KMGT]i?)?B"))]
+Share = Annotated[
+    float,
+    Parsed(
+        parse_share,
+        {"oneOf": [{"type": "number", "minimum": 1}, _pattern(r"[0-9.]+\s*%?")]},
+    ),
+]
 Command = Annotated[
     tuple[str, ...],
     Parsed(

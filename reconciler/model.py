@@ -241,7 +241,7 @@ class Step:
 
     ``denied`` says why the caller may not do it; ``by_hand`` then holds the shell commands for
     somebody who may. ``demanded``: nothing differs, and these have asked for a new start, by
-    their ids.
+    their ids; ``of`` says which of them ail, empty means that all are meant.
     """
 
     id: str
@@ -253,6 +253,7 @@ class Step:
     denied: str | None = None
     by_hand: tuple[str, ...] = ()
     demanded: tuple[str, ...] = ()
+    of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,10 +279,14 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """Something said about a resource: why it is unknown or skipped, or a note."""
+    """Something said about a resource: why it is unknown or skipped, or a note.
+
+    ``gist`` is what stays the same where the figures in it change; empty: all of it.
+    """
 
     id: str
     reason: str
+    gist: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +318,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a step: ``done``, ``failed``, ``skipped`` or ``dropped``; time in seconds."""
+    """What became of a step: ``done``, ``failed``, ``skipped``, ``dropped``; time in seconds.
+
+    ``begun``: something that must end first has been asked to, and is not waited for.
+    """
 
     step: Step
     result: str

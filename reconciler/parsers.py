@@ -144,6 +144,25 @@ def parse_number(value: object) -> float:
     return float(text)
 
 
+_PERCENT = re.compile(r"([0-9]{1,7}(?:\.[0-9]{1,3})?)\s*(%?)")
+
+
+def parse_share(value: object) -> float:
+    """``80%``, or ``80`` for the same, in percent of one processor core. Raises ValueError."""
+    text = _text(value)
+    match = _PERCENT.fullmatch(text)
+    if match is None:
+        raise ValueError(
+            f"{text[:40]!r} is not a share of a core; write a percentage, such as 80%, or 250% for "
+            "two and a half cores"
+        )
+    percent = float(match[1])
+    if percent < 1:
+        hint = "" if match[2] or not percent else f"; write {percent * 100:g}% for {text} of a core"
+        raise ValueError(f"{text} is less than 1%, the least that can be told{hint}")
+    return percent
+
+
 def parse_command(value: object) -> tuple[str, ...]:
     """A list of arguments, or a string, which becomes ``sh -c STRING``. Raises ValueError."""
     if isinstance(value, (list, tuple)):

@@ -7,8 +7,19 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+from reconciler.backoff import in_words
 from reconciler.contract import GetKind, Kind
-from reconciler.model import Change, Observation, Past, Plan, Remark, Resource, Spec, Step
+from reconciler.model import (
+    Ailment,
+    Change,
+    Observation,
+    Past,
+    Plan,
+    Remark,
+    Resource,
+    Spec,
+    Step,
+)
 
 STARTS = ("create", "start", "restart")
 """The verbs of steps behind which something runs or is there that was not before."""
@@ -88,8 +99,8 @@ def make_plan(
             unknown.append(Remark(name, seen.unknown))
             blocked[name] = f"{name}, which is unknown: {seen.unknown}"
             continue
-        if seen.note is not None and not planned.intersection(resource.needs):
-            notes.append(Remark(name, seen.note))
+        if not planned.intersection(resource.needs):
+            notes += _notes(name, seen, past)
         if seen.unsure is not None:
             unknown.append(Remark(name, seen.unsure))
             blocked[name] = f"{name}, of which not all is known: {seen.unsure}"
@@ -111,7 +122,9 @@ def make_plan(
             skipped.append(Remark(name, f"needs {hindrance}"))
             blocked[name] = hindrance
             continue
-        step = _step(resource, seen, kind, changes, reasons)
+        ailing = {ailment.of for ailment in _counting(name, seen, past)}
+        of = ailing if reasons.keys() == {name} else ()
+        step = _step(resource, seen, kind, changes, reasons, tuple(sorted(of)))
         if not step.actions:
             continue
         hold = past.holds.get(name) if step.verb in STARTS else None
@@ -144,16 +157,34 @@ def _demands(observations: Mapping[str, Observation[Any]], past: Past) -> dict[s
     """What is to be started anew although nothing differs: by id, who asks for it and why."""
     found: dict[str, dict[str, str]] = {}
     for name, seen in observations.items():
-        words = [
-            ailment.words
-            for ailment in seen.ailments
-            if past.lasting.get((name, ailment.what, ailment.of), 0.0) >= ailment.lasting
-        ]
+        words = [ailment.words for ailment in _counting(name, seen, past)]
         if words:
             found.setdefault(name, {})[name] = "; ".join(words)
         for other in seen.demands if name not in past.paused else ():
             found.setdefault(other, {})[name] = f"{name}: {seen.failing}"
     return found
+
+
+def _lasted(name: str, ailment: Ailment, past: Past) -> float:
+    return past.lasting.get((name, ailment.what, ailment.of), 0.0)
+
+
+def _counting(name: str, seen: Observation[Any], past: Past) -> list[Ailment]:
+    """The ailments that have lasted for long enough."""
+    return [one for one in seen.ailments if _lasted(name, one, past) >= one.lasting]
+
+
+def _notes(name: str, seen: Observation[Any], past: Past) -> list[Remark]:
+    """What is worth telling, and what ails for not long enough yet, as one note."""
+    words = [seen.note] if seen.note is not None else []
+    gist = list(words)
+    for ailment in seen.ailments:
+        lasted = _lasted(name, ailment, past)
+        if lasted < ailment.lasting:
+            time = f"{lasted:.0f} s of {in_words(ailment.lasting)}"
+            words.append(f"{ailment.words}, so far for {time}")
+            gist.append(f"{ailment.what} {ailment.of}")
+    return [Remark(name, "; ".join(words), "; ".join(gist))] if words else []
 
 
 def _step(
@@ -162,15 +193,17 @@ def _step(
     kind: Kind[Any, Any],
     changes: tuple[Change, ...],
     reasons: Mapping[str, str],
+    of: tuple[str, ...],
 ) -> Step:
     """What removes the changes, or else starts it anew for those reasons."""
     if reasons:
         words = "; ".join(reasons.values())
         changes = (Change("health", words, "well"),)
-        actions = tuple(kind.again(resource, seen.state))
+        actions = tuple(kind.again(resource, seen.state, of))
         verb = kind.verbs[1]
+        asked = tuple(reasons)
         return Step(
-            resource.id, verb, changes, actions, words, resource.needs, demanded=tuple(reasons)
+            resource.id, verb, changes, actions, words, resource.needs, demanded=asked, of=of
         )
     expected = kind.expected(resource.want) if resource.present else None
     actions = tuple(kind.actions(resource, seen.state, changes))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import argparse
 
     from reconciler.host import Host
+    from reconciler.host.stops import Stops
     from reconciler.host.users import Users
     from reconciler.memory import Memory
     from reconciler.model import Facts, Observation, Outcome, Plan, Report, Said, Spec
@@ -63,6 +64,8 @@ class Session:
         self._measured: dict[Any, Any] = {}
         self.said: dict[str, Said] = {}
         """What probes have said in this call."""
+        self.stops: Stops | None = None
+        """Makes the stops that a loop does not wait for."""
         self.state_dir = state_directory(options.state_dir, self.users)
 
     def load(self, write_cache: bool = False, complete: bool = False) -> Spec:
@@ -111,7 +114,9 @@ class Session:
         """This machine, as that spec sees it."""
         from reconciler.host import Host
 
-        return Host(spec.name, self.folder(spec), measured=self._measured)
+        host = Host(spec.name, self.folder(spec), measured=self._measured)
+        host.stops = self.stops
+        return host
 
     def spec_path(self) -> str:
         """The file named, or the first of the usual places where there is one."""

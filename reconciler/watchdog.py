@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
+from typing import Any
 
 from reconciler import kinds
 from reconciler.apply import proved
@@ -16,9 +17,10 @@ from reconciler.host.command import on_waiting
 from reconciler.host.deaths import Deaths
 from reconciler.host.inotify import FileWatch
 from reconciler.host.processes import Identity
+from reconciler.host.stops import Stops
 from reconciler.host.supervisor import Supervisor
 from reconciler.loop import EVERYTHING, Loop, Part
-from reconciler.model import Facts, HostError, Outcome, Plan, Report, Spec
+from reconciler.model import Facts, HostError, Outcome, Plan, Report, Resource, Spec
 from reconciler.observe import observe
 from reconciler.pulse import Heart
 from reconciler.session import Look, Session, in_words
@@ -49,12 +51,15 @@ class Watchdog:
         self._files = FileWatch(self._clock, EVERYTHING)
         self._files.watch(spec.files)
         self._fresh = _Fresh(self._clock)
+        self._stops = session.stops = Stops(self._clock, EVERYTHING)
         self._wrong: set[str] = set()
         self._ended_well = True
         """Has the last pass come to its end? Who supervises us hears of us only then."""
         self._checks = checks_of(session, spec)
         self._asked: Spec | None = None
-        self.parts: tuple[Part, ...] = (self._deaths, self._files, self._fresh, self._checks)
+        self.parts: tuple[Part, ...] = (
+            *(self._deaths, self._files, self._fresh, self._checks, self._stops),
+        )
         """What goes on beside the passes."""
 
     # -- the spec
@@ -147,9 +152,11 @@ class Watchdog:
         memory = self._session.memory(self._spec, True)
         by_id = {resource.id: resource for resource in self._spec.resources}
         host = self._session.host(self._spec)
-        for outcome in due:
+        for outcome, started in due:
             resource = by_id.get(outcome.step.id)
-            now = proved(outcome, resource, kinds.get, host) if resource is not None else outcome
+            # What is wanted by now may be something else than what was started.
+            same = resource is not None and _goal(resource) == started
+            now = proved(outcome, resource, kinds.get, host) if resource and same else outcome
             if now.result == "failed":
                 memory.ended(now)
                 self._told(now)
@@ -211,34 +218,43 @@ class Watchdog:
         return self._supervisor.longest_silence
 
 
+_Goal = tuple[bool, str]
+
+
+def _goal(resource: Resource[Any]) -> _Goal:
+    return resource.present, kinds.get(resource.kind).version(resource.want)
+
+
 class _Fresh:
     """What was started a moment ago, and must hold for a while: a part of the loop."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._until: dict[str, tuple[float, Outcome]] = {}
+        self._until: dict[str, tuple[float, Outcome, _Goal]] = {}
 
     def add(self, outcomes: Collection[Outcome], spec: Spec) -> None:
         """Those of them that have to prove themselves."""
         now = self._clock.monotonic()
+        goals = {resource.id: _goal(resource) for resource in spec.resources}
         for outcome in outcomes:
             settle = kinds.get(outcome.step.id.partition(":")[0]).settle
             self._until.pop(outcome.step.id, None)
             if outcome.result == "done" and settle:
-                self._until[outcome.step.id] = (now + settle, outcome)
+                goal = goals[outcome.step.id]
+                self._until[outcome.step.id] = (now + settle, outcome, goal)
 
-    def looked_at(self, ids: Collection[str]) -> list[Outcome]:
+    def looked_at(self, ids: Collection[str]) -> list[tuple[Outcome, _Goal]]:
         """Those that a pass over these ids, or all, looks at, and those that had their time."""
         now = self._clock.monotonic()
         return [
-            outcome
-            for ident, (at, outcome) in self._until.items()
+            (outcome, goal)
+            for ident, (at, outcome, goal) in self._until.items()
             if at <= now or not ids or ident in ids
         ]
 
     def proved(self, outcome: Outcome) -> None:
         """It has failed, or has held so far."""
-        at, _ = self._until[outcome.step.id]
+        at, _, _ = self._until[outcome.step.id]
         if outcome.result == "failed" or at <= self._clock.monotonic():
             del self._until[outcome.step.id]
 
@@ -248,13 +264,13 @@ class _Fresh:
     def tend(self, ready: Collection[int]) -> Collection[str]:
         """What has had its time."""
         now = self._clock.monotonic()
-        return [ident for ident, (at, _) in self._until.items() if at <= now]
+        return [ident for ident, (at, _, _) in self._until.items() if at <= now]
 
     def due(self) -> float | None:
         """Seconds until the first has had its time."""
         if not self._until:
             return None
-        return max(0.0, min(at for at, _ in self._until.values()) - self._clock.monotonic())
+        return max(0.0, min(at for at, _, _ in self._until.values()) - self._clock.monotonic())
 
     def close(self) -> None:
         self._until.clear()

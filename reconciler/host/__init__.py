@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from reconciler.host.crontab import Crontabs
     from reconciler.host.marks import Marks
     from reconciler.host.processes import Processes
+    from reconciler.host.stops import Stops
     from reconciler.host.systemd import Systemd
     from reconciler.host.tmux import Tmux
     from reconciler.host.walltime import WallTime
@@ -42,6 +43,8 @@ class Host:
         """What earlier looks of the same call have measured, for what is a rate."""
         self.said: Mapping[str, Said] = {}
         """What probes have said last, by the id of what was probed."""
+        self.stops: Stops | None = None
+        """Makes the stops that a loop does not wait for; None: whoever stops something waits."""
         self.owner = owner
         self.state_dir = state_dir
         self.clock = clock or Clock()
@@ -51,6 +54,11 @@ class Host:
         """How long a daemon's log was when this pass started it, in bytes, by its path."""
         self.last: list[Callable[[], None]] = []
         """What would end ourselves, and is therefore done when all else is."""
+
+    @property
+    def patient(self) -> bool:
+        """May what takes its time be waited for? Not in a loop."""
+        return self.stops is None
 
     @cached_property
     def processes(self) -> Processes:

@@ -25,6 +25,11 @@ class Identity:
     start: int
     pid: int
 
+    @property
+    def text(self) -> str:
+        """It in one word, for the store."""
+        return f"{self.pid}@{self.start}"
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -43,15 +48,15 @@ def boot_id() -> str:
         return file.read().strip()
 
 
-def look_up(pid: int) -> Entry | None:
-    """The process with that number, or None when there is none or it is a zombie."""
+def look_up(pid: int, zombies: bool = False) -> Entry | None:
+    """The process with that number, or None when there is none or, by default, it is a zombie."""
     raw = _read(f"/proc/{pid}/stat", 1024)
     if raw is None:
         return None
     # The name in parentheses may hold anything, also ") R 1"; the last parenthesis ends it.
     rest = raw[raw.rindex(b")") + 2 :].split()
     state = rest[0].decode()
-    if state in "ZXx":
+    if state in "ZXx" and not (zombies and state == "Z"):
         return None
     return Entry(Identity(int(rest[19]), pid), state, int(rest[1]), int(rest[2]), int(rest[3]))
 
@@ -153,6 +158,10 @@ class Processes:
         uptime = float((_read("/proc/uptime", 64) or b"0").split()[0])
         age = uptime - identity.start / os.sysconf("SC_CLK_TCK")
         return self._clock.wall() - age
+
+    def age(self, identity: Identity) -> float:
+        """Seconds since it started, whatever the wall clock has done meanwhile."""
+        return self._clock.since_boot() - identity.start / os.sysconf("SC_CLK_TCK")
 
     def environment(self, identity: Identity) -> dict[str, str]:
         """The environment it was started with; empty when that may not be read."""

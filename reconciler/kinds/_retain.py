@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from reconciler.host.tree import File
 from reconciler.kinds._due import Log, counted
+from reconciler.kinds._process import Process
 from reconciler.kinds.process import KIND as PROCESSES
-from reconciler.kinds.process import Process
 from reconciler.model import HostError, Resource
 
 if TYPE_CHECKING:

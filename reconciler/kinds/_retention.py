@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from reconciler.fields import Command, Duration, Flag, Path, Patterns, Signal, Size, choice, integer
-from reconciler.kinds.process import Process
+from reconciler.kinds._process import Process
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,26 +6,16 @@ known by boot, process id and start time.
 
 from __future__ import annotations
 
-import hashlib
 import signal
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from reconciler.backoff import Policy
 from reconciler.contract import Kind
-from reconciler.fields import (
-    Command,
-    Duration,
-    Environment,
-    Flag,
-    Name,
-    Number,
-    Path,
-    Regex,
-    integer,
-)
 from reconciler.host.launch import Launch
+from reconciler.kinds._ailing import health
+from reconciler.kinds._process import Process
 from reconciler.kinds._start import (
     Place,
     StartDaemon,
@@ -51,79 +41,20 @@ from reconciler.model import (
 if TYPE_CHECKING:
     from reconciler.host import Host
     from reconciler.host.processes import Identity
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """How a process that we did not start is known: exactly one of the first three."""
-
-    cmdline: Regex | None = None
-    exe: Path | None = None
-    pidfile: Path | None = None
-    user: Name | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """``signal`` to the process, then KILL to its whole group after ``timeout`` seconds."""
-
-    signal: Name = "TERM"
-    timeout: Duration = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """The pauses between attempts, from ``initial`` by ``factor`` to ``max``, in seconds."""
-
-    initial: Duration = 1.0
-    factor: Number = 2.0
-    max: Duration = 300.0
-
-
-@dataclass(frozen=True, slots=True)
-class Restart:
-    """After so many failed ``attempts`` it is given up, and tried every ``retry_every`` seconds.
-
-    An attempt is forgiven when it has run for ``healthy_after`` seconds.
-    """
-
-    attempts: Annotated[int, integer(1, 1000)] = 10
-    backoff: Backoff = Backoff()
-    healthy_after: Duration = 60.0
-    retry_every: Duration = 900.0
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """A process that must run: in a window of ``session``, or as a daemon that writes ``log``."""
-
-    command: Command
-    cwd: Path | None = None
-    env: Environment = ()
-    user: Name | None = None
-    instances: Annotated[int, integer(1, 1000)] = 1
-    session: Name | None = None
-    log: Path | None = None
-    match: Match | None = None
-    stop: Stop = Stop()
-    stop_extra: Flag = False
-    restart: Restart = Restart()
-    place: Place | None = field(default=None, metadata={"written": False})
-
-    def digest(self) -> str:
-        """Of all that a running process was started with; another digest is another process."""
-        parts = (self.command, self.cwd, self.user, self.place, self.log)
-        secrets = [(name, secret.digest) for name, secret in self.env]
-        return hashlib.blake2b(repr((parts, secrets)).encode(), digest_size=8).hexdigest()
+    from reconciler.host.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessState:
-    """How many run, and whether from what the spec says now. ``found`` is oldest first."""
+    """How many run, and whether from what the spec says now.
+
+    ``found`` is oldest first. What is ``stopping`` already counts as running until it is gone.
+    """
 
     running: int
     definition: str = "current"
     found: tuple[tuple[Identity, str | None], ...] | None = None
+    stopping: int | None = None
 
 
 class Processes(Kind[Process, ProcessState]):
@@ -162,6 +93,8 @@ class Processes(Kind[Process, ProcessState]):
             yield "command", f"{want.command[0]!r} is not absolute; write its whole path"
         if f"SIG{want.stop.signal}" not in signal.Signals.__members__:
             yield "stop", f"there is no signal {want.stop.signal!r}; write TERM, INT, QUIT or HUP"
+        if want.limits is not None and not want.limits.used and want.limits.age is None:
+            yield "limits", "needs at least one of memory, cpu, open_files, threads and age"
 
     def policy(self, want: Process) -> Policy:
         restart, backoff = want.restart, want.restart.backoff
@@ -184,6 +117,8 @@ class Processes(Kind[Process, ProcessState]):
             yield Key("path", want.cwd)
         if want.log is not None:
             yield Key("path", want.log.rpartition("/")[0] or "/")
+        if want.heartbeat is not None:
+            yield Key("path", want.heartbeat.file.rpartition("/")[0] or "/")
 
     def expected(self, want: Process) -> ProcessState:
         return ProcessState(want.instances)
@@ -191,7 +126,36 @@ class Processes(Kind[Process, ProcessState]):
     def observe(
         self, resources: Sequence[Resource[Process]], host: Host
     ) -> Sequence[Observation[ProcessState]]:
-        return [self._look(resource, host) for resource in resources]
+        seen = [self._look(resource, host) for resource in resources]
+        asked: dict[Identity, frozenset[str]] = {}
+        for resource, one in zip(resources, seen, strict=True):
+            if resource.want.limits is not None and resource.want.limits.used:
+                asked |= dict.fromkeys(_judged(resource, one.state), resource.want.limits.used)
+        usages: Mapping[Identity, Usage] = {}
+        if asked:
+            from reconciler.host.usage import measure
+
+            usages = measure(asked, host)
+        return [
+            self._judge(resource, one, usages, host)
+            for resource, one in zip(resources, seen, strict=True)
+        ]
+
+    def _judge(
+        self,
+        resource: Resource[Process],
+        seen: Observation[ProcessState],
+        usages: Mapping[Identity, Usage],
+        host: Host,
+    ) -> Observation[ProcessState]:
+        """How those are that run, as far as somebody wants to know."""
+        want = resource.want
+        identities = _judged(resource, seen.state)
+        if not identities or (want.limits is None and want.heartbeat is None):
+            return seen
+        found = health(want.limits, want.heartbeat, identities, usages, host)
+        notes = "; ".join(note for note in (seen.note, found.note) if note) or None
+        return replace(seen, ailments=found.ailments, unsure=found.unsure, note=notes)
 
     def _look(self, resource: Resource[Process], host: Host) -> Observation[ProcessState]:
         want = resource.want
@@ -204,18 +168,27 @@ class Processes(Kind[Process, ProcessState]):
                     return Observation(unknown=not_ours(place.session, place.socket, host.owner))
         except UnknownState as error:
             return Observation(unknown=str(error))
-        if not found:
-            return ABSENT
+        stopping = host.stops.of(resource.id) if host.stops is not None else []
+        found = [one for one in found if one[0] not in stopping]
+        note = None
+        if stopping:
+            pids = ", ".join(str(identity.pid) for identity in stopping)
+            note = f"pid {pids} is being stopped"
+        waiting = len(stopping) if resource.present else 0
+        waiting = max(0, min(waiting, want.instances - len(found)))
+        if not found and not waiting:
+            return Observation(note=note) if note else ABSENT
         digest = want.digest()
         older = any(seen not in (None, digest) for _, seen in found)
         extra = len(found) - want.instances
-        note = None
-        running = len(found)
+        running = len(found) + waiting
         if resource.present and extra > 0 and not want.stop_extra:
             pids = ", ".join(str(identity.pid) for identity, _ in found[want.instances :])
-            note = f"{extra} more than wanted run (pid {pids}); stop_extra: true would stop them"
+            note = f"{note}; " if note else ""
+            note += f"{extra} more than wanted run (pid {pids}); stop_extra: true would stop them"
             running = want.instances
-        state = ProcessState(running, "older" if older else "current", tuple(found))
+        definition = "older" if older else "current"
+        state = ProcessState(running, definition, tuple(found), waiting)
         return Observation(state, note=note)
 
     def found(self, resource: Resource[Process], host: Host) -> list[tuple[Identity, str | None]]:
@@ -280,7 +253,8 @@ class Processes(Kind[Process, ProcessState]):
         older = [identity for identity, seen in found if seen not in (None, digest)]
         kept = [identity for identity, seen in found if seen in (None, digest)]
         extra = kept[want.instances :] if want.stop_extra else []
-        missing = max(0, want.instances - len(kept))
+        stopping = have.stopping or 0 if have is not None else 0
+        missing = max(0, want.instances - len(kept) - stopping)
         stops = [self._stop(want, identity) for identity in [*older, *extra]]
         return [*stops, *([self._start(resource, digest)] * missing)]
 
@@ -289,11 +263,27 @@ class Processes(Kind[Process, ProcessState]):
     ) -> Iterable[Identity]:
         return [identity for identity, _ in (have.found or () if have is not None else ())]
 
-    def again(self, resource: Resource[Process], have: ProcessState) -> Sequence[Action]:
+    def again(
+        self, resource: Resource[Process], have: ProcessState, of: Collection[str]
+    ) -> Sequence[Action]:
         want = resource.want
-        found = have.found or ()
-        stops = [self._stop(want, identity) for identity, _ in found[: want.instances]]
+        ours = [one for one in _judged(resource, have) if not of or one.text in of]
+        stops = [self._stop(want, identity) for identity in ours]
         return [*stops, *([self._start(resource, want.digest())] * len(stops))]
+
+    def awaits(
+        self, resource: Resource[Process], actions: Sequence[Action], host: Host
+    ) -> str | None:
+        if host.stops is None:
+            return None
+        from reconciler.host.stops import Stop
+
+        stops = [
+            Stop(action.identity, action.signal, action.timeout)
+            for action in actions
+            if isinstance(action, StopProcess)
+        ]
+        return host.stops.make(resource.id, stops, last=not resource.present)
 
     def _stop(self, want: Process, identity: Identity) -> Action:
         return StopProcess(identity, want.stop.signal, want.stop.timeout)
@@ -315,6 +305,13 @@ class Processes(Kind[Process, ProcessState]):
             if words and secret.value and len(secret.value) > 3:
                 words = words.replace(secret.value, "***")
         return words
+
+
+def _judged(resource: Resource[Process], have: ProcessState | None) -> list[Identity]:
+    """Those of what runs that are wanted: their health matters."""
+    if have is None or not resource.present:
+        return []
+    return [identity for identity, _ in (have.found or ())[: resource.want.instances]]
 
 
 KIND = Processes()

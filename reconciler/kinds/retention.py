@@ -18,9 +18,9 @@ from reconciler.host.scan import Seen, Wanted, scan
 from reconciler.host.walk import reason
 from reconciler.kinds._amiss import wrong
 from reconciler.kinds._due import Due, Log, counted, in_words, size
+from reconciler.kinds._process import Process
 from reconciler.kinds._retention import Retention
 from reconciler.kinds.process import KIND as PROCESSES
-from reconciler.kinds.process import Process
 from reconciler.model import Action, Change, Claim, Declared, HostError, Key, Observation, Resource
 
 if TYPE_CHECKING:

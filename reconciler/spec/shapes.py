@@ -48,7 +48,10 @@ class Many:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A mapping with known keys; ``required`` are those without a default."""
+    """A mapping with known keys; ``required`` are those without a default.
+
+    A key is the name of the field, or the ``alias`` in its metadata, which pydantic takes too.
+    """
 
     cls: type[Any]
     fields: dict[str, Shape]
@@ -73,14 +76,18 @@ def record(cls: type[Any]) -> Record:
     ]
     _known[cls] = shape = Record(
         cls,
-        {entry.name: _shape(hints[entry.name]) for entry in entries},
+        {_key(entry): _shape(hints[entry.name]) for entry in entries},
         tuple(
-            entry.name
+            _key(entry)
             for entry in entries
             if entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
         ),
     )
     return shape
+
+
+def _key(entry: dataclasses.Field[Any]) -> str:
+    return str(entry.metadata.get("alias", entry.name))
 
 
 def _shape(hint: Any) -> Shape:

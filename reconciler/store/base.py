@@ -25,7 +25,7 @@ _TIMEOUT = 5.0
 # that boot, for intervals; ``wall``, seconds since the epoch, for people.
 _TABLES = {
     "attempts": "id TEXT PRIMARY KEY, version TEXT, count INTEGER, boot TEXT, at REAL",
-    "conditions": "id TEXT, what TEXT, of TEXT, boot TEXT, at REAL, PRIMARY KEY (id, what)",
+    "conditions": "id TEXT, what TEXT, of TEXT, boot TEXT, at REAL, PRIMARY KEY (id, what, of)",
     "checks": "id TEXT PRIMARY KEY, version TEXT, boot TEXT, at REAL, wall REAL, result TEXT, "
     "failures INTEGER, acted INTEGER, reason TEXT, since REAL, seconds REAL",
     "troubles": "id TEXT PRIMARY KEY, event TEXT, reason TEXT, wall REAL, boot TEXT, at REAL",

@@ -33,8 +33,8 @@ class Conditions:
         """Those that have begun now, and those that are over."""
         now = self._base.clock.monotonic()
         with self._base.change() as base:
-            for ident, what, _ in over:
-                base.execute("DELETE FROM conditions WHERE id = ? AND what = ?", (ident, what))
+            for one in over:
+                base.execute("DELETE FROM conditions WHERE id = ? AND what = ? AND of = ?", one)
             for ident, what, of in begun:
                 base.execute(
                     "INSERT OR REPLACE INTO conditions VALUES (?, ?, ?, ?, ?)",

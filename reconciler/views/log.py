@@ -77,13 +77,14 @@ class Log:
         # Nor are the figures of what fails the same each time.
         found |= {("failing", remark.id): "" for remark in plan.failing}
         failing = {remark.id: remark.reason for remark in plan.failing}
-        found |= {("note", remark.id): remark.reason for remark in plan.notes}
+        found |= {("note", remark.id): remark.gist or remark.reason for remark in plan.notes}
+        notes = {remark.id: remark.reason for remark in plan.notes}
         before = {key: reason for key, reason in self._remarks.items() if key[1] in seen}
         self._remarks = {k: r for k, r in self._remarks.items() if k[1] not in seen} | found
         for (name, ident), reason in found.items():
             if before.get((name, ident)) != reason:
                 style = "quiet" if name == "note" else "bad"
-                words = reason or failing.get(ident, "")
+                words = notes[ident] if name == "note" else reason or failing.get(ident, "")
                 text = f"{name.replace('_', ' ')} {ident}: {words}"
                 self.event(name, text, style, id=ident, reason=words)
         for name, ident in before.keys() - found.keys():

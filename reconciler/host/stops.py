@@ -1,0 +1,138 @@
+"""Processes that are being stopped while others go on: a child of ours makes each stop.
+
+It must not decide who is stopped, and it waits for none of them for longer than a moment.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from reconciler.host.child import Child
+from reconciler.host.clock import Clock
+from reconciler.host.processes import Identity, Processes
+from reconciler.model import HostError, UnknownState
+
+_MOMENT = 0.2
+"""Seconds in which most processes end that are asked to."""
+_LONGER = 10.0
+"""Seconds that a stop may take beyond its own time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """``signal`` to the process, then KILL to its whole group after ``timeout`` seconds."""
+
+    identity: Identity
+    signal: str
+    timeout: float
+
+
+class Stops:
+    """A part of the loop. ``everything`` is the id that asks for a look at all there is.
+
+    When the loop ends, the stops that go on are left as they are: whoever looks next sees what
+    still runs.
+    """
+
+    def __init__(self, clock: Clock, everything: str) -> None:
+        self._clock = clock
+        self._everything = everything
+        self._going: dict[Identity, tuple[Child, str, str]] = {}
+        self._failed: dict[Identity, str] = {}
+        self._wanted: set[str] = set()
+
+    def of(self, ident: str) -> list[Identity]:
+        """Those that are being stopped for that id, or what was left of whose group is."""
+        return [identity for identity, (_, whose, _) in self._going.items() if whose == ident]
+
+    def make(self, ident: str, stops: Sequence[Stop], last: bool) -> str | None:
+        """Stop them all at the same time, for that id; None: they have ended.
+
+        Else the words for what goes on; once that has ended, ``ident`` wants a look. ``last``:
+        everything does, since what it needs may go as well. Raises HostError when one could not
+        be stopped, now or the time before.
+        """
+        for stop in stops:
+            if stop.identity in self._failed:
+                raise HostError(self._failed.pop(stop.identity))
+        for stop in stops:
+            if stop.identity not in self._going:
+                wakes = self._everything if last else ident
+                self._going[stop.identity] = (_stopping(stop), ident, wakes)
+        self._wait([stop.identity for stop in stops])
+        failed = [self._failed.pop(one.identity) for one in stops if one.identity in self._failed]
+        left = [stop for stop in stops if stop.identity in self._going]
+        if left and len(left) < len(stops):
+            self._wanted.add(ident)  # For those that have ended others can be started at once.
+        if failed:
+            raise HostError(failed[0])
+        if not left:
+            return None
+        pids = ", ".join(str(stop.identity.pid) for stop in left)
+        return f"pid {pids} is being stopped ({left[0].signal}, after {left[0].timeout:g} s KILL)"
+
+    def _wait(self, identities: Collection[Identity]) -> None:
+        end = self._clock.monotonic() + _MOMENT
+        while going := [self._going[one][0] for one in identities if one in self._going]:
+            left = end - self._clock.monotonic()
+            if left <= 0:
+                return
+            poller = select.poll()
+            for child in going:
+                poller.register(child.descriptor, select.POLLIN)
+            poller.poll(left * 1000 + 1)
+            for identity in identities:
+                self._collect(identity)
+
+    def _collect(self, identity: Identity) -> bool:
+        """Has its stop come to an end?"""
+        if identity not in self._going:
+            return False
+        child = self._going[identity][0]
+        try:
+            answer = child.collect()
+        except UnknownState as error:
+            answer = f"cannot stop process {identity.pid}: {error}".encode()
+        if answer is None:
+            return False
+        del self._going[identity]
+        if answer:
+            self._failed[identity] = answer.decode(errors="replace")
+        return True
+
+    def descriptors(self) -> Collection[int]:
+        """One for each stop; readable once it has come to its end."""
+        return [child.descriptor for child, _, _ in self._going.values()]
+
+    def tend(self, ready: Collection[int]) -> Collection[str]:
+        """The ids for which a stop has come to its end."""
+        wanted, self._wanted = self._wanted, set()
+        for identity, (child, _, wakes) in list(self._going.items()):
+            if (child.descriptor in ready or not child.left) and self._collect(identity):
+                wanted.add(wakes)
+        return wanted
+
+    def due(self) -> float | None:
+        """Seconds until something may be collected whose end does not tell itself."""
+        if self._wanted:
+            return 0.0
+        return min((child.left for child, _, _ in self._going.values()), default=None)
+
+    def close(self) -> None:
+        """The loop ends."""
+        for child, _, _ in self._going.values():
+            child.kill()
+        self._going.clear()
+
+
+def _stopping(stop: Stop) -> Child:
+    def work() -> bytes:
+        try:
+            Processes(Clock()).stop(stop.identity, stop.signal, stop.timeout)
+        except HostError as error:
+            return str(error).encode()
+        return b""
+
+    return Child(work, stop.timeout + _LONGER)

@@ -1,0 +1,154 @@
+"""What processes use: memory, open files, threads and processor time, with their descendants.
+
+It must not judge that, and it is imported only where it is asked for. A process is known by its
+start in clock ticks: psutil's create_time() follows the wall clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import psutil
+
+from reconciler.host.processes import Entry, Identity, look_up
+
+if TYPE_CHECKING:
+    from reconciler.host import Host
+
+_SHORTEST = 0.2
+"""Seconds that a processor must be watched at least."""
+_PAUSE = 0.25
+"""Seconds between two looks where there was no earlier one."""
+
+
+@dataclass(slots=True)
+class Usage:
+    """Sums over a process and all its descendants.
+
+    ``memory`` is resident, in bytes. ``cpu`` is in percent of one core, None: not known yet.
+    ``unread`` are the numbers of those whose open files may not be counted.
+    """
+
+    memory: int = 0
+    threads: int = 0
+    open_files: int = 0
+    cpu: float | None = None
+    unread: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """Processor time in seconds as of ``at``, and the percentage over the time before that."""
+
+    at: float
+    seconds: float
+    percent: float | None = None
+
+
+def measure(asked: Mapping[Identity, Collection[str]], host: Host) -> dict[Identity, Usage]:
+    """What each of these uses, of what is asked: names of the fields of Usage.
+
+    Processor time is an average since the last look of this call, or over a short pause that all
+    share; a loop does not pause. What has ended uses nothing. Raises UnknownState.
+    """
+    families = _families(asked, host)
+    found = {one: _sums(family, "open_files" in asked[one]) for one, family in families.items()}
+    watched = [one for one in asked if "cpu" in asked[one]]
+    if watched:
+        samples: dict[Identity, _Sample] = host.measured.setdefault("cpu", {})
+        for gone in [one for one in samples if not host.processes.alive(one)]:
+            del samples[gone]
+        new = {one for one in watched if one not in samples}
+        _sample(watched, families, samples, host)
+        if new and host.patient:
+            host.clock.sleep(_PAUSE)
+            _sample(new, _families(new, host), samples, host)
+        for one in watched:
+            if one in samples:
+                found[one].cpu = samples[one].percent
+    return found
+
+
+def _sample(
+    watched: Iterable[Identity],
+    families: Mapping[Identity, list[Entry]],
+    samples: dict[Identity, _Sample],
+    host: Host,
+) -> None:
+    for one in watched:
+        last = samples.get(one)
+        now = host.clock.monotonic()
+        if last is not None and now - last.at < _SHORTEST:
+            continue
+        # What ends hands its time to its parent, so that the sum goes on.
+        seconds = sum(_times(entry) for entry in families[one])
+        if last is None:
+            samples[one] = _Sample(now, seconds)
+        else:
+            percent = max(0.0, seconds - last.seconds) / (now - last.at) * 100
+            samples[one] = _Sample(now, seconds, percent)
+
+
+def _families(roots: Iterable[Identity], host: Host) -> dict[Identity, list[Entry]]:
+    """Each with all its descendants, zombies among them; empty for what has ended."""
+    entries: dict[int, Entry] = {}
+    children: dict[int, list[int]] = {}
+    for pid in host.processes.pids():
+        entry = look_up(pid, zombies=True)
+        if entry is not None:
+            entries[pid] = entry
+            children.setdefault(entry.parent, []).append(pid)
+    return {root: list(_family(root, entries, children)) for root in roots}
+
+
+def _family(
+    root: Identity, entries: Mapping[int, Entry], children: Mapping[int, list[int]]
+) -> Iterator[Entry]:
+    entry = entries.get(root.pid)
+    if entry is None or entry.identity != root:
+        return
+    todo, seen = [root.pid], {root.pid}
+    while todo:
+        pid = todo.pop()
+        yield entries[pid]
+        # Numbers may be given anew while the table is read, so that there is a circle.
+        below = [child for child in children.get(pid, ()) if child not in seen]
+        seen.update(below)
+        todo += below
+
+
+def _sums(family: Iterable[Entry], files: bool) -> Usage:
+    found = Usage()
+    for entry in family:
+        if entry.state == "Z":
+            continue
+        pid = entry.identity.pid
+        number = None
+        try:
+            process = psutil.Process(pid)
+            with process.oneshot():
+                memory, threads = process.memory_info().rss, process.num_threads()
+            if files:
+                with suppress(psutil.AccessDenied):
+                    number = process.num_fds()
+        except (psutil.Error, OSError):
+            continue
+        now = look_up(pid)
+        if now is None or now.identity != entry.identity:
+            continue  # It has ended, and the number may be somebody else's.
+        found.memory += memory
+        found.threads += threads
+        found.open_files += number or 0
+        if files and number is None:
+            found.unread.append(pid)
+    return found
+
+
+def _times(entry: Entry) -> float:
+    try:
+        return sum(psutil.Process(entry.identity.pid).cpu_times()[:4])
+    except (psutil.Error, OSError):
+        return 0.0
