@@ -1,0 +1,340 @@
+"""Processes that run and are not well: over a limit, too old, or without a heartbeat."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import Machine, until
+
+from reconciler.host import Host
+from reconciler.host.processes import Identity, look_up
+
+EATER = "import sys, time; sys.argv[2] == '1' and {what}; print('up', flush=True); time.sleep(600)"
+OVER = {
+    "memory": ("globals().update(x=bytearray(60 << 20))", "memory: 40MiB", "uses "),
+    "open_files": (
+        "globals().update(x=[open('/dev/null') for _ in range(40)])",
+        "open_files: 30", "open files, more than 30"),
+    "threads": (
+        "[__import__('threading').Thread(target=time.sleep, args=(600,)).start()"
+        " for _ in range(5)]",
+        "threads: 4", "threads, more than 4"),
+}  # fmt: skip
+
+
+def running(machine: Machine, text: str, number: int = 1) -> list[int]:
+    """The processes with that text, once there are so many."""
+
+    def found() -> list[int]:
+        pids = sorted(machine.running(text))
+        return pids if len(pids) == number else []
+
+    return list(until(found, 10))
+
+
+def said(path: Path, lines: int = 1) -> None:
+    until(lambda: path.exists() and len(path.read_text().splitlines()) >= lines)
+
+
+def passed(begin: float, seconds: float) -> None:
+    until(lambda: time.monotonic() - begin > seconds)
+
+
+def gone(pid: int) -> bool:
+    return look_up(pid) is None
+
+
+@pytest.mark.parametrize("what", sorted(OVER))
+def test_what_is_over_a_limit_for_long_enough_is_restarted_and_nobody_else(
+    machine: Machine, what: str
+) -> None:
+    eats, limit, words = OVER[what]
+    log = machine.base / "log"
+    # The first start of each name eats too much; it leaves a mark, so that the next one does not.
+    program = machine.base / "eater.py"
+    mark = machine.base / "mark"
+    program.write_text(
+        "import os, sys, time\n"
+        f"if sys.argv[1] == 'big' and not os.path.exists('{mark}'):\n"
+        f"    open('{mark}', 'w').close()\n"
+        f"    {eats}\n"
+        "print('up', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+
+    def spec(limits: str) -> Path:
+        return machine.spec(
+            "processes:\n"
+            f"  big: {{command: 'python3 {program} big; :', log: {log}, limits: {limits}}}\n"
+            f"  small: {{command: [python3, {program}, small], log: {log}.2, limits: {limits}}}\n"
+        )
+
+    one = spec(f"{{{limit}, for: 1h}}")
+    machine.once(one)
+    said(log)
+    (small,), (big,) = running(machine, "eater.py small"), running(machine, "eater.py big", 2)[:1]
+    machine.once(one)
+    plan = machine.plan(one)
+    assert plan["steps"] == []
+    (note,) = plan["notes"]
+    assert note["id"] == "process:big" and words in note["reason"]
+    assert "s of 60 min" in note["reason"]
+    # A limit that has changed restarts nothing, and what has lasted so far counts on.
+    begin = time.monotonic()
+    passed(begin, 0.3)
+    report = machine.once(spec(f"{{{limit}, for: 300ms}}"))
+    assert [(step["id"], step["verb"], step["result"]) for step in report["steps"]] == [
+        ("process:big", "restart", "done")
+    ]
+    assert words in report["steps"][0]["why"]
+    assert gone(big)
+    assert running(machine, "eater.py small") == [small]
+    said(log, 2)
+    assert machine.once(spec(f"{{{limit}, for: 300ms}}"))["steps"] == []
+
+
+def test_not_before_its_time_has_passed_counted_over_passes(machine: Machine) -> None:
+    spec = machine.spec(
+        "processes: {p: {command: [sleep, '60401'], limits: {memory: 1KiB, for: 1s}, "
+        "restart: {backoff: {initial: 1h, max: 1h}}}}"
+    )
+    machine.once(spec)
+    (pid,) = running(machine, "sleep 60401")
+    before = time.monotonic()
+    assert machine.once(spec)["steps"] == []
+    begin = time.monotonic()
+    while not (steps := machine.once(spec)["steps"]):
+        assert time.monotonic() - begin < 5
+    assert time.monotonic() - before > 1.0
+    assert steps[0]["verb"] == "restart"
+    assert running(machine, "sleep 60401") != [pid]
+    # The new one is counted anew, and its restart is an attempt like any other.
+    passed(time.monotonic(), 0.1)
+    assert machine.once(spec)["steps"] == []
+
+
+def test_of_several_instances_only_those_that_ail_are_restarted(machine: Machine) -> None:
+    spec = machine.spec(
+        "processes: {p: {command: [sleep, '60402'], instances: 3, limits: {age: 1h}}}"
+    )
+    machine.once(spec)
+    pids = running(machine, "sleep 60402", 3)
+    # The kernel counts the start of a process in hundredths of a second.
+    passed(time.monotonic(), 1.0)
+    os.kill(pids[0], signal.SIGKILL)
+    machine.once(spec)
+    (young,) = set(running(machine, "sleep 60402", 3)) - set(pids)
+    age = min(Host("x", str(machine.base)).processes.age(entry(pid)) for pid in pids[1:])
+    spec.write_text(spec.read_text().replace("1h", f"{age:.3f}s"))
+    (step,) = machine.once(spec)["steps"]
+    assert step["verb"] == "restart"
+    assert step["why"].count("has run for") == 2
+    assert step["why"].startswith("pid ")
+    assert sum("stop pid" in action for action in step["actions"]) == 2
+    assert young in running(machine, "sleep 60402", 3)
+    assert not set(running(machine, "sleep 60402", 3)) & set(pids)
+
+
+def entry(pid: int) -> Identity:
+    found = look_up(pid)
+    assert found is not None
+    return found.identity
+
+
+def test_processor_time_counts_with_that_of_children(machine: Machine) -> None:
+    spec = machine.spec(
+        "processes:\n"
+        "  busy: {command: 'while :; do :; done & echo 60403; wait', "
+        "limits: {cpu: 20%, for: 1ms}}\n"
+        "  idle: {command: [sleep, '60404'], limits: {cpu: 1, for: 1ms}}\n"
+    )
+    machine.once(spec)
+    (idle,) = running(machine, "sleep 60404")
+    begin = time.monotonic()
+    plan = machine.plan(spec)
+    assert [note["id"] for note in plan["notes"]] == ["process:busy"]
+    assert "of a core, more than 20%, so far for 0 s" in plan["notes"][0]["reason"]
+    assert time.monotonic() - begin > 0.25
+    machine.once(spec)
+    (step,) = machine.once(spec)["steps"]
+    assert (step["id"], step["verb"]) == ("process:busy", "restart")
+    assert running(machine, "sleep 60404") == [idle]
+
+
+def test_in_a_loop_processor_time_is_an_average_between_passes(
+    machine: Machine, looping: Any
+) -> None:
+    spec = machine.spec(
+        "loop: {every: 400ms}\n"
+        "processes: {busy: {command: 'while :; do :; done; echo 60405', "
+        "limits: {cpu: 20%, for: 300ms}}}\n"
+    )
+    loop = looping(spec)
+    (pid,) = running(machine, "60405")
+    until(lambda: gone(pid), 10)
+    until(lambda: loop.names().count("step") >= 2)
+    text = [event["text"] for event in loop.events() if event["event"] == "step"][1]
+    assert "restart process:busy: uses" in text
+
+
+BEATS = "while :; do touch {beat}; sleep 0.1; done"
+
+
+def test_one_that_hangs_is_restarted_and_killed_when_it_does_not_listen(
+    machine: Machine,
+) -> None:
+    beat = machine.base / "beat"
+    spec = machine.spec(
+        f"processes: {{p: {{command: '{BEATS.format(beat=beat)}', "
+        f"heartbeat: {{file: {beat}, max_age: 1s}}, stop: {{timeout: 200ms}}}}}}"
+    )
+    machine.once(spec)
+    (pid,) = running(machine, "touch")
+    passed(time.monotonic(), 1.2)
+    machine.converged(spec)
+    assert machine.once(spec)["steps"] == []
+    os.kill(pid, signal.SIGSTOP)
+    last = beat.stat().st_mtime
+    until(lambda: time.time() > last + 1.1)
+    (step,) = machine.once(spec)["steps"]
+    assert (step["verb"], step["result"]) == ("restart", "done")
+    assert "has had no heartbeat for 1." in step["why"] and "longer than 1 s" in step["why"]
+    assert gone(pid)
+    assert running(machine, "touch") != [pid]
+    machine.converged(spec)
+
+
+def test_a_fresh_process_has_time_for_its_first_heartbeat(machine: Machine) -> None:
+    beat = machine.base / "beat"
+    spec = machine.spec(
+        "processes: {p: {command: [sleep, '60406'], "
+        f"heartbeat: {{file: {beat}, max_age: 1s}}}}}}"
+    )
+    beat.touch()
+    os.utime(beat, (0, 0))
+    machine.once(spec)
+    (pid,) = running(machine, "sleep 60406")
+    begin = time.monotonic()
+    machine.converged(spec)
+    beat.unlink()
+    machine.converged(spec)
+    passed(begin, 1.2)
+    assert machine.steps(spec) == ["process:p"]
+    # A time in the future is that of a clock that was set back, and no reason.
+    beat.touch()
+    os.utime(beat, (time.time() + 9999, time.time() + 9999))
+    machine.converged(spec)
+    beat.unlink()
+    beat.mkdir()
+    plan = machine.plan(spec)
+    assert plan["steps"] == []
+    assert "is a directory, not a file" in plan["unknown"][0]["reason"]
+    beat.rmdir()
+    (step,) = machine.once(spec)["steps"]
+    assert "without a heartbeat" in step["why"]
+    assert running(machine, "sleep 60406") != [pid]
+
+
+STUBBORN = "trap : TERM; while :; do sleep 0.1; done; echo {}"
+
+
+def test_a_stop_that_takes_long_holds_nobody_up(machine: Machine, looping: Any) -> None:
+    spec = machine.spec(
+        "loop: {every: 1h}\n"
+        "processes:\n"
+        f"  slow: {{command: '{STUBBORN.format(60407)}', instances: 2, stop: {{timeout: 3s}}}}\n"
+        "  other: {command: [sleep, '60408']}\n"
+    )
+    loop = looping(spec)
+    slow = running(machine, "60407", 2)
+    (other,) = running(machine, "sleep 60408")
+    until(lambda: loop.names().count("step") == 2)
+    changed = spec.read_text().replace("; echo 60407", "; echo 604079")
+    spec.write_text(changed)
+    until(lambda: [e for e in loop.events() if e["event"] == "step"][2:], 10)
+    begin = time.monotonic()
+    text = loop.events()[-1]["text"]
+    assert text.startswith("begun restart process:slow") and "is being stopped (TERM" in text
+    os.kill(other, signal.SIGKILL)
+    until(lambda: gone(other) and machine.running("sleep 60408"), 1.0)
+    os.kill(slow[0], signal.SIGKILL)
+    # Its place is taken at once, too, while the other one still has its time.
+    until(lambda: len(machine.running("604079")) == 1, 1.5)
+    assert time.monotonic() - begin < 2.9
+    assert not gone(slow[1])
+    until(lambda: gone(slow[1]), 10)
+    assert time.monotonic() - begin > 2.5
+    running(machine, "604079", 2)
+    until(lambda: not machine.steps(spec))
+    assert len(machine.running("604079")) == 2
+
+
+def test_one_that_is_to_go_is_stopped_beside_the_loop_once(machine: Machine, looping: Any) -> None:
+    spec = machine.spec(
+        "loop: {every: 300ms}\n"
+        f"processes: {{slow: {{command: '{STUBBORN.format(60409)}', stop: {{timeout: 1s}}}}}}\n"
+    )
+    loop = looping(spec)
+    (pid,) = running(machine, "60409")
+    until(lambda: "step" in loop.names())
+    spec.write_text(spec.read_text().replace("{command", "{state: absent, command"))
+    until(lambda: gone(pid), 10)
+    until(lambda: not machine.steps(spec))
+    texts = [event["text"] for event in loop.events() if event["event"] == "step"]
+    assert len(texts) == 2 and texts[1].startswith("begun stop")
+
+
+def test_what_nobody_measures_costs_nothing(machine: Machine) -> None:
+    bare = "processes: {p: {command: [sleep, '60410']}}"
+
+    def traced(text: str) -> str:
+        spec = machine.spec(text)
+        machine.once(spec)
+        return machine.traced("execve,openat", *machine.argv("--once", spec))
+
+    aged = "command: [sleep, '60410'], limits: {age: 1d}, heartbeat: {file: /x/y, max_age: 1h}"
+    assert "/psutil/" not in traced(bare.replace("command: [sleep, '60410']", aged))
+    (pid,) = running(machine, "sleep 60410")
+    assert "/psutil/" in traced(bare.replace("}}", ", limits: {memory: 1GiB}}}"))
+    # None of that is a reason to start it anew.
+    assert running(machine, "sleep 60410") == [pid]
+
+
+def test_what_may_not_be_read_is_no_reason(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import psutil
+
+    from reconciler.host.usage import measure
+
+    def denied(process: psutil.Process) -> int:
+        raise psutil.AccessDenied(process.pid)
+
+    monkeypatch.setattr(psutil.Process, "num_fds", denied)
+    me = entry(os.getpid())
+    host = Host("x", str(machine.base))
+    usage = measure({me: {"open_files"}, Identity(1, me.pid): {"memory"}}, host)
+    assert os.getpid() in usage[me].unread
+    assert usage[me].open_files == 0 and usage[me].memory > 2**20
+    assert usage[Identity(1, me.pid)].memory == 0
+
+
+@pytest.mark.parametrize("seconds", [0.0])
+def test_the_look_again_of_a_pass_needs_no_second_pause(machine: Machine, seconds: float) -> None:
+    from reconciler.host.usage import measure
+
+    slept: list[float] = []
+    host = Host("x", str(machine.base))
+    sleep: Callable[[float], None] = host.clock.sleep
+    host.clock.sleep = lambda time: (slept.append(time), sleep(time))[1]  # type: ignore[method-assign]
+    me = entry(os.getpid())
+    first = measure({me: {"cpu"}}, host)[me].cpu
+    assert measure({me: {"cpu"}}, host)[me].cpu == first
+    assert first is not None
+    assert slept == [0.25]
