@@ -235,13 +235,13 @@ class _Fresh:
     def add(self, outcomes: Collection[Outcome], spec: Spec) -> None:
         """Those of them that have to prove themselves."""
         now = self._clock.monotonic()
-        goals = {resource.id: _goal(resource) for resource in spec.resources}
+        by_id = {resource.id: resource for resource in spec.resources}
         for outcome in outcomes:
-            settle = kinds.get(outcome.step.id.partition(":")[0]).settle
-            self._until.pop(outcome.step.id, None)
+            resource = by_id[outcome.step.id]
+            settle = kinds.get(resource.kind).settle
+            self._until.pop(resource.id, None)
             if outcome.result == "done" and settle:
-                goal = goals[outcome.step.id]
-                self._until[outcome.step.id] = (now + settle, outcome, goal)
+                self._until[resource.id] = (now + settle, outcome, _goal(resource))
 
     def looked_at(self, ids: Collection[str]) -> list[tuple[Outcome, _Goal]]:
         """Those that a pass over these ids, or all, looks at, and those that had their time."""

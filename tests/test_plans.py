@@ -17,7 +17,7 @@ from reconciler.host.tree import File
 from reconciler.kinds._attributes import Attributes
 from reconciler.kinds._due import Due
 from reconciler.kinds.permission import Wrong
-from reconciler.model import Observation
+from reconciler.model import Ailment, Observation, Past
 from reconciler.plan import make_plan
 
 CASES = sorted((Path(__file__).parent / "plans").glob("*/*.yaml"))
@@ -60,7 +60,7 @@ def state(kind: str, have: Any, want: Any) -> Any:
     if kind == "session":
         return made.SessionState(tuple(map(tuple, have["panes"])))
     found = tuple((Identity(*who), digest) for who, digest in have["found"])
-    return made.ProcessState(have["running"], have["definition"], found)
+    return made.ProcessState(have["running"], have["definition"], found, have.get("stopping"))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -73,8 +73,11 @@ def test_plan(case: Path, tmp_path: Path) -> None:
     spec = compiled(tmp_path, text)
     (resource,) = spec.resources
     have = None if story["have"] == "absent" else state(kind, story["have"], resource.want)
-    seen = {resource.id: Observation(have)}
-    plan = make_plan(spec, spec.resources, seen, kinds.get, "host")
+    ailments = tuple(Ailment(**one) for one in story.get("ailments", ()))
+    seen = {resource.id: Observation(have, ailments=ailments)}
+    lasting = {(resource.id, *key): seconds for *key, seconds in story.get("lasting", ())}
+    plan = make_plan(spec, spec.resources, seen, kinds.get, "host", Past(lasting=lasting))
+    assert [note.reason for note in plan.notes] == story.get("notes", [])
     if story["verb"] is None:
         assert plan.steps == ()
         return

@@ -213,8 +213,7 @@ def test_one_that_hangs_is_restarted_and_killed_when_it_does_not_listen(
 def test_a_fresh_process_has_time_for_its_first_heartbeat(machine: Machine) -> None:
     beat = machine.base / "beat"
     spec = machine.spec(
-        "processes: {p: {command: [sleep, '60406'], "
-        f"heartbeat: {{file: {beat}, max_age: 1s}}}}}}"
+        f"processes: {{p: {{command: [sleep, '60406'], heartbeat: {{file: {beat}, max_age: 1s}}}}}}"
     )
     beat.touch()
     os.utime(beat, (0, 0))
