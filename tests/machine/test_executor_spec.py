@@ -237,3 +237,28 @@ def test_what_a_dead_worker_said_stays_in_its_window(
     _kill_worker(machine, up)
     form = "#{session_name} #{pane_dead}"
     until(lambda: machine.tmux("list-panes", "-a", "-F", form) == "command_executor 1\n")
+
+
+def test_a_worker_that_hangs_is_replaced_and_a_busy_one_is_not(
+    machine: Machine, executor: Path
+) -> None:
+    text = executor.read_text()
+    for old, new in (("max_age: 2m", "max_age: 3s"), ("timeout: 15s", "timeout: 200ms")):
+        assert old in text
+        text = text.replace(old, new)
+    executor.write_text(text)
+    machine.once(executor)
+    pid = worker(machine)
+    submit = (machine.bin / "ai-cmd-executor", "submit", "sleep 60411")
+    assert machine.run(*submit).returncode == 0
+    until(lambda: machine.running("sleep 60411"))
+    beat = machine.home / "ai_co/ai_commands/heartbeat"
+    seen = {beat.stat().st_mtime_ns}
+    until(lambda: seen.add(beat.stat().st_mtime_ns) or len(seen) == 3, 10)
+    assert machine.once(executor)["steps"] == []
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: machine.steps(executor) == ["process:worker"], 10)
+    (step,) = machine.once(executor)["steps"]
+    assert "has had no heartbeat for" in step["why"]
+    assert worker(machine) != pid
+    until(lambda: machine.steps(executor) == [])
