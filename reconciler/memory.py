@@ -170,13 +170,25 @@ class Memory:
         if self.store is not None:
             with self._guarded():
                 times.append(self._tries(self.store).due(plan))
-                lasting = self.store.conditions.all()
-                times += [
-                    ailment.lasting - lasting.get((ident, ailment.what, ailment.of), 0.0)
-                    for ident, one in seen.items()
-                    for ailment in one.ailments
-                ]
+                times += self._ripening(self.store, plan, seen)
         return min((time for time in times if time is not None and time > 0), default=None)
+
+    def _ripening(
+        self, store: Store, plan: Plan, seen: Mapping[str, Observation[Any]]
+    ) -> Iterator[float]:
+        """Seconds until something has ailed for long enough."""
+        from reconciler.tries import SOON
+
+        lasting = store.conditions.all()
+        seen_to = {step.id for step in plan.steps}
+        seen_to |= {remark.id for remark in (*plan.unknown, *plan.skipped, *plan.held)}
+        for ident, one in seen.items():
+            for ailment in one.ailments:
+                left = ailment.lasting - lasting.get((ident, ailment.what, ailment.of), 0.0)
+                if left <= 0 and (ident in seen_to or not ailment.lasting):
+                    continue
+                # It may have become long enough since the plan was made.
+                yield max(left, SOON)
 
     def unproven(self) -> set[str]:
         """What was started in vain before, and has not been well for long enough yet."""

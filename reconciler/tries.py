@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from reconciler.store.attempts import Attempt, Attempts
 
 
+SOON = 0.01
+"""Seconds until something is looked at again whose time has come during the pass."""
+
+
 class Tries:
     """The attempts that a pass knows of. What its methods raise is the store's HostError."""
 
@@ -102,13 +106,18 @@ class Tries:
     def due(self, plan: Plan) -> float | None:
         """Seconds until a wait is over, or an attempt would be forgiven; None: nothing is open."""
         waiting = {remark.id for remark in plan.held}
+        begun = {step.id for step in plan.steps}
         # What is not known, or waits for something else, is seen to by the next full pass.
         blocked = {remark.id for remark in (*plan.unknown, *plan.skipped)}
         times = []
         for ident, tries, policy in self._counted():
             if not tries.count or ident in blocked:
                 continue
-            times.append(policy.left(tries.count, tries.since))
+            left = policy.left(tries.count, tries.since)
+            if ident in begun and policy.given_up(tries.count):
+                left = 0.0  # Should it have failed, that is told at once.
+            # The wait may have come to its end since the plan was made.
+            times.append(max(left, SOON) if ident in waiting or ident in begun else left)
             if ident not in waiting:
                 times.append(policy.healthy_after - (tries.since or 0.0))
         return min((time for time in times if time > 0), default=None)

@@ -6,6 +6,7 @@ import itertools
 import os
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -247,12 +248,20 @@ def test_a_worker_that_hangs_is_replaced_and_a_busy_one_is_not(
         assert old in text
         text = text.replace(old, new)
     executor.write_text(text)
+    home = machine.home / "ai_co"
+    home.mkdir(parents=True)
+    # Not in its window: tmux would wake up what was stopped there.
+    by_hand = subprocess.Popen(
+        [machine.bin / "ai-cmd-executor", "worker", "--home", home], env=machine.environ,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
     machine.once(executor)
     pid = worker(machine)
+    assert pid == by_hand.pid
     submit = (machine.bin / "ai-cmd-executor", "submit", "sleep 60411")
     assert machine.run(*submit).returncode == 0
     until(lambda: machine.running("sleep 60411"))
-    beat = machine.home / "ai_co/ai_commands/heartbeat"
+    beat = home / "ai_commands/heartbeat"
     seen = {beat.stat().st_mtime_ns}
     until(lambda: seen.add(beat.stat().st_mtime_ns) or len(seen) == 3, 10)
     assert machine.once(executor)["steps"] == []
@@ -261,4 +270,5 @@ def test_a_worker_that_hangs_is_replaced_and_a_busy_one_is_not(
     (step,) = machine.once(executor)["steps"]
     assert "has had no heartbeat for" in step["why"]
     assert worker(machine) != pid
+    by_hand.wait()
     until(lambda: machine.steps(executor) == [])
