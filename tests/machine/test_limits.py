@@ -15,17 +15,29 @@ from support import Machine, until
 from reconciler.host import Host
 from reconciler.host.processes import Identity, look_up
 
-EATER = "import sys, time; sys.argv[2] == '1' and {what}; print('up', flush=True); time.sleep(600)"
-OVER = {
-    "memory": ("globals().update(x=bytearray(60 << 20))", "memory: 40MiB", "uses "),
-    "open_files": (
-        "globals().update(x=[open('/dev/null') for _ in range(40)])",
-        "open_files: 30", "open files, more than 30"),
-    "threads": (
-        "[__import__('threading').Thread(target=time.sleep, args=(600,)).start()"
-        " for _ in range(5)]",
-        "threads: 4", "threads, more than 4"),
-}  # fmt: skip
+PROGRAM = """\
+import os, sys, threading, time
+what = sys.argv[1]
+mark = f"{os.path.dirname(sys.argv[0])}/{what}.mark"
+# Only the first one of each name uses too much.
+if not os.path.exists(mark):
+    open(mark, "w").close()
+    if what == "memory":
+        block = bytearray(60 << 20)
+    if what == "open_files":
+        files = [open("/dev/null") for _ in range(40)]
+    if what == "threads":
+        for _ in range(5):
+            threading.Thread(target=time.sleep, args=(600,)).start()
+print("up", flush=True)
+time.sleep(600)
+"""
+LIMITS = "memory: 40MiB, open_files: 30, threads: 4"
+WORDS = {
+    "process:memory": ", more than 40 MiB",
+    "process:open_files": " open files, more than 30",
+    "process:threads": "has 7 threads, more than 4",
+}
 
 
 def running(machine: Machine, text: str, number: int = 1) -> list[int]:
@@ -50,53 +62,50 @@ def gone(pid: int) -> bool:
     return look_up(pid) is None
 
 
-@pytest.mark.parametrize("what", sorted(OVER))
 def test_what_is_over_a_limit_for_long_enough_is_restarted_and_nobody_else(
-    machine: Machine, what: str
+    machine: Machine,
 ) -> None:
-    eats, limit, words = OVER[what]
-    log = machine.base / "log"
-    # The first start of each name eats too much; it leaves a mark, so that the next one does not.
     program = machine.base / "eater.py"
-    mark = machine.base / "mark"
-    program.write_text(
-        "import os, sys, time\n"
-        f"if sys.argv[1] == 'big' and not os.path.exists('{mark}'):\n"
-        f"    open('{mark}', 'w').close()\n"
-        f"    {eats}\n"
-        "print('up', flush=True)\n"
-        "time.sleep(600)\n"
-    )
+    program.write_text(PROGRAM)
 
-    def spec(limits: str) -> Path:
+    def spec(lasting: str) -> Path:
+        # The shell has a child that does it; both count.
         return machine.spec(
-            "processes:\n"
-            f"  big: {{command: 'python3 {program} big; :', log: {log}, limits: {limits}}}\n"
-            f"  small: {{command: [python3, {program}, small], log: {log}.2, limits: {limits}}}\n"
+            "processes:\n  p:\n    for_each: [memory, open_files, threads, nothing]\n"
+            f"    command: 'python3 {program} {{{{ each }}}}; :'\n"
+            f"    log: '{machine.base}/{{{{ each }}}}.log'\n"
+            f"    limits: {{{LIMITS}, for: {lasting}}}\n"
         )
 
-    one = spec(f"{{{limit}, for: 1h}}")
+    names = ("memory", "open_files", "threads", "nothing")
+    logs = [machine.base / f"{name}.log" for name in names]
+    one = spec("1h")
     machine.once(one)
-    said(log)
-    (small,), (big,) = running(machine, "eater.py small"), running(machine, "eater.py big", 2)[:1]
+    for log in logs:
+        said(log)
+    before = running(machine, "eater.py", 8)
+    nothing = running(machine, "eater.py nothing", 2)
     machine.once(one)
     plan = machine.plan(one)
     assert plan["steps"] == []
-    (note,) = plan["notes"]
-    assert note["id"] == "process:big" and words in note["reason"]
-    assert "s of 60 min" in note["reason"]
-    # A limit that has changed restarts nothing, and what has lasted so far counts on.
+    notes = {note["id"].replace("p[", "").rstrip("]"): note["reason"] for note in plan["notes"]}
+    assert notes.keys() == WORDS.keys()
+    for name, words in WORDS.items():
+        assert words in notes[name] and "s of 60 min" in notes[name]
+    # A limit that has changed restarts nothing, and how long it has lasted counts on.
     begin = time.monotonic()
     passed(begin, 0.3)
-    report = machine.once(spec(f"{{{limit}, for: 300ms}}"))
-    assert [(step["id"], step["verb"], step["result"]) for step in report["steps"]] == [
-        ("process:big", "restart", "done")
-    ]
-    assert words in report["steps"][0]["why"]
-    assert gone(big)
-    assert running(machine, "eater.py small") == [small]
-    said(log, 2)
-    assert machine.once(spec(f"{{{limit}, for: 300ms}}"))["steps"] == []
+    report = machine.once(spec("300ms"))
+    steps = {step["id"].replace("p[", "").rstrip("]"): step for step in report["steps"]}
+    assert steps.keys() == WORDS.keys()
+    for name, words in WORDS.items():
+        assert (steps[name]["verb"], steps[name]["result"]) == ("restart", "done")
+        assert words in steps[name]["why"]
+    assert running(machine, "eater.py nothing", 2) == nothing
+    assert set(running(machine, "eater.py", 8)) & set(before) == set(nothing)
+    for log in logs[:3]:
+        said(log, 2)
+    assert machine.once(spec("1ms"))["steps"] == []
 
 
 def test_not_before_its_time_has_passed_counted_over_passes(machine: Machine) -> None:
@@ -196,7 +205,7 @@ def test_one_that_hangs_is_restarted_and_killed_when_it_does_not_listen(
     )
     machine.once(spec)
     (pid,) = running(machine, "touch")
-    passed(time.monotonic(), 1.2)
+    passed(time.monotonic(), 1.1)
     machine.converged(spec)
     assert machine.once(spec)["steps"] == []
     os.kill(pid, signal.SIGSTOP)
@@ -204,7 +213,7 @@ def test_one_that_hangs_is_restarted_and_killed_when_it_does_not_listen(
     until(lambda: time.time() > last + 1.1)
     (step,) = machine.once(spec)["steps"]
     assert (step["verb"], step["result"]) == ("restart", "done")
-    assert "has had no heartbeat for 1." in step["why"] and "longer than 1 s" in step["why"]
+    assert "has had no heartbeat for " in step["why"] and "longer than 1 s" in step["why"]
     assert gone(pid)
     assert running(machine, "touch") != [pid]
     machine.converged(spec)
@@ -213,7 +222,7 @@ def test_one_that_hangs_is_restarted_and_killed_when_it_does_not_listen(
 def test_a_fresh_process_has_time_for_its_first_heartbeat(machine: Machine) -> None:
     beat = machine.base / "beat"
     spec = machine.spec(
-        f"processes: {{p: {{command: [sleep, '60406'], heartbeat: {{file: {beat}, max_age: 1s}}}}}}"
+        f"processes: {{p: {{command: [sleep, '60406'], heartbeat: {{file: {beat}, max_age: 2s}}}}}}"
     )
     beat.touch()
     os.utime(beat, (0, 0))
@@ -223,7 +232,7 @@ def test_a_fresh_process_has_time_for_its_first_heartbeat(machine: Machine) -> N
     machine.converged(spec)
     beat.unlink()
     machine.converged(spec)
-    passed(begin, 1.2)
+    passed(begin, 2.1)
     assert machine.steps(spec) == ["process:p"]
     # A time in the future is that of a clock that was set back, and no reason.
     beat.touch()
@@ -240,18 +249,21 @@ def test_a_fresh_process_has_time_for_its_first_heartbeat(machine: Machine) -> N
     assert running(machine, "sleep 60406") != [pid]
 
 
-STUBBORN = "trap : TERM; while :; do sleep 0.1; done; echo {}"
+STUBBORN = "trap : TERM; echo up; while :; do sleep 0.1; done; echo {}"
 
 
 def test_a_stop_that_takes_long_holds_nobody_up(machine: Machine, looping: Any) -> None:
+    log = machine.base / "log"
     spec = machine.spec(
         "loop: {every: 1h}\n"
         "processes:\n"
-        f"  slow: {{command: '{STUBBORN.format(60407)}', instances: 2, stop: {{timeout: 3s}}}}\n"
+        f"  slow: {{command: '{STUBBORN.format(60407)}', log: {log}, instances: 2,\n"
+        "         stop: {timeout: 3s}}\n"
         "  other: {command: [sleep, '60408']}\n"
     )
     loop = looping(spec)
     slow = running(machine, "60407", 2)
+    said(log, 2)
     (other,) = running(machine, "sleep 60408")
     until(lambda: loop.names().count("step") == 2)
     changed = spec.read_text().replace("; echo 60407", "; echo 604079")
@@ -275,12 +287,15 @@ def test_a_stop_that_takes_long_holds_nobody_up(machine: Machine, looping: Any) 
 
 
 def test_one_that_is_to_go_is_stopped_beside_the_loop_once(machine: Machine, looping: Any) -> None:
+    log = machine.base / "log"
     spec = machine.spec(
         "loop: {every: 300ms}\n"
-        f"processes: {{slow: {{command: '{STUBBORN.format(60409)}', stop: {{timeout: 1s}}}}}}\n"
+        f"processes: {{slow: {{command: '{STUBBORN.format(60409)}', log: {log},\n"
+        "    stop: {timeout: 1s}}}\n"
     )
     loop = looping(spec)
     (pid,) = running(machine, "60409")
+    said(log)
     until(lambda: "step" in loop.names())
     spec.write_text(spec.read_text().replace("{command", "{state: absent, command"))
     until(lambda: gone(pid), 10)
@@ -324,8 +339,7 @@ def test_what_may_not_be_read_is_no_reason(
     assert usage[Identity(1, me.pid)].memory == 0
 
 
-@pytest.mark.parametrize("seconds", [0.0])
-def test_the_look_again_of_a_pass_needs_no_second_pause(machine: Machine, seconds: float) -> None:
+def test_the_look_again_of_a_pass_needs_no_second_pause(machine: Machine) -> None:
     from reconciler.host.usage import measure
 
     slept: list[float] = []
