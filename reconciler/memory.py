@@ -130,6 +130,9 @@ class Memory:
 
         clock = self.store.base.clock
         step = outcome.step
+        if outcome.result == "begun":
+            # The start itself is made by a later pass, for which it is simply missing.
+            self._acts({step.id, *step.demanded})
         if outcome.result != "dropped" or outcome.error is not None:
             self._deeds.append(
                 Deed(clock.wall(), self._by(), step.id, step.verb, outcome.result,

@@ -57,9 +57,8 @@ class Watchdog:
         """Has the last pass come to its end? Who supervises us hears of us only then."""
         self._checks = checks_of(session, spec)
         self._asked: Spec | None = None
-        self.parts: tuple[Part, ...] = (
-            *(self._deaths, self._files, self._fresh, self._checks, self._stops),
-        )
+        self.parts: tuple[Part, ...]
+        self.parts = (self._deaths, self._files, self._fresh, self._checks, self._stops)
         """What goes on beside the passes."""
 
     # -- the spec

@@ -60,7 +60,11 @@ class Stops:
         for stop in stops:
             if stop.identity not in self._going:
                 wakes = self._everything if last else ident
-                self._going[stop.identity] = (_stopping(stop), ident, wakes)
+                try:
+                    self._going[stop.identity] = (_stopping(stop), ident, wakes)
+                except OSError as error:
+                    pid = stop.identity.pid
+                    raise HostError(f"cannot stop process {pid}: {error.strerror}") from None
         self._wait([stop.identity for stop in stops])
         failed = [self._failed.pop(one.identity) for one in stops if one.identity in self._failed]
         left = [stop for stop in stops if stop.identity in self._going]
