@@ -129,6 +129,36 @@ class Resource(Generic[W]):
         return self.id.partition(":")[2]
 
 
+EVENTS = ("changed", "failed", "gave_up", "recovered", "progress", "report")
+"""What people can be told of, in the order in which they are told of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Somebody who is told of the events in ``on``.
+
+    Where, stands in ``url`` or in the file ``url_file``; a url that is empty switches it off.
+    """
+
+    name: str
+    on: tuple[str, ...] = ("failed", "gave_up", "recovered", "report")
+    url: Secret | None = None
+    url_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Notify:
+    """Who is told of what, and when.
+
+    ``remind_every`` is in seconds, ``quiet`` holds two times of the local day in minutes.
+    """
+
+    targets: tuple[Target, ...] = ()
+    remind_every: float | None = None
+    quiet: tuple[int, int] | None = None
+    title: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
     """A valid spec. ``resources`` stand in an order that respects needs and ``after``.
@@ -148,6 +178,7 @@ class Spec:
     secrets: tuple[Secret, ...] = ()
     files: tuple[str, ...] = ()
     empty: tuple[str, ...] = ()
+    notify: Notify = Notify()
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,24 @@ def parse_duration(value: object) -> float:
     return seconds
 
 
+_QUIET = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])")
+
+
+def parse_quiet(value: object) -> tuple[int, int]:
+    """``22:00-07:00`` as two times of the day, in minutes. Raises ValueError."""
+    text = _text(value)
+    match = _QUIET.fullmatch(text)
+    if match is None:
+        raise ValueError(
+            f"{text[:40]!r} is not a time of the day; write from when to when, such as 22:00-07:00"
+        )
+    hour, minute, until_hour, until_minute = map(int, match.groups())
+    begin, end = hour * 60 + minute, until_hour * 60 + until_minute
+    if begin == end:
+        raise ValueError("begins and ends at the same time; leave it out to be told at all hours")
+    return begin, end
+
+
 _SIZES = {
     "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
     "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,

@@ -17,6 +17,7 @@ from reconciler.spec.errors import Problems
 from reconciler.spec.graph import Entry, Graph
 from reconciler.spec.head import HeadReader
 from reconciler.spec.include import gather
+from reconciler.spec.notify import NotifyReader
 from reconciler.spec.rendering import Renderer
 from reconciler.spec.resolve import Resolver
 from reconciler.spec.scope import Scope, worth_hiding
@@ -74,6 +75,10 @@ def _build(
     scope = Scope(facts, environ, about, problems)
     top.read_vars(settings, scope)
     top.read_loop(scope)
+    tell = NotifyReader(scope, facts.user_home, problems)
+    for document in files.documents:
+        if document.main:
+            tell.read(document.root)
     resolver = Resolver(files.documents, kinds, problems)
     declared = resolver.resources(scope)
     validator = Validator(kinds, facts.user_home, problems)
@@ -86,15 +91,17 @@ def _build(
     if not whole:
         raise RuntimeError("a resource was dropped without a word; this is a bug in the spec room")
     told = scope.environ.told.items()
+    hidden = [value for name, value in told if worth_hiding(name, value)]
     used = {each.kind.name for each in declared}
     spec = Spec(
         top.head.name,
         full,
         resources,
         top.head.loop_every,
-        secrets=tuple(Secret.of(value) for name, value in told if worth_hiding(name, value)),
+        secrets=tuple(map(Secret.of, dict.fromkeys((*hidden, *tell.urls)))),
         files=tuple(files.digests),
         empty=tuple(name for name in resolver.declared_kinds if name not in used),
+        notify=tell.notify,
     )
-    keepable = not (validator.keeps_secrets or renderer.keeps_secrets)
+    keepable = not (validator.keeps_secrets or renderer.keeps_secrets or tell.keeps_secrets)
     return Built(spec, files.digests, frozenset(scope.environ.names), keepable)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from reconciler import __version__
 from reconciler.contract import Kind
-from reconciler.model import Facts, Resource, Secret, Spec
+from reconciler.model import Facts, Notify, Resource, Secret, Spec
 from reconciler.spec import reading
 
 _MAGIC = b"reconcile spec 1\n"
@@ -192,7 +192,7 @@ def _values(column: Any, count: int) -> Iterator[Any]:
 
 def decoded(body: Any, head: Mapping[str, Any], get_kind: Callable[[str], Kind[Any, Any]]) -> Spec:
     """The Spec of what ``packing`` has packed, where it is said what is what in it."""
-    tables, count, columns = body
+    tables, count, columns, notify = body
     wants = []
     for name, deep, number, values in tables:
         cls = get_kind(name).resource
@@ -218,6 +218,7 @@ def decoded(body: Any, head: Mapping[str, Any], get_kind: Callable[[str], Kind[A
         secrets,
         files,
         head["empty"],
+        _rebuilt(notify, Notify),
     )
 
 

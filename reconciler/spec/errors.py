@@ -5,6 +5,7 @@ It must not stop at the first problem, and it never prints anything that a termi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +20,9 @@ MOST = 1000
 """Problems after which no more are looked for."""
 _WINDOW = 96
 """Characters of a source line that are shown at most."""
+_WORTH_HIDING = 4
+"""Characters that a secret must have to be blotted out; less are in the way everywhere."""
+_LINK = re.compile(r"://[^\s'\"]+")
 
 
 class Problem(NamedTuple):
@@ -134,6 +138,7 @@ class Problems:
 
     def __init__(self) -> None:
         self.found: list[Problem] = []
+        self._hidden: set[str] = set()
         # Near misses are looked for until that many names were compared: with thousands of
         # names and problems it would take minutes, and nobody reads that far.
         self._looks = 50_000
@@ -156,6 +161,12 @@ class Problems:
             choices = list(near[1])
             self._looks -= len(choices)
             hint = did_you_mean(near[0], choices) or hint
+        for begin, end in mark.source.veils:
+            value = mark.source.text[begin:end]
+            if len(value) >= _WORTH_HIDING:
+                # Also where it is quoted with what follows it, or only a part of it.
+                message = _LINK.sub("://***", message.replace(value, "***"))
+                hint = hint and _LINK.sub("://***", hint.replace(value, "***"))
         place = mark.source.place(mark.start, mark.end)
         self._keep(
             Problem(
@@ -177,12 +188,27 @@ class Problems:
     def _keep(self, problem: Problem) -> None:
         self.found.append(problem)
         if len(self.found) >= MOST:
-            raise SpecError(self.found)
+            raise SpecError(self._shown())
 
     def stop_if_any(self) -> None:
         """Raises SpecError when something was found so far."""
         if self.found:
-            raise SpecError(self.found)
+            raise SpecError(self._shown())
+
+    def hide(self, values: Iterable[str]) -> None:
+        """Nothing that is told, now or before, shows any of these values."""
+        self._hidden.update(value for value in values if len(value) >= _WORTH_HIDING)
+
+    def _shown(self) -> list[Problem]:
+        return [self._censored(problem) for problem in self.found] if self._hidden else self.found
+
+    def _censored(self, problem: Problem) -> Problem:
+        line, message, hint = problem.source_line, problem.message, problem.hint
+        for value in sorted(self._hidden, key=len, reverse=True):
+            message = message.replace(value, "***").replace(repr(value)[1:-1], "***")
+            line = line and line.replace(value, "*" * len(value))
+            hint = hint and hint.replace(value, "***")
+        return problem._replace(message=message, source_line=line, hint=hint)
 
 
 def closest(word: str, choices: Iterable[str]) -> str | None:

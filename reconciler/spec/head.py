@@ -19,7 +19,7 @@ from reconciler.spec.nodes import Broken, Map, Node, Text, get, is_null
 from reconciler.spec.scope import FIXED, Scope
 from reconciler.spec.secrecy import hidden
 
-_MAIN = ("version", "name", "loop")
+_MAIN = ("version", "name", "loop", "notify")
 _KEYWORDS = ("and", "or", "not", "in", "is", "if", "else", "true", "false", "none")
 
 
@@ -113,6 +113,7 @@ class HeadReader:
             for name, (_, node) in found.items()
             if name not in settings
         }
+        scope.uses = {name: set(before.get(name, ())) for name in found}
         try:
             names = order.in_order(list(found), before)
         except order.Cycle as cycle:

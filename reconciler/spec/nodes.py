@@ -14,6 +14,13 @@ from reconciler.parsers import Plain
 
 _BREAK = re.compile(r"\r\n|\n|\r")
 _KEPT = 200
+# In a file with targets of messages every URL is one that is perhaps a secret: also where the
+# file is too broken to tell. What stands in {{ }} is shown.
+_TELLS = re.compile(r"""(^|[{,\s])["']?notify["']?\s*:""")
+_URLS = re.compile(
+    r"""://[^\s]*|\burl["']?\s*:[ \t]*"""
+    r"""("(?!\{\{)[^"\r\n]*|'(?!\{\{)[^'\r\n]*|[^\s"',}{&*|>#-][^\s,}]*)"""
+)
 
 
 class Place(NamedTuple):
@@ -29,7 +36,7 @@ class Place(NamedTuple):
 class Source:
     """One file: ``shown`` is its name for people, ``path`` absolute, ``text`` without a BOM."""
 
-    __slots__ = ("_ends", "_starts", "path", "shown", "text")
+    __slots__ = ("_ends", "_starts", "_veils", "path", "shown", "text")
 
     def __init__(self, shown: str, path: str, text: str = "") -> None:
         self.shown = shown
@@ -37,6 +44,7 @@ class Source:
         self.text = text
         self._starts: list[int] | None = None
         self._ends: list[int] = []
+        self._veils: list[tuple[int, int]] | None = None
 
     def line_of(self, index: int) -> int:
         """The line of a character, from 0."""
@@ -59,8 +67,28 @@ class Source:
         length = max(1, min(end, last) - start)
         # A line may be megabytes long, and there may be many problems on it.
         cut = max(first, start - _KEPT)
-        text = self.text[cut : min(last, start + _KEPT)]
+        text = self._veiled(cut, min(last, start + _KEPT))
         return Place(line + 1, start - first + 1, length, text, start - cut)
+
+    @property
+    def veils(self) -> list[tuple[int, int]]:
+        """Where the text must not be shown, from and to."""
+        if self._veils is None:
+            self._veils = []
+            if _TELLS.search(self.text):
+                for match in _URLS.finditer(self.text):
+                    begin = match.start(1) if match[1] is not None else match.start() + 3
+                    self._veils.append((begin, match.end()))
+        return self._veils
+
+    def _veiled(self, first: int, last: int) -> str:
+        """The text from ``first`` to ``last``, as long as it is, with stars for what is veiled."""
+        text = self.text[first:last]
+        for begin, end in self.veils:
+            begin, end = max(begin, first) - first, min(end, last) - first
+            if begin < end:
+                text = text[:begin] + "*" * (end - begin) + text[end:]
+        return text
 
 
 class Mark(NamedTuple):

@@ -10,12 +10,12 @@ from typing import Any
 
 from reconciler.model import Secret, Spec
 
-# The body is (tables, count, columns). A table has the wants of one kind: (name, positions of
-# the fields that hold more than plain values, number of wants, columns), a column for each field.
-# The columns of the body are those of the resources: the number of the table that its want is
-# next in, then what Resource takes. A column is a tuple of values, or a list of one for all.
-# Among values, a list stands for a dataclass, [name, field values...]; no want holds a list.
-# Columns need no object of their own for each row, so that loading takes little memory.
+# The body is (tables, count, columns, notify). A table has the wants of one kind: (name,
+# positions of the fields that hold more than plain values, number of wants, columns), a column
+# for each field. The columns of the body are those of the resources: the number of the table
+# that its want is next in, then what Resource takes. A column is a tuple of values, or a list of
+# one for all. Among values, a list stands for a dataclass, [name, field values...]; no want holds
+# a list. Columns need no object of their own for each row, so that loading takes little memory.
 
 _FLAT = frozenset((type(None), bool, int, float, str))
 
@@ -52,7 +52,8 @@ def packed(spec: Spec, secrets: bool = False) -> tuple[Any, bool]:
         (kind, tuple(sorted(deep[kind])), len(its), tuple(map(_column, zip(*its, strict=True))))
         for kind, its in wants.items()
     )
-    return (tables, len(rows), tuple(map(_column, zip(*rows, strict=True)))), coder.complete
+    columns = tuple(map(_column, zip(*rows, strict=True)))
+    return (tables, len(rows), columns, coder.value(spec.notify)), coder.complete
 
 
 class _Encoder:

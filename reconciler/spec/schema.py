@@ -11,10 +11,13 @@ from typing import Any, get_args
 
 from reconciler.contract import Kind
 from reconciler.fields import Duration, Parsed
+from reconciler.model import EVENTS, Target
 from reconciler.spec.scope import FIXED
 from reconciler.spec.shapes import Leaf, Record, Shape, record
 
 _TEMPLATE = {"type": "string", "pattern": r"\{\{.*\}\}"}
+_TIME = "([01][0-9]|2[0-3]):[0-5][0-9]"
+_QUIET = rf"^{_TIME}-{_TIME}$|\{{\{{"
 _IDS = {"type": "array", "items": {"type": "string", "pattern": r"^[^:]+:.+|\{\{"}}
 
 
@@ -58,6 +61,52 @@ def _head() -> dict[str, Any]:
             "properties": {"every": {**every, "description": "Time between passes."}},
             "additionalProperties": False,
         },
+        "notify": _notify(),
+    }
+
+
+def _notify() -> dict[str, Any]:
+    event = {"anyOf": [{"enum": list(EVENTS)}, _TEMPLATE]}
+    place = {"type": "string", "minLength": 1}
+    target = {
+        "type": "object",
+        "properties": {
+            "url": {**place, "description": "Any URL of apprise. Better: url_file."},
+            "url_file": {
+                **place,
+                "description": "A file with the URL on its first line. Not there: switched off.",
+            },
+            "on": {
+                "anyOf": [{"type": "array", "items": event, "minItems": 1}, event],
+                "default": list(Target("").on),
+                "description": "The events that are told.",
+            },
+        },
+        "additionalProperties": False,
+        "oneOf": [{"required": ["url"]}, {"required": ["url_file"]}],
+    }
+    return {
+        "type": ["object", "null"],
+        "description": "Who is told when something goes wrong, and when it is well again.",
+        "properties": {
+            "targets": {
+                "type": ["object", "null"],
+                "propertyNames": {"pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$"},
+                "additionalProperties": target,
+            },
+            "remind_every": {
+                **_duration(),
+                "description": "Time after which what is still wrong is told again.",
+            },
+            "quiet": {
+                "type": "string",
+                "pattern": _QUIET,
+                "description": "Held back meanwhile, then sent as one digest; gave_up passes.",
+            },
+            "title": {"type": ["string", "number"], "description": "Above every message."},
+        },
+        "additionalProperties": False,
+        "required": ["targets"],
     }
 
 

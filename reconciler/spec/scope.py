@@ -72,6 +72,8 @@ class Scope:
         }
         self.secrets: set[str] = set()
         """Variables (and ``each``) that hold a value of the environment."""
+        self.uses: dict[str, set[str]] = {}
+        """The variables that each variable is made of."""
         self.failed: set[str] = set()
         """Variables whose value could not be made out."""
         self._left = MAX_ALL
@@ -110,6 +112,15 @@ class Scope:
                             found |= self.sandbox.names(part.code)
                 except TemplateError:
                     continue  # Told when it is evaluated.
+        return found
+
+    def made_of(self, node: Node) -> set[str]:
+        """Every variable that has a part in ``node``."""
+        found: set[str] = set()
+        todo = self.names(node) & self.uses.keys()
+        while todo:
+            found |= todo
+            todo = set().union(*(self.uses[name] for name in todo)) - found
         return found
 
     def evaluate(self, code: str) -> tuple[Any, bool]:

@@ -1,0 +1,208 @@
+"""``notify`` of the main file: who is told of what.
+
+It must not show a URL, nor what it was made of: whoever has one may write to its channel.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from reconciler.model import EVENTS, Notify, Secret, Target
+from reconciler.parsers import parse_duration, parse_name, parse_path, parse_quiet
+from reconciler.spec.errors import Problems
+from reconciler.spec.nodes import (
+    Broken,
+    Map,
+    Mark,
+    Node,
+    Rendered,
+    Seq,
+    Text,
+    get,
+    is_null,
+    place,
+    texts,
+)
+from reconciler.spec.scope import Scope
+from reconciler.spec.secrecy import hidden, shown
+from reconciler.spec.templates import Expression, TemplateError, split
+
+_FIELDS = ("targets", "remind_every", "quiet", "title")
+_TARGET = ("url", "url_file", "on")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,40}:\S+( .*)?")
+_QUOTED = re.compile(r"""["']([^"']*)["']""")
+
+
+class NotifyReader:
+    """Reads ``notify``; ``notify`` is what it says, and ``urls`` are all that it names."""
+
+    def __init__(self, scope: Scope, home: str, problems: Problems) -> None:
+        self.notify = Notify()
+        self.urls: list[str] = []
+        self.keeps_secrets = False
+        """Some value of the environment stands in a field that is not made for secrets."""
+        self._scope = scope
+        self._home = home
+        self._problems = problems
+
+    def read(self, root: Map) -> None:
+        """What stands below ``notify`` in the top level ``root`` of a file."""
+        node = get(root, "notify")
+        if node is None or is_null(node):
+            return
+        if not self._fields(node, "notify", _FIELDS, "write notify: {targets: {NAME: {url: …}}}"):
+            return
+        self.notify = Notify(
+            self._targets(node),
+            self._value(node, "notify", "remind_every", parse_duration),
+            self._value(node, "notify", "quiet", parse_quiet),
+            self._value(node, "notify", "title", parse_name),
+        )
+
+    def _fields(self, node: Node, title: str, known: tuple[str, ...], hint: str) -> bool:
+        """Is it a mapping? Keys that it may not have are told."""
+        if not isinstance(node, Map):
+            self._problems.add(node.at, f"{title} needs fields", hint)
+            return False
+        for key in node:
+            if key not in known:
+                self._problems.add(
+                    key.at,
+                    f"{title} has no field {str(key)!r}",
+                    f"its fields are {', '.join(known)}",
+                    near=(key, known),
+                )
+        return True
+
+    def _targets(self, node: Node) -> tuple[Target, ...]:
+        assert isinstance(node, Map)
+        targets = get(node, "targets")
+        if targets is None:
+            self._problems.add(node.at, "notify needs 'targets'", "or leave notify out")
+            return ()
+        if is_null(targets):
+            return ()
+        if not isinstance(targets, Map):
+            hint = "write targets: {NAME: {url: …}}"
+            self._problems.add(targets.at, "targets needs names with fields", hint)
+            return ()
+        found = (self._target(key, value) for key, value in targets.items())
+        return tuple(target for target in found if target is not None)
+
+    def _target(self, key: Text, node: Node) -> Target | None:
+        title = f"target {str(key)!r}"
+        if not _NAME.fullmatch(key):
+            self._problems.add(
+                key.at, f"{title}: letters, digits, '_', '-' and '.' make the name of a target"
+            )
+            return None
+        if not isinstance(node, Map):
+            self._hide(node)  # Somebody has forgotten the word url.
+        if not self._fields(node, title, _TARGET, "write {url: …} or {url_file: …}"):
+            return None
+        assert isinstance(node, Map)
+        where = [name for name in ("url", "url_file") if get(node, name) is not None]
+        if len(where) != 1:
+            said = "has both url and url_file" if where else "needs url or url_file"
+            hint = "take one out" if where else "url_file names a file that only you can read"
+            if "url" in where:
+                self._url(node, title)
+            self._problems.add(key.at, f"{title} {said}", hint)
+            return None
+        on = self._events(get(node, "on"), title)
+        url = url_file = None
+        if where == ["url"]:
+            url = self._url(node, title)
+        else:
+            url_file = self._value(node, title, "url_file", self._path)
+        return Target(str(key), on or Target("").on, url, url_file)
+
+    def _url(self, node: Map, title: str) -> Secret | None:
+        """The URL; all that it was made of is hidden in what is told from now on."""
+        value = get(node, "url")
+        assert value is not None
+        mark = place(node, "url")
+        self._hide(value)
+        if not isinstance(value, Text):
+            self._problems.add(mark, f"{title}: url needs a single value")
+            return None
+        if is_null(value) or not value:
+            hint = "give it a value, or take the target out"
+            self._problems.add(mark, f"{title}: url is empty", hint)
+            return None
+        text = self._scope.node(value)
+        if isinstance(text, Broken) or not isinstance(text, Text):
+            return None
+        url = str(text).strip()
+        self._problems.hide((url,))
+        if url and not (_URL.fullmatch(url) and url.isprintable()):
+            self._problems.add(
+                mark,
+                f"{title}: url is not a URL, which begins with slack:, https: or the like (it is "
+                "not shown, since it is a secret)",
+            )
+            return None
+        if url:
+            self.urls.append(url)
+        return Secret.of(url)
+
+    def _hide(self, value: Node) -> None:
+        """Show none of what it was made of: neither what is written here, nor variables."""
+        pieces = [self._scope.values.get(name) for name in self._scope.made_of(value)]
+        for text in texts(value):
+            try:
+                parts = split(text)
+            except TemplateError:
+                parts = [str(text)]
+            for part in parts:
+                quoted = _QUOTED.findall(part.code) if isinstance(part, Expression) else [part]
+                pieces.extend(quoted)
+        self._problems.hide(piece for piece in pieces if isinstance(piece, str))
+
+    def _events(self, node: Node | None, title: str) -> tuple[str, ...]:
+        if node is None:
+            return ()
+        items = node if isinstance(node, Seq) else [node]
+        if not items or is_null(node) or isinstance(node, Map):
+            hint = f"the events are {', '.join(EVENTS)}"
+            self._problems.add(node.at, f"{title}: on needs a list of events", hint)
+            return ()
+        found: dict[str, None] = {}
+        for item in items:
+            text = self._scope.node(item)
+            if isinstance(text, Broken):
+                continue
+            if not isinstance(text, Text) or text not in EVENTS:
+                said = f" {shown(text)[:40]!r}" if isinstance(text, Text) else ""
+                near = (shown(text), EVENTS) if isinstance(text, Text) else None
+                hint = f"the events are {', '.join(EVENTS)}"
+                self._problems.add(item.at, f"{title}: on: there is no event{said}", hint, near)
+                continue
+            found[str(text)] = None
+        return tuple(event for event in EVENTS if event in found)
+
+    def _value(self, node: Node, title: str, name: str, parse: Callable[[object], Any]) -> Any:
+        """The field ``name`` as ``parse`` reads it; None when it is not there, or not valid."""
+        assert isinstance(node, Map)
+        value = get(node, name)
+        if value is None:
+            return None
+        mark: Mark = place(node, name)
+        text = self._scope.node(value)
+        if isinstance(text, Broken):
+            return None
+        if isinstance(text, Rendered) and text.secret:
+            self.keeps_secrets = True
+        try:
+            return parse(text)
+        except ValueError as error:
+            self._problems.add(mark, f"{title}: {name}: {hidden(text, str(error))}")
+            return None
+
+    def _path(self, value: object) -> str:
+        if isinstance(value, Text) and not is_null(value) and value.startswith("~/"):
+            value = self._home + value[1:]
+        return parse_path(value)
