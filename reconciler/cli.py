@@ -10,12 +10,14 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 from reconciler import __version__, kinds
 from reconciler.descriptors import keep_descriptors, open_standard_streams
 from reconciler.exits import BUSY, CHANGED, DONE, INVALID, TROUBLE, USAGE
 from reconciler.session import Session, Usage, in_words, print_json
+from reconciler.text import printable
 
 if TYPE_CHECKING:
     from reconciler.model import Spec
@@ -142,12 +144,13 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def _plan(session: Session) -> int:
+    from reconciler.modes import messages
     from reconciler.views import data, text
 
     spec = _loaded(session)
     if isinstance(spec, int):
         return spec
-    plan = session.look(spec, session.host(spec)).plan
+    plan = messages.with_targets(session, session.look(spec, session.host(spec)).plan, spec)
     options = session.options
     if options.json:
         session.print_json(data.plan_document(plan))
@@ -161,14 +164,22 @@ def _plan(session: Session) -> int:
 def _once(session: Session) -> int:
     from reconciler import spec as specs
     from reconciler.model import HostError
+    from reconciler.modes import messages
     from reconciler.turns import Taken, turn
 
     spec = _loaded(session, write_cache=True)
     if isinstance(spec, int):
         return spec
+
+    def taken_over(words: str) -> None:
+        _tell(f"{spec.name}: {words}")
+        session.report(words)
+
     try:
-        with turn(session.folder(spec), lambda words: _tell(f"{spec.name}: {words}")):
-            return _pass(session, spec)
+        with turn(session.folder(spec), taken_over):
+            status, told = _pass(session, spec)
+            messages.deliver(session, told)
+            return status
     except Taken as taken:
         return _beside(session, spec, taken)
     except HostError as error:
@@ -235,11 +246,11 @@ def _loop(session: Session) -> int:
         return _complain(str(error), TROUBLE)
 
 
-def _pass(session: Session, spec: Spec) -> int:
-    from dataclasses import replace
-
+def _pass(session: Session, spec: Spec) -> tuple[int, Spec]:
+    """The exit status, and the spec as the pass has left it."""
     from reconciler.asking import ask_and_act
     from reconciler.model import Outcome, Report
+    from reconciler.modes import messages
     from reconciler.views import data, text
 
     host = session.host(spec)
@@ -262,7 +273,8 @@ def _pass(session: Session, spec: Spec) -> int:
     # What fails is told when it was asked once more.
     told_now = replace(plan, failing=())
     if not options.quiet or told_now.trouble:
-        terminal.write(text.remark_lines(told_now, options.verbose))
+        shown = messages.with_targets(session, told_now, spec)
+        terminal.write(text.remark_lines(shown, options.verbose))
     report = session.act(look, host, told) if plan.steps else Report(plan)
     report = ask_and_act(session, look, report, host, told)
     plan = report.plan
@@ -270,8 +282,9 @@ def _pass(session: Session, spec: Spec) -> int:
     session.say(*text.report_summary(report))
     if options.json:
         session.print_json(data.report_document(report))
+    session.tell(replace(look, plan=report.plan), report.outcomes)
     trouble = report.failed or plan.trouble
-    return _status(trouble, report.changed, options)
+    return _status(trouble, report.changed, options), look.spec
 
 
 def _check(session: Session) -> int:
@@ -284,6 +297,12 @@ def _check(session: Session) -> int:
         path = {"name": spec.name, "path": spec.path}
         print_json({"format": FORMAT, "spec": path, "valid": True, "errors": []})
     session.say((f"{spec.path}: valid; {len(spec.resources)} resources", "good"))
+    if spec.notify.targets:
+        from reconciler.notify import switched_off
+
+        session.say(
+            *((f"  . note {one.id}: {one.reason}", "quiet") for one in switched_off(spec.notify))
+        )
     return DONE
 
 
@@ -326,8 +345,6 @@ def _complain(message: str, status: int) -> int:
 
 
 def _tell(message: str) -> None:
-    from reconciler.text import printable
-
     lines = [printable(line, 4000) for line in message.splitlines()]
     sys.stderr.write("reconcile: " + "\n".join(lines) + "\n")
 
@@ -348,6 +365,12 @@ def _status_mode(session: Session) -> int:
     from reconciler.modes import status
 
     return _of_valid(session, status.run)
+
+
+def _notify_test(session: Session) -> int:
+    from reconciler.modes import messages
+
+    return _of_valid(session, messages.run)
 
 
 def _history(session: Session) -> int:
@@ -378,5 +401,6 @@ _MODES: tuple[tuple[str, Callable[[Session], int], str], ...] = (
     ("pause", _pause, "leave a resource alone until told otherwise; repeatable"),
     ("resume", _resume, "see to it again"),
     ("check", _check, "is the spec valid? shows all errors at once"),
+    ("notify-test", _notify_test, "one message to every target, and which took it"),
     ("schema", _schema, "the JSON Schema of the spec, for editors"),
 )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from reconciler.host.users import Users
     from reconciler.memory import Memory
     from reconciler.model import Facts, Observation, Outcome, Plan, Report, Said, Spec
+    from reconciler.notify import Post
     from reconciler.store import Store
     from reconciler.views.terminal import Terminal
 
@@ -60,6 +61,7 @@ class Session:
         self.users: Users = Users()
         self._warned: set[str] = set()
         self._begun: set[str] = set()
+        self._reports: list[str] = []
         self._stores: dict[tuple[str, bool], Store] = {}
         self._measured: dict[Any, Any] = {}
         self.said: dict[str, Said] = {}
@@ -261,6 +263,42 @@ class Session:
         memory = self.memory(look.spec, True)
         memory.learn(look.plan, look.seen)
         return memory.due(look.plan, look.seen)
+
+    def tell(self, look: Look, outcomes: Sequence[Outcome]) -> None:
+        """Queue what people are to be told of a pass; ``post`` delivers it."""
+        from reconciler.state import quiet
+
+        plan, spec = look.plan, look.spec
+        nothing = not (outcomes or plan.trouble or self._reports)
+        if quiet(self.folder(spec)) and (nothing or not spec.notify.targets):
+            return
+        from reconciler.messages import News
+        from reconciler.model import HostError
+        from reconciler.notify import tell
+
+        wanted = {one.id for one in spec.resources if one.skip is None}
+        store = self.store(spec, True)
+        try:
+            gone = set() if look.only else set(store.troubles.all()) - wanted
+            unproven = self.memory(spec, True).unproven()
+            news = News(plan, outcomes, look.seen, gone, unproven)
+            tell(spec, store, news, self._reports, self.clean)
+            self._reports.clear()
+        except HostError as error:
+            self.warn(f"{error}; nobody is told")
+
+    def report(self, words: str) -> None:
+        """Something about the program itself that people are told with the next pass."""
+        self._reports.append(words)
+
+    def post(self, spec: Spec, told: Callable[[str, bool], None]) -> Post:
+        """Delivers what is queued for the targets of that spec."""
+        from reconciler.host.clock import Clock
+        from reconciler.notify import Post
+
+        post = Post(self.folder(spec), lambda: self.store(spec, True), Clock(), told)
+        post.adopt(spec.notify)
+        return post
 
     def print_json(self, document: Any) -> None:
         """Print the one document on standard output."""

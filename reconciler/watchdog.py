@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import Any
 
 from reconciler import kinds
@@ -30,6 +31,8 @@ from reconciler.views.log import Log
 
 _PATIENCE = 60.0
 """Seconds that a starting loop waits for a pass that is at work."""
+
+_NOTHING = Plan("", "", "", 0)
 
 Seen = tuple[Facts, tuple[tuple[str, int, int, int] | str, ...]]
 
@@ -55,10 +58,13 @@ class Watchdog:
         self._wrong: set[str] = set()
         self._ended_well = True
         """Has the last pass come to its end? Who supervises us hears of us only then."""
+        self._post = session.post(spec, self._posted)
+        self._outcomes: list[Outcome] = []
+        self._valid = True
         self._checks = checks_of(session, spec)
         self._asked: Spec | None = None
         self.parts: tuple[Part, ...]
-        self.parts = (self._deaths, self._files, self._fresh, self._checks, self._stops)
+        self.parts = (self._deaths, self._files, self._fresh, self._checks, self._stops, self._post)
         """What goes on beside the passes."""
 
     # -- the spec
@@ -74,11 +80,21 @@ class Watchdog:
             self._take(self._session.load_aside())
         except Invalid as error:
             words = f"the changed spec is not valid, so the last good one is kept: {error.text}"
-            self._log.event("invalid", words, "bad", errors=error.errors)
+            self._invalid(words, error.errors)
         except Exception as error:
             words = f"the changed spec cannot be read, so the last good one is kept: {error}"
-            self._log.event("invalid", words, "bad", errors=[])
+            self._invalid(words, [])
+        else:
+            if not self._valid:
+                self._session.report(f"the spec {self._spec.path} is valid again, and was taken")
+            self._valid = True
         self._supervisor.ready(f"keeps {self._spec.path}")
+
+    def _invalid(self, words: str, errors: list[dict[str, Any]]) -> None:
+        self._log.event("invalid", words, "bad", errors=errors)
+        if self._valid:
+            self._session.report(words)
+        self._valid = False
 
     def _take(self, spec: Spec) -> None:
         if spec.name != self._spec.name:
@@ -89,6 +105,7 @@ class Watchdog:
             words = f"took the changed spec {spec.path}: {len(spec.resources)} resources"
             self._log.event("reloaded", words, "change", resources=len(spec.resources))
         self._spec = spec
+        self._post.adopt(spec.notify)
         self._files.watch(spec.files)
         self._seen = self._sources()
 
@@ -136,11 +153,23 @@ class Watchdog:
             self._watch(look)
             self._ask(look, report)
             self._status(look.plan, look.seen)
+            if not self._ended_well:
+                self._session.report("passes come to their end again")
             self._ended_well = True
-            return self._session.learn(look, host)
+            due = self._session.learn(look, host)
+            outcomes, self._outcomes = self._outcomes, []
+            self._session.tell(look, outcomes)
+            self._post.woken()
+            return due
         except Exception as error:
-            self._ended_well = False
-            self._log.event("error", f"this pass came to no end: {in_words(error)}", "bad")
+            words = f"this pass came to no end: {in_words(error)}"
+            self._log.event("error", words, "bad")
+            if self._ended_well:
+                self._ended_well = False
+                self._session.report(words)
+                with suppress(Exception):
+                    self._session.tell(Look(self._spec, _NOTHING, {}, ("-",)), ())
+                    self._post.woken()
             return None
 
     def _prove(self, only: Collection[str]) -> None:
@@ -203,7 +232,11 @@ class Watchdog:
 
     def _told(self, outcome: Outcome) -> None:
         self.moved()
+        self._outcomes.append(outcome)
         self._log.outcome(outcome)
+
+    def _posted(self, words: str, bad: bool) -> None:
+        self._log.event("notify", words, "bad" if bad else "quiet")
 
     def moved(self) -> None:
         """A sign of life."""
@@ -281,7 +314,12 @@ def keep(session: Session, spec: Spec, told: Callable[[str], None]) -> None:
     supervisor = Supervisor()
     # A pass that starts this loop as a service holds the lock, and waits for this word.
     supervisor.ready("waits for a pass that is at work")
-    with turn(folder, told, _PATIENCE):
+
+    def taken_over(words: str) -> None:
+        told(words)
+        session.report(words)
+
+    with turn(folder, taken_over, _PATIENCE):
         clock = Clock()
         heart = Heart(folder, clock)
         log = Log(session.terminal, session.options.json, session.options.quiet)

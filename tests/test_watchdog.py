@@ -33,22 +33,32 @@ def test_a_pass_that_comes_to_no_end_is_no_sign_of_life() -> None:
             raise RuntimeError("no end")
         return Look(spec, Plan(spec.name, spec.path, "host", 0), {})
 
+    ear: Any = Ear()
+    reports: list[str] = []
+    told: list[list[str]] = []
     session: Any = SimpleNamespace(
         facts=lambda: None,
         host=lambda spec: SimpleNamespace(forget=lambda: None),
         look=look,
         learn=lambda look, host: None,
+        post=lambda spec, told: ear,
+        report=reports.append,
+        tell=lambda look, outcomes: told.append(list(reports)),
         said={},
         memory=lambda spec, writes: SimpleNamespace(said=dict),
         clean=str,
     )
-    ear: Any = Ear()
     spec = Spec("demo", "/nowhere/spec.yaml", ())
     watchdog = Watchdog(session, spec, ear, ear, ear)
     watchdog.full_pass(lambda: False, False)
     watchdog.moved()
     assert ear.alives == 0
+    # People hear of it at once, and not with every pass.
+    watchdog.full_pass(lambda: False, False)
+    ((first,),) = told
+    assert first.startswith("this pass came to no end: internal error: RuntimeError: no end at ")
     broken = False
     watchdog.full_pass(lambda: False, False)
     watchdog.moved()
     assert ear.alives == 1
+    assert reports[1:] == ["passes come to their end again"]

@@ -13,7 +13,9 @@ from reconciler.store.base import Base
 from reconciler.store.checks import Checks
 from reconciler.store.conditions import Conditions
 from reconciler.store.history import History
+from reconciler.store.outbox import Outbox
 from reconciler.store.pauses import Pauses
+from reconciler.store.troubles import Troubles
 
 
 class Store:
@@ -29,7 +31,9 @@ class Store:
         self.checks = Checks(self.base)
         self.conditions = Conditions(self.base)
         self.history = History(self.base)
+        self.outbox = Outbox(self.base)
         self.pauses = Pauses(self.base)
+        self.troubles = Troubles(self.base)
 
     def damage(self) -> str | None:
         """Where a file that could not be used was set aside, and why; said once."""

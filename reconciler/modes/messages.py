@@ -1,0 +1,68 @@
+"""What the modes do about messages: send what waits, say who is off, and --notify-test.
+
+It must not show a URL.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from reconciler.exits import DONE, TROUBLE
+from reconciler.session import Session
+from reconciler.text import printable
+
+if TYPE_CHECKING:
+    from reconciler.model import Plan, Spec
+
+_BOUND = 10.0
+"""Seconds that a single pass takes to send messages, once all else is done."""
+_SHOWN = {
+    "taken": ("took it", "good"),
+    "refused": ("did not take it: ", "bad"),
+    "off": ("is off: ", "quiet"),
+}
+
+
+def run(session: Session) -> int:
+    """One message to every target; 1 when one that is on did not take it."""
+    from reconciler.notify import test
+
+    spec = session.load(complete=True)
+    found = test(spec)
+    if session.options.json:
+        about = {"name": spec.name, "path": spec.path}
+        rows = [{"name": n, "result": result, "reason": why or None} for n, result, why in found]
+        session.print_json({"format": 1, "spec": about, "targets": rows})
+    for name, result, why in found:
+        words, style = _SHOWN[result]
+        session.terminal.write([(f"target {name} {words}{printable(why)}", style)])
+    if not found:
+        session.terminal.write([(f"{printable(spec.path)} names no target to notify", "quiet")])
+    return TROUBLE if any(result == "refused" for _, result, _ in found) else DONE
+
+
+def with_targets(session: Session, plan: Plan, spec: Spec) -> Plan:
+    """The plan with the targets that are off, for those who want to see every note."""
+    if not spec.notify.targets or not (session.options.verbose or session.options.json):
+        return plan
+    from reconciler.notify import switched_off
+
+    return replace(plan, notes=(*plan.notes, *switched_off(spec.notify)))
+
+
+def deliver(session: Session, spec: Spec) -> None:
+    """Send what people are to be told; what is not taken in time stays for the next pass."""
+    from reconciler.state import quiet
+
+    if not spec.notify.targets or quiet(session.folder(spec)):
+        return
+    if any(one.url is not None and one.url.value is None for one in spec.notify.targets):
+        spec = session.load(complete=True)
+
+    def told(words: str, bad: bool) -> None:
+        session.terminal.write([(f"  ! {printable(words)}", "bad")] if bad else ())
+
+    sys.stdout.flush()
+    session.post(spec, told).deliver(_BOUND)

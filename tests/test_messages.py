@@ -1,0 +1,508 @@
+"""Which messages a pass brings, in which words; what is held back at night, and what is kept.
+
+Nothing here sends anything: deliveries are stand-ins that answer what they are told to.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler.delivery import off
+from reconciler.host.clock import Clock
+from reconciler.messages import Message, News, Trouble, judge, moment, quiet_left
+from reconciler.model import Notify, Outcome, Plan, Remark, Secret, Spec, Step, Target
+from reconciler.notify import Post, tell
+from reconciler.store import Store, outbox
+from reconciler.store.outbox import Letter, pause
+
+ALL = ("changed", "failed", "gave_up", "recovered", "progress", "report")
+WORKER = "process:worker"
+
+
+def step(ident: str = WORKER, verb: str = "start", why: str = "it is absent") -> Step:
+    return Step(ident, verb, (), (), why, ())
+
+
+def failed(error: str, ident: str = WORKER) -> Outcome:
+    return Outcome(step(ident), "failed", error)
+
+
+def news(
+    outcomes: Sequence[Outcome] = (),
+    scope: Sequence[str] = (WORKER,),
+    gone: Sequence[str] = (),
+    unproven: Sequence[str] = (),
+    **plan: Any,
+) -> News:
+    plan = {key: value if key == "given_up" else tuple(Remark(*pair) for pair in value)
+            for key, value in plan.items()}  # fmt: skip
+    steps = tuple(one.step for one in outcomes)
+    return News(Plan("demo", "/spec", "host", 1, steps, **plan), outcomes, scope, gone, unproven)
+
+
+def held(words: str) -> tuple[tuple[str, str], ...]:
+    return ((WORKER, f"it is absent; {words}"),)
+
+
+def play(*passes: News, remind: float | None = None) -> list[list[tuple[str, str]]]:
+    """What each pass brings, as (event, body); the first is at 12:00 UTC, one a minute."""
+    known: Mapping[str, Trouble] = {}
+    told = []
+    for number, one in enumerate(passes):
+        messages, known = judge(known, one, 43200.0 + 60 * number, remind)
+        told.append([(message.event, message.body) for message in messages])
+    return told
+
+
+def test_from_the_first_death_to_the_mended_one() -> None:
+    since = moment(43260.0)
+    twice = "was tried 2 times in vain and is tried again in "
+    gave_up = "was given up after 10 attempts; the next in 15 min"
+    assert play(
+        news([Outcome(step(), "done")]),
+        news([failed("it ended with status 1")], unproven=[WORKER]),
+        news(held=held(twice + "4 s")),
+        news(held=held(twice + "3 s")),
+        news([Outcome(step(), "done")], unproven=[WORKER]),
+        news([failed("it ended with status 1")], unproven=[WORKER]),
+        news(held=held(gave_up), given_up=(WORKER,)),
+        news(held=held(gave_up), given_up=(WORKER,)),
+        news([failed("it ended with status 1")], held=held(gave_up), given_up=(WORKER,)),
+        news([Outcome(step(), "done")], unproven=[WORKER]),
+        news(unproven=[WORKER]),
+        news(scope=[]),
+        news(),
+        news(),
+    ) == [
+        [("changed", "process:worker was started: it is absent")],
+        [("failed", "process:worker could not be started: it ended with status 1")],
+        [("progress", "process:worker was tried 2 times in vain (it is absent); the last one could "
+          "not be started: it ended with status 1")],
+        [],
+        [("changed", "process:worker was started: it is absent")],
+        [],
+        [("gave_up", "process:worker was given up after 10 attempts; the next in 15 min; the last "
+          "one could not be started: it ended with status 1")],
+        [],
+        [],
+        [("changed", "process:worker was started: it is absent")],
+        [],
+        [],
+        [("recovered", f"process:worker is well again; it was wrong since {since}")],
+        [],
+    ]  # fmt: skip
+
+
+def test_every_sort_of_trouble_is_told_once() -> None:
+    ids = ("check:disk", "directory:d", "directory:e")
+    wrong = news(
+        [failed("read-only file system, 17 of 30", "directory:e")],
+        scope=ids,
+        unknown=[("directory:d", "it hangs")],
+        failing=[("check:disk", "4 % free")],
+    )
+    again = news(
+        [failed("read-only file system, 18 of 30", "directory:e")],
+        scope=ids,
+        unknown=[("directory:d", "it hangs")],
+        failing=[("check:disk", "3 % free")],
+    )
+    first, second, third = play(wrong, again, news(scope=ids[:1]))
+    assert first == [
+        ("failed", "directory:d cannot be looked at: it hangs"),
+        ("failed", "check:disk is failing: 4 % free"),
+        ("failed", "directory:e could not be started: read-only file system, 17 of 30"),
+    ]
+    assert second == []
+    assert third == [("recovered", f"check:disk is well again; it was wrong since {moment(43200)}")]
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        news(skipped=[(WORKER, "paused: x")]),
+        news(skipped=[(WORKER, "needs directory:d")]),
+        news([Outcome(step(), "skipped")]),
+        news([Outcome(step(), "dropped", "the host has moved")]),
+        news(scope=["directory:d"]),
+    ],
+)
+def test_what_is_not_known_to_be_well_has_not_recovered(later: News) -> None:
+    assert play(news(unknown=[(WORKER, "x")]), later)[1] == []
+
+
+def test_what_nobody_wants_any_more() -> None:
+    assert play(news(unknown=[(WORKER, "x")]), news(gone=[WORKER]), news())[1:] == [
+        [("recovered", "process:worker is not wanted any more, so it is not followed")],
+        [],
+    ]
+
+
+def test_many_at_once_are_one_message() -> None:
+    ids = [f"directory:d{number:02}" for number in range(50)]
+    ((event, body),) = play(news(scope=ids, unknown=[(ident, "x") for ident in ids]))[0]
+    lines = body.splitlines()
+    assert (event, lines[0], lines[1]) == (
+        "failed", "50 are wrong:", "- directory:d00 cannot be looked at: x",
+    )  # fmt: skip
+    assert (len(lines), lines[-1]) == (42, "- and 10 more")
+
+
+def test_reminders() -> None:
+    known = {
+        "a:a": Trouble("failed", "is failing: x", 43200.0, 3599.0),
+        "b:b": Trouble("gave_up", "was given up after 3 attempts", 43200.0, 3600.0),
+        "c:c": Trouble("failed", "is failing: y", 43200.0, None),
+    }
+    messages, now = judge(known, news(scope=[]), 50000.0, 3600.0)
+    assert messages == [
+        Message("reminder", f"b:b is still wrong, since {moment(43200)}: it was given up after 3 "
+                "attempts", "gave_up")
+    ]  # fmt: skip
+    assert now == {**known, "b:b": Trouble("gave_up", "was given up after 3 attempts", 43200.0)}
+    assert judge(known, news(scope=[]), 50000.0)[0] == []
+
+
+NIGHT = (22 * 60, 7 * 60)
+
+
+@pytest.mark.parametrize(
+    ("clock", "quiet", "left"),
+    [
+        ("21:59:59.9", NIGHT, None),
+        ("22:00:00", NIGHT, 9 * 3600),
+        ("23:59:59", NIGHT, 7 * 3600 + 1),
+        ("00:00:00", NIGHT, 7 * 3600),
+        ("06:59:59.5", NIGHT, 0.5),
+        ("07:00:00", NIGHT, None),
+        ("12:00:00", (12 * 60, 13 * 60), 3600),
+        ("11:59:59", (12 * 60, 13 * 60), None),
+        ("13:00:00", (12 * 60, 13 * 60), None),
+        ("12:00:00", None, None),
+    ],
+)
+def test_quiet_hours(clock: str, quiet: tuple[int, int] | None, left: float | None) -> None:
+    assert quiet_left(quiet, at(clock)) == (None if left is None else pytest.approx(left))
+
+
+def at(clock: str) -> float:
+    """That time of a day, of this place."""
+    whole, _, rest = clock.partition(".")
+    day = time.strptime(f"2026-11-22 {whole}", "%Y-%m-%d %H:%M:%S")
+    return time.mktime(day) + float(f"0.{rest or 0}")
+
+
+# -- from the store to the targets
+
+
+class Stub(Clock):
+    """A clock that a test turns."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.time = at("12:00:00")
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall(self) -> float:
+        return self.time
+
+    def later(self, seconds: float) -> None:
+        self.now += seconds
+        self.time += seconds
+
+
+class Sent:
+    """A delivery that ends as ``answers`` says for its target."""
+
+    def __init__(self, office: Office, target: str, body: str) -> None:
+        self.office = office
+        self.target = target
+        self.body = body
+        self.descriptor = -1
+        self.begun = office.clock.now
+
+    @property
+    def left(self) -> float:
+        return max(0.0, self.begun + 15 - self.office.clock.now)
+
+    def collect(self) -> bytes | None:
+        answer = self.office.answers.get(self.target, b"")
+        if answer == b"":
+            self.office.got.append((self.target, self.body))
+        return answer
+
+    def kill(self) -> None:
+        pass
+
+
+class Office:
+    """A store, a Post over it, and what has arrived."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = str(folder / "demo")
+        self.clock = Stub()
+        self.answers: dict[str, bytes | None] = {}
+        self.got: list[tuple[str, str]] = []
+        self.told: list[str] = []
+        self.store = Store(self.folder, self.clock, True)
+        self.notify = Notify((Target("a", ALL, Secret.of("json://a")),))
+        monkeypatch.setattr("reconciler.notify.work", lambda *about: about)
+        self.post = self.opened()
+
+    def opened(self) -> Post:
+        """A Post as another process would make it."""
+
+        def start(about: Any, timeout: float) -> Any:
+            target, _, body, _ = about
+            return Sent(self, target.name, body)
+
+        made = Post(
+            self.folder, lambda: self.store, self.clock, lambda text, _: self.told.append(text),
+            start,
+        )  # fmt: skip
+        made.adopt(self.notify)
+        made.woken()
+        return made
+
+    def take(self, **options: Any) -> None:
+        """Other targets, or other times."""
+        self.notify = Notify(**{"targets": self.notify.targets, **options})
+        self.post.adopt(self.notify)
+        self.post.woken()
+
+    def queue(self, *bodies: str, event: str = "failed") -> None:
+        """Messages for all targets."""
+        letters = [(t.name, Message(event, body)) for t in self.notify.targets for body in bodies]
+        with self.store.base.change() as base:
+            self.store.outbox.add(base, "title", letters)
+        self.post.woken()
+
+    def run(self) -> list[tuple[str, str]]:
+        """All that can be delivered now; what has arrived."""
+        for _ in range(2500):
+            self.post.tend([-1])
+            if not self.post._busy or None in self.answers.values():
+                break
+        got, self.got = self.got, []
+        return got
+
+
+@pytest.fixture
+def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
+    made = Office(tmp_path, monkeypatch)
+    yield made
+    made.store.close()
+
+
+def rows(office: Office) -> list[Letter]:
+    return office.store.outbox.heads()
+
+
+def test_a_target_that_fails_holds_up_only_itself(office: Office) -> None:
+    office.take(targets=(*office.notify.targets, Target("b", ALL, Secret.of("json://b"))))
+    office.answers["b"] = b"HTTP 500"
+    office.queue("one", "two")
+    assert office.run() == [("a", "one"), ("a", "two")]
+    assert office.told == ["target b did not take a message: HTTP 500; it is tried again"]
+    office.queue("three")
+    assert office.run() == [("a", "three")]
+    office.answers.clear()
+    office.clock.later(9.9)
+    assert office.run() == []
+    assert office.post.due() == pytest.approx(0.1)
+    office.clock.later(0.2)
+    assert office.run() == [("b", "one"), ("b", "two"), ("b", "three")]
+    assert office.told[1:] == ["target b takes messages again"]
+    assert office.post.due() is None
+
+
+def test_it_is_tried_less_and_less_often(office: Office) -> None:
+    assert [pause(tries) for tries in (1, 2, 3, 4, 5, 6, 7, 5000)] == [
+        10, 20, 40, 80, 160, 300, 300, 300,
+    ]  # fmt: skip
+    office.answers["a"] = b"no"
+    office.queue("one")
+    tried = []
+    for _ in range(9000):
+        before = rows(office)[0].tries
+        office.run()
+        if rows(office)[0].tries > before:
+            tried.append(office.clock.now - 1000)
+        if len(tried) == 4:
+            break
+        office.clock.later(1.0)
+    assert tried == [0, 10, 30, 70]
+
+
+def test_another_process_and_another_boot(office: Office) -> None:
+    office.answers["a"] = b"no"
+    office.queue("one", "two")
+    office.run()
+    office.answers.clear()
+    office.post = office.opened()
+    assert office.run() == [], "it waits for the rest of its time in another process too"
+    office.store.base.boot = "another"
+    office.clock.now = 3.0
+    office.post = office.opened()
+    assert office.run() == [("a", "one"), ("a", "two")]
+
+
+def test_one_that_hangs_is_given_up_after_its_time(office: Office) -> None:
+    office.answers["a"] = None
+    office.queue("one")
+    office.run()
+    assert office.post.due() == pytest.approx(15.0)
+    office.clock.later(15.0)
+    office.answers["a"] = b"x"
+    office.run()
+    assert rows(office)[0].tries == 1
+
+
+def test_one_that_hangs_holds_up_only_itself(office: Office) -> None:
+    office.take(targets=(Target("slow", ALL, Secret.of("json://b")), *office.notify.targets))
+    office.answers["slow"] = None
+    office.queue("one", "two")
+    for _ in range(3):
+        office.post.tend([-1])
+    assert office.got == [("a", "one"), ("a", "two")]
+
+
+def test_the_night(office: Office) -> None:
+    office.take(quiet=NIGHT)
+    office.clock.time = at("21:59:50")
+    office.answers["a"] = b"no"
+    office.queue("before")
+    office.run()
+    office.answers.clear()
+    office.clock.later(20.0)
+    office.queue("one", "two")
+    office.queue("three", event="gave_up")
+    assert office.run() == [("a", "three")], "only what was given up passes"
+    assert 0 < (office.post.due() or 0) <= 60
+    office.clock.time = at("07:00:00") + 86400
+    office.clock.now += 9 * 3600
+    day = moment(at("21:59:50"))
+    office.queue("four")
+    found = office.run()
+    assert found[0] == ("a", f"before ({day})")
+    assert found[1][1].startswith("2 messages from the quiet hours:\n- 22:00 one\n- 22:00 two")
+    assert found[2:] == [("a", "four")]
+
+
+def test_a_single_message_of_the_night_is_no_digest(office: Office) -> None:
+    office.take(quiet=NIGHT)
+    office.clock.time = at("23:00:00")
+    office.queue("one")
+    assert office.run() == []
+    office.clock.later(8 * 3600)
+    assert office.run() == [("a", f"one ({moment(at('23:00:00'))})")]
+
+
+def test_what_is_dropped_is_said_in_one_message(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert outbox.MOST == 1000
+    monkeypatch.setattr(outbox, "MOST", 20)
+    office.answers["a"] = b"no"
+    first = moment(office.clock.time)
+    office.queue(*(f"m{number}" for number in range(25)))
+    office.clock.later(60.0)
+    office.queue("last")
+    office.answers.clear()
+    office.clock.later(10.0)
+    got = [body for _, body in office.run()]
+    assert got[0] == f"6 messages from {first} on could not be delivered here and were dropped"
+    assert (len(got), got[1], got[-1]) == (21, "m6", "last")
+
+
+def test_what_is_too_old_is_dropped_but_not_when_the_clock_jumps(office: Office) -> None:
+    office.answers["a"] = b"no"
+    office.queue("one")
+    office.clock.time += 10 * 365 * 86400
+    office.run()
+    assert rows(office)[0].event == "failed"
+    office.queue("two")
+    with office.store.base.change() as base:
+        base.execute("UPDATE outbox SET tries = 499, due = 0 WHERE tries > 0")
+    office.post.woken()
+    office.run()
+    assert rows(office)[0].event == "dropped"
+    office.answers.clear()
+    office.clock.later(300.0)
+    assert [body[:10] for _, body in office.run()] == ["1 message ", "two"]
+
+
+def test_a_target_that_is_gone_gets_nothing_any_more(office: Office) -> None:
+    office.answers["a"] = b"no"
+    office.queue("one")
+    office.run()
+    office.take(targets=(Target("b", ALL, Secret.of("json://b")),))
+    assert rows(office) == []
+
+
+def test_who_is_told_of_what(office: Office, tmp_path: Path) -> None:
+    hook = tmp_path / "hook"
+    spec = Spec("demo", "/spec", (), notify=Notify((
+        Target("a", ("failed", "report"), Secret.of("json://a")),
+        Target("b", ("recovered",), Secret.of("json://b")),
+        Target("c", ("failed",), url_file=str(hook)),
+    )))  # fmt: skip
+
+    def queued(news: News, *reports: str) -> list[tuple[str, str, str]]:
+        tell(spec, office.store, news, reports, lambda text: text.replace("hunter2", "***"))
+        found = office.store.base.read("SELECT target, event, body FROM outbox ORDER BY seq")
+        with office.store.base.change() as base:
+            base.execute("DELETE FROM outbox")
+        return found
+
+    wrong = news(unknown=[(WORKER, "hunter2 hangs")])
+    assert queued(wrong, "the spec is wrong") == [
+        ("a", "report", "the spec is wrong"),
+        ("a", "failed", "process:worker cannot be looked at: *** hangs"),
+    ]
+    assert queued(wrong) == []
+    hook.write_text("json://c")
+    assert [(target, event) for target, event, _ in queued(news())] == [("b", "recovered")]
+    assert [target for target, _, _ in queued(wrong)] == ["a", "c"]
+    nobody = Spec("demo", "/spec", (), notify=Notify((Target("c", url_file="/nowhere"),)))
+    tell(nobody, office.store, wrong, (), str)
+    assert office.store.troubles.all() == {}, "nobody was told"
+
+
+def test_when_a_target_is_off(tmp_path: Path, office: Office) -> None:
+    hook = tmp_path / "hook"
+    target = Target("a", ALL, url_file=str(hook))
+
+    def why() -> str | None:
+        return off(target)
+
+    assert why() == f"{hook} is not there; write its URL into it to switch it on"
+    hook.mkdir()
+    assert why() == f"{hook} is not a regular file"
+    hook.rmdir()
+    os.mkfifo(hook)
+    assert why() == f"{hook} is not a regular file"
+    hook.unlink()
+    hook.write_text("json://x")
+    hook.chmod(0o602)
+    assert "could be written to by others" in (why() or "")
+    hook.chmod(0o600)
+    assert why() is None
+    assert off(Target("a", ALL, Secret.of(""))) == "its url is empty"
+    hook.unlink()
+    office.take(targets=(target,))
+    office.post.woken()
+    hook.write_text("json://x")
+    office.post.woken()
+    assert office.told == [
+        f"target a is off: {hook} is not there; write its URL into it to switch it on",
+        "target a is on",
+    ]
