@@ -1,0 +1,392 @@
+"""Real messages to a real HTTP server: which, in which order, and what is seen of their URLs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from looping import Looping
+from receiver import Receiver
+from support import CHECKOUT, Machine, until
+
+CANARY = "hunter2canary"
+ALL = "[changed, failed, gave_up, recovered, progress, report]"
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    made = Receiver()
+    yield made
+    made.down()
+
+
+def hook(machine: Machine, url: str, name: str = "hook") -> Path:
+    path = machine.base / name
+    path.write_text(f"# Where to tell.\n\n{url}\n")
+    path.chmod(0o600)
+    return path
+
+
+def waiting(machine: Machine) -> list[tuple[str, str]]:
+    path = machine.state / "demo/store.db"
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as base:
+            return base.execute("SELECT target, body FROM outbox ORDER BY seq").fetchall()
+    except sqlite3.OperationalError:
+        return []  # There is no file yet, or no table in it.
+
+
+def no_pause(machine: Machine) -> None:
+    """As if the pause after a delivery that failed were over."""
+    with sqlite3.connect(machine.state / "demo/store.db") as base:
+        base.execute("UPDATE outbox SET due = 0")
+
+
+def crashing(machine: Machine, targets: str) -> tuple[Path, Path]:
+    """A process that runs while a file is there, and ends at once when it is not."""
+    good = machine.base / "good"
+    return good, machine.spec(
+        f"version: 1\nname: demo\nloop: {{every: 300ms}}\nnotify: {{targets: {{{targets}}}}}\n"
+        f"processes: {{p: {{command: 'test -e {good} && exec sleep 90210; exit 3', restart: "
+        "{attempts: 3, backoff: {initial: 200ms, max: 400ms}, healthy_after: 1s, "
+        "retry_every: 2s}}}\n"
+    )
+
+
+FAILED = "process:p could not be started: it is absent"
+GAVE_UP = "process:p was given up after 3 attempts; the next in 2 s"
+WELL = "process:p is well again; it was wrong since "
+
+
+def test_from_the_first_start_to_the_mended_one(
+    machine: Machine, looping: Any, receiver: Receiver
+) -> None:
+    some, every = (f"json://{receiver.where}/{name}" for name in ("some", "every"))
+    good, spec = crashing(machine, f"some: {{url: '{some}'}}, every: {{url: '{every}', on: {ALL}}}")
+    good.touch()
+    loop = looping(spec)
+    (pid,) = until(lambda: machine.running("sleep 90210"))
+
+    def told(name: str) -> list[str]:
+        return [d["message"] for path, d in receiver.got if path == f"/{name}"]
+
+    until(lambda: told("every"))
+    assert told("every") == ["process:p was started: it is absent"]
+    good.unlink()
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: len(told("some")) == 2)
+    good.touch()
+    until(lambda: len(told("some")) == 3)
+    first, second, third = told("some")
+    assert first.startswith(FAILED)
+    assert second.startswith(GAVE_UP)
+    assert "the last one could not be started: " in second
+    assert third.startswith(WELL)
+    # The same for whoever wants to hear more, and every start besides.
+    until(lambda: told("every")[-1:] == [third])
+    assert loop.end() == 0
+    heard = told("every")
+    starts = [e for e in loop.events() if e["event"] == "step" and e["step"]["result"] == "done"]
+    assert heard.count("process:p was started: it is absent") == len(starts) >= 2
+    assert [one for one in heard if one in (first, second, third)] == [first, second, third]
+    titles = {document["title"] for _, document in receiver.got}
+    assert titles == {f"reconcile: demo on {os.uname().nodename}"}
+    assert {d["type"] for p, d in receiver.got if p == "/some"} == {"warning", "failure", "success"}
+
+
+def test_nothing_is_lost_while_the_target_is_down_and_the_loop_is_killed(
+    machine: Machine, looping: Any, receiver: Receiver
+) -> None:
+    receiver.down()
+    url_file = hook(machine, f"json://{receiver.where}/{CANARY}")
+    good, spec = crashing(machine, f"a: {{url_file: {url_file}}}")
+    loop = looping(spec)
+    until(lambda: len(waiting(machine)) == 2)
+    loop.process.kill()
+    loop.process.wait()
+    good.touch()
+    loop = looping(spec)
+    until(lambda: len(waiting(machine)) == 3)
+    loop.process.kill()
+    loop.process.wait()
+    receiver.up()
+    no_pause(machine)
+    loop = looping(spec)
+    until(lambda: len(receiver.got) == 3)
+    assert [body[:20] for body in receiver.bodies()] == [w[:20] for w in (FAILED, GAVE_UP, WELL)]
+    until(lambda: not waiting(machine))
+    assert loop.end() == 0
+
+
+def test_single_passes_deliver_too(machine: Machine, receiver: Receiver) -> None:
+    wrong = machine.base / "d"
+    wrong.write_text("a file")
+    url_file = hook(machine, f"json://{receiver.where}/")
+    spec = machine.spec(
+        f"notify: {{targets: {{a: {{url_file: {url_file}, on: {ALL}}}}}}}\n"
+        f"directories: {{d: {{path: {wrong}}}}}\n"
+    )
+    receiver.down()
+    done = machine.reconcile("--once", spec)
+    assert done.returncode == 1
+    assert "target a did not take a message: connection refused; it is tried again" in done.stdout
+    wrong.unlink()
+    receiver.up()
+    # Its pause is not over: not tried, and not complained about again.
+    assert "target a" not in machine.reconcile("--once", spec).stdout
+    assert receiver.got == []
+    no_pause(machine)
+    machine.converged(spec)
+    assert receiver.got == [], "looking only must not send"
+    machine.once(spec)
+    one, two, three = receiver.bodies()
+    assert one.startswith("directory:d cannot be looked at: ")
+    assert two == "directory:d was created: it is absent"
+    assert three.startswith("directory:d is well again; it was wrong since ")
+    assert waiting(machine) == []
+    # And from now on, nothing is remembered, opened or sent.
+    trace = machine.traced("execve,openat,connect,clone,fork,vfork,clone3",
+                           *machine.argv("--once", spec))  # fmt: skip
+    assert "+++ exited with 0 +++" in trace
+    assert not re.search(r"sqlite|apprise|pydantic|AF_INET|clone|fork\(", trace)
+
+
+def test_a_check_that_fails(machine: Machine, receiver: Receiver) -> None:
+    good = machine.base / "good"
+    spec = machine.spec(
+        f"notify: {{targets: {{a: {{url: 'json://{receiver.where}/'}}}}}}\n"
+        f"checks: {{c: {{command: 'echo \\033; test -e {good}', every: 1ms}}}}\n"
+    )
+    machine.once(spec, status=1)
+    machine.once(spec, status=1)
+    good.touch()
+    machine.once(spec)
+    machine.once(spec)
+    first, second = receiver.bodies()
+    assert first.startswith("check:c is failing: ")
+    assert first.isprintable()
+    assert second.startswith("check:c is well again; it was wrong since ")
+
+
+def seen_of(canary: str) -> list[str]:
+    """Where in the table of processes it is seen."""
+    found = []
+    for entry in os.listdir("/proc"):
+        for name in ("cmdline", "environ"):
+            try:
+                if canary.encode() in Path(f"/proc/{entry}/{name}").read_bytes():
+                    found.append(f"{entry}/{name}")
+            except (OSError, ValueError):
+                continue
+    return found
+
+
+WORDS = {
+    "hanging": "no answer in time",
+    "malformed": "apprise does not understand its URL",
+    "nowhere": "its host name is not known",
+    "refusing": "HTTP 500",
+    "trickling": "no answer within 15 s",
+    "unknown": "apprise does not understand its URL",
+}
+
+
+@pytest.mark.parametrize("patient", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_bad_targets_hold_nothing_up_and_no_url_is_seen_anywhere(
+    machine: Machine, looping: Any, receiver: Receiver, patient: bool
+) -> None:
+    """The ``patient`` one waits until the delivery that trickles has had its time."""
+    hanging, trickling, refusing = Receiver("hang"), Receiver("trickle"), Receiver("refuse")
+    urls = {
+        "hanging": f"json://{hanging.where}/{CANARY}",
+        "trickling": f"json://user:{CANARY}@{trickling.where}/",
+        "refusing": f"json://{refusing.where}/{CANARY}",
+        "malformed": f"slack://{CANARY}",
+        "unknown": f"{CANARY}://x",
+        "nowhere": f"json://{CANARY}.invalid/",
+    }
+    files = {name: hook(machine, url, name) for name, url in urls.items()}
+    listed = ", ".join(f"{name}: {{url_file: {path}, on: {ALL}}}" for name, path in files.items())
+    made = machine.base / "d"
+    # One URL stands in the spec itself.
+    spec = machine.spec(
+        "version: 1\nname: demo\nloop: {every: 100ms}\n"
+        f"vars: {{token: {CANARY}}}\n"
+        f"notify: {{targets: {{{listed}, fine: "
+        f"{{url: 'json://{receiver.where}/{{{{ token }}}}', on: {ALL}}}}}}}\n"
+        f"directories: {{d: {{path: {made}}}}}\n"
+    )
+    loop = looping(spec)
+    slowest = 0.0
+    for number in range(3):
+        until(made.is_dir)
+        until(lambda number=number: len(receiver.got) == number + 1)
+        made.rmdir()
+        begin = time.monotonic()
+        until(made.is_dir)
+        slowest = max(slowest, time.monotonic() - begin)
+        assert seen_of(CANARY) == []
+    until(lambda: len(receiver.got) == 4)
+    assert slowest < 2.0, "seconds until a directory that was removed is back"
+    assert {path for path, _ in receiver.got} == {f"/{CANARY}"}
+    expected = [name for name in WORDS if patient or name != "trickling"]
+    until(lambda: loop.names().count("notify") == len(expected), 40)
+    assert loop.end() == 0
+    assert sorted(e["text"] for e in loop.events() if e["event"] == "notify") == [
+        f"target {name} did not take a message: {WORDS[name]}; it is tried again"
+        for name in expected
+    ]
+    kept = [path for path in machine.state.rglob("*") if path.is_file()]
+    assert len(kept) > 2
+    assert not [path for path in kept if CANARY.encode() in path.read_bytes()]
+    begin = time.monotonic()
+    for one in (hanging, trickling):
+        one.mode = "take"
+    no_pause(machine)
+    done = machine.reconcile("--once", spec, "-v")
+    tested = machine.reconcile("--notify-test", spec)
+    assert tested.returncode == 1
+    assert "target fine took it" in tested.stdout
+    assert "target hanging took it" in tested.stdout
+    for shown in (loop, done, tested, *(machine.reconcile(m, spec) for m in ("--plan", "--check"))):
+        text = shown.output.read_text() if isinstance(shown, Looping) else str(shown)
+        assert CANARY not in text
+    for one in (hanging, trickling, refusing):
+        one.down()
+
+
+@pytest.mark.slow
+def test_a_single_pass_waits_only_so_long(machine: Machine) -> None:
+    trickling = Receiver("trickle")
+    spec = machine.spec(
+        f"notify: {{targets: {{a: {{url: 'json://{trickling.where}/', on: [changed]}}}}}}\n"
+        f"directories: {{d: {{path: {machine.base}/d}}}}\n"
+    )
+    begin = time.monotonic()
+    done = machine.reconcile("--once", spec)
+    assert 10 < time.monotonic() - begin < 14
+    assert done.stdout.splitlines()[-2:] == [
+        "1 done, 0 failed; 1 resource.",
+        "  ! target a did not take a message: no answer within 10 s; it is tried again",
+    ]
+    assert len(waiting(machine)) == 1
+    trickling.down()
+
+
+def test_a_test_message_to_every_target(machine: Machine, receiver: Receiver) -> None:
+    def spec(*targets: str) -> Path:
+        return machine.spec(f"notify: {{targets: {{{', '.join(targets)}}}}}\n")
+
+    url = f"json://{receiver.where}/"
+    off = machine.base / "later"
+    fine, missing = f"a: {{url: '{url}', on: [changed]}}", f"b: {{url_file: {off}}}"
+    done = machine.reconcile("--notify-test", spec(fine, missing))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (
+        "target a took it\n"
+        f"target b is off: {off} is not there; write its URL into it to switch it on\n"
+    )
+    assert not machine.state.exists(), "it needs no lock, and leaves nothing"
+    hook(machine, f"json://127.0.0.1:1/{CANARY}", "later")
+    done = machine.reconcile("--notify-test", spec(fine, missing), "--json")
+    assert done.returncode == 1
+    document = json.loads(done.stdout)
+    assert document["targets"] == [
+        {"name": "a", "result": "taken", "reason": None},
+        {"name": "b", "result": "refused", "reason": "connection refused"},
+    ]
+    assert len(receiver.got) == 2
+    assert receiver.bodies()[0].startswith("this is a test of ")
+    none = machine.reconcile("--notify-test", machine.spec("directories:\n"))
+    assert (none.returncode, none.stdout[-27:]) == (
+        0,
+        "spec.yaml names no target to notify\n"[-27:],
+    )
+
+
+def test_a_target_that_is_off_is_no_error_and_said(machine: Machine, looping: Any) -> None:
+    off = machine.base / "later"
+    spec = machine.spec(
+        f"notify: {{targets: {{a: {{url_file: {off}, on: {ALL}}}}}}}\n"
+        f"directories: {{d: {{path: {machine.base}/d}}}}\n"
+    )
+    words = f"is off: {off} is not there; write its URL into it to switch it on"
+    assert f". note notify:a: {words}" in machine.reconcile("--plan", "-v", spec).stdout
+    assert f". note notify:a: {words}" in machine.reconcile("--check", spec).stdout
+    assert "notify:a" not in machine.reconcile("--plan", spec).stdout
+    machine.once(spec)
+    assert waiting(machine) == []
+    loop = looping(spec)
+    until(lambda: "notify" in loop.names())
+    loop.send(signal.SIGUSR1)
+    assert loop.end() == 0
+    assert [e["text"] for e in loop.events() if e["event"] == "notify"] == [f"target a {words}"]
+
+
+def test_people_hear_of_a_broken_spec_and_of_a_loop_that_hung(
+    machine: Machine, looping: Any, receiver: Receiver
+) -> None:
+    text = (
+        "version: 1\nname: demo\nloop: {every: 200ms}\n"
+        f"notify: {{targets: {{a: {{url: 'json://{receiver.where}/{CANARY}'}}}}}}\n"
+        f"directories: {{d: {{path: {machine.base}/d}}}}\n"
+    )
+    spec = machine.spec(text)
+    loop = looping(spec)
+    until((machine.base / "d").is_dir)
+    spec.write_text(text.replace("on:", "").replace("path:", "pth:"))
+    until(lambda: len(receiver.got) == 1)
+    assert receiver.bodies()[0].startswith("the changed spec is not valid, so the last good one")
+    assert CANARY not in receiver.bodies()[0]
+    spec.write_text(text)
+    until(lambda: len(receiver.got) == 2)
+    assert receiver.bodies()[1] == f"the spec {spec} is valid again, and was taken"
+    until(lambda: not waiting(machine))
+    loop.send(signal.SIGSTOP)
+    pulse = machine.state / "demo/loop"
+    words = pulse.read_text().split()
+    words[3] = "1.0"
+    pulse.write_text(" ".join(words))
+    machine.once(spec)
+    assert "has not moved for" in receiver.bodies()[2]
+
+
+@pytest.mark.root
+def test_slack_itself_with_its_name_on_loopback(machine: Machine) -> None:
+    """The host of Slack's plugin is fixed: in a network of its own, that name is ours."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, for a network of its own")
+    token = "T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ"
+    url_file = hook(machine, f"https://hooks.slack.com/services/{token}?verify=no")
+    spec = machine.spec(f"notify: {{targets: {{slack: {{url_file: {url_file}}}}}}}\n")
+    (machine.base / "hosts").write_text("127.0.0.1 localhost hooks.slack.com\n")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
+         "/CN=hooks.slack.com", "-keyout", machine.base / "key", "-out", machine.base / "cert"],
+        check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    inside = (
+        f"ip link set lo up && mount --bind {machine.base}/hosts /etc/hosts && "
+        f"exec {sys.executable} {CHECKOUT}/tests/machine/slack_stand_in.py {machine.base} "
+        + " ".join(map(str, machine.argv("--notify-test", spec)))
+    )
+    done = machine.run("unshare", "--net", "--mount", "sh", "-c", inside)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "target slack took it" in done.stdout
+    path, document = json.loads((machine.base / "got").read_text())
+    assert path == f"/services/{token}"
+    shown = json.dumps(document)
+    assert f"this is a test of {spec}" in shown
+    assert f"reconcile: demo on {os.uname().nodename}" in shown
+    assert token not in done.stdout + done.stderr

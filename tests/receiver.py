@@ -1,0 +1,70 @@
+"""A target of messages on loopback: it takes them, refuses them, hangs, trickles or is down."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class Receiver:
+    """Listens while it is ``up``; ``got`` has what it was sent, as (path, document)."""
+
+    def __init__(self, mode: str = "take") -> None:
+        self.mode = mode
+        self.got: list[tuple[str, dict[str, Any]]] = []
+        self._server: ThreadingHTTPServer | None = None
+        self.up()
+        assert self._server is not None
+        self.port = self._server.server_port
+        self.where = f"127.0.0.1:{self.port}"
+
+    def up(self) -> None:
+        """Listen, from now on, at the same port as before."""
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                receiver.handle(self)
+
+            def log_message(self, *about: Any) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                pass  # The other side was killed.
+
+        self._server = Server(("127.0.0.1", getattr(self, "port", 0)), Handler)
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def down(self) -> None:
+        """Refuse every connection, from now on."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+    def handle(self, request: BaseHTTPRequestHandler) -> None:
+        document = json.loads(request.rfile.read(int(request.headers["Content-Length"])))
+        end = time.monotonic() + 60
+        while self.mode == "hang" and time.monotonic() < end:
+            time.sleep(0.05)
+        if self.mode == "trickle":
+            # Always in time for the next read.
+            request.wfile.write(b"HTTP/1.0 200 OK\r\nContent-Length: 5000\r\n\r\n")
+            while time.monotonic() < end:
+                request.wfile.write(b"x")
+                time.sleep(0.5)
+            return
+        if self.mode == "take":
+            self.got.append((request.path, document))
+        request.send_response(200 if self.mode == "take" else 500)
+        request.end_headers()
+
+    def bodies(self) -> list[str]:
+        """The messages themselves, in order."""
+        return [document["message"] for _, document in self.got]
