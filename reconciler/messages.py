@@ -81,9 +81,10 @@ def judge(
     """
     found: dict[str, list[str]] = {event: [] for event in EVENTS}
     for outcome in news.outcomes:
-        if outcome.result == "done":
-            verb = _DONE.get(outcome.step.verb, outcome.step.verb)
-            found["changed"].append(blot(f"{outcome.step.id} was {verb}: {outcome.step.why}"))
+        verb = _DONE.get(outcome.step.verb, outcome.step.verb)
+        became = {"done": f"was {verb}", "begun": f"is being {verb}"}.get(outcome.result)
+        if became is not None:
+            found["changed"].append(blot(f"{outcome.step.id} {became}: {outcome.step.why}"))
     now = dict(known)
     wrong = {
         ident: (event, blot(reason)[:_LONGEST], blot(more))
@@ -164,12 +165,13 @@ def _wrong(news: News) -> Iterator[tuple[str, tuple[str, str, str]]]:
         yield ident, ("failed", words, "")
     for remark in plan.held:
         why, was, words = remark.reason.rpartition("; was ")
+        tried = f"was {_without_time(words)}" if was else f"waits: {words}"
         if remark.id in plan.given_up:
             last = failed.get(remark.id)
             more = words[len(_without_time(words)) :] + (f"; the last one {last}" if last else "")
-            yield remark.id, ("gave_up", f"was {_without_time(words)}", more)
+            yield remark.id, ("gave_up", tried, more)
         elif remark.id not in failed:  # Why says more than how often.
-            yield remark.id, ("failed", f"was {_without_time(words)}", f" ({why})" if was else "")
+            yield remark.id, ("failed", tried, f" ({why})" if was else "")
 
 
 def _well(known: Mapping[str, Trouble], news: News, wrong: Collection[str]) -> Iterator[str]:

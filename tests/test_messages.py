@@ -144,6 +144,14 @@ def test_what_nobody_wants_any_more() -> None:
     ]
 
 
+def test_a_restart_that_begins_with_a_stop() -> None:
+    big = Outcome(step(verb="restart", why="uses 312 MiB, more than 256 MiB"), "begun")
+    assert play(news([big]), news([Outcome(step(), "done")])) == [
+        [("changed", "process:worker is being restarted: uses 312 MiB, more than 256 MiB")],
+        [("changed", "process:worker was started: it is absent")],
+    ]
+
+
 def test_many_at_once_are_one_message() -> None:
     ids = [f"directory:d{number:02}" for number in range(50)]
     ((event, body),) = play(news(scope=ids, unknown=[(ident, "x") for ident in ids]))[0]
