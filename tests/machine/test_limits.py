@@ -310,6 +310,33 @@ def test_one_that_is_to_go_is_stopped_beside_the_loop_once(machine: Machine, loo
     assert len(texts) == 2 and texts[1].startswith("begun stop")
 
 
+def test_a_slow_stop_that_a_check_asks_for_is_asked_for_once(
+    machine: Machine, looping: Any
+) -> None:
+    log, well = machine.base / "log", machine.base / "well"
+    well.touch()
+    spec = machine.spec(
+        "loop: {every: 200ms}\n"
+        f"processes: {{slow: {{command: '{STUBBORN.format(60412)}', log: {log},\n"
+        "    stop: {timeout: 500ms}}}\n"
+        f"checks: {{c: {{command: 'test -e {well}', every: 2s, timeout: 1s,\n"
+        "    on_failure: [restart slow]}}\n"
+    )
+    loop = looping(spec)
+    (pid,) = running(machine, "60412")
+    said(log)
+    well.unlink()
+    until(lambda: gone(pid), 10)
+    (new,) = running(machine, "60412")
+    passed(time.monotonic(), 0.8)
+    assert running(machine, "60412") == [new]
+    texts = [event["text"] for event in loop.events() if event["event"] == "step"]
+    assert [text.partition(":")[0] for text in texts] == [
+        "done start process", "begun restart process", "done start process"
+    ]  # fmt: skip
+    assert "held" not in loop.names()
+
+
 def test_what_is_over_for_one_goes_on_for_another(tmp_path: Path) -> None:
     conditions = Store(str(tmp_path), Clock(), True).conditions
     first, second = ("process:p", "memory", "7@100"), ("process:p", "memory", "8@200")
