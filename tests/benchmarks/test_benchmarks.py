@@ -16,3 +16,13 @@ def test_the_benchmarks_print_their_table(machine: Machine) -> None:
     rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
     assert len(rows) == 12
     assert all(row.count("|") == 5 for row in rows)
+
+
+def test_the_benchmarks_of_the_loop_print_their_table(machine: Machine) -> None:
+    script = CHECKOUT / "tests/benchmarks/watch.py"
+    small = ("--alone", "--runs", "1", "--idle", "1", "--passes", "60", "--many", "8")
+    done = machine.run(sys.executable, script, *small, "--every", "1s")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert len(rows) == 10
+    assert all(row.count("|") == 5 for row in rows)

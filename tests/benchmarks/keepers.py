@@ -1,0 +1,171 @@
+"""Programs that keep a worker alive, side by side: reconcile, supervisord, and Debian's monit.
+
+It must not install anything on this machine: what is not here is unpacked into its own folder.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from loops import Looping
+from support import Machine
+
+_LONGEST = 120.0
+"""Seconds within which a worker must be back."""
+
+
+class Births:
+    """Workers that tell of themselves as the first thing they do, down a FIFO."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._path = machine.base / "births"
+        os.mkfifo(self._path)
+        # Both ends, so that no worker ever waits for a reader, fifo(7).
+        self._fifo = os.open(self._path, os.O_RDWR | os.O_NONBLOCK)
+        self._rest = b""
+        self._told: list[tuple[float, str, int]] = []
+        self._worker = machine.base / "worker.sh"
+        self._worker.write_text(f'#!/bin/sh\necho "$1 $$" > {self._path}\nexec sleep 100000\n')
+
+    def argv(self, name: str) -> list[str]:
+        """The command line of a worker of that name."""
+        return ["/bin/sh", str(self._worker), name]
+
+    def next(self, name: str, seconds: float = _LONGEST) -> tuple[float, int]:
+        """When (time.monotonic) the next worker of that name ran, and its number."""
+        end = time.monotonic() + seconds
+        while True:
+            for at, (when, who, pid) in enumerate(self._told):
+                if who == name:
+                    del self._told[at]
+                    return when, pid
+            if not self._read(end - time.monotonic()):
+                raise SystemExit(f"{name}: no worker within {seconds:g} s")
+
+    def many(self, number: int, seconds: float = _LONGEST) -> list[tuple[float, str, int]]:
+        """So many births, of whoever."""
+        end = time.monotonic() + seconds
+        while len(self._told) < number:
+            if not self._read(end - time.monotonic()):
+                raise SystemExit(f"only {len(self._told)} of {number} within {seconds:g} s")
+        told, self._told = self._told[:number], self._told[number:]
+        return told
+
+    def left(self) -> int:
+        """Births that nobody has asked for."""
+        while self._read(0):
+            pass
+        return len(self._told)
+
+    def _read(self, seconds: float) -> bool:
+        """Take what has been told by then; False when that is nothing."""
+        if not select.select([self._fifo], [], [], max(0.0, seconds))[0]:
+            return False
+        now = time.monotonic()
+        *lines, self._rest = (self._rest + os.read(self._fifo, 65536)).split(b"\n")
+        for line in lines:
+            name, pid = line.decode().split()
+            self._told.append((now, name, int(pid)))
+        return True
+
+
+class Keeper:
+    """A program that keeps one worker, or several, and runs in the foreground."""
+
+    def __init__(self, name: str, machine: Machine, argv: Sequence[str | Path]) -> None:
+        self.name = name
+        with open(machine.base / f"{name}.out", "wb") as output:
+            self.process = subprocess.Popen(
+                [str(word) for word in argv], env=machine.environ, cwd=machine.base,
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            )  # fmt: skip
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def end(self) -> None:
+        """End it; what it keeps may go with it."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def reconcile(machine: Machine, births: Births, every: str) -> Looping:
+    """A loop that keeps the workers "daemon" and "tmux", and forgives after a second."""
+    lines = ["version: 1", "name: keeps", f"loop: {{every: {every}}}", "sessions: {s: {}}"]
+    lines.append("processes:")
+    for name, place in (("daemon", ""), ("tmux", ", session: s")):
+        restart = "restart: {healthy_after: 1s}"
+        lines.append(f"  {name}: {{command: {births.argv(name)}, {restart}{place}}}")
+    return Looping(machine, machine.spec("\n".join(lines) + "\n", "keeps.yaml"))
+
+
+def supervisord(machine: Machine, births: Births, names: Sequence[str]) -> Keeper | str:
+    """supervisord from PyPI with those workers, or why it is not to be had."""
+    folder = machine.base / "supervisord"
+    program = folder / "venv/bin/supervisord"
+    if not program.exists():
+        done = subprocess.run([sys.executable, "-m", "venv", folder / "venv"], capture_output=True)
+        pip = [folder / "venv/bin/pip", "install", "--quiet", "--disable-pip-version-check"]
+        if done.returncode == 0:
+            done = subprocess.run([*pip, "supervisor"], capture_output=True, timeout=300)
+        if done.returncode != 0:
+            return "supervisord cannot be had: " + _last(done.stderr + done.stdout)
+    text = f"[supervisord]\nnodaemon=true\nlogfile={folder}/log\npidfile={folder}/pid\n"
+    text += f"childlogdir={folder}\n" + ("user=root\n" if os.geteuid() == 0 else "")
+    for name in names:
+        text += f"[program:{name}]\ncommand={' '.join(births.argv(name))}\n"
+        text += "autorestart=true\nstartsecs=0\nstartretries=1000000\n"
+    (folder / "conf").write_text(text)
+    return Keeper("supervisord", machine, [program, "-c", folder / "conf"])
+
+
+def monit(machine: Machine, births: Births) -> Keeper | str:
+    """Debian's monit with a cycle of one second and a worker "monit", or why there is none."""
+    folder = machine.base / "monit"
+    folder.mkdir()
+    program = shutil.which("monit") or _unpacked(folder, "monit")
+    if program is None:
+        return "monit is not installed, and apt-get cannot download it"
+    start, control = folder / "start.sh", folder / "monitrc"
+    start.write_text(
+        f"#!/bin/sh\nTMUX_TMPDIR={machine.sockets}; export TMUX_TMPDIR\n"
+        f"setsid {' '.join(births.argv('monit'))} </dev/null >/dev/null 2>&1 &\n"
+        f"echo $! > {folder}/worker.pid\n"
+    )
+    start.chmod(0o755)
+    control.write_text(
+        f"set daemon 1\nset log {folder}/log\nset pidfile {folder}/pid\n"
+        f"set idfile {folder}/id\nset statefile {folder}/state\n"
+        f'check process worker with pidfile {folder}/worker.pid\n  start program = "{start}"\n'
+    )
+    control.chmod(0o600)
+    return Keeper("monit", machine, [program, "-I", "-c", control])
+
+
+def _unpacked(folder: Path, package: str) -> str | None:
+    """A program of a Debian package of the same name, taken out of it without installing it."""
+    if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
+        return None
+    subprocess.run(["apt-get", "download", "-qq", package], cwd=folder, capture_output=True)
+    for file in folder.glob("*.deb"):
+        subprocess.run(["dpkg", "-x", file, folder / "root"], check=True, capture_output=True)
+    program = folder / "root/usr/bin" / package
+    ready = program.exists() and not subprocess.run([program, "-V"], capture_output=True).returncode
+    return str(program) if ready else None
+
+
+def _last(output: bytes) -> str:
+    return (output.decode(errors="replace").strip().splitlines() or ["no reason was given"])[-1]
