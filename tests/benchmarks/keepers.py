@@ -6,75 +6,16 @@ It must not install anything on this machine: what is not here is unpacked into 
 from __future__ import annotations
 
 import os
-import select
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from births import Births
 from loops import Looping
 from support import Machine
-
-_LONGEST = 120.0
-"""Seconds within which a worker must be back."""
-
-
-class Births:
-    """Workers that tell of themselves as the first thing they do, down a FIFO."""
-
-    def __init__(self, machine: Machine) -> None:
-        self._path = machine.base / "births"
-        os.mkfifo(self._path)
-        # Both ends, so that no worker ever waits for a reader, fifo(7).
-        self._fifo = os.open(self._path, os.O_RDWR | os.O_NONBLOCK)
-        self._rest = b""
-        self._told: list[tuple[float, str, int]] = []
-        self._worker = machine.base / "worker.sh"
-        self._worker.write_text(f'#!/bin/sh\necho "$1 $$" > {self._path}\nexec sleep 100000\n')
-
-    def argv(self, name: str) -> list[str]:
-        """The command line of a worker of that name."""
-        return ["/bin/sh", str(self._worker), name]
-
-    def next(self, name: str, seconds: float = _LONGEST) -> tuple[float, int]:
-        """When (time.monotonic) the next worker of that name ran, and its number."""
-        end = time.monotonic() + seconds
-        while True:
-            for at, (when, who, pid) in enumerate(self._told):
-                if who == name:
-                    del self._told[at]
-                    return when, pid
-            if not self._read(end - time.monotonic()):
-                raise SystemExit(f"{name}: no worker within {seconds:g} s")
-
-    def many(self, number: int, seconds: float = _LONGEST) -> list[tuple[float, str, int]]:
-        """So many births, of whoever."""
-        end = time.monotonic() + seconds
-        while len(self._told) < number:
-            if not self._read(end - time.monotonic()):
-                raise SystemExit(f"only {len(self._told)} of {number} within {seconds:g} s")
-        told, self._told = self._told[:number], self._told[number:]
-        return told
-
-    def left(self) -> int:
-        """Births that nobody has asked for."""
-        while self._read(0):
-            pass
-        return len(self._told)
-
-    def _read(self, seconds: float) -> bool:
-        """Take what has been told by then; False when that is nothing."""
-        if not select.select([self._fifo], [], [], max(0.0, seconds))[0]:
-            return False
-        now = time.monotonic()
-        *lines, self._rest = (self._rest + os.read(self._fifo, 65536)).split(b"\n")
-        for line in lines:
-            name, pid = line.decode().split()
-            self._told.append((now, name, int(pid)))
-        return True
 
 
 class Keeper:

@@ -19,7 +19,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench import Bench, corner, milliseconds
-from keepers import Births, Keeper, monit, reconcile, supervisord
+from births import Births
+from keepers import Keeper, monit, reconcile, supervisord
 from loops import Looping, cpu_time, descriptors, memory
 from support import CHECKOUT, Machine, until
 
