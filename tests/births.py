@@ -39,7 +39,9 @@ class Births:
 
     def living(self, machine: Machine) -> list[str]:
         """The names of the workers that run now, sorted; a "?" for one that told nothing."""
-        return sorted(self.names.get(pid, "?") for pid in machine.running("sleep 100000"))
+        pids = machine.running("sleep 100000")
+        self.left()  # Each has told of itself before it became what is looked for.
+        return sorted(self.names.get(pid, "?") for pid in pids)
 
     def argv(self, name: str) -> list[str]:
         """The command line of a worker of that name."""

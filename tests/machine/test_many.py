@@ -13,7 +13,7 @@ from births import Births
 from loops import Looping
 from support import Machine, until
 
-EVERY = "500ms"
+EVERY = "1h"
 
 
 @pytest.fixture
