@@ -253,6 +253,7 @@ def _pass(session: Session, spec: Spec) -> tuple[int, Spec]:
     from reconciler.modes import messages
     from reconciler.views import data, text
 
+    session.recover(spec)
     host = session.host(spec)
     look = session.look(spec, host)
     end = host.clock.monotonic() + _SHORT_WAIT

@@ -142,6 +142,15 @@ class Session:
             for name, _, value in pairs
         }
 
+    def recover(self, spec: Spec) -> None:
+        """Undo what one who was killed had begun to write. Only for one who holds the lock."""
+        from reconciler.state import interrupted
+
+        if interrupted(self.folder(spec)):
+            from reconciler.store.base import roll_back
+
+            roll_back(self.folder(spec))
+
     def memory(self, spec: Spec, writes: bool) -> Memory:
         """What is remembered. ``writes``: it may be added to, by one who holds the lock."""
         from reconciler.memory import Memory

@@ -111,6 +111,11 @@ def _holder(handle: int) -> int | None:
     return None
 
 
+def interrupted(folder: str) -> bool:
+    """Is somebody writing to the store, or was killed while doing so?"""
+    return os.path.exists(os.path.join(folder, f"{STORE}-journal"))
+
+
 def quiet(folder: str) -> bool:
     """Is there nothing in the store that a pass would have to look at? Costs one read."""
     path = os.path.join(folder, STORE)
@@ -121,7 +126,7 @@ def quiet(folder: str) -> bool:
         return True
     except OSError:
         return False
-    if len(header) < 100 or os.path.exists(f"{path}-journal"):
+    if len(header) < 100 or interrupted(folder):
         return False
     number: int = struct.unpack(">I", header[_USER_VERSION])[0]
     return number == 0

@@ -142,6 +142,7 @@ class Watchdog:
     def _pass(self, only: Collection[str], stopping: Callable[[], bool]) -> float | None:
         """Seconds until something need not wait any longer."""
         try:
+            self._session.recover(self._spec)
             host = self._session.host(self._spec)
             self._prove(only)
             look = self._session.look(self._spec, host, tuple(only))

@@ -177,3 +177,22 @@ class Base:
         if isinstance(error, sqlite3.Error):
             return HostError(f"cannot use the store {self._path}: {error}")
         return error
+
+
+def roll_back(folder: str) -> None:
+    """Undo what one who was killed had begun to write. Only for one who holds the lock.
+
+    Who only reads cannot do that, and would find no store that can be read. Whatever else is
+    wrong with the file is told by who uses it.
+    """
+    import sqlite3
+    from urllib.parse import quote
+
+    address = f"file:{quote(os.path.join(folder, STORE))}?mode=rw"
+    with suppress(sqlite3.Error):
+        base = sqlite3.connect(address, timeout=_TIMEOUT, isolation_level=None, uri=True)
+        try:
+            # To read is enough, https://www.sqlite.org/lockingv3.html#hot_journals.
+            base.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        finally:
+            base.close()
