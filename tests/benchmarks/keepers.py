@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from births import Births
-from loops import Looping
+from looping import Looping
 from support import Machine
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from bench import Bench, corner, milliseconds
 from births import Births
 from keepers import Keeper, monit, reconcile, supervisord
-from loops import Looping, cpu_time, descriptors, memory
+from looping import Looping, cpu_time, descriptors, memory
 from support import CHECKOUT, Machine, until
 
 EVERY = "30s"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from births import Births
-from loops import Looping
+from looping import Looping
 from support import Machine, until
 
 WORKERS = ["w0", "w1", "w2", "t0", "t1"]
@@ -151,3 +151,30 @@ def test_the_loop_is_killed_while_things_break(
         chaos.done.set()
         chaos.join()
         loop.kill()
+
+
+# Ends in the midst of a change of which a part has reached the file already.
+_INTERRUPTED = """
+import os, sqlite3, sys
+base = sqlite3.connect(sys.argv[1], isolation_level=None)
+base.execute("PRAGMA cache_size = 1")
+base.execute("BEGIN IMMEDIATE")
+base.execute("DELETE FROM attempts")
+base.executemany("INSERT INTO history (why) VALUES (?)", [("x" * 9000,) for _ in range(100)])
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_a_killed_one_had_begun_to_write_is_undone(machine: Machine) -> None:
+    spec = machine.spec(
+        f'processes: {{bad: {{command: "echo x >> {machine.base}/tries; exit 3", '
+        "restart: {backoff: {initial: 1h, max: 1h}}}}"
+    )
+    machine.once(spec, status=1)
+    store = machine.state / "demo/store.db"
+    machine.run(machine.bin / "python", "-c", _INTERRUPTED, store)
+    assert store.with_name("store.db-journal").stat().st_size > 0
+    done = machine.reconcile("--once", spec)
+    assert "was tried once in vain" in done.stdout
+    assert "store" not in done.stdout + done.stderr
+    assert tries(machine) == 1

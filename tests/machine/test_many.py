@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from births import Births
-from loops import Looping
+from looping import Looping
 from support import Machine, until
 
 EVERY = "1h"
