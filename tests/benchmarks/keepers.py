@@ -53,6 +53,16 @@ def reconcile(machine: Machine, births: Births, every: str) -> Looping:
     return Looping(machine, machine.spec("\n".join(lines) + "\n", "keeps.yaml"))
 
 
+def beside_a_crash(machine: Machine, births: Births, every: str) -> Looping:
+    """A loop that keeps the worker "beside", and one that ends at once, twenty times a second."""
+    text = f"version: 1\nname: crash\nloop: {{every: {every}}}\nprocesses:\n"
+    text += f"  beside: {{command: {births.argv('beside')}, restart: {{healthy_after: 1s}}}}\n"
+    text += (
+        "  bad: {command: exit 3, restart: {attempts: 1000, backoff: {initial: 50ms, factor: 1}}}"
+    )
+    return Looping(machine, machine.spec(f"{text}\n", "crash.yaml"))
+
+
 def supervisord(machine: Machine, births: Births, names: Sequence[str]) -> Keeper | str:
     """supervisord from PyPI with those workers, or why it is not to be had."""
     folder = machine.base / "supervisord"

@@ -24,5 +24,5 @@ def test_the_benchmarks_of_the_loop_print_their_table(machine: Machine) -> None:
     done = machine.run(sys.executable, script, *small, "--every", "1s")
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
-    assert len(rows) == 10
+    assert len(rows) == 11
     assert all(row.count("|") == 5 for row in rows)

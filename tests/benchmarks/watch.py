@@ -20,7 +20,7 @@ from pathlib import Path
 
 from bench import Bench, corner, milliseconds
 from births import Births
-from keepers import Keeper, monit, reconcile, supervisord
+from keepers import Keeper, beside_a_crash, monit, reconcile, supervisord
 from looping import Looping, cpu_time, descriptors, memory
 from support import CHECKOUT, Machine, until
 
@@ -85,6 +85,16 @@ def measure_restart(bench: Bench, options: argparse.Namespace) -> None:
             f"`kill -9` of a worker, {where}, until the new one runs", words(times[name]),
             "; ".join(beside) + ratio, "100 ms; 0.1 of supervisord's",
         )  # fmt: skip
+    machine.clear()
+    loop = beside_a_crash(machine, births, options.every)
+    try:
+        delayed = kills(births, {"beside": loop.pid}, max(1, options.runs // 2))["beside"]
+    finally:
+        loop.end()
+    bench.row(
+        "that of a daemon, beside one that ends at once, 20 times a second", words(delayed),
+        f"alone {words(times['daemon'])}", "no delay",
+    )  # fmt: skip
 
 
 def kills(births: Births, keepers: dict[str, int], runs: int) -> dict[str, list[float]]:
@@ -99,7 +109,7 @@ def kills(births: Births, keepers: dict[str, int], runs: int) -> dict[str, list[
         pause = random.uniform(1.5, 2.5)
         for name, (since, pid) in now.items():
             time.sleep(max(0.0, since + pause - time.monotonic()))
-            if name in ("daemon", "tmux") and parent(pid) == keepers[name]:
+            if name not in ("supervisord", "monit") and parent(pid) == keepers[name]:
                 raise SystemExit(f"{name}: the worker is a child of its keeper")
             begin = time.monotonic()
             os.kill(pid, signal.SIGKILL)
