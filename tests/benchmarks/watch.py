@@ -22,7 +22,7 @@ from bench import Bench, corner, milliseconds
 from births import Births
 from keepers import Keeper, beside_a_crash, monit, reconcile, supervisord
 from looping import Looping, cpu_time, descriptors, memory
-from support import CHECKOUT, Machine, until
+from workloads import executor_text, hurt, rich_spec
 
 EVERY = "30s"
 """Between two full passes, as specs have it that say nothing else."""
@@ -160,19 +160,6 @@ def measure_idle(bench: Bench, options: argparse.Namespace) -> None:
     )  # fmt: skip
 
 
-def executor_text() -> str:
-    """specs/executor.yaml without a watchdog of its own, which may not touch the real systemd."""
-    text = (CHECKOUT / "specs/executor.yaml").read_text()
-    for was, becomes in (
-        ("  watchdog: true\n", "  watchdog: false\n"),
-        ('  by_systemd: "{{ host.systemd and', '  by_systemd: "{{ false and host.systemd and'),
-    ):
-        if text.count(was) != 1:
-            raise SystemExit(f"specs/executor.yaml has no line {was!r} any more")
-        text = text.replace(was, becomes)
-    return text
-
-
 def measure_flat(bench: Bench, options: argparse.Namespace) -> None:
     """Memory and descriptors after many passes, with something to mend now and then."""
     machine = bench.machine
@@ -182,7 +169,7 @@ def measure_flat(bench: Bench, options: argparse.Namespace) -> None:
         for at in range(1, options.passes + 1):
             if at % 50 == 20:
                 hurts += 1
-                hurt(machine, loop)
+                hurt(machine)
             loop.full_pass(60)
             if at == first:
                 loop.rest()
@@ -196,35 +183,6 @@ def measure_flat(bench: Bench, options: argparse.Namespace) -> None:
         f"after {first} passes {early[0]:.2f} MB: {late[0] / early[0] - 1:+.1%}", "2 %",
     )  # fmt: skip
     bench.row("open descriptors then", str(late[1]), f"after {first} passes {early[1]}", "the same")
-
-
-def rich_spec(machine: Machine) -> Path:
-    """Some of everything that is there without systemd."""
-    base = machine.base
-    (base / "kept").mkdir()
-    for at in range(50):
-        (base / "kept" / f"{at}.log").write_text("x\n")
-    lines = ["version: 1", "name: rich", "loop: {every: 1h}", "directories:"]
-    lines += [f'  d{at}: {{path: {base}/d/{at}, mode: "0750"}}' for at in range(40)]
-    lines += [f"permissions: {{p: {{path: {base}/d, recursive: true, dir_mode: '0750'}}}}"]
-    lines += [f"retention: {{r: {{path: {base}/kept, older_than: 1d, action: delete}}}}"]
-    lines += ["blocks:", f"  b: {{path: {base}/text, content: some text}}"]
-    lines += ["cron:", '  c: {schedule: "0 3 * * *", command: "true"}']
-    lines += ["sessions: {s: {windows: [{name: one}, {name: two}]}, t: {}}", "processes:"]
-    restart = "restart: {healthy_after: 50ms, backoff: {initial: 10ms, max: 10ms}}"
-    for name, place in (("a", ""), ("b", ", instances: 3"), ("c", ", session: t")):
-        lines += [f"  {name}: {{command: [sleep, '3{ord(name)}'], {restart}{place}}}"]
-    return machine.spec("\n".join(lines) + "\n", "rich.yaml")
-
-
-def hurt(machine: Machine, loop: Looping) -> None:
-    """Something of each sort that comes back: a folder, a daemon, one in a window."""
-    (machine.base / "d/7").rmdir()
-    (machine.base / "d/8").chmod(0o700)
-    for command in ("sleep 397", "sleep 399"):
-        until(lambda line=command: machine.running(line))
-        for pid in machine.running(command):
-            os.kill(pid, signal.SIGKILL)
 
 
 def measure_directories(bench: Bench, options: argparse.Namespace) -> None:

@@ -17,13 +17,14 @@ from births import Births
 from looping import Looping
 from support import Machine, until
 
+_NAME = "faketime/libfaketime.so.1"
 LIBRARY = next(
-    (str(path) for path in Path("/").glob("usr/lib*/**/faketime/libfaketime.so.1")), None
+    map(str, (*Path("/usr").glob(f"lib*/*/{_NAME}"), *Path("/usr").glob(f"lib*/{_NAME}"))), None
 )
 EVERY = 0.4
 RETRY = 0.5
 YEAR = 365.25 * 86400
-JUMPS = {"an hour back": "-1h", "ten years ahead": "+10y", "now": "+0"}
+JUMPS = ("-1h", "+10y", "+0")
 
 pytestmark = pytest.mark.skipif(
     LIBRARY is None, reason="no clock can be turned without libfaketime: apt-get install faketime"
@@ -124,7 +125,7 @@ def test_a_live_loop_whose_clock_is_turned(
     try:
         until(lambda: not aged.exists())
         _, pid = births.next("w")
-        for offset in JUMPS.values():
+        for offset in JUMPS:
             told = len(loop.events())
             turned.turn(offset)
             # The loop itself lives by that clock now.
