@@ -121,7 +121,7 @@ def test_a_live_loop_whose_clock_is_turned(
     aged = machine.base / "old/aged"
     aged.touch()
     os.utime(aged, (time.time() - 2 * 86400,) * 2)
-    loop = Looping(machine, spec(machine, births), environ=turned.environ).up()
+    loop = Looping(machine, spec(machine, births), **turned.environ).up()
     try:
         until(lambda: not aged.exists())
         _, pid = births.next("w")
