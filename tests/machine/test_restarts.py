@@ -8,12 +8,17 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from support import Machine, until
+from support import Machine, compiled, until
 
+from reconciler import kinds
 from reconciler.backoff import Policy
+from reconciler.model import Plan, Remark
+from reconciler.store.attempts import Attempt
+from reconciler.tries import SOON, Tries
 
 POLICY = Policy(attempts=4, initial=1, factor=2, most=5, healthy_after=60, retry_every=900)
 
@@ -36,6 +41,18 @@ def test_an_attempt_is_forgiven_once_it_has_run_for_long_enough() -> None:
     assert POLICY.forgiven(60.0)
     assert not POLICY.forgiven(59.9)
     assert not POLICY.forgiven(None)
+
+
+def test_a_wait_that_ends_while_a_pass_goes_on_is_not_forgotten(tmp_path: Path) -> None:
+    spec = compiled(tmp_path, "processes: {p: {command: [sleep, '1']}}")
+    (resource,) = spec.resources
+    kind = kinds.get("process")
+    version = kind.version(resource.want)
+    plan = Plan("demo", "/x", "host", 1, held=(Remark("process:p", "was tried once in vain"),))
+    for since, due in ((0.4, 0.6), (1.0, SOON), (1.001, SOON)):
+        table: Any = SimpleNamespace(all=lambda age=since: {"process:p": Attempt(version, 1, age)})
+        tries = Tries({resource.id: resource}, kinds.get, table, set())
+        assert tries.due(plan) == pytest.approx(due)
 
 
 def failing(machine: Machine, restart: str, command: str = "exit 3") -> Path:
