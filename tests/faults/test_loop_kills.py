@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import shutil
 import signal
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ from pathlib import Path
 import pytest
 from births import Births
 from looping import Looping
+from stored import stored
 from support import Machine, until
 
 WORKERS = ["w0", "w1", "w2", "t0", "t1"]
@@ -80,18 +79,7 @@ def births(machine: Machine) -> Iterator[Births]:
 
 def attempts(machine: Machine) -> int:
     """How often the one that always fails was tried, as the store of a killed loop has it."""
-    copy = machine.base / "copy"
-    copy.mkdir(exist_ok=True)
-    for name in ("store.db", "store.db-journal"):
-        (copy / name).unlink(missing_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            shutil.copyfile(machine.state / "demo" / name, copy / name)
-    with contextlib.closing(sqlite3.connect(copy / "store.db")) as base:
-        try:
-            rows = base.execute("SELECT count FROM attempts WHERE id = 'process:bad'").fetchall()
-        except sqlite3.OperationalError as error:
-            assert "no such table" in str(error)
-            rows = []
+    rows = stored(machine, "SELECT count FROM attempts WHERE id = 'process:bad'")
     return int(rows[0][0]) if rows else 0
 
 
