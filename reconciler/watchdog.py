@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from typing import Any
 
 from reconciler import kinds
 from reconciler.apply import proved
 from reconciler.asking import aftermath, checks_of
+from reconciler.fresh import Fresh, goal
 from reconciler.host.clock import Clock
 from reconciler.host.command import on_waiting
 from reconciler.host.deaths import Deaths
@@ -20,12 +20,12 @@ from reconciler.host.inotify import FileWatch
 from reconciler.host.processes import Identity
 from reconciler.host.stops import Stops
 from reconciler.host.supervisor import Supervisor
+from reconciler.kept import Kept
 from reconciler.loop import EVERYTHING, Loop, Part
-from reconciler.model import Facts, HostError, Outcome, Plan, Report, Resource, Spec
+from reconciler.model import HostError, Outcome, Plan, Report, Spec
 from reconciler.observe import observe
 from reconciler.pulse import Heart
 from reconciler.session import Look, Session, in_words
-from reconciler.spec.aside import Invalid
 from reconciler.turns import turn
 from reconciler.views.log import Log
 
@@ -33,8 +33,6 @@ _PATIENCE = 60.0
 """Seconds that a starting loop waits for a pass that is at work."""
 
 _NOTHING = Plan("", "", "", 0)
-
-Seen = tuple[Facts, tuple[tuple[str, int, int, int] | str, ...]]
 
 
 class Watchdog:
@@ -46,88 +44,37 @@ class Watchdog:
         self._session = session
         self._supervisor = supervisor
         self._clock = Clock()
-        self._spec = spec
         self._heart = heart
         self._log = log
-        self._seen = self._sources()
         self._deaths = Deaths(self._clock)
         self._files = FileWatch(self._clock, EVERYTHING)
-        self._files.watch(spec.files)
-        self._fresh = _Fresh(self._clock)
+        self._fresh = Fresh(self._clock)
         self._stops = session.stops = Stops(self._clock, EVERYTHING)
         self._wrong: set[str] = set()
         self._ended_well = True
         """Has the last pass come to its end? Who supervises us hears of us only then."""
         self._post = session.post(spec, self._posted)
         self._outcomes: list[Outcome] = []
-        self._valid = True
         self._checks = checks_of(session, spec)
-        self._asked: Spec | None = None
+        self._kept = Kept(session, spec, log, supervisor, self._taken)
         self.parts: tuple[Part, ...]
         self.parts = (self._deaths, self._files, self._fresh, self._checks, self._stops, self._post)
         """What goes on beside the passes."""
 
-    # -- the spec
+    @property
+    def _spec(self) -> Spec:
+        return self._kept.spec
 
-    def _reload(self, asked: bool) -> None:
-        """Take a changed spec, or keep the last good one."""
-        sources = self._sources()
-        if not asked and sources == self._seen:
-            return
-        self._supervisor.reloading()
-        self._seen = sources
-        try:
-            self._take(self._session.load_aside())
-        except Invalid as error:
-            words = f"the changed spec is not valid, so the last good one is kept: {error.text}"
-            self._invalid(words, error.errors)
-        except Exception as error:
-            words = f"the changed spec cannot be read, so the last good one is kept: {error}"
-            self._invalid(words, [])
-        else:
-            if not self._valid:
-                self._session.report(f"the spec {self._spec.path} is valid again, and was taken")
-            self._valid = True
-        self._supervisor.ready(f"keeps {self._spec.path}")
-
-    def _invalid(self, words: str, errors: list[dict[str, Any]]) -> None:
-        self._log.event("invalid", words, "bad", errors=errors)
-        if self._valid:
-            self._session.report(words)
-        self._valid = False
-
-    def _take(self, spec: Spec) -> None:
-        if spec.name != self._spec.name:
-            raise HostError(
-                f"its name has become {spec.name!r}; start another loop for it, and end this one"
-            )
-        if spec.resources != self._spec.resources or spec.loop_every != self._spec.loop_every:
-            words = f"took the changed spec {spec.path}: {len(spec.resources)} resources"
-            self._log.event("reloaded", words, "change", resources=len(spec.resources))
-        self._spec = spec
+    def _taken(self, spec: Spec) -> None:
+        """It is this spec from now on."""
         self._post.adopt(spec.notify)
         self._files.watch(spec.files)
-        self._seen = self._sources()
-
-    def _sources(self) -> Seen:
-        """What the spec was made from, as far as a change of it can be seen without reading."""
-        found: list[tuple[str, int, int, int] | str] = []
-        for path in self._spec.files:
-            try:
-                status = os.stat(path)
-            except OSError as error:
-                found.append(f"{path}: {error.strerror}")
-            else:
-                # Not only the time of change: an editor may keep that, and a clock may jump.
-                found.append((path, status.st_ino, status.st_mtime_ns, status.st_size))
-        return self._session.facts(), tuple(found)
-
-    # -- passes
+        self._checks.take(spec.resources)
 
     def full_pass(self, stopping: Callable[[], bool], reread: bool) -> float:
         """One pass over everything; what goes wrong in it is told, and the next one is due."""
         self._heart.begin(self._spec.loop_every)
-        self._reload(reread)
+        self._kept.reload(reread)
         sooner = self._pass((), stopping)
         self._heart.done(self._spec.loop_every)
         every = self._spec.loop_every
@@ -152,7 +99,7 @@ class Watchdog:
                 report = self._session.act(look, host, self._told, stopping, settle=False)
                 self._fresh.add(report.outcomes, look.spec)
             self._watch(look)
-            self._ask(look, report)
+            self._checks.passed(look.seen, *aftermath(report))
             self._status(look.plan, look.seen)
             if not self._ended_well:
                 self._session.report("passes come to their end again")
@@ -184,7 +131,7 @@ class Watchdog:
         for outcome, started in due:
             resource = by_id.get(outcome.step.id)
             # What is wanted by now may be something else than what was started.
-            same = resource is not None and _goal(resource) == started
+            same = resource is not None and goal(resource) == started
             now = proved(outcome, resource, kinds.get, host) if resource and same else outcome
             if now.result == "failed":
                 memory.ended(now)
@@ -215,13 +162,6 @@ class Watchdog:
         if not look.only:
             self._deaths.only(seen)
 
-    def _ask(self, look: Look, report: Report) -> None:
-        """What is to be probed from now on, beside the passes."""
-        if self._asked is not self._spec:
-            self._checks.take(self._spec.resources)
-            self._asked = self._spec
-        self._checks.passed(look.seen, *aftermath(report))
-
     def _status(self, plan: Plan, seen: Collection[str]) -> None:
         wrong = {remark.id for remark in (*plan.unknown, *plan.held, *plan.failing)}
         self._wrong = (self._wrong - set(seen)) | wrong
@@ -249,64 +189,6 @@ class Watchdog:
     def longest_sleep(self) -> float:
         """Seconds after which the one who supervises us wants to hear of us."""
         return self._supervisor.longest_silence
-
-
-_Goal = tuple[bool, str]
-
-
-def _goal(resource: Resource[Any]) -> _Goal:
-    return resource.present, kinds.get(resource.kind).version(resource.want)
-
-
-class _Fresh:
-    """What was started a moment ago, and must hold for a while: a part of the loop."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._until: dict[str, tuple[float, Outcome, _Goal]] = {}
-
-    def add(self, outcomes: Collection[Outcome], spec: Spec) -> None:
-        """Those of them that have to prove themselves."""
-        now = self._clock.monotonic()
-        by_id = {resource.id: resource for resource in spec.resources}
-        for outcome in outcomes:
-            resource = by_id[outcome.step.id]
-            settle = kinds.get(resource.kind).settle
-            self._until.pop(resource.id, None)
-            if outcome.result == "done" and settle:
-                self._until[resource.id] = (now + settle, outcome, _goal(resource))
-
-    def looked_at(self, ids: Collection[str]) -> list[tuple[Outcome, _Goal]]:
-        """Those that a pass over these ids, or all, looks at, and those that had their time."""
-        now = self._clock.monotonic()
-        return [
-            (outcome, goal)
-            for ident, (at, outcome, goal) in self._until.items()
-            if at <= now or not ids or ident in ids
-        ]
-
-    def proved(self, outcome: Outcome) -> None:
-        """It has failed, or has held so far."""
-        at, _, _ = self._until[outcome.step.id]
-        if outcome.result == "failed" or at <= self._clock.monotonic():
-            del self._until[outcome.step.id]
-
-    def descriptors(self) -> Collection[int]:
-        return ()
-
-    def tend(self, ready: Collection[int]) -> Collection[str]:
-        """What has had its time."""
-        now = self._clock.monotonic()
-        return [ident for ident, (at, _, _) in self._until.items() if at <= now]
-
-    def due(self) -> float | None:
-        """Seconds until the first has had its time."""
-        if not self._until:
-            return None
-        return max(0.0, min(at for at, _, _ in self._until.values()) - self._clock.monotonic())
-
-    def close(self) -> None:
-        self._until.clear()
 
 
 def keep(session: Session, spec: Spec, told: Callable[[str], None]) -> None:

@@ -40,6 +40,14 @@ def is_tmux(line: str) -> bool:
     return os.path.basename(line.split(" ")[0]).rstrip(":") == "tmux"
 
 
+def leads_session(pid: int) -> bool:
+    """Has that process a session of its own? Not one that has ended meanwhile."""
+    try:
+        return os.getsid(pid) == pid
+    except ProcessLookupError:
+        return False
+
+
 class Machine:
     """A corner of the real machine: own home, own tmux servers, own state directory."""
 
@@ -158,8 +166,9 @@ class Machine:
         return [pid for pid, line in lines if text in line and not is_tmux(line)]
 
     def server(self) -> int:
-        """The number of the only tmux server here."""
-        (pid,) = (pid for pid, line in self.ours().items() if is_tmux(line))
+        """The number of the only tmux server here; a client leads no session of its own."""
+        found = [pid for pid, line in self.ours().items() if is_tmux(line)]
+        (pid,) = (pid for pid in found if leads_session(pid))
         return pid
 
     def traced(self, calls: str, *argv: str | Path, options: Sequence[str] = ()) -> str:

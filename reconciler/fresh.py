@@ -1,0 +1,71 @@
+"""What a loop has started a moment ago, and must hold for a while before it is believed.
+
+It must not wait for that, nor look at it: whoever makes a pass does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from reconciler import kinds
+from reconciler.host.clock import Clock
+from reconciler.model import Outcome, Resource, Spec
+
+Goal = tuple[bool, str]
+
+
+def goal(resource: Resource[Any]) -> Goal:
+    """What is wanted of a resource, as far as what was started can tell."""
+    return resource.present, kinds.get(resource.kind).version(resource.want)
+
+
+class Fresh:
+    """What was started a moment ago, and must hold for a while: a part of the loop."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._until: dict[str, tuple[float, Outcome, Goal]] = {}
+
+    def add(self, outcomes: Collection[Outcome], spec: Spec) -> None:
+        """Those of them that have to prove themselves."""
+        now = self._clock.monotonic()
+        by_id = {resource.id: resource for resource in spec.resources}
+        for outcome in outcomes:
+            resource = by_id[outcome.step.id]
+            settle = kinds.get(resource.kind).settle
+            self._until.pop(resource.id, None)
+            if outcome.result == "done" and settle:
+                self._until[resource.id] = (now + settle, outcome, goal(resource))
+
+    def looked_at(self, ids: Collection[str]) -> list[tuple[Outcome, Goal]]:
+        """Those that a pass over these ids, or all, looks at, and those that had their time."""
+        now = self._clock.monotonic()
+        return [
+            (outcome, wanted)
+            for ident, (at, outcome, wanted) in self._until.items()
+            if at <= now or not ids or ident in ids
+        ]
+
+    def proved(self, outcome: Outcome) -> None:
+        """It has failed, or has held so far."""
+        at, _, _ = self._until[outcome.step.id]
+        if outcome.result == "failed" or at <= self._clock.monotonic():
+            del self._until[outcome.step.id]
+
+    def descriptors(self) -> Collection[int]:
+        return ()
+
+    def tend(self, ready: Collection[int]) -> Collection[str]:
+        """What has had its time."""
+        now = self._clock.monotonic()
+        return [ident for ident, (at, _, _) in self._until.items() if at <= now]
+
+    def due(self) -> float | None:
+        """Seconds until the first has had its time."""
+        if not self._until:
+            return None
+        return max(0.0, min(at for at, _, _ in self._until.values()) - self._clock.monotonic())
+
+    def close(self) -> None:
+        self._until.clear()
