@@ -206,6 +206,7 @@ def _no_server(result: Result) -> bool:
         "no server running" in said
         or "lost server" in said
         or "server exited" in said
+        or "no current target" in said  # It has no session left, and is about to end.
         or ("error connecting to" in said and any(word in said for word in gone))
     )
 
