@@ -37,7 +37,7 @@ def killed_everywhere(machine: Machine, spec: Path, old: bytes) -> int:
     for at in places:
         name = names[at]
         number = names[: at + 1].count(name)
-        machine.run("rm", "-rf", machine.state / "demo/marks")
+        machine.run("rm", "-rf", machine.state)
         machine.write_crontab(old)
         status, _ = traced(machine, spec, "-e", f"inject={name}:signal=KILL:when={number}")
         killed += status != 0
