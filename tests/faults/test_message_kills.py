@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,19 @@ from support import Machine, until
 GAVE_UP, WELL = "process:p was given up", "process:p is well again"
 
 
+class Asked(Receiver):
+    """Knows how often it was asked, whether it has answered or not."""
+
+    asked = 0
+
+    def handle(self, request: BaseHTTPRequestHandler) -> None:
+        self.asked += 1
+        super().handle(request)
+
+
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    made = Receiver()
+def receiver() -> Iterator[Asked]:
+    made = Asked()
     yield made
     made.down()
 
@@ -75,11 +86,17 @@ def lived(machine: Machine, path: Path, seconds: float) -> None:
 
 @pytest.mark.parametrize("kills", [4, pytest.param(60, marks=pytest.mark.slow)])
 def test_the_loop_is_killed_while_it_has_something_to_tell(
-    machine: Machine, receiver: Receiver, kills: int
+    machine: Machine, receiver: Asked, kills: int
 ) -> None:
     path, good = spec(machine, receiver), machine.base / "good"
     moments, told = random.Random(kills), Told(machine)
     good.touch()
+    # In the midst of a delivery, for one.
+    receiver.mode = "hang"
+    loop = Looping(machine, path)
+    until(lambda: receiver.asked)
+    loop.kill()
+    told.look()
     receiver.mode = "refuse"
     for number in range(kills):
         if number >= kills // 2 and told.bodies:
@@ -97,9 +114,9 @@ def test_the_loop_is_killed_while_it_has_something_to_tell(
     good.unlink(missing_ok=True)
     for pid in machine.running("sleep 90410"):
         os.kill(pid, signal.SIGKILL)
-    deaths = kills
+    deaths = 1 + kills
     while not stored(machine, "SELECT 1 FROM troubles WHERE event = 'gave_up'"):
-        assert deaths < kills + 20
+        assert deaths < kills + 21
         lived(machine, path, moments.uniform(0.3, 1.4))
         told.look()
         deaths += 1
