@@ -77,6 +77,8 @@ class Loop:
         self._clock = clock
         self._parts = parts
         self._stopping = False
+        # Only ever set by the handlers of signals, which come between any two steps of ours.
+        self._asked = False
         self._reread = False
         self._due = clock.monotonic()
         self._wanted: set[str] = set()
@@ -108,8 +110,9 @@ class Loop:
         if number in _STOPS or closed:
             self._stopping = True
         else:
-            self._due = self._clock.monotonic()
-            self._reread = self._reread or number == signal.SIGHUP
+            if number == signal.SIGHUP:
+                self._reread = True
+            self._asked = True
 
     def _stops(self) -> bool:
         return self._stopping
@@ -118,12 +121,14 @@ class Loop:
         """A pass over all when one is due, else over what some event concerns."""
         begin = self._clock.monotonic()
         wanted, self._wanted = self._wanted, set()
-        if begin >= self._due or EVERYTHING in wanted:
-            reread, self._reread = self._reread, False
-            # A signal that comes meanwhile asks for another one.
-            self._due = float("inf")
+        if self._asked or begin >= self._due or EVERYTHING in wanted:
+            # A signal that comes from here on asks for another one.
+            self._asked = False
+            reread = self._reread
+            if reread:
+                self._reread = False
             seconds = self._work.full_pass(self._stops, reread)
-            self._due = min(self._due, begin + max(seconds, _SHORTEST))
+            self._due = begin + max(seconds, _SHORTEST)
         elif wanted:
             sooner = self._work.partial_pass(wanted, self._stops)
             if sooner is not None:
