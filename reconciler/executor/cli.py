@@ -15,6 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from reconciler.executor.keeper import Keeper
+
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 64, 130  # 64: EX_USAGE of sysexits(3)
 
 
@@ -54,6 +56,10 @@ def _main(args: list[str], own_process: bool) -> int:
     from reconciler.executor.options import UsageError, parse_options
 
     verbs = {
+        "start": _start,
+        "stop": _stop,
+        "restart": _restart,
+        "logs": _logs,
         "submit": _submit,
         "result": _result,
         "log": _log,
@@ -85,6 +91,54 @@ def _worker(given: str | None, args: list[str], own_process: bool) -> int:
     worker = Worker(layout)
     _complain(f"worker {os.getpid()} for {home}, log {layout.event_log}")
     return worker.run()
+
+
+def _start(layout: Layout, options: Namespace) -> int:
+    from reconciler.executor import everyday
+
+    keeper = everyday.keeper_of(options)
+    return _started(keeper, *everyday.start(keeper))
+
+
+def _stop(layout: Layout, options: Namespace) -> int:
+    from reconciler.executor import everyday
+
+    keeper = everyday.keeper_of(options)
+    print(shown(everyday.stop(keeper, "stop")))
+    print(shown(f"it stays so until: ai-cmd-executor start{keeper.given}"))
+    return OK
+
+
+def _restart(layout: Layout, options: Namespace) -> int:
+    from reconciler.executor import everyday
+
+    keeper = everyday.keeper_of(options)
+    return _started(keeper, *everyday.restart(keeper))
+
+
+def _started(keeper: Keeper, words: str, others: list[str]) -> int:
+    print(shown(words))
+    for other in others:
+        _complain(f"beside the worker, the pass over {keeper.path} had trouble: {other}")
+    return OK
+
+
+def _logs(layout: Layout, options: Namespace) -> int:
+    from reconciler.executor.show import Printer
+    from reconciler.executor.tail import tail
+
+    printer = Printer()
+    if options.follow and not os.path.lexists(layout.event_log):
+        _complain(f"there is no log {layout.event_log} yet; waiting for it")
+    try:
+        for data in tail(layout.event_log, options.lines, options.follow):
+            printer.put(data)
+    except FileNotFoundError:
+        _complain(f"there is no log {layout.event_log}; no worker has run in this home yet")
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED  # this is how following ends, and nothing to complain of
+    return OK
 
 
 def _submit(layout: Layout, options: Namespace) -> int:
@@ -160,11 +214,12 @@ def _log(layout: Layout, options: Namespace) -> int:
 
 
 def _status(layout: Layout, options: Namespace) -> int:
+    from reconciler.executor.everyday import who_keeps
     from reconciler.executor.show import status_text
     from reconciler.executor.status import status
     from reconciler.executor.text import as_json
 
-    found = status(layout)
+    found = {**status(layout), "kept": who_keeps(options)}
     print(as_json(found) if options.json else status_text(found), end="")
     return OK if found["alive"] else FAILED
 

@@ -10,11 +10,14 @@ import shlex
 from typing import NoReturn
 
 WAIT = 3600.0  # seconds of a --wait without a number
+LINES = 30  # of `logs`
 _WITH_VALUE = ("--home", "--id", "--timeout", "--cwd", "--env")
 
 _EPILOG = """\
 The home is --home, else $AI_CO_HOME, else ~/ai_co. Commands are files in
 HOME/ai_commands/pending; results are files in HOME/ai_commands/completed.
+start, stop, restart and status ask `reconcile` about the spec in use: --spec, else
+what it takes by itself, else the spec of the executor that comes with it.
 
 exit codes: 0 done; 1 failed or not found; 64 wrong usage. `submit --wait` ends with the
 command's own exit code, 124 after its timeout, 128 + N after signal N.
@@ -56,6 +59,27 @@ def _parser() -> argparse.ArgumentParser:
             name, parents=[home], help=text, description=text, allow_abbrev=False
         )
 
+    keeping = _Parser(add_help=False)
+    keeping.add_argument("--spec", type=_not_empty, metavar="SPEC", help="the spec in use")
+    keeping.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a variable of the spec"
+    )
+    keeping.add_argument("--state-dir", type=_not_empty, metavar="DIR", help="that of reconcile")
+
+    def kept(name: str, text: str) -> argparse.ArgumentParser:
+        return verbs.add_parser(
+            name, parents=[home, keeping], help=text, description=text, allow_abbrev=False
+        )
+
+    kept("start", "Have the worker kept alive; exit 0 once it is alive.")
+    kept("stop", "End the worker, and leave it alone until `start`.")
+    kept("restart", "Both; exit 0 once a new worker is alive.")
+    logs = verb("logs", "Print the last lines of the worker's own log.")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on until interrupted")
+    logs.add_argument(
+        "-n", "--lines", type=_count, default=LINES, metavar="N", help=f"so many lines ({LINES})"
+    )
+
     verb("worker", "Take commands from HOME/ai_commands/pending until TERM or INT.")
 
     submit = verb("submit", "Put a command into the queue and print its id.")
@@ -85,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     log.add_argument("id", nargs="?", metavar="ID", help="the latest, unless given")
     log.add_argument("-f", "--follow", action="store_true", help="go on until it has ended")
 
-    status = verb("status", "Say what the executor does; exit 0 if a worker is alive.")
+    status = kept("status", "Say what the executor does; exit 0 if a worker is alive.")
     status.add_argument("--json", action="store_true", help="as JSON")
 
     test = verb("test", "Send a harmless command through the worker; exit 0 if it comes back.")
@@ -127,6 +151,12 @@ def _seconds(text: str) -> float:
     if not 0 < value <= 366 * 86400:  # also refuses NaN
         raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds above 0")
     return value
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of lines above 0")
+    return int(text)
 
 
 def _not_empty(text: str) -> str:

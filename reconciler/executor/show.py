@@ -8,7 +8,7 @@ import codecs
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from reconciler.executor import files
 from reconciler.executor.text import shown
@@ -43,7 +43,32 @@ def status_text(found: dict[str, object]) -> str:
             f"  oldest pending: {shown(found['oldest_pending'])}, "
             f"waiting for {shown(found['oldest_pending_age'])} s"
         )
+    kept = found.get("kept")
+    if isinstance(kept, dict):
+        lines.extend(_kept_lines(kept, found["home"]))
     return "\n".join(lines) + "\n"
+
+
+def _kept_lines(kept: dict[str, object], home: object) -> Iterator[str]:
+    """Who keeps the worker alive, and whether it is to be left alone."""
+    if "unknown" in kept:
+        yield f"  kept alive: unknown, because {shown(kept['unknown'])}"
+        return
+    loop = f"the loop of reconcile (pid {kept['loop']})"
+    if kept["loop"] is None:
+        yield "  kept alive by: no loop of reconcile that runs now"
+    elif kept["loop_healthy"]:
+        yield f"  kept alive by: {loop}"
+    else:
+        yield f"  kept alive by: nobody; {loop} hangs"
+    if kept["home"] not in (None, home):
+        yield f"  the worker of {shown(kept['spec'])} has another home: {shown(kept['home'])}"
+    paused = kept["paused"]
+    if isinstance(paused, dict):
+        until = f" until {shown(paused['until'])}" if paused["until"] else ""
+        why = f": {shown(paused['reason'])}" if paused["reason"] else ""
+        yield f"  paused since {shown(paused['since'])}{until} by {shown(paused['by'])}{why}"
+        yield f"  start it again with: {shown(kept['again'])}"
 
 
 _COUNTED = ("pending", "running", "completed", "failed")
@@ -56,21 +81,34 @@ def copy_log(path: str, is_done: Callable[[], bool]) -> None:
     """
     if sys.stdout is None:
         return
-    to_terminal = sys.stdout.isatty()
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    printer = Printer()
     fd = files.open_regular(path)
     try:
         while True:
             last = is_done()  # asked before reading: what came until then is still printed
             while data := os.read(fd, 65536):
-                if to_terminal:
-                    text = decoder.decode(data).replace("\r\n", "\n")
-                    sys.stdout.write(shown(text, keep="\n\t"))
-                else:
-                    sys.stdout.buffer.write(data)
-            sys.stdout.flush()
+                printer.put(data)
             if last:
                 return
             time.sleep(0.1)
     finally:
         os.close(fd)
+
+
+class Printer:
+    """Prints bytes as they are, but to a terminal without control characters."""
+
+    def __init__(self) -> None:
+        self._to_terminal = sys.stdout is not None and sys.stdout.isatty()
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def put(self, data: bytes) -> None:
+        """Print some, at once."""
+        if sys.stdout is None:
+            return
+        if self._to_terminal:
+            text = self._decoder.decode(data).replace("\r\n", "\n")
+            sys.stdout.write(shown(text, keep="\n\t"))
+        else:
+            sys.stdout.buffer.write(data)
+        sys.stdout.flush()

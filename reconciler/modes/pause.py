@@ -51,7 +51,10 @@ def pause(session: Session) -> int:
 
 
 def resume(session: Session) -> int:
-    """See to what ``--resume`` names again, at once where a loop runs."""
+    """See to what ``--resume`` names again, at once where a loop runs.
+
+    What was tried in vain is forgiven, so that it is tried at once.
+    """
     options = session.options
     spec = session.load(write_cache=True)
     store = session.store(spec, False)
@@ -61,6 +64,10 @@ def resume(session: Session) -> int:
     found = [resource.id for resource in _named(options.resume, spec, gone)]
     ids = list(dict.fromkeys((*found, *gone)))
     done = [paused[ident] for ident in ids if store.pauses.resume(ident) and ident in paused]
+    # Whoever wants it back has mended what was wrong, or wants to see that it is not mended.
+    forgiven = [ident for ident in ids if ident in store.attempts.all()]
+    for ident in forgiven:
+        store.attempts.forgive(ident)
     _remember(session, store, done, "resume", "")
     if options.json:
         session.print_json(_document(session, spec, "resumed", done))
@@ -68,7 +75,9 @@ def resume(session: Session) -> int:
         session.say(
             (f"{one.id}: seen to again; it was paused: {one.reason or 'no reason'}", "good")
         )
-    if not done:
+    for ident in forgiven:
+        session.say((f"{ident}: what was tried in vain is forgiven", "good"))
+    if not done and not forgiven:
         session.say(("nothing of it was paused", "quiet"))
     _wake(session, spec)
     return DONE

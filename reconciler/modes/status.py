@@ -96,6 +96,8 @@ def _resources(session: Session, look: Look, host: Host) -> list[dict[str, Any]]
         words[remark.id] = (state, remark.reason)
     found = []
     for resource in look.spec.resources:
+        if look.only and resource.id not in look.seen and resource.id not in words:
+            continue  # --only: nobody has looked at it
         state, reason = words.get(resource.id, ("ok", ""))
         one: dict[str, Any] = {"id": resource.id, "state": state, "reason": reason}
         if not resource.present:

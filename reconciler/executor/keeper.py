@@ -1,0 +1,239 @@
+"""The reconciler that keeps the worker alive, asked as the program `reconcile` beside this one.
+Must not import it: what it says is read from its JSON.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+
+from reconciler.executor.layout import resolve_home
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from typing import Any
+
+WORKER = "process:worker"
+SHIPPED = "executor"  # the spec that comes with the program, by its bare name
+QUICK = 5.0  # seconds for a look that only adds to what is known otherwise
+_LOOK = 30.0
+_PASS = 900.0  # a pass may have a large archive to write
+_WRONG_USAGE, _INVALID, _BUSY = 64, 65, 75  # exit codes of reconcile
+_TAKES_VALUE = ("--set", "--state-dir", "--only", "--color")
+_LOOPS_OWN = ("AI_CO_HOME", "TMUX_TMPDIR")  # what the spec reads of the environment
+
+
+class KeeperError(OSError):
+    """The reconciler could not do it; the message says why."""
+
+
+class Busy(KeeperError):
+    """Another pass is at work; later it will not be."""
+
+
+class Keeper:
+    """The spec in use, the variables it is used with, and the loop that keeps it, if one runs.
+
+    After `look`: `loop` is the loop's process number or None, `healthy` whether it moves,
+    `paused` the pause of the worker or None, `state` and `reason` how the worker stands, `pids`
+    its processes, `path` the spec's file.
+    """
+
+    def __init__(self, options: Namespace) -> None:
+        self.spec: str | None = options.spec
+        self.wanted = _wanted_home(options.home)
+        self.settings: list[str] = [f"home={self.wanted}"] if self.wanted else []
+        self.settings += options.set
+        self.given = _given(options)
+        self.loop: int | None = None
+        self.healthy = False
+        self.paused: dict[str, Any] | None = None
+        self.state = self.reason = self.path = ""
+        self.pids: list[int] = []
+        self._state_dir: str | None = options.state_dir
+        self._environ = dict(os.environ)
+
+    @property
+    def home(self) -> str | None:
+        """The home of the worker that runs; None if none does."""
+        return next(filter(None, map(home_of, self.pids)), None)
+
+    def look(self, seconds: float = _LOOK) -> None:
+        """Find out how the worker stands. Raises KeeperError."""
+        try:
+            found = self._status(seconds)
+        except KeeperError as error:
+            if self.spec is not None or "no spec:" not in str(error):
+                raise
+            self.spec = SHIPPED
+            found = self._status(seconds)
+        self.path = found["spec"]["path"]
+        loop = found["loop"]
+        self.loop = loop["pid"] if loop["running"] else None
+        self.healthy = bool(loop["running"] and loop["healthy"])
+        (one,) = (one for one in found["resources"] if one["id"] == WORKER)
+        self.state, self.reason = one["state"], one["reason"]
+        self.paused = one.get("paused")
+        self.pids = one.get("pids", [])
+
+    def side_with_the_loop(self) -> None:
+        """Take over what the loop has been started with, so that both mean the same worker.
+
+        Raises KeeperError if that is not the worker whose home was given.
+        """
+        words = _words_of(self.loop, "cmdline")
+        if words is None:
+            return  # none runs, it has just ended, or it is somebody else's
+        assert self.loop is not None
+        spec, self.settings = _loop_options(words)
+        if self.spec is None and spec is not None:
+            self.spec = spec if os.sep not in spec else _seen_from(self.loop, spec)
+        theirs = _environ_of(self.loop)
+        for name in _LOOPS_OWN:
+            self._environ.pop(name, None)
+            if name in theirs:
+                self._environ[name] = theirs[name]
+        self.look()
+        home = self.home or self.home_of_loop()
+        if home and self.wanted and resolve_home(home) != self.wanted:
+            raise KeeperError(
+                f"the loop (pid {self.loop}) keeps the worker of {home}, not that of "
+                f"{self.wanted}: give --home {shlex.quote(home)}, or end that loop first"
+            )
+
+    def home_of_loop(self) -> str | None:
+        """The home that was given to the loop; None if none was, or none runs."""
+        words = _words_of(self.loop, "cmdline")
+        if words is None:
+            return None
+        _, settings = _loop_options(words)
+        chosen = dict(word.split("=", 1) for word in settings if "=" in word)
+        given = chosen.get("home") or _environ_of(self.loop).get("AI_CO_HOME")
+        return resolve_home(given) if given else None
+
+    def pause(self, reason: str) -> None:
+        """Leave the worker alone from now on, and end it. Raises KeeperError."""
+        self._ask("--pause", WORKER, "--stop", "--reason", reason, seconds=_LOOK * 5)
+
+    def resume(self) -> None:
+        """See to the worker again. Raises KeeperError."""
+        self._ask("--resume", WORKER, seconds=_LOOK)
+
+    def once(self) -> dict[str, Any]:
+        """A pass, or the loop's; its report. Raises Busy and KeeperError."""
+        return self._ask("--once", seconds=_PASS)
+
+    def _status(self, seconds: float) -> dict[str, Any]:
+        try:
+            return self._ask("--status", "--only", WORKER, seconds=seconds)
+        except KeeperError as error:
+            if "matches no resource" in str(error):
+                raise KeeperError(
+                    f"{error}\nname the spec of the executor, such as: --spec {SHIPPED}"
+                ) from None
+            raise
+
+    def _ask(self, mode: str, *words: str, seconds: float) -> dict[str, Any]:
+        """The document that `reconcile` answers with."""
+        argv = [*_program(), mode, *words, *([self.spec] if self.spec is not None else [])]
+        for setting in self.settings:
+            argv += ["--set", setting]
+        argv += ["--state-dir", self._state_dir] if self._state_dir is not None else []
+        try:
+            done = subprocess.run(
+                [*argv, "--json"],
+                env=self._environ,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=seconds,
+            )
+        except subprocess.TimeoutExpired:
+            raise KeeperError(f"reconcile {mode} did not end within {seconds:g} s") from None
+        said = done.stderr.decode("utf-8", "replace").strip().removeprefix("reconcile: ")
+        if done.returncode in (0, 1):
+            with contextlib.suppress(ValueError):
+                found = json.loads(done.stdout)
+                if isinstance(found, dict):
+                    if mode == "--pause" and done.returncode:
+                        raise KeeperError(said)
+                    return found
+        if done.returncode == _BUSY:
+            raise Busy(said)
+        if done.returncode == _INVALID:
+            raise KeeperError(f"the spec is not valid:\n{said}")
+        if done.returncode == _WRONG_USAGE:
+            said = said.partition("\ntry: ")[0]
+        raise KeeperError(said or f"reconcile {mode} ended with {done.returncode}")
+
+
+def home_of(pid: int) -> str | None:
+    """The home of a worker, from its command line, which always ends with it."""
+    words = _words_of(pid, "cmdline") or []
+    return words[-1] if words[-3:-1] == ["worker", "--home"] else None
+
+
+def _program() -> list[str]:
+    beside = os.path.join(os.path.dirname(os.path.abspath(sys.executable)), "reconcile")
+    return [beside] if os.access(beside, os.X_OK) else [sys.executable, "-m", "reconciler"]
+
+
+def _wanted_home(given: str | None) -> str | None:
+    """The home that was asked for; None if none was, which leaves it to the spec."""
+    return resolve_home(given) if given or os.environ.get("AI_CO_HOME") else None
+
+
+def _given(options: Namespace) -> str:
+    """The options that have to be given again for the same worker."""
+    words = []
+    for name in ("home", "spec", "state_dir"):
+        value = getattr(options, name)
+        if value is not None:
+            words += [f"--{name.replace('_', '-')}", value]
+    for setting in options.set:
+        words += ["--set", setting]
+    return "".join(f" {shlex.quote(word)}" for word in words)
+
+
+def _words_of(pid: int | None, what: str) -> list[str] | None:
+    """The words of /proc/PID/cmdline or environ; None if they cannot be read."""
+    try:
+        with open(f"/proc/{pid}/{what}", "rb") as file:
+            return [os.fsdecode(word) for word in file.read().split(b"\0")[:-1]]
+    except OSError:
+        return None
+
+
+def _environ_of(pid: int | None) -> dict[str, str]:
+    words = _words_of(pid, "environ") or []
+    return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+def _loop_options(words: list[str]) -> tuple[str | None, list[str]]:
+    """The SPEC and the --set values on the command line of a loop."""
+    spec: str | None = None
+    settings: list[str] = []
+    names = [os.path.basename(word) for word in words]
+    at = next((i for i, name in enumerate(names) if name in ("reconcile", "reconciler")), 0)
+    rest = iter(words[at + 1 :])
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if name in _TAKES_VALUE:
+            value = value if equals else next(rest, "")
+            if name == "--set":
+                settings.append(value)
+        elif not word.startswith("-") and spec is None:
+            spec = word
+    return spec, settings
+
+
+def _seen_from(pid: int, path: str) -> str:
+    """A path as the process means it."""
+    try:
+        return os.path.join(os.readlink(f"/proc/{pid}/cwd"), path)
+    except OSError:
+        return path

@@ -1,0 +1,246 @@
+"""The everyday words of the command executor: start, stop, restart, logs, status."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from looping import Looping
+from support import CHECKOUT, Machine, until
+
+WORKER = "ai-cmd-executor worker --home"
+
+
+@pytest.fixture
+def use(machine: Machine, executor: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs ``ai-cmd-executor``; the spec in use is that of the fixture, found by itself."""
+    machine.environ |= {"RECONCILE_SPEC": str(executor), "STATE_DIRECTORY": str(machine.state)}
+
+    def run(*argv: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+        return machine.run(machine.bin / "ai-cmd-executor", *argv, **options)
+
+    return run
+
+
+def status(use: Any, *argv: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(use("status", "--json", *argv).stdout)
+    return found
+
+
+def test_start_stop_and_restart_without_a_loop(machine: Machine, executor: Path, use: Any) -> None:
+    done = use("start")
+    assert done.returncode == 0, done.stderr
+    home = machine.home / "ai_co"
+    (pid,) = machine.running(WORKER)
+    # It has returned only when the worker is alive.
+    assert done.stdout.startswith(f"worker {pid}: ")
+    assert done.stdout.endswith(f"home {home}\n")
+    assert status(use)["alive"]
+    assert "kept alive by: no loop of reconcile that runs now" in use("status").stdout
+
+    done = use("stop")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (
+        f"worker {pid} of {home} is stopped\nit stays so until: ai-cmd-executor start\n"
+    )
+    assert machine.running(WORKER) == []
+    assert machine.once(executor)["steps"] == []
+    done = use("status")
+    assert done.returncode == 1
+    assert "stopped by ai-cmd-executor stop" in done.stdout
+    assert "start it again with: ai-cmd-executor start\n" in done.stdout
+    assert use("stop").stdout.startswith(f"no worker ran for {home}\n")
+
+    # From a pause it is taken back, with a worker as well as without one.
+    assert use("restart").returncode == 0
+    (first,) = machine.running(WORKER)
+    assert use("restart").returncode == 0
+    (second,) = machine.running(WORKER)
+    assert first != second
+    kept = status(use)["kept"]
+    assert (kept["loop"], kept["paused"], kept["spec"]) == (None, None, str(executor))
+    assert use("start").returncode == 0
+    assert machine.running(WORKER) == [second]
+    machine.converged(executor)
+
+
+def test_beside_a_loop_with_values_of_its_own(
+    machine: Machine, executor: Path, use: Any, looping: Callable[..., Looping]
+) -> None:
+    # The loop is somewhere else, with another spec of that name, and a home of its own.
+    home = machine.base / "of the loop"
+    other = machine.spec(executor.read_text(), "other.yaml")
+    loop = machine.base / "loop.json"
+    with loop.open("wb") as file:
+        process = subprocess.Popen(
+            [machine.bin / "reconcile", "--loop", "./other.yaml", "--json", "--set", f"home={home}",
+             f"--state-dir={machine.state}"],
+            cwd=other.parent, env=machine.environ, stdout=file, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+    try:
+        (first,) = until(lambda: machine.running(WORKER))
+        until(lambda: loop.read_text().count("\n") > 1)
+        elsewhere = {"cwd": "/"}
+        done = use("status", **elsewhere)
+        assert f"kept alive by: the loop of reconcile (pid {process.pid})" in done.stdout
+        assert f"has another home: {home}" in done.stdout
+        done = use("stop", **elsewhere)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(f"worker {first} of {home} is stopped\n")
+        assert machine.running(WORKER) == []
+        done = use("start", **elsewhere)
+        assert done.returncode == 0, done.stderr
+        (second,) = machine.running(WORKER)
+        assert done.stdout.startswith(f"worker {second}: ")
+        assert use("restart", "--home", str(home), **elsewhere).returncode == 0
+        (third,) = machine.running(WORKER)
+        # Somebody who means the worker of another home does not end this one.
+        for argv, environ in (
+            (["--home", str(machine.home)], {}),
+            ([], {"AI_CO_HOME": str(machine.home)}),
+        ):
+            done = use("stop", *argv, environ=environ, **elsewhere)
+            assert done.returncode == 1
+            assert f"keeps the worker of {home}, not that of {machine.home}" in done.stderr
+        assert machine.running(WORKER) == [third]
+        assert not (machine.home / "ai_co").exists()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_home_spec_and_state_are_passed_on(machine: Machine, executor: Path) -> None:
+    home, state = machine.base / "there", machine.base / "its state"
+    words = ["--home", str(home), "--spec", str(executor), "--state-dir", str(state)]
+    program = machine.bin / "ai-cmd-executor"
+    done = machine.run(program, "start", *words)
+    assert done.returncode == 0, done.stderr
+    assert len(machine.running(f"{WORKER} {home}")) == 1
+    assert state.is_dir()
+    done = machine.run(program, "stop", *words)
+    again = done.stdout.rpartition("until: ")[2].replace("ai-cmd-executor", str(program))
+    assert machine.run("sh", "-c", again).returncode == 0
+    assert len(machine.running(f"{WORKER} {home}")) == 1
+    # A worker that somebody else has started by hand is not taken for the one that was stopped.
+    environ = {"AI_CO_HOME": str(machine.base / "hand")}
+    machine.run("sh", "-c", f"setsid {program} worker >/dev/null 2>&1 &", environ=environ)
+    until(lambda: len(machine.running(WORKER)) == 2)
+
+
+def test_start_says_why_there_is_no_worker(machine: Machine, executor: Path, use: Any) -> None:
+    text = executor.read_text()
+    command = 'command: [ai-cmd-executor, worker, --home, "{{ home }}"]'
+    assert command in text
+    broken = "command: exit 3\n    restart: { attempts: 1 }"
+    executor.write_text(text.replace(command, broken))
+    done = use("start")
+    assert done.returncode == 1
+    assert done.stderr.startswith("ai-cmd-executor: no worker: ")
+    assert "(exit status 3)" in done.stderr
+    # Given up by now; whoever starts it wants it tried again at once.
+    assert "given up" in machine.reconcile("--status", executor).stdout
+    executor.write_text(text.replace(command, f"{command}\n    restart: {{ attempts: 1 }}"))
+    assert use("start").returncode == 0
+    # Others that fail do not matter, but are told.
+    (machine.home / "ai_co/ai_commands/stale").rmdir()
+    (machine.home / "ai_co/ai_commands/stale").write_text("a file")
+    done = use("restart")
+    assert done.returncode == 0
+    assert "had trouble: directory:stale: " in done.stderr
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_what_cannot_be_asked_is_told(machine: Machine, use: Any) -> None:
+    spec = machine.spec("directories: {d: {path: /tmp}}", "none.yaml")
+    for word, status in (("stop", 1), ("start", 1), ("status", 1)):
+        done = use(word, "--spec", spec)
+        assert done.returncode == status
+        said = done.stderr + done.stdout
+        assert "'process:worker' matches no resource" in said
+        assert ("such as: --spec executor" in said) == (word != "status")
+    spec.write_text("version: 2")
+    assert "the spec is not valid:\n" in use("stop", "--spec", spec).stderr
+    done = use("stop", "--spec", machine.base / "missing.yaml")
+    assert (done.returncode, "missing.yaml" in done.stderr) == (1, True)
+    assert use("logs", "-n", "0").returncode == 64
+
+
+def test_without_any_spec_it_is_the_shipped_one(machine: Machine) -> None:
+    done = machine.run(machine.bin / "ai-cmd-executor", "status", "--json")
+    kept = json.loads(done.stdout)["kept"]
+    assert kept["spec"].endswith("/reconciler/specs/executor.yaml")
+    assert not machine.state.exists()
+    done = machine.run(machine.bin / "ai-cmd-executor", "status", "--json", cwd=CHECKOUT)
+    assert json.loads(done.stdout)["kept"]["spec"] == f"{CHECKOUT}/specs/executor.yaml"
+
+
+@pytest.fixture
+def following(machine: Machine) -> Iterator[Callable[..., Any]]:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def follow(*argv: str) -> tuple[subprocess.Popen[bytes], Callable[[], str]]:
+        path = machine.base / f"followed-{len(started)}"
+        with path.open("wb") as file:
+            process = subprocess.Popen(
+                [machine.bin / "ai-cmd-executor", "logs", "-f", *argv],
+                env=machine.environ, stdin=subprocess.DEVNULL, stdout=file,
+                stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        started.append(process)
+        return process, path.read_text
+
+    yield follow
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        process.wait()
+
+
+def test_logs_and_their_rotation_are_followed(machine: Machine, following: Any) -> None:
+    program = machine.bin / "ai-cmd-executor"
+    none = machine.run(program, "logs")
+    assert (none.returncode, none.stdout) == (1, "")
+    assert "no worker has run in this home yet" in none.stderr
+    early, early_text = following()
+    until(lambda: "yet; waiting for it\n" in early_text())
+    log = machine.home / "ai_co/logs/command_executor.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("".join(f"line {number}\n" for number in range(100)))
+    assert machine.run(program, "logs").stdout.splitlines() == [f"line {n}" for n in range(70, 100)]
+    assert machine.run(program, "logs", "-n", "2").stdout == "line 98\nline 99\n"
+
+    process, text = following("--lines", "1")
+    until(lambda: text() == "line 99\n")
+    old = os.open(log, os.O_WRONLY | os.O_APPEND)
+    os.write(old, b"before\n")
+    log.rename(f"{log}.1")
+    os.write(old, b"still the old one\n")
+    until(lambda: text().endswith("before\nstill the old one\n"))
+    os.close(old)
+    log.write_text("the new one\n")
+    expected = "line 99\nbefore\nstill the old one\nthe new one\n"
+    until(lambda: text() == expected)
+    assert machine.run(program, "logs", "-n", "2").stdout == "still the old one\nthe new one\n"
+    os.truncate(log, 0)
+    with log.open("a") as file:
+        file.write("cut\n")
+    until(lambda: text().endswith("cut\n"))
+    until(lambda: early_text().endswith("cut\n"))
+    assert early_text().splitlines()[1:3] == ["line 0", "line 1"]
+    for one in (process, early):
+        one.send_signal(signal.SIGINT)
+        assert one.wait(10) == 130
+    assert text() == expected + "cut\n"
+
+
+def test_the_log_of_a_real_worker_is_shown(machine: Machine, use: Any) -> None:
+    use("start")
+    (pid,) = machine.running(WORKER)
+    assert f"[{pid}] started, home {machine.home}/ai_co\n" in use("logs").stdout
