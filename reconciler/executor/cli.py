@@ -55,6 +55,8 @@ def _main(args: list[str], own_process: bool) -> int:
         return _worker(args[2], args, own_process)  # a worker needs no parser in its memory
     from reconciler.executor.options import UsageError, parse_options
 
+    if args[:1] == ["--completion-ids"]:
+        return _ids(args[1:])
     verbs = {
         "start": _start,
         "stop": _stop,
@@ -74,6 +76,17 @@ def _main(args: list[str], own_process: bool) -> int:
     except UsageError as error:
         _complain(str(error))
         return USAGE
+
+
+def _ids(words: list[str]) -> int:
+    """The ids that could stand next on an unfinished line, the newest first; says no errors."""
+    from reconciler.completion import asked
+    from reconciler.executor.status import newest
+
+    _, options = asked(words, ["--home"])
+    layout = Layout(resolve_home(dict(options).get("--home")))
+    print("".join(f"{name}\n" for name in newest(layout)), end="")
+    return OK
 
 
 def _worker(given: str | None, args: list[str], own_process: bool) -> int:

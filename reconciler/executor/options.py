@@ -9,6 +9,9 @@ import os
 import shlex
 from typing import NoReturn
 
+from reconciler.completion import SHELLS
+from reconciler.executor.keeper import SHIPPED
+
 WAIT = 3600.0  # seconds of a --wait without a number
 LINES = 30  # of `logs`
 _WITH_VALUE = ("--home", "--id", "--timeout", "--cwd", "--env")
@@ -16,8 +19,8 @@ _WITH_VALUE = ("--home", "--id", "--timeout", "--cwd", "--env")
 _EPILOG = """\
 The home is --home, else $AI_CO_HOME, else ~/ai_co. Commands are files in
 HOME/ai_commands/pending; results are files in HOME/ai_commands/completed.
-start, stop, restart and status ask `reconcile` about the spec in use: --spec, else
-what it takes by itself, else the spec of the executor that comes with it.
+start, stop, restart and status go through `reconcile`, on the spec in use: --spec,
+else what it takes by itself, else the one of the executor that comes with it.
 
 exit codes: 0 done; 1 failed or not found; 64 wrong usage. `submit --wait` ends with the
 command's own exit code, 124 after its timeout, 128 + N after signal N.
@@ -28,6 +31,17 @@ class UsageError(Exception):
     """The command line is wrong; the message says how and what would be right."""
 
 
+class _Completion(argparse.Action):
+    """Prints the script, and ends the program as --help does."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *given: object) -> None:
+        from reconciler.completion import program, script
+
+        _, shell, _ = given
+        print(script(str(shell), program(parser, [SHIPPED])), end="")
+        parser.exit()
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}\n{self.format_usage().rstrip()}\nmore: {self.prog} --help")
@@ -35,24 +49,31 @@ class _Parser(argparse.ArgumentParser):
 
 def parse_options(args: list[str]) -> argparse.Namespace:
     """The options with `verb` and `home`. Raises UsageError; --help prints and exits 0."""
-    return _parser().parse_args(_complete_wait(args))
+    return parser().parse_args(_complete_wait(args))
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     home = _Parser(add_help=False)
     # Suppressed: a default here would overwrite a --home given before the verb.
     home.add_argument(
         "--home", type=_not_empty, default=argparse.SUPPRESS, metavar="DIR", help="the home"
     )
-    parser = _Parser(
+    made = _Parser(
         prog="ai-cmd-executor",
         description="Runs bash commands that are put as files into a folder, one after the other.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--home", type=_not_empty, default=None, metavar="DIR", help="the home")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
+    made.add_argument("--home", type=_not_empty, default=None, metavar="DIR", help="the home")
+    made.add_argument(
+        "--completion",
+        action=_Completion,
+        metavar="SHELL",
+        choices=SHELLS,
+        help="print a script for your shell: bash, zsh or fish",
+    )
+    verbs = made.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
 
     def verb(name: str, text: str) -> argparse.ArgumentParser:
         return verbs.add_parser(
@@ -74,6 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     kept("start", "Have the worker kept alive; exit 0 once it is alive.")
     kept("stop", "End the worker, and leave it alone until `start`.")
     kept("restart", "Both; exit 0 once a new worker is alive.")
+    status = kept("status", "Say what the executor does; exit 0 if a worker is alive.")
+    status.add_argument("--json", action="store_true", help="as JSON")
     logs = verb("logs", "Print the last lines of the worker's own log.")
     logs.add_argument("-f", "--follow", action="store_true", help="go on until interrupted")
     logs.add_argument(
@@ -109,9 +132,6 @@ def _parser() -> argparse.ArgumentParser:
     log.add_argument("id", nargs="?", metavar="ID", help="the latest, unless given")
     log.add_argument("-f", "--follow", action="store_true", help="go on until it has ended")
 
-    status = kept("status", "Say what the executor does; exit 0 if a worker is alive.")
-    status.add_argument("--json", action="store_true", help="as JSON")
-
     test = verb("test", "Send a harmless command through the worker; exit 0 if it comes back.")
     test.add_argument(
         "--timeout", type=_seconds, default=15.0, metavar="S", help="seconds at most (15)"
@@ -119,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     test.add_argument(
         "--busy-ok", action="store_true", help="exit 0 too while the worker runs another command"
     )
-    return parser
+    return made
 
 
 def _complete_wait(args: list[str]) -> list[str]:

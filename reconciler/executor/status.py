@@ -38,6 +38,19 @@ def status(layout: Layout) -> dict[str, object]:
     }
 
 
+def newest(layout: Layout, most: int = 50) -> list[str]:
+    """The ids of the commands that ended last, and of all that run."""
+    found: dict[str, float] = {}
+    for folder in (layout.completed, layout.running):
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if is_command_name(entry.name) and entry.name.isprintable():
+                    with contextlib.suppress(OSError):
+                        at = entry.stat(follow_symlinks=False).st_mtime
+                        found[entry.name.removesuffix(".json")] = at
+    return sorted(found, key=found.__getitem__, reverse=True)[:most]
+
+
 def _count(path: str, suffix: str = ".json") -> int | None:
     """None if the directory cannot be read, which is not the same as empty."""
     try:

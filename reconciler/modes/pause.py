@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 _LONGEST = 10 * 366 * 86400.0
 
 
-def pause(session: Session) -> int:
+def run(session: Session) -> int:
+    """``--pause`` or ``--resume``."""
+    return _resume(session) if session.options.resume else _pause(session)
+
+
+def _pause(session: Session) -> int:
     """Leave what ``--pause`` names alone, for ``--for`` or until it is resumed."""
     from reconciler.host.clock import Clock
     from reconciler.views.status import pause_lines
@@ -50,7 +55,7 @@ def pause(session: Session) -> int:
     return TROUBLE if failed else DONE
 
 
-def resume(session: Session) -> int:
+def _resume(session: Session) -> int:
     """See to what ``--resume`` names again, at once where a loop runs.
 
     What was tried in vain is forgiven, so that it is tried at once.

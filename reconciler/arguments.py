@@ -1,0 +1,219 @@
+"""The flags of `reconcile`, and the help that teaches them.
+
+It must not do anything that they ask for. The completion and the manual page are made from the
+same parser: a metavar says what kind of value it is, and a help that begins with ``--mode: `` is
+that of an option which only these modes have.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, NoReturn
+
+from reconciler import __version__
+from reconciler.session import Usage
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+class Mode(NamedTuple):
+    """A mode: its name, what it does, and its value where it takes one.
+
+    ``many``: the value is the id of a resource, and it can be given again.
+    """
+
+    name: str
+    words: str
+    value: str = ""
+    many: bool = False
+
+
+MODES: dict[str, tuple[Mode, ...]] = {
+    "look, and change nothing": (
+        Mode("plan", "what would change, and why"),
+        Mode("status", "how things stand now; fast"),
+        Mode("history", "what was done, when, why, by whom, with which result"),
+    ),
+    "act": (
+        Mode("once", "one pass: plan, act in order, verify"),
+        Mode("loop", "the watchdog: a pass now, and one every interval"),
+        Mode("pause", "leave a resource alone until told otherwise", "ID", True),
+        Mode("resume", "see to it again; what was tried in vain is forgiven", "ID", True),
+    ),
+    "set up": (
+        Mode("check", "is the spec valid? shows all errors at once"),
+        Mode("notify-test", "one message to every target, and which took it"),
+        Mode("schema", "the JSON Schema of the spec, for editors"),
+        Mode("completion", "a script for your shell: bash, zsh or fish", "SHELL"),
+        Mode("man", "the manual page: reconcile --man | man -l -"),
+    ),
+}
+"""All modes, in the groups of the help."""
+
+FIRST = (
+    ("reconcile --check my.yaml", "is the file right?"),
+    ("reconcile --plan my.yaml", "what would change on this host? touches nothing"),
+    ("reconcile --once my.yaml", "change it; once more, and nothing is left to do"),
+)
+"""The first commands of somebody who is new."""
+
+WHERE = (
+    "SPEC: a YAML file, or a shipped one by name (executor); else $RECONCILE_SPEC, "
+    "./specs/executor.yaml, ~/.config/reconcile/spec.yaml, /etc/reconcile/spec.yaml."
+)
+
+STATUSES = (
+    (0, "done"),
+    (1, "something failed or unknown"),
+    (2, "drift or changes (--detailed-exitcode)"),
+    (64, "wrong usage"),
+    (65, "invalid spec"),
+    (75, "another is at work"),
+)
+
+_COLUMN = 22
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        if message.startswith("one of the arguments"):
+            lines = [f"  {command:27} {words}" for command, words in FIRST]
+            modes = " ".join(f"--{mode.name}" for mode in all_modes())
+            message = "\n".join(
+                ("say what to do; begin with", *lines, *_wrapped(f"modes: {modes}", 7))
+            )
+        raise Usage(f"{message}\ntry: {self.prog} --help")
+
+    def format_help(self) -> str:
+        return "\n".join(_help(self)) + "\n"
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Of a fixed width: argparse would load shutil at every start, only to ask for it."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=79)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of `reconcile`. Whatever is wrong, it raises Usage."""
+    made = _Parser(
+        prog="reconcile",
+        usage="%(prog)s MODE [SPEC] [options]",
+        description="Show how this host differs from what a YAML file says, and mend it.",
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+    )
+    group = made.add_mutually_exclusive_group(required=True)
+    for mode in all_modes():
+        flag = f"--{mode.name}"
+        if mode.many:
+            group.add_argument(flag, metavar=mode.value, action="append", help=mode.words)
+        elif mode.value:
+            group.add_argument(flag, metavar=mode.value, choices=SHELLS, help=mode.words)
+        else:
+            group.add_argument(
+                flag, dest="mode", action="store_const", const=mode.name, help=mode.words
+            )
+    group.add_argument("--version", action="version", version=f"reconcile {__version__}",
+                       help="print the version")  # fmt: skip
+    add = made.add_argument
+    add("spec", metavar="SPEC", nargs="?", help="the YAML file, or the name of a shipped spec")
+    add("--only", metavar="ID", action="append", default=[],
+        help="only this and what it needs; repeatable; shell patterns")  # fmt: skip
+    add("--set", metavar="NAME=VALUE", action="append", default=[],
+        help="another value for a variable of the spec; repeatable")  # fmt: skip
+    add("--json", action="store_true", help="one JSON document on standard output")
+    add("--state-dir", metavar="DIR", help="where state is kept")
+    add("--color", choices=("auto", "always", "never"), default="auto",
+        help="auto (only on a terminal), always or never")  # fmt: skip
+    add("-q", "--quiet", action="store_true", help="print only what failed or is unknown")
+    add("-v", "--verbose", action="store_true", help="print every note")
+    add("--detailed-exitcode", action="store_true",
+        help="--plan, --once: exit status 2 for drift or changes")  # fmt: skip
+    add("--since", metavar="TIME", help="--history: from 2h ago, 2026-11-22 or '2026-11-22 14:30'")
+    add("--for", metavar="TIME", dest="duration", type=_duration, default=None,
+        help="--pause: for so long, such as 2h")  # fmt: skip
+    add("--reason", metavar="TEXT", default="", help="--pause: why, for people")
+    add("--stop", action="store_true", help="--pause: end the process as well")
+    return made
+
+
+def all_modes() -> Iterator[Mode]:
+    """All modes, in their order."""
+    for modes in MODES.values():
+        yield from modes
+
+
+def mode_of(options: argparse.Namespace) -> str:
+    """Which mode was asked for."""
+    if options.mode is not None:
+        return str(options.mode)
+    return next(mode.name for mode in all_modes() if mode.value and getattr(options, mode.name))
+
+
+def of_modes(words: str) -> tuple[tuple[str, ...], str]:
+    """The modes that an option is for, and the rest of its help; none means all."""
+    head, colon, rest = words.partition(": ")
+    if not colon or not head.startswith("--"):
+        return (), words
+    return tuple(head.split(", ")), rest
+
+
+def _help(made: argparse.ArgumentParser) -> Iterator[str]:
+    """The help, on one screen."""
+    yield f"usage: {made.usage}" % {"prog": made.prog}
+    yield ""
+    yield f"{made.description} Begin with:"
+    yield ""
+    for command, words in FIRST:
+        yield f"  {command:27} {words}"
+    yield ""
+    for title, modes in MODES.items():
+        yield f"{title}:"
+        for mode in modes:
+            yield _row(f"--{mode.name} {mode.value}", mode.words)
+    yield from _wrapped(WHERE, 0)
+    yield "options:"
+    special: dict[str, list[str]] = {}
+    for action in made._actions:
+        if not action.option_strings or action.dest in ("help", "version"):
+            continue
+        if action in made._mutually_exclusive_groups[0]._group_actions:
+            continue
+        modes_of, words = of_modes(action.help or "")
+        flags = ", ".join(action.option_strings)
+        value = action.metavar if action.nargs is None else ""
+        if action.choices is not None:
+            value = "WHEN"
+        if modes_of:
+            special.setdefault(", ".join(modes_of), []).append(f"{flags} {value or ''}".strip())
+        else:
+            yield _row(f"{flags} {value or ''}", words)
+    text = "; ".join(f"{modes_of}: {', '.join(flags)}" for modes_of, flags in special.items())
+    yield from _wrapped(f"of one mode: {text}", 2, 2)
+    statuses = ", ".join(f"{status} {words}" for status, words in STATUSES)
+    yield from _wrapped(f"exit status: {statuses}", 2)
+
+
+def _row(left: str, right: str) -> str:
+    return f"  {left.strip():{_COLUMN - 3}} {right}"
+
+
+def _wrapped(text: str, indent: int, first: int = 0) -> Sequence[str]:
+    from textwrap import wrap
+
+    return wrap(
+        text, 79, initial_indent=" " * first, subsequent_indent=" " * indent,
+        break_on_hyphens=False,
+    )  # fmt: skip
+
+
+def _duration(text: str) -> float:
+    from reconciler.parsers import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

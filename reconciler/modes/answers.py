@@ -1,0 +1,48 @@
+"""What modes answer with: words on standard error, and an exit status.
+
+It must not decide what went wrong.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from reconciler.exits import CHANGED, DONE, INVALID, TROUBLE
+from reconciler.session import Session, print_json
+from reconciler.text import printable
+
+if TYPE_CHECKING:
+    import argparse
+
+    from reconciler.spec.errors import SpecError
+
+
+def exit_status(trouble: bool, changes: bool, options: argparse.Namespace) -> int:
+    """The status of a plan or a pass."""
+    if trouble:
+        return TROUBLE
+    return CHANGED if changes and options.detailed_exitcode else DONE
+
+
+def complain(message: str, status: int) -> int:
+    """Say what went wrong; the status that was given."""
+    tell(message)
+    return status
+
+
+def tell(message: str) -> None:
+    """Say something to people, whatever they asked for."""
+    lines = [printable(line, 4000) for line in message.splitlines()]
+    sys.stderr.write("reconcile: " + "\n".join(lines) + "\n")
+
+
+def invalid(session: Session, error: SpecError) -> int:
+    """All that is wrong with the spec."""
+    from reconciler.spec.errors import document, render
+    from reconciler.views.data import FORMAT
+
+    sys.stderr.write(render(error))
+    if session.options.json:
+        print_json({"format": FORMAT, "valid": False, "errors": document(error)})
+    return INVALID

@@ -1,0 +1,23 @@
+"""Is the spec valid? It must not touch anything."""
+
+from __future__ import annotations
+
+from reconciler.exits import DONE
+from reconciler.session import Session, print_json
+from reconciler.views.data import FORMAT
+
+
+def run(session: Session) -> int:
+    """Say that it is; what is wrong is raised as SpecError."""
+    spec = session.load(complete=True)
+    if session.options.json:
+        path = {"name": spec.name, "path": spec.path}
+        print_json({"format": FORMAT, "spec": path, "valid": True, "errors": []})
+    session.say((f"{spec.path}: valid; {len(spec.resources)} resources", "good"))
+    if spec.notify.targets:
+        from reconciler.notify import switched_off
+
+        session.say(
+            *((f"  . note {one.id}: {one.reason}", "quiet") for one in switched_off(spec.notify))
+        )
+    return DONE
