@@ -21,7 +21,8 @@ from support import Machine
 
 TAB, ALL = "\t", "\x1b*"
 """Complete; and, in bash, insert all that could stand here."""
-IDS = "directories: {d: {path: /tmp}, e: {path: /var/tmp}}\nprocesses: {web: {command: [sleep, '9']}}\n"
+IDS = "directories: {d: {path: /tmp}, e: {path: /var/tmp}}\n"
+WEB = "processes: {web: {command: [sleep, '9']}}\n"
 MANY = "retention: {old: {for_each: [a b], path: /tmp, older_than: 9d, action: delete}}\n"
 
 
@@ -91,7 +92,7 @@ def scripts(machine: Machine) -> Path:
             assert done.returncode == 0, done.stderr
             (folder / f"{name}.{shell}").write_text(done.stdout)
     machine.environ |= {
-        "RECONCILE_SPEC": str(machine.spec(IDS + MANY, "my.yaml")),
+        "RECONCILE_SPEC": str(machine.spec(IDS + WEB + MANY, "my.yaml")),
         "STATE_DIRECTORY": str(machine.state),
     }
     (machine.base / "other.yml").write_text("version: 1\nname: x\nblocks: {}\nsessions: {s: {}}\n")

@@ -74,6 +74,25 @@ def test_what_is_paused_can_be_resumed_when_the_spec_has_lost_it(machine: Machin
     assert reconcile(machine, "--resume", "directory:*", spec)["resumed"] == []
 
 
+def test_what_is_resumed_begins_anew(machine: Machine) -> None:
+    gate = machine.base / "gate"
+    spec = machine.spec(
+        f"{HEAD}directories: {{d: {{path: {machine.base}/d}}}}\n"
+        f"processes: {{p: {{command: test -e {gate} && exec sleep 90414, "
+        "restart: {attempts: 1, backoff: {initial: 1h, max: 2h}}}}\n"
+    )
+    machine.once(spec, status=1)
+    gate.touch()
+    assert shown(machine, spec, "process:p", status=1)["state"] == "given up"
+    assert "tried in vain is forgiven" in machine.reconcile("--resume", "process:p", spec).stdout
+    assert shown(machine, spec, "process:p")["state"] == "differs"
+    machine.once(spec)
+    assert machine.running("sleep 90414")
+    # Of a part, only that part is told.
+    document = reconcile(machine, "--status", spec, "--only", "process:p")
+    assert [one["id"] for one in document["resources"]] == ["process:p"]
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
