@@ -197,12 +197,19 @@ class Session:
             self._warned.add(text)
             self.terminal.write([(f"  ! {printable(text)}", "bad")])
 
-    def look(self, spec: Spec, host: Host, only: Sequence[str] | None = None) -> Look:
+    def look(
+        self,
+        spec: Spec,
+        host: Host,
+        only: Sequence[str] | None = None,
+        within: float | None = None,
+    ) -> Look:
         """Look at the host, and plan.
 
         ``only`` is by default what ``--only`` says. The spec comes back with what it has left on
-        the host and no more declares, unless only a part was asked for. Raises Usage for an
-        ``only`` that matches nothing.
+        the host and no more declares, unless only a part was asked for. ``within`` so many
+        seconds it ends whatever hangs: what has not answered by then is unknown. Raises Usage
+        for an ``only`` that matches nothing.
         """
         from reconciler.observe import observe, with_strays
         from reconciler.plan import chosen, make_plan
@@ -210,15 +217,24 @@ class Session:
         if only is None:
             only = self.options.only
         host.forget()
-        if not only:
+        memory = self.memory(spec, False)
+        host.said = memory.said()
+        if not only and within is not None:
+            from reconciler.aside import look_aside
+
+            spec, seen = look_aside(spec, kinds.get, host, within)
+        elif not only:
             spec = with_strays(spec, kinds.get, host)
         try:
             resources = chosen(spec, only)
         except KeyError as error:
             raise Usage(no_such(error.args[0], spec)) from None
-        memory = self.memory(spec, False)
-        host.said = memory.said()
-        seen = observe(resources, kinds.get, host, fresh=False)
+        if within is None:
+            seen = observe(resources, kinds.get, host, fresh=False)
+        elif only:
+            from reconciler.aside import observe_aside
+
+            seen = observe_aside(resources, kinds.get, host, within)
         past = memory.past()
         plan = make_plan(spec, resources, seen, kinds.get, os.uname().nodename, past)
         return Look(spec, plan, seen, tuple(only))

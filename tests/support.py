@@ -216,6 +216,19 @@ class Machine:
         until(gone)
 
 
+def changes(trace: str) -> list[str]:
+    """The lines of a trace that change something: files, or processes that are not its own."""
+    own = {line.split(" ")[0] for line in trace.splitlines()}
+    found = []
+    for line in trace.splitlines():
+        killed = re.search(r" kill\(-?(\d+), ", line)
+        opened = " openat(" in line and "O_WRONLY" not in line and "O_RDWR" not in line
+        quiet = opened or "/dev/null" in line or "+++" in line or " execve(" in line
+        if not (quiet or "---" in line or "resumed>" in line or (killed and killed[1] in own)):
+            found.append(line)
+    return found
+
+
 def facts(home: Path, **changed: Any) -> Facts:
     """Facts of a host that has everything."""
     values: dict[str, Any] = {

@@ -37,6 +37,14 @@ def still_waiting() -> None:
         listener()
 
 
+_hurry: list[float] = []
+
+
+def hurry(seconds: float) -> None:
+    """From now on no program is waited for longer than until so many seconds from now."""
+    _hurry[:] = [time.monotonic() + seconds]
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """What a program printed, and its exit status (negative: the signal that ended it)."""
@@ -89,6 +97,8 @@ def run(
     when the time is over, or when it prints more than 8 MiB. Raises UnknownState for both, and
     HostError when it cannot be started. ``argv[0]`` is an absolute path.
     """
+    if _hurry:
+        timeout = min(timeout, max(0.0, _hurry[0] - time.monotonic()))
     stdin, feed = os.pipe()
     if whole:
         os.close(stdin)
@@ -150,7 +160,7 @@ def _attend(
         while alive:
             left = end - time.monotonic()
             if left <= 0:
-                raise UnknownState(f"{name} did not end within {timeout:g} s and was killed")
+                raise UnknownState(f"{name} did not end within {round(timeout, 1):g} s and was killed")
             ready = poller.poll(min(left, _BEAT) * 1000)
             if not ready:
                 still_waiting()

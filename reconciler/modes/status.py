@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from reconciler.store.history import Deed
 
 _LAST = 5
+_PATIENCE = 2.0
+"""Seconds that a kind may take to be looked at."""
 
 
 def run(session: Session) -> int:
@@ -25,7 +27,7 @@ def run(session: Session) -> int:
 
     spec = session.load()
     host = session.host(spec)
-    look = session.look(spec, host)
+    look = session.look(spec, host, within=_PATIENCE)
     document = gathered(session, look, host)
     if session.options.json:
         session.print_json(document)

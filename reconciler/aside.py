@@ -1,0 +1,119 @@
+"""A look at the host that ends in time, whatever hangs: each kind is observed in a child.
+
+It must not change anything, nor decide. What did not answer is unknown, never absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from reconciler.contract import GetKind
+from reconciler.host.children import Children
+from reconciler.model import HostError, Observation, Resource, Spec
+from reconciler.observe import observe
+from reconciler.plan import observed_kinds
+
+if TYPE_CHECKING:
+    from reconciler.host import Host
+
+Found = tuple[list[Resource[Any]], dict[str, Observation[Any]]]
+"""What is declared no more and was found all the same, and what was seen of all, by id."""
+
+
+def observe_aside(
+    resources: Iterable[Resource[Any]], get_kind: GetKind, host: Host, seconds: float
+) -> dict[str, Observation[Any]]:
+    """A look at all resources that are not skipped, by id, within so many seconds."""
+    with Children() as children:
+        asked = begin(children, observed_kinds(resources), {}, get_kind, host, seconds)
+        children.wait()
+        return gathered(children, asked)[1]
+
+
+def look_aside(
+    spec: Spec, get_kind: GetKind, host: Host, seconds: float
+) -> tuple[Spec, dict[str, Observation[Any]]]:
+    """The same of the whole spec, which comes back with what it has left and no more declares."""
+    with Children() as children:
+        asked = begin_all(children, spec, get_kind, host, seconds)
+        children.wait()
+        return with_found(spec, *gathered(children, asked))
+
+
+def begin_all(
+    children: Children, spec: Spec, get_kind: GetKind, host: Host, seconds: float
+) -> dict[str, list[Resource[Any]]]:
+    """Begin to look at all that the spec declares, and has left."""
+    groups = observed_kinds(spec.resources)
+    whole: dict[str, list[Resource[Any]]] = {name: [] for name in spec.empty}
+    for name in host.marks.kinds():
+        whole.setdefault(name, [])
+    for resource in spec.resources:
+        whole.setdefault(resource.kind, []).append(resource)
+    asked = {name: groups.get(name, []) for name in whole}
+    return begin(children, asked, whole, get_kind, host, seconds)
+
+
+def begin(
+    children: Children,
+    groups: Mapping[str, list[Resource[Any]]],
+    whole: Mapping[str, list[Resource[Any]]],
+    get_kind: GetKind,
+    host: Host,
+    seconds: float,
+) -> dict[str, list[Resource[Any]]]:
+    """Begin to look at these, by kind; of those in ``whole`` also for what was left of them."""
+    asked = {}
+    for name, group in groups.items():
+        try:
+            # Here and not in the child: what comes back needs the module anyway.
+            get_kind(name)
+        except KeyError:
+            continue  # A mark of a kind that this program does not know is left as well.
+        asked[f"observe {name}"] = group
+        work = partial(_look, name, group, whole.get(name), get_kind, host)
+        children.begin(f"observe {name}", work, seconds)
+    return asked
+
+
+def gathered(children: Children, asked: Mapping[str, list[Resource[Any]]]) -> Found:
+    """What all of them have seen; what did not answer is unknown."""
+    strays: list[Resource[Any]] = []
+    seen: dict[str, Observation[Any]] = {}
+    for name, group in asked.items():
+        if name in children.answers:
+            found, observations = children.answers[name]
+            strays += found
+            seen |= observations
+        else:
+            unknown: Observation[Any] = Observation(unknown=children.silent[name])
+            seen |= dict.fromkeys((resource.id for resource in group), unknown)
+    return strays, seen
+
+
+def with_found(
+    spec: Spec, strays: list[Resource[Any]], seen: dict[str, Observation[Any]]
+) -> tuple[Spec, dict[str, Observation[Any]]]:
+    """The spec with the strays behind all that it declares."""
+    from dataclasses import replace
+
+    return (replace(spec, resources=(*spec.resources, *strays)) if strays else spec), seen
+
+
+def _look(
+    name: str,
+    group: list[Resource[Any]],
+    whole: list[Resource[Any]] | None,
+    get_kind: GetKind,
+    host: Host,
+) -> Found:
+    """The child's side."""
+    found: list[Resource[Any]] = []
+    if whole is not None:
+        try:
+            found = list(get_kind(name).strays(whole, host))
+        except (HostError, OSError):
+            found = []  # What cannot be looked at is said of what is declared.
+    return found, observe([*group, *found], get_kind, host, fresh=False)

@@ -1,0 +1,101 @@
+"""Several works at the same time, each in a child of its own and each with an end to its wait.
+
+It must not be used for what changes anything: a child that takes too long is killed in the midst.
+"""
+
+from __future__ import annotations
+
+import pickle
+import select
+from collections.abc import Callable, Collection
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+from reconciler.host.child import Child
+from reconciler.host.command import hurry
+from reconciler.model import HostError, UnknownState
+
+_SHARE = 0.85
+"""Of the time of a child: so long its programs are waited for, so that it still can tell."""
+
+
+class Children:
+    """The works that were begun; ``answers`` by name, and ``silent`` with why there is none."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Any] = {}
+        self.silent: dict[str, str] = {}
+        self._running: dict[str, tuple[Child, float]] = {}
+
+    def __enter__(self) -> Children:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def begin(self, name: str, work: Callable[[], Any], seconds: float) -> None:
+        """Have ``work`` done, for at most so many seconds. What it gives must be plain data."""
+        try:
+            child = Child(partial(_told, work, seconds), seconds)
+        except OSError as error:
+            self.silent[name] = f"no child can be made for it: {error.strerror}"
+        else:
+            self._running[name] = child, seconds
+
+    def wait(self, names: Collection[str] | None = None) -> None:
+        """Wait until these, or all, have answered or had their time."""
+        while True:
+            left = [child.left for child, _ in self._collect(names)]
+            if not left:
+                return
+            poller = select.poll()
+            for child, _ in self._running.values():
+                poller.register(child.descriptor, select.POLLIN)
+            poller.poll(min(left) * 1000 + 1)
+
+    def _collect(self, names: Collection[str] | None) -> list[tuple[Child, float]]:
+        """Take what was said; those of ``names`` that are still at work."""
+        for name, (child, seconds) in list(self._running.items()):
+            late = child.left <= 0
+            try:
+                said = child.collect()
+            except UnknownState as error:
+                words = f"did not answer within {seconds:g} s" if late else str(error)
+                self._running.pop(name)
+                self.silent[name] = words
+                continue
+            if said is None:
+                continue
+            del self._running[name]
+            well, value = pickle.loads(said)
+            (self.answers if well else self.silent)[name] = value
+        return [
+            entry for name, entry in self._running.items() if names is None or name in names
+        ]
+
+    def close(self) -> None:
+        """End all that is under way."""
+        while self._running:
+            self._running.popitem()[1][0].kill()
+
+
+def _told(work: Callable[[], Any], seconds: float) -> bytes:
+    """The child's side."""
+    hurry(seconds * _SHARE)
+    try:
+        return pickle.dumps((True, work()))
+    except HostError as error:
+        return pickle.dumps((False, str(error)))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return pickle.dumps((False, f"{where}{(error.strerror or str(error)).lower()}"))
+    except Exception as error:
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        where = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
+        words = f"internal error: {type(error).__name__}: {error}{where}; please report it"
+        return pickle.dumps((False, words))
