@@ -33,6 +33,7 @@ MODES: dict[str, tuple[Mode, ...]] = {
     "look, and change nothing": (
         Mode("plan", "what would change, and why"),
         Mode("status", "how things stand now; fast"),
+        Mode("diagnose", "the full report, what is wrong first, and what mends it"),
         Mode("history", "what was done, when, why, by whom, with which result"),
     ),
     "act": (

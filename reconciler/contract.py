@@ -214,6 +214,14 @@ class Kind(Generic[W, S]):
         """Why a step may have failed, as the host tells it; for people."""
         return None
 
+    def shows(self, resource: Resource[W], host: Host) -> Iterable[Key]:
+        """What a diagnosis should look into. Pure, but for the places that ``host`` names.
+
+        ``log`` is a file, ``logs`` and ``queue`` are a folder and a shell pattern of its files
+        (``/srv/in/*.json``), ``folder`` is one whose files are counted.
+        """
+        return ()
+
     def watch(self, resource: Resource[W], have: S | None, host: Host) -> Iterable[Identity]:
         """The processes whose end should wake the loop before its next pass. Read only.
 

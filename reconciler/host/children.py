@@ -32,7 +32,10 @@ class Children:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -72,9 +75,7 @@ class Children:
             del self._running[name]
             well, value = pickle.loads(said)
             (self.answers if well else self.silent)[name] = value
-        return [
-            entry for name, entry in self._running.items() if names is None or name in names
-        ]
+        return [entry for name, entry in self._running.items() if names is None or name in names]
 
     def close(self) -> None:
         """End all that is under way."""

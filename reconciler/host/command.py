@@ -160,7 +160,9 @@ def _attend(
         while alive:
             left = end - time.monotonic()
             if left <= 0:
-                raise UnknownState(f"{name} did not end within {round(timeout, 1):g} s and was killed")
+                raise UnknownState(
+                    f"{name} did not end within {round(timeout, 1):g} s and was killed"
+                )
             ready = poller.poll(min(left, _BEAT) * 1000)
             if not ready:
                 still_waiting()

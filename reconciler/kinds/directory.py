@@ -101,6 +101,9 @@ class Directories(Kind[Directory, Attributes]):
     def uses(self, want: Directory) -> Iterable[Key]:
         return (Key("path", want.path.rpartition("/")[0] or "/"),)
 
+    def shows(self, resource: Resource[Directory], host: Host) -> Iterable[Key]:
+        return (Key("folder", resource.want.path),)
+
     def expected(self, want: Directory) -> Attributes:
         return Attributes(want.mode, want.owner, want.group)
 

@@ -22,6 +22,7 @@ from reconciler.kinds._start import (
     StartInWindow,
     StopProcess,
     known_as,
+    log_path,
     recorded,
     runs,
 )
@@ -262,6 +263,10 @@ class Processes(Kind[Process, ProcessState]):
         self, resource: Resource[Process], have: ProcessState | None, host: Host
     ) -> Iterable[Identity]:
         return [identity for identity, _ in (have.found or () if have is not None else ())]
+
+    def shows(self, resource: Resource[Process], host: Host) -> Iterable[Key]:
+        if resource.want.place is None:
+            yield Key("log", log_path(resource.id, resource.want.log, host))
 
     def again(
         self, resource: Resource[Process], have: ProcessState, of: Collection[str]

@@ -65,6 +65,10 @@ class Retentions(Kind[Retention, Due]):
         if want.signal is not None:
             yield Key("id", f"process:{want.signal[1]}")
 
+    def shows(self, resource: Resource[Retention], host: Host) -> Iterable[Key]:
+        want = resource.want
+        return [Key("logs", f"{want.path}/{one}") for one in want.match] if want.rotates else []
+
     def expected(self, want: Retention) -> Due:
         return Due()
 

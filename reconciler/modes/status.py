@@ -80,22 +80,9 @@ def _loop(loop: Pulse | None) -> dict[str, Any]:
 
 
 def _resources(session: Session, look: Look, host: Host) -> list[dict[str, Any]]:
-    plan = look.plan
-    words: dict[str, tuple[str, str]] = {}
-    for remark in plan.notes:
-        words[remark.id] = ("ok", remark.reason)
-    for step in plan.steps:
-        words[step.id] = ("differs", step.why)
-    for remark in plan.failing:
-        words[remark.id] = ("failing", remark.reason)
-    for remark in plan.skipped:
-        paused = remark.reason.startswith("paused: ")
-        words[remark.id] = ("paused" if paused else "skipped", remark.reason)
-    for remark in plan.unknown:
-        words[remark.id] = ("unknown", remark.reason)
-    for remark in plan.held:
-        state = "given up" if remark.id in plan.given_up else "waits"
-        words[remark.id] = (state, remark.reason)
+    from reconciler.views.data import standing
+
+    words = standing(look.plan)
     found = []
     for resource in look.spec.resources:
         if look.only and resource.id not in look.seen and resource.id not in words:

@@ -102,6 +102,28 @@ def write(
         return
 
 
+def others(
+    state_dir: str, name: str, get_kind: Callable[[str], Kind[Any, Any]], most: int
+) -> Iterator[Spec]:
+    """The compiled specs beside ours that have another name, as they were used last."""
+    folder = os.path.join(state_dir, _FOLDER)
+    try:
+        entries = sorted(os.scandir(folder), key=lambda one: -one.stat().st_mtime)
+    except OSError:
+        return
+    seen = {name}
+    for entry in entries[:most]:
+        try:
+            content = _content(entry.path)
+            head, body = marshal.loads(content) if content is not None else ({}, None)
+            if head.get("name") in (None, *seen) or not os.path.exists(head["path"]):
+                continue
+            seen.add(head["name"])
+            yield decoded(body, head, get_kind)
+        except Exception:
+            continue  # Made by another version, or damaged: it would not be used either.
+
+
 def _content(file: str) -> memoryview | None:
     """The payload of a file that is whole and that nobody else could have written."""
     try:

@@ -74,3 +74,23 @@ def _remarks(plan: Plan) -> dict[str, Any]:
             "skipped": len(plan.skipped) + len(plan.held),
         },
     }
+
+
+def standing(plan: Plan) -> dict[str, tuple[str, str]]:
+    """How each resource stands of which something is to be said, by id: a word, and why."""
+    words: dict[str, tuple[str, str]] = {}
+    for remark in plan.notes:
+        words[remark.id] = ("ok", remark.reason)
+    for step in plan.steps:
+        words[step.id] = ("differs", step.why)
+    for remark in plan.failing:
+        words[remark.id] = ("failing", remark.reason)
+    for remark in plan.skipped:
+        paused = remark.reason.startswith("paused: ")
+        words[remark.id] = ("paused" if paused else "skipped", remark.reason)
+    for remark in plan.unknown:
+        words[remark.id] = ("unknown", remark.reason)
+    for remark in plan.held:
+        state = "given up" if remark.id in plan.given_up else "waits"
+        words[remark.id] = (state, remark.reason)
+    return words

@@ -1,0 +1,390 @@
+"""What a person needs to know at three in the morning: all that can be seen, and what is wrong.
+
+It must not change anything, nor wait for what hangs: each look is taken in a child that is
+killed when its time is over, and what did not answer is said.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from reconciler import kinds
+from reconciler.diagnosis import probes
+from reconciler.diagnosis.wrong import Wrong, ordered
+from reconciler.host.children import Children
+from reconciler.model import HostError, Observation, Past, Plan, Spec
+
+if TYPE_CHECKING:
+    from reconciler.host import Host
+    from reconciler.host.processes import Identity
+    from reconciler.session import Session
+
+FORMAT = 1
+_LOOK = 3.0
+"""Seconds for each look at the host."""
+_PROBE = 4.5
+"""Seconds for a check; with the grace for it, and the look before it, all ends within ten."""
+_EVIDENCE = 2.5
+_MOST_EVIDENCE = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """``document`` is the whole of it as a JSON value; ``wrong`` the causes first, and ``doubts``
+    what is worth a look only. ``plan`` is what a pass would do now.
+    """
+
+    document: dict[str, Any]
+    wrong: tuple[Wrong, ...]
+    doubts: tuple[Wrong, ...]
+    plan: Plan
+
+    @property
+    def healthy(self) -> bool:
+        """Is nothing wrong?"""
+        return not self.wrong
+
+
+def diagnose(session: Session, spec: Spec | None = None) -> Diagnosis:
+    """Look at everything, and say what is wrong. Takes ten seconds at most.
+
+    Raises SpecError, and Usage, when there is no ``spec`` and it cannot be loaded.
+    """
+    if spec is None:
+        spec = session.load()
+    if not spec.complete:
+        spec = session.load(complete=True)  # To ask its checks, and to know its secrets.
+    with Children() as children:
+        return _Looking(session, spec, children).diagnosis()
+
+
+class _Looking:
+    """One diagnosis under way."""
+
+    def __init__(self, session: Session, spec: Spec, children: Children) -> None:
+        self.session = session
+        self.spec = spec
+        self.children = children
+        self.host: Host = session.host(spec)
+        self.folder = session.folder(spec)
+        self.began = time.monotonic()
+        self.declared = [one for one in spec.resources if one.present and one.skip is None]
+        self.paths = self._paths()
+
+    def diagnosis(self) -> Diagnosis:
+        """All of it."""
+        from reconciler.aside import begin_all, gathered, with_found
+        from reconciler.plan import make_plan
+
+        children = self.children
+        watched = begin_all(children, self.spec, kinds.get, self.host, _LOOK)
+        self._begin()
+        children.wait({*watched, "past", "loop", "stopped"})
+        self.spec, seen = with_found(self.spec, *gathered(children, watched))
+        past, remembered = children.answers.get("past", (Past(), {}))
+        resources = self.spec.resources
+        plan = make_plan(self.spec, resources, seen, kinds.get, os.uname().nodename, past)
+        rows = self._resources(plan, seen)
+        self._begin_again(rows, seen)
+        broken = {
+            one["id"]: one["state"] if one["state"] != "differs" else one["reason"]
+            for one in rows
+            if one["state"] not in ("ok", "failing", "skipped")
+            and not (one["state"] == "differs" and (one["by_age"] or one.get("runs")))
+        }
+        asked, rest = probes.begin(children, resources, broken, kinds.get, self.host, _PROBE)
+        children.wait()
+        for one in rows:
+            one["evidence"] = children.answers.get(f"evidence {one['id']}")
+        checks = [*probes.gathered(children, asked), *rest]
+        return self._told(plan, rows, checks, remembered)
+
+    # -- looking
+
+    def _begin(self) -> None:
+        """Everything that needs not wait for something else."""
+        from reconciler.diagnosis import (
+            conflicts,
+            folders,
+            logs,
+            machine,
+            past,
+            persistence,
+            sessions,
+        )
+        from reconciler.host.clock import Clock
+        from reconciler.pulse import pulse
+
+        begin, host, spec = self.children.begin, self.host, self.spec
+        shown = self._shown()
+        begin("host", partial(machine.about, host), _LOOK)
+        begin("stopped", partial(machine.stopped, os.geteuid()), _LOOK)
+        begin("kernel", machine.kernel, _LOOK)
+        begin("past", partial(past.remembered, self.folder, spec.resources, kinds.get), _LOOK)
+        begin("loop", partial(pulse, self.folder, Clock()), _LOOK)
+        begin("folders", partial(folders.counted, shown["folder"]), _LOOK)
+        begin("logs", partial(logs.read, shown["log"], shown["logs"]), _LOOK)
+        state_dir = self.session.state_dir
+        begin("reboot", partial(persistence.look, host, spec.path, state_dir), _LOOK)
+        named = {path: ident for ident, path in shown["log"]}
+        begin("conflicts", partial(conflicts.found, self.paths, named, shown["logs"], spec,
+                                   state_dir, kinds.get), _LOOK)  # fmt: skip
+        for socket in self._sockets():
+            begin(f"tmux {socket}", partial(sessions.listed, host, socket), _LOOK)
+        for mount, paths in machine.by_mount([*self.paths, self.folder]).items():
+            ids = {path: self.paths.get(path, "the state directory") for path in paths}
+            begin(f"disk {mount}", partial(machine.disks, ids), _LOOK)
+
+    def _begin_again(
+        self, rows: Sequence[dict[str, Any]], seen: Mapping[str, Observation[Any]]
+    ) -> None:
+        """What needs to know how things stand: processes, and why something is not as declared."""
+        from reconciler.diagnosis.processes import measured
+
+        by_id = {one.id: one for one in self.spec.resources}
+        wanted: dict[str, Sequence[Identity]] = {}
+        for ident, one in seen.items():
+            resource = by_id[ident]
+            kind = kinds.get(resource.kind)
+            if one.state is not None and kind.policy(resource.want) is not None:
+                try:
+                    wanted[ident] = list(kind.watch(resource, one.state, self.host))
+                except HostError:
+                    continue
+        loop = self.children.answers.get("loop")
+        if loop is not None:
+            wanted["loop"] = [loop.identity]
+        for row in rows:
+            row["runs"] = bool(wanted.get(row["id"]))
+        self.children.begin("processes", partial(measured, wanted), _EVIDENCE)
+        amiss = ("differs", "given up", "waits", "failing")
+        for row in [row for row in rows if row["state"] in amiss][:_MOST_EVIDENCE]:
+            resource = by_id[row["id"]]
+            work = partial(kinds.get(resource.kind).evidence, resource, self.host)
+            self.children.begin(f"evidence {row['id']}", work, _EVIDENCE)
+
+    def _paths(self) -> dict[str, str]:
+        """The paths that the spec manages or uses, each with the id that it belongs to."""
+        found: dict[str, str] = {}
+        for resource in self.declared:
+            kind = kinds.get(resource.kind)
+            keys = [claim.key for claim in kind.claims(resource.want)]
+            for key in [*keys, *kind.uses(resource.want)]:
+                if key.sort == "path":
+                    found.setdefault(key.value, resource.id)
+        return found
+
+    def _sockets(self) -> list[str]:
+        """The tmux servers on which it has sessions, by their ``-L`` name."""
+        found = []
+        for resource in self.declared:
+            for claim in kinds.get(resource.kind).claims(resource.want):
+                if claim.key.sort == "tmux session":
+                    found.append(claim.key.value.partition("/")[0])
+        return list(dict.fromkeys(found))
+
+    def _shown(self) -> dict[str, list[Any]]:
+        """What the kinds say is worth a closer look."""
+        found: dict[str, list[Any]] = {"log": [], "logs": [], "folder": []}
+        for resource in self.declared:
+            for key in kinds.get(resource.kind).shows(resource, self.host):
+                if key.sort == "queue":
+                    folder, _, match = key.value.rpartition("/")
+                    found["folder"].append((resource.id, folder, match))
+                elif key.sort == "folder":
+                    found["folder"].append((resource.id, key.value, None))
+                else:
+                    found[key.sort].append((resource.id, key.value))
+        return found
+
+    # -- telling
+
+    def _resources(self, plan: Plan, seen: Mapping[str, Observation[Any]]) -> list[dict[str, Any]]:
+        """Each resource with its state and why; ``differs`` what a paused one would change."""
+        from reconciler.plan import difference
+        from reconciler.views.data import standing
+
+        words = standing(plan)
+        steps = {step.id: step for step in plan.steps}
+        notes = {remark.id: remark.reason for remark in plan.notes}
+        found = []
+        for resource in self.spec.resources:
+            kind = kinds.get(resource.kind)
+            state, reason = words.get(resource.id, ("ok", ""))
+            row: dict[str, Any] = {
+                "id": resource.id, "state": state, "reason": reason, "needs": list(resource.needs),
+                "by_age": kind.by_age, "note": notes.get(resource.id),
+            }  # fmt: skip
+            step = steps.get(resource.id)
+            if step is not None:
+                row |= {"verb": step.verb, "denied": step.denied, "by_hand": list(step.by_hand)}
+            if not resource.present:
+                row["absent"] = True
+            observation = seen.get(resource.id)
+            if state == "paused" and observation is not None:
+                row["differs"] = kind.words(difference(resource, observation, kind)) or None
+            found.append(row)
+        return found
+
+    def _told(
+        self,
+        plan: Plan,
+        rows: list[dict[str, Any]],
+        checks: list[dict[str, Any]],
+        remembered: dict[str, Any],
+    ) -> Diagnosis:
+        from reconciler.diagnosis.findings import findings
+
+        answers = self.children.answers
+        document: dict[str, Any] = {
+            "format": FORMAT,
+            "spec": {"name": self.spec.name, "path": self.spec.path},
+            "host_name": plan.host,
+            "time": round(time.time(), 3),
+            "host": answers.get("host", {}),
+            "disks": self._disks(),
+            "resources": rows,
+            "processes": answers.get("processes", []),
+            "stopped": answers.get("stopped", []),
+            "sessions": self._sessions(),
+            "folders": answers.get("folders", []),
+            "logs": answers.get("logs", []),
+            "checks": checks,
+            "loop": self._loop(),
+            "past": remembered,
+            "restarts": self._restarts(remembered),
+            "kernel": answers.get("kernel", {}).get("deaths"),
+            "reboot": self._reboot(),
+            "conflicts": answers.get("conflicts", []),
+            "unseen": self._unseen(),
+        }
+        told = findings(document, self._command)
+        wrong = ordered([one for one in told if one.certain])
+        doubts = ordered([one for one in told if not one.certain])
+        document["wrong"] = [one.document(follows) for one, follows in wrong]
+        document["doubts"] = [one.document(follows) for one, follows in doubts]
+        document["healthy"] = not wrong
+        document["seconds"] = round(time.monotonic() - self.began, 3)
+        return Diagnosis(
+            self.session.terminal.censor.json(document),
+            tuple(one for one, _ in wrong),
+            tuple(one for one, _ in doubts),
+            plan,
+        )
+
+    def _disks(self) -> list[dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
+        for name, words in self.children.silent.items():
+            if name.startswith("disk "):
+                mount = name.removeprefix("disk ")
+                ids = [i for p, i in self.paths.items() if f"{p}/".startswith(f"{mount}/")]
+                found[mount] = {"mount": mount, "reason": words, "ids": ids}
+        for name, disks in self.children.answers.items():
+            for disk in disks if name.startswith("disk ") else ():
+                known = found.setdefault(disk["mount"], disk)
+                if known is not disk and "reason" not in known:
+                    known["ids"] += disk["ids"]
+        return [found[mount] for mount in sorted(found)]
+
+    def _sessions(self) -> list[dict[str, Any]]:
+        answers = self.children.answers
+        return [one for name in answers if name.startswith("tmux ") for one in answers[name]]
+
+    def _loop(self) -> dict[str, Any]:
+        expected = [one.id for one in self.declared if _keeps(one.want, self.spec.path)]
+        loop = self.children.answers.get("loop")
+        if loop is None:
+            return {"running": False, "expected_by": expected}
+        return {
+            "running": True,
+            "healthy": loop.healthy,
+            "pid": loop.identity.pid,
+            "moved": round(loop.age, 3),
+            "every": loop.every,
+            "passes": loop.done,
+            "expected_by": expected,
+        }
+
+    def _restarts(self, remembered: dict[str, Any]) -> list[dict[str, Any]]:
+        from reconciler.diagnosis.past import told_causes
+
+        answers = self.children.answers
+        names = {
+            one.id: [os.path.basename(str(word))[:15] for word in command[:1]]
+            for one in self.declared
+            if isinstance(command := getattr(one.want, "command", None), tuple)
+        }
+        booted = answers.get("host", {}).get("booted", 0.0)
+        deaths = answers.get("kernel", {}).get("deaths", ())
+        return told_causes(remembered.get("deeds", ()), booted, deaths, names)
+
+    def _reboot(self) -> dict[str, Any]:
+        from reconciler.diagnosis.persistence import differences
+
+        look = self.children.answers.get("reboot")
+        if look is None:
+            return {}
+        lost = [
+            one.id
+            for one in self.declared
+            if kinds.get(one.kind).policy(one.want) is not None
+            or any(c.key.sort == "tmux session" for c in kinds.get(one.kind).claims(one.want))
+        ]
+        return {**look, "differences": differences(look, bool(self._sockets())), "lost": lost}
+
+    def _unseen(self) -> list[dict[str, str]]:
+        """What could not be looked at, and why."""
+        found = [
+            {"what": name, "reason": words}
+            for name, words in self.children.silent.items()
+            if not name.startswith(("observe ", "disk ", "check "))
+        ]
+        for words in self.children.answers.get("reboot", {}).get("unseen", ()):
+            found.append({"what": "reboot", "reason": words})
+        for kind in ("folders", "logs"):
+            for one in self.children.answers.get(kind, ()):
+                if "reason" in one:
+                    found.append({"what": one["path"], "reason": one["reason"]})
+        for one in self.children.answers.get("processes", ()):
+            if one["open_files"] is None:
+                words = "its open files may not be counted"
+                found.append({"what": f"{one['id']} (pid {one['pid']})", "reason": words})
+        return found
+
+    def _command(self, *words: str) -> str:
+        """The command line of ours with that mode, on this spec and in this state directory."""
+        options = self.session.options
+        here = os.path.join(self.session.facts().bin, "reconcile")
+        found = shutil.which("reconcile")
+        program = (
+            "reconcile" if found and os.path.realpath(found) == os.path.realpath(here) else here
+        )
+        more = ["--state-dir", self.session.state_dir] if options.state_dir else []
+        for setting in options.set:
+            more += ["--set", setting]
+        return shlex.join([program, *words, self.spec.path, *more])
+
+
+def _keeps(want: Any, path: str) -> bool:
+    """Does what it declares run a loop of the spec at ``path``?"""
+    text = "\n".join(_strings(want))
+    return "--loop" in text and path in text and "reconcile" in text
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, tuple):
+        for one in value:
+            yield from _strings(one)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for field in fields(value):
+            if field.name not in ("value", "digest"):
+                yield from _strings(getattr(value, field.name))

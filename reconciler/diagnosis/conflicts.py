@@ -1,0 +1,140 @@
+"""Others who see to the same things: tmpfiles.d, logrotate, and other specs beside this one.
+
+It must not judge, nor run anything. It is called in a child of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from reconciler.contract import GetKind
+from reconciler.diagnosis.logs import matching_files
+from reconciler.model import Spec
+
+_TMPFILES = ("/etc/tmpfiles.d", "/run/tmpfiles.d", "/usr/local/lib/tmpfiles.d",
+             "/usr/lib/tmpfiles.d")  # fmt: skip
+_LOGROTATE = ("/etc/logrotate.conf", "/etc/logrotate.d")
+_SPECS = 20
+_LIMIT = 2**18
+_SORTS = ("path", "tmux session", "unit", "cron line")
+_MADE = "dDvqQefFpLcbCwaAtThHzZ"
+"""Types of tmpfiles.d(5) lines that make, clean or change what they name."""
+
+
+def found(
+    paths: Mapping[str, str],
+    logs: Mapping[str, str],
+    globs: Sequence[tuple[str, str]],
+    spec: Spec,
+    state_dir: str,
+    get_kind: GetKind,
+) -> list[dict[str, Any]]:
+    """Who else sees to one of these ``paths`` or ``logs``, which map to ids, or ``globs``."""
+    matching = {path: ident for ident, glob in globs for path in matching_files(glob)}
+    return [
+        *_tmpfiles(paths),
+        *_logrotate({**matching, **logs}),
+        *_specs(spec, state_dir, get_kind),
+    ]
+
+
+def _tmpfiles(paths: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    seen: set[str] = set()
+    for folder in _TMPFILES:
+        for name, text in _texts([folder]):
+            if os.path.basename(name) in seen or not name.endswith(".conf"):
+                continue  # tmpfiles.d(5): the first of a name hides the others.
+            seen.add(os.path.basename(name))
+            yield from of_tmpfiles(name, text, paths)
+
+
+def of_tmpfiles(name: str, text: str, paths: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """The lines of one file that make, clean, change or remove one of the paths. Pure."""
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) < 2 or line.lstrip().startswith("#") or "%" in words[1]:
+            continue
+        sort, path = words[0][:1], words[1].rstrip("/") or "/"
+        age = words[5] if len(words) > 5 and words[5] != "-" else None
+        for ours, ident in paths.items():
+            same = ours == path or fnmatchcase(ours, path)
+            below = ours.startswith(f"{path.rstrip('/')}/")
+            if same and sort in _MADE:
+                words_ = f"sees to {path} as well" + (f", and cleans it after {age}" if age else "")
+            elif below and sort in "dDvqQe" and age is not None:
+                words_ = f"removes what is older than {age} below {path}"
+            elif (same or below) and sort in "rRD" and (same or sort != "D"):
+                words_ = f"removes {path} at boot"
+            else:
+                continue
+            yield {"id": ident, "path": ours, "with": name, "words": words_}
+
+
+def _logrotate(logs: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    for name, text in _texts(_LOGROTATE):
+        yield from of_logrotate(name, text, logs)
+
+
+def of_logrotate(name: str, text: str, logs: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """The patterns of one file of logrotate that match one of the logs. Pure."""
+    depth = 0
+    for line in text.splitlines():
+        words = line.partition("#")[0].replace('"', " ").split()
+        if depth == 0:
+            for pattern in words:
+                if not pattern.startswith("/"):
+                    continue
+                for path, ident in logs.items():
+                    if fnmatchcase(path, pattern.rstrip("{")):
+                        told = f"rotates it as well ({pattern})"
+                        yield {"id": ident, "path": path, "with": name, "words": told}
+        depth = max(0, depth + line.count("{") - line.count("}"))
+
+
+def _texts(places: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for place in places:
+        try:
+            names = sorted(f"{place}/{one}" for one in os.listdir(place))
+        except NotADirectoryError:
+            names = [place]
+        except OSError:
+            continue
+        for name in names[:500]:
+            try:
+                with open(name, encoding="utf-8", errors="replace") as file:
+                    yield name, file.read(_LIMIT)
+            except OSError:
+                continue
+
+
+def _specs(spec: Spec, state_dir: str, get_kind: GetKind) -> Iterator[dict[str, Any]]:
+    from reconciler.spec.cache import others
+
+    ours = _claimed([spec], get_kind)
+    for other in others(state_dir, spec.name, get_kind, _SPECS):
+        for key, (ident, asks) in _claimed([other], get_kind).items():
+            if key not in ours:
+                continue
+            mine, wanted = ours[key]
+            differ = sorted(n for n in asks.keys() & wanted.keys() if asks[n] != wanted[n])
+            words = f"{ident} of the spec {other.name} sees to it as well"
+            if differ:
+                words += ", and asks for another " + " and ".join(differ)
+            yield {"id": mine, "path": key[1], "with": other.path, "words": words}
+
+
+def _claimed(
+    specs: Sequence[Spec], get_kind: GetKind
+) -> dict[tuple[str, str], tuple[str, Mapping[str, str]]]:
+    found = {}
+    for spec in specs:
+        for resource in spec.resources:
+            if resource.skip is not None or not resource.present or resource.stray:
+                continue
+            for claim in get_kind(resource.kind).claims(resource.want):
+                if claim.key.sort in _SORTS:
+                    found[claim.key.sort, claim.key.value] = resource.id, claim.asks
+    return found

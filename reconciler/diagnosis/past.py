@@ -1,0 +1,102 @@
+"""What the store remembers, and whether it is whole. It is called in a child of its own.
+
+It must not change the store: a damaged one is set aside by the next pass, which holds the lock.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from reconciler.contract import GetKind
+from reconciler.host.clock import Clock
+from reconciler.memory import Memory
+from reconciler.model import HostError, Past, Resource
+from reconciler.state import STORE
+from reconciler.store import Store
+
+_DEEDS = 200
+_DAY = 86400.0
+_UNKNOWN = "not known: only its parent learns how a process ends"
+
+
+def remembered(
+    folder: str, resources: Sequence[Resource[Any]], get_kind: GetKind
+) -> tuple[Past, dict[str, Any]]:
+    """What a plan must know, and the rest: attempts, pauses, what was done in the last day."""
+    os.listdir(folder) if os.path.lexists(folder) else None  # Says so when it may not be read.
+    clock = Clock()
+    trouble: list[str] = []
+    store = Store(folder, clock, False)
+    memory = Memory(resources, get_kind, store, trouble.append, set(), lambda: "", lambda t: t)
+    past = memory.past()
+    found: dict[str, Any] = {"attempts": {}, "pauses": [], "deeds": [], "damage": None}
+    path = os.path.join(folder, STORE)
+    try:
+        for row in store.base.read("PRAGMA quick_check(1)"):
+            if row[0] != "ok":
+                trouble.append(f"the store {path} is damaged: {row[0]}")
+        found["attempts"] = {
+            ident: {"count": one.count, "since": one.since}
+            for ident, one in store.attempts.all().items()
+        }
+        found["pauses"] = [
+            {"id": one.id, "reason": one.reason, "since": one.wall, "until": one.until,
+             "by": one.by}
+            for one in store.pauses.all().values()
+        ]  # fmt: skip
+        found["deeds"] = [
+            {"time": deed.wall, "by": deed.by, "id": deed.id, "verb": deed.verb,
+             "result": deed.result, "why": deed.why, "error": deed.error,
+             "seconds": round(deed.seconds, 3)}
+            for deed in store.history.since(clock.wall() - _DAY, _DEEDS)
+        ]  # fmt: skip
+    except HostError as error:
+        trouble.append(str(error))
+    finally:
+        store.close()
+    if trouble:
+        found["damage"] = trouble[0].removesuffix("; what was tried in vain is not remembered")
+    return past, found
+
+
+def told_causes(
+    deeds: Sequence[dict[str, Any]],
+    booted: float,
+    deaths: Sequence[dict[str, Any]],
+    names: Mapping[str, Sequence[str]],
+) -> list[dict[str, Any]]:
+    """The starts and restarts among what was done, each with its cause where it is known. Pure.
+
+    ``deaths`` is what the kernel has ended, ``names`` the programs that an id may run as.
+    """
+    found = []
+    known: set[str] = set()
+    for deed in deeds:
+        if deed["verb"] in ("start", "restart", "stop", "pause", "resume"):
+            cause = _cause(deed, booted, deaths, names.get(deed["id"], ()))
+            first = deed["verb"] == "start" and deed["result"] == "done"
+            if cause is None:
+                cause = _UNKNOWN if deed["id"] in known or not first else "its first start"
+            known.add(deed["id"])
+            found.append({**deed, "cause": cause})
+    return found
+
+
+def _cause(
+    deed: dict[str, Any], booted: float, deaths: Sequence[dict[str, Any]], names: Sequence[str]
+) -> str | None:
+    at, why = deed["time"], deed["why"]
+    if deed["verb"] in ("pause", "resume"):
+        return f"a wish of a {deed['by']}"
+    if deed["verb"] == "restart" or (deed["verb"] == "stop" and why):
+        return str(why)
+    for death in deaths:
+        if 0 <= at - death["time"] <= 120 and death["name"] in names:
+            return f"the kernel ended {death['name']} (pid {death['pid']}): {death['how']}"
+    if 0 <= at - booted <= 600:
+        return "the host had been booted"
+    if deed["result"] == "failed":
+        return f"it did not come up: {deed['error']}"
+    return None

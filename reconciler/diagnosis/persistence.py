@@ -1,0 +1,245 @@
+"""What comes back after a reboot: who brings it, and in which surroundings.
+
+It must not change anything. ``look`` is called in a child of its own; the rest is pure.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from reconciler.model import UnknownState
+
+if TYPE_CHECKING:
+    from reconciler.host import Host
+
+_HOOKS = (".profile", ".bash_profile", ".bash_login", ".bashrc", ".zprofile", ".zshrc")
+_TABLES = ("/etc/crontab", "/etc/cron.d")
+_MODES = ("--loop", "--once", "--repair")
+_LIMIT = 2**18
+_VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
+_CRON_UNITS = ("cron.service", "crond.service", "cronie.service", "fcron.service")
+_WATCHED = ("TMUX_TMPDIR", "HOME", "PATH")
+
+
+def look(host: Host, spec_path: str, state_dir: str) -> dict[str, Any]:
+    """Who would run the reconciler on this spec after a reboot, and how.
+
+    ``runners``: each with ``what``, ``sort`` (unit, user unit, cron, login), ``works`` (False,
+    with ``why``), ``at_boot``, ``state_dir`` and ``environ`` as it would have them.
+    """
+    from reconciler.kinds._crontab import daemon_missing
+
+    runners: list[dict[str, Any]] = []
+    unseen: list[str] = []
+    account = host.users.account(None)
+    systemd = os.path.isdir("/run/systemd/system")
+    idle = daemon_missing()
+    try:
+        text = (host.crontabs.read(account.name) or b"").decode(errors="replace")
+    except UnknownState as error:
+        unseen.append(f"crontab: {error}")
+        text = ""
+    base = {"HOME": account.home, "PATH": "/usr/bin:/bin"}
+    for line, given in of_crontab(text, spec_path):
+        what = f"a line in the crontab of {account.name}"
+        runners.append(_cron(what, line, {**base, **given}, account.uid, idle))
+    for name, told in _files(_TABLES):
+        for line, given in of_crontab(told, spec_path):
+            runners.append(_cron(name, line, {**base, **given}, account.uid, idle))
+    lingers = host.systemd.lingers()
+    for scope in ("system", "user") if systemd else ():
+        folder = host.systemd.folder(scope)
+        for name, told in _files([folder]):
+            if name.endswith(".service") and _runs(told, spec_path):
+                runners.append(_unit(name, told, scope, folder, lingers, account.uid))
+    for name in _HOOKS:
+        path = os.path.join(account.home, name)
+        told = _text(path) or ""
+        if _runs(told, spec_path):
+            runners.append(_hook(path, told))
+    return {
+        "runners": runners,
+        "unseen": unseen,
+        "systemd": systemd,
+        "cron_runs": not idle,
+        "cron_enabled": _cron_enabled() if systemd else None,
+        "cron_installed": any(os.path.exists(f"/usr/sbin/{n}") for n in ("cron", "crond")),
+        "lingers": lingers,
+        "user": account.name,
+        "here": {
+            "state_dir": state_dir,
+            "environ": {name: os.environ.get(name, "") for name in _WATCHED},
+        },
+    }
+
+
+def _hook(path: str, text: str) -> dict[str, Any]:
+    return {
+        "what": path,
+        "sort": "login",
+        "works": True,
+        "at_boot": False,
+        "loop": "--loop" in text,
+        "state_dir": None,
+        "environ": {},
+    }
+
+
+def of_crontab(text: str, spec_path: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """The lines that run the reconciler on this spec, with the variables set above. Pure."""
+    given: dict[str, str] = {}
+    for line in text.splitlines():
+        stripped = line.strip()
+        if stripped.startswith("#"):
+            continue
+        match = _VARIABLE.fullmatch(stripped.replace(" = ", "=", 1))
+        if match is not None:
+            given[match[1]] = match[2].strip().strip("\"'")
+        elif _runs(line, spec_path):
+            yield stripped, dict(given)
+
+
+def _runs(text: str, spec_path: str) -> bool:
+    return "reconcile" in text and spec_path in text and any(mode in text for mode in _MODES)
+
+
+def _cron(what: str, line: str, environ: dict[str, str], uid: int, idle: bool) -> dict[str, Any]:
+    at_boot = line.startswith("@reboot")
+    command = line.partition(" ")[2] if line.startswith("@") else " ".join(line.split()[5:])
+    found = surroundings(command.replace("\\%", "%"), environ, uid)
+    times = line.split()[0] if line.startswith("@") else " ".join(line.split()[:5])
+    row: dict[str, Any] = {
+        "what": f"{what} ({times})", "sort": "cron", "works": not idle, "at_boot": True,
+        "loop": "--loop" in command, **found,
+    }  # fmt: skip
+    if idle:
+        row["why"] = "no cron daemon runs"
+    if not at_boot:
+        row["every"] = times
+    return row
+
+
+def _unit(name: str, text: str, scope: str, folder: str, lingers: bool, uid: int) -> dict[str, Any]:
+    environ: dict[str, str] = {}
+    command = ""
+    for line in text.replace("\\\n", " ").splitlines():
+        key, _, value = line.partition("=")
+        if key.strip() == "Environment":
+            environ |= dict(word.partition("=")[::2] for word in _words(value))
+        elif key.strip() == "ExecStart":
+            command = value.replace("%%", "%").replace("$$", "$")
+    if scope == "user":
+        environ.setdefault("HOME", os.environ.get("HOME", ""))
+    enabled = _wanted(os.path.basename(name), folder)
+    row: dict[str, Any] = {
+        "what": f"unit {os.path.basename(name)}" + (" of the user" if scope == "user" else ""),
+        "sort": "user unit" if scope == "user" else "unit",
+        "works": enabled, "at_boot": scope == "system" or lingers, "loop": "--loop" in command,
+        **surroundings(command, environ, uid),
+    }  # fmt: skip
+    if not enabled:
+        row["why"] = "it is not enabled"
+    return row
+
+
+def surroundings(command: str, environ: Mapping[str, str], uid: int) -> dict[str, Any]:
+    """Which state directory and variables that command would have. Pure."""
+    environ = dict(environ)
+    words = _words(command)
+    at = next((i for i, word in enumerate(words) if "reconcile" in os.path.basename(word)), 0)
+    for word in words[:at]:
+        match = _VARIABLE.fullmatch(word)
+        if match is not None:
+            environ[match[1]] = match[2]
+    state_dir = None
+    rest = words[at:]
+    for i, word in enumerate(rest):
+        if word == "--state-dir" and i + 1 < len(rest):
+            state_dir = rest[i + 1]
+        elif word.startswith("--state-dir="):
+            state_dir = word.partition("=")[2]
+    if state_dir is None:
+        state_dir = environ.get("STATE_DIRECTORY", "").partition(":")[0] or None
+    if state_dir is None and uid == 0:
+        state_dir = "/var/lib/reconcile"
+    if state_dir is None:
+        home = environ.get("XDG_STATE_HOME") or f"{environ.get('HOME', '')}/.local/state"
+        state_dir = f"{home}/reconcile"
+    return {
+        "state_dir": state_dir,
+        "environ": {name: environ.get(name, "") for name in _WATCHED},
+    }
+
+
+def differences(look: Mapping[str, Any], tmux: bool) -> list[dict[str, Any]]:
+    """Where a runner would come to another state directory, or other tmux servers. Pure."""
+    here = look["here"]
+    found = []
+    for runner in look["runners"]:
+        if runner["state_dir"] is None:
+            continue
+        row = {"what": runner["what"], "state_dir": None, "environ": []}
+        if os.path.normpath(runner["state_dir"]) != os.path.normpath(here["state_dir"]):
+            row["state_dir"] = runner["state_dir"]
+        for name in _WATCHED:
+            mine, theirs = here["environ"][name], runner["environ"][name]
+            if mine != theirs and (theirs or name == "TMUX_TMPDIR"):
+                row["environ"].append({"name": name, "here": mine, "there": theirs})
+        row["matters"] = row["state_dir"] is not None or (
+            tmux and any(one["name"] == "TMUX_TMPDIR" for one in row["environ"])
+        )
+        if row["state_dir"] is not None or row["environ"]:
+            found.append(row)
+    return found
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return text.split()
+
+
+def _wanted(name: str, folder: str) -> bool:
+    """Is there a symlink that has it started? systemctl might hang."""
+    try:
+        below = [one for one in os.listdir(folder) if one.endswith((".wants", ".requires"))]
+    except OSError:
+        return False
+    return any(os.path.lexists(f"{folder}/{one}/{name}") for one in below)
+
+
+def _cron_enabled() -> bool | None:
+    """Will cron be started at boot? None where that is not systemd's, or not known."""
+    folders = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
+    there = [n for n in _CRON_UNITS if any(os.path.exists(f"{f}/{n}") for f in folders)]
+    if not there:
+        return None
+    return any(_wanted(name, folder) for name in there for folder in folders)
+
+
+def _files(places: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for place in places:
+        try:
+            names = sorted(f"{place}/{one}" for one in os.listdir(place))
+        except NotADirectoryError:
+            names = [place]
+        except OSError:
+            continue
+        for name in names[:500]:
+            text = _text(name)
+            if text is not None:
+                yield name, text
+
+
+def _text(path: str) -> str | None:
+    try:
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+        with open(os.open(path, flags), encoding="utf-8", errors="replace") as file:
+            return file.read(_LIMIT)
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,24 @@
+"""Everything that can be seen, and what is wrong. It must not change anything, nor take a lock."""
+
+from __future__ import annotations
+
+from reconciler.exits import DONE, TROUBLE
+from reconciler.session import Session, Usage
+
+
+def run(session: Session) -> int:
+    """Print it; 1 when something is wrong."""
+    from reconciler.diagnosis import diagnose
+    from reconciler.views.diagnosis import diagnosis_lines, wrong_lines
+
+    options = session.options
+    if options.only:
+        raise Usage("--diagnose looks at the whole spec; --only is for --plan and --once")
+    found = diagnose(session)
+    if options.json:
+        session.print_json(found.document)
+    elif options.quiet:
+        session.terminal.write(wrong_lines(found.document) if found.wrong else ())
+    else:
+        session.terminal.write(diagnosis_lines(found.document, options.verbose))
+    return DONE if found.healthy else TROUBLE

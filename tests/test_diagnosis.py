@@ -1,0 +1,284 @@
+"""What a diagnosis says of what was seen, without looking at anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from reconciler.diagnosis.conflicts import of_logrotate, of_tmpfiles
+from reconciler.diagnosis.findings import findings
+from reconciler.diagnosis.loglines import analysed, level_of, moment, squeezed, too_silent
+from reconciler.diagnosis.past import told_causes
+from reconciler.diagnosis.persistence import differences, of_crontab, surroundings
+from reconciler.diagnosis.processes import censored
+from reconciler.diagnosis.wrong import Wrong, ordered
+from reconciler.views.diagnosis import diagnosis_lines
+
+
+def keys(*found: Wrong) -> list[tuple[str, str | None]]:
+    return [(one.key, cause) for one, cause in ordered(found)]
+
+
+def test_causes_come_before_what_follows_from_them() -> None:
+    assert keys(
+        Wrong("check:queue", "", 85, because=("process:w", "stopped process:w")),
+        Wrong("process:w", "", 60, ids=("process:w",), because=("stopped process:w",)),
+        Wrong("cron:a", "", 80, ids=("cron:a", "cron:b")),
+        Wrong("stopped process:w", "", 35),
+    ) == [
+        ("stopped process:w", None),
+        ("process:w", "stopped process:w"),
+        ("check:queue", "stopped process:w"),
+        ("cron:a", None),
+    ]
+
+
+def test_the_most_important_cause_counts_and_circles_have_an_end() -> None:
+    two = Wrong("c", "", 85, because=("b", "a"))
+    assert keys(two, Wrong("a", "", 10), Wrong("b", "", 40)) == [
+        ("a", None),
+        ("c", "a"),
+        ("b", None),
+    ]
+    circle = (Wrong("x", "", 2, because=("y",)), Wrong("y", "", 1, because=("x",)))
+    assert keys(*circle) == [("x", None), ("y", "x")]
+    assert keys(Wrong("x", "", 1, ids=("x", "z"), because=("z", "x"))) == [("x", None)]
+
+
+def document(**changed: Any) -> dict[str, Any]:
+    empty: dict[str, Any] = {
+        "spec": {"name": "demo", "path": "/srv/demo.yaml"},
+        "host_name": "vm",
+        "time": 1_800_000_000.0,
+        "host": {},
+        "loop": {"running": False, "expected_by": []},
+        "past": {},
+        "reboot": {},
+        "unseen": [],
+        "restarts": [],
+    }
+    lists = ("disks", "resources", "processes", "stopped", "sessions", "folders", "logs", "checks")
+    return {**empty, **{name: [] for name in (*lists, "conflicts")}, **changed}
+
+
+def resource(ident: str, state: str = "ok", reason: str = "", **more: Any) -> dict[str, Any]:
+    return {"id": ident, "state": state, "reason": reason, "needs": [], "by_age": False,
+            "note": None, "by_hand": [], **more}  # fmt: skip
+
+
+def told(**changed: Any) -> list[tuple[str, str | None, str | None]]:
+    found = findings(document(**changed), lambda *words: " ".join(words))
+    return [(one.key, one.mend, cause) for one, cause in ordered(found) if one.certain]
+
+
+def process(ident: str, state: str) -> dict[str, Any]:
+    return {"id": ident, "pid": 7, "state": state, "children": []}
+
+
+def test_a_stopped_process_is_named_before_its_old_heartbeat_and_queue() -> None:
+    asked = [
+        {"id": "check:beat", "result": "failing", "said": "last changed 3 min ago"},
+        {"id": "check:queue", "result": "failing", "said": "the oldest has waited 1 h"},
+        {"id": "check:disk", "result": "ok", "said": "50% free"},
+    ]
+    needs = {"needs": ["process:w"]}
+    assert told(
+        resources=[
+            resource("process:w", "differs", "its heartbeat is 3 min old"),
+            resource("check:beat", **needs),
+            resource("check:queue", **needs),
+            resource("check:disk", **needs),
+        ],
+        processes=[process("process:w", "T")],
+        checks=asked,
+    ) == [
+        ("stopped process:w", "kill -CONT 7", None),
+        ("process:w", "--once", "stopped process:w"),
+        ("check:beat", "--once", "stopped process:w"),
+        ("check:queue", "--once", "stopped process:w"),
+    ]
+
+
+def test_a_full_disk_is_the_cause_of_what_fails_on_it() -> None:
+    full = {"mount": "/srv", "total": 10**9, "free": 0, "inodes": 0, "inodes_free": 0,
+            "read_only": False, "ids": ["directory:d"]}  # fmt: skip
+    found = told(
+        disks=[full],
+        resources=[
+            resource("directory:d"),
+            resource("process:w", "given up", "was given up", needs=["directory:d"]),
+            resource("cron:x", "differs", "it is absent"),
+        ],
+    )
+    assert [(key, cause) for key, _, cause in found] == [
+        ("disk /srv", None),
+        ("process:w", "disk /srv"),
+        ("cron:x", None),
+    ]
+    assert "du -xh /srv" in str(found[0][1])
+
+
+def test_what_is_wrong_in_the_same_way_is_named_together() -> None:
+    rows = [resource(f"directory:{n}", "differs", "it is absent") for n in range(6)]
+    (one,) = findings(document(resources=rows), lambda *words: " ".join(words))[:1]
+    assert len(one.ids) == 6
+    assert "and 2 more: it is absent" in one.words
+
+
+def test_a_hung_program_is_laid_to_the_one_who_is_stopped() -> None:
+    reason = "/usr/bin/tmux did not end within 2.5 s and was killed"
+    rows = [resource("session:s", "unknown", reason), resource("process:p", "unknown", reason)]
+    found = told(resources=rows, stopped=[{"pid": 9, "name": "tmux: server"}])
+    assert found == [("program tmux", "kill -CONT 9", None), ("session:s", None, "program tmux")]
+
+
+@pytest.mark.parametrize(
+    ("loop", "expected"),
+    [
+        ({"running": False, "expected_by": ["unit:w"]}, [("loop", "--once", None)]),
+        ({"running": True, "healthy": False, "pid": 5, "moved": 999.0}, [("loop", "--once", None)]),
+        ({"running": True, "healthy": True, "pid": 5, "moved": 1.0}, []),
+    ],
+)
+def test_a_watchdog_that_is_declared_must_run(loop: dict[str, Any], expected: Any) -> None:
+    assert told(loop={"expected_by": [], **loop}) == expected
+
+
+def test_a_stopped_watchdog_is_named_and_what_declares_it_comes_first() -> None:
+    loop = {"running": True, "healthy": True, "pid": 5, "moved": 1.0, "expected_by": []}
+    assert told(loop=loop, processes=[process("loop", "T")]) == [("loop", "kill -CONT 5", None)]
+    gone = {"running": False, "expected_by": ["unit:w"]}
+    rows = [resource("unit:w", "differs", "it does not run")]
+    assert told(loop=gone, resources=rows) == [
+        ("unit:w", "--once", None),
+        ("loop", "--once", "unit:w"),
+    ]
+
+
+def test_what_has_become_due_a_moment_ago_is_not_wrong_while_the_watchdog_is_well() -> None:
+    rows = [resource("retention:r", "differs", "3 files", by_age=True)]
+    well = {"running": True, "healthy": True, "pid": 5, "moved": 1.0, "expected_by": []}
+    assert told(resources=rows, loop=well) == []
+    assert told(resources=rows) == [("retention:r", "--once", None)]
+
+
+def test_lines_of_a_log_are_sorted_by_what_they_say() -> None:
+    lines = [
+        "2026-11-22T10:00:00+00:00 INFO [7] started, 0 errors",
+        "2026-11-22T10:01:00+00:00 ERROR [7] cannot read /srv/a/1.json: code 13",
+        "2026-11-22T10:02:00+00:00 ERROR [8] cannot read /srv/b/22.json: code 5",
+        "  File x, line 3",
+        "2026-11-22T10:03:00+00:00 WARNING slow: 3.5 s",
+        "ValueError: bad",
+    ]
+    found = analysed(lines, 0.0)
+    assert (found["errors"], found["warnings"]) == (3, 1)
+    first = found["kinds"][0]
+    assert (first["message"], first["count"]) == ("ERROR [#] cannot read /…: code #", 2)
+    assert first["last"] - first["first"] == 60
+    assert found["kinds"][1]["last"] == first["last"] + 60
+    assert found["longest_gap"] == 60
+
+
+@pytest.mark.parametrize(
+    ("line", "level"),
+    [
+        ("ERROR x", "error"),
+        ("app: error: no", "error"),
+        ("panic: x", "error"),
+        ("WARN low", "warning"),
+        ("INFO error_count=0", None),
+        ("INFO ERROR handler installed", None),
+        ("all is well, terror is not", None),
+        ("error.log rotated", None),
+    ],
+)
+def test_levels(line: str, level: str | None) -> None:
+    assert level_of(line) == level
+
+
+def test_times_and_squeezing() -> None:
+    assert moment("2026-11-22 10:00:00,123 x", 0.0) is not None
+    assert moment("Nov 22 10:00:00 host app: x", 1_795_000_000.0) is not None
+    assert moment("2026-13-45 99:00:00 x", 0.0) is None
+    assert moment("nothing", 0.0) is None
+    assert squeezed("id 0xdeadbeef 3f2a9c1b-77 took 1.5") == "id # # took #"
+
+
+def test_a_log_is_silent_only_against_its_own_rhythm() -> None:
+    assert too_silent(100, 20 * 3600.0, 300.0, 3600.0)
+    assert not too_silent(100, 20 * 3600.0, 8 * 3600.0, 3600.0)
+    assert not too_silent(5, 20 * 3600.0, 300.0, 3600.0)
+    assert not too_silent(100, 3600.0, 300.0, 3600.0)
+    assert not too_silent(0, 0.0, None, 3600.0)
+
+
+def test_why_something_was_started_is_told_where_it_is_known() -> None:
+    def deed(at: float, verb: str = "start", why: str = "it is absent") -> dict[str, Any]:
+        return {"time": at, "by": "loop", "id": "process:p", "verb": verb, "result": "done",
+                "why": why, "error": None}  # fmt: skip
+
+    deaths = [{"time": 5000.0, "pid": 4, "name": "python3", "how": "out of memory"}]
+    deeds = [deed(1010), deed(3000), deed(5001), deed(6000, "restart", "uses 2 GiB")]
+    causes = [
+        row["cause"] for row in told_causes(deeds, 1000.0, deaths, {"process:p": ["python3"]})
+    ]
+    assert causes[0] == "the host had been booted"
+    assert causes[1].startswith("not known")
+    assert causes[2] == "the kernel ended python3 (pid 4): out of memory"
+    assert causes[3] == "uses 2 GiB"
+    assert told_causes([deed(9000)], 1000.0, [], {})[0]["cause"] == "its first start"
+
+
+def test_surroundings_of_cron_lines_and_units() -> None:
+    line = "*/5 * * * * TMUX_TMPDIR=/t reconcile --once /s.yaml --state-dir /var/x >> /l"
+    text = f"MAILTO=me\n# reconcile --once /s.yaml\n{line}\n0 1 * * * reconcile --once /other\n"
+    ((found, given),) = of_crontab(text, "/s.yaml")
+    assert (found, given) == (line, {"MAILTO": "me"})
+    there = surroundings(line, {"HOME": "/h"}, 1000)
+    assert there["state_dir"] == "/var/x"
+    assert there["environ"]["TMUX_TMPDIR"] == "/t"
+    assert surroundings("reconcile --once /s", {}, 0)["state_dir"] == "/var/lib/reconcile"
+    own = surroundings("reconcile --once /s", {"HOME": "/h"}, 7)["state_dir"]
+    assert own == "/h/.local/state/reconcile"
+    here = {"state_dir": "/var/y", "environ": {"TMUX_TMPDIR": "/t", "HOME": "", "PATH": ""}}
+    (one,) = differences({"here": here, "runners": [{"what": "cron", **there}]}, True)
+    assert (one["state_dir"], one["matters"]) == ("/var/x", True)
+
+
+def test_conflicts_with_tmpfiles_and_logrotate() -> None:
+    paths = {"/srv/q": "directory:q", "/tmp/x/y": "directory:y", "/run/z": "directory:z"}
+    text = "d /srv/q 0700 root root 10d\nq /tmp 1777 root root 1d\nd /run 0755 - - -\n# d /run/z\n"
+    found = {row["id"]: row["words"] for row in of_tmpfiles("a.conf", text, paths)}
+    assert found.keys() == {"directory:q", "directory:y"}
+    assert "cleans it after 10d" in found["directory:q"]
+    assert "older than 1d below /tmp" in found["directory:y"]
+    rotated = 'weekly\n"/var/log/*.log" /srv/a.log {\n  rotate 3\n  postrotate\n /bin/x\n}\n'
+    logs = {"/srv/a.log": "retention:a", "/srv/b.log": "retention:b"}
+    assert [row["id"] for row in of_logrotate("f", rotated, logs)] == ["retention:a"]
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("app --password hunter2 -v", "app --password *** -v"),
+        ("app --api-key=abc", "app --api-key=***"),
+        ("app https://me:pw@host/x", "app https://***@host/x"),
+        ("curl https://hooks.slack.com/services/T/B/xyz", "curl https://***"),
+        ("sort --key 2 file", "sort --key 2 file"),
+        ("sleep 1", "sleep 1"),
+    ],
+)
+def test_command_lines_hide_what_looks_like_a_secret(line: str, shown: str) -> None:
+    assert censored(line) == shown
+
+
+def test_no_line_but_a_command_or_a_path_is_wider_than_a_terminal() -> None:
+    rows = [resource("process:w", "differs", "it is absent and " + "so on " * 40)]
+    seen = document(resources=rows)
+    found = ordered(findings(seen, lambda *words: " ".join(words)))
+    seen["wrong"] = [one.document(cause) for one, cause in found]
+    lines = [text for text, _ in diagnosis_lines({**seen, "doubts": [], "seconds": 1.0}, False)]
+    assert max(map(len, lines)) <= 80
+    assert lines[-2].strip() == "--once" or "--" in "".join(lines)
