@@ -119,8 +119,6 @@ class _Looking:
             persistence,
             sessions,
         )
-        from reconciler.host.clock import Clock
-        from reconciler.pulse import pulse
 
         begin, host, spec = self.children.begin, self.host, self.spec
         shown = self._shown()
@@ -128,7 +126,7 @@ class _Looking:
         begin("stopped", partial(machine.stopped, os.geteuid()), _LOOK)
         begin("kernel", machine.kernel, _LOOK)
         begin("past", partial(past.remembered, self.folder, spec.resources, kinds.get), _LOOK)
-        begin("loop", partial(pulse, self.folder, Clock()), _LOOK)
+        begin("loop", partial(past.loop, self.folder), _LOOK)
         begin("folders", partial(folders.counted, shown["folder"]), _LOOK)
         begin("logs", partial(logs.read, shown["log"], shown["logs"]), _LOOK)
         state_dir = self.session.state_dir
@@ -301,7 +299,8 @@ class _Looking:
         expected = [one.id for one in self.declared if _keeps(one.want, self.spec.path)]
         loop = self.children.answers.get("loop")
         if loop is None:
-            return {"running": False, "expected_by": expected}
+            unknown = self.children.silent.get("loop")
+            return {"running": False, "unknown": unknown, "expected_by": expected}
         return {
             "running": True,
             "healthy": loop.healthy,

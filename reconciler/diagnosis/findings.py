@@ -237,22 +237,25 @@ class _Seen:
     def loop(self) -> Iterator[Wrong]:
         loop = self.document["loop"]
         expected = tuple(loop["expected_by"])
+        because = (*expected, *(name for ident in expected for name in self.causes(ident)))
+        if loop.get("unknown"):
+            return
         if loop["running"]:
             rows = [one for one in self.document["processes"] if one["id"] == "loop"]
             pid = loop["pid"]
             if any(one["state"] == "T" for one in rows):
                 words = f"the watchdog (pid {pid}) hangs: it is stopped by a signal"
-                yield Wrong("loop", words, 70, f"kill -CONT {pid}")
+                yield Wrong("loop", words, 70, f"kill -CONT {pid}", because=because)
             elif not loop["healthy"]:
                 words = (
                     f"the watchdog (pid {pid}) hangs: it has not moved for {span(loop['moved'])}; "
                     "a pass ends it and takes over"
                 )
-                yield Wrong("loop", words, 70, self.command("--once"))
+                yield Wrong("loop", words, 70, self.command("--once"), because=because)
             return
         if expected:
             words = f"the watchdog does not run, although {_named(expected)} declares it"
-            yield Wrong("loop", words, 70, self.command("--once"), because=expected)
+            yield Wrong("loop", words, 70, self.command("--once"), because=because)
         elif not any(one["sort"] != "login" for one in self.document["reboot"].get("runners", ())):
             words = "nothing keeps it as declared: no loop runs, and nobody makes passes"
             yield Wrong("loop", words, 97, self.command("--loop"), by="person", certain=False)

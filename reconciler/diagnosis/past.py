@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from reconciler.contract import GetKind
 from reconciler.host.clock import Clock
 from reconciler.memory import Memory
 from reconciler.model import HostError, Past, Resource
+from reconciler.pulse import Pulse, pulse
 from reconciler.state import STORE
 from reconciler.store import Store
 
@@ -25,7 +27,8 @@ def remembered(
     folder: str, resources: Sequence[Resource[Any]], get_kind: GetKind
 ) -> tuple[Past, dict[str, Any]]:
     """What a plan must know, and the rest: attempts, pauses, what was done in the last day."""
-    os.listdir(folder) if os.path.lexists(folder) else None  # Says so when it may not be read.
+    with suppress(FileNotFoundError):
+        os.listdir(folder)  # Says so when it may not be read.
     clock = Clock()
     trouble: list[str] = []
     store = Store(folder, clock, False)
@@ -59,6 +62,13 @@ def remembered(
     if trouble:
         found["damage"] = trouble[0].removesuffix("; what was tried in vain is not remembered")
     return past, found
+
+
+def loop(folder: str) -> Pulse | None:
+    """The loop of that state directory. Raises OSError where that cannot be known."""
+    with suppress(FileNotFoundError):
+        os.listdir(folder)
+    return pulse(folder, Clock())
 
 
 def told_causes(

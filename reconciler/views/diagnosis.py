@@ -123,7 +123,9 @@ def _disks(disks: Iterable[Document]) -> Iterator[Line]:
 
 
 def _loop(loop: Document) -> Iterator[Line]:
-    if not loop["running"]:
+    if loop.get("unknown"):
+        yield f"not known: {loop['unknown']}", "change"
+    elif not loop["running"]:
         declared = ", ".join(loop["expected_by"])
         yield (
             "no loop runs" + (f", though {declared} declares it" if declared else ""),
