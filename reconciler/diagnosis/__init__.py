@@ -81,6 +81,7 @@ class _Looking:
     def diagnosis(self) -> Diagnosis:
         """All of it."""
         from reconciler.aside import begin_all, gathered, with_found
+        from reconciler.observe import observe
         from reconciler.plan import make_plan
 
         children = self.children
@@ -88,8 +89,11 @@ class _Looking:
         self._begin()
         children.wait({*watched, "past", "loop", "stopped"})
         self.spec, seen = with_found(self.spec, *gathered(children, watched))
-        past, remembered = children.answers.get("past", (Past(), {}))
+        past, self.host.said, remembered = children.answers.get("past", (Past(), {}, {}))
         resources = self.spec.resources
+        # Of what is probed a pass sees only what was said, which was not known before.
+        probed = [one for one in resources if kinds.get(one.kind).rhythm(one.want) is not None]
+        seen |= observe(probed, kinds.get, self.host, fresh=False)
         plan = make_plan(self.spec, resources, seen, kinds.get, os.uname().nodename, past)
         rows = self._resources(plan, seen)
         self._begin_again(rows, seen)

@@ -13,7 +13,7 @@ from typing import Any
 from reconciler.contract import GetKind
 from reconciler.host.clock import Clock
 from reconciler.memory import Memory
-from reconciler.model import HostError, Past, Resource
+from reconciler.model import HostError, Past, Resource, Said
 from reconciler.pulse import Pulse, pulse
 from reconciler.state import STORE
 from reconciler.store import Store
@@ -25,15 +25,16 @@ _UNKNOWN = "not known: only its parent learns how a process ends"
 
 def remembered(
     folder: str, resources: Sequence[Resource[Any]], get_kind: GetKind
-) -> tuple[Past, dict[str, Any]]:
+) -> tuple[Past, dict[str, Said], dict[str, Any]]:
     """What a plan must know, and the rest: attempts, pauses, what was done in the last day."""
     with suppress(FileNotFoundError):
         os.listdir(folder)  # Says so when it may not be read.
     clock = Clock()
     trouble: list[str] = []
     store = Store(folder, clock, False)
-    memory = Memory(resources, get_kind, store, trouble.append, set(), lambda: "", lambda t: t)
+    memory = Memory(resources, get_kind, store, trouble.append, set(), lambda: "", lambda t: t, {})
     past = memory.past()
+    said = dict(memory.said())
     found: dict[str, Any] = {"attempts": {}, "pauses": [], "deeds": [], "damage": None}
     path = os.path.join(folder, STORE)
     try:
@@ -61,7 +62,7 @@ def remembered(
         store.close()
     if trouble:
         found["damage"] = trouble[0].removesuffix("; what was tried in vain is not remembered")
-    return past, found
+    return past, said, found
 
 
 def loop(folder: str) -> Pulse | None:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from reconciler.contract import GetKind
+from reconciler.contract import GetKind, Kind
 from reconciler.host.children import Children
 from reconciler.model import Resource
 
@@ -36,8 +36,8 @@ def begin(
     """Ask all but those that need something ``broken``: the ids asked, and what of the rest."""
     asked, rest = [], []
     for resource in resources:
-        kind: Any = get_kind(resource.kind)
-        rhythm = kind.rhythm(resource.want) if hasattr(kind, "rhythm") else None
+        kind = get_kind(resource.kind)
+        rhythm = kind.rhythm(resource.want)
         if rhythm is None or resource.skip is not None or not resource.present:
             continue
         ident = resource.id
@@ -64,7 +64,12 @@ def gathered(children: Children, asked: Collection[str]) -> list[dict[str, Any]]
 
 
 def _probe(
-    resource: Resource[Any], limit: float, whole: float, kind: Any, host: Host, parent: int
+    resource: Resource[Any],
+    limit: float,
+    whole: float,
+    kind: Kind[Any, Any],
+    host: Host,
+    parent: int,
 ) -> dict[str, Any]:
     """The child's side."""
     began = time.monotonic()

@@ -109,6 +109,14 @@ class Checks(Kind[Check, CheckState]):
         for name in want.restarts:
             yield Key("id", name)
 
+    def shows(self, resource: Resource[Check], host: Host) -> Iterable[Key]:
+        want = resource.want
+        if want.queue is not None:
+            folder = want.queue.path.rstrip("/")
+            yield from (Key("queue", f"{folder}/{pattern}") for pattern in want.queue.match)
+        if want.log is not None:
+            yield Key("log", want.log.path)
+
     def version(self, want: Check) -> str:
         """Of what is asked; what was said about another question does not count."""
         asked = [getattr(want, name) for name in FORMS]

@@ -253,12 +253,16 @@ def _reboot(reboot: Document) -> Iterator[Line]:
             yield f"{count} would be brought back", "good"
         else:
             yield f"nothing would bring back {count}: {', '.join(reboot['lost'][:6])}", "change"
+    others: dict[str, list[str]] = {}
     for one in reboot["differences"]:
-        if one["environ"]:
-            rows = (f"{row['name']} ({row['there'] or 'unset'})" for row in one["environ"])
-            yield f"{one['what']} has another {', '.join(rows)}", "quiet"
+        rows = ", ".join(f"{row['name']} ({row['there'] or 'unset'})" for row in one["environ"])
+        if rows:
+            others.setdefault(rows, []).append(one["what"])
         if one["state_dir"]:
             yield f"{one['what']} keeps its state in {one['state_dir']}", "bad"
+    for rows, what in others.items():
+        who = what[0] if len(what) == 1 else f"{len(what)} of these"
+        yield f"{who} would have another {rows} than this shell", "quiet"
 
 
 def _conflicts(rows: Sequence[Document], most: int) -> Iterator[Line]:

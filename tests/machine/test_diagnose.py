@@ -26,6 +26,7 @@ def diagnosed(machine: Machine, spec: Path, *options: str, seconds: float = 10.0
     assert done.stderr == "", done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
     assert done.returncode == (0 if document["healthy"] else 1)
+    assert "internal error" not in str(document["unseen"])
     # Whether a cron daemon runs on the machine of the tests is no matter of theirs.
     document["wrong"] = [one for one in document["wrong"] if one["key"] != "cron daemon"]
     return document
