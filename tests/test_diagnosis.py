@@ -156,6 +156,29 @@ def test_a_stopped_watchdog_is_named_and_what_declares_it_comes_first() -> None:
     ]
 
 
+def test_what_would_not_come_back_after_a_reboot() -> None:
+    runner = {"what": "unit w", "sort": "user unit", "works": True, "at_boot": False}
+    reboot = {
+        "runners": [runner],
+        "systemd": True,
+        "cron_runs": False,
+        "cron_enabled": None,
+        "cron_installed": True,
+        "lingers": False,
+        "user": "ann",
+        "differences": [],
+        "lost": ["process:p"],
+    }
+    assert told(reboot=reboot) == [("linger", "loginctl enable-linger ann", None)]
+    lines = [resource("cron:a"), resource("cron:b", "skipped", "when: host.crontab")]
+    assert ("cron daemon", "systemctl enable --now cron", None) in told(
+        reboot=reboot, resources=lines
+    )
+    cron = {**reboot, "cron_runs": True, "cron_enabled": False, "lingers": True}
+    assert told(reboot=cron, resources=lines) == [("cron daemon", "systemctl enable cron", None)]
+    assert told(reboot=cron, resources=lines[1:]) == []
+
+
 def test_what_has_become_due_a_moment_ago_is_not_wrong_while_the_watchdog_is_well() -> None:
     rows = [resource("retention:r", "differs", "3 files", by_age=True)]
     well = {"running": True, "healthy": True, "pid": 5, "moved": 1.0, "expected_by": []}

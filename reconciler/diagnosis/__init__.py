@@ -136,8 +136,8 @@ class _Looking:
         state_dir = self.session.state_dir
         begin("reboot", partial(persistence.look, host, spec.path, state_dir), _LOOK)
         named = {path: ident for ident, path in shown["log"]}
-        begin("conflicts", partial(conflicts.found, self.paths, named, shown["logs"], spec,
-                                   state_dir, kinds.get), _LOOK)  # fmt: skip
+        known = self._paths(uses=False), named, shown["logs"], spec, state_dir, kinds.get
+        begin("conflicts", partial(conflicts.found, *known), _LOOK)
         for socket in self._sockets():
             begin(f"tmux {socket}", partial(sessions.listed, host, socket), _LOOK)
         for mount, paths in machine.by_mount([*self.paths, self.folder]).items():
@@ -172,13 +172,13 @@ class _Looking:
             work = partial(kinds.get(resource.kind).evidence, resource, self.host)
             self.children.begin(f"evidence {row['id']}", work, _EVIDENCE)
 
-    def _paths(self) -> dict[str, str]:
-        """The paths that the spec manages or uses, each with the id that it belongs to."""
+    def _paths(self, uses: bool = True) -> dict[str, str]:
+        """The paths that the spec manages, or only ``uses``, each with whose it is, by its id."""
         found: dict[str, str] = {}
         for resource in self.declared:
             kind = kinds.get(resource.kind)
             keys = [claim.key for claim in kind.claims(resource.want)]
-            for key in [*keys, *kind.uses(resource.want)]:
+            for key in [*keys, *(kind.uses(resource.want) if uses else ())]:
                 if key.sort == "path":
                     found.setdefault(key.value, resource.id)
         return found

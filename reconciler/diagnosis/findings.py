@@ -32,6 +32,7 @@ def findings(document: Document, command: Command) -> list[Wrong]:
         *seen.machine(),
         *seen.disks(),
         *seen.store(),
+        *seen.messages(),
         *seen.programs(),
         *seen.resources(),
         *seen.processes(),
@@ -135,6 +136,16 @@ class _Seen:
             words = f"{damage}; the next pass sets it aside and begins anew"
             yield Wrong("store", words, 25, self.command("--once"))
 
+    def messages(self) -> Iterator[Wrong]:
+        for one in self.document["past"].get("messages", ()):
+            if one["tries"]:
+                words = (
+                    f"the target {one['target']} has not taken a message for "
+                    f"{span(self.document['time'] - one['since'])}, after {one['tries']} attempts"
+                )
+                yield Wrong(f"target {one['target']}", words, 93, self.command("--notify-test"),
+                            by="person", certain=False)  # fmt: skip
+
     def programs(self) -> Iterator[Wrong]:
         """A program that hangs because the one who should answer it is stopped."""
         hung = set()
@@ -199,10 +210,13 @@ class _Seen:
         if state == "skipped":
             return Wrong(key, f"{named}: {reason}", weight, once, ids, because)
         match = _HUNG.search(reason)
-        because += (f"program {match[1]}",) if match is not None else ()
+        mend = _advised(reason)
+        if match is not None:
+            because += (f"program {match[1]}",)
+            mend = f"ps -e -o pid,stat,wchan:20,etime,args | grep {match[1]}"
         words = f"{named}: not known: {reason}"
-        return Wrong(key, words, 31, _advised(reason), ids, (*because, *self.on_disks(ids)),
-                     "person")  # fmt: skip
+        because += self.on_disks(ids)
+        return Wrong(key, words, 31, mend, ids, because, "person")
 
     def _failing(self, ident: str, reason: str) -> Wrong:
         because = (*self.causes(ident), *self.on_disks([ident]))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -115,10 +116,12 @@ def disks(paths: Mapping[str, str]) -> list[dict[str, Any]]:
 def _nearest(path: str) -> str:
     while path != "/":
         try:
-            os.stat(path)
-            return path
+            # A file may seem to be elsewhere than its folder: overlays have such numbers.
+            if stat.S_ISDIR(os.stat(path).st_mode):
+                return path
         except OSError:
-            path = os.path.dirname(path)
+            pass
+        path = os.path.dirname(path)
     return path
 
 

@@ -56,6 +56,10 @@ def remembered(
              "seconds": round(deed.seconds, 3)}
             for deed in store.history.since(clock.wall() - _DAY, _DEEDS)
         ]  # fmt: skip
+        found["messages"] = [
+            {"target": one.target, "since": one.wall, "tries": one.tries, "title": one.title}
+            for one in store.outbox.heads()
+        ]
     except HostError as error:
         trouble.append(str(error))
     finally:

@@ -14,6 +14,8 @@ _WIDTH = 80
 _STYLES = {"ok": "good", "differs": "change", "paused": "change", "skipped": "quiet"}
 _RESULTS = {"ok": "good", "failing": "bad", "unanswered": "change", "not asked": "quiet"}
 _MOST = 12
+_LINES = 40
+"""Of a section, unless all was asked for."""
 _LONGEST = 600
 
 Document = Mapping[str, Any]
@@ -45,12 +47,15 @@ def diagnosis_lines(document: Document, verbose: bool) -> Iterator[Line]:
                       for one in document["unseen"])),
     )  # fmt: skip
     for name, lines in sections:
-        first = True
+        number = 0
         for text, style in lines:
-            if first:
+            number += 1
+            if number == 1:
                 yield f"{name}:", ""
-                first = False
-            yield from _wrapped(text, style)
+            if verbose or number <= _LINES:
+                yield from _wrapped(text, style)
+        if number > _LINES and not verbose:
+            yield f"  and {number - _LINES} lines more (-v shows all)", "quiet"
     yield from wrong_lines(document)
 
 

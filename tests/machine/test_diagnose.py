@@ -62,7 +62,8 @@ def test_every_section_tells_what_is_so(machine: Machine, rich: Path) -> None:
     stamp = time.strftime("%Y-%m-%d %H:%M:%S")
     text = f"{stamp} INFO begun\n{stamp} ERROR cannot read 12\n{stamp} ERROR cannot read 13\n"
     (machine.base / "d/app.log").write_text(text)
-    found = diagnosed(machine, rich)
+    few = f"checks: {{few: {{queue: {{path: {machine.base}/in, max_count: 0}}}}}}\n"
+    found = diagnosed(machine, machine.spec(rich.read_text() + few))
     host = found["host"]
     assert host["memory"]["total"] > 2**20
     assert abs(host["booted"] - (time.time() - host["uptime"])) < 60
@@ -79,6 +80,8 @@ def test_every_section_tells_what_is_so(machine: Machine, rich: Path) -> None:
     (session,) = found["sessions"]
     assert (session["session"], session["spec"]) == ("s", "demo")
     assert sum(len(window["panes"]) for window in session["windows"]) == 2
+    (check,) = found["checks"]
+    assert (check["id"], check["result"]) == ("check:few", "failing")
     folders = {one["id"]: one for one in found["folders"]}
     assert folders["directory:in"]["files"] == folders["directory:in"]["changed_last_hour"] == 1
     assert folders["directory:in"]["oldest"]["name"] == "one.json"
@@ -92,7 +95,8 @@ def test_every_section_tells_what_is_so(machine: Machine, rich: Path) -> None:
     assert (runner["sort"], runner["at_boot"]) == ("cron", True)
     assert set(found["reboot"]["lost"]) == {"session:s", "process:p", "process:w"}
     # The line names no state directory, so cron would come to another one than we do.
-    assert [one["key"].partition(" ")[0] for one in found["wrong"]] == ["surroundings"]
+    keys = [one["key"].partition(" ")[0] for one in found["wrong"]]
+    assert keys == ["surroundings", "check:few"]
     assert str(machine.state) in found["wrong"][0]["what"]
     lines = machine.reconcile("--diagnose", rich).stdout.splitlines()
     assert lines[0].startswith("demo (")
@@ -253,7 +257,11 @@ def test_a_watchdog_that_is_declared_and_dead_or_stopped(machine: Machine, loopi
 def test_nothing_that_hangs_holds_it_up(machine: Machine, rich: Path) -> None:
     for name in ("tmux", "crontab", "systemctl", "journalctl"):
         machine.fake(name, "exec sleep 90520; true")
-    found = diagnosed(machine, rich, seconds=9.0)
+    slow = "checks: {slow: {command: [sleep, '90521'], timeout: 30s}}\n"
+    found = diagnosed(machine, machine.spec(rich.read_text() + slow), seconds=10.0)
+    (check,) = found["checks"]
+    assert (check["result"], "within 4.5 s" in check["said"]) == ("unanswered", True)
+    assert [one["key"] for one in found["doubts"]].count("check:slow") == 1
     states = {one["id"]: (one["state"], one["reason"]) for one in found["resources"]}
     for ident in ("session:s", "process:w", "cron:c"):
         assert states[ident][0] == "unknown"
@@ -267,7 +275,7 @@ def test_nothing_that_hangs_holds_it_up(machine: Machine, rich: Path) -> None:
     assert done.returncode == 1
     assert time.monotonic() - began < 5.0
     assert "unknown" in done.stdout
-    until(lambda: not machine.running("sleep 90520"))
+    until(lambda: not machine.running("sleep 9052"))
 
 
 def test_a_tmux_server_that_is_stopped_is_the_cause(machine: Machine, rich: Path) -> None:

@@ -1,0 +1,71 @@
+"""What ``--diagnose`` says of the command executor's own host, where systemd and cron run."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from machine.disposable import DisposableHost
+from support import CHECKOUT
+
+pytestmark = pytest.mark.root
+SPEC = str(CHECKOUT / "specs/executor.yaml")
+UNIT = "reconcile-executor.service"
+
+
+def reconcile(host: DisposableHost, *words: str, status: int | None = 0) -> Any:
+    done = host.run(host.bin / "reconcile", *words, SPEC, "--json", check=False, timeout=90)
+    assert status in (None, done.returncode), done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+def wrong(host: DisposableHost) -> list[tuple[str, str | None]]:
+    """The causes, most important first, each with the command that mends it."""
+    found = reconcile(host, "--diagnose", status=None)
+    assert found["seconds"] < 10
+    assert "internal error" not in str(found["unseen"])
+    rows = [one for one in found["wrong"] if one["follows_from"] is None]
+    return [(one["key"], one["mend"]) for one in rows]
+
+
+def test_what_is_wrong_with_its_watchdog_and_with_what_brings_it_back(
+    systemd_host: DisposableHost,
+) -> None:
+    host = systemd_host
+    reconcile(host, "--once", status=None)
+    host.until(lambda: wrong(host) == [("cron daemon", "systemctl enable --now cron")], 60)
+    host.run("systemctl", "enable", "--now", "cron")
+    assert wrong(host) == []
+    found = reconcile(host, "--diagnose")
+    runners = {one["sort"]: one for one in found["reboot"]["runners"]}
+    assert runners.keys() == {"unit", "cron"}
+    assert all(one["works"] and one["at_boot"] for one in runners.values())
+    assert found["loop"]["expected_by"] == ["unit:watchdog"]
+    asked = {one["id"]: one["result"] for one in found["checks"]}
+    assert (asked["check:execution"], set(asked.values())) == ("ok", {"ok"})
+
+    host.run("systemctl", "disable", "cron")
+    assert wrong(host) == [("cron daemon", "systemctl enable cron")]
+    host.run("systemctl", "enable", "cron")
+
+    # Hung, then dead; then it would not come back either.
+    (loop,) = host.running("reconcile --loop")
+    host.run("kill", "-STOP", loop)
+    assert wrong(host) == [("loop", f"kill -CONT {loop}")]
+    host.run("systemctl", "kill", "-s", "KILL", UNIT)
+    host.run("systemctl", "stop", UNIT)
+    (only,) = wrong(host)
+    assert (only[0], "--once" in str(only[1])) == ("unit:watchdog", True)
+    host.run("systemctl", "disable", UNIT)
+    found = reconcile(host, "--diagnose", status=1)
+    assert "not enabled" in found["wrong"][0]["what"]
+    assert [one["key"] for one in found["wrong"]] == ["unit:watchdog", "loop"]
+    host.run("crontab", "-r")
+    found = reconcile(host, "--diagnose", status=1)
+    keys = {one["key"]: one["follows_from"] for one in found["wrong"]}
+    assert keys == {"unit:watchdog": None, "loop": "unit:watchdog", "cron:boot": None}
+    assert found["doubts"][0]["key"] == "reboot"
+
+    reconcile(host, "--once", status=None)
+    host.until(lambda: wrong(host) == [], 60)
