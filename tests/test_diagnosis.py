@@ -34,12 +34,12 @@ def test_causes_come_before_what_follows_from_them() -> None:
     ]
 
 
-def test_the_most_important_cause_counts_and_circles_have_an_end() -> None:
+def test_the_nearest_cause_counts_and_circles_have_an_end() -> None:
     two = Wrong("c", "", 85, because=("b", "a"))
     assert keys(two, Wrong("a", "", 10), Wrong("b", "", 40)) == [
         ("a", None),
-        ("c", "a"),
         ("b", None),
+        ("c", "b"),
     ]
     circle = (Wrong("x", "", 2, because=("y",)), Wrong("y", "", 1, because=("x",)))
     assert keys(*circle) == [("x", None), ("y", "x")]
@@ -123,14 +123,17 @@ def test_what_is_wrong_in_the_same_way_is_named_together() -> None:
     rows = [resource(f"directory:{n}", "differs", "it is absent") for n in range(6)]
     (one,) = findings(document(resources=rows), lambda *words: " ".join(words))[:1]
     assert len(one.ids) == 6
-    assert "and 2 more: it is absent" in one.words
+    assert "and 2 more are absent" in one.words
 
 
 def test_a_hung_program_is_laid_to_the_one_who_is_stopped() -> None:
     reason = "/usr/bin/tmux did not end within 2.5 s and was killed"
     rows = [resource("session:s", "unknown", reason), resource("process:p", "unknown", reason)]
     found = told(resources=rows, stopped=[{"pid": 9, "name": "tmux: server"}])
-    assert found == [("program tmux", "kill -CONT 9", None), ("session:s", None, "program tmux")]
+    assert found[0] == ("program tmux", "kill -CONT 9", None)
+    assert [(key, cause) for key, _, cause in found[1:]] == [("session:s", "program tmux")]
+    ((key, mend, cause),) = told(resources=rows)
+    assert (key, "grep tmux" in str(mend), cause) == ("session:s", True, None)
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ class _Seen:
     def store(self) -> Iterator[Wrong]:
         damage = self.document["past"].get("damage")
         if damage:
-            words = f"{damage}; the next pass sets it aside and begins anew"
+            words = f"{damage}; the next pass mends it, or sets it aside and begins anew"
             yield Wrong("store", words, 25, self.command("--once"))
 
     def messages(self) -> Iterator[Wrong]:
@@ -195,8 +195,13 @@ class _Seen:
         named = _named(ids)
         once = self.command("--once")
         if state == "differs":
+            if first.get("runs"):
+                because = (*because, *self.on_disks(ids))  # It ails, such as by an old heartbeat.
             by_hand = " && ".join(first["by_hand"]) if first.get("denied") else ""
-            return Wrong(key, f"{named}: {reason}{evidence}", weight, by_hand or once, ids, because,
+            words = f"{named}: {reason}{evidence}"
+            if len(ids) > 1 and reason.startswith("it is "):
+                words = f"{named} are {reason.removeprefix('it is ')}"
+            return Wrong(key, words, weight, by_hand or once, ids, because,
                          "person" if by_hand else "program")  # fmt: skip
         if state == "paused":
             differs = first.get("differs")
@@ -236,8 +241,7 @@ class _Seen:
                     "when it is told to"
                 )
                 pids = " ".join(map(str, held))
-                yield Wrong(f"stopped {one['id']}", words, 35, f"kill -CONT {pids}",
-                            because=tuple(self.needs(one["id"])))  # fmt: skip
+                yield Wrong(f"stopped {one['id']}", words, 35, f"kill -CONT {pids}")
             elif one["state"] == "D":
                 where = f" in {one['waits_in']}" if one.get("waits_in") else ""
                 words = (

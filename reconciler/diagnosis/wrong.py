@@ -56,9 +56,9 @@ def ordered(found: Sequence[Wrong]) -> list[tuple[Wrong, str | None]]:
 
 
 def _parent(one: Wrong, owner: dict[str, Wrong]) -> str | None:
-    """The most important of its causes that is wrong too."""
+    """The nearest of its causes that is wrong too: the least important, which has its own."""
     causes = [owner[name] for name in one.because if name in owner and owner[name] is not one]
-    return _sorted(causes)[0].key if causes else None
+    return _sorted(causes)[-1].key if causes else None
 
 
 def _root(key: str, parents: dict[str, str | None]) -> str:
