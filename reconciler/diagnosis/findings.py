@@ -131,9 +131,11 @@ class _Seen:
                 yield Wrong(key, words, 94, find, by="person", certain=False)
 
     def store(self) -> Iterator[Wrong]:
-        damage = self.document["past"].get("damage")
-        if damage:
-            words = f"{damage}; the next pass mends it, or sets it aside and begins anew"
+        past = self.document["past"]
+        if past.get("aside"):
+            yield Wrong("store", past["damage"], 25, past["aside"], by="person")
+        elif past.get("damage"):
+            words = f"{past['damage']}; the next pass mends it, or sets it aside and begins anew"
             yield Wrong("store", words, 25, self.command("--once"))
 
     def messages(self) -> Iterator[Wrong]:

@@ -6,6 +6,7 @@ It must not change the store: a damaged one is set aside by the next pass, which
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -13,9 +14,9 @@ from typing import Any
 from reconciler.contract import GetKind
 from reconciler.host.clock import Clock
 from reconciler.memory import Memory
-from reconciler.model import HostError, Past, Resource, Said
+from reconciler.model import HostError, Past, Resource, Said, UnknownState
 from reconciler.pulse import Pulse, pulse
-from reconciler.state import STORE
+from reconciler.state import STORE, quiet
 from reconciler.store import Store
 
 _DEEDS = 200
@@ -37,10 +38,12 @@ def remembered(
     said = dict(memory.said())
     found: dict[str, Any] = {"attempts": {}, "pauses": [], "deeds": [], "damage": None}
     path = os.path.join(folder, STORE)
+    deep = False
     try:
-        for row in store.base.read("PRAGMA quick_check(1)"):
+        for row in () if trouble else store.base.read("PRAGMA quick_check(1)"):
             if row[0] != "ok":
-                trouble.append(f"the store {path} is damaged: {row[0]}")
+                deep = True
+                trouble.append(f"the store {path} is damaged: {' '.join(row[0].split())}")
         found["attempts"] = {
             ident: {"count": one.count, "since": one.since}
             for ident, one in store.attempts.all().items()
@@ -64,8 +67,13 @@ def remembered(
         trouble.append(str(error))
     finally:
         store.close()
+    if trouble and "locked" in trouble[0]:
+        raise UnknownState(trouble[0])  # Somebody writes to it just now, and is slow.
     if trouble:
         found["damage"] = trouble[0].removesuffix("; what was tried in vain is not remembered")
+        if deep or quiet(folder):
+            # No pass looks there, so none would set it aside.
+            found["aside"] = f"mv {shlex.quote(path)} {shlex.quote(path)}.damaged"
     return past, said, found
 
 

@@ -158,6 +158,13 @@ def _damaged(machine: Machine, spec: Path) -> list[Any]:
     return [("store", "--once", None)]
 
 
+def _damaged_within(machine: Machine, spec: Path) -> list[Any]:
+    store = machine.state / "demo/store.db"
+    data = store.read_bytes()
+    store.write_bytes(data[:4096] + b"nonsense" * ((len(data) - 4096) // 8))
+    return [("store", f"mv {store} {store}.damaged", None)]
+
+
 def _paused(machine: Machine, spec: Path) -> list[Any]:
     machine.reconcile("--pause", "process:p", spec, "--stop", "--reason", "new disk")
     return [("process:p", "--resume process:p", None)]
@@ -165,7 +172,7 @@ def _paused(machine: Machine, spec: Path) -> list[Any]:
 
 @pytest.mark.parametrize(
     "breaks",
-    [_killed, _stopped, _missing, _closed, _damaged, _paused],
+    [_killed, _stopped, _missing, _closed, _damaged, _damaged_within, _paused],
     ids=lambda one: one.__name__,
 )
 def test_what_is_broken_is_named_with_its_cause_and_what_mends_it(
@@ -257,11 +264,14 @@ def test_a_watchdog_that_is_declared_and_dead_or_stopped(machine: Machine, loopi
 def test_nothing_that_hangs_holds_it_up(machine: Machine, rich: Path) -> None:
     for name in ("tmux", "crontab", "systemctl", "journalctl"):
         machine.fake(name, "exec sleep 90520; true")
-    slow = "checks: {slow: {command: [sleep, '90521'], timeout: 30s}}\n"
+    told = machine.base / "told"
+    script = f'trap "touch {told}; exit" INT; while :; do sleep 0.05; done'
+    slow = f"checks: {{slow: {{command: [sh, -c, '{script}'], timeout: 30s}}}}\n"
     found = diagnosed(machine, machine.spec(rich.read_text() + slow), seconds=10.0)
     (check,) = found["checks"]
     assert (check["result"], "within 4.5 s" in check["said"]) == ("unanswered", True)
     assert [one["key"] for one in found["doubts"]].count("check:slow") == 1
+    assert told.exists()  # It could take back what it had begun.
     states = {one["id"]: (one["state"], one["reason"]) for one in found["resources"]}
     for ident in ("session:s", "process:w", "cron:c"):
         assert states[ident][0] == "unknown"
@@ -275,7 +285,7 @@ def test_nothing_that_hangs_holds_it_up(machine: Machine, rich: Path) -> None:
     assert done.returncode == 1
     assert time.monotonic() - began < 5.0
     assert "unknown" in done.stdout
-    until(lambda: not machine.running("sleep 9052"))
+    until(lambda: not machine.running("sleep 90520") + machine.running(str(told)))
 
 
 def test_a_tmux_server_that_is_stopped_is_the_cause(machine: Machine, rich: Path) -> None:
