@@ -10,29 +10,23 @@ import os
 import shlex
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
 from reconciler.diagnosis import probes
+from reconciler.diagnosis.looking import LOOK, Looking
 from reconciler.diagnosis.wrong import Wrong, ordered
 from reconciler.host.children import Children
-from reconciler.model import HostError, Observation, Past, Plan, Spec
+from reconciler.model import Observation, Past, Plan, Spec
 
 if TYPE_CHECKING:
-    from reconciler.host import Host
-    from reconciler.host.processes import Identity
     from reconciler.session import Session
 
 FORMAT = 1
-_LOOK = 3.0
-"""Seconds for each look at the host."""
 _PROBE = 4.5
 """Seconds for a check; with the grace for it, and the look before it, all ends within ten."""
-_EVIDENCE = 2.5
-_MOST_EVIDENCE = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +56,11 @@ def diagnose(session: Session, spec: Spec | None = None) -> Diagnosis:
     if not spec.complete:
         spec = session.load(complete=True)  # To ask its checks, and to know its secrets.
     with Children() as children:
-        return _Looking(session, spec, children).diagnosis()
+        return _Diagnosing(session, spec, children).diagnosis()
 
 
-class _Looking:
+class _Diagnosing(Looking):
     """One diagnosis under way."""
-
-    def __init__(self, session: Session, spec: Spec, children: Children) -> None:
-        self.session = session
-        self.spec = spec
-        self.children = children
-        self.host: Host = session.host(spec)
-        self.folder = session.folder(spec)
-        self.began = time.monotonic()
-        self.declared = [one for one in spec.resources if one.present and one.skip is None]
-        self.paths = self._paths()
 
     def diagnosis(self) -> Diagnosis:
         """All of it."""
@@ -85,8 +69,8 @@ class _Looking:
         from reconciler.plan import make_plan
 
         children = self.children
-        watched = begin_all(children, self.spec, kinds.get, self.host, _LOOK)
-        self._begin()
+        watched = begin_all(children, self.spec, kinds.get, self.host, LOOK)
+        self.begin()
         children.wait({*watched, "past", "loop", "stopped"})
         self.spec, seen = with_found(self.spec, *gathered(children, watched))
         past, self.host.said, remembered = children.answers.get("past", (Past(), {}, {}))
@@ -96,7 +80,7 @@ class _Looking:
         seen |= observe(probed, kinds.get, self.host, fresh=False)
         plan = make_plan(self.spec, resources, seen, kinds.get, os.uname().nodename, past)
         rows = self._resources(plan, seen)
-        self._begin_again(rows, seen)
+        self.begin_again(rows, seen)
         broken = {
             one["id"]: one["state"] if one["state"] != "differs" else one["reason"]
             for one in rows
@@ -109,104 +93,6 @@ class _Looking:
             one["evidence"] = children.answers.get(f"evidence {one['id']}")
         checks = [*probes.gathered(children, asked), *rest]
         return self._told(plan, rows, checks, remembered)
-
-    # -- looking
-
-    def _begin(self) -> None:
-        """Everything that needs not wait for something else."""
-        from reconciler.diagnosis import (
-            conflicts,
-            folders,
-            logs,
-            machine,
-            past,
-            persistence,
-            sessions,
-        )
-
-        begin, host, spec = self.children.begin, self.host, self.spec
-        shown = self._shown()
-        begin("host", partial(machine.about, host), _LOOK)
-        begin("stopped", partial(machine.stopped, os.geteuid()), _LOOK)
-        begin("kernel", machine.kernel, _LOOK)
-        begin("past", partial(past.remembered, self.folder, spec.resources, kinds.get), _LOOK)
-        begin("loop", partial(past.loop, self.folder), _LOOK)
-        begin("folders", partial(folders.counted, shown["folder"]), _LOOK)
-        begin("logs", partial(logs.read, shown["log"], shown["logs"]), _LOOK)
-        state_dir = self.session.state_dir
-        begin("reboot", partial(persistence.look, host, spec.path, state_dir), _LOOK)
-        named = {path: ident for ident, path in shown["log"]}
-        known = self._paths(uses=False), named, shown["logs"], spec, state_dir, kinds.get
-        begin("conflicts", partial(conflicts.found, *known), _LOOK)
-        for socket in self._sockets():
-            begin(f"tmux {socket}", partial(sessions.listed, host, socket), _LOOK)
-        for mount, paths in machine.by_mount([*self.paths, self.folder]).items():
-            ids = {path: self.paths.get(path, "the state directory") for path in paths}
-            begin(f"disk {mount}", partial(machine.disks, ids), _LOOK)
-
-    def _begin_again(
-        self, rows: Sequence[dict[str, Any]], seen: Mapping[str, Observation[Any]]
-    ) -> None:
-        """What needs to know how things stand: processes, and why something is not as declared."""
-        from reconciler.diagnosis.processes import measured
-
-        by_id = {one.id: one for one in self.spec.resources}
-        wanted: dict[str, Sequence[Identity]] = {}
-        for ident, one in seen.items():
-            resource = by_id[ident]
-            kind = kinds.get(resource.kind)
-            if one.state is not None and kind.policy(resource.want) is not None:
-                try:
-                    wanted[ident] = list(kind.watch(resource, one.state, self.host))
-                except HostError:
-                    continue
-        loop = self.children.answers.get("loop")
-        if loop is not None:
-            wanted["loop"] = [loop.identity]
-        for row in rows:
-            row["runs"] = bool(wanted.get(row["id"]))
-        self.children.begin("processes", partial(measured, wanted), _EVIDENCE)
-        amiss = ("differs", "given up", "waits", "failing")
-        for row in [row for row in rows if row["state"] in amiss][:_MOST_EVIDENCE]:
-            resource = by_id[row["id"]]
-            work = partial(kinds.get(resource.kind).evidence, resource, self.host)
-            self.children.begin(f"evidence {row['id']}", work, _EVIDENCE)
-
-    def _paths(self, uses: bool = True) -> dict[str, str]:
-        """The paths that the spec manages, or only ``uses``, each with whose it is, by its id."""
-        found: dict[str, str] = {}
-        for resource in self.declared:
-            kind = kinds.get(resource.kind)
-            keys = [claim.key for claim in kind.claims(resource.want)]
-            for key in [*keys, *(kind.uses(resource.want) if uses else ())]:
-                if key.sort == "path":
-                    found.setdefault(key.value, resource.id)
-        return found
-
-    def _sockets(self) -> list[str]:
-        """The tmux servers on which it has sessions, by their ``-L`` name."""
-        found = []
-        for resource in self.declared:
-            for claim in kinds.get(resource.kind).claims(resource.want):
-                if claim.key.sort == "tmux session":
-                    found.append(claim.key.value.partition("/")[0])
-        return list(dict.fromkeys(found))
-
-    def _shown(self) -> dict[str, list[Any]]:
-        """What the kinds say is worth a closer look."""
-        found: dict[str, list[Any]] = {"log": [], "logs": [], "folder": []}
-        for resource in self.declared:
-            for key in kinds.get(resource.kind).shows(resource, self.host):
-                if key.sort == "queue":
-                    folder, _, match = key.value.rpartition("/")
-                    found["folder"].append((resource.id, folder, match))
-                elif key.sort == "folder":
-                    found["folder"].append((resource.id, key.value, None))
-                else:
-                    found[key.sort].append((resource.id, key.value))
-        return found
-
-    # -- telling
 
     def _resources(self, plan: Plan, seen: Mapping[str, Observation[Any]]) -> list[dict[str, Any]]:
         """Each resource with its state and why; ``differs`` what a paused one would change."""
@@ -286,7 +172,9 @@ class _Looking:
         for name, words in self.children.silent.items():
             if name.startswith("disk "):
                 mount = name.removeprefix("disk ")
-                ids = [i for p, i in self.paths.items() if f"{p}/".startswith(f"{mount}/")]
+                ids = [
+                    i for p, i in self.paths.items() if f"{p}/".startswith(f"{mount.rstrip('/')}/")
+                ]
                 found[mount] = {"mount": mount, "reason": words, "ids": ids}
         for name, disks in self.children.answers.items():
             for disk in disks if name.startswith("disk ") else ():
@@ -340,7 +228,7 @@ class _Looking:
             if kinds.get(one.kind).policy(one.want) is not None
             or any(c.key.sort == "tmux session" for c in kinds.get(one.kind).claims(one.want))
         ]
-        return {**look, "differences": differences(look, bool(self._sockets())), "lost": lost}
+        return {**look, "differences": differences(look, bool(self.sockets())), "lost": lost}
 
     def _unseen(self) -> list[dict[str, str]]:
         """What could not be looked at, and why."""

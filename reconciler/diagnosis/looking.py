@@ -1,0 +1,134 @@
+"""The looks that a diagnosis takes, each in a child of its own.
+
+It must not change anything, nor wait for what hangs.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from reconciler import kinds
+from reconciler.host.children import Children
+from reconciler.model import HostError, Observation, Spec
+
+if TYPE_CHECKING:
+    from reconciler.host import Host
+    from reconciler.host.processes import Identity
+    from reconciler.session import Session
+
+LOOK = 3.0
+"""Seconds for each look at the host."""
+_EVIDENCE = 2.5
+_MOST_EVIDENCE = 12
+
+
+class Looking:
+    """One diagnosis under way."""
+
+    def __init__(self, session: Session, spec: Spec, children: Children) -> None:
+        self.session = session
+        self.spec = spec
+        self.children = children
+        self.host: Host = session.host(spec)
+        self.folder = session.folder(spec)
+        self.began = time.monotonic()
+        self.declared = [one for one in spec.resources if one.present and one.skip is None]
+        self.paths = self._paths()
+
+    def begin(self) -> None:
+        """Everything that needs not wait for something else."""
+        from reconciler.diagnosis import (
+            conflicts,
+            folders,
+            logs,
+            machine,
+            past,
+            persistence,
+            sessions,
+        )
+
+        begin, host, spec = self.children.begin, self.host, self.spec
+        shown = self._shown()
+        begin("host", partial(machine.about, host), LOOK)
+        begin("stopped", partial(machine.stopped, os.geteuid()), LOOK)
+        begin("kernel", machine.kernel, LOOK)
+        begin("past", partial(past.remembered, self.folder, spec.resources, kinds.get), LOOK)
+        begin("loop", partial(past.loop, self.folder), LOOK)
+        begin("folders", partial(folders.counted, shown["folder"]), LOOK)
+        begin("logs", partial(logs.read, shown["log"], shown["logs"]), LOOK)
+        state_dir = self.session.state_dir
+        begin("reboot", partial(persistence.look, host, spec.path, state_dir), LOOK)
+        named = {path: ident for ident, path in shown["log"]}
+        known = self._paths(uses=False), named, shown["logs"], spec, state_dir, kinds.get
+        begin("conflicts", partial(conflicts.found, *known), LOOK)
+        for socket in self.sockets():
+            begin(f"tmux {socket}", partial(sessions.listed, host, socket), LOOK)
+        for mount, paths in machine.by_mount([*self.paths, self.folder]).items():
+            ids = {path: self.paths.get(path, "the state directory") for path in paths}
+            begin(f"disk {mount}", partial(machine.disks, ids), LOOK)
+
+    def begin_again(
+        self, rows: Sequence[dict[str, Any]], seen: Mapping[str, Observation[Any]]
+    ) -> None:
+        """What needs to know how things stand: processes, and why something is not as declared."""
+        from reconciler.diagnosis.processes import measured
+
+        by_id = {one.id: one for one in self.spec.resources}
+        wanted: dict[str, Sequence[Identity]] = {}
+        for ident, one in seen.items():
+            resource = by_id[ident]
+            kind = kinds.get(resource.kind)
+            if one.state is not None and kind.policy(resource.want) is not None:
+                try:
+                    wanted[ident] = list(kind.watch(resource, one.state, self.host))
+                except HostError:
+                    continue
+        loop = self.children.answers.get("loop")
+        if loop is not None:
+            wanted["loop"] = [loop.identity]
+        for row in rows:
+            row["runs"] = bool(wanted.get(row["id"]))
+        self.children.begin("processes", partial(measured, wanted), _EVIDENCE)
+        amiss = ("differs", "given up", "waits", "failing")
+        for row in [row for row in rows if row["state"] in amiss][:_MOST_EVIDENCE]:
+            resource = by_id[row["id"]]
+            work = partial(kinds.get(resource.kind).evidence, resource, self.host)
+            self.children.begin(f"evidence {row['id']}", work, _EVIDENCE)
+
+    def _paths(self, uses: bool = True) -> dict[str, str]:
+        """The paths that the spec manages, or only ``uses``, each with whose it is, by its id."""
+        found: dict[str, str] = {}
+        for resource in self.declared:
+            kind = kinds.get(resource.kind)
+            keys = [claim.key for claim in kind.claims(resource.want)]
+            for key in [*keys, *(kind.uses(resource.want) if uses else ())]:
+                if key.sort == "path":
+                    found.setdefault(key.value, resource.id)
+        return found
+
+    def sockets(self) -> list[str]:
+        """The tmux servers on which it has sessions, by their ``-L`` name."""
+        found = []
+        for resource in self.declared:
+            for claim in kinds.get(resource.kind).claims(resource.want):
+                if claim.key.sort == "tmux session":
+                    found.append(claim.key.value.partition("/")[0])
+        return list(dict.fromkeys(found))
+
+    def _shown(self) -> dict[str, list[Any]]:
+        """What the kinds say is worth a closer look."""
+        found: dict[str, list[Any]] = {"log": [], "logs": [], "folder": []}
+        for resource in self.declared:
+            for key in kinds.get(resource.kind).shows(resource, self.host):
+                if key.sort == "queue":
+                    folder, _, match = key.value.rpartition("/")
+                    found["folder"].append((resource.id, folder, match))
+                elif key.sort == "folder":
+                    found["folder"].append((resource.id, key.value, None))
+                else:
+                    found[key.sort].append((resource.id, key.value))
+        return found

@@ -1,0 +1,210 @@
+"""What is wrong with the host around what a spec declares, and with its logs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from reconciler.diagnosis.loglines import too_silent
+from reconciler.diagnosis.seen import HUNG, Document, Seen, advised, named
+from reconciler.diagnosis.wrong import Wrong
+from reconciler.views.diagnosis import amount
+from reconciler.views.status import span
+
+_LITTLE = 2 * 2**20
+_HOUR = 3600.0
+
+
+class Surroundings(Seen):
+    """The host, its disks, what comes after a reboot, and other people."""
+
+    def wrong(self) -> Iterator[Wrong]:
+        """All of it, in no order."""
+        yield from self.machine()
+        yield from self.disks()
+        yield from self.store()
+        yield from self.messages()
+        yield from self.programs()
+        yield from self.folders()
+        yield from self.logs()
+        yield from self.reboot()
+        yield from self.conflicts()
+
+    def machine(self) -> Iterator[Wrong]:
+        host = self.document["host"]
+        if not host:
+            return
+        memory, swap = host["memory"], host["swap"]
+        if memory["total"] and memory["available"] < 0.03 * memory["total"]:
+            words = f"memory is used up: {amount(memory['available'])} of {amount(memory['total'])}"
+            if swap["free"] <= 0.05 * swap["total"]:
+                yield Wrong("memory", f"{words} available, and no swap", 12,
+                            "ps aux --sort=-rss | head", by="person")  # fmt: skip
+        if host["clock"]:
+            yield Wrong("clock", host["clock"], 20, advised(host["clock"]), by="person")
+        if host["load"][1] > 10 * host["cpus"]:
+            words = f"the load is {host['load'][1]} on {host['cpus']} processors"
+            yield Wrong("load", words, 95, "ps aux --sort=-pcpu | head", by="person",
+                        certain=False)  # fmt: skip
+
+    def disks(self) -> Iterator[Wrong]:
+        for disk in self.document["disks"]:
+            key, mount, ids = f"disk {disk['mount']}", disk["mount"], tuple(disk["ids"])
+            if "reason" in disk:
+                words = f"the file system {mount} {disk['reason']}"
+                yield Wrong(key, words, 10, f"umount -l {mount}", by="person")
+                continue
+            held = named(ids)
+            find = f"du -xh {mount} | sort -h | tail -n 20"
+            if disk["read_only"]:
+                words = f"the file system {mount} is read only, with {held}"
+                yield Wrong(key, words, 10, f"mount -o remount,rw {mount}", by="person")
+            elif disk["free"] < min(_LITTLE, disk["total"] // 200):
+                words = (
+                    f"the file system {mount} is full: {amount(disk['free'])} of "
+                    f"{amount(disk['total'])} free, with {held}"
+                )
+                yield Wrong(key, words, 10, find, by="person")
+            elif disk["inodes"] and disk["inodes_free"] < min(100, disk["inodes"] // 200):
+                words = (
+                    f"the file system {mount} has no inodes left: {disk['inodes_free']} of "
+                    f"{disk['inodes']}, with {held}"
+                )
+                yield Wrong(key, words, 10, f"du -x --inodes {mount} | sort -n | tail -n 20",
+                            by="person")  # fmt: skip
+            elif disk["free"] < 0.03 * disk["total"] and disk["free"] < 2 * 2**30:
+                words = f"the file system {mount} is nearly full: {amount(disk['free'])} free"
+                yield Wrong(key, words, 94, find, by="person", certain=False)
+
+    def store(self) -> Iterator[Wrong]:
+        past = self.document["past"]
+        if past.get("aside"):
+            yield Wrong("store", past["damage"], 25, past["aside"], by="person")
+        elif past.get("damage"):
+            words = f"{past['damage']}; the next pass mends it, or sets it aside and begins anew"
+            yield Wrong("store", words, 25, self.command("--once"))
+
+    def messages(self) -> Iterator[Wrong]:
+        for one in self.document["past"].get("messages", ()):
+            if one["tries"]:
+                words = (
+                    f"the target {one['target']} has not taken a message for "
+                    f"{span(self.document['time'] - one['since'])}, after {one['tries']} attempts"
+                )
+                yield Wrong(f"target {one['target']}", words, 93, self.command("--notify-test"),
+                            by="person", certain=False)  # fmt: skip
+
+    def programs(self) -> Iterator[Wrong]:
+        """A program that hangs because the one who should answer it is stopped."""
+        hung = set()
+        for one in self.document["resources"]:
+            match = HUNG.search(one["reason"]) if one["state"] == "unknown" else None
+            hung |= {match[1]} if match is not None else set()
+        for name in sorted(hung):
+            for process in self.document["stopped"]:
+                if process["name"].startswith(name):
+                    words = (
+                        f"{process['name']} (pid {process['pid']}) is stopped by a signal, so "
+                        f"{name} does not answer"
+                    )
+                    yield Wrong(f"program {name}", words, 30, f"kill -CONT {process['pid']}",
+                                by="person")  # fmt: skip
+                    break
+
+    def folders(self) -> Iterator[Wrong]:
+        for one in self.document["folders"]:
+            resource = self.by_id.get(one["id"])
+            if one.get("writable", True) or resource is None or resource["state"] != "ok":
+                continue
+            key = f"writable {one['path']}"
+            words = f"{one['id']}: {one['path']} cannot be written to"
+            mend = f"chmod u+rwx {one['path']}" if one["ours"] else f"ls -ld {one['path']}"
+            yield Wrong(key, words, 40, mend, because=self.on_disks([one["id"]]), by="person",
+                        certain=bool(one["ours"]))  # fmt: skip
+
+    def logs(self) -> Iterator[Wrong]:
+        now = self.document["time"]
+        for one in self.document["logs"]:
+            if "silent" not in one:
+                continue
+            ids = tuple(one["ids"])
+            because = tuple(n for ident in ids for n in (ident, *self.causes(ident)))
+            rhythm = one["stamped"], one["covers"], one["longest_gap"], one["silent"]
+            if too_silent(*rhythm):
+                words = (
+                    f"the log {one['path']} is silent for {span(one['silent'])}; in the "
+                    f"{span(one['covers'])} before it never was for longer than "
+                    f"{span(one['longest_gap'])}"
+                )
+                yield Wrong(f"silent {one['path']}", words, 92, f"tail -n 20 {one['path']}",
+                            because=(*because, "loop", *self.on_disks(ids)),
+                            by="person")  # fmt: skip
+            fresh = [
+                kind
+                for kind in one["kinds"]
+                if kind["level"] == "error" and now - (kind["last"] or one["changed"]) < _HOUR
+            ]
+            if fresh:
+                last = max(fresh, key=lambda kind: kind["last"] or 0.0)
+                number = sum(kind["count"] for kind in fresh)
+                words = (
+                    f"{number} errors in {one['path']}, the last within the hour: {last['sample']}"
+                )
+                yield Wrong(f"errors {one['path']}", words, 93, f"grep -i error {one['path']}",
+                            because=because, by="person", certain=False)  # fmt: skip
+
+    def reboot(self) -> Iterator[Wrong]:
+        reboot = self.document["reboot"]
+        if not reboot:
+            return
+        lines = [one["id"] for one in self.document["resources"]
+                 if one["id"].startswith("cron:") and one["state"] != "skipped"
+                 and not one.get("absent")]  # fmt: skip
+        if lines and not reboot["cron_runs"]:
+            start = "systemctl enable --now cron" if reboot["systemd"] else "service cron start"
+            start = start if reboot["cron_installed"] else "apt-get install cron"
+            words = f"no cron daemon runs, so nothing runs {named(lines)}"
+            yield Wrong("cron daemon", words, 79, start, by="person")
+        elif lines and reboot["cron_enabled"] is False:
+            words = "the cron daemon would not start at boot"
+            yield Wrong("cron daemon", words, 79, "systemctl enable cron", by="person")
+        for one in reboot["differences"]:
+            if one["matters"]:
+                yield self._elsewhere(one)
+        runners = reboot["runners"]
+        safe = any(one["works"] and one["at_boot"] for one in runners)
+        mine = any(one["sort"] == "user unit" and one["works"] for one in runners)
+        if mine and not reboot["lingers"]:
+            words = f"units of {reboot['user']} start at the first login only"
+            yield Wrong(
+                "linger", words, 81, f"loginctl enable-linger {reboot['user']}",
+                by="person", certain=not safe,
+            )  # fmt: skip
+        if reboot["lost"] and not safe:
+            words = f"after a reboot nothing brings back {named(reboot['lost'])}"
+            idle = [f"{one['what']}: {one['why']}" for one in runners if not one["works"]]
+            words += f" ({idle[0]})" if idle else ""
+            units = tuple(ident for ident in self.by_id if ident.startswith(("unit:", "cron:")))
+            yield Wrong(
+                "reboot", words, 96, None, because=("cron daemon", "linger", *units),
+                by="person", certain=False,
+            )  # fmt: skip
+
+    def _elsewhere(self, one: Document) -> Wrong:
+        here = self.document["reboot"]["here"]
+        words = [
+            f"{row['name']} {row['there'] or 'unset'} instead of {row['here'] or 'unset'}"
+            for row in one["environ"]
+            if row["name"] == "TMUX_TMPDIR"
+        ]
+        if one["state_dir"] is not None:
+            words.insert(0, f"state in {one['state_dir']} instead of {here['state_dir']}")
+        return Wrong(f"surroundings {one['what']}",
+                     f"{one['what']} comes to other places than this shell: {', '.join(words)}; "
+                     "give both the same", 26, None, by="person")  # fmt: skip
+
+    def conflicts(self) -> Iterator[Wrong]:
+        for one in self.document["conflicts"]:
+            words = f"{one['with']} {one['words']}: {one['id']} ({one['path']})"
+            yield Wrong(f"conflict {one['with']} {one['path']}", words, 95,
+                        f"grep -n {one['path']} {one['with']}", by="person",
+                        certain=False)  # fmt: skip
