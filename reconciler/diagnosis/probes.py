@@ -43,7 +43,7 @@ def begin(
         ident = resource.id
         need = next((one for one in (ident, *resource.needs) if one in broken), None)
         if need is not None:
-            words = f"not asked: {need} is {broken[need]}"
+            words = f"{need}: {broken[need]}"
             rest.append({"id": ident, "result": "not asked", "said": words, "seconds": 0.0})
             continue
         limit = min(rhythm.timeout, seconds)
