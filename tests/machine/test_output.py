@@ -129,13 +129,15 @@ def test_globs_pass_over_symlinks(machine: Machine) -> None:
     assert (folder / "a").stat().st_mode & 0o777 == 0o611
 
 
-@pytest.mark.parametrize("mode", ["--plan", "--once", "--check"])
+@pytest.mark.parametrize("mode", ["--plan", "--once", "--check", "--diagnose"])
 def test_a_secret_of_the_environment_is_shown_nowhere(machine: Machine, mode: str) -> None:
     canary = "canary 5f3a x'\"é"
     spec = machine.spec(
         "processes: {x: {command: [sh, -c, ': \"{{ env.MY_TOKEN }}\"; sleep 4711']}}\n"
         "directories: {d: {path: '{{ spec.dir }}/{{ env.MY_TOKEN }}'}}"
     )
+    if mode == "--diagnose":
+        machine.reconcile("--once", spec, environ={"MY_TOKEN": canary})
     for options in ([], ["--json"], ["--color", "always"]):
         done = machine.reconcile(mode, spec, *options, environ={"MY_TOKEN": canary})
         assert "5f3a" not in done.stdout + done.stderr
