@@ -74,7 +74,7 @@ class Declared(Seen):
                          bool(differs))  # fmt: skip
         if state in ("given up", "waits"):
             words = f"{who}: {reason}{evidence}"
-            return Wrong(key, words, weight - 1, self.command("--repair"), ids,
+            return Wrong(key, words, weight - 1, self.command("--resume", key), ids,
                          (*because, *self.on_disks(ids)))  # fmt: skip
         if state == "skipped":
             return Wrong(key, f"{who}: {reason}", weight, once, ids, because)

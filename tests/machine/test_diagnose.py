@@ -207,7 +207,7 @@ def test_given_up_it_says_what_it_said_last(machine: Machine) -> None:
     assert one["key"] == "process:p"
     assert "given up" in one["what"]
     assert "no such queue" in one["what"]
-    assert "--repair" in one["mend"]
+    assert "--resume process:p" in one["mend"]
 
 
 def test_stale_files_a_silent_log_and_a_wiped_crontab(machine: Machine) -> None:
