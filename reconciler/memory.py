@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from reconciler.store import Store
     from reconciler.store.conditions import Condition
     from reconciler.store.history import Deed
-    from reconciler.tries import Tries
+    from reconciler.tries import Tries, Unwritten
 
 _FLUSH = 1.0
 """Seconds that what was done may wait for being written: each writing waits for the disk."""
@@ -29,7 +29,8 @@ class Memory:
 
     ``begun`` holds the ids of what was started in this call of the program, ``by`` says who that
     is (see store.history.Deed). ``clean`` takes secrets, and what cannot be printed, out of a text.
-    ``said`` is what probes have said in this call: what cannot be written down still counts.
+    ``said`` is what probes have said in this call, and ``unwritten`` holds the attempts that the
+    store did not take: what cannot be written down still counts.
     """
 
     def __init__(
@@ -42,8 +43,10 @@ class Memory:
         by: Callable[[], str],
         clean: Callable[[str], str],
         said: dict[str, Said],
+        unwritten: dict[str, Unwritten],
     ) -> None:
         self.store = store
+        self._unwritten = unwritten
         self._said = said
         self._resources = {resource.id: resource for resource in resources}
         self._get_kind = get_kind
@@ -67,19 +70,24 @@ class Memory:
     def _tries(self, store: Store) -> Tries:
         from reconciler.tries import Tries
 
-        return Tries(self._resources, self._get_kind, store.attempts, self._begun)
+        now = store.base.clock.monotonic()
+        return Tries(
+            self._resources, self._get_kind, store.attempts, self._begun, self._unwritten, now
+        )
 
     def past(self) -> Past:
         """What a plan must know."""
+        past = Past()
         if self.store is not None:
             with self._guarded():
+                past = replace(past, holds=self._tries(self.store).holds())
                 pauses = self.store.pauses.all()
-                return Past(
-                    self._tries(self.store).holds(),
-                    {ident: _in_words(p.reason, p.by) for ident, p in pauses.items()},
-                    self.store.conditions.all(),
+                return replace(
+                    past,
+                    paused={ident: _in_words(p.reason, p.by) for ident, p in pauses.items()},
+                    lasting=self.store.conditions.all(),
                 )
-        return Past()
+        return past
 
     def said(self) -> Mapping[str, Said]:
         """What probes have said last, by id."""

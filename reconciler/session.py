@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from reconciler.model import Facts, Observation, Outcome, Plan, Report, Said, Spec
     from reconciler.notify import Post
     from reconciler.store import Store
+    from reconciler.tries import Unwritten
     from reconciler.views.terminal import Terminal
 
 
@@ -61,6 +62,7 @@ class Session:
         self.users: Users = Users()
         self._warned: set[str] = set()
         self._begun: set[str] = set()
+        self._unwritten: dict[str, Unwritten] = {}
         self._reports: list[str] = []
         self._stores: dict[tuple[str, bool], Store] = {}
         self._measured: dict[Any, Any] = {}
@@ -157,7 +159,7 @@ class Session:
         from reconciler.state import quiet
 
         store = None
-        if writes or not quiet(self.folder(spec)):
+        if writes or self._unwritten or not quiet(self.folder(spec)):
             store = self.store(spec, writes)
         return Memory(
             spec.resources,
@@ -168,6 +170,7 @@ class Session:
             lambda: self.by,
             self.clean,
             self.said,
+            self._unwritten,
         )
 
     def store(self, spec: Spec, writes: bool) -> Store:
@@ -280,7 +283,7 @@ class Session:
 
         if any(kinds.get(name).by_age for name in {one.kind for one in look.spec.resources}):
             host.walltime.note()
-        if quiet(self.folder(look.spec)):
+        if quiet(self.folder(look.spec)) and not self._unwritten:
             from reconciler.memory import ails
 
             if not ails(look.seen):

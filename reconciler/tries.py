@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.backoff import Policy, in_words
 from reconciler.contract import GetKind
-from reconciler.model import Hold, Outcome, Plan, Resource, Step
+from reconciler.model import Hold, HostError, Outcome, Plan, Resource, Step
+from reconciler.store.attempts import Attempt
 
 if TYPE_CHECKING:
-    from reconciler.store.attempts import Attempt, Attempts
+    from reconciler.store.attempts import Attempts
 
+Unwritten = tuple[str, int, float]
+"""Attempts that the store did not take: of which version, how many, and when the last was made by
+the monotonic clock."""
 
 SOON = 0.01
 """Seconds until something is looked at again whose time has come during the pass."""
@@ -29,13 +33,22 @@ class Tries:
         get_kind: GetKind,
         table: Attempts,
         begun: set[str],
+        unwritten: dict[str, Unwritten],
+        now: float,
     ) -> None:
         self._table = table
+        self._unwritten = unwritten
+        self._now = now
         # A start may be found dead only in a later pass.
         self._begun = begun
         self._resources = resources
         self._get_kind = get_kind
-        self._open = table.all()
+        try:
+            self._open = table.all()
+        except HostError:
+            self._open = {}  # Whoever writes or reads more of it is told.
+        for ident, (version, count, at) in unwritten.items():
+            self._open[ident] = Attempt(version, count, now - at)
 
     def holds(self) -> Mapping[str, Hold]:
         """What must not be started now, by id, and why."""
@@ -75,12 +88,24 @@ class Tries:
         starts = step.verb in ("start", "restart")
         if starts and kind.policy(resource.want) is not None:
             self._begun.add(step.id)
-            self._table.begun(step.id, kind.version(resource.want))
+            version = kind.version(resource.want)
+            known = self._open.get(step.id)
+            count = known.count + 1 if known is not None and known.version == version else 0
+            try:
+                self._table.begun(step.id, version, count if step.id in self._unwritten else 0)
+            except HostError:
+                self._unwritten[step.id] = version, count, self._now
+                raise
+            self._unwritten.pop(step.id, None)
 
     def ended(self, outcome: Outcome) -> None:
         """A step has come to its end; a start that failed counts as one in vain."""
-        if outcome.result == "failed" and outcome.step.id in self._begun:
-            self._table.failed(outcome.step.id)
+        ident = outcome.step.id
+        if outcome.result == "failed" and ident in self._begun:
+            if ident in self._unwritten:
+                version, count, at = self._unwritten[ident]
+                self._unwritten[ident] = version, max(count, 1), at
+            self._table.failed(ident)
 
     def learn(self, plan: Plan, seen: Collection[str]) -> None:
         """Forgive what has stayed healthy, and what nobody wants any more.
@@ -93,6 +118,7 @@ class Tries:
         for ident in self._open:
             if ident not in counted:
                 if self._open[ident].count or ident not in self._resources:
+                    self._unwritten.pop(ident, None)
                     self._table.forgive(ident)
                 continue
             tries, policy = counted[ident]
@@ -101,6 +127,7 @@ class Tries:
             if tries.since is None or tries.since < 0:
                 self._table.seen_running(ident)
             elif policy.forgiven(tries.since):
+                self._unwritten.pop(ident, None)
                 self._table.forgive(ident)
 
     def due(self, plan: Plan) -> float | None:

@@ -33,7 +33,9 @@ def remembered(
     clock = Clock()
     trouble: list[str] = []
     store = Store(folder, clock, False)
-    memory = Memory(resources, get_kind, store, trouble.append, set(), lambda: "", lambda t: t, {})
+    memory = Memory(
+        resources, get_kind, store, trouble.append, set(), lambda: "", lambda t: t, {}, {}
+    )
     past = memory.past()
     said = dict(memory.said())
     found: dict[str, Any] = {"attempts": {}, "pauses": [], "deeds": [], "damage": None}

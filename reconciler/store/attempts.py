@@ -37,18 +37,18 @@ class Attempts:
             for ident, version, count, boot, at in rows
         }
 
-    def begun(self, ident: str, version: str) -> None:
+    def begun(self, ident: str, version: str, least: int = 0) -> None:
         """A start is about to be made; it is on the disk when this returns.
 
         The first one counts only when it ``failed``: what has come up once is started again at
-        once when it ends.
+        once when it ends. It is the ``least``-th at least, after those that were not written.
         """
         with self._base.change() as base:
             base.execute("DELETE FROM attempts WHERE id = ? AND version != ?", (ident, version))
             base.execute(
-                "INSERT INTO attempts VALUES (?, ?, 0, ?, ?) ON CONFLICT (id) DO UPDATE SET "
-                "count = count + 1, boot = excluded.boot, at = excluded.at",
-                (ident, version, self._base.boot, self._base.clock.monotonic()),
+                "INSERT INTO attempts VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+                "count = max(count + 1, excluded.count), boot = excluded.boot, at = excluded.at",
+                (ident, version, least, self._base.boot, self._base.clock.monotonic()),
             )
 
     def failed(self, ident: str) -> None:
