@@ -25,7 +25,12 @@ def answer(work: Callable[[], bytes], timeout: float) -> bytes:
     Raises UnknownState when it did not end in time, or ended without an answer.
     """
     said, say = os.pipe()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        os.close(said)
+        os.close(say)
+        raise
     if pid == 0:
         _work(work, say)
     os.close(say)

@@ -99,13 +99,21 @@ def run(
     """
     if _hurry:
         timeout = min(timeout, max(0.0, _hurry[0] - time.monotonic()))
-    stdin, feed = os.pipe()
-    if whole:
-        os.close(stdin)
-        stdin = _filled(send)
-        send = b""
-    output, stdout = os.pipe()
-    errors, stderr = os.pipe()
+    opened: list[int] = []
+    try:
+        for _ in range(3):
+            opened += os.pipe()
+        stdin, feed, output, stdout, errors, stderr = opened
+        if whole:
+            opened.append(filled := _filled(send))
+            os.dup2(filled, stdin, inheritable=False)
+            os.close(opened.pop())
+            send = b""
+    except OSError as error:
+        # Those that could be had go back, or what is short for a moment would be so for good.
+        for descriptor in opened:
+            os.close(descriptor)
+        raise HostError(f"cannot run {argv[0]}: {error.strerror}") from None
     try:
         pid = os.posix_spawn(
             argv[0],
@@ -145,12 +153,13 @@ def _attend(
 ) -> Result:
     texts: dict[int, list[bytes]] = {output: [], errors: []}
     poller = select.poll()
-    ended = os.pidfd_open(pid)
     end = time.monotonic() + timeout
     open_ends = {output, errors, feed}
     size = 0
     reaped = False
+    ended = -1
     try:
+        ended = os.pidfd_open(pid)
         poller.register(ended, select.POLLIN)
         for descriptor in (output, errors):
             poller.register(descriptor, select.POLLIN)
@@ -197,8 +206,7 @@ def _attend(
         if not reaped:
             os.killpg(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-        os.close(ended)
-        for descriptor in open_ends:
+        for descriptor in open_ends if ended < 0 else (*open_ends, ended):
             os.close(descriptor)
 
 

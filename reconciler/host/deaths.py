@@ -6,13 +6,17 @@ It must not decide what follows from an end, and it never waits.
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Collection, Iterable, Mapping
 
 from reconciler.host.clock import Clock
 from reconciler.host.processes import Identity, ended, look_up
+from reconciler.model import UnknownState
 
 _REST = 5.0
 """Seconds between two calls for one thing that has no pauses of its own."""
+_SPARE = 64
+"""Descriptors that are left for all else; without any, not even a process could be looked at."""
 
 
 class Deaths:
@@ -60,13 +64,20 @@ class Deaths:
             handle = os.pidfd_open(identity.pid)
         except OSError:
             # It has ended, or there are no descriptors left: the next full pass will see.
-            if ended(identity.pid):
+            if _surely_ended(identity):
                 self._call(self._concerns.pop(identity))
             else:
                 del self._concerns[identity]
             return
+        if handle >= _highest():
+            os.close(handle)
+            del self._concerns[identity]
+            return
         self._watched[identity] = handle
-        entry = look_up(identity.pid)
+        try:
+            entry = look_up(identity.pid)
+        except UnknownState:
+            return  # It is looked at when it fires.
         if entry is None or entry.identity != identity:
             # The number may have gone to somebody else before it was opened.
             ids = self._concerns[identity]
@@ -115,3 +126,18 @@ class Deaths:
         """Watch nothing any more."""
         for identity in list(self._watched):
             self._drop(identity)
+
+
+def _surely_ended(identity: Identity) -> bool:
+    try:
+        return ended(identity.pid)
+    except UnknownState:
+        return False
+
+
+def _highest() -> int:
+    """The first descriptor that is too many, setrlimit(2)."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return 2**30
+    return soft - min(_SPARE, soft // 2)

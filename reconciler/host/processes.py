@@ -6,6 +6,7 @@ and signals go through a pidfd.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import select
@@ -49,7 +50,10 @@ def boot_id() -> str:
 
 
 def look_up(pid: int, zombies: bool = False) -> Entry | None:
-    """The process with that number, or None when there is none or, by default, it is a zombie."""
+    """The process with that number, or None when there is none or, by default, it is a zombie.
+
+    Raises UnknownState where nothing can be read, such as without free descriptors.
+    """
     raw = _read(f"/proc/{pid}/stat", 1024)
     if raw is None:
         return None
@@ -62,7 +66,10 @@ def look_up(pid: int, zombies: bool = False) -> Entry | None:
 
 
 def ended(pid: int) -> bool:
-    """Has the process with that number ended? Also for one that may not be looked at."""
+    """Has the process with that number ended? Also for one that may not be looked at.
+
+    Raises UnknownState.
+    """
     if os.path.exists(f"/proc/{pid}/stat"):
         return look_up(pid) is None
     try:
@@ -320,10 +327,17 @@ def _believed(path: str, status: os.stat_result, uid: int) -> bool:
     return all(one.st_uid in trusted and not one.st_mode & 0o022 for one in (status, folder))
 
 
+_OUT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
 def _read(path: str, limit: int) -> bytes | None:
+    """None: it is not there, or may not be read. Raises UnknownState where we cannot look."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    except OSError as error:
+        if error.errno in _OUT_OF:
+            # Whoever took that for an end would start a second one.
+            raise UnknownState(f"cannot read {path}: {error.strerror}") from None
         return None
     try:
         return os.read(handle, limit) or None

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import resource
+import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
+from looping import cpu_time, descriptors
 from support import Machine, until
+
+from reconciler.host.command import run
+from reconciler.host.processes import look_up
+from reconciler.model import HostError, UnknownState
 
 
 def test_it_paces_what_dies_when_nothing_can_be_remembered(
@@ -22,3 +33,65 @@ def test_it_paces_what_dies_when_nothing_can_be_remembered(
     until(lambda: starts.read_text().count("x") >= 4, 20)
     begun = [event["time"] for event in loop.events() if event["event"] == "step"]
     assert begun[-1] - begun[0] > 2.5
+
+
+def test_few_descriptors_make_it_slower_to_learn_of_ends_and_no_more(
+    machine: Machine, looping: Any
+) -> None:
+    words = (f"  p{number}: {{command: [sleep, '60611']}}\n" for number in range(60))
+    spec = machine.spec("loop: {every: 1s}\nprocesses:\n" + "".join(words))
+    machine.once(spec)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, before[1]))
+    try:
+        loop = looping(spec)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    loop.up()
+    loop.full_pass()
+    loop.rest()
+    assert descriptors(loop.pid) < 48
+    ours = [pid for pid, line in machine.ours().items() if "60611" in line]
+    for pid in ours[::6]:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: sum(name == "step" for name in loop.names()) == 10)
+    used = cpu_time(loop.pid)
+    loop.full_pass()
+    assert cpu_time(loop.pid) - used < 0.5
+    assert sum("60611" in line for line in machine.ours().values()) == 60
+    assert set(loop.names()) == {"begin", "step"}
+
+
+def test_what_cannot_be_read_for_want_of_descriptors_has_not_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none_left(*arguments: object) -> int:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(os, "open", none_left)
+    with pytest.raises(UnknownState):
+        look_up(os.getpid())
+
+
+def test_a_program_that_cannot_be_run_for_want_of_descriptors_keeps_none(
+    machine: Machine,
+) -> None:
+    """What is short for a moment must not be so for good."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    there = os.listdir("/proc/self/fd")
+    with contextlib.ExitStack() as held:
+        top = max(map(int, there)) + 1
+        resource.setrlimit(resource.RLIMIT_NOFILE, (top + 4, before[1]))
+        held.callback(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+        taken: list[int] = []
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+        for room in range(min(6, len(taken))):
+            with pytest.raises((HostError, OSError)):
+                run(["/bin/true"], timeout=5)
+            os.close(taken.pop())
+            assert room < 6
+        for handle in taken:
+            os.close(handle)
+    assert len(os.listdir("/proc/self/fd")) == len(there)
