@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -27,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     gc.disable()
     open_standard_streams()
     os.umask(0o022)  # What we make must not depend on who calls.
+    # Where a caller ignores it, nobody could be waited for: their ends would be lost, wait(2).
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         keep_descriptors()
         status = _run(sys.argv[1:] if argv is None else argv)

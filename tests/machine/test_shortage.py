@@ -95,3 +95,12 @@ def test_a_program_that_cannot_be_run_for_want_of_descriptors_keeps_none(
         for handle in taken:
             os.close(handle)
     assert len(os.listdir("/proc/self/fd")) == len(there)
+
+
+def test_it_does_not_matter_that_a_caller_ignores_the_end_of_children(machine: Machine) -> None:
+    spec = machine.spec(
+        "checks: {c: {command: 'true'}}\nprocesses: {p: {command: [sleep, '60612']}}"
+    )
+    done = machine.run("env", "--ignore-signal=CHLD", *machine.argv("--once", spec))
+    assert done.returncode == 0, done.stderr
+    assert any("60612" in line for line in machine.ours().values())
