@@ -14,9 +14,11 @@ import pytest
 from looping import cpu_time, descriptors
 from support import Machine, until
 
+from reconciler.host.clock import Clock
 from reconciler.host.command import run
 from reconciler.host.processes import look_up
 from reconciler.model import HostError, UnknownState
+from reconciler.store.base import Base
 
 
 def test_it_paces_what_dies_when_nothing_can_be_remembered(
@@ -60,6 +62,20 @@ def test_few_descriptors_make_it_slower_to_learn_of_ends_and_no_more(
     assert cpu_time(loop.pid) - used < 0.5
     assert sum("60611" in line for line in machine.ours().values()) == 60
     assert set(loop.names()) == {"begin", "step"}
+
+
+def test_a_store_for_which_there_is_no_room_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever writes to it goes on without it, and ends of nothing else than a HostError."""
+
+    def full(*arguments: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    base = Base(str(tmp_path), Clock(), True)
+    monkeypatch.setattr("reconciler.store.base.os.open", full)
+    with pytest.raises(HostError, match=r"cannot use the store .*: No space left"), base.change():
+        pass
 
 
 def test_what_cannot_be_read_for_want_of_descriptors_has_not_ended(
