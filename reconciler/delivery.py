@@ -8,6 +8,7 @@ apprise is large, starts threads and writes URLs to its log.
 from __future__ import annotations
 
 import os
+import signal
 import stat
 from collections.abc import Callable
 from contextlib import suppress
@@ -79,6 +80,9 @@ def work(target: Target, title: str, body: str, event: str) -> Callable[[], byte
 
     def deliver() -> bytes:
         try:
+            # Should whoever kills us be killed, a target that trickles would keep us for good.
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.setitimer(signal.ITIMER_REAL, TIMEOUT + 1.0)
             _hush()
             return (_sent(address(target), title, body, event) or "").encode()
         except Off as why:

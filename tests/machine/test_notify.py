@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -19,6 +20,10 @@ import pytest
 from looping import Looping
 from receiver import Receiver
 from support import CHECKOUT, Machine, until
+
+from reconciler.delivery import work
+from reconciler.host.child import answer
+from reconciler.model import Target, UnknownState
 
 CANARY = "hunter2canary"
 ALL = "[changed, failed, gave_up, recovered, progress, report]"
@@ -390,3 +395,15 @@ def test_slack_itself_with_its_name_on_loopback(machine: Machine) -> None:
     assert f"this is a test of {spec}" in shown
     assert f"reconcile: demo on {os.uname().nodename}" in shown
     assert token not in done.stdout + done.stderr
+
+
+def test_a_delivery_that_nobody_kills_ends_itself(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop may have been killed, and a target may trickle for ever."""
+    monkeypatch.setattr("reconciler.delivery.TIMEOUT", -0.9)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"json://127.0.0.1:{silent.getsockname()[1]}"
+        target = Target("t", ("report",), url_file=str(hook(machine, url)))
+        with pytest.raises(UnknownState, match="status -14"):
+            answer(work(target, "title", "body", "report"), 30)
