@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -158,6 +159,20 @@ def test_log_is_read_from_its_end_and_with_an_end(
     assert log(str(path), "bad \N{SNOWMAN}$", 0, 60).words.startswith("1,000 lines match")
     monkeypatch.setattr("reconciler.host.probe_log._MOST", 10 * len(line.encode()) - 1)
     assert log(str(path), "bad", 0, 60).words.startswith("9 lines match 'bad' within 1 min (only")
+
+
+def test_a_log_of_one_endless_line_takes_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with open(path, "wb") as file:
+        file.truncate(48 * 2**20)
+    tracemalloc.start()
+    try:
+        found = log(str(path), "x", 0, 60)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.ok
+    assert most < 16 * 2**20
 
 
 class _Answers(BaseHTTPRequestHandler):

@@ -24,6 +24,8 @@ _SLACK = 60.0
 _FURTHEST = 48
 """Bytes at the beginning of a line in which its time is looked for."""
 _GZIP = 31
+_LINE = 64 * 2**10
+"""Bytes of a line that are looked at, from its beginning: whoever writes none needs no memory."""
 
 _ISO = re.compile(
     rb"(?<![0-9])([0-9]{4})[-/]([01][0-9])[-/]([0-3][0-9])[T ]"
@@ -75,8 +77,9 @@ class _Tally:
         self.left = _MOST
         self.capped = False
         self.ended = False
-        self._waiting: list[bytes] = []
-        """Lines that match and whose time is not known yet, the last one first."""
+        self._waiting = 0
+        """Lines that match and whose time is not known yet; the last of them is ``_newest``."""
+        self._newest = b""
 
     def take(self, line: bytes) -> None:
         """One more line, which stands before all that were taken."""
@@ -87,19 +90,21 @@ class _Tally:
             self._hold(line)
             self.rest()
         else:
-            self._waiting.clear()
+            self._waiting = 0
             self.ended = at < self.since - _SLACK
 
     def _hold(self, line: bytes) -> None:
+        line = line[:_LINE]
         if self._match.search(line.decode(errors="surrogateescape")):
-            self._waiting.append(line)
+            self._newest = self._newest if self._waiting else line
+            self._waiting += 1
 
     def rest(self) -> None:
         """Those whose time is not known count."""
         if self._waiting and not self.last:
-            self.last = self._waiting[0]
-        self.count += len(self._waiting)
-        self._waiting.clear()
+            self.last = self._newest
+        self.count += self._waiting
+        self._waiting = 0
 
 
 _Source = Callable[[int, _Tally], Iterator[bytes]]
@@ -140,6 +145,7 @@ def _backwards(handle: int, tally: _Tally) -> Iterator[bytes]:
             pieces = []
             yield from (line for line in reversed(lines[1:]) if line)
         pieces.append(lines[0])
+        del pieces[:-2]  # Only the beginning of a line that is longer than a block is looked at.
     yield from _joined(b"", pieces)
 
 
@@ -169,7 +175,12 @@ def _unpacked(handle: int, tally: _Tally) -> Iterator[bytes]:
     if len(kept) > tally.left:
         del kept[: len(kept) - tally.left]
         tally.capped = True
-    yield from (line for line in reversed(bytes(kept).split(b"\n")) if line)
+    end = len(kept)
+    while end > 0:
+        at = kept.rfind(b"\n", 0, end)
+        if at + 1 < end:
+            yield bytes(kept[at + 1 : min(end, at + 1 + _LINE)])
+        end = at
 
 
 def time_of(line: bytes) -> float | None:
