@@ -53,6 +53,8 @@ class Watchdog:
         self._wrong: set[str] = set()
         self._ended_well = True
         """Has the last pass come to its end? Who supervises us hears of us only then."""
+        self._error = ""
+        """Why it has not; told once, for it may be so for years."""
         self._post = session.post(spec, self._posted)
         self._outcomes: list[Outcome] = []
         self._checks = checks_of(session, spec)
@@ -102,8 +104,10 @@ class Watchdog:
             self._checks.passed(look.seen, *aftermath(report))
             self._status(look.plan, look.seen)
             if not self._ended_well:
-                self._session.report("passes come to their end again")
-            self._ended_well = True
+                words = "passes come to their end again"
+                self._log.event("well", words, "good")
+                self._session.report(words)
+            self._ended_well, self._error = True, ""
             due = self._session.learn(look, host)
             outcomes, self._outcomes = self._outcomes, []
             self._session.tell(look, outcomes)
@@ -111,7 +115,9 @@ class Watchdog:
             return due
         except Exception as error:
             words = f"this pass came to no end: {in_words(error)}"
-            self._log.event("error", words, "bad")
+            if words != self._error:
+                self._error = words
+                self._log.event("error", words, "bad")
             if self._ended_well:
                 self._ended_well = False
                 self._session.report(words)

@@ -17,9 +17,13 @@ class Ear:
 
     def __init__(self) -> None:
         self.alives = 0
+        self.events: list[str] = []
 
     def alive(self, now: float) -> None:
         self.alives += 1
+
+    def event(self, name: str, *words: Any, **fields: Any) -> None:
+        self.events.append(name)
 
     def __getattr__(self, name: str) -> Any:
         return lambda *arguments, **named: None
@@ -58,6 +62,7 @@ def test_a_pass_that_comes_to_no_end_is_no_sign_of_life() -> None:
     watchdog.full_pass(lambda: False, False)
     ((first,),) = told
     assert first.startswith("this pass came to no end: internal error: RuntimeError: no end at ")
+    assert ear.events == ["error"]
     broken = False
     watchdog.full_pass(lambda: False, False)
     watchdog.moved()
