@@ -20,6 +20,8 @@ _CREATE, _DELETE = 0x100, 0x200
 _ONLYDIR, _OVERFLOW = 0x01000000, 0x4000
 _WHAT = _CLOSE_WRITE | _ATTRIB | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _ONLYDIR
 _EVENT = struct.Struct("iIII")
+_MOST = 16
+"""Blocks of events that are read at a time."""
 _CALM = 0.1
 """Seconds without a further change: an editor writes, renames and removes in one go."""
 
@@ -68,7 +70,8 @@ class FileWatch:
 
     def _changed(self) -> bool:
         found = False
-        while True:
+        # What is left ends the next sleep: somebody may write faster than we read.
+        for _ in range(_MOST):
             try:
                 data = os.read(self._handle, 65536)
             except OSError:
@@ -80,6 +83,7 @@ class FileWatch:
                 name = data[at : at + length].rstrip(b"\0")
                 at += length
                 found = found or bool(what & _OVERFLOW) or name in self._names.get(watch, ())
+        return found
 
     def due(self) -> float | None:
         """Seconds until a change is told."""
