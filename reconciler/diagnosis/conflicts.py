@@ -1,24 +1,23 @@
 """Others who see to the same things: tmpfiles.d, logrotate, and other specs beside this one.
 
-It must not judge, nor run anything. It is called in a child of its own.
+It must not judge, run anything, nor read the host by itself. It is called in a child of its own.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
 from reconciler.contract import GetKind
-from reconciler.diagnosis.logs import matching_files
+from reconciler.host import dropins, logfiles
 from reconciler.model import Spec
 
 _TMPFILES = ("/etc/tmpfiles.d", "/run/tmpfiles.d", "/usr/local/lib/tmpfiles.d",
              "/usr/lib/tmpfiles.d")  # fmt: skip
 _LOGROTATE = ("/etc/logrotate.conf", "/etc/logrotate.d")
 _SPECS = 20
-_LIMIT = 2**18
 _SORTS = ("path", "tmux session", "unit", "cron line")
 _MADE = "dDvqQefFpLcbCwaAtThHzZ"
 """Types of tmpfiles.d(5) lines that make, clean or change what they name."""
@@ -33,7 +32,7 @@ def found(
     get_kind: GetKind,
 ) -> list[dict[str, Any]]:
     """Who else sees to one of these ``paths`` or ``logs``, which map to ids, or ``globs``."""
-    matching = {path: ident for ident, glob in globs for path in matching_files(glob)}
+    matching = {path: ident for ident, glob in globs for path in logfiles.matching(glob)}
     return [
         *_tmpfiles(paths),
         *_logrotate({**matching, **logs}),
@@ -44,7 +43,7 @@ def found(
 def _tmpfiles(paths: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     seen: set[str] = set()
     for folder in _TMPFILES:
-        for name, text in _texts([folder]):
+        for name, text in dropins.texts([folder]):
             if os.path.basename(name) in seen or not name.endswith(".conf"):
                 continue  # tmpfiles.d(5): the first of a name hides the others.
             seen.add(os.path.basename(name))
@@ -74,7 +73,7 @@ def of_tmpfiles(name: str, text: str, paths: Mapping[str, str]) -> Iterator[dict
 
 
 def _logrotate(logs: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    for name, text in _texts(_LOGROTATE):
+    for name, text in dropins.texts(_LOGROTATE):
         yield from of_logrotate(name, text, logs)
 
 
@@ -92,22 +91,6 @@ def of_logrotate(name: str, text: str, logs: Mapping[str, str]) -> Iterator[dict
                         told = f"rotates it as well ({pattern})"
                         yield {"id": ident, "path": path, "with": name, "words": told}
         depth = max(0, depth + line.count("{") - line.count("}"))
-
-
-def _texts(places: Iterable[str]) -> Iterator[tuple[str, str]]:
-    for place in places:
-        try:
-            names = sorted(f"{place}/{one}" for one in os.listdir(place))
-        except NotADirectoryError:
-            names = [place]
-        except OSError:
-            continue
-        for name in names[:500]:
-            try:
-                with open(name, encoding="utf-8", errors="replace") as file:
-                    yield name, file.read(_LIMIT)
-            except OSError:
-                continue
 
 
 def _specs(spec: Spec, state_dir: str, get_kind: GetKind) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """What comes back after a reboot: who brings it, and in which surroundings.
 
-It must not change anything. ``look`` is called in a child of its own; the rest is pure.
+It must not change anything, nor read the host by itself. ``look`` is called in a child of its own;
+the rest is pure.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from reconciler.host import boot, crondaemon, dropins
 from reconciler.model import UnknownState
 
 if TYPE_CHECKING:
@@ -19,9 +21,7 @@ if TYPE_CHECKING:
 _HOOKS = (".profile", ".bash_profile", ".bash_login", ".bashrc", ".zprofile", ".zshrc")
 _TABLES = ("/etc/crontab", "/etc/cron.d")
 _MODES = ("--loop", "--once", "--repair")
-_LIMIT = 2**18
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
-_CRON_UNITS = ("cron.service", "crond.service", "cronie.service", "fcron.service")
 _WATCHED = ("TMUX_TMPDIR", "HOME", "PATH")
 
 
@@ -31,13 +31,11 @@ def look(host: Host, spec_path: str, state_dir: str) -> dict[str, Any]:
     ``runners``: each with ``what``, ``sort`` (unit, user unit, cron, login), ``works`` (False,
     with ``why``), ``at_boot``, ``state_dir`` and ``environ`` as it would have them.
     """
-    from reconciler.kinds._crontab import daemon_missing
-
     runners: list[dict[str, Any]] = []
     unseen: list[str] = []
     account = host.users.account(None)
-    systemd = os.path.isdir("/run/systemd/system")
-    idle = daemon_missing()
+    systemd = boot.systemd_runs()
+    idle = crondaemon.missing()
     try:
         text = (host.crontabs.read(account.name) or b"").decode(errors="replace")
     except UnknownState as error:
@@ -47,18 +45,19 @@ def look(host: Host, spec_path: str, state_dir: str) -> dict[str, Any]:
     for line, given in of_crontab(text, spec_path):
         what = f"a line in the crontab of {account.name}"
         runners.append(_cron(what, line, {**base, **given}, account.uid, idle))
-    for name, told in _files(_TABLES):
+    for name, told in dropins.texts(_TABLES):
         for line, given in of_crontab(told, spec_path):
             runners.append(_cron(name, line, {**base, **given}, account.uid, idle))
     lingers = host.systemd.lingers()
     for scope in ("system", "user") if systemd else ():
         folder = host.systemd.folder(scope)
-        for name, told in _files([folder]):
+        for name, told in dropins.texts([folder]):
             if name.endswith(".service") and _runs(told, spec_path):
-                runners.append(_unit(name, told, scope, folder, lingers, account.uid))
+                enabled = boot.wanted(os.path.basename(name), folder)
+                runners.append(_unit(name, told, scope, enabled, lingers, account.uid))
     for name in _HOOKS:
         path = os.path.join(account.home, name)
-        told = _text(path) or ""
+        told = dropins.text(path) or ""
         if _runs(told, spec_path):
             runners.append(_hook(path, told))
     return {
@@ -66,8 +65,8 @@ def look(host: Host, spec_path: str, state_dir: str) -> dict[str, Any]:
         "unseen": unseen,
         "systemd": systemd,
         "cron_runs": not idle,
-        "cron_enabled": _cron_enabled() if systemd else None,
-        "cron_installed": any(os.path.exists(f"/usr/sbin/{n}") for n in ("cron", "crond")),
+        "cron_enabled": crondaemon.starts_at_boot() if systemd else None,
+        "cron_installed": crondaemon.installed(),
         "lingers": lingers,
         "user": account.name,
         "here": {
@@ -123,7 +122,9 @@ def _cron(what: str, line: str, environ: dict[str, str], uid: int, idle: bool) -
     return row
 
 
-def _unit(name: str, text: str, scope: str, folder: str, lingers: bool, uid: int) -> dict[str, Any]:
+def _unit(
+    name: str, text: str, scope: str, enabled: bool, lingers: bool, uid: int
+) -> dict[str, Any]:
     environ: dict[str, str] = {}
     command = ""
     for line in text.replace("\\\n", " ").splitlines():
@@ -134,7 +135,6 @@ def _unit(name: str, text: str, scope: str, folder: str, lingers: bool, uid: int
             command = value.replace("%%", "%").replace("$$", "$")
     if scope == "user":
         environ.setdefault("HOME", os.environ.get("HOME", ""))
-    enabled = _wanted(os.path.basename(name), folder)
     row: dict[str, Any] = {
         "what": f"unit {os.path.basename(name)}" + (" of the user" if scope == "user" else ""),
         "sort": "user unit" if scope == "user" else "unit",
@@ -202,44 +202,3 @@ def _words(text: str) -> list[str]:
         return shlex.split(text)
     except ValueError:
         return text.split()
-
-
-def _wanted(name: str, folder: str) -> bool:
-    """Is there a symlink that has it started? systemctl might hang."""
-    try:
-        below = [one for one in os.listdir(folder) if one.endswith((".wants", ".requires"))]
-    except OSError:
-        return False
-    return any(os.path.lexists(f"{folder}/{one}/{name}") for one in below)
-
-
-def _cron_enabled() -> bool | None:
-    """Will cron be started at boot? None where that is not systemd's, or not known."""
-    folders = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
-    there = [n for n in _CRON_UNITS if any(os.path.exists(f"{f}/{n}") for f in folders)]
-    if not there:
-        return None
-    return any(_wanted(name, folder) for name in there for folder in folders)
-
-
-def _files(places: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for place in places:
-        try:
-            names = sorted(f"{place}/{one}" for one in os.listdir(place))
-        except NotADirectoryError:
-            names = [place]
-        except OSError:
-            continue
-        for name in names[:500]:
-            text = _text(name)
-            if text is not None:
-                yield name, text
-
-
-def _text(path: str) -> str | None:
-    try:
-        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-        with open(os.open(path, flags), encoding="utf-8", errors="replace") as file:
-            return file.read(_LIMIT)
-    except (OSError, ValueError):
-        return None

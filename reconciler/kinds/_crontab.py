@@ -164,28 +164,3 @@ def _first_word(command: tuple[str, ...]) -> str | None:
         if not re.fullmatch(r"[A-Za-z0-9_./+@:-]+", word) or f" {word} " in _BUILTINS:
             return None
     return None if "/" in word and not word.startswith("/") else word
-
-
-def daemon_missing() -> bool:
-    """Is it plain that no cron daemon runs? A look at its pid file, else at what runs."""
-    try:
-        with open("/run/crond.pid", encoding="ascii") as file:
-            if os.path.exists(f"/proc/{int(file.read(20))}"):
-                return False
-    except (OSError, ValueError):
-        pass
-    # systemd-cron has timers and no daemon.
-    if os.path.exists("/run/systemd/generator/cron.target.wants"):
-        return False
-    try:
-        pids = [name for name in os.listdir("/proc") if name.isdigit()]
-    except OSError:
-        return False
-    for pid in pids:
-        try:
-            with open(f"/proc/{pid}/comm", "rb") as file:
-                if file.read(20).strip() in (b"cron", b"crond", b"fcron", b"busybox"):
-                    return False
-        except OSError:
-            continue
-    return True

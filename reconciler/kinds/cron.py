@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from reconciler.contract import Kind
 from reconciler.fields import Command, Environment, Name, Parsed
+from reconciler.host import crondaemon
 from reconciler.kinds._cronlines import rendered, shown
 from reconciler.kinds._crontab import (
     DropLine,
     PutLine,
     by_hand,
-    daemon_missing,
     remarks,
     too_long,
 )
@@ -141,7 +141,7 @@ class Crons(Kind[Cron, CronState]):
                 tables[user] = self._table(user, resources, host)
         first: set[str] = set()
         found = []
-        idle = daemon_missing() if any(one.present for one in resources) else False
+        idle = crondaemon.missing() if any(one.present for one in resources) else False
         for resource in resources:
             old = tables[resource.want.whose]
             if not isinstance(old, Table):

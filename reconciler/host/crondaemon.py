@@ -1,0 +1,51 @@
+"""The daemon that runs what crontabs say: whether it is there, runs, and is started at boot.
+
+It must not start it, nor read a crontab.
+"""
+
+from __future__ import annotations
+
+import os
+
+from reconciler.host import boot
+
+_UNITS = ("cron.service", "crond.service", "cronie.service", "fcron.service")
+_FOLDERS = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
+
+
+def missing() -> bool:
+    """Is it plain that no cron daemon runs? A look at its pid file, else at what runs."""
+    try:
+        with open("/run/crond.pid", encoding="ascii") as file:
+            if os.path.exists(f"/proc/{int(file.read(20))}"):
+                return False
+    except (OSError, ValueError):
+        pass
+    # systemd-cron has timers and no daemon.
+    if os.path.exists("/run/systemd/generator/cron.target.wants"):
+        return False
+    try:
+        pids = [name for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return False
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/comm", "rb") as file:
+                if file.read(20).strip() in (b"cron", b"crond", b"fcron", b"busybox"):
+                    return False
+        except OSError:
+            continue
+    return True
+
+
+def installed() -> bool:
+    """Is there one on this host?"""
+    return any(os.path.exists(f"/usr/sbin/{name}") for name in ("cron", "crond"))
+
+
+def starts_at_boot() -> bool | None:
+    """Will systemd start it? None where that is not systemd's, or not known."""
+    there = [n for n in _UNITS if any(os.path.exists(f"{f}/{n}") for f in _FOLDERS)]
+    if not there:
+        return None
+    return any(boot.wanted(name, folder) for name in there for folder in _FOLDERS)
