@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
 from reconciler.host.children import Children
+from reconciler.host.filesystems import by_mount
 from reconciler.model import HostError, Observation, Spec
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Looking:
         begin("conflicts", partial(conflicts.found, *known), LOOK)
         for socket in self.sockets():
             begin(f"tmux {socket}", partial(sessions.listed, host, socket), LOOK)
-        for mount, paths in machine.by_mount([*self.paths, self.folder]).items():
+        for mount, paths in by_mount([*self.paths, self.folder]).items():
             ids = {path: self.paths.get(path, "the state directory") for path in paths}
             begin(f"disk {mount}", partial(machine.disks, ids), LOOK)
 

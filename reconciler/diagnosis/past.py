@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from reconciler.contract import GetKind
 from reconciler.host.clock import Clock
+from reconciler.host.folders import refuse_unreadable
 from reconciler.memory import Memory
 from reconciler.model import HostError, Past, Resource, Said, UnknownState
 from reconciler.pulse import Pulse, pulse
@@ -28,8 +28,7 @@ def remembered(
     folder: str, resources: Sequence[Resource[Any]], get_kind: GetKind
 ) -> tuple[Past, dict[str, Said], dict[str, Any]]:
     """What a plan must know, and the rest: attempts, pauses, what was done in the last day."""
-    with suppress(FileNotFoundError):
-        os.listdir(folder)  # Says so when it may not be read.
+    refuse_unreadable(folder)
     clock = Clock()
     trouble: list[str] = []
     store = Store(folder, clock, False)
@@ -81,8 +80,7 @@ def remembered(
 
 def loop(folder: str) -> Pulse | None:
     """The loop of that state directory. Raises OSError where that cannot be known."""
-    with suppress(FileNotFoundError):
-        os.listdir(folder)
+    refuse_unreadable(folder)
     return pulse(folder, Clock())
 
 

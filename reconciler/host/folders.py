@@ -1,0 +1,69 @@
+"""What waits in folders: how many files, how old, and how many were changed of late.
+
+It must not open a file, nor follow a symlink to one, nor judge what it counts.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+_MOST = 200_000
+
+
+@dataclass(slots=True)
+class Contents:
+    """The regular files directly in a folder: their sizes in bytes, times since the epoch.
+
+    ``complete`` is False where there are more than were looked at. ``recent`` have changed
+    ``since`` the moment asked for; ``oldest`` is a time with a name.
+    """
+
+    writable: bool
+    owner: int
+    files: int = 0
+    size: int = 0
+    recent: int = 0
+    complete: bool = True
+    oldest: tuple[float, str] | None = None
+    newest: float | None = None
+
+
+def contents(path: str, match: str | None, since: float) -> Contents:
+    """Of the folder ``path`` the files whose names ``match``, but for those that begin with a dot.
+
+    ``since`` is in seconds since the epoch. Raises OSError.
+    """
+    # Root may write everywhere but on a file system that is read only.
+    found = Contents(os.access(path, os.W_OK | os.X_OK), os.stat(path).st_uid)
+    with os.scandir(path) as entries:
+        for entry in entries:
+            hidden = entry.name.startswith(".")
+            if hidden or (match is not None and not fnmatchcase(entry.name, match)):
+                continue
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except OSError:
+                continue
+            if not stat.S_ISREG(status.st_mode):
+                continue
+            if found.files == _MOST:
+                found.complete = False
+                break
+            changed = status.st_mtime
+            found.files += 1
+            found.size += status.st_size
+            found.recent += changed >= since
+            if found.oldest is None or changed < found.oldest[0]:
+                found.oldest = changed, entry.name
+            found.newest = max(found.newest or changed, changed)
+    return found
+
+
+def refuse_unreadable(path: str) -> None:
+    """Nothing, where the folder may be listed or is not there. Raises OSError."""
+    with suppress(FileNotFoundError):
+        os.listdir(path)
