@@ -126,6 +126,8 @@ class Base:
         try:
             base.execute("PRAGMA synchronous = FULL")
             base.execute("PRAGMA trusted_schema = OFF")
+            # In KiB: by default it would keep up to 2 MB of the file for good, in a loop of years.
+            base.execute("PRAGMA cache_size = -128")
             self._fit(base, changes)
             status = os.stat(self._path)
         except BaseException:
