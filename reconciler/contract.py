@@ -115,6 +115,8 @@ class Kind(Generic[W, S]):
     together: ClassVar[bool] = False
     """Are the steps of this kind that follow one another done as one, stage by stage?"""
 
+    persists: ClassVar[bool] = False
+    """Is it there so that all the rest comes back after a reboot?"""
     by_age: ClassVar[bool] = False
     """Does it go by the age of files, so that the wall clock matters?"""
 
@@ -234,6 +236,10 @@ class Kind(Generic[W, S]):
 
         ``of`` says which of them, as ailments do; empty: all.
         """
+        return ()
+
+    def ends(self, resource: Resource[W], have: S, of: Collection[str]) -> Sequence[Action]:
+        """What ends these of it, as ``again`` does before it starts others. Pure."""
         return ()
 
     def rhythm(self, want: W) -> Rhythm | None:

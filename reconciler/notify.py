@@ -77,6 +77,19 @@ def tell(
             store.outbox.add(base, blot(title(spec)), letters)
 
 
+def announce(spec: Spec, store: Store, message: Message, blot: Callable[[str], str]) -> None:
+    """Queue words about the program itself, for all who want to know. Raises HostError."""
+    body = "\n".join(map(blot, message.body.splitlines()))
+    letters = [
+        (target.name, Message(message.event, body))
+        for target in spec.notify.targets
+        if message.event in target.on and off(target) is None
+    ]
+    if letters:
+        with store.base.change() as base:
+            store.outbox.add(base, blot(title(spec)), letters)
+
+
 class Post:
     """Delivers what waits in the outbox of a spec: a part of the loop.
 

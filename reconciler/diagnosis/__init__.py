@@ -46,8 +46,11 @@ class Diagnosis:
         return not self.wrong
 
 
-def diagnose(session: Session, spec: Spec | None = None) -> Diagnosis:
+def diagnose(session: Session, spec: Spec | None = None, probe: float = _PROBE) -> Diagnosis:
     """Look at everything, and say what is wrong. Takes ten seconds at most.
+
+    Each check has ``probe`` seconds, unless it may take less; with more than the usual ones all
+    of it may take longer.
 
     Raises SpecError, and Usage, when there is no ``spec`` and it cannot be loaded.
     """
@@ -56,7 +59,7 @@ def diagnose(session: Session, spec: Spec | None = None) -> Diagnosis:
     if not spec.complete:
         spec = session.load(complete=True)  # To ask its checks, and to know its secrets.
     with Children() as children:
-        return _Diagnosing(session, spec, children).diagnosis()
+        return _Diagnosing(session, spec, children, probe).diagnosis()
 
 
 class _Diagnosing(Looking):
@@ -87,7 +90,7 @@ class _Diagnosing(Looking):
             if one["state"] not in ("ok", "failing", "skipped")
             and not (one["state"] == "differs" and (one["by_age"] or one.get("runs")))
         }
-        asked, rest = probes.begin(children, resources, broken, kinds.get, self.host, _PROBE)
+        asked, rest = probes.begin(children, resources, broken, kinds.get, self.host, self.probe)
         children.wait()
         for one in rows:
             one["evidence"] = children.answers.get(f"evidence {one['id']}")
@@ -188,7 +191,7 @@ class _Diagnosing(Looking):
         return [one for name in answers if name.startswith("tmux ") for one in answers[name]]
 
     def _loop(self) -> dict[str, Any]:
-        expected = [one.id for one in self.declared if _keeps(one.want, self.spec.path)]
+        expected = [one.id for one in self.declared if keeps(one.want, self.spec.path)]
         loop = self.children.answers.get("loop")
         if loop is None:
             unknown = self.children.silent.get("loop")
@@ -263,7 +266,7 @@ class _Diagnosing(Looking):
         return shlex.join([program, *words, self.spec.path, *more])
 
 
-def _keeps(want: Any, path: str) -> bool:
+def keeps(want: Any, path: str) -> bool:
     """Does what it declares run a loop of the spec at ``path``?"""
     text = "\n".join(_strings(want))
     return "--loop" in text and path in text and "reconcile" in text

@@ -30,8 +30,10 @@ _MOST_EVIDENCE = 12
 class Looking:
     """One diagnosis under way."""
 
-    def __init__(self, session: Session, spec: Spec, children: Children) -> None:
+    def __init__(self, session: Session, spec: Spec, children: Children, probe: float) -> None:
         self.session = session
+        self.probe = probe
+        """Seconds for each check."""
         self.spec = spec
         self.children = children
         self.host: Host = session.host(spec)

@@ -45,6 +45,8 @@ class Host:
         """What probes have said last, by the id of what was probed."""
         self.stops: Stops | None = None
         """Makes the stops that a loop does not wait for; None: whoever stops something waits."""
+        self.restless = False
+        """Is what a signal has stopped to be started anew? It may be meant to be stopped."""
         self.owner = owner
         self.state_dir = state_dir
         self.clock = clock or Clock()

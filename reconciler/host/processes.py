@@ -234,6 +234,9 @@ class Processes:
         leads_session = entry.session == identity.pid
         leads_group = entry.group == identity.pid
         self._signal([identity], number)
+        if entry.state == "T":
+            # One that is stopped takes nothing but KILL until it goes on, signal(7).
+            self._signal([identity], signal.SIGCONT)
         self._wait([identity], end)
         members = self._members(identity.pid, leads_group, leads_session)
         if self.alive(identity):

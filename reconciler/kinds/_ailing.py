@@ -6,11 +6,12 @@ It must not decide what is done about that, nor for how long it may be so.
 from __future__ import annotations
 
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 from reconciler.fields import Duration, Path, Share, Size, integer
+from reconciler.host.processes import look_up
 from reconciler.host.walk import sort_of
 from reconciler.model import Ailment, UnknownState
 
@@ -102,6 +103,14 @@ def health(
                 # A clock that leaps, or a host that has slept, makes every heartbeat look old.
                 ails(identity, "heartbeat", words, 0.0 if host.patient else _AGAIN)
     return Health(tuple(found), "; ".join(unsure) or None, "; ".join(notes) or None)
+
+
+def held(identities: Sequence[Identity]) -> Iterator[Ailment]:
+    """Those that a signal has stopped; not those that a debugger has."""
+    for identity in identities:
+        entry = look_up(identity.pid)
+        if entry is not None and entry.identity == identity and entry.state == "T":
+            yield Ailment("stopped", "it is stopped (SIGSTOP)", 0.0, identity.text)
 
 
 def _over(limits: Limits, usage: Usage) -> dict[str, str]:

@@ -114,6 +114,7 @@ class Blocks(Kind[Block, BlockState]):
     name = "block"
     section = "blocks"
     resource = Block
+    persists = True
 
     def check(self, want: Block) -> Iterable[tuple[str, str]]:
         if want.comment != want.comment.strip():

@@ -94,6 +94,7 @@ class Crons(Kind[Cron, CronState]):
     name = "cron"
     section = "cron"
     resource = Cron
+    persists = True
 
     def linked(self, want: Cron, declared: Declared) -> Cron:
         facts = declared.facts

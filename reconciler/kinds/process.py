@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from reconciler.backoff import Policy
 from reconciler.contract import Kind
 from reconciler.host.launch import Launch
-from reconciler.kinds._ailing import health
+from reconciler.kinds._ailing import health, held
 from reconciler.kinds._process import Process
 from reconciler.kinds._start import (
     Place,
@@ -152,11 +152,12 @@ class Processes(Kind[Process, ProcessState]):
         """How those are that run, as far as somebody wants to know."""
         want = resource.want
         identities = _judged(resource, seen.state)
+        stopped = tuple(held(identities)) if host.restless else ()
         if not identities or (want.limits is None and want.heartbeat is None):
-            return seen
+            return replace(seen, ailments=stopped) if stopped else seen
         found = health(want.limits, want.heartbeat, identities, usages, host)
         notes = "; ".join(note for note in (seen.note, found.note) if note) or None
-        return replace(seen, ailments=found.ailments, unsure=found.unsure, note=notes)
+        return replace(seen, ailments=stopped + found.ailments, unsure=found.unsure, note=notes)
 
     def _look(self, resource: Resource[Process], host: Host) -> Observation[ProcessState]:
         want = resource.want
@@ -271,10 +272,14 @@ class Processes(Kind[Process, ProcessState]):
     def again(
         self, resource: Resource[Process], have: ProcessState, of: Collection[str]
     ) -> Sequence[Action]:
-        want = resource.want
+        stops = self.ends(resource, have, of)
+        return [*stops, *([self._start(resource, resource.want.digest())] * len(stops))]
+
+    def ends(
+        self, resource: Resource[Process], have: ProcessState, of: Collection[str]
+    ) -> Sequence[Action]:
         ours = [one for one in _judged(resource, have) if not of or one.text in of]
-        stops = [self._stop(want, identity) for identity in ours]
-        return [*stops, *([self._start(resource, want.digest())] * len(stops))]
+        return [self._stop(resource.want, identity) for identity in ours]
 
     def awaits(
         self, resource: Resource[Process], actions: Sequence[Action], host: Host

@@ -28,6 +28,7 @@ class Units(Kind[Unit, UnitState]):
     name = "unit"
     section = "units"
     resource = Unit
+    persists = True
     settle = 0.5
     together = True
 

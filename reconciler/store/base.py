@@ -80,6 +80,15 @@ class Base:
         )
         return found
 
+    def mend(self) -> None:
+        """Set the file aside if any of it is damaged, also where it was not read yet.
+
+        Raises HostError.
+        """
+        rows = self.read("PRAGMA quick_check(1)")
+        if rows and rows[0][0] != "ok" and self.damaged is None:
+            self._set_aside(str(rows[0][0]))
+
     @contextmanager
     def change(self) -> Iterator[sqlite3.Connection]:
         """Change rows, all or none; it is on the disk behind it. Raises HostError."""

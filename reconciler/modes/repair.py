@@ -1,0 +1,34 @@
+"""Five steps that bring a host back, one command at three in the morning.
+
+It must not hold anything of the steps themselves, which are in ``reconciler.repair``.
+"""
+
+from __future__ import annotations
+
+import os
+
+from reconciler.exits import BUSY, DONE, TROUBLE
+from reconciler.modes.answers import complain
+from reconciler.session import Session, Usage
+from reconciler.text import printable
+
+
+def run(session: Session) -> int:
+    """Make all five; 1 when something is still wrong."""
+    from reconciler.repair import Busy, Repair
+    from reconciler.repair.telling import Telling
+
+    if session.options.only:
+        raise Usage("--repair is for the whole spec; --only is for --plan and --once")
+    spec = session.load(write_cache=True, complete=True)
+    session.say((f"{spec.name} ({printable(spec.path)}) on {printable(os.uname().nodename)}", ""))
+    telling = Telling(session, spec)
+    repair = Repair(session, spec, telling)
+    try:
+        repair.run()
+    except Busy as busy:
+        if session.options.json:
+            session.print_json({**repair.document(), "busy": True})
+        return complain(f"{spec.name}: {busy}", BUSY)
+    telling.end(repair)
+    return DONE if repair.healthy else TROUBLE

@@ -1,0 +1,300 @@
+"""The five steps that bring a host back: look, mend, watch, last, look again.
+
+It must not resume what a person has paused, nor stop at a step that failed.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from reconciler import kinds
+from reconciler.diagnosis import Diagnosis, diagnose, keeps
+from reconciler.model import HostError, Outcome, Spec
+from reconciler.plan import STARTS
+from reconciler.pulse import pulse
+from reconciler.repair.hands import Hands, hands
+from reconciler.session import Session, in_words
+from reconciler.turns import Taken
+
+if TYPE_CHECKING:
+    from reconciler.repair.telling import Telling
+
+NAMES = (
+    "diagnose",
+    "health and fixes",
+    "watchdog running",
+    "persistence in place",
+    "final check",
+)
+FORMAT = 1
+_COMES_UP = 45.0
+"""Seconds that what was just started may take until all is well."""
+_PROBE = 60.0
+"""Seconds for a check in the final look, unless it may take less."""
+_PAUSE = 0.5
+
+
+@dataclass(slots=True)
+class Step:
+    """One of the five. ``error`` says why it came to no end; ``words`` what it has found."""
+
+    number: int
+    name: str
+    seconds: float = 0.0
+    error: str | None = None
+    words: str = ""
+    notes: list[str] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    @property
+    def failed(self) -> bool:
+        """Is there something that it could not do?"""
+        return self.error is not None or any(one.result == "failed" for one in self.outcomes)
+
+
+class Busy(HostError):
+    """Another pass is at work, and does not come to its end."""
+
+
+class Repair:
+    """One repair. ``told`` hears of each step as it begins and ends, and of what was done."""
+
+    def __init__(self, session: Session, spec: Spec, told: Telling) -> None:
+        self.session = session
+        self.spec = spec
+        self.told = told
+        self.steps: list[Step] = []
+        self.before: Diagnosis | None = None
+        self.after: Diagnosis | None = None
+        self.forgiven: dict[str, int] = {}
+        self.paused: dict[str, dict[str, Any]] = {}
+        self.set_aside: str | None = None
+        self.by_loop = False
+        """Was it the loop that acted?"""
+        self.busy: Taken | None = None
+        self.began = time.monotonic()
+
+    def run(self) -> None:
+        """All five, whatever becomes of each. Raises Busy before anything was changed."""
+        works = (self._diagnose, self._fix, self._watchdog, self._persistence, self._final)
+        for number, (name, work) in enumerate(zip(NAMES, works, strict=True), 1):
+            self._step(Step(number, name), work)
+            if number == 2 and self.busy is not None:
+                raise Busy(f"{self.busy}; nothing was done")
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """What became of all that was to be done."""
+        return [outcome for step in self.steps for outcome in step.outcomes]
+
+    @property
+    def changed(self) -> list[Outcome]:
+        """What was done."""
+        return [one for one in self.outcomes if one.result == "done"]
+
+    @property
+    def healthy(self) -> bool:
+        """Is nothing wrong in the end?"""
+        return self.after is not None and self.after.healthy
+
+    def _step(self, step: Step, work: Callable[[Step], str]) -> None:
+        self.steps.append(step)
+        self.told.begins(step)
+        began = time.monotonic()
+        try:
+            step.words = work(step)
+        except Taken as taken:
+            step.error = str(taken)
+            self.busy = taken
+        except Exception as error:
+            # What cannot be done now must not keep the rest from being done.
+            step.error = in_words(error)
+        step.seconds = time.monotonic() - began
+        self.told.ends(step)
+
+    # -- the steps; each gives words for its end
+
+    def _diagnose(self, step: Step) -> str:
+        self.before = diagnose(self.session, self.spec)
+        self.told.wrong(self.before)
+        return _wrongs(self.before)
+
+    def _fix(self, step: Step) -> str:
+        with self._hands() as hand:
+            self._forgive(step, hand)
+            with_strays = hand.spec
+            late = {one.id for one in with_strays.resources if _is_late(one, self.spec.path)}
+            ids = [one.id for one in with_strays.resources if one.id not in late]
+            hand.put_right(ids, step.outcomes)
+        return _done(step)
+
+    def _watchdog(self, step: Step) -> str:
+        keepers = [one.id for one in self.spec.resources if _is_keeper(one, self.spec.path)]
+        if not keepers:
+            return "the spec declares none"
+        with self._hands() as hand:
+            hand.put_right(keepers, step.outcomes)
+        absent = [one for one in keepers if one in self._unwanted()]
+        if len(absent) == len(keepers):
+            return "none is wanted"
+        loop = self._loop(5.0)
+        return f"the loop runs (pid {loop})" if loop is not None else _done(step)
+
+    def _persistence(self, step: Step) -> str:
+        with self._hands() as hand:
+            ids = [one.id for one in hand.spec.resources if kinds.get(one.kind).persists]
+            if not ids:
+                return "the spec declares nothing for it"
+            hand.put_right(ids, step.outcomes)
+            hand.tell(self.outcomes)
+        return _done(step)
+
+    def _final(self, step: Step) -> str:
+        end = time.monotonic() + _COMES_UP
+        started = {one.step.id for one in self.changed if one.step.verb in STARTS}
+        while True:
+            # What a pass has said of checks is older than what was mended.
+            self.after = diagnose(self.session, self.spec, _PROBE)
+            if not started or time.monotonic() >= end or not self._may_come(started):
+                break
+            time.sleep(_PAUSE)
+        return _wrongs(self.after)
+
+    def _may_come(self, started: Collection[str]) -> bool:
+        """Is something wrong that may yet become well by itself, since it was just started?"""
+        assert self.after is not None
+        probed = {
+            one.id
+            for one in self.spec.resources
+            if kinds.get(one.kind).rhythm(one.want) is not None
+        }
+        return any(
+            one.key == "loop" or probed.union(started).intersection(one.ids)
+            for one in self.after.wrong
+        )
+
+    # -- what they share
+
+    def _hands(self) -> Any:
+        def ended(words: str) -> None:
+            self.session.report(words)
+            self._note(self.steps[-1], words)
+
+        return hands(self.session, self.spec, ended, self._acted)
+
+    def _acted(self, outcome: Outcome, by_loop: bool) -> None:
+        self.by_loop = self.by_loop or by_loop
+        self.told.outcome(outcome)
+
+    def _forgive(self, step: Step, hand: Hands) -> None:
+        """Nothing that was tried in vain keeps anything from being tried now."""
+        try:
+            self.set_aside = hand.mend_store(self._damaged())
+            if self.set_aside is not None:
+                self._note(step, self.set_aside)
+            self.forgiven = hand.forgive()
+            for ident, count in self.forgiven.items():
+                times = "once" if count == 1 else f"{count} times"
+                self._note(step, f"{ident} was tried {times} in vain; that is forgiven")
+            hand.look_again()
+            self.paused = hand.pauses()
+            for ident, pause in self.paused.items():
+                why = pause["reason"] or "no reason given"
+                self._note(step, f"{ident} is paused ({why}), and left alone")
+        except HostError as error:
+            self._note(step, f"{error}; what was tried in vain is not forgiven")
+
+    def _note(self, step: Step, words: str) -> None:
+        step.notes.append(words)
+        self.told.note(words)
+
+    def _damaged(self) -> bool:
+        past = self.before.document["past"] if self.before is not None else {}
+        return bool(past.get("damage"))
+
+    def _unwanted(self) -> Collection[str]:
+        return {one.id for one in self.spec.resources if not one.present or one.skip is not None}
+
+    def _loop(self, seconds: float) -> int | None:
+        """The loop that runs, or does so within that time."""
+        from reconciler.host.clock import Clock
+
+        end = time.monotonic() + seconds
+        while True:
+            found = pulse(self.session.folder(self.spec), Clock())
+            if found is not None and found.healthy:
+                return found.identity.pid
+            if time.monotonic() >= end:
+                return None
+            time.sleep(0.05)
+
+    def document(self) -> dict[str, Any]:
+        """All of it as a JSON value."""
+        after = self.after.document if self.after is not None else {}
+        before = self.before.document if self.before is not None else {}
+        return {
+            "format": FORMAT,
+            "spec": {"name": self.spec.name, "path": self.spec.path},
+            "host": os.uname().nodename,
+            "time": round(time.time(), 3),
+            "by_loop": self.by_loop,
+            "forgiven": [{"id": i, "attempts": n} for i, n in self.forgiven.items()],
+            "paused": list(self.paused.values()),
+            "store_set_aside": self.set_aside,
+            "found": before.get("wrong", []),
+            "steps": [_step_document(step) for step in self.steps],
+            "changed": [_outcome_document(one) for one in self.changed],
+            "wrong": after.get("wrong", []),
+            "doubts": after.get("doubts", []),
+            "checks": after.get("checks", []),
+            "healthy": self.healthy,
+            "seconds": round(time.monotonic() - self.began, 3),
+        }
+
+
+def _is_keeper(resource: Any, path: str) -> bool:
+    return keeps(resource.want, path)
+
+
+def _is_late(resource: Any, path: str) -> bool:
+    """Has it a step of its own, behind the one for everything else?"""
+    return kinds.get(resource.kind).persists or _is_keeper(resource, path)
+
+
+def _done(step: Step) -> str:
+    done = sum(one.result == "done" for one in step.outcomes)
+    failed = sum(one.result == "failed" for one in step.outcomes)
+    words = f"{done} done" if done else "nothing to do"
+    return f"{done} done, {failed} failed" if failed else words
+
+
+def _wrongs(found: Diagnosis) -> str:
+    number = sum(one["follows_from"] is None for one in found.document["wrong"])
+    if not number:
+        return "nothing is wrong"
+    return "1 thing is wrong" if number == 1 else f"{number} things are wrong"
+
+
+def _step_document(step: Step) -> dict[str, Any]:
+    return {
+        "number": step.number,
+        "name": step.name,
+        "result": "failed" if step.failed else "done",
+        "error": step.error,
+        "words": step.words,
+        "notes": step.notes,
+        "outcomes": [_outcome_document(one) for one in step.outcomes],
+        "seconds": round(step.seconds, 3),
+    }
+
+
+def _outcome_document(outcome: Outcome) -> dict[str, Any]:
+    step = outcome.step
+    return {
+        "id": step.id, "verb": step.verb, "why": step.why, "result": outcome.result,
+        "error": outcome.error, "seconds": round(outcome.seconds, 3),
+    }  # fmt: skip

@@ -1,0 +1,211 @@
+"""Who mends: we, with the lock, or the loop that is well and has it.
+
+It must not act beside a loop that is well, but for ending what that cannot see is stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from reconciler import kinds
+from reconciler.host.clock import Clock
+from reconciler.host.processes import look_up
+from reconciler.model import HostError, Outcome, Spec
+from reconciler.pulse import ask, end, pulse
+from reconciler.session import Look, Session
+from reconciler.turns import Taken, turn
+
+if TYPE_CHECKING:
+    from reconciler.host import Host
+    from reconciler.store import Store
+
+_PATIENCE = 60.0
+"""Seconds that a pass of somebody else, or one of the loop, is waited for."""
+_STILL_WRONG = "still wrong after a pass of the loop"
+
+Acted = Callable[[Outcome, bool], None]
+"""Hears of every step that came to its end, and whether the loop did it."""
+
+
+@contextmanager
+def hands(
+    session: Session, spec: Spec, ended: Callable[[str], None], acted: Acted
+) -> Iterator[Hands]:
+    """Whoever may act now. Raises Taken when that is a pass that does not come to its end.
+
+    A loop that hangs, or is stopped by a signal, is ended first, which is told ``ended``.
+    """
+    folder = session.folder(spec)
+    _end_stopped(folder, ended)
+    with ExitStack() as held:
+        found: Hands
+        try:
+            held.enter_context(turn(folder, ended, _PATIENCE))
+            session.recover(spec)
+            found = Ours(session, spec, acted)
+        except Taken as taken:
+            if taken.loop is None:
+                raise
+            found = Theirs(session, spec, acted)
+        yield found
+
+
+def _end_stopped(folder: str, ended: Callable[[str], None]) -> None:
+    """A loop that was stopped by a signal looks well for some time, and never will be."""
+    clock = Clock()
+    loop = pulse(folder, clock)
+    if loop is None:
+        return
+    entry = look_up(loop.identity.pid)
+    if entry is not None and entry.identity == loop.identity and entry.state == "T":
+        ended(f"the loop (pid {loop.identity.pid}) is stopped by a signal; it is ended")
+        end(loop, clock)
+
+
+class Hands:
+    """What both can do. ``spec`` has what it left on the host and no more declares."""
+
+    def __init__(self, session: Session, spec: Spec, acted: Acted) -> None:
+        self.session = session
+        self._acted = acted
+        self.whole = self._look(spec, ())
+        self.spec = self.whole.spec
+
+    def _host(self, spec: Spec) -> Host:
+        host = self.session.host(spec)
+        host.restless = True
+        return host
+
+    def _look(self, spec: Spec, ids: Sequence[str]) -> Look:
+        return self.session.look(spec, self._host(spec), ids)
+
+    def look_again(self) -> None:
+        """What was forgiven is to be done now."""
+        self.whole = self._look(self.spec, ())
+
+    def _store(self) -> Store:
+        return self.session.store(self.spec, False)
+
+    def put_right(self, ids: Sequence[str], outcomes: list[Outcome]) -> None:
+        """Mend these, and what they need; what became of each step comes to ``outcomes``."""
+        raise NotImplementedError
+
+    def mend_store(self, damaged: bool) -> str | None:
+        """Set a damaged store aside; where it is now, and why."""
+        raise NotImplementedError
+
+    def forgive(self) -> dict[str, int]:
+        """Forget how often things were tried in vain, and what checks have failed in a row.
+
+        Those that were tried, by id, and how often.
+        """
+        store = self._store()
+        tried = {i: one.count for i, one in store.attempts.all().items()}
+        for ident in tried:
+            store.attempts.forgive(ident)
+        failing = [i for i, one in store.checks.all().items() if one.result != "ok"]
+        if failing:
+            store.checks.forget(failing)
+        for ident in failing:
+            self.session.said.pop(ident, None)
+        return {ident: count for ident, count in tried.items() if count}
+
+    def pauses(self) -> dict[str, dict[str, Any]]:
+        """What a person has paused."""
+        from reconciler.views.status import pause_document
+
+        return {i: pause_document(one) for i, one in self._store().pauses.all().items()}
+
+    def tell(self, outcomes: Sequence[Outcome]) -> None:
+        """Have people told of what has become of things, as behind any pass."""
+
+
+class Ours(Hands):
+    """We have the lock."""
+
+    def _store(self) -> Store:
+        return self.session.store(self.spec, True)
+
+    def put_right(self, ids: Sequence[str], outcomes: list[Outcome]) -> None:
+        host = self._host(self.spec)
+        look = self.session.look(self.spec, host, ids) if ids else None
+        if look is None or not look.plan.steps:
+            return
+
+        def told(outcome: Outcome) -> None:
+            self._acted(outcome, False)
+
+        outcomes += self.session.act(look, host, told).outcomes
+
+    def mend_store(self, damaged: bool) -> str | None:
+        store = self._store()
+        store.base.mend()
+        return store.damage()
+
+    def tell(self, outcomes: Sequence[Outcome]) -> None:
+        host = self._host(self.spec)
+        look = self.session.look(self.spec, host, ())
+        self.session.learn(look, host)
+        self.session.tell(look, outcomes)
+
+
+class Theirs(Hands):
+    """A loop that is well has it: it is asked."""
+
+    def put_right(self, ids: Sequence[str], outcomes: list[Outcome]) -> None:
+        wanted = set(ids)
+        # What is wrong at the first look may be mended by the loop before it is its turn here.
+        steps = [step for step in self.whole.plan.steps if step.id in wanted]
+        if not steps:
+            return
+        began = Clock().monotonic()
+        trouble: dict[str, str] = {}
+        for step in steps:
+            try:
+                self._end_what_is_stopped(step.id)
+            except HostError as error:
+                trouble[step.id] = str(error)
+        answered = self._ask()
+        left = {step.id: step.why for step in self._look(self.spec, ids).plan.steps}
+        why = _STILL_WRONG if answered else "the loop has not made a pass when asked for one"
+        seconds = Clock().monotonic() - began
+        for step in steps:
+            wrong = trouble.get(step.id)
+            if wrong is None and step.id in left:
+                wrong = f"{why}: {left[step.id]}"
+            outcome = Outcome(step, "done" if wrong is None else "failed", wrong, seconds)
+            outcomes.append(outcome)
+            self._acted(outcome, True)
+
+    def _ask(self) -> bool:
+        folder, clock = self.session.folder(self.spec), Clock()
+        loop = pulse(folder, clock)
+        return loop is not None and ask(loop, folder, clock, _PATIENCE)
+
+    def _end_what_is_stopped(self, ident: str) -> None:
+        """The loop starts anew what has ended; that it is stopped tells it nothing."""
+        seen = self.whole.seen.get(ident)
+        of = {one.of for one in seen.ailments if one.what == "stopped"} if seen else set()
+        if not of or seen is None or seen.state is None:
+            return
+        resource = next(one for one in self.spec.resources if one.id == ident)
+        host = self._host(self.spec)
+        for action in kinds.get(resource.kind).ends(resource, seen.state, of):
+            action.run(host)
+
+    def mend_store(self, damaged: bool) -> str | None:
+        if not damaged:
+            return None
+        self._ask()
+        # One of which only a part is damaged is not noticed by a pass that reads another. To
+        # set it aside needs no lock: who has it open sees that its name is another file's.
+        from reconciler.store import Store
+
+        store = Store(self.session.folder(self.spec), Clock(), True)
+        try:
+            store.base.mend()
+            return store.damage() or "the store was damaged; the loop has set it aside"
+        finally:
+            store.close()

@@ -1,0 +1,124 @@
+"""Tells of a repair while it goes on: lines for people here, and messages to those who are away.
+
+It must not act, nor let a message that cannot be kept or sent hold anything up.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from reconciler.host.clock import Clock
+from reconciler.messages import Message
+from reconciler.model import HostError
+from reconciler.turns import Taken, turn
+from reconciler.views.repair import (
+    begin_lines,
+    end_lines,
+    note_lines,
+    repair_lines,
+    summary,
+    wrong_lines,
+)
+from reconciler.views.text import outcome_lines
+
+if TYPE_CHECKING:
+    from reconciler.diagnosis import Diagnosis
+    from reconciler.model import Outcome, Spec
+    from reconciler.notify import Post
+    from reconciler.repair import Repair, Step
+    from reconciler.session import Session
+
+_BOUND = 10.0
+
+
+class Telling:
+    """Of one repair."""
+
+    def __init__(self, session: Session, spec: Spec) -> None:
+        self._session = session
+        self._spec = spec
+        self._post: Post | None = None
+
+    # -- to whoever watches
+
+    def begins(self, step: Step) -> None:
+        """A step begins."""
+        self._session.say(*begin_lines(step.number, step.name))
+        self._queue("progress", f"repair, step {step.number} of 5 begins: {step.name}")
+
+    def ends(self, step: Step) -> None:
+        """It has come to its end."""
+        lines = end_lines(step.number, step.name, step.words, step.error, step.seconds)
+        if step.failed:
+            self._session.terminal.write(lines)
+        else:
+            self._session.say(*lines)
+        words = f"failed: {step.error}" if step.error else step.words
+        self._queue(
+            "progress",
+            f"repair, step {step.number} of 5 has ended: {step.name}: {words} "
+            f"[{step.seconds:.1f} s]",
+        )
+        self._send(0.0)
+
+    def wrong(self, found: Diagnosis) -> None:
+        """What the first look has found."""
+        self._session.say(*wrong_lines(found.document, commands=False))
+
+    def note(self, words: str) -> None:
+        """Something beside the steps of a plan."""
+        self._session.say(*note_lines(words))
+
+    def outcome(self, outcome: Outcome) -> None:
+        """A step of the plan has come to its end."""
+        if outcome.result == "failed":
+            self._session.terminal.write(outcome_lines(outcome))
+        else:
+            self._session.say(*outcome_lines(outcome))
+
+    def end(self, repair: Repair) -> None:
+        """All five have come to their end."""
+        document = self._session.terminal.censor.json(repair.document())
+        if self._session.options.json:
+            self._session.print_json(document)
+        lines = list(repair_lines(document, self._session.options.quiet))
+        self._session.terminal.write(lines)
+        self._queue("report", summary(document))
+        sys.stdout.flush()
+        self._send(_BOUND)
+
+    # -- to whoever is away
+
+    def _queue(self, event: str, words: str) -> None:
+        if not any(event in target.on for target in self._spec.notify.targets):
+            return
+        from reconciler.notify import announce
+
+        try:
+            store = self._session.store(self._spec, False)
+            announce(self._spec, store, Message(event, words), self._session.clean)
+        except HostError as error:
+            self._session.warn(f"{error}; nobody is told")
+
+    def _send(self, bound: float) -> None:
+        """Have what is queued delivered, by the loop where one has the lock."""
+        if not self._spec.notify.targets:
+            return
+        session, spec = self._session, self._spec
+        folder = session.folder(spec)
+        try:
+            with turn(folder, lambda words: None):
+                if bound:
+                    session.post(spec, self._told).deliver(bound)
+        except Taken as taken:
+            if taken.loop is not None:
+                from reconciler.pulse import ask
+
+                ask(taken.loop, folder, Clock(), 0.0)
+        except HostError as error:
+            session.warn(str(error))
+
+    def _told(self, words: str, bad: bool) -> None:
+        if bad:
+            self._session.warn(words)

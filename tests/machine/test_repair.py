@@ -1,0 +1,225 @@
+"""``--repair``: five steps, one command, on a corner of the real machine."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from looping import Looping
+from receiver import Receiver
+from support import Machine, until
+
+NAMES = [
+    "diagnose",
+    "health and fixes",
+    "watchdog running",
+    "persistence in place",
+    "final check",
+]
+HEAD = "version: 1\nname: demo\nloop: {every: 1h}\n"
+
+
+def repaired(machine: Machine, spec: Path, status: int = 0) -> dict[str, Any]:
+    done = machine.reconcile("--repair", spec, "--json")
+    document: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == status, done.stdout + done.stderr
+    assert [step["name"] for step in document["steps"]] == NAMES
+    assert "internal error" not in done.stdout
+    return document
+
+
+def changed(document: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(one["verb"], one["id"]) for one in document["changed"]]
+
+
+def small(machine: Machine, command: str = "[sleep, '90800']", more: str = "") -> Path:
+    return machine.spec(
+        f"{HEAD}directories: {{d: {{path: {machine.base}/d, mode: '0755'}}}}\n"
+        f"processes: {{p: {{command: {command}, cwd: {machine.base}/d, "
+        f"stop: {{timeout: 2s}}, restart: {{attempts: 2, retry_every: 1h}}}}}}\n{more}"
+    )
+
+
+def pid_of(machine: Machine, text: str = "sleep 90800") -> int:
+    (pid,) = machine.running(text)
+    return pid
+
+
+def test_it_brings_all_up_and_a_second_one_changes_nothing(machine: Machine) -> None:
+    check = "checks: {c: {command: [test, -d, d], every: 1h}}\n"
+    spec = small(machine, more=check.replace(" d]", f" {machine.base}/d]"))
+    found = repaired(machine, spec)
+    assert changed(found) == [("create", "directory:d"), ("start", "process:p")]
+    assert found["found"] and not found["wrong"]
+    assert [one["result"] for one in found["checks"]] == ["ok"]
+    pid = pid_of(machine)
+    done = machine.reconcile("--repair", spec)
+    assert (done.returncode, pid_of(machine)) == (0, pid)
+    lines = done.stdout.splitlines()
+    for number, name in enumerate(NAMES, 1):
+        (begin,) = (n for n, line in enumerate(lines) if line == f"[{number}/5] {name} ...")
+        (end,) = (n for n, line in enumerate(lines) if line.startswith(f"[{number}/5] {name}: "))
+        assert begin < end
+        assert lines[end].endswith(" s]")
+    assert lines[-2] == "Nothing was changed."
+    assert lines[-1].startswith("All is well. [")
+    assert machine.reconcile("--repair", spec, "-q").stdout == ""
+
+
+def test_what_was_given_up_is_forgiven_and_what_is_paused_is_left_alone(machine: Machine) -> None:
+    ready = machine.base / "ready"
+    rc = machine.base / "rc"
+    command = f"'test -e {ready} && exec sleep 90800'"
+    spec = small(machine, command, f"blocks: {{b: {{path: {rc}, content: x}}}}\n")
+    for _ in range(4):
+        machine.reconcile("--once", spec)
+    assert "was given up" in str(machine.plan(spec)["skipped"])
+    machine.reconcile("--pause", "block:b", spec, "--reason", "later")
+    rc.write_text("")
+    ready.touch()
+    found = repaired(machine, spec)
+    assert [one["id"] for one in found["forgiven"]] == ["process:p"]
+    assert found["forgiven"][0]["attempts"] >= 2
+    assert "given up" in found["found"][0]["what"]
+    assert changed(found) == [("start", "process:p")]
+    assert [(one["id"], one["reason"]) for one in found["paused"]] == [("block:b", "later")]
+    assert rc.read_text() == ""
+    machine.reconcile("--resume", "block:b", spec)
+    assert changed(repaired(machine, spec)) == [("create", "block:b")]
+
+
+def test_a_step_that_fails_stops_nothing_and_the_rest_is_told_with_its_command(
+    machine: Machine,
+) -> None:
+    (machine.base / "file").touch()
+    spec = small(machine, more=f"blocks: {{b: {{path: {machine.base}/rc, content: x}}}}\n")
+    text = spec.read_text()
+    text = text.replace("directories: {", f"directories: {{x: {{path: {machine.base}/file/x}}, ")
+    text = text.replace("processes: {", "processes: {ends: {command: 'false'}, ")
+    spec.write_text(text)
+    found = repaired(machine, spec, status=1)
+    assert [step["result"] for step in found["steps"]][1] == "failed"
+    verbs = changed(found)
+    assert ("start", "process:p") in verbs and ("create", "block:b") in verbs
+    wrong = {ident: one["mend"] for one in found["wrong"] for ident in one["ids"]}
+    assert wrong.keys() == {"directory:x", "process:ends"}
+    assert wrong["process:ends"]
+    done = machine.reconcile("--repair", spec, "-q")
+    assert done.returncode == 1
+    assert "still wrong, most important first:" in done.stdout
+    assert "mend it with: " in done.stdout
+
+
+def test_a_process_that_a_signal_has_stopped_is_started_anew(machine: Machine) -> None:
+    spec = small(machine)
+    machine.once(spec)
+    pid = pid_of(machine)
+    os.kill(pid, signal.SIGSTOP)
+    assert machine.steps(spec) == []  # It may be meant to be stopped.
+    found = repaired(machine, spec)
+    assert changed(found) == [("restart", "process:p")]
+    assert "it is stopped (SIGSTOP)" in found["changed"][0]["why"]
+    assert pid_of(machine) != pid
+
+
+def test_beside_a_loop_that_is_well_the_loop_mends(
+    machine: Machine, looping: Callable[..., Looping]
+) -> None:
+    ready = machine.base / "ready"
+    ready.touch()
+    spec = small(machine, f"'test -e {ready} && exec sleep 90800'")
+    loop = looping(spec).up()
+    until(lambda: machine.running("sleep 90800"))
+    ready.unlink()
+    os.kill(pid_of(machine), signal.SIGKILL)
+    (machine.base / "d").chmod(0o700)
+    until(lambda: "was given up" in machine.reconcile("--plan", spec).stdout)
+    ready.touch()
+    began = time.monotonic()
+    found = repaired(machine, spec)
+    assert time.monotonic() - began < 20
+    assert found["by_loop"] and found["forgiven"][0]["id"] == "process:p"
+    assert set(changed(found)) <= {("update", "directory:d"), ("start", "process:p")}
+    assert ("start", "process:p") in changed(found)
+    assert loop.process.poll() is None
+    # What is stopped looks well to the loop.
+    pid = pid_of(machine)
+    os.kill(pid, signal.SIGSTOP)
+    found = repaired(machine, spec)
+    assert changed(found) == [("restart", "process:p")]
+    assert pid_of(machine) != pid
+    assert changed(repaired(machine, spec)) == []
+    # And a loop that is stopped is ended, although it has moved a moment ago.
+    os.kill(loop.pid, signal.SIGSTOP)
+    os.kill(pid_of(machine), signal.SIGKILL)
+    found = repaired(machine, spec)
+    assert changed(found) == [("start", "process:p")]
+    assert not found["by_loop"]
+    assert "is stopped by a signal" in str(found["steps"][1]["notes"])
+    assert loop.process.wait(10) == -signal.SIGKILL
+
+
+def test_a_pass_that_is_at_work_is_waited_for(machine: Machine) -> None:
+    spec = small(machine)
+    machine.once(spec)
+    (machine.base / "d").chmod(0o700)
+    with open(machine.state / "demo/lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        repair = subprocess.Popen(
+            machine.argv("--repair", spec, "--json"), env=machine.environ, cwd=machine.base,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        assert repair.stderr and repair.stdout
+        with repair.stderr, repair.stdout:
+            until(lambda: "[2/5]" in repair.stderr.readline())
+            assert repair.poll() is None
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            assert repair.wait(30) == 0
+            assert changed(json.loads(repair.stdout.read())) == [("update", "directory:d")]
+
+
+def test_a_damaged_store_is_set_aside_and_said(
+    machine: Machine, looping: Callable[..., Looping]
+) -> None:
+    spec = small(machine)
+    machine.once(spec)
+    store = machine.state / "demo/store.db"
+    store.write_bytes(b"not a database " * 1000)
+    found = repaired(machine, spec)
+    assert "was set aside as" in found["store_set_aside"]
+    assert [one["key"] for one in found["found"]] == ["store"]
+    assert len(list(store.parent.glob("store.db.damaged-*"))) == 1
+    assert repaired(machine, spec)["store_set_aside"] is None
+    loop = looping(spec).up()
+    store.write_bytes(b"not a database " * 1000)
+    found = repaired(machine, spec)
+    assert "aside" in found["store_set_aside"]
+    assert len(list(store.parent.glob("store.db.damaged-*"))) == 2
+    assert loop.process.poll() is None
+
+
+def test_people_are_told_of_every_step(machine: Machine) -> None:
+    receiver = Receiver()
+    try:
+        spec = small(
+            machine,
+            more="notify: {targets: {all: {url: 'json://"
+            f"{receiver.where}/', on: [progress, report]}}}}}}\n",
+        )
+        repaired(machine, spec)
+        bodies = receiver.bodies()
+    finally:
+        receiver.down()
+    for number, name in enumerate(NAMES, 1):
+        begin = bodies.index(f"repair, step {number} of 5 begins: {name}")
+        ended = f"repair, step {number} of 5 has ended: {name}: "
+        (end,) = (n for n, body in enumerate(bodies) if body.startswith(ended))
+        assert begin < end
+    assert bodies[-1].startswith("repair: all is well; 2 changed: create directory:d, start")
