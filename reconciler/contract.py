@@ -198,6 +198,10 @@ class Kind(Generic[W, S]):
         """What is still wrong after the planned actions were done. Pure."""
         return self.changes(expected, have)
 
+    def freed(self, actions: Sequence[Action]) -> int | None:
+        """The bytes that these have freed, after they were done; None: it is not about that."""
+        return None
+
     def by_hand(
         self, resource: Resource[W], have: S | None, changes: Sequence[Change]
     ) -> Sequence[str]:

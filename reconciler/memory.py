@@ -145,12 +145,18 @@ class Memory:
             self._deeds.append(
                 Deed(clock.wall(), self._by(), step.id, step.verb, outcome.result,
                      self._clean(step.why), outcome.error and self._clean(outcome.error),
-                     outcome.seconds)
+                     outcome.seconds, self._freed(outcome))
             )  # fmt: skip
         with self._guarded():
             self._tries(self.store).ended(outcome)
         if clock.monotonic() - self._flushed > _FLUSH:
             self.flush()
+
+    def _freed(self, outcome: Outcome) -> int | None:
+        resource = self._resources.get(outcome.step.id)
+        if resource is None or outcome.result not in ("done", "failed"):
+            return None
+        return self._get_kind(resource.kind).freed(outcome.step.actions)
 
     def flush(self) -> None:
         """Write down what was done."""

@@ -151,12 +151,14 @@ class Notify:
     """Who is told of what, and when.
 
     ``remind_every`` is in seconds, ``quiet`` holds two times of the local day in minutes.
+    ``report_every`` are the periods that are summed up, in seconds, the shortest first.
     """
 
     targets: tuple[Target, ...] = ()
     remind_every: float | None = None
     quiet: tuple[int, int] | None = None
     title: str | None = None
+    report_every: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from reconciler.memory import Memory
     from reconciler.model import Facts, Observation, Outcome, Plan, Report, Said, Spec
     from reconciler.notify import Post
+    from reconciler.reports import Reports
     from reconciler.store import Store
     from reconciler.tries import Unwritten
     from reconciler.views.terminal import Terminal
@@ -327,6 +328,16 @@ class Session:
         post = Post(self.folder(spec), lambda: self.store(spec, True), Clock(), told)
         post.adopt(spec.notify)
         return post
+
+    def reports(self, queued: Callable[[], None], told: Callable[[str], None]) -> Reports:
+        """Makes the reports of a spec that sum up a period."""
+        from reconciler.host.clock import Clock
+        from reconciler.reports import Reports
+
+        def opened(spec: Spec) -> Store:
+            return self.store(spec, True)
+
+        return Reports(Clock(), kinds.get, self.host, opened, self.clean, queued, told)
 
     def print_json(self, document: Any) -> None:
         """Print the one document on standard output."""

@@ -58,9 +58,13 @@ class Watchdog:
         self._post = session.post(spec, self._posted)
         self._outcomes: list[Outcome] = []
         self._checks = checks_of(session, spec)
+        self._reports = session.reports(self._post.woken, lambda words: self._posted(words, True))
         self._kept = Kept(session, spec, log, supervisor, self._taken)
         self.parts: tuple[Part, ...]
-        self.parts = (self._deaths, self._files, self._fresh, self._checks, self._stops, self._post)
+        self.parts = (
+            self._deaths, self._files, self._fresh, self._checks, self._stops, self._reports,
+            self._post,
+        )  # fmt: skip
         """What goes on beside the passes."""
 
     @property
@@ -72,6 +76,7 @@ class Watchdog:
         self._post.adopt(spec.notify)
         self._files.watch(spec.files)
         self._checks.take(spec.resources)
+        self._reports.take(spec)
 
     def full_pass(self, stopping: Callable[[], bool], reread: bool) -> float:
         """One pass over everything; what goes wrong in it is told, and the next one is due."""
@@ -101,6 +106,8 @@ class Watchdog:
                 report = self._session.act(look, host, self._told, stopping, settle=False)
                 self._fresh.add(report.outcomes, look.spec)
             self._watch(look)
+            if not look.only:
+                self._reports.passed(look.spec, look.seen)
             self._checks.passed(look.seen, *aftermath(report))
             self._status(look.plan, look.seen)
             if not self._ended_well:

@@ -53,6 +53,7 @@ def document(**changed: Any) -> dict[str, Any]:
         "time": 1_800_000_000.0,
         "host": {},
         "loop": {"running": False, "expected_by": []},
+        "period": None,
         "past": {},
         "reboot": {},
         "unseen": [],

@@ -83,6 +83,7 @@ class _Diagnosing(Looking):
         seen |= observe(probed, kinds.get, self.host, fresh=False)
         plan = make_plan(self.spec, resources, seen, kinds.get, os.uname().nodename, past)
         rows = self._resources(plan, seen)
+        self.begin_period(seen)
         self.begin_again(rows, seen)
         broken = {
             one["id"]: one["state"] if one["state"] != "differs" else one["reason"]
@@ -150,6 +151,7 @@ class _Diagnosing(Looking):
             "checks": checks,
             "loop": self._loop(),
             "past": remembered,
+            "period": answers.get("period"),
             "restarts": self._restarts(remembered),
             "kernel": answers.get("kernel", {}).get("deaths"),
             "reboot": self._reboot(),

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 LOOK = 3.0
 """Seconds for each look at the host."""
 _EVIDENCE = 2.5
+_PERIOD = 4.0
+_DAY = 86400.0
 _MOST_EVIDENCE = 12
 
 
@@ -41,6 +43,13 @@ class Looking:
         self.began = time.monotonic()
         self.declared = [one for one in spec.resources if one.present and one.skip is None]
         self.paths = self._paths()
+
+    def begin_period(self, seen: Mapping[str, Observation[Any]]) -> None:
+        """What a report would say of the last day."""
+        from reconciler.reports.figures import figures
+
+        known = self.spec.resources, seen, self.host, time.time() - _DAY, kinds.get
+        self.children.begin("period", partial(figures, *known), _PERIOD)
 
     def begin(self) -> None:
         """Everything that needs not wait for something else."""

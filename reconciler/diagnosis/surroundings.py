@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from reconciler.diagnosis.loglines import too_silent
 from reconciler.diagnosis.seen import HUNG, Document, Seen, advised, named
 from reconciler.diagnosis.wrong import Wrong
-from reconciler.views.diagnosis import amount
-from reconciler.views.status import span
+from reconciler.views.status import amount, span
 
 _LITTLE = 2 * 2**20
 _HOUR = 3600.0

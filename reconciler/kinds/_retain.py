@@ -5,6 +5,7 @@ It must not decide what is due: that is the retention kind's.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -26,6 +27,13 @@ def _spared() -> list[File]:
     return []
 
 
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
 def _open_files(host: Host, files: Iterable[File], asked: bool) -> OpenFiles:
     from reconciler.host.openfiles import OpenFiles
 
@@ -36,13 +44,16 @@ def _open_files(host: Host, files: Iterable[File], asked: bool) -> OpenFiles:
 class _OnFiles:
     """Something done to files below ``path``, each of which must still be what it was.
 
-    ``spared`` tells afterwards which were left alone; it is no part of what the action is.
+    ``spared`` tells afterwards which were left alone; it is no part of what the action is, and
+    neither is ``ended``.
     """
 
     path: str
     files: tuple[File, ...]
     skip_open: bool
     spared: list[File] = field(default_factory=_spared, compare=False, repr=False, kw_only=True)
+    ended: list[bool] = field(default_factory=list, compare=False, repr=False, kw_only=True)
+    """Not empty once it has come to its end."""
 
     def what(self) -> str:
         """The files, for people."""
@@ -65,6 +76,7 @@ class DeleteFiles(_OnFiles):
 
         files = _open_files(host, self.files, self.skip_open)
         self.spared[:] = delete(self.path, self.files, files)
+        self.ended.append(True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +102,8 @@ class ArchiveFiles(_OnFiles):
     """Add them to an archive, and then delete them."""
 
     goal: str
+    grown: list[int] = field(default_factory=list, compare=False, repr=False, kw_only=True)
+    """By how many bytes, afterwards."""
 
     def describe(self) -> str:
         """The action in words."""
@@ -100,7 +114,10 @@ class ArchiveFiles(_OnFiles):
         from reconciler.host.archive import archive
 
         files = _open_files(host, self.files, self.skip_open)
+        before = _size(self.goal)
         self.spared[:] = archive(self.path, self.files, self.goal, files)
+        self.grown.append(_size(self.goal) - before)
+        self.ended.append(True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,18 @@ def left(planned: Sequence[Action], have: Due) -> tuple[Change, ...]:
     ).changes()
 
 
+def freed(actions: Sequence[Action]) -> int:
+    """The bytes of the files that are gone, without what their archive has grown by."""
+    found = 0
+    for action in actions:
+        if isinstance(action, (DeleteFiles, ArchiveFiles)) and action.ended:
+            spared = set(action.spared)
+            found += sum(file.size for file in action.files if file not in spared)
+        if isinstance(action, ArchiveFiles):
+            found -= sum(action.grown)
+    return max(0, found)
+
+
 def actions(want: Retention, have: Due) -> Sequence[Action]:
     """What is done about all that is due."""
     skip_open = want.skip_open is not False

@@ -122,6 +122,11 @@ class Retentions(Kind[Retention, Due]):
 
         return () if have is None else left(planned, have)
 
+    def freed(self, actions: Sequence[Action]) -> int | None:
+        from reconciler.kinds._retain_steps import freed
+
+        return freed(actions)
+
     def actions(
         self, resource: Resource[Retention], have: Due | None, changes: Sequence[Change]
     ) -> Sequence[Action]:

@@ -15,6 +15,7 @@ from reconciler.text import printable
 
 if TYPE_CHECKING:
     from reconciler.model import Plan, Spec
+    from reconciler.session import Look
 
 _BOUND = 10.0
 """Seconds that a single pass takes to send messages, once all else is done."""
@@ -50,6 +51,18 @@ def with_targets(session: Session, plan: Plan, spec: Spec) -> Plan:
     from reconciler.notify import switched_off
 
     return replace(plan, notes=(*plan.notes, *switched_off(spec.notify)))
+
+
+def report(session: Session, look: Look) -> None:
+    """Queue the reports that are due."""
+
+    def told(words: str) -> None:
+        session.warn(words)
+
+    reports = session.reports(lambda: None, told)
+    reports.take(look.spec)
+    reports.passed(look.spec, look.seen)
+    reports.make()
 
 
 def deliver(session: Session, spec: Spec) -> None:

@@ -80,6 +80,8 @@ def _pass(session: Session, spec: Spec) -> tuple[int, Spec]:
     if options.json:
         session.print_json(data.report_document(report))
     session.tell(replace(look, plan=report.plan), report.outcomes)
+    if look.spec.notify.report_every and not look.only:
+        messages.report(session, look)
     trouble = report.failed or plan.trouble
     return exit_status(trouble, report.changed, options), look.spec
 

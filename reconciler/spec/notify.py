@@ -29,7 +29,8 @@ from reconciler.spec.scope import Scope
 from reconciler.spec.secrecy import hidden, shown
 from reconciler.spec.templates import Expression, TemplateError, split
 
-_FIELDS = ("targets", "remind_every", "quiet", "title")
+_FIELDS = ("targets", "remind_every", "report_every", "quiet", "title")
+_PERIODS = 10
 _TARGET = ("url", "url_file", "on")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,40}:\S+( .*)?")
@@ -60,7 +61,34 @@ class NotifyReader:
             self._value(node, "notify", "remind_every", parse_duration),
             self._value(node, "notify", "quiet", parse_quiet),
             self._value(node, "notify", "title", parse_name),
+            self._periods(node),
         )
+
+    def _periods(self, node: Node) -> tuple[float, ...]:
+        """``report_every``: a duration, or a list of them."""
+        assert isinstance(node, Map)
+        value = get(node, "report_every")
+        if value is None or is_null(value):
+            return ()
+        items = value if isinstance(value, Seq) else [value]
+        found: dict[float, None] = {}
+        if not items or len(items) > _PERIODS:
+            hint = "write 1d, or [1d, 7d, 30d]"
+            self._problems.add(
+                value.at, f"notify: report_every takes one to {_PERIODS} durations", hint
+            )
+        for item in items[:_PERIODS]:
+            text = self._scope.node(item)
+            if isinstance(text, Broken):
+                continue
+            if isinstance(text, Rendered) and text.secret:
+                self.keeps_secrets = True
+            try:
+                found[parse_duration(text)] = None
+            except ValueError as error:
+                said = hidden(text, str(error))
+                self._problems.add(item.at, f"notify: report_every: {said}")
+        return tuple(sorted(found))
 
     def _fields(self, node: Node, title: str, known: tuple[str, ...], hint: str) -> bool:
         """Is it a mapping? Keys that it may not have are told."""

@@ -98,6 +98,13 @@ def _notify() -> dict[str, Any]:
                 **_duration(),
                 "description": "Time after which what is still wrong is told again.",
             },
+            "report_every": {
+                "anyOf": [
+                    _duration(),
+                    {"type": "array", "items": _duration(), "minItems": 1, "maxItems": 10},
+                ],
+                "description": "How often a report sums up what was: 1d, or [1d, 7d, 30d].",
+            },
             "quiet": {
                 "type": "string",
                 "pattern": _QUIET,

@@ -1,5 +1,5 @@
 """What must outlive a pass, in one SQLite file: attempts, conditions, what checks said, open
-troubles, messages on their way, pauses and history.
+troubles, messages on their way, pauses, reports and history.
 
 It must hold nothing that a pass needs in order to be right: losing it loses backoff and history.
 A pass with nothing to remember does not even load SQLite; see ``state.quiet``.
@@ -15,6 +15,7 @@ from reconciler.store.conditions import Conditions
 from reconciler.store.history import History
 from reconciler.store.outbox import Outbox
 from reconciler.store.pauses import Pauses
+from reconciler.store.reports import Reports
 from reconciler.store.troubles import Troubles
 
 
@@ -33,6 +34,7 @@ class Store:
         self.history = History(self.base)
         self.outbox = Outbox(self.base)
         self.pauses = Pauses(self.base)
+        self.reports = Reports(self.base)
         self.troubles = Troubles(self.base)
 
     def damage(self) -> str | None:

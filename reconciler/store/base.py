@@ -33,9 +33,12 @@ _TABLES = {
     "body TEXT, wall REAL, tries INTEGER, boot TEXT, due REAL",
     "pauses": "id TEXT PRIMARY KEY, reason TEXT, wall REAL, until REAL, by TEXT",
     "history": "seq INTEGER PRIMARY KEY AUTOINCREMENT, wall REAL, by TEXT, id TEXT, verb TEXT, "
-    "result TEXT, why TEXT, error TEXT, seconds REAL",
+    "result TEXT, why TEXT, error TEXT, seconds REAL, freed INTEGER",
+    "reports": "period REAL PRIMARY KEY, boot TEXT, at REAL, wall REAL, figures TEXT",
 }
 """The tables, with their columns."""
+_ADDED = {"history": "freed INTEGER"}
+"""The last column of tables that had none of that name at first."""
 _OPEN = {"attempts": "count > 0", "conditions": "1", "checks": "1", "troubles": "1",
          "outbox": "1", "pauses": "1"}  # fmt: skip
 """What a pass has to look at: the tables, with the rows of each."""
@@ -161,6 +164,10 @@ class Base:
         there = dict(base.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
         for name, columns in _TABLES.items():
             wanted = f"CREATE TABLE {name} ({columns})"
+            column = _ADDED.get(name)
+            if column is not None and there.get(name) == wanted.replace(f", {column})", ")"):
+                _add(base, name, column, changes)
+                continue
             if there.get(name, wanted) != wanted:
                 raise sqlite3.DatabaseError("it was made by another version of this program")
             if name not in there and changes:
@@ -188,6 +195,15 @@ class Base:
         if isinstance(error, sqlite3.Error):
             return HostError(f"cannot use the store {self._path}: {error}")
         return error
+
+
+def _add(base: sqlite3.Connection, name: str, column: str, changes: bool) -> None:
+    """A column that an older file has not: added, or seen as empty by who only looks."""
+    if changes:
+        base.execute(f"ALTER TABLE {name} ADD COLUMN {column}")
+        return
+    word = column.partition(" ")[0]
+    base.execute(f"CREATE TEMP VIEW {name} AS SELECT *, NULL AS {word} FROM main.{name}")
 
 
 def roll_back(folder: str) -> None:

@@ -17,7 +17,8 @@ _MOST = 10_000
 class Deed:
     """One step that came to its end. ``wall`` is in seconds since the epoch.
 
-    ``by``: ``loop``, ``cron``, ``systemd``, ``person`` or ``program``.
+    ``by``: ``loop``, ``cron``, ``systemd``, ``person`` or ``program``. ``freed`` is in bytes, by
+    what keeps files for so long only.
     """
 
     wall: float
@@ -28,6 +29,7 @@ class Deed:
     why: str
     error: str | None
     seconds: float
+    freed: int | None = None
 
 
 class History:
@@ -40,9 +42,12 @@ class History:
         """Those that were done now; the oldest of many are dropped."""
         with self._base.change() as base:
             base.executemany(
-                "INSERT INTO history (wall, by, id, verb, result, why, error, seconds) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [(d.wall, d.by, d.id, d.verb, d.result, d.why, d.error, d.seconds) for d in deeds],
+                "INSERT INTO history (wall, by, id, verb, result, why, error, seconds, freed) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (d.wall, d.by, d.id, d.verb, d.result, d.why, d.error, d.seconds, d.freed)
+                    for d in deeds
+                ],
             )
             base.execute(
                 "DELETE FROM history WHERE seq <= (SELECT max(seq) FROM history) - ?", (_MOST,)
@@ -51,7 +56,7 @@ class History:
     def since(self, wall: float, most: int = _MOST) -> list[Deed]:
         """The newest ``most`` since that time, oldest first."""
         rows = self._base.read(
-            "SELECT wall, by, id, verb, result, why, error, seconds FROM history "
+            "SELECT wall, by, id, verb, result, why, error, seconds, freed FROM history "
             "WHERE wall >= ? ORDER BY seq DESC LIMIT ?",
             (wall, most),
         )

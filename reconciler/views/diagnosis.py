@@ -7,7 +7,8 @@ from textwrap import wrap
 from typing import Any
 
 from reconciler.text import printable
-from reconciler.views.status import moment, span
+from reconciler.views.period import lines_of
+from reconciler.views.status import amount, moment, span
 from reconciler.views.text import Line
 
 _WIDTH = 80
@@ -41,6 +42,7 @@ def diagnosis_lines(document: Document, verbose: bool) -> Iterator[Line]:
         ("logs", _logs(document["logs"], document["time"], verbose)),
         ("checks", _checks(document["checks"])),
         ("last day", _restarts(document["restarts"], most)),
+        ("sum of the last day", _period(document["period"])),
         ("reboot", _reboot(document["reboot"])),
         ("conflicts", _conflicts(document["conflicts"], most)),
         ("not seen", ((f"{one['what']}: {one['reason']}", "change")
@@ -242,6 +244,12 @@ def _restarts(rows: Sequence[Document], most: int) -> Iterator[Line]:
         )
 
 
+def _period(period: Document | None) -> Iterator[Line]:
+    """What a report would say, but for what stands here otherwise."""
+    for line in lines_of(period, {}) if period is not None else ():
+        yield line, ""
+
+
 def _reboot(reboot: Document) -> Iterator[Line]:
     if not reboot:
         return
@@ -281,12 +289,3 @@ def _number(count: int, one: str, many: str | None = None) -> str:
     if count == 1:
         return f"1 {one}"
     return f"{count:,} {many or one + ('es' if one.endswith('s') else 's')}"
-
-
-def amount(number: float) -> str:
-    """Bytes for people: "512 B", "1.2 MiB", "50 GiB"."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if number < 1024:
-            return f"{number:.0f} {unit}" if unit == "B" or number >= 10 else f"{number:.1f} {unit}"
-        number /= 1024
-    return f"{number:.1f} TiB"

@@ -27,6 +27,7 @@ notify:
     chat: { url: "json://box/{{ token }}", on: [report, changed] }
     off: { url: "{{ env.NONE | default('') }}", on: gave_up }
   remind_every: 4h
+  report_every: [7d, 1d, "{{ 24 }}h"]
   quiet: "22:00-07:30"
   title: "{{ host.name }}: {{ spec.name }}"
 """
@@ -40,6 +41,7 @@ notify:
         14400.0,
         (22 * 60, 7 * 60 + 30),
         "box: demo",
+        (86400.0, 7 * 86400.0),
     )
     assert [secret.reveal() for secret in spec.secrets] == ["json://box/abcdef"]
     assert "abcdef" not in repr(spec)
@@ -70,6 +72,11 @@ def test_nothing(room: Any) -> None:
          ["3:24 target 'a' has no field 'url_fil' = did you mean 'url_file'?"]),
         ("{targets: {}, quit: 22:00-07:00}",
          ["3:23 notify has no field 'quit' = did you mean 'quiet'?"]),
+        ("{targets: {}, report_every: []}",
+         ["3:37 notify: report_every takes one to 10 durations = write 1d, or [1d, 7d, 30d]"]),
+        ("{targets: {}, report_every: [1d, daily]}",
+         ["3:42 notify: report_every: 'daily' is not a duration; write a positive number and a "
+          "unit, such as 500ms, 30s, 5m, 2h or 7d"]),
         ("{targets: {}, quiet: 22:00-24:00}",
          ["3:30 notify: quiet: '22:00-24:00' is not a time of the day; write from when to when, "
           "such as 22:00-07:00"]),

@@ -1,0 +1,177 @@
+"""Reports that sum up a period: when one is due, its figures from a child, and its words queued.
+
+It must not hold up a pass: the figures are gathered in a child that may be killed.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from reconciler.contract import GetKind
+from reconciler.delivery import off
+from reconciler.host.child import Child
+from reconciler.host.clock import Clock
+from reconciler.messages import Message
+from reconciler.model import HostError, Notify, Observation, Spec, UnknownState
+from reconciler.notify import announce
+from reconciler.views.period import report
+
+if TYPE_CHECKING:
+    from reconciler.host import Host
+    from reconciler.store import Store
+    from reconciler.store.reports import Reported
+
+_GATHERING = 20.0
+"""Seconds for the figures."""
+_REST = 60.0
+"""Seconds until it is tried again, where nobody listens or something went wrong."""
+
+
+def wanted(notify: Notify) -> bool:
+    """Does anybody want reports who can be told?"""
+    return bool(notify.report_every) and any(
+        "report" in target.on and off(target) is None for target in notify.targets
+    )
+
+
+def left(last: Reported | None, period: float, wall: float) -> float:
+    """Seconds until a report is due; 0 for now. Pure.
+
+    By the monotonic clock. What was reported before this boot has no age by it; there the wall
+    clock must do. Where that was set back, the period goes on from then.
+    """
+    if last is None:
+        return 0.0
+    age = last.age if last.age is not None else wall - last.wall
+    return max(0.0, period - max(0.0, age))
+
+
+class Reports:
+    """A part of the loop. ``opened`` gives the store, ``queued`` hears that there is a message,
+    ``clean`` takes out what nobody may see.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        get_kind: GetKind,
+        host: Callable[[Spec], Host],
+        opened: Callable[[Spec], Store],
+        clean: Callable[[str], str],
+        queued: Callable[[], None],
+        told: Callable[[str], None],
+    ) -> None:
+        self._clock = clock
+        self._get_kind = get_kind
+        self._host = host
+        self._opened = opened
+        self._clean = clean
+        self._queued = queued
+        self._told = told
+        self._seen: tuple[Spec, Mapping[str, Observation[Any]]] | None = None
+        self._child: Child | None = None
+        self._due: list[float] = []
+        self._at: float | None = None
+
+    def take(self, spec: Spec) -> None:
+        """This is the spec from now on."""
+        self._at = self._clock.monotonic() if spec.notify.report_every else None
+
+    def passed(self, spec: Spec, seen: Mapping[str, Observation[Any]]) -> None:
+        """A pass has seen all of it."""
+        self._seen = spec, seen
+
+    # -- a part of the loop
+
+    def descriptors(self) -> Collection[int]:
+        """That of the child, while there is one."""
+        return [self._child.descriptor] if self._child is not None else []
+
+    def due(self) -> float | None:
+        """Seconds until a report is due, or the child has had its time."""
+        if self._child is not None:
+            return self._child.left
+        if self._at is None or self._seen is None:
+            return None
+        return max(0.0, self._at - self._clock.monotonic())
+
+    def tend(self, ready: Collection[int]) -> Collection[str]:
+        """Begin what is due, and queue what has been gathered."""
+        try:
+            if self._child is not None:
+                if self._child.descriptor in ready or self._child.left <= 0:
+                    self._collect(self._child)
+            elif self._seen is not None and self.due() == 0.0:
+                self._begin(*self._seen)
+        except (HostError, OSError) as error:
+            self._told(f"no report could be made: {error}")
+            self._child = None
+            self._at = self._clock.monotonic() + _REST
+        return ()
+
+    def close(self) -> None:
+        """The loop ends; what is due then is so for the next one."""
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+
+    # -- without a loop
+
+    def make(self) -> None:
+        """Make those that are due now, and wait for it."""
+        self.tend(())
+        while self._child is not None:
+            poller = select.poll()
+            poller.register(self._child.descriptor, select.POLLIN)
+            found = poller.poll(self._child.left * 1000 + 1)
+            self.tend([descriptor for descriptor, _ in found])
+
+    # -- the work
+
+    def _begin(self, spec: Spec, seen: Mapping[str, Observation[Any]]) -> None:
+        now = self._clock.monotonic()
+        if not wanted(spec.notify):
+            self._at = now + _REST if spec.notify.report_every else None
+            return
+        known = self._opened(spec).reports.all()
+        wall = self._clock.wall()
+        times = {one: left(known.get(one), one, wall) for one in spec.notify.report_every}
+        self._due = [period for period, seconds in times.items() if seconds <= 0]
+        self._at = now + min(times.values())
+        if not self._due:
+            return
+        since = {one: known[one].wall if one in known else wall for one in self._due}
+
+        def work() -> bytes:
+            from reconciler.reports.figures import figures
+
+            host = self._host(spec)
+            rows = [
+                figures(spec.resources, seen, host, since[one], self._get_kind) for one in self._due
+            ]
+            return json.dumps(rows).encode()
+
+        self._child = Child(work, _GATHERING)
+
+    def _collect(self, child: Child) -> None:
+        try:
+            answer = child.collect()
+        except UnknownState as error:
+            raise HostError(f"its figures: {error}") from None
+        if answer is None:
+            return
+        self._child = None
+        assert self._seen is not None
+        spec = self._seen[0]
+        store = self._opened(spec)
+        known = store.reports.all()
+        for period, row in zip(self._due, json.loads(answer), strict=True):
+            if period in known:  # Else its first period begins now.
+                body = report(row, known[period].figures)
+                announce(spec, store, Message("report", body), self._clean)
+            store.reports.made([period], row)
+        self._at = self._clock.monotonic()
+        self._queued()

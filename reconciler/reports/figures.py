@@ -1,0 +1,185 @@
+"""The figures of a period: what ran, what was done, what came in, what it took.
+
+It must not change anything. It is called in a child of its own, since a look may hang.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from reconciler.contract import GetKind
+from reconciler.model import HostError, Observation, Resource
+from reconciler.plan import STARTS
+from reconciler.store import Store
+
+if TYPE_CHECKING:
+    from reconciler.host import Host
+    from reconciler.store.history import Deed
+
+_MOST = 200_000
+_SCAN = 5.0
+"""Seconds for counting the files of all folders."""
+_CAUSES = 5
+
+
+def figures(
+    resources: Sequence[Resource[Any]],
+    seen: Mapping[str, Observation[Any]],
+    host: Host,
+    since: float,
+    get_kind: GetKind,
+) -> dict[str, Any]:
+    """Those from ``since`` until now, both in seconds since the epoch, as a JSON value."""
+    declared = [one for one in resources if one.present and one.skip is None]
+    store = Store(host.state_dir, host.clock, False)
+    try:
+        deeds = store.history.since(since)
+        troubles = store.troubles.all()
+        pauses = store.pauses.all()
+    finally:
+        store.close()
+    return {
+        "from": round(since, 3),
+        "to": round(time.time(), 3),
+        "processes": list(_processes(declared, seen, host, get_kind)),
+        "starts": _starts(deeds),
+        "steps": {
+            result: sum(one.result == result for one in deeds) for result in ("done", "failed")
+        },
+        "folders": list(_folders(declared, host, since, get_kind)),
+        "disks": list(_disks(declared, get_kind)),
+        "freed": sum(one.freed or 0 for one in deeds),
+        "troubles": [
+            {"id": ident, "event": one.event, "reason": one.reason, "since": one.wall}
+            for ident, one in sorted(troubles.items())
+        ],
+        "pauses": [
+            {"id": one.id, "reason": one.reason, "since": one.wall, "until": one.until,
+             "by": one.by}
+            for one in pauses.values()
+        ],
+    }  # fmt: skip
+
+
+def _processes(
+    declared: Sequence[Resource[Any]],
+    seen: Mapping[str, Observation[Any]],
+    host: Host,
+    get_kind: GetKind,
+) -> Iterator[dict[str, Any]]:
+    """Those that are kept running, and since when they do."""
+    for resource in declared:
+        kind, one = get_kind(resource.kind), seen.get(resource.id)
+        if kind.policy(resource.want) is None or one is None or one.unknown is not None:
+            continue
+        try:
+            found = list(kind.watch(resource, one.state, host)) if one.state is not None else []
+        except HostError:
+            continue
+        found = [identity for identity in found if host.processes.alive(identity)]
+        since = [host.processes.started(identity) for identity in found]
+        yield {
+            "id": resource.id,
+            "pids": [identity.pid for identity in found],
+            "since": round(min(since), 3) if since else None,
+        }
+
+
+def _starts(deeds: Sequence[Deed]) -> list[dict[str, Any]]:
+    """How often what was started, by id, and why; the causes that came most often first."""
+    found: dict[str, dict[str, Any]] = {}
+    for deed in deeds:
+        if deed.verb not in STARTS or deed.verb == "create":
+            continue
+        row = found.setdefault(deed.id, {"id": deed.id, "done": 0, "failed": 0, "causes": {}})
+        if deed.result in row:
+            row[deed.result] += 1
+            row["causes"][deed.why] = row["causes"].get(deed.why, 0) + 1
+    for row in found.values():
+        causes = sorted(row["causes"].items(), key=lambda pair: -pair[1])
+        row["causes"] = [{"why": why, "count": count} for why, count in causes[:_CAUSES]]
+    return [row for row in found.values() if row["done"] or row["failed"]]
+
+
+def _folders(
+    declared: Sequence[Resource[Any]], host: Host, since: float, get_kind: GetKind
+) -> Iterator[dict[str, Any]]:
+    """How many files each folder holds, and how many of them are new."""
+    end = time.monotonic() + _SCAN
+    for resource in declared:
+        for key in get_kind(resource.kind).shows(resource, host):
+            if key.sort == "folder":
+                row = _folder(key.value, since, end)
+                if row is not None:
+                    yield {"id": resource.id, "path": key.value, **row}
+
+
+def _folder(path: str, since: float, end: float) -> dict[str, Any] | None:
+    number = new = size = 0
+    whole = True
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if number == _MOST or time.monotonic() > end:
+                    whole = False
+                    break
+                if entry.name.startswith("."):
+                    continue
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except OSError:
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    number += 1
+                    new += status.st_mtime >= since
+                    size += status.st_size
+    except OSError:
+        return None
+    return {"files": number, "new": new, "bytes": size, "complete": whole}
+
+
+def _disks(declared: Sequence[Resource[Any]], get_kind: GetKind) -> Iterator[dict[str, Any]]:
+    """The file systems of all that is managed, each once. Sizes are in bytes."""
+    found: dict[int, str] = {}
+    for resource in declared:
+        for claim in get_kind(resource.kind).claims(resource.want):
+            if claim.key.sort != "path":
+                continue
+            path = claim.key.value
+            while path != "/" and not os.path.isdir(path):
+                path = os.path.dirname(path)
+            try:
+                found.setdefault(os.stat(path).st_dev, path)
+            except OSError:
+                continue
+    for device, path in found.items():
+        mount = _mount(path, device)
+        try:
+            room = os.statvfs(mount)
+        except OSError:
+            continue
+        size = room.f_frsize
+        yield {
+            "mount": mount,
+            "total": room.f_blocks * size,
+            "used": (room.f_blocks - room.f_bfree) * size,
+            "free": room.f_bavail * size,
+        }
+
+
+def _mount(path: str, device: int) -> str:
+    """The topmost folder above it on the same file system."""
+    path = os.path.realpath(path)
+    while path != "/":
+        above = os.path.dirname(path)
+        try:
+            if os.stat(above).st_dev != device:
+                break
+        except OSError:
+            break
+        path = above
+    return path

@@ -1,0 +1,113 @@
+"""A report that sums up a period, from the loop and from single passes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from looping import Looping
+from receiver import Receiver
+from stored import stored
+from support import Machine, until
+
+from reconciler.kinds.process import KIND
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    made = Receiver()
+    yield made
+    made.down()
+
+
+def told(machine: Machine, receiver: Receiver, every: str, on: str = "report") -> Path:
+    old = machine.base / "d/old"
+    old.mkdir(parents=True)
+    return machine.spec(
+        "version: 1\nname: demo\nloop: {every: 1h}\n"
+        f"notify: {{report_every: {every}, targets: {{all: {{url: 'json://{receiver.where}/', "
+        f"on: [{on}]}}}}}}\n"
+        f"directories: {{d: {{path: {machine.base}/d}}}}\n"
+        "processes: {p: {command: [sleep, '90810']}}\n"
+        f"retention: {{r: {{path: {old}, older_than: 1h, action: delete}}}}\n"
+    )
+
+
+def age(path: Path, size: int) -> None:
+    path.write_bytes(b"x" * size)
+    os.utime(path, (time.time() - 7200,) * 2)
+
+
+def test_a_loop_sums_up_what_was(
+    machine: Machine, looping: Callable[..., Looping], receiver: Receiver
+) -> None:
+    spec = told(machine, receiver, "4s")
+    age(machine.base / "d/old/1", 3000)
+    loop = looping(spec).up()
+    until(lambda: stored(machine, "SELECT figures FROM reports"))
+    assert receiver.bodies() == []  # Nothing was before it.
+    (pid,) = machine.running("sleep 90810")
+    # Earlier it would not have come up.
+    until(lambda: Path(f"/proc/{pid}").stat().st_ctime < time.time() - KIND.settle - 0.5)
+    os.kill(pid, signal.SIGKILL)
+    (machine.base / "d/new").write_text("x")
+    age(machine.base / "d/old/2", 2048)
+    os.kill(loop.pid, signal.SIGUSR1)
+    until(receiver.bodies)
+    lines = receiver.bodies()[0].splitlines()
+    assert lines[0].startswith("report of 4 s, ")
+    assert "nothing needs a person" in lines
+    (new,) = machine.running("sleep 90810")
+    (runs,) = (line for line in lines if line.startswith("- process:p for "))
+    assert runs.endswith(f"(pid {new}); started once (it is absent)")
+    assert "done: 2 steps" in lines
+    assert "new files: d 1" in lines
+    assert "retention freed 2.0 KiB" in lines
+    assert stored(machine, "SELECT sum(freed) FROM history") == [(5048,)]
+    # At its own time, whatever the passes do.
+    until(lambda: len(receiver.bodies()) >= 2)
+    assert receiver.bodies()[1].splitlines()[0].startswith("report of 4 s, ")
+
+
+def test_single_passes_report_once_after_a_long_pause(machine: Machine, receiver: Receiver) -> None:
+    spec = told(machine, receiver, "[1s, 1d]")
+    machine.once(spec)
+    machine.once(spec)
+    time.sleep(2.2)
+    machine.reconcile("--pause", "process:p", spec, "--reason", "new disk")
+    machine.once(spec)
+    (body,) = receiver.bodies()
+    assert "process:p is paused since " in body
+    assert "new disk" in body
+    rows = stored(machine, "SELECT period FROM reports ORDER BY period")
+    assert rows == [(1.0,), (86400.0,)]
+
+
+def test_where_nobody_listens_no_figures_are_gathered(machine: Machine, receiver: Receiver) -> None:
+    spec = told(machine, receiver, "1s", on="failed")
+    machine.once(spec)
+    time.sleep(1.1)
+    machine.once(spec)
+    assert stored(machine, "SELECT * FROM reports") == []
+    assert receiver.got == []
+
+
+def test_a_diagnosis_has_the_same_numbers(machine: Machine, receiver: Receiver) -> None:
+    spec = told(machine, receiver, "1d")
+    age(machine.base / "d/old/1", 3000)
+    machine.once(spec)
+    found = json.loads(machine.reconcile("--diagnose", spec, "--json").stdout)
+    period = found["period"]
+    assert period["freed"] == 3000
+    assert [one["id"] for one in period["processes"]] == ["process:p"]
+    assert period["starts"] == [
+        {"id": "process:p", "done": 1, "failed": 0, "causes": [{"why": "it is absent", "count": 1}]}
+    ]
+    lines = machine.reconcile("--diagnose", spec).stdout.splitlines()
+    assert "sum of the last day:" in lines
+    assert "  retention freed 2.9 KiB" in lines
