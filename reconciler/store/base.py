@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import sqlite3
 
 _TIMEOUT = 5.0
+_HASTE = 30.0
+"""Seconds for which a store that somebody has locked is not waited for again."""
 
 # Moments are given twice where needed: ``boot`` and ``at``, seconds of the monotonic clock in
 # that boot, for intervals; ``wall``, seconds since the epoch, for people.
@@ -62,6 +64,7 @@ class Base:
         self._changes = False
         """Is it open for changes? Only looking must not even ask for that."""
         self._file: tuple[int, int] | None = None
+        self._hasty = 0.0
 
     def close(self) -> None:
         """Let go of the file."""
@@ -113,7 +116,7 @@ class Base:
 
         try:
             return work(self._opened(changes))
-        except sqlite3.OperationalError as error:
+        except (sqlite3.OperationalError, OSError) as error:
             raise self._in_words(error) from None
         except sqlite3.DatabaseError as error:
             if not (again and self._writes):
@@ -122,7 +125,9 @@ class Base:
             return self._guarded(work, True, again=False)
 
     def _opened(self, changes: bool) -> sqlite3.Connection:
+        timeout = _TIMEOUT if self.clock.monotonic() >= self._hasty else 0.0
         if self._base is not None and (self._changes or not changes) and self._is_there():
+            self._base.execute(f"PRAGMA busy_timeout = {int(timeout * 1000)}")
             return self._base
         self.close()
         import sqlite3
@@ -134,7 +139,7 @@ class Base:
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
                 os.close(os.open(self._path, flags, 0o600))
         address = f"file:{quote(self._path)}?mode={'rw' if changes else 'ro'}"
-        base = sqlite3.connect(address, timeout=_TIMEOUT, isolation_level=None, uri=True)
+        base = sqlite3.connect(address, timeout=timeout, isolation_level=None, uri=True)
         try:
             base.execute("PRAGMA synchronous = FULL")
             base.execute("PRAGMA trusted_schema = OFF")
@@ -192,8 +197,12 @@ class Base:
     def _in_words(self, error: BaseException) -> BaseException:
         import sqlite3
 
+        if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+            self._hasty = self.clock.monotonic() + _HASTE
         if isinstance(error, sqlite3.Error):
             return HostError(f"cannot use the store {self._path}: {error}")
+        if isinstance(error, OSError):
+            return HostError(f"cannot use the store {self._path}: {error.strerror or error}")
         return error
 
 

@@ -7,6 +7,7 @@ import errno
 import os
 import resource
 import signal
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +121,22 @@ def test_it_does_not_matter_that_a_caller_ignores_the_end_of_children(machine: M
     done = machine.run("env", "--ignore-signal=CHLD", *machine.argv("--once", spec))
     assert done.returncode == 0, done.stderr
     assert any("60612" in line for line in machine.ours().values())
+
+
+def test_a_locked_store_is_waited_for_once_and_not_at_every_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reconciler.store.base._TIMEOUT", 0.5)
+    clock = Clock()
+    base = Base(str(tmp_path), clock, True)
+    with base.change():
+        pass
+    with contextlib.closing(sqlite3.connect(tmp_path / "store.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        begin = clock.monotonic()
+        for _ in range(6):
+            with pytest.raises(HostError, match="locked"), base.change():
+                pass
+        assert clock.monotonic() - begin < 1.2
+    with base.change():
+        pass
