@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from reconciler.store import Store
     from reconciler.store.conditions import Condition
     from reconciler.store.history import Deed
+    from reconciler.store.pauses import Pause
     from reconciler.tries import Tries, Unwritten
 
 _FLUSH = 1.0
@@ -79,14 +80,12 @@ class Memory:
         """What a plan must know."""
         past = Past()
         if self.store is not None:
+            # What a person has paused stays so while the store cannot be read.
+            past = replace(past, paused=_paused(self.store.pauses.known))
             with self._guarded():
                 past = replace(past, holds=self._tries(self.store).holds())
-                pauses = self.store.pauses.all()
-                return replace(
-                    past,
-                    paused={ident: _in_words(p.reason, p.by) for ident, p in pauses.items()},
-                    lasting=self.store.conditions.all(),
-                )
+                past = replace(past, paused=_paused(self.store.pauses.all()))
+                past = replace(past, lasting=self.store.conditions.all())
         return past
 
     def said(self) -> Mapping[str, Said]:
@@ -235,6 +234,10 @@ def _conditions(
     looked_at = {ident for ident, one in seen.items() if one.unknown is None}
     gone = {one for one in known if one[0] not in declared or one[0] in looked_at} - now
     return sorted(now - known.keys()), sorted(gone)
+
+
+def _paused(pauses: Mapping[str, Pause]) -> dict[str, str]:
+    return {ident: _in_words(pause.reason, pause.by) for ident, pause in pauses.items()}
 
 
 def _in_words(reason: str, by: str) -> str:

@@ -26,13 +26,16 @@ class Pauses:
 
     def __init__(self, base: Base) -> None:
         self._base = base
+        self.known: dict[str, Pause] = {}
+        """Those that were read last."""
 
     def all(self) -> dict[str, Pause]:
         """Those that are not over, by id. They hold over reboots, so they go by the wall clock."""
         now = self._base.clock.wall()
         rows = self._base.read("SELECT id, reason, wall, until, by FROM pauses ORDER BY id")
         found = {row[0]: Pause(*row) for row in rows}
-        return {i: p for i, p in found.items() if p.until is None or p.until > now}
+        self.known = {i: p for i, p in found.items() if p.until is None or p.until > now}
+        return self.known
 
     def pause(self, ident: str, reason: str, until: float | None, by: str) -> None:
         """Leave it alone from now on."""
