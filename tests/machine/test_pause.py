@@ -59,7 +59,7 @@ def test_paused_it_is_left_alone_by_every_pass(machine: Machine, looping: Any) -
 
 def test_a_pause_ends_by_itself(machine: Machine) -> None:
     spec = worker(machine, "90411")
-    machine.reconcile("--pause", "process:*", spec, "--for", "1s")
+    machine.reconcile("--pause", "process:*", spec, "--for", "5s")
     assert machine.once(spec)["skipped"]
     until(lambda: machine.plan(spec)["skipped"] == [])
     machine.once(spec)
