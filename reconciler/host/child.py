@@ -158,8 +158,12 @@ def _work(work: Callable[[], bytes], say: int) -> None:
         os.closerange(3, say)
         os.closerange(say + 1, min(os.sysconf("SC_OPEN_MAX"), 65536))
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
+        for number in (signal.SIGHUP, signal.SIGUSR1):
+            # Meant for the loop; `systemctl kill` sends it to all of the unit, and a spec whose
+            # reading ends so is not read again. Unlike SIG_IGN, no program that is run keeps this.
+            signal.signal(number, lambda *_: None)
         view = memoryview(work())
         while view:
             view = view[os.write(say, view) :]
