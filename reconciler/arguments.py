@@ -38,7 +38,7 @@ MODES: dict[str, tuple[Mode, ...]] = {
     ),
     "act": (
         Mode("once", "one pass: plan, act in order, verify"),
-        Mode("repair", "five steps: diagnose, fix, watchdog, persistence, final check"),
+        Mode("repair", "diagnose, fix, watchdog, persistence, final check"),
         Mode("loop", "the watchdog: a pass now, and one every interval"),
         Mode("pause", "leave a resource alone until told otherwise", "ID", True),
         Mode("resume", "see to it again; what was tried in vain is forgiven", "ID", True),
