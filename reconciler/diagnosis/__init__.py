@@ -112,6 +112,7 @@ class _Diagnosing(Looking):
             state, reason = words.get(resource.id, ("ok", ""))
             row: dict[str, Any] = {
                 "id": resource.id, "state": state, "reason": reason, "needs": list(resource.needs),
+                "after": list(resource.after),
                 "by_age": kind.by_age, "note": notes.get(resource.id),
             }  # fmt: skip
             step = steps.get(resource.id)

@@ -88,7 +88,9 @@ class Declared(Seen):
         return Wrong(key, words, 31, mend, ids, because, "person")
 
     def _failing(self, ident: str, reason: str) -> Wrong:
-        because = (*self.causes(ident), *self.on_disks([ident]))
+        # What it comes after may be what it is about.
+        about = self.by_id[ident].get("after", ())
+        because = (*self.causes(ident), *about, *self.on_disks([ident]))
         return Wrong(ident, f"{ident}: {reason}", CHECK, self.command("--once"),
                      (ident,), because)  # fmt: skip
 

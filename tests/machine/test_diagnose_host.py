@@ -60,11 +60,14 @@ def test_what_is_wrong_with_its_watchdog_and_with_what_brings_it_back(
     host.run("systemctl", "disable", UNIT)
     found = reconcile(host, "--diagnose", status=1)
     assert "not enabled" in found["wrong"][0]["what"]
-    assert [one["key"] for one in found["wrong"]] == ["unit:watchdog", "loop"]
+    keys = {one["key"]: one["follows_from"] for one in found["wrong"]}
+    check = {"check:weekly_persistence": "unit:watchdog"}
+    assert keys == {"unit:watchdog": None, "loop": "unit:watchdog", **check}
     host.run("crontab", "-r")
     found = reconcile(host, "--diagnose", status=1)
     keys = {one["key"]: one["follows_from"] for one in found["wrong"]}
-    assert keys == {"unit:watchdog": None, "loop": "unit:watchdog", "cron:boot": None}
+    check = {"check:weekly_persistence": "cron:boot"}
+    assert keys == {"unit:watchdog": None, "loop": "unit:watchdog", "cron:boot": None, **check}
     assert found["doubts"][0]["key"] == "reboot"
 
     reconcile(host, "--once", status=None)
