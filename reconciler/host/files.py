@@ -40,6 +40,25 @@ def _folder(real: str, status: os.stat_result) -> _Folder:
     return _Folder(real, shared(status), bool(status.st_mode & stat.S_ISVTX))
 
 
+def _overlaid(folder: int, name: str, status: os.stat_result) -> bool:
+    """Is a file of another device than its folder on the same mount all the same?
+
+    On overlayfs with layers on several file systems it is.
+    """
+    if not stat.S_ISREG(status.st_mode):
+        return False
+    from reconciler.host.tree import mount_of
+
+    try:
+        handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    except FileNotFoundError:
+        return False
+    try:
+        return mount_of(handle) == mount_of(folder)
+    finally:
+        os.close(handle)
+
+
 class Files:
     """What this host has at which path. ``forget`` before every new look."""
 
@@ -196,7 +215,9 @@ class Files:
                             status = os.stat(name, dir_fd=readable, follow_symlinks=False)
                         except FileNotFoundError:
                             continue
-                        if stat.S_ISLNK(status.st_mode) or status.st_dev != device:
+                        if stat.S_ISLNK(status.st_mode) or (
+                            status.st_dev != device and not _overlaid(readable, name, status)
+                        ):
                             continue
                         yield below, status
                         if stat.S_ISDIR(status.st_mode):

@@ -108,7 +108,9 @@ class Tree:
         try:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise Elsewhere(errno.EXDEV, "it is no regular file")
-            self._stay(handle)
+            # Not by its device: overlayfs may give a file another one than the folder it is in.
+            if mount_of(handle) != self._mount:
+                raise Elsewhere(errno.EXDEV, "it is a mount point")
             yield handle
         finally:
             os.close(handle)
