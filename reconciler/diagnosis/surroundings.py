@@ -146,7 +146,8 @@ class Surroundings(Seen):
                 last = max(fresh, key=lambda kind: kind["last"] or 0.0)
                 number = sum(kind["count"] for kind in fresh)
                 words = (
-                    f"{number} errors in {one['path']}, the last within the hour: {last['sample']}"
+                    f"{number} error{'' if number == 1 else 's'} in {one['path']}, the last within "
+                    f"the hour: {last['sample']}"
                 )
                 yield Wrong(f"errors {one['path']}", words, 93, f"grep -i error {one['path']}",
                             because=because, by="person", certain=False)  # fmt: skip

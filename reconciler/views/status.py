@@ -93,8 +93,8 @@ def _loop_line(loop: Mapping[str, Any]) -> Line:
     if not loop["healthy"]:
         return f"the loop (pid {loop['pid']}) hangs: it moved {span(loop['moved'])} ago", "bad"
     return (
-        f"the loop runs (pid {loop['pid']}): {loop['passes']} full passes, the next within "
-        f"{span(loop['next'])}",
+        f"the loop runs (pid {loop['pid']}): {loop['passes']} full "
+        f"pass{'' if loop['passes'] == 1 else 'es'}, the next within {span(loop['next'])}",
         "good",
     )
 
@@ -111,7 +111,10 @@ def _resource_line(one: Mapping[str, Any], width: int, now: float) -> Line:
         times = "once" if one["attempts"] == 1 else f"{one['attempts']} times"
         words.append(f"started {times} in vain lately")
     if one["reason"]:
-        words.append(printable(one["reason"], 300))
+        reason = one["reason"]
+        if one["state"] == "paused":
+            reason = reason.removeprefix("paused: ")  # The state has said so.
+        words.append(printable(reason, 300))
     if "asked" in one:
         said = "" if one["reason"] else f": {printable(one['asked']['said'], 300)}"
         words.append(f"asked {span(now - one['asked']['time'])} ago{said}")
