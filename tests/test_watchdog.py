@@ -47,6 +47,7 @@ def test_a_pass_that_comes_to_no_end_is_no_sign_of_life() -> None:
         look=look,
         learn=lambda look, host: None,
         post=lambda spec, told: ear,
+        reports=lambda woken, told: ear,
         report=reports.append,
         tell=lambda look, outcomes: told.append(list(reports)),
         said={},
