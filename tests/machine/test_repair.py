@@ -117,6 +117,20 @@ def test_a_step_that_fails_stops_nothing_and_the_rest_is_told_with_its_command(
     assert "mend it with: " in done.stdout
 
 
+def test_steps_that_cannot_even_begin_do_not_keep_the_others_from_it(machine: Machine) -> None:
+    spec = small(machine, more=f"blocks: {{b: {{path: {machine.base}/rc, content: x}}}}\n")
+    machine.once(spec)
+    lock = machine.state / "demo/lock"
+    lock.unlink()
+    lock.symlink_to("/dev/null")
+    (machine.base / "d").chmod(0o700)
+    found = repaired(machine, spec, status=1)
+    errors = [step["error"] for step in found["steps"]]
+    assert [error is None for error in errors] == [True, False, True, False, True]
+    assert "cannot open the lock" in errors[1]
+    assert [one["key"] for one in found["wrong"]] == ["directory:d"]
+
+
 def test_a_process_that_a_signal_has_stopped_is_started_anew(machine: Machine) -> None:
     spec = small(machine)
     machine.once(spec)
@@ -197,11 +211,15 @@ def test_a_damaged_store_is_set_aside_and_said(
     assert [one["key"] for one in found["found"]] == ["store"]
     assert len(list(store.parent.glob("store.db.damaged-*"))) == 1
     assert repaired(machine, spec)["store_set_aside"] is None
+    # Also where no pass would look.
+    data = store.read_bytes()
+    store.write_bytes(data[:4096] + b"nonsense" * ((len(data) - 4096) // 8))
+    assert "was set aside as" in repaired(machine, spec)["store_set_aside"]
     loop = looping(spec).up()
     store.write_bytes(b"not a database " * 1000)
     found = repaired(machine, spec)
     assert "aside" in found["store_set_aside"]
-    assert len(list(store.parent.glob("store.db.damaged-*"))) == 2
+    assert len(list(store.parent.glob("store.db.damaged-*"))) >= 2
     assert loop.process.poll() is None
 
 
