@@ -50,6 +50,8 @@ def main() -> None:
     parser.add_argument("--only-files", action="store_true", help="only the rows on retention")
     options = parser.parse_args()
     sizes = [int(size) for size in options.sizes.split(",")]
+    if len(sizes) < 2:
+        parser.error("--sizes needs at least two: growth is measured from one to the next")
     with corner() as machine:
         measure(Bench(machine, options.runs), [] if options.only_files else sizes, options.files)
 
