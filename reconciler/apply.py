@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from reconciler.contract import GetKind
+from reconciler.host.progress import working
 from reconciler.model import HostError, Observation, Outcome, Plan, Report, Resource, Spec, Step
 from reconciler.observe import observe
 from reconciler.plan import difference, needed_by
@@ -153,10 +154,13 @@ class _Run:
         return None if failed is None else ("failed", failed)
 
     def _act(self, stage: int) -> tuple[str, str | None] | None:
+        actions = self._stages[stage]
         try:
-            for action in self._stages[stage]:
-                self.host.forget()
-                action.run(self.host)
+            with working(f"{self.step.verb} {self.step.id}", len(actions)) as work:
+                for action in actions:
+                    self.host.forget()
+                    action.run(self.host)
+                    work.advance()
         except HostError as error:
             return "failed", str(error)
         except OSError as error:
@@ -167,13 +171,16 @@ class _Run:
     def outcome(self, broken: set[str]) -> Outcome:
         """How the step has ended, after a look whether it helped."""
         begin = self.host.clock.monotonic()
+        note = None
         if self._end is None:
             wrong = _wrong(self.step, self.resource, self.get_kind, self.host)
-            self._end = ("done", None) if wrong is None else ("failed", wrong)
+            note, idle = self.kind.spared(self.step.actions)
+            self._end = ("dropped" if idle else "done", None)
             if wrong is not None:
+                self._end = "failed", wrong
                 broken.add(self.step.id)
         self._seconds += self.host.clock.monotonic() - begin
-        return Outcome(self.step, *self._end, self._seconds)
+        return Outcome(self.step, *self._end, self._seconds, note)
 
 
 def _look(resource: Resource[Any], get_kind: GetKind, host: Host) -> Observation[Any]:

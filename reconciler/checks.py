@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from reconciler.contract import GetKind, Rhythm
 from reconciler.host.child import Child
 from reconciler.host.clock import Clock
+from reconciler.host.command import BEAT
+from reconciler.host.progress import working
 from reconciler.model import HostError, Resource, Said, UnknownState
 
 if TYPE_CHECKING:
@@ -265,13 +267,15 @@ class Checks:
         """
         self._patient = False
         self._muted |= self._rhythms.keys() - due
-        while set(due) - self.answered:
-            self.tend(())
-            self._muted |= self.answered
-            poller = select.poll()
-            for descriptor in self.descriptors():
-                poller.register(descriptor, select.POLLIN)
-            poller.poll(int((self.due() or 0.0) * 1000 + 0.999))
+        with working("ask the checks", len(due)) as work:
+            while left := set(due) - self.answered:
+                self.tend(())
+                self._muted |= self.answered
+                work.advance(len(due) - len(left) - work.done)
+                poller = select.poll()
+                for descriptor in self.descriptors():
+                    poller.register(descriptor, select.POLLIN)
+                poller.poll(int(min(self.due() or 0.0, BEAT) * 1000 + 0.999))
         return self.answered
 
 

@@ -58,6 +58,11 @@ def _run(argv: Sequence[str]) -> int:
     options = parser().parse_args(argv)
     options.mode = mode_of(options)
     session = Session(options)
+    if session.terminal.watched and not options.quiet and options.mode != "loop":
+        from reconciler.host.progress import watch
+        from reconciler.views.progress import Bars
+
+        watch(Bars(session.terminal))
     status = _done(session)
     error = session.terminal.error
     if error is None or isinstance(error, BrokenPipeError):

@@ -257,6 +257,14 @@ class Kind(Generic[W, S]):
         """
         raise TypeError(f"kind {self.name} is not probed")
 
+    def inspect(self, want: W) -> str | None:
+        """The shell command with which a person looks into it, where no pass mends it. Pure."""
+        return None
+
+    def spared(self, actions: Sequence[Action]) -> tuple[str | None, bool]:
+        """What these left alone when they were run, in words, and whether that was all. Pure."""
+        return None, False
+
     def awaits(self, resource: Resource[W], actions: Sequence[Action], host: Host) -> str | None:
         """Ask what must end before these actions to end, where that is not waited for.
 

@@ -353,13 +353,15 @@ class Plan:
 class Outcome:
     """What became of a step: ``done``, ``failed``, ``skipped``, ``dropped``; time in seconds.
 
-    ``begun``: something that must end first has been asked to, and is not waited for.
+    ``begun``: something that must end first has been asked to, and is not waited for. ``note``
+    is what is worth a word although nothing failed.
     """
 
     step: Step
     result: str
     error: str | None = None
     seconds: float = 0.0
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

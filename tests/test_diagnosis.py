@@ -13,7 +13,8 @@ from reconciler.diagnosis.past import told_causes
 from reconciler.diagnosis.persistence import differences, of_crontab, surroundings
 from reconciler.diagnosis.processes import censored
 from reconciler.diagnosis.wrong import Wrong, ordered
-from reconciler.views.diagnosis import diagnosis_lines
+from reconciler.views.diagnosis import diagnosis_blocks
+from reconciler.views.table import lines_of
 
 
 def keys(*found: Wrong) -> list[tuple[str, str | None]]:
@@ -87,8 +88,9 @@ def test_a_stopped_process_is_named_before_its_old_heartbeat_and_queue() -> None
     assert told(
         resources=[
             resource("process:w", "differs", "its heartbeat is 3 min old"),
-            resource("check:beat", **needs),
-            resource("check:queue", **needs),
+            resource("check:beat", acts=True, inspect="ls -ld /beat", **needs),
+            # What only tells people is looked into by one of them.
+            resource("check:queue", acts=False, inspect="ls -ltr /in", **needs),
             resource("check:disk", **needs),
         ],
         processes=[process("process:w", "T")],
@@ -96,8 +98,8 @@ def test_a_stopped_process_is_named_before_its_old_heartbeat_and_queue() -> None
     ) == [
         ("stopped process:w", "kill -CONT 7", None),
         ("process:w", "--once", "stopped process:w"),
-        ("check:beat", "--once", "stopped process:w"),
-        ("check:queue", "--once", "stopped process:w"),
+        ("check:beat", "--repair", "stopped process:w"),
+        ("check:queue", "ls -ltr /in", "stopped process:w"),
     ]
 
 
@@ -248,14 +250,25 @@ def test_why_something_was_started_is_told_where_it_is_known() -> None:
 
     deaths = [{"time": 5000.0, "pid": 4, "name": "python3", "how": "out of memory"}]
     deeds = [deed(1010), deed(3000), deed(5001), deed(6000, "restart", "uses 2 GiB")]
+    names = {"process:p": ["python3"]}
     causes = [
-        row["cause"] for row in told_causes(deeds, 1000.0, deaths, {"process:p": ["python3"]})
+        row["cause"] for row in told_causes(deeds, 1000.0, deaths, names, {"process:p": 10.0})
     ]
     assert causes[0] == "the host had been booted"
     assert causes[1].startswith("not known")
     assert causes[2] == "the kernel ended python3 (pid 4): out of memory"
     assert causes[3] == "uses 2 GiB"
-    assert told_causes([deed(9000)], 1000.0, [], {})[0]["cause"] == "its first start"
+    # The first one of all, also on a host that has just been booted.
+    for at in (9000.0, 1010.0):
+        (row,) = told_causes([deed(at)], 1000.0, [], {}, {"process:p": at})
+        assert row["cause"] == "its first start"
+    # Its first one is older than what is shown.
+    (row,) = told_causes([deed(9000)], 1000.0, [], {}, {"process:p": 10.0})
+    assert row["cause"].startswith("not known")
+    deeds = [deed(3000), deed(4000, "pause", ""), deed(5000, "resume", ""), deed(5001), deed(6000)]
+    causes = [row["cause"] for row in told_causes(deeds, 1000.0, [], {}, {"process:p": 10.0})]
+    assert causes[1:4] == ["a wish of a loop", "a wish of a loop", "it was resumed"]
+    assert causes[4].startswith("not known")
 
 
 def test_surroundings_of_cron_lines_and_units() -> None:
@@ -306,6 +319,9 @@ def test_no_line_but_a_command_or_a_path_is_wider_than_a_terminal() -> None:
     seen = document(resources=rows)
     found = ordered(findings(seen, lambda *words: " ".join(words)))
     seen["wrong"] = [one.document(cause) for one, cause in found]
-    lines = [text for text, _ in diagnosis_lines({**seen, "doubts": [], "seconds": 1.0}, False)]
+    lines = [
+        text
+        for text, _ in lines_of(diagnosis_blocks({**seen, "doubts": [], "seconds": 1.0}, False))
+    ]
     assert max(map(len, lines)) <= 80
     assert lines[-2].strip() == "--once" or "--" in "".join(lines)

@@ -118,6 +118,9 @@ class _Diagnosing(Looking):
             step = steps.get(resource.id)
             if step is not None:
                 row |= {"verb": step.verb, "denied": step.denied, "by_hand": list(step.by_hand)}
+            rhythm = kind.rhythm(resource.want) if resource.present else None
+            if rhythm is not None:
+                row |= {"acts": rhythm.acts, "inspect": kind.inspect(resource.want)}
             if not resource.present:
                 row["absent"] = True
             observation = seen.get(resource.id)
@@ -140,6 +143,7 @@ class _Diagnosing(Looking):
             "format": FORMAT,
             "spec": {"name": self.spec.name, "path": self.spec.path},
             "host_name": plan.host,
+            "uid": os.geteuid(),
             "time": round(time.time(), 3),
             "host": answers.get("host", {}),
             "disks": self._disks(),
@@ -220,7 +224,8 @@ class _Diagnosing(Looking):
         }
         booted = answers.get("host", {}).get("booted", 0.0)
         deaths = answers.get("kernel", {}).get("deaths", ())
-        return told_causes(remembered.get("deeds", ()), booted, deaths, names)
+        begun = remembered.get("begun", {})
+        return told_causes(remembered.get("deeds", ()), booted, deaths, names, begun)
 
     def _reboot(self) -> dict[str, Any]:
         from reconciler.diagnosis.persistence import differences

@@ -91,8 +91,16 @@ class Declared(Seen):
         # What it comes after may be what it is about.
         about = self.by_id[ident].get("after", ())
         because = (*self.causes(ident), *about, *self.on_disks([ident]))
-        return Wrong(ident, f"{ident}: {reason}", CHECK, self.command("--once"),
-                     (ident,), because)  # fmt: skip
+        mend, who = self._answer(ident)
+        return Wrong(ident, f"{ident}: {reason}", CHECK, mend, (ident,), because, who)
+
+    def _answer(self, ident: str) -> tuple[str, str]:
+        """What to do about a check that fails, and who can."""
+        row = self.by_id[ident]
+        # One that only tells of it is mended by nothing that we could do.
+        if row.get("acts", True) or row.get("inspect") is None:
+            return self.command("--repair"), "program"
+        return row["inspect"], "person"
 
     def processes(self) -> Iterator[Wrong]:
         for one in self.document["processes"]:
@@ -152,5 +160,6 @@ class Declared(Seen):
             elif one["result"] == "unanswered":
                 before = self.by_id[ident]["state"] == "failing"
                 because = (*self.causes(ident), *self.on_disks([ident]))
-                yield Wrong(ident, f"{ident}: {one['said']}", CHECK,
-                            self.command("--once"), (ident,), because, certain=before)  # fmt: skip
+                mend, who = self._answer(ident)
+                yield Wrong(ident, f"{ident}: {one['said']}", CHECK, mend, (ident,), because, who,
+                            certain=before)  # fmt: skip

@@ -37,7 +37,8 @@ def remembered(
     )
     past = memory.past()
     said = dict(memory.said())
-    found: dict[str, Any] = {"attempts": {}, "pauses": [], "deeds": [], "damage": None}
+    found: dict[str, Any] = {"attempts": {}, "pauses": [], "deeds": [], "damage": None,
+                             "begun": {}}  # fmt: skip
     path = os.path.join(folder, STORE)
     deep = False
     try:
@@ -60,6 +61,7 @@ def remembered(
              "seconds": round(deed.seconds, 3)}
             for deed in store.history.since(clock.wall() - _DAY, _DEEDS)
         ]  # fmt: skip
+        found["begun"] = store.history.begun()
         found["messages"] = [
             {"target": one.target, "since": one.wall, "tries": one.tries, "title": one.title}
             for one in store.outbox.heads()
@@ -89,21 +91,27 @@ def told_causes(
     booted: float,
     deaths: Sequence[dict[str, Any]],
     names: Mapping[str, Sequence[str]],
+    begun: Mapping[str, float],
 ) -> list[dict[str, Any]]:
     """The starts and restarts among what was done, each with its cause where it is known. Pure.
 
-    ``deaths`` is what the kernel has ended, ``names`` the programs that an id may run as.
+    ``deaths`` is what the kernel has ended, ``names`` the programs that an id may run as, and
+    ``begun`` when the first thing was done about it that is known.
     """
     found = []
-    known: set[str] = set()
+    before: dict[str, str] = {}
     for deed in deeds:
-        if deed["verb"] in ("start", "restart", "stop", "pause", "resume"):
-            cause = _cause(deed, booted, deaths, names.get(deed["id"], ()))
-            first = deed["verb"] == "start" and deed["result"] == "done"
-            if cause is None:
-                cause = _UNKNOWN if deed["id"] in known or not first else "its first start"
-            known.add(deed["id"])
-            found.append({**deed, "cause": cause})
+        ident, verb = deed["id"], deed["verb"]
+        if verb in ("start", "restart", "stop", "pause", "resume"):
+            done = verb == "start" and deed["result"] == "done"
+            if done and before.get(ident) == "resume":
+                cause: str | None = "it was resumed"
+            elif done and ident not in before and begun.get(ident, 0.0) >= deed["time"]:
+                cause = "its first start"
+            else:
+                cause = _cause(deed, booted, deaths, names.get(ident, ()))
+            before[ident] = verb
+            found.append({**deed, "cause": cause or _UNKNOWN})
     return found
 
 

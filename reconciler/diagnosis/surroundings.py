@@ -50,13 +50,15 @@ class Surroundings(Seen):
             key, mount, ids = f"disk {disk['mount']}", disk["mount"], tuple(disk["ids"])
             if "reason" in disk:
                 words = f"the file system {mount} {disk['reason']}"
-                yield Wrong(key, words, 10, f"umount -l {mount}", by="person")
+                yield Wrong(key, words, 10, self._as_root(f"umount -l {mount}"), by="person")
                 continue
             held = named(ids)
             find = f"du -xh {mount} | sort -h | tail -n 20"
             if disk["read_only"]:
                 words = f"the file system {mount} is read only, with {held}"
-                yield Wrong(key, words, 10, f"mount -o remount,rw {mount}", by="person")
+                yield Wrong(
+                    key, words, 10, self._as_root(f"mount -o remount,rw {mount}"), by="person"
+                )
             elif disk["free"] < min(_LITTLE, disk["total"] // 200):
                 words = (
                     f"the file system {mount} is full: {amount(disk['free'])} of "
@@ -162,11 +164,13 @@ class Surroundings(Seen):
         if lines and not reboot["cron_runs"]:
             start = "systemctl enable --now cron" if reboot["systemd"] else "service cron start"
             start = start if reboot["cron_installed"] else "apt-get install cron"
+            start = self._as_root(start)
             words = f"no cron daemon runs, so nothing runs {named(lines)}"
             yield Wrong("cron daemon", words, 79, start, by="person")
         elif lines and reboot["cron_enabled"] is False:
             words = "the cron daemon would not start at boot"
-            yield Wrong("cron daemon", words, 79, "systemctl enable cron", by="person")
+            start = self._as_root("systemctl enable cron")
+            yield Wrong("cron daemon", words, 79, start, by="person")
         for one in reboot["differences"]:
             if one["matters"]:
                 yield self._elsewhere(one)
@@ -188,6 +192,10 @@ class Surroundings(Seen):
                 "reboot", words, 96, None, because=("cron daemon", "linger", *units),
                 by="person", certain=False,
             )  # fmt: skip
+
+    def _as_root(self, command: str) -> str:
+        """The command as the caller can give it."""
+        return command if self.document.get("uid", 0) == 0 else f"sudo {command}"
 
     def _elsewhere(self, one: Document) -> Wrong:
         here = self.document["reboot"]["here"]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 
 from reconciler.executor.layout import BadId, Layout, resolve_home
@@ -173,8 +174,7 @@ def _submit(layout: Layout, options: Namespace) -> int:
     print(command_id, flush=True)
     alive, words = heartbeat.judge(layout)
     if not alive:
-        start = f"ai-cmd-executor worker --home {layout.home}"
-        _complain(f"{words}; the command waits until one is started: {start}")
+        _complain(f"{words}; the command waits until one is started: {_starts(layout)}")
     if options.wait is None:
         return OK
     found = api.wait_for_result(command_id, options.wait, home=layout.home)
@@ -237,12 +237,20 @@ def _status(layout: Layout, options: Namespace) -> int:
     return OK if found["alive"] else FAILED
 
 
+def _starts(layout: Layout) -> str:
+    """The two ways to a worker, for people."""
+    home = f"--home {shlex.quote(layout.home)}"
+    return f"ai-cmd-executor start {home}, which keeps it alive, or ai-cmd-executor worker {home}"
+
+
 def _test(layout: Layout, options: Namespace) -> int:
     from reconciler.executor.status import try_out
 
     if not os.path.isdir(layout.home):
-        start = f"ai-cmd-executor worker --home {layout.home}"
-        _complain(f"the home {layout.home} is not there; no worker can be running; start: {start}")
+        _complain(
+            f"the home {layout.home} is not there; no worker can be running; start one: "
+            f"{_starts(layout)}"
+        )
         return FAILED
     good, words = try_out(layout, options.timeout, options.busy_ok)
     if good:

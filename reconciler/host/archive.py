@@ -11,14 +11,14 @@ import stat
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from typing import IO, Any, NamedTuple
 
-from reconciler.host.command import still_waiting
 from reconciler.host.gzipped import Gunzip, Gzip
 from reconciler.host.openfiles import OpenFiles
+from reconciler.host.progress import BYTES, Work, working
 from reconciler.host.remove import delete, names
 from reconciler.host.tree import Elsewhere, File, Tree, by_folder
 from reconciler.host.walk import opened, reason, reported, sort_of
@@ -64,22 +64,22 @@ def _write(
     """Write the archive; returns the files that are whole in it."""
     with _existing(folder, name, goal) as old, draft(folder, name) as made:
         out = Gzip(made.handle)
-        members: list[_Member] = []
-        statuses: list[os.stat_result] = []
         with tarfile.open(fileobj=out, mode="w|", **_OPTIONS) as tar:  # type: ignore[call-overload]
+            adding = _Adding(tar, folder, open_files)
             if old is not None:
-                members += _copied(old, tar, goal)
-                statuses.append(os.fstat(old))
-            before = len(members)
-            kept = _add(path, files, tar, members, statuses, open_files, folder)
+                adding.take_over(_copied(old, tar, goal), os.fstat(old))
+            # Each is read to its end first, and then compressed.
+            size = 2 * sum(file.size for file in files)
+            with working(f"add to {goal}", size, BYTES) as work:
+                kept = adding.add(path, files, work)
         out.finish()
-        if len(members) == before:
+        if not adding.added:
             made.drop()  # Nothing to add: all is there already, and has been read whole.
             return kept
         os.fsync(made.handle)
-        if list(_read(made.handle, goal)) != members:
+        if list(_read(made.handle, goal)) != adding.members:
             raise HostError(f"{goal} reads back as something else; all files were kept")
-        _publish(made, folder, name, goal, old, statuses)
+        _publish(made, folder, name, goal, old, adding.statuses)
     return kept
 
 
@@ -151,20 +151,9 @@ def _read(handle: int, goal: str) -> Iterator[_Member]:
 def _members(handle: int, goal: str) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
     """What an archive holds, to its very end. Raises HostError when it is damaged."""
     os.lseek(handle, 0, os.SEEK_SET)
-    source = Gunzip(handle)
     try:
-        with tarfile.open(fileobj=source, mode="r|", **_OPTIONS) as tar:  # type: ignore[call-overload]
-            for info in tar:
-                if info.issparse():
-                    raise tarfile.ReadError(f"{info.name} is stored sparsely")
-                yield info, tar.extractfile(info) if info.isreg() else None
-                tar.members = []  # tarfile remembers all; there may be many.
-            end = tar.offset
-        while source.read(_CHUNK):
-            pass
-        # tarfile takes damage in the middle for the end; behind the real one all is zero.
-        if source.content > end or source.size < end + tarfile.BLOCKSIZE:
-            raise tarfile.ReadError("it ends in the middle")
+        with working(f"read {goal}", os.fstat(handle).st_size, BYTES) as work:
+            yield from _unpacked(Gunzip(handle, work))
     except (tarfile.TarError, EOFError, zlib.error, UnicodeError, ValueError) as error:
         raise HostError(
             f"{goal} is damaged or no .tar.gz ({error}); nothing was deleted; mend it, or move it "
@@ -172,87 +161,111 @@ def _members(handle: int, goal: str) -> Iterator[tuple[tarfile.TarInfo, IO[bytes
         ) from None
 
 
-def _add(
-    path: str,
-    files: Sequence[File],
-    tar: tarfile.TarFile,
-    members: list[_Member],
-    statuses: list[os.stat_result],
-    open_files: OpenFiles,
-    folder: int,
-) -> list[File]:
-    """Add what is not there yet; returns all files that are in the archive then."""
-    there: dict[str, list[_Member]] = {}
-    for member in members:
-        there.setdefault(_plain(member.name), []).append(member)
-    kept = []
-    with Tree(path) as tree:
-        for below, group in by_folder(files):
-            try:
-                inside = tree.enter(below)
-            except OSError:
-                continue  # Gone, or no folder any more.
-            try:
-                for file in group:
-                    if open_files.holds(*file[3:5]):
-                        continue
-                    try:
-                        with tree.opened_file(inside, file.name) as handle:
-                            if _add_one(file, handle, tar, members, statuses, there, folder):
-                                kept.append(file)
-                    except (FileNotFoundError, Elsewhere):
-                        continue
-                    except OSError as error:
-                        if error.errno == errno.ELOOP:
-                            continue  # It has become a symlink.
-                        if isinstance(error, PermissionError):
-                            words = f"cannot read {path}/{file.path}: {reason(error)}"
-                            raise HostError(f"{words}; all files were kept") from None
-                        raise
-            finally:
-                os.close(inside)
-    return kept
+def _unpacked(source: Gunzip) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
+    with tarfile.open(fileobj=source, mode="r|", **_OPTIONS) as tar:  # type: ignore[call-overload]
+        for info in tar:
+            if info.issparse():
+                raise tarfile.ReadError(f"{info.name} is stored sparsely")
+            yield info, tar.extractfile(info) if info.isreg() else None
+            tar.members = []  # tarfile remembers all; there may be many.
+        end = tar.offset
+    while source.read(_CHUNK):
+        pass
+    # tarfile takes damage in the middle for the end; behind the real one all is zero.
+    if source.content > end or source.size < end + tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("it ends in the middle")
 
 
-def _add_one(
-    file: File,
-    handle: int,
-    tar: tarfile.TarFile,
-    members: list[_Member],
-    statuses: list[os.stat_result],
-    there: dict[str, list[_Member]],
-    folder: int,
-) -> bool:
-    """One file, read to its end before any of it is written. False when it has changed."""
-    status = os.fstat(handle)
-    if not file.is_still(status):
-        return False
-    with _spool(folder) as spool:
-        digest = blake2b(digest_size=32)
-        while chunk := os.read(handle, _CHUNK):
-            digest.update(chunk)
-            spool.write(chunk)
-            still_waiting()
-        if spool.tell() != file.size or not file.is_still(os.fstat(handle)):
+class _Adding:
+    """Adds files to an archive that is being written.
+
+    ``members`` is all that it holds then, ``statuses`` of whom and of which mode that came, and
+    ``added`` how many are new.
+    """
+
+    def __init__(self, tar: tarfile.TarFile, folder: int, open_files: OpenFiles) -> None:
+        self.members: list[_Member] = []
+        self.statuses: list[os.stat_result] = []
+        self.added = 0
+        self._tar = tar
+        self._folder = folder
+        self._open_files = open_files
+        self._there: dict[str, list[_Member]] = {}
+
+    def take_over(self, members: Iterable[_Member], status: os.stat_result) -> None:
+        """These are in it already, from an archive of that status."""
+        for member in members:
+            self.members.append(member)
+            self._there.setdefault(_plain(member.name), []).append(member)
+        self.statuses.append(status)
+
+    def add(self, path: str, files: Sequence[File], work: Work) -> list[File]:
+        """Add what is not there yet; returns all files that are in the archive then."""
+        kept: list[File] = []
+        with Tree(path) as tree:
+            for below, group in by_folder(files):
+                try:
+                    inside = tree.enter(below)
+                except PermissionError as error:
+                    words = f"cannot look into {path}/{below}: {reason(error)}"
+                    raise HostError(f"{words}; all files were kept") from None
+                except OSError:
+                    continue  # Gone, or no folder of this tree any more.
+                try:
+                    kept += [one for one in group if self._adds(tree, inside, one, path, work)]
+                finally:
+                    os.close(inside)
+        return kept
+
+    def _adds(self, tree: Tree, inside: int, file: File, path: str, work: Work) -> bool:
+        """Is it in the archive now?"""
+        if self._open_files.holds(*file[3:5]):
             return False
-        spool.seek(0)
-        content = (file.size, file.mtime / 1e9, digest.digest())
-        for name in names(file.path):
-            taken = there.get(name)
-            if taken is None:
-                break
-            if any((one.size, one.mtime, one.digest) == content for one in taken):
-                return True
-        info = tarfile.TarInfo(name)
-        info.size, info.mtime = content[:2]
-        info.mode = stat.S_IMODE(status.st_mode)
-        info.uid, info.gid = status.st_uid, status.st_gid
-        tar.addfile(info, spool)
-    member = _Member(name, info.type, *content)
-    members.append(member)
-    there[name] = [member]
-    statuses.append(status)
-    return True
+        try:
+            with tree.opened_file(inside, file.name) as handle:
+                return self._one(file, handle, work)
+        except (FileNotFoundError, Elsewhere):
+            return False
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                return False  # It has become a symlink.
+            if isinstance(error, PermissionError):
+                words = f"cannot read {path}/{file.path}: {reason(error)}"
+                raise HostError(f"{words}; all files were kept") from None
+            raise
+
+    def _one(self, file: File, handle: int, work: Work) -> bool:
+        """One file, read to its end before any of it is written. False when it has changed."""
+        status = os.fstat(handle)
+        if not file.is_still(status):
+            return False
+        with _spool(self._folder) as spool:
+            digest = blake2b(digest_size=32)
+            while chunk := os.read(handle, _CHUNK):
+                digest.update(chunk)
+                spool.write(chunk)
+                work.advance(len(chunk))
+            if spool.tell() != file.size or not file.is_still(os.fstat(handle)):
+                return False
+            spool.seek(0)
+            content = (file.size, file.mtime / 1e9, digest.digest())
+            for name in names(file.path):
+                taken = self._there.get(name)
+                if taken is None:
+                    break
+                if any((one.size, one.mtime, one.digest) == content for one in taken):
+                    return True
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = content[:2]
+            info.mode = stat.S_IMODE(status.st_mode)
+            info.uid, info.gid = status.st_uid, status.st_gid
+            self._tar.addfile(info, _Reading(spool, work))
+        member = _Member(name, info.type, *content)
+        self.members.append(member)
+        self._there[name] = [member]
+        self.statuses.append(status)
+        self.added += 1
+        return True
 
 
 def _plain(name: str) -> str:
@@ -279,3 +292,16 @@ class _Digesting:
 
     def digest(self) -> bytes:
         return self._digest.digest()
+
+
+class _Reading:
+    """A file of which it is told how far it has been read."""
+
+    def __init__(self, source: IO[bytes], work: Work) -> None:
+        self._source = source
+        self._work = work
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._source.read(size)
+        self._work.advance(len(data))
+        return data

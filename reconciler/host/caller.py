@@ -14,7 +14,7 @@ _CRONS = ("cron", "crond", "anacron", "busybox")
 
 def caller() -> str:
     """``person``, ``cron``, ``systemd`` or ``program``."""
-    if any(_is_terminal(number) for number in (0, 1, 2)):
+    if any(_is_terminal(number) for number in (0, 1, 2)) or _in_foreground():
         return "person"
     pid = os.getppid()
     for _ in range(16):
@@ -33,6 +33,16 @@ def _is_terminal(number: int) -> bool:
         return os.isatty(number)
     except OSError:
         return False
+
+
+def _in_foreground() -> bool:
+    """Does a terminal wait for us, wherever our own output goes? proc(5), ``tpgid``."""
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return False
+    return len(fields) > 5 and fields[2] == fields[5]
 
 
 def _name(pid: int) -> str:

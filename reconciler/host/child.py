@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from reconciler.host.command import still_waiting
+from reconciler.host.command import BEAT, still_waiting
+from reconciler.host.progress import unwatched
 from reconciler.model import UnknownState
 
 _CHUNK = 65536
-_BEAT = 1.0
 
 
 def answer(work: Callable[[], bytes], timeout: float) -> bytes:
@@ -43,7 +43,7 @@ def answer(work: Callable[[], bytes], timeout: float) -> bytes:
             left = end - time.monotonic()
             if left <= 0:
                 raise UnknownState(f"a child did not answer within {timeout:g} s and was killed")
-            if not poller.poll(min(left, _BEAT) * 1000):
+            if not poller.poll(min(left, BEAT) * 1000):
                 still_waiting()
                 continue
             chunk = os.read(said, _CHUNK)
@@ -154,6 +154,7 @@ def _work(work: Callable[[], bytes], say: int) -> None:
     """The child's side; never returns."""
     status = 1
     try:
+        unwatched()
         # The lock among them: it must not outlive the one who holds it.
         os.closerange(3, say)
         os.closerange(say + 1, min(os.sysconf("SC_OPEN_MAX"), 65536))

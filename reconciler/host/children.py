@@ -13,7 +13,8 @@ from types import TracebackType
 from typing import Any
 
 from reconciler.host.child import Child
-from reconciler.host.command import hurry
+from reconciler.host.command import BEAT, hurry
+from reconciler.host.progress import working
 from reconciler.model import HostError, UnknownState
 
 _SHARE = 0.85
@@ -50,14 +51,14 @@ class Children:
 
     def wait(self, names: Collection[str] | None = None) -> None:
         """Wait until these, or all, have answered or had their time."""
-        while True:
-            left = [child.left for child, _ in self._collect(names)]
-            if not left:
-                return
-            poller = select.poll()
-            for child, _ in self._running.values():
-                poller.register(child.descriptor, select.POLLIN)
-            poller.poll(min(left) * 1000 + 1)
+        known = len(self._running)
+        with working("look and ask", known) as work:
+            while left := [child.left for child, _ in self._collect(names)]:
+                poller = select.poll()
+                for child, _ in self._running.values():
+                    poller.register(child.descriptor, select.POLLIN)
+                work.advance(known - len(self._running) - work.done)
+                poller.poll(min(*left, BEAT) * 1000 + 1)
 
     def _collect(self, names: Collection[str] | None) -> list[tuple[Child, float]]:
         """Take what was said; those of ``names`` that are still at work."""

@@ -20,7 +20,7 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _MOST_OUTPUT = 8 * 2**20
 _CHUNK = 65536
-_BEAT = 1.0
+BEAT = 1.0
 """Seconds between two signs of life while something is waited for."""
 
 _listeners: list[Callable[[], None]] = []
@@ -172,7 +172,7 @@ def _attend(
                 raise UnknownState(
                     f"{name} did not end within {round(timeout, 1):g} s and was killed"
                 )
-            ready = poller.poll(min(left, _BEAT) * 1000)
+            ready = poller.poll(min(left, BEAT) * 1000)
             if not ready:
                 still_waiting()
             for descriptor, _ in ready:

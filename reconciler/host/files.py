@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from reconciler.host.progress import working
 from reconciler.host.walk import (
     MOST_LINKS,
     entry_in,
@@ -201,29 +202,31 @@ class Files:
         try:
             with opened(path) as top:
                 device = os.fstat(top).st_dev
-            while todo:
-                folder = todo.pop()
-                with opened(folder) as handle:
-                    readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=handle)
-                try:
-                    names = sorted(os.listdir(readable))
-                    for name in names:
-                        below = f"{folder}/{name}"
-                        if excluded(below):
-                            continue
-                        try:
-                            status = os.stat(name, dir_fd=readable, follow_symlinks=False)
-                        except FileNotFoundError:
-                            continue
-                        if stat.S_ISLNK(status.st_mode) or (
-                            status.st_dev != device and not _overlaid(readable, name, status)
-                        ):
-                            continue
-                        yield below, status
-                        if stat.S_ISDIR(status.st_mode):
-                            todo.append(below)
-                finally:
-                    os.close(readable)
+            with working(f"look through {path}", None) as work:
+                while todo:
+                    folder = todo.pop()
+                    with opened(folder) as handle:
+                        readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=handle)
+                    try:
+                        names = sorted(os.listdir(readable))
+                        work.advance(len(names))
+                        for name in names:
+                            below = f"{folder}/{name}"
+                            if excluded(below):
+                                continue
+                            try:
+                                status = os.stat(name, dir_fd=readable, follow_symlinks=False)
+                            except FileNotFoundError:
+                                continue
+                            if stat.S_ISLNK(status.st_mode) or (
+                                status.st_dev != device and not _overlaid(readable, name, status)
+                            ):
+                                continue
+                            yield below, status
+                            if stat.S_ISDIR(status.st_mode):
+                                todo.append(below)
+                    finally:
+                        os.close(readable)
         except UnknownState:
             raise
         except HostError as error:

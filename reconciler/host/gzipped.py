@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import zlib
 
-from reconciler.host.command import still_waiting
+from reconciler.host.progress import Work
 from reconciler.host.whole import write_all
 
 _CHUNK = 1 << 18
@@ -50,10 +50,12 @@ class Gunzip:
     """Reads what is compressed in a descriptor, several gzip members too, to its very end.
 
     ``size`` is how much has been read, ``content`` where the last byte ended that is not zero.
+    ``work`` goes on by every byte of the descriptor.
     """
 
-    def __init__(self, handle: int) -> None:
+    def __init__(self, handle: int, work: Work) -> None:
         self._handle = handle
+        self._work = work
         self._coder = zlib.decompressobj(_GZIP)
         self._raw = b""
         self.size = 0
@@ -62,15 +64,14 @@ class Gunzip:
     def read(self, size: int) -> bytes:
         """At most ``size`` bytes; none at the end. Raises EOFError or zlib.error."""
         data = b""
-        still_waiting()
         while not data:
             if self._coder.eof:
                 self._raw = self._coder.unused_data or self._raw
-                self._raw = self._raw or os.read(self._handle, _CHUNK)
+                self._raw = self._raw or self._more()
                 if not self._raw:
                     return b""
                 self._coder = zlib.decompressobj(_GZIP)
-            self._raw = self._raw or os.read(self._handle, _CHUNK)
+            self._raw = self._raw or self._more()
             ended = not self._raw
             data = self._coder.decompress(self._raw, size)
             if ended and not data and not self._coder.eof:
@@ -81,3 +82,8 @@ class Gunzip:
         if end:
             self.content = self.size - len(data) + end
         return data
+
+    def _more(self) -> bytes:
+        raw = os.read(self._handle, _CHUNK)
+        self._work.advance(len(raw))
+        return raw

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from hashlib import blake2b
 
-from reconciler.host.command import still_waiting
 from reconciler.host.openfiles import OpenFiles
+from reconciler.host.progress import BYTES, Work, working
 from reconciler.host.tree import Elsewhere, File, Tree, by_folder
 from reconciler.host.walk import opened, reason, reported, sort_of
 from reconciler.host.whole import draft, write_all
@@ -73,11 +73,16 @@ def _each(
     """
     spared: list[File] = []
     trouble: list[str] = []
-    with reported(f"cannot {word} files of {path}"), Tree(path) as tree:
+    with (
+        reported(f"cannot {word} files of {path}"),
+        Tree(path) as tree,
+        working(f"{word} files of {path}", len(files)) as work,
+    ):
         for below, group in by_folder(files):
             try:
                 with tree.folder(below) as folder, goal(below) as there:
                     for file in group:
+                        work.advance()
                         try:
                             if not _unchanged(folder, file) or open_files.holds(*file[3:5]):
                                 spared.append(file)
@@ -197,12 +202,15 @@ def _copy(tree: Tree, source: int, folder: int, file: File) -> None:
         if not file.is_still(status):
             raise _Spared
         if not _is_there(handle, status, folder, file.name):
-            with draft(folder, file.name) as made:
-                digest = pour(handle, made.handle)
+            with (
+                draft(folder, file.name) as made,
+                working(f"copy {file.name}", 2 * file.size, BYTES) as work,
+            ):
+                digest = pour(handle, made.handle, work)
                 _copy_attributes(handle, made.handle)
                 os.fsync(made.handle)
                 os.lseek(made.handle, 0, os.SEEK_SET)
-                if pour(made.handle, None) != digest:
+                if pour(made.handle, None, work) != digest:
                     raise HostError(f"the copy of {file.name} reads back as something else")
                 if not file.is_still(os.fstat(handle)):
                     raise _Spared
@@ -229,15 +237,17 @@ def _is_there(handle: int, status: os.stat_result, folder: int, name: str) -> bo
         try:
             there = os.fstat(other)
             same = (there.st_size, there.st_mtime_ns) == (status.st_size, status.st_mtime_ns)
-            if same and stat.S_ISREG(there.st_mode) and pour(other, None) == pour(handle, None):
-                return True
+            if same and stat.S_ISREG(there.st_mode):
+                with working(f"compare {name}", 2 * status.st_size, BYTES) as work:
+                    if pour(other, None, work) == pour(handle, None, work):
+                        return True
         finally:
             os.close(other)
             os.lseek(handle, 0, os.SEEK_SET)
     return False
 
 
-def pour(source: int, goal: int | None, most: int | None = None) -> bytes:
+def pour(source: int, goal: int | None, work: Work, most: int | None = None) -> bytes:
     """Copy from here to the end, or at most so many bytes; returns the digest of what was read."""
     digest = blake2b(digest_size=32)
     while most is None or most > 0:
@@ -245,7 +255,7 @@ def pour(source: int, goal: int | None, most: int | None = None) -> bytes:
         if not chunk:
             break
         digest.update(chunk)
-        still_waiting()
+        work.advance(len(chunk))
         if goal is not None:
             write_all(goal, chunk)
         if most is not None:

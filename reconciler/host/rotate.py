@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import blake2b
 
-from reconciler.host.command import still_waiting
 from reconciler.host.gzipped import Gunzip, Gzip
 from reconciler.host.openfiles import OpenFiles
+from reconciler.host.progress import BYTES, working
 from reconciler.host.remove import pour
 from reconciler.host.scan import ROTATED
 from reconciler.host.tree import File, Tree
@@ -186,8 +186,8 @@ def _copy(
         whole = (status.st_size - 1) // block * block
         enough = whole > 0 and (largest is None or block <= largest)
         collapses = enough and _collapses(folder, name, block)
-        with draft(folder, name) as made:
-            pour(log, made.handle, whole if collapses else None)
+        with draft(folder, name) as made, working(f"copy {shown}", file.size, BYTES) as work:
+            pour(log, made.handle, work, whole if collapses else None)
             os.utime(made.handle, ns=(status.st_atime_ns, status.st_mtime_ns))
             mode, owner = stat.S_IMODE(status.st_mode), (-1, -1)
             if os.geteuid() == 0:
@@ -258,7 +258,9 @@ def _resume(tree: Tree, folder: int, name: str, mark: bool, shown: str) -> None:
         size = copy.st_size
         if ours and copy.st_uid == status.st_uid and 0 < size <= status.st_size:
             refuse_hard_link(folder, status, shown)
-            if pour(log, None, size) == pour(first, None):
+            with working(f"compare {shown}", 2 * size, BYTES) as work:
+                same = pour(log, None, work, size) == pour(first, None, work)
+            if same:
                 whole = size % os.fstatvfs(log).f_bsize == 0 and size < status.st_size
                 _cut(log, first, whole, shown)
     if not mark:
@@ -272,16 +274,19 @@ def _compress(tree: Tree, folder: int, name: str, open_files: OpenFiles, shown: 
         if open_files.holds(status.st_dev, status.st_ino):
             return False
         refuse_hard_link(folder, status, shown)
-        with draft(folder, f"{name}.gz") as made:
+        with (
+            draft(folder, f"{name}.gz") as made,
+            working(f"compress {shown}", status.st_size, BYTES) as work,
+        ):
             digest = blake2b(digest_size=32)
             out = Gzip(made.handle)
             while chunk := os.read(handle, _CHUNK):
                 digest.update(chunk)
                 out.write(chunk)
-                still_waiting()
+                work.advance(len(chunk))
             out.finish()
             os.lseek(made.handle, 0, os.SEEK_SET)
-            if _inflated(made.handle) != digest.digest():
+            if _inflated(made.handle, shown) != digest.digest():
                 raise HostError(f"{shown} has changed, or {shown}.gz reads back as something else")
             os.utime(made.handle, ns=(status.st_atime_ns, status.st_mtime_ns))
             now = os.fstat(handle)
@@ -305,17 +310,18 @@ def _agree(tree: Tree, folder: int, name: str, digest: bytes, shown: str) -> Non
     """A killed pass may have published it already; anything else is not overwritten."""
     try:
         with tree.opened_file(folder, name) as there:
-            if _inflated(there) == digest:
+            if _inflated(there, shown) == digest:
                 return
     except (OSError, zlib.error, EOFError):
         pass
     raise HostError(f"{shown} and {shown}.gz are both there, and differ; move one away")
 
 
-def _inflated(handle: int) -> bytes:
+def _inflated(handle: int, shown: str) -> bytes:
     """The digest of what is compressed there. Raises zlib.error or EOFError."""
     digest = blake2b(digest_size=32)
-    source = Gunzip(handle)
-    while chunk := source.read(_CHUNK):
-        digest.update(chunk)
+    with working(f"read {shown}.gz", os.fstat(handle).st_size, BYTES) as work:
+        source = Gunzip(handle, work)
+        while chunk := source.read(_CHUNK):
+            digest.update(chunk)
     return digest.digest()

@@ -13,12 +13,14 @@ from fnmatch import translate
 from typing import Any
 
 from reconciler.host.choose import Chooser, Chosen, Rule
-from reconciler.host.command import still_waiting
+from reconciler.host.progress import Work, unwatched, working
 from reconciler.host.tree import Elsewhere, File, Tree
 from reconciler.host.walk import reason
 
 _ALONE = 10_000
 """After so many entries a second process takes half of what is left."""
+_MANY = 0xFFFF
+"""Entries of one folder after which it is told that the look goes on; all bits are set."""
 _LARGE = 512 * 1024
 """The size in bytes from which on a folder itself is shared by two."""
 _Part = tuple[str, int | None]
@@ -68,8 +70,8 @@ class Seen:
 
 def scan(wanted: Wanted) -> Seen:
     """Look once through the whole of it. Raises OSError or HostError when the top is unreadable."""
-    with Tree(wanted.path) as tree:
-        look = _Look(wanted, tree)
+    with Tree(wanted.path) as tree, working(f"look through {wanted.path}", None) as work:
+        look = _Look(wanted, tree, work)
         # With one processor to run on, two processes would only take turns.
         left = look.through(
             [("", None)], wanted.logs is not None or len(os.sched_getaffinity(0)) < 2
@@ -82,9 +84,10 @@ def scan(wanted: Wanted) -> Seen:
 class _Look:
     """One way through the tree, or through a part of it."""
 
-    def __init__(self, wanted: Wanted, tree: Tree) -> None:
+    def __init__(self, wanted: Wanted, tree: Tree, work: Work) -> None:
         self.wanted = wanted
         self.tree = tree
+        self.work = work
         self.chooser = Chooser(wanted.rule)
         self._found = Seen()
         self._count = 0
@@ -156,11 +159,13 @@ class _Look:
         simple = attribute == "st_mtime_ns" and early is not None
         limit = early if early is not None else 0
         count = 0
-        still_waiting()
+        self.work.advance(0)
         with os.scandir(folder) as entries:
             # This loop runs for every file there is: nothing is called that need not be.
             for entry in entries:
                 count += 1
+                if not count & _MANY:
+                    self.work.advance(_MANY)
                 if half is not None and entry.inode() & 1 != half:
                     continue
                 if not entry.is_file(follow_symlinks=False):
@@ -185,6 +190,7 @@ class _Look:
                     time, below, entry.name, status.st_dev, status.st_ino, status.st_size,
                     status.st_mtime_ns, status.st_ctime_ns,
                 ), chooser)  # fmt: skip
+        self.work.advance(count & _MANY)
         self._count += count
 
     def _add(self, file: File, chooser: Chooser) -> None:
@@ -270,8 +276,9 @@ def _share(look: _Look, left: list[_Part]) -> None:
         child = -1  # The rest of this finds no answer, and does it alone.
     if child == 0:
         try:
+            unwatched()
             os.close(said)
-            other = _Look(look.wanted, look.tree)
+            other = _Look(look.wanted, look.tree, look.work)
             other.through(theirs)
             answer = memoryview(marshal.dumps(other.plain()))
             while answer:

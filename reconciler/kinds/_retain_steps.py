@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from reconciler.kinds._due import Due, Log
+from reconciler.kinds._due import Due, Log, counted
 from reconciler.kinds._retain import (
     ArchiveFiles,
     DeleteFiles,
@@ -43,6 +43,22 @@ def left(planned: Sequence[Action], have: Due) -> tuple[Change, ...]:
         unfinished=tuple(log for log in have.unfinished if log in logs),
         uncompressed=tuple(log for log in have.uncompressed if log in logs),
     ).changes()
+
+
+def spared(actions: Sequence[Action]) -> tuple[str | None, bool]:
+    """What was left alone, for people, and whether that was all."""
+    of = alone = 0
+    for action in actions:
+        if isinstance(action, (DeleteFiles, MoveFiles, ArchiveFiles)):
+            of += len(action.files)
+            alone += len(action.spared)
+        elif isinstance(action, (RotateLogs, FinishRotation, TellProcess, RunCommand)):
+            return None, False
+    if not alone:
+        return None, False
+    which = counted(of, "file") if alone == of else f"{alone:,} of {counted(of, 'file')}"
+    words = f"{which} left alone, changed, open or gone since the plan"
+    return words, alone == of
 
 
 def freed(actions: Sequence[Action]) -> int:

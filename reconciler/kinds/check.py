@@ -173,6 +173,11 @@ class Checks(Kind[Check, CheckState]):
         acts = any(reaction[0] != "notify" for reaction in want.on_failure)
         return Rhythm(want.every, want.timeout, want.failures, acts)
 
+    def inspect(self, want: Check) -> str | None:
+        from reconciler.kinds._inspect import inspect
+
+        return inspect(want)
+
     def actions(
         self, resource: Resource[Check], have: CheckState | None, changes: Sequence[Change]
     ) -> Sequence[Action]:

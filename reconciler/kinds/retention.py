@@ -122,6 +122,11 @@ class Retentions(Kind[Retention, Due]):
 
         return () if have is None else left(planned, have)
 
+    def spared(self, actions: Sequence[Action]) -> tuple[str | None, bool]:
+        from reconciler.kinds._retain_steps import spared
+
+        return spared(actions)
+
     def freed(self, actions: Sequence[Action]) -> int | None:
         from reconciler.kinds._retain_steps import freed
 

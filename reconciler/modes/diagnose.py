@@ -9,7 +9,7 @@ from reconciler.session import Session, Usage
 def run(session: Session) -> int:
     """Print it; 1 when something is wrong."""
     from reconciler.diagnosis import diagnose
-    from reconciler.views.diagnosis import diagnosis_lines, wrong_lines
+    from reconciler.views.diagnosis import diagnosis_blocks, wrong_lines
 
     options = session.options
     if options.only:
@@ -20,5 +20,5 @@ def run(session: Session) -> int:
     elif options.quiet:
         session.terminal.write(wrong_lines(found.document) if found.wrong else ())
     else:
-        session.terminal.write(diagnosis_lines(found.document, options.verbose))
+        session.terminal.write(diagnosis_blocks(found.document, options.verbose))
     return DONE if found.healthy else TROUBLE

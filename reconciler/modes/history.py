@@ -17,7 +17,7 @@ _FORMS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d"
 
 def run(session: Session) -> int:
     """Print it, the oldest first: of what ``--only`` names, and not from before ``--since``."""
-    from reconciler.views.status import deed_document, deed_lines
+    from reconciler.views.status import deed_document, history_table
 
     options = session.options
     spec = session.load()
@@ -33,9 +33,9 @@ def run(session: Session) -> int:
                 "history": [deed_document(deed) for deed in deeds],
             }
         )
-    for deed in deeds:
-        session.terminal.write(deed_lines(deed))
-    if not deeds:
+    if deeds:
+        session.terminal.write([history_table([deed_document(deed) for deed in deeds])])
+    else:
         session.say((f"{spec.name}: nothing that was done is known", "quiet"))
     return DONE
 

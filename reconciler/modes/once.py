@@ -117,6 +117,7 @@ def _beside(session: Session, spec: Spec, taken: Taken) -> int:
         return complain(f"{spec.name}: {taken}; nothing was done", BUSY)
     asked = "; asked for a pass now, it has ended so" if report.outcomes else ""
     session.say((f"{spec.name}: {taken}{asked}", "good"))
+    session.say(*text.paused_lines(plan))
     for outcome in report.outcomes:
         session.say(*text.outcome_lines(outcome))
     return exit_status(report.failed, report.changed, options)

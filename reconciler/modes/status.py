@@ -11,7 +11,7 @@ from reconciler.session import Session
 
 if TYPE_CHECKING:
     from reconciler.host import Host
-    from reconciler.model import Spec
+    from reconciler.model import Resource, Spec
     from reconciler.pulse import Pulse
     from reconciler.session import Look
     from reconciler.store.history import Deed
@@ -23,7 +23,7 @@ _PATIENCE = 2.0
 
 def run(session: Session) -> int:
     """Print it; 1 when something is unknown, failing, or was tried in vain."""
-    from reconciler.views.status import status_lines
+    from reconciler.views.status import status_blocks
 
     spec = session.load()
     host = session.host(spec)
@@ -32,7 +32,7 @@ def run(session: Session) -> int:
     if session.options.json:
         session.print_json(document)
     else:
-        session.terminal.write(status_lines(session.terminal.censor.json(document)))
+        session.terminal.write(status_blocks(session.terminal.censor.json(document)))
     return TROUBLE if look.plan.trouble else DONE
 
 
@@ -91,11 +91,20 @@ def _resources(session: Session, look: Look, host: Host) -> list[dict[str, Any]]
         one: dict[str, Any] = {"id": resource.id, "state": state, "reason": reason}
         if not resource.present:
             one["absent"] = True
-        since = _since(session, look, resource.id, host)
-        if since:
-            one |= since
-        found.append(one)
+        found.append({**one, **_since(session, look, resource.id, host), **_due(host, resource)})
     return found
+
+
+def _due(host: Host, resource: Resource[Any]) -> dict[str, Any]:
+    """In how many seconds a check is asked again."""
+    kind = kinds.get(resource.kind)
+    rhythm = kind.rhythm(resource.want) if resource.present else None
+    if rhythm is None:
+        return {}
+    from reconciler.checks import due_in
+
+    said, version = host.said.get(resource.id), kind.version(resource.want)
+    return {"due": round(due_in(said, version, rhythm.every, time.time()), 3)}
 
 
 def _since(session: Session, look: Look, ident: str, host: Host) -> dict[str, Any]:

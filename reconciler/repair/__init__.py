@@ -126,6 +126,8 @@ class Repair:
     def _fix(self, step: Step) -> str:
         with self._hands() as hand:
             self._forgive(step, hand)
+            hand.believe(self._failing())
+            hand.look_again()
             with_strays = hand.spec
             late = {one.id for one in with_strays.resources if _is_late(one, self.spec.path)}
             ids = [one.id for one in with_strays.resources if one.id not in late]
@@ -200,7 +202,6 @@ class Repair:
             for ident, count in self.forgiven.items():
                 times = "once" if count == 1 else f"{count} times"
                 self._note(step, f"{ident} was tried {times} in vain; that is forgiven")
-            hand.look_again()
             self.paused = hand.pauses()
             for ident, pause in self.paused.items():
                 why = pause["reason"] or "no reason given"
@@ -215,6 +216,19 @@ class Repair:
     def _damaged(self) -> bool:
         past = self.before.document["past"] if self.before is not None else {}
         return bool(past.get("damage"))
+
+    def _failing(self) -> dict[str, str]:
+        """The checks that have failed for no other cause and can have something done about it."""
+        if self.before is None:
+            return {}
+        document = self.before.document
+        causes = {one["key"] for one in document["wrong"] if one["follows_from"] is None}
+        acts = {one["id"] for one in document["resources"] if one.get("acts")}
+        return {
+            one["id"]: one["said"]
+            for one in document["checks"]
+            if one["result"] == "failing" and one["id"] in causes & acts
+        }
 
     def _unwanted(self) -> Collection[str]:
         return {one.id for one in self.spec.resources if not one.present or one.skip is not None}

@@ -5,14 +5,15 @@ It must not act beside a loop that is well, but for ending what that cannot see 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
 from reconciler.host.clock import Clock
 from reconciler.host.processes import look_up
-from reconciler.model import HostError, Outcome, Spec
+from reconciler.model import HostError, Outcome, Said, Spec, Step
 from reconciler.pulse import ask, end, pulse
 from reconciler.session import Look, Session
 from reconciler.turns import Taken, turn
@@ -64,12 +65,13 @@ def _end_stopped(folder: str, ended: Callable[[str], None]) -> None:
         end(loop, clock)
 
 
-class Hands:
+class Hands(ABC):
     """What both can do. ``spec`` has what it left on the host and no more declares."""
 
     def __init__(self, session: Session, spec: Spec, acted: Acted) -> None:
         self.session = session
         self._acted = acted
+        self._believed: set[str] = set()
         self.whole = self._look(spec, ())
         self.spec = self.whole.spec
 
@@ -88,13 +90,33 @@ class Hands:
     def _store(self) -> Store:
         return self.session.store(self.spec, False)
 
+    @abstractmethod
     def put_right(self, ids: Sequence[str], outcomes: list[Outcome]) -> None:
         """Mend these, and what they need; what became of each step comes to ``outcomes``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def mend_store(self, damaged: bool) -> str | None:
         """Set a damaged store aside; where it is now, and why."""
-        raise NotImplementedError
+
+    def believe(self, failing: Mapping[str, str]) -> None:
+        """These checks have just failed, by id and why: what they ask for is to be done once."""
+        clock = Clock()
+        wall = clock.wall()
+        for resource in self.spec.resources:
+            kind = kinds.get(resource.kind)
+            rhythm = kind.rhythm(resource.want) if resource.id in failing else None
+            if rhythm is not None:
+                self.session.said[resource.id] = Said(
+                    kind.version(resource.want), "failing", rhythm.failures, 0,
+                    failing[resource.id], wall, wall, 0.0,
+                )  # fmt: skip
+                self._believed.add(resource.id)
+
+    def _doubt(self) -> None:
+        """What was believed has been acted upon; whether it has helped is asked anew."""
+        for ident in self._believed:
+            self.session.said.pop(ident, None)
+        self._believed.clear()
 
     def forgive(self) -> dict[str, int]:
         """Forget how often things were tried in vain, and what checks have failed in a row.
@@ -118,6 +140,7 @@ class Hands:
 
         return {i: pause_document(one) for i, one in self._store().pauses.all().items()}
 
+    @abstractmethod
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """Have people told of what has become of things, as behind any pass."""
 
@@ -138,6 +161,7 @@ class Ours(Hands):
             self._acted(outcome, False)
 
         outcomes += self.session.act(look, host, told).outcomes
+        self._doubt()
 
     def mend_store(self, damaged: bool) -> str | None:
         store = self._store()
@@ -154,19 +178,25 @@ class Ours(Hands):
 class Theirs(Hands):
     """A loop that is well has it: it is asked."""
 
+    def tell(self, outcomes: Sequence[Outcome]) -> None:
+        """The loop does, behind each of its passes."""
+
     def put_right(self, ids: Sequence[str], outcomes: list[Outcome]) -> None:
         wanted = set(ids)
         # What is wrong at the first look may be mended by the loop before it is its turn here.
         steps = [step for step in self.whole.plan.steps if step.id in wanted]
+        # What a check has run when it fails is for the loop, which asks it by itself.
+        steps = [step for step in steps if step.id not in self._believed]
         if not steps:
             return
         began = Clock().monotonic()
         trouble: dict[str, str] = {}
         for step in steps:
             try:
-                self._end_what_is_stopped(step.id)
+                self._end_what_the_loop_takes_for_well(step)
             except HostError as error:
                 trouble[step.id] = str(error)
+        self._doubt()
         answered = self._ask()
         left = {step.id: step.why for step in self._look(self.spec, ids).plan.steps}
         why = _STILL_WRONG if answered else "the loop has not made a pass when asked for one"
@@ -184,13 +214,16 @@ class Theirs(Hands):
         loop = pulse(folder, clock)
         return loop is not None and ask(loop, folder, clock, _PATIENCE)
 
-    def _end_what_is_stopped(self, ident: str) -> None:
-        """The loop starts anew what has ended; that it is stopped tells it nothing."""
-        seen = self.whole.seen.get(ident)
-        of = {one.of for one in seen.ailments if one.what == "stopped"} if seen else set()
-        if not of or seen is None or seen.state is None:
+    def _end_what_the_loop_takes_for_well(self, step: Step) -> None:
+        """The loop starts anew what has ended; that it is stopped, or does not answer us, tells
+        it nothing."""
+        seen = self.whole.seen.get(step.id)
+        if seen is None or seen.state is None:
             return
-        resource = next(one for one in self.spec.resources if one.id == ident)
+        of = {one.of for one in seen.ailments if one.what == "stopped"}
+        if not of and not self._believed.intersection(step.demanded):
+            return
+        resource = next(one for one in self.spec.resources if one.id == step.id)
         host = self._host(self.spec)
         for action in kinds.get(resource.kind).ends(resource, seen.state, of):
             action.run(host)

@@ -53,6 +53,10 @@ class History:
                 "DELETE FROM history WHERE seq <= (SELECT max(seq) FROM history) - ?", (_MOST,)
             )
 
+    def begun(self) -> dict[str, float]:
+        """When the oldest deed was done that is known, by id."""
+        return dict(self._base.read("SELECT id, min(wall) FROM history GROUP BY id"))
+
     def since(self, wall: float, most: int = _MOST) -> list[Deed]:
         """The newest ``most`` since that time, oldest first."""
         rows = self._base.read(

@@ -50,12 +50,13 @@ def _step(step: Step) -> dict[str, Any]:
 
 def outcome_document(outcome: Outcome) -> dict[str, Any]:
     """A step as a JSON value, with what became of it."""
-    return {
+    document = {
         **_step(outcome.step),
         "result": outcome.result,
         "error": outcome.error,
         "seconds": round(outcome.seconds, 6),
     }
+    return document if outcome.note is None else {**document, "note": outcome.note}
 
 
 def _remarks(plan: Plan) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from textwrap import wrap
 from typing import Any
 
 from reconciler.text import printable
 from reconciler.views.period import lines_of
-from reconciler.views.status import amount, moment, span
+from reconciler.views.status import amount, history_table, moment, span
+from reconciler.views.table import Block, Row, Table
 from reconciler.views.text import Line
 
 _WIDTH = 80
@@ -22,7 +24,7 @@ _LONGEST = 600
 Document = Mapping[str, Any]
 
 
-def diagnosis_lines(document: Document, verbose: bool) -> Iterator[Line]:
+def diagnosis_blocks(document: Document, verbose: bool) -> Iterator[Block]:
     """All of it; what is wrong comes last, where a person looks first."""
     spec = document["spec"]
     yield (
@@ -31,7 +33,7 @@ def diagnosis_lines(document: Document, verbose: bool) -> Iterator[Line]:
         "",
     )
     most = 1000 if verbose else _MOST
-    sections = (
+    sections: tuple[tuple[str, Iterable[Block]], ...] = (
         ("host", _host(document["host"])),
         ("disks", _disks(document["disks"])),
         ("watchdog", _loop(document["loop"])),
@@ -48,14 +50,19 @@ def diagnosis_lines(document: Document, verbose: bool) -> Iterator[Line]:
         ("not seen", ((f"{one['what']}: {one['reason']}", "change")
                       for one in document["unseen"])),
     )  # fmt: skip
-    for name, lines in sections:
+    for name, blocks in sections:
         number = 0
-        for text, style in lines:
-            number += 1
-            if number == 1:
+        for block in blocks:
+            if number == 0:
                 yield f"{name}:", ""
-            if verbose or number <= _LINES:
-                yield from _wrapped(text, style)
+            left = None if verbose else max(0, _LINES - number)
+            if isinstance(block, Table):
+                number += len(block.rows)
+                if left is None or left:
+                    yield replace(block, rows=block.rows[:left])
+            else:
+                number += 1
+                yield from _wrapped(*block) if left is None or left else ()
         if number > _LINES and not verbose:
             yield f"  and {number - _LINES} lines more (-v shows all)", "quiet"
     yield from wrong_lines(document)
@@ -118,15 +125,26 @@ def _host(host: Document) -> Iterator[Line]:
     yield f"up for {span(host['uptime'])}, since {moment(host['booted'])}; its clock {clock}", ""
 
 
-def _disks(disks: Iterable[Document]) -> Iterator[Line]:
+def _disks(disks: Sequence[Document]) -> Iterator[Block]:
+    rows = [
+        (
+            (
+                printable(one["mount"], _LONGEST), amount(one["free"]), amount(one["total"]),
+                f"{one['inodes_free']:,}" if one["inodes"] else "",
+                f"{one['inodes']:,}" if one["inodes"] else "",
+                "read only" if one["read_only"] else "",
+            ),
+            "bad" if one["read_only"] else "",
+        )
+        for one in disks
+        if "reason" not in one
+    ]  # fmt: skip
+    if rows:
+        head = "file system", "free", "of", "inodes free", "of", ""
+        yield _table(head, rows, 1, 2, 3, 4)
     for one in disks:
         if "reason" in one:
             yield f"{one['mount']}: {one['reason']}", "bad"
-            continue
-        words = f"{one['mount']}: {amount(one['free'])} of {amount(one['total'])} free"
-        if one["inodes"]:
-            words += f", {one['inodes_free']:,} of {one['inodes']:,} inodes free"
-        yield words + (", read only" if one["read_only"] else ""), ""
 
 
 def _loop(loop: Document) -> Iterator[Line]:
@@ -147,62 +165,76 @@ def _loop(loop: Document) -> Iterator[Line]:
         )
 
 
-def _resources(rows: Sequence[Document], verbose: bool) -> Iterator[Line]:
+def _resources(resources: Sequence[Document], verbose: bool) -> Iterator[Block]:
     counts: dict[str, int] = {}
-    for one in rows:
+    for one in resources:
         counts[one["state"]] = counts.get(one["state"], 0) + 1
     yield ", ".join(f"{number} {state}" for state, number in counts.items()), ""
-    for one in rows:
+    rows = []
+    for one in resources:
         if one["state"] == "ok" and not (verbose or one["note"]):
             continue
         if one["state"] == "skipped" and not verbose and one["reason"].startswith("when: "):
             continue
-        words = f"{one['id']}: {one['state']}"
-        reason = one["reason"] or one["note"]
-        words += f": {reason}" if reason else ""
-        yield words, _STYLES.get(one["state"], "bad")
-        if one.get("evidence"):
-            yield f"  {one['evidence']}", "quiet"
+        words = [one["reason"] or one["note"], one.get("evidence")]
+        told = printable("; ".join(filter(None, words)), _LONGEST)
+        rows.append(((printable(one["id"]), one["state"], told), _STYLES.get(one["state"], "bad")))
+    if rows:
+        yield _table(("resource", "state", "why"), rows)
 
 
-def _processes(rows: Iterable[Document], verbose: bool) -> Iterator[Line]:
-    states = {"T": ", stopped", "D": ", waits in the kernel", "Z": ", ended"}
-    for one in rows:
-        files = "?" if one["open_files"] is None else one["open_files"]
-        yield (
-            f"{one['id']}: pid {one['pid']} for {span(one['uptime'])}, {amount(one['memory'])}, "
-            f"cpu {one['cpu']:.1f} %, {_number(one['threads'], 'thread')}, {files} open files"
-            f"{states.get(one['state'], '')}",
+def _processes(processes: Sequence[Document], verbose: bool) -> Iterator[Block]:
+    states = {"T": "stopped", "D": "waits in the kernel", "Z": "ended"}
+    rows = [
+        (
+            (
+                printable(one["id"]), str(one["pid"]), span(one["uptime"]), amount(one["memory"]),
+                f"{one['cpu']:.1f}%", f"{one['threads']:,}",
+                "?" if one["open_files"] is None else f"{one['open_files']:,}",
+                states.get(one["state"], ""),
+            ),
             "bad" if one["state"] in states else "",
         )
-        yield f"  {one['command']}", "quiet"
+        for one in processes
+    ]  # fmt: skip
+    if rows:
+        head = "process", "pid", "for", "memory", "cpu", "threads", "files", "state"
+        yield _table(head, rows, 1, 2, 3, 4, 5, 6)
+    for one in processes:
+        yield f"pid {one['pid']}: {one['command']}", "quiet"
         for child in one["children"] if verbose else ():
             yield f"  pid {child['pid']} {child['state']}: {child['command']}", "quiet"
 
 
-def _sessions(rows: Iterable[Document]) -> Iterator[Line]:
-    for one in rows:
+def _sessions(sessions: Sequence[Document]) -> Iterator[Block]:
+    rows = []
+    for one in sessions:
         server = "" if one["socket"] == "default" else f" (tmux -L {one['socket']})"
-        owner = f"of {one['spec']}" if one["spec"] else "not of any spec"
         panes = [pane for window in one["windows"] for pane in window["panes"]]
         dead = sum(pane["dead"] for pane in panes)
-        words = f"{_number(len(one['windows']), 'window')}, {_number(len(panes), 'pane')}"
-        words += f", {dead} dead" if dead else ""
-        yield f"{one['session']}{server}, {owner}: {words}", "bad" if dead else ""
+        cells = (
+            printable(f"{one['session']}{server}"), str(len(one["windows"])), str(len(panes)),
+            str(dead), printable(one["spec"] or "nobody's"),
+        )  # fmt: skip
+        rows.append((cells, "bad" if dead else ""))
+    if rows:
+        yield _table(("session", "windows", "panes", "dead", "made for"), rows, 1, 2, 3)
 
 
-def _folders(rows: Iterable[Document], now: float) -> Iterator[Line]:
-    for one in rows:
+def _folders(folders: Sequence[Document], now: float) -> Iterator[Block]:
+    rows = []
+    for one in folders:
         if "reason" in one:
             continue
         match = f" ({one['match']})" if one["match"] else ""
-        more = "" if one["complete"] else "more than "
-        words = f"{one['id']}{match}: {more}{_number(one['files'], 'file')}"
+        more = "" if one["complete"] else "> "
+        cells = [printable(f"{one['id']}{match}"), f"{more}{one['files']:,}", "", "", ""]
         if one["files"]:
             oldest = span(now - one["oldest"]["time"])
-            words += f", {amount(one['bytes'])}, {one['changed_last_hour']:,} of the last hour"
-            words += f", the oldest {oldest} old" if one["files"] > 1 else f", {oldest} old"
-        yield words, ""
+            cells[2:] = amount(one["bytes"]), f"{one['changed_last_hour']:,}", oldest
+        rows.append((cells, ""))
+    if rows:
+        yield _table(("folder", "files", "size", "last hour", "oldest"), rows, 1, 2, 3, 4)
 
 
 def _logs(rows: Iterable[Document], now: float, verbose: bool) -> Iterator[Line]:
@@ -227,21 +259,28 @@ def _logs(rows: Iterable[Document], now: float, verbose: bool) -> Iterator[Line]
             yield f"  last: {line[:200]}", "quiet"
 
 
-def _checks(rows: Iterable[Document]) -> Iterator[Line]:
-    for one in rows:
-        took = f" [{one['seconds']:.1f} s]" if one["seconds"] else ""
-        yield f"{one['id']}: {one['result']}: {one['said']}{took}", _RESULTS[one["result"]]
+def _checks(checks: Sequence[Document]) -> Iterator[Block]:
+    rows = [
+        (
+            (
+                printable(one["id"]), one["result"],
+                f"{one['seconds']:.1f} s" if one["seconds"] else "",
+                printable(one["said"], _LONGEST),
+            ),
+            _RESULTS[one["result"]],
+        )
+        for one in checks
+    ]  # fmt: skip
+    if rows:
+        yield _table(("check", "result", "took", "what it says"), rows, 2)
 
 
-def _restarts(rows: Sequence[Document], most: int) -> Iterator[Line]:
+def _restarts(rows: Sequence[Document], most: int) -> Iterator[Block]:
     if len(rows) > most:
         yield f"{len(rows) - most} more before these (reconcile --history)", "quiet"
-    for one in rows[-most:]:
-        yield (
-            f"{moment(one['time'])} {one['by']}: {one['result']} {one['verb']} {one['id']}: "
-            f"{one['cause']}",
-            "bad" if one["result"] == "failed" else "",
-        )
+    if rows:
+        deeds = [{**one, "why": one["cause"], "error": None} for one in rows[-most:]]
+        yield replace(history_table(deeds), width=_WIDTH)
 
 
 def _period(period: Document | None) -> Iterator[Line]:
@@ -283,6 +322,10 @@ def _conflicts(rows: Sequence[Document], most: int) -> Iterator[Line]:
         yield f"{one['id']} ({one['path']}): {one['with']} {one['words']}", "change"
     if len(rows) > most:
         yield f"and {len(rows) - most} more", "quiet"
+
+
+def _table(head: tuple[str, ...], rows: Sequence[Row], *numbers: int) -> Table:
+    return Table(head, tuple(rows), frozenset(numbers), _WIDTH)
 
 
 def _number(count: int, one: str, many: str | None = None) -> str:

@@ -54,9 +54,10 @@ class Log:
     def outcome(self, outcome: Outcome) -> None:
         """A step as it ended."""
         step = outcome.step
-        if outcome.result == "dropped" and outcome.error is None:
+        if outcome.result == "dropped" and outcome.error is None and outcome.note is None:
             return
         text = f"{outcome.result} {step.verb} {step.id}: {step.why}"
+        text += f" ({outcome.note})" if outcome.note is not None else ""
         if outcome.error is not None:
             text += f": {outcome.error}"
         style = {"done": "good", "failed": "bad"}.get(outcome.result, "change")

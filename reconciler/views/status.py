@@ -6,10 +6,11 @@ It must not print, nor look anything up.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reconciler.text import printable
+from reconciler.views.table import Block, Row, Table
 from reconciler.views.text import Line
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 _STYLES = {"ok": "good", "differs": "change", "paused": "change", "skipped": "quiet"}
 _RESULTS = {"done": "good", "failed": "bad"}
+_SHORT = 300
+_LONGEST = 4000
 
 
 def pause_document(pause: Pause) -> dict[str, Any]:
@@ -52,33 +55,31 @@ def deed_document(deed: Deed) -> dict[str, Any]:
     }
 
 
-def deed_lines(deed: Deed) -> Iterator[Line]:
-    """What was done once."""
-    yield from _deed_lines(deed_document(deed))
+def history_table(deeds: Sequence[Mapping[str, Any]]) -> Table:
+    """What was done, from JSON values."""
+    rows = []
+    for deed in deeds:
+        words = [f"{deed['result']} {deed['verb']} {deed['id']}", deed["why"], deed["error"]]
+        cells = (
+            moment(deed["time"]),
+            deed["by"],
+            printable(": ".join(filter(None, words)), _LONGEST),
+        )
+        rows.append((cells, _RESULTS.get(deed["result"], "change")))
+    return Table(("when", "by", "what was done, and why"), tuple(rows))
 
 
-def _deed_lines(deed: Mapping[str, Any]) -> Iterator[Line]:
-    text = f"{moment(deed['time'])} {deed['by']}: {deed['result']} {deed['verb']} {deed['id']}"
-    text += f": {deed['why']}" if deed["why"] else ""
-    text += f": {deed['error']}" if deed["error"] else ""
-    yield printable(text, 4000), _RESULTS.get(deed["result"], "change")
-
-
-def status_lines(document: Mapping[str, Any]) -> Iterator[Line]:
+def status_blocks(document: Mapping[str, Any]) -> Iterator[Block]:
     """How things stand, from the JSON value."""
     now = document["time"]
     spec = document["spec"]
     yield f"{spec['name']} ({printable(spec['path'])}) on {printable(document['host'])}", ""
     yield _loop_line(document["loop"])
-    width = min(40, max((len(one["id"]) for one in document["resources"]), default=0))
-    for one in document["resources"]:
-        yield _resource_line(one, width, now)
-    last = document["last"]
-    if last:
+    rows = tuple(_resource_row(one, now) for one in document["resources"])
+    yield Table(("resource", "state", "next", "what is known"), rows)
+    if document["last"]:
         yield "last:", ""
-        for deed in last:
-            for text, style in _deed_lines(deed):
-                yield f"  {text}", style
+        yield history_table(document["last"])
     counts: dict[str, int] = {}
     for one in document["resources"]:
         counts[one["state"]] = counts.get(one["state"], 0) + 1
@@ -99,10 +100,9 @@ def _loop_line(loop: Mapping[str, Any]) -> Line:
     )
 
 
-def _resource_line(one: Mapping[str, Any], width: int, now: float) -> Line:
-    words = [f"{printable(one['id']):{width}}  {one['state']}"]
-    if one.get("absent") and one["state"] == "ok":
-        words = [f"{printable(one['id']):{width}}  ok (absent)"]
+def _resource_row(one: Mapping[str, Any], now: float) -> Row:
+    state = "ok (absent)" if one.get("absent") and one["state"] == "ok" else one["state"]
+    words, coming = [], ""
     if "since" in one:
         pids = ", ".join(str(pid) for pid in one["pids"][:4])
         more = f" and {len(one['pids']) - 4} more" if len(one["pids"]) > 4 else ""
@@ -114,12 +114,13 @@ def _resource_line(one: Mapping[str, Any], width: int, now: float) -> Line:
         reason = one["reason"]
         if one["state"] == "paused":
             reason = reason.removeprefix("paused: ")  # The state has said so.
-        words.append(printable(reason, 300))
-    if "asked" in one:
-        said = "" if one["reason"] else f": {printable(one['asked']['said'], 300)}"
-        words.append(f"asked {span(now - one['asked']['time'])} ago{said}")
-    text = "; ".join(words)
-    return f"  {text}", _STYLES.get(one["state"], "bad")
+        words.append(printable(reason, _SHORT))
+    if "due" in one and one["state"] not in ("paused", "skipped"):
+        coming = span(one["due"]) if one["due"] > 0 else "now"
+    if "asked" in one and not one["reason"]:
+        words.append(printable(one["asked"]["said"], _SHORT))
+    cells = (printable(one["id"]), state, coming, "; ".join(words))
+    return cells, _STYLES.get(one["state"], "bad")
 
 
 def moment(wall: float) -> str:

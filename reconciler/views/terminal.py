@@ -1,14 +1,21 @@
-"""Where lines for people go: plain, or in colour on a terminal. The only user of rich."""
+"""Where lines and tables for people go: plain, or as rich draws them on a terminal.
+
+It must not decide what is told. Only this module and ``progress`` load rich, and only when
+something is drawn.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
-from typing import TextIO
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TextIO
 
 from reconciler.text import Censor
-from reconciler.views.text import Line
+from reconciler.views.table import MARGIN, Block, Table, lines_of
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
 
 _STYLES = {"good": "green", "change": "yellow", "bad": "bold red", "quiet": "dim", "": ""}
 
@@ -18,25 +25,29 @@ class Terminal:
 
     def __init__(self, color: str, to_errors: bool) -> None:
         self._file: TextIO = sys.stderr if to_errors else sys.stdout
-        wanted = color == "always" or (
-            color == "auto" and not os.environ.get("NO_COLOR") and self._file.isatty()
+        self.watched = _is_terminal(self._file)
+        """Is there a person who sees it as it is written?"""
+        self.colored = color == "always" or (
+            color == "auto" and not os.environ.get("NO_COLOR") and self.watched
         )
-        self._colored = wanted
         self.censor = Censor()
         """What must not be printed, as soon as that is known."""
+        self.aside: Callable[[], None] = lambda: None
+        """Takes off what is drawn on the terminal only for now, before something is written."""
         self.error: OSError | None = None
         """Why lines could not be printed, if so. Nobody reading is no reason to stop working."""
 
-    def write(self, lines: Iterable[Line]) -> None:
-        """Print the lines at once, so that a watching person sees them as they come."""
+    def write(self, blocks: Iterable[Block]) -> None:
+        """Print them at once, so that a watching person sees them as they come."""
         if self.error is not None:
             return
-        lines = [(self.censor.text(text), style) for text, style in lines]
+        blocks = [self._censored(block) for block in blocks]
+        self.aside()
         try:
-            if self._colored:
-                self._write_colored(lines)
+            if self.colored or (self.watched and any(isinstance(one, Table) for one in blocks)):
+                self._draw(blocks)
             else:
-                self._file.writelines(f"{text}\n" for text, _ in lines)
+                self._file.writelines(f"{text}\n" for text, _ in lines_of(blocks))
             self._file.flush()
         except OSError as error:
             self.error = error
@@ -52,16 +63,58 @@ class Terminal:
                 self.error = error
                 discard(sys.stdout)
 
-    def _write_colored(self, lines: Iterable[Line]) -> None:
+    def _censored(self, block: Block) -> Block:
+        if isinstance(block, Table):
+            rows = tuple(
+                (tuple(map(self.censor.text, cells)), style) for cells, style in block.rows
+            )
+            return Table(block.head, rows, block.right, block.width)
+        return self.censor.text(block[0]), block[1]
+
+    def console(self) -> Console:
+        """The terminal, as rich draws on it."""
         from rich.console import Console
-        from rich.text import Text
 
         # rich would heed NO_COLOR once more, also where colour was asked for outright.
-        console = Console(
-            file=self._file, force_terminal=True, no_color=False, soft_wrap=True, highlight=False
-        )
-        for text, style in lines:
-            console.print(Text(text, style=_STYLES[style]))
+        return Console(
+            file=self._file, force_terminal=True, no_color=False, highlight=False,
+            color_system="auto" if self.colored else None,
+        )  # fmt: skip
+
+    def _draw(self, blocks: Iterable[Block]) -> None:
+        from rich.text import Text
+
+        console = self.console()
+        # Where it goes to no terminal, colours or not, there is no width to fit a table into.
+        for block in blocks if self.watched else lines_of(blocks):
+            if isinstance(block, Table):
+                console.print(_drawn(block))
+            else:
+                console.print(Text(block[0], style=_STYLES[block[1]]), soft_wrap=True)
+
+
+def _drawn(table: Table) -> RenderableType:
+    """The table as rich knows it: the last column is folded where it does not fit, and where that
+    is not enough, the first one."""
+    from rich import table as rich
+    from rich.padding import Padding
+    from rich.text import Text
+
+    drawn = rich.Table(box=None, padding=(0, MARGIN, 0, 0), pad_edge=False, header_style="dim")
+    last = len(table.head) - 1
+    for at, word in enumerate(table.head):
+        options: dict[str, Any] = {"justify": "right" if at in table.right else "left"}
+        drawn.add_column(Text(word), no_wrap=0 < at < last, overflow="fold", **options)
+    for cells, style in table.rows:
+        drawn.add_row(*map(Text, cells), style=_STYLES[style])
+    return Padding(drawn, (0, 0, 0, MARGIN))
+
+
+def _is_terminal(file: TextIO) -> bool:
+    try:
+        return file.isatty()
+    except ValueError:
+        return False  # It is closed.
 
 
 def discard(file: TextIO) -> None:

@@ -49,8 +49,10 @@ def outcome_lines(outcome: Outcome) -> Iterator[Line]:
         yield f"      {outcome.result}: {printable(outcome.error, 4000)}", style
         if outcome.result == "failed":
             yield from by_hand_lines(step)
-    elif outcome.result == "dropped":
+    elif outcome.result == "dropped" and outcome.note is None:
         yield "      dropped: it is as declared by now", style
+    if outcome.note is not None:
+        yield f"      {printable(outcome.note)}", style
 
 
 def remark_lines(plan: Plan, verbose: bool) -> Iterator[Line]:
@@ -63,6 +65,12 @@ def remark_lines(plan: Plan, verbose: bool) -> Iterator[Line]:
         yield from _remarks(". note", plan.notes, "quiet")
     else:
         yield from _remarks(". note", plan.notes[:5], "quiet")
+
+
+def paused_lines(plan: Plan) -> Iterator[Line]:
+    """What a person has asked to be left alone."""
+    paused = tuple(one for one in plan.skipped if one.reason.startswith("paused: "))
+    yield from _remarks(". skipped", paused, "change")
 
 
 def failing_lines(plan: Plan) -> Iterator[Line]:

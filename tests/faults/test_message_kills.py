@@ -123,7 +123,7 @@ def test_the_loop_is_killed_while_it_has_something_to_tell(
     good.touch()
     loop = Looping(machine, path)
     try:
-        until(lambda: WELL in receiver.bodies()[-1] and not told.waiting(), 20 + kills)
+        until(lambda: WELL in "".join(receiver.bodies()[-1:]) and not told.waiting(), 20 + kills)
         assert loop.end() == 0
     finally:
         loop.kill()

@@ -45,7 +45,7 @@ def possible(free: None) -> None:
 class Outside(NamedTuple):
     """What a host could leave on the real machine."""
 
-    mounts: str
+    mounts: set[str]
     temporary: set[str]
     shared: set[str]
 
@@ -53,15 +53,23 @@ class Outside(NamedTuple):
     def now(cls) -> Outside:
         # Tests that run at the same time have folders of their own in /tmp, with such names.
         ours = {n for n in os.listdir("/tmp") if not re.match(r"(rc|pytest|tmux|pip)-|tmp", n)}
-        mounts = Path("/proc/self/mountinfo").read_text()
+        mounts = set(Path("/proc/self/mountinfo").read_text().splitlines())
         return cls(mounts, ours, set(os.listdir("/sys/kernel")))
+
+    def beyond(self, before: Outside) -> list[str]:
+        """What is there now and was not."""
+        return sorted(set().union(*self) - set().union(*before))
 
 
 @pytest.fixture
 def unchanged() -> Iterator[None]:
     before = Outside.now()
     yield
-    assert Outside.now() == before
+    # Whatever else this machine does, crontab(1) say, makes files in /tmp that soon go.
+    with contextlib.suppress(AssertionError):
+        until(lambda: not Outside.now().beyond(before), 10.0)
+    assert Outside.now().beyond(before) == []
+    assert before.mounts <= Outside.now().mounts
 
 
 def alive(pids: set[int]) -> set[int]:

@@ -241,3 +241,58 @@ def test_people_are_told_of_every_step(machine: Machine) -> None:
         (end,) = (n for n, body in enumerate(bodies) if body.startswith(ended))
         assert begin < end
     assert bodies[-1].startswith("repair: all is well; 2 changed: create directory:d, start")
+
+
+def test_what_a_check_asks_for_is_done_when_only_the_check_knows(machine: Machine) -> None:
+    """The process runs and has no heartbeat: that it does not answer only a check can tell."""
+    told, well = machine.base / "told", machine.base / "well"
+    check = (
+        f"checks: {{c: {{command: 'test -e {well}', every: 1h, failures: 3,\n"
+        f"  on_failure: [restart process:p, 'run touch {told}', notify]}}}}\n"
+    )
+    spec = small(machine, f"'touch {well}; exec sleep 90800'", check)
+    repaired(machine, spec)
+    pid = pid_of(machine)
+    assert not told.exists()
+    well.unlink()
+    # It has failed once only, and is asked again in an hour.
+    machine.once(spec)
+    assert pid_of(machine) == pid
+    found = repaired(machine, spec)
+    assert changed(found) == [("restart", "process:p"), ("update", "check:c")]
+    assert found["changed"][0]["why"].startswith("check:c: exit status 1")
+    assert pid_of(machine) != pid and told.exists()
+    assert changed(repaired(machine, spec)) == []
+
+
+def test_the_loop_starts_anew_what_does_not_answer(
+    machine: Machine, looping: Callable[..., Looping]
+) -> None:
+    well = machine.base / "well"
+    check = (
+        f"checks: {{c: {{command: 'test -e {well}', every: 1h, failures: 3,\n"
+        "  on_failure: [restart process:p, 'run false']}}\n"
+    )
+    spec = small(machine, f"'touch {well}; exec sleep 90800'", check)
+    loop = looping(spec).up()
+    until(lambda: machine.running("sleep 90800"))
+    pid = pid_of(machine)
+    well.unlink()
+    found = repaired(machine, spec)
+    assert found["by_loop"] and changed(found) == [("restart", "process:p")]
+    assert pid_of(machine) != pid
+    assert loop.process.poll() is None
+    assert changed(repaired(machine, spec)) == []
+
+
+def test_a_check_that_only_tells_is_left_to_a_person(machine: Machine) -> None:
+    check = f"checks: {{c: {{queue: {{path: {machine.base}/d, max_count: 0}}}}}}\n"
+    spec = small(machine, more=check)
+    machine.once(spec)
+    pid = pid_of(machine)
+    (machine.base / "d/x").touch()
+    found = repaired(machine, spec, status=1)
+    assert changed(found) == [] and pid_of(machine) == pid
+    (wrong,) = found["wrong"]
+    assert (wrong["key"], wrong["by"]) == ("check:c", "person")
+    assert wrong["mend"] == f"ls -ltr {machine.base}/d | head -n 20"

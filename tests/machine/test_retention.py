@@ -260,6 +260,9 @@ def test_what_changes_after_it_was_chosen_is_left_alone(folder: Folder, action: 
     held[0].kill()
     held[0].wait()
     assert [(o.result, o.error) for o in report.outcomes] == [("done", None)]
+    assert report.outcomes[0].note == (
+        "6 of 7 files left alone, changed, open or gone since the plan"
+    )
     assert names(folder.path) == ["appended", "linked", "opened", "other/below", "replaced", "sub"]
     assert (folder.path / "appended").read_text() == "xy"
 
@@ -285,7 +288,10 @@ def test_what_was_open_only_while_it_was_to_be_deleted_is_no_failure(folder: Fol
         held[0].wait()
 
     report = racing(folder, "older_than: 1d, action: delete", meanwhile=hold, acted=let_go)
-    assert [(o.result, o.error) for o in report.outcomes] == [("done", None)]
+    # Nothing was done, so it is not called done.
+    assert [(o.result, o.error) for o in report.outcomes] == [("dropped", None)]
+    assert report.outcomes[0].note == "1 file left alone, changed, open or gone since the plan"
+    assert not report.failed
     assert names(folder.path) == ["a"]
 
 
