@@ -141,10 +141,13 @@ class Watchdog:
         memory = self._session.memory(self._spec, True)
         by_id = {resource.id: resource for resource in self._spec.resources}
         host = self._session.host(self._spec)
+        paused = memory.past().paused
         for outcome, started in due:
             resource = by_id.get(outcome.step.id)
-            # What is wanted by now may be something else than what was started.
+            # What is wanted by now may be something else than what was started, and what is
+            # paused may have been ended by the one who wants it left alone.
             same = resource is not None and goal(resource) == started
+            same = same and outcome.step.id not in paused
             now = proved(outcome, resource, kinds.get, host) if resource and same else outcome
             if now.result == "failed":
                 memory.ended(now)

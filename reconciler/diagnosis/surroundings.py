@@ -158,19 +158,19 @@ class Surroundings(Seen):
         reboot = self.document["reboot"]
         if not reboot:
             return
-        lines = [one["id"] for one in self.document["resources"]
-                 if one["id"].startswith("cron:") and one["state"] != "skipped"
-                 and not one.get("absent")]  # fmt: skip
+        lines = tuple(one["id"] for one in self.document["resources"]
+                      if one["id"].startswith("cron:") and one["state"] != "skipped"
+                      and not one.get("absent"))  # fmt: skip
         if lines and not reboot["cron_runs"]:
             start = "systemctl enable --now cron" if reboot["systemd"] else "service cron start"
             start = start if reboot["cron_installed"] else "apt-get install cron"
             start = self._as_root(start)
             words = f"no cron daemon runs, so nothing runs {named(lines)}"
-            yield Wrong("cron daemon", words, 79, start, by="person")
+            yield Wrong("cron daemon", words, 79, start, lines, by="person")
         elif lines and reboot["cron_enabled"] is False:
             words = "the cron daemon would not start at boot"
             start = self._as_root("systemctl enable cron")
-            yield Wrong("cron daemon", words, 79, start, by="person")
+            yield Wrong("cron daemon", words, 79, start, lines, by="person")
         for one in reboot["differences"]:
             if one["matters"]:
                 yield self._elsewhere(one)

@@ -81,7 +81,8 @@ def wrong_lines(document: Document) -> Iterator[Line]:
     yield from _listed(wrong, "bad")
     causes = sum(one["follows_from"] is None for one in wrong)
     words = "1 thing is" if causes == 1 else f"{causes} things are"
-    follows = f", from which {len(wrong) - causes} more follow" if len(wrong) > causes else ""
+    more = len(wrong) - causes
+    follows = f", from which {more} more follow{'s' if more == 1 else ''}" if more else ""
     yield f"{words} wrong{follows}. [{document['seconds']:.1f} s]", "bad"
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from machine.screen import Screen
 from support import Machine, changes, until
 
 HEAD = "version: 1\nname: demo\nloop: {every: 1h}\n"
@@ -55,6 +57,27 @@ def test_paused_it_is_left_alone_by_every_pass(machine: Machine, looping: Any) -
     until(lambda: machine.running("sleep 90410"), 5)
     assert machine.running("sleep 90410") != [pid]
     assert shown(machine, spec, "process:p")["state"] == "ok"
+
+
+def test_what_is_stopped_while_it_comes_up_has_not_failed(machine: Machine, looping: Any) -> None:
+    spec = worker(machine, "90411")
+    loop = looping(spec)
+    until(lambda: machine.running("sleep 90411"))
+    reconcile(machine, "--pause", "process:p", spec, "--stop")
+    assert machine.running("sleep 90411") == []
+    # It would have had to hold for half a second; a later pass tells whether it was missed.
+    until(lambda: loop.events()[-1]["time"] + 1.5 < time.time())
+    loop.full_pass()
+    deeds = reconcile(machine, "--history", spec)["history"]
+    assert {(deed["verb"], deed["result"]) for deed in deeds if deed["id"] == "process:p"} == {
+        ("start", "done"),
+        ("pause", "done"),
+        ("stop", "done"),
+    }
+    # A single pass beside the loop says so, too.
+    said = machine.reconcile("--once", spec).stdout
+    assert "a loop keeps it as declared" in said
+    assert "skipped process:p: paused: no reason given" in said
 
 
 def test_a_pause_ends_by_itself(machine: Machine) -> None:
@@ -129,6 +152,17 @@ def test_history_tells_what_was_done_and_by_whom(machine: Machine) -> None:
     assert [deed["id"] for deed in only] == ["process:p", "process:p"]
     assert reconcile(machine, "--history", spec, "--since", "2099-01-01")["history"] == []
     assert "done start process:p: it is absent" in machine.reconcile("--history", spec).stdout
+
+
+@pytest.mark.parametrize(("before", "by"), [("", "person"), ("setsid -w", "program")])
+def test_who_typed_it_is_known_wherever_its_output_goes(
+    machine: Machine, before: str, by: str
+) -> None:
+    spec = machine.spec(f"directories: {{d: {{path: {machine.base}/d}}}}")
+    argv = " ".join(f"'{word}'" for word in machine.argv("--once", spec))
+    assert Screen(machine, "sh", "-c", f"{before} {argv} </dev/null >said 2>&1").end() == 0
+    (deed,) = reconcile(machine, "--history", spec)["history"]
+    assert deed["by"] == by
 
 
 def test_status_tells_how_things_stand(machine: Machine, looping: Any) -> None:
