@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from reconciler.host.clock import Clock
 from reconciler.host.processes import Identity, Processes, boot_id, look_up
@@ -37,6 +38,20 @@ class Pulse:
     def healthy(self) -> bool:
         """Has it moved lately?"""
         return self.age <= _BEATS * self.every + _PATIENCE
+
+
+def about_loop(loop: Pulse | None) -> dict[str, Any]:
+    """What is told of a loop, as a JSON value; times in seconds."""
+    if loop is None:
+        return {"running": False}
+    return {
+        "running": True,
+        "healthy": loop.healthy,
+        "pid": loop.identity.pid,
+        "moved": round(loop.age, 3),
+        "every": loop.every,
+        "passes": loop.done,
+    }
 
 
 class Heart:

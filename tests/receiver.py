@@ -1,11 +1,14 @@
-"""A target of messages on loopback: it takes them, refuses them, hangs, trickles or is down."""
+"""Servers on loopback: a target of messages that takes them, refuses them, hangs, trickles or is
+down; and one that is asked whether it is well."""
 
 from __future__ import annotations
 
 import json
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from typing import Any
 
 
@@ -68,3 +71,27 @@ class Receiver:
     def bodies(self) -> list[str]:
         """The messages themselves, in order."""
         return [document["message"] for _, document in self.got]
+
+
+class _Answers(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        if self.path == "/secret?token=canary":
+            self.send_response(200 if self.headers["Authorization"] == "Basic YTpi" else 401)
+        else:
+            self.send_response(int(self.path[1:4]))
+            self.send_header("Location", "http://127.0.0.1:1/")
+        self.end_headers()
+
+    def log_message(self, *words: object) -> None:
+        pass
+
+
+@contextmanager
+def answering() -> Iterator[int]:
+    """The port of a server that answers ``/404`` with that status, and leads nowhere."""
+    with HTTPServer(("127.0.0.1", 0), _Answers) as made:
+        thread = threading.Thread(target=made.serve_forever, args=(0.01,))
+        thread.start()
+        yield made.server_port
+        made.shutdown()
+        thread.join()

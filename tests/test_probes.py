@@ -5,14 +5,13 @@ from __future__ import annotations
 import gzip
 import os
 import socket
-import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from receiver import answering
 
 from reconciler.executor.text import stamp
 from reconciler.host.probe import bounded, disk, fresh, queue, span
@@ -175,27 +174,10 @@ def test_a_log_of_one_endless_line_takes_no_memory(tmp_path: Path) -> None:
     assert most < 16 * 2**20
 
 
-class _Answers(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        if self.path == "/secret?token=canary":
-            self.send_response(200 if self.headers["Authorization"] == "Basic YTpi" else 401)
-        else:
-            self.send_response(int(self.path[1:]))
-            self.send_header("Location", "http://127.0.0.1:1/")
-        self.end_headers()
-
-    def log_message(self, *words: object) -> None:
-        pass
-
-
 @pytest.fixture
 def server() -> Iterator[int]:
-    with HTTPServer(("127.0.0.1", 0), _Answers) as made:
-        thread = threading.Thread(target=made.serve_forever, args=(0.01,))
-        thread.start()
-        yield made.server_port
-        made.shutdown()
-        thread.join()
+    with answering() as made:
+        yield made
 
 
 def test_tcp_and_http(server: int) -> None:

@@ -8,7 +8,7 @@ ask the program itself for ids, with ``--completion-ids`` and the words of the l
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 SHELLS = ("bash", "zsh", "fish")
@@ -87,6 +87,20 @@ def script(shell: str, made: Program) -> str:
     from reconciler.completion import bash, fish, zsh
 
     return {"bash": bash.script, "zsh": zsh.script, "fish": fish.script}[shell](made)
+
+
+def function_of(made: Program) -> str:
+    """The program's name as a part of the names of a shell's functions."""
+    return made.name.replace("-", "_")
+
+
+def filled(script: str, made: Program, values: Mapping[str, str]) -> str:
+    """The script with each ``@NAME@`` in it replaced, also by what all shells need."""
+    text = script.lstrip("\n")
+    known = {"NAME": made.name, "FUNCTION": function_of(made), "ASK": ASK}
+    for name, value in {**values, **known}.items():
+        text = text.replace(f"@{name}@", value)
+    return text
 
 
 def _of_subparsers(

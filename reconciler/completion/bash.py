@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from reconciler.completion import ASK, Program
+from reconciler.completion import Program, filled
 
 # Bash parts words at the characters of COMP_WORDBREAKS, among them : and =, which ids and
 # options are full of; so the words are put together again, and of what is found only the part
@@ -97,19 +97,13 @@ complete -F _@FUNCTION@ @NAME@
 def script(made: Program) -> str:
     """The script, to be sourced."""
     values = {
-        "NAME": made.name,
-        "FUNCTION": made.name.replace("-", "_"),
-        "ASK": ASK,
         "SPECS": " ".join(made.specs),
         "VALUED": " ".join(_unique(n for o in made.all_options() if o.value for n in o.names)),
         "COMMANDS": " ".join(command.name for command in made.commands),
         "CASES": "\n".join(_cases(made)),
         "KINDS": "\n".join(_kinds(made)),
     }
-    text = _SCRIPT.lstrip("\n")
-    for name, value in values.items():
-        text = text.replace(f"@{name}@", value)
-    return text
+    return filled(_SCRIPT, made, values)
 
 
 def _cases(made: Program) -> Iterator[str]:

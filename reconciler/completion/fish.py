@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reconciler.completion import ASK, Option, Program
+from reconciler.completion import Option, Program, filled, function_of
 
 _SCRIPT = r"""
 # Completion of @NAME@ for fish. Made by: @NAME@ --completion fish
@@ -40,19 +40,13 @@ complete -c @NAME@ -f
 
 def script(made: Program) -> str:
     """The script."""
-    function = made.name.replace("-", "_")
+    function = function_of(made)
     values = {
         "LINES": "\n".join(_lines(made, function)),
         "COMMANDS": " ".join(command.name for command in made.commands),
         "SPECS": _quoted(" ".join(made.specs)),
-        "ASK": ASK,
-        "FUNCTION": function,
-        "NAME": made.name,
     }
-    text = _SCRIPT.lstrip("\n")
-    for name, value in values.items():
-        text = text.replace(f"@{name}@", value)
-    return text
+    return filled(_SCRIPT, made, values)
 
 
 def _lines(made: Program, function: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from reconciler.completion import ASK, Command, Option, Program
+from reconciler.completion import Command, Option, Program, filled, function_of
 
 _SCRIPT = r"""
 #compdef @NAME@
@@ -52,7 +52,7 @@ fi
 
 def script(made: Program) -> str:
     """The script."""
-    function = made.name.replace("-", "_")
+    function = function_of(made)
     values = {
         "COMMANDS": "\n".join(f"        {_quoted(_described(one))}" for one in made.commands),
         "COMMON": "\n".join(_specs(made.options, function)),
@@ -61,14 +61,8 @@ def script(made: Program) -> str:
             " ".join(_specs([one.option], function)).strip() for one in made.commands if one.option
         ),
         "SPECS": " ".join(made.specs),
-        "ASK": ASK,
-        "FUNCTION": function,
-        "NAME": made.name,
     }
-    text = _SCRIPT.lstrip("\n")
-    for name, value in values.items():
-        text = text.replace(f"@{name}@", value)
-    return text
+    return filled(_SCRIPT, made, values)
 
 
 def _described(command: Command) -> str:

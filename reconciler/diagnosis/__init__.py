@@ -20,6 +20,7 @@ from reconciler.diagnosis.looking import LOOK, Looking
 from reconciler.diagnosis.wrong import Wrong, ordered
 from reconciler.host.children import Children
 from reconciler.model import Observation, Past, Plan, Spec
+from reconciler.pulse import about_loop
 
 if TYPE_CHECKING:
     from reconciler.session import Session
@@ -202,16 +203,8 @@ class _Diagnosing(Looking):
         loop = self.children.answers.get("loop")
         if loop is None:
             unknown = self.children.silent.get("loop")
-            return {"running": False, "unknown": unknown, "expected_by": expected}
-        return {
-            "running": True,
-            "healthy": loop.healthy,
-            "pid": loop.identity.pid,
-            "moved": round(loop.age, 3),
-            "every": loop.every,
-            "passes": loop.done,
-            "expected_by": expected,
-        }
+            return {**about_loop(None), "unknown": unknown, "expected_by": expected}
+        return {**about_loop(loop), "expected_by": expected}
 
     def _restarts(self, remembered: dict[str, Any]) -> list[dict[str, Any]]:
         from reconciler.diagnosis.past import told_causes

@@ -40,7 +40,7 @@ def gathered(session: Session, look: Look, host: Host) -> dict[str, Any]:
     """The status as a JSON value."""
     from reconciler.host.clock import Clock
     from reconciler.model import HostError
-    from reconciler.pulse import pulse
+    from reconciler.pulse import about_loop, pulse
     from reconciler.views.status import deed_document
 
     spec = look.spec
@@ -57,7 +57,7 @@ def gathered(session: Session, look: Look, host: Host) -> dict[str, Any]:
         "spec": {"name": spec.name, "path": spec.path},
         "host": plan.host,
         "time": round(time.time(), 3),
-        "loop": _loop(loop),
+        "loop": {**about_loop(loop), **_next(loop)},
         "resources": [
             {**one, **about.get(one["id"], {})} for one in _resources(session, look, host)
         ],
@@ -65,18 +65,9 @@ def gathered(session: Session, look: Look, host: Host) -> dict[str, Any]:
     }
 
 
-def _loop(loop: Pulse | None) -> dict[str, Any]:
-    if loop is None:
-        return {"running": False}
-    return {
-        "running": True,
-        "healthy": loop.healthy,
-        "pid": loop.identity.pid,
-        "moved": round(loop.age, 3),
-        "every": loop.every,
-        "passes": loop.done,
-        "next": round(max(0.0, loop.every - loop.age), 3),
-    }
+def _next(loop: Pulse | None) -> dict[str, Any]:
+    """In how many seconds the loop makes its next full pass."""
+    return {} if loop is None else {"next": round(max(0.0, loop.every - loop.age), 3)}
 
 
 def _resources(session: Session, look: Look, host: Host) -> list[dict[str, Any]]:

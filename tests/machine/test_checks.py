@@ -7,37 +7,23 @@ import os
 import signal
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from receiver import answering
 from support import CHECKOUT, Machine, until
 from test_contract import changing_calls
 
 HEAD = "version: 1\nname: demo\nloop: {every: 1h}\n"
 
 
-class _Answers(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(int(self.path[1:4]))
-        self.end_headers()
-
-    def log_message(self, *words: object) -> None:
-        pass
-
-
 @pytest.fixture
 def port() -> Iterator[int]:
-    with HTTPServer(("127.0.0.1", 0), _Answers) as made:
-        thread = threading.Thread(target=made.serve_forever, args=(0.01,))
-        thread.start()
-        yield made.server_port
-        made.shutdown()
-        thread.join()
+    with answering() as made:
+        yield made
 
 
 def checks(machine: Machine, every: str = "1h", head: str = HEAD, **fields: str) -> Path:
