@@ -6,11 +6,10 @@ It must not decide what is due, nor what follows from an answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
-from reconciler.model import Outcome, Remark, Report, Said, Spec
+from reconciler.model import Outcome, Report, Said, Spec
 from reconciler.plan import STARTS
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ def ask_and_act(
         return report
     look = session.look(look.spec, host, sorted(asked))
     more = session.act(look, host, told) if look.plan.steps else Report(look.plan)
-    return _both(report, more, look.seen)
+    return report.followed(more, look.seen)
 
 
 def _ask(session: Session, look: Look, report: Report) -> Collection[str]:
@@ -85,23 +84,3 @@ def _ask(session: Session, look: Look, report: Report) -> Collection[str]:
 def _lacks(want: Any) -> bool:
     """Was a secret value left out of it? The compiled spec holds none."""
     return any(secret.value is None for _, secret in getattr(want, "env", ()))
-
-
-def _both(first: Report, second: Report, seen: Collection[str]) -> Report:
-    """A pass, and a short one behind it over what it has ``seen``, of which that knows better."""
-
-    def joined(old: tuple[Remark, ...], new: tuple[Remark, ...]) -> tuple[Remark, ...]:
-        return (*(remark for remark in old if remark.id not in seen), *new)
-
-    plan, more = first.plan, second.plan
-    plan = replace(
-        plan,
-        steps=(*plan.steps, *more.steps),
-        unknown=joined(plan.unknown, more.unknown),
-        skipped=joined(plan.skipped, more.skipped),
-        notes=joined(plan.notes, more.notes),
-        held=joined(plan.held, more.held),
-        failing=joined(plan.failing, more.failing),
-        given_up=(*(ident for ident in plan.given_up if ident not in seen), *more.given_up),
-    )
-    return Report(plan, (*first.outcomes, *second.outcomes))

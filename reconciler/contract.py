@@ -110,6 +110,8 @@ class Kind(Generic[W, S]):
     """What to call a step that makes, changes or removes the thing."""
     creates: ClassVar[bool] = True
     """False for a kind that only changes what something else has made."""
+    trails: ClassVar[bool] = False
+    """Is it about what others make, so that it is looked at again when something was made?"""
     settle: ClassVar[float] = 0.0
     """Seconds that a step must hold before it counts as done."""
     together: ClassVar[bool] = False

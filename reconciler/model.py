@@ -6,8 +6,8 @@ It must not do input or output, and it imports no other module of this package.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 W = TypeVar("W")
@@ -83,11 +83,17 @@ class Claim:
     Two resources of one section may not claim the same key; two of different sections may, as
     long as no field of ``asks`` differs. ``asks_below`` is what it asks of every directory
     below a path, where it claims a whole tree.
+
+    ``covers`` says of the value of another key of that sort whether it is about that as well, by
+    a pattern or as a part of a tree; it asks ``of_covered`` of it then, field by field one of
+    these.
     """
 
     key: Key
     asks: Mapping[str, str] = field(default_factory=dict)
     asks_below: Mapping[str, str] = field(default_factory=dict)
+    covers: Callable[[str], bool] | None = None
+    of_covered: Mapping[str, Collection[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,3 +388,33 @@ class Report:
     @property
     def changed(self) -> bool:
         return any(outcome.result == "done" for outcome in self.outcomes)
+
+    def without(self, dropped: Collection[str]) -> Report:
+        """Without those steps that were dropped and are planned anew."""
+        gone = [o.step for o in self.outcomes if o.result == "dropped" and o.step.id in dropped]
+        return Report(
+            replace(self.plan, steps=tuple(s for s in self.plan.steps if s not in gone)),
+            tuple(one for one in self.outcomes if one.step not in gone),
+        )
+
+    def followed(self, more: Report, seen: Collection[str]) -> Report:
+        """With a shorter pass behind it over what that has ``seen``, of which it knows better."""
+
+        def joined(old: tuple[Remark, ...], new: tuple[Remark, ...]) -> tuple[Remark, ...]:
+            return (*(remark for remark in old if remark.id not in seen), *new)
+
+        first, second = self.plan, more.plan
+        plan = replace(
+            first,
+            steps=(*first.steps, *second.steps),
+            unknown=joined(first.unknown, second.unknown),
+            skipped=joined(first.skipped, second.skipped),
+            notes=joined(first.notes, second.notes),
+            held=joined(first.held, second.held),
+            failing=joined(first.failing, second.failing),
+            given_up=(
+                *(ident for ident in first.given_up if ident not in seen),
+                *second.given_up,
+            ),
+        )
+        return Report(plan, (*self.outcomes, *more.outcomes))

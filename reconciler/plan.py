@@ -16,6 +16,7 @@ from reconciler.model import (
     Past,
     Plan,
     Remark,
+    Report,
     Resource,
     Spec,
     Step,
@@ -106,6 +107,7 @@ def make_plan(
             blocked[name] = f"{name}, of which not all is known: {seen.unsure}"
         if seen.failing is not None:
             failing.append(Remark(name, seen.failing))
+            blocked[name] = f"{name}, which fails: {seen.failing}"
         changes = difference(resource, seen, kind)
         reasons = demands.get(name, {}) if resource.present and seen.state is not None else {}
         if changes:
@@ -209,6 +211,30 @@ def _step(
     actions = tuple(kind.actions(resource, seen.state, changes))
     verb = kind.verb(expected, seen.state)
     return Step(resource.id, verb, changes, actions, kind.words(changes), resource.needs)
+
+
+def to_look_at_again(
+    seen: Collection[str], resources: Sequence[Resource[Any]], report: Report, get_kind: GetKind
+) -> list[str]:
+    """Of what was ``seen``, what the pass itself may have made wrong, or has planned too early.
+
+    That is what is about things that others make, when something was made, and what was dropped
+    because the host had moved: it was most likely the pass that moved it.
+    """
+    moved = {
+        outcome.step.id
+        for outcome in report.outcomes
+        if outcome.result == "dropped" and outcome.error is not None
+    }
+    done = {outcome.step.id for outcome in report.outcomes if outcome.result == "done"}
+    broken = {one.step.id for one in report.outcomes if one.step.id not in done | moved}
+    made = any(one.id in done and get_kind(one.kind).creates for one in resources)
+    found = []
+    for resource in resources:
+        again = (get_kind(resource.kind).trails and made) or (resource.id in moved and done)
+        if again and resource.id in seen and not broken.intersection(resource.needs):
+            found.append(resource.id)
+    return found
 
 
 def observed_kinds(resources: Iterable[Resource[Any]]) -> dict[str, list[Resource[Any]]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -256,22 +256,44 @@ class Session:
 
         The compiled spec holds no secrets; with something to be done it is compiled once more,
         and the plan is made anew. ``settle`` False: what must hold for a while is not waited for.
-        ``remember`` False: the caller does not hold the lock.
+        ``remember`` False: the caller does not hold the lock. What the steps themselves have made
+        wrong, such as the mode of a file that is new, is seen to in a short pass behind them.
         """
-        from reconciler.apply import apply
+        from reconciler.plan import to_look_at_again
 
         if not look.spec.complete:
             look = self.look(self.load(complete=True), host, look.only)
         memory = self.memory(look.spec, remember)
+        early: list[Outcome] = []
 
         def ended(outcome: Outcome) -> None:
+            if outcome.result == "dropped" and outcome.error is not None:
+                early.append(outcome)  # It may be done yet.
+                return
             memory.ended(outcome)
             told(outcome)
 
+        def acted(look: Look) -> Report:
+            from reconciler.apply import apply
+
+            plan, spec = look.plan, look.spec
+            return apply(plan, spec, kinds.get, host, ended, stopping, memory.begins, settle)
+
         try:
-            report = apply(
-                look.plan, look.spec, kinds.get, host, ended, stopping, memory.begins, settle
-            )
+            report = acted(look)
+            again = to_look_at_again(look.seen, look.spec.resources, report, kinds.get)
+            if again and not stopping():
+                dropped = {outcome.step.id for outcome in early}
+                early.clear()
+                report = report.without(dropped.intersection(again))
+                more = self.look(look.spec, host, again)
+                # What they need has had its turn.
+                steps = tuple(step for step in more.plan.steps if step.id in again)
+                more = replace(more, plan=replace(more.plan, steps=steps))
+                report = report.followed(acted(more), more.seen)
+            for outcome in early:
+                memory.ended(outcome)
+                told(outcome)
         finally:
             memory.flush()
         for end in host.last:

@@ -9,6 +9,8 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import partial
 from typing import TYPE_CHECKING
 
 from reconciler.contract import Kind
@@ -64,6 +66,7 @@ class Permissions(Kind[Permission, Wrongs]):
     section = "permissions"
     resource = Permission
     creates = False
+    trails = True
 
     def check(self, want: Permission) -> Iterable[tuple[str, str]]:
         if want.mode is not None and (want.file_mode or want.dir_mode):
@@ -79,7 +82,11 @@ class Permissions(Kind[Permission, Wrongs]):
         asks = _asked(want, True).asks()
         # With exceptions it cannot be said in general what is asked below.
         below = asks if want.recursive and not want.exclude else {}
-        return (Claim(Key("path", want.path), asks, below),)
+        covers = partial(_covers, want) if want.recursive or _is_glob(want.path) else None
+        files = _asked(want, False).asks()
+        # Whether a path is a directory or a file cannot be said either.
+        either = {name: {value, files[name]} for name, value in asks.items() if files.get(name)}
+        return (Claim(Key("path", want.path), asks, below, covers, either),)
 
     def uses(self, want: Permission) -> Iterable[Key]:
         parts = want.path.split("/")
@@ -147,6 +154,26 @@ class Permissions(Kind[Permission, Wrongs]):
         return tuple(SetAttributes(wrong.path, wrong.want, wrong.directory) for wrong in paths)
 
 
+def _covers(want: Permission, path: str) -> bool:
+    """Is it about that path, by its glob or as the top of a tree? Pure."""
+    parts, mine = path.split("/"), want.path.split("/")
+    if len(parts) < len(mine) or (len(parts) > len(mine) and not want.recursive):
+        return False
+    root = "/".join(parts[: len(mine)])
+    # A glob as glob(7) has it: '*' does not match '/', nor a dot at the beginning.
+    fits = all(
+        fnmatchcase(one, pattern) and not (one.startswith(".") and not pattern.startswith("."))
+        for one, pattern in zip(parts, mine, strict=False)
+    )
+    if not fits:
+        return False
+    if path == root:
+        return not _excluded(path, os.path.dirname(root), want.exclude)
+    # What is excluded is not entered either.
+    below = ["/".join(parts[:count]) for count in range(len(mine) + 1, len(parts) + 1)]
+    return not any(_excluded(one, root, want.exclude) for one in below)
+
+
 def _asked(want: Permission, directory: bool) -> Attributes:
     mode = want.dir_mode if directory else want.file_mode
     return Attributes(mode or want.mode, want.owner, want.group)
@@ -163,8 +190,6 @@ def _first_glob(parts: Sequence[str]) -> int:
 def _excluded(path: str, root: str, patterns: Sequence[str]) -> bool:
     if not patterns:
         return False
-    from fnmatch import fnmatchcase
-
     name = os.path.basename(path)
     below = os.path.relpath(path, root)
     return any(fnmatchcase(name, one) or fnmatchcase(below, one) for one in patterns)

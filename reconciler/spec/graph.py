@@ -5,6 +5,8 @@ It must not look at the host; what a resource manages and uses is said by its ki
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -67,6 +69,7 @@ class Graph:
             if entry.want is not None
         }
         self._one_owner(claims)
+        self._covered(claims)
         if not whole:
             return ()
         self._link(claims)
@@ -132,6 +135,47 @@ class Graph:
                 )
                 return True
         return False
+
+    def _covered(self, claims: Mapping[str, tuple[Claim, ...]]) -> None:
+        """What is claimed by itself must not be asked for otherwise by a pattern or for a tree.
+
+        Each pass would do what the other undoes.
+        """
+        there = sorted(
+            (claim.key.value, name, at)
+            for name, made in claims.items()
+            if self.active[name].declared.present
+            for at, claim in enumerate(made)
+        )
+        for value, name, at in there:
+            wider = claims[name][at]
+            if wider.covers is None:
+                continue
+            # Only what begins like it can be meant: there may be thousands of both.
+            start = re.split(r"[*?[]", value, maxsplit=1)[0]
+            for index in range(bisect_left(there, (start,)), len(there)):
+                theirs, other, which = there[index]
+                if not theirs.startswith(start):
+                    break
+                claim = claims[other][which]
+                near = other != name and claim.key.sort == wider.key.sort and theirs != value
+                if near and wider.covers(theirs):
+                    self._differs(other, claim, name, wider)
+
+    def _differs(self, name: str, claim: Claim, other: str, wider: Claim) -> None:
+        for field, value in claim.asks.items():
+            allowed = wider.of_covered.get(field, (value,))
+            if value not in allowed:
+                mine, theirs = self.active[name].declared, self.active[other].declared
+                wanted = " or ".join(repr(one) for one in sorted(allowed))
+                self.problems.add(
+                    mine.key.at,
+                    f"{name} wants {field} {value!r} for the {claim.key.sort} "
+                    f"{claim.key.value!r}, but {other} ({_where(theirs.key.at)}) wants {wanted} "
+                    f"for all of {wider.key.value!r}",
+                    f"exclude it there, such as with exclude: [{_base(claim.key.value)}]",
+                )
+                return
 
     def _link(self, claims: Mapping[str, tuple[Claim, ...]]) -> None:
         """Let every kind fill in what follows from other resources."""
@@ -211,6 +255,10 @@ def _nearest(key: Key, name: str, makers: Mapping[Key, list[str]]) -> list[str]:
         if found or key.sort != "path" or key.value in ("", "/"):
             return found
         key = Key("path", key.value.rpartition("/")[0] or "/")
+
+
+def _base(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def _where(mark: Mark) -> str:

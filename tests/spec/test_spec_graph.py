@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
+
+import pytest
+from support import compiled
 
 from reconciler.spec.errors import SpecError
 
@@ -93,6 +99,51 @@ def test_what_is_skipped_owns_and_provides_nothing(room: Any) -> None:
 def test_different_sections_share_what_they_agree_on(room: Any) -> None:
     text = "folders: {a: {path: /a, mode: '0750'}}\ngrants: {g: {path: /a, mode: '750'}}\n"
     assert list(room.body(text)) == ["folder:a", "grant:g"]
+
+
+def test_what_a_pattern_or_a_tree_covers_is_asked_for_once(tmp_path: Path) -> None:
+    with pytest.raises(SpecError) as caught:
+        compiled(
+            tmp_path,
+            "directories:\n"
+            '  a: {path: /srv/d/x, mode: "0755"}\n'
+            '  same: {path: /srv/d/y, mode: "0700"}\n'
+            '  out: {path: /srv/d/out/z, mode: "0755"}\n'
+            '  deeper: {path: /srv/d/y/z, mode: "0755"}\n'
+            '  hidden: {path: /srv/d/.h, mode: "0755"}\n'
+            '  gone: {path: /srv/d/gone, mode: "0755", state: absent}\n'
+            "permissions:\n"
+            '  glob: {path: "/srv/d/*", mode: "0700"}\n'
+            '  tree: {path: /srv/e, recursive: true, dir_mode: "0750", file_mode: "0640",\n'
+            "         exclude: [free]}\n"
+            '  file: {path: /srv/e/f, mode: "0640"}\n'
+            '  other: {path: /srv/e/s/t, mode: "0755"}\n'
+            '  free: {path: /srv/e/s/free/g, mode: "0777"}\n'
+            "  owner: {path: /srv/e/o, owner: root}\n",
+        )
+    told = [p.message.replace(f"{tmp_path}/", "") for p in caught.value.problems]
+    assert told == [
+        "directory:a wants mode '0755' for the path '/srv/d/x', but permission:glob (spec.yaml, "
+        "line 11) wants '0700' for all of '/srv/d/*'",
+        "permission:other wants mode '0755' for the path '/srv/e/s/t', but permission:tree "
+        "(spec.yaml, line 12) wants '0640' or '0750' for all of '/srv/e'",
+    ]
+    assert caught.value.problems[0].hint == "exclude it there, such as with exclude: [x]"
+
+
+def test_many_patterns_over_many_paths_are_quick(tmp_path: Path) -> None:
+    lines = [f"  d{i}: {{path: /srv/{i}/x}}\n" for i in range(2000)]
+    wide = [f"  p{i}: {{path: '/srv/{i}/*', mode: '0755'}}\n" for i in range(2000)]
+    text = f"directories:\n{''.join(lines)}permissions:\n{''.join(wide)}"
+    begin = time.process_time()
+    whole = compiled(tmp_path, text)
+    took = time.process_time() - begin
+    assert len(whole.resources) == 4000
+    # Each with each would be 8 million looks, which take longer than all the rest.
+    begin = time.process_time()
+    for _ in range(1_000_000):
+        fnmatchcase("x", "*")
+    assert took < 30 * (time.process_time() - begin)
 
 
 def test_owners_are_named_across_files(room: Any) -> None:

@@ -1,0 +1,116 @@
+"""One pass is enough, also where some of its steps make what others are about."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import Machine, until
+
+
+def spec(machine: Machine, text: str) -> Path:
+    return machine.spec(
+        text.replace("D/", f"{machine.base}/t/").replace("D,", f"{machine.base}/t,")
+    )
+
+
+def mode(path: Path) -> str:
+    return f"{stat.S_IMODE(path.stat().st_mode):04o}"
+
+
+def passed(machine: Machine, path: Path) -> list[tuple[str, str, str]]:
+    """A pass that ends well, and leaves nothing to be done."""
+    report = machine.once(path)
+    machine.converged(path)
+    assert report["summary"]["changes"] == len(report["steps"])
+    return [(step["id"], step["verb"], step["result"]) for step in report["steps"]]
+
+
+CASES = {
+    "a folder below a glob": (
+        'directories: {a: {path: D/x}}\npermissions: {p: {path: "D/*", mode: "0700"}}\n',
+        ["directory:a", "permission:p"],
+        {"x": "0700"},
+    ),
+    "parents that nobody declares": (
+        "directories: {a: {path: D/x/y}}\n"
+        'permissions: {p: {path: D, file_mode: "0640", dir_mode: "0750", recursive: true}}\n',
+        ["directory:a", "permission:p"],
+        {"x": "0750", "x/y": "0750", "": "0750"},
+    ),
+    "a file of its own": (
+        'blocks: {b: {path: D/f, content: hi}}\npermissions: {p: {path: D/f, mode: "0600"}}\n',
+        ["block:b", "permission:p"],
+        {"f": "0600"},
+    ),
+    "a file below": (
+        "blocks: {b: {path: D/y/f, content: hi}}\ndirectories: {a: {path: D/y}}\n"
+        'permissions: {p: {path: D, file_mode: "0640", dir_mode: "0750", recursive: true}}\n',
+        # Planned before the folder was there, and once more behind it.
+        ["directory:a", "block:b", "permission:p"],
+        {"": "0750", "y": "0750", "y/f": "0640"},
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "steps", "modes"), CASES.values(), ids=CASES)
+def test_what_is_about_new_things_is_done_in_the_same_pass(
+    machine: Machine, text: str, steps: list[str], modes: dict[str, str]
+) -> None:
+    top = machine.base / "t"
+    top.mkdir(mode=0o755)
+    found = passed(machine, spec(machine, text))
+    assert [ident for ident, _, _ in found] == steps
+    assert {result for _, _, result in found} == {"done"}
+    assert {name: mode(top / name) for name in modes} == modes
+
+
+def test_the_loop_does_not_wait_for_its_next_pass(machine: Machine, looping: Any) -> None:
+    (machine.base / "t").mkdir()
+    text, _, _ = CASES["a file of its own"]
+    loop = looping(spec(machine, "loop: {every: 1h}\n" + text)).up()
+    until(lambda: mode(machine.base / "t/f") == "0600", 5)
+    assert loop.passes() == 1
+
+
+def test_what_needs_a_step_that_failed_is_not_tried_behind_it(machine: Machine) -> None:
+    top = machine.base / "t"
+    top.mkdir()
+    (top / "x").write_text("in the way")
+    path = spec(
+        machine,
+        "directories: {a: {path: D/x/y}, b: {path: D/z}}\n"
+        'permissions: {p: {path: "D/z", mode: "0700"}, q: {path: D/x/y, mode: "0700"}}\n',
+    )
+    report = machine.once(path, status=1)
+    results = {step["id"]: step["result"] for step in report["steps"]}
+    results |= {one["id"]: "unknown" for one in report["unknown"]}
+    assert results["directory:b"] == "done" and results.get("directory:a") != "done"
+    assert "permission:q" not in {i for i, result in results.items() if result == "done"}
+    assert mode(top / "z") == "0700"
+
+
+def test_what_needs_a_check_that_fails_is_left(machine: Machine) -> None:
+    well = machine.base / "well"
+    path = machine.spec(
+        f"checks: {{c: {{command: 'test -e {well}', every: 1s}}}}\n"
+        "processes: {p: {command: [sleep, '90930'], needs: ['check:c'], state: absent}}\n"
+    )
+    machine.once(path, status=1)
+    path.write_text(path.read_text().replace(", state: absent", ""))
+    plan = machine.plan(path)
+    assert plan["steps"] == []
+    (skipped,) = plan["skipped"]
+    assert skipped["id"] == "process:p"
+    assert skipped["reason"].startswith("needs check:c, which fails: exit status 1")
+    machine.once(path, status=1)
+    assert machine.running("sleep 90930") == []
+    well.touch()
+
+    def starts() -> bool:
+        machine.reconcile("--once", path)
+        return bool(machine.running("sleep 90930"))
+
+    until(starts)
