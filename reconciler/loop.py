@@ -12,12 +12,15 @@ import socket
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from types import FrameType
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from reconciler.host.clock import Clock
 
+T = TypeVar("T")
 EVERYTHING = "*"
 """Among ids that want a look: all of them do."""
+_REST = 30.0
+"""Seconds for which a part that has failed is left alone."""
 _SHORTEST = 0.05
 """Seconds between two passes that nobody has asked for."""
 _STOPS = (signal.SIGTERM, signal.SIGINT)
@@ -39,6 +42,9 @@ class Work(Protocol):
 
         None: it is worth while when it is due.
         """
+
+    def part_failed(self, part: Part, error: Exception) -> None:
+        """A part has failed, and is tried again later. It must not raise."""
 
     def moved(self) -> None:
         """The loop is alive: it goes to sleep now, or has just been woken."""
@@ -64,6 +70,44 @@ class Part(Protocol):
         """The loop ends."""
 
 
+class _Guarded:
+    """A part whose failure ends neither the loop nor the other parts.
+
+    It rests for a while then, so that what fails at once is not tried without end.
+    """
+
+    def __init__(self, part: Part, clock: Clock, failed: Callable[[Part, Exception], None]) -> None:
+        self.part = part
+        self._clock = clock
+        self._failed = failed
+        self._rests = 0.0
+
+    def descriptors(self) -> Collection[int]:
+        return self._guard(self.part.descriptors, ())
+
+    def tend(self, ready: Collection[int]) -> Collection[str]:
+        return self._guard(lambda: self.part.tend(ready), ())
+
+    def due(self) -> float | None:
+        left = self._rests - self._clock.monotonic()
+        rests: float | None = _REST
+        return left if left > 0 else self._guard(self.part.due, rests)
+
+    def close(self) -> None:
+        self._rests = 0.0
+        self._guard(self.part.close, None)
+
+    def _guard(self, work: Callable[[], T], instead: T) -> T:
+        if self._clock.monotonic() < self._rests:
+            return instead
+        try:
+            return work()
+        except Exception as error:
+            self._rests = self._clock.monotonic() + _REST
+            self._failed(self.part, error)
+            return instead
+
+
 class Loop:
     """Passes, one at start, one every interval, and one over what an event concerns.
 
@@ -75,7 +119,7 @@ class Loop:
     def __init__(self, work: Work, clock: Clock, parts: Sequence[Part] = ()) -> None:
         self._work = work
         self._clock = clock
-        self._parts = parts
+        self._parts = [_Guarded(part, clock, work.part_failed) for part in parts]
         self._stopping = False
         # Only ever set by the handlers of signals, which come between any two steps of ours.
         self._asked = False

@@ -114,6 +114,7 @@ class Post:
         self._targets: dict[str, Target] = {}
         self._busy: dict[str, tuple[Child, Letter]] = {}
         self._failing: set[str] = set()
+        self._hindrance: str | None = None
         self._off: dict[str, str] = {}
         self._adopted = False
         self._at: float | None = None
@@ -200,10 +201,13 @@ class Post:
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
             work()
+            self._hindrance = None
         except (HostError, OSError) as error:
             # No store, or no process.
             words = str(error) if isinstance(error, HostError) else error.strerror
-            self._told(f"{words}; messages wait", True)
+            if words != self._hindrance:  # Told once, for it may be so for years.
+                self._told(f"{words}; messages wait", True)
+            self._hindrance = words
             self._at = self._clock.monotonic() + _REST
 
     def _begin(self) -> None:

@@ -55,6 +55,7 @@ class Watchdog:
         """Has the last pass come to its end? Who supervises us hears of us only then."""
         self._error = ""
         """Why it has not; told once, for it may be so for years."""
+        self._part_errors: dict[str, str] = {}
         self._post = session.post(spec, self._posted)
         self._outcomes: list[Outcome] = []
         self._checks = checks_of(session, spec)
@@ -132,6 +133,15 @@ class Watchdog:
                     self._session.tell(Look(self._spec, _NOTHING, {}, ("-",)), ())
                     self._post.woken()
             return None
+
+    def part_failed(self, part: Part, error: Exception) -> None:
+        """The passes go on without it; told once, for it may be so for years."""
+        name, words = type(part).__name__.lower(), in_words(error)
+        if self._part_errors.get(name) != words:
+            self._part_errors[name] = words
+            words = f"a part of the loop ({name}) failed, and is tried again: {words}"
+            self._log.event("error", words, "bad")
+            self._session.report(words)
 
     def _prove(self, only: Collection[str]) -> None:
         """What was started a moment ago, and is looked at now: has it held?"""

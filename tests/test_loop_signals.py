@@ -63,3 +63,70 @@ def test_a_signal_that_comes_as_a_pass_ends_asks_for_another(number: signal.Sign
     Loop(work, Clock()).run()
     assert work.first.sent
     assert work.reread == [False, number == signal.SIGHUP]
+
+
+class Broken:
+    """A part of which one method fails, until it is mended."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.tended = 0
+        self.mended = False
+
+    def _fails(self, name: str) -> None:
+        if name == self.name and not self.mended:
+            raise OSError(5, "Input/output error")
+
+    def descriptors(self) -> Collection[int]:
+        self._fails("descriptors")
+        return ()
+
+    def due(self) -> float | None:
+        self._fails("due")
+        return 0.005
+
+    def tend(self, ready: Collection[int]) -> Collection[str]:
+        self._fails("tend")
+        self.tended += 1
+        return ()
+
+    def close(self) -> None:
+        self._fails("close")
+
+
+class Long(Passes):
+    """One pass; ends once the broken part has been mended and tended again."""
+
+    def __init__(self, broken: Broken, well: Broken) -> None:
+        super().__init__(signal.SIGUSR1)
+        self.first = Late(3600.0)
+        self.first.sent = True
+        self.broken, self.well = broken, well
+        self.failed: list[str] = []
+
+    def part_failed(self, part: object, error: Exception) -> None:
+        assert part is self.broken
+        self.failed.append(str(error))
+
+    def moved(self) -> None:
+        self.woken += 1
+        assert self.woken < 10_000
+        if self.well.tended >= 20:
+            self.broken.mended = True
+        if self.broken.mended and self.broken.tended:
+            signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("name", ["descriptors", "due", "tend", "close"])
+def test_a_part_that_fails_ends_neither_the_loop_nor_the_others(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reconciler.loop._REST", 0.2)
+    broken, well = Broken(name), Broken("nothing")
+    work = Long(broken, well)
+    Loop(work, Clock(), (broken, well)).run()
+    assert well.tended >= 20 and broken.tended
+    # It is left alone for a while, each time.
+    assert set(work.failed) <= {"[Errno 5] Input/output error"} and len(work.failed) < 20
+    assert bool(work.failed) == (name != "close")
+    assert work.reread == [False]
