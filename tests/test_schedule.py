@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import random
+import shlex
 import time
 from collections.abc import Iterator
 
 import pytest
+from crontab import CronRange, CronTab
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
+from reconciler.kinds._cronlines import rendered
 from reconciler.kinds._schedule import NICKNAMES, in_words, next_run, parse_schedule, parsed
 
 TAKEN = [
@@ -171,3 +176,49 @@ def test_the_next_run_is_the_first_minute_that_fits(monkeypatch: pytest.MonkeyPa
         while not runs(text, minute):
             minute += 60
         assert found == minute, text
+
+
+# ------------------------------------------------------------------- as somebody else reads it
+
+
+def written(low: int, high: int) -> st.SearchStrategy[str]:
+    """One of the five fields, as people write them."""
+    number = st.integers(low, high)
+    spans = st.tuples(number, number).map(sorted)
+    # It takes no step that is larger than a value may be, as cron does.
+    step = st.sampled_from(["", "/1", "/2", "/5"])
+    part = st.one_of(
+        number.map(str),
+        st.tuples(spans, step).map(lambda one: f"{one[0][0]}-{one[0][1]}{one[1]}"),
+        step.map(lambda by: f"*{by}"),
+    )
+    return st.lists(part, min_size=1, max_size=3).map(",".join)
+
+
+SCHEDULES = st.tuples(
+    written(0, 59), written(0, 23), written(1, 31), written(1, 12), written(0, 7)
+).map(" ".join)
+COMMANDS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1)
+
+
+@settings(deadline=None, max_examples=100, database=None)
+@given(SCHEDULES, COMMANDS)
+def test_another_reader_reads_our_lines_as_we_mean_them(schedule: str, command: str) -> None:
+    """python-crontab finds the same times and the same command in what we write."""
+    try:
+        text = parse_schedule(schedule)
+    except ValueError as error:
+        assert str(error).startswith("never")  # Such as 30 February; all else is well formed.
+        assume(False)
+    ours = parsed(text)
+    (job,) = CronTab(tab=f"{rendered(text, (command,), {}).decode()}\n")
+    assert ours is not None and job.is_valid()
+    found = [{value for part in one.parts for value in times(part)} for one in job.slices]
+    assert found[:4] == [ours.minutes, ours.hours, ours.days, ours.months]
+    assert {day % 7 for day in found[4]} == ours.weekdays
+    assert "\\\\" in command or job.command == shlex.join([command])
+
+
+def times(part: object) -> list[int]:
+    """What a part of a field stands for there: a number, or a range."""
+    return list(part.range()) if isinstance(part, CronRange) else [int(str(part))]
