@@ -123,13 +123,13 @@ class HeadReader:
             raise
         for name in names:
             if name in settings:
-                scope.values[name] = settings[name]
+                scope.define(name, settings[name])
                 continue
             result = scope.value(found[name][1])
             if result is None:
                 scope.failed.add(name)
                 continue
-            scope.values[name] = result[0]
+            scope.define(name, result[0], found[name][1])
             if result[1]:
                 scope.secrets.add(name)
 

@@ -144,7 +144,7 @@ class Resolver:
             self.problems.add(node.at, f"for_each makes more than {MAX_WORK:,} values to work out")
             return
         seen: set[str] = set()
-        for number, (value, is_secret, at) in enumerate(values):
+        for number, (value, is_secret, at, marked) in enumerate(values):
             label = _label(value, number)
             if not 0 < len(label) <= MAX_NAME or not label.isprintable():
                 self.problems.add(
@@ -155,19 +155,25 @@ class Resolver:
                 self.problems.add(at.at, f"for_each has {label!r} twice")
                 continue
             seen.add(label)
-            scope.set_each(value, is_secret)
+            scope.set_each(value, is_secret, marked)
             declared = Declared(kind, f"{key}[{label}]", base, key, fields)
             declared.each = value, is_secret
             yield self._one(declared, scope)
         scope.clear_each()
 
-    def _values(self, node: Node, scope: Scope) -> list[tuple[Any, bool, Node]] | None:
-        """The values of a ``for_each``, whether they are secret, and where they stand."""
+    def _values(self, node: Node, scope: Scope) -> list[tuple[Any, bool, Node, Any]] | None:
+        """The values of a ``for_each``, whether they are secret, and where they stand; last, what
+        they are with the marks of ``Hollows``."""
+        marked = scope.hollows.value
         if isinstance(node, Seq):
             every = [(scope.value(item), item) for item in node]
             if any(result is None for result, _ in every):
                 return None
-            return [(*result, item) for result, item in every if result is not None]
+            return [
+                (*result, item, marked(item, result[0], "each"))
+                for result, item in every
+                if result is not None
+            ]
         if isinstance(node, Map) or "{{" not in node:
             hint = 'write a list, [a, b], or name a variable that is one: "{{ names }}"'
             self.problems.add(node.at, "for_each needs a list", hint)
@@ -182,7 +188,8 @@ class Resolver:
         if len(values) > MAX_RESOURCES:
             self.problems.add(node.at, f"for_each takes at most {MAX_RESOURCES:,} values")
             return None
-        return [(value, is_secret, node) for value in values]
+        others = marked(node, values, "each")
+        return [(value, is_secret, node, one) for value, one in zip(values, others, strict=True)]
 
     def _one(self, declared: Declared, scope: Scope) -> Declared:
         before = len(self.problems.found)

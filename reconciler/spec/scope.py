@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from reconciler.model import Facts
 from reconciler.spec import scalars
 from reconciler.spec.errors import Problems
+from reconciler.spec.hollow import Hollows
 from reconciler.spec.nodes import Bare, Broken, Map, Mark, Node, Rendered, Seq, Text, texts
 from reconciler.spec.templates import Environ, Expression, TemplateError, split, whole
 
@@ -70,6 +71,7 @@ class Scope:
             "spec": dict(spec),
             "state_dir": facts.state_dir,
         }
+        self.hollows = Hollows(self.values, lambda: self.sandbox)
         self.secrets: set[str] = set()
         """Variables (and ``each``) that hold a value of the environment."""
         self.uses: dict[str, set[str]] = {}
@@ -89,9 +91,17 @@ class Scope:
             self._sandbox = Sandbox(lambda: [*self.values, "range"])
         return self._sandbox
 
-    def set_each(self, value: Any, is_secret: bool) -> None:
-        """Put ``each`` in scope."""
+    def define(self, name: str, value: Any, node: Node | None = None) -> None:
+        """Put a variable in scope; ``node`` is what it was made of, if it was written there."""
+        self.values[name] = value
+        hollows = self.hollows
+        marked = hollows.marked(value, name) if node is None else hollows.value(node, value, name)
+        hollows.define(name, marked)
+
+    def set_each(self, value: Any, is_secret: bool, marked: Any = None) -> None:
+        """Put ``each`` in scope; ``marked`` is what it is with the marks of ``Hollows``."""
         self.values["each"] = value
+        self.hollows.define("each", value if marked is None else marked)
         self.secrets.discard("each")
         if is_secret:
             self.secrets.add("each")
@@ -99,6 +109,7 @@ class Scope:
     def clear_each(self) -> None:
         """Take ``each`` out of scope."""
         self.values.pop("each", None)
+        self.hollows.forget("each")
         self.secrets.discard("each")
 
     def names(self, node: Node) -> set[str]:
@@ -183,7 +194,7 @@ class Scope:
         result = Rendered("".join(words))
         result.at = text.at
         result.secret = hidden
-        result.hollow = None if all(words) else _hollow(parts, words)
+        result.hollow = self.hollows.taken(parts) or (None if all(words) else _hollow(parts, words))
         result.source = str(text)
         return result
 

@@ -87,10 +87,10 @@ def whole(text: str) -> str | None:
 class Environ:
     """``env`` in a template. Remembers which names were asked for, set or not."""
 
-    __slots__ = ("_secret", "_values", "names", "secrets", "told")
+    __slots__ = ("_secret", "names", "secrets", "told", "values")
 
     def __init__(self, values: Mapping[str, str], secret: Callable[[str, str], bool]) -> None:
-        self._values = values
+        self.values = values
         self._secret = secret
         self.names: set[str] = set()
         self.secrets = 0
@@ -100,7 +100,7 @@ class Environ:
 
     def read(self, name: str) -> str | None:
         self.names.add(name)
-        value = self._values.get(name)
+        value = self.values.get(name)
         if value is not None and self._secret(name, value):
             self.secrets += 1
             self.told[name] = value

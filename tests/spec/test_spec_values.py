@@ -390,3 +390,65 @@ def test_a_path_of_the_environment_is_no_secret(room: Any) -> None:
         HEAD + "folders: {a: {path: '{{ env.AI_HOME }}/..'}}\n", environ={"AI_HOME": "/srv/ai"}
     )
     assert "/srv/ai/.." in problem.message
+
+
+HOLLOW = {
+    "by a variable": ("vars: {e: '', logs: '{{ e }}/logs'}", "{{ logs }}"),
+    "by two": ("vars: {e: '', a: '{{ e }}', logs: '{{ a }}/logs'}", "{{ logs }}/x"),
+    "joined": ("vars: {e: ''}", "{{ e ~ '/logs' }}"),
+    "added": ("vars: {e: ''}", "{{ e + '/logs' }}"),
+    "beside a constant": ("vars: {e: ''}", "{{ e }}{{ '/logs' }}"),
+    "by the environment": ("vars: {logs: '{{ env.EMPTY }}/logs'}", "{{ logs }}"),
+    "in a list": ("vars: {e: '', all: ['/x', '{{ e }}/logs']}", "{{ all[1] }}"),
+    "in a mapping": ("vars: {e: '', all: {a: {b: '{{ e }}/logs'}}}", "{{ all.a.b }}"),
+    "before a pattern": ("vars: {e: ''}", "/srv/{{ e }}*"),
+    "within": ("vars: {e: '', x: '/srv/{{ e }}/y'}", "{{ x }}"),
+    "in a loop": ("vars: {e: '', all: ['{{ e }}/logs']}", "{{ all | join('') }}"),
+    "trimmed": ("vars: {e: ' ', logs: '{{ e | trim }}/logs'}", "{{ logs }}"),
+}
+
+
+@pytest.mark.parametrize(("head", "path"), HOLLOW.values(), ids=HOLLOW)
+def test_an_empty_value_takes_no_part_of_a_path_by_any_way(head: str, path: str, room: Any) -> None:
+    text = f'{head}\nfolders: {{a: {{path: "{path}"}}}}\n'
+    (problem,) = room.fails(HEAD + text, environ={"EMPTY": ""})
+    named = "env.EMPTY" if "EMPTY" in head else "e"
+    assert f"{{{{ {named} }}}} is empty, which would make this '/" in problem.message
+
+
+@pytest.mark.parametrize("loop", ["['{{ e }}/logs']", "'{{ all }}'"])
+def test_nor_by_each(loop: str, room: Any) -> None:
+    text = (
+        "vars: {e: '', all: ['{{ e }}/logs']}\n"
+        f"folders: {{a: {{for_each: {loop}, path: '{{{{ each }}}}'}}}}\n"
+    )
+    (problem,) = room.fails(HEAD + text)
+    assert "{{ e }} is empty, which would make this '/logs'" in problem.message
+
+
+def test_nor_by_what_is_set_from_outside(room: Any) -> None:
+    text = "vars: {home: /x, logs: '{{ home }}/logs'}\nfolders: {a: {path: '{{ logs }}'}}\n"
+    (problem,) = room.fails(HEAD + text, settings={"home": ""})
+    assert "{{ home }} is empty" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("head", "path", "made"),
+    [
+        ("vars: {e: ''}", "{{ e | default('/srv', true) }}/logs", "/srv/logs"),
+        ("vars: {e: ''}", "{{ e or '/srv' }}/logs", "/srv/logs"),
+        ("vars: {e: '', l: \"{{ (e | trim) or '/srv' }}/logs\"}", "{{ l }}", "/srv/logs"),
+        ("vars: {e: '', l: \"{{ '/a' if e == '' else '/b' }}/x\"}", "{{ l }}", "/a/x"),
+        ("vars: {e: '', l: \"{{ '/a' if e | length == 0 else '/b' }}/x\"}", "{{ l }}", "/a/x"),
+        ("vars: {e: '', root: /r, l: '{{ e }}{{ root }}/y'}", "{{ l }}", "/r/y"),
+        ("vars: {e: '', l: '/srv/app{{ e }}/y'}", "{{ l }}", "/srv/app/y"),
+        ("vars: {e: '', l: '/srv/{{ e }}app*'}", "{{ l }}", "/srv/app*"),
+        ("vars: {e: '', l: \"{{ e.replace('x', 'y') }}/y\", m: /m}", "{{ m }}", "/m"),
+        ("vars: {e: '', d: {k: ''}, l: \"{{ d.get('k') or '/z' }}\"}", "{{ l }}", "/z"),
+    ],
+)
+def test_an_empty_value_that_takes_nothing_is_fine(
+    head: str, path: str, made: str, room: Any
+) -> None:
+    found = room.body(f'{head}\nfolders: {{a: {{path: "{path}"}}}}\n')
+    assert found["folder:a"].want.path == made
