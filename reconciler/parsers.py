@@ -7,9 +7,29 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from reconciler.model import Secret
+
+
+class Wrong(ValueError):
+    """A part of a value is wrong: ``at`` leads to it, by the keys and indexes on the way.
+
+    ``key``: it is the last key itself, and not what stands behind it.
+    ``near`` is what was written, and the words of which one may have been meant.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        at: tuple[str | int, ...] = (),
+        near: tuple[str, Sequence[str]] | None = None,
+        key: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.at = at
+        self.key = key
+        self.near = near
 
 
 class Plain(str):
@@ -88,9 +108,13 @@ def parse_size(value: object) -> int:
     match = _SIZE.fullmatch(text)
     size = math.ceil(float(match[1]) * _SIZES[match[2]]) if match else 0
     if size <= 0:
+        near = {unit.lower(): unit for unit in _SIZES}
+        number, letters = re.fullmatch(r"([0-9.]*)(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
+        unit = near.get(letters.strip().lower())
+        meant = f"; did you mean {number}{unit}?" if number and unit not in (None, letters) else ""
         raise ValueError(
             f"{text!r} is not a size; write a positive number and a unit, such as "
-            "512KiB, 20MiB, 1GiB or 10MB"
+            f"512KiB, 20MiB, 1GiB or 10MB{meant}"
         )
     return size
 
@@ -101,6 +125,9 @@ def parse_mode(value: object) -> str:
     YAML 1.2 reads an unquoted ``0755`` as the decimal number 755, so it is refused.
     """
     text = _text(value)
+    octal = re.fullmatch(r"0o([0-7]{3,4})", text)
+    if octal is not None:
+        raise ValueError(f'{text!r} is not a mode as it is written here; write "{octal[1]:0>4}"')
     if not re.fullmatch(r"[0-7]{3,4}", text):
         raise ValueError(
             f"{text!r} is not a mode; write three or four octal digits (0 to 7) in quotes, "
@@ -181,10 +208,21 @@ def parse_share(value: object) -> float:
     return percent
 
 
+def _each(values: Sequence[object], parse: Callable[[object], str]) -> tuple[str, ...]:
+    """All of a list. Raises Wrong, which leads to the item."""
+    found = []
+    for at, item in enumerate(values):
+        try:
+            found.append(parse(item))
+        except ValueError as error:
+            raise Wrong(str(error), (at,)) from None
+    return tuple(found)
+
+
 def parse_command(value: object) -> tuple[str, ...]:
     """A list of arguments, or a string, which becomes ``sh -c STRING``. Raises ValueError."""
     if isinstance(value, (list, tuple)):
-        words = tuple(_text(word) for word in value)
+        words = _each(value, _text)
         if not words or not words[0]:
             raise ValueError("a command needs at least the name of a program")
         return words
@@ -200,7 +238,13 @@ def parse_patterns(value: object) -> tuple[str, ...]:
         return (_one_line(value),)
     if not value:
         raise ValueError("is empty; give it a pattern or leave the line out")
-    return tuple(_one_line(pattern) for pattern in value)
+    return _each(value, _one_line)
+
+
+def _is_signal(word: str) -> bool:
+    from signal import Signals
+
+    return f"SIG{word.upper().removeprefix('SIG')}" in Signals.__members__
 
 
 def parse_signal(value: object) -> tuple[str, str]:
@@ -212,11 +256,12 @@ def parse_signal(value: object) -> tuple[str, str]:
         unknown = sorted(set(value) - {"process", "signal"})
         if unknown or "process" not in value:
             wrong = f"has no field {unknown[0]!r}" if unknown else "needs 'process'"
-            raise ValueError(f"{wrong}; write {{process: NAME, signal: HUP}}")
+            where = tuple(unknown[:1])
+            raise Wrong(f"{wrong}; write {{process: NAME, signal: HUP}}", where, key=True)
         words = [_one_line(value.get("signal", "HUP")), _one_line(value["process"])]
     else:
         words = _one_line(value).split()
-        if len(words) == 1:
+        if len(words) == 1 and not _is_signal(words[0]):
             words = ["HUP", *words]
         if len(words) != 2:
             raise ValueError('needs a signal and a process, such as "HUP process:worker"')
@@ -243,11 +288,11 @@ def parse_environment(value: object) -> tuple[tuple[str, Secret], ...]:
     pairs = []
     for name, text in value.items():
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,254}", name):
-            raise ValueError(f"{name!r} is not a name for an environment variable")
+            raise Wrong(f"{name!r} is not a name for an environment variable", (name,), key=True)
         try:
             pairs.append((str(name), Secret.of(_text(text))))
         except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
+            raise Wrong(f"{name}: {error}", (name,)) from None
     return tuple(sorted(pairs, key=lambda pair: pair[0]))
 
 
@@ -260,11 +305,11 @@ def parse_variables(value: object) -> tuple[str, ...]:
         raise ValueError("needs a mapping of names to values, such as {port: 8080}")
     for name, held in value.items():
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name):
-            raise ValueError(f"{name!r} is not a name that a template can use")
+            raise Wrong(f"{name!r} is not a name that a template can use", (name,), key=True)
         if isinstance(held, dict) or (
             isinstance(held, (list, tuple)) and any(isinstance(i, (dict, list)) for i in held)
         ):
-            raise ValueError(f"{name} needs text, a number, true, false or a list of them")
+            raise Wrong(f"{name} needs text, a number, true, false or a list of them", (name,))
     return tuple(sorted(map(str, value)))
 
 
@@ -289,7 +334,7 @@ def choice_parser(words: tuple[str, ...]) -> Callable[[object], str]:
     def parse(value: object) -> str:
         text = _text(value)
         if text not in words:
-            raise ValueError(f"{text!r} is none of {', '.join(words)}")
+            raise Wrong(f"{text!r} is none of {', '.join(words)}", near=(text, words))
         return text
 
     return parse

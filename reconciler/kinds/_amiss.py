@@ -30,6 +30,8 @@ def wrong(want: Retention) -> Iterable[tuple[str, str]]:
 def _check_place(want: Retention) -> Iterable[tuple[str, str]]:
     if want.path == "/" or (want.recursive and want.path in _NEVER):
         yield "path", f"{want.path} belongs to the system; name the folder below it that is meant"
+    if any(sign in want.path for sign in "*?"):
+        yield "path", "is a directory, not a glob; put the pattern into match"
     if want.path.startswith(("/proc/", "/sys/")):
         yield "path", f"{want.path} holds no files that could be kept or not"
     if not want.recursive and any("/" in pattern for pattern in want.match):

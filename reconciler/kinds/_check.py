@@ -18,7 +18,7 @@ from reconciler.fields import (
     Regex,
     integer,
 )
-from reconciler.parsers import integer_parser, parse_command, parse_name, parse_size
+from reconciler.parsers import Wrong, integer_parser, parse_command, parse_name, parse_size
 
 _TEMPLATE = r".*\{\{.*\}\}.*"
 _STRING: dict[str, Any] = {"type": "string", "minLength": 1}
@@ -71,28 +71,30 @@ def parse_request(value: object) -> tuple[str, tuple[int, ...]]:
     from urllib.parse import urlsplit
 
     status: object = "200"
+    where = ("url",) if isinstance(value, Mapping) else ()
     if isinstance(value, Mapping):
         wrong = sorted(set(value) - {"url", "status"})
         if wrong or "url" not in value:
             words = f"has no field {wrong[0]!r}" if wrong else "needs 'url'"
-            raise ValueError(f"{words}; write {{url: URL, status: 200}}")
+            raise Wrong(f"{words}; write {{url: URL, status: 200}}", tuple(wrong[:1]), key=True)
         status = value.get("status", status)
         value = value["url"]
     url = parse_name(value)
     codes = status if isinstance(status, (list, tuple)) else [status]
     if not codes:
-        raise ValueError("status: is empty; give it a status code or leave it out")
+        words = "status: is empty; give it a status code or leave it out"
+        raise Wrong(words, ("status",))
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
         usable = None
     if not usable or not url.isascii() or " " in url:
-        raise ValueError("needs a URL that begins with http:// or https:// and names a host")
+        raise Wrong("needs a URL that begins with http:// or https:// and names a host", where)
     try:
         return url, tuple(_status(code) for code in codes)
     except ValueError as error:
-        raise ValueError(f"status: {error}") from None
+        raise Wrong(f"status: {error}", ("status",)) from None
 
 
 def parse_reaction(value: object) -> tuple[str, ...]:

@@ -90,15 +90,18 @@ class Checks(Kind[Check, CheckState]):
         if queue is not None and queue.max_age is None and queue.max_count is None:
             yield "queue", "says nothing of how much is too much; give it max_age or max_count"
         if queue is not None and any("/" in pattern for pattern in queue.match):
-            yield "queue", "a pattern with '/' matches nothing: only the folder itself is looked at"
+            yield (
+                "queue.match",
+                "a pattern with '/' matches nothing: only the folder itself is looked at",
+            )
         if disk is not None and disk.min_free is None and disk.max_used is None:
             yield "disk", "says nothing of how much is too little; give it min_free or max_used"
         for at, reaction in enumerate(want.on_failure):
             if reaction in want.on_failure[:at]:
-                yield "on_failure", f"{' '.join(reaction)!r} stands there twice"
+                yield f"on_failure[{at}]", f"{' '.join(reaction)!r} stands there twice"
             program = reaction[1] if reaction[0] == "run" else ""
             if "/" in program and not program.startswith("/"):
-                yield "on_failure", f"{program!r} is not absolute; write its whole path"
+                yield f"on_failure[{at}]", f"{program!r} is not absolute; write its whole path"
 
     def uses(self, want: Check) -> Iterable[Key]:
         for path in want.paths:

@@ -115,12 +115,12 @@ class Crons(Kind[Cron, CronState]):
             yield "command", "cron would take this line for a variable"
         for name, secret in want.env:
             if name in _REFUSED:
-                yield "env", f"{name} cannot be set: {_REFUSED[name]}"
+                yield f"env.{name}", f"{name} cannot be set: {_REFUSED[name]}"
             value = secret.value or ""
             if "\r" in value:
-                yield "env", f"{name} holds a carriage return"
+                yield f"env.{name}", f"{name} holds a carriage return"
             if name == "MAILTO" and not _MAILTO.fullmatch(value):
-                yield "env", "MAILTO needs a plain address, without quotes, on one line"
+                yield "env.MAILTO", "MAILTO needs a plain address, without quotes, on one line"
 
     def claims(self, want: Cron) -> Iterable[Claim]:
         line = rendered(want.schedule, want.command, {}).decode("utf-8", "surrogateescape")

@@ -73,6 +73,9 @@ class Processes(Kind[Process, ProcessState]):
         name = f"session:{want.session}"
         if name not in declared.wants:
             words = f"there is no session {want.session!r}; declare it under sessions"
+            plain = want.session.removeprefix("session:")
+            if f"session:{plain}" in declared.wants:
+                words = f"names a session without its kind; write {plain!r}"
             raise ValueError("session", words)
         session = declared.wants[name]
         if not isinstance(session, Session):
@@ -87,13 +90,16 @@ class Processes(Kind[Process, ProcessState]):
             if sum(way is not None for way in ways) != 1:
                 yield "match", "needs exactly one of cmdline, exe and pidfile"
         if want.restart.backoff.factor < 1:
-            yield "restart", "backoff.factor must be at least 1; pauses do not shrink"
+            yield "restart.backoff.factor", "must be at least 1; pauses do not shrink"
         if want.restart.backoff.max < want.restart.backoff.initial:
-            yield "restart", "backoff.max must not be shorter than backoff.initial"
+            yield "restart.backoff.max", "must not be shorter than backoff.initial"
         if "/" in want.command[0] and not want.command[0].startswith("/"):
             yield "command", f"{want.command[0]!r} is not absolute; write its whole path"
         if f"SIG{want.stop.signal}" not in signal.Signals.__members__:
-            yield "stop", f"there is no signal {want.stop.signal!r}; write TERM, INT, QUIT or HUP"
+            yield (
+                "stop.signal",
+                f"there is no signal {want.stop.signal!r}; write TERM, INT, QUIT or HUP",
+            )
         if want.limits is not None and not want.limits.used and want.limits.age is None:
             yield "limits", "needs at least one of memory, cpu, open_files, threads and age"
 

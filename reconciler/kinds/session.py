@@ -73,17 +73,23 @@ class Sessions(Kind[Session, SessionState]):
             yield "session", f"tmux cannot keep a session named {name!r}; {words}"
         if want.socket is not None and ("/" in want.socket or want.socket in (".", "..")):
             yield "socket", "is the name that tmux -L takes, not a path"
-        for window in want.windows:
+        for at, window in enumerate(want.windows):
             if window.layout is not None and not _LAYOUT.fullmatch(window.layout):
                 # Some that it does not know make tmux 3.3 end, with all of its sessions.
-                yield "windows", f"there is no layout {window.layout!r}; {_LAYOUTS}"
+                words = f"there is no layout {window.layout!r}; {_LAYOUTS}"
+                yield f"windows[{at}].layout", words
         if want.command is not None and want.windows:
             yield "command", "write either command or windows, not both"
         keys = [key for key, _ in want.layout()]
         for key in sorted({key for key in keys if keys.count(key) > 1}):
             yield "windows", f"two windows are named {key!r}"
-        if any(not window.panes for window in want.windows):
-            yield "windows", "a window needs at least one pane; leave 'panes' out for a shell"
+        for at, window in enumerate(want.windows):
+            if window.panes:
+                continue
+            yield (
+                f"windows[{at}].panes",
+                "a window needs at least one pane; leave 'panes' out for a shell",
+            )
 
     def claims(self, want: Session) -> Iterable[Claim]:
         return (Claim(Key("tmux session", f"{want.socket or 'default'}/{want.tmux_name}")),)

@@ -6,12 +6,14 @@ at a time, and it is the only module that imports pydantic.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from reconciler.contract import Kind
+from reconciler.parsers import Wrong
 from reconciler.spec.errors import Problems
 from reconciler.spec.nodes import (
     Broken,
@@ -62,9 +64,9 @@ class Validator:
             problems.add(mark, f"{title} makes nothing that could be absent; take it out instead")
         want = kind.named(want, declared.name)
         for name, message in kind.check(want):
-            node = body.get(name)  # type: ignore[call-overload]
-            mark = place(body, name) if node is not None else declared.key.at
-            problems.add(mark, f"{title}: {name}: {censored(message, body)}")
+            _, mark, names = _follow(body, _steps(name))
+            mark = mark if names else declared.key.at
+            problems.add(mark, f"{title}: {names or name}: {censored(message, body)}")
         return want if len(problems.found) == before else None
 
     def _adapter(self, kind: Kind[Any, Any]) -> TypeAdapter[Any]:
@@ -162,7 +164,15 @@ class Validator:
             return
         message = entry["msg"]
         hint = None
+        near = None
         cause = entry.get("ctx", {}).get("error")
+        if isinstance(cause, Wrong):
+            holder = node
+            node, mark, names = _follow(body, (*loc, *cause.at))
+            if cause.key and isinstance(holder, Map) and cause.at:
+                mark = next(key.at for key in holder if key == cause.at[-1])
+                node, _, names = _follow(body, loc)
+            near = cause.near if hidden(node, "") == "" else None
         if isinstance(cause, ValueError):
             message = str(cause)
         elif is_null(node):
@@ -172,7 +182,12 @@ class Validator:
             hint = f"write [{shown(node)[:60]}]" if isinstance(node, Text) else None
         elif sort in ("dataclass_type", "dataclass_exact_type", "dict_type"):
             message = "needs fields, one 'name: value' a line, or {name: value}"
-        self.problems.add(mark, f"{title}: {names}: {hidden(node, message)}", hint)
+        self.problems.add(mark, f"{title}: {names}: {hidden(node, message)}", hint, near)
+
+
+def _steps(name: str) -> list[str | int]:
+    """``windows[1].layout`` as the keys and indexes that lead there."""
+    return [int(word) if word.isdigit() else word for word in re.findall(r"[^.\[\]]+", name)]
 
 
 def _follow(body: Map, loc: Iterable[Any]) -> tuple[Node, Mark, str]:

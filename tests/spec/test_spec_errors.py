@@ -132,7 +132,7 @@ CASES: dict[str, tuple[str | bytes, str, str]] = {
     "null for a list": (HEAD + "workers:\n  w: {command: x, parts: }\n", "4:19", "is empty"),
     "number too large": (HEAD + "workers:\n  w: {command: x, count: 101}\n", "4:26", "1 to 100"),
     "bad regex": (HEAD + "workers:\n  w: {command: x, match: {cmdline: '('}}\n", "4:36", "regular"),
-    "environment name": (HEAD + "workers:\n  w: {command: x, env: {1A: b}}\n", "4:24", "'1A'"),
+    "environment name": (HEAD + "workers:\n  w: {command: x, env: {1A: b}}\n", "4:25", "'1A'"),
     "rule of a kind": (HEAD + "grants:\n  g: {path: /a}\n", "4:13", "nothing is asked for /a"),
     "link to nothing": (HEAD + "workers:\n  w: {command: x, folder: b}\n", "4:27", "no folder 'b'"),
     "state": (F + "    path: /a\n    state: absnt\n", "6:12", "did you mean 'absent'?"),
