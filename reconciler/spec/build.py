@@ -16,8 +16,8 @@ from reconciler.model import Facts, Secret, Spec
 from reconciler.spec.errors import Problems
 from reconciler.spec.graph import Entry, Graph
 from reconciler.spec.head import HeadReader
-from reconciler.spec.include import gather
-from reconciler.spec.notify import NotifyReader
+from reconciler.spec.include import Document, gather, without_templates
+from reconciler.spec.notify import NotifyReader, gathered
 from reconciler.spec.rendering import Renderer
 from reconciler.spec.resolve import Resolver
 from reconciler.spec.scope import Scope, worth_hiding
@@ -56,6 +56,27 @@ def build(
             gc.enable()
 
 
+def _tell_what_is_certain(
+    documents: Sequence[Document],
+    kinds: Sequence[Kind[Any, Any]],
+    facts: Facts,
+    environ: Mapping[str, str],
+    problems: Problems,
+) -> None:
+    """Tell what is wrong in the files that could be read. Raises SpecError.
+
+    What the others would have declared is not known: variables, and what is needed by its id.
+    """
+    top = HeadReader(documents, kinds, problems)
+    top.read_head()
+    scope = Scope(facts, environ, {"name": top.head.name, "path": "", "dir": ""}, problems)
+    plain = [without_templates(document, top.sections) for document in documents]
+    validator = Validator(kinds, facts.user_home, problems)
+    for declared in Resolver(plain, kinds, problems).resources(scope):
+        validator.want(declared)
+    problems.stop_if_any()
+
+
 def _build(
     path: str,
     kinds: Sequence[Kind[Any, Any]],
@@ -66,8 +87,7 @@ def _build(
     problems = Problems()
     files = gather(path, problems)
     if files.broken:
-        # What the unreadable part would have declared is not known, so that more would be guessed.
-        problems.stop_if_any()
+        _tell_what_is_certain(files.documents, kinds, facts, environ, problems)
     top = HeadReader(files.documents, kinds, problems)
     top.read_head()
     full = os.path.abspath(path)
@@ -76,9 +96,7 @@ def _build(
     top.read_vars(settings, scope)
     top.read_loop(scope)
     tell = NotifyReader(scope, facts.user_home, problems)
-    for document in files.documents:
-        if document.main:
-            tell.read(document.root)
+    tell.read(gathered(files.documents, problems))
     resolver = Resolver(files.documents, kinds, problems)
     declared = resolver.resources(scope)
     validator = Validator(kinds, facts.user_home, problems)

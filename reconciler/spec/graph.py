@@ -41,6 +41,8 @@ class Graph:
         self.active = {e.declared.id: e for e in entries if e.declared.skip is None}
         self.needs: dict[str, dict[str, None]] = {name: {} for name in self.active}
         self.after: dict[str, dict[str, None]] = {name: {} for name in self.active}
+        self._clashing: set[str] = set()
+        """Those that manage what another one does, so that they would need one another."""
         self._members: dict[str, list[str]] = {}
         self._bare: dict[str, str] = {}
         for entry in entries:
@@ -70,13 +72,10 @@ class Graph:
         }
         self._one_owner(claims)
         self._covered(claims)
-        if not whole:
-            return ()
         self._link(claims)
         self._found(claims)
-        if len(self.problems.found) != before:
-            return ()
-        return self._sorted()
+        resources = self._sorted()
+        return resources if whole and len(self.problems.found) == before else ()
 
     def _written(self) -> None:
         """``needs`` and ``after`` as they were written."""
@@ -125,6 +124,7 @@ class Graph:
         where = _where(first.key.at)
         if mine.kind is first.kind:
             self.problems.add(mine.key.at, f"{name} and {other} ({where}) both manage the {what}")
+            self._clashing |= {name, other}
             return True
         for field, value in claim.asks.items():
             if field in theirs.asks and theirs.asks[field] != value:
@@ -188,6 +188,8 @@ class Graph:
         everything = model.Declared(wants, made, self.facts)
         for entry in self.entries:
             declared = entry.declared
+            if entry.want is None:
+                continue  # What is wrong with it has been told.
             try:
                 entry.want = declared.kind.linked(entry.want, everything)
             except ValueError as error:
@@ -204,12 +206,15 @@ class Graph:
                 for claim in made:
                     makers.setdefault(claim.key, []).append(name)
         for name, entry in self.active.items():
-            for key in entry.declared.kind.uses(entry.want):
+            uses = entry.declared.kind.uses(entry.want) if entry.want is not None else ()
+            for key in uses:
                 for other in _nearest(key, name, makers):
                     self._need(name, other)
 
     def _need(self, name: str, other: str) -> None:
         mine, theirs = self.active[name].declared, self.active[other].declared
+        if {name, other} <= self._clashing:
+            return
         if mine.present and theirs.present:
             self.needs[name][other] = None
         elif not mine.present and not theirs.present:
@@ -225,14 +230,19 @@ class Graph:
     def _sorted(self) -> tuple[Resource[Any], ...]:
         before = {name: [*self.needs[name], *self.after[name]] for name in self.active}
         names = [entry.declared.id for entry in self.entries]
-        try:
-            names = order.in_order(names, before)
-        except order.Cycle as cycle:
-            at = self.active[cycle.ids[0]].declared.key.at
-            self.problems.add(
-                at, f"these wait for one another in a circle: {cycle}", "take one of the needs out"
-            )
-            return ()
+        while True:
+            try:
+                names = order.in_order(names, before)
+                break
+            except order.Cycle as cycle:
+                at = self.active[cycle.ids[0]].declared.key.at
+                self.problems.add(
+                    at,
+                    f"these wait for one another in a circle: {cycle}",
+                    "take one of the needs out",
+                )
+                # There may be another circle, which has none of these.
+                before = {name: [] if name in cycle.ids else ids for name, ids in before.items()}
         entries = {entry.declared.id: entry for entry in self.entries}
         return tuple(self._resource(name, entries[name]) for name in names)
 

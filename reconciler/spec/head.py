@@ -19,7 +19,7 @@ from reconciler.spec.nodes import Broken, Map, Node, Text, get, is_null
 from reconciler.spec.scope import FIXED, Scope
 from reconciler.spec.secrecy import hidden
 
-_MAIN = ("version", "name", "loop", "notify")
+_MAIN = ("version", "name", "loop")
 _KEYWORDS = ("and", "or", "not", "in", "is", "if", "else", "true", "false", "none")
 
 
@@ -71,7 +71,7 @@ class HeadReader:
                 self.head.name = str(name)
 
     def _known_keys(self, document: Document) -> None:
-        allowed = ["include", "vars", *self.sections]
+        allowed = ["include", "vars", "notify", *self.sections]
         if document.main:
             allowed = [*_MAIN, *allowed]
         for key in document.root:

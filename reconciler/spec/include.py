@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from reconciler.spec import reading, source
 from reconciler.spec.errors import Problems
-from reconciler.spec.nodes import Map, Mark, Seq, Source, Text, is_null
+from reconciler.spec.nodes import Map, Mark, Seq, Source, Text, get, is_null, texts
 
 MAX_DEPTH = 16
 MAX_FILES = 1000
@@ -46,6 +47,24 @@ def gather(path: str, problems: Problems) -> Files:
     return files
 
 
+def without_templates(document: Document, sections: Sequence[str]) -> Document:
+    """The same file without the resources that hold a template."""
+    root = Map(document.root)
+    root.at = document.root.at
+    for section in sections:
+        entries = get(root, section)
+        if isinstance(entries, Map):
+            kept = {
+                key: body
+                for key, body in entries.items()
+                if not any("{{" in text for text in texts(body))
+                and not (isinstance(body, Map) and "when" in body)
+            }
+            root[root.key(section)] = made = Map(kept)
+            made.at = entries.at
+    return Document(document.source, root, document.main)
+
+
 def digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=32).digest()
 
@@ -69,7 +88,7 @@ def _add(
             problems.add(at, error.message, error.hint)
         return
     files.digests[path] = digest(data)
-    root = source.load(data, here, problems)
+    root = source.load(data, here, problems, at is None)
     if root is None:
         files.broken = True
         return

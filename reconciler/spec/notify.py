@@ -1,4 +1,4 @@
-"""``notify`` of the main file: who is told of what.
+"""``notify``: who is told of what.
 
 It must not show a URL, nor what it was made of: whoever has one may write to its channel.
 """
@@ -6,12 +6,13 @@ It must not show a URL, nor what it was made of: whoever has one may write to it
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from reconciler.model import EVENTS, Notify, Secret, Target
 from reconciler.parsers import parse_duration, parse_name, parse_path, parse_quiet
 from reconciler.spec.errors import Problems
+from reconciler.spec.include import Document
 from reconciler.spec.nodes import (
     Broken,
     Map,
@@ -37,6 +38,36 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,40}:\S+( .*)?")
 _QUOTED = re.compile(r"""["']([^"']*)["']""")
 
 
+def gathered(documents: Sequence[Document], problems: Problems) -> Node | None:
+    """``notify`` of all the files of a spec as one; what stands in two of them is told."""
+    nodes = [get(document.root, "notify") for document in documents]
+    found = [node for node in nodes if node is not None and not is_null(node)]
+    whole, targets = Map(), Map()
+    for node in found:
+        if len(found) == 1 or not isinstance(node, Map):
+            return node
+        whole.at = node.at
+        for key, value in node.items():
+            if key != "targets" or not isinstance(value, Map):
+                _put(whole, key, value, "notify:", problems)
+                continue
+            if key not in whole:
+                targets.at = value.at
+                whole[key] = targets
+            for name, target in value.items():
+                _put(targets, name, target, "target", problems)
+    return whole if found else None
+
+
+def _put(whole: Map, key: Text, value: Node, what: str, problems: Problems) -> None:
+    if key not in whole:
+        whole[key] = value
+        return
+    first = whole.key(key).at
+    where = f"{first.source.shown}, line {first.source.line_of(first.start) + 1}"
+    problems.add(key.at, f"{what} {str(key)!r} is set twice; first in {where}")
+
+
 class NotifyReader:
     """Reads ``notify``; ``notify`` is what it says, and ``urls`` are all that it names."""
 
@@ -49,9 +80,8 @@ class NotifyReader:
         self._home = home
         self._problems = problems
 
-    def read(self, root: Map) -> None:
-        """What stands below ``notify`` in the top level ``root`` of a file."""
-        node = get(root, "notify")
+    def read(self, node: Node | None) -> None:
+        """What stands below ``notify``."""
         if node is None or is_null(node):
             return
         if not self._fields(node, "notify", _FIELDS, "write notify: {targets: {NAME: {url: …}}}"):

@@ -167,11 +167,25 @@ class Scope:
             return self._joined(text, parts)
         except TemplateError as error:
             self.tell(text, error)
+            self._others(text, error)
         except _Known:
             pass
         broken = Broken(text)
         broken.at = text.at
         return broken
+
+    def _others(self, text: Text, first: TemplateError) -> None:
+        """Tell what is wrong with the other templates of a text of which one has failed."""
+        told = {first.code, ""}
+        for part in self._splits.get(text, ()):
+            if isinstance(part, Expression) and part.code not in told:
+                told.add(part.code)
+                try:
+                    self.evaluate(part.code)
+                except TemplateError as error:
+                    self.tell(text, error)
+                except _Known:
+                    continue
 
     def _joined(self, text: Text, parts: list[str | Expression]) -> Rendered:
         words: list[str] = []

@@ -28,7 +28,7 @@ _QUESTION = re.compile(r"\?(?=[^\s,\[\]{}])|(?<=[^\s,\[\]{}])\?")
 _MASKS = 50
 
 
-def load(data: bytes, source: Source, problems: Problems) -> Map | None:
+def load(data: bytes, source: Source, problems: Problems, main: bool = True) -> Map | None:
     """The mapping that a file holds, or None when it cannot be made out.
 
     ``source.text`` is set; what is wrong goes to ``problems``, all that can be found.
@@ -51,12 +51,13 @@ def load(data: bytes, source: Source, problems: Problems) -> Map | None:
     root = _parse(text, source, bool(found), problems)
     if root is None:
         return None
+    hint = _BEGIN if main else "write sections, such as directories:, or take it out of include"
     if is_null(root):
-        problems.add(Mark(source, 0, 0), "the file is empty", _BEGIN)
+        problems.add(Mark(source, 0, 0), "the file is empty", hint)
         return None
     if not isinstance(root, Map):
         what = "a list" if isinstance(root, Seq) else "a single value"
-        problems.add(root.at, f"a spec is a mapping of keys to values, not {what}", _BEGIN)
+        problems.add(root.at, f"a spec is a mapping of keys to values, not {what}", hint)
         return None
     return root
 

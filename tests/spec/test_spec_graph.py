@@ -162,6 +162,32 @@ def test_a_circle_is_named_with_all_its_members(room: Any) -> None:
     assert "folder:a -> folder:b -> worker:w -> folder:a" in problem.message
 
 
+def test_each_circle_is_told_also_beside_other_errors(room: Any, told: Any) -> None:
+    text = (
+        HEAD + "folders:\n  a: {path: /a, needs: [folder:b]}\n  b: {path: /b, needs: [folder:a]}\n"
+        "  c: {path: /c, after: [folder:d]}\n  d: {path: /d, needs: [folder:c]}\n"
+        "  e: {path: e}\n"
+    )
+    lines = [told(problem) for problem in room.fails(text)]
+    assert [line.partition(" ")[0] for line in lines] == ["4:3", "6:3", "8:13"]
+    assert "folder:a -> folder:b -> folder:a" in lines[0]
+    assert "folder:c -> folder:d -> folder:c" in lines[1]
+
+
+def test_references_are_told_also_beside_other_errors(tmp_path: Path) -> None:
+    with pytest.raises(SpecError) as caught:
+        compiled(
+            tmp_path,
+            "processes: {p: {command: x, session: nope}, q: {command: x, instances: 0}}\n"
+            "retention: {r: {path: /x, action: rotate, max_file: 1MB, signal: HUP process:zz}}\n"
+            "checks: {c: {command: x, on_failure: [restart process:nope]}}\n",
+        )
+    told = [problem.message for problem in caught.value.problems]
+    assert len(told) == 4
+    for words in ("instances", "no session 'nope'", "no process 'zz'", "no process 'nope'"):
+        assert any(words in message for message in told), words
+
+
 def test_errors_in_fields_do_not_make_up_others(room: Any, told: Any) -> None:
     text = (
         HEAD + "folders:\n  a: {path: x}\n  b: {path: /b, needs: [folder:a]}\n"

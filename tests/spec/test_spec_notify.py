@@ -92,10 +92,25 @@ def test_mistakes(text: str, expected: list[str], room: Any, told: Any) -> None:
     assert list(map(told, room.fails(f"{HEAD}notify: {text}\n"))) == expected
 
 
-def test_it_belongs_into_the_main_file(room: Any, told: Any) -> None:
-    room.write("notify: {targets: {}}\n", "more.yaml")
-    assert list(map(told, room.fails(f"{HEAD}include: [more.yaml]\n"))) == [
-        "1:1 'notify' belongs into the main file only"
+def test_files_put_their_targets_together(room: Any) -> None:
+    room.write("notify: {targets: {b: {url: 'json://b'}}, remind_every: 1h}\n", "more.yaml")
+    room.write("notify: {targets: {c: {url_file: /c}}}\n", "other.yaml")
+    told = room.load(
+        f"{HEAD}include: [more.yaml, other.yaml]\n"
+        "notify: {targets: {a: {url: 'json://a'}}, quiet: '22:00-07:00'}\n"
+    ).notify
+    assert sorted(target.name for target in told.targets) == ["a", "b", "c"]
+    assert (told.remind_every, told.quiet) == (3600.0, (22 * 60, 7 * 60))
+    alone = room.load(f"{HEAD}include: [more.yaml]\n").notify
+    assert [target.name for target in alone.targets] == ["b"]
+
+
+def test_what_stands_in_two_files_is_told_with_both(room: Any, told: Any) -> None:
+    room.write("notify: {targets: {a: {url: 'json://b'}}, remind_every: 1h}\n", "more.yaml")
+    text = "notify: {targets: {a: {url: 'json://a'}}, remind_every: 2h}\n"
+    assert list(map(told, room.fails(f"{HEAD}include: [more.yaml]\n{text}"))) == [
+        f"4:20 target 'a' is set twice; first in {room.base}/more.yaml, line 1",
+        f"4:43 notify: 'remind_every' is set twice; first in {room.base}/more.yaml, line 1",
     ]
 
 

@@ -312,6 +312,34 @@ def test_what_an_unreadable_file_would_declare_is_not_missed(room: Any, told: An
     assert [told(p) for p in room.fails(text)] == ["2:21 this quote is never closed"]
 
 
+def test_what_is_certain_is_told_beside_files_that_cannot_be_read(room: Any) -> None:
+    room.write("folders: {f: {path: '/f}}\n", "bad.yaml")
+    room.write("folders: {h: {path: h, needs: [folder:f]}}\nfoldrs: {}\n", "good.yaml")
+    text = (
+        HEAD + "include: [bad.yaml, missing.yaml, good.yaml]\nvars: {}\n"
+        "folders:\n  g: {path: g}\n  t: {path: '{{ v }}'}\n  w: {path: w, when: v}\n"
+    )
+    told = [problem.render().partition("\n")[0] for problem in room.fails(text)]
+    for words in ("never closed", "missing.yaml", "folder 'h': path", "section 'foldrs'",
+                  "folder 'g': path"):  # fmt: skip
+        assert sum(words in line for line in told) == 1, words
+    assert len(told) == 5
+
+
+def test_every_template_of_a_text_is_looked_at(room: Any) -> None:
+    problems = room.fails(HEAD + "folders: {a: {path: '{{ homedirr }}/y/{{ zz }}/{{ zz }}'}}\n")
+    assert [problem.message for problem in problems] == [
+        "'homedirr' is not defined", "'zz' is not defined",
+    ]  # fmt: skip
+    assert [problem.column for problem in problems] == [25, 42]
+
+
+def test_an_empty_include_is_not_asked_for_a_version(room: Any) -> None:
+    room.write("", "b.yaml")
+    (problem,) = room.fails(HEAD + "include: [b.yaml]\n")
+    assert problem.message == "the file is empty" and "version" not in problem.hint
+
+
 def test_a_circle_of_includes_is_named(room: Any) -> None:
     room.write("include: [c.yaml]\n", "b.yaml")
     room.write("include: [b.yaml]\n", "c.yaml")
