@@ -110,6 +110,8 @@ class Kind(Generic[W, S]):
     """What to call a step that makes, changes or removes the thing."""
     creates: ClassVar[bool] = True
     """False for a kind that only changes what something else has made."""
+    one_of: ClassVar[tuple[str, ...]] = ()
+    """Fields of which each resource has exactly one; ``check`` sees to it."""
     trails: ClassVar[bool] = False
     """Is it about what others make, so that it is looked at again when something was made?"""
     settle: ClassVar[float] = 0.0

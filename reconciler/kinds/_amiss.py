@@ -9,6 +9,8 @@ import signal
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from reconciler.kinds._patterns import below, never
+
 if TYPE_CHECKING:
     from reconciler.kinds._retention import Retention
 
@@ -34,6 +36,10 @@ def _check_place(want: Retention) -> Iterable[tuple[str, str]]:
         yield "path", "is a directory, not a glob; put the pattern into match"
     if want.path.startswith(("/proc/", "/sys/")):
         yield "path", f"{want.path} holds no files that could be kept or not"
+    yield from never(want.path, want.exclude)
+    for at, pattern in enumerate(want.exclude):
+        if not want.recursive and "/" in below(want.path, pattern):
+            yield f"exclude[{at}]", "a pattern with '/' matches nothing without recursive: true"
     if not want.recursive and any("/" in pattern for pattern in want.match):
         yield "match", "a pattern with '/' matches nothing without recursive: true"
 

@@ -66,6 +66,7 @@ class Checks(Kind[Check, CheckState]):
     name = "check"
     section = "checks"
     resource = Check
+    one_of = FORMS
 
     def linked(self, want: Check, declared: Declared) -> Check:
         found: list[str] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from reconciler.contract import Kind
 from reconciler.fields import Flag, Mode, Name, Path
 from reconciler.host.walk import sort_of
 from reconciler.kinds._attributes import Attributes, SetAttributes
+from reconciler.kinds._patterns import meant, never
 from reconciler.model import ABSENT, Action, Change, Claim, Key, Observation, Resource, UnknownState
 
 if TYPE_CHECKING:
@@ -77,6 +78,10 @@ class Permissions(Kind[Permission, Wrongs]):
             yield "path", "'**' is not a glob here; name the folder and write recursive: true"
         if want.exclude and not want.recursive and not _is_glob(want.path):
             yield "exclude", "excludes nothing from a single path; write recursive: true"
+        yield from never(want.path, want.exclude)
+
+    def named(self, want: Permission, name: str) -> Permission:
+        return replace(want, exclude=tuple(map(meant, want.exclude)))
 
     def claims(self, want: Permission) -> Iterable[Claim]:
         asks = _asked(want, True).asks()
@@ -190,9 +195,9 @@ def _first_glob(parts: Sequence[str]) -> int:
 def _excluded(path: str, root: str, patterns: Sequence[str]) -> bool:
     if not patterns:
         return False
-    name = os.path.basename(path)
-    below = os.path.relpath(path, root)
-    return any(fnmatchcase(name, one) or fnmatchcase(below, one) for one in patterns)
+    # A pattern that begins with / is one for the whole path.
+    names = os.path.basename(path), os.path.relpath(path, root), path
+    return any(fnmatchcase(name, one) for one in patterns for name in names)
 
 
 KIND = Permissions()

@@ -18,6 +18,7 @@ from reconciler.host.scan import Seen, Wanted, scan
 from reconciler.host.walk import reason
 from reconciler.kinds._amiss import wrong
 from reconciler.kinds._due import Due, Log, counted, in_words, size
+from reconciler.kinds._patterns import below, meant
 from reconciler.kinds._process import Process
 from reconciler.kinds._retention import Retention
 from reconciler.kinds.process import KIND as PROCESSES
@@ -36,6 +37,9 @@ class Retentions(Kind[Retention, Due]):
     verbs = ("update", "update", "delete")
     creates = False
     by_age = True
+
+    def named(self, want: Retention, name: str) -> Retention:
+        return replace(want, exclude=tuple(map(meant, want.exclude)))
 
     def linked(self, want: Retention, declared: Declared) -> Retention:
         if want.signal is None:
@@ -152,7 +156,7 @@ def _wanted(want: Retention, now: int) -> Wanted:
         want.path,
         Rule(want.keep_last, before, want.max_total, want.max_files_per_pass),
         want.match,
-        want.exclude,
+        tuple(below(want.path, pattern) for pattern in want.exclude),
         want.recursive,
         want.age_by or "mtime",
         want.max_file,

@@ -112,8 +112,8 @@ def _notify() -> dict[str, Any]:
             },
             "title": {"type": ["string", "number"], "description": "Above every message."},
         },
+        # targets may stand in another file of the same spec.
         "additionalProperties": False,
-        "required": ["targets"],
     }
 
 
@@ -154,6 +154,10 @@ def _section(kind: Kind[Any, Any]) -> dict[str, Any]:
     body["properties"].update(
         {name: {"$ref": f"#/$defs/resource/properties/{name}"} for name in _common()["properties"]}
     )
+    if kind.one_of:
+        body["oneOf"] = [{"required": [name]} for name in kind.one_of]
+    elif not shape.required:
+        body["type"] = ["object", "null"]
     section: dict[str, Any] = {"type": ["object", "null"], "additionalProperties": body}
     about = inspect.getmodule(type(kind))
     said = _first_paragraph(about.__doc__ if about else None)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from support import compiled
 
+from reconciler import kinds
 from reconciler.spec import json_schema
+from reconciler.spec.errors import SpecError
 
 jsonschema = pytest.importorskip("jsonschema", reason="the package jsonschema is not installed")
 
@@ -82,3 +86,33 @@ def test_it_describes_what_editors_show(room: Any) -> None:
         "path", "mode", "owner", "recursive", "state", "needs", "after", "when", "for_each",
     }  # fmt: skip
     assert fields["required"] == ["path"]
+
+
+@pytest.mark.parametrize(
+    ("sections", "valid"),
+    [
+        ({"sessions": {"a": None}}, True),
+        ({"sessions": {"a": {}}}, True),
+        ({"checks": {"c": {}}}, False),
+        ({"checks": {"c": None}}, False),
+        ({"checks": {"c": {"command": "x"}}}, True),
+        ({"checks": {"c": {"command": "x", "tcp": "a:1"}}}, False),
+        ({"directories": {"d": None}}, False),
+        ({"notify": {"quiet": "22:00-07:00"}}, True),
+    ],
+)
+def test_it_takes_what_the_spec_takes(
+    sections: dict[str, Any], valid: bool, tmp_path: Path
+) -> None:
+    document = {"version": 1, "name": "demo", **sections}
+    validator = jsonschema.Draft202012Validator(json_schema(kinds.all_kinds()))
+    assert validator.is_valid(document) == valid
+    if "notify" in sections:
+        return  # Its targets may stand in another file.
+    try:
+        ((name, body),) = sections.items()
+        compiled(tmp_path, f"{name}: {json.dumps(body)}\n")  # JSON is YAML.
+    except SpecError:
+        assert not valid
+    else:
+        assert valid

@@ -1,0 +1,36 @@
+"""Patterns for names and paths below a folder, as people write them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def meant(pattern: str) -> str:
+    """The pattern without the slash behind it, with which people mean a folder."""
+    return pattern.rstrip("/") or pattern
+
+
+def never(path: str, patterns: Sequence[str]) -> Iterable[tuple[str, str]]:
+    """Each of ``exclude`` that can match nothing below ``path``, which may be a glob."""
+    for at, pattern in enumerate(patterns):
+        if pattern.startswith("/") and not _may_be_below(pattern, path):
+            what = f"{pattern!r} is not below {path}; write a name, or a path below it"
+        elif {".", ".."} & set(pattern.split("/")) or "//" in pattern:
+            what = f"{pattern!r} matches nothing; write a name, or a path below {path}"
+        else:
+            continue
+        yield f"exclude[{at}]", what
+
+
+def below(path: str, pattern: str) -> str:
+    """A pattern for whole paths as one for paths below ``path``; others as they are."""
+    return pattern.removeprefix(f"{path.rstrip('/')}/") if pattern.startswith("/") else pattern
+
+
+def _may_be_below(pattern: str, path: str) -> bool:
+    """Could it match something at or below? Where both have their own signs, who knows."""
+    for mine, top in zip(pattern.split("/"), path.split("/"), strict=False):
+        plain = not any(sign in mine + top for sign in "*?[")
+        if plain and mine != top:
+            return False
+    return True
