@@ -6,12 +6,12 @@ It must not decide what is due, nor what follows from an answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
 from reconciler.model import Outcome, Remark, Report, Said, Spec
 from reconciler.plan import STARTS
+from reconciler.records import replace
 
 if TYPE_CHECKING:
     from reconciler.checks import Checks

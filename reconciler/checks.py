@@ -9,7 +9,6 @@ import json
 import os
 import select
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from reconciler.host.clock import Clock
 from reconciler.host.command import BEAT
 from reconciler.host.progress import working
 from reconciler.model import HostError, Resource, Said, UnknownState
+from reconciler.records import dataclass, replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -6,7 +6,6 @@ It must not name a kind, nor look at the host.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol
 
 from reconciler.backoff import Policy
@@ -23,6 +22,7 @@ from reconciler.model import (
     Verdict,
     W,
 )
+from reconciler.records import dataclass, fields
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from reconciler.model import EVENTS, Outcome, Plan
+from reconciler.records import dataclass
 
 _MOST = 5
 """Messages of one event in one pass; more are put together into one."""

@@ -1,14 +1,15 @@
 """The nouns that every room shares, as plain frozen data.
 
-It must not do input or output, and it imports no other module of this package.
+It must not do input or output, and of this package it imports only what dataclasses are made with.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
+
+from reconciler.records import dataclass, field
 
 W = TypeVar("W")
 S = TypeVar("S")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from reconciler.contract import GetKind
 from reconciler.model import HostError, Observation, Resource, Spec
 from reconciler.plan import observed_kinds
+from reconciler.records import replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host

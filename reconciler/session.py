@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
+from reconciler.records import dataclass
 from reconciler.text import Censor, printable
 
 if TYPE_CHECKING:

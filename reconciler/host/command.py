@@ -11,9 +11,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from reconciler.model import HostError, UnknownState
+from reconciler.records import dataclass
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where programs are looked for behind the caller's own PATH; cron's PATH is shorter."""

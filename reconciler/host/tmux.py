@@ -10,11 +10,11 @@ import os
 import re
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from reconciler.host.command import Result, find, run
 from reconciler.host.processes import ended
 from reconciler.model import HostError, UnknownState
+from reconciler.records import dataclass
 
 SESSION_MARK = "@reconcile"
 """Session option that says which spec a session belongs to."""

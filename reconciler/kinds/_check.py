@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from reconciler.fields import (
@@ -19,6 +18,7 @@ from reconciler.fields import (
     integer,
 )
 from reconciler.parsers import integer_parser, parse_command, parse_name, parse_size
+from reconciler.records import dataclass, field
 
 _TEMPLATE = r".*\{\{.*\}\}.*"
 _STRING: dict[str, Any] = {"type": "string", "minLength": 1}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
 from typing import Annotated
 
 from reconciler.fields import (
@@ -19,6 +18,7 @@ from reconciler.fields import (
 )
 from reconciler.kinds._ailing import Heartbeat, Limits
 from reconciler.kinds._start import Place
+from reconciler.records import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

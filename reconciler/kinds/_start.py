@@ -6,13 +6,13 @@ It must not decide whether to: that is the process kind's.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reconciler.host.launch import LEADER, MARK, VERSION, Launch, environment, resolve, start
 from reconciler.host.processes import Identity, boot_id, ending
 from reconciler.kinds._windows import HOLDER, start_directory
 from reconciler.model import HostError, UnknownState
+from reconciler.records import dataclass
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from reconciler.fields import Flag, Name, Text, Variables, choice
+from reconciler.records import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from reconciler.backoff import in_words
 from reconciler.contract import Kind, Rhythm
 from reconciler.kinds._check import FORMS, Check
 from reconciler.model import ABSENT, Action, Change, Declared, Key, Observation, Resource
+from reconciler.records import dataclass, replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated
 
 from reconciler.contract import Kind
@@ -37,6 +36,7 @@ from reconciler.model import (
     Secret,
     UnknownState,
 )
+from reconciler.records import dataclass, field, replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reconciler.contract import Kind
@@ -16,6 +15,7 @@ from reconciler.fields import Flag, Mode, Name, Path
 from reconciler.host.walk import sort_of
 from reconciler.kinds._attributes import Attributes, SetAttributes
 from reconciler.model import ABSENT, Action, Change, Claim, Key, Observation, Resource, UnknownState
+from reconciler.records import dataclass
 
 if TYPE_CHECKING:
     from reconciler.host import Host

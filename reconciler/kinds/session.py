@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from reconciler.contract import Kind
@@ -29,6 +28,7 @@ from reconciler.model import (
     Resource,
     UnknownState,
 )
+from reconciler.records import dataclass, replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reconciler.contract import Kind, Templates, diff, in_words
 from reconciler.kinds._unit import Unit, UnitState
 from reconciler.model import Action, Change, Claim, Key, Observation, Resource
+from reconciler.records import replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host

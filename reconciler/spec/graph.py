@@ -6,11 +6,11 @@ It must not look at the host; what a resource manages and uses is said by its ki
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from reconciler import model, order
 from reconciler.model import Claim, Facts, Key, Resource
+from reconciler.records import dataclass
 from reconciler.spec.errors import Problems
 from reconciler.spec.nodes import Mark, Text, place
 from reconciler.spec.resolve import Declared

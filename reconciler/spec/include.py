@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass, field
 
+from reconciler.records import dataclass, field
 from reconciler.spec import reading, source
 from reconciler.spec.errors import Problems
 from reconciler.spec.nodes import Map, Mark, Seq, Source, Text, is_null

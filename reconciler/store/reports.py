@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any
 
+from reconciler.records import dataclass
 from reconciler.store.base import Base
 
 

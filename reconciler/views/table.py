@@ -6,9 +6,9 @@ It must not print; on a terminal rich draws it, which only ``terminal`` may load
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from textwrap import wrap
 
+from reconciler.records import dataclass
 from reconciler.views.text import Line
 
 MARGIN = 2
