@@ -207,9 +207,9 @@ def _file_name(mark: str) -> str:
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in name)[:60]
     if safe == name:
         return safe
-    import hashlib
+    from reconciler.digests import blake2b
 
-    return f"{safe}-{hashlib.blake2b(name.encode(), digest_size=6).hexdigest()}"
+    return f"{safe}-{blake2b(name.encode(), digest_size=6).hexdigest()}"
 
 
 def last_words(mark: str, place: Place | None, log: str | None, host: Host) -> str | None:

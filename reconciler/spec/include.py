@@ -5,9 +5,9 @@ It must not look at anything but the ``include`` key of a file.
 
 from __future__ import annotations
 
-import hashlib
 import os
 
+from reconciler.digests import blake2b
 from reconciler.records import dataclass, field
 from reconciler.spec import reading, source
 from reconciler.spec.errors import Problems
@@ -47,7 +47,7 @@ def gather(path: str, problems: Problems) -> Files:
 
 
 def digest(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=32).digest()
+    return blake2b(data, digest_size=32).digest()
 
 
 def _add(
