@@ -5,7 +5,6 @@ It must not plan or act, and it never waits: a probe that hangs delays no pass a
 
 from __future__ import annotations
 
-import json
 import os
 import select
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -214,6 +213,8 @@ class Checks:
         return changed
 
     def _verdict(self, probe: _Probe) -> tuple[bool, str] | None:
+        import json
+
         try:
             answer = probe.child.collect()
             if answer is None:
@@ -283,5 +284,7 @@ def _probe(
     get_kind: GetKind, resource: Resource[Any], host: Callable[[], Host], parent: int
 ) -> bytes:
     """The child's side."""
+    import json
+
     verdict = get_kind(resource.kind).probe(resource, host(), parent)
     return json.dumps([verdict.ok, verdict.words]).encode()

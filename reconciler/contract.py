@@ -22,7 +22,7 @@ from reconciler.model import (
     Verdict,
     W,
 )
-from reconciler.records import dataclass, fields
+from reconciler.records import dataclass, names
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -289,13 +289,13 @@ def diff(expected: Any, have: Any) -> tuple[Change, ...]:
     if expected is None:
         return (Change("state", "present", "absent"),)
     found = [] if have is not None else [Change("state", "absent", "present")]
-    for entry in fields(expected):
-        want = getattr(expected, entry.name)
+    for name in names(expected):
+        want = getattr(expected, name)
         if want is None:
             continue
-        is_now = None if have is None else getattr(have, entry.name)
+        is_now = None if have is None else getattr(have, name)
         if is_now != want:
-            found.append(Change(entry.name, is_now, want))
+            found.append(Change(name, is_now, want))
     return tuple(found)
 
 

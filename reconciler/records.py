@@ -13,7 +13,7 @@ from functools import cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["dataclass", "field", "fields", "replace"]
+__all__ = ["dataclass", "field", "fields", "names", "replace"]
 
 
 class _Field:
@@ -79,6 +79,15 @@ def _dataclass(
         return again
 
     return made
+
+
+def names(of: Any) -> tuple[str, ...]:
+    """The names of the fields of a dataclass or of one of its instances, in their order."""
+    cls = of if isinstance(of, type) else type(of)
+    if hasattr(cls, "__record_defaults__"):
+        found: tuple[str, ...] = cls.__slots__  # type: ignore[attr-defined]
+        return found
+    return tuple(entry.name for entry in _fields(of))
 
 
 def _fields(of: Any) -> tuple[Any, ...]:

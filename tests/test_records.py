@@ -184,6 +184,8 @@ def test_dataclasses_takes_it_for_one_of_its_own() -> None:
             for some in found
         ]
         assert told[0] == told[1] == told[2]
+    for one in (Ours, Ours("a"), Standard, Standard("a")):
+        assert records.names(one) == ("name", "number", "alias", "many")
     assert dataclasses.asdict(Ours("a")) == dataclasses.asdict(Standard("a"))
     for name in ("__slots__", "__match_args__", "__doc__"):
         assert getattr(Ours, name) == getattr(Standard, name)
