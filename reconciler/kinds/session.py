@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from reconciler.host import Host
     from reconciler.host.processes import Identity
 
-_LAYOUT = re.compile(
+_LAYOUT = (
     r"even-horizontal|even-vertical|main-horizontal|main-vertical|tiled|[0-9a-f]{4},[0-9x,\[\]{}]+"
 )
 _LAYOUTS = (
@@ -74,7 +74,7 @@ class Sessions(Kind[Session, SessionState]):
         if want.socket is not None and ("/" in want.socket or want.socket in (".", "..")):
             yield "socket", "is the name that tmux -L takes, not a path"
         for window in want.windows:
-            if window.layout is not None and not _LAYOUT.fullmatch(window.layout):
+            if window.layout is not None and not re.fullmatch(_LAYOUT, window.layout):
                 # Some that it does not know make tmux 3.3 end, with all of its sessions.
                 yield "windows", f"there is no layout {window.layout!r}; {_LAYOUTS}"
         if want.command is not None and want.windows:
