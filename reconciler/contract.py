@@ -155,6 +155,12 @@ class Kind(Generic[W, S]):
         """The state wanted; a field that is None is left alone. Pure."""
         raise TypeError(f"kind {self.name} does not say what it expects")
 
+    def begin(self, resources: Sequence[Resource[W]], host: Host) -> None:
+        """Begin what takes its time in looking at them, so that all kinds wait at once.
+
+        Read only, and it need not do anything. What goes wrong is told by ``observe``.
+        """
+
     def observe(self, resources: Sequence[Resource[W]], host: Host) -> Sequence[Observation[S]]:
         """Look at the whole section at once, without changing anything.
 

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from reconciler.host import Host
 
 
+def begin(resources: Iterable[Resource[Any]], get_kind: GetKind, host: Host) -> None:
+    """Begin what takes its time in a look at all of them. ``host.let_go`` ends what is left."""
+    for name, group in observed_kinds(resources).items():
+        get_kind(name).begin(group, host)
+
+
 def with_strays(spec: Spec, get_kind: GetKind, host: Host) -> Spec:
     """The spec and, behind all that it declares, what it has left on the host and no more does.
 

@@ -132,6 +132,10 @@ class Crons(Kind[Cron, CronState]):
         digests = tuple((name, secret.digest) for name, secret in want.env)
         return CronState(line, digests, schedule=want.schedule)
 
+    def begin(self, resources: Sequence[Resource[Cron]], host: Host) -> None:
+        for resource in resources:
+            host.crontabs.begin(resource.want.whose)
+
     def observe(
         self, resources: Sequence[Resource[Cron]], host: Host
     ) -> Sequence[Observation[CronState]]:

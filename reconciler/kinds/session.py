@@ -103,6 +103,10 @@ class Sessions(Kind[Session, SessionState]):
             )
         )
 
+    def begin(self, resources: Sequence[Resource[Session]], host: Host) -> None:
+        for resource in resources:
+            host.tmux.begin(resource.want.socket)
+
     def observe(
         self, resources: Sequence[Resource[Session]], host: Host
     ) -> Sequence[Observation[SessionState]]:
