@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from reconciler.model import EVENTS, Outcome, Plan
 from reconciler.records import dataclass
@@ -30,7 +29,8 @@ REMINDER = "reminder"
 """The event of what was told before, and is told again."""
 
 
-class Message(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Message:
     """``event`` is one of model.EVENTS, or REMINDER: told to those who are told of ``about``."""
 
     event: str

@@ -13,12 +13,13 @@ import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any
 
 from reconciler import __version__
 from reconciler.contract import Kind
 from reconciler.digests import blake2b
 from reconciler.model import Facts, Notify, Resource, Secret, Spec
+from reconciler.records import dataclass
 from reconciler.spec import reading
 
 _MAGIC = b"reconcile spec 1\n"
@@ -29,7 +30,8 @@ _KEPT = 64
 _ROOT = os.path.dirname(os.path.dirname(__file__))
 
 
-class Inputs(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Inputs:
     """What a compiled spec is made from, besides the files."""
 
     path: str
