@@ -6,7 +6,6 @@ It must not do anything that the plan does not say.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from reconciler.contract import GetKind
@@ -14,6 +13,7 @@ from reconciler.host.progress import working
 from reconciler.model import HostError, Observation, Outcome, Plan, Report, Resource, Spec, Step
 from reconciler.observe import observe
 from reconciler.plan import difference, needed_by
+from reconciler.records import replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host

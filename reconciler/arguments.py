@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from reconciler import __version__
+from reconciler.records import dataclass
 from reconciler.session import Usage
 
 SHELLS = ("bash", "zsh", "fish")
 
 
-class Mode(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Mode:
     """A mode: its name, what it does, and its value where it takes one.
 
     ``many``: the value is the id of a resource, and it can be given again.

@@ -5,11 +5,9 @@ It must not plan or act, and it never waits: a probe that hangs delays no pass a
 
 from __future__ import annotations
 
-import json
 import os
 import select
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +17,7 @@ from reconciler.host.clock import Clock
 from reconciler.host.command import BEAT
 from reconciler.host.progress import working
 from reconciler.model import HostError, Resource, Said, UnknownState
+from reconciler.records import dataclass, replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -214,6 +213,8 @@ class Checks:
         return changed
 
     def _verdict(self, probe: _Probe) -> tuple[bool, str] | None:
+        import json
+
         try:
             answer = probe.child.collect()
             if answer is None:
@@ -283,5 +284,7 @@ def _probe(
     get_kind: GetKind, resource: Resource[Any], host: Callable[[], Host], parent: int
 ) -> bytes:
     """The child's side."""
+    import json
+
     verdict = get_kind(resource.kind).probe(resource, host(), parent)
     return json.dumps([verdict.ok, verdict.words]).encode()

@@ -48,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return end.code if isinstance(end.code, int) else TROUBLE
     except Exception as error:
         return complain(in_words(error), TROUBLE)
+    finally:
+        # When the interpreter ends it collects all the same; here is nothing that would need it.
+        gc.freeze()
 
 
 def _run(argv: Sequence[str]) -> int:

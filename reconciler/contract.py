@@ -6,7 +6,6 @@ It must not name a kind, nor look at the host.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol
 
 from reconciler.backoff import Policy
@@ -23,6 +22,7 @@ from reconciler.model import (
     Verdict,
     W,
 )
+from reconciler.records import dataclass, names
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -159,6 +159,12 @@ class Kind(Generic[W, S]):
         """The state wanted; a field that is None is left alone. Pure."""
         raise TypeError(f"kind {self.name} does not say what it expects")
 
+    def begin(self, resources: Sequence[Resource[W]], host: Host) -> None:
+        """Begin what takes its time in looking at them, so that all kinds wait at once.
+
+        Read only, and it need not do anything. What goes wrong is told by ``observe``.
+        """
+
     def observe(self, resources: Sequence[Resource[W]], host: Host) -> Sequence[Observation[S]]:
         """Look at the whole section at once, without changing anything.
 
@@ -293,13 +299,13 @@ def diff(expected: Any, have: Any) -> tuple[Change, ...]:
     if expected is None:
         return (Change("state", "present", "absent"),)
     found = [] if have is not None else [Change("state", "absent", "present")]
-    for entry in fields(expected):
-        want = getattr(expected, entry.name)
+    for name in names(expected):
+        want = getattr(expected, name)
         if want is None:
             continue
-        is_now = None if have is None else getattr(have, entry.name)
+        is_now = None if have is None else getattr(have, name)
         if is_now != want:
-            found.append(Change(entry.name, is_now, want))
+            found.append(Change(name, is_now, want))
     return tuple(found)
 
 

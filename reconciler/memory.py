@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from reconciler.contract import GetKind
 from reconciler.model import HostError, Observation, Outcome, Past, Plan, Resource, Said, Step
+from reconciler.records import replace
 
 if TYPE_CHECKING:
     from reconciler.store import Store

@@ -8,10 +8,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 from reconciler.model import EVENTS, Outcome, Plan
+from reconciler.records import dataclass
 
 _MOST = 5
 """Messages of one event in one pass; more are put together into one."""
@@ -30,7 +29,8 @@ REMINDER = "reminder"
 """The event of what was told before, and is told again."""
 
 
-class Message(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Message:
     """``event`` is one of model.EVENTS, or REMINDER: told to those who are told of ``about``."""
 
     event: str

@@ -1,14 +1,15 @@
 """The nouns that every room shares, as plain frozen data.
 
-It must not do input or output, and it imports no other module of this package.
+It must not do input or output, and of this package it imports only digests and records.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
+
+from reconciler.digests import blake2b
+from reconciler.records import dataclass, field, replace
 
 W = TypeVar("W")
 S = TypeVar("S")
@@ -38,7 +39,7 @@ class Secret:
 
     @classmethod
     def of(cls, value: str) -> Secret:
-        return cls(value, hashlib.blake2b(value.encode(), digest_size=8).hexdigest())
+        return cls(value, blake2b(value.encode(), digest_size=8).hexdigest())
 
     def reveal(self) -> str:
         """The value itself. Raises HostError when this copy of the spec was read without it."""

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from reconciler.contract import GetKind
 from reconciler.model import HostError, Observation, Resource, Spec
 from reconciler.plan import observed_kinds
+from reconciler.records import replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host
+
+
+def begin(resources: Iterable[Resource[Any]], get_kind: GetKind, host: Host) -> None:
+    """Begin what takes its time in a look at all of them. ``host.let_go`` ends what is left."""
+    for name, group in observed_kinds(resources).items():
+        get_kind(name).begin(group, host)
 
 
 def with_strays(spec: Spec, get_kind: GetKind, host: Host) -> Spec:

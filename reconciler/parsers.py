@@ -59,13 +59,13 @@ def _one_line(value: object) -> str:
 
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)")
+_DURATION = r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)"
 
 
 def parse_duration(value: object) -> float:
     """``500ms 30s 5m 2h 7d`` as seconds, always above zero. Raises ValueError."""
     text = _text(value)
-    match = _DURATION.fullmatch(text)
+    match = re.fullmatch(_DURATION, text)
     if match is None:
         raise ValueError(
             f"{text!r} is not a duration; write a positive number and a unit, such as "
@@ -77,13 +77,13 @@ def parse_duration(value: object) -> float:
     return seconds
 
 
-_QUIET = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])")
+_QUIET = r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])"
 
 
 def parse_quiet(value: object) -> tuple[int, int]:
     """``22:00-07:00`` as two times of the day, in minutes. Raises ValueError."""
     text = _text(value)
-    match = _QUIET.fullmatch(text)
+    match = re.fullmatch(_QUIET, text)
     if match is None:
         raise ValueError(
             f"{text[:40]!r} is not a time of the day; write from when to when, such as 22:00-07:00"
@@ -99,13 +99,13 @@ _SIZES = {
     "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
     "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
 }  # fmt: skip
-_SIZE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(B|[KMGT]i?B)")
+_SIZE = r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(B|[KMGT]i?B)"
 
 
 def parse_size(value: object) -> int:
     """``512KiB 20MiB 1GiB 10MB`` as bytes, above zero. Raises ValueError."""
     text = _text(value)
-    match = _SIZE.fullmatch(text)
+    match = re.fullmatch(_SIZE, text)
     size = math.ceil(float(match[1]) * _SIZES[match[2]]) if match else 0
     if size <= 0:
         near = {unit.lower(): unit for unit in _SIZES}
@@ -189,13 +189,13 @@ def parse_number(value: object) -> float:
     return float(text)
 
 
-_PERCENT = re.compile(r"([0-9]{1,7}(?:\.[0-9]{1,3})?)\s*(%?)")
+_PERCENT = r"([0-9]{1,7}(?:\.[0-9]{1,3})?)\s*(%?)"
 
 
 def parse_share(value: object) -> float:
     """``80%``, or ``80`` for the same, in percent of one processor core. Raises ValueError."""
     text = _text(value)
-    match = _PERCENT.fullmatch(text)
+    match = re.fullmatch(_PERCENT, text)
     if match is None:
         raise ValueError(
             f"{text[:40]!r} is not a share of a core; write a percentage, such as 80%, or 250% for "

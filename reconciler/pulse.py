@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from reconciler.host.clock import Clock
 from reconciler.host.processes import Identity, Processes, boot_id, look_up
+from reconciler.records import dataclass
 from reconciler.state import make_folder
 
 _NAME = "loop"

@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
+from reconciler.records import dataclass, replace
 from reconciler.text import Censor, printable
 
 if TYPE_CHECKING:
@@ -215,12 +215,22 @@ class Session:
         seconds it ends whatever hangs: what has not answered by then is unknown. Raises Usage
         for an ``only`` that matches nothing.
         """
-        from reconciler.observe import observe, with_strays
-        from reconciler.plan import chosen, make_plan
+        from reconciler.observe import begin
 
         if only is None:
             only = self.options.only
         host.forget()
+        if not only and within is None:
+            begin(spec.resources, kinds.get, host)
+        try:
+            return self._look(spec, host, only, within)
+        finally:
+            host.let_go()
+
+    def _look(self, spec: Spec, host: Host, only: Sequence[str], within: float | None) -> Look:
+        from reconciler.observe import observe, with_strays
+        from reconciler.plan import chosen, make_plan
+
         memory = self.memory(spec, False)
         host.said = memory.said()
         if not only and within is not None:

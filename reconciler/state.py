@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -128,5 +127,4 @@ def quiet(folder: str) -> bool:
         return False
     if len(header) < 100 or interrupted(folder):
         return False
-    number: int = struct.unpack(">I", header[_USER_VERSION])[0]
-    return number == 0
+    return not any(header[_USER_VERSION])

@@ -11,13 +11,13 @@ import signal
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from reconciler.contract import GetKind, Kind
 from reconciler.host.children import Children
 from reconciler.model import Resource
+from reconciler.records import replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host

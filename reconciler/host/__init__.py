@@ -111,3 +111,10 @@ class Host:
             self.tmux.forget()
         if "crontabs" in self.__dict__:
             self.crontabs.forget()
+
+    def let_go(self) -> None:
+        """Nobody waits any more for what was begun and not asked for."""
+        if "tmux" in self.__dict__:
+            self.tmux.let_go()
+        if "crontabs" in self.__dict__:
+            self.crontabs.let_go()

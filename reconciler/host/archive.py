@@ -13,9 +13,9 @@ import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from hashlib import blake2b
 from typing import IO, Any, NamedTuple
 
+from reconciler.digests import blake2b
 from reconciler.host.gzipped import Gunzip, Gzip
 from reconciler.host.openfiles import OpenFiles
 from reconciler.host.progress import BYTES, Work, working

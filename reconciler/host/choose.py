@@ -6,11 +6,11 @@ two bounded heaps are enough: the newest, which are kept, and the oldest of the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from heapq import heappush, heappushpop
 from typing import Any
 
 from reconciler.host.tree import File
+from reconciler.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

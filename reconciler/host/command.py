@@ -11,12 +11,15 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from reconciler.model import HostError, UnknownState
+from reconciler.records import dataclass
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where programs are looked for behind the caller's own PATH; cron's PATH is shorter."""
+
+AHEAD = 4
+"""Programs of one sort that are begun before somebody waits for them."""
 
 _MOST_OUTPUT = 8 * 2**20
 _CHUNK = 65536
@@ -97,6 +100,18 @@ def run(
     when the time is over, or when it prints more than 8 MiB. Raises UnknownState for both, and
     HostError when it cannot be started. ``argv[0]`` is an absolute path.
     """
+    return begin(argv, timeout=timeout, send=send, whole=whole, environ=environ).result()
+
+
+def begin(
+    argv: Sequence[str],
+    *,
+    timeout: float,
+    send: bytes = b"",
+    whole: bool = False,
+    environ: Mapping[str, str] | None = None,
+) -> Begun:
+    """The same as ``run``, but for the wait. Raises HostError when it cannot be started."""
     if _hurry:
         timeout = min(timeout, max(0.0, _hurry[0] - time.monotonic()))
     opened: list[int] = []
@@ -135,7 +150,7 @@ def run(
     finally:
         for descriptor in (stdin, stdout, stderr):
             os.close(descriptor)
-    return _attend(pid, argv[0], feed, output, errors, send, timeout)
+    return Begun(pid, argv[0], feed, output, errors, send, timeout)
 
 
 def _filled(data: bytes) -> int:
@@ -146,6 +161,38 @@ def _filled(data: bytes) -> int:
         view = view[os.write(handle, view) :]
     os.lseek(handle, 0, os.SEEK_SET)
     return handle
+
+
+class Begun:
+    """A program that runs. Either its ``result`` is waited for, or it is dropped."""
+
+    def __init__(
+        self,
+        pid: int,
+        name: str,
+        feed: int,
+        output: int,
+        errors: int,
+        send: bytes,
+        timeout: float,
+    ) -> None:
+        self._all = (pid, name, feed, output, errors, send, timeout)
+
+    def result(self) -> Result:
+        """Wait for its end; see ``run``."""
+        return _attend(*self._all)
+
+    def drop(self) -> None:
+        """Nobody wants to know any more: kill it with its whole group."""
+        pid, _, feed, output, errors, _, _ = self._all
+        _end(pid)
+        for descriptor in (feed, output, errors):
+            os.close(descriptor)
+
+
+def _end(pid: int) -> None:
+    os.killpg(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
 
 
 def _attend(
@@ -204,8 +251,7 @@ def _attend(
         )
     finally:
         if not reaped:
-            os.killpg(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            _end(pid)
         for descriptor in open_ends if ended < 0 else (*open_ends, ended):
             os.close(descriptor)
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from reconciler.host.clock import Clock
-from reconciler.host.command import Result, find, run
+from reconciler.host.command import AHEAD, Begun, Result, begin, find
 from reconciler.host.users import Users
 from reconciler.model import HostError, UnknownState
 
@@ -36,10 +36,23 @@ class Crontabs:
         self._clock = clock
         self._folder = folder
         self._seen: dict[str, bytes | UnknownState | None] = {}
+        self._begun: dict[str, Begun] = {}
 
     def forget(self) -> None:
         """Drop what was seen, so that the next look is a fresh one."""
+        self.let_go()
         self._seen.clear()
+
+    def begin(self, user: str) -> None:
+        """Ask now for what ``read`` will wait for. What goes wrong is told by that."""
+        if len(self._begun) < AHEAD and user not in self._begun:
+            with suppress(HostError):
+                self._begun[user] = self._asked(user, ["-l"], {})
+
+    def let_go(self) -> None:
+        """Nobody waits any more for what was begun."""
+        while self._begun:
+            self._begun.popitem()[1].drop()
 
     def read(self, user: str) -> bytes | None:
         """What ``crontab -l`` shows of a user's crontab; None when there is none.
@@ -49,7 +62,8 @@ class Crontabs:
         """
         if user not in self._seen:
             try:
-                self._seen[user] = self._listed(user, {})
+                begun = self._begun.pop(user, None) or self._asked(user, ["-l"], {})
+                self._seen[user] = self._listing(user, begun.result())
             except UnknownState as error:
                 self._seen[user] = error
             except HostError as error:
@@ -113,7 +127,10 @@ class Crontabs:
             raise HostError(f"crontab refused the new crontab of {user}: {done.complaint}")
 
     def _listed(self, user: str, extra: Mapping[str, str]) -> bytes | None:
-        done = self._run(user, ["-l"], extra)
+        """The crontab as it is at this moment, as -l shows it."""
+        return self._listing(user, self._run(user, ["-l"], extra))
+
+    def _listing(self, user: str, done: Result) -> bytes | None:
         if done.status == 0:
             return done.output
         said = done.errors
@@ -127,6 +144,11 @@ class Crontabs:
     def _run(
         self, user: str, options: list[str], extra: Mapping[str, str], send: bytes = b""
     ) -> Result:
+        return self._asked(user, options, extra, send).result()
+
+    def _asked(
+        self, user: str, options: list[str], extra: Mapping[str, str], send: bytes = b""
+    ) -> Begun:
         program = find("crontab")
         if program is None:
             raise UnknownState(_MISSING)
@@ -139,7 +161,7 @@ class Crontabs:
         environ = {**kept, "LC_ALL": "C", **extra}
         argv += options
         # Killed while it still sends, it would have crontab(1) install the beginning alone.
-        return run(argv, timeout=_TIMEOUT, send=send, whole=bool(send), environ=environ)
+        return begin(argv, timeout=_TIMEOUT, send=send, whole=bool(send), environ=environ)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -10,7 +10,6 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 
 from reconciler.host.progress import working
 from reconciler.host.walk import (
@@ -26,6 +25,7 @@ from reconciler.host.walk import (
     sort_of,
 )
 from reconciler.model import HostError, UnknownState
+from reconciler.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ import os
 import re
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from reconciler.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

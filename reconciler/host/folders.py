@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
+
+from reconciler.records import dataclass
 
 _MOST = 200_000
 

@@ -9,13 +9,13 @@ import contextlib
 import os
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NoReturn
 
 from reconciler.host.command import SYSTEM_PATH, find, program_folder
 from reconciler.host.processes import Identity, boot_id, look_up
 from reconciler.host.users import Account
 from reconciler.model import HostError, Secret
+from reconciler.records import dataclass
 
 MARK = "RECONCILE_PROCESS"
 """Environment variable that says which process of which spec's state folder this one is."""

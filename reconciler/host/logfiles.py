@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from reconciler.model import UnknownState
+from reconciler.records import dataclass
 
 _MOST = 2**20
 

@@ -6,7 +6,8 @@ It must not judge them, nor know how much of them is whose.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+
+from reconciler.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,11 @@ import re
 import select
 import signal
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from reconciler.host.clock import Clock
 from reconciler.host.files import Files
 from reconciler.model import HostError, UnknownState
+from reconciler.records import dataclass
 
 
 @dataclass(frozen=True, slots=True, order=True)

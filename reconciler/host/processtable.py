@@ -10,11 +10,11 @@ import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 
 import psutil
 
 from reconciler.host.processes import Identity, look_up
+from reconciler.records import dataclass
 
 _WATCHED = 0.25
 """Seconds over which the use of the processor is taken."""

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from reconciler.host.command import still_waiting
+from reconciler.records import dataclass, field
 
 COUNT, BYTES = "", "bytes"
 """What work is counted in: things, or bytes."""

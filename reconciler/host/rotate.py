@@ -11,8 +11,8 @@ import stat
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
-from hashlib import blake2b
 
+from reconciler.digests import blake2b
 from reconciler.host.gzipped import Gunzip, Gzip
 from reconciler.host.openfiles import OpenFiles
 from reconciler.host.progress import BYTES, working

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from fnmatch import translate
 from typing import Any
 
@@ -16,6 +15,7 @@ from reconciler.host.choose import Chooser, Chosen, Rule
 from reconciler.host.progress import Work, unwatched, working
 from reconciler.host.tree import Elsewhere, File, Tree
 from reconciler.host.walk import reason
+from reconciler.records import dataclass, field
 
 _ALONE = 10_000
 """After so many entries a second process takes half of what is left."""

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import select
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 from reconciler.host.child import Child
 from reconciler.host.clock import Clock
 from reconciler.host.processes import Identity, Processes
 from reconciler.model import HostError, UnknownState
+from reconciler.records import dataclass
 
 _MOMENT = 0.2
 """Seconds in which most processes end that are asked to."""

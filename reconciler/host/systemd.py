@@ -10,7 +10,6 @@ import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 from reconciler.host.clock import Clock
 from reconciler.host.command import Result, find, run
@@ -18,6 +17,7 @@ from reconciler.host.users import Users
 from reconciler.host.walk import opened, reason
 from reconciler.host.whole import read_in
 from reconciler.model import HostError, UnknownState
+from reconciler.records import dataclass
 
 LIMIT = 2**20
 """The most bytes that a unit file may have."""

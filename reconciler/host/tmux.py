@@ -10,11 +10,12 @@ import os
 import re
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 
-from reconciler.host.command import Result, find, run
+from reconciler.host.command import AHEAD, Begun, Result, begin, find, run
 from reconciler.host.processes import ended
 from reconciler.model import HostError, UnknownState
+from reconciler.records import dataclass
 
 SESSION_MARK = "@reconcile"
 """Session option that says which spec a session belongs to."""
@@ -69,10 +70,25 @@ class Tmux:
 
     def __init__(self) -> None:
         self._seen: dict[str | None, tuple[Pane, ...] | UnknownState] = {}
+        self._begun: dict[str | None, Begun] = {}
 
     def forget(self) -> None:
         """Drop what was seen, so that the next look is a fresh one."""
+        self.let_go()
         self._seen.clear()
+
+    def begin(self, socket: str | None) -> None:
+        """Ask the server now for what ``panes`` will wait for. What goes wrong is told by that."""
+        if len(self._begun) < AHEAD and socket not in self._begun:
+            with suppress(HostError):
+                begun = self._ask(socket)
+                if begun is not None:
+                    self._begun[socket] = begun
+
+    def let_go(self) -> None:
+        """Nobody waits any more for what was begun."""
+        while self._begun:
+            self._begun.popitem()[1].drop()
 
     def panes(self, socket: str | None) -> tuple[Pane, ...]:
         """All panes of the server with that ``-L`` name; none when it does not run.
@@ -93,22 +109,29 @@ class Tmux:
         """The panes of one session; an empty list when there is no such session."""
         return [pane for pane in self.panes(socket) if pane.session == name]
 
-    def _look(self, socket: str | None) -> tuple[Pane, ...]:
+    def _ask(self, socket: str | None) -> Begun | None:
+        """What lists the panes, begun; None when no server runs."""
         program = find("tmux")
         if program is None:
             raise UnknownState(_MISSING)
         place = _socket_path(socket)
         if not _own_folder(os.path.dirname(place)):
-            return ()
+            return None
         try:
             if not stat.S_ISSOCK(os.stat(place).st_mode):
                 raise UnknownState(f"{place} is not tmux's socket; move it away")
         except (FileNotFoundError, NotADirectoryError):
-            return ()
+            return None
         except OSError as error:
             raise UnknownState(f"cannot look at {place}: {error.strerror}") from None
         argv = (program, "-u", "-S", place, "list-panes", "-a", "-F", _FORMAT)
-        result = run(argv, timeout=_TIMEOUT)
+        return begin(argv, timeout=_TIMEOUT)
+
+    def _look(self, socket: str | None) -> tuple[Pane, ...]:
+        begun = self._begun.pop(socket, None) or self._ask(socket)
+        if begun is None:
+            return ()
+        result = begun.result()
         if result.status != 0:
             if _no_server(result):
                 return ()

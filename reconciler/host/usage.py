@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import psutil
 
 from reconciler.host.processes import Entry, Identity, look_up
+from reconciler.records import dataclass, field
 
 if TYPE_CHECKING:
     from reconciler.host import Host

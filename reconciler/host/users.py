@@ -8,9 +8,9 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-from dataclasses import dataclass
 
 from reconciler.model import HostError, UnknownState
+from reconciler.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

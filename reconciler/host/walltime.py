@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 
 from reconciler.host.clock import Clock
 from reconciler.host.processes import boot_id
+from reconciler.records import dataclass
 
 _NAME = "clock"
 _FAR = 3600.0

@@ -72,9 +72,9 @@ def passing_name(name: str) -> str:
     """The name that ``name`` has while it is being written."""
     passing = f".{name}.reconcile"
     if len(os.fsencode(passing)) > _LONGEST_NAME:
-        import hashlib
+        from reconciler.digests import blake2b
 
-        passing = f".{hashlib.blake2b(os.fsencode(name), digest_size=8).hexdigest()}.reconcile"
+        passing = f".{blake2b(os.fsencode(name), digest_size=8).hexdigest()}.reconcile"
     return passing
 
 

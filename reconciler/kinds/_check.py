@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from reconciler.fields import (
@@ -19,11 +18,12 @@ from reconciler.fields import (
     integer,
 )
 from reconciler.parsers import Wrong, integer_parser, parse_command, parse_name, parse_size
+from reconciler.records import dataclass, field
 
 _TEMPLATE = r".*\{\{.*\}\}.*"
 _STRING: dict[str, Any] = {"type": "string", "minLength": 1}
 _STATUS: dict[str, Any] = {"type": "integer", "minimum": 100, "maximum": 599}
-_PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3})?) ?%")
+_PERCENT = r"([0-9]{1,3}(?:\.[0-9]{1,3})?) ?%"
 _status = integer_parser(100, 599)
 _port = integer_parser(1, 65535)
 
@@ -31,7 +31,7 @@ _port = integer_parser(1, 65535)
 def parse_percent(value: object) -> float:
     """``90%`` as 90.0. Raises ValueError."""
     text = parse_name(value)
-    match = _PERCENT.fullmatch(text)
+    match = re.fullmatch(_PERCENT, text)
     if match is None or not 0 < float(match[1]) < 100:
         raise ValueError(f"{text!r} is not a percentage between 0 and 100, such as 90%")
     return float(match[1])

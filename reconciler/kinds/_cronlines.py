@@ -13,13 +13,9 @@ from reconciler.model import Secret
 LONGEST = 998
 """Bytes of a command, from its first word to the end of the line: entry.c of Debian's cron."""
 _SHELL = b" /bin/sh%"
-_EXPORT = re.compile(
-    r"(?:export ((?:[A-Za-z_][A-Za-z0-9_]*='(?:[^']|'\"'\"')*' ?)+)\n)?(exec .* </dev/null)", re.S
-)
-_ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)='((?:[^']|'\"'\"')*)'")
-_SETTING = re.compile(
-    rb"[ \t]*(['\"]?)([A-Za-z_][A-Za-z0-9_]*)\1[ \t]*=[ \t]*(.*?)[ \t\r]*\n?", re.S
-)
+_EXPORT = r"(?:export ((?:[A-Za-z_][A-Za-z0-9_]*='(?:[^']|'\"'\"')*' ?)+)\n)?(exec .* </dev/null)"
+_ASSIGNMENT = r"([A-Za-z_][A-Za-z0-9_]*)='((?:[^']|'\"'\"')*)'"
+_SETTING = rb"[ \t]*(['\"]?)([A-Za-z_][A-Za-z0-9_]*)\1[ \t]*=[ \t]*(.*?)[ \t\r]*\n?"
 
 Environment = tuple[tuple[str, Secret], ...]
 
@@ -86,8 +82,8 @@ def shown(line: bytes, secret: bool) -> tuple[str, dict[str, str]]:
             script = _decoded(rest).decode()
         except UnicodeDecodeError:
             script = ""
-        found = _EXPORT.fullmatch(script)
-        pairs = dict(_ASSIGNMENT.findall(found[1] or "")) if found else {}
+        found = re.fullmatch(_EXPORT, script, re.S)
+        pairs = dict(re.findall(_ASSIGNMENT, found[1] or "")) if found else {}
         values = {name: value.replace("'\"'\"'", "'") for name, value in pairs.items()}
         export = "export " + " ".join(f"{n}={quoted(v)}" for n, v in values.items()) + "\n"
         if found and (not found[1] or script.startswith(export)):
@@ -116,7 +112,7 @@ def _text(data: bytes) -> str:
 
 def setting(line: bytes) -> tuple[bytes, bytes] | None:
     """Name and value of a line that sets a variable for those below it, crontab(5)."""
-    found = _SETTING.fullmatch(line)
+    found = re.fullmatch(_SETTING, line, re.S)
     if found is None or line.lstrip(b" \t").startswith(b"#"):
         return None
     value = found[3]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reconciler.host.command import find
@@ -16,6 +15,7 @@ from reconciler.kinds._cronlines import LONGEST, Environment, quoted, rendered, 
 from reconciler.kinds._crontable import Entry, Table, drop, put, table
 from reconciler.kinds._marked import lines_of
 from reconciler.model import HostError
+from reconciler.records import dataclass
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -17,10 +17,10 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
 from reconciler.kinds._cronlines import setting
 from reconciler.kinds._marked import Mark, Split, at_the_end, joined, lines_of, split, word
+from reconciler.records import dataclass, replace
 
 _FOREIGN_BEGIN = re.compile(rb"# BEGIN reconcile ([^\s]+)(?: -- .*)?\r?\n?")
 

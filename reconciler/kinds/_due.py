@@ -6,10 +6,10 @@ It must not look at the host, nor decide what is due.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from reconciler.host.tree import File
 from reconciler.model import Change
+from reconciler.records import dataclass
 
 _OLDEST = 3
 _MOST_NAMES = 20

@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import re
 import zlib
-from dataclasses import dataclass, replace
 from itertools import pairwise
+
+from reconciler.records import dataclass, replace
 
 _TAIL = b" -- changes up to its END are undone"
 _ADDED = re.compile(rb" \(newline added after ([0-9a-f]{8})\)")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field
 from typing import Annotated
 
+from reconciler.digests import blake2b
 from reconciler.fields import (
     Command,
     Duration,
@@ -19,6 +18,7 @@ from reconciler.fields import (
 )
 from reconciler.kinds._ailing import Heartbeat, Limits
 from reconciler.kinds._start import Place
+from reconciler.records import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,4 +84,4 @@ class Process:
         """Of all that a running process was started with; another digest is another process."""
         parts = (self.command, self.cwd, self.user, self.place, self.log)
         secrets = [(name, secret.digest) for name, secret in self.env]
-        return hashlib.blake2b(repr((parts, secrets)).encode(), digest_size=8).hexdigest()
+        return blake2b(repr((parts, secrets)).encode(), digest_size=8).hexdigest()

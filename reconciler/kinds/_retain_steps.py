@@ -6,7 +6,6 @@ It must not look at the host.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from reconciler.kinds._due import Due, Log, counted
 from reconciler.kinds._retain import (
@@ -20,6 +19,7 @@ from reconciler.kinds._retain import (
 )
 from reconciler.kinds._retention import Retention
 from reconciler.model import Action, Change
+from reconciler.records import replace
 
 
 def left(planned: Sequence[Action], have: Due) -> tuple[Change, ...]:

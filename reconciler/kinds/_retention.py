@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Annotated
 
 from reconciler.fields import Command, Duration, Flag, Path, Patterns, Signal, Size, choice, integer
 from reconciler.kinds._process import Process
+from reconciler.records import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
+
+from reconciler.records import dataclass
 
 NICKNAMES = {
     "@hourly": "0 * * * *",

@@ -6,13 +6,13 @@ It must not decide whether to: that is the process kind's.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reconciler.host.launch import LEADER, MARK, VERSION, Launch, environment, resolve, start
 from reconciler.host.processes import Identity, boot_id, ending
 from reconciler.kinds._windows import HOLDER, start_directory
 from reconciler.model import HostError, UnknownState
+from reconciler.records import dataclass
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -207,9 +207,9 @@ def _file_name(mark: str) -> str:
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in name)[:60]
     if safe == name:
         return safe
-    import hashlib
+    from reconciler.digests import blake2b
 
-    return f"{safe}-{hashlib.blake2b(name.encode(), digest_size=6).hexdigest()}"
+    return f"{safe}-{blake2b(name.encode(), digest_size=6).hexdigest()}"
 
 
 def last_words(mark: str, place: Place | None, log: str | None, host: Host) -> str | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from reconciler.fields import Flag, Name, Text, Variables, choice
+from reconciler.records import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,9 @@ class Unit:
         """A text of its file, as it may be shown."""
         if not self.secret:
             return text
-        import hashlib
+        from reconciler.digests import blake2b
 
-        digest = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=6)
+        digest = blake2b(text.encode("utf-8", "surrogateescape"), digest_size=6)
         return f"(not shown: it holds a value of the environment; digest {digest.hexdigest()})"
 
 

@@ -9,10 +9,10 @@ import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from reconciler.model import HostError, UnknownState
+from reconciler.records import dataclass
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -5,11 +5,11 @@ It must not look at the host: what can be told from the text alone is told here.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reconciler.contract import Refused, Templates
 from reconciler.kinds._unit_text import links, programs, settings, written
+from reconciler.records import replace
 
 if TYPE_CHECKING:
     from reconciler.kinds._unit import Unit

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reconciler.fields import Command, Environment, Name, Path
 from reconciler.host.walk import sort_of
 from reconciler.model import HostError
+from reconciler.records import dataclass
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -6,7 +6,6 @@ It must not change a byte outside of its markers, nor move a block that stands s
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from reconciler.contract import Kind
@@ -21,6 +20,7 @@ from reconciler.model import (
     Observation,
     Resource,
 )
+from reconciler.records import dataclass, replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -5,15 +5,15 @@ It must not be probed by a pass, which only looks at what the last probes have s
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from reconciler.backoff import in_words
 from reconciler.contract import Kind, Rhythm
+from reconciler.digests import blake2b
 from reconciler.kinds._check import FORMS, Check
 from reconciler.model import ABSENT, Action, Change, Declared, Key, Observation, Resource
+from reconciler.records import dataclass, replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -126,7 +126,7 @@ class Checks(Kind[Check, CheckState]):
         asked = [getattr(want, name) for name in FORMS]
         secrets = [(name, secret.digest) for name, secret in want.env]
         parts = (asked, want.expect, want.cwd, want.user, secrets)
-        return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
+        return blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
     def expected(self, want: Check) -> CheckState:
         return CheckState()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated
 
 from reconciler.contract import Kind
@@ -37,6 +36,7 @@ from reconciler.model import (
     Secret,
     UnknownState,
 )
+from reconciler.records import dataclass, field, replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -52,7 +52,7 @@ _REFUSED = {
     "LOGNAME": "cron sets it to the user of the crontab",
     "USER": "cron sets it to the user of the crontab",
 }
-_MAILTO = re.compile(r"(?:[^\s'\"\\%](?:[^'\"\\%\r\n]{0,298}[^\s'\"\\%])?)?")
+_MAILTO = r"(?:[^\s'\"\\%](?:[^'\"\\%\r\n]{0,298}[^\s'\"\\%])?)?"
 _UNREADABLE = "*"
 _SCHEDULE = {
     "type": "string",
@@ -119,7 +119,7 @@ class Crons(Kind[Cron, CronState]):
             value = secret.value or ""
             if "\r" in value:
                 yield f"env.{name}", f"{name} holds a carriage return"
-            if name == "MAILTO" and not _MAILTO.fullmatch(value):
+            if name == "MAILTO" and not re.fullmatch(_MAILTO, value):
                 yield "env.MAILTO", "MAILTO needs a plain address, without quotes, on one line"
 
     def claims(self, want: Cron) -> Iterable[Claim]:
@@ -131,6 +131,10 @@ class Crons(Kind[Cron, CronState]):
         line = PutLine(want.whose, "", want.schedule, want.command, want.env).shown()
         digests = tuple((name, secret.digest) for name, secret in want.env)
         return CronState(line, digests, schedule=want.schedule)
+
+    def begin(self, resources: Sequence[Resource[Cron]], host: Host) -> None:
+        for resource in resources:
+            host.crontabs.begin(resource.want.whose)
 
     def observe(
         self, resources: Sequence[Resource[Cron]], host: Host

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from reconciler.contract import Kind
@@ -25,6 +24,7 @@ from reconciler.model import (
     Resource,
     UnknownState,
 )
+from reconciler.records import dataclass, field, replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host

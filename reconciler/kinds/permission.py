@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from reconciler.host.walk import sort_of
 from reconciler.kinds._attributes import Attributes, SetAttributes
 from reconciler.kinds._patterns import meant, never
 from reconciler.model import ABSENT, Action, Change, Claim, Key, Observation, Resource, UnknownState
+from reconciler.records import dataclass, replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from reconciler.backoff import Policy
@@ -38,6 +37,7 @@ from reconciler.model import (
     Resource,
     UnknownState,
 )
+from reconciler.records import dataclass, replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reconciler.contract import Kind
@@ -23,6 +22,7 @@ from reconciler.kinds._process import Process
 from reconciler.kinds._retention import Retention
 from reconciler.kinds.process import KIND as PROCESSES
 from reconciler.model import Action, Change, Claim, Declared, HostError, Key, Observation, Resource
+from reconciler.records import replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from reconciler.contract import Kind
@@ -29,12 +28,13 @@ from reconciler.model import (
     Resource,
     UnknownState,
 )
+from reconciler.records import dataclass, replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host
     from reconciler.host.processes import Identity
 
-_LAYOUT = re.compile(
+_LAYOUT = (
     r"even-horizontal|even-vertical|main-horizontal|main-vertical|tiled|[0-9a-f]{4},[0-9x,\[\]{}]+"
 )
 _LAYOUTS = (
@@ -74,7 +74,7 @@ class Sessions(Kind[Session, SessionState]):
         if want.socket is not None and ("/" in want.socket or want.socket in (".", "..")):
             yield "socket", "is the name that tmux -L takes, not a path"
         for at, window in enumerate(want.windows):
-            if window.layout is not None and not _LAYOUT.fullmatch(window.layout):
+            if window.layout is not None and not re.fullmatch(_LAYOUT, window.layout):
                 # Some that it does not know make tmux 3.3 end, with all of its sessions.
                 words = f"there is no layout {window.layout!r}; {_LAYOUTS}"
                 yield f"windows[{at}].layout", words
@@ -108,6 +108,10 @@ class Sessions(Kind[Session, SessionState]):
                 for at in range(len(window.panes))
             )
         )
+
+    def begin(self, resources: Sequence[Resource[Session]], host: Host) -> None:
+        for resource in resources:
+            host.tmux.begin(resource.want.socket)
 
     def observe(
         self, resources: Sequence[Resource[Session]], host: Host

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reconciler.contract import Kind, Templates, diff, in_words
 from reconciler.kinds._unit import Unit, UnitState
 from reconciler.model import Action, Change, Claim, Key, Observation, Resource
+from reconciler.records import replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host
 
-_UNIT = re.compile(r"[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]*)?\.(service|timer|path|socket|target)")
+_UNIT = r"[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]*)?\.(service|timer|path|socket|target)"
 _SUFFIXES = ".service, .timer, .path, .socket or .target"
 
 
@@ -39,7 +39,7 @@ class Units(Kind[Unit, UnitState]):
         unit = str(want.unit)
         if not unit.endswith(tuple(_SUFFIXES.replace(" or", ",").split(", "))):
             yield "unit", f"{unit!r} does not end in {_SUFFIXES}"
-        elif not _UNIT.fullmatch(unit) or len(unit) > 255:
+        elif not re.fullmatch(_UNIT, unit) or len(unit) > 255:
             yield (
                 "unit",
                 f"{unit!r} is no name of a unit; it has letters, digits and :_.-\\ and one @",

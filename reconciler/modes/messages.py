@@ -6,10 +6,10 @@ It must not show a URL.
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reconciler.exits import DONE, TROUBLE
+from reconciler.records import replace
 from reconciler.session import Session
 from reconciler.text import printable
 

@@ -5,12 +5,12 @@ It must not act without the lock.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reconciler.exits import BUSY
 from reconciler.modes import messages
 from reconciler.modes.answers import complain, exit_status, tell
+from reconciler.records import replace
 from reconciler.session import Session
 from reconciler.turns import Taken, turn
 from reconciler.views import data, text

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
 from reconciler.exits import DONE, TROUBLE
+from reconciler.records import replace
 from reconciler.session import Look, Session, Usage
 
 if TYPE_CHECKING:

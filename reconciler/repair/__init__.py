@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
@@ -16,6 +15,7 @@ from reconciler.diagnosis import Diagnosis, diagnose, keeps
 from reconciler.model import HostError, Outcome, Spec
 from reconciler.plan import STARTS
 from reconciler.pulse import pulse
+from reconciler.records import dataclass, field
 from reconciler.repair.hands import Hands, hands
 from reconciler.session import Session, in_words
 from reconciler.turns import Taken

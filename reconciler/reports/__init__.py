@@ -5,7 +5,6 @@ It must not hold up a pass: the figures are gathered in a child that may be kill
 
 from __future__ import annotations
 
-import json
 import select
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,6 @@ from reconciler.host.clock import Clock
 from reconciler.messages import Message
 from reconciler.model import HostError, Notify, Observation, Spec, UnknownState
 from reconciler.notify import announce
-from reconciler.views.period import report
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -146,6 +144,8 @@ class Reports:
         since = {one: known[one].wall if one in known else wall for one in self._due}
 
         def work() -> bytes:
+            import json
+
             from reconciler.reports.figures import figures
 
             host = self._host(spec)
@@ -163,6 +163,10 @@ class Reports:
             raise HostError(f"its figures: {error}") from None
         if answer is None:
             return
+        import json
+
+        from reconciler.views.period import report
+
         self._child = None
         assert self._seen is not None
         spec = self._seen[0]

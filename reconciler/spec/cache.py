@@ -7,18 +7,19 @@ that it is not used; it can be lost at any time.
 
 from __future__ import annotations
 
-import hashlib
 import marshal
 import os
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any
 
 from reconciler import __version__
 from reconciler.contract import Kind
+from reconciler.digests import blake2b
 from reconciler.model import Facts, Notify, Resource, Secret, Spec
+from reconciler.records import dataclass
 from reconciler.spec import reading
 
 _MAGIC = b"reconcile spec 1\n"
@@ -29,7 +30,8 @@ _KEPT = 64
 _ROOT = os.path.dirname(os.path.dirname(__file__))
 
 
-class Inputs(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Inputs:
     """What a compiled spec is made from, besides the files."""
 
     path: str
@@ -41,7 +43,7 @@ class Inputs(NamedTuple):
 def file_name(state_dir: str, inputs: Inputs) -> str:
     """Where the compiled form is kept: one file for each spec and set of settings."""
     full = os.path.abspath(inputs.path)
-    key = hashlib.blake2b(full.encode("utf-8", "surrogateescape"), digest_size=12)
+    key = blake2b(full.encode("utf-8", "surrogateescape"), digest_size=12)
     for name, value in sorted(inputs.settings.items()):
         key.update(_keyed(b"settings", f"{name}={value}"))
     return os.path.join(state_dir, _FOLDER, f"{key.hexdigest()}.bin")
@@ -147,12 +149,12 @@ def _content(file: str) -> memoryview | None:
 
 
 def _hash(data: bytes | memoryview) -> bytes:
-    return hashlib.blake2b(data, digest_size=_DIGEST).digest()
+    return blake2b(data, digest_size=_DIGEST).digest()
 
 
 def _keyed(salt: bytes, text: str) -> bytes:
     data = text.encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(data, key=salt, digest_size=_DIGEST).digest()
+    return blake2b(data, key=salt, digest_size=_DIGEST).digest()
 
 
 def _variable(name: str, environ: Mapping[str, str], salt: bytes) -> bytes | None:
@@ -203,7 +205,7 @@ def _unchanged(path: str, digest: bytes) -> bool:
     if not digest:
         return not os.path.lexists(path)
     try:
-        return hashlib.blake2b(reading.read(path), digest_size=_DIGEST).digest() == digest
+        return blake2b(reading.read(path), digest_size=_DIGEST).digest() == digest
     except reading.ReadError:
         return False
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from reconciler import model, order
 from reconciler.model import Claim, Facts, Key, Resource
+from reconciler.records import dataclass
 from reconciler.spec.errors import Problems
 from reconciler.spec.nodes import Mark, Text, place
 from reconciler.spec.resolve import Declared

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from reconciler import order
 from reconciler.contract import Kind
 from reconciler.parsers import parse_duration
+from reconciler.records import dataclass
 from reconciler.spec.errors import Problems, closest, one_of
 from reconciler.spec.include import Document
 from reconciler.spec.nodes import Broken, Map, Node, Text, get, is_null

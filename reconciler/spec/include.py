@@ -5,11 +5,11 @@ It must not look at anything but the ``include`` key of a file.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
+from reconciler.digests import blake2b
+from reconciler.records import dataclass, field
 from reconciler.spec import reading, source
 from reconciler.spec.errors import Problems
 from reconciler.spec.nodes import Map, Mark, Seq, Source, Text, get, is_null, texts
@@ -66,7 +66,7 @@ def without_templates(document: Document, sections: Sequence[str]) -> Document:
 
 
 def digest(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=32).digest()
+    return blake2b(data, digest_size=32).digest()
 
 
 def _add(

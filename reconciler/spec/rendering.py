@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from reconciler.contract import Refused, Rendered, Value
+from reconciler.records import fields
 from reconciler.shipped import folder
 from reconciler.spec import reading
 from reconciler.spec.errors import Problems

@@ -6,10 +6,10 @@ It must not judge the fields of a kind; it hands on text with its place.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from reconciler.contract import Kind
+from reconciler.records import dataclass, field
 from reconciler.spec.errors import Problems
 from reconciler.spec.include import Document
 from reconciler.spec.nodes import Broken, Map, Node, Seq, Text, get, is_null, texts

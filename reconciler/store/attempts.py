@@ -5,8 +5,7 @@ It must not decide what follows from that.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from reconciler.records import dataclass
 from reconciler.store.base import Base
 
 

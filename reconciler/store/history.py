@@ -6,8 +6,8 @@ It must not grow without end.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from reconciler.records import dataclass
 from reconciler.store.base import Base
 
 _MOST = 10_000

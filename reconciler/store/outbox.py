@@ -6,10 +6,10 @@ It must not hold the URL of a target, nor anything that a person may not read.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reconciler.messages import Message, listing, moment
+from reconciler.records import dataclass
 from reconciler.store.base import Base
 
 if TYPE_CHECKING:

@@ -5,11 +5,10 @@ It must not decide when one is due.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any
 
+from reconciler.records import dataclass
 from reconciler.store.base import Base
 
 
@@ -33,6 +32,8 @@ class Reports:
 
     def all(self) -> dict[float, Reported]:
         """The last one of each period."""
+        import json
+
         found = {}
         rows = self._base.read("SELECT period, boot, at, wall, figures FROM reports")
         for period, boot, at, wall, figures in rows:
@@ -45,6 +46,8 @@ class Reports:
 
     def made(self, periods: Collection[float], figures: dict[str, Any]) -> None:
         """One of each of these is made now, and the next period begins."""
+        import json
+
         clock = self._base.clock
         row = self._base.boot, clock.monotonic(), clock.wall(), json.dumps(figures)
         with self._base.change() as base:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from textwrap import wrap
 from typing import Any
 
+from reconciler.records import replace
 from reconciler.text import printable
 from reconciler.views.period import lines_of
 from reconciler.views.status import amount, history_table, moment, span

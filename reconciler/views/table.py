@@ -6,9 +6,8 @@ It must not print; on a terminal rich draws it, which only ``terminal`` may load
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from textwrap import wrap
 
+from reconciler.records import dataclass
 from reconciler.views.text import Line
 
 MARGIN = 2
@@ -49,6 +48,8 @@ def lines_of(blocks: Iterable[Block]) -> Iterator[Line]:
 
 def _plain(table: Table) -> Iterator[Line]:
     """The table as lines, its columns filled up with blanks."""
+    from textwrap import wrap
+
     if not table.rows:
         return
     cells = [tuple(table.head), *(tuple(row) for row, _ in table.rows)]
