@@ -5,7 +5,7 @@ It must not do anything that the plan does not say.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reconciler.contract import GetKind
@@ -40,10 +40,12 @@ def apply(
     while has held; without, the caller asks ``proved`` when the time has come.
     """
     by_id = {resource.id: resource for resource in spec.resources}
-    outcomes: list[Outcome] = []
+    settling = _Settling(by_id, get_kind, host, told)
     broken: set[str] = set()
-    last_start = 0.0
     for group in _groups(plan.steps, by_id, get_kind):
+        if settle:
+            # What has only just been started may yet fail, and what needs it is skipped then.
+            broken |= settling.wait({need for step in group for need in step.needs})
         runs = [_Run(step, by_id[step.id], get_kind, host, begins) for step in group]
         if stopping():
             for run in runs:
@@ -51,14 +53,11 @@ def apply(
         for stage in range(max(run.stages for run in runs)):
             for run in runs:
                 run.go_on(stage, broken)
-                last_start = host.clock.monotonic()
         for run in runs:
-            outcome = run.outcome(broken)
-            outcomes.append(outcome)
-            told(outcome)
+            settling.add(run.outcome(broken))
     if settle:
-        outcomes = _settled(outcomes, by_id, last_start, get_kind, host, told)
-    return Report(plan, tuple(outcomes))
+        settling.wait(by_id.keys())
+    return Report(plan, tuple(settling.outcomes))
 
 
 def _groups(
@@ -202,34 +201,48 @@ def _wrong(step: Step, resource: Resource[Any], get_kind: GetKind, host: Host) -
     return f"{words} ({evidence})" if evidence else words
 
 
-def _settled(
-    outcomes: list[Outcome],
-    by_id: dict[str, Resource[Any]],
-    last_start: float,
-    get_kind: GetKind,
-    host: Host,
-    told: OnOutcome,
-) -> list[Outcome]:
-    """The outcomes after those steps that must hold for a while have had the time to break."""
-    times = [
-        kind.settle
-        for outcome in outcomes
-        if outcome.result == "done" and (kind := get_kind(by_id[outcome.step.id].kind)).settle
-    ]
-    if not times:
-        return outcomes
-    left = max(times) - (host.clock.monotonic() - last_start)
-    if left > 0:
-        host.clock.sleep(left)
-    settled = []
-    for outcome in outcomes:
-        resource = by_id[outcome.step.id]
-        if outcome.result == "done" and get_kind(resource.kind).settle:
-            outcome = proved(outcome, resource, get_kind, host)
-            if outcome.result == "failed":
-                told(outcome)
-        settled.append(outcome)
-    return settled
+class _Settling:
+    """The outcomes of a pass; of what must hold for a while, until it has had the time to break."""
+
+    def __init__(
+        self,
+        by_id: Mapping[str, Resource[Any]],
+        get_kind: GetKind,
+        host: Host,
+        told: OnOutcome,
+    ) -> None:
+        self.outcomes: list[Outcome] = []
+        self._by_id = by_id
+        self._get_kind = get_kind
+        self._host = host
+        self._told = told
+        self._fresh: dict[str, tuple[int, float]] = {}
+        """What must yet hold: the place of its outcome, and until when."""
+
+    def add(self, outcome: Outcome) -> None:
+        """A step has come to its end."""
+        kind = self._get_kind(self._by_id[outcome.step.id].kind)
+        if outcome.result == "done" and kind.settle:
+            until = self._host.clock.monotonic() + kind.settle
+            self._fresh[outcome.step.id] = len(self.outcomes), until
+        self.outcomes.append(outcome)
+        self._told(outcome)
+
+    def wait(self, ids: Collection[str]) -> set[str]:
+        """Wait until those of ``ids`` have held; the ids that have not."""
+        due = {ident: self._fresh.pop(ident) for ident in self._fresh.keys() & set(ids)}
+        left = max((until for _, until in due.values()), default=0.0)
+        left -= self._host.clock.monotonic() if due else 0.0
+        if left > 0:
+            self._host.clock.sleep(left)
+        failed = set()
+        for ident, (at, _) in due.items():
+            found = proved(self.outcomes[at], self._by_id[ident], self._get_kind, self._host)
+            self.outcomes[at] = found
+            if found.result == "failed":
+                failed.add(ident)
+                self._told(found)
+        return failed
 
 
 def proved(outcome: Outcome, resource: Resource[Any], get_kind: GetKind, host: Host) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import time
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +115,33 @@ def test_what_needs_a_check_that_fails_is_left(machine: Machine) -> None:
         return bool(machine.running("sleep 90930"))
 
     until(starts)
+
+
+def test_what_needs_a_process_waits_whether_that_has_held(machine: Machine) -> None:
+    path = machine.spec(
+        "processes:\n"
+        "  bad: {command: 'sleep 0.2; exit 7'}\n"
+        "  good: {command: [sleep, '90931']}\n"
+        "  of_bad: {command: [sleep, '90932'], needs: ['process:bad']}\n"
+        "  of_good: {command: [sleep, '90933'], needs: ['process:good']}\n"
+    )
+    report = machine.once(path, status=1)
+    results = {step["id"]: step["result"] for step in report["steps"]}
+    assert results == {
+        "process:bad": "failed",
+        "process:good": "done",
+        "process:of_bad": "skipped",
+        "process:of_good": "done",
+    }
+    (skipped,) = (step for step in report["steps"] if step["id"] == "process:of_bad")
+    assert skipped["error"] == "needs process:bad, which failed or was not done"
+    assert machine.running("sleep 90932") == [] and machine.running("sleep 90933")
+
+
+def test_what_nobody_needs_is_not_waited_for_one_by_one(machine: Machine) -> None:
+    names = [f"  p{at}: {{command: [sleep, '9094{at}']}}\n" for at in range(8)]
+    path = machine.spec("processes:\n" + "".join(names))
+    begin = time.monotonic()
+    machine.once(path)
+    # Each has half a second to hold, all at the same time.
+    assert time.monotonic() - begin < 8 * 0.5
