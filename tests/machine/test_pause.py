@@ -160,7 +160,10 @@ def test_who_typed_it_is_known_wherever_its_output_goes(
 ) -> None:
     spec = machine.spec(f"directories: {{d: {{path: {machine.base}/d}}}}")
     argv = " ".join(f"'{word}'" for word in machine.argv("--once", spec))
-    assert Screen(machine, "sh", "-c", f"{before} {argv} </dev/null >said 2>&1").end() == 0
+    assert (
+        Screen(machine, "sh", "-c", f"{before} {argv} </dev/null >{machine.base}/said 2>&1").end()
+        == 0
+    )
     (deed,) = reconcile(machine, "--history", spec)["history"]
     assert deed["by"] == by
 
