@@ -24,7 +24,8 @@ from reconciler.spec import reading
 
 _MAGIC = b"reconcile spec 1\n"
 _DIGEST = 32
-_FOLDER = "compiled"
+_FOLDER = ".compiled"
+"""Beside the folders of the specs, none of which can have such a name."""
 _KEPT = 64
 """Files that are kept; the oldest go first."""
 _ROOT = os.path.dirname(os.path.dirname(__file__))

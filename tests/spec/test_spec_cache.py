@@ -51,7 +51,7 @@ def full(room: Any) -> Any:
 
 
 def bins(room: Any) -> list[Path]:
-    return sorted((room.state / "compiled").iterdir())
+    return sorted((room.state / ".compiled").iterdir())
 
 
 def test_a_hit_gives_the_same_spec(full: Any) -> None:
@@ -205,7 +205,7 @@ def test_a_compiled_file_of_somebody_else_is_ignored(full: Any) -> None:
 
 
 def test_it_is_private_and_whole(full: Any) -> None:
-    folder = full.state / "compiled"
+    folder = full.state / ".compiled"
     assert folder.stat().st_mode & 0o777 == 0o700
     assert [f.stat().st_mode & 0o777 for f in bins(full)] == [0o600]
 
@@ -225,10 +225,10 @@ def test_what_cannot_be_written_is_no_error(room: Any, monkeypatch: pytest.Monke
         patched.setattr(os, "write", full_disk)
         assert room.cached()[1]
     assert bins(room) == []
-    room.state.joinpath("compiled").rmdir()
-    room.state.joinpath("compiled").write_text("a file")
+    room.state.joinpath(".compiled").rmdir()
+    room.state.joinpath(".compiled").write_text("a file")
     assert room.cached()[1]
-    assert room.state.joinpath("compiled").read_text() == "a file"
+    assert room.state.joinpath(".compiled").read_text() == "a file"
 
 
 def test_old_ones_go(room: Any, monkeypatch: pytest.MonkeyPatch) -> None:
