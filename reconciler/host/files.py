@@ -79,6 +79,17 @@ class Files:
         found = self._found(path)
         return None if found is None else found[0]
 
+    def is_link(self, path: str) -> bool:
+        """Does a symlink stand at ``path`` itself? Raises UnknownState as ``status`` does."""
+        parent, _, name = path.rpartition("/")
+        folder = self._folder(parent, 0)
+        try:
+            return folder is not None and stat.S_ISLNK(os.lstat(f"{folder.real}/{name}").st_mode)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise UnknownState(f"cannot look at {path}: {reason(error)}") from None
+
     def real(self, path: str) -> str | None:
         """Where ``path`` leads to, without symlinks, or None when there is nothing.
 

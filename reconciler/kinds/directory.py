@@ -125,6 +125,11 @@ class Directories(Kind[Directory, Attributes]):
             if not stat.S_ISDIR(status.st_mode):
                 what = f"{want.path} is {sort_of(status)}"
                 return Observation(unknown=f"{what} where a directory should be; move it away")
+            if not resource.present and host.files.is_link(want.path):
+                from shlex import quote
+
+                what = f"{want.path} is a symlink, and only a directory is removed"
+                return Observation(unknown=f"{what}; remove it with: rm {quote(want.path)}")
             if not resource.present and host.files.entries(want.path) - going:
                 what = f"{want.path} is not empty"
                 return Observation(unknown=f"{what}, and only an empty directory is removed")
