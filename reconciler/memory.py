@@ -56,6 +56,9 @@ class Memory:
         self._by = by
         self._clean = clean
         self._deeds: list[Deed] = []
+        self._done: dict[str, tuple[Step, Deed]] = {}
+        self._undone: list[Deed] = []
+        """What has been written down as done, and did not hold."""
         self._flushed = store.base.clock.monotonic() if store is not None else 0.0
 
     @contextmanager
@@ -141,15 +144,28 @@ class Memory:
             # The start itself is made by a later pass, for which it is simply missing.
             self._acts({step.id, *step.demanded})
         if outcome.result != "dropped" or outcome.error is not None:
-            self._deeds.append(
+            self._keep_deed(
+                step,
                 Deed(clock.wall(), self._by(), step.id, step.verb, outcome.result,
                      self._clean(step.why), outcome.error and self._clean(outcome.error),
-                     outcome.seconds, self._freed(outcome))
+                     outcome.seconds, self._freed(outcome)),
             )  # fmt: skip
         with self._guarded():
             self._tries(self.store).ended(outcome)
         if clock.monotonic() - self._flushed > _FLUSH:
             self.flush()
+
+    def _keep_deed(self, step: Step, deed: Deed) -> None:
+        """A step that was done and did not hold is one deed, which failed."""
+        done, before = self._done.pop(deed.id, (None, None))
+        if before is not None and done is step:
+            if before in self._deeds:
+                self._deeds.remove(before)
+            else:
+                self._undone.append(before)
+        if deed.result == "done":
+            self._done[deed.id] = step, deed
+        self._deeds.append(deed)
 
     def _freed(self, outcome: Outcome) -> int | None:
         resource = self._resources.get(outcome.step.id)
@@ -161,8 +177,9 @@ class Memory:
         """Write down what was done."""
         if self.store is not None and self._deeds:
             deeds, self._deeds = self._deeds, []
+            undone, self._undone = self._undone, []
             with self._guarded():
-                self.store.history.add(deeds)
+                self.store.history.add(deeds, undone)
             self._flushed = self.store.base.clock.monotonic()
 
     def learn(self, plan: Plan, seen: Mapping[str, Observation[Any]]) -> None:

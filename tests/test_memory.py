@@ -1,12 +1,16 @@
-"""What is remembered while the store cannot be read."""
+"""What is remembered while the store cannot be read, and of what did not hold."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from reconciler import kinds
+import pytest
+
+from reconciler import kinds, memory
 from reconciler.host.clock import Clock
 from reconciler.memory import Memory
+from reconciler.model import Outcome, Step
 from reconciler.store import Store
 
 
@@ -25,3 +29,30 @@ def test_what_is_paused_stays_so_while_the_store_cannot_be_read(tmp_path: Path) 
     store.close()
     assert paused() == {"process:p": "new disk (by me)"}
     assert "cannot use the store" in told[0]
+
+
+@pytest.mark.parametrize("flush", [0.0, 3600.0])
+def test_a_step_that_did_not_hold_is_one_deed_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flush: float
+) -> None:
+    monkeypatch.setattr(memory, "_FLUSH", flush)
+    store = Store(str(tmp_path / "demo"), Clock(), True)
+    kept = Memory((), kinds.get, store, print, set(), lambda: "me", str, {}, {})
+    step = Step("process:p", "start", (), (), "it is absent", ())
+    for outcome in (
+        Outcome(step, "done"),
+        Outcome(replace(step, id="process:q"), "done"),
+        Outcome(step, "failed", "it has ended"),
+        # Another try is another deed.
+        Outcome(replace(step), "done"),
+        Outcome(replace(step), "failed", "it was never there"),
+    ):
+        kept.ended(outcome)
+    kept.flush()
+    assert [(deed.id, deed.result) for deed in store.history.since(0.0)] == [
+        ("process:q", "done"),
+        ("process:p", "failed"),
+        ("process:p", "done"),
+        ("process:p", "failed"),
+    ]
+    store.close()

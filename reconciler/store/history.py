@@ -38,9 +38,14 @@ class History:
     def __init__(self, base: Base) -> None:
         self._base = base
 
-    def add(self, deeds: Sequence[Deed]) -> None:
-        """Those that were done now; the oldest of many are dropped."""
+    def add(self, deeds: Sequence[Deed], instead: Sequence[Deed] = ()) -> None:
+        """Those that were done now, ``instead`` of others; the oldest of many are dropped."""
         with self._base.change() as base:
+            base.executemany(
+                "DELETE FROM history WHERE seq = (SELECT max(seq) FROM history "
+                "WHERE wall = ? AND id = ? AND verb = ? AND result = ?)",
+                [(d.wall, d.id, d.verb, d.result) for d in instead],
+            )
             base.executemany(
                 "INSERT INTO history (wall, by, id, verb, result, why, error, seconds, freed) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
