@@ -54,7 +54,6 @@ class Session:
     """One call of the command: its options, and what follows from them."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        from reconciler.host.facts import state_directory
         from reconciler.host.users import Users
         from reconciler.views.terminal import Terminal
 
@@ -71,7 +70,16 @@ class Session:
         """What probes have said in this call."""
         self.stops: Stops | None = None
         """Makes the stops that a loop does not wait for."""
-        self.state_dir = state_directory(options.state_dir, self.users)
+
+    @cached_property
+    def state_dir(self) -> str:
+        """Where state is kept. Raises Usage."""
+        from reconciler.host.facts import state_directory
+
+        try:
+            return state_directory(self.options.state_dir, self.users)
+        except ValueError as error:
+            raise Usage(str(error)) from None
 
     def load(self, write_cache: bool = False, complete: bool = False) -> Spec:
         """The spec that was asked for. Raises SpecError or Usage."""
@@ -138,12 +146,8 @@ class Session:
         for name, equals, _ in pairs:
             if not name or not equals:
                 raise Usage(f"--set takes NAME=VALUE, not {name!r}")
-        home = self.users.account(None).home
-        return {
-            # No shell expands the ~ of --set home=~/x, and people mean it.
-            name: home + value[1:] if value == "~" or value.startswith("~/") else value
-            for name, _, value in pairs
-        }
+        # No shell expands the ~ of --set home=~/x, and people mean it.
+        return {name: self.users.expanded(value) for name, _, value in pairs}
 
     def recover(self, spec: Spec) -> None:
         """Undo what one who was killed had begun to write. Only for one who holds the lock."""

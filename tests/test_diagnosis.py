@@ -282,6 +282,8 @@ def test_surroundings_of_cron_lines_and_units() -> None:
     assert surroundings("reconcile --once /s", {}, 0)["state_dir"] == "/var/lib/reconcile"
     own = surroundings("reconcile --once /s", {"HOME": "/h"}, 7)["state_dir"]
     assert own == "/h/.local/state/reconcile"
+    for given in ("reconcile --once /s --state-dir ~/x", "STATE_DIRECTORY=~/x reconcile --once /s"):
+        assert surroundings(given, {"HOME": "/h"}, 7)["state_dir"] == "/h/x"
     here = {"state_dir": "/var/y", "environ": {"TMUX_TMPDIR": "/t", "HOME": "", "PATH": ""}}
     (one,) = differences({"here": here, "runners": [{"what": "cron", **there}]}, True)
     assert (one["state_dir"], one["matters"]) == ("/var/x", True)

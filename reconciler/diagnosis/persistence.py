@@ -164,6 +164,8 @@ def surroundings(command: str, environ: Mapping[str, str], uid: int) -> dict[str
             state_dir = word.partition("=")[2]
     if state_dir is None:
         state_dir = environ.get("STATE_DIRECTORY", "").partition(":")[0] or None
+    if (state_dir or "").startswith("~/"):
+        state_dir = f"{environ.get('HOME', '')}{(state_dir or '')[1:]}"
     if state_dir is None and uid == 0:
         state_dir = "/var/lib/reconcile"
     if state_dir is None:

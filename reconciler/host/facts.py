@@ -30,12 +30,20 @@ def facts(users: Users, state_dir: str) -> Facts:
 
 
 def state_directory(chosen: str | None, users: Users) -> str:
-    """Where state is kept: ``chosen``, else ``$STATE_DIRECTORY``, else the user's own place."""
+    """Where state is kept: ``chosen``, else ``$STATE_DIRECTORY``, else the user's own place.
+
+    Raises ValueError.
+    """
     if chosen is not None:
-        return os.path.abspath(chosen)
+        if not chosen:
+            raise ValueError("--state-dir takes a folder, not ''")
+        return os.path.abspath(users.expanded(chosen))
     # systemd.exec(5): several are separated by colons.
-    given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    given = users.expanded(os.environ.get("STATE_DIRECTORY", "").partition(":")[0])
     if given:
+        # It holds for commands in whatever folder: each would come to a state of its own.
+        if not given.startswith("/"):
+            raise ValueError(f"$STATE_DIRECTORY must be an absolute path, not {given!r}")
         return os.path.abspath(given)
     if os.geteuid() == 0:
         return "/var/lib/reconcile"

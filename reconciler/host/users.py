@@ -89,6 +89,10 @@ class Users:
             home = os.environ.get("HOME") or home
         return Account(entry.pw_name, uid, entry.pw_gid, home or "/", entry.pw_shell or "/bin/sh")
 
+    def expanded(self, path: str) -> str:
+        """A path with the caller's home in place of a ~ at its beginning."""
+        return self.account(None).home + path[1:] if (path + "/").startswith("~/") else path
+
 
 def _user_number(name: str) -> int | None:
     try:
