@@ -40,6 +40,13 @@ def difference(
     return kind.changes(expected, have)
 
 
+def meant(ident: str, pattern: str) -> bool:
+    """Is this one of what people mean by ``pattern``? An id, a shell pattern, or, as in
+    ``needs``, the name of a group that ``for_each`` has made."""
+    # "process:x[1]" is meant as it stands, not as a set of characters.
+    return ident == pattern or ident.startswith(f"{pattern}[") or fnmatchcase(ident, pattern)
+
+
 def chosen(spec: Spec, patterns: Sequence[str]) -> tuple[Resource[Any], ...]:
     """The resources that match a pattern, with all that they need; all, without a pattern.
 
@@ -50,8 +57,7 @@ def chosen(spec: Spec, patterns: Sequence[str]) -> tuple[Resource[Any], ...]:
     by_id = {resource.id: resource for resource in spec.resources}
     todo: list[str] = []
     for pattern in patterns:
-        # "process:x[1]" is meant as it stands, not as a set of characters.
-        found = [name for name in by_id if name == pattern or fnmatchcase(name, pattern)]
+        found = [name for name in by_id if meant(name, pattern)]
         if not found:
             raise KeyError(pattern)
         todo += found

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import time
-from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
 
 from reconciler.exits import DONE
+from reconciler.plan import meant
 from reconciler.session import Session, Usage
-
-if TYPE_CHECKING:
-    from reconciler.store.history import Deed
 
 _FORMS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 
@@ -23,7 +19,9 @@ def run(session: Session) -> int:
     spec = session.load()
     since = _moment(options.since) if options.since else 0.0
     deeds = [
-        deed for deed in session.store(spec, False).history.since(since) if _is(deed, options.only)
+        deed
+        for deed in session.store(spec, False).history.since(since)
+        if not options.only or any(meant(deed.id, pattern) for pattern in options.only)
     ]
     if options.json:
         session.print_json(
@@ -38,10 +36,6 @@ def run(session: Session) -> int:
     else:
         session.say((f"{spec.name}: nothing that was done is known", "quiet"))
     return DONE
-
-
-def _is(deed: Deed, patterns: list[str]) -> bool:
-    return not patterns or any(deed.id == one or fnmatchcase(deed.id, one) for one in patterns)
 
 
 def _moment(text: str) -> float:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
 from reconciler.exits import DONE, TROUBLE
+from reconciler.plan import meant
 from reconciler.records import replace
 from reconciler.session import Look, Session, Usage
 
@@ -65,7 +66,7 @@ def _resume(session: Session) -> int:
     store = session.store(spec, False)
     paused = store.pauses.all()
     # Also what the spec no longer declares can be resumed.
-    gone = [ident for ident in paused if ident in options.resume]
+    gone = [ident for ident in paused if any(meant(ident, one) for one in options.resume)]
     found = [resource.id for resource in _named(options.resume, spec, gone)]
     ids = list(dict.fromkeys((*found, *gone)))
     done = [paused[ident] for ident in ids if store.pauses.resume(ident) and ident in paused]
@@ -89,12 +90,10 @@ def _resume(session: Session) -> int:
 
 
 def _named(patterns: Sequence[str], spec: Spec, known: Sequence[str] = ()) -> list[Resource[Any]]:
-    from fnmatch import fnmatchcase
-
     found: dict[str, Resource[Any]] = {}
     for pattern in patterns:
-        matches = [r for r in spec.resources if r.id == pattern or fnmatchcase(r.id, pattern)]
-        if not matches and pattern not in known:
+        matches = [resource for resource in spec.resources if meant(resource.id, pattern)]
+        if not matches and not any(meant(ident, pattern) for ident in known):
             from reconciler.session import no_such
 
             raise Usage(no_such(pattern, spec))
