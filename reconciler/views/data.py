@@ -28,6 +28,7 @@ def report_document(report: Report) -> dict[str, Any]:
     """A report as a JSON value: its plan, each step with what became of it."""
     document = plan_document(report.plan)
     document["steps"] = [outcome_document(outcome) for outcome in report.outcomes]
+    document["summary"]["skipped"] += sum(one.result == "skipped" for one in report.outcomes)
     return document
 
 
