@@ -201,7 +201,8 @@ class Session:
 
     def warn(self, text: str) -> None:
         """Tell people what went wrong beside the work, once a call."""
-        if text not in self._warned:
+        # It may have been said with what follows from it.
+        if not any(said.startswith(text) for said in self._warned):
             self._warned.add(text)
             self.terminal.write([(f"  ! {printable(text)}", "bad")])
 

@@ -65,8 +65,9 @@ def resolve(argv: Sequence[str], environ: dict[str, str]) -> list[str]:
     """``argv`` with the program's absolute path. Raises HostError when it cannot be found."""
     program = find(argv[0], environ["PATH"])
     if program is None:
-        where = "is not there or may not be run" if "/" in argv[0] else "in its PATH"
-        raise HostError(f"no program {argv[0]!r} {where}; install it or write its path")
+        if "/" in argv[0]:
+            raise HostError(f"the program {argv[0]!r} is not there or may not be run; install it")
+        raise HostError(f"no program {argv[0]!r} in its PATH; install it or write its path")
     return [program, *argv[1:]]
 
 

@@ -39,10 +39,11 @@ def tell(message: str) -> None:
 
 def invalid(session: Session, error: SpecError) -> int:
     """All that is wrong with the spec."""
-    from reconciler.spec.errors import document, render
+    from reconciler.spec.errors import document
     from reconciler.views.data import FORMAT
+    from reconciler.views.terminal import Terminal
 
-    sys.stderr.write(render(error))
+    Terminal(session.options.color, to_errors=True).write(error.lines())
     if session.options.json:
         print_json({"format": FORMAT, "valid": False, "errors": document(error)})
     return INVALID

@@ -13,7 +13,8 @@ def run(session: Session) -> int:
     if session.options.json:
         path = {"name": spec.name, "path": spec.path}
         print_json({"format": FORMAT, "spec": path, "valid": True, "errors": []})
-    session.say((f"{spec.path}: valid; {len(spec.resources)} resources", "good"))
+    number = len(spec.resources)
+    session.say((f"{spec.path}: valid; {number} resource{'' if number == 1 else 's'}", "good"))
     if spec.notify.targets:
         from reconciler.notify import switched_off
 

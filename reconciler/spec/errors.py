@@ -6,7 +6,7 @@ It must not stop at the first problem, and it never prints anything that a termi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reconciler.text import escaped, printable
@@ -42,21 +42,24 @@ class Problem(NamedTuple):
     hint: str | None = None
     caret: int = 0
 
-    def render(self) -> str:
-        """The way a compiler says it, over one to four lines without a final newline."""
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """The way a compiler says it: one to four lines, each with its style."""
         where = printable(self.file)
         if self.line:
             where += f":{self.line}:{self.column}"
-        lines = [f"{where}: error: {printable(self.message, 500)}"]
+        yield f"{where}: error: {printable(self.message, 500)}", "bad"
         gutter = " " * 5
         if self.source_line is not None:
             gutter = " " * max(5, len(str(self.line)) + 2)
             text, caret = _drawn(self.source_line, self.caret, self.length)
-            lines.append(f"{self.line:>{len(gutter)}} | {text}")
-            lines.append(f"{gutter} | {caret}")
+            yield f"{self.line:>{len(gutter)}} | {text}", ""
+            yield f"{gutter} | {caret}", "bad"
         if self.hint:
-            lines.append(f"{gutter} = {printable(self.hint, 500)}")
-        return "\n".join(lines)
+            yield f"{gutter} = {printable(self.hint, 500)}", "change"
+
+    def render(self) -> str:
+        """The same as one text, without a final newline."""
+        return "\n".join(text for text, _ in self.lines())
 
 
 def _drawn(line: str, start: int, length: int) -> tuple[str, str]:
@@ -100,15 +103,19 @@ class SpecError(Exception):
         )
         super().__init__(self.problems)
 
-    def render(self, shown: int = SHOWN) -> str:
-        """All problems as text for a person, the first ``shown`` of them in full."""
-        parts = [problem.render() for problem in self.problems[:shown]]
+    def lines(self, shown: int = SHOWN) -> Iterator[tuple[str, str]]:
+        """All problems for a person, the first ``shown`` of them in full; lines with styles."""
+        for problem in self.problems[:shown]:
+            yield from problem.lines()
         more = len(self.problems) - shown
         if len(self.problems) >= MOST:
-            parts.append(f"... and at least {more} more")
+            yield f"... and at least {more} more", ""
         elif more > 0:
-            parts.append(f"... and {more} more")
-        return "\n".join(parts)
+            yield f"... and {more} more", ""
+
+    def render(self, shown: int = SHOWN) -> str:
+        """The same as one text."""
+        return "\n".join(text for text, _ in self.lines(shown))
 
     def __str__(self) -> str:
         return self.render()

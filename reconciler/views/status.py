@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from reconciler.store.pauses import Pause
 
 _STYLES = {"ok": "good", "differs": "change", "paused": "change", "skipped": "quiet"}
+_PLURAL = {"differs": "differ", "waits": "wait"}
 _RESULTS = {"done": "good", "failed": "bad"}
 _SHORT = 300
 _LONGEST = 4000
@@ -83,7 +84,10 @@ def status_blocks(document: Mapping[str, Any]) -> Iterator[Block]:
     counts: dict[str, int] = {}
     for one in document["resources"]:
         counts[one["state"]] = counts.get(one["state"], 0) + 1
-    words = ", ".join(f"{number} {state}" for state, number in counts.items())
+    words = ", ".join(
+        f"{number} {state if number == 1 else _PLURAL.get(state, state)}"
+        for state, number in counts.items()
+    )
     bad = counts.keys() - _STYLES.keys()
     yield f"{words}.", "bad" if bad else "good"
 

@@ -165,6 +165,7 @@ def test_a_damaged_store_is_set_aside_and_named(machine: Machine, damage: bytes)
     planned = machine.reconcile("--plan", spec, "--json")
     assert [step["id"] for step in json.loads(planned.stdout)["steps"]] == ["process:p"]
     assert "store.db" in planned.stderr
+    assert machine.reconcile("--status", spec).stdout.count(str(store)) == 1
     assert store.read_bytes() == damage
     done = machine.reconcile("--once", spec)
     assert "was set aside as" in done.stdout
@@ -177,3 +178,17 @@ def test_a_damaged_store_is_set_aside_and_named(machine: Machine, damage: bytes)
 def test_the_store_is_private(machine: Machine) -> None:
     machine.once(failing(machine, "{}"), status=1)
     assert (machine.state / "demo/store.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_start_that_did_not_hold_is_one_deed_and_a_failure(machine: Machine) -> None:
+    spec = machine.spec(
+        f"version: 1\nname: demo\ndirectories: {{d: {{path: {machine.base}/d}}}}\n"
+        "processes: {p: {command: sleep 0.2}, q: {command: [sleep, '90433']}}\n"
+    )
+    machine.once(spec, status=1)
+    found = json.loads(machine.reconcile("--history", spec, "--json").stdout)["history"]
+    assert sorted((one["id"], one["result"]) for one in found) == [
+        ("directory:d", "done"),
+        ("process:p", "failed"),
+        ("process:q", "done"),
+    ]
