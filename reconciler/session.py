@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from reconciler.store import Store
     from reconciler.tries import Unwritten
     from reconciler.views.terminal import Terminal
+    from reconciler.views.text import Line
 
 
 _LONGEST = 4000
@@ -117,7 +118,21 @@ class Session:
         """What the spec knows and nobody may see is not printed from now on."""
         if spec.secrets:
             self.terminal.censor = Censor(secret.reveal() for secret in spec.secrets)
+        if self.options.quiet and self.options.mode != "loop":
+            # Should something be said after all, this is what it is about.
+            self.terminal.head(self.heading(spec))
         return spec
+
+    def heading(self, spec: Spec) -> Line:
+        """Which spec this is about, on which host."""
+        from reconciler.views.text import heading
+
+        return heading(spec.name, spec.path, os.uname().nodename)
+
+    def head(self, spec: Spec) -> None:
+        """Say that, unless people asked for quiet, before whatever is said next."""
+        if not self.options.quiet:
+            self.terminal.head(self.heading(spec))
 
     def folder(self, spec: Spec) -> str:
         """The state directory of that spec."""

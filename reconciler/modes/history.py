@@ -18,6 +18,7 @@ def run(session: Session) -> int:
     options = session.options
     spec = session.load()
     since = _moment(options.since) if options.since else 0.0
+    session.head(spec)
     deeds = [
         deed
         for deed in session.store(spec, False).history.since(since)
@@ -31,6 +32,8 @@ def run(session: Session) -> int:
                 "history": [deed_document(deed) for deed in deeds],
             }
         )
+    if options.quiet:
+        deeds = [deed for deed in deeds if deed.result == "failed"]
     if deeds:
         session.terminal.write([history_table([deed_document(deed) for deed in deeds])])
     else:

@@ -32,6 +32,8 @@ def run(session: Session) -> int:
 
     spec = session.load(complete=True)
     found = test(spec)
+    if session.options.spec is None:  # Nobody has named it.
+        session.head(spec)
     if session.options.json:
         about = {"name": spec.name, "path": spec.path}
         rows = [{"name": n, "result": result, "reason": why or None} for n, result, why in found]

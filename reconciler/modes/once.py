@@ -66,7 +66,7 @@ def _pass(session: Session, spec: Spec) -> tuple[int, Spec]:
         if not options.quiet or outcome.result == "failed":
             terminal.write(text.outcome_lines(outcome))
 
-    session.say(text.heading(plan))
+    session.say(session.heading(spec))
     # What fails is told when it was asked once more.
     told_now = replace(plan, failing=())
     if not options.quiet or told_now.trouble:

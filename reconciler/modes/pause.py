@@ -37,6 +37,7 @@ def _pause(session: Session) -> int:
     options = session.options
     spec = session.load(write_cache=True)
     found = _named(options.pause, spec)
+    session.head(spec)
     clock = Clock()
     until = clock.wall() + min(options.duration, _LONGEST) if options.duration else None
     reason = session.clean(options.reason)
@@ -68,6 +69,7 @@ def _resume(session: Session) -> int:
     # Also what the spec no longer declares can be resumed.
     gone = [ident for ident in paused if any(meant(ident, one) for one in options.resume)]
     found = [resource.id for resource in _named(options.resume, spec, gone)]
+    session.head(spec)
     ids = list(dict.fromkeys((*found, *gone)))
     done = [paused[ident] for ident in ids if store.pauses.resume(ident) and ident in paused]
     # Whoever wants it back has mended what was wrong, or wants to see that it is not mended.

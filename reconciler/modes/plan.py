@@ -18,5 +18,5 @@ def run(session: Session) -> int:
     elif options.quiet:
         session.terminal.write(text.remark_lines(plan, False) if plan.trouble else ())
     else:
-        session.terminal.write([text.heading(plan), *text.plan_lines(plan, options.verbose)])
+        session.terminal.write([session.heading(spec), *text.plan_lines(plan, options.verbose)])
     return exit_status(plan.trouble, bool(plan.steps), options)

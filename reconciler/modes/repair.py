@@ -5,12 +5,9 @@ It must not hold anything of the steps themselves, which are in ``reconciler.rep
 
 from __future__ import annotations
 
-import os
-
 from reconciler.exits import BUSY, DONE, TROUBLE
 from reconciler.modes.answers import complain
 from reconciler.session import Session, Usage
-from reconciler.text import printable
 
 
 def run(session: Session) -> int:
@@ -21,7 +18,7 @@ def run(session: Session) -> int:
     if session.options.only:
         raise Usage("--repair is for the whole spec; --only is for --plan and --once")
     spec = session.load(write_cache=True, complete=True)
-    session.say((f"{spec.name} ({printable(spec.path)}) on {printable(os.uname().nodename)}", ""))
+    session.say(session.heading(spec))
     telling = Telling(session, spec)
     repair = Repair(session, spec, telling)
     try:

@@ -31,6 +31,10 @@ def run(session: Session) -> int:
     document = gathered(session, look, host)
     if session.options.json:
         session.print_json(document)
+    elif session.options.quiet:
+        from reconciler.views.text import remark_lines
+
+        session.terminal.write(remark_lines(look.plan, False) if look.plan.trouble else ())
     else:
         session.terminal.write(status_blocks(session.terminal.censor.json(document)))
     return TROUBLE if look.plan.trouble else DONE

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from reconciler.text import Censor
 from reconciler.views.table import MARGIN, Block, Table, lines_of
+from reconciler.views.text import Line
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -32,6 +33,8 @@ class Terminal:
         )
         self.censor = Censor()
         """What must not be printed, as soon as that is known."""
+        self._heading: Line | None = None
+        self._headed: Line | None = None
         self.aside: Callable[[], None] = lambda: None
         """Takes off what is drawn on the terminal only for now, before something is written."""
         self.error: OSError | None = None
@@ -42,6 +45,10 @@ class Terminal:
         if self.error is not None:
             return
         blocks = [self._censored(block) for block in blocks]
+        if blocks and self._heading is not None:
+            heading = self._censored(self._heading)
+            blocks = blocks if blocks[0] == heading else [heading, *blocks]
+            self._heading, self._headed = None, self._heading
         self.aside()
         try:
             if self.colored or (self.watched and any(isinstance(one, Table) for one in blocks)):
@@ -52,6 +59,12 @@ class Terminal:
         except OSError as error:
             self.error = error
             discard(self._file)
+
+    def head(self, line: Line) -> None:
+        """Have that line stand before the next one, if there is one; once, and not twice where
+        that is the same one."""
+        if line != self._headed:
+            self._heading = line
 
     def put(self, line: str) -> None:
         """Print one line for programs on standard output, at once."""

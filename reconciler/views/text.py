@@ -18,9 +18,9 @@ _MOST_ACTIONS = 10
 _MOST_LINES = 60
 
 
-def heading(plan: Plan) -> Line:
+def heading(name: str, path: str, host: str) -> Line:
     """Which spec, on which host."""
-    return f"{plan.spec_name} ({printable(plan.spec_path)}) on {printable(plan.host)}", ""
+    return f"{name} ({printable(path)}) on {printable(host)}", ""
 
 
 def plan_lines(plan: Plan, verbose: bool) -> Iterator[Line]:
@@ -89,8 +89,8 @@ def report_summary(report: Report) -> Iterator[Line]:
         yield from _nothing(plan)
         return
     words = [f"{counts['done']} done", f"{counts['failed']} failed"]
-    words += [f"{counts[name]} {name}" for name in ("skipped", "dropped") if counts[name]]
-    words += _others(plan)
+    words += [f"{counts['dropped']} dropped"] if counts["dropped"] else []
+    words += _others(plan, counts["skipped"])
     bad = report.failed or plan.trouble
     yield f"{', '.join(words)}; {_resources(plan)}.", "bad" if bad else "good"
 
@@ -112,12 +112,13 @@ def _nothing(plan: Plan) -> Iterator[Line]:
     yield f"Nothing to do: {_resources(plan)} as declared{skipped}.", "good"
 
 
-def _others(plan: Plan) -> list[str]:
+def _others(plan: Plan, skipped: int = 0) -> list[str]:
+    """What is not as declared; ``skipped`` are the steps that were skipped, besides."""
     counts = (
         (len(plan.unknown), "unknown"),
         (len(plan.held), "waiting"),
         (len(plan.failing), "failing"),
-        (len(plan.skipped), "skipped"),
+        (len(plan.skipped) + skipped, "skipped"),
     )
     return [f"{number} {word}" for number, word in counts if number]
 
