@@ -8,8 +8,8 @@ that of an option which only these modes have.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
-from typing import NoReturn
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NoReturn
 
 from reconciler import __version__
 from reconciler.records import dataclass
@@ -55,6 +55,19 @@ MODES: dict[str, tuple[Mode, ...]] = {
 }
 """All modes, in the groups of the help."""
 
+OF = {
+    "--only": ("plan", "once", "status", "history"),
+    "--detailed-exitcode": ("plan", "once"),
+    "--since": ("history",),
+    "--for": ("pause",),
+    "--reason": ("pause",),
+    "--stop": ("pause",),
+}
+"""The options that only some modes have, with these; any other one is for all of them.
+
+Help, manual page and completion are told by it, and with another mode it is an error.
+"""
+
 FIRST = (
     ("reconcile --check my.yaml", "is the file right?"),
     ("reconcile --plan my.yaml", "what would change on this host? touches nothing"),
@@ -77,16 +90,12 @@ STATUSES = (
 )
 
 _COLUMN = 22
+_FEW = 2
+"""An option of more modes than that has a line of its own in the help all the same."""
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        if message.startswith("one of the arguments"):
-            lines = [f"  {command:27} {words}" for command, words in FIRST]
-            modes = " ".join(f"--{mode.name}" for mode in all_modes())
-            message = "\n".join(
-                ("say what to do; begin with", *lines, *_wrapped(f"modes: {modes}", 7))
-            )
         raise Usage(f"{message}\ntry: {self.prog} --help")
 
     def format_help(self) -> str:
@@ -101,7 +110,10 @@ class _Formatter(argparse.HelpFormatter):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of `reconcile`. Whatever is wrong, it raises Usage."""
+    """The parser of `reconcile`, which raises Usage.
+
+    That there is a mode, and that it has these options, is seen by ``parsed`` only.
+    """
     made = _Parser(
         prog="reconcile",
         usage="%(prog)s MODE [SPEC] [options]",
@@ -109,7 +121,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=_Formatter,
         allow_abbrev=False,
     )
-    group = made.add_mutually_exclusive_group(required=True)
+    group = made.add_mutually_exclusive_group()
     for mode in all_modes():
         flag = f"--{mode.name}"
         if mode.many:
@@ -122,8 +134,14 @@ def parser() -> argparse.ArgumentParser:
             )
     group.add_argument("--version", action="version", version=f"reconcile {__version__}",
                        help="print the version")  # fmt: skip
-    add = made.add_argument
-    add("spec", metavar="SPEC", nargs="?", help="the YAML file, or the name of a shipped spec")
+    made.add_argument("spec", metavar="SPEC", nargs="?",
+                      help="the YAML file, or the name of a shipped spec")  # fmt: skip
+
+    def add(*flags: str, help: str, **rest: Any) -> None:
+        of = OF.get(flags[-1], ())
+        before = f"{', '.join(f'--{mode}' for mode in of)}: " if of else ""
+        made.add_argument(*flags, help=f"{before}{help}", **rest)
+
     add("--only", metavar="ID", action="append", default=[],
         help="only this and what it needs; repeatable; shell patterns")  # fmt: skip
     add("--set", metavar="NAME=VALUE", action="append", default=[],
@@ -135,13 +153,54 @@ def parser() -> argparse.ArgumentParser:
     add("-q", "--quiet", action="store_true", help="print only what failed or is unknown")
     add("-v", "--verbose", action="store_true", help="print every note")
     add("--detailed-exitcode", action="store_true",
-        help="--plan, --once: exit status 2 for drift or changes")  # fmt: skip
-    add("--since", metavar="TIME", help="--history: from 2h ago, 2026-11-22 or '2026-11-22 14:30'")
+        help="exit status 2 for drift or changes")  # fmt: skip
+    add("--since", metavar="TIME", help="from 2h ago, 2026-11-22 or '2026-11-22 14:30'")
     add("--for", metavar="TIME", dest="duration", type=_duration, default=None,
-        help="--pause: for so long, such as 2h")  # fmt: skip
-    add("--reason", metavar="TEXT", default="", help="--pause: why, for people")
-    add("--stop", action="store_true", help="--pause: end the process as well")
+        help="for so long, such as 2h")  # fmt: skip
+    add("--reason", metavar="TEXT", help="why, for people")
+    add("--stop", action="store_true", help="end the process as well")
     return made
+
+
+def parsed(argv: Sequence[str]) -> argparse.Namespace:
+    """The options, and their mode. Raises Usage, also for an option that this mode has not."""
+    made = parser()
+    options, rest = made.parse_known_args(argv)
+    unknown = next((word for word in rest if word.startswith("-")), None)
+    if unknown is not None:
+        made.error(_no_option(unknown, made))
+    mode = mode_of(options)
+    if mode is None:
+        lines = [f"  {command:27} {words}" for command, words in FIRST]
+        modes = " ".join(f"--{mode.name}" for mode in all_modes())
+        made.error(
+            "\n".join(("say what to do; begin with", *lines, *_wrapped(f"modes: {modes}", 7)))
+        )
+    if rest:
+        made.error(f"one SPEC at most; {rest[0]!r} is one too many")
+    for action in made._actions:
+        flag = next((name for name in action.option_strings if name in OF), None)
+        if flag and mode not in OF[flag] and getattr(options, action.dest) != action.default:
+            made.error(f"{flag} is for {listed(f'--{one}' for one in OF[flag])}, not for --{mode}")
+    options.mode = mode
+    return options
+
+
+def listed(names: Iterable[str]) -> str:
+    """``a, b and c``."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _no_option(word: str, made: argparse.ArgumentParser) -> str:
+    """What to say of an option that there is none of."""
+    from reconciler.spec.errors import closest
+
+    name = word.partition("=")[0]
+    bare = name.lstrip("-")
+    known = {flag.lstrip("-"): flag for action in made._actions for flag in action.option_strings}
+    near = known.get(bare) or known.get(closest(bare, known) or "")
+    return f"there is no option {name!r}" + (f"; did you mean {near!r}?" if near else "")
 
 
 def all_modes() -> Iterator[Mode]:
@@ -150,11 +209,12 @@ def all_modes() -> Iterator[Mode]:
         yield from modes
 
 
-def mode_of(options: argparse.Namespace) -> str:
-    """Which mode was asked for."""
+def mode_of(options: argparse.Namespace) -> str | None:
+    """Which mode was asked for, if any."""
     if options.mode is not None:
         return str(options.mode)
-    return next(mode.name for mode in all_modes() if mode.value and getattr(options, mode.name))
+    valued = (mode.name for mode in all_modes() if mode.value and getattr(options, mode.name))
+    return next(valued, None)
 
 
 def of_modes(words: str) -> tuple[tuple[str, ...], str]:
@@ -191,12 +251,13 @@ def _help(made: argparse.ArgumentParser) -> Iterator[str]:
         value = action.metavar if action.nargs is None else ""
         if action.choices is not None:
             value = "WHEN"
+        left = f"{flags} {value or ''}".strip()
+        if len(modes_of) > _FEW or not modes_of:
+            yield _row(left, words)
         if modes_of:
-            special.setdefault(", ".join(modes_of), []).append(f"{flags} {value or ''}".strip())
-        else:
-            yield _row(f"{flags} {value or ''}", words)
-    text = "; ".join(f"{modes_of}: {', '.join(flags)}" for modes_of, flags in special.items())
-    yield from _wrapped(f"of one mode: {text}", 2, 2)
+            special.setdefault(", ".join(modes_of), []).append(left)
+    text = "; ".join(f"{', '.join(flags)} ({modes_of})" for modes_of, flags in special.items())
+    yield from _wrapped(f"only of some modes: {text}", 2, 2)
     statuses = ", ".join(f"{status} {words}" for status, words in STATUSES)
     yield from _wrapped(f"exit status: {statuses}", 2)
 

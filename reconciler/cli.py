@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from reconciler.arguments import mode_of, parser
+from reconciler.arguments import parsed
 from reconciler.descriptors import keep_descriptors, open_standard_streams
 from reconciler.exits import TROUBLE, USAGE
 from reconciler.modes.answers import complain, invalid
@@ -58,8 +58,7 @@ def _run(argv: Sequence[str]) -> int:
         from reconciler.modes import completion
 
         return completion.ids(argv[1:])
-    options = parser().parse_args(argv)
-    options.mode = mode_of(options)
+    options = parsed(argv)
     session = Session(options)
     if session.terminal.watched and not options.quiet and options.mode != "loop":
         from reconciler.host.progress import watch

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.arguments import FIRST, all_modes, parser
+from reconciler.arguments import FIRST, OF, SHELLS, all_modes, parsed, parser
 from reconciler.cli import main
+from reconciler.completion import program
 
 
 def flags() -> list[str]:
@@ -61,3 +62,25 @@ def test_the_manual_page_is_installed(capsys: pytest.CaptureFixture[str]) -> Non
     main(["--man"])
     installed = Path(sys.prefix, "share/man/man1/reconcile.1")
     assert installed.read_text() == capsys.readouterr().out
+
+
+def test_an_option_of_some_modes_goes_with_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    values = {flag: action for action in parser()._actions for flag in action.option_strings}
+    for flag, of in OF.items():
+        option = [flag] if values[flag].nargs == 0 else [flag, "2h"]
+        for mode in all_modes():
+            line = [f"--{mode.name}", *option]
+            line[1:1] = [SHELLS[0]] if mode.name == "completion" else ["x"] * bool(mode.value)
+            if mode.name in of:
+                assert parsed(line).mode == mode.name
+                continue
+            assert main(line) == 64
+            said = capsys.readouterr()
+            assert said.out == ""
+            assert f"{flag} is for --{of[0]}" in said.err
+            assert f"not for --{mode.name}" in said.err
+    # All are modes that there are, and help and completion know which.
+    assert {name for of in OF.values() for name in of} <= {mode.name for mode in all_modes()}
+    for command in program(parser(), ()).commands:
+        names = {option.names[-1] for option in command.options}
+        assert names == {flag for flag, of in OF.items() if command.name[2:] in of}

@@ -48,6 +48,14 @@ class Program(NamedTuple):
     options: tuple[Option, ...]
     specs: tuple[str, ...]
 
+    def special(self) -> dict[Option, list[str]]:
+        """The options that only some modes have, each with the names of those."""
+        found: dict[Option, list[str]] = {}
+        for command in self.commands:
+            for option in command.options if command.option is not None else ():
+                found.setdefault(option, []).append(command.name)
+        return found
+
     def all_options(self) -> Iterable[Option]:
         """Every option, once for each place where it stands."""
         yield from self.options
@@ -58,7 +66,7 @@ class Program(NamedTuple):
 
 
 def program(parser: argparse.ArgumentParser, specs: Sequence[str]) -> Program:
-    """What the parser takes: its subcommands, or the modes of which one is required."""
+    """What the parser takes: its subcommands, or the modes of which one is given."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             return _of_subparsers(parser, action, tuple(specs))

@@ -117,7 +117,9 @@ def _cases(made: Program) -> Iterator[str]:
                 names.append(command.name)
         kind = _kind(command.value) if command.option is None or not command.option.choices else ""
         yield f"        {command.name}) options='{' '.join(_unique(names))}' kind={kind} ;;"
-    names = [command.name for command in made.commands] + common
+    # As long as it is open which mode it will be, the options of any may stand there.
+    special = [name for option in made.special() for name in option.names]
+    names = [command.name for command in made.commands] + common + special
     yield f"        *) options='{' '.join(names)}' ;;"
 
 

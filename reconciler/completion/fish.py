@@ -53,6 +53,10 @@ def _lines(made: Program, function: str) -> Iterator[str]:
     none = f"not __{function}_mode >/dev/null"
     for option in made.options:
         yield from _option(made, option, "" if made.commands[0].option else none, function)
+    for option, names in made.special().items():
+        # As long as it is open which mode it will be, the options of any may stand there.
+        when = f"{none}; or __{function}_is {' '.join(names)}"
+        yield from _option(made, option, when, function)
     for command in made.commands:
         inside = f"__{function}_is {command.name}"
         if command.option is None:
@@ -62,7 +66,7 @@ def _lines(made: Program, function: str) -> Iterator[str]:
             yield from _option(made, command.option, again, function)
             first = f"{none}; and test -z (commandline -ct)"
             yield _line(made, first, f"-a {command.name} -d {_quoted(command.words)}")
-        for option in command.options:
+        for option in command.options if command.option is None else ():
             yield from _option(made, option, inside, function)
         choices = command.option.choices if command.option is not None else ()
         values = "" if choices else _values(command.value, function)

@@ -58,7 +58,11 @@ def script(made: Program) -> str:
         "COMMON": "\n".join(_specs(made.options, function)),
         "CASES": "\n".join(_cases(made, function)),
         "MODES": " ".join(
-            " ".join(_specs([one.option], function)).strip() for one in made.commands if one.option
+            one.strip()
+            # As long as it is open which mode it will be, the options of any may stand there.
+            for one in _specs(
+                [*(one.option for one in made.commands if one.option), *made.special()], function
+            )
         ),
         "SPECS": " ".join(made.specs),
     }

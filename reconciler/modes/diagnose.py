@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reconciler.exits import DONE, TROUBLE
-from reconciler.session import Session, Usage
+from reconciler.session import Session
 
 
 def run(session: Session) -> int:
@@ -12,8 +12,6 @@ def run(session: Session) -> int:
     from reconciler.views.diagnosis import diagnosis_blocks, wrong_lines
 
     options = session.options
-    if options.only:
-        raise Usage("--diagnose looks at the whole spec; --only is for --plan and --once")
     found = diagnose(session)
     if options.json:
         session.print_json(found.document)

@@ -17,7 +17,7 @@ def run(session: Session) -> int:
 
     options = session.options
     spec = session.load()
-    since = _moment(options.since) if options.since else 0.0
+    since = _moment(options.since) if options.since is not None else 0.0
     session.head(spec)
     deeds = [
         deed

@@ -10,7 +10,7 @@ import sys
 
 from reconciler.exits import BUSY, DONE, INVALID
 from reconciler.modes.answers import complain, tell
-from reconciler.session import Session, Usage
+from reconciler.session import Session
 from reconciler.spec.aside import Invalid
 from reconciler.turns import Taken
 from reconciler.watchdog import keep
@@ -18,8 +18,6 @@ from reconciler.watchdog import keep
 
 def run(session: Session) -> int:
     """Go on until a signal says that it is enough."""
-    if session.options.only:
-        raise Usage("--loop keeps the whole spec; --only is for --plan and --once")
     gc.enable()  # This one lives for years.
     try:
         keep(session, session.load_aside(), tell)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from reconciler import __version__
-from reconciler.arguments import FIRST, MODES, STATUSES, of_modes, parser
+from reconciler.arguments import FIRST, MODES, STATUSES, listed, of_modes, parser
 from reconciler.exits import DONE
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _lines(made: argparse.ArgumentParser) -> Iterator[str]:
     yield ".SH OPTIONS"
     for action in dict.fromkeys(actions.values()):
         of, words = of_modes((action.help or "") % {"prog": made.prog})
-        only = f" Only with {' and '.join(of)}." if of else ""
+        only = f" Only with {listed(of)}." if of else ""
         yield from _option(action, f"{words}.{only}")
     yield ".SH THE SPEC"
     yield from _paragraphs(("A small one:",))

@@ -40,7 +40,7 @@ def _pause(session: Session) -> int:
     session.head(spec)
     clock = Clock()
     until = clock.wall() + min(options.duration, _LONGEST) if options.duration else None
-    reason = session.clean(options.reason)
+    reason = session.clean(options.reason or "")
     store = session.store(spec, False)
     for resource in found:
         store.pauses.pause(resource.id, reason, until, _who())

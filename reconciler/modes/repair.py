@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from reconciler.exits import BUSY, DONE, TROUBLE
 from reconciler.modes.answers import complain
-from reconciler.session import Session, Usage
+from reconciler.session import Session
 
 
 def run(session: Session) -> int:
@@ -15,8 +15,6 @@ def run(session: Session) -> int:
     from reconciler.repair import Busy, Repair
     from reconciler.repair.telling import Telling
 
-    if session.options.only:
-        raise Usage("--repair is for the whole spec; --only is for --plan and --once")
     spec = session.load(write_cache=True, complete=True)
     session.say(session.heading(spec))
     telling = Telling(session, spec)
