@@ -216,8 +216,8 @@ class DisposableHost:
 
     def _journal(self) -> str:
         printed: str = self._order(log=True)["log"]
-        if not self._alive():
-            return printed
+        if "group" not in self._fds or not self._alive():
+            return printed  # Nobody is there, or not yet, who could be asked.
         return printed + self.run(*self._look, check=False).stdout
 
     def _alive(self) -> bool:
