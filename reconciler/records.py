@@ -70,6 +70,7 @@ def _dataclass(
         for name in ("__dict__", "__weakref__"):
             body.pop(name, None)
         body["__record_defaults__"] = {name: body.pop(name) for name in names if name in body}
+        body["__record_tails__"] = _tails(names, body["__record_defaults__"])
         body["__record_options__"] = options
         body["__slots__"] = body["__match_args__"] = names
         body["__record_get__"] = attrgetter(*names) if names else lambda record: ()
@@ -79,6 +80,21 @@ def _dataclass(
         return again
 
     return made
+
+
+def _tails(names: Sequence[str], defaults: Mapping[str, Any]) -> dict[int, tuple[Any, ...]]:
+    """The defaults of the last fields, by how many, as long as they are the same each time."""
+    found: dict[int, tuple[Any, ...]] = {}
+    tail: tuple[Any, ...] = ()
+    for name in reversed(names):
+        value = defaults.get(name, _Field())
+        if type(value) is _Field:
+            if "default" not in value.options:
+                break
+            value = value.options["default"]
+        tail = (value, *tail)
+        found[len(tail)] = tail
+    return found
 
 
 def names(of: Any) -> tuple[str, ...]:
@@ -103,9 +119,11 @@ def _replace(record: Any, /, **changes: Any) -> Any:
 
 
 def _init(self: Any, /, *values: Any, **named: Any) -> None:
-    setters = type(self).__record_set__
+    cls = type(self)
+    setters = cls.__record_set__
     if named or len(values) != len(setters):
-        values = _all_values(type(self), values, named)
+        tail = None if named else cls.__record_tails__.get(len(setters) - len(values))
+        values = _all_values(cls, values, named) if tail is None else values + tail
     for put, value in zip(setters, values, strict=True):
         put(self, value)
 
