@@ -22,7 +22,7 @@ from reconciler.host.progress import BYTES, Work, working
 from reconciler.host.remove import delete, names
 from reconciler.host.tree import Elsewhere, File, Tree, by_folder
 from reconciler.host.walk import opened, reason, reported, sort_of
-from reconciler.host.whole import Draft, draft
+from reconciler.host.place import Draft, draft
 from reconciler.model import HostError
 
 _SPOOLED = 8 << 20

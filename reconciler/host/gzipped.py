@@ -9,7 +9,7 @@ import os
 import zlib
 
 from reconciler.host.progress import Work
-from reconciler.host.whole import write_all
+from reconciler.host.place import write_all
 
 _CHUNK = 1 << 18
 _GZIP = 31

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from reconciler.host.whole import remove_file, replace_file
+from reconciler.host.place import remove_file, replace_file
 
 _LIMIT = 2**20
 

@@ -16,7 +16,7 @@ from reconciler.host.openfiles import OpenFiles
 from reconciler.host.progress import BYTES, Work, working
 from reconciler.host.tree import Elsewhere, File, Tree, by_folder
 from reconciler.host.walk import opened, reason, reported, sort_of
-from reconciler.host.whole import draft, write_all
+from reconciler.host.place import draft, write_all
 from reconciler.model import HostError
 
 _CHUNK = 1 << 20

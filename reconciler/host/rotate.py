@@ -20,7 +20,7 @@ from reconciler.host.remove import pour
 from reconciler.host.scan import ROTATED
 from reconciler.host.tree import File, Tree
 from reconciler.host.walk import reason, refuse_hard_link
-from reconciler.host.whole import draft, passing_name, sync_folder, write_all
+from reconciler.host.place import draft, passing_name, sync_folder, write_all
 from reconciler.model import HostError
 
 _CHUNK = 1 << 20

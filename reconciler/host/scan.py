@@ -26,7 +26,7 @@ _LARGE = 512 * 1024
 _Part = tuple[str, int | None]
 """A folder, and which half of its entries, by their inode numbers; None for all."""
 OURS = re.compile(r"\..*\.reconcile")
-"""The name of a file that is being written, as ``whole.passing_name`` gives it."""
+"""The name of a file that is being written, as ``place.passing_name`` gives it."""
 ROTATED = re.compile(r"(.+)\.([1-9][0-9]{0,3})(\.gz)?")
 """A log that has been rotated: the log's name, its number, and whether it is compressed."""
 _HIGHEST = 99

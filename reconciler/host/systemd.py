@@ -15,7 +15,7 @@ from reconciler.host.clock import Clock
 from reconciler.host.command import Result, find, run
 from reconciler.host.users import Users
 from reconciler.host.walk import opened, reason
-from reconciler.host.whole import read_in
+from reconciler.host.place import read_in
 from reconciler.model import HostError, UnknownState
 from reconciler.records import dataclass
 

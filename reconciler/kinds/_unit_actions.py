@@ -67,7 +67,7 @@ class WriteUnit:
     def run(self, host: Host) -> None:
         """Raises HostError; nothing is installed then."""
         from reconciler.host.systemd import LIMIT
-        from reconciler.host.whole import replace_file
+        from reconciler.host.place import replace_file
 
         wrong = self._wrong(host)
         if wrong:
@@ -178,7 +178,7 @@ class RemoveUnit:
     def run(self, host: Host) -> None:
         """Raises HostError."""
         from reconciler.host.systemd import LIMIT
-        from reconciler.host.whole import remove_file
+        from reconciler.host.place import remove_file
 
         remove_file(self.path, _data(self.seen), LIMIT)
         if self._in_folder:

@@ -69,7 +69,7 @@ class WriteBlock:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
-        from reconciler.host.whole import replace_file
+        from reconciler.host.place import replace_file
 
         path, seen = _read(self.path, host)
         new = _with(_parts(seen, self._mark(host)), self._mark(host), self.lines)
@@ -95,7 +95,7 @@ class DropBlock:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
-        from reconciler.host.whole import remove_file, replace_file
+        from reconciler.host.place import remove_file, replace_file
 
         path, seen = _read(self.path, host)
         if seen is None:
@@ -191,7 +191,7 @@ def _mark(comment: str, spec: str, block: str) -> Mark:
 def _read(path: str, host: Host) -> tuple[str, bytes | None]:
     """Where the file really is, and what it holds; None when there is none. Raises HostError."""
     from reconciler.host.walk import opened, reported
-    from reconciler.host.whole import read_in
+    from reconciler.host.place import read_in
 
     real = host.files.real(path)
     if real is None:
