@@ -18,11 +18,11 @@ from typing import IO, Any, NamedTuple
 from reconciler.digests import blake2b
 from reconciler.host.gzipped import Gunzip, Gzip
 from reconciler.host.openfiles import OpenFiles
+from reconciler.host.place import Draft, draft
 from reconciler.host.progress import BYTES, Work, working
 from reconciler.host.remove import delete, names
 from reconciler.host.tree import Elsewhere, File, Tree, by_folder
 from reconciler.host.walk import opened, reason, reported, sort_of
-from reconciler.host.place import Draft, draft
 from reconciler.model import HostError
 
 _SPOOLED = 8 << 20

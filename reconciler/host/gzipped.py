@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import zlib
 
-from reconciler.host.progress import Work
 from reconciler.host.place import write_all
+from reconciler.host.progress import Work
 
 _CHUNK = 1 << 18
 _GZIP = 31

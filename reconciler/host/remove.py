@@ -13,10 +13,10 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 
 from reconciler.digests import blake2b
 from reconciler.host.openfiles import OpenFiles
+from reconciler.host.place import draft, write_all
 from reconciler.host.progress import BYTES, Work, working
 from reconciler.host.tree import Elsewhere, File, Tree, by_folder
 from reconciler.host.walk import opened, reason, reported, sort_of
-from reconciler.host.place import draft, write_all
 from reconciler.model import HostError
 
 _CHUNK = 1 << 20

@@ -15,12 +15,12 @@ from contextlib import suppress
 from reconciler.digests import blake2b
 from reconciler.host.gzipped import Gunzip, Gzip
 from reconciler.host.openfiles import OpenFiles
+from reconciler.host.place import draft, passing_name, sync_folder, write_all
 from reconciler.host.progress import BYTES, working
 from reconciler.host.remove import pour
 from reconciler.host.scan import ROTATED
 from reconciler.host.tree import File, Tree
 from reconciler.host.walk import reason, refuse_hard_link
-from reconciler.host.place import draft, passing_name, sync_folder, write_all
 from reconciler.model import HostError
 
 _CHUNK = 1 << 20

@@ -66,8 +66,8 @@ class WriteUnit:
 
     def run(self, host: Host) -> None:
         """Raises HostError; nothing is installed then."""
-        from reconciler.host.systemd import LIMIT
         from reconciler.host.place import replace_file
+        from reconciler.host.systemd import LIMIT
 
         wrong = self._wrong(host)
         if wrong:
@@ -177,8 +177,8 @@ class RemoveUnit:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
-        from reconciler.host.systemd import LIMIT
         from reconciler.host.place import remove_file
+        from reconciler.host.systemd import LIMIT
 
         remove_file(self.path, _data(self.seen), LIMIT)
         if self._in_folder:

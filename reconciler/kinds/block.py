@@ -190,8 +190,8 @@ def _mark(comment: str, spec: str, block: str) -> Mark:
 
 def _read(path: str, host: Host) -> tuple[str, bytes | None]:
     """Where the file really is, and what it holds; None when there is none. Raises HostError."""
-    from reconciler.host.walk import opened, reported
     from reconciler.host.place import read_in
+    from reconciler.host.walk import opened, reported
 
     real = host.files.real(path)
     if real is None:
