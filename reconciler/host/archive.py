@@ -18,7 +18,7 @@ from typing import IO, Any, NamedTuple
 from reconciler.digests import blake2b
 from reconciler.host.gzipped import Gunzip, Gzip
 from reconciler.host.openfiles import OpenFiles
-from reconciler.host.place import Draft, draft
+from reconciler.host.place import Draft, draft, has_acl
 from reconciler.host.progress import BYTES, Work, working
 from reconciler.host.remove import delete, names
 from reconciler.host.tree import Elsewhere, File, Tree, by_folder
@@ -41,6 +41,21 @@ class _Member(NamedTuple):
     size: int
     mtime: float
     digest: bytes
+
+
+class _Rights(NamedTuple):
+    """Whose a file is, and what its mode lets people do; with an ACL nobody but its owner."""
+
+    uid: int
+    gid: int
+    mode: int
+
+
+def _rights(handle: int) -> _Rights:
+    status = os.fstat(handle)
+    # An ACL may take rights from some whom the mode gives them.
+    mode = status.st_mode & 0o700 if has_acl(handle) else status.st_mode
+    return _Rights(status.st_uid, status.st_gid, mode)
 
 
 def archive(path: str, files: Sequence[File], goal: str, open_files: OpenFiles) -> list[File]:
@@ -67,24 +82,23 @@ def _write(
         with tarfile.open(fileobj=out, mode="w|", **_OPTIONS) as tar:  # type: ignore[call-overload]
             adding = _Adding(tar, folder, open_files)
             if old is not None:
-                adding.take_over(_copied(old, tar, goal), os.fstat(old))
+                adding.take_over(_copied(old, tar, goal), _rights(old))
             # Each is read to its end first, and then compressed.
             size = 2 * sum(file.size for file in files)
             with working(f"add to {goal}", size, BYTES) as work:
                 kept = adding.add(path, files, work)
         out.finish()
         if not adding.added:
-            made.drop()  # Nothing to add: all is there already, and has been read whole.
-            return kept
+            return kept  # Nothing to add: all is there already, and has been read whole.
         os.fsync(made.handle)
         if list(_read(made.handle, goal)) != adding.members:
             raise HostError(f"{goal} reads back as something else; all files were kept")
-        _publish(made, folder, name, goal, old, adding.statuses)
+        _publish(made, folder, name, goal, old, adding.parts)
     return kept
 
 
 def _publish(
-    made: Draft, folder: int, name: str, goal: str, old: int | None, parts: list[os.stat_result]
+    made: Draft, folder: int, name: str, goal: str, old: int | None, parts: list[_Rights]
 ) -> None:
     """Give it its name, readable by nobody who could not read all that is in it."""
     if old is not None:
@@ -92,15 +106,19 @@ def _publish(
         if _identity(now) != _identity(os.fstat(old)):
             raise HostError(f"{goal} has changed meanwhile; the next pass adds to it")
     mode = 0o666
-    for status in parts:
-        mode &= status.st_mode
-    owners = {(status.st_uid, status.st_gid) for status in parts}
+    for part in parts:
+        mode &= part.mode
+    owners = {(part.uid, part.gid) for part in parts}
     uid, gid = -1, os.getegid()
     if os.geteuid() == 0 and len(owners) == 1:
         ((uid, gid),) = owners
     elif owners != {(os.geteuid(), gid)}:
         mode &= 0o600
-    made.publish(mode | 0o400, uid, gid, replace=old is not None)
+    made.settle(mode | 0o400, uid, gid)
+    if old is None:
+        made.publish()
+    else:
+        made.replace()
 
 
 def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
@@ -179,25 +197,25 @@ def _unpacked(source: Gunzip) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | Non
 class _Adding:
     """Adds files to an archive that is being written.
 
-    ``members`` is all that it holds then, ``statuses`` of whom and of which mode that came, and
+    ``members`` is all that it holds then, ``parts`` who could read what it was made of, and
     ``added`` how many are new.
     """
 
     def __init__(self, tar: tarfile.TarFile, folder: int, open_files: OpenFiles) -> None:
         self.members: list[_Member] = []
-        self.statuses: list[os.stat_result] = []
+        self.parts: list[_Rights] = []
         self.added = 0
         self._tar = tar
         self._folder = folder
         self._open_files = open_files
         self._there: dict[str, list[_Member]] = {}
 
-    def take_over(self, members: Iterable[_Member], status: os.stat_result) -> None:
-        """These are in it already, from an archive of that status."""
+    def take_over(self, members: Iterable[_Member], rights: _Rights) -> None:
+        """These are in it already, from an archive with those rights."""
         for member in members:
             self.members.append(member)
             self._there.setdefault(_plain(member.name), []).append(member)
-        self.statuses.append(status)
+        self.parts.append(rights)
 
     def add(self, path: str, files: Sequence[File], work: Work) -> list[File]:
         """Add what is not there yet; returns all files that are in the archive then."""
@@ -263,7 +281,7 @@ class _Adding:
         member = _Member(name, info.type, *content)
         self.members.append(member)
         self._there[name] = [member]
-        self.statuses.append(status)
+        self.parts.append(_rights(handle))
         self.added += 1
         return True
 

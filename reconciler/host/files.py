@@ -254,8 +254,12 @@ class Files:
         parent, _, name = path.rpartition("/")
         with reported(f"cannot make the directory {path}"), opened(parent, make=True) as folder:
             with suppress(FileExistsError):
-                # With a mode to come it is the caller's alone until owner and mode are set.
-                os.mkdir(name, 0o777 if mode is None else 0o700, dir_fd=folder)
+                if mode is not None:
+                    from reconciler.host.place import make_folder
+
+                    os.close(make_folder(folder, name, mode, uid, gid))
+                    return
+                os.mkdir(name, 0o777, dir_fd=folder)
             with entry_in(folder, name, path) as entry:
                 status = os.fstat(entry)
                 if not stat.S_ISDIR(status.st_mode):
@@ -296,11 +300,11 @@ class Files:
         with reported(f"cannot open the log {path}"), opened(parent, make=True) as folder:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
             try:
-                log = os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o640, dir_fd=folder)
-                if (uid, gid) != (-1, -1):
-                    os.fchown(log, uid, gid)
-            except FileExistsError:
                 log = os.open(name, flags, dir_fd=folder)
+            except FileNotFoundError:
+                from reconciler.host.place import new_log
+
+                log = new_log(folder, name, 0o640, uid, gid)
             status = os.fstat(log)
             if not stat.S_ISREG(status.st_mode):
                 os.close(log)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from reconciler.host.command import SYSTEM_PATH, find, program_folder
+from reconciler.host.place import put_at
 from reconciler.host.processes import Identity, boot_id, look_up
 from reconciler.host.users import Account
 from reconciler.model import HostError, Secret
@@ -171,10 +172,4 @@ def _make_room(record: str) -> None:
 
 
 def _write_record(path: str, text: str) -> None:
-    goal = f"{path}.{os.getpid()}"
-    temporary = f"{path}:{os.getpid()}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    handle = os.open(temporary, flags, 0o600)
-    os.write(handle, text.encode())
-    os.close(handle)
-    os.rename(temporary, goal)
+    put_at(f"{path}.{os.getpid()}", text.encode(), replace=False, sync=False)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from reconciler.host.place import remove_file, replace_file
+from reconciler.host.place import put_at
+from reconciler.host.walk import reported
 
 _LIMIT = 2**20
 
@@ -37,8 +38,7 @@ class Marks:
         names = (seen or b"").decode(errors="replace").splitlines()
         if name not in names:
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
-            data = "".join(f"{one}\n" for one in sorted([*names, name])).encode()
-            replace_file(self._path(kind), data, seen, 0o600, -1, -1, _LIMIT)
+            self._write(kind, sorted([*names, name]))
 
     def remove(self, kind: str, name: str) -> None:
         """It is gone. Raises HostError."""
@@ -48,12 +48,16 @@ class Marks:
             return
         left = [one for one in names if one != name]
         if left:
-            data = "".join(f"{one}\n" for one in left).encode()
-            replace_file(self._path(kind), data, seen, 0o600, -1, -1, _LIMIT)
+            self._write(kind, left)
         else:
-            remove_file(self._path(kind), seen, _LIMIT)
             with suppress(OSError):
+                os.unlink(self._path(kind))
                 os.rmdir(self._folder)
+
+    def _write(self, kind: str, names: list[str]) -> None:
+        path = self._path(kind)
+        with reported(f"cannot write {path}"):
+            put_at(path, "".join(f"{one}\n" for one in names).encode())
 
     def _path(self, kind: str) -> str:
         return os.path.join(self._folder, kind)

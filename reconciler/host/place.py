@@ -1,10 +1,18 @@
-"""Files appear whole: written under a passing name beside the goal, synced, then renamed.
+"""Everything that gets a name in the file system gets it here: whole, and with its rights settled.
 
-It must not write through a name that can be swapped, nor leave half a file under the real name.
+A new file has no name while it is written (open(2), O_TMPFILE), and is linked by its descriptor.
+What is to replace something, a folder, and a file where a file system has no unnamed ones, is
+made in a folder that only we may enter, and renamed. So whoever else may write to the goal's
+folder cannot exchange it before it is in place, and what that folder would hand down (a default
+ACL, the group of a set-group-ID folder) is taken away before it has a name.
+
+It must not resolve a name that somebody else can change twice, leave half a file under the real
+name, nor open what it makes to more people than was asked for.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -15,88 +23,331 @@ from reconciler.host.walk import opened, reported, sort_of
 from reconciler.model import HostError
 
 _LONGEST_NAME = 255
+_NEW = "new"
+"""What is being made is called so in a folder of its own."""
+_NO_UNNAMED = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
+"""A file system or kernel without O_TMPFILE, open(2)."""
+_ACL = "system.posix_acl_access"
+_DEFAULT_ACL = "system.posix_acl_default"
+_NOT_COPIED = ("security.ima", "security.evm")
+"""Attributes that are made of the content of a file, and so are wrong for any other."""
+_NOT_TAKEN = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP)
+"""Attributes that are the kernel's, or that another file system does not have."""
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Draft:
-    """A new file that has no name of its own yet; ``handle`` is open for reading and writing."""
+    """A new file that has no name yet; ``handle`` is open for reading and writing.
 
-    def __init__(self, folder: int, name: str, passing: str, handle: int) -> None:
+    It is the caller's own, of the caller's group and of mode 0600, whatever its folder hands
+    down. Raises OSError.
+    """
+
+    def __init__(self, folder: int, name: str, handle: int, private: int | None) -> None:
         self.handle = handle
         self._folder = folder
         self._name = name
-        self._passing = passing
+        self._private = private
+        """The folder that only we may enter, where it was made in one; its name there is new."""
+        _take_away(handle, _ACL)
+        if os.fstat(handle).st_gid != os.getegid():
+            os.fchown(handle, -1, os.getegid())
 
-    def publish(
-        self,
-        mode: int,
-        uid: int,
-        gid: int,
-        replace: bool = True,
-        name: str | None = None,
-        marked: bool = False,
-    ) -> None:
-        """Give it owner, mode and its real name, and see that all of it is on the disk.
+    def settle(self, mode: int, uid: int = -1, gid: int = -1, like: int | None = None) -> None:
+        """Give it its owner, group and mode; -1 is the caller's.
 
-        ``uid`` or ``gid`` -1 is the caller's. Without ``replace`` it raises FileExistsError
-        when something has that name already. ``name`` is another name than it was made for.
-        ``marked``: it keeps its passing name as well, as a mark that something is still to be
-        done about it; only without ``replace``.
+        ``like`` is a descriptor of a file of which it gets owner, group, ACL and extended
+        attributes, as far as the caller may; ``uid`` and ``gid`` come before that. What cannot be
+        kept makes the mode narrower: nobody may read or run it who could not do so with ``like``.
         """
-        name = self._name if name is None else name
+        if like is not None:
+            mode = _likened(self.handle, like, mode)
         if (uid, gid) != (-1, -1):
             os.fchown(self.handle, uid, gid)
+        # Behind chown(2), which clears the set-ID bits.
         os.fchmod(self.handle, mode)
-        os.fsync(self.handle)
-        if replace:
-            os.rename(self._passing, name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+
+    def publish(self, name: str | None = None, mark: str | None = None, sync: bool = True) -> None:
+        """Give it its real name, or another; ``sync``: see that all of it is on the disk.
+
+        Raises FileExistsError when something has that name. ``mark`` is a second name that it
+        gets before, where the file system has hard links; what has that name is taken away.
+        """
+        name = self._name if name is None else name
+        if sync:
+            os.fsync(self.handle)
+        if mark is not None:
+            with suppress(FileNotFoundError):
+                os.unlink(mark, dir_fd=self._folder)
+            with suppress(PermissionError):
+                self._link(self._folder, mark)
+        if self._private is None:
+            self._link(self._folder, name)
         else:
-            try:
-                os.link(self._passing, name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
-            except PermissionError:
-                # A file system without hard links, such as FAT, still renames without replacing.
-                from reconciler.host.kernel import rename_new
+            from reconciler.host.kernel import rename_new
 
-                rename_new(self._folder, self._passing, self._folder, name)
-            else:
-                if not marked:
-                    os.unlink(self._passing, dir_fd=self._folder)
-        sync_folder(self._folder)
+            rename_new(self._private, _NEW, self._folder, name)
+        self._compare(name)
+        if sync:
+            sync_folder(self._folder)
 
-    def drop(self) -> None:
-        """Take it away again."""
-        with suppress(OSError):
-            os.unlink(self._passing, dir_fd=self._folder)
+    def replace(self, sync: bool = True) -> None:
+        """Give it its real name, whatever has that name now; ``sync``: see that it is on the disk.
 
+        It is for files that are ours alone. For what people may write to there is ``rewrite``.
+        """
+        if sync:
+            os.fsync(self.handle)
+        if self._private is not None:
+            self._rename(self._private)
+        else:
+            with _private(self._folder, self._name) as private:
+                self._link(private, _NEW)
+                self._rename(private)
+        self._compare(self._name)
+        if sync:
+            sync_folder(self._folder)
 
-def passing_name(name: str) -> str:
-    """The name that ``name`` has while it is being written."""
-    passing = f".{name}.reconcile"
-    if len(os.fsencode(passing)) > _LONGEST_NAME:
-        from reconciler.digests import blake2b
+    def _rename(self, private: int) -> None:
+        os.rename(_NEW, self._name, src_dir_fd=private, dst_dir_fd=self._folder)
 
-        passing = f".{blake2b(os.fsencode(name), digest_size=8).hexdigest()}.reconcile"
-    return passing
+    def _link(self, folder: int, name: str) -> None:
+        # By its descriptor: link(2) of a name takes whatever stands there by then.
+        os.link(f"/proc/self/fd/{self.handle}", name, dst_dir_fd=folder, follow_symlinks=True)
+
+    def _compare(self, name: str) -> None:
+        """Raises HostError when it is something else that has the name now."""
+        there = os.stat(name, dir_fd=self._folder, follow_symlinks=False)
+        if not os.path.samestat(there, os.fstat(self.handle)):
+            raise HostError(
+                f"{name} was exchanged by somebody else while it was put into place; take away "
+                "the right of others to write to its folder"
+            )
 
 
 @contextmanager
 def draft(folder: int, name: str) -> Iterator[Draft]:
     """A new file for ``name`` in the directory ``folder``; nothing stays unless it is published.
 
-    What a killed pass has left under the passing name is taken away first. Raises OSError.
+    Raises OSError, or HostError when no private folder can be made.
     """
-    passing = passing_name(name)
-    with suppress(FileNotFoundError):
-        os.unlink(passing, dir_fd=folder)
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    handle = os.open(passing, flags, 0o600, dir_fd=folder)
-    made = Draft(folder, name, passing, handle)
     try:
-        yield made
-    except BaseException:
-        made.drop()
-        raise
+        flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
+        handle = os.open(".", flags, 0o600, dir_fd=folder)
+    except OSError as error:
+        if error.errno not in _NO_UNNAMED:
+            raise
+        with _private(folder, name) as private:
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            handle = os.open(_NEW, flags, 0o600, dir_fd=private)
+            try:
+                yield Draft(folder, name, handle, private)
+            finally:
+                os.close(handle)
+        return
+    try:
+        yield Draft(folder, name, handle, None)
     finally:
         os.close(handle)
+
+
+def put(
+    folder: int,
+    name: str,
+    data: bytes,
+    mode: int = 0o600,
+    uid: int = -1,
+    gid: int = -1,
+    replace: bool = True,
+    sync: bool = True,
+) -> None:
+    """A whole file of ours as ``name`` in the directory ``folder``, in place of what is there.
+
+    Without ``replace`` it raises FileExistsError when something has that name. ``sync`` False
+    leaves it to the kernel when it reaches the disk. Raises OSError or HostError.
+    """
+    with draft(folder, name) as made:
+        write_all(made.handle, data)
+        made.settle(mode, uid, gid)
+        if replace:
+            made.replace(sync)
+        else:
+            made.publish(sync=sync)
+
+
+def put_at(
+    path: str, data: bytes, mode: int = 0o600, replace: bool = True, sync: bool = True
+) -> None:
+    """The same in a folder of ours, such as the state directory. Raises OSError or HostError."""
+    parent, _, name = path.rpartition("/")
+    folder = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        put(folder, name, data, mode, replace=replace, sync=sync)
+    finally:
+        os.close(folder)
+
+
+def new_log(folder: int, name: str, mode: int, uid: int = -1, gid: int = -1) -> int:
+    """A descriptor that appends to a new, empty file. Raises FileExistsError, OSError, HostError.
+
+    Only those may open it whom ``mode`` and owner let, whatever its folder hands down.
+    """
+    with draft(folder, name) as made:
+        made.settle(mode, uid, gid)
+        made.publish()
+        # Opened by its name, which /proc/PID/fd shows then, and compared.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        log = os.open(name, flags, dir_fd=folder)
+        if os.path.samestat(os.fstat(log), os.fstat(made.handle)):
+            return log
+    os.close(log)
+    raise HostError(f"the log {name} was exchanged by somebody else while it was made")
+
+
+def make_folder(
+    folder: int, name: str, mode: int, uid: int = -1, gid: int = -1, like: int | None = None
+) -> int:
+    """Make a directory, and return a descriptor of it.
+
+    It has exactly that mode and no ACL, whatever ``folder`` hands down; ``uid`` or ``gid`` -1 is
+    what mkdir(2) gives. ``like`` as for ``Draft.settle``. Raises FileExistsError when something
+    has that name, OSError or HostError.
+    """
+    from reconciler.host.kernel import rename_new
+
+    with _private(folder, name) as private:
+        os.mkdir(_NEW, 0o700, dir_fd=private)
+        there = os.open(_NEW, _FOLDER, dir_fd=private)
+        try:
+            for acl in (_ACL, _DEFAULT_ACL):
+                _take_away(there, acl)
+            if like is not None:
+                mode = _likened(there, like, mode)
+            if (uid, gid) != (-1, -1):
+                os.fchown(there, uid, gid)
+            # rename(2) changes its "..", for which its owner must be able to write to it.
+            os.fchmod(there, mode | 0o300)
+            rename_new(private, _NEW, folder, name)
+            os.fchmod(there, mode)
+        except BaseException:
+            os.close(there)
+            raise
+    return there
+
+
+@contextmanager
+def _private(folder: int, name: str) -> Iterator[int]:
+    """A descriptor of a folder beside ``name`` that only we may enter, and one pass at a time."""
+    usual = _private_name(name)
+    # Something of that name that is not ours does not hinder us.
+    for called in (usual, f"{usual}.{os.urandom(4).hex()}"):
+        with suppress(FileExistsError):
+            os.mkdir(called, 0o700, dir_fd=folder)
+        handle = _entered(folder, called)
+        if handle is not None:
+            break
+    else:
+        raise HostError(f"cannot make a folder beside {name} that only we may enter")
+    try:
+        _clear(handle)  # What a killed pass has left.
+        yield handle
+    finally:
+        with suppress(OSError):
+            _clear(handle)
+            os.rmdir(called, dir_fd=folder)
+        os.close(handle)
+
+
+def _private_name(name: str) -> str:
+    return f"{passing_name(name, 11)}.d"
+
+
+def _entered(folder: int, called: str) -> int | None:
+    """A locked descriptor of it; None when it is not private, or in use."""
+    import fcntl
+
+    try:
+        handle = os.open(called, _FOLDER, dir_fd=folder)
+    except OSError:
+        return None
+    status = os.fstat(handle)
+    # Its owner may have been us for a folder that is mounted there, and is not ours.
+    ours = status.st_uid == os.geteuid() and status.st_dev == os.fstat(folder).st_dev
+    if ours and not status.st_mode & 0o077:
+        with suppress(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+    os.close(handle)
+    return None
+
+
+def _clear(private: int) -> None:
+    with suppress(FileNotFoundError):
+        try:
+            os.unlink(_NEW, dir_fd=private)
+        except IsADirectoryError:
+            os.rmdir(_NEW, dir_fd=private)
+
+
+def _likened(handle: int, like: int, mode: int) -> int:
+    """Owner, group, ACL and attributes of ``like``; returns the mode that then opens no more."""
+    was = os.fstat(like)
+    for uid, gid in ((-1, was.st_gid), (was.st_uid, -1)):
+        with suppress(PermissionError):
+            os.fchown(handle, uid, gid)
+    now = os.fstat(handle)
+    same_group = now.st_gid == was.st_gid
+    if not same_group:
+        # Who was in its group is one of all others now, and may do no more than before.
+        mode = mode & 0o700 | mode & mode >> 3 & 0o007
+    elif now.st_uid != was.st_uid:
+        mode &= 0o777
+    for name in _attributes(like):
+        if name in _NOT_COPIED or (name == _ACL and not same_group):
+            continue
+        try:
+            os.setxattr(handle, name, os.getxattr(like, name))
+        except OSError as error:
+            if error.errno not in _NOT_TAKEN:
+                raise
+    if has_acl(like) and not has_acl(handle):
+        mode &= 0o700  # The bits of its group are those of the ACL's mask, acl(5).
+    return mode
+
+
+def has_acl(handle: int) -> bool:
+    """Do more people than its mode says have rights, or fewer? Its group bits are a mask then."""
+    return _ACL in _attributes(handle)
+
+
+def _attributes(handle: int) -> list[str]:
+    try:
+        return os.listxattr(handle)
+    except OSError as error:
+        if error.errno not in _NOT_TAKEN:
+            raise
+        return []
+
+
+def _take_away(handle: int, attribute: str) -> None:
+    try:
+        os.removexattr(handle, attribute)
+    except OSError as error:
+        if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
+            raise
+
+
+def passing_name(name: str, more: int = 0) -> str:
+    """The name of what stands beside ``name`` as a mark while something is done about it.
+
+    ``more`` characters have room behind it.
+    """
+    passing = f".{name}.reconcile"
+    if len(os.fsencode(passing)) + more > _LONGEST_NAME:
+        from reconciler.digests import blake2b
+
+        passing = f".{blake2b(os.fsencode(name), digest_size=8).hexdigest()}.reconcile"
+    return passing
 
 
 def sync_folder(folder: int) -> None:
@@ -165,7 +416,11 @@ def replace_file(
             gid = status.st_gid if gid == -1 else gid
         with draft(folder, name) as made:
             write_all(made.handle, data)
-            made.publish(0o644 if mode is None else mode, uid, gid, replace=status is not None)
+            made.settle(0o644 if mode is None else mode, uid, gid)
+            if status is None:
+                made.publish()
+            else:
+                made.replace()
 
 
 def remove_file(path: str, seen: bytes, limit: int) -> None:

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 
 from reconciler.digests import blake2b
 from reconciler.host.openfiles import OpenFiles
-from reconciler.host.place import draft, write_all
+from reconciler.host.place import draft, make_folder, write_all
 from reconciler.host.progress import BYTES, Work, working
 from reconciler.host.tree import Elsewhere, File, Tree, by_folder
 from reconciler.host.walk import opened, reason, reported, sort_of
@@ -160,14 +160,11 @@ def _like(tree: Tree, below: str, above: int, name: str) -> int:
     with suppress(FileNotFoundError):
         return _folder(above, name)
     with tree.folder(below) as source:
-        status = os.fstat(source)
-    # The caller's alone until it has its owner.
-    os.mkdir(name, 0o700, dir_fd=above)
-    there = _folder(above, name)
-    if os.geteuid() == 0:
-        os.fchown(there, status.st_uid, status.st_gid)
-    os.fchmod(there, stat.S_IMODE(status.st_mode))
-    return there
+        mode = stat.S_IMODE(os.fstat(source).st_mode)
+        try:
+            return make_folder(above, name, mode, like=source)
+        except FileExistsError:
+            return _folder(above, name)  # Somebody else has made it meanwhile.
 
 
 def _folder(above: int, name: str) -> int:
@@ -207,18 +204,17 @@ def _copy(tree: Tree, source: int, folder: int, file: File) -> None:
                 working(f"copy {file.name}", 2 * file.size, BYTES) as work,
             ):
                 digest = pour(handle, made.handle, work)
-                _copy_attributes(handle, made.handle)
                 os.fsync(made.handle)
                 os.lseek(made.handle, 0, os.SEEK_SET)
                 if pour(made.handle, None, work) != digest:
                     raise HostError(f"the copy of {file.name} reads back as something else")
                 if not file.is_still(os.fstat(handle)):
                     raise _Spared
-                owner = (status.st_uid, status.st_gid) if os.geteuid() == 0 else (-1, -1)
+                made.settle(stat.S_IMODE(status.st_mode), like=handle)
                 os.utime(made.handle, ns=(status.st_atime_ns, status.st_mtime_ns))
                 for name in names(file.name):
                     with suppress(FileExistsError):
-                        made.publish(stat.S_IMODE(status.st_mode), *owner, False, name)
+                        made.publish(name)
                         break
     if not _unchanged(source, file):
         raise _Spared
@@ -261,11 +257,3 @@ def pour(source: int, goal: int | None, work: Work, most: int | None = None) -> 
         if most is not None:
             most -= len(chunk)
     return digest.digest()
-
-
-def _copy_attributes(source: int, goal: int) -> None:
-    """Extended attributes and access lists, as far as the other file system takes them."""
-    with suppress(OSError):
-        for name in os.listxattr(source):
-            with suppress(OSError):
-                os.setxattr(goal, name, os.getxattr(source, name))

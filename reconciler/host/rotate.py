@@ -189,10 +189,8 @@ def _copy(
         with draft(folder, name) as made, working(f"copy {shown}", file.size, BYTES) as work:
             pour(log, made.handle, work, whole if collapses else None)
             os.utime(made.handle, ns=(status.st_atime_ns, status.st_mtime_ns))
-            mode, owner = stat.S_IMODE(status.st_mode), (-1, -1)
-            if os.geteuid() == 0:
-                owner = status.st_uid, status.st_gid
-            made.publish(mode, *owner, False, f"{name}.1", marked=True)
+            made.settle(stat.S_IMODE(status.st_mode), like=log)
+            made.publish(f"{name}.1", passing_name(name))
             # By this descriptor and not by its name, which others may have given away by now.
             first = os.dup(made.handle)
         try:
@@ -210,10 +208,7 @@ def _collapses(folder: int, name: str, block: int) -> bool:
 
     with draft(folder, f"{name}.1") as probe:
         write_all(probe.handle, bytes(2 * block))
-        try:
-            return collapse(probe.handle, block)
-        finally:
-            probe.drop()
+        return collapse(probe.handle, block)
 
 
 def _cut(log: int, first: int, collapses: bool, shown: str) -> None:
@@ -288,18 +283,16 @@ def _compress(tree: Tree, folder: int, name: str, open_files: OpenFiles, shown: 
             os.lseek(made.handle, 0, os.SEEK_SET)
             if _inflated(made.handle, shown) != digest.digest():
                 raise HostError(f"{shown} has changed, or {shown}.gz reads back as something else")
-            os.utime(made.handle, ns=(status.st_atime_ns, status.st_mtime_ns))
             now = os.fstat(handle)
             if (now.st_size, now.st_mtime_ns) != (status.st_size, status.st_mtime_ns) or (
                 open_files.holds(status.st_dev, status.st_ino)
             ):
-                made.drop()
                 return False
-            owner = (status.st_uid, status.st_gid) if os.geteuid() == 0 else (-1, -1)
+            made.settle(stat.S_IMODE(status.st_mode), like=handle)
+            os.utime(made.handle, ns=(status.st_atime_ns, status.st_mtime_ns))
             try:
-                made.publish(stat.S_IMODE(status.st_mode), *owner, False)
+                made.publish()
             except FileExistsError:
-                made.drop()
                 _agree(tree, folder, f"{name}.gz", digest.digest(), shown)
         os.unlink(name, dir_fd=folder)
     sync_folder(folder)

@@ -27,6 +27,8 @@ _Part = tuple[str, int | None]
 """A folder, and which half of its entries, by their inode numbers; None for all."""
 OURS = re.compile(r"\..*\.reconcile")
 """The name of a file that is being written, as ``place.passing_name`` gives it."""
+_PRIVATE = re.compile(r"\..*\.reconcile\.d(\.[0-9a-f]{8})?")
+"""The name of a folder in which something of ours is made, ``place``."""
 ROTATED = re.compile(r"(.+)\.([1-9][0-9]{0,3})(\.gz)?")
 """A log that has been rotated: the log's name, its number, and whether it is compressed."""
 _HIGHEST = 99
@@ -236,7 +238,7 @@ class _Look:
         return exclude is None or not (exclude(name) or (below and exclude(path)))
 
     def _enters(self, name: str, below: str) -> bool:
-        if not self.wanted.recursive:
+        if not self.wanted.recursive or _PRIVATE.fullmatch(name):
             return False
         path = f"{below}/{name}" if below else name
         exclude = self._exclude

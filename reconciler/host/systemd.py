@@ -215,12 +215,13 @@ class Systemd:
             return None
         _remove(folder)
         try:
+            from reconciler.host.place import put_at
+
             os.makedirs(folder, mode=0o700)
             for name, text in files.items():
                 path = f"{folder}/{name}"
                 os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-                with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
-                    file.write(text)
+                put_at(path, text.encode("utf-8", "surrogateescape"), 0o644, sync=False)
             words = ("verify", "--man=no", f"{folder}/{unit}")
             result = self._run("systemd-analyze", scope, words, _ACT, {"XDG_RUNTIME_DIR": folder})
         except OSError as error:

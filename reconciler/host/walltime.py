@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from reconciler.host.clock import Clock
 from reconciler.host.processes import boot_id
+from reconciler.model import HostError
 from reconciler.records import dataclass
 
 _NAME = "clock"
@@ -89,20 +90,10 @@ class WallTime:
         if self._clock.wall() < _EARLIEST:
             return  # It was not set yet, since this machine has been switched on.
         words = f"{self._boot} {now.offset:.3f} {now.ahead:.3f} {now.since:.3f} {now.gained:.3f}\n"
-        with suppress(OSError):
-            self._write(words.encode())
+        from reconciler.host.place import put_at
 
-    def _write(self, data: bytes) -> None:
-        new = f"{self._path}.new"
-        with suppress(FileNotFoundError):
-            os.unlink(new)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        handle = os.open(new, flags, 0o600)
-        try:
-            os.write(handle, data)
-        finally:
-            os.close(handle)
-        os.rename(new, self._path)
+        with suppress(OSError, HostError):
+            put_at(self._path, words.encode(), sync=False)
 
     def _ahead(self, known: Known | None) -> float:
         if known is None:

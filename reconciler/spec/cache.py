@@ -18,7 +18,7 @@ from typing import Any
 from reconciler import __version__
 from reconciler.contract import Kind
 from reconciler.digests import blake2b
-from reconciler.model import Facts, Notify, Resource, Secret, Spec
+from reconciler.model import Facts, HostError, Notify, Resource, Secret, Spec
 from reconciler.records import dataclass
 from reconciler.spec import reading
 
@@ -101,7 +101,7 @@ def write(
         }
         payload = marshal.dumps((head, body))
         _replace(file, _MAGIC + _hash(payload) + payload)
-    except (OSError, ValueError, TypeError):
+    except (OSError, HostError, ValueError, TypeError):
         return
 
 
@@ -262,7 +262,9 @@ def _rebuilt(value: Any, owner: type) -> Any:
 
 
 def _replace(file: str, content: bytes) -> None:
-    """Write a whole file, readable by its owner alone. Raises OSError."""
+    """Write a whole file, readable by its owner alone. Raises OSError or HostError."""
+    from reconciler.host.place import put_at
+
     folder = os.path.dirname(file)
     os.makedirs(os.path.dirname(folder), mode=0o700, exist_ok=True)
     try:
@@ -272,27 +274,7 @@ def _replace(file: str, content: bytes) -> None:
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
             raise OSError("not our folder") from None
     _make_room(folder)
-    temporary = os.path.join(folder, f".{os.urandom(8).hex()}.tmp")
-    fd = os.open(
-        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-    )
-    try:
-        try:
-            view = memoryview(content)
-            while view:
-                view = view[os.write(fd, view) :]
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        os.rename(temporary, file)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    put_at(file, content)
 
 
 def _make_room(folder: str) -> None:
