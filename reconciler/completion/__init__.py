@@ -2,7 +2,8 @@
 
 It must not know any program: kinds of values go by their metavar (``ID``, ``DIR``, ``SPEC``), and
 a help that begins with ``--word: `` is that of an option that only such words have. The scripts
-ask the program itself for ids, with ``--completion-ids`` and the words of the line.
+ask the installed program for ids, with ``--completion-ids`` and the words of the line. They must
+not run what the line names: nobody has pressed Enter yet.
 """
 
 from __future__ import annotations
@@ -41,9 +42,13 @@ class Command(NamedTuple):
 
 
 class Program(NamedTuple):
-    """All that can be completed. ``specs`` are the names of specs that are no files."""
+    """All that can be completed. ``specs`` are the names of specs that are no files.
+
+    ``path`` is the absolute path of the program that is asked for ids.
+    """
 
     name: str
+    path: str
     commands: tuple[Command, ...]
     options: tuple[Option, ...]
     specs: tuple[str, ...]
@@ -65,11 +70,14 @@ class Program(NamedTuple):
                 yield command.option
 
 
-def program(parser: argparse.ArgumentParser, specs: Sequence[str]) -> Program:
-    """What the parser takes: its subcommands, or the modes of which one is given."""
+def program(parser: argparse.ArgumentParser, path: str, specs: Sequence[str]) -> Program:
+    """What the parser takes: its subcommands, or the modes of which one is given.
+
+    ``path`` is where the program is installed.
+    """
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            return _of_subparsers(parser, action, tuple(specs))
+            return _of_subparsers(parser, action, path, tuple(specs))
     modes = parser._mutually_exclusive_groups[0]._group_actions
     value = next((str(one.metavar) for one in parser._actions if not one.option_strings), "")
     plain: list[Option] = []
@@ -87,7 +95,7 @@ def program(parser: argparse.ArgumentParser, specs: Sequence[str]) -> Program:
         Command(mode.names[0], mode.words, tuple(special.get(mode.names[0], ())), value, mode)
         for mode in map(_option, modes)
     ]
-    return Program(parser.prog, tuple(commands), tuple(plain), tuple(specs))
+    return Program(parser.prog, path, tuple(commands), tuple(plain), tuple(specs))
 
 
 def script(shell: str, made: Program) -> str:
@@ -114,6 +122,7 @@ def filled(script: str, made: Program, values: Mapping[str, str]) -> str:
 def _of_subparsers(
     parser: argparse.ArgumentParser,
     found: argparse._SubParsersAction[argparse.ArgumentParser],
+    path: str,
     specs: tuple[str, ...],
 ) -> Program:
     commands = []
@@ -124,7 +133,7 @@ def _of_subparsers(
         value = str(values[0].metavar) if values else ""
         commands.append(Command(choice.dest, choice.help or "", tuple(options), value))
     options = [_option(one) for one in parser._actions if one.option_strings]
-    return Program(parser.prog, tuple(commands), tuple(options), specs)
+    return Program(parser.prog, path, tuple(commands), tuple(options), specs)
 
 
 def _option(action: argparse.Action, words: str | None = None) -> Option:

@@ -5,6 +5,7 @@ It must not look anything up; the script does, when it is used.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator
 
 from reconciler.completion import Program, filled
@@ -64,7 +65,7 @@ _@FUNCTION@() {
         ids)
             while IFS= read -r one; do
                 [[ $one == "$value"* ]] && found+=("$(printf %q "$one")")
-            done < <("${words[0]/#\~\//$HOME/}" @ASK@ "${words[@]:1}" 2>/dev/null)
+            done < <(@PATH@ @ASK@ "${words[@]:1}" 2>/dev/null)
             ;;
         dir)
             compopt -o filenames 2>/dev/null
@@ -97,6 +98,7 @@ complete -F _@FUNCTION@ @NAME@
 def script(made: Program) -> str:
     """The script, to be sourced."""
     values = {
+        "PATH": shlex.quote(made.path),
         "SPECS": " ".join(made.specs),
         "VALUED": " ".join(_unique(n for o in made.all_options() if o.value for n in o.names)),
         "COMMANDS": " ".join(command.name for command in made.commands),

@@ -26,8 +26,7 @@ function __@FUNCTION@_is
 end
 function __@FUNCTION@_ids
     set -l words (commandline -opc)
-    set -l program (string replace -r '^~/' "$HOME/" -- $words[1])
-    $program @ASK@ $words[2..] 2>/dev/null
+    @PATH@ @ASK@ $words[2..] 2>/dev/null
 end
 function __@FUNCTION@_specs
     string split ' ' -- @SPECS@
@@ -42,6 +41,7 @@ def script(made: Program) -> str:
     """The script."""
     function = function_of(made)
     values = {
+        "PATH": _quoted(made.path),
         "LINES": "\n".join(_lines(made, function)),
         "COMMANDS": " ".join(command.name for command in made.commands),
         "SPECS": _quoted(" ".join(made.specs)),

@@ -14,7 +14,7 @@ _SCRIPT = r"""
 # Completion of @NAME@ for zsh. Made by: @NAME@ --completion zsh
 _@FUNCTION@_ids() {
     local -a found
-    found=(${(f)"$("${(Q)words[1]/#\~\//$HOME/}" @ASK@ "${(@)words[2,CURRENT-1]}" 2>/dev/null)"})
+    found=(${(f)"$(@PATH@ @ASK@ "${(@)words[2,CURRENT-1]}" 2>/dev/null)"})
     compadd -a found
 }
 _@FUNCTION@_specs() {
@@ -54,6 +54,7 @@ def script(made: Program) -> str:
     """The script."""
     function = function_of(made)
     values = {
+        "PATH": _quoted(made.path),
         "COMMANDS": "\n".join(f"        {_quoted(_described(one))}" for one in made.commands),
         "COMMON": "\n".join(_specs(made.options, function)),
         "CASES": "\n".join(_cases(made, function)),

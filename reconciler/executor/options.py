@@ -36,9 +36,11 @@ class _Completion(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *given: object) -> None:
         from reconciler.completion import program, script
+        from reconciler.host.command import program_path
 
         _, shell, _ = given
-        print(script(str(shell), program(parser, [SHIPPED])), end="")
+        made = program(parser, program_path(parser.prog), [SHIPPED])
+        print(script(str(shell), made), end="")
         parser.exit()
 
 

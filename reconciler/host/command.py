@@ -81,6 +81,17 @@ def program_folder() -> str:
     return os.path.dirname(os.path.abspath(sys.executable))
 
 
+def program_path(name: str) -> str:
+    """Where this program's own command of that name is installed: an absolute path.
+
+    It is how we were called, if so; ``pip install --user`` puts commands elsewhere than Python.
+    """
+    called = os.path.abspath(sys.argv[0])
+    if os.path.basename(called) == name and _executable(called):
+        return called
+    return f"{program_folder()}/{name}"
+
+
 def _executable(path: str) -> bool:
     return os.access(path, os.X_OK) and not os.path.isdir(path)
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from reconciler.arguments import parser
 from reconciler.completion import Program, asked, program, script
 from reconciler.exits import DONE, TROUBLE
+from reconciler.host.command import program_path
 from reconciler.session import Session
 from reconciler.shipped import folder
 
@@ -50,4 +51,7 @@ def _program() -> Program:
     names: list[str] = []
     with suppress(OSError):
         names = sorted(os.listdir(folder("specs")))
-    return program(parser(), [name[:-5] for name in names if name.endswith(".yaml")])
+    made = parser()
+    return program(
+        made, program_path(made.prog), [name[:-5] for name in names if name.endswith(".yaml")]
+    )

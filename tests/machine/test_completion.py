@@ -207,6 +207,37 @@ def test_fish(machine: Machine, scripts: Path) -> None:
     assert found == lines
 
 
+def test_the_program_on_the_line_is_not_run_before_enter(
+    machine: Machine, scripts: Path, prompt: type[Prompt]
+) -> None:
+    """Somebody's ``./reconcile`` lies in the folder where a line is being written."""
+    ran = machine.base / "ran"
+    for name in ("reconcile", "ai-cmd-executor"):
+        trap = machine.base / name
+        trap.write_text(f"#!/bin/sh\necho {name} >> {ran}\necho process:trap\n")
+        trap.chmod(0o755)
+    done = machine.home / "ai_co/ai_commands/completed"
+    done.mkdir(parents=True)
+    (done / "backup-1.json").write_text("{}")
+    shells = {"bash": ("bash", "--norc", "--noprofile", "-i"), "zsh": ("zsh", "-f", "-i")}
+    for name, argv in shells.items():
+        if shutil.which(name) is None:
+            continue
+        shell = prompt(*argv)
+        if name == "zsh":
+            shell.run("bindkey -e; autoload -U compinit; compinit -u -D")
+        shell.run(f"source {scripts}/reconcile.{name}; source {scripts}/ai-cmd-executor.{name}")
+        for line, last in {
+            "reconcile --pause proc": "process:web",
+            "ai-cmd-executor result ba": "backup-1",
+        }.items():
+            assert shell.words(f"./{line}")[-1] == last, name
+    if shutil.which("fish") is not None:
+        program = f"source {scripts}/reconcile.fish; complete -C './reconcile --pause proc'"
+        assert machine.run("fish", "--no-config", "-c", program).stdout.startswith("process:web\t")
+    assert not ran.exists()
+
+
 def test_what_is_asked_for_says_nothing_of_what_is_wrong(machine: Machine, scripts: Path) -> None:
     for words in (["--plan", "missing.yaml"], ["--set", "nonsense"], ["--plan", "'half"]):
         done = machine.reconcile("--completion-ids", *words)
