@@ -311,14 +311,16 @@ class Processes:
 
 
 def _owner(pid: int) -> int | None:
-    """The user a process belongs to; None when it has ended, is the kernel's, or has changed sides.
+    """The user of a process of our PID namespace; None when it has ended, is the kernel's, or not.
 
-    One that runs a set-user-ID program acts as another user than the one who controls it.
+    One that runs a set-user-ID program acts as another user than the one who controls it, and one
+    in a namespace below ours is a container's: it has a number there as well, proc_pid_status(5).
     """
     raw = _read(f"/proc/{pid}/status", 4096) or b""
     lines = dict(line.partition(b":")[::2] for line in raw.split(b"\n"))
     uids = set(lines.get(b"Uid", b"").split()[:3])
-    if len(uids) != 1 or b"VmSize" not in lines:
+    contained = len(lines.get(b"NSpid", b"").split()) > 1
+    if len(uids) != 1 or b"VmSize" not in lines or contained:
         return None
     return int(uids.pop())
 

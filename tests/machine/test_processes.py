@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -178,6 +179,40 @@ def test_a_pid_file_older_than_the_process_is_not_believed(machine: Machine) -> 
     assert machine.steps(spec) == ["process:one"]
     hand.kill()
     hand.wait()
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a PID namespace")
+@pytest.mark.parametrize(
+    "match", ["cmdline: '^sleep 1047$'", "exe: {base}/sleep", "pidfile: {base}/pid"]
+)
+def test_a_process_in_a_container_is_not_the_hosts(machine: Machine, match: str) -> None:
+    program = machine.base / "sleep"
+    shutil.copy("/bin/sleep", program)
+    machine.environ["PATH"] = f"{machine.base}:{machine.environ['PATH']}"
+    container = subprocess.Popen(
+        ["unshare", "--pid", "--fork", "--kill-child", "sh", "-c", "sleep 1047 & wait"],
+        env=machine.environ,
+    )
+    try:
+        (theirs,) = until(lambda: machine.running("sleep 1047") and inner(machine, "sleep 1047"))
+        (machine.base / "pid").write_text(f"{theirs}\n")
+        line = "processes: {{p: {{{}command: [{base}/sleep, '1048'], match: {{{}}}}}}}"
+        match = match.format(base=machine.base)
+        spec = machine.spec(line.format("", match, base=machine.base))
+        machine.once(spec)
+        assert len(machine.running("sleep 1048")) == 1
+        machine.once(machine.spec(line.format("state: absent, ", match, base=machine.base)))
+        assert machine.running("sleep 1048") == []
+        assert inner(machine, "sleep 1047") == [theirs]
+    finally:
+        container.kill()
+        container.wait()
+
+
+def inner(machine: Machine, text: str) -> list[int]:
+    """The processes with exactly that command line."""
+    return [pid for pid, line in machine.ours().items() if line == text]
 
 
 def test_more_matches_than_instances_are_reported_and_stopped_only_when_asked(
