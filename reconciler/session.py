@@ -172,6 +172,16 @@ class Session:
             from reconciler.store.base import roll_back
 
             roll_back(self.folder(spec))
+        self._settle_replaced(spec)
+
+    def _settle_replaced(self, spec: Spec) -> None:
+        """See to what was in a file when it was replaced, while somebody wrote to it."""
+        folder = self.folder(spec)
+        if os.path.exists(os.path.join(folder, "replaced")):
+            from reconciler.host.rewrite import settle
+
+            for words in settle(folder):
+                self.warn(words)
 
     def memory(self, spec: Spec, writes: bool) -> Memory:
         """What is remembered. ``writes``: it may be added to, by one who holds the lock."""

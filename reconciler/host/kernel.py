@@ -11,6 +11,7 @@ import os
 
 _C = ctypes.CDLL(None, use_errno=True)
 _NO_REPLACE = 1
+_EXCHANGE = 2
 _COLLAPSE = 0x08
 _NO_FOLLOW = 0x100
 _BIRTH = 0x800
@@ -39,6 +40,14 @@ def rename_new(source: int, name: str, folder: int, goal: str) -> None:
     # A file system without that flag, such as NFS: link(2) does not replace either.
     os.link(name, goal, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
     os.unlink(name, dir_fd=source)
+
+
+def exchange(source: int, name: str, folder: int, goal: str) -> None:
+    """Let two names have what the other has, at once: renameat2(2), EXCHANGE. Raises OSError."""
+    call = _C.renameat2
+    if call(source, os.fsencode(name), folder, os.fsencode(goal), _EXCHANGE) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), goal)
 
 
 def collapse(handle: int, length: int) -> bool:

@@ -17,9 +17,9 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 from reconciler.host.command import still_waiting
-from reconciler.host.walk import opened, reported, sort_of
 from reconciler.model import HostError
 
 _LONGEST_NAME = 255
@@ -101,12 +101,20 @@ class Draft:
         if self._private is not None:
             self._rename(self._private)
         else:
-            with _private(self._folder, self._name) as private:
-                self._link(private, _NEW)
-                self._rename(private)
+            with private_folder(self._folder, self._name) as private:
+                self._link(private.handle, _NEW)
+                self._rename(private.handle)
         self._compare(self._name)
         if sync:
             sync_folder(self._folder)
+
+    def name_in(self, private: int, name: str) -> None:
+        """Give it a name in a folder that only we may enter; all of it is on the disk then."""
+        os.fsync(self.handle)
+        if self._private is None:
+            self._link(private, name)
+        else:
+            os.rename(_NEW, name, src_dir_fd=self._private, dst_dir_fd=private)
 
     def _rename(self, private: int) -> None:
         os.rename(_NEW, self._name, src_dir_fd=private, dst_dir_fd=self._folder)
@@ -137,11 +145,11 @@ def draft(folder: int, name: str) -> Iterator[Draft]:
     except OSError as error:
         if error.errno not in _NO_UNNAMED:
             raise
-        with _private(folder, name) as private:
+        with private_folder(folder, name) as private:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            handle = os.open(_NEW, flags, 0o600, dir_fd=private)
+            handle = os.open(_NEW, flags, 0o600, dir_fd=private.handle)
             try:
-                yield Draft(folder, name, handle, private)
+                yield Draft(folder, name, handle, private.handle)
             finally:
                 os.close(handle)
         return
@@ -215,9 +223,9 @@ def make_folder(
     """
     from reconciler.host.kernel import rename_new
 
-    with _private(folder, name) as private:
-        os.mkdir(_NEW, 0o700, dir_fd=private)
-        there = os.open(_NEW, _FOLDER, dir_fd=private)
+    with private_folder(folder, name) as private:
+        os.mkdir(_NEW, 0o700, dir_fd=private.handle)
+        there = os.open(_NEW, _FOLDER, dir_fd=private.handle)
         try:
             for acl in (_ACL, _DEFAULT_ACL):
                 _take_away(there, acl)
@@ -227,7 +235,7 @@ def make_folder(
                 os.fchown(there, uid, gid)
             # rename(2) changes its "..", for which its owner must be able to write to it.
             os.fchmod(there, mode | 0o300)
-            rename_new(private, _NEW, folder, name)
+            rename_new(private.handle, _NEW, folder, name)
             os.fchmod(there, mode)
         except BaseException:
             os.close(there)
@@ -235,35 +243,53 @@ def make_folder(
     return there
 
 
+class Private(NamedTuple):
+    """A folder that only we may enter: a descriptor of it, and its name."""
+
+    handle: int
+    name: str
+
+
 @contextmanager
-def _private(folder: int, name: str) -> Iterator[int]:
-    """A descriptor of a folder beside ``name`` that only we may enter, and one pass at a time."""
-    usual = _private_name(name)
+def private_folder(folder: int, name: str) -> Iterator[Private]:
+    """A folder beside ``name`` that only we may enter, and one pass at a time.
+
+    It goes away again when nothing is left in it. Raises OSError or HostError.
+    """
+    usual = private_name(name)
     # Something of that name that is not ours does not hinder us.
     for called in (usual, f"{usual}.{os.urandom(4).hex()}"):
-        with suppress(FileExistsError):
+        there = False
+        try:
             os.mkdir(called, 0o700, dir_fd=folder)
-        handle = _entered(folder, called)
+        except FileExistsError:
+            there = True
+        handle = entered(folder, called)
         if handle is not None:
             break
     else:
         raise HostError(f"cannot make a folder beside {name} that only we may enter")
     try:
-        _clear(handle)  # What a killed pass has left.
-        yield handle
+        if there:
+            _clear(handle)  # What a killed pass has left.
+        yield Private(handle, called)
     finally:
         with suppress(OSError):
-            _clear(handle)
-            os.rmdir(called, dir_fd=folder)
+            try:
+                os.rmdir(called, dir_fd=folder)
+            except OSError:
+                _clear(handle)
+                os.rmdir(called, dir_fd=folder)
         os.close(handle)
 
 
-def _private_name(name: str) -> str:
+def private_name(name: str) -> str:
+    """What that folder is called, unless something that is not ours is in the way."""
     return f"{passing_name(name, 11)}.d"
 
 
-def _entered(folder: int, called: str) -> int | None:
-    """A locked descriptor of it; None when it is not private, or in use."""
+def entered(folder: int, called: str) -> int | None:
+    """A locked descriptor of a private folder; None when it is not private, or in use."""
     import fcntl
 
     try:
@@ -271,14 +297,19 @@ def _entered(folder: int, called: str) -> int | None:
     except OSError:
         return None
     status = os.fstat(handle)
-    # Its owner may have been us for a folder that is mounted there, and is not ours.
-    ours = status.st_uid == os.geteuid() and status.st_dev == os.fstat(folder).st_dev
-    if ours and not status.st_mode & 0o077:
+    # Who mounts something there may say of it what he likes.
+    if is_private(status) and status.st_dev == os.fstat(folder).st_dev:
         with suppress(BlockingIOError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return handle
     os.close(handle)
     return None
+
+
+def is_private(status: os.stat_result) -> bool:
+    """Is it a directory that only we may enter? With an ACL the bits of the group are its mask."""
+    ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+    return ours and not status.st_mode & 0o077
 
 
 def _clear(private: int) -> None:
@@ -365,70 +396,3 @@ def write_all(handle: int, data: bytes) -> None:
     while view:
         view = view[os.write(handle, view) :]
     still_waiting()
-
-
-def read_in(folder: int, name: str, path: str, limit: int) -> tuple[bytes, os.stat_result] | None:
-    """A regular file's content and status, or None when there is none.
-
-    Raises HostError when it is something else, a symlink too, or longer than ``limit`` bytes.
-    """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        if not stat.S_ISREG(status.st_mode):
-            raise HostError(f"{path} is {sort_of(status)}, not a file; move it away")
-        handle = os.open(name, flags, dir_fd=folder)
-    except FileNotFoundError:
-        return None
-    try:
-        chunks = []
-        left = limit + 1
-        while left > 0 and (chunk := os.read(handle, min(left, 1 << 20))):
-            chunks.append(chunk)
-            left -= len(chunk)
-        if left <= 0:
-            raise HostError(f"{path} is longer than {limit // 2**20} MiB; it is left alone")
-        return b"".join(chunks), os.fstat(handle)
-    finally:
-        os.close(handle)
-
-
-def replace_file(
-    path: str, data: bytes, seen: bytes | None, mode: int | None, uid: int, gid: int, limit: int
-) -> None:
-    """Put a file with ``data`` at ``path``, in place of one that still holds ``seen``.
-
-    ``seen`` None: nothing may be there. Mode, owner and group that are None or -1 are those of
-    the file that is replaced, else 0644 and the caller's. ``path`` has no symlink at its end
-    (Files.real gives such a path). Missing parents are made. Raises HostError, also when the
-    file has changed since it was seen; nothing is written then.
-    """
-    parent, _, name = path.rpartition("/")
-    with reported(f"cannot write {path}"), opened(parent, make=True) as folder:
-        there = read_in(folder, name, path, limit)
-        if (None if there is None else there[0]) != seen:
-            raise HostError(f"{path} has changed since it was looked at; the next pass looks again")
-        status = None if there is None else there[1]
-        if status is not None:
-            mode = stat.S_IMODE(status.st_mode) if mode is None else mode
-            # Only root may give a file away; for others it is theirs anyhow, or nothing works.
-            uid = status.st_uid if uid == -1 and os.geteuid() == 0 else uid
-            gid = status.st_gid if gid == -1 else gid
-        with draft(folder, name) as made:
-            write_all(made.handle, data)
-            made.settle(0o644 if mode is None else mode, uid, gid)
-            if status is None:
-                made.publish()
-            else:
-                made.replace()
-
-
-def remove_file(path: str, seen: bytes, limit: int) -> None:
-    """Remove a file that still holds ``seen``. Raises HostError when it does not."""
-    parent, _, name = path.rpartition("/")
-    with reported(f"cannot remove {path}"), opened(parent) as folder:
-        there = read_in(folder, name, path, limit)
-        if there is None or there[0] != seen:
-            raise HostError(f"{path} has changed since it was looked at; the next pass looks again")
-        os.unlink(name, dir_fd=folder)
-        sync_folder(folder)

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from reconciler.host.clock import Clock
 from reconciler.host.command import Result, find, run
-from reconciler.host.place import read_in
+from reconciler.host.reading import read_in
 from reconciler.host.users import Users
 from reconciler.host.walk import opened, reason
 from reconciler.model import HostError, UnknownState

@@ -66,7 +66,7 @@ class WriteUnit:
 
     def run(self, host: Host) -> None:
         """Raises HostError; nothing is installed then."""
-        from reconciler.host.place import replace_file
+        from reconciler.host.rewrite import replace_file
         from reconciler.host.systemd import LIMIT
 
         wrong = self._wrong(host)
@@ -77,7 +77,8 @@ class WriteUnit:
             raise HostError(f"systemd-analyze verify refuses it, so it was not installed: {words}")
         seen = None if self.seen is None else _data(self.seen)
         uid, gid = (0, 0) if self.scope == "system" else (os.geteuid(), os.getegid())
-        replace_file(self.path, _data(self.text), seen, int(self.mode, 8), uid, gid, LIMIT)
+        mode = int(self.mode, 8)
+        replace_file(self.path, _data(self.text), seen, LIMIT, host.state_dir, mode, uid, gid)
         host.systemd.changed(self.scope, self.unit)
 
     def _wrong(self, host: Host) -> list[str]:
@@ -177,10 +178,10 @@ class RemoveUnit:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
-        from reconciler.host.place import remove_file
+        from reconciler.host.rewrite import replace_file
         from reconciler.host.systemd import LIMIT
 
-        remove_file(self.path, _data(self.seen), LIMIT)
+        replace_file(self.path, None, _data(self.seen), LIMIT, host.state_dir)
         if self._in_folder:
             folder = os.path.dirname(self.path)
             if not host.files.entries(folder):

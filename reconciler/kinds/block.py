@@ -69,15 +69,15 @@ class WriteBlock:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
-        from reconciler.host.place import replace_file
+        from reconciler.host.rewrite import rewrite
 
-        path, seen = _read(self.path, host)
-        new = _with(_parts(seen, self._mark(host)), self._mark(host), self.lines)
-        if new != seen:
-            replace_file(path, new, seen, None, -1, -1, _LIMIT)
+        mark = _mark(self.comment, host.owner, self.block)
 
-    def _mark(self, host: Host) -> Mark:
-        return _mark(self.comment, host.owner, self.block)
+        def edit(text: bytes | None) -> bytes:
+            return _with(_parts(text, mark), mark, self.lines)
+
+        path = host.files.real(self.path) or self.path
+        rewrite(path, edit, _LIMIT, host.state_dir)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +95,20 @@ class DropBlock:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
-        from reconciler.host.place import remove_file, replace_file
+        from reconciler.host.rewrite import rewrite
 
-        path, seen = _read(self.path, host)
-        if seen is None:
-            return
-        parts = _parts(seen, _mark(self.comment, host.owner, self.block))
-        left = _without_loose(parts, self.lines).others
-        if not left and parts.new:
-            remove_file(path, seen, _LIMIT)
-        elif left != seen:
-            replace_file(path, left, seen, None, -1, -1, _LIMIT)
+        mark = _mark(self.comment, host.owner, self.block)
+
+        def edit(text: bytes | None) -> bytes | None:
+            if text is None:
+                return None
+            parts = _parts(text, mark)
+            left = _without_loose(parts, self.lines).others
+            return None if not left and parts.new else left
+
+        path = host.files.real(self.path)
+        if path is not None:
+            rewrite(path, edit, _LIMIT, host.state_dir)
 
 
 class Blocks(Kind[Block, BlockState]):
@@ -140,7 +143,7 @@ class Blocks(Kind[Block, BlockState]):
     def _look(self, resource: Resource[Block], host: Host) -> Observation[BlockState]:
         want = resource.want
         try:
-            _, text = _read(want.path, host)
+            text = _read(want.path, host)
         except HostError as error:
             return Observation(unknown=str(error))
         mark = _mark(want.comment, host.owner, resource.id)
@@ -188,18 +191,18 @@ def _mark(comment: str, spec: str, block: str) -> Mark:
     return Mark(comment.encode("utf-8", "surrogateescape"), word(spec) + b" " + word(block))
 
 
-def _read(path: str, host: Host) -> tuple[str, bytes | None]:
-    """Where the file really is, and what it holds; None when there is none. Raises HostError."""
-    from reconciler.host.place import read_in
+def _read(path: str, host: Host) -> bytes | None:
+    """What the file holds; None when there is none. Raises HostError."""
+    from reconciler.host.reading import read_in
     from reconciler.host.walk import opened, reported
 
     real = host.files.real(path)
     if real is None:
-        return path, None
+        return None
     parent, _, name = real.rpartition("/")
     with reported(f"cannot read {path}"), opened(parent) as folder:
         there = read_in(folder, name, path, _LIMIT)
-    return real, None if there is None else there[0]
+    return None if there is None else there[0]
 
 
 def _parts(text: bytes | None, mark: Mark) -> Split:

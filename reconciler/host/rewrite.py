@@ -1,0 +1,441 @@
+"""Changes files that people edit too, so that nothing that they save meanwhile is lost.
+
+The new file is exchanged with the one that has its name (renameat2(2), RENAME_EXCHANGE), and what
+came out is looked at. Where it is not what was read, it is put back, and all begins anew. What
+came out is kept in a folder beside the file as long as somebody has it open for writing, and for
+people to look at where it was written to since; ``settle`` sees to that in later passes.
+
+It must not decide what a file is to hold, nor delete what it has not read.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from reconciler.host.kernel import exchange, rename_new
+from reconciler.host.place import (
+    Draft,
+    Private,
+    draft,
+    entered,
+    is_private,
+    private_folder,
+    private_name,
+    put_at,
+    sync_folder,
+    write_all,
+)
+from reconciler.host.reading import Content, content, reading
+from reconciler.host.walk import opened, reported
+from reconciler.model import HostError
+
+Edit = Callable[[bytes | None], bytes | None]
+"""From what a file holds to what it is to hold; None is no file. It may be called repeatedly."""
+
+_TRIES = 10
+_NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+"""A file system or kernel without RENAME_EXCHANGE, rename(2)."""
+_KEPT = "replaced"
+"""The file in the state directory that says where something was kept aside."""
+_PATIENCE = 1.0
+"""Seconds for which somebody who has it open for writing is waited for."""
+_PAUSE = 0.02
+_AGAIN = "has changed since it was looked at; the next pass looks again"
+
+
+def rewrite(
+    path: str,
+    edit: Edit,
+    limit: int,
+    state_dir: str,
+    mode: int | None = None,
+    uid: int = -1,
+    gid: int = -1,
+    born: int = 0o644,
+) -> None:
+    """Make the file at ``path`` hold what ``edit`` makes of it; None takes it away.
+
+    ``path`` has no symlink at its end (Files.real gives such a path). Missing parents are made.
+    Of a file that is there ACL, extended attributes and whatever of mode, owner and group is
+    None or -1 are kept; a new one gets mode ``born`` then, and is the caller's. ``limit`` is how
+    many bytes are read. Raises HostError, also where the owner cannot be kept, and whatever
+    ``edit`` raises; the file is as it was then.
+    """
+    parent, _, name = path.rpartition("/")
+    with reported(f"cannot write {path}"), opened(parent, make=True) as folder:
+        file = _File(folder, parent, name, limit, _Kept(state_dir))
+        for _ in range(_TRIES):
+            file.wait()
+            with reading(folder, name, path, limit) as seen:
+                held = None if seen is None else seen.data
+                new = edit(held)
+                if new == held:
+                    return
+                if seen is None:
+                    done = file.make(new or b"", born if mode is None else mode, uid, gid)
+                elif new is None:
+                    done = file.remove(seen)
+                else:
+                    done = file.replace(seen, new, mode, uid, gid)
+                if done:
+                    return
+    raise HostError(f"{path} is saved by others all the time; the next pass tries again")
+
+
+def replace_file(
+    path: str,
+    data: bytes | None,
+    seen: bytes | None,
+    limit: int,
+    state_dir: str,
+    mode: int | None = None,
+    uid: int = -1,
+    gid: int = -1,
+) -> None:
+    """The same for a file that still holds ``seen``. Raises HostError when it does not."""
+
+    def edit(now: bytes | None) -> bytes | None:
+        if now != seen:
+            raise HostError(f"{path} {_AGAIN}")
+        return data
+
+    rewrite(path, edit, limit, state_dir, mode, uid, gid)
+
+
+def settle(state_dir: str) -> list[str]:
+    """Take away what was kept aside and nobody writes to; says what was written to since.
+
+    Only for one who holds the lock of that state directory. Costs one system call when there is
+    nothing.
+    """
+    kept = _Kept(state_dir)
+    told: list[str] = []
+    paths = kept.paths()
+    if not paths:
+        return told
+    for path in paths:
+        parent, _, called = path.rpartition("/")
+        try:
+            with opened(parent) as folder:
+                handle = entered(folder, called)
+                if handle is not None:
+                    with _closing(handle):
+                        told += _left(Private(handle, called), path)
+                    with suppress(OSError):
+                        os.rmdir(called, dir_fd=folder)
+        except (OSError, HostError):
+            continue  # Gone, or not to be reached just now: then the next pass looks again.
+    kept.forget()
+    return told
+
+
+def _is_ours(path: str) -> bool:
+    try:
+        status = os.lstat(path)
+    except OSError as error:
+        return error.errno not in (errno.ENOENT, errno.ENOTDIR)
+    return is_private(status)
+
+
+@contextmanager
+def _closing(handle: int) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _left(private: Private, path: str) -> Iterator[str]:
+    """What is still to be told of a folder in which something was kept."""
+    for name in sorted(os.listdir(private.handle)):
+        what = _Aside.called(name)
+        if what is not None and not what.let_go(private) and what.written(private):
+            yield (
+                f"what somebody saved while a file was replaced is kept as {path}/{name}; take "
+                "over what is missing, then remove that folder"
+            )
+
+
+class _Aside:
+    """What came out of an exchange is called so, and is what was read if it still is like this."""
+
+    def __init__(self, ours: int, inode: int, size: int, mtime: int) -> None:
+        self._ours = ours
+        self._was = inode, size, mtime
+        self.name = f"{ours}.{inode}.{size}.{mtime}"
+
+    @classmethod
+    def of(cls, seen: Content, ours: int) -> _Aside:
+        """For what was ``seen``; ``ours`` is the inode number of what is exchanged for it."""
+        status = seen.status
+        return cls(ours, status.st_ino, status.st_size, status.st_mtime_ns)
+
+    @classmethod
+    def called(cls, name: str) -> _Aside | None:
+        """By its name; None when that is none of these."""
+        numbers = name.split(".")
+        if len(numbers) != 4 or not all(number.isdigit() for number in numbers):
+            return None
+        return cls(*map(int, numbers))
+
+    def written(self, private: Private) -> bool:
+        """Is it something else than what was read?"""
+        status = os.stat(self.name, dir_fd=private.handle, follow_symlinks=False)
+        return (status.st_ino, status.st_size, status.st_mtime_ns) != self._was
+
+    def let_go(self, private: Private) -> bool:
+        """Unlink it, unless it is being written to, or was since. Is it gone?"""
+        status = os.stat(self.name, dir_fd=private.handle, follow_symlinks=False)
+        if status.st_ino != self._ours and (
+            _being_written(private.handle, self.name) or self.written(private)
+        ):
+            return False
+        os.unlink(self.name, dir_fd=private.handle)
+        return True
+
+
+def _being_written(folder: int, name: str) -> bool:
+    """May a process have it open for writing, or mapped so? Raises OSError."""
+    import fcntl
+    import signal
+
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    handle = os.open(name, flags, dir_fd=folder)
+    try:
+        # A read lease is to be had only where nobody has it open for writing, fcntl(2).
+        fcntl.fcntl(handle, fcntl.F_SETSIG, signal.SIGURG)  # One that ends nobody.
+        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        return False
+    except OSError as error:
+        if error.errno == errno.EAGAIN:
+            return True
+        # No leases here (NFS), or not for us: who may have it open is looked up.
+        from reconciler.host.clock import Clock
+        from reconciler.host.openfiles import OpenFiles
+
+        status = os.fstat(handle)
+        key = status.st_dev, status.st_ino
+        return OpenFiles(Clock(), [key]).holds(*key)
+    finally:
+        os.close(handle)
+
+
+class _Kept:
+    """Where something was kept aside: the paths of folders, in the state directory."""
+
+    def __init__(self, state_dir: str) -> None:
+        self._path = os.path.join(state_dir, _KEPT)
+
+    def paths(self) -> list[str]:
+        """All of them."""
+        try:
+            handle = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return []
+        with _closing(handle):
+            return [os.fsdecode(path) for path in content(handle, 1 << 20).split(b"\0") if path]
+
+    def add(self, path: str) -> None:
+        """Note it. Raises OSError or HostError."""
+        self._write([*self.paths(), path])
+
+    def forget(self) -> None:
+        """What is no more, or is not ours."""
+        self._write([path for path in self.paths() if _is_ours(path)])
+
+    def _write(self, paths: list[str]) -> None:
+        if paths:
+            os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
+            put_at(self._path, b"\0".join(os.fsencode(path) for path in dict.fromkeys(paths)))
+        else:
+            with suppress(FileNotFoundError):
+                os.unlink(self._path)
+
+
+class _File:
+    """One try to change a file. Each method is False when somebody has saved it meanwhile."""
+
+    def __init__(self, folder: int, parent: str, name: str, limit: int, kept: _Kept) -> None:
+        self._folder = folder
+        self._parent = parent
+        self._name = name
+        self._limit = limit
+        self._kept = kept
+        self._patient = time.monotonic() + _PATIENCE
+
+    def wait(self) -> None:
+        """As long as somebody is writing to it, but not for ever."""
+        with suppress(OSError):
+            while self._is_saved(self._folder, self._name):
+                time.sleep(_PAUSE)
+
+    def _is_saved(self, folder: int, name: str) -> bool:
+        return time.monotonic() < self._patient and _being_written(folder, name)
+
+    def make(self, data: bytes, mode: int, uid: int, gid: int) -> bool:
+        """A new one, where none was."""
+        with draft(self._folder, self._name) as made:
+            write_all(made.handle, data)
+            made.settle(mode, uid, gid)
+            try:
+                made.publish()
+            except FileExistsError:
+                return False
+        return True
+
+    def replace(self, seen: Content, data: bytes, mode: int | None, uid: int, gid: int) -> bool:
+        """Another one in place of what was ``seen``."""
+        with draft(self._folder, self._name) as made, self._aside() as private:
+            write_all(made.handle, data)
+            self._settle(made, seen, mode, uid, gid)
+            ours = os.fstat(made.handle)
+            aside = _Aside.of(seen, ours.st_ino)
+            made.name_in(private.handle, aside.name)
+            try:
+                exchange(private.handle, aside.name, self._folder, self._name)
+            except OSError as error:
+                try:
+                    return self._replace_otherwise(error, private, aside, seen, data)
+                finally:
+                    with suppress(FileNotFoundError):
+                        os.unlink(aside.name, dir_fd=private.handle)
+            same = self._is(private, aside.name, seen)
+            if not same or self._is_saved(private.handle, aside.name):
+                self._put_back(private, aside.name, ours)
+                return False
+            sync_folder(self._folder)
+            aside.let_go(private)
+            return True
+
+    def _replace_otherwise(
+        self, error: OSError, private: Private, aside: _Aside, seen: Content, data: bytes
+    ) -> bool:
+        """What was made as ``aside`` could not be exchanged. Raises that error if it is final."""
+        if error.errno == errno.ENOENT:
+            return False  # Somebody has removed it.
+        if error.errno == errno.EBUSY:
+            return self._write_in_place(seen, data)
+        if error.errno in _NO_EXCHANGE:
+            return self._rename(private, aside, seen)
+        raise error
+
+    def remove(self, seen: Content) -> bool:
+        """None in place of what was ``seen``."""
+        with self._aside() as private:
+            aside = _Aside.of(seen, 0)
+            try:
+                rename_new(self._folder, self._name, private.handle, aside.name)
+            except FileNotFoundError:
+                return False
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                path = f"{self._parent}/{self._name}"
+                raise HostError(f"{path} is a mount point, so it is not removed") from None
+            if self._is(private, aside.name, seen):
+                sync_folder(self._folder)
+                aside.let_go(private)
+                return True
+            with suppress(FileExistsError):  # There is a newer one already: this one is told.
+                rename_new(private.handle, aside.name, self._folder, self._name)
+            return False
+
+    @contextmanager
+    def _aside(self) -> Iterator[Private]:
+        """A private folder that is found again, whatever happens."""
+        usual = private_name(self._name)
+        self._kept.add(f"{self._parent}/{usual}")
+        try:
+            with private_folder(self._folder, self._name) as private:
+                if private.name != usual:
+                    self._kept.add(f"{self._parent}/{private.name}")
+                yield private
+        finally:
+            self._kept.forget()
+
+    def _settle(self, made: Draft, seen: Content, mode: int | None, uid: int, gid: int) -> None:
+        was = seen.status
+        made.settle(stat.S_IMODE(was.st_mode) if mode is None else mode, uid, gid, seen.handle)
+        now = os.fstat(made.handle)
+        wanted = was.st_uid if uid == -1 else uid, was.st_gid if gid == -1 else gid
+        if (now.st_uid, now.st_gid) != wanted:
+            raise HostError(
+                f"{self._parent}/{self._name} belongs to user {was.st_uid} and group "
+                f"{was.st_gid}, which only root, or that user as one of that group, can keep when "
+                "it is replaced; run as root or as its owner"
+            )
+
+    def _is(self, folder: Private, name: str, seen: Content) -> bool:
+        """Is that file the one that was ``seen``, unchanged?"""
+        try:
+            with reading(folder.handle, name, self._name, self._limit) as there:
+                return there is not None and _same(there, seen)
+        except HostError:
+            return False
+
+    def _put_back(self, private: Private, name: str, ours: os.stat_result) -> None:
+        """Give the file its name again that somebody has saved."""
+        first = os.stat(name, dir_fd=private.handle, follow_symlinks=False)
+        for _ in range(_TRIES):
+            try:
+                exchange(private.handle, name, self._folder, self._name)
+            except FileNotFoundError:
+                return  # Somebody has removed ours: what was saved before stays aside, and is told.
+            out = os.stat(name, dir_fd=private.handle, follow_symlinks=False)
+            if os.path.samestat(out, ours):
+                os.unlink(name, dir_fd=private.handle)
+                return
+            if os.path.samestat(out, first):
+                return  # It was saved once more: that has the name, and the first stays aside.
+
+    def _rename(self, private: Private, aside: _Aside, seen: Content) -> bool:
+        """Without exchange: what is renamed to this name from now on until it is done is lost."""
+        old = _Aside.of(seen, 0)
+        linked = True
+        try:
+            os.link(
+                self._name,
+                old.name,
+                src_dir_fd=self._folder,
+                dst_dir_fd=private.handle,
+                follow_symlinks=False,
+            )
+        except PermissionError:
+            linked = False  # No hard links either.
+        where, name = (private.handle, old.name) if linked else (self._folder, self._name)
+        if not self._is(Private(where, ""), name, seen):
+            if linked:
+                os.unlink(old.name, dir_fd=private.handle)
+            return False
+        os.rename(aside.name, self._name, src_dir_fd=private.handle, dst_dir_fd=self._folder)
+        sync_folder(self._folder)
+        if linked:
+            old.let_go(private)
+        return True
+
+    def _write_in_place(self, seen: Content, data: bytes) -> bool:
+        """It is a mount point, as /etc/hosts is in a container: nothing can be put in its place."""
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        handle = os.open(self._name, flags, dir_fd=self._folder)
+        with _closing(handle):
+            now = Content(content(handle, self._limit + 1), os.fstat(handle), handle)
+            if not _same(now, seen):
+                return False
+            os.lseek(handle, 0, os.SEEK_SET)
+            write_all(handle, data)
+            os.ftruncate(handle, len(data))
+            os.fsync(handle)
+        return True
+
+
+def _same(one: Content, other: Content) -> bool:
+    """The same file, with the same content, mode, owner and group?"""
+    a, b = one.status, other.status
+    rights = (a.st_mode, a.st_uid, a.st_gid) == (b.st_mode, b.st_uid, b.st_gid)
+    return os.path.samestat(a, b) and rights and one.data == other.data
