@@ -1,0 +1,375 @@
+"""Whether a path may be believed: may anybody but root and the caller decide what stands there?
+
+It is asked for everything that is run, obeyed or remembered: specs and what they include, files
+with a URL or an environment, the state directory, queues, folders of PATH, this program itself.
+The way is walked through descriptors, so that what was looked at is what is then opened. It must
+not change anything on the way, nor read a file.
+
+The rule, for every folder, symlink and file on the way:
+
+- it belongs to root, to the caller, or to an account of ``--trust``;
+- nobody else may write to it, by its mode or by an access list. A group may where it has no
+  other member, as OpenSSH of Debian has it for user-private groups;
+- a sticky folder (/tmp) may be writable by all, where the entry on the way is one of ours.
+
+For a caller who is not root, a folder on the way that belongs to somebody else is only noted: who
+administers a home on NFS is often not root. A folder that belongs to the overflow uid counts as
+root's in a user namespace that does not know its owner, user_namespaces(7).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import struct
+import time
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+
+from reconciler.model import HostError
+
+_LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_MOST_LINKS = 40
+"""Symlinks on one way, path_resolution(7)."""
+_ON_THE_WAY = 0o755
+"""The mode of folders that are made on the way."""
+
+# acl(5), and <linux/posix_acl_xattr.h>: a version, then a tag, rights and an id for each entry.
+_ACL = "system.posix_acl_access"
+_ACL_VERSION = 2
+_ACL_ENTRY = struct.Struct("<HHI")
+_ACL_USER, _ACL_GROUP_OBJ, _ACL_GROUP = 0x02, 0x04, 0x08
+_WRITE = 2
+_FIRST_PERSON = 1000
+"""The first uid of a person, login.defs(5)."""
+_GROUPS_FOR = 60.0
+"""Seconds for which the members of a group are remembered."""
+
+_more_owners: set[int] = set()
+_groups: dict[tuple[int, frozenset[int]], tuple[float, bool]] = {}
+
+
+class Untrusted(HostError):
+    """Somebody else could decide what stands at a path.
+
+    ``path`` is what is wrong on the way to it, ``reason`` says how, and ``remedy`` is the command
+    that would settle it, empty where there is none.
+    """
+
+    def __init__(self, path: str, reason: str, remedy: tuple[str, ...] = ()) -> None:
+        super().__init__(path, reason, remedy)
+        self.path = path
+        self.reason = reason
+        self.remedy = remedy
+
+    @property
+    def hint(self) -> str | None:
+        """The remedy, as a shell takes it."""
+        import shlex
+
+        return shlex.join(self.remedy) if self.remedy else None
+
+    def __str__(self) -> str:
+        return f"{self.reason}; fix it with: {self.hint}" if self.remedy else self.reason
+
+
+def trust_owner(uid: int) -> None:
+    """Believe one more account from now on, for ``--trust``."""
+    _more_owners.add(uid)
+
+
+def trusted_owners() -> tuple[int, ...]:
+    """The accounts that were named with ``--trust``, sorted."""
+    return tuple(sorted(_more_owners))
+
+
+def opened(
+    path: str,
+    flags: int = os.O_RDONLY,
+    *,
+    what: str = "what it says",
+    also: Collection[int] = (),
+    make: int | None = None,
+    notes: list[Untrusted] | None = None,
+) -> int:
+    """A descriptor of ``path``, opened with ``flags``, that nobody else has put there.
+
+    It never waits for the other end of a FIFO. ``what`` somebody else could change is for the
+    message. ``also`` are owners that are believed here besides. ``make`` is the mode of a
+    folder that is made where it is missing. ``notes`` takes what is only noted. Raises Untrusted,
+    and OSError as open(2) has it.
+    """
+    owners = frozenset((0, os.geteuid(), *_more_owners, *also))
+    entry = _Way(path, what, owners, make, notes).walked()
+    if flags & os.O_PATH:
+        return entry
+    try:
+        # The very thing that was looked at, whatever has its name by now.
+        flags = flags & ~os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        return os.open(f"/proc/self/fd/{entry}", flags)
+    finally:
+        os.close(entry)
+
+
+def refuse_untrusted(
+    path: str,
+    what: str = "what it says",
+    *,
+    also: Collection[int] = (),
+    notes: list[Untrusted] | None = None,
+) -> bool:
+    """Raise Untrusted where somebody else could decide what stands at ``path``; is it there?
+
+    As ``opened`` has it. What cannot be looked at raises OSError, but for what is missing.
+    """
+    try:
+        os.close(opened(path, os.O_PATH, what=what, also=also, notes=notes))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def is_trusted(path: str, *, also: Collection[int] = ()) -> bool:
+    """Is it there, and can nobody else decide what? A foreign folder on the way counts as well."""
+    notes: list[Untrusted] = []
+    try:
+        return refuse_untrusted(path, also=also, notes=notes) and not notes
+    except (Untrusted, OSError):
+        return False
+
+
+def only_ours(status: os.stat_result, handle: int, *, also: Collection[int] = ()) -> bool:
+    """May only root, the caller and ``also`` write to what is open as ``handle``, by itself?"""
+    owners = frozenset((0, os.geteuid(), *_more_owners, *also))
+    if status.st_uid not in owners:
+        return False
+    return next(_writers(handle, status, owners), None) is None
+
+
+class _Way:
+    """One walk from the root folder to a path."""
+
+    def __init__(
+        self,
+        path: str,
+        what: str,
+        owners: frozenset[int],
+        make: int | None,
+        notes: list[Untrusted] | None,
+    ) -> None:
+        # Not abspath: what stands before a ".." may be a link.
+        self._path = path if path.startswith("/") else os.path.join(os.getcwd(), path)
+        self._what = what
+        self._owners = owners
+        self._make = make
+        self._notes = notes
+
+    def walked(self) -> int:
+        """A path-only descriptor of what stands at the end. Raises Untrusted and OSError."""
+        todo = _parts(self._path)
+        links = 0
+        # What is open: the folder that we stand in, and what is looked at in it.
+        handles = [os.open("/", _LOOK | os.O_DIRECTORY)]
+        where = "/"
+        try:
+            status = os.fstat(handles[0])
+            self._check(where, handles[0], status, None, not todo)
+            while todo:
+                name = todo.pop()
+                handles.append(self._entry(handles[0], name, bool(todo)))
+                above, status = (None if name == ".." else status), os.fstat(handles[1])
+                step = os.path.dirname(where) if name == ".." else os.path.join(where, name)
+                self._check(step, handles[1], status, above, not todo)
+                if not stat.S_ISLNK(status.st_mode):
+                    os.close(handles.pop(0))
+                    where = step
+                    continue
+                links += 1
+                if links > _MOST_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), self._path)
+                target = os.readlink("", dir_fd=handles[1])
+                todo += _parts(target)
+                os.close(handles.pop())
+                if target.startswith("/"):
+                    os.close(handles.pop())
+                    handles.append(os.open("/", _LOOK | os.O_DIRECTORY))
+                    where = "/"
+                status = os.fstat(handles[0])
+            return handles.pop()
+        finally:
+            for handle in handles:
+                os.close(handle)
+
+    def _entry(self, here: int, name: str, folder: bool) -> int:
+        """What stands under that name: a descriptor. With ``folder``, of what is on the way."""
+        try:
+            if folder:
+                with suppress(NotADirectoryError):
+                    # As a folder, so that it is mounted where an automounter waits for that.
+                    return os.open(name, _LOOK | os.O_DIRECTORY, dir_fd=here)
+            return os.open(name, _LOOK, dir_fd=here)
+        except FileNotFoundError:
+            if self._make is None:
+                raise
+        with suppress(FileExistsError):  # Made meanwhile: looked at like any other.
+            os.mkdir(name, _ON_THE_WAY if folder else self._make, dir_fd=here)
+        return os.open(name, _LOOK, dir_fd=here)
+
+    def _check(
+        self,
+        step: str,
+        entry: int,
+        status: os.stat_result,
+        above: os.stat_result | None,
+        last: bool,
+    ) -> None:
+        """Raises Untrusted. ``above`` is the folder that it is in, if its name was looked up."""
+        link = stat.S_ISLNK(status.st_mode)
+        if status.st_uid not in self._owners:
+            in_sticky = above is not None and above.st_mode & stat.S_ISVTX
+            overflow = not last and not link and status.st_uid == _overflow_uid()
+            noted = os.geteuid() != 0 and not in_sticky and (link or not last)
+            if not overflow:
+                self._owner(step, status, noted)
+        sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
+        device = stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)
+        if link or device or (sticky and not last):
+            return  # In a sticky folder others may add entries, but not replace ours, inode(7).
+        writer = next(_writers(entry, status, self._owners), None)
+        if writer is not None:
+            who, remedy = writer
+            raise Untrusted(
+                step,
+                f"not trusted by {_caller()}: {who} may write to {step}",
+                () if sticky else (*remedy, step),
+            )
+
+    def _owner(self, step: str, status: os.stat_result, noted: bool) -> None:
+        """It belongs to somebody else: raised, or only noted."""
+        sorts = {stat.S_IFDIR: "the directory ", stat.S_IFLNK: "the symbolic link "}
+        sort = sorts.get(stat.S_IFMT(status.st_mode), "")
+        by = f"{sort}{step} belongs to user {status.st_uid}, who could change {self._what}"
+        if noted:
+            if self._notes is not None:
+                self._notes.append(Untrusted(step, by))
+            return
+        flag = ("-h",) if stat.S_ISLNK(status.st_mode) else ()
+        remedy = ("chown", *flag, "root", step) if os.geteuid() == 0 else ()
+        hint = "" if remedy else f"; to believe that account, add: --trust {status.st_uid}"
+        raise Untrusted(step, f"not trusted by {_caller()}: {by}{hint}", remedy)
+
+
+def _parts(path: str) -> list[str]:
+    """The names in a path, the first one last."""
+    return [part for part in path.split("/") if part not in ("", ".")][::-1]
+
+
+def _caller() -> str:
+    uid = os.geteuid()
+    return "root" if uid == 0 else f"user {uid}"
+
+
+def _writers(
+    handle: int, status: os.stat_result, owners: frozenset[int]
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Who may write to it besides its owner and ``owners``, and what takes that right away."""
+    others = bool(status.st_mode & stat.S_IWOTH)
+    # With an access list, what stands for the group in the mode is the mask, acl(5): without
+    # this bit nobody may write by the list either.
+    group = bool(status.st_mode & stat.S_IWGRP)
+    entries = _access_list(handle) if group else None
+    for tag, number in entries or ():
+        if tag == _ACL_USER and number not in owners:
+            yield f"user {number}", ("setfacl", "-x", f"u:{number}")
+        elif tag == _ACL_GROUP and _has_others(number, owners):
+            yield f"group {number}", ("setfacl", "-x", f"g:{number}")
+        elif tag == _ACL_GROUP_OBJ and _has_others(status.st_gid, owners):
+            yield f"group {status.st_gid}", ("setfacl", "-m", "g::r-X")
+    group = group and entries is None and _has_others(status.st_gid, owners)
+    if group or others:
+        who = "everybody" if others else f"group {status.st_gid}"
+        yield who, ("chmod", f"{'g' if group else ''}{'o' if others else ''}-w")
+
+
+def _access_list(handle: int) -> list[tuple[int, int]] | None:
+    """The entries that may write, as tag and id, of what is open as ``handle``; None: no list.
+
+    Those of the owner and of all others are left out: the mode has them.
+    """
+    try:
+        # A path-only descriptor has no attributes, open(2); what it stands for has.
+        data = os.getxattr(f"/proc/self/fd/{handle}", _ACL)
+    except OSError:
+        return None
+    if len(data) % _ACL_ENTRY.size != 4 or int.from_bytes(data[:4], "little") != _ACL_VERSION:
+        return None
+    return [
+        (tag, number)
+        for tag, rights, number in _ACL_ENTRY.iter_unpack(data[4:])
+        if rights & _WRITE and tag in (_ACL_USER, _ACL_GROUP_OBJ, _ACL_GROUP)
+    ]
+
+
+def _has_others(gid: int, owners: frozenset[int]) -> bool:
+    """Has the group a member who is none of ``owners``? True where that cannot be known."""
+    known = _groups.get((gid, owners))
+    now = time.monotonic()
+    if known is None or not 0 <= now - known[0] < _GROUPS_FOR:
+        _groups[gid, owners] = known = now, _looked_up(gid, owners)
+    return known[1]
+
+
+def _looked_up(gid: int, owners: frozenset[int]) -> bool:
+    import grp
+    import pwd
+
+    try:
+        group = grp.getgrgid(gid)
+        names, title = group.gr_mem, group.gr_name
+    except KeyError:
+        names, title = [], ""
+    members = gid == 0
+    for name in names:
+        try:
+            member = pwd.getpwnam(name).pw_uid
+        except KeyError:
+            continue  # No account, so nobody who could use it.
+        if member not in owners:
+            return True
+        members = True
+    for account in pwd.getpwall():
+        if account.pw_gid != gid:
+            continue
+        # On some systems sync, halt and operator have the group of root.
+        system = gid == 0 and account.pw_uid < _FIRST_PERSON
+        if account.pw_uid not in owners and not system:
+            return True
+        members = True
+    if members:
+        return False
+    # A directory service does not list all accounts, but a group of somebody's name is his alone.
+    for owner in owners:
+        try:
+            account = pwd.getpwuid(owner)
+        except KeyError:
+            continue
+        if account.pw_gid == gid and account.pw_name == title:
+            return False
+    return True
+
+
+def _overflow_uid() -> int | None:
+    """The uid of every owner whom this user namespace does not know; None where it knows all.
+
+    Where that number is an account of the namespace as well, it is that account's.
+    """
+    try:
+        with open("/proc/self/uid_map", encoding="ascii") as file:
+            rows = [line.split() for line in file]
+        with open("/proc/sys/kernel/overflowuid", encoding="ascii") as file:
+            overflow = int(file.read())
+        known = any(int(row[0]) <= overflow < int(row[0]) + int(row[2]) for row in rows)
+    except (OSError, ValueError, IndexError):
+        return None
+    return None if known else overflow
