@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from reconciler.kinds import _cronlines as cronlines
 from reconciler.kinds import block
 from reconciler.kinds._cronlines import rendered, shown
 from reconciler.kinds._crontable import Entry, drop, put, table
-from reconciler.kinds._marked import Mark, joined, split, word
+from reconciler.kinds._marked import Mark, joined, lines_of, split, word
 
 settings.register_profile("here", database=None, deadline=None)
 settings.load_profile("here")
@@ -36,7 +37,7 @@ TEXTS = st.binary(max_size=80) | st.lists(
 
 
 def wrapped(text: bytes, inner: bytes, end: bytes = b"\n") -> bytes:
-    return joined(replace(split(text, MARK), inner=(inner,) if inner else ()), MARK, end)
+    return joined(replace(split(text, MARK), inner=inner), MARK, end)
 
 
 @given(TEXTS, TEXTS, st.sampled_from([b"\n", b"\r\n"]))
@@ -45,7 +46,7 @@ def test_what_was_put_in_can_be_taken_out(text: bytes, inner: bytes, end: bytes)
     once = wrapped(text, inner, end)
     parts = split(once, MARK)
     assert parts.others == text
-    assert parts.inner == (inner,)
+    assert parts.inner == inner
     assert not parts.damaged
     # Other bytes are where they were; twice is once.
     assert once.startswith(text)
@@ -135,7 +136,7 @@ def test_beside_a_damaged_marker_no_line_is_lost(name: str) -> None:
 def test_a_marker_whose_text_was_edited_is_one_still() -> None:
     text = b"# BEGIN reconcile demo -- hands off!\nx\n# END reconcile demo\n"
     parts = split(text, MARK)
-    assert parts.inner == (b"x\n",)
+    assert parts.inner == b"x\n"
     assert joined(parts, MARK) == BEGIN + b"x\n" + END
 
 
@@ -289,7 +290,7 @@ def test_a_block_in_a_file_goes_without_a_trace(text: bytes, content: str) -> No
     assert block._with(block._parts(made, mark), mark, want.lines) == made
     assert block._without_loose(block._parts(made, mark), want.lines).others == text
     end = block._line_end(block._parts(text, mark))
-    assert all(line.endswith(end) for line in split(made, mark).inner or ())
+    assert all(line.endswith(end) for line in lines_of(split(made, mark).inner or b""))
 
 
 def test_names_of_entries_come_back() -> None:
@@ -297,3 +298,26 @@ def test_names_of_entries_come_back() -> None:
         made = put(table(b"", "demo", "me"), name, LINE)
         assert list(table(made, "demo", "me").entries) == [name]
     assert cronlines.LONGEST == 998
+
+
+@pytest.mark.parametrize("where", ["above", "inside", "below"])
+def test_many_lines_take_no_more_memory_than_their_bytes(where: str) -> None:
+    ours, many = wrapped(b"", b"x\n"), b"\n" * 2**20
+    begin, x, end = ours.partition(b"x\n")
+    text = {
+        "above": many + ours, "inside": begin + x + many + end, "below": ours + many,
+    }[where]  # fmt: skip
+    tracemalloc.start()
+    try:
+        parts = split(text, MARK)
+        words = block._first_difference((parts.inner or b"").decode(), "x\ny\n")
+        block._line_end(parts)
+        made = joined(parts, MARK)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert made == text
+    assert parts.others == text.replace(begin + (parts.inner or b"") + end, b"")
+    assert "line 2 " in words
+    # A list of its lines would take more than fifty times as much.
+    assert most < 8 * len(text)

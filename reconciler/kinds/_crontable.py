@@ -85,7 +85,7 @@ class Table:
         if mailto:
             # Another spec's lines may follow.
             inner += self._tagged("mailto", (self._mailto(),))
-        return joined(replace(self.parts, inner=tuple(inner)), _mark(self.spec))
+        return joined(replace(self.parts, inner=b"".join(inner)), _mark(self.spec))
 
     def _tagged(self, name: str, lines: tuple[bytes, ...]) -> list[bytes]:
         tag = b"%s%s %s" % (_tag(self.spec), word(name), _sum(lines))
@@ -110,7 +110,7 @@ def table(text: bytes | None, spec: str, user: str) -> Table:
     if parts.inner is None and not parts.damaged and _tag(spec) not in parts.before:
         return Table(spec, user, parts, entries)
     trouble = "a marker is missing or doubled" if parts.damaged else None
-    kept, spared = _inner(parts.inner or (), spec, entries), _inner(parts.spare, spec, {})
+    kept, spared = _inner(parts.inner or b"", spec, entries), _inner(parts.spare, spec, {})
     before = _loose(parts.before, spec, entries)
     after = _loose(parts.after, spec, entries)
     if trouble is None and (before, after) != (parts.before, parts.after):
@@ -184,9 +184,9 @@ def _group(lines: list[bytes], at: int) -> tuple[bytes, ...]:
     return tuple(found)
 
 
-def _inner(inner: tuple[bytes, ...], spec: str, entries: dict[str, Entry]) -> list[bytes]:
+def _inner(inner: bytes, spec: str, entries: dict[str, Entry]) -> list[bytes]:
     """Reads the entries; what is left is not ours."""
-    return _parted(list(inner), spec, entries, False)
+    return _parted(lines_of(inner), spec, entries, False)
 
 
 def _loose(text: bytes, spec: str, entries: dict[str, Entry]) -> bytes:
@@ -230,7 +230,7 @@ def _without_blocks(text: bytes) -> list[bytes]:
         found = _FOREIGN_BEGIN.fullmatch(lines[at])
         if found is not None:
             mark = Mark(b"#", found[1])
-            end = next((n for n, x in enumerate(lines[at:], at) if mark.ends(x)), None)
+            end = next((n for n, x in enumerate(lines[at:], at) if mark.stands_in(x, b"END")), None)
             if end is not None:
                 at = end + 1
                 continue

@@ -19,13 +19,16 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Iterator
 from itertools import pairwise
+from typing import NamedTuple
 
 from reconciler.records import dataclass, replace
 
 _TAIL = b" -- changes up to its END are undone"
 _ADDED = re.compile(rb" \(newline added after ([0-9a-f]{8})\)")
 _NEW = b" (nothing was here before)"
+_LF = 10
 _PLAIN = re.compile(rb"[^\x00-\x20%\x7f]")
 
 
@@ -52,16 +55,13 @@ class Mark:
     sign: bytes
     name: bytes
 
-    def begins(self, line: bytes) -> bool:
-        """Is this line a BEGIN of ours?"""
-        return self._is(line, b"BEGIN")
+    def start(self, side: bytes) -> bytes:
+        """What a line of ours begins with; ``side`` is BEGIN or END."""
+        return b"%s %s reconcile %s" % (self.sign, side, self.name)
 
-    def ends(self, line: bytes) -> bool:
-        """Is this line an END of ours?"""
-        return self._is(line, b"END")
-
-    def _is(self, line: bytes, side: bytes) -> bool:
-        start = b"%s %s reconcile %s" % (self.sign, side, self.name)
+    def stands_in(self, line: bytes, side: bytes) -> bool:
+        """Is this line a marker of ours?"""
+        start = self.start(side)
         if not line.startswith(start):
             return False
         rest = line[len(start) :].rstrip(b"\r\n")
@@ -73,16 +73,17 @@ class Mark:
 class Split:
     """A text around our block.
 
-    ``inner`` holds the lines between our markers, None when there is no whole block; it belongs
-    between ``before`` and ``after``. ``damaged`` is True where a marker of ours stands alone or
-    is doubled. ``added`` is the check sum of the line behind which we have added a line end;
-    ``new`` says that there was no text at all before us. ``end`` is how our own lines end.
+    ``inner`` is what stands between our markers, None when there is no whole block; it belongs
+    between ``before`` and ``after``. ``spare`` is what copies of the block hold. ``damaged`` is
+    True where a marker of ours stands alone or is doubled. ``added`` is the check sum of the line
+    behind which we have added a line end; ``new`` says that there was no text at all before us.
+    ``end`` is how our own lines end.
     """
 
     before: bytes
-    inner: tuple[bytes, ...] | None
+    inner: bytes | None
     after: bytes
-    spare: tuple[bytes, ...] = ()
+    spare: bytes = b""
     damaged: bool = False
     added: bytes | None = None
     new: bool = False
@@ -95,39 +96,58 @@ class Split:
 
 
 def split(text: bytes, mark: Mark) -> Split:
-    """Part a text into what is ours and what is not."""
-    lines = lines_of(text)
-    markers = [
-        (at, mark.begins(line))
-        for at, line in enumerate(lines)
-        if line.startswith(mark.sign) and (mark.begins(line) or mark.ends(line))
-    ]
+    """Part a text into what is ours and what is not.
+
+    The text is searched and never split into lines: that would take a hundred times its size.
+    """
+    markers = sorted((*_lines_like(text, mark, b"BEGIN"), *_lines_like(text, mark, b"END")))
     if not markers:
         return Split(text, None, b"")
-    pairs = [
-        (at, end)
-        for (at, begins), (end, begins_too) in pairwise(markers)
-        if begins and not begins_too
-    ]
-    place = pairs[0][0] if pairs else markers[0][0]
-    ours = {at for at, _ in markers}
-    spare: list[bytes] = []
-    for number, (begin, end) in enumerate(pairs):
-        ours.update(range(begin, end + 1))
-        if number:
-            spare += lines[begin + 1 : end]
-    head = lines[pairs[0][0]] if pairs else next((lines[at] for at, b in markers if b), b"")
-    added = _ADDED.search(head)
+    pairs = [(one, other) for one, other in pairwise(markers) if one.begins and not other.begins]
+    head = pairs[0][0] if pairs else next((one for one in markers if one.begins), None)
+    first = text[head.start : head.end] if head is not None else b""
+    added = _ADDED.search(first)
+    place = pairs[0][0].start if pairs else markers[0].start
+    ours = sorted(
+        {*((one.start, one.end) for one in markers), *((a.start, b.end) for a, b in pairs)}
+    )
+    before: list[bytes] = []
+    after: list[bytes] = []
+    at = 0
+    for start, end in ours:
+        if start >= at:
+            (before if start <= place else after).append(text[at:start])
+        at = max(at, end)
+    after.append(text[at:])
     return Split(
-        b"".join(line for at, line in enumerate(lines[:place]) if at not in ours),
-        tuple(lines[pairs[0][0] + 1 : pairs[0][1]]) if pairs else None,
-        b"".join(line for at, line in enumerate(lines[place:], place) if at not in ours),
-        tuple(spare),
+        b"".join(before),
+        text[pairs[0][0].end : pairs[0][1].start] if pairs else None,
+        b"".join(after),
+        b"".join(text[begin.end : end.start] for begin, end in pairs[1:]),
         len(pairs) != 1 or len(markers) != 2,
         added[1] if added else None,
-        _NEW in head,
-        (b"\r\n" if head.endswith(b"\r\n") else b"\n") if head else None,
+        _NEW in first,
+        (b"\r\n" if first.endswith(b"\r\n") else b"\n") if first else None,
     )
+
+
+class _Marker(NamedTuple):
+    """A line of ours: where it begins and ends in the text, its own end included."""
+
+    start: int
+    end: int
+    begins: bool
+
+
+def _lines_like(text: bytes, mark: Mark, side: bytes) -> Iterator[_Marker]:
+    start = mark.start(side)
+    at = text.find(start)
+    while at >= 0:
+        if at == 0 or text[at - 1] == _LF:
+            end = (text.find(b"\n", at) + 1) or len(text)
+            if mark.stands_in(text[at:end], side):
+                yield _Marker(at, end, side == b"BEGIN")
+        at = text.find(start, at + 1)
 
 
 def joined(parts: Split, mark: Mark, end: bytes = b"\n") -> bytes:
@@ -143,7 +163,7 @@ def joined(parts: Split, mark: Mark, end: bytes = b"\n") -> bytes:
         head += b" (newline added after %s)" % added
     if parts.new:
         head += _NEW
-    inner = b"".join(parts.inner or ())
+    inner = parts.inner or b""
     tail = b"%s END reconcile %s" % (mark.sign, mark.name)
     return before + head + end + inner + tail + end + parts.after
 

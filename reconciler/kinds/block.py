@@ -5,12 +5,12 @@ It must not change a byte outside of its markers, nor move a block that stands s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from reconciler.contract import Kind
 from reconciler.fields import Name, Path, Text
-from reconciler.kinds._marked import Mark, Split, joined, lines_of, split, word
+from reconciler.kinds._marked import Mark, Split, joined, split, word
 from reconciler.model import (
     ABSENT,
     Action,
@@ -151,7 +151,7 @@ class Blocks(Kind[Block, BlockState]):
         if text is None or (parts.inner is None and not parts.damaged):
             return ABSENT
         end = _line_end(parts)
-        inner = b"".join(parts.inner or ()).decode("utf-8", "surrogateescape")
+        inner = (parts.inner or b"").decode("utf-8", "surrogateescape")
         content = inner.replace("\r\n", "\n") if end == b"\r\n" else inner
         if parts.damaged:
             return Observation(BlockState(content, "one is missing or doubled"))
@@ -214,13 +214,15 @@ def _line_end(parts: Split) -> bytes:
     """How the lines of the file end: as ours do there, or else as its first one does."""
     if parts.end is not None:
         return parts.end
-    first = lines_of(parts.before or parts.after)[:1]
-    return b"\r\n" if first and first[0].endswith(b"\r\n") else b"\n"
+    first, end, _ = (parts.before or parts.after).partition(b"\n")
+    return b"\r\n" if end and first.endswith(b"\r") else b"\n"
 
 
-def _lines(content: str, end: bytes) -> tuple[bytes, ...]:
+def _lines(content: str, end: bytes) -> bytes:
     data = content.encode("utf-8", "surrogateescape")
-    return tuple(line.removesuffix(b"\n") + end for line in lines_of(data))
+    if data and not data.endswith(b"\n"):
+        data += b"\n"
+    return data.replace(b"\n", end) if end != b"\n" else data
 
 
 def _with(parts: Split, mark: Mark, lines: str) -> bytes:
@@ -234,7 +236,7 @@ def _with(parts: Split, mark: Mark, lines: str) -> bytes:
 
 def _without_loose(parts: Split, lines: str) -> Split:
     """Beside a marker without its other half, exactly our lines are ours, and nothing else."""
-    ours = b"".join(_lines(lines, _line_end(parts)))
+    ours = _lines(lines, _line_end(parts))
     if parts.inner is not None or not parts.damaged or not ours:
         return parts
     if parts.after.startswith(ours):
@@ -243,13 +245,23 @@ def _without_loose(parts: Split, lines: str) -> Split:
 
 
 def _first_difference(have: str, want: str) -> str:
-    pairs = zip([*have.split("\n"), None], [*want.split("\n"), None], strict=False)
+    pairs = zip(_lazily(have), _lazily(want), strict=False)
     for number, (now, goal) in enumerate(pairs, 1):
         if now != goal:
             is_now = "missing" if now in (None, "") else repr(now)
             should = "gone" if goal in (None, "") else repr(goal)
             return f"line {number} of its content is {is_now}, should be {should}"
     return "its content differs"
+
+
+def _lazily(text: str) -> Iterator[str | None]:
+    """Its lines, and then None: one after the other, for there may be very many."""
+    at = 0
+    while (end := text.find("\n", at)) >= 0:
+        yield text[at:end]
+        at = end + 1
+    yield text[at:]
+    yield None
 
 
 KIND = Blocks()
