@@ -80,9 +80,9 @@ class Draft:
             with suppress(FileNotFoundError):
                 os.unlink(mark, dir_fd=self._folder)
             with suppress(PermissionError):
-                self._link(self._folder, mark)
+                link(self.handle, self._folder, mark)
         if self._private is None:
-            self._link(self._folder, name)
+            link(self.handle, self._folder, name)
         else:
             from reconciler.host.kernel import rename_new
 
@@ -102,7 +102,7 @@ class Draft:
             self._rename(self._private)
         else:
             with private_folder(self._folder, self._name) as private:
-                self._link(private.handle, _NEW)
+                link(self.handle, private.handle, _NEW)
                 self._rename(private.handle)
         self._compare(self._name)
         if sync:
@@ -112,16 +112,12 @@ class Draft:
         """Give it a name in a folder that only we may enter; all of it is on the disk then."""
         os.fsync(self.handle)
         if self._private is None:
-            self._link(private, name)
+            link(self.handle, private, name)
         else:
             os.rename(_NEW, name, src_dir_fd=self._private, dst_dir_fd=private)
 
     def _rename(self, private: int) -> None:
         os.rename(_NEW, self._name, src_dir_fd=private, dst_dir_fd=self._folder)
-
-    def _link(self, folder: int, name: str) -> None:
-        # By its descriptor: link(2) of a name takes whatever stands there by then.
-        os.link(f"/proc/self/fd/{self.handle}", name, dst_dir_fd=folder, follow_symlinks=True)
 
     def _compare(self, name: str) -> None:
         """Raises HostError when it is something else that has the name now."""
@@ -157,6 +153,15 @@ def draft(folder: int, name: str) -> Iterator[Draft]:
         yield Draft(folder, name, handle, None)
     finally:
         os.close(handle)
+
+
+def link(handle: int, folder: int, name: str) -> None:
+    """Give the file that is open there one more name; the descriptor may be path-only.
+
+    By its descriptor, since link(2) of a name takes whatever has that name by then. Raises
+    FileExistsError, PermissionError where there are no hard links or not for us, OSError.
+    """
+    os.link(f"/proc/self/fd/{handle}", name, dst_dir_fd=folder, follow_symlinks=True)
 
 
 def put(

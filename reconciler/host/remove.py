@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 
 from reconciler.digests import blake2b
 from reconciler.host.openfiles import OpenFiles
-from reconciler.host.place import draft, make_folder, write_all
+from reconciler.host.place import draft, link, make_folder, write_all
 from reconciler.host.progress import BYTES, Work, working
 from reconciler.host.tree import Elsewhere, File, Tree, by_folder
 from reconciler.host.walk import opened, reason, reported, sort_of
@@ -177,19 +177,46 @@ def _folder(above: int, name: str) -> int:
 
 
 def _move(tree: Tree, source: int, folder: int, file: File) -> None:
+    """Link exactly this file there, and take away its name here."""
     from reconciler.host.kernel import rename_new
 
-    for name in names(file.name):
-        try:
-            rename_new(source, file.name, folder, name)
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+    entry = os.open(file.name, flags, dir_fd=source)
+    try:
+        if not file.is_still(os.fstat(entry)):
+            raise _Spared
+        for name in names(file.name):
+            try:
+                link(entry, folder, name)
+            except FileExistsError:
+                if not _has(folder, name, entry):
+                    continue  # Else a pass that was killed has linked it.
+            except PermissionError:
+                # No hard links here, or not to a file of somebody else.
+                try:
+                    rename_new(source, file.name, folder, name)
+                except FileExistsError:
+                    continue
+                return
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                _copy(tree, source, folder, file)
+                return
+            if _has(source, file.name, entry):
+                os.unlink(file.name, dir_fd=source)
             return
-        except FileExistsError:
-            continue
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            _copy(tree, source, folder, file)
-            return
+    finally:
+        os.close(entry)
+
+
+def _has(folder: int, name: str, handle: int) -> bool:
+    """Is it this file that has the name?"""
+    try:
+        there = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(there, os.fstat(handle))
 
 
 def _copy(tree: Tree, source: int, folder: int, file: File) -> None:

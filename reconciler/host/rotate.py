@@ -15,7 +15,7 @@ from contextlib import suppress
 from reconciler.digests import blake2b
 from reconciler.host.gzipped import Gunzip, Gzip
 from reconciler.host.openfiles import OpenFiles
-from reconciler.host.place import draft, passing_name, sync_folder, write_all
+from reconciler.host.place import draft, link, passing_name, sync_folder, write_all
 from reconciler.host.progress import BYTES, working
 from reconciler.host.remove import pour
 from reconciler.host.scan import ROTATED
@@ -62,7 +62,7 @@ def rotate(
                 elif copy:
                     _copy(tree, folder, file, keep, mark, largest, _shown(path, log))
                 else:
-                    _rename(folder, file.name, keep, mark)
+                    _rename(folder, file, keep, mark, _shown(path, log))
     if trouble:
         raise HostError(f"cannot rotate {len(trouble)} of {len(logs)} logs: {trouble[0]}")
     return spared
@@ -125,18 +125,25 @@ def _shown(path: str, log: Log) -> str:
     return "/".join(part for part in (path, *log) if part)
 
 
-def _rename(folder: int, name: str, keep: int, mark: bool) -> None:
+def _rename(folder: int, file: File, keep: int, mark: bool, shown: str) -> None:
     from reconciler.host.kernel import rename_new
 
+    name = file.name
     if mark:
         passing = passing_name(name)
         with suppress(FileNotFoundError):
             os.unlink(passing, dir_fd=folder)
-        # Where there are no hard links, a kill may leave the writer untold.
-        with suppress(PermissionError):
-            os.link(name, passing, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+        entry = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            # Where there are no hard links, a kill may leave the writer untold.
+            with suppress(PermissionError):
+                link(entry, folder, passing)
+        finally:
+            os.close(entry)
     _shift(folder, name, keep)
     rename_new(folder, name, folder, f"{name}.1")
+    if not _is(file, os.stat(f"{name}.1", dir_fd=folder, follow_symlinks=False)):
+        raise HostError(f"{shown} was replaced by somebody else while it was rotated")
     sync_folder(folder)
 
 

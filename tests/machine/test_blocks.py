@@ -166,17 +166,20 @@ def test_what_could_not_be_told_apart_is_refused(machine: Machine, more: str, sa
 
 def test_killed_at_every_change_the_file_is_old_or_new(machine: Machine) -> None:
     file = machine.base / "rc"
-    calls = "write,rename,renameat,renameat2,fsync,fchmod,fchown,unlink,unlinkat,openat"
+    aside = machine.base / ".rc.reconcile.d"
     file.write_bytes(MINE)
     path = spec(machine, file)
     machine.once(path)
     new = file.read_bytes()
-    for call in ("rename", "fsync", "fchmod", "unlink", "write"):
+    # What is written has no name yet.
+    named = ["-P", file, "-P", aside, "-P", machine.base]
+    killed = 0
+    for call in ("mkdirat", "linkat", "renameat2", "fsync", "fchmod", "unlinkat", "write"):
         for when in (1, 2, 3):
             file.write_bytes(MINE)
             done = machine.run(
-                "strace", "-qq", "-o", machine.base / "trace", "-e", f"trace={calls}",
-                "-P", file, "-P", machine.base / ".rc.reconcile", "-P", machine.base,
+                "strace", "-qq", "-o", machine.base / "trace", "-e", f"trace={call}",
+                *(() if call in ("fchmod", "write") else named),
                 "-e", f"inject={call}:signal=KILL:when={when}", *machine.argv("--once", path),
             )  # fmt: skip
             assert file.read_bytes() in (MINE, new)
@@ -185,4 +188,6 @@ def test_killed_at_every_change_the_file_is_old_or_new(machine: Machine) -> None
             assert done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
             machine.once(path)
             assert file.read_bytes() == new
-            assert not (machine.base / ".rc.reconcile").exists()
+            assert not aside.exists() and not (machine.state / "demo/replaced").exists()
+            killed += 1
+    assert killed > 7

@@ -1,0 +1,366 @@
+"""What gets a name in the file system, while somebody else may write to the folder it gets it in.
+
+What he would do in the meantime is done by a hook, at the moment at which it would hurt most.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import struct
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import Machine
+
+from reconciler.host import kernel, place, remove
+from reconciler.host.tree import File, Tree
+from reconciler.model import HostError
+
+NOBODY = 65534
+ACCESS, DEFAULT = "system.posix_acl_access", "system.posix_acl_default"
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+
+
+def acl(group: int, mask: int, named: int) -> bytes:
+    """An ACL that gives ``named`` to the user nobody, as xattr(7) holds it, acl(5)."""
+    anyone = 0xFFFFFFFF
+    entries = (
+        (1, 6, anyone), (2, named, NOBODY), (4, group, anyone), (16, mask, anyone), (32, 0, anyone)
+    )  # fmt: skip
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+@pytest.fixture
+def open_to_nobody(tmp_path: Path) -> Path:
+    """A folder that hands down rights for the user nobody, and its group as far as we may."""
+    folder = tmp_path / "handed"
+    folder.mkdir()
+    try:
+        os.setxattr(folder, DEFAULT, acl(7, 7, 7))
+    except OSError:
+        pytest.skip("no ACLs here")
+    groups = [group for group in (NOBODY, *os.getgroups()) if group != os.getegid()]
+    for group in groups:
+        try:
+            os.chown(folder, -1, group)
+            break
+        except PermissionError:
+            continue
+    folder.chmod(0o2777)
+    return folder
+
+
+def rights(path: Path | int) -> tuple[int, int, list[str]]:
+    status = os.stat(path)
+    named = [name for name in os.listxattr(path) if name in (ACCESS, DEFAULT)]
+    return stat.S_IMODE(status.st_mode), status.st_gid, named
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[int]:
+    handle = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def without_unnamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a file system that has no files without a name."""
+    real = os.open
+
+    def refuse(path: Any, flags: int, *more: Any, **options: Any) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "not supported")
+        return real(path, flags, *more, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+
+
+def before(
+    monkeypatch: pytest.MonkeyPatch, where: Any, name: str, act: Callable[..., None]
+) -> list[bool]:
+    """Do something right before the first call of that function; tells whether that was."""
+    real = getattr(where, name)
+    done: list[bool] = []
+
+    def hooked(*arguments: Any, **options: Any) -> Any:
+        if not done:
+            done.append(True)
+            act(*arguments)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(where, name, hooked)
+    return done
+
+
+def test_a_new_file_has_its_rights_before_it_has_a_name(
+    open_to_nobody: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    before(monkeypatch, os, "link", lambda link, *_: seen.append(rights(int(link.split("/")[-1]))))
+    with opened(open_to_nobody) as folder:
+        place.put(folder, "new", b"secret", 0o640, replace=False)
+    assert seen == [(0o640, os.getegid(), [])]
+    assert rights(open_to_nobody / "new") == seen[0]
+    with opened(open_to_nobody) as folder:
+        os.close(place.new_log(folder, "log", 0o640))
+        os.close(place.make_folder(folder, "below", 0o750, gid=os.getegid()))
+        place.put(folder, "new", b"another", 0o644)
+    assert rights(open_to_nobody / "log") == (0o640, os.getegid(), [])
+    assert rights(open_to_nobody / "below") == (0o750, os.getegid(), [])
+    assert rights(open_to_nobody / "new") == (0o644, os.getegid(), [])
+    assert sorted(os.listdir(open_to_nobody)) == ["below", "log", "new"]
+
+
+def test_a_folder_has_its_rights_before_it_has_a_name(
+    open_to_nobody: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def look(private: int, name: str, *_: Any) -> None:
+        seen.append(rights(Path(f"/proc/self/fd/{private}/{name}")))
+
+    before(monkeypatch, kernel, "rename_new", look)
+    with opened(open_to_nobody) as folder:
+        os.close(place.make_folder(folder, "below", 0o700, gid=os.getegid()))
+    assert seen == [(0o700, os.getegid(), [])]
+
+
+def test_what_is_archived_moved_and_logged_is_not_opened_by_its_folder(
+    machine: Machine, open_to_nobody: Path
+) -> None:
+    source = machine.base / "from"
+    (source / "below").mkdir(parents=True, mode=0o700)
+    for name in ("a.log", "below/b.log"):
+        (source / name).write_text("secret")
+        (source / name).chmod(0o640)
+        os.utime(source / name, (0, 0))
+    rule = f'path: {source}, older_than: 1d, recursive: true, match: "{{}}", action: {{}}'
+    into = f"to: {open_to_nobody}/"
+    archived = rule.format("a.log", "archive")
+    moved = rule.format("b.log", "move")
+    log = f"processes: {{p: {{command: sleep 1077.5, log: {open_to_nobody}/p.log}}}}\n"
+    rules = f"a: {{ {archived}, {into}a.tar.gz }}, m: {{ {moved}, {into}in }}"
+    machine.once(machine.spec(f"retention: {{ {rules} }}\n{log}"))
+    mine = os.getegid()
+    assert rights(open_to_nobody / "a.tar.gz") == (0o640, mine, [])
+    assert rights(open_to_nobody / "in/below") == (0o700, mine, [])
+    assert rights(open_to_nobody / "in/below/b.log") == (0o640, mine, [])
+    assert rights(open_to_nobody / "p.log") == (0o640, mine, [])
+
+
+def test_an_archive_is_not_for_whom_an_acl_shuts_out(machine: Machine) -> None:
+    source = machine.base / "from"
+    source.mkdir()
+    (source / "a.log").write_text("secret")
+    (source / "a.log").chmod(0o644)
+    try:
+        os.setxattr(source / "a.log", ACCESS, acl(0, 4, 4))  # Its mode is 0640 now: the mask.
+    except OSError:
+        pytest.skip("no ACLs here")
+    os.utime(source / "a.log", (0, 0))
+    goal = machine.base / "a.tar.gz"
+    machine.once(
+        machine.spec(
+            f'retention: {{a: {{path: {source}, match: "*", older_than: 1d, action: archive, '
+            f"to: {goal}}}}}"
+        )
+    )
+    assert rights(goal)[0] == 0o600
+    with tarfile.open(goal) as tar:
+        assert tar.getnames() == ["a.log"]
+
+
+@pytest.mark.parametrize("unnamed", [True, False])
+def test_nothing_that_can_be_exchanged_has_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unnamed: bool
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("of root's")
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    if not unnamed:
+        without_unnamed(monkeypatch)
+    with opened(shared) as folder, place.draft(folder, "app.log.1") as made:
+        os.write(made.handle, b"whole")
+        names = os.listdir(shared)
+        if unnamed:
+            assert names == []
+        else:
+            # Who may write to the folder can take this one away, and put his own there.
+            (aside,) = names
+            assert stat.S_IMODE((shared / aside).stat().st_mode) == 0o700
+            (shared / aside).rename(shared / "his")
+            (shared / aside).mkdir()
+            for name in os.listdir(shared / "his"):
+                (shared / aside / name).symlink_to(secret)
+        made.publish()
+    assert (shared / "app.log.1").read_text() == "whole"
+    assert secret.stat().st_nlink == 1
+
+
+@pytest.mark.parametrize("exchange", ["replace", "publish"])
+def test_what_is_exchanged_as_soon_as_it_is_there_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: str
+) -> None:
+    (tmp_path / "his").write_text("his")
+    real = os.stat
+
+    def swapped(path: Any, *more: Any, **options: Any) -> os.stat_result:
+        if path == "new" and (tmp_path / "his").exists():
+            os.rename(tmp_path / "his", tmp_path / "new")
+        return real(path, *more, **options)
+
+    monkeypatch.setattr(os, "stat", swapped)
+    with (
+        opened(tmp_path) as folder,
+        pytest.raises(HostError, match="exchanged by somebody else"),
+        place.draft(folder, "new") as made,
+    ):
+        getattr(made, exchange)()
+
+
+@pytest.mark.root
+@as_root
+def test_a_folder_that_is_not_ours_is_not_entered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """He takes our folder away as soon as it is made, and makes one of that name."""
+    real = os.mkdir
+
+    def swapped(path: Any, *more: Any, **options: Any) -> None:
+        real(path, *more, **options)
+        if path == ".below.reconcile.d":
+            os.rename(tmp_path / path, tmp_path / "taken")
+            real(tmp_path / path, 0o700)
+            os.chown(tmp_path / path, NOBODY, NOBODY)
+
+    monkeypatch.setattr(os, "mkdir", swapped)
+    with opened(tmp_path) as folder:
+        there = place.make_folder(folder, "below", 0o700, NOBODY, NOBODY)
+        os.close(there)
+    assert (tmp_path / "below").stat().st_uid == NOBODY
+    assert (tmp_path / "taken").stat().st_uid == 0
+    assert list((tmp_path / ".below.reconcile.d").iterdir()) == []
+
+
+@pytest.mark.root
+@as_root
+def test_a_folder_that_is_exchanged_before_it_has_its_name_is_not_given_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """He moves a folder of root's to the name that is to be his, at the last moment."""
+    shared = tmp_path / "shared"
+    (shared / "of-root").mkdir(parents=True)
+
+    def swap(*_: Any) -> None:
+        os.rename(shared / "of-root", shared / "below")
+
+    before(monkeypatch, kernel, "rename_new", swap)
+    with opened(shared) as folder, pytest.raises(FileExistsError):
+        place.make_folder(folder, "below", 0o755, NOBODY, NOBODY)
+    assert (shared / "below").stat().st_uid == 0
+    assert os.listdir(shared) == ["below"]
+
+
+def chosen(folder: Path, name: str) -> File:
+    status = os.stat(folder / name)
+    times = (status.st_mtime_ns, status.st_ctime_ns)
+    return File(0, "", name, status.st_dev, status.st_ino, status.st_size, *times)
+
+
+def test_what_is_exchanged_for_the_file_that_is_moved_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, goal = tmp_path / "source", tmp_path / "goal"
+    source.mkdir()
+    goal.mkdir()
+    (source / "a.log").write_text("mine")
+    file = chosen(source, "a.log")
+
+    def swap(*_: Any) -> None:
+        os.rename(source / "a.log", source / "b.log")
+        (source / "a.log").symlink_to("/nowhere")
+
+    done = before(monkeypatch, remove, "link", swap)
+    with Tree(str(source)) as tree, opened(goal) as there:
+        remove._move(tree, tree.top, there, file)
+    assert done
+    assert (source / "a.log").is_symlink()
+    assert (goal / "a.log").read_text() == "mine"
+
+
+def test_a_move_that_was_killed_between_its_two_steps_goes_on(tmp_path: Path) -> None:
+    source, goal = tmp_path / "source", tmp_path / "goal"
+    source.mkdir()
+    goal.mkdir()
+    (source / "a.log").write_text("mine")
+    os.link(source / "a.log", goal / "a.log")
+    with Tree(str(source)) as tree, opened(goal) as there:
+        remove._move(tree, tree.top, there, chosen(source, "a.log"))
+    assert (os.listdir(source), os.listdir(goal)) == ([], ["a.log"])
+
+
+def test_a_copy_that_cannot_keep_its_group_opens_to_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    like = tmp_path / "like"
+    like.write_text("x")
+    like.chmod(0o4654)
+    real_stat, real_chown = os.fstat, os.fchown
+    source = os.open(like, os.O_RDONLY)
+
+    def foreign(handle: int) -> os.stat_result:
+        status = real_stat(handle)
+        if handle != source:
+            return status
+        fields = list(status)
+        fields[5] = NOBODY
+        return os.stat_result(fields)
+
+    def refuse(handle: int, uid: int, gid: int) -> None:
+        if gid == NOBODY:
+            raise PermissionError(errno.EPERM, "not permitted")
+        real_chown(handle, uid, gid)
+
+    monkeypatch.setattr(os, "fstat", foreign)
+    monkeypatch.setattr(os, "fchown", refuse)
+    with opened(tmp_path) as folder, place.draft(folder, "new") as made:
+        made.settle(0o4654, like=source)
+        made.publish()
+    os.close(source)
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o604
+
+
+def test_a_copy_without_the_acl_does_not_take_its_mask_for_the_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    like = tmp_path / "like"
+    like.write_text("x")
+    try:
+        os.setxattr(like, ACCESS, acl(0, 6, 6))
+    except OSError:
+        pytest.skip("no ACLs here")
+    with opened(tmp_path) as folder, open(like, "rb") as source:
+        mode = stat.S_IMODE(like.stat().st_mode)
+        assert mode == 0o660
+        with place.draft(folder, "same") as made:
+            made.settle(mode, like=source.fileno())
+            made.publish()
+        assert os.getxattr(tmp_path / "same", ACCESS) == os.getxattr(like, ACCESS)
+
+        def refuse(*_: Any) -> None:
+            raise OSError(errno.EOPNOTSUPP, "another file system")
+
+        monkeypatch.setattr(os, "setxattr", refuse)
+        with place.draft(folder, "other") as made:
+            made.settle(mode, like=source.fileno())
+            made.publish()
+    assert rights(tmp_path / "other")[0] == 0o600
