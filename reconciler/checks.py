@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from reconciler.host import Host
 
 _MOST = 8
-"""Probes at the same time."""
+"""Probes at the same time, as long as there are no more users than that."""
 _GRACE = 2.0
 """Seconds behind its own end after which a probe's child is killed."""
 _SOON = 0.5
@@ -42,6 +42,20 @@ def due_in(said: Said | None, version: str, every: float, wall: float) -> float:
         return 0.0
     age = said.age if said.age is not None else wall - said.wall
     return max(0.0, every - age) if age >= 0 else 0.0
+
+
+def places(numbers: Mapping[str, int]) -> dict[str, int]:
+    """How many probes of each user may be under way, given how many each has. Pure.
+
+    Each has the same share of all places, and at least one; what one has no use for the others
+    have. So however many of somebody's hang, they take no place of anybody else's.
+    """
+    found: dict[str, int] = {}
+    left = _MOST
+    for at, (user, number) in enumerate(sorted(numbers.items(), key=lambda pair: pair[1])):
+        found[user] = min(number, max(1, left // (len(numbers) - at)))
+        left -= found[user]
+    return found
 
 
 def heard(
@@ -96,6 +110,7 @@ class Checks:
         self._broken: set[str] = set()
         self._muted: set[str] = set()
         self._next: dict[str, float] = {}
+        self._places: dict[str, int] = {}
         self._young: dict[str, tuple[float, float]] = {}
         """What was just started: until when only a good answer counts, and when to ask then."""
         self._patient = True
@@ -122,6 +137,10 @@ class Checks:
             if self._rhythms.get(ident) != rhythms.get(ident):
                 self._drop(ident)
         self._resources, self._rhythms = wanted, rhythms
+        numbers: dict[str, int] = {}
+        for rhythm, _ in rhythms.values():
+            numbers[rhythm.user] = numbers.get(rhythm.user, 0) + 1
+        self._places = places(numbers)
         now, wall = self._clock.monotonic(), self._clock.wall()
         for ident, (rhythm, version) in rhythms.items():
             if ident not in self._next:
@@ -165,10 +184,19 @@ class Checks:
     def due(self) -> float | None:
         """Seconds until something is to be asked, or a probe's time is over."""
         times = [probe.child.left for probe in self._running.values()]
-        if len(self._running) < _MOST:
-            now = self._clock.monotonic()
-            times += [self._next[ident] - now for ident in self._waiting()]
+        now, free = self._clock.monotonic(), self._free()
+        times += [self._next[i] - now for i in self._waiting() if free[self._user(i)] > 0]
         return max(0.0, min(times)) if times else None
+
+    def _user(self, ident: str) -> str:
+        return self._rhythms[ident][0].user
+
+    def _free(self) -> dict[str, int]:
+        """How many more probes of each user may be begun now."""
+        free = dict(self._places)
+        for ident in self._running:
+            free[self._user(ident)] -= 1
+        return free
 
     def _waiting(self) -> list[str]:
         return [
@@ -237,9 +265,12 @@ class Checks:
 
     def _start(self) -> None:
         now = self._clock.monotonic()
-        due = sorted((self._next[i], i) for i in self._waiting() if self._next[i] <= now)
-        for _, ident in due[: _MOST - len(self._running)]:
+        free = self._free()
+        for _, ident in sorted((self._next[i], i) for i in self._waiting() if self._next[i] <= now):
             rhythm, version = self._rhythms[ident]
+            if free[rhythm.user] <= 0:
+                continue
+            free[rhythm.user] -= 1
             work = partial(_probe, self._get_kind, self._resources[ident], self._host, os.getpid())
             try:
                 child = Child(work, rhythm.timeout + _GRACE)

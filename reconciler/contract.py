@@ -57,12 +57,14 @@ class Rhythm:
     """How a thing is probed beside the passes: ``every`` so many seconds, for ``timeout`` at most.
 
     So many ``failures`` in a row count. ``acts``: something is then done about it by a step.
+    ``user`` is whose program is run, empty for the caller and for what runs none.
     """
 
     every: float
     timeout: float
     failures: int
     acts: bool
+    user: str = ""
 
 
 class Refused(ValueError):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.checks import due_in, heard
+from reconciler.checks import due_in, heard, places
 from reconciler.model import Said
 
 
@@ -51,3 +51,19 @@ def test_heard() -> None:
     assert (again.result, again.failures, again.acted, again.since) == ("failing", 1, 1, 500.0)
     other = heard(said(result="failing", failures=5), "w", False, "x", 2, 9.0)
     assert (other.result, other.failures, other.since) == ("shaky", 1, 9.0)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "shares"),
+    [
+        ({}, {}),
+        ({"": 3}, {"": 3}),
+        ({"": 20}, {"": 8}),
+        ({"": 1, "bob": 8}, {"": 1, "bob": 7}),
+        ({"": 20, "bob": 20}, {"": 4, "bob": 4}),
+        # With more users than places each has one all the same.
+        ({f"u{n}": 9 for n in range(10)}, {f"u{n}": 1 for n in range(10)}),
+    ],
+)
+def test_places_are_shared_by_user(numbers: dict[str, int], shares: dict[str, int]) -> None:
+    assert places(numbers) == shares

@@ -175,7 +175,7 @@ class Checks(Kind[Check, CheckState]):
 
     def rhythm(self, want: Check) -> Rhythm:
         acts = any(reaction[0] != "notify" for reaction in want.on_failure)
-        return Rhythm(want.every, want.timeout, want.failures, acts)
+        return Rhythm(want.every, want.timeout, want.failures, acts, want.user or "")
 
     def inspect(self, want: Check) -> str | None:
         from reconciler.kinds._inspect import inspect

@@ -267,6 +267,22 @@ def test_the_loop_tells_a_verdict_once_and_acts(machine: Machine, looping: Any) 
     assert machine.running("sleep 4714")
 
 
+@pytest.mark.root
+def test_what_hangs_of_one_user_takes_no_place_of_another(machine: Machine, looping: Any) -> None:
+    counted = machine.base / "counted"
+    hanging = {f"b{n}": "command: [sleep, '4718'], user: nobody, timeout: 1h" for n in range(9)}
+    spec = checks(machine, every="100ms", counts=f"command: echo x >> {counted}", **hanging)
+    loop = looping(spec)
+    until(lambda: len(machine.running("sleep 4718")) == 7)
+    # All that nobody may have is taken, and does not end.
+    before = len(counted.read_text()) if counted.exists() else 0
+    until(lambda: counted.exists() and len(counted.read_text()) > before + 10)
+    assert len(machine.running("sleep 4718")) == 7
+    loop.process.send_signal(signal.SIGTERM)
+    assert loop.process.wait(20) == 0
+    assert not machine.running("sleep 4718")
+
+
 def test_the_probes_of_a_killed_loop_end_by_themselves(machine: Machine, looping: Any) -> None:
     spec = checks(machine, hangs="command: 'sleep 4716 & sleep 4716', timeout: 1s")
     loop = looping(spec)
