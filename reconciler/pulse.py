@@ -11,6 +11,8 @@ from typing import Any
 
 from reconciler.host.clock import Clock
 from reconciler.host.processes import Identity, Processes, boot_id, look_up
+from reconciler.host.trust import own_file
+from reconciler.model import HostError
 from reconciler.records import dataclass
 from reconciler.state import make_folder
 
@@ -105,10 +107,8 @@ class Heart:
 def pulse(folder: str, clock: Clock) -> Pulse | None:
     """The loop of that state directory; None when none runs, or not since this boot."""
     try:
-        handle = os.open(
-            os.path.join(folder, _NAME), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        )
-    except OSError:
+        handle = own_file(os.path.join(folder, _NAME))
+    except (OSError, HostError):
         return None
     try:
         words = os.read(handle, 400).decode(errors="replace").split()

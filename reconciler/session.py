@@ -63,6 +63,7 @@ class Session:
         self.users: Users = Users()
         self._warned: set[str] = set()
         self._begun: set[str] = set()
+        self._trusted: set[str] = set()
         self._unwritten: dict[str, Unwritten] = {}
         self._reports: list[str] = []
         self._stores: dict[tuple[str, bool], Store] = {}
@@ -135,8 +136,14 @@ class Session:
             self.terminal.head(self.heading(spec))
 
     def folder(self, spec: Spec) -> str:
-        """The state directory of that spec."""
-        return os.path.join(self.state_dir, spec.name)
+        """The state directory of that spec. Raises HostError where others could change it."""
+        from reconciler.state import refuse_folder
+
+        folder = os.path.join(self.state_dir, spec.name)
+        if folder not in self._trusted:
+            refuse_folder(folder)
+            self._trusted.add(folder)
+        return folder
 
     def host(self, spec: Spec) -> Host:
         """This machine, as that spec sees it."""
@@ -250,6 +257,7 @@ class Session:
         if only is None:
             only = self.options.only
         host.forget()
+        self._trusted.clear()
         if not only and within is None:
             begin(spec.resources, kinds.get, host)
         try:

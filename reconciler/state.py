@@ -9,8 +9,9 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+from reconciler.host import trust
 from reconciler.model import HostError
 
 _PAUSE = 0.1
@@ -34,20 +35,30 @@ class Busy(Exception):
 
 def make_folder(path: str) -> None:
     """Make a private directory, with its parents, unless it is there. Raises HostError."""
+    _reach(path, 0o700)
+
+
+def refuse_folder(path: str) -> None:
+    """Raise HostError where somebody else could change what is in that state directory.
+
+    One that is not there yet is fine.
+    """
+    with suppress(FileNotFoundError):
+        _reach(path, None)
+
+
+def _reach(path: str, make: int | None) -> None:
     try:
-        if not os.path.isdir(path):
-            os.makedirs(path, mode=0o700, exist_ok=True)
-        status = os.stat(path)
+        os.close(trust.opened(path, os.O_PATH, what="the state that is kept there", make=make))
+    except trust.Untrusted as error:
+        raise HostError(f"the state directory {path} is {error}") from None
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise HostError(
-            f"cannot make the state directory {path}: {error.strerror}; "
-            "name another with --state-dir"
+            f"cannot {'look at' if make is None else 'make'} the state directory {path}: "
+            f"{error.strerror}; name another with --state-dir"
         ) from None
-    if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
-        raise HostError(
-            f"the state directory {path} could be written to by others; "
-            f"mend it with: chown {os.geteuid()} {path} && chmod 0700 {path}"
-        )
 
 
 @contextmanager
@@ -78,16 +89,14 @@ def locked(
 
 
 def _open(path: str, folder: str) -> int:
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-    if os.path.exists(folder):
-        make_folder(folder)  # It is there: only looks whose it is.
     try:
         # Made once: a pass that changes nothing must not even ask for a new file.
         try:
-            return os.open(path, flags)
+            refuse_folder(folder)
+            return trust.own_file(path)
         except FileNotFoundError:
             make_folder(folder)
-            return os.open(path, flags | os.O_CREAT, 0o600)
+            return trust.own_file(path, os.O_RDONLY | os.O_CREAT)
     except OSError as error:
         raise HostError(
             f"cannot open the lock {path}: {error.strerror}; name another state directory "
@@ -119,12 +128,12 @@ def quiet(folder: str) -> bool:
     """Is there nothing in the store that a pass would have to look at? Costs one read."""
     path = os.path.join(folder, STORE)
     try:
-        with open(path, "rb") as file:
+        with os.fdopen(trust.own_file(path), "rb", buffering=0) as file:
             header = file.read(100)
     except FileNotFoundError:
         return True
-    except OSError:
-        return False
+    except (OSError, HostError):
+        return False  # Whoever looks into it says why.
     if len(header) < 100 or interrupted(folder):
         return False
     return not any(header[_USER_VERSION])

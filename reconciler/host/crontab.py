@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 
 from reconciler.host.clock import Clock
 from reconciler.host.command import AHEAD, Begun, Result, begin, find
+from reconciler.host.trust import own_file
 from reconciler.host.users import Users
 from reconciler.model import HostError, UnknownState
 
@@ -167,9 +168,8 @@ class Crontabs:
     def _locked(self) -> Iterator[None]:
         """One of our own passes at a time, whichever spec it is about. Raises HostError."""
         path = os.path.join(self._folder, "crontab.lock")
-        flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            handle = os.open(path, flags, 0o600)
+            handle = own_file(path, os.O_RDONLY | os.O_CREAT)
         except OSError as error:
             raise HostError(f"cannot open the lock {path}: {error.strerror}") from None
         try:

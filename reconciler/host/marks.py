@@ -10,7 +10,9 @@ import os
 from contextlib import suppress
 
 from reconciler.host.place import put_at
+from reconciler.host.trust import own_file
 from reconciler.host.walk import reported
+from reconciler.model import HostError
 
 _LIMIT = 2**20
 
@@ -64,8 +66,8 @@ class Marks:
 
     def _read(self, kind: str) -> bytes | None:
         try:
-            handle = os.open(self._path(kind), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
+            handle = own_file(self._path(kind))
+        except (OSError, HostError):
             return None
         try:
             return os.read(handle, _LIMIT)

@@ -95,13 +95,14 @@ def opened(
 ) -> int:
     """A descriptor of ``path``, opened with ``flags``, that nobody else has put there.
 
-    It never waits for the other end of a FIFO. ``what`` somebody else could change is for the
+    It never waits for the other end of a FIFO. With O_NOFOLLOW, what stands at the very end must
+    not be a symlink. ``what`` somebody else could change is for the
     message. ``also`` are owners that are believed here besides. ``make`` is the mode of a
     folder that is made where it is missing. ``notes`` takes what is only noted. Raises Untrusted,
     and OSError as open(2) has it.
     """
     owners = frozenset((0, os.geteuid(), *_more_owners, *also))
-    entry = _Way(path, what, owners, make, notes).walked()
+    entry = _Way(path, what, owners, make, notes).walked(not flags & os.O_NOFOLLOW)
     if flags & os.O_PATH:
         return entry
     try:
@@ -139,6 +140,21 @@ def is_trusted(path: str, *, also: Collection[int] = ()) -> bool:
         return False
 
 
+def own_file(path: str, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of a file in a folder of ours, which was looked at before.
+
+    It follows no symlink and never waits, whatever stands there. A new one has mode 0600. Raises
+    HostError where it is no regular file or somebody else's, and OSError as open(2) has it.
+    """
+    always = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    handle = os.open(path, flags | always, 0o600)
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode) or status.st_uid not in (0, os.geteuid(), *_more_owners):
+        os.close(handle)
+        raise HostError(f"{path} is not a regular file of ours; move it away")
+    return handle
+
+
 def only_ours(status: os.stat_result, handle: int, *, also: Collection[int] = ()) -> bool:
     """May only root, the caller and ``also`` write to what is open as ``handle``, by itself?"""
     owners = frozenset((0, os.geteuid(), *_more_owners, *also))
@@ -165,8 +181,11 @@ class _Way:
         self._make = make
         self._notes = notes
 
-    def walked(self) -> int:
-        """A path-only descriptor of what stands at the end. Raises Untrusted and OSError."""
+    def walked(self, follow: bool) -> int:
+        """A path-only descriptor of what stands at the end. Raises Untrusted and OSError.
+
+        ``follow`` False: it must not be a symlink itself.
+        """
         todo = _parts(self._path)
         links = 0
         # What is open: the folder that we stand in, and what is looked at in it.
@@ -186,7 +205,7 @@ class _Way:
                     where = step
                     continue
                 links += 1
-                if links > _MOST_LINKS:
+                if links > _MOST_LINKS or not (follow or todo):
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), self._path)
                 target = os.readlink("", dir_fd=handles[1])
                 todo += _parts(target)

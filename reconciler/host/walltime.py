@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from reconciler.host.clock import Clock
 from reconciler.host.processes import boot_id
+from reconciler.host.trust import own_file
 from reconciler.model import HostError
 from reconciler.records import dataclass
 
@@ -102,10 +103,9 @@ class WallTime:
 
     def _known(self) -> Known | None:
         """What was noted in this boot."""
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            handle = os.open(self._path, flags)
-        except OSError:
+            handle = own_file(self._path)
+        except (OSError, HostError):
             return None
         try:
             boot, *numbers = os.read(handle, 400).decode(errors="replace").split()

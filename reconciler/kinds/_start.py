@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.host.launch import LEADER, MARK, VERSION, Launch, environment, resolve, start
 from reconciler.host.processes import Identity, boot_id, ending
+from reconciler.host.trust import refuse_untrusted
 from reconciler.kinds._windows import HOLDER, start_directory
 from reconciler.model import HostError, UnknownState
 from reconciler.records import dataclass
@@ -166,9 +167,9 @@ def recorded(mark: str, host: Host) -> dict[Identity, str]:
     folder, _, prefix = _record(mark, host).rpartition("/")
     found = {}
     try:
-        names = os.listdir(folder) if only_ours(os.stat(folder)) else []
-    except OSError:
-        return {}
+        names = os.listdir(folder) if refuse_untrusted(folder) else []
+    except (OSError, HostError):
+        return {}  # What others could have written there is no record of ours.
     for name in names:
         if not name.startswith(f"{prefix}."):
             continue
@@ -181,11 +182,6 @@ def recorded(mark: str, host: Host) -> dict[Identity, str]:
         if boot == boot_id() and host.processes.alive(identity):
             found[identity] = digest
     return found
-
-
-def only_ours(status: os.stat_result) -> bool:
-    """May only root and the caller write to it? What others wrote there is no record of ours."""
-    return status.st_uid in (0, os.geteuid()) and not status.st_mode & 0o022
 
 
 def known_as(mark: str, host: Host) -> str:

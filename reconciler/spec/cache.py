@@ -18,6 +18,7 @@ from typing import Any
 from reconciler import __version__
 from reconciler.contract import Kind
 from reconciler.digests import blake2b
+from reconciler.host import trust
 from reconciler.model import Facts, HostError, Notify, Resource, Secret, Spec
 from reconciler.records import dataclass
 from reconciler.spec import reading
@@ -130,9 +131,8 @@ def others(
 def _content(file: str) -> memoryview | None:
     """The payload of a file that is whole and that nobody else could have written."""
     try:
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        fd = os.open(file, flags)
-    except OSError:
+        fd = trust.opened(file, os.O_RDONLY | os.O_NOFOLLOW)
+    except (OSError, trust.Untrusted):
         return None
     try:
         status = os.fstat(fd)
@@ -263,24 +263,23 @@ def _rebuilt(value: Any, owner: type) -> Any:
 
 def _replace(file: str, content: bytes) -> None:
     """Write a whole file, readable by its owner alone. Raises OSError or HostError."""
-    from reconciler.host.place import put_at
+    from reconciler.host.place import put
 
-    folder = os.path.dirname(file)
-    os.makedirs(os.path.dirname(folder), mode=0o700, exist_ok=True)
+    folder, _, name = file.rpartition("/")
+    handle = trust.opened(folder, make=0o700)
     try:
-        os.mkdir(folder, 0o700)
-    except FileExistsError:
-        status = os.lstat(folder)
-        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-            raise OSError("not our folder") from None
-    _make_room(folder)
-    put_at(file, content)
+        _make_room(handle)
+        put(handle, name, content)
+    finally:
+        os.close(handle)
 
 
-def _make_room(folder: str) -> None:
+def _make_room(folder: int) -> None:
     """Remove the oldest files of ours, and what a write that was killed left behind."""
-    with os.scandir(folder) as entries:
-        ours = [e for e in entries if e.name.endswith((".bin", ".tmp"))]
-    ours.sort(key=lambda entry: entry.stat(follow_symlinks=False).st_mtime_ns)
-    for entry in ours[: max(0, len(ours) - _KEPT + 1)]:
-        os.unlink(entry.path)
+    found = {}
+    for name in os.listdir(folder):
+        if name.endswith((".bin", ".tmp")):
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            found[name] = status.st_mtime_ns
+    for name in sorted(found, key=found.__getitem__)[: max(0, len(found) - _KEPT + 1)]:
+        os.unlink(name, dir_fd=folder)

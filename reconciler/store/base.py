@@ -6,6 +6,7 @@ It must not know what the tables mean.
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -137,6 +138,7 @@ class Base:
             with suppress(FileExistsError):
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
                 os.close(os.open(self._path, flags, 0o600))
+        _refuse_odd_files(self._path)
         base = sqlite3.connect(
             _address(self._path, changes), timeout=timeout, isolation_level=None, uri=True
         )
@@ -206,6 +208,15 @@ class Base:
         return error
 
 
+def _refuse_odd_files(path: str) -> None:
+    """Raise HostError where SQLite would open something that it waits for, such as a FIFO."""
+    for name in (path, f"{path}-journal", f"{path}-wal"):
+        # Not opened: to close it would take the locks that SQLite has on it, fcntl_locking(2).
+        with suppress(FileNotFoundError):
+            if not stat.S_ISREG(os.lstat(name).st_mode):
+                raise HostError(f"cannot use the store {name}: not a regular file; move it away")
+
+
 def _add(base: sqlite3.Connection, name: str, column: str, changes: bool) -> None:
     """A column that an older file has not: added, or seen as empty by who only looks."""
     if changes:
@@ -231,7 +242,8 @@ def roll_back(folder: str) -> None:
     import sqlite3
 
     address = _address(os.path.join(folder, STORE), True)
-    with suppress(sqlite3.Error):
+    with suppress(sqlite3.Error, HostError):
+        _refuse_odd_files(os.path.join(folder, STORE))
         base = sqlite3.connect(address, timeout=_TIMEOUT, isolation_level=None, uri=True)
         try:
             # To read is enough, https://www.sqlite.org/lockingv3.html#hot_journals.
