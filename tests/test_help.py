@@ -81,6 +81,6 @@ def test_an_option_of_some_modes_goes_with_no_other(capsys: pytest.CaptureFixtur
             assert f"not for --{mode.name}" in said.err
     # All are modes that there are, and help and completion know which.
     assert {name for of in OF.values() for name in of} <= {mode.name for mode in all_modes()}
-    for command in program(parser(), ()).commands:
+    for command in program(parser(), "", ()).commands:
         names = {option.names[-1] for option in command.options}
         assert names == {flag for flag, of in OF.items() if command.name[2:] in of}
