@@ -33,3 +33,13 @@ def keep_descriptors() -> None:
                 os.set_inheritable(int(name), False)
             except OSError:
                 continue
+
+
+def close_all_but(kept: int) -> None:
+    """Close every descriptor but 0, 1, 2 and ``kept``, close_range(2)."""
+    try:
+        highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    except OSError:
+        highest = 65536  # Nothing is left to look with.
+    os.closerange(3, kept)
+    os.closerange(max(3, kept + 1), highest + 1)

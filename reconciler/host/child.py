@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from reconciler.host.command import BEAT, still_waiting
+from reconciler.descriptors import close_all_but
+from reconciler.host.command import BEAT, bury, reap, still_waiting
 from reconciler.host.progress import unwatched
 from reconciler.model import UnknownState
 
@@ -65,12 +66,12 @@ def answer(work: Callable[[], bytes], timeout: float) -> bytes:
 class Child:
     """Work begun in a forked child whose answer is collected without waiting for it.
 
-    It gets a process group of its own, which is killed after ``timeout`` seconds, and when the
-    answer is there. Raises OSError where no process can be had.
+    It gets a session of its own, without a terminal, and so a process group that is killed after
+    ``timeout`` seconds, and when the answer is there. Raises OSError where no process can be had.
     """
 
     def __init__(self, work: Callable[[], bytes], timeout: float) -> None:
-        _bury()
+        bury()
         self._timeout = timeout
         self._end = time.monotonic() + timeout
         self._chunks: list[bytes] = []
@@ -84,12 +85,9 @@ class Child:
             os.close(say)
             raise
         if self._pid == 0:
-            with suppress(OSError):
-                os.setpgid(0, 0)
+            os.setsid()
             _work(work, say)
         os.close(say)
-        with suppress(OSError):
-            os.setpgid(self._pid, self._pid)
 
     @property
     def left(self) -> float:
@@ -124,26 +122,8 @@ class Child:
         os.close(self.descriptor)
         with suppress(OSError):
             os.killpg(self._pid, signal.SIGKILL)
-        for _ in range(_PATIENCE):
-            pid, status = os.waitpid(self._pid, os.WNOHANG)
-            if pid:
-                return status
-            time.sleep(0.001)
-        # It hangs in the kernel, such as over a file server that is gone; nobody waits for it.
-        _dying.add(self._pid)
-        return None
-
-
-_dying: set[int] = set()
-_PATIENCE = 100
-"""Milliseconds until a child that was killed is left to end by itself."""
-
-
-def _bury() -> None:
-    """Take note of the end of those that took their time to die."""
-    for pid in list(_dying):
-        if os.waitpid(pid, os.WNOHANG)[0]:
-            _dying.discard(pid)
+        os.kill(self._pid, signal.SIGKILL)  # It may not have come to make the group.
+        return reap(self._pid)
 
 
 def _code(status: int) -> int:
@@ -156,8 +136,7 @@ def _work(work: Callable[[], bytes], say: int) -> None:
     try:
         unwatched()
         # The lock among them: it must not outlive the one who holds it.
-        os.closerange(3, say)
-        os.closerange(say + 1, min(os.sysconf("SC_OPEN_MAX"), 65536))
+        close_all_but(say)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)

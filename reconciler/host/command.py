@@ -18,6 +18,8 @@ from reconciler.records import dataclass
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where programs are looked for behind the caller's own PATH; cron's PATH is shorter."""
 
+_CATCHABLE = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+
 AHEAD = 4
 """Programs of one sort that are begun before somebody waits for them."""
 
@@ -104,7 +106,7 @@ def run(
     whole: bool = False,
     environ: Mapping[str, str] | None = None,
 ) -> Result:
-    """Run ``argv`` in a process group of its own and wait, at most ``timeout`` seconds.
+    """Run ``argv`` and wait, at most ``timeout`` seconds; in a session of its own, no terminal.
 
     ``send`` goes to its standard input; with ``whole`` all of it is there before it starts, so
     that it never takes a part for all when we are killed meanwhile. Its whole group is killed
@@ -150,9 +152,9 @@ def begin(
                 (os.POSIX_SPAWN_DUP2, stdout, 1),
                 (os.POSIX_SPAWN_DUP2, stderr, 2),
             ],
-            setpgroup=0,
+            setsid=True,
             setsigmask=(),
-            setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGTERM),
+            setsigdef=_CATCHABLE,
         )
     except OSError as error:
         for descriptor in (feed, output, errors):
@@ -203,7 +205,33 @@ class Begun:
 
 def _end(pid: int) -> None:
     os.killpg(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    reap(pid)
+
+
+_dying: set[int] = set()
+_PATIENCE = 100
+"""Milliseconds until a child that was killed is left to end by itself."""
+
+
+def reap(pid: int) -> int | None:
+    """How a child that was killed has ended, as waitpid(2) has it; None where it has not.
+
+    One that hangs in the kernel, such as over a file server that is gone, is waited for by nobody.
+    """
+    for _ in range(_PATIENCE):
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return status
+        time.sleep(0.001)
+    _dying.add(pid)
+    return None
+
+
+def bury() -> None:
+    """Take note of the end of those that took their time to die."""
+    for pid in list(_dying):
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            _dying.discard(pid)
 
 
 def _attend(

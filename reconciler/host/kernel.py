@@ -15,6 +15,12 @@ _EXCHANGE = 2
 _COLLAPSE = 0x08
 _NO_FOLLOW = 0x100
 _BIRTH = 0x800
+_JOIN_SESSION_KEYRING = 1
+_KEYCTL = {
+    "x86_64": 250, "aarch64": 219, "riscv64": 219, "loongarch64": 219, "i686": 288, "armv7l": 311,
+    "ppc64le": 271, "s390x": 280,
+}  # fmt: skip
+"""The number of keyctl(2), which the C library does not have, by machine."""
 
 
 class _Statx(ctypes.Structure):
@@ -79,3 +85,10 @@ def birth(folder: int, name: str) -> int | None:
     if not found.mask & _BIRTH:
         return None
     return int(found.seconds) * 10**9 + int(found.nanoseconds)
+
+
+def new_session_keyring() -> None:
+    """Have a new, empty one: keyctl(2). Where it is refused, as in containers, that is no error."""
+    number = _KEYCTL.get(os.uname().machine)
+    if number is not None:
+        _C.syscall(ctypes.c_long(number), ctypes.c_long(_JOIN_SESSION_KEYRING), None)

@@ -8,14 +8,12 @@ from __future__ import annotations
 import os
 import re
 import select
-import subprocess
 from collections.abc import Sequence
-from typing import Any
 
-from reconciler.host.launch import environment, resolve
+from reconciler.host.launch import environment
+from reconciler.host.start import Program, begin
 from reconciler.host.users import Account
-from reconciler.host.walk import reason
-from reconciler.model import HostError, Secret, Verdict
+from reconciler.model import Secret, Verdict
 from reconciler.text import printable
 
 _MOST = 2**20
@@ -32,28 +30,25 @@ def command(
 ) -> Verdict:
     """Run ``argv`` to its end; of its output only the first MiB is looked at.
 
-    It stays in the caller's process group, which whoever waits for the verdict kills in the end.
-    Raises HostError when it cannot be run.
+    It stays in the session that the caller has for the verdict alone (``child``), whose process
+    group is killed in the end. Raises HostError when it cannot be run.
     """
-    environ = environment(account, env)
-    words = resolve(argv, environ)
-    other = account.uid != os.geteuid()
-    home = account.home if os.path.isdir(account.home) else "/"
+    program = Program(argv, environment(account, env), account, cwd)
+    null = os.open("/dev/null", os.O_RDWR)
+    pipe, output = os.pipe()
     try:
-        process = subprocess.Popen(
-            words,
-            env=environ,
-            cwd=cwd or home,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            **(_as(account) if other else {}),
-        )
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        raise HostError(f"cannot run {argv[0]}: {reason(error)}{where}") from None
-    text = _output(process).decode(errors="replace")
-    status = process.wait()
+        pid = begin(program, (null, output, output), session=os.getsid(0) != os.getpid())
+    except BaseException:
+        os.close(pipe)
+        raise
+    finally:
+        os.close(null)
+        os.close(output)
+    try:
+        text = _output(pid, pipe).decode(errors="replace")
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    finally:
+        os.close(pipe)
     matches = expect is None or re.search(expect, text, re.MULTILINE) is not None
     for _, secret in env:
         if secret.value and len(secret.value) > 3:
@@ -70,20 +65,11 @@ def command(
     return Verdict(True, f"exit status 0{tail}")
 
 
-def _as(account: Account) -> dict[str, Any]:
-    if os.geteuid() != 0:
-        raise HostError(f"only root may run a command as {account.name}")
-    groups = os.getgrouplist(account.name, account.gid)
-    return {"user": account.uid, "group": account.gid, "extra_groups": groups}
-
-
-def _output(process: subprocess.Popen[bytes]) -> bytes:
+def _output(pid: int, pipe: int) -> bytes:
     """The beginning of what it prints until it ends, whoever may hold the pipe afterwards."""
-    assert process.stdout is not None
-    ended = os.pidfd_open(process.pid)
+    ended = os.pidfd_open(pid)
     try:
-        with process.stdout as pipe:
-            return _until(ended, pipe.fileno())
+        return _until(ended, pipe)
     finally:
         os.close(ended)
 

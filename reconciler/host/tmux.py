@@ -11,11 +11,15 @@ import re
 import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from reconciler.host.command import AHEAD, Begun, Result, begin, find, run
 from reconciler.host.processes import ended
 from reconciler.model import HostError, UnknownState
 from reconciler.records import dataclass
+
+if TYPE_CHECKING:
+    from reconciler.host.users import Account
 
 SESSION_MARK = "@reconcile"
 """Session option that says which spec a session belongs to."""
@@ -145,6 +149,9 @@ class Tmux:
         Starts the server when there is none, with the environment of managed processes.
         Raises HostError with what tmux said.
         """
+        from reconciler.host import start
+        from reconciler.host.users import Users
+
         program = find("tmux")
         if program is None:
             raise HostError(_MISSING)
@@ -153,7 +160,10 @@ class Tmux:
         text = "if-shell -F 1 {\n" + "\n".join(lines) + "\n}\n"
         place = ("-L", socket) if socket is not None else ()
         argv = (program, "-u", *place, "start-server", ";", "source-file", "-")
-        result = run(argv, timeout=_TIMEOUT, send=text.encode(), environ=_environment())
+        # It may start the server, whose panes have what it has.
+        account = Users().account(None)
+        begun = start.Program(argv, _environment(account), account)
+        result = start.run(begun, timeout=_TIMEOUT, send=text.encode())
         if result.status != 0 or result.errors:
             raise HostError(f"tmux refused: {result.complaint}")
 
@@ -262,11 +272,10 @@ def _own_folder(path: str) -> bool:
     return True
 
 
-def _environment() -> dict[str, str]:
+def _environment(account: Account) -> dict[str, str]:
     """What a new server begins with; it must not keep what happens to be in ours."""
     from reconciler.host.launch import environment
-    from reconciler.host.users import Users
 
-    environ = environment(Users().account(None), ())
+    environ = environment(account, ())
     environ["TERM"] = os.environ.get("TERM") or "screen"
     return environ

@@ -194,12 +194,13 @@ class RunCommand:
 
     def run(self, host: Host) -> None:
         """Raises HostError when it cannot be run, fails, or takes longer than a minute."""
-        from reconciler.host.command import run
-        from reconciler.host.launch import environment, resolve
+        from reconciler.host.launch import environment
+        from reconciler.host.start import Program, run
 
-        environ = environment(host.users.account(None), ())
+        account = host.users.account(None)
+        program = Program(self.argv, environment(account, ()), account)
         try:
-            done = run(resolve(self.argv, environ), timeout=_RUN_TIMEOUT, environ=environ)
+            done = run(program, timeout=_RUN_TIMEOUT)
             complaint = None if done.status == 0 else done.complaint
         except HostError as error:
             complaint = str(error)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from reconciler.host.launch import LEADER, MARK, VERSION, Launch, environment, resolve, start
+from reconciler.host.launch import MARK, VERSION, Launch, environment, start
 from reconciler.host.processes import Identity, boot_id, ending
 from reconciler.host.trust import refuse_untrusted
-from reconciler.kinds._windows import HOLDER, start_directory
+from reconciler.kinds._windows import HOLDER
 from reconciler.model import HostError, UnknownState
 from reconciler.records import dataclass
 
@@ -47,7 +47,6 @@ class StartDaemon:
         """Raises HostError."""
         launch = self.launch
         account = host.users.account(launch.user)
-        start_directory(launch.cwd, host)  # Says best what is wrong with it.
         log = log_path(launch.mark, self.log, host)
         owner = (-1, -1) if launch.user is None else (account.uid, account.gid)
         descriptor = host.files.open_log(log, *owner)
@@ -73,6 +72,7 @@ class StartInWindow:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
+        from reconciler.host.start import LEADER, Program, for_pane
         from reconciler.host.tmux import (
             LAUNCH_MARK,
             PANE_MARK,
@@ -87,14 +87,9 @@ class StartInWindow:
             raise HostError(f"tmux session {place.session} is not there, or not ours")
         account = host.users.account(launch.user)
         environ = environment(account, launch.environ)
-        argv = _as_user(resolve(launch.argv, environ), launch, account.uid, host)
-        environ |= {MARK: known_as(launch.mark, host), VERSION: launch.digest}
-        options = [
-            *environment_options(environ),
-            *start_directory(launch.cwd or account.home, host),
-            # Its children inherit the mark; only it has its own number there.
-            *("--", "/bin/sh", "-c", f'{LEADER}=$$ exec "$@"', "sh", *argv),
-        ]
+        environ |= {MARK: known_as(launch.mark, host), VERSION: launch.digest, LEADER: ""}
+        first, argv = for_pane(Program(launch.argv, environ, account, launch.cwd))
+        options = [*environment_options(first), "-c", "/", "--", *argv]
         name = launch.mark.partition(":")[2].replace("#", "##")
         old = next((p for p in panes if runs(p, launch.mark) and p.dead), None)
         old = old or next((p for p in panes if p.window_mark == HOLDER), None)
@@ -145,21 +140,6 @@ def in_words(launch: Launch) -> str:
     argv = launch.argv
     text = argv[2] if argv[:2] == ("sh", "-c") and len(argv) == 3 else shlex.join(argv)
     return repr(text)
-
-
-def _as_user(argv: list[str], launch: Launch, uid: int, host: Host) -> list[str]:
-    if uid == os.geteuid():
-        return argv
-    from reconciler.host.command import find
-
-    setpriv = find("setpriv")
-    if os.geteuid() != 0:
-        raise HostError(f"only root may start a process as {launch.user}")
-    if setpriv is None:
-        raise HostError("setpriv is not installed; install util-linux")
-    account = host.users.account(launch.user)
-    who = (f"--reuid={account.uid}", f"--regid={account.gid}", "--init-groups")
-    return [setpriv, *who, "--", *argv]
 
 
 def recorded(mark: str, host: Host) -> dict[Identity, str]:

@@ -38,12 +38,13 @@ class RunCommand:
 
     def run(self, host: Host) -> None:
         """Raises HostError when it cannot be run, fails, or takes longer than a minute."""
-        from reconciler.host.command import run
-        from reconciler.host.launch import environment, resolve
+        from reconciler.host.launch import environment
+        from reconciler.host.start import Program, run
         from reconciler.model import HostError
 
-        environ = environment(host.users.account(None), ())
-        done = run(resolve(self.argv, environ), timeout=_RUN_TIMEOUT, environ=environ)
+        account = host.users.account(None)
+        program = Program(self.argv, environment(account, ()), account)
+        done = run(program, timeout=_RUN_TIMEOUT)
         if done.status != 0:
             raise HostError(f"{self.describe()} failed: {done.complaint}")
 

@@ -204,8 +204,9 @@ class Processes(Kind[Process, ProcessState]):
 
         Raises UnknownState.
         """
-        from reconciler.host.launch import LEADER, MARK, VERSION
+        from reconciler.host.launch import MARK, VERSION
         from reconciler.host.processes import look_up
+        from reconciler.host.start import LEADER
 
         want = resource.want
         found: dict[Identity, str | None] = {}

@@ -1,0 +1,386 @@
+"""The way from us to a program that is not ours, and perhaps another user's.
+
+Daemons, panes, checks and every other command of a spec begin here, in one order: a new session
+and session keyring, no descriptor but those that are meant, signals and umask, the limits of
+process 1; then groups and ids; and only then, with the rights of its user, its folder, its
+environment and the program. From the change of ids on it is its user's, who may stop it, and
+whose folder may never answer: so it is waited for with an end, and holds nothing of ours.
+
+It must not start the programs that we ask something for ourselves; ``command`` does that.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import NoReturn
+
+from reconciler.descriptors import close_all_but
+from reconciler.host.command import Begun, Result, find, reap, still_waiting
+from reconciler.host.processes import Identity, look_up
+from reconciler.host.users import Account
+from reconciler.model import HostError
+from reconciler.records import dataclass
+
+LEADER = "RECONCILE_PID"
+"""Environment variable with the number of the process that was started, as its children know
+it too. systemd has the same with $SYSTEMD_EXEC_PID, systemd.exec(5). What has it in its
+environment gets its own number."""
+
+_LONGEST = 5.0
+"""Seconds from the new process to its program."""
+_GLANCE = 0.1
+"""Seconds between two looks whether its user has stopped it meanwhile."""
+_OPEN_FILES = 7
+"""RLIMIT_NOFILE, the place of "Max open files" in /proc/PID/limits."""
+_SET = "RECONCILE_SET_"
+"""What a pane's program gets in its environment has this in front of its name until then."""
+_OF_PANE = ("TERM", "TMUX", "TMUX_PANE")
+"""What a program of another user gets of tmux's environment."""
+_LOADER = (
+    "LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "GCONV_PATH", "GLIBC_TUNABLES", "LOCPATH",
+)  # fmt: skip
+"""What has libraries loaded into any program, ld.so(8), gconv; it waits until ids are changed."""
+_PANE = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from reconciler.host import start; start.pane()"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What to run: ``argv`` as the spec has it, for whom, where and with which environment.
+
+    Without ``cwd`` it stands in the home of its user, or in / where that cannot be entered.
+    """
+
+    argv: Sequence[str]
+    environ: Mapping[str, str]
+    account: Account
+    cwd: str | None = None
+
+
+class NotStarted(HostError):
+    """The program does not run; ``pid`` is what the new process was called, if that is known."""
+
+    def __init__(self, words: str, pid: int | None) -> None:
+        super().__init__(words)
+        self.pid = pid
+
+
+def begin(program: Program, streams: Sequence[int], session: bool = True) -> int:
+    """Start it as a child of ours; its number. ``streams`` are its descriptors 0, 1 and 2.
+
+    Without ``session`` it stays in the session of the caller, who has made one for it, and so in
+    the process group that is killed in the end. Raises NotStarted, and OSError where no process
+    can be had.
+    """
+    return _fork(program, streams, session, None).pid
+
+
+def detach(program: Program, streams: Sequence[int], born: Callable[[Identity], None]) -> Identity:
+    """Start it as a child of init, so that it outlives us.
+
+    ``born`` is called by the new process itself, as soon as it has its number and before anybody
+    else can reach it. Raises NotStarted, and OSError where no process can be had.
+    """
+    return _fork(program, streams, True, born)
+
+
+def run(program: Program, *, timeout: float, send: bytes = b"") -> Result:
+    """Run it and wait, at most ``timeout`` seconds; see ``command.run``. Raises HostError."""
+    ends: list[int] = []
+    try:
+        for _ in range(3):
+            ends += os.pipe()
+        stdin, feed, output, stdout, errors, stderr = ends
+        pid = begin(program, (stdin, stdout, stderr))
+    except BaseException as error:
+        for end in ends:
+            os.close(end)
+        if isinstance(error, OSError):
+            raise HostError(f"cannot run {program.argv[0]}: {error.strerror}") from None
+        raise
+    for end in (stdin, stdout, stderr):
+        os.close(end)
+    return Begun(pid, program.argv[0], feed, output, errors, send, timeout).result()
+
+
+def for_pane(program: Program) -> tuple[dict[str, str], list[str]]:
+    """The environment and the arguments with which tmux is to run a pane in its place.
+
+    What is in its environment is not set before its ids are, and is in nobody's arguments.
+    """
+    account = program.account
+    _refuse_other(account)
+    environ = {f"{_SET}{name}": value for name, value in program.environ.items()}
+    if account.uid != os.geteuid():
+        environ |= dict.fromkeys(_LOADER, "")
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    who = (account.name, str(account.uid), str(account.gid), account.home, account.shell)
+    interpreter = (sys.executable, "-I", "-S", "-c", _PANE, root)
+    return environ, [*interpreter, *who, program.cwd or "", *program.argv]
+
+
+def pane() -> NoReturn:
+    """The first process of a pane, which has its own terminal and session, becomes the program."""
+    name, uid, gid, home, shell, cwd, *argv = sys.argv[2:]
+    with open("/proc/self/environ", "rb") as file:  # Python has added to its own already.
+        words = os.fsdecode(file.read()).split("\0")
+    given = dict(word.split("=", 1) for word in words if "=" in word)
+    account = Account(name, int(uid), int(gid), home, shell)
+    own = account.uid == os.geteuid()
+    environ = {
+        key: value
+        for key, value in given.items()
+        if not key.startswith(_SET) and (own or key in _OF_PANE)
+    }
+    environ |= {
+        key.removeprefix(_SET): value for key, value in given.items() if key.startswith(_SET)
+    }
+    try:
+        _become(Program(argv, environ, account, cwd or None), 2)
+    except BaseException as error:
+        os.write(2, f"cannot start {argv[0]}: {_reason(error)}\n".encode(errors="replace"))
+    os._exit(127)
+
+
+def _fork(
+    program: Program,
+    streams: Sequence[int],
+    session: bool,
+    born: Callable[[Identity], None] | None,
+) -> Identity:
+    from reconciler.host import kernel  # Loaded here once, not in each child.
+
+    _refuse_other(program.account)
+    said, say = os.pipe()
+    child = -1
+    try:
+        child = os.fork()
+        if child == 0:
+            _new_process(program, streams, session, born, say, kernel.new_session_keyring)
+    finally:
+        os.close(say)
+        if child == -1:
+            os.close(said)
+    detached = born is not None
+    if detached:
+        os.waitpid(child, 0)
+    words = bytearray()
+    try:
+        late = _hear(said, words)
+    except BaseException:
+        _kill(_number(words), None if detached else child)
+        raise
+    finally:
+        os.close(said)
+    # First the number, once it is known; then, after a blank, what went wrong.
+    identity = _number(words)
+    complaint = late or words.partition(b" ")[2 if identity else 0].decode(errors="replace")
+    if identity is not None and not complaint:
+        return identity
+    _kill(identity, None if detached else child)
+    raise NotStarted(
+        f"cannot start {program.argv[0]}: {complaint or 'the new process was killed'}",
+        identity.pid if identity is not None else None,
+    )
+
+
+def _hear(said: int, words: bytearray) -> str | None:
+    """What the new process says until it is the program, which closes its end; why not for long.
+
+    Its user can stop it, and what it enters or runs may be on a file system that never answers.
+    """
+    end = time.monotonic() + _LONGEST
+    poller = select.poll()
+    poller.register(said, select.POLLIN)
+    while (left := end - time.monotonic()) > 0:
+        if poller.poll(min(left, _GLANCE) * 1000):
+            chunk = os.read(said, 4096)
+            if not chunk:
+                return None
+            words += chunk
+            continue
+        still_waiting()
+        identity = _number(words)
+        entry = look_up(identity.pid) if identity is not None else None
+        if entry is not None and entry.state in "Tt":
+            return "a signal stopped the new process before it was the program"
+    return f"it did not become the program within {_LONGEST:g} s, and was killed"
+
+
+def _number(words: bytes | bytearray) -> Identity | None:
+    pid, _, start = words.partition(b" ")[0].partition(b":")
+    return Identity(int(start), int(pid)) if pid.isdigit() and start.isdigit() else None
+
+
+def _kill(identity: Identity | None, child: int | None) -> None:
+    """End what has not become the program; where it hangs in the kernel, nobody waits for it."""
+    if child is not None:
+        os.kill(child, signal.SIGKILL)
+        reap(child)
+    elif identity is not None:
+        with suppress(OSError):
+            handle = os.pidfd_open(identity.pid)
+            try:
+                entry = look_up(identity.pid)
+                if entry is not None and entry.identity == identity:
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+            finally:
+                os.close(handle)
+
+
+def _refuse_other(account: Account) -> None:
+    if account.uid != os.geteuid() and os.geteuid() != 0:
+        raise HostError(f"only root may start a process as {account.name}")
+
+
+# -- in the new process
+
+
+def _new_process(
+    program: Program,
+    streams: Sequence[int],
+    session: bool,
+    born: Callable[[Identity], None] | None,
+    say: int,
+    new_session_keyring: Callable[[], None],
+) -> NoReturn:
+    try:
+        if born is not None and os.fork() != 0:
+            os._exit(0)  # Init is the parent then.
+        if session:
+            os.setsid()
+        new_session_keyring()
+        pid = os.getpid()
+        me = look_up(pid)
+        identity = Identity(me.identity.start if me is not None else 0, pid)
+        if born is not None:
+            born(identity)
+        os.write(say, f"{pid}:{identity.start} ".encode())
+        # Not in place of one that is still to be copied, though nobody hands us such.
+        copies = [os.dup(stream) for stream in streams]
+        for number, copy in enumerate(copies):
+            os.dup2(copy, number)
+        _become(program, say)
+    except BaseException as error:
+        with suppress(OSError):
+            os.write(say, _reason(error).encode(errors="replace"))
+    finally:
+        os._exit(127)
+
+
+def _become(program: Program, last: int) -> NoReturn:
+    """Turn into the program; descriptor ``last`` is kept until then. Raises what is in the way.
+
+    Nothing is imported behind the change of ids: our own files may be out of reach.
+    """
+    account = program.account
+    root = os.geteuid() == 0
+    groups = os.getgrouplist(account.name, account.gid) if root else []
+    close_all_but(last)
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        with suppress(OSError, ValueError):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.umask(0o022)
+    _limits_of_process_1()
+    if root:
+        try:
+            os.setgroups(groups)
+        except PermissionError:
+            if account.uid != 0:  # A user namespace may forbid it, user_namespaces(7).
+                raise
+        os.setgid(account.gid)
+        os.setuid(account.uid)
+    _enter(program.cwd, account.home)
+    path = program.environ.get("PATH", "")
+    file = find(program.argv[0], path)
+    if file is None:
+        raise HostError(
+            f"the program {program.argv[0]!r} is not there or may not be run; install it"
+            if "/" in program.argv[0]
+            else f"no program {program.argv[0]!r} in its PATH; install it or write its path"
+        )
+    environ = dict(program.environ)
+    if LEADER in environ:
+        environ[LEADER] = str(os.getpid())
+    os.execve(file, [file, *program.argv[1:]], environ)
+
+
+def _enter(cwd: str | None, home: str) -> None:
+    if cwd is None:
+        try:
+            os.chdir(home)
+        except OSError:
+            os.chdir("/")
+        return
+    try:
+        os.chdir(cwd)
+    except FileNotFoundError:
+        words = "is not there; declare it under directories"
+    except OSError as error:
+        words = f"cannot be entered: {(error.strerror or str(error)).lower()}"
+    else:
+        return
+    raise HostError(f"the folder {cwd} to start in {words}")
+
+
+def _limits_of_process_1() -> None:
+    """What is inherited, as process 1 has it, as far as we may; so it is the same from everywhere.
+
+    Its umask is not: that of systemd is 0.
+    """
+    with suppress(OSError):
+        os.sched_setscheduler(0, os.sched_getscheduler(1), os.sched_getparam(1))
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 1))
+    with suppress(OSError), open("/proc/1/limits", "rb") as file:
+        # Behind a head, one line for each in the order of their numbers, getrlimit(2).
+        for number, line in enumerate(file.read().splitlines()[1:]):
+            soft, hard = (_limit(word) for word in line[26:].split()[:2])
+            if number == _OPEN_FILES and os.path.isdir("/run/systemd/system"):
+                # It raises its own; its services get these, systemd-system.conf(5).
+                soft, hard = 1024, _least(hard, 524288)
+            _set_limit(number, soft, hard)
+    with suppress(OSError):
+        with open("/proc/1/oom_score_adj", "rb") as file:
+            score = file.read()
+        with open("/proc/self/oom_score_adj", "wb", buffering=0) as mine:
+            mine.write(score)
+    with suppress(OSError):
+        os.sched_setaffinity(0, os.sched_getaffinity(1))
+
+
+def _set_limit(number: int, soft: int, hard: int) -> None:
+    import resource
+
+    with suppress(OSError, ValueError):
+        _, ours = resource.getrlimit(number)
+        try:
+            resource.setrlimit(number, (soft, hard))
+        except (OSError, ValueError):
+            hard = _least(hard, ours)  # Only root may raise it.
+            resource.setrlimit(number, (_least(soft, hard), hard))
+
+
+def _limit(word: bytes) -> int:
+    return -1 if word == b"unlimited" else int(word)
+
+
+def _least(one: int, other: int) -> int:
+    """Of two limits; -1 is RLIM_INFINITY."""
+    return max(one, other) if -1 in (one, other) else min(one, other)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror or type(error).__name__}{where}"
+    return str(error) or type(error).__name__
