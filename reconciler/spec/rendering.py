@@ -6,7 +6,7 @@ It must not know what a template is for; a kind makes text of what it gives.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reconciler.contract import Refused, Rendered, Value
@@ -174,6 +174,7 @@ class _Work:
             said = self._said(error.said)
             self._tell(field, error.line, said, LITERAL_HINT if "unexpected" in said else None)
             raise _Known from None
+        slips = self._tell_unused(field, template.names)
         if template.names & scope.failed:
             raise _Known
         before = scope.environ.secrets
@@ -195,7 +196,28 @@ class _Work:
             raise _Known from None
         hidden = hidden or scope.environ.secrets != before
         self.renderer.keeps_secrets |= hidden
+        if slips:
+            raise _Known
         return Rendered(pieces, hidden)
+
+    def _tell_unused(self, field: str, names: frozenset[str]) -> bool:
+        """Is there a variable that the template never mentions? It is a slip, and told.
+
+        What ``run_ass: nobody`` was to do is not done, and the service would run as root.
+        """
+        slips = [key for key in self._own_keys() if str(key) not in names]
+        for key in slips:
+            what = f"{self._title}: vars: the {field} does not use {str(key)!r}"
+            near = str(key), [name for name in names if name not in FIXED]
+            self.renderer.problems.add(key.at, what, "take it out", near=near)
+        return bool(slips)
+
+    def _own_keys(self) -> Iterator[Text]:
+        """The names of the resource's own variables, as they stand in the spec."""
+        for name, sort in marked(self.declared.kind.resource).items():
+            body = get(self.declared.body, name) if sort == "values" else None
+            if isinstance(body, Map):
+                yield from body
 
     def _said(self, said: str) -> str:
         if said.startswith("No filter named"):

@@ -39,6 +39,11 @@ CASES = {
                           "  signal: {process: p, «signl»: HUP}}}", "has no field 'signl'"),
     "field of a request": ("checks: {c: {http: {url: 'http://x/', «stats»: 200}}}",
                            "has no field 'stats'"),
+    "variable of a unit": ("units: {w.service: {template: worker.service,\n"
+                           "  vars: {command: [/bin/true], «run_ass»: nobody}}}",
+                           "the template does not use 'run_ass'"),
+    "variable of text": ("units: {w.service: {content: '[Service]', vars: {«a»: b}}}",
+                         "the content does not use 'a'"),
     "variable of cron": ("cron: {c: {schedule: '@daily', command: x,\n"
                          "  env: {A: b, USER: «x»}}}", "env.USER: USER cannot be set"),
 }  # fmt: skip
@@ -64,6 +69,10 @@ def test_an_error_stands_where_its_cause_does(tmp_path: Path, text: str, words: 
         (
             "retention: {r: {path: /x, action: delete, older_than: 1d, age_by: mtme}}",
             "did you mean 'mtime'?",
+        ),
+        (
+            "units: {w.service: {template: worker.service, vars: {command: [x], run_ass: nobody}}}",
+            "did you mean 'run_as'?",
         ),
     ],
 )
