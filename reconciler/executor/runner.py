@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
@@ -18,6 +17,10 @@ from reconciler.executor.layout import Layout
 from reconciler.executor.processes import group_members, identity, signal_group
 from reconciler.executor.results import tail_of
 from reconciler.executor.text import as_json, shown, stamp
+from reconciler.host.command import reap
+from reconciler.host.start import Program, begin
+from reconciler.host.users import Users
+from reconciler.model import HostError
 
 MAX_LOG = 100 * 1024 * 1024  # bytes of output; a command with more is ended
 GRACE = 3.0  # seconds between TERM and KILL
@@ -49,24 +52,24 @@ class Outcome(NamedTuple):
 def run(layout: Layout, command: Command, bash: str, pulse: Pulse) -> Outcome:
     """Run the command to its end. Whatever goes wrong is in the outcome."""
     start, began = stamp(), time.monotonic()
-    log_fd, process, reason = -1, None, ""
+    log_fd, pid, reason = -1, None, ""
     try:
         log_fd = _new_log(layout.log_file(command.id))
-        process = _start(layout, command, bash, log_fd)
+        pid = _start(layout, command, bash, log_fd)
     except OSError as error:
         reason = f"not started: {error}"
-    except ValueError as error:
+    except (ValueError, HostError) as error:
         reason = f"not started: {shown(error)}"
     try:
-        if process is None:
+        if pid is None:
             if log_fd >= 0:
                 with contextlib.suppress(OSError):
                     files.write_all(log_fd, f"{shown(reason)}\n".encode())
             return _outcome("failed", None, reason, start, began, log_fd)
-        cause = _watch(process.pid, command.timeout, log_fd, pulse)
+        cause = _watch(pid, command.timeout, log_fd, pulse)
         if cause:
-            reason = _end_group(process.pid, pulse)
-        code = _reap(process)
+            reason = _end_group(pid, pulse)
+        code = _reap(pid)
         if cause == "output":
             reason = f"output over {MAX_LOG} bytes; its process group was ended {reason}".strip()
             _cut_log(log_fd)
@@ -98,28 +101,24 @@ def _new_log(path: str) -> int:
         return os.open(path, flags, 0o644)
 
 
-def _start(layout: Layout, command: Command, bash: str, log_fd: int) -> subprocess.Popen[bytes]:
-    cwd = layout.home if command.cwd is None else os.path.expanduser(command.cwd)
-    if not os.path.isdir(cwd):
-        raise NotADirectoryError(f"the working directory {shown(cwd)} is not there")
+def _start(layout: Layout, command: Command, bash: str, log_fd: int) -> int:
+    """The number of the new process. Raises OSError, ValueError and HostError."""
     env = {**os.environ, "AI_CO_HOME": layout.home, "AI_COMMAND_ID": command.id, **command.env}
-    # The log itself is the output: nothing has to be copied, nothing is lost when the worker
-    # dies, and what the command leaves in the background can hold up nobody.
-    process = subprocess.Popen(
-        [bash, "-c", "--", command.command],
-        stdin=subprocess.DEVNULL,
-        stdout=log_fd,
-        stderr=log_fd,
-        cwd=cwd,
-        env=env,
-        start_new_session=True,
-    )
-    who = as_json({**identity(process.pid), "start": stamp(), "worker": os.getpid()})
+    cwd = layout.home if command.cwd is None else os.path.expanduser(command.cwd)
+    argv = (bash, "-c", "--", command.command)
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        # The log itself is the output: nothing has to be copied, nothing is lost when the worker
+        # dies, and what the command leaves in the background can hold up nobody.
+        pid = begin(Program(argv, env, Users().account(None), cwd), (null, log_fd, log_fd))
+    finally:
+        os.close(null)
+    who = as_json({**identity(pid), "start": stamp(), "worker": os.getpid()})
     temp = os.path.join(layout.running, f".{command.id}.pid.tmp")
     # Only recovery after a kill needs it: its absence must not stop a command that runs.
     with contextlib.suppress(OSError):
         files.write_whole(layout.process_file(command.id), who.encode(), temp, sync=False)
-    return process
+    return pid
 
 
 def _watch(pid: int, timeout: float, log_fd: int, pulse: Pulse) -> str:
@@ -177,12 +176,10 @@ def _end_group(pid: int, pulse: Pulse) -> str:
     return "by KILL"
 
 
-def _reap(process: subprocess.Popen[bytes]) -> int | None:
-    """The return code as Popen gives it; None for a process that even KILL did not end."""
-    try:
-        return process.wait(timeout=0 if _has_exited(process.pid) else 0.1)
-    except subprocess.TimeoutExpired:
-        return None
+def _reap(pid: int) -> int | None:
+    """The return code, negative for a signal; None for a process that even KILL did not end."""
+    status = reap(pid)
+    return None if status is None else os.waitstatus_to_exitcode(status)
 
 
 def _cut_log(fd: int) -> None:
