@@ -13,7 +13,7 @@ from support import compiled
 
 from reconciler import kinds
 from reconciler.host.processes import Identity
-from reconciler.host.tree import File
+from reconciler.host.walk import File
 from reconciler.kinds._attributes import Attributes
 from reconciler.kinds._due import Due
 from reconciler.kinds.permission import Wrong

@@ -21,8 +21,7 @@ from reconciler.host.openfiles import OpenFiles
 from reconciler.host.place import Draft, draft, has_acl
 from reconciler.host.progress import BYTES, Work, working
 from reconciler.host.remove import delete, names
-from reconciler.host.tree import Elsewhere, File, Tree, by_folder
-from reconciler.host.walk import opened, reason, reported, sort_of
+from reconciler.host.walk import Elsewhere, File, Tree, by_folder, opened, reason, reported, sort_of
 from reconciler.model import HostError
 
 _SPOOLED = 8 << 20

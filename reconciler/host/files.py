@@ -15,6 +15,7 @@ from reconciler.host.progress import working
 from reconciler.host.walk import (
     MOST_LINKS,
     entry_in,
+    mount_of,
     opened,
     reason,
     refuse_foreign_link,
@@ -48,8 +49,6 @@ def _overlaid(folder: int, name: str, status: os.stat_result) -> bool:
     """
     if not stat.S_ISREG(status.st_mode):
         return False
-    from reconciler.host.tree import mount_of
-
     try:
         handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     except FileNotFoundError:

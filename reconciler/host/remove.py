@@ -15,8 +15,7 @@ from reconciler.digests import blake2b
 from reconciler.host.openfiles import OpenFiles
 from reconciler.host.place import draft, link, make_folder, write_all
 from reconciler.host.progress import BYTES, Work, working
-from reconciler.host.tree import Elsewhere, File, Tree, by_folder
-from reconciler.host.walk import opened, reason, reported, sort_of
+from reconciler.host.walk import Elsewhere, File, Tree, by_folder, opened, reason, reported, sort_of
 from reconciler.model import HostError
 
 _CHUNK = 1 << 20

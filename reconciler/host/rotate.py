@@ -19,8 +19,7 @@ from reconciler.host.place import draft, link, passing_name, sync_folder, write_
 from reconciler.host.progress import BYTES, working
 from reconciler.host.remove import pour
 from reconciler.host.scan import ROTATED
-from reconciler.host.tree import File, Tree
-from reconciler.host.walk import reason, refuse_hard_link
+from reconciler.host.walk import File, Tree, reason, refuse_hard_link
 from reconciler.model import HostError
 
 _CHUNK = 1 << 20

@@ -13,8 +13,7 @@ from typing import Any
 
 from reconciler.host.choose import Chooser, Chosen, Rule
 from reconciler.host.progress import Work, unwatched, working
-from reconciler.host.tree import Elsewhere, File, Tree
-from reconciler.host.walk import reason
+from reconciler.host.walk import Elsewhere, File, Tree, reason
 from reconciler.records import dataclass, field
 
 _ALONE = 10_000

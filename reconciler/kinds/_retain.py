@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from reconciler.host.tree import File
+from reconciler.host.walk import File
 from reconciler.kinds._due import Log, counted
 from reconciler.kinds._process import Process
 from reconciler.kinds.process import KIND as PROCESSES

@@ -19,7 +19,7 @@ import pytest
 from support import Machine
 
 from reconciler.host import kernel, place, remove
-from reconciler.host.tree import File, Tree
+from reconciler.host.walk import File, Tree
 from reconciler.model import HostError
 
 NOBODY = 65534
