@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -154,8 +156,9 @@ def test_what_is_saved_twice_is_all_there(
 ) -> None:
     """Before the exchange, and once more before that is taken back."""
     twice = saved(file, b"first\n"), saved(file, b"second\n")
-    hook(monkeypatch, rewrite, "exchange", *twice)
+    calls = hook(monkeypatch, rewrite, "exchange", *twice)
     write(file, state)
+    assert len(calls) == 4  # There, back, the newest back, and there again.
     assert file.read_bytes() == b"second\nblock\n"
     assert kept(file) == [b"first\n"]
     (said,) = rewrite.settle(str(state))
@@ -171,6 +174,46 @@ def test_one_who_saves_all_the_time_ends_it_without_harm(
         write(file, state)
     last = b"%d\n" % calls[-1]
     assert last in [file.read_bytes(), *kept(file)]
+
+
+def test_an_editor_that_has_opened_it_right_before_the_exchange_is_waited_for(
+    file: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    def end() -> None:
+        opened[0].write(b"two\n")
+        opened[0].close()
+
+    hook(monkeypatch, rewrite, "exchange", lambda: opened.append(file.open("ab")), end)
+    write(file, state)
+    assert file.read_bytes() == b"one\ntwo\nblock\n"
+    assert beside(file) == []
+
+
+def test_group_acl_and_attributes_stay(file: Path, state: Path) -> None:
+    groups = [group for group in (12345, *os.getgroups()) if group != os.getegid()]
+    for group in groups:
+        with suppress(PermissionError):
+            os.chown(file, -1, group)
+            break
+    anyone = 0xFFFFFFFF
+    entries = (
+        (1, 6, anyone), (2, 4, 65534), (4, 0, anyone), (16, 4, anyone), (32, 0, anyone)
+    )  # fmt: skip
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    try:
+        os.setxattr(file, "user.of", b"people")
+        os.setxattr(file, "system.posix_acl_access", acl)
+    except OSError:
+        pytest.skip("no attributes here")
+    before = file.stat()
+    attributes = {name: os.getxattr(file, name) for name in os.listxattr(file)}
+    write(file, state)
+    now = file.stat()
+    assert now.st_ino != before.st_ino
+    assert (now.st_mode, now.st_uid, now.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+    assert {name: os.getxattr(file, name) for name in os.listxattr(file)} == attributes
 
 
 def test_what_is_written_to_what_came_out_is_kept_and_named(
