@@ -15,6 +15,7 @@ from importlib import import_module
 from reconciler.arguments import parsed
 from reconciler.descriptors import keep_descriptors, open_standard_streams
 from reconciler.exits import TROUBLE, USAGE
+from reconciler.host.environment import clean, use_utf8
 from reconciler.modes.answers import complain, invalid
 from reconciler.session import Session, Usage, in_words
 
@@ -27,6 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # One short pass makes many small objects and frees few of them: collecting costs a fifth.
     gc.disable()
     open_standard_streams()
+    if argv is None:
+        use_utf8()
+    clean()
     os.umask(0o022)  # What we make must not depend on who calls.
     # Where a caller ignores it, nobody could be waited for: their ends would be lost, wait(2).
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -55,6 +55,7 @@ class Session:
     """One call of the command: its options, and what follows from them."""
 
     def __init__(self, options: argparse.Namespace) -> None:
+        from reconciler.host.environment import on_note
         from reconciler.host.users import Users
         from reconciler.views.terminal import Terminal
 
@@ -72,6 +73,8 @@ class Session:
         """What probes have said in this call."""
         self.stops: Stops | None = None
         """Makes the stops that a loop does not wait for."""
+        self._notes: list[str] | None = []
+        on_note(self._note)
 
     @cached_property
     def state_dir(self) -> str:
@@ -119,10 +122,20 @@ class Session:
         """What the spec knows and nobody may see is not printed from now on."""
         if spec.secrets:
             self.terminal.censor = Censor(secret.reveal() for secret in spec.secrets)
-        if self.options.quiet and self.options.mode != "loop":
+        notes, self._notes = self._notes or (), None
+        if notes or (self.options.quiet and self.options.mode != "loop"):
             # Should something be said after all, this is what it is about.
             self.terminal.head(self.heading(spec))
+        for text in notes:
+            self._note(text)
         return spec
+
+    def _note(self, text: str) -> None:
+        """Say what was not believed, once it is known which spec this is about."""
+        if self._notes is not None:
+            self._notes.append(text)
+        elif not self.options.quiet:
+            self.warn(text)
 
     def heading(self, spec: Spec) -> Line:
         """Which spec this is about, on which host."""

@@ -11,6 +11,7 @@ import sys
 
 from reconciler.executor.layout import BadId, Layout, resolve_home
 from reconciler.executor.text import shown
+from reconciler.host.environment import clean, use_utf8
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ OK, FAILED, USAGE, INTERRUPTED = 0, 1, 64, 130  # 64: EX_USAGE of sysexits(3)
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command line (that of the process, unless given) and return the exit code."""
+    if argv is None:
+        use_utf8()
+    clean()
     if sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

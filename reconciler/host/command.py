@@ -12,6 +12,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from reconciler.host.environment import note
+from reconciler.host.trust import Untrusted, refuse_untrusted
 from reconciler.model import HostError, UnknownState
 from reconciler.records import dataclass
 
@@ -19,6 +21,9 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where programs are looked for behind the caller's own PATH; cron's PATH is shorter."""
 
 _CATCHABLE = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+
+PASSED = 3
+"""The number of a descriptor that is handed to a program beside the standard streams."""
 
 AHEAD = 4
 """Programs of one sort that are begun before somebody waits for them."""
@@ -66,16 +71,44 @@ class Result:
 
 
 def find(program: str, path: str | None = None) -> str | None:
-    """The absolute path of a program, or None. ``path`` is by default the caller's PATH."""
+    """The absolute path of a program, or None. ``path`` is by default the caller's PATH.
+
+    Of the caller's, a program that somebody else may have put there is passed over, with a note,
+    and so is one in a relative folder, which would be another wherever we stand.
+    """
     if "/" in program:
         return program if _executable(program) else None
-    if path is None:
-        path = f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}"
-    for folder in path.split(":"):
-        # An empty or relative folder of PATH depends on where we stand; nobody means that here.
-        if folder.startswith("/") and _executable(f"{folder}/{program}"):
-            return f"{folder}/{program}"
+    if path is not None:
+        whole = (f"{folder}/{program}" for folder in path.split(":") if folder.startswith("/"))
+        return next(filter(_executable, whole), None)
+    for folder in f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}".split(":"):
+        whole_path = f"{folder or '.'}/{program}"
+        if _executable(whole_path) and _is_ours(whole_path):
+            return whole_path
     return None
+
+
+def _is_ours(program: str) -> bool:
+    """Has nobody but root or the caller put that program there?"""
+    why = "a relative folder of PATH depends on where we stand"
+    try:
+        if program.startswith("/"):
+            refuse_untrusted(program, "what it does", notes=[])
+            return True
+    except Untrusted as error:
+        why = error.reason
+    except OSError as error:
+        why = str(error.strerror)
+    note(f"PATH: {program} is not run: {why}")
+    return False
+
+
+def own_environment(**more: str) -> dict[str, str]:
+    """What a tool of ours, such as tmux or systemctl, is run with; what it runs is the system's."""
+    environ = {**os.environ, "PATH": SYSTEM_PATH, **more}
+    for name in ("DBUS_SESSION_BUS_ADDRESS", "DBUS_SYSTEM_BUS_ADDRESS"):
+        environ.pop(name, None)  # systemd's own sockets are asked, sd_bus_default(3).
+    return environ
 
 
 def program_folder() -> str:
@@ -105,15 +138,18 @@ def run(
     send: bytes = b"",
     whole: bool = False,
     environ: Mapping[str, str] | None = None,
+    passed: int | None = None,
 ) -> Result:
     """Run ``argv`` and wait, at most ``timeout`` seconds; in a session of its own, no terminal.
 
     ``send`` goes to its standard input; with ``whole`` all of it is there before it starts, so
     that it never takes a part for all when we are killed meanwhile. Its whole group is killed
     when the time is over, or when it prints more than 8 MiB. Raises UnknownState for both, and
-    HostError when it cannot be started. ``argv[0]`` is an absolute path.
+    HostError when it cannot be started. ``argv[0]`` is an absolute path. ``passed`` is a
+    descriptor that it has as number ``PASSED``.
     """
-    return begin(argv, timeout=timeout, send=send, whole=whole, environ=environ).result()
+    begun = begin(argv, timeout=timeout, send=send, whole=whole, environ=environ, passed=passed)
+    return begun.result()
 
 
 def begin(
@@ -123,6 +159,7 @@ def begin(
     send: bytes = b"",
     whole: bool = False,
     environ: Mapping[str, str] | None = None,
+    passed: int | None = None,
 ) -> Begun:
     """The same as ``run``, but for the wait. Raises HostError when it cannot be started."""
     if _hurry:
@@ -146,11 +183,12 @@ def begin(
         pid = os.posix_spawn(
             argv[0],
             list(argv),
-            os.environ if environ is None else environ,
+            own_environment() if environ is None else environ,
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, stdin, 0),
                 (os.POSIX_SPAWN_DUP2, stdout, 1),
                 (os.POSIX_SPAWN_DUP2, stderr, 2),
+                *(() if passed is None else ((os.POSIX_SPAWN_DUP2, passed, PASSED),)),
             ],
             setsid=True,
             setsigmask=(),

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from reconciler.host.clock import Clock
-from reconciler.host.command import AHEAD, Begun, Result, begin, find
+from reconciler.host.command import AHEAD, Begun, Result, begin, find, own_environment
 from reconciler.host.trust import own_file
 from reconciler.host.users import Users
 from reconciler.model import HostError, UnknownState
@@ -158,8 +158,9 @@ class Crontabs:
             if os.geteuid() != 0:
                 raise NotAllowed(f"only root may look at the crontab of {user}")
             argv += ["-u", user]
-        kept = {name: value for name, value in os.environ.items() if name != "CRONTAB_NOHEADER"}
-        environ = {**kept, "LC_ALL": "C", **extra}
+        environ = own_environment(LC_ALL="C")
+        environ.pop("CRONTAB_NOHEADER", None)
+        environ |= extra
         argv += options
         # Killed while it still sends, it would have crontab(1) install the beginning alone.
         return begin(argv, timeout=_TIMEOUT, send=send, whole=bool(send), environ=environ)

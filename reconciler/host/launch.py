@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from reconciler.host.command import SYSTEM_PATH, program_folder
+from reconciler.host.environment import search_path
 from reconciler.host.place import put_at
 from reconciler.host.processes import Identity, boot_id, look_up
 from reconciler.host.start import LEADER, NotStarted, Program, detach
@@ -43,7 +44,8 @@ def environment(account: Account, extra: Sequence[tuple[str, Secret]]) -> dict[s
     """The environment of a managed process: the same whoever starts it, shell, cron or systemd.
 
     Only the locale, the time zone and the place of tmux's sockets are taken over from the
-    caller. Commands that are installed beside this program are found too.
+    caller. Commands that are installed beside this program are found too. Folders of a ``PATH`` in
+    ``extra`` that somebody else may write to are left out.
     """
     environ = {
         "HOME": account.home,
@@ -55,7 +57,9 @@ def environment(account: Account, extra: Sequence[tuple[str, Secret]]) -> dict[s
     for name, value in os.environ.items():
         if name in ("LANG", "LANGUAGE", "TZ", "TMUX_TMPDIR") or name.startswith("LC_"):
             environ[name] = value
-    environ.update((name, secret.reveal()) for name, secret in extra)
+    for name, secret in extra:
+        value = secret.reveal()
+        environ[name] = search_path(value, account.uid) if name == "PATH" else value
     return environ
 
 

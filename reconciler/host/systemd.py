@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from reconciler.host.clock import Clock
-from reconciler.host.command import Result, find, run
+from reconciler.host.command import Result, find, own_environment, run
+from reconciler.host.environment import runtime_folder
 from reconciler.host.reading import read_in
 from reconciler.host.users import Users
 from reconciler.host.walk import opened, reason
@@ -101,7 +102,7 @@ class Systemd:
             return "systemd is not running here"
         if find("systemctl") is None:
             return "there is no systemctl here"
-        if scope == "user" and not os.path.exists(f"{_runtime()}/systemd/private"):
+        if scope == "user" and not os.path.exists(f"{runtime_folder()}/systemd/private"):
             name = self._users.account(None).name
             return (
                 f"no systemd of user {name} is running; it does after a login, or always after: "
@@ -244,24 +245,17 @@ class Systemd:
         path = find(program)
         if path is None:
             raise UnknownState(f"there is no {program} here")
-        environ = {
-            **os.environ,
-            "LC_ALL": "C.UTF-8", "SYSTEMD_COLORS": "0", "SYSTEMD_PAGER": "cat",
-            "SYSTEMD_LOG_LEVEL": "notice", "SYSTEMD_LOG_TARGET": "console",
+        environ = own_environment(
+            LC_ALL="C.UTF-8", SYSTEMD_COLORS="0", SYSTEMD_PAGER="cat",
+            SYSTEMD_LOG_LEVEL="notice", SYSTEMD_LOG_TARGET="console",
             **(more or {}),
-        }  # fmt: skip
+        )  # fmt: skip
         flags = [f"--{scope}"] if scope else []
         if program == "systemctl":
             flags += ["--no-pager", "--no-ask-password"]
             if scope == "user":
-                environ["XDG_RUNTIME_DIR"] = _runtime()
+                environ["XDG_RUNTIME_DIR"] = runtime_folder() or ""
         return run([path, *flags, *words], timeout=timeout, environ=environ)
-
-
-def _runtime() -> str:
-    """The caller's folder for what runs; cron, for one, does not name it."""
-    given = os.environ.get("XDG_RUNTIME_DIR", "")
-    return given if os.path.isdir(given) else f"/run/user/{os.geteuid()}"
 
 
 def _remove(folder: str) -> None:

@@ -49,6 +49,8 @@ class Terminal:
             heading = self._censored(self._heading)
             blocks = blocks if blocks[0] == heading else [heading, *blocks]
             self._heading, self._headed = None, self._heading
+        elif blocks and blocks[0] == self._headed:
+            del blocks[0]
         self.aside()
         try:
             if self.colored or (self.watched and any(isinstance(one, Table) for one in blocks)):

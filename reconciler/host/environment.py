@@ -1,0 +1,135 @@
+"""What is taken from the environment that the caller has handed down, and what is not believed.
+
+sudo, su and cron hand down what belongs to another account: its home, its runtime directory, its
+locale, its folders of PATH. This must not run anything, nor decide where a program lies: that is
+``command.find``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from reconciler.host.trust import only_ours, opened
+from reconciler.model import HostError
+
+_listeners: list[Callable[[str], None]] = []
+_noted: list[str] = []
+
+
+def on_note(listener: Callable[[str], None]) -> None:
+    """Have ``listener`` called with each note; those that are there already are told at once."""
+    _listeners[:] = [listener]
+    for text in _noted:
+        listener(text)
+
+
+def note(text: str) -> None:
+    """Tell people once what was not believed, and what is done instead."""
+    if text not in _noted:
+        _noted.append(text)
+        for listener in _listeners:
+            listener(text)
+
+
+def use_utf8() -> None:
+    """Start this program anew in UTF-8 mode where the locale would have names in another encoding.
+
+    Names in a spec are UTF-8, and so they are on the host, whoever calls. Python takes the
+    encoding of names from the locale when it starts, and cannot change it later,
+    https://docs.python.org/3/library/os.html#utf8-mode. Returns where it is UTF-8 already.
+    """
+    if sys.getfilesystemencoding() == "utf-8" or sys.flags.utf8_mode:
+        return
+    with open("/proc/self/cmdline", "rb") as file:
+        called, *rest = file.read().split(b"\0")[:-1]  # As bytes: decoded, it may not come back.
+    os.execv(sys.executable, [called, b"-X", b"utf8", *rest])
+
+
+def clean() -> None:
+    """Take out of our own environment what belongs to somebody else. To be called first.
+
+    ``HOME`` then is the one of the user database. Without the caller's own ``XDG_RUNTIME_DIR``
+    no bus of a session is believed either.
+    """
+    home = os.environ.get("HOME", "")
+    if home and not (home.startswith("/") and _believed(home)):
+        del os.environ["HOME"]
+        own = _home()
+        if own is not None:
+            os.environ["HOME"] = own
+        if os.path.abspath(home) != own:
+            note(f"HOME={home} is not believed, since others may write there; it is {own or '/'}")
+    for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+        folder = os.environ.get(name, "")
+        if folder.startswith("/") and not _believed(folder):
+            del os.environ[name]
+            note(f"{name}={folder} is not believed, since others may write there; it is left out")
+    given = os.environ.get("XDG_RUNTIME_DIR")
+    if given is not None and not _is_runtime(given):
+        del os.environ["XDG_RUNTIME_DIR"]
+        os.environ.pop("DBUS_SESSION_BUS_ADDRESS", None)
+
+
+def runtime_folder() -> str | None:
+    """The caller's own folder for sockets, pam_systemd(8); None where there is none."""
+    # cron, for one, does not name it.
+    for folder in (os.environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{os.geteuid()}"):
+        if _is_runtime(folder):
+            return folder
+    return None
+
+
+def search_path(path: str, uid: int) -> str:
+    """A ``PATH`` that a spec gives to a process of ``uid``, without what others could fill.
+
+    Folders that are relative, or that somebody besides root, the caller and ``uid`` may write to,
+    are left out, with a note.
+    """
+    folders = []
+    for folder in path.split(":"):
+        if not folder.startswith("/"):
+            note(f"PATH: the folder {folder!r} is skipped, since it is relative; write it whole")
+        elif not _believed(folder, uid):
+            note(f"PATH: the folder {folder} is skipped, since others may write there")
+        else:
+            folders.append(folder)
+    return ":".join(folders)
+
+
+def _believed(folder: str, uid: int | None = None) -> bool:
+    """May only root, the caller and ``uid`` decide what is in the folder, also once it is made?"""
+    also = () if uid is None else (uid,)
+    folder = os.path.abspath(folder)
+    while True:
+        try:
+            handle = opened(folder, os.O_PATH, also=also, notes=[])
+        except FileNotFoundError:
+            folder = os.path.dirname(folder)  # Who may write there could make it.
+            continue
+        except (HostError, OSError):
+            return False
+        try:
+            return only_ours(os.fstat(handle), handle, also=also)
+        finally:
+            os.close(handle)
+
+
+def _is_runtime(folder: str) -> bool:
+    """Is that the caller's own, and nobody else's? The XDG Base Directory Specification's rule."""
+    try:
+        status = os.lstat(folder)
+    except OSError:
+        return False
+    own = folder.startswith("/") and status.st_uid == os.geteuid()
+    return own and _believed(folder)
+
+
+def _home() -> str | None:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_dir or None
+    except KeyError:
+        return None
