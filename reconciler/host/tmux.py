@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from reconciler.host.command import AHEAD, Begun, Result, begin, find, run
+from reconciler.host.command import AHEAD, PASSED, Begun, Result, begin, find, run
+from reconciler.host.environment import note, runtime_folder
 from reconciler.host.processes import ended
+from reconciler.host.trust import Untrusted, opened
 from reconciler.model import HostError, UnknownState
 from reconciler.records import dataclass
 
@@ -28,6 +30,8 @@ PANE_MARK = "@reconcile_pane"
 LAUNCH_MARK = "@reconcile_launch"
 
 _TIMEOUT = 5.0
+_DEFAULT = "default"
+_USUAL = "/tmp"
 _MISSING = "tmux is not installed; install it, for example with: apt-get install tmux"
 # A blank would do, were it not for what other people may have put into options of their own.
 _SEPARATOR = "\u241f"
@@ -118,18 +122,11 @@ class Tmux:
         program = find("tmux")
         if program is None:
             raise UnknownState(_MISSING)
-        place = _socket_path(socket)
-        if not _own_folder(os.path.dirname(place)):
-            return None
-        try:
-            if not stat.S_ISSOCK(os.stat(place).st_mode):
-                raise UnknownState(f"{place} is not tmux's socket; move it away")
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise UnknownState(f"cannot look at {place}: {error.strerror}") from None
-        argv = (program, "-u", "-S", place, "list-panes", "-a", "-F", _FORMAT)
-        return begin(argv, timeout=_TIMEOUT)
+        with _sockets(socket) as place:
+            if not place.exists():
+                return None
+            argv = (program, *place.server, "list-panes", "-a", "-F", _FORMAT)
+            return begin(argv, timeout=_TIMEOUT, passed=place.handle)
 
     def _look(self, socket: str | None) -> tuple[Pane, ...]:
         begun = self._begun.pop(socket, None) or self._ask(socket)
@@ -139,7 +136,9 @@ class Tmux:
         if result.status != 0:
             if _no_server(result):
                 return ()
-            raise UnknownState(f"tmux list-panes failed: {result.complaint}")
+            with _sockets(socket) as place:
+                said = place.in_words(result.complaint)
+            raise UnknownState(f"tmux list-panes failed: {said}")
         lines = result.output.decode(errors="replace").split("\n")
         return tuple(pane for line in lines if (pane := _pane(line)) is not None)
 
@@ -158,31 +157,45 @@ class Tmux:
         lines = [" ".join(quoted(word) for word in words) for words in script]
         # In one pair of braces: a script that was cut off on its way is not run at all.
         text = "if-shell -F 1 {\n" + "\n".join(lines) + "\n}\n"
-        place = ("-L", socket) if socket is not None else ()
-        argv = (program, "-u", *place, "start-server", ";", "source-file", "-")
-        # It may start the server, whose panes have what it has.
         account = Users().account(None)
-        begun = start.Program(argv, _environment(account), account)
-        result = start.run(begun, timeout=_TIMEOUT, send=text.encode())
-        if result.status != 0 or result.errors:
-            raise HostError(f"tmux refused: {result.complaint}")
+        environ = _environment(account)
+        with _sockets(socket) as place:
+            if place.answers():
+                argv: tuple[str, ...] = (program, *place.server, "source-file", "-")
+                result = run(
+                    argv, timeout=_TIMEOUT, send=text.encode(), environ=environ, passed=place.handle
+                )
+            else:
+                # By its name: the panes of a server are told where it is. tmux makes the folder.
+                environ["TMUX_TMPDIR"] = place.base
+                argv = (program, "-u", "-L", place.name, "start-server", ";", "source-file", "-")
+                place.tell()
+                # Its panes have what it has.
+                begun = start.Program(argv, environ, account)
+                result = start.run(begun, timeout=_TIMEOUT, send=text.encode())
+            if result.status != 0 or result.errors:
+                raise HostError(f"tmux refused: {place.in_words(result.complaint)}")
 
     def screen(self, socket: str | None, pane: str, lines: int) -> list[str]:
         """The last lines with text in a pane; none when they cannot be had."""
         program = find("tmux")
         if program is None:
             return []
-        # With some history: what tmux says of a dead pane scrolls the first line away.
-        place = (program, "-u", "-S", _socket_path(socket))
-        argv = (*place, "capture-pane", "-p", "-S", "-50", "-t", pane)
         try:
-            _own_folder(os.path.dirname(_socket_path(socket)))
-            result = run(argv, timeout=_TIMEOUT)
+            with _sockets(socket) as place:
+                # With some history: what tmux says of a dead pane scrolls the first line away.
+                argv = (program, *place.server, "capture-pane", "-p", "-S", "-50", "-t", pane)
+                result = run(argv, timeout=_TIMEOUT, passed=place.handle)
         except HostError:
             return []
         text = result.output.decode(errors="replace").splitlines()
         said = [line.strip() for line in text if line.strip()]
         return [line for line in said if not line.startswith("Pane is dead")][-lines:]
+
+    def client(self, socket: str | None) -> list[str]:
+        """How a person calls tmux for that server. Raises UnknownState."""
+        with _sockets(socket) as place:
+            return place.client
 
 
 def target(session: str) -> str:
@@ -244,32 +257,121 @@ def _no_server(result: Result) -> bool:
     )
 
 
-def _socket_path(socket: str | None) -> str:
-    """Where tmux keeps the socket of that ``-L`` name, tmux(1)."""
+class _Sockets:
+    """The folder below ``base`` where tmux keeps the caller's sockets, and one of them, tmux(1).
+
+    ``handle`` is the folder, which nobody else can exchange, once it was looked at; None where it
+    is not there yet. ``spare``: the usual folder is not believed, so this one serves instead.
+    """
+
+    def __init__(self, base: str, name: str, spare: bool = False) -> None:
+        self.base = base
+        self.name = name
+        self.path = f"{base}/tmux-{os.geteuid()}"
+        self.spare = spare
+        self.handle: int | None = None
+        try:
+            self.handle = opened(
+                self.path, os.O_PATH | os.O_DIRECTORY, what="the tmux server there", notes=[]
+            )
+            status = os.fstat(self.handle)
+        except FileNotFoundError:
+            return
+        except Untrusted as error:
+            raise UnknownState(str(error)) from None
+        except OSError as error:
+            raise UnknownState(f"cannot look at {self.path}: {error.strerror}") from None
+        # Whoever owns it could put a server of his own there, and a tmux client obeys its server.
+        if status.st_uid != os.geteuid() or status.st_mode & 0o027:
+            self.close()
+            raise UnknownState(f"{self.path} is not a folder that is only ours")
+
+    @property
+    def server(self) -> tuple[str, ...]:
+        """The words that make a tmux client talk to this server, through the folder we hold."""
+        return ("-u", "-S", f"/proc/self/fd/{PASSED}/{self.name}")
+
+    @property
+    def client(self) -> list[str]:
+        """The beginning of a command line for people."""
+        if self.spare:
+            return ["tmux", "-S", f"{self.path}/{self.name}"]
+        return ["tmux"] if self.name == _DEFAULT else ["tmux", "-L", self.name]
+
+    def exists(self) -> bool:
+        """Is there a socket? Raises UnknownState where there is something else."""
+        if self.handle is None:
+            return False
+        place = f"{self.path}/{self.name}"
+        try:
+            status = os.stat(self.name, dir_fd=self.handle)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise UnknownState(f"cannot look at {place}: {error.strerror}") from None
+        if not stat.S_ISSOCK(status.st_mode):
+            raise UnknownState(f"{place} is not tmux's socket; move it away")
+        return True
+
+    def answers(self) -> bool:
+        """Does a server listen there?"""
+        if not self.exists():
+            return False
+        from socket import AF_UNIX, socket
+
+        with socket(AF_UNIX) as made:
+            made.settimeout(_TIMEOUT)
+            return made.connect_ex(f"/proc/self/fd/{self.handle}/{self.name}") == 0
+
+    def tell(self) -> None:
+        """Say how to attach to a server that is not where people look for it."""
+        if self.spare:
+            import shlex
+
+            note(f"tmux runs in {self.path}; attach with: {shlex.join([*self.client, 'attach'])}")
+
+    def in_words(self, text: str) -> str:
+        """What tmux has said, with the folder's own name."""
+        return text.replace(f"/proc/self/fd/{PASSED}/", f"{self.path}/")
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        if self.handle is not None:
+            os.close(self.handle)
+            self.handle = None
+
+
+@contextmanager
+def _sockets(socket: str | None) -> Iterator[_Sockets]:
+    """The server's place of that ``-L`` name. Raises UnknownState where none may be believed.
+
+    Where somebody else could exchange the usual folder, or has made it, the server lives in
+    ``/run``, or in the caller's own runtime directory. One that was begun there since ``/tmp`` was
+    not believed stays until it ends.
+    """
+    name = socket or _DEFAULT
     base = os.environ.get("TMUX_TMPDIR") or ""
     if not os.path.isdir(base):
-        base = "/tmp"
-    return f"{base}/tmux-{os.geteuid()}/{socket or 'default'}"
-
-
-def _own_folder(path: str) -> bool:
-    """Is tmux's folder for sockets there? Raises UnknownState when it is not ours alone.
-
-    Whoever owns it could put a server of his own there, and a tmux client obeys its server.
-    """
+        base = _USUAL
+    spare = "/run" if os.geteuid() == 0 else runtime_folder()
+    place = None
+    if base == _USUAL and spare and os.path.lexists(f"{spare}/tmux-{os.geteuid()}/{name}"):
+        place = _Sockets(spare, name, spare=True)
+        if not place.answers():
+            place.close()
+            place = None
     try:
-        status = os.lstat(path)
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise UnknownState(f"cannot look at {path}: {error.strerror}") from None
-    ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
-    if not ours or status.st_mode & 0o027:
-        raise UnknownState(
-            f"{path} is not a folder that is only ours, so no tmux server there is believed; "
-            f"find out who made it, and remove it"
-        )
-    return True
+        place = place or _Sockets(base, name)
+    except UnknownState as error:
+        words = f"{error}; no tmux server there is believed"
+        if spare is None:
+            raise UnknownState(words) from None
+        note(words)
+        place = _Sockets(spare, name, spare=True)
+    try:
+        yield place
+    finally:
+        place.close()
 
 
 def _environment(account: Account) -> dict[str, str]:
