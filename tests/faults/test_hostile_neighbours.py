@@ -15,21 +15,6 @@ ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as anothe
 SPEC = "sessions: {{s: {{}}}}\nprocesses: {{p: {{command: [sleep, '{}'], session: s}}}}"
 
 
-@pytest.mark.root
-@ROOT
-@pytest.mark.parametrize("mode", [0o700, 0o777])
-def test_a_socket_folder_of_somebody_else_is_not_believed(machine: Machine, mode: int) -> None:
-    folder = machine.sockets / f"tmux-{os.geteuid()}"
-    folder.mkdir()
-    folder.chmod(mode)
-    if mode == 0o700:
-        os.chown(folder, NOBODY, NOBODY)
-    os.mknod(folder / "default", 0o140600)
-    report = machine.once(machine.spec("sessions: {s: {}}"), status=1)
-    assert report["steps"] == []
-    assert "no tmux server there is believed" in report["unknown"][0]["reason"]
-
-
 def test_a_persons_pane_in_our_window_is_not_taken_for_the_process(machine: Machine) -> None:
     spec = machine.spec(SPEC.format(32001))
     machine.once(spec)
