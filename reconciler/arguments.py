@@ -148,6 +148,8 @@ def parser() -> argparse.ArgumentParser:
         help="another value for a variable of the spec; repeatable")  # fmt: skip
     add("--json", action="store_true", help="one JSON document on standard output")
     add("--state-dir", metavar="DIR", help="where state is kept")
+    add("--trust", metavar="UID", action="append", type=_uid, default=[],
+        help="believe files of this account too; repeatable")  # fmt: skip
     add("--color", choices=("auto", "always", "never"), default="auto",
         help="auto (only on a terminal), always or never")  # fmt: skip
     add("-q", "--quiet", action="store_true", help="print only what failed or is unknown")
@@ -233,7 +235,6 @@ def _help(made: argparse.ArgumentParser) -> Iterator[str]:
     yield ""
     for command, words in FIRST:
         yield f"  {command:27} {words}"
-    yield ""
     for title, modes in MODES.items():
         yield f"{title}:"
         for mode in modes:
@@ -273,6 +274,12 @@ def _wrapped(text: str, indent: int, first: int = 0) -> Sequence[str]:
         text, 79, initial_indent=" " * first, subsequent_indent=" " * indent,
         break_on_hyphens=False,
     )  # fmt: skip
+
+
+def _uid(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) < 2**32 - 1):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the number of an account; see: id -u")
+    return int(text)
 
 
 def _duration(text: str) -> float:

@@ -55,7 +55,8 @@ class Secret:
 class Facts:
     """What templates may ask about the host and the caller; part of the compiled spec's key.
 
-    ``bin`` is the folder where this program's own commands are installed.
+    ``bin`` is the folder where this program's own commands are installed, and ``bin_refused`` why
+    root must not have it run again later, if so. ``trust`` are the options ``--trust``.
     """
 
     user_name: str
@@ -67,6 +68,8 @@ class Facts:
     tmux: bool
     state_dir: str
     bin: str = ""
+    bin_refused: str = ""
+    trust: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

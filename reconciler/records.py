@@ -8,12 +8,12 @@ What it does not know (inheritance, `kw_only`, `compare`, `repr`) is left to `da
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["dataclass", "field", "fields", "names", "replace"]
+__all__ = ["dataclass", "field", "fields", "names", "replace", "strings"]
 
 
 class _Field:
@@ -104,6 +104,19 @@ def names(of: Any) -> tuple[str, ...]:
         found: tuple[str, ...] = cls.__slots__  # type: ignore[attr-defined]
         return found
     return tuple(entry.name for entry in _fields(of))
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Every text in a record, however deep, but for what is secret."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, tuple):
+        for one in value:
+            yield from strings(one)
+    elif hasattr(type(value), "__dataclass_fields__"):
+        for name in names(value):
+            if name not in ("value", "digest"):
+                yield from strings(getattr(value, name))
 
 
 def _fields(of: Any) -> tuple[Any, ...]:

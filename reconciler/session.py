@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
+from reconciler.host import trust
 from reconciler.records import dataclass, replace
 from reconciler.text import Censor, printable
 
@@ -60,6 +61,8 @@ class Session:
         from reconciler.views.terminal import Terminal
 
         self.options = options
+        for uid in options.trust:
+            trust.trust_owner(uid)
         self.terminal: Terminal = Terminal(options.color, to_errors=options.json)
         self.users: Users = Users()
         self._warned: set[str] = set()
@@ -141,7 +144,12 @@ class Session:
         """Which spec this is about, on which host."""
         from reconciler.views.text import heading
 
-        return heading(spec.name, spec.path, os.uname().nodename)
+        return heading(spec.name, spec.path, os.uname().nodename, self.options.trust)
+
+    def about(self, spec: Spec) -> dict[str, Any]:
+        """The same as a JSON value; ``trusts`` are the accounts that ``--trust`` names."""
+        found: dict[str, Any] = {"name": spec.name, "path": spec.path}
+        return {**found, "trusts": self.options.trust} if self.options.trust else found
 
     def head(self, spec: Spec) -> None:
         """Say that, unless people asked for quiet, before whatever is said next."""
@@ -168,12 +176,32 @@ class Session:
 
     def spec_path(self) -> str:
         """The file named, or the first of the usual places where there is one."""
-        from reconciler.shipped import find_spec
+        from reconciler.shipped import FOUND_HERE, find_spec
 
         path, tried = find_spec(self.options.spec, os.environ, self.users.account(None).home)
         if path is None:
             raise Usage("no spec: name one, or make one of " + ", ".join(tried))
+        if self.options.spec is None and path == FOUND_HERE:
+            self._refuse_found(path)
         return path
+
+    def _refuse_found(self, path: str) -> None:
+        """Raise Usage where the current folder, in which a spec was found, is somebody else's.
+
+        Only a spec that was named is believed there.
+        """
+        notes: list[trust.Untrusted] = []
+        try:
+            trust.refuse_untrusted(path, "the spec", notes=notes)
+        except (trust.Untrusted, OSError):
+            return  # Who reads it says so.
+        here = os.getcwd()
+        for note in notes:
+            if f"{note.path}/".startswith(f"{here}/"):
+                raise Usage(
+                    f"found {os.path.join(here, path)}, which nobody has named, but {note.reason}; "
+                    "name the spec that you mean"
+                )
 
     def settings(self) -> Mapping[str, str]:
         """The variables of ``--set``."""

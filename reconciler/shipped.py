@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+FOUND_HERE = "specs/executor.yaml"
+"""The spec that is found in the current folder without being named."""
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -35,7 +37,7 @@ def find_spec(
         config = os.path.join(home, ".config")
     usual = [
         environ.get("RECONCILE_SPEC", ""),
-        "specs/executor.yaml",
+        FOUND_HERE,
         os.path.join(config, "reconcile/spec.yaml"),
         "/etc/reconcile/spec.yaml",
     ]

@@ -28,6 +28,7 @@ from reconciler.pulse import Heart
 from reconciler.session import Look, Session, in_words
 from reconciler.turns import turn
 from reconciler.views.log import Log
+from reconciler.views.text import trusts
 
 _PATIENCE = 60.0
 """Seconds that a starting loop waits for a pass that is at work."""
@@ -235,6 +236,7 @@ def keep(session: Session, spec: Spec, told: Callable[[str], None]) -> None:
         watchdog = Watchdog(session, spec, heart, log, supervisor)
         on_waiting(watchdog.moved)
         words = f"{spec.name}: the loop begins, pid {os.getpid()}, {spec.path}"
+        words += trusts(session.options.trust)
         log.event("begin", words, pid=os.getpid(), resources=len(spec.resources))
         supervisor.ready(f"keeps {spec.path}")
         try:

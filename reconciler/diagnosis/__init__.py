@@ -10,8 +10,8 @@ import os
 import shlex
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
@@ -21,6 +21,7 @@ from reconciler.diagnosis.wrong import Wrong, ordered
 from reconciler.host.children import Children
 from reconciler.model import Observation, Past, Plan, Spec
 from reconciler.pulse import about_loop
+from reconciler.records import strings
 
 if TYPE_CHECKING:
     from reconciler.session import Session
@@ -142,7 +143,7 @@ class _Diagnosing(Looking):
         answers = self.children.answers
         document: dict[str, Any] = {
             "format": FORMAT,
-            "spec": {"name": self.spec.name, "path": self.spec.path},
+            "spec": self.session.about(self.spec),
             "host_name": plan.host,
             "uid": os.geteuid(),
             "time": round(time.time(), 3),
@@ -264,22 +265,12 @@ class _Diagnosing(Looking):
         more = ["--state-dir", self.session.state_dir] if options.state_dir else []
         for setting in options.set:
             more += ["--set", setting]
+        for uid in options.trust:
+            more += ["--trust", str(uid)]
         return shlex.join([program, *words, self.spec.path, *more])
 
 
 def keeps(want: Any, path: str) -> bool:
     """Does what it declares run a loop of the spec at ``path``?"""
-    text = "\n".join(_strings(want))
+    text = "\n".join(strings(want))
     return "--loop" in text and path in text and "reconcile" in text
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, tuple):
-        for one in value:
-            yield from _strings(one)
-    elif is_dataclass(value) and not isinstance(value, type):
-        for field in fields(value):
-            if field.name not in ("value", "digest"):
-                yield from _strings(getattr(value, field.name))

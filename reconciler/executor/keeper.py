@@ -24,7 +24,7 @@ QUICK = 5.0  # seconds for a look that only adds to what is known otherwise
 _LOOK = 30.0
 _PASS = 900.0  # a pass may have a large archive to write
 _WRONG_USAGE, _INVALID, _BUSY = 64, 65, 75  # exit codes of reconcile
-_TAKES_VALUE = ("--set", "--state-dir", "--only", "--color")
+_TAKES_VALUE = ("--set", "--state-dir", "--trust", "--only", "--color")
 _LOOPS_OWN = ("AI_CO_HOME", "TMUX_TMPDIR")  # what the spec reads of the environment
 
 
@@ -56,6 +56,7 @@ class Keeper:
         self.state = self.reason = self.path = ""
         self.pids: list[int] = []
         self._state_dir: str | None = options.state_dir
+        self._trust: list[str] = options.trust
         self._environ = dict(os.environ)
 
     @property
@@ -90,7 +91,9 @@ class Keeper:
         if words is None:
             return  # none runs, it has just ended, or it is somebody else's
         assert self.loop is not None
-        spec, self.settings = _loop_options(words)
+        spec, given = _loop_options(words)
+        self.settings = given["--set"]
+        self._trust = list(dict.fromkeys((*self._trust, *given["--trust"])))
         if self.spec is None and spec is not None:
             self.spec = spec if os.sep not in spec else _seen_from(self.loop, spec)
         theirs = _environ_of(self.loop)
@@ -111,7 +114,7 @@ class Keeper:
         words = _words_of(self.loop, "cmdline")
         if words is None:
             return None
-        _, settings = _loop_options(words)
+        settings = _loop_options(words)[1]["--set"]
         chosen = dict(word.split("=", 1) for word in settings if "=" in word)
         given = chosen.get("home") or _environ_of(self.loop).get("AI_CO_HOME")
         return resolve_home(given) if given else None
@@ -144,6 +147,8 @@ class Keeper:
         for setting in self.settings:
             argv += ["--set", setting]
         argv += ["--state-dir", self._state_dir] if self._state_dir is not None else []
+        for uid in self._trust:
+            argv += ["--trust", uid]
         try:
             done = subprocess.run(
                 [*argv, "--json"],
@@ -196,6 +201,8 @@ def _given(options: Namespace) -> str:
             words += [f"--{name.replace('_', '-')}", value]
     for setting in options.set:
         words += ["--set", setting]
+    for uid in options.trust:
+        words += ["--trust", uid]
     return "".join(f" {shlex.quote(word)}" for word in words)
 
 
@@ -213,10 +220,10 @@ def _environ_of(pid: int | None) -> dict[str, str]:
     return dict(word.split("=", 1) for word in words if "=" in word)
 
 
-def _loop_options(words: list[str]) -> tuple[str | None, list[str]]:
-    """The SPEC and the --set values on the command line of a loop."""
+def _loop_options(words: list[str]) -> tuple[str | None, dict[str, list[str]]]:
+    """The SPEC on the command line of a loop, and the values of its --set and --trust."""
     spec: str | None = None
-    settings: list[str] = []
+    given: dict[str, list[str]] = {"--set": [], "--trust": []}
     names = [os.path.basename(word) for word in words]
     at = next((i for i, name in enumerate(names) if name in ("reconcile", "reconciler")), 0)
     rest = iter(words[at + 1 :])
@@ -224,11 +231,11 @@ def _loop_options(words: list[str]) -> tuple[str | None, list[str]]:
         name, equals, value = word.partition("=")
         if name in _TAKES_VALUE:
             value = value if equals else next(rest, "")
-            if name == "--set":
-                settings.append(value)
+            if name in given:
+                given[name].append(value)
         elif not word.startswith("-") and spec is None:
             spec = word
-    return spec, settings
+    return spec, given
 
 
 def _seen_from(pid: int, path: str) -> str:

@@ -6,7 +6,9 @@ It must not run anything: this is read at every start.
 from __future__ import annotations
 
 import os
+import sys
 
+from reconciler.host import trust
 from reconciler.host.command import find, program_folder
 from reconciler.host.users import Users
 from reconciler.model import Facts
@@ -26,7 +28,21 @@ def facts(users: Users, state_dir: str) -> Facts:
         tmux=find("tmux") is not None,
         state_dir=state_dir,
         bin=program_folder(),
+        bin_refused=_program_refused() if os.geteuid() == 0 else "",
+        trust=tuple(word for uid in trust.trusted_owners() for word in ("--trust", str(uid))),
     )
+
+
+def _program_refused() -> str:
+    """Why root cannot trust this program: its command, its interpreter, and its own files."""
+    try:
+        for path in (f"{program_folder()}/reconcile", sys.executable, __file__):
+            trust.refuse_untrusted(path, "this program")
+    except trust.Untrusted as error:
+        return str(error)
+    except OSError as error:
+        return f"this program cannot be looked at: {error}"
+    return ""
 
 
 def state_directory(chosen: str | None, users: Users) -> str:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from reconciler.exits import DONE
 from reconciler.session import Session, print_json
 from reconciler.views.data import FORMAT
+from reconciler.views.text import trusts
 
 
 def run(session: Session) -> int:
     """Say that it is; what is wrong is raised as SpecError."""
     spec = session.load(complete=True)
     if session.options.json:
-        path = {"name": spec.name, "path": spec.path}
-        print_json({"format": FORMAT, "spec": path, "valid": True, "errors": []})
+        about = session.about(spec)
+        print_json({"format": FORMAT, "spec": about, "valid": True, "errors": []})
     number = len(spec.resources)
-    session.say((f"{spec.path}: valid; {number} resource{'' if number == 1 else 's'}", "good"))
+    words = f"{spec.path}: valid; {number} resource{'' if number == 1 else 's'}"
+    session.say((f"{words}{trusts(session.options.trust)}", "good"))
     if spec.notify.targets:
         from reconciler.notify import switched_off
 

@@ -28,7 +28,7 @@ def run(session: Session) -> int:
         session.print_json(
             {
                 "format": 1,
-                "spec": {"name": spec.name, "path": spec.path},
+                "spec": session.about(spec),
                 "history": [deed_document(deed) for deed in deeds],
             }
         )

@@ -35,9 +35,8 @@ def run(session: Session) -> int:
     if session.options.spec is None:  # Nobody has named it.
         session.head(spec)
     if session.options.json:
-        about = {"name": spec.name, "path": spec.path}
         rows = [{"name": n, "result": result, "reason": why or None} for n, result, why in found]
-        session.print_json({"format": 1, "spec": about, "targets": rows})
+        session.print_json({"format": 1, "spec": session.about(spec), "targets": rows})
     for name, result, why in found:
         words, style = _SHOWN[result]
         session.terminal.write([(f"target {name} {words}{printable(why)}", style)])

@@ -157,7 +157,7 @@ def _document(session: Session, spec: Spec, key: str, pauses: Sequence[Pause]) -
 
     return {
         "format": 1,
-        "spec": {"name": spec.name, "path": spec.path},
+        "spec": session.about(spec),
         key: [pause_document(one) for one in pauses],
     }
 

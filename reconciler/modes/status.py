@@ -58,7 +58,7 @@ def gathered(session: Session, look: Look, host: Host) -> dict[str, Any]:
     plan = look.plan
     return {
         "format": 1,
-        "spec": {"name": spec.name, "path": spec.path},
+        "spec": session.about(spec),
         "host": plan.host,
         "time": round(time.time(), 3),
         "loop": {**about_loop(loop), **_next(loop)},

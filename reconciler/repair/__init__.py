@@ -252,7 +252,7 @@ class Repair:
         before = self.before.document if self.before is not None else {}
         return {
             "format": FORMAT,
-            "spec": {"name": self.spec.name, "path": self.spec.path},
+            "spec": self.session.about(self.spec),
             "host": os.uname().nodename,
             "time": round(time.time(), 3),
             "by_loop": self.by_loop,

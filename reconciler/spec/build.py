@@ -11,15 +11,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reconciler.contract import Kind
-from reconciler.model import Facts, Secret, Spec
-from reconciler.records import dataclass
+from reconciler.model import Facts, Resource, Secret, Spec
+from reconciler.records import dataclass, strings
 from reconciler.spec.errors import Problems
 from reconciler.spec.graph import Entry, Graph
 from reconciler.spec.head import HeadReader
 from reconciler.spec.include import Document, gather, without_templates
 from reconciler.spec.notify import NotifyReader, gathered
 from reconciler.spec.rendering import Renderer
-from reconciler.spec.resolve import Resolver
+from reconciler.spec.resolve import Declared, Resolver
 from reconciler.spec.scope import Scope, worth_hiding
 from reconciler.spec.validate import Validator
 
@@ -77,6 +77,28 @@ def _tell_what_is_certain(
     problems.stop_if_any()
 
 
+def _refuse_program(
+    resources: Sequence[Resource[Any]],
+    kinds: Sequence[Kind[Any, Any]],
+    declared: Sequence[Declared],
+    facts: Facts,
+    problems: Problems,
+) -> None:
+    """Nothing that outlives a pass of root may run this program, where others can change it."""
+    if not facts.bin_refused:
+        return
+    lasting = {kind.name for kind in kinds if kind.persists}
+    places = {one.id: one.key.at for one in declared}
+    for one in resources:
+        wanted = one.kind in lasting and one.present and one.skip is None
+        if wanted and any(f"{facts.bin}/" in text for text in strings(one.want)):
+            problems.add(
+                places[one.id],
+                f"root would go on to run what is in {facts.bin}: {facts.bin_refused}",
+                "install this program where only root may write, and call it there",
+            )
+
+
 def _build(
     path: str,
     kinds: Sequence[Kind[Any, Any]],
@@ -105,6 +127,7 @@ def _build(
     graph = Graph(entries, resolver.bases, facts, problems)
     whole = all(entry.want is not None for entry in entries)
     resources = graph.ordered(whole=whole)
+    _refuse_program(resources, kinds, declared, facts, problems)
     problems.stop_if_any()
     if not whole:
         raise RuntimeError("a resource was dropped without a word; this is a bug in the spec room")

@@ -67,6 +67,7 @@ class Scope:
                 "crontab": facts.crontab,
                 "tmux": facts.tmux,
                 "bin": facts.bin,
+                "trust": list(facts.trust),
             },
             "spec": dict(spec),
             "state_dir": facts.state_dir,

@@ -11,7 +11,7 @@ from reconciler.text import printable
 from reconciler.views.period import lines_of
 from reconciler.views.status import amount, history_table, moment, span
 from reconciler.views.table import Block, Row, Table
-from reconciler.views.text import Line
+from reconciler.views.text import Line, trusts
 
 _WIDTH = 80
 _STYLES = {"ok": "good", "differs": "change", "paused": "change", "skipped": "quiet"}
@@ -29,7 +29,7 @@ def diagnosis_blocks(document: Document, verbose: bool) -> Iterator[Block]:
     spec = document["spec"]
     yield (
         f"{spec['name']} ({printable(spec['path'])}) on {printable(document['host_name'])}, "
-        f"{moment(document['time'])}",
+        f"{moment(document['time'])}{trusts(spec.get('trusts', ()))}",
         "",
     )
     most = 1000 if verbose else _MOST

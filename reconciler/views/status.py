@@ -74,7 +74,7 @@ def status_blocks(document: Mapping[str, Any]) -> Iterator[Block]:
     """How things stand, from the JSON value."""
     now = document["time"]
     spec = document["spec"]
-    yield heading(spec["name"], spec["path"], document["host"])
+    yield heading(spec["name"], spec["path"], document["host"], spec.get("trusts", ()))
     yield _loop_line(document["loop"])
     rows = tuple(_resource_row(one, now) for one in document["resources"])
     yield Table(("resource", "state", "next", "what is known"), rows)

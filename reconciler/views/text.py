@@ -5,7 +5,7 @@ It must not print: it yields lines, each with a style, in which everything is sa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from reconciler.model import Outcome, Plan, Remark, Report, Step
 from reconciler.text import printable
@@ -18,9 +18,14 @@ _MOST_ACTIONS = 10
 _MOST_LINES = 60
 
 
-def heading(name: str, path: str, host: str) -> Line:
-    """Which spec, on which host."""
-    return f"{name} ({printable(path)}) on {printable(host)}", ""
+def heading(name: str, path: str, host: str, trusted: Sequence[int] = ()) -> Line:
+    """Which spec, on which host, and whom ``--trust`` names."""
+    return f"{name} ({printable(path)}) on {printable(host)}{trusts(trusted)}", ""
+
+
+def trusts(owners: Sequence[int]) -> str:
+    """The end of a mode's first line: the accounts that ``--trust`` names."""
+    return "".join(f", trusts user {uid}" for uid in owners)
 
 
 def plan_lines(plan: Plan, verbose: bool) -> Iterator[Line]:

@@ -111,7 +111,8 @@ def test_a_changed_environment_is_compiled(environ: dict[str, str], full: Any) -
 @pytest.mark.parametrize("name", Facts.__dataclass_fields__)
 def test_a_changed_fact_is_compiled(name: str, full: Any) -> None:
     old = getattr(FACTS, name)
-    new = not old if isinstance(old, bool) else old + (1 if isinstance(old, int) else "x")
+    more = {int: 1, str: "x", tuple: ("x",)}
+    new = not old if isinstance(old, bool) else old + more[type(old)]
     assert full.cached(environ=ENV, facts=replace(FACTS, **{name: new}))[1]
 
 
