@@ -92,18 +92,12 @@ def _write(
         os.fsync(made.handle)
         if list(_read(made.handle, goal)) != adding.members:
             raise HostError(f"{goal} reads back as something else; all files were kept")
-        _publish(made, folder, name, goal, old, adding.parts)
+        _publish(made, goal, old, adding.parts)
     return kept
 
 
-def _publish(
-    made: Draft, folder: int, name: str, goal: str, old: int | None, parts: list[_Rights]
-) -> None:
+def _publish(made: Draft, goal: str, old: int | None, parts: list[_Rights]) -> None:
     """Give it its name, readable by nobody who could not read all that is in it."""
-    if old is not None:
-        now = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        if _identity(now) != _identity(os.fstat(old)):
-            raise HostError(f"{goal} has changed meanwhile; the next pass adds to it")
     mode = 0o666
     for part in parts:
         mode &= part.mode
@@ -116,8 +110,10 @@ def _publish(
     made.settle(mode | 0o400, uid, gid)
     if old is None:
         made.publish()
-    else:
-        made.replace()
+        return
+    before = _identity(os.fstat(old))
+    if not made.exchange(lambda now: _identity(now) == before):
+        raise HostError(f"{goal} has changed meanwhile; the next pass adds to it")
 
 
 def _identity(status: os.stat_result) -> tuple[int, int, int, int]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
@@ -27,6 +27,9 @@ _NEW = "new"
 """What is being made is called so in a folder of its own."""
 _NO_UNNAMED = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
 """A file system or kernel without O_TMPFILE, open(2)."""
+NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+"""A file system or kernel without RENAME_EXCHANGE, rename(2)."""
+_TRIES = 10
 _ACL = "system.posix_acl_access"
 _DEFAULT_ACL = "system.posix_acl_default"
 _NOT_COPIED = ("security.ima", "security.evm")
@@ -108,6 +111,32 @@ class Draft:
         if sync:
             sync_folder(self._folder)
 
+    def exchange(self, same: Callable[[os.stat_result], bool]) -> bool:
+        """Give it its real name, in place of a file that still is the ``same``.
+
+        False when it is not; all is as it was then. All of it is on the disk. Without
+        RENAME_EXCHANGE, rename(2), what is done to that name in between is lost.
+        """
+        from reconciler.host import kernel
+
+        ours = os.fstat(self.handle)
+        with private_folder(self._folder, self._name) as private:
+            self.name_in(private.handle, _NEW)
+            try:
+                kernel.exchange(private.handle, _NEW, self._folder, self._name)
+            except OSError as error:
+                if error.errno not in NO_EXCHANGE:
+                    raise
+                if not same(os.stat(self._name, dir_fd=self._folder, follow_symlinks=False)):
+                    return False
+                self._rename(private.handle)
+            else:
+                if not same(os.stat(_NEW, dir_fd=private.handle, follow_symlinks=False)):
+                    put_back(private.handle, _NEW, self._folder, self._name, ours)
+                    return False
+            sync_folder(self._folder)
+        return True
+
     def name_in(self, private: int, name: str) -> None:
         """Give it a name in a folder that only we may enter; all of it is on the disk then."""
         os.fsync(self.handle)
@@ -127,6 +156,28 @@ class Draft:
                 f"{name} was exchanged by somebody else while it was put into place; take away "
                 "the right of others to write to its folder"
             )
+
+
+def put_back(private: int, name: str, folder: int, goal: str, ours: os.stat_result) -> None:
+    """Take back an exchange of ``name`` in a private folder for what was called ``goal``.
+
+    When ``goal`` was replaced once more meanwhile, the newest keeps that name, and what came out
+    first stays in the private folder; so it does when there is no ``goal`` any more.
+    """
+    from reconciler.host import kernel
+
+    first = os.stat(name, dir_fd=private, follow_symlinks=False)
+    for _ in range(_TRIES):
+        try:
+            kernel.exchange(private, name, folder, goal)
+        except FileNotFoundError:
+            return
+        out = os.stat(name, dir_fd=private, follow_symlinks=False)
+        if os.path.samestat(out, ours):
+            os.unlink(name, dir_fd=private)
+            return
+        if os.path.samestat(out, first):
+            return
 
 
 @contextmanager

@@ -17,8 +17,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from reconciler.host.kernel import exchange, rename_new
+from reconciler.host import kernel
 from reconciler.host.place import (
+    NO_EXCHANGE,
     Draft,
     Private,
     draft,
@@ -27,6 +28,7 @@ from reconciler.host.place import (
     private_folder,
     private_name,
     put_at,
+    put_back,
     sync_folder,
     write_all,
 )
@@ -38,8 +40,6 @@ Edit = Callable[[bytes | None], bytes | None]
 """From what a file holds to what it is to hold; None is no file. It may be called repeatedly."""
 
 _TRIES = 10
-_NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
-"""A file system or kernel without RENAME_EXCHANGE, rename(2)."""
 _KEPT = "replaced"
 """The file in the state directory that says where something was kept aside."""
 _PATIENCE = 1.0
@@ -298,7 +298,7 @@ class _File:
             aside = _Aside.of(seen, ours.st_ino)
             made.name_in(private.handle, aside.name)
             try:
-                exchange(private.handle, aside.name, self._folder, self._name)
+                kernel.exchange(private.handle, aside.name, self._folder, self._name)
             except OSError as error:
                 try:
                     return self._replace_otherwise(error, private, aside, seen, data)
@@ -307,7 +307,7 @@ class _File:
                         os.unlink(aside.name, dir_fd=private.handle)
             same = self._is(private, aside.name, seen)
             if not same or self._is_saved(private.handle, aside.name):
-                self._put_back(private, aside.name, ours)
+                put_back(private.handle, aside.name, self._folder, self._name, ours)
                 return False
             sync_folder(self._folder)
             aside.let_go(private)
@@ -321,7 +321,7 @@ class _File:
             return False  # Somebody has removed it.
         if error.errno == errno.EBUSY:
             return self._write_in_place(seen, data)
-        if error.errno in _NO_EXCHANGE:
+        if error.errno in NO_EXCHANGE:
             return self._rename(private, aside, seen)
         raise error
 
@@ -330,7 +330,7 @@ class _File:
         with self._aside() as private:
             aside = _Aside.of(seen, 0)
             try:
-                rename_new(self._folder, self._name, private.handle, aside.name)
+                kernel.rename_new(self._folder, self._name, private.handle, aside.name)
             except FileNotFoundError:
                 return False
             except OSError as error:
@@ -343,7 +343,7 @@ class _File:
                 aside.let_go(private)
                 return True
             with suppress(FileExistsError):  # There is a newer one already: this one is told.
-                rename_new(private.handle, aside.name, self._folder, self._name)
+                kernel.rename_new(private.handle, aside.name, self._folder, self._name)
             return False
 
     @contextmanager
@@ -378,21 +378,6 @@ class _File:
                 return there is not None and _same(there, seen)
         except HostError:
             return False
-
-    def _put_back(self, private: Private, name: str, ours: os.stat_result) -> None:
-        """Give the file its name again that somebody has saved."""
-        first = os.stat(name, dir_fd=private.handle, follow_symlinks=False)
-        for _ in range(_TRIES):
-            try:
-                exchange(private.handle, name, self._folder, self._name)
-            except FileNotFoundError:
-                return  # Somebody has removed ours: what was saved before stays aside, and is told.
-            out = os.stat(name, dir_fd=private.handle, follow_symlinks=False)
-            if os.path.samestat(out, ours):
-                os.unlink(name, dir_fd=private.handle)
-                return
-            if os.path.samestat(out, first):
-                return  # It was saved once more: that has the name, and the first stays aside.
 
     def _rename(self, private: Private, aside: _Aside, seen: Content) -> bool:
         """Without exchange: what is renamed to this name from now on until it is done is lost."""

@@ -364,3 +364,25 @@ def test_a_copy_without_the_acl_does_not_take_its_mask_for_the_group(
             made.settle(mode, like=source.fileno())
             made.publish()
     assert rights(tmp_path / "other")[0] == 0o600
+
+
+def test_an_archive_that_another_pass_has_replaced_keeps_what_that_has_put_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goal = tmp_path / "a.tar.gz"
+    goal.write_bytes(b"old")
+    before_it = goal.stat()
+
+    def replace(*_: Any) -> None:
+        (tmp_path / "other").write_bytes(b"of another pass")
+        os.rename(tmp_path / "other", goal)
+
+    def same(now: os.stat_result) -> bool:
+        return os.path.samestat(now, before_it)
+
+    before(monkeypatch, kernel, "exchange", replace)
+    with opened(tmp_path) as folder, place.draft(folder, "a.tar.gz") as made:
+        place.write_all(made.handle, b"ours")
+        assert not made.exchange(same)
+    assert goal.read_bytes() == b"of another pass"
+    assert sorted(os.listdir(tmp_path)) == ["a.tar.gz", "home"]

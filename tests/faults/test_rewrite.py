@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from support import Machine, until
 
-from reconciler.host import rewrite
+from reconciler.host import kernel, rewrite
 from reconciler.model import HostError
 
 BLOCK = b"block\n"
@@ -102,7 +102,7 @@ def test_what_is_saved_right_before_the_exchange_stays(
 ) -> None:
     save = way(file, b"one\ntwo\n" if way is saved else b"two\n")
     if exchanges:
-        calls = hook(monkeypatch, rewrite, "exchange", save)
+        calls = hook(monkeypatch, kernel, "exchange", save)
     else:
         without_exchange(monkeypatch)
         calls = hook(monkeypatch, os, "link", lambda: None, save)
@@ -120,13 +120,13 @@ def without_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.EINVAL, "invalid argument")
 
-    monkeypatch.setattr(rewrite, "exchange", refuse)
+    monkeypatch.setattr(kernel, "exchange", refuse)
 
 
 def test_a_mode_that_is_set_right_before_the_exchange_stays(
     file: Path, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hook(monkeypatch, rewrite, "exchange", lambda: file.chmod(0o600))
+    hook(monkeypatch, kernel, "exchange", lambda: file.chmod(0o600))
     write(file, state)
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.read_bytes() == b"one\nblock\n"
@@ -145,7 +145,7 @@ def test_a_file_that_is_saved_right_before_it_is_removed_stays(
     file: Path, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file.write_bytes(BLOCK)
-    hook(monkeypatch, rewrite, "rename_new", saved(file, b"two\n" + BLOCK))
+    hook(monkeypatch, kernel, "rename_new", saved(file, b"two\n" + BLOCK))
     write(file, state, lambda text: (text or b"").replace(BLOCK, b"") or None)
     assert file.read_bytes() == b"two\n"
     assert beside(file) == []
@@ -156,7 +156,7 @@ def test_what_is_saved_twice_is_all_there(
 ) -> None:
     """Before the exchange, and once more before that is taken back."""
     twice = saved(file, b"first\n"), saved(file, b"second\n")
-    calls = hook(monkeypatch, rewrite, "exchange", *twice)
+    calls = hook(monkeypatch, kernel, "exchange", *twice)
     write(file, state)
     assert len(calls) == 4  # There, back, the newest back, and there again.
     assert file.read_bytes() == b"second\nblock\n"
@@ -169,7 +169,7 @@ def test_one_who_saves_all_the_time_ends_it_without_harm(
     file: Path, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saves = [saved(file, b"%d\n" % number) for number in range(1000)]
-    calls = hook(monkeypatch, rewrite, "exchange", *saves)
+    calls = hook(monkeypatch, kernel, "exchange", *saves)
     with pytest.raises(HostError, match="saved by others all the time"):
         write(file, state)
     last = b"%d\n" % calls[-1]
@@ -185,7 +185,7 @@ def test_an_editor_that_has_opened_it_right_before_the_exchange_is_waited_for(
         opened[0].write(b"two\n")
         opened[0].close()
 
-    hook(monkeypatch, rewrite, "exchange", lambda: opened.append(file.open("ab")), end)
+    hook(monkeypatch, kernel, "exchange", lambda: opened.append(file.open("ab")), end)
     write(file, state)
     assert file.read_bytes() == b"one\ntwo\nblock\n"
     assert beside(file) == []
@@ -269,7 +269,7 @@ def exchange(*arguments):
     os.rename(file + "~", file)
     real(*arguments)
     os._exit(9)
-rewrite.exchange = exchange
+kernel.exchange = exchange
 rewrite.rewrite(file, lambda text: text + b"block\\n", 1 << 20, state)
 """
     done = subprocess.run([sys.executable, "-c", code, file, state], timeout=60)
