@@ -11,8 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from reconciler.host.trust import only_ours, opened
-from reconciler.model import HostError
+from reconciler.host.trust import Untrusted, refuse_untrusted
 
 _listeners: list[Callable[[str], None]] = []
 _noted: list[str] = []
@@ -102,18 +101,12 @@ def _believed(folder: str, uid: int | None = None) -> bool:
     """May only root, the caller and ``uid`` decide what is in the folder, also once it is made?"""
     also = () if uid is None else (uid,)
     folder = os.path.abspath(folder)
-    while True:
-        try:
-            handle = opened(folder, os.O_PATH, also=also, notes=[])
-        except FileNotFoundError:
+    try:
+        while not refuse_untrusted(folder, also=also, notes=[]):
             folder = os.path.dirname(folder)  # Who may write there could make it.
-            continue
-        except (HostError, OSError):
-            return False
-        try:
-            return only_ours(os.fstat(handle), handle, also=also)
-        finally:
-            os.close(handle)
+    except (Untrusted, OSError):
+        return False
+    return True
 
 
 def _is_runtime(folder: str) -> bool:

@@ -262,7 +262,7 @@ def test_the_folder_of_the_socket_is_exchanged_after_it_was_looked_at(
 
 @pytest.mark.root
 @ROOT
-@pytest.mark.parametrize("wrong", ["owner", "mode", "above", "link"])
+@pytest.mark.parametrize("wrong", ["owner", "mode", "read", "above", "link"])
 def test_roots_new_server_lives_in_run(machine: Machine, wrong: str) -> None:
     """The usual folder of sockets is somebody else's, or can be exchanged by somebody else."""
     if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
@@ -274,8 +274,8 @@ def test_roots_new_server_lives_in_run(machine: Machine, wrong: str) -> None:
         (theirs / "tmux-0").mkdir(mode=0o700)
         folder.symlink_to(theirs / "tmux-0")
     else:
-        folder.mkdir(mode=0o777 if wrong == "mode" else 0o700)
-        folder.chmod(0o777 if wrong == "mode" else 0o700)
+        folder.mkdir()
+        folder.chmod({"mode": 0o777, "read": 0o755}.get(wrong, 0o700))
         os.mknod(folder / "default", 0o140600)
         if wrong == "owner":
             os.chown(folder, NOBODY, NOBODY)
