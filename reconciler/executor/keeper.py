@@ -12,6 +12,7 @@ import subprocess
 import sys
 
 from reconciler.executor.layout import resolve_home
+from reconciler.host.command import program_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -183,8 +184,11 @@ def home_of(pid: int) -> str | None:
 
 
 def _program() -> list[str]:
-    beside = os.path.join(os.path.dirname(os.path.abspath(sys.executable)), "reconcile")
-    return [beside] if os.access(beside, os.X_OK) else [sys.executable, "-m", "reconciler"]
+    path = program_path("reconcile")
+    if os.access(path, os.X_OK):
+        return [path]
+    # Without -P, the current folder would come first where Python looks for modules.
+    return [sys.executable, "-P", "-m", "reconciler"]
 
 
 def _wanted_home(given: str | None) -> str | None:

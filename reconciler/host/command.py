@@ -119,12 +119,10 @@ def program_folder() -> str:
 def program_path(name: str) -> str:
     """Where this program's own command of that name is installed: an absolute path.
 
-    It is how we were called, if so; ``pip install --user`` puts commands elsewhere than Python.
+    It is beside the one that was called; ``pip install --user`` puts them elsewhere than Python.
     """
-    called = os.path.abspath(sys.argv[0])
-    if os.path.basename(called) == name and _executable(called):
-        return called
-    return f"{program_folder()}/{name}"
+    beside = f"{os.path.dirname(os.path.abspath(sys.argv[0]))}/{name}"
+    return beside if _executable(beside) else f"{program_folder()}/{name}"
 
 
 def _executable(path: str) -> bool:
