@@ -293,7 +293,9 @@ class Files:
     def open_log(self, path: str, uid: int, gid: int) -> int:
         """A descriptor that appends to ``path``; made, for that user, if missing.
 
-        Raises HostError, also when something other than a regular file stands there.
+        Raises HostError, also when something other than a regular file stands there, or a file
+        that is not the user's in a folder where others decide which file has that name: what is
+        written to it would be written with the caller's rights. ``uid`` -1: it is for the caller.
         """
         parent, _, name = path.rpartition("/")
         with reported(f"cannot open the log {path}"), opened(parent, make=True) as folder:
@@ -310,6 +312,8 @@ class Files:
                 raise HostError(f"the log {path} is {sort_of(status)}, not a file; move it away")
             try:
                 refuse_hard_link(folder, status, path)
+                if uid not in (-1, status.st_uid):
+                    _refuse_log_of_another(path, uid, status)
             except HostError:
                 os.close(log)
                 raise
@@ -357,3 +361,15 @@ class Files:
             return os.pread(handle, limit, max(start, status.st_size - limit))
         finally:
             os.close(handle)
+
+
+def _refuse_log_of_another(path: str, uid: int, status: os.stat_result) -> None:
+    from reconciler.host.trust import Untrusted, is_trusted
+
+    if not is_trusted(path.rpartition("/")[0] or "/"):
+        raise Untrusted(
+            path,
+            f"the log {path} belongs to user {status.st_uid}, in a folder that others may write "
+            f"to, and is not opened for user {uid}",
+            ("chown", str(uid), path),
+        )

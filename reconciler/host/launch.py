@@ -5,10 +5,9 @@ It must not wait for what it has started.
 
 from __future__ import annotations
 
-import errno
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 
 from reconciler.host.command import SYSTEM_PATH, program_folder
 from reconciler.host.environment import search_path
@@ -16,6 +15,7 @@ from reconciler.host.place import put_at
 from reconciler.host.processes import Identity, boot_id, look_up
 from reconciler.host.start import LEADER, NotStarted, Program, detach
 from reconciler.host.users import Account
+from reconciler.host.walk import NoSpace, reported
 from reconciler.model import HostError, Secret
 from reconciler.records import dataclass
 
@@ -74,12 +74,13 @@ def start(launch: Launch, account: Account, log: int, known_as: str, record: str
     environ[MARK] = known_as
     environ[VERSION] = launch.digest
     environ[LEADER] = ""
-    with suppress_full():
-        _make_room(record)
+    what = f"cannot write {record}"
 
     def remember(identity: Identity) -> None:
         text = f"{boot_id()} {identity.pid} {identity.start} {launch.digest}\n"
-        with suppress_full():
+        # A start without a record is better than none.
+        with suppress(NoSpace), reported(what):
+            _make_room(record)
             put_at(f"{record}.{identity.pid}", text.encode(), replace=False, sync=False)
 
     null = os.open("/dev/null", os.O_RDWR)
@@ -96,16 +97,6 @@ def start(launch: Launch, account: Account, log: int, known_as: str, record: str
         raise HostError(f"cannot start {launch.argv[0]}: {error.strerror}") from None
     finally:
         os.close(null)
-
-
-@contextmanager
-def suppress_full() -> Iterator[None]:
-    """A start without a record, or without a log of its own, is better than none."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
 
 
 def _make_room(record: str) -> None:

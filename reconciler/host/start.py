@@ -181,7 +181,8 @@ def _fork(
         os.close(said)
     # First the number, once it is known; then, after a blank, what went wrong.
     identity = _number(words)
-    complaint = late or words.partition(b" ")[2 if identity else 0].decode(errors="replace")
+    rest = words.partition(b" ")[2] if identity is not None else words
+    complaint = late or rest.decode(errors="replace")
     if identity is not None and not complaint:
         return identity
     _kill(identity, None if detached else child)

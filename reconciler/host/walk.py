@@ -62,13 +62,18 @@ def refuse_hard_link(folder: int, status: os.stat_result, path: str) -> None:
         )
 
 
+class NoSpace(HostError):
+    """The disk is full, or a quota is used up."""
+
+
 @contextmanager
 def reported(what: str) -> Iterator[None]:
     """An OSError becomes a HostError that begins with ``what``."""
     try:
         yield
     except OSError as error:
-        raise HostError(f"{what}: {reason(error)}") from None
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise (NoSpace if full else HostError)(f"{what}: {reason(error)}") from None
 
 
 def reason(error: OSError) -> str:

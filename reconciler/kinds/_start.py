@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from reconciler.host.launch import MARK, VERSION, Launch, environment, start
 from reconciler.host.processes import Identity, boot_id, ending
 from reconciler.host.trust import refuse_untrusted
+from reconciler.host.walk import NoSpace
 from reconciler.kinds._windows import HOLDER
 from reconciler.model import HostError, UnknownState
 from reconciler.records import dataclass
@@ -49,7 +50,13 @@ class StartDaemon:
         account = host.users.account(launch.user)
         log = log_path(launch.mark, self.log, host)
         owner = (-1, -1) if launch.user is None else (account.uid, account.gid)
-        descriptor = host.files.open_log(log, *owner)
+        try:
+            descriptor = host.files.open_log(log, *owner)
+        except NoSpace:
+            if self.log is not None:
+                raise
+            # A start without our log of it is better than none.
+            descriptor = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         host.log_ends[log] = os.fstat(descriptor).st_size
         try:
             start(
@@ -193,11 +200,16 @@ def last_words(mark: str, place: Place | None, log: str | None, host: Host) -> s
     words: list[str] = []
     try:
         if place is not None:
-            panes = (p for p in host.tmux.panes(place.socket) if runs(p, mark))
-            pane = next(panes, None)
-            if pane is not None:
+            for _ in range(5):
+                panes = (p for p in host.tmux.panes(place.socket) if runs(p, mark))
+                pane = next(panes, None)
                 # tmux 3.3 sometimes misses that its child has ended, or never asks how.
-                how = pane.ending or ending(pane.pid) or ""
+                how = (pane.ending or ending(pane.pid) or "") if pane is not None else ""
+                if pane is None or how or not pane.dead:
+                    break
+                host.clock.sleep(0.05)  # It has asked, but not yet when it was looked at.
+                host.tmux.forget()
+            if pane is not None:
                 words += [how, *_screen(place, pane.id, host)]
         else:
             path = log_path(mark, log, host)

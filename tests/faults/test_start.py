@@ -1,0 +1,442 @@
+"""What another user could do with the process that is about to be his, and what inherits."""
+
+from __future__ import annotations
+
+import os
+import pty
+import resource
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import Machine, until
+
+from reconciler.host import start
+from reconciler.host.files import Files
+from reconciler.host.launch import Launch
+from reconciler.host.launch import start as start_daemon
+from reconciler.host.processes import look_up
+from reconciler.host.users import Users
+from reconciler.model import HostError
+
+NOBODY = 65534
+ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+PLACES = ["daemon", "session"]
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder of ours that everybody may enter, unlike pytest's."""
+    with tempfile.TemporaryDirectory(prefix="rc-", dir="/var/tmp") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def program(*argv: str, user: str | None = None, cwd: str | None = None) -> start.Program:
+    return start.Program(argv, {"PATH": "/usr/bin:/bin"}, Users().account(user), cwd)
+
+
+def begun(made: start.Program) -> int:
+    null = os.open("/dev/null", os.O_RDWR)
+    try:
+        return start.begin(made, (null, null, null))
+    finally:
+        os.close(null)
+
+
+def just_before_the_program(monkeypatch: pytest.MonkeyPatch, then: Callable[[], object]) -> None:
+    """Have the new process do something else once it is its user's."""
+    monkeypatch.setattr(start, "_enter", lambda cwd, home: then())
+
+
+# -- the wait has an end
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_a_process_that_its_user_stops_before_it_is_the_program_is_ended(
+    free: None, monkeypatch: pytest.MonkeyPatch, detached: bool
+) -> None:
+    born: list[int] = []
+    said, say = os.pipe()
+    os.set_blocking(said, False)
+
+    def stop() -> None:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    def remember(identity: Any) -> None:
+        os.write(say, str(identity.pid).encode())
+
+    just_before_the_program(monkeypatch, stop)
+    null = os.open("/dev/null", os.O_RDWR)
+    streams = (null, null, null)
+    with pytest.raises(start.NotStarted, match="a signal stopped the new process") as caught:
+        if detached:
+            start.detach(program("sleep", "60"), streams, remember)
+        else:
+            start.begin(program("sleep", "60"), streams)
+    if detached:
+        born.append(int(os.read(said, 20)))
+        assert caught.value.pid == born[0]
+    pid = caught.value.pid
+    assert pid is not None
+    until(lambda: look_up(pid) is None)
+    for handle in (null, said, say):
+        os.close(handle)
+
+
+def test_what_never_becomes_the_program_is_given_up(
+    free: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "mute")
+    just_before_the_program(monkeypatch, lambda: os.open(tmp_path / "mute", os.O_RDONLY))
+    monkeypatch.setattr(start, "_LONGEST", 0.5)
+    with pytest.raises(start.NotStarted, match=r"within 0\.5 s, and was killed") as caught:
+        begun(program("sleep", "60"))
+    pid = caught.value.pid
+    assert pid is not None
+    until(lambda: look_up(pid, zombies=True) is None)
+
+
+def test_whoever_stops_waiting_leaves_no_half_started_process(
+    free: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Enough(Exception):
+        pass
+
+    def enough(*_: object) -> None:
+        raise Enough
+
+    os.mkfifo(tmp_path / "mute")
+    just_before_the_program(monkeypatch, lambda: os.open(tmp_path / "mute", os.O_RDONLY))
+    pids: list[int] = []
+    monkeypatch.setattr(start, "reap", lambda pid: pids.append(pid))
+    before = signal.signal(signal.SIGALRM, enough)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(Enough):
+            begun(program("sleep", "60"))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    (pid,) = pids
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+
+def test_a_record_of_what_was_not_started_is_taken_away(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    just_before_the_program(monkeypatch, lambda: os.kill(os.getpid(), signal.SIGSTOP))
+    # What hangs in the kernel is there for as long as that takes.
+    monkeypatch.setattr(start, "_kill", lambda identity, child: None)
+    launch = Launch("process:p", "d", ("sleep", "60"), (), None, None)
+    account = Users().account(None)
+    with pytest.raises(start.NotStarted) as caught:
+        start_daemon(launch, account, os.open("/dev/null", os.O_RDWR), "x", f"{machine.base}/run/p")
+    os.kill(caught.value.pid or 0, signal.SIGKILL)
+    assert list((machine.base / "run").iterdir()) == []
+
+
+def test_nothing_of_ours_is_open_in_what_is_about_to_be_somebody_elses(
+    free: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    out = tmp_path / "open"
+    lock = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
+    high = os.dup2(lock, 70000 if resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 70000 else 200)
+
+    def look() -> None:
+        found = [os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")
+                 if os.path.lexists(f"/proc/self/fd/{name}")]  # fmt: skip
+        out.write_text("\n".join(found))
+
+    just_before_the_program(monkeypatch, look)
+    os.waitpid(begun(program("true")), 0)
+    os.close(high)
+    os.close(lock)
+    found = out.read_text().split("\n")
+    assert found.count("/dev/null") == 3
+    assert [path for path in found if str(tmp_path / "lock") in path] == []
+
+
+# -- the folder
+
+
+@pytest.mark.root
+@ROOT
+@pytest.mark.parametrize("sort", ["check", "daemon", "session"])
+def test_a_folder_is_entered_with_the_rights_of_its_user(
+    machine: Machine, open_folder: Path, sort: str
+) -> None:
+    (open_folder / "closed/inner").mkdir(parents=True)
+    (open_folder / "closed").chmod(0o700)
+    (open_folder / "work").symlink_to(open_folder / "closed/inner")
+    where = (
+        f"command: 'pwd > {open_folder}/out/pwd; sleep 1', user: nobody, cwd: {open_folder}/work"
+    )
+    (open_folder / "out").mkdir(mode=0o777)
+    (open_folder / "out").chmod(0o777)
+    texts = {
+        "check": f"checks: {{c: {{{where}}}}}",
+        "daemon": f"processes: {{p: {{{where}}}}}",
+        "session": f"sessions: {{s: {{}}}}\nprocesses: {{p: {{{where}, session: s}}}}",
+    }
+    done = machine.reconcile("--once", machine.spec(texts[sort]))
+    assert done.returncode == 1
+    assert "cannot be entered: permission denied" in done.stdout
+    assert not (open_folder / "out/pwd").exists()
+
+
+def test_commands_of_a_spec_stand_in_the_home_of_their_user(machine: Machine) -> None:
+    here = machine.base / "here"
+    here.mkdir()
+    (machine.base / "logs").mkdir()
+    (machine.base / "logs/a.log").write_text("x" * 3000)
+    said = machine.base / "said"
+    spec = machine.spec(
+        f"retention: {{r: {{path: {machine.base}/logs, match: a.log, max_file: 1KiB, "
+        f"action: rotate, run: 'echo rotation $PWD >> {said}'}}}}\n"
+        f"checks: {{c: {{command: 'echo check $PWD >> {said}; false', "
+        f"on_failure: [{{run: 'echo hook $PWD >> {said}'}}]}}}}\n"
+        f"processes: {{p: {{command: 'echo daemon $PWD >> {said}; sleep 100'}}}}\n"
+    )
+    machine.reconcile("--once", spec, cwd=here)
+    home = machine.home
+    expected = {f"{name} {home}" for name in ("rotation", "check", "hook", "daemon")}
+    until(lambda: said.exists() and set(said.read_text().splitlines()) == expected)
+
+
+# -- the environment
+
+
+@pytest.mark.root
+@ROOT
+def test_a_library_of_another_user_is_not_loaded_before_the_change_of_ids(
+    machine: Machine,
+) -> None:
+    # The loader complains of a library that is not there, once for each program that it loads.
+    spec = machine.spec(
+        "sessions: {s: {env: {LD_PRELOAD: /no/session.so}}}\n"
+        "processes: {p: {command: [sleep, '1077'], session: s, user: nobody, cwd: /,"
+        " env: {LD_PRELOAD: /no/process.so}}}\n"
+    )
+    machine.once(spec)
+    (pid,) = until(lambda: machine.running("sleep 1077"))
+    environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    assert b"LD_PRELOAD=/no/process.so" in environ
+    assert [word for word in environ if b"RECONCILE_SET" in word] == []
+    seen = until(lambda: machine.tmux("capture-pane", "-p", "-J", "-t", "=s:p"))
+    assert seen.count("/no/process.so") == 1
+    assert "/no/session.so" not in seen
+
+
+@pytest.mark.root
+@ROOT
+def test_a_pane_of_another_user_has_nothing_of_the_servers_environment(machine: Machine) -> None:
+    machine.run("tmux", "-u", "new-session", "-d", "-s", "person", environ={"TOKEN": "canary"})
+    spec = machine.spec(
+        "sessions: {s: {}}\n"
+        "processes: {p: {command: [sleep, '1077'], session: s, user: nobody, cwd: /}}\n"
+    )
+    machine.once(spec)
+    (pid,) = until(lambda: machine.running("sleep 1077"))
+    environ = Path(f"/proc/{pid}/environ").read_bytes()
+    assert b"canary" not in environ
+    assert b"TMUX_PANE=" in environ
+
+
+# -- the terminal
+
+
+def test_no_command_has_the_terminal_of_the_pass(machine: Machine) -> None:
+    out = machine.base / "out"
+    look = f"(: < /dev/tty) 2>/dev/null && echo $0 has it >> {out}; echo looked >> {out}"
+    spec = machine.spec(
+        f"checks: {{c: {{command: [sh, -c, '{look}; false', check], "
+        f"on_failure: [{{run: [sh, -c, '{look}', hook]}}]}}}}\n"
+        f"processes: {{p: {{command: [sh, -c, '{look}; sleep 100', daemon]}}}}\n"
+    )
+    pid, terminal = pty.fork()
+    if pid == 0:
+        try:
+            argv = list(map(str, machine.argv("--once", "-q", spec)))
+            os.chdir(machine.base)
+            os.execve(argv[0], argv, machine.environ)
+        finally:
+            os._exit(127)
+    end = time.monotonic() + 30
+    while time.monotonic() < end and not os.waitpid(pid, os.WNOHANG)[0]:
+        if select.select([terminal], [], [], 0.1)[0]:
+            try:
+                os.read(terminal, 4096)
+            except OSError:
+                break
+    os.close(terminal)
+    until(lambda: out.exists() and out.read_text().count("looked") == 3)
+    assert "has it" not in out.read_text()
+
+
+# -- what is inherited
+
+ODD = """
+import ctypes, os, resource, sys
+os.umask(0o077)
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(100, soft), hard))
+soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+resource.setrlimit(resource.RLIMIT_CORE, (hard if soft != hard else 0, hard))
+open("/proc/self/oom_score_adj", "w").write("500")
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+if os.geteuid() == 0:
+    os.nice(7)
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    os.setgroups([4, 5])
+os.set_inheritable(os.open("/etc/passwd", os.O_RDONLY), True)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def inherited(pid: int) -> dict[str, object]:
+    fields = dict(
+        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+    )
+    limits = Path(f"/proc/{pid}/limits").read_text().splitlines()
+    return {
+        "umask": fields["Umask"].strip(),
+        "groups": fields["Groups"].split(),
+        "processors": fields["Cpus_allowed"].strip(),
+        "nice": os.getpriority(os.PRIO_PROCESS, pid),
+        "policy": os.sched_getscheduler(pid),
+        "oom": Path(f"/proc/{pid}/oom_score_adj").read_text().strip(),
+        "files": [line for line in limits if "open files" in line],
+        "core": [line for line in limits if "core file" in line],
+        "open": len(os.listdir(f"/proc/{pid}/fd")),
+    }
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_a_process_inherits_is_the_same_whoever_starts_it(
+    machine: Machine, place: str
+) -> None:
+    session = ", session: s" if place == "session" else ""
+    spec = machine.spec(
+        "sessions: {s: {}}\n"
+        f"processes: {{p: {{command: [sleep, '1077']{session}, stop: {{timeout: 1s}}}}}}\n"
+    )
+    seen = []
+    for odd in ([], [sys.executable, "-c", ODD]):
+        done = machine.run(*odd, *machine.argv("--once", spec))
+        assert done.returncode == 0, done.stdout + done.stderr
+        (pid,) = until(lambda: machine.running("sleep 1077"))
+        seen.append(inherited(pid))
+        server = machine.server()
+        os.kill(server, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: not machine.running("sleep 1077"))
+    assert seen[0] == seen[1]
+    if os.geteuid() == 0:
+        init = inherited(1)
+        for name in ("nice", "policy", "oom", "processors"):
+            assert seen[1][name] == init[name], name
+    assert seen[1]["umask"] == "0022"
+
+
+KEYS = """
+import ctypes, os, sys
+c = ctypes.CDLL(None)
+if c.syscall(250, 1, None) < 0 or c.syscall(248, b"user", b"ours", b"secret", 6, -3) < 0:
+    sys.exit(77)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+FOUND = "import ctypes; print(ctypes.CDLL(None).syscall(250, 10, -3, b'user', b'ours', 0))"
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the numbers of its system calls")
+@pytest.mark.parametrize("sort", ["check", "daemon", "session"])
+def test_a_key_of_our_session_is_found_by_nobody(machine: Machine, sort: str) -> None:
+    out = machine.base / "found"
+    script = machine.base / "look.py"
+    script.write_text(f"{FOUND.replace('print(', f'open({str(out)!r}, chr(97)).write(str(')})\n")
+    command = f"command: [{sys.executable}, {script}]"
+    texts = {
+        "check": f"checks: {{c: {{{command}}}}}",
+        "daemon": f"processes: {{p: {{{command}}}}}",
+        "session": f"sessions: {{s: {{}}}}\nprocesses: {{p: {{{command}, session: s}}}}",
+    }
+    done = machine.run(
+        sys.executable, "-c", KEYS, *machine.argv("--once", machine.spec(texts[sort]))
+    )
+    if done.returncode == 77:
+        pytest.skip("keyctl is refused here")
+    assert until(lambda: out.exists() and out.read_text()) == "-1"
+
+
+# -- the log of another user's daemon
+
+
+@pytest.mark.root
+@ROOT
+def test_a_file_of_roots_that_a_user_renamed_is_not_his_log(
+    machine: Machine, open_folder: Path
+) -> None:
+    theirs = open_folder / "theirs"
+    theirs.mkdir()
+    os.chown(theirs, NOBODY, NOBODY)
+    (theirs / "made-by-root").write_text("ours\n")
+    subprocess.run(
+        ["setpriv", f"--reuid={NOBODY}", "--clear-groups", "mv", theirs / "made-by-root",
+         theirs / "log"], check=True,
+    )  # fmt: skip
+    spec = machine.spec(
+        f"processes: {{p: {{command: 'echo theirs; sleep 100', user: nobody, log: {theirs}/log}}}}"
+    )
+    report = machine.once(spec, status=1)
+    assert f"chown {NOBODY} {theirs}/log" in report["steps"][0]["error"]
+    assert (theirs / "log").read_text() == "ours\n"
+    os.chown(theirs / "log", NOBODY, NOBODY)
+    assert machine.once(spec)["steps"][0]["result"] == "done"
+    until(lambda: (theirs / "log").read_text() == "ours\ntheirs\n")
+
+
+@pytest.mark.root
+@ROOT
+def test_a_log_of_roots_in_a_folder_of_roots_may_be_his(free: None, open_folder: Path) -> None:
+    (open_folder / "log").write_text("")
+    os.close(Files().open_log(str(open_folder / "log"), NOBODY, NOBODY))
+    open_folder.chmod(0o777)
+    with pytest.raises(HostError, match="is not opened for user"):
+        Files().open_log(str(open_folder / "log"), NOBODY, NOBODY)
+    open_folder.chmod(0o755)
+
+
+# -- a full disk
+
+
+@pytest.mark.root
+@ROOT
+def test_a_full_disk_for_the_state_hinders_no_start(machine: Machine) -> None:
+    spec = machine.spec("processes: {p: {command: [sleep, '1077']}}")
+    machine.state.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m,nr_inodes=12", "none", str(machine.state)]
+    subprocess.run(mount, check=True)
+    try:
+        machine.plan(spec)
+        with pytest.raises(OSError):
+            for number in range(20):
+                (machine.state / f"fill{number}").touch()
+        # Room for the lock and the store, but for neither a log nor a record.
+        for number in range(4):
+            (machine.state / f"fill{number}").unlink()
+        with pytest.raises(OSError):
+            machine.once(spec)
+            for number in range(20):
+                (machine.state / f"more{number}").touch()
+        assert len(machine.running("sleep 1077")) == 1
+        machine.converged(spec)
+    finally:
+        machine.clear()
+        subprocess.run(["umount", str(machine.state)], check=True)
