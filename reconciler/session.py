@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from reconciler import kinds
 from reconciler.host import trust
 from reconciler.records import dataclass, replace
-from reconciler.text import Censor, printable
+from reconciler.redaction import hide, redacted_json
+from reconciler.text import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -124,7 +125,7 @@ class Session:
     def _known(self, spec: Spec) -> Spec:
         """What the spec knows and nobody may see is not printed from now on."""
         if spec.secrets:
-            self.terminal.censor = Censor(secret.reveal() for secret in spec.secrets)
+            hide(secret.reveal() for secret in spec.secrets)
         notes, self._notes = self._notes or (), None
         if notes or (self.options.quiet and self.options.mode != "loop"):
             # Should something be said after all, this is what it is about.
@@ -270,7 +271,7 @@ class Session:
 
     def clean(self, text: str) -> str:
         """The text without secrets, and without what cannot be printed."""
-        return printable(self.terminal.censor.text(text), _LONGEST)
+        return printable(text, _LONGEST)
 
     def warn(self, text: str) -> None:
         """Tell people what went wrong beside the work, once a call."""
@@ -452,7 +453,7 @@ class Session:
 
     def print_json(self, document: Any) -> None:
         """Print the one document on standard output."""
-        print_json(self.terminal.censor.json(document))
+        print_json(redacted_json(document))
 
     def say(self, *lines: tuple[str, str]) -> None:
         """Print lines for people, unless they asked for quiet."""

@@ -22,6 +22,7 @@ from reconciler.host.children import Children
 from reconciler.model import Observation, Past, Plan, Spec
 from reconciler.pulse import about_loop
 from reconciler.records import strings
+from reconciler.redaction import redacted_json
 
 if TYPE_CHECKING:
     from reconciler.session import Session
@@ -173,7 +174,7 @@ class _Diagnosing(Looking):
         document["healthy"] = not wrong
         document["seconds"] = round(time.monotonic() - self.began, 3)
         return Diagnosis(
-            self.session.terminal.censor.json(document),
+            redacted_json(document),
             tuple(one for one, _ in wrong),
             tuple(one for one, _ in doubts),
             plan,

@@ -6,28 +6,16 @@ own; psutil is loaded only there.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from reconciler.redaction import censored
 
 if TYPE_CHECKING:
     from reconciler.host.processes import Identity
     from reconciler.host.processtable import Row
 
 _LONGEST = 2000
-_SECRET = re.compile(
-    r"(?i)((?:^|[\s'\"-])[\w-]*(?:passw(?:or)?d|passphrase|secret|token|api[-_]?key)[\w-]*[=\s:]\s*)"
-    r"(\S+)"
-)
-_LOGIN = re.compile(r"(?<=://)[^\s/@]+@")
-_DEAF = re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://)\S*(?:hook|token|key|secret)\S*")
-
-
-def censored(text: str) -> str:
-    """A command line without what looks like a secret."""
-    text = _LOGIN.sub("***@", text)
-    text = _DEAF.sub(r"\1***", text)
-    return _SECRET.sub(r"\1***", text)
 
 
 def measured(wanted: Mapping[str, Sequence[Identity]]) -> list[dict[str, Any]]:

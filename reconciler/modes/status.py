@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
 from reconciler.exits import DONE, TROUBLE
+from reconciler.redaction import redacted_json
 from reconciler.session import Session
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def run(session: Session) -> int:
 
         session.terminal.write(remark_lines(look.plan, False) if look.plan.trouble else ())
     else:
-        session.terminal.write(status_blocks(session.terminal.censor.json(document)))
+        session.terminal.write(status_blocks(redacted_json(document)))
     return TROUBLE if look.plan.trouble else DONE
 
 

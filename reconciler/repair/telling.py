@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from reconciler.host.clock import Clock
 from reconciler.messages import Message
 from reconciler.model import HostError
+from reconciler.redaction import redacted_json
 from reconciler.turns import Taken, turn
 from reconciler.views.repair import (
     begin_lines,
@@ -79,7 +80,7 @@ class Telling:
 
     def end(self, repair: Repair) -> None:
         """All five have come to their end."""
-        document = self._session.terminal.censor.json(repair.document())
+        document = redacted_json(repair.document())
         if self._session.options.json:
             self._session.print_json(document)
         lines = list(repair_lines(document, self._session.options.quiet))

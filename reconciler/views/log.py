@@ -12,6 +12,7 @@ from collections.abc import Collection
 from typing import Any
 
 from reconciler.model import Outcome, Plan
+from reconciler.redaction import redacted_json
 from reconciler.text import printable
 from reconciler.views.data import outcome_document
 from reconciler.views.terminal import Terminal
@@ -40,7 +41,7 @@ class Log:
         now = time.time()
         if self._json:
             document = {"time": round(now, 3), "event": name, **fields, "text": text}
-            line = json.dumps(self._terminal.censor.json(document))
+            line = json.dumps(redacted_json(document))
             self._terminal.put(line)
         if self._quiet and style != "bad":
             return

@@ -74,7 +74,7 @@ class Bars:
         progress = self._progress or self._open()
         for work in self._begun:
             if work not in self._shown:
-                what = printable(self._terminal.censor.text(work.what), _LONGEST)
+                what = printable(work.what, _LONGEST)
                 self._shown[work] = progress.add_task(what, total=work.total, much="")
             done = work.total if work.total is not None and work.done > work.total else work.done
             progress.update(self._shown[work], completed=done, total=work.total, much=_much(work))

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
-from reconciler.text import Censor
+from reconciler.redaction import redacted
 from reconciler.views.table import MARGIN, Block, Table, lines_of
 from reconciler.views.text import Line
 
@@ -31,8 +31,6 @@ class Terminal:
         self.colored = color == "always" or (
             color == "auto" and not os.environ.get("NO_COLOR") and self.watched
         )
-        self.censor = Censor()
-        """What must not be printed, as soon as that is known."""
         self._heading: Line | None = None
         self._headed: Line | None = None
         self.aside: Callable[[], None] = lambda: None
@@ -44,9 +42,9 @@ class Terminal:
         """Print them at once, so that a watching person sees them as they come."""
         if self.error is not None:
             return
-        blocks = [self._censored(block) for block in blocks]
+        blocks = [_censored(block) for block in blocks]
         if blocks and self._heading is not None:
-            heading = self._censored(self._heading)
+            heading = _censored(self._heading)
             blocks = blocks if blocks[0] == heading else [heading, *blocks]
             self._heading, self._headed = None, self._heading
         elif blocks and blocks[0] == self._headed:
@@ -78,14 +76,6 @@ class Terminal:
                 self.error = error
                 discard(sys.stdout)
 
-    def _censored(self, block: Block) -> Block:
-        if isinstance(block, Table):
-            rows = tuple(
-                (tuple(map(self.censor.text, cells)), style) for cells, style in block.rows
-            )
-            return Table(block.head, rows, block.right, block.width)
-        return self.censor.text(block[0]), block[1]
-
     def console(self) -> Console:
         """The terminal, as rich draws on it."""
         from rich.console import Console
@@ -106,6 +96,13 @@ class Terminal:
                 console.print(_drawn(block))
             else:
                 console.print(Text(block[0], style=_STYLES[block[1]]), soft_wrap=True)
+
+
+def _censored(block: Block) -> Block:
+    if isinstance(block, Table):
+        rows = tuple((tuple(map(redacted, cells)), style) for cells, style in block.rows)
+        return Table(block.head, rows, block.right, block.width)
+    return redacted(block[0]), block[1]
 
 
 def _drawn(table: Table) -> RenderableType:

@@ -1,0 +1,144 @@
+"""Secrets are taken out of what is shown, written down or sent: by value, by line and by form.
+
+Values are known once a spec was compiled: those of the environment, of ``--set`` and of message
+targets. Each line of a value that has several is one as well, and each of its quoted forms. What
+others have written (output of commands, logs, command lines) is also looked through for what has
+the form of a secret, such as ``--password=x`` or ``Authorization: x``.
+
+It must be done before anything is cut: a piece of a secret is not recognised. What is shortened
+for people goes through ``shortened`` or ``text.printable``, which do that.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import Any
+
+HIDDEN = "***"
+"""Stands for what is not shown."""
+_LEAST = 4
+"""Characters that a secret must have to be taken out; less are in the way everywhere."""
+_LEAST_WORD = 8
+"""The same for a line of a longer value that is made of letters only, as words are."""
+
+_values: tuple[str, ...] = ()
+_given: set[str] = set()
+
+_NAMES = r"passw(?:or)?d|passphrase|secret|token|api[-_]?key|credential|private[-_]?key"
+_ONE = r"(?:\"[^\"\n]*\"|'[^'\n]*'|[^\s'\"]+)"
+_FORMS = (
+    # https://me:pw@host; greedy, since a password may hold an @ as well.
+    (r"(?<=://)[^\s/'\"<>]+@", "***@"),
+    # Addresses whose path or query is the secret, as those of webhooks are.
+    (r"(?i)(\b[a-z][a-z0-9+.-]*://)[^\s'\"]*(?:hook|token|key|secret)[^\s'\"]*", r"\1***"),
+    # HTTP headers, up to the end of the line or of the quotes around it, RFC 9110.
+    (r"(?i)((?:proxy-)?authorization|(?:set-)?cookie)(['\"]?\s*[:=]\s*['\"]?)[^'\"\n]+",
+     r"\1\2***"),
+    (r"(?i)\b(bearer)(\s+)(?=\S*\d)[\w.~+/=-]{8,}", r"\1\2***"),
+    # name=value, name: value and --name value, also with quotes around either.
+    (rf"(?i)((?:^|[^\w])[\w.-]*(?:{_NAMES}|\bpwd?|\bpass)[\w-]*['\"]?\s*[=:]\s*){_ONE}", r"\1***"),
+    (rf"(?i)((?:^|[\s'\"])--?[\w-]*(?:{_NAMES})[\w-]*['\"]?\s+){_ONE}", r"\1***"),
+    # curl -u me:pw; a uid and a gid are none.
+    (r"(?<![\w-])(-u|-U|--user|--proxy-user)(['\"]?[\s=]*['\"]?)(?!\d+:\d+\b)"
+     r"([^\s:'\"=]+):[^\s'\"]+", r"\1\2\3:***"),
+    # mysql -ppw
+    (r"(\b(?:mysql|mariadb|sshpass)[\w-]*\b[^\n;|&]*?\s['\"]?-p)[^\s'\"]+", r"\1***"),
+    # Tokens that well-known services give out, and JSON web tokens, RFC 7519.
+    (r"\b(?:gh[pousr]_|github_pat_|glpat-|xox[abeprs]-|sk-|AKIA|AIza)[\w-]{10,}"
+     r"|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*", HIDDEN),
+)  # fmt: skip
+"""What looks like a secret, and what stands instead."""
+
+
+def hide(values: Iterable[str]) -> None:
+    """Let nothing that is shown from now on hold any of these values."""
+    global _values
+    new = set(filter(None, values)) - _given
+    if new:
+        _given.update(new)
+        _values = tuple(_sorted({*_values, *_written(new)}))
+
+
+def redacted(text: str, also: Iterable[str] = ()) -> str:
+    """``text`` with every known value, and those of ``also``, as ``***``."""
+    for value in _values:
+        text = text.replace(value, HIDDEN)
+    for value in _sorted(set(_written(also))):
+        text = text.replace(value, HIDDEN)
+    return text
+
+
+def censored(text: str, also: Iterable[str] = ()) -> str:
+    """The words of others, without known values and without what looks like a secret."""
+    text = redacted(text, also)
+    for form, instead in _forms():
+        text = form.sub(instead, text)
+    return text
+
+
+@cache
+def _forms() -> tuple[tuple[re.Pattern[str], str], ...]:
+    return tuple((re.compile(form), instead) for form, instead in _FORMS)
+
+
+def shortened(text: str, limit: int) -> str:
+    """At most the first ``limit`` characters of ``text``, redacted before it is cut."""
+    return redacted(text)[:limit]
+
+
+def redacted_json(value: Any) -> Any:
+    """A JSON value, redacted in all its strings."""
+    if not _values:
+        return value
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, dict):
+        return {redacted(key): redacted_json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [redacted_json(item) for item in value]
+    return value
+
+
+def _written(values: Iterable[str]) -> Iterator[str]:
+    """The ways in which a secret may stand in a text, longer ones than the value among them."""
+    for whole in values:
+        for value in _with_lines(whole):
+            for form in {value, *_quoted(value)}:
+                yield form
+                if not form.isprintable():
+                    # As Python and a terminal have it; only the one doubles a backslash.
+                    yield (escaped := repr(form)[1:-1])
+                    yield escaped.replace("\\\\", "\\")
+
+
+def _with_lines(value: str) -> Iterator[str]:
+    """The value, and each line of it that is long enough to be one."""
+    yield value
+    lines = value.splitlines()
+    for line in map(str.strip, lines if len(lines) > 1 or value != value.strip() else ()):
+        if len(line) >= (_LEAST_WORD if line.isalpha() else _LEAST):
+            yield line
+
+
+def _quoted(value: str) -> Iterator[str]:
+    """As it is quoted for a shell, Python, JSON, a URL, cron and systemd."""
+    if value.isalnum():
+        return
+    yield value.replace("'", "'\"'\"'")
+    yield value.replace("\\", "\\\\")
+    yield value.replace("'", "\\'")
+    yield value.replace("\\", "\\\\").replace('"', '\\"')
+    yield value.replace("%", "%%")
+    yield value.replace("%", "\\%")
+    from urllib.parse import quote
+
+    encoded = value.encode("utf-8", "surrogatepass")
+    yield quote(encoded, safe="")
+    yield quote(encoded)
+
+
+def _sorted(values: Iterable[str]) -> list[str]:
+    # The longest first: one may be a part of another.
+    return sorted(filter(None, values), key=len, reverse=True)
