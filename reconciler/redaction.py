@@ -23,6 +23,9 @@ _LEAST = 4
 _LEAST_WORD = 8
 """The same for a line of a longer value that is made of letters only, as words are."""
 
+_LOOKED_AT = 4096
+"""Characters of the words of others that are looked through for forms: the time grows faster."""
+
 _values: tuple[str, ...] = ()
 _given: set[str] = set()
 
@@ -71,8 +74,11 @@ def redacted(text: str, also: Iterable[str] = ()) -> str:
 
 
 def censored(text: str, also: Iterable[str] = ()) -> str:
-    """The words of others, without known values and without what looks like a secret."""
-    text = redacted(text, also)
+    """The words of others, without known values and without what looks like a secret.
+
+    Of what is left without known values, at most the first 4,096 characters.
+    """
+    text = redacted(text, also)[:_LOOKED_AT]
     for form, instead in _forms():
         text = form.sub(instead, text)
     return text
@@ -104,6 +110,8 @@ def redacted_json(value: Any) -> Any:
 def _written(values: Iterable[str]) -> Iterator[str]:
     """The ways in which a secret may stand in a text, longer ones than the value among them."""
     for whole in values:
+        if len(whole) < _LEAST:
+            continue
         for value in _with_lines(whole):
             for form in {value, *_quoted(value)}:
                 yield form
@@ -124,16 +132,19 @@ def _with_lines(value: str) -> Iterator[str]:
 
 def _quoted(value: str) -> Iterator[str]:
     """As it is quoted for a shell, Python, JSON, a URL, cron and systemd."""
-    if value.isalnum():
+    if value.isascii() and value.isalnum():
         return
     yield value.replace("'", "'\"'\"'")
     yield value.replace("\\", "\\\\")
     yield value.replace("'", "\\'")
-    yield value.replace("\\", "\\\\").replace('"', '\\"')
+    yield repr(value)[1:-1]
     yield value.replace("%", "%%")
     yield value.replace("%", "\\%")
+    from json import dumps
     from urllib.parse import quote
 
+    yield dumps(value)[1:-1]
+    yield dumps(value, ensure_ascii=False)[1:-1]
     encoded = value.encode("utf-8", "surrogatepass")
     yield quote(encoded, safe="")
     yield quote(encoded)

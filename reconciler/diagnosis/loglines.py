@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from reconciler.records import dataclass
+from reconciler.redaction import censored
 
 _ISO = re.compile(
     r"(\d{4})[-/](\d\d)[-/](\d\d)[T ](\d\d):(\d\d):(\d\d)(?:[.,]\d{1,9})? ?(Z|[+-]\d\d:?\d\d)?"
@@ -67,7 +68,7 @@ def analysed(lines: Sequence[str], now: float) -> dict[str, Any]:
         one.count += 1
         one.first = at if one.first is None else one.first
         one.last = at
-        one.sample = line.strip()[:_LONGEST]
+        one.sample = line.strip()
     ranked = sorted(sorts.values(), key=lambda one: (one.level != "error", -one.count))
     return {
         "errors": sum(one.count for one in ranked if one.level == "error"),
@@ -75,11 +76,11 @@ def analysed(lines: Sequence[str], now: float) -> dict[str, Any]:
         "kinds": [
             {
                 "level": one.level,
-                "message": one.message,
+                "message": censored(one.message)[:_LONGEST],
                 "count": one.count,
                 "first": one.first,
                 "last": one.last,
-                "sample": one.sample,
+                "sample": censored(one.sample)[:_LONGEST],
             }
             for one in ranked[:_KINDS]
         ],

@@ -12,6 +12,7 @@ from typing import Any
 from reconciler.diagnosis.loglines import analysed
 from reconciler.host.logfiles import matching, tail
 from reconciler.model import UnknownState
+from reconciler.redaction import censored, redacted
 
 _FILES = 30
 _LAST = 3
@@ -40,14 +41,16 @@ def _one(path: str) -> dict[str, Any]:
     except UnknownState as error:
         return {"reason": str(error)}
     now = time.time()
-    found = analysed(log.lines, now)
-    said = [line.strip() for line in log.lines if line.strip()]
+    # Before anything is made of it: a secret whose digits were squeezed out is not known again.
+    lines = redacted("\n".join(log.lines)).split("\n")
+    found = analysed(lines, now)
+    said = [line.strip() for line in lines if line.strip()]
     last = found["last_time"] if found["last_time"] is not None else log.changed
     return {
         "size": log.size,
         "whole": log.whole,
         "changed": round(log.changed, 3),
         "silent": round(max(0.0, now - max(last, log.changed)), 1),
-        "last": [line[:500] for line in said[-_LAST:]],
+        "last": [censored(line)[:500] for line in said[-_LAST:]],
         **found,
     }

@@ -342,8 +342,9 @@ class Files:
             os.close(handle)
 
     def tail(self, path: str, limit: int, start: int = 0) -> bytes:
-        """The last ``limit`` bytes of a regular file, none of them before ``start``.
+        """The whole lines in the last ``limit`` bytes of a regular file, none before ``start``.
 
+        The rest of a line that begins before them is left out: it may be a piece of a secret.
         Empty when there is none to be read.
         """
         parent, _, name = path.rpartition("/")
@@ -358,7 +359,9 @@ class Files:
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
                 return b""
-            return os.pread(handle, limit, max(start, status.st_size - limit))
+            begin = max(start, status.st_size - limit)
+            data = os.pread(handle, limit, begin)
+            return data if begin == start else data.partition(b"\n")[2]
         finally:
             os.close(handle)
 

@@ -14,6 +14,7 @@ from reconciler.host.launch import environment
 from reconciler.host.start import Program, begin
 from reconciler.host.users import Account
 from reconciler.model import Secret, Verdict
+from reconciler.redaction import censored, redacted
 from reconciler.text import printable
 
 _MOST = 2**20
@@ -50,10 +51,7 @@ def command(
     finally:
         os.close(pipe)
     matches = expect is None or re.search(expect, text, re.MULTILINE) is not None
-    for _, secret in env:
-        if secret.value and len(secret.value) > 3:
-            text = text.replace(secret.value, "***")
-    said = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+    said = _last_line(text, [secret.value or "" for _, secret in env])
     tail = f": {printable(said, _LONGEST)}" if said else ""
     if status < 0:
         return Verdict(False, f"ended by signal {-status}{tail}")
@@ -63,6 +61,14 @@ def command(
         last = f"; last{tail}" if tail else "; there is none"
         return Verdict(False, f"its output does not match {expect!r}{last}")
     return Verdict(True, f"exit status 0{tail}")
+
+
+def _last_line(text: str, secrets: Sequence[str]) -> str:
+    """The last line with text in it, without secrets; not one that was not read to its end."""
+    if len(text) >= _MOST:
+        text = text.rpartition("\n")[0]
+    lines = redacted(text, secrets).splitlines()
+    return censored(next((line.strip() for line in reversed(lines) if line.strip()), ""))
 
 
 def _output(pid: int, pipe: int) -> bytes:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 from reconciler.host.probe import regular_file, span
 from reconciler.model import Verdict
+from reconciler.redaction import censored
 from reconciler.text import printable
 
 _MOST = 64 * 2**20
@@ -62,7 +63,7 @@ def log(path: str, match: str, most: int, within: float, now: float | None = Non
         words += " (only the last 64 MiB were read)"
     if number <= most:
         return Verdict(True, words)
-    last = printable(tally.last.decode(errors="surrogateescape").strip(), _LONGEST)
+    last = printable(censored(tally.last.decode(errors="surrogateescape").strip()), _LONGEST)
     return Verdict(False, f"{words}, more than {most:,}; last: {last}")
 
 

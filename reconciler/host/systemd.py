@@ -19,6 +19,7 @@ from reconciler.host.users import Users
 from reconciler.host.walk import opened, reason
 from reconciler.model import HostError, UnknownState
 from reconciler.records import dataclass
+from reconciler.redaction import censored
 
 LIMIT = 2**20
 """The most bytes that a unit file may have."""
@@ -202,7 +203,7 @@ class Systemd:
         except HostError:
             return []
         said = result.output.decode("utf-8", "replace").splitlines()
-        return [line[:500] for line in said if line.strip()][-lines:]
+        return [censored(line)[:500] for line in said if line.strip()][-lines:]
 
     def complaints(
         self, scope: str, files: Mapping[str, str], unit: str, folder: str

@@ -32,6 +32,8 @@ LAUNCH_MARK = "@reconcile_launch"
 _TIMEOUT = 5.0
 _DEFAULT = "default"
 _USUAL = "/tmp"
+_HISTORY = 50
+"""Lines above those on the screen that are read for the last words of a pane."""
 _MISSING = "tmux is not installed; install it, for example with: apt-get install tmux"
 # A blank would do, were it not for what other people may have put into options of their own.
 _SEPARATOR = "\u241f"
@@ -184,11 +186,19 @@ class Tmux:
         try:
             with _sockets(socket) as place:
                 # With some history: what tmux says of a dead pane scrolls the first line away.
-                argv = (program, *place.server, "capture-pane", "-p", "-S", "-50", "-t", pane)
+                # Wrapped lines are joined, so that a value which was wrapped is known again.
+                argv = (
+                    *(program, *place.server, "capture-pane", "-p", "-J"),
+                    *("-S", f"-{_HISTORY}", "-t", pane, ";"),
+                    *("display-message", "-p", "-t", pane, "#{history_size} #{history_limit}"),
+                )
                 result = run(argv, timeout=_TIMEOUT, passed=place.handle)
         except HostError:
             return []
-        text = result.output.decode(errors="replace").splitlines()
+        *text, sizes = result.output.decode(errors="replace").splitlines() or [""]
+        size, _, limit = sizes.partition(" ")
+        if not size.isdigit() or int(size) >= min(_HISTORY, int(limit or 0)):
+            text = text[1:]  # It may be the rest of a line that begins above.
         said = [line.strip() for line in text if line.strip()]
         return [line for line in said if not line.startswith("Pane is dead")][-lines:]
 

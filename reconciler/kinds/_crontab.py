@@ -16,6 +16,7 @@ from reconciler.kinds._crontable import Entry, Table, drop, put, table
 from reconciler.kinds._marked import lines_of
 from reconciler.model import HostError
 from reconciler.records import dataclass
+from reconciler.redaction import redacted
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -65,11 +66,8 @@ class PutLine:
         try:
             _change(self.user, host, lambda old: put(old, self.entry, made))
         except HostError as error:
-            said = str(error)
-            for _, secret in self.env:
-                if secret.value and len(secret.value) > 3:
-                    said = said.replace(secret.value, "***")
-            raise HostError(said) from None
+            secrets = [secret.value or "" for _, secret in self.env]
+            raise HostError(redacted(str(error), secrets)) from None
 
 
 @dataclass(frozen=True, slots=True)

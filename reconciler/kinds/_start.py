@@ -6,6 +6,7 @@ It must not decide whether to: that is the process kind's.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from reconciler.host.launch import MARK, VERSION, Launch, environment, start
@@ -15,12 +16,17 @@ from reconciler.host.walk import NoSpace
 from reconciler.kinds._windows import HOLDER
 from reconciler.model import HostError, UnknownState
 from reconciler.records import dataclass
+from reconciler.redaction import censored, redacted
 
 if TYPE_CHECKING:
     from reconciler.host import Host
     from reconciler.host.tmux import Pane
 
 _WORDS = 3
+_TAIL = 64 * 1024
+"""Bytes of a log that are read for its last lines."""
+_LONGEST = 1000
+"""Characters of each that are shown."""
 _PROCESS = "process"
 """Mark of the pane in which a process was started."""
 
@@ -195,8 +201,10 @@ def _file_name(mark: str) -> str:
     return f"{safe}-{blake2b(name.encode(), digest_size=6).hexdigest()}"
 
 
-def last_words(mark: str, place: Place | None, log: str | None, host: Host) -> str | None:
-    """How it ended and what it said last; None when nothing is known."""
+def last_words(
+    mark: str, place: Place | None, log: str | None, host: Host, secrets: Sequence[str]
+) -> str | None:
+    """How it ended and what it said last, without its ``secrets``; None: nothing is known."""
     words: list[str] = []
     try:
         if place is not None:
@@ -210,14 +218,16 @@ def last_words(mark: str, place: Place | None, log: str | None, host: Host) -> s
                 host.clock.sleep(0.05)  # It has asked, but not yet when it was looked at.
                 host.tmux.forget()
             if pane is not None:
-                words += [how, *_screen(place, pane.id, host)]
+                words += [how, *(redacted(line, secrets) for line in _screen(place, pane.id, host))]
         else:
             path = log_path(mark, log, host)
-            tail = host.files.tail(path, 2048, host.log_ends.get(path, 0))
-            words += [line for line in tail.decode(errors="replace").splitlines() if line][-_WORDS:]
+            tail = host.files.tail(path, _TAIL, host.log_ends.get(path, 0))
+            # Before it is parted: a value may have several lines.
+            said = redacted(tail.decode(errors="replace"), secrets).splitlines()
+            words += [line for line in said if line.strip()][-_WORDS:]
     except UnknownState:
         return None
-    return "; ".join(word for word in words if word) or None
+    return "; ".join(censored(word)[:_LONGEST] for word in words if word) or None
 
 
 def _screen(place: Place, pane: str, host: Host) -> list[str]:

@@ -317,11 +317,8 @@ class Processes(Kind[Process, ProcessState]):
         from reconciler.kinds._start import last_words
 
         want = resource.want
-        words = last_words(resource.id, want.place, want.log, host)
-        for _, secret in want.env:
-            if words and secret.value and len(secret.value) > 3:
-                words = words.replace(secret.value, "***")
-        return words
+        secrets = [secret.value or "" for _, secret in want.env]
+        return last_words(resource.id, want.place, want.log, host, secrets)
 
 
 def _judged(resource: Resource[Process], have: ProcessState | None) -> list[Identity]:

@@ -1,0 +1,112 @@
+"""No piece of a secret is left in what is shown, however it is quoted, wrapped or cut."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler import redaction
+from reconciler.diagnosis.logs import read
+from reconciler.host.files import Files
+from reconciler.redaction import censored, redacted
+from reconciler.text import printable
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What is hidden in a test is not hidden in the next one."""
+    monkeypatch.setattr(redaction, "_values", ())
+    monkeypatch.setattr(redaction, "_given", set())
+    yield
+
+
+def test_a_value_is_taken_out_before_a_text_is_cut(known: None) -> None:
+    redaction.hide(["begin-0123456789-end"])
+    text = "x" * 290 + "begin-0123456789-end"
+    for limit in range(280, 320):
+        assert "begin" not in printable(text, limit)
+        assert "begin" not in redaction.shortened(text, limit)
+
+
+def test_each_line_of_a_value_is_a_value(known: None) -> None:
+    redaction.hide(["-----BEGIN KEY-----\nMIIBV28qx7\n  Zk9==\n-----END KEY-----\n"])
+    assert redacted("it read MIIBV28qx7 and Zk9==") == "it read *** and ***"
+    # A word of a few letters is in the way everywhere.
+    redaction.hide(["if x\nthen y\ndone"])
+    assert redacted("it is done") == "it is done"
+
+
+@pytest.mark.parametrize("value", ['it\'s 5% "off"\\now', "pa ss$`w`", "a\tb\x1bc\\d", "ключ/+=?"])
+def test_a_quoted_value_is_known(known: None, value: str) -> None:
+    from urllib.parse import quote
+
+    redaction.hide([value])
+    forms = [shlex.quote(value), repr(value), json.dumps(value, ensure_ascii=False), quote(value),
+             quote(value, safe=""), printable(value), value.replace("%", "%%")]  # fmt: skip
+    for form in forms:
+        assert len(redacted(form)) <= 6, form
+
+
+@given(st.text(min_size=4, max_size=40), st.integers(0, 60), st.integers(1, 80))
+def test_no_cut_leaves_a_piece(value: str, before: int, limit: int) -> None:
+    shown = redacted("=" * before + value + "=" * 50, [value])[:limit]
+    assert set(shown) <= {"=", "*"} or len(value.strip("=*")) < 4
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("curl -u me:hunter2 http://h/", "curl -u me:*** http://h/"),
+        ("curl '-u' 'me:hunter2' x", "curl '-u' 'me:***' x"),
+        ("curl --user=me:hunter2", "curl --user=me:***"),
+        ("docker run -u 1000:1000 x", "docker run -u 1000:1000 x"),
+        ("curl -H 'Authorization: Bearer abc def' x", "curl -H 'Authorization: ***' x"),
+        ("> authorization: Basic bWU6cHc=", "> authorization: ***"),
+        ("sent bearer abc.def-123", "sent bearer ***"),
+        ("bearer authentication failed", "bearer authentication failed"),
+        ("postgres://u:p@ss@h/d", "postgres://***@h/d"),
+        ('{"api_key": "a b"}', '{"api_key": ***}'),
+        ("PGPASSWORD=hunter2 psql", "PGPASSWORD=*** psql"),
+        ("pwd=hunter2", "pwd=***"),
+        ("the token has expired", "the token has expired"),
+        ("mysql -uroot -phunter2 db", "mysql -uroot -p*** db"),
+        ("using ghp_0123456789abcdef", "using ***"),
+        ("ls -p /srv", "ls -p /srv"),
+    ],
+)
+def test_the_words_of_others_are_looked_through_for_forms(line: str, shown: str) -> None:
+    assert censored(line) == shown
+
+
+def test_hostile_words_are_looked_through_in_no_time() -> None:
+    import time
+
+    before = time.process_time()
+    for piece in ("-.", "token", "a.", "mysql ", "-u ", "://", "'\"", "bearer 1", "--token "):
+        censored(piece * 100_000)
+    assert time.process_time() - before < 5
+
+
+def test_the_rest_of_a_line_of_a_log_is_left_out(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"the key is 0123456789\nand this\n")
+    files = Files()
+    assert files.tail(str(log), 1000) == log.read_bytes()
+    assert files.tail(str(log), 15) == b"and this\n"
+    assert files.tail(str(log), 1000, 11) == b"0123456789\nand this\n"
+
+
+def test_a_log_is_redacted_before_its_digits_are_squeezed(known: None, tmp_path: Path) -> None:
+    redaction.hide(["Q17x99-zz"])
+    log = tmp_path / "log"
+    log.write_text("ERROR refused Q17x99-zz\nERROR login with password=5seven5\n")
+    (found,) = read([("a", str(log))], [])
+    text = json.dumps(found)
+    assert "Q17" not in text and "zz" not in text and "seven" not in text
+    assert "refused ***" in text
