@@ -91,6 +91,7 @@ def opened(
     what: str = "what it says",
     also: Collection[int] = (),
     make: int | None = None,
+    shared: bool = False,
     notes: list[Untrusted] | None = None,
 ) -> int:
     """A descriptor of ``path``, opened with ``flags``, that nobody else has put there.
@@ -98,11 +99,14 @@ def opened(
     It never waits for the other end of a FIFO. With O_NOFOLLOW, what stands at the very end must
     not be a symlink. ``what`` somebody else could change is for the
     message. ``also`` are owners that are believed here besides. ``make`` is the mode of a
-    folder that is made where it is missing. ``notes`` takes what is only noted. Raises Untrusted,
-    and OSError as open(2) has it.
+    folder that is made where it is missing. ``shared`` is for what people who are not root may
+    want to share: then only what everybody may write to is refused, and the rest is noted; for
+    root it changes nothing. ``notes`` takes what is only noted. Raises Untrusted, and OSError as
+    open(2) has it.
     """
     owners = frozenset((0, os.geteuid(), *_more_owners, *also))
-    entry = _Way(path, what, owners, make, notes).walked(not flags & os.O_NOFOLLOW)
+    way = _Way(path, what, owners, make, notes, shared and os.geteuid() != 0)
+    entry = way.walked(not flags & os.O_NOFOLLOW)
     if flags & os.O_PATH:
         return entry
     try:
@@ -173,6 +177,7 @@ class _Way:
         owners: frozenset[int],
         make: int | None,
         notes: list[Untrusted] | None,
+        shared: bool,
     ) -> None:
         # Not abspath: what stands before a ".." may be a link.
         self._path = path if path.startswith("/") else os.path.join(os.getcwd(), path)
@@ -180,6 +185,7 @@ class _Way:
         self._owners = owners
         self._make = make
         self._notes = notes
+        self._shared = shared
 
     def walked(self, follow: bool) -> int:
         """A path-only descriptor of what stands at the end. Raises Untrusted and OSError.
@@ -248,7 +254,7 @@ class _Way:
         if status.st_uid not in self._owners:
             in_sticky = above is not None and above.st_mode & stat.S_ISVTX
             overflow = not last and not link and status.st_uid == _overflow_uid()
-            noted = os.geteuid() != 0 and not in_sticky and (link or not last)
+            noted = os.geteuid() != 0 and not in_sticky and (link or not last or self._shared)
             if not overflow:
                 self._owner(step, status, noted)
         sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
@@ -258,11 +264,12 @@ class _Way:
         writer = next(_writers(entry, status, self._owners), None)
         if writer is not None:
             who, remedy = writer
-            raise Untrusted(
-                step,
-                f"not trusted by {_caller()}: {who} may write to {step}",
-                () if sticky else (*remedy, step),
-            )
+            text = f"{who} may write to {step}"
+            settled = () if sticky else (*remedy, step)
+            if not self._shared or status.st_mode & stat.S_IWOTH:
+                raise Untrusted(step, f"not trusted by {_caller()}: {text}", settled)
+            if self._notes is not None:
+                self._notes.append(Untrusted(step, text, settled))
 
     def _owner(self, step: str, status: os.stat_result, noted: bool) -> None:
         """It belongs to somebody else: raised, or only noted."""
