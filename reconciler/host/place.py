@@ -150,7 +150,10 @@ class Draft:
 
     def _compare(self, name: str) -> None:
         """Raises HostError when it is something else that has the name now."""
-        there = os.stat(name, dir_fd=self._folder, follow_symlinks=False)
+        try:
+            there = os.stat(name, dir_fd=self._folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return  # It had its name; whoever waits for such files has taken it already.
         if not os.path.samestat(there, os.fstat(self.handle)):
             raise HostError(
                 f"{name} was exchanged by somebody else while it was put into place; take away "
