@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Mapping
 
-from reconciler.executor import files, results
+from reconciler.executor import files, folders, results
 from reconciler.executor.commandfile import Refused, parse
 from reconciler.executor.layout import BadId, Layout, check_id, new_id, resolve_home
 
@@ -41,7 +41,7 @@ def create_bash_command(
     except Refused as error:
         raise ValueError(str(error)) from None
     layout = Layout(resolve_home(home))
-    files.make_directories(layout.directories())
+    folders.provide(layout.directories())
     _refuse_known(layout, command_id)
     _put(layout, command_id, data)
     return command_id
@@ -59,21 +59,40 @@ def _refuse_known(layout: Layout, command_id: str) -> None:
 
 
 def _put(layout: Layout, command_id: str, data: bytes) -> None:
-    temp = os.path.join(layout.pending, f".{command_id}.{os.urandom(4).hex()}.tmp")
-    files.write_temp(temp, data)
-    try:
-        # The clock's full resolution: files of one kernel tick would have no order.
-        now = time.time_ns()
-        os.utime(temp, ns=(now, now))
-        os.link(temp, layout.pending_file(command_id))  # unlike a rename, it replaces nothing
-    except FileExistsError:
-        raise FileExistsError(
-            f"the command '{command_id}' is waiting already: {layout.pending_file(command_id)}"
-        ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(temp)
-    files.sync_directory(layout.pending)
+    from reconciler.host import place
+    from reconciler.model import HostError
+
+    path = layout.pending_file(command_id)
+    with folders.reached(layout.pending) as pending:
+        mode, uid, gid = _rights(layout, os.fstat(pending))
+        try:
+            with place.draft(pending, os.path.basename(path)) as made:
+                place.write_all(made.handle, data)
+                # The clock's full resolution: files of one kernel tick would have no order.
+                now = time.time_ns()
+                os.utime(made.handle, ns=(now, now))
+                made.settle(mode, uid, gid)
+                made.publish()
+        except FileExistsError:
+            raise FileExistsError(
+                f"the command '{command_id}' is waiting already: {path}"
+            ) from None
+        except HostError as error:
+            raise OSError(str(error)) from None
+
+
+def _rights(layout: Layout, pending: os.stat_result) -> tuple[int, int, int]:
+    """Mode, owner and group with which the worker can read what is put into its folder."""
+    if pending.st_uid == os.geteuid() or layout.file_mode & 0o004:
+        return layout.file_mode, -1, -1
+    if os.geteuid() == 0:
+        return layout.file_mode, pending.st_uid, pending.st_gid
+    if pending.st_gid in (os.getegid(), *os.getgroups()):
+        return layout.file_mode | 0o040, -1, pending.st_gid
+    raise PermissionError(
+        f"the worker of {layout.home} could not read the command, as you are not in the group of "
+        f"{layout.pending}; AI_CO_FILE_MODE=0644 opens it to everybody"
+    )
 
 
 def check_results(id: str, *, home: str | None = None) -> results.Result | None:

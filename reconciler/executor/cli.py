@@ -179,6 +179,8 @@ def _submit(layout: Layout, options: Namespace) -> int:
     alive, words = heartbeat.judge(layout)
     if not alive:
         _complain(f"{words}; the command waits until one is started: {_starts(layout)}")
+    elif trouble := heartbeat.trouble_of(heartbeat.read(layout)):
+        _complain(f"the command waits, as the worker runs none: {trouble}")
     if options.wait is None:
         return OK
     found = api.wait_for_result(command_id, options.wait, home=layout.home)
@@ -238,7 +240,7 @@ def _status(layout: Layout, options: Namespace) -> int:
 
     found = {**status(layout), "kept": who_keeps(options)}
     print(as_json(found) if options.json else status_text(found), end="")
-    return OK if found["alive"] else FAILED
+    return OK if found["alive"] and not found["trouble"] else FAILED
 
 
 def _starts(layout: Layout) -> str:

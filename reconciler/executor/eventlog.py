@@ -7,14 +7,17 @@ from __future__ import annotations
 import contextlib
 import os
 
+from reconciler.executor import files
+from reconciler.executor.folders import held
 from reconciler.executor.text import shown, stamp
 
 
 class EventLog:
     """Appends to a file; opens it again when it was renamed or removed (log rotation)."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, mode: int) -> None:
         self.path = path
+        self._mode = mode
         self._fd: int | None = None
         self._said: dict[str, str] = {}
 
@@ -44,21 +47,22 @@ class EventLog:
         with contextlib.suppress(OSError):
             try:
                 os.write(self._open(), line)
-            except FileNotFoundError:
-                # Its folder is somebody's to make again; until then the terminal has to do.
+            except OSError:
+                # Its folder is somebody's to make again, or to close to others; until then the
+                # terminal has to do.
                 os.write(2, line)
 
     def _open(self) -> int:
         if self._fd is not None:
-            try:
-                there = os.stat(self.path)
-                here = os.fstat(self._fd)
-                if (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino):
-                    return self._fd
-            except OSError:
-                pass
+            if files.same_file(self._fd, self.path):
+                return self._fd
             os.close(self._fd)
             self._fd = None
+        folder, name = os.path.split(self.path)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY | os.O_NONBLOCK
-        self._fd = os.open(self.path, flags, 0o644)
+        with held(folder) as logs:
+            new = not files.is_there(logs, name)
+            self._fd = os.open(name, flags | os.O_NOFOLLOW, 0o600, dir_fd=logs)
+        if new:
+            os.fchmod(self._fd, self._mode)
         return self._fd

@@ -1,13 +1,15 @@
-"""Small file operations that leave no half-written file and follow no planted link.
+"""Small file operations in folders that are held open, which follow no planted link.
 Must not know what the files are about.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import stat
+
+from reconciler.host import place
+from reconciler.model import HostError
 
 
 class NotRegular(OSError):
@@ -24,23 +26,15 @@ _KINDS = (
 )
 
 
-def make_directories(paths: tuple[str, ...]) -> list[str]:
-    """Make those of `paths` that are missing; leaves the mode of existing ones. Returns the new."""
-    made = []
-    for path in paths:
-        if not os.path.isdir(path):
-            os.makedirs(path, 0o755, exist_ok=True)
-            made.append(path)
-    return made
-
-
-def open_regular(path: str) -> int:
+def open_regular(path: str, folder: int | None = None) -> int:
     """Open a regular file for reading, without following a link and without ever waiting.
 
-    Raises NotRegular, which says what it is instead, and OSError.
+    `path` may be a name in `folder`. Raises NotRegular, which says what it is instead, and OSError.
     """
-    _refuse_other_kinds(os.lstat(path))  # before open: opening a device can already do something
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
+    # Looked at before open: opening a device can already do something.
+    _refuse_other_kinds(os.stat(path, dir_fd=folder, follow_symlinks=False))
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+    fd = os.open(path, flags, dir_fd=folder)
     try:
         _refuse_other_kinds(os.fstat(fd))
     except BaseException:
@@ -68,9 +62,9 @@ def read_at_most(fd: int, limit: int) -> bytes:
     return b"".join(parts)
 
 
-def read_small(path: str, limit: int) -> bytes:
+def read_small(path: str, limit: int, folder: int | None = None) -> bytes:
     """The content of a regular file of at most `limit` bytes; OSError otherwise."""
-    fd = open_regular(path)
+    fd = open_regular(path, folder)
     try:
         data = read_at_most(fd, limit)
     finally:
@@ -80,51 +74,33 @@ def read_small(path: str, limit: int) -> bytes:
     return data
 
 
-def write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
-
-
-def write_temp(temp: str, data: bytes, sync: bool = True) -> None:
-    """A new file at `temp` (an old one is removed first). Nothing is left of it on an error."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(temp)
-    fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+def put(
+    folder: int, name: str, data: bytes, mode: int, replace: bool = False, sync: bool = True
+) -> None:
+    """A whole file with exactly that mode. Raises FileExistsError unless `replace`, and OSError."""
     try:
-        try:
-            write_all(fd, data)
-            if sync:
-                os.fsync(fd)
-        finally:
-            os.close(fd)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.unlink(temp)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = temp  # a write does not know where it goes
+        place.put(folder, name, data, mode, replace=replace, sync=sync)
+    except HostError as error:
+        raise OSError(str(error)) from None
+    except OSError as error:
+        error.filename = error.filename or name  # a write does not know where it goes
         raise
 
 
-def write_whole(path: str, data: bytes, temp: str, sync: bool = True) -> None:
-    """Put `data` at `path` in one step. `temp` is in the same directory and nobody else's."""
-    write_temp(temp, data, sync)
+def is_there(folder: int, name: str) -> bool:
+    """Whether something has that name, even a link that leads nowhere."""
     try:
-        os.rename(temp, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temp)
-        raise
-    if sync:
-        sync_directory(os.path.dirname(path))
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
-def sync_directory(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def narrow(fd: int, mode: int) -> None:
+    """Take from an open file of ours the rights that `mode` does not give."""
+    info = os.fstat(fd)
+    if info.st_uid == os.geteuid() and info.st_mode & 0o7777 & ~mode:
+        os.fchmod(fd, info.st_mode & mode)
 
 
 def try_lock(fd: int) -> bool:
@@ -136,11 +112,24 @@ def try_lock(fd: int) -> bool:
     return True
 
 
-def same_file(fd: int, path: str) -> bool:
+def open_lock(folder: int, name: str) -> int:
+    """A file to lock that only we may open, made if missing: who may open a file may lock it.
+
+    Raises OSError if the name stands for something else.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+    fd = os.open(name, flags, 0o600, dir_fd=folder)
+    info = os.fstat(fd)
+    if stat.S_ISREG(info.st_mode) and info.st_uid == os.geteuid() and not info.st_mode & 0o077:
+        return fd
+    os.close(fd)
+    raise OSError(f"the lock {name} is not a file of ours that nobody else may open; remove it")
+
+
+def same_file(fd: int, path: str, folder: int | None = None) -> bool:
     """Whether `path` still names the file that is open as `fd`."""
     try:
-        there = os.lstat(path)
+        there = os.stat(path, dir_fd=folder, follow_symlinks=False)
     except OSError:
         return False
-    here = os.fstat(fd)
-    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+    return os.path.samestat(os.fstat(fd), there)

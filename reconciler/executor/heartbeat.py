@@ -9,13 +9,15 @@ import json
 import os
 import time
 
-from reconciler.executor.files import read_small, write_whole
+from reconciler.executor.files import put, read_small
+from reconciler.executor.folders import Untrusted, opened
 from reconciler.executor.layout import Layout
 from reconciler.executor.processes import identity, is_alive
 from reconciler.executor.text import as_json, shown, stamp
 
 EVERY = 2.0  # seconds between two beats; the promise is 5
 FRESH = 15.0  # seconds after which a heartbeat is old
+_NAME = "heartbeat"
 
 
 class Heartbeat:
@@ -25,10 +27,18 @@ class Heartbeat:
         self._layout = layout
         self._me = identity(os.getpid())
         self._started = stamp()
-        self._temp = os.path.join(layout.base, f".heartbeat.{os.getpid()}.tmp")
+        self._folder = -1
 
-    def beat(self, state: str, command_id: str | None = None, since: str | None = None) -> None:
-        """Raises OSError; then at least the file's time was moved if that was possible."""
+    def beat(
+        self,
+        state: str,
+        command_id: str | None = None,
+        since: str | None = None,
+        trouble: str | None = None,
+    ) -> None:
+        """`trouble` is why no command is run. Raises OSError; then at least the file's time was
+        moved if that was possible."""
+        self._find_folder()
         now = time.time()
         content = {
             **self._me,
@@ -37,31 +47,37 @@ class Heartbeat:
             "state": state,
             "command": command_id,
             "command_since": since,
+            "trouble": trouble and shown(trouble),
             "started": self._started,
             "home": shown(self._layout.home),
         }
         try:
-            # Not synced: it is worth nothing after a reboot, and it is written all day.
-            write_whole(self._layout.heartbeat, as_json(content).encode(), self._temp, sync=False)
+            # Not synced: it is worth nothing after a reboot, and it is written all day. Readable
+            # for all: it says no more of a command than its id.
+            put(self._folder, _NAME, as_json(content).encode(), 0o644, replace=True, sync=False)
         except OSError:
             with contextlib.suppress(OSError):  # a full disk still takes a time
-                os.utime(self._layout.heartbeat)
+                os.utime(_NAME, dir_fd=self._folder, follow_symlinks=False)
             raise
+
+    def _find_folder(self) -> None:
+        """Where the file goes now. While others may write there, still where it went before: that
+        the worker does not run anything for it has to be said."""
+        try:
+            found = opened(self._layout.base)
+        except Untrusted:
+            if self._folder < 0:
+                raise
+            return
+        if self._folder >= 0:
+            os.close(self._folder)
+        self._folder = found
 
     def say_stopped(self) -> None:
         """The last beat, unless another worker of this home has the file now."""
         found = read(self._layout)
         if found is None or found.get("pid") == os.getpid():
             self.beat("stopped")
-
-    def remove_leftovers(self) -> None:
-        """Temporary files of workers that were killed while they wrote one."""
-        for name in os.listdir(self._layout.base):
-            if name.startswith(".heartbeat.") and name.endswith(".tmp"):
-                pid = name.removeprefix(".heartbeat.").removesuffix(".tmp")
-                if not os.path.exists(f"/proc/{pid}"):
-                    with contextlib.suppress(OSError):
-                        os.unlink(os.path.join(self._layout.base, name))
 
 
 def read(layout: Layout) -> dict[str, object] | None:
@@ -101,3 +117,9 @@ def judge(layout: Layout) -> tuple[bool, str]:
         old = "of unknown age" if seconds is None else f"{seconds:.0f} s old"
         return False, f"the worker (process {pid}) hangs: its heartbeat is {old}"
     return True, f"worker {pid}: {found.get('state')}, heartbeat {seconds:.1f} s ago"
+
+
+def trouble_of(found: dict[str, object] | None) -> str | None:
+    """Why the worker of this heartbeat runs no commands; None while it does."""
+    trouble = (found or {}).get("trouble")
+    return shown(trouble) if trouble else None

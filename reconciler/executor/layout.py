@@ -1,4 +1,4 @@
-"""Where everything of one executor home lies, and which ids are allowed.
+"""Where everything of one executor home lies, which ids are allowed, and who may read the files.
 Must not read or write any file.
 """
 
@@ -12,6 +12,9 @@ from reconciler.executor.text import shown
 
 ID_RULE = "1 to 128 of the characters A-Z a-z 0-9 . _ -, beginning with a letter or a digit"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+_FILE_MODE = re.compile(r"0?6[046][04]")
 
 
 class BadId(ValueError):
@@ -46,14 +49,29 @@ def resolve_home(given: str | None) -> str:
     return os.path.abspath(os.path.expanduser(home))
 
 
+def file_mode() -> int:
+    """The mode of command files, results and logs: $AI_CO_FILE_MODE, else 0600.
+
+    Raises ValueError.
+    """
+    given = os.environ.get("AI_CO_FILE_MODE") or "0600"
+    if not _FILE_MODE.fullmatch(given):
+        raise ValueError(
+            f"AI_CO_FILE_MODE is '{shown(given)}', not the mode of a file that its owner may read "
+            "and write, such as 0600, 0640 or 0644"
+        )
+    return int(given, 8)
+
+
 class Layout:
-    """The paths of one home."""
+    """The paths of one home, and the mode of the files that are made in it."""
 
     __slots__ = (
         "base",
         "completed",
         "event_log",
         "failed",
+        "file_mode",
         "heartbeat",
         "home",
         "logs",
@@ -63,6 +81,7 @@ class Layout:
 
     def __init__(self, home: str) -> None:
         self.home = home
+        self.file_mode = file_mode()
         self.base = os.path.join(home, "ai_commands")
         self.pending = os.path.join(self.base, "pending")
         self.running = os.path.join(self.base, "running")

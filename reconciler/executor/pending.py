@@ -9,8 +9,9 @@ import os
 import time
 
 from reconciler.executor import claims, files
-from reconciler.executor.commandfile import MAX_FILE, Command, Refused, Unfinished, parse
+from reconciler.executor.commandfile import Command, Refused, Unfinished, parse
 from reconciler.executor.eventlog import EventLog
+from reconciler.executor.folders import Untrusted, held
 from reconciler.executor.layout import Layout, is_command_name
 
 SETTLE = 1.0  # seconds without a change, after which a broken file is not being written any more
@@ -53,7 +54,7 @@ class Pending:
             except claims.Gone:
                 self._forget(name)
                 continue
-            except claims.Busy:
+            except (claims.Busy, Untrusted):
                 self._queue.append(name)
                 raise
             except OSError as error:
@@ -78,7 +79,7 @@ class Pending:
 
     def _scan(self) -> None:
         found = []
-        with os.scandir(self._layout.pending) as entries:
+        with held(self._layout.pending, readable=True) as pending, os.scandir(pending) as entries:
             for entry in entries:
                 if is_command_name(entry.name):
                     try:
@@ -100,17 +101,15 @@ class Pending:
         self._unsettled.pop(name, None)
 
     def _try(self, name: str) -> tuple[claims.Claim, Command] | None:
-        path = os.path.join(self._layout.pending, name)
         try:
-            command = self._read(path, name)
+            command = self._read(name)
             if command is None:
                 return None
-            # They may have been taken away meanwhile; the command must not suffer from that.
-            files.make_directories((self._layout.running, self._layout.failed))
             taken = claims.take(self._layout, name, command)
         except Refused as error:
             reason = str(error)
-            if os.path.lexists(path):  # take() has moved it itself if it got that far
+            # take() has moved it itself if it got that far.
+            if os.path.lexists(os.path.join(self._layout.pending, name)):
                 claims.refuse(self._layout, name, reason)
             self._forget(name)
             self._log.error(f"refused {name}: {reason}")
@@ -118,39 +117,32 @@ class Pending:
         self._forget(name)
         return taken
 
-    def _read(self, path: str, name: str) -> Command | None:
+    def _read(self, name: str) -> Command | None:
         """The command; None if the file may still be being written. Raises Refused, Gone."""
+        with held(self._layout.pending) as pending:
+            return self._read_in(pending, name)
+
+    def _read_in(self, pending: int, name: str) -> Command | None:
         try:
-            looks, data = self._bytes(path)
+            info, data = claims.read_command(pending, name)
             return parse(data, name.removesuffix(".json"))
         except FileNotFoundError:
-            os.stat(self._layout.pending)  # a missing directory is another matter
             raise claims.Gone from None
         except files.NotRegular as error:
             raise Refused(str(error)) from None
         except Unfinished as error:
-            if self._settled(name, looks):
+            if self._settled(name, info):
                 raise Refused(str(error)) from None
         except PermissionError as error:  # whoever writes it may be about to give it away
-            info = os.lstat(path)
-            if self._settled(name, (info.st_ino, info.st_size, info.st_mtime_ns)):
+            info = os.stat(name, dir_fd=pending, follow_symlinks=False)
+            if self._settled(name, info):
                 raise Refused(f"it cannot be read: {error.strerror}") from None
         return None
 
-    def _bytes(self, path: str) -> tuple[tuple[int, ...], bytes]:
-        fd = files.open_regular(path)
-        try:
-            info = os.fstat(fd)
-            return (
-                (info.st_ino, info.st_size, info.st_mtime_ns),
-                files.read_at_most(fd, MAX_FILE),
-            )
-        finally:
-            os.close(fd)
-
-    def _settled(self, name: str, looks: tuple[int, ...]) -> bool:
+    def _settled(self, name: str, info: os.stat_result) -> bool:
         """Whether the file has been the same for long enough, or has changed for too long."""
         now = time.monotonic()
+        looks = (info.st_ino, info.st_size, info.st_mtime_ns)
         # The file's own time saves the wait for old files; one from the future is not believed.
         if time.time() - looks[2] / 1e9 > SETTLE:
             return True

@@ -1,4 +1,4 @@
-"""Which process is which, from /proc, and signals to whole groups.
+"""Which process is which, from /proc, and the end of a command with all that it has started.
 Must not signal anything that it cannot tell apart from a stranger with the same number.
 """
 
@@ -7,19 +7,22 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
+from collections.abc import Callable
 
-_TO_GROUP = 1 << 2  # PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9; pidfd_send_signal(2)
+GRACE = 3.0  # seconds between TERM and KILL
+_DEATH = 5.0  # seconds to wait for a killed process; longer means that the kernel holds it
 
 
 class ProcessStat:
     """The fields of /proc/PID/stat that are used here; proc_pid_stat(5)."""
 
-    __slots__ = ("group", "start_ticks", "state")
+    __slots__ = ("group", "parent", "session", "start_ticks", "state")
 
     def __init__(self, text: str) -> None:
         fields = text[text.rindex(")") + 2 :].split()  # the name may contain blanks and brackets
         self.state = fields[0]
-        self.group = int(fields[2])
+        self.parent, self.group, self.session = map(int, fields[1:4])
         self.start_ticks = int(fields[19])
 
 
@@ -66,41 +69,98 @@ def is_alive(known: dict[str, object]) -> bool:
     )
 
 
-def group_members(group: int) -> list[int]:
-    """The processes of the group that still run; zombies do not count."""
-    members = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            found = process_stat(int(name))
-            if found is not None and found.group == group and found.state not in "ZX":
-                members.append(int(name))
-    return members
+def end_tree(
+    leader: int, reserved: bool, log: os.stat_result | None, wait: Callable[[float], None]
+) -> str:
+    """End the group and session of `leader`, who writes to `log`, and all who descend from these.
+
+    TERM, and KILL for what is left after GRACE. `reserved`: the leader is a child of ours that
+    is not reaped, so that its number stays its own. Returns how it went, in words.
+    """
+    members = _tree(leader, log)
+    for number in (signal.SIGTERM, signal.SIGCONT):  # a stopped process gets its TERM only then
+        for member in members:
+            send(member, number)
+    end = time.monotonic() + GRACE
+    while any(map(is_alive, members)) or (reserved and _tree(leader, None)):
+        if time.monotonic() >= end:
+            break
+        wait(0.05)
+    else:
+        return "by TERM"
+    end = time.monotonic() + _DEATH
+    # As long as one of these lives, the number of their group cannot belong to anybody else.
+    while reserved or any(map(is_alive, members)):
+        if reserved:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(leader, signal.SIGKILL)  # all at once: they may be forking
+        members = _tree(leader, log)
+        for member in members:
+            send(member, signal.SIGKILL)
+        if not members or time.monotonic() >= end:
+            break
+        wait(0.02)
+    return "by KILL"
 
 
-def signal_group(group: int, number: int) -> None:
-    """To our own child's group, whose leader is not reaped yet: the number cannot be reused."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, number)
+def end_writers(log: os.stat_result) -> list[int]:
+    """KILL who has the file open for writing, and who descends from them; their numbers."""
+    killed: list[int] = []
+    for _ in range(3):  # one may have been forked while we looked
+        members = _tree(None, log)
+        killed += [pid for member in members if isinstance(pid := member["pid"], int)]
+        for member in members:
+            send(member, signal.SIGKILL)
+    return sorted(set(killed))
 
 
-def signal_group_through(known: dict[str, object], group: int, number: int) -> bool:
-    """To the group of a recorded process, if it still is that process and in that group."""
+def _tree(leader: int | None, log: os.stat_result | None) -> list[dict[str, object]]:
+    """The processes of the leader's group and session, who writes to the log, and all below them.
+
+    Zombies and this process are left out.
+    """
+    found = {int(name): process_stat(int(name)) for name in os.listdir("/proc") if name.isdigit()}
+    alive = {
+        pid: stat for pid, stat in found.items() if stat is not None and stat.state not in "ZX"
+    }
+    alive.pop(os.getpid(), None)
+    members = {pid for pid, stat in alive.items() if leader in (stat.group, stat.session)}
+    if leader is not None:
+        # Also those who have left the session, but whose parent still runs.
+        members.add(leader)
+    if log is not None:
+        members |= {pid for pid in alive if _writes_to(pid, log)}
+    while below := {pid for pid, s in alive.items() if s.parent in members} - members:
+        members |= below
+    here = boot_id()
+    return [
+        {"pid": pid, "start_ticks": alive[pid].start_ticks, "boot_id": here}
+        for pid in sorted(members)  # parents first, who would only start others in their place
+        if pid in alive
+    ]
+
+
+def _writes_to(pid: int, log: os.stat_result) -> bool:
+    folder = f"/proc/{pid}/fd"
+    with contextlib.suppress(OSError):  # it has ended, or is somebody else's
+        for number in os.listdir(folder):
+            with contextlib.suppress(OSError):
+                # The permissions of the link are those of the descriptor, proc_pid_fd(5).
+                if os.path.samestat(os.stat(f"{folder}/{number}"), log):
+                    return bool(os.lstat(f"{folder}/{number}").st_mode & 0o200)
+    return False
+
+
+def send(known: dict[str, object], number: int) -> None:
+    """A signal to the process of an `identity`, if it still is that process."""
     pid = known.get("pid")
     if not isinstance(pid, int):
-        return False
-    try:
+        return
+    with contextlib.suppress(OSError):
         pidfd = os.pidfd_open(pid)
-    except OSError:
-        return False
-    try:
-        # Looked at after pidfd_open, so that it is this process that is held.
-        found = process_stat(pid) if is_alive(known) else None
-        if found is None or found.group != group:
-            return False
         try:
-            signal.pidfd_send_signal(pidfd, number, None, _TO_GROUP)
-        except OSError:  # an older kernel
-            signal_group(group, number)
-        return True
-    finally:
-        os.close(pidfd)
+            # Looked at after pidfd_open, so that it is this process that is held.
+            if is_alive(known):
+                signal.pidfd_send_signal(pidfd, number)
+        finally:
+            os.close(pidfd)

@@ -7,24 +7,25 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
-import time
 
 from reconciler.executor import claims, files, results
 from reconciler.executor.commandfile import Refused, parse
 from reconciler.executor.eventlog import EventLog
+from reconciler.executor.folders import held
 from reconciler.executor.layout import Layout, is_command_name
-from reconciler.executor.processes import group_members, identity, is_alive, signal_group_through
-from reconciler.executor.runner import GRACE, Pulse
+from reconciler.executor.processes import end_tree, is_alive
+from reconciler.executor.runner import Pulse
 
 
 def recover(layout: Layout, log: EventLog, pulse: Pulse) -> None:
     """Every file in running/ whose worker is dead. Raises OSError if running/ cannot be read."""
-    for name in sorted(os.listdir(layout.running)):
+    with held(layout.running, readable=True) as running:
+        found = set(os.listdir(running))
+    # A lock of its own may have been left, too: adopting nothing takes it away.
+    found |= {name.removesuffix(".lock") + ".json" for name in found if name.endswith(".lock")}
+    for name in sorted(filter(is_command_name, found)):
         if pulse.stopping:
             return
-        if not is_command_name(name):
-            continue
         try:
             claim = claims.adopt(layout, name)
         except claims.Busy:
@@ -42,15 +43,13 @@ def _recover_one(layout: Layout, log: EventLog, pulse: Pulse, claim: claims.Clai
         if os.path.lexists(layout.result_file(claim.id)):
             log.info(f"recovered {claim.id}: its result is there already")
         else:
-            ended = _end_orphans(process, pulse)
+            ended = _end_orphans(layout, claim.id, process, pulse)
             results.write(layout, claim.id, _result(layout, claim, process, ended))
             log.error(f"recovered {claim.id}: interrupted, its worker was killed; {ended}")
     except OSError as error:
         log.error_once(f"recover {claim.id}", f"{claim.id} cannot be recovered yet: {error}")
         claim.leave()  # the file stays in running/: tried again with a later heartbeat
         return
-    with contextlib.suppress(OSError):  # it was killed while it wrote down the process
-        os.unlink(os.path.join(layout.running, f".{claim.id}.pid.tmp"))
     claim.finish()
 
 
@@ -63,25 +62,16 @@ def _process(layout: Layout, command_id: str) -> dict[str, object]:
     return found if isinstance(found, dict) else {}
 
 
-def _end_orphans(process: dict[str, object], pulse: Pulse) -> str:
-    """End the command's group if its leader is certainly the process that was recorded."""
+def _end_orphans(layout: Layout, command_id: str, process: dict[str, object], pulse: Pulse) -> str:
+    """End the command if its leader is certainly the process that was recorded."""
     pid = process.get("pid")
     if not isinstance(pid, int) or not is_alive(process):
         return "its process does not run any more"
-    # As long as one of these lives, the group's number cannot belong to anybody else.
-    members = [identity(member) for member in group_members(pid)]
-    if not signal_group_through(process, pid, signal.SIGTERM):
-        return "its process does not run any more"
-    signal_group_through(process, pid, signal.SIGCONT)
-    end = time.monotonic() + GRACE
-    while any(is_alive(member) for member in members):
-        if time.monotonic() >= end:
-            for member in members:
-                if signal_group_through(member, pid, signal.SIGKILL):
-                    return f"its process group {pid} was ended by KILL"
-            break
-        pulse.wait(None, 0.05)
-    return f"its process group {pid} was ended by TERM"
+    log = None
+    with contextlib.suppress(OSError), held(layout.logs) as logs:
+        log = os.stat(f"{command_id}.log", dir_fd=logs, follow_symlinks=False)
+    how = end_tree(pid, False, log, lambda seconds: pulse.wait(None, seconds))
+    return f"its process group {pid} was ended {how}"
 
 
 def _result(

@@ -9,6 +9,7 @@ import os
 
 from reconciler.executor import files
 from reconciler.executor.commandfile import Command
+from reconciler.executor.folders import held
 from reconciler.executor.layout import Layout, check_id
 from reconciler.executor.text import as_json, stamp
 
@@ -73,15 +74,14 @@ def tail_of(fd: int) -> str:
 
 
 def write(layout: Layout, command_id: str, result: Result) -> None:
-    """Only for the one who holds the claim on this id: then nobody else uses the temporary name.
-
-    Raises ResultExists, and OSError if it cannot be written.
-    """
-    path = layout.result_file(command_id)
-    if os.path.lexists(path):
-        raise ResultExists(f"a result of this id exists: {path}")
-    temp = os.path.join(layout.completed, f".{command_id}.json.tmp")
-    files.write_whole(path, as_json(result).encode(), temp)
+    """Raises ResultExists, and OSError if it cannot be written."""
+    data = as_json(result).encode()
+    with held(layout.completed, make=True) as completed:
+        try:
+            files.put(completed, f"{command_id}.json", data, layout.file_mode)
+        except FileExistsError:
+            path = layout.result_file(command_id)
+            raise ResultExists(f"a result of this id exists: {path}") from None
 
 
 def read(layout: Layout, command_id: str) -> Result | None:

@@ -13,19 +13,20 @@ from typing import NamedTuple, Protocol
 
 from reconciler.executor import files
 from reconciler.executor.commandfile import Command
+from reconciler.executor.folders import held
 from reconciler.executor.layout import Layout
-from reconciler.executor.processes import group_members, identity, signal_group
+from reconciler.executor.leftovers import EVERY, MAX_LOG, cut_log
+from reconciler.executor.processes import end_tree, identity
 from reconciler.executor.results import tail_of
 from reconciler.executor.text import as_json, shown, stamp
 from reconciler.host.command import reap
+from reconciler.host.place import write_all
 from reconciler.host.start import Program, begin
 from reconciler.host.users import Users
 from reconciler.model import HostError
 
-MAX_LOG = 100 * 1024 * 1024  # bytes of output; a command with more is ended
-GRACE = 3.0  # seconds between TERM and KILL
-TICK = 0.25  # seconds between two looks at the size of the log
-_DEATH = 5.0  # seconds to wait for a killed process; longer means that the kernel holds it
+# The command's text is on standard input, since everybody may read the arguments of a process.
+_SHELL = """IFS= read -rd '' && exec </dev/null && eval "unset REPLY;$REPLY\""""
 
 
 class Pulse(Protocol):
@@ -54,31 +55,29 @@ def run(layout: Layout, command: Command, bash: str, pulse: Pulse) -> Outcome:
     start, began = stamp(), time.monotonic()
     log_fd, pid, reason = -1, None, ""
     try:
-        log_fd = _new_log(layout.log_file(command.id))
+        log_fd = _new_log(layout, command.id)
         pid = _start(layout, command, bash, log_fd)
-    except OSError as error:
-        reason = f"not started: {error}"
-    except (ValueError, HostError) as error:
+    except (OSError, ValueError, HostError) as error:
         reason = f"not started: {shown(error)}"
     try:
         if pid is None:
             if log_fd >= 0:
                 with contextlib.suppress(OSError):
-                    files.write_all(log_fd, f"{shown(reason)}\n".encode())
+                    write_all(log_fd, f"{shown(reason)}\n".encode())
             return _outcome("failed", None, reason, start, began, log_fd)
         cause = _watch(pid, command.timeout, log_fd, pulse)
         if cause:
-            reason = _end_group(pid, pulse)
+            how = end_tree(pid, True, os.fstat(log_fd), lambda seconds: pulse.wait(None, seconds))
         code = _reap(pid)
         if cause == "output":
-            reason = f"output over {MAX_LOG} bytes; its process group was ended {reason}".strip()
-            _cut_log(log_fd)
+            reason = f"output over {MAX_LOG} bytes; its processes were ended {how}"
+            cut_log(log_fd)
             return _outcome("failed", code, reason, start, began, log_fd)
         if cause == "timed_out":
-            reason = f"timeout of {command.timeout:g} s; its process group was ended {reason}"
-            return _outcome("timed_out", code, reason.strip(), start, began, log_fd)
+            reason = f"timeout of {command.timeout:g} s; its processes were ended {how}"
+            return _outcome("timed_out", code, reason, start, began, log_fd)
         if cause == "interrupted":
-            reason = f"the worker was stopped; the process group was ended {reason}".strip()
+            reason = f"the worker was stopped; its processes were ended {how}"
             return _outcome("interrupted", code, reason, start, began, log_fd)
         if code is None or code < 0:
             name = "" if code is None else f" by {signal.Signals(-code).name}"
@@ -89,35 +88,41 @@ def run(layout: Layout, command: Command, bash: str, pulse: Pulse) -> Outcome:
             os.close(log_fd)
 
 
-def _new_log(path: str) -> int:
+def _new_log(layout: Layout, command_id: str) -> int:
     """A log of its own: what a namesake left in the background keeps writing to the old file."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
+    name = f"{command_id}.log"
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    try:
-        return os.open(path, flags, 0o644)
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
-        return os.open(path, flags, 0o644)
+    with held(layout.logs, make=True) as logs:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=logs)
+        fd = os.open(name, flags, 0o600, dir_fd=logs)
+    os.fchmod(fd, layout.file_mode)
+    return fd
 
 
 def _start(layout: Layout, command: Command, bash: str, log_fd: int) -> int:
-    """The number of the new process. Raises OSError, ValueError and HostError."""
-    env = {**os.environ, "AI_CO_HOME": layout.home, "AI_COMMAND_ID": command.id, **command.env}
+    """Start the command's shell, a child of ours; its number. Raises OSError and HostError."""
     cwd = layout.home if command.cwd is None else os.path.expanduser(command.cwd)
-    argv = (bash, "-c", "--", command.command)
-    null = os.open(os.devnull, os.O_RDWR)
+    if not os.path.isdir(cwd):
+        raise NotADirectoryError(f"the working directory {shown(cwd)} is not there")
+    env = {**os.environ, "AI_CO_HOME": layout.home, "AI_COMMAND_ID": command.id, **command.env}
+    text = os.memfd_create("command")
     try:
+        write_all(text, command.command.encode() + b"\0")
+        os.lseek(text, 0, os.SEEK_SET)
         # The log itself is the output: nothing has to be copied, nothing is lost when the worker
         # dies, and what the command leaves in the background can hold up nobody.
-        pid = begin(Program(argv, env, Users().account(None), cwd), (null, log_fd, log_fd))
+        program = Program([bash, "-c", _SHELL], env, Users().account(None), cwd)
+        pid = begin(program, (text, log_fd, log_fd))
     finally:
-        os.close(null)
-    who = as_json({**identity(pid), "start": stamp(), "worker": os.getpid()})
-    temp = os.path.join(layout.running, f".{command.id}.pid.tmp")
+        os.close(text)
+    who = as_json({**identity(pid), "start": stamp(), "worker": os.getpid()}).encode()
+    name = f"{command.id}.pid"
     # Only recovery after a kill needs it: its absence must not stop a command that runs.
-    with contextlib.suppress(OSError):
-        files.write_whole(layout.process_file(command.id), who.encode(), temp, sync=False)
+    with contextlib.suppress(OSError), held(layout.running) as running:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=running)
+        files.put(running, name, who, layout.file_mode, sync=False)
     return pid
 
 
@@ -135,7 +140,7 @@ def _watch(pid: int, timeout: float, log_fd: int, pulse: Pulse) -> str:
             before, size = size, os.fstat(log_fd).st_size
             if size > MAX_LOG:
                 return "output"
-            tick = TICK if size == before else TICK / 10  # much can come in a moment
+            tick = EVERY if size == before else EVERY / 10  # much can come in a moment
             pulse.wait(pidfd, min(left, tick if pidfd is not None else 0.02))
     # A command that ended by itself in the same moment has a result of its own.
     return "output" if os.fstat(log_fd).st_size > MAX_LOG else ""
@@ -160,33 +165,10 @@ def _has_exited(pid: int) -> bool:
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def _end_group(pid: int, pulse: Pulse) -> str:
-    """TERM to the whole group, KILL to what is left of it after GRACE. Returns how it went."""
-    signal_group(pid, signal.SIGTERM)
-    signal_group(pid, signal.SIGCONT)  # a stopped process gets its TERM only when it goes on
-    end = time.monotonic() + GRACE
-    while time.monotonic() < end:
-        if _has_exited(pid) and not group_members(pid):
-            return "by TERM"
-        pulse.wait(None, 0.05)
-    signal_group(pid, signal.SIGKILL)
-    end = time.monotonic() + _DEATH
-    while not _has_exited(pid) and time.monotonic() < end:
-        pulse.wait(None, 0.02)
-    return "by KILL"
-
-
 def _reap(pid: int) -> int | None:
-    """The return code, negative for a signal; None for a process that even KILL did not end."""
+    """The exit code, negative for a signal; None for a process that even KILL did not end."""
     status = reap(pid)
     return None if status is None else os.waitstatus_to_exitcode(status)
-
-
-def _cut_log(fd: int) -> None:
-    note = f"\n[output over {MAX_LOG} bytes: cut here, and the command was ended]\n"
-    with contextlib.suppress(OSError):
-        os.ftruncate(fd, MAX_LOG)
-        files.write_all(fd, note.encode())
 
 
 def _outcome(

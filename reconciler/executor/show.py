@@ -36,6 +36,8 @@ def status_text(found: dict[str, object]) -> str:
         f"  home: {shown(found['home'])}",
         "  " + ", ".join(f"{key} {count(key)}" for key in _COUNTED),
     ]
+    if found.get("trouble"):
+        lines.append(f"  not well: {shown(found['trouble'])}")
     if found.get("command"):
         lines.append(f"  command: {shown(found['command'])} since {shown(found['command_since'])}")
     if found.get("oldest_pending"):

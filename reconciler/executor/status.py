@@ -9,6 +9,7 @@ import os
 import time
 
 from reconciler.executor import api, heartbeat
+from reconciler.executor.folders import Untrusted, held, reached
 from reconciler.executor.layout import Layout, is_command_name, new_id
 from reconciler.executor.text import stamp
 
@@ -25,6 +26,7 @@ def status(layout: Layout) -> dict[str, object]:
         "summary": words,
         "pid": beat.get("pid"),
         "state": beat.get("state"),
+        "trouble": heartbeat.trouble_of(beat) if alive else _refused(layout),
         "command": beat.get("command"),
         "command_since": beat.get("command_since"),
         "heartbeat_age": None if seconds is None else round(seconds, 3),
@@ -36,6 +38,19 @@ def status(layout: Layout) -> dict[str, object]:
         "oldest_pending_since": oldest and stamp(oldest[0]),
         "oldest_pending_age": oldest and round(max(0.0, time.time() - oldest[0]), 3),
     }
+
+
+def _refused(layout: Layout) -> str | None:
+    """Why a worker would not start: somebody else could decide what it runs."""
+    for path in layout.directories():
+        try:
+            with held(path):
+                pass
+        except Untrusted as error:
+            return str(error)
+        except OSError:
+            continue
+    return None
 
 
 def newest(layout: Layout, most: int = 50) -> list[str]:
@@ -99,8 +114,8 @@ def try_out(layout: Layout, seconds: float, busy_is_well: bool = False) -> tuple
     if not isinstance(tail, str) or word not in tail:
         return False, f"the test command {command_id} ran, but its output is not {word}: {tail!r}"
     for path in (layout.result_file(command_id), layout.log_file(command_id)):
-        with contextlib.suppress(OSError):
-            os.unlink(path)
+        with contextlib.suppress(OSError), reached(os.path.dirname(path)) as folder:
+            os.unlink(os.path.basename(path), dir_fd=folder)
     return True, f"works: a test command came back after {took * 1000:.0f} ms"
 
 
@@ -114,6 +129,8 @@ def _why_none(layout: Layout, command_id: str) -> tuple[bool, str]:
     if not withdrawn:
         return False, f"{words}; it has taken the test command {command_id}, but not finished it"
     beat = heartbeat.read(layout) or {}
+    if trouble := heartbeat.trouble_of(beat):
+        return False, f"{words}; but it runs no commands: {trouble}"
     if beat.get("state") == "blocked":
         return False, f"it cannot write the result of {beat.get('command')}: see {layout.event_log}"
     if beat.get("command"):
@@ -124,11 +141,9 @@ def _why_none(layout: Layout, command_id: str) -> tuple[bool, str]:
 
 def _withdraw(layout: Layout, command_id: str) -> bool:
     """Take a command back that no worker has taken. Afterwards none will."""
-    taken_back = os.path.join(layout.pending, f".{command_id}.withdrawn")
     try:
-        os.rename(layout.pending_file(command_id), taken_back)
+        with reached(layout.pending) as pending:
+            os.unlink(f"{command_id}.json", dir_fd=pending)
     except OSError:
         return False
-    with contextlib.suppress(OSError):
-        os.unlink(taken_back)
     return True

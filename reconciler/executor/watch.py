@@ -10,6 +10,8 @@ import os
 import struct
 import time
 
+from reconciler.executor.folders import Untrusted, opened
+
 LOOK_EVERY = 0.04  # seconds, without inotify
 
 # inotify(7)
@@ -55,18 +57,30 @@ class Watch:
             self.why_looking = str(error)
 
     def ensure(self) -> bool:
-        """Watch the directory that has the name now. True if that is another one than before."""
+        """Watch the directory that has the name now. True if that is another one than before.
+
+        Raises Untrusted.
+        """
         try:
-            info = os.stat(self.path)
+            folder = opened(self.path)
+        except Untrusted:
+            raise
         except OSError:
             self._watched = None
             return False
+        try:
+            return self._ensure(folder)
+        finally:
+            os.close(folder)
+
+    def _ensure(self, folder: int) -> bool:
+        info = os.fstat(folder)
         if (info.st_dev, info.st_ino) == self._watched:
             return False
         if self._libc is not None and self.fd is not None:
             if self._number >= 0:
                 self._libc.inotify_rm_watch(self.fd, self._number)
-            path = os.fsencode(self.path)
+            path = f"/proc/self/fd/{folder}".encode()
             self._number = self._libc.inotify_add_watch(self.fd, path, _MASK)
             if self._number < 0:
                 self._look_instead(os.strerror(ctypes.get_errno()))

@@ -11,17 +11,21 @@ import signal
 import time
 from types import FrameType
 
-from reconciler.executor import files, heartbeat, results, runner
+from reconciler.executor import folders, heartbeat, results, runner
 from reconciler.executor.claims import Busy, Claim
 from reconciler.executor.commandfile import Command
 from reconciler.executor.eventlog import EventLog
+from reconciler.executor.folders import Untrusted
 from reconciler.executor.layout import Layout
+from reconciler.executor.leftovers import Leftovers
 from reconciler.executor.pending import Pending
 from reconciler.executor.recovery import recover
 from reconciler.executor.text import stamp
 from reconciler.executor.watch import LOOK_EVERY, Watch
 
 RETRY = 1.0  # seconds until something that did not work is tried again
+_HELD_UP = 10.0  # seconds that another process may hold the lock before that is trouble
+_SAY_AGAIN = 60.0  # seconds between two lines about trouble that lasts
 
 
 class Worker:
@@ -29,22 +33,31 @@ class Worker:
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self.log = EventLog(layout.event_log)
+        self.log = EventLog(layout.event_log, layout.file_mode)
         self.stopping = False
         self._stop_signal = 0
         self._heart = heartbeat.Heartbeat(layout)
         self._beat_at = 0.0
         self._state: tuple[str, str | None, str | None] = ("starting", None, None)
+        self._trouble: str | None = None
+        self._said_at = 0.0
+        self._held_up_since: float | None = None
+        self._leftovers = Leftovers(layout, self.log)
         self._wake_read = -1
         self._bash = _find_bash()
         self._unwritten: tuple[Claim, results.Result] | None = None
 
     def run(self) -> int:
+        """Raises Untrusted where somebody else could decide what is run, and OSError."""
         self._listen_to_signals()
-        files.make_directories(self.layout.directories())
-        self._heart.remove_leftovers()
+        notes: list[folders.Note] = []
+        for path in self.layout.directories():
+            os.close(folders.opened(path, make=True, notes=notes))
         self._beat()
         self.log.info(f"started, home {self.layout.home}")
+        for note in dict.fromkeys(map(str, notes)):
+            self.log.info(f"note: who may write to the queue decides what is run: {note}")
+        self._leftovers.find()
         self._pending = Pending(self.layout, self.log)
         self._watch = Watch(self.layout.pending)
         if self._watch.fd is None:
@@ -54,13 +67,39 @@ class Worker:
         while not self.stopping:
             try:
                 self._turn()
-                self.log.well_again("turn", "works again")
-            except Busy:
+                self._held_up_since = None
+                self._be_well()
+            except Busy as error:
+                self._be_held_up(error)
                 self.wait(None, 0.05)
+            except Untrusted as error:
+                self._be_in_trouble(f"nothing is run: {error}")
+                self.wait(None, RETRY)
             except Exception as error:  # a worker that ends for one bad moment helps nobody
-                self.log.error_once("turn", f"{type(error).__name__}: {error}")
+                self._be_in_trouble(f"{type(error).__name__}: {error}")
                 self.wait(None, RETRY)
         return self._stop()
+
+    def _be_held_up(self, error: Busy) -> None:
+        now = time.monotonic()
+        if self._held_up_since is None:
+            self._held_up_since = now
+        if now - self._held_up_since >= _HELD_UP:
+            self._be_in_trouble(f"held up for more than {_HELD_UP:.0f} s: {error}")
+
+    def _be_in_trouble(self, trouble: str) -> None:
+        """No command is run: say so now, again and again, and with every heartbeat."""
+        now = time.monotonic()
+        if trouble != self._trouble or now - self._said_at >= _SAY_AGAIN:
+            self._trouble, self._said_at = trouble, now
+            self.log.error(trouble)
+            self._beat()
+
+    def _be_well(self) -> None:
+        if self._trouble is not None:
+            self._trouble = None
+            self.log.info("works again")
+            self._beat()
 
     def wait(self, fd: int | None, seconds: float) -> None:
         """Until `fd` is readable, a signal came or the time is over; the heart goes on beating."""
@@ -73,7 +112,8 @@ class Worker:
             now = time.monotonic()
             if now >= self._beat_at:
                 self._beat()
-            left = min(end, self._beat_at) - time.monotonic()
+            self._leftovers.look()
+            left = min(min(end, self._beat_at) - time.monotonic(), self._leftovers.wake_in())
             ready = poll.poll(max(0, int(left * 1000) + 1))
             if any(number == self._wake_read for number, _ in ready):
                 with contextlib.suppress(BlockingIOError):
@@ -134,6 +174,7 @@ class Worker:
         except Exception as error:  # our own mistake must not lose the command
             reason = f"the worker failed: {type(error).__name__}: {error}"
             fields = {"status": "failed", "reason": reason}
+        self._leftovers.note(claim.id)
         result = results.make(self.layout, claim.id, command, **fields)
         how = f"{result['status']}, exit code {result['exit_code']}, signal {result['signal']}"
         why = f", {result['reason']}" if result["reason"] else ""
@@ -144,7 +185,6 @@ class Worker:
         """Keeps the claim and tries again later if the result cannot be written now."""
         subject = f"result {claim.id}"
         try:
-            files.make_directories((self.layout.completed,))
             results.write(self.layout, claim.id, result)
         except results.ResultExists as error:  # put there by hand while the command ran
             self.log.error(f"{subject}: {error}; the new one is only in this log")
@@ -177,7 +217,7 @@ class Worker:
     def _beat(self) -> None:
         self._beat_at = time.monotonic() + heartbeat.EVERY
         try:
-            self._heart.beat(*self._state)
+            self._heart.beat(*self._state, self._trouble)
             self.log.well_again("heartbeat", "the heartbeat can be written again")
         except OSError as error:
             self.log.error_once("heartbeat", f"the heartbeat cannot be written: {error}")
@@ -187,6 +227,7 @@ class Worker:
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
+        signal.signal(signal.SIGIO, lambda *_: None)  # a lease that is not wanted any more
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: the user wants it so
             signal.signal(signal.SIGHUP, self._on_stop)
 

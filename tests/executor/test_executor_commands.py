@@ -71,7 +71,7 @@ def test_values_of_env_are_told_to_nobody(executor):
 
 def test_command_inherits_no_descriptor_and_default_signals(executor):
     executor.start()
-    executor.put("fds", "ls /proc/$$/fd; grep -E 'SigIgn|SigBlk' /proc/$$/status")
+    executor.put("fds", "ls /proc/$$/fd; grep -E 'SigIgn|SigBlk' /proc/self/status")
     lines = executor.result("fds")["output_tail"].split()
     assert [item for item in lines if item.isdigit() and len(item) < 4] == ["0", "1", "2"]
     masks = [item for item in lines if len(item) == 16]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -30,10 +29,10 @@ def test_killed_worker_leaves_interrupted_never_run_twice(executor, alive, orpha
     executor.put("k", 'trap "" TERM; ' + long_command(folder, "k", "while :; do sleep 1; done"))
     executor.put("next", "echo next")
     pid = orphan(executor.pid_from(folder / "k.pid"))
-    patiently(lambda: executor.names("running") == ["k.json", "k.pid"], "who it is")
+    patiently(lambda: executor.names("running") == ["k.json", "k.lock", "k.pid"], "who it is")
     executor.stop(first, signal.SIGKILL)
     assert alive(pid)
-    assert executor.names("running") == ["k.json", "k.pid"]
+    assert executor.names("running") == ["k.json", "k.lock", "k.pid"]
 
     executor.start()
     found = executor.result("k")
@@ -80,16 +79,27 @@ def test_killed_between_result_and_tidying(executor, patiently):
     executor.make_folders()
     (executor.base / "running" / "x.json").write_text('{"command": "echo ran"}')
     (executor.base / "completed" / "x.json").write_text('{"id": "x", "mark": 1}')
-    (executor.base / "running" / ".x.pid.tmp").write_text("half")
+    (executor.base / "running" / "x.lock").touch(0o600)
+    (executor.base / "running" / "y.lock").touch(0o600)  # killed before it could take y
     executor.start()
     patiently(lambda: executor.names("running") == [], "an empty running/")
     assert executor.result("x") == {"id": "x", "mark": 1}
 
 
 def test_killed_while_writing_a_result(executor):
-    executor.make_folders()
-    (executor.base / "running" / "x.json").write_text('{"command": "echo ran"}')
-    (executor.base / "completed" / ".x.json.tmp").write_text('{"id": "x", "sta')
+    """What is being written has no name yet."""
+    code = (
+        "import os, signal, sys; from reconciler.host import place\n"
+        "def killed(handle, data):\n"
+        "    os.write(handle, data[:16])\n"
+        "    os.kill(os.getpid(), signal.SIGKILL if b'exit_code' in data else 0)\n"
+        "place.write_all = killed\n"
+        "from reconciler.executor.cli import main; sys.exit(main())"
+    )
+    worker = executor.start(program=[executor.program[0], "-c", code])
+    executor.put("x", "true")
+    assert worker.wait(20) == -signal.SIGKILL
+    assert executor.names("completed") == []
     executor.start()
     assert executor.result("x")["status"] == "interrupted"
     assert executor.names("completed") == ["x.json"]
@@ -111,19 +121,19 @@ def test_second_worker_leaves_the_first_ones_command_alone(executor, patiently):
 
 
 def test_second_worker_starts_while_the_first_one_takes_a_file(executor, patiently):
-    """Between the move to running/ and the lock on the file it looks like one of a dead worker."""
+    """Just behind the move to running/ it must not look like one of a dead worker."""
     code = (
-        "import sys, time; from reconciler.executor import files\n"
-        "real = files.open_regular\n"
-        "def slow(path):\n"
-        "    time.sleep(1.0 if '/running/' in path else 0)\n"
-        "    return real(path)\n"
-        "files.open_regular = slow\n"
+        "import os, sys, time\n"
+        "real = os.rename\n"
+        "def slow(source, target, **folders):\n"
+        "    real(source, target, **folders)\n"
+        "    time.sleep(1.0 if target == 'x.json' else 0)\n"
+        "os.rename = slow\n"
         "from reconciler.executor.cli import main; sys.exit(main())"
     )
     executor.start(program=[executor.program[0], "-c", code])
     executor.put("x", "echo ran")
-    patiently(lambda: executor.names("running") == ["x.json"], "moved, not locked yet")
+    patiently(lambda: "x.json" in executor.names("running"), "just moved")
     executor.start()
     assert executor.result("x")["status"] == "succeeded"
     assert "cannot be recovered" not in executor.event_log()
@@ -361,6 +371,3 @@ def test_modes_of_what_is_there_stay(executor):
     executor.put("m", "true")
     executor.result("m")
     assert (executor.base / "pending").stat().st_mode & 0o777 == 0o700
-    umask = os.umask(0)
-    os.umask(umask)
-    assert (executor.base / "completed" / "m.json").stat().st_mode & 0o777 == 0o644 & ~umask
