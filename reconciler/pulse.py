@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from reconciler.host.clock import Clock
+from reconciler.host.place import put_at
 from reconciler.host.processes import Identity, Processes, boot_id, look_up
 from reconciler.host.trust import own_file
 from reconciler.model import HostError
@@ -68,10 +69,9 @@ class Heart:
         entry = look_up(os.getpid())
         start = entry.identity.start if entry is not None else 0
         self._who = f"{boot_id()} {os.getpid()} {start}"
-        with suppress(FileNotFoundError):
-            os.unlink(self._path)  # Whatever stands there, nobody else's file is written to.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._handle = os.open(self._path, flags, 0o600)
+        # A new one, whatever stands there: nobody else's file is written to.
+        put_at(self._path, b"", sync=False)
+        self._handle = own_file(self._path, os.O_WRONLY)
 
     def beat(self, every: float) -> None:
         """Say that the loop has moved; at most once a second reaches the file."""

@@ -96,7 +96,9 @@ def _open(path: str, folder: str) -> int:
             return trust.own_file(path)
         except FileNotFoundError:
             make_folder(folder)
-            return trust.own_file(path, os.O_RDONLY | os.O_CREAT)
+            from reconciler.host.place import own_file
+
+            return own_file(path)
     except OSError as error:
         raise HostError(
             f"cannot open the lock {path}: {error.strerror}; name another state directory "

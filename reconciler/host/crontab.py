@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 
 from reconciler.host.clock import Clock
 from reconciler.host.command import AHEAD, Begun, Result, begin, find, own_environment
-from reconciler.host.trust import own_file
+from reconciler.host.place import own_file
 from reconciler.host.users import Users
 from reconciler.model import HostError, UnknownState
 
@@ -170,7 +170,7 @@ class Crontabs:
         """One of our own passes at a time, whichever spec it is about. Raises HostError."""
         path = os.path.join(self._folder, "crontab.lock")
         try:
-            handle = own_file(path, os.O_RDONLY | os.O_CREAT)
+            handle = own_file(path)
         except OSError as error:
             raise HostError(f"cannot open the lock {path}: {error.strerror}") from None
         try:

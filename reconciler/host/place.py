@@ -254,6 +254,21 @@ def put_at(
         os.close(folder)
 
 
+def own_file(path: str) -> int:
+    """A descriptor for reading of a file in a folder of ours; made, empty, if it is missing.
+
+    Raises HostError, also where something else stands there or it is somebody else's, or OSError.
+    """
+    from reconciler.host import trust
+
+    try:
+        return trust.own_file(path)
+    except FileNotFoundError:
+        with suppress(FileExistsError):
+            put_at(path, b"", replace=False, sync=False)
+        return trust.own_file(path)
+
+
 def new_log(folder: int, name: str, mode: int, uid: int = -1, gid: int = -1) -> int:
     """A descriptor that appends to a new, empty file. Raises FileExistsError, OSError, HostError.
 

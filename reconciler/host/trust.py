@@ -147,11 +147,11 @@ def is_trusted(path: str, *, also: Collection[int] = ()) -> bool:
 def own_file(path: str, flags: int = os.O_RDONLY) -> int:
     """A descriptor of a file in a folder of ours, which was looked at before.
 
-    It follows no symlink and never waits, whatever stands there. A new one has mode 0600. Raises
-    HostError where it is no regular file or somebody else's, and OSError as open(2) has it.
+    It follows no symlink and never waits, whatever stands there. Raises HostError where it is no
+    regular file or somebody else's, and OSError as open(2) has it.
     """
     always = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    handle = os.open(path, flags | always, 0o600)
+    handle = os.open(path, flags | always)
     status = os.fstat(handle)
     if not stat.S_ISREG(status.st_mode) or status.st_uid not in (0, os.geteuid(), *_more_owners):
         os.close(handle)

@@ -136,8 +136,9 @@ class Base:
         if changes:
             make_folder(self._folder)
             with suppress(FileExistsError):
-                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-                os.close(os.open(self._path, flags, 0o600))
+                from reconciler.host.place import put_at
+
+                put_at(self._path, b"", replace=False, sync=False)
         _refuse_odd_files(self._path)
         base = sqlite3.connect(
             _address(self._path, changes), timeout=timeout, isolation_level=None, uri=True

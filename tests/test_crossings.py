@@ -1,0 +1,56 @@
+"""What crosses to other accounts of the host is done in one place each, and in no other."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from support import CHECKOUT
+
+PACKAGE = CHECKOUT / "reconciler"
+PLACE = {"host/place.py", "host/rewrite.py", "host/kernel.py"}
+ELSEWHERE = {
+    ("open", "host/start.py"): "files of /proc",
+    ("os.rename", "store/base.py"): "a damaged store is set aside in our own folder",
+    ("tempfile", "host/archive.py"): "files that never have a name",
+    ("rename_new", "host/remove.py"): "where there are no hard links to what is moved",
+    ("rename_new", "host/rotate.py"): "what has been rotated gets the next number",
+    ("os.mkdir", "host/files.py"): "a directory without a mode, as mkdir(2) makes it",
+    ("os.mkdir", "host/walk.py"): "missing folders on the way, as mkdir(2) makes them",
+    ("os.mkdir", "host/trust.py"): "our own folders, on a way that is believed",
+    ("os.makedirs", "host/launch.py"): "below our own folder",
+    ("os.makedirs", "host/marks.py"): "below our own folder",
+    ("os.makedirs", "host/systemd.py"): "below our own folder",
+}
+"""Who makes names otherwise, and why nobody can put another thing in their place."""
+NAMING = {
+    "os.rename", "os.replace", "os.link", "os.symlink", "os.mknod", "os.mkfifo", "os.mkdir",
+    "os.makedirs", "os.O_CREAT", "os.O_TMPFILE", "tempfile", "shutil.copy", "shutil.copyfile",
+    "shutil.copy2", "shutil.move", "shutil.copytree", "rename_new", "exchange", "open",
+}  # fmt: skip
+
+
+def names(tree: ast.Module) -> Iterator[str]:
+    """What of ``NAMING`` a module uses; "open" where that writes."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            yield f"{node.value.id}.{node.attr}"
+            yield node.value.id
+        if isinstance(node, ast.Attribute) and node.attr in ("write_text", "write_bytes"):
+            yield "open"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            yield node.func.id if node.func.id != "open" or _writes(node) else ""
+
+
+def _writes(call: ast.Call) -> bool:
+    modes = [*call.args[1:2], *(word.value for word in call.keywords if word.arg == "mode")]
+    return any(not isinstance(mode, ast.Constant) or set("wax+") & {*mode.value} for mode in modes)
+
+
+def test_names_are_given_in_one_place() -> None:
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        name = str(path.relative_to(PACKAGE))
+        if name not in PLACE and not name.startswith("executor/"):
+            found |= {(one, name) for one in set(names(ast.parse(path.read_text()))) & NAMING}
+    assert found - ELSEWHERE.keys() == set()
