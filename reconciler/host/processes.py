@@ -15,6 +15,7 @@ from collections.abc import Iterable
 
 from reconciler.host.clock import Clock
 from reconciler.host.files import Files
+from reconciler.host.trust import only_ours
 from reconciler.model import HostError, UnknownState
 from reconciler.records import dataclass
 
@@ -149,7 +150,7 @@ class Processes:
         set ahead by ``gained`` seconds since the file was written. Raises UnknownState.
         """
         status = files.status(path)
-        if status is not None and not _believed(path, status, uid):
+        if status is not None and not _believed(path, uid):
             raise UnknownState(
                 f"the file {path} could be written by others than user {uid} and root, so the "
                 "process that it names is not believed to be ours"
@@ -325,11 +326,16 @@ def _owner(pid: int) -> int | None:
     return int(uids.pop())
 
 
-def _believed(path: str, status: os.stat_result, uid: int) -> bool:
+def _believed(path: str, uid: int) -> bool:
     """May only root, the caller and that user write to the file, and put another in its place?"""
-    folder = os.stat(os.path.dirname(path))
-    trusted = (0, os.geteuid(), uid)
-    return all(one.st_uid in trusted and not one.st_mode & 0o022 for one in (status, folder))
+    for one in (path, os.path.dirname(path)):
+        handle = os.open(one, os.O_PATH | os.O_CLOEXEC)
+        try:
+            if not only_ours(os.fstat(handle), handle, also=(uid,)):
+                return False
+        finally:
+            os.close(handle)
+    return True
 
 
 _OUT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)

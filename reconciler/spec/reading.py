@@ -9,6 +9,7 @@ import os
 import stat
 
 from reconciler.host import trust
+from reconciler.host.environment import note
 
 LIMIT = 8 * 1024 * 1024
 """The most bytes that a file may have."""
@@ -27,12 +28,15 @@ def read(path: str, what: str = "the spec") -> bytes:
     """The content of ``path``. Raises ReadError, also where somebody else could have written it."""
     if "\0" in path:
         raise ReadError("a file name cannot hold a NUL character")
+    notes: list[trust.Untrusted] = []
     try:
-        fd = trust.opened(path)
+        fd = trust.opened(path, notes=notes)
     except trust.Untrusted as untrusted:
         raise ReadError(untrusted.reason, untrusted.hint) from None
     except OSError as error:
         raise _cannot(what, error) from None
+    for one in notes:
+        note(f"{what}: {one.reason}")
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
