@@ -51,7 +51,9 @@ def _reach(path: str, make: int | None) -> None:
     try:
         os.close(trust.opened(path, os.O_PATH, what="the state that is kept there", make=make))
     except trust.Untrusted as error:
-        raise HostError(f"the state directory {path} could be written to by others: {error}") from None
+        raise HostError(
+            f"the state directory {path} could be written to by others: {error}"
+        ) from None
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -391,9 +391,9 @@ def _overflow_uid() -> int | None:
     Where that number is an account of the namespace as well, it is that account's.
     """
     try:
-        with open("/proc/self/uid_map", encoding="ascii") as file:
+        with open("/proc/self/uid_map", "rb") as file:
             rows = [line.split() for line in file]
-        with open("/proc/sys/kernel/overflowuid", encoding="ascii") as file:
+        with open("/proc/sys/kernel/overflowuid", "rb") as file:
             overflow = int(file.read())
         known = any(int(row[0]) <= overflow < int(row[0]) + int(row[2]) for row in rows)
     except (OSError, ValueError, IndexError):
