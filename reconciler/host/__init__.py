@@ -18,6 +18,7 @@ from reconciler.model import Said
 if TYPE_CHECKING:
     from reconciler.host.crontab import Crontabs
     from reconciler.host.marks import Marks
+    from reconciler.host.openfiles import OpenFiles
     from reconciler.host.processes import Processes
     from reconciler.host.stops import Stops
     from reconciler.host.systemd import Systemd
@@ -68,6 +69,13 @@ class Host:
         from reconciler.host.processes import Processes
 
         return Processes(self.clock)
+
+    @cached_property
+    def open_files(self) -> OpenFiles:
+        """What other processes have open."""
+        from reconciler.host.openfiles import OpenFiles
+
+        return OpenFiles(self.clock)
 
     @cached_property
     def systemd(self) -> Systemd:

@@ -232,11 +232,9 @@ class _Adding:
 
     def _adds(self, tree: Tree, inside: int, file: File, path: str, work: Work) -> bool:
         """Is it in the archive now?"""
-        if self._open_files.holds(*file[3:5]):
-            return False
         try:
             with tree.opened_file(inside, file.name) as handle:
-                return self._one(file, handle, work)
+                return not self._open_files.held(handle) and self._one(file, handle, work)
         except (FileNotFoundError, Elsewhere):
             return False
         except OSError as error:

@@ -1,55 +1,121 @@
-"""Which files the processes of this host hold open, as far as the caller may see: proc(5).
+"""Whether other processes hold a file open.
 
-It must not open what it looks at. Without root only the caller's own processes are visible.
+The kernel is asked by a lease, which is to be had only for what nobody else has open (fcntl(2)):
+that costs the same however many descriptors people hold, and sees every process. Where there are
+no leases (NFS) or none for us (another user's file), the processes are looked through, proc(5).
+
+It must not take "cannot be seen" for "nobody", nor look for longer than its bound.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
-from collections.abc import Iterable
+import signal
 
 from reconciler.host.clock import Clock
 
 _FRESH = 0.2
-"""Seconds for which one look at the process table is believed."""
+"""Seconds for which one look at the processes is believed,"""
+_SHARE = 50.0
+"""or so many times what it took, if that is longer."""
+_LONGEST = 1.0
+"""Seconds after which a look ends, however many descriptors are left."""
+_STEP = 1000
+"""Descriptors between two looks at the clock."""
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+
+
+def leased(handle: int, kind: int) -> bool | None:
+    """Is a lease to be had? None: not on this file system, or not for us.
+
+    ``handle`` is open for reading only. ``kind`` is fcntl.F_WRLCK (nobody else has it open) or
+    fcntl.F_RDLCK (nobody has it open for writing, nor mapped so). It is given back at once.
+    """
+    try:
+        # Whoever opens it meanwhile has us told by this signal, which by default is ignored.
+        fcntl.fcntl(handle, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(handle, fcntl.F_SETLEASE, kind)
+        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return False if error.errno == errno.EAGAIN else None
+    return True
 
 
 class OpenFiles:
-    """Device and inode of what is open: only ``of`` those files, or of all with None."""
+    """Asks whether somebody else has a file open. Unless ``asked``, nobody has any."""
 
-    def __init__(self, clock: Clock, of: Iterable[tuple[int, int]] | None) -> None:
+    def __init__(self, clock: Clock, asked: bool = True) -> None:
         self._clock = clock
-        self._of = None if of is None else frozenset(of)
+        self._asked = asked
         self._open: set[tuple[int, int]] = set()
-        self._seen: float | None = None
+        self._blind = self._cut = False
+        self._until: float | None = None
 
-    def holds(self, device: int, inode: int) -> bool:
-        """Does a process other than this one have it open, as of a moment ago?"""
-        if self._of is not None and not self._of:
+    def held(self, handle: int) -> bool | None:
+        """Has anybody it open besides this descriptor, which is for reading only?
+
+        None where nobody is seen, and some processes may not be looked at.
+        """
+        if not self._asked:
             return False
-        now = self._clock.monotonic()
-        if self._seen is None or now - self._seen > _FRESH:
-            self._open = self._look()
-            self._seen = self._clock.monotonic()
-        return (device, inode) in self._open
+        free = leased(handle, fcntl.F_WRLCK)
+        if free is not None:
+            return not free
+        status = os.fstat(handle)
+        return self._looked_up(status.st_dev, status.st_ino)
 
-    def _look(self) -> set[tuple[int, int]]:
-        found = set()
-        me = str(os.getpid())
+    def held_at(self, folder: int, name: str, device: int, inode: int) -> bool | None:
+        """The same of a file by its name; of another one than is meant there, it is True.
+
+        Raises OSError where nothing, or a symlink, has that name.
+        """
+        if not self._asked:
+            return False
+        try:
+            handle = os.open(name, _FLAGS, dir_fd=folder)
+        except BlockingIOError:
+            return True  # Somebody else has a lease on it.
+        except PermissionError:
+            return self._looked_up(device, inode)
+        try:
+            status = os.fstat(handle)
+            return (status.st_dev, status.st_ino) != (device, inode) or self.held(handle)
+        finally:
+            os.close(handle)
+
+    def _looked_up(self, device: int, inode: int) -> bool | None:
+        """Is it among what the processes have open, as of a moment ago?"""
+        now = self._clock.monotonic()
+        if self._until is None or now >= self._until:
+            self._look(now + _LONGEST)
+            took = self._clock.monotonic() - now
+            self._until = now + max(_FRESH, took * _SHARE)
+        if (device, inode) in self._open or self._cut:
+            return True
+        return None if self._blind else False
+
+    def _look(self, end: float) -> None:
+        self._open, self._blind, self._cut = set(), False, False
+        me, count = str(os.getpid()), 0
         for pid in os.listdir("/proc"):
             if not pid.isdigit() or pid == me:
                 continue
             folder = f"/proc/{pid}/fd"
             try:
-                numbers = os.listdir(folder)
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        count += 1
+                        if not count % _STEP and self._clock.monotonic() >= end:
+                            self._cut = True
+                            return
+                        try:
+                            status = os.stat(f"{folder}/{entry.name}")
+                        except OSError:
+                            continue
+                        self._open.add((status.st_dev, status.st_ino))
+            except PermissionError:
+                self._blind = True
             except OSError:
-                continue  # It has ended, or is somebody else's.
-            for number in numbers:
-                try:
-                    status = os.stat(f"{folder}/{number}")
-                except OSError:
-                    continue
-                key = status.st_dev, status.st_ino
-                if self._of is None or key in self._of:
-                    found.add(key)
-        return found
+                continue  # It has ended.

@@ -57,6 +57,19 @@ def move(path: str, files: Sequence[File], to: str, open_files: OpenFiles) -> li
         )
 
 
+def free(path: str, files: Sequence[File], open_files: OpenFiles) -> tuple[File, ...]:
+    """Those that nobody holds open, in their order. What cannot be looked at is among them."""
+    held: set[File] = set()
+    with Tree(path) as tree:
+        for below, group in by_folder(files):
+            with suppress(OSError), tree.folder(below) as folder:
+                for file in group:
+                    with suppress(OSError):
+                        if open_files.held_at(folder, file.name, file.device, file.inode):
+                            held.add(file)
+    return tuple(file for file in files if file not in held)
+
+
 def _each(
     path: str,
     files: Sequence[File],
@@ -83,7 +96,9 @@ def _each(
                     for file in group:
                         work.advance()
                         try:
-                            if not _unchanged(folder, file) or open_files.holds(*file[3:5]):
+                            if not _unchanged(folder, file) or open_files.held_at(
+                                folder, file.name, file.device, file.inode
+                            ):
                                 spared.append(file)
                             else:
                                 act(folder, there, file)

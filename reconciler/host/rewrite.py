@@ -202,26 +202,16 @@ class _Aside:
 def _being_written(folder: int, name: str) -> bool:
     """May a process have it open for writing, or mapped so? Raises OSError."""
     import fcntl
-    import signal
+
+    from reconciler.host.clock import Clock
+    from reconciler.host.openfiles import OpenFiles, leased
 
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     handle = os.open(name, flags, dir_fd=folder)
     try:
-        # A read lease is to be had only where nobody has it open for writing, fcntl(2).
-        fcntl.fcntl(handle, fcntl.F_SETSIG, signal.SIGURG)  # One that ends nobody.
-        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-        return False
-    except OSError as error:
-        if error.errno == errno.EAGAIN:
-            return True
+        free = leased(handle, fcntl.F_RDLCK)
         # No leases here (NFS), or not for us: who may have it open is looked up.
-        from reconciler.host.clock import Clock
-        from reconciler.host.openfiles import OpenFiles
-
-        status = os.fstat(handle)
-        key = status.st_dev, status.st_ino
-        return OpenFiles(Clock(), [key]).holds(*key)
+        return not free if free is not None else bool(OpenFiles(Clock()).held(handle))
     finally:
         os.close(handle)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from reconciler.digests import blake2b
@@ -89,13 +89,24 @@ def finish(
     return still
 
 
-def status_of(path: str, log: Log) -> os.stat_result | None:
-    """The status of a log below ``path``; None when it is not there, or cannot be reached."""
-    try:
-        with Tree(path) as tree, tree.folder(log[0]) as folder:
-            return os.stat(log[1], dir_fd=folder, follow_symlinks=False)
-    except (OSError, HostError):
-        return None
+def compressible(path: str, logs: Sequence[Log], open_files: OpenFiles) -> Iterator[Log]:
+    """Those of the rotated ``logs`` that nobody writes to any more."""
+    with Tree(path) as tree:
+        for log in logs:
+            with suppress(OSError), tree.folder(log[0]) as folder:
+                status = os.stat(log[1], dir_fd=folder, follow_symlinks=False)
+                held = open_files.held_at(folder, log[1], status.st_dev, status.st_ino)
+                if not _held(log[1], held):
+                    yield log
+
+
+def _held(name: str, held: bool | None) -> bool:
+    """May somebody still write to this rotated log?
+
+    Where some processes could not be looked at, one that was rotated twice is taken to be free:
+    its writer has been told to open its log anew, or been copied from, long ago.
+    """
+    return name.endswith(".1") if held is None else held
 
 
 class _told:
@@ -272,7 +283,7 @@ def _compress(tree: Tree, folder: int, name: str, open_files: OpenFiles, shown: 
     """``name`` to ``name.gz``, read back before the original goes. False when it is open."""
     with tree.opened_file(folder, name) as handle:
         status = os.fstat(handle)
-        if open_files.holds(status.st_dev, status.st_ino):
+        if _held(name, open_files.held(handle)):
             return False
         refuse_hard_link(folder, status, shown)
         with (
@@ -291,7 +302,7 @@ def _compress(tree: Tree, folder: int, name: str, open_files: OpenFiles, shown: 
                 raise HostError(f"{shown} has changed, or {shown}.gz reads back as something else")
             now = os.fstat(handle)
             if (now.st_size, now.st_mtime_ns) != (status.st_size, status.st_mtime_ns) or (
-                open_files.holds(status.st_dev, status.st_ino)
+                _held(name, open_files.held(handle))
             ):
                 return False
             made.settle(stat.S_IMODE(status.st_mode), like=handle)

@@ -6,7 +6,6 @@ It must not decide what is due: that is the retention kind's.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -34,10 +33,10 @@ def _size(path: str) -> int:
         return 0
 
 
-def _open_files(host: Host, files: Iterable[File], asked: bool) -> OpenFiles:
+def _open_files(host: Host, asked: bool) -> OpenFiles:
     from reconciler.host.openfiles import OpenFiles
 
-    return OpenFiles(host.clock, ((file.device, file.inode) for file in files) if asked else ())
+    return host.open_files if asked else OpenFiles(host.clock, asked=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ class DeleteFiles(_OnFiles):
         """Raises HostError."""
         from reconciler.host.remove import delete
 
-        files = _open_files(host, self.files, self.skip_open)
+        files = _open_files(host, self.skip_open)
         self.spared[:] = delete(self.path, self.files, files)
         self.ended.append(True)
 
@@ -93,7 +92,7 @@ class MoveFiles(_OnFiles):
         """Raises HostError."""
         from reconciler.host.remove import move
 
-        files = _open_files(host, self.files, self.skip_open)
+        files = _open_files(host, self.skip_open)
         self.spared[:] = move(self.path, self.files, self.to, files)
 
 
@@ -113,7 +112,7 @@ class ArchiveFiles(_OnFiles):
         """Raises HostError."""
         from reconciler.host.archive import archive
 
-        files = _open_files(host, self.files, self.skip_open)
+        files = _open_files(host, self.skip_open)
         before = _size(self.goal)
         self.spared[:] = archive(self.path, self.files, self.goal, files)
         self.grown.append(_size(self.goal) - before)
@@ -228,8 +227,7 @@ class FinishRotation:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
-        from reconciler.host.openfiles import OpenFiles
         from reconciler.host.rotate import finish
 
-        logs = OpenFiles(host.clock, None)
-        self.spared[:] = finish(self.path, self.marked, self.rotated, self.compress, logs)
+        open_files = host.open_files
+        self.spared[:] = finish(self.path, self.marked, self.rotated, self.compress, open_files)

@@ -176,33 +176,23 @@ def _any_time(path: str) -> str:
 
 def _due(want: Retention, seen: Seen, now: int, host: Host) -> tuple[Due, int]:
     """What is due of what was seen, and how much of it is held open."""
-    from reconciler.host.openfiles import OpenFiles
-
     files = seen.chosen.files
     held = 0
     if files and not want.rotates and want.skip_open is not False:
-        open_files = OpenFiles(host.clock, (file[3:5] for file in files))
-        free = tuple(file for file in files if not open_files.holds(*file[3:5]))
-        files, held = free, len(files) - len(free)
+        from reconciler.host.remove import free
+
+        found = free(want.path, files, host.open_files)
+        files, held = found, len(files) - len(found)
     uncompressed: tuple[Log, ...] = ()
     if want.compresses and seen.rotated:
-        uncompressed = tuple(_not_open(want.path, sorted(seen.rotated), host))
+        from reconciler.host.rotate import compressible
+
+        uncompressed = tuple(compressible(want.path, sorted(seen.rotated), host.open_files))
         held = len(seen.rotated) - len(uncompressed)
     goal = None
     if want.action == "archive" and want.to is not None:
         goal = time.strftime(want.to, time.localtime(now / 10**9))
     return Due(files, tuple(sorted(seen.passing)), uncompressed, now, goal), held
-
-
-def _not_open(path: str, logs: Sequence[Log], host: Host) -> Iterable[Log]:
-    from reconciler.host.openfiles import OpenFiles
-    from reconciler.host.rotate import status_of
-
-    open_files = OpenFiles(host.clock, None)
-    for log in logs:
-        status = status_of(path, log)
-        if status is not None and not open_files.holds(status.st_dev, status.st_ino):
-            yield log
 
 
 def _notes(want: Retention, seen: Seen, held: int) -> Iterable[str]:
