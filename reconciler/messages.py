@@ -10,13 +10,16 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from reconciler.model import EVENTS, Outcome, Plan
-from reconciler.records import dataclass
+from reconciler.records import dataclass, replace
 
 _MOST = 5
 """Messages of one event in one pass; more are put together into one."""
 _LINES = 40
 _LONGEST = 2000
 """Characters of one line of a message."""
+_RATE = 10
+"""Messages of one event about one thing in an hour; more are held back."""
+_HOUR = 3600.0
 _DONE = {
     "create": "created", "update": "updated", "delete": "deleted", "start": "started",
     "restart": "restarted", "stop": "stopped",
@@ -67,24 +70,96 @@ class News:
     unproven: Collection[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What went out of one event about one thing since ``wall``, and what was held back.
+
+    ``wall`` is in seconds since the epoch, ``age`` the seconds since then, None: before this boot.
+    """
+
+    count: int
+    held: int
+    wall: float
+    age: float | None = 0.0
+
+    @property
+    def over(self) -> bool:
+        """Has its hour ended?"""
+        return self.age is None or self.age >= _HOUR
+
+
+class Meter:
+    """Lets so many messages of one event about one thing through in an hour, and no more.
+
+    Somebody else may be able to make a thing fail and recover as often as he likes. ``sent`` is
+    by event and id; ``heard`` are the events that anybody wants. ``sent`` and ``changed`` say
+    afterwards what is to be remembered, and whether that is something else.
+    """
+
+    def __init__(
+        self, sent: Mapping[tuple[str, str], Sent], wall: float, heard: Collection[str]
+    ) -> None:
+        self.sent = {key: one for key, one in sent.items() if one.held or not one.over}
+        self.changed = len(self.sent) < len(sent)
+        self._wall = wall
+        self._heard = heard
+
+    def through(self, event: str, lines: Iterable[tuple[str, str]]) -> Iterator[str]:
+        """Of these lines, each about a thing, those that go out now."""
+        for ident, line in lines:
+            if event not in self._heard:
+                continue
+            self.changed = True
+            one = self.sent.get((event, ident), Sent(0, 0, self._wall))
+            if one.count >= _RATE:
+                self.sent[event, ident] = replace(one, held=one.held + 1)
+                continue
+            self.sent[event, ident] = one = replace(one, count=one.count + 1)
+            end = f" ({_RATE} of these since {moment(one.wall)}; more are held back for an hour)"
+            yield line + end if one.count == _RATE else line
+
+    def summaries(self, now: Mapping[str, Trouble]) -> Iterator[Message]:
+        """What was held back and whose hour is over; ``now`` is what is wrong now."""
+        held: dict[str, list[str]] = {}
+        for (event, ident), one in self.sent.items():
+            if one.held:
+                held.setdefault(ident, []).append(event)
+        for ident, events in held.items():
+            those = [self.sent[event, ident] for event in events]
+            if not all(one.over for one in those):
+                continue
+            number = sum(one.held for one in those)
+            messages = "1 message" if number == 1 else f"{number} messages"
+            words = f"{ident}: {messages} held back since {moment(min(o.wall for o in those))}; "
+            words += (
+                f"it is wrong now: it {now[ident].reason}" if ident in now else "it is well now"
+            )
+            yield Message(min(events, key=EVENTS.index), words[:_LONGEST])
+            self.changed = True
+            self.sent = {key: one for key, one in self.sent.items() if key[1] != ident}
+
+
 def judge(
     known: Mapping[str, Trouble],
     news: News,
     wall: float,
     remind_every: float | None = None,
     blot: Callable[[str], str] = str,
+    meter: Meter | None = None,
 ) -> tuple[list[Message], dict[str, Trouble]]:
     """The messages that are due, and all that is in trouble now.
 
     ``wall`` is the time now, in seconds since the epoch, and ``remind_every`` in seconds;
-    ``blot`` takes out what nobody may see.
+    ``blot`` takes out what nobody may see, and ``meter`` what is too much.
     """
-    found: dict[str, list[str]] = {event: [] for event in EVENTS}
+    meter = meter or Meter({}, wall, EVENTS)
+    found: dict[str, list[tuple[str, str]]] = {event: [] for event in EVENTS}
     for outcome in news.outcomes:
         verb = _DONE.get(outcome.step.verb, outcome.step.verb)
         became = {"done": f"was {verb}", "begun": f"is being {verb}"}.get(outcome.result)
         if became is not None:
-            found["changed"].append(blot(f"{outcome.step.id} {became}: {outcome.step.why}"))
+            words = blot(f"{outcome.step.id} {became}: {outcome.step.why}")
+            found["changed"].append((outcome.step.id, words))
     now = dict(known)
     wrong = {
         ident: (event, blot(reason)[:_LONGEST], blot(more))
@@ -93,16 +168,23 @@ def judge(
     for ident, about in wrong.items():
         event, words, now[ident] = _entered(known.get(ident), about, wall)
         if words:
-            found[event].append(f"{ident} {words}")
+            found[event].append((ident, f"{ident} {words}"))
     for ident in _well(known, news, wrong):
         since = moment(known[ident].wall)
-        found["recovered"].append(f"{ident} is well again; it was wrong since {since}")
+        words = f"{ident} is well again; it was wrong since {since}"
+        found["recovered"].append((ident, words))
         del now[ident]
     for ident in news.gone:
         if ident in now and ident not in wrong:
-            found["recovered"].append(f"{ident} is not wanted any more, so it is not followed")
+            words = f"{ident} is not wanted any more, so it is not followed"
+            found["recovered"].append((ident, words))
             del now[ident]
-    messages = [m for event, lines in found.items() for m in _put_together(event, lines)]
+    messages = [
+        message
+        for event, lines in found.items()
+        for message in _put_together(event, list(meter.through(event, lines)))
+    ]
+    messages += meter.summaries(now)
     if remind_every is not None:
         messages += _reminders(now, remind_every)
     return messages, now

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from reconciler.delivery import TIMEOUT, Off, off, understood, work
 from reconciler.host.child import Child
 from reconciler.host.clock import Clock
-from reconciler.messages import Message, News, Trouble, judge, moment, quiet_left
+from reconciler.messages import Message, Meter, News, Trouble, judge, moment, quiet_left
 from reconciler.model import HostError, Notify, Remark, Spec, Target, UnknownState
 from reconciler.state import quiet
 
@@ -60,9 +60,12 @@ def tell(
     targets = [target for target in spec.notify.targets if off(target) is None]
     letters: list[tuple[str, Message]] = []
     now: dict[str, Trouble] = {}
+    meter: Meter | None = None
     if targets:
         wall = store.base.clock.wall()
-        messages, now = judge(known, news, wall, spec.notify.remind_every, blot)
+        heard = {event for target in targets for event in target.on}
+        meter = Meter(store.sent.all(), wall, heard)
+        messages, now = judge(known, news, wall, spec.notify.remind_every, blot, meter)
         about = ("\n".join(map(blot, words.splitlines())) for words in reports)
         messages = [*(Message("report", words) for words in about), *messages]
         letters = [
@@ -71,9 +74,12 @@ def tell(
             for target in targets
             if (one.about or one.event) in target.on
         ]
-    if letters or now != known or any(trouble.told is None for trouble in known.values()):
+    changed = meter is not None and meter.changed
+    if letters or changed or now != known or any(one.told is None for one in known.values()):
         with store.base.change() as base:
             store.troubles.replace(base, known, now)
+            if meter is not None and changed:
+                store.sent.replace(base, meter.sent)
             store.outbox.add(base, blot(title(spec)), letters)
 
 

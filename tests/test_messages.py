@@ -18,6 +18,7 @@ from reconciler.host.clock import Clock
 from reconciler.messages import Message, News, Trouble, judge, moment, quiet_left
 from reconciler.model import Notify, Outcome, Plan, Remark, Secret, Spec, Step, Target
 from reconciler.notify import Post, tell
+from reconciler.state import quiet
 from reconciler.store import Store, outbox
 from reconciler.store.outbox import Letter, pause
 
@@ -483,6 +484,49 @@ def test_who_is_told_of_what(office: Office, tmp_path: Path) -> None:
     nobody = Spec("demo", "/spec", (), notify=Notify((Target("c", url_file="/nowhere"),)))
     tell(nobody, office.store, wrong, (), str)
     assert office.store.troubles.all() == {}, "nobody was told"
+
+
+def test_what_flaps_sends_ten_messages_an_hour_and_one_that_counts_the_rest(
+    office: Office,
+) -> None:
+    spec = Spec("demo", "/spec", (), notify=Notify((
+        Target("a", ("failed", "recovered"), Secret.of("json://a")),
+    )))  # fmt: skip
+    other = "check:other"
+
+    def queued(news: News) -> list[tuple[str, str]]:
+        # As another process would do it: what counts is in the store.
+        store = Store(office.folder, office.clock, True)
+        tell(spec, store, news, (), str)
+        found = store.base.read("SELECT event, body FROM outbox ORDER BY seq")
+        with store.base.change() as base:
+            base.execute("DELETE FROM outbox")
+        store.close()
+        return found
+
+    got = []
+    for number in range(30):
+        office.clock.later(10.0)
+        words = f"x: try {number}"
+        plan = news(failing=[("check:c", words)], scope=("check:c",)) if number % 2 == 0 else None
+        got += queued(plan or news(scope=("check:c",)))
+    assert [event for event, _ in got] == ["failed", "recovered"] * 10
+    assert got[18][1].endswith(" 12:00; more are held back for an hour)")
+    # Somebody else's trouble is told all the same.
+    ((event, words),) = queued(news(failing=[(other, "y")], scope=(other,)))
+    assert (event, words) == ("failed", f"{other} is failing: y")
+    assert not quiet(office.folder), "a quiet pass would never tell the rest"
+    office.clock.later(3290.0)
+    assert queued(news(scope=(other,)))[0][0] == "recovered"
+    office.clock.later(310.0)
+    ((event, words),) = queued(news(scope=()))
+    assert event == "failed"
+    assert words.startswith("check:c: 10 messages held back since ")
+    assert words.endswith("; it is well now")
+    assert queued(news(scope=())) == []
+    assert quiet(office.folder)
+    # A new hour has begun.
+    assert len(queued(news(failing=[("check:c", "z")], scope=("check:c",)))) == 1
 
 
 def test_when_a_target_is_off(tmp_path: Path, office: Office) -> None:

@@ -16,6 +16,7 @@ from reconciler.store.history import History
 from reconciler.store.outbox import Outbox
 from reconciler.store.pauses import Pauses
 from reconciler.store.reports import Reports
+from reconciler.store.sent import SentMessages
 from reconciler.store.troubles import Troubles
 
 
@@ -35,6 +36,7 @@ class Store:
         self.outbox = Outbox(self.base)
         self.pauses = Pauses(self.base)
         self.reports = Reports(self.base)
+        self.sent = SentMessages(self.base)
         self.troubles = Troubles(self.base)
 
     def damage(self) -> str | None:

@@ -34,6 +34,8 @@ _TABLES = {
     "troubles": "id TEXT PRIMARY KEY, event TEXT, reason TEXT, wall REAL, boot TEXT, at REAL",
     "outbox": "seq INTEGER PRIMARY KEY AUTOINCREMENT, target TEXT, event TEXT, title TEXT, "
     "body TEXT, wall REAL, tries INTEGER, boot TEXT, due REAL",
+    "sent": "event TEXT, id TEXT, count INTEGER, held INTEGER, wall REAL, boot TEXT, at REAL, "
+    "PRIMARY KEY (event, id)",
     "pauses": "id TEXT PRIMARY KEY, reason TEXT, wall REAL, until REAL, by TEXT",
     "history": "seq INTEGER PRIMARY KEY AUTOINCREMENT, wall REAL, by TEXT, id TEXT, verb TEXT, "
     "result TEXT, why TEXT, error TEXT, seconds REAL, freed INTEGER",
@@ -43,7 +45,7 @@ _TABLES = {
 _ADDED = {"history": "freed INTEGER"}
 """The last column of tables that had none of that name at first."""
 _OPEN = {"attempts": "count > 0", "conditions": "1", "checks": "1", "troubles": "1",
-         "outbox": "1", "pauses": "1"}  # fmt: skip
+         "outbox": "1", "pauses": "1", "sent": "held > 0"}  # fmt: skip
 """What a pass has to look at: the tables, with the rows of each."""
 _COUNT = "SELECT " + " + ".join(
     f"(SELECT count(*) FROM {name} WHERE {rows})" for name, rows in _OPEN.items()
