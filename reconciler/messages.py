@@ -17,7 +17,7 @@ _MOST = 5
 _LINES = 40
 _LONGEST = 2000
 """Characters of one line of a message."""
-_RATE = 10
+_RATE = 5
 """Messages of one event about one thing in an hour; more are held back."""
 _HOUR = 3600.0
 _DONE = {
