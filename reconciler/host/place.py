@@ -23,7 +23,7 @@ from reconciler.host.command import still_waiting
 from reconciler.model import HostError
 
 _LONGEST_NAME = 255
-_NEW = "new"
+_NEW = "reconcile.new"
 """What is being made is called so in a folder of its own."""
 _NO_UNNAMED = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
 """A file system or kernel without O_TMPFILE, open(2)."""
@@ -301,8 +301,6 @@ def make_folder(
         os.mkdir(_NEW, 0o700, dir_fd=private.handle)
         there = os.open(_NEW, _FOLDER, dir_fd=private.handle)
         try:
-            for acl in (_ACL, _DEFAULT_ACL):
-                _take_away(there, acl)
             if like is not None:
                 mode = _likened(there, like, mode)
             if (uid, gid) != (-1, -1):
@@ -366,16 +364,26 @@ def entered(folder: int, called: str) -> int | None:
     """A locked descriptor of a private folder; None when it is not private, or in use."""
     import fcntl
 
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        handle = os.open(called, _FOLDER, dir_fd=folder)
+        entry = os.open(called, flags, dir_fd=folder)
     except OSError:
         return None
-    status = os.fstat(handle)
-    # Who mounts something there may say of it what he likes.
-    if is_private(status) and status.st_dev == os.fstat(folder).st_dev:
-        with suppress(BlockingIOError):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return handle
+    try:
+        status = os.fstat(entry)
+        # Who mounts something there may say of it what he likes.
+        if not is_private(status) or status.st_dev != os.fstat(folder).st_dev:
+            return None
+        # A default ACL may have kept rights from us too.
+        os.chmod(f"/proc/self/fd/{entry}", 0o700 | status.st_mode & stat.S_ISGID)
+        handle = os.open(".", _FOLDER, dir_fd=entry)
+    finally:
+        os.close(entry)
+    for acl in (_ACL, _DEFAULT_ACL):
+        _take_away(handle, acl)
+    with suppress(BlockingIOError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return handle
     os.close(handle)
     return None
 

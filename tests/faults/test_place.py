@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 import struct
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from reconciler.host.walk import File, Tree
 from reconciler.model import HostError
 
 NOBODY = 65534
+OTHERS = 12345
+"""A group that nobody who runs this is in."""
 ACCESS, DEFAULT = "system.posix_acl_access", "system.posix_acl_default"
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 
@@ -45,7 +49,7 @@ def open_to_nobody(tmp_path: Path) -> Path:
         os.setxattr(folder, DEFAULT, acl(7, 7, 7))
     except OSError:
         pytest.skip("no ACLs here")
-    groups = [group for group in (NOBODY, *os.getgroups()) if group != os.getegid()]
+    groups = [group for group in (OTHERS, *os.getgroups()) if group != os.getegid()]
     for group in groups:
         try:
             os.chown(folder, -1, group)
@@ -322,11 +326,11 @@ def test_a_copy_that_cannot_keep_its_group_opens_to_nobody_else(
         if handle != source:
             return status
         fields = list(status)
-        fields[5] = NOBODY
+        fields[5] = OTHERS
         return os.stat_result(fields)
 
     def refuse(handle: int, uid: int, gid: int) -> None:
-        if gid == NOBODY:
+        if gid == OTHERS:
             raise PermissionError(errno.EPERM, "not permitted")
         real_chown(handle, uid, gid)
 
@@ -386,3 +390,38 @@ def test_an_archive_that_another_pass_has_replaced_keeps_what_that_has_put_there
         assert not made.exchange(same)
     assert goal.read_bytes() == b"of another pass"
     assert sorted(os.listdir(tmp_path)) == ["a.tar.gz", "home"]
+
+
+@pytest.mark.parametrize("method", ["rename", "copytruncate", "move"])
+def test_a_copy_of_a_log_is_for_those_whom_the_log_was_for(machine: Machine, method: str) -> None:
+    folder = machine.base / "logs"
+    folder.mkdir()
+    log = folder / "app.log"
+    log.write_bytes(b"secret\n" * 2000)
+    for group in (OTHERS, *os.getgroups()):
+        with suppress(PermissionError):
+            os.chown(log, -1, group)
+            break
+    # Those of its group may not read it; its mode, which shows the mask, looks as if they might.
+    try:
+        os.setxattr(log, ACCESS, acl(0, 4, 4))
+    except OSError:
+        pytest.skip("no ACLs here")
+    os.utime(log, (0, 0))
+    was = log.stat()
+    goal = folder
+    how = f"max_file: 1KiB, action: rotate, method: {method}"
+    if method == "move":
+        if not os.path.isdir("/dev/shm") or os.stat("/dev/shm").st_dev == was.st_dev:
+            pytest.skip("one file system only")
+        goal = Path(tempfile.mkdtemp(dir="/dev/shm"))
+        how = f"older_than: 1d, action: move, to: {goal}"
+    try:
+        machine.once(machine.spec(f"retention: {{r: {{path: {folder}, match: app.log, {how}}}}}"))
+        copy = goal / "app.log" if method == "move" else folder / "app.log.1.gz"
+        now = copy.stat()
+        assert os.getxattr(copy, ACCESS) == acl(0, 4, 4)
+        assert (now.st_mode, now.st_uid, now.st_gid) == (was.st_mode, was.st_uid, was.st_gid)
+    finally:
+        if method == "move":
+            shutil.rmtree(goal)
