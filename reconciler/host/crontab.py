@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 
 from reconciler.host.clock import Clock
 from reconciler.host.command import AHEAD, Begun, Result, begin, find, own_environment
-from reconciler.host.place import own_file
 from reconciler.host.users import Users
 from reconciler.model import HostError, UnknownState
 
@@ -168,6 +167,8 @@ class Crontabs:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """One of our own passes at a time, whichever spec it is about. Raises HostError."""
+        from reconciler.host.place import own_file
+
         path = os.path.join(self._folder, "crontab.lock")
         try:
             handle = own_file(path)

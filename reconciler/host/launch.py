@@ -11,7 +11,6 @@ from contextlib import suppress
 
 from reconciler.host.command import SYSTEM_PATH, program_folder
 from reconciler.host.environment import search_path
-from reconciler.host.place import put_at
 from reconciler.host.processes import Identity, boot_id, look_up
 from reconciler.host.start import LEADER, NotStarted, Program, detach
 from reconciler.host.users import Account
@@ -70,6 +69,8 @@ def start(launch: Launch, account: Account, log: int, known_as: str, record: str
     at any moment leaves no process that nobody knows. ``known_as`` goes into its environment
     under ``MARK``. Raises HostError.
     """
+    from reconciler.host.place import put_at
+
     environ = environment(account, launch.environ)
     environ[MARK] = known_as
     environ[VERSION] = launch.digest

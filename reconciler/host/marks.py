@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from reconciler.host.place import put_at
 from reconciler.host.trust import own_file
 from reconciler.host.walk import reported
 from reconciler.model import HostError
@@ -57,6 +56,8 @@ class Marks:
                 os.rmdir(self._folder)
 
     def _write(self, kind: str, names: list[str]) -> None:
+        from reconciler.host.place import put_at
+
         path = self._path(kind)
         with reported(f"cannot write {path}"):
             put_at(path, "".join(f"{one}\n" for one in names).encode())
