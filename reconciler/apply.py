@@ -18,6 +18,8 @@ from reconciler.records import replace
 if TYPE_CHECKING:
     from reconciler.host import Host
 
+_MOST_NAMED = 3
+"""Of the actions of a step that failed."""
 OnBegin = Callable[[Step], None]
 OnOutcome = Callable[[Outcome], None]
 """Told of each step as it ends; a step that is found dead at the end is told again."""
@@ -32,12 +34,14 @@ def apply(
     stopping: Callable[[], bool] = lambda: False,
     begins: OnBegin = lambda step: None,
     settle: bool = True,
+    again: bool = False,
 ) -> Report:
     """Run the plan's steps in order. A step that fails skips what needs it, nothing else.
 
     Once ``stopping`` says so, no further step is begun. A step that ``begins`` to act is told,
     and not done when that raises HostError. With ``settle`` it waits until what must hold for a
-    while has held; without, the caller asks ``proved`` when the time has come.
+    while has held; without, the caller asks ``proved`` when the time has come. ``again``: it is
+    the short pass behind another one.
     """
     by_id = {resource.id: resource for resource in spec.resources}
     settling = _Settling(by_id, get_kind, host, told)
@@ -46,7 +50,7 @@ def apply(
         if settle:
             # What has only just been started may yet fail, and what needs it is skipped then.
             broken |= settling.wait({need for step in group for need in step.needs})
-        runs = [_Run(step, by_id[step.id], get_kind, host, begins) for step in group]
+        runs = [_Run(step, by_id[step.id], get_kind, host, begins, again) for step in group]
         if stopping():
             for run in runs:
                 run.leave("it was not begun, because the pass was asked to stop")
@@ -85,8 +89,10 @@ class _Run:
         get_kind: GetKind,
         host: Host,
         begins: OnBegin,
+        again: bool,
     ) -> None:
         self.step = step
+        self._again = again
         self._begins = begins
         self.resource = resource
         self.get_kind = get_kind
@@ -136,7 +142,9 @@ class _Run:
             return "dropped", None
         else:
             now = self.kind.actions(self.resource, seen.state, changes)
-        if self.kind.stale(self.step.actions, now):
+        # Where each action stands alone, others who move the host all the time must not keep it
+        # from being done for ever.
+        if not (self._again and self.kind.apart) and self.kind.stale(self.step.actions, now):
             return "dropped", "the host has changed since the plan; the next pass looks again"
         failed = None
         try:
@@ -154,18 +162,24 @@ class _Run:
 
     def _act(self, stage: int) -> tuple[str, str | None] | None:
         actions = self._stages[stage]
-        try:
-            with working(f"{self.step.verb} {self.step.id}", len(actions)) as work:
-                for action in actions:
-                    self.host.forget()
+        failed: list[str] = []
+        with working(f"{self.step.verb} {self.step.id}", len(actions)) as work:
+            for action in actions:
+                self.host.forget()
+                try:
                     action.run(self.host)
-                    work.advance()
-        except HostError as error:
-            return "failed", str(error)
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            return "failed", f"{where}{error.strerror or error}"
-        return None
+                except HostError as error:
+                    failed.append(str(error))
+                except OSError as error:
+                    where = f"{error.filename}: " if error.filename else ""
+                    failed.append(f"{where}{error.strerror or error}")
+                if failed and not self.kind.apart:
+                    break
+                work.advance()
+        if not failed:
+            return None
+        more = f"; and {len(failed) - _MOST_NAMED} more" if len(failed) > _MOST_NAMED else ""
+        return "failed", "; ".join(failed[:_MOST_NAMED]) + more
 
     def outcome(self, broken: set[str]) -> Outcome:
         """How the step has ended, after a look whether it helped."""

@@ -121,6 +121,10 @@ class Kind(Generic[W, S]):
     together: ClassVar[bool] = False
     """Are the steps of this kind that follow one another done as one, stage by stage?"""
 
+    apart: ClassVar[bool] = False
+    """Have the actions of a step nothing to do with one another? Then all are tried, and each
+    looks by itself whether it still is about what was seen."""
+
     persists: ClassVar[bool] = False
     """Is it there so that all the rest comes back after a reboot?"""
     by_age: ClassVar[bool] = False

@@ -237,7 +237,8 @@ def to_look_at_again(
     made = any(one.id in done and get_kind(one.kind).creates for one in resources)
     found = []
     for resource in resources:
-        again = (get_kind(resource.kind).trails and made) or (resource.id in moved and done)
+        kind = get_kind(resource.kind)
+        again = (kind.trails and made) or (resource.id in moved and (done or kind.apart))
         if again and resource.id in seen and not broken.intersection(resource.needs):
             found.append(resource.id)
     return found

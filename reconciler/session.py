@@ -363,11 +363,11 @@ class Session:
             memory.ended(outcome)
             told(outcome)
 
-        def acted(look: Look) -> Report:
+        def acted(look: Look, again: bool = False) -> Report:
             from reconciler.apply import apply
 
             plan, spec = look.plan, look.spec
-            return apply(plan, spec, kinds.get, host, ended, stopping, memory.begins, settle)
+            return apply(plan, spec, kinds.get, host, ended, stopping, memory.begins, settle, again)
 
         try:
             report = acted(look)
@@ -380,7 +380,7 @@ class Session:
                 # What they need has had its turn.
                 steps = tuple(step for step in more.plan.steps if step.id in again)
                 more = replace(more, plan=replace(more.plan, steps=steps))
-                report = report.followed(acted(more), more.seen)
+                report = report.followed(acted(more, again=True), more.seen)
             for outcome in early:
                 memory.ended(outcome)
                 told(outcome)
