@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 
-from reconciler.host.progress import working
 from reconciler.host.walk import (
     MOST_LINKS,
+    Below,
+    Elsewhere,
+    Refused,
+    Tree,
     entry_in,
-    mount_of,
     opened,
     reason,
+    refuse,
     refuse_foreign_link,
     refuse_hard_link,
+    refused,
     reported,
     set_on,
     shared,
+    shown,
     sort_of,
 )
 from reconciler.model import HostError, UnknownState
@@ -31,32 +36,35 @@ from reconciler.records import dataclass
 
 @dataclass(frozen=True, slots=True)
 class _Folder:
-    """A directory on the way to something: its path without links, and who may write to it."""
+    """A directory on the way to something: its path without links, and who may write to it.
+
+    ``open_way``: somebody else may be able to exchange it, or one on the way to it.
+    """
 
     real: str
     shared: bool
     sticky: bool
+    everybody: bool
+    foreign: bool
+    open_way: bool
 
 
-def _folder(real: str, status: os.stat_result) -> _Folder:
-    return _Folder(real, shared(status), bool(status.st_mode & stat.S_ISVTX))
+def _folder(real: str, status: os.stat_result, *above: _Folder) -> _Folder:
+    foreign = status.st_uid not in (0, os.geteuid())
+    open_way = False
+    for one in above:
+        kept = one.sticky and not one.foreign and not foreign
+        open_way = open_way or one.open_way or (one.shared and not kept)
+    mode = status.st_mode
+    sticky, everybody = bool(mode & stat.S_ISVTX), bool(mode & stat.S_IWOTH)
+    return _Folder(real, shared(status), sticky, everybody, foreign, open_way)
 
 
-def _overlaid(folder: int, name: str, status: os.stat_result) -> bool:
-    """Is a file of another device than its folder on the same mount all the same?
-
-    On overlayfs with layers on several file systems it is.
-    """
-    if not stat.S_ISREG(status.st_mode):
-        return False
-    try:
-        handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-    except FileNotFoundError:
-        return False
-    try:
-        return mount_of(handle) == mount_of(folder)
-    finally:
-        os.close(handle)
+def _new_mode() -> int:
+    """The mode that a new directory gets, umask(2)."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return 0o777 & ~mask
 
 
 class Files:
@@ -64,10 +72,13 @@ class Files:
 
     def __init__(self) -> None:
         self._folders: dict[str, _Folder | str | None] = {}
+        self._contested: dict[str, bool] = {}
+        self._tree: tuple[str, Tree] | None = None
 
     def forget(self) -> None:
         """Drop what was seen, so that the next look is a fresh one."""
         self._folders.clear()
+        self._contested.clear()
 
     def status(self, path: str) -> os.stat_result | None:
         """The status of what stands at ``path``, or None when there is nothing.
@@ -88,6 +99,61 @@ class Files:
             return False
         except OSError as error:
             raise UnknownState(f"cannot look at {path}: {reason(error)}") from None
+
+    def refused(
+        self,
+        path: str,
+        status: os.stat_result,
+        mode: int | None,
+        uid: int,
+        gid: int,
+        named: bool = True,
+    ) -> Refused | None:
+        """Why this is not done to what stands at ``path``, as ``walk.refused`` has it, or None.
+
+        Raises UnknownState as ``status`` does.
+        """
+        if not self.is_exposed(path):
+            return None
+        real = self.real(path) or path
+        folders = {os.path.dirname(path), os.path.dirname(real)}
+        if os.geteuid() == 0 and not any(map(self._is_contested, folders)):
+            return None
+        try:
+            folder = os.lstat(os.path.dirname(real) or "/")
+        except OSError as error:
+            raise UnknownState(f"cannot look at {path}: {reason(error)}") from None
+        return refused(path, status, folder, mode, uid, gid, named)
+
+    def is_exposed(self, path: str) -> bool:
+        """May somebody else have put there what stands at ``path``? True where it may be so.
+
+        For an ordinary caller only what everybody may write to counts: with whom he shares the
+        other folders is his to know. Raises UnknownState as ``status`` does.
+        """
+        folder = self._folder(os.path.dirname(path).rstrip("/"), 0)
+        if folder is None:
+            return False
+        if os.geteuid() != 0:
+            return folder.everybody
+        if folder.shared or folder.open_way:
+            return True
+        real = self.real(path)
+        above = None if real in (None, path) else self._folder(os.path.dirname(real or ""), 0)
+        return above is not None and (above.shared or above.open_way)
+
+    def _is_contested(self, folder: str) -> bool:
+        """May somebody else than root change which entries this folder has?"""
+        known = self._contested.get(folder)
+        if known is None:
+            from reconciler.host.trust import is_trusted_way, only_ours
+
+            known = True
+            if is_trusted_way(folder or "/"):
+                with suppress(OSError, HostError), opened(folder) as handle:
+                    known = not only_ours(os.fstat(handle), handle)
+            self._contested[folder] = known
+        return known
 
     def real(self, path: str) -> str | None:
         """Where ``path`` leads to, without symlinks, or None when there is nothing.
@@ -118,14 +184,15 @@ class Files:
         try:
             folder = self._folder(parent, links)
             found = None if folder is None else self._entry(folder, name, path, links)
+            if folder is None or found is None:
+                return None
+            status, real = found
+            if not stat.S_ISDIR(status.st_mode):
+                return f"{path} is {sort_of(status)}, not a directory"
+            goal = self._folder(real.rpartition("/")[0], links + 1) if real != path else None
         except UnknownState as error:
             return str(error)
-        if found is None:
-            return None
-        status, real = found
-        if not stat.S_ISDIR(status.st_mode):
-            return f"{path} is {sort_of(status)}, not a directory"
-        return _folder(real, status)
+        return _folder(real, status, folder, *([goal] if goal is not None else ()))
 
     def _entry(
         self, folder: _Folder, name: str, path: str, links: int
@@ -167,82 +234,113 @@ class Files:
         except OSError as error:
             raise UnknownState(f"cannot read {path}: {reason(error)}") from None
 
-    def matching(self, pattern: str) -> list[str]:
+    def matching(self, pattern: str, odd: list[str]) -> list[str]:
         """The paths that match a glob, sorted; a name that begins with a dot must be asked for.
 
-        Raises UnknownState.
+        What cannot be looked at is left out, and ``odd`` says why. Raises UnknownState when that
+        is what stands before the first wildcard.
         """
         found = [""]
+        globbed = False
         for part in pattern.split("/")[1:]:
             if any(character in part for character in "*?["):
-                found = [f"{path}/{name}" for path in found for name in self._names(path, part)]
+                told = odd if globbed else None
+                found = [
+                    f"{path}/{name}" for path in found for name in self._names(path, part, told)
+                ]
+                globbed = True
             else:
                 found = [f"{path}/{part}" for path in found]
-        return sorted(path for path in found if self._is_there(path))
+        return sorted(path for path in found if self._is_there(path, odd))
 
-    def _is_there(self, path: str) -> bool:
+    def _is_there(self, path: str, odd: list[str]) -> bool:
         """Is there something other than a symlink? A glob passes over those, as find(1) does."""
         try:
             return not stat.S_ISLNK(os.lstat(path).st_mode) and self.status(path) is not None
         except FileNotFoundError:
             return False
+        except UnknownState as error:
+            odd.append(str(error))
         except OSError as error:
-            raise UnknownState(f"cannot look at {path}: {reason(error)}") from None
+            odd.append(f"cannot look at {path}: {reason(error)}")
+        return False
 
-    def _names(self, path: str, pattern: str) -> list[str]:
-        status = self.status(path or "/")
-        if status is None or not stat.S_ISDIR(status.st_mode):
+    def _names(self, path: str, pattern: str, odd: list[str] | None) -> list[str]:
+        try:
+            status = self.status(path or "/")
+            if status is None or not stat.S_ISDIR(status.st_mode):
+                return []
+            names = os.listdir(path or "/")
+        except UnknownState as error:
+            if odd is None:
+                raise
+            odd.append(str(error))
+            return []
+        except OSError as error:
+            what = f"cannot read {path}: {reason(error)}"
+            if odd is None:
+                raise UnknownState(what) from None
+            odd.append(what)
             return []
         from fnmatch import filter as matching
 
-        try:
-            names = matching(os.listdir(path or "/"), pattern)
-        except OSError as error:
-            raise UnknownState(f"cannot read {path}: {reason(error)}") from None
-        return [name for name in names if pattern.startswith(".") or not name.startswith(".")]
+        hidden = pattern.startswith(".")
+        return [name for name in matching(names, pattern) if hidden or not name.startswith(".")]
 
-    def tree(
-        self, path: str, excluded: Callable[[str], bool]
-    ) -> Iterator[tuple[str, os.stat_result]]:
-        """Everything below a directory but symlinks and other file systems.
+    def tree(self, path: str, excluded: Callable[[str], bool]) -> Below:
+        """Everything below a directory but symlinks and other mounts, as ``walk.Below`` has it."""
+        self._leave()
+        return Below(path, excluded)
 
-        What is excluded is not entered. Raises UnknownState for a folder that cannot be read.
+    def _leave(self) -> None:
+        if self._tree is not None:
+            self._tree[1].close()
+            self._tree = None
+
+    def _entered(self, top: str) -> Tree:
+        """The tree that something is done in, the same one for as long as it is asked for."""
+        if self._tree is None or self._tree[0] != top:
+            self._leave()
+            self._tree = top, Tree(top, wary=os.geteuid() == 0)
+        return self._tree[1]
+
+    def set_below(
+        self,
+        top: str,
+        path: str,
+        mode: int | None,
+        uid: int,
+        gid: int,
+        directory: bool,
+        identity: tuple[int, int],
+    ) -> None:
+        """Set what is not None or -1 on an entry of the tree at ``top``. Raises HostError.
+
+        What has gone since it was looked at, or become another one (``identity`` is device and
+        inode), or a mount point, is left alone.
         """
-        todo = [path]
-        try:
-            with opened(path) as top:
-                device = os.fstat(top).st_dev
-            with working(f"look through {path}", None) as work:
-                while todo:
-                    folder = todo.pop()
-                    with opened(folder) as handle:
-                        readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=handle)
-                    try:
-                        names = sorted(os.listdir(readable))
-                        work.advance(len(names))
-                        for name in names:
-                            below = f"{folder}/{name}"
-                            if excluded(below):
-                                continue
-                            try:
-                                status = os.stat(name, dir_fd=readable, follow_symlinks=False)
-                            except FileNotFoundError:
-                                continue
-                            if stat.S_ISLNK(status.st_mode) or (
-                                status.st_dev != device and not _overlaid(readable, name, status)
-                            ):
-                                continue
-                            yield below, status
-                            if stat.S_ISDIR(status.st_mode):
-                                todo.append(below)
-                    finally:
-                        os.close(readable)
-        except UnknownState:
-            raise
-        except HostError as error:
-            raise UnknownState(str(error)) from None
-        except OSError as error:
-            raise UnknownState(f"cannot read below {path}: {reason(error)}") from None
+        below, _, name = path[len(top.rstrip("/")) + 1 :].rpartition("/")
+        with reported(f"cannot change {shown(path)}"):
+            try:
+                tree = self._entered(top)
+                folder = tree.go(below)
+                entry = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+            except (FileNotFoundError, NotADirectoryError, Elsewhere):
+                return
+            try:
+                if not tree.is_here(entry):
+                    return
+                status = os.fstat(entry)
+                same = (status.st_dev, status.st_ino) == identity
+                if not same or stat.S_ISDIR(status.st_mode) != directory:
+                    return
+                refuse_hard_link(folder, status, path)
+                if os.geteuid() == 0 and tree.contested():
+                    above = os.fstat(folder)
+                    refuse(refused(path, status, above, mode, uid, gid, named=False))
+                set_on(entry, mode, uid, gid)
+            finally:
+                os.close(entry)
 
     def make_directory(self, path: str, mode: int | None, uid: int, gid: int) -> None:
         """Make ``path`` and its missing parents; ``uid`` or ``gid`` -1 is the caller's.
@@ -253,16 +351,19 @@ class Files:
         parent, _, name = path.rpartition("/")
         with reported(f"cannot make the directory {path}"), opened(parent, make=True) as folder:
             with suppress(FileExistsError):
-                if mode is not None:
-                    from reconciler.host.place import make_folder
-
-                    os.close(make_folder(folder, name, mode, uid, gid))
+                if (mode, uid, gid) == (None, -1, -1):
+                    os.mkdir(name, 0o777, dir_fd=folder)
                     return
-                os.mkdir(name, 0o777, dir_fd=folder)
+                from reconciler.host.place import make_folder
+
+                os.close(make_folder(folder, name, _new_mode() if mode is None else mode, uid, gid))
+                return
             with entry_in(folder, name, path) as entry:
                 status = os.fstat(entry)
                 if not stat.S_ISDIR(status.st_mode):
                     raise HostError(f"{path} is {sort_of(status)}, not a directory; move it away")
+                # Somebody was faster, and it may be his.
+                refuse(self.refused(path, status, mode, uid, gid))
                 set_on(entry, mode, uid, gid)
 
     def remove_directory(self, path: str) -> None:
@@ -272,11 +373,18 @@ class Files:
             os.rmdir(name, dir_fd=folder)
 
     def set_attributes(
-        self, path: str, mode: int | None, uid: int, gid: int, directory: bool | None = None
+        self,
+        path: str,
+        mode: int | None,
+        uid: int,
+        gid: int,
+        directory: bool | None = None,
+        named: bool = True,
     ) -> None:
         """Set what is not None or -1, on the inode itself. Raises HostError.
 
         ``directory`` says what must stand there: what is right for one sort is a hole for another.
+        ``named``: it is declared by itself, not found by a pattern.
         """
         parent, _, name = path.rpartition("/")
         with (
@@ -288,6 +396,7 @@ class Files:
             if directory not in (None, stat.S_ISDIR(status.st_mode)):
                 raise HostError(f"{path} has become {sort_of(status)} since it was looked at")
             refuse_hard_link(folder, status, path)
+            refuse(self.refused(path, status, mode, uid, gid, named))
             set_on(entry, mode, uid, gid)
 
     def open_log(self, path: str, uid: int, gid: int) -> int:

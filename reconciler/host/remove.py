@@ -15,7 +15,18 @@ from reconciler.digests import blake2b
 from reconciler.host.openfiles import OpenFiles
 from reconciler.host.place import draft, link, make_folder, write_all
 from reconciler.host.progress import BYTES, Work, working
-from reconciler.host.walk import Elsewhere, File, Tree, by_folder, opened, reason, reported, sort_of
+from reconciler.host.walk import (
+    Cursor,
+    Elsewhere,
+    File,
+    Tree,
+    by_folder,
+    joined,
+    opened,
+    reason,
+    reported,
+    sort_of,
+)
 from reconciler.model import HostError
 
 _CHUNK = 1 << 20
@@ -46,15 +57,27 @@ def move(path: str, files: Sequence[File], to: str, open_files: OpenFiles) -> li
     What is missing of ``to`` is made; folders there get mode and owner of those they stand for.
     A name that is taken gets a number: ``name.1``.
     """
+    goals: list[_Goal] = []
+
+    @contextmanager
+    def goal(below: str) -> Iterator[int]:
+        if not goals:
+            goals.append(_Goal(tree, to))
+        yield goals[0].go(below)
+
     with Tree(path) as tree:
-        return _each(
-            path,
-            files,
-            open_files,
-            "move",
-            lambda below: _made(tree, to, below),
-            lambda folder, goal, file: _move(tree, folder, goal, file),
-        )
+        try:
+            return _each(
+                path,
+                files,
+                open_files,
+                "move",
+                goal,
+                lambda folder, there, file: _move(tree, folder, there, file),
+            )
+        finally:
+            for made in goals:
+                made.close()
 
 
 def free(path: str, files: Sequence[File], open_files: OpenFiles) -> tuple[File, ...]:
@@ -143,20 +166,15 @@ def names(name: str) -> Iterator[str]:
     raise HostError(f"there are {_MOST_NAMES} files of the name {name} already; take some away")
 
 
-@contextmanager
-def _made(tree: Tree, to: str, below: str) -> Iterator[int]:
-    """A descriptor of ``to``/``below``, made with mode and owner of what it stands for."""
-    here = _base(tree, to)
-    try:
-        done: list[str] = []
-        for name in below.split("/") if below else ():
-            done.append(name)
-            there = _like(tree, "/".join(done), here, name)
-            os.close(here)
-            here = there
-        yield here
-    finally:
-        os.close(here)
+class _Goal(Cursor):
+    """Where files of a tree are moved to; folders there are made like those they stand for."""
+
+    def __init__(self, tree: Tree, to: str) -> None:
+        super().__init__(_base(tree, to))
+        self._tree = tree
+
+    def _enter(self, here: int, name: str) -> int:
+        return _like(self._tree, joined(self._where, name), here, name)
 
 
 def _base(tree: Tree, to: str) -> int:

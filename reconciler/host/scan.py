@@ -5,6 +5,7 @@ It must not change anything, keep what is not due, follow a symlink or leave the
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import Any
 
 from reconciler.host.choose import Chooser, Chosen, Rule
 from reconciler.host.progress import Work, unwatched, working
-from reconciler.host.walk import Elsewhere, File, Tree, reason
+from reconciler.host.walk import Elsewhere, File, Tree, joined, reason, shown
 from reconciler.records import dataclass, field
 
 _ALONE = 10_000
@@ -60,12 +61,14 @@ class Wanted:
 class Seen:
     """What was found. ``rotated`` are uncompressed rotated logs, ``passing`` files of ours that
     a pass did not finish, both as (folder, name); ``unread`` says which folders could not be
-    read, ``ageless`` how many files have no time of birth."""
+    read, ``deep`` which are nested too deeply to be entered, ``ageless`` how many files have no
+    time of birth."""
 
     chosen: Chosen = field(default_factory=Chosen)
     rotated: list[tuple[str, str]] = field(default_factory=list)
     passing: list[tuple[str, str]] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
+    deep: list[str] = field(default_factory=list)
     ageless: int = 0
 
 
@@ -103,14 +106,16 @@ class _Look:
 
     def plain(self) -> tuple[Any, ...]:
         """The same as plain values, for the other process."""
-        return self.chooser.plain(), self._found.unread, self._found.ageless
+        found = self._found
+        return self.chooser.plain(), found.unread, found.deep, found.ageless
 
     def merge(self, plain: tuple[Any, ...]) -> None:
         """Take over what the other process has found."""
-        chooser, unread, ageless = plain
+        chooser, unread, deep, ageless = plain
         self.chooser.merge(chooser)
         # A folder that was shared has been tried by both.
         self._found.unread = sorted({*self._found.unread, *unread})
+        self._found.deep = sorted({*self._found.deep, *deep})
         self._found.ageless += ageless
 
     def through(self, todo: list[_Part], whole: bool = True) -> list[_Part]:
@@ -125,11 +130,10 @@ class _Look:
                 return todo
             below, half = todo.pop()
             try:
-                with self.tree.folder(below) as folder:
-                    for entry in self._entries(folder, below, half):
-                        if self._enters(entry.name, below):
-                            path = f"{below}/{entry.name}" if below else entry.name
-                            todo.append((path, None))
+                folder = self.tree.go(below)
+                for entry in self._entries(folder, below, half):
+                    if self._enters(entry.name, below):
+                        todo.append((joined(below, entry.name), None))
             except Elsewhere:
                 continue
             except (FileNotFoundError, NotADirectoryError):
@@ -138,15 +142,16 @@ class _Look:
             except OSError as error:
                 if not below:
                     raise
-                self._found.unread.append(f"{below}: {reason(error)}")
+                deep = error.errno == errno.ENAMETOOLONG
+                left_out = self._found.deep if deep else self._found.unread
+                left_out.append(f"{shown(below)}: {reason(error)}")
         return todo
 
     def shares(self, part: _Part) -> bool:
         """Is it a folder of so many entries that two should share it?"""
         try:
-            with self.tree.folder(part[0]) as folder:
-                # Most file systems say in a folder's size how many entries it has.
-                return os.fstat(folder).st_size > _LARGE
+            # Most file systems say in a folder's size how many entries it has.
+            return os.fstat(self.tree.go(part[0])).st_size > _LARGE
         except OSError:
             return False
 
@@ -279,6 +284,7 @@ def _share(look: _Look, left: list[_Part]) -> None:
         try:
             unwatched()
             os.close(said)
+            look.tree.reopen()
             other = _Look(look.wanted, look.tree, look.work)
             other.through(theirs)
             answer = memoryview(marshal.dumps(other.plain()))

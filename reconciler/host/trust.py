@@ -159,6 +159,18 @@ def own_file(path: str, flags: int = os.O_RDONLY) -> int:
     return handle
 
 
+def is_trusted_way(folder: str) -> bool:
+    """Can nobody else exchange what is ours in that folder? It may be sticky, as /tmp is."""
+    owners = frozenset((0, os.geteuid(), *_more_owners))
+    notes: list[Untrusted] = []
+    try:
+        way = _Way(folder, "what stands there", owners, None, notes, False, through=True)
+        os.close(way.walked(True))
+    except (Untrusted, OSError):
+        return False
+    return not notes
+
+
 def only_ours(status: os.stat_result, handle: int, *, also: Collection[int] = ()) -> bool:
     """May only root, the caller and ``also`` write to what is open as ``handle``, by itself?"""
     owners = frozenset((0, os.geteuid(), *_more_owners, *also))
@@ -178,7 +190,10 @@ class _Way:
         make: int | None,
         notes: list[Untrusted] | None,
         shared: bool,
+        through: bool = False,
     ) -> None:
+        self._through = through
+        """Is it a folder, and looked at for what is in it?"""
         # Not abspath: what stands before a ".." may be a link.
         self._path = path if path.startswith("/") else os.path.join(os.getcwd(), path)
         self._what = what
@@ -199,13 +214,13 @@ class _Way:
         where = "/"
         try:
             status = os.fstat(handles[0])
-            self._check(where, handles[0], status, None, not todo)
+            self._check(where, handles[0], status, None, not (todo or self._through))
             while todo:
                 name = todo.pop()
                 handles.append(self._entry(handles[0], name, bool(todo)))
                 above, status = (None if name == ".." else status), os.fstat(handles[1])
                 step = os.path.dirname(where) if name == ".." else os.path.join(where, name)
-                self._check(step, handles[1], status, above, not todo)
+                self._check(step, handles[1], status, above, not (todo or self._through))
                 if not stat.S_ISLNK(status.st_mode):
                     os.close(handles.pop(0))
                     where = step

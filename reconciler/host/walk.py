@@ -10,15 +10,28 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
 from typing import NamedTuple
 
+from reconciler.host.progress import Work, working
 from reconciler.model import HostError, UnknownState
 
 MOST_LINKS = 40
 """Symlinks on one way, as path_resolution(7) has it."""
+LONGEST = 16 * 1024
+"""Characters of a path below the top of a tree; what is nested deeper is not entered. No tool
+that goes by names gets beyond a quarter of it, PATH_MAX."""
+_SHOWN = 1000
+"""Characters of a path that are shown to people."""
+_MOST_NAMED = 20
+"""Of what is left out so many are named."""
+_KEPT_OPEN = 16
+"""Folders above the one that a cursor is in that stay open."""
+_MOST_LOST = 1000
+"""How often a cursor begins anew because folders were moved away while it was in them."""
+_SET_ID = stat.S_ISUID | stat.S_ISGID
 _PATH_ONLY = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
@@ -64,6 +77,92 @@ def refuse_hard_link(folder: int, status: os.stat_result, path: str) -> None:
 
 class NoSpace(HostError):
     """The disk is full, or a quota is used up."""
+
+
+class Refused(NamedTuple):
+    """What is not done to somebody's entry, why, and the command that would settle it.
+
+    ``owner`` is whose it should be, where it is another's.
+    """
+
+    reason: str
+    remedy: tuple[str, ...]
+    owner: str | None = None
+
+
+def refused(
+    path: str,
+    status: os.stat_result,
+    folder: os.stat_result,
+    mode: int | None,
+    uid: int,
+    gid: int,
+    named: bool,
+) -> Refused | None:
+    """Why that is not done to an entry of a ``folder`` that somebody else may write to.
+
+    He could have given its name to something else: unsafe transitions, systemd-tmpfiles(8).
+    ``named``: it is declared by itself, and so must be its owner's already. ``mode`` None, ``uid``
+    and ``gid`` -1 are left alone.
+    """
+    where = "in a folder that somebody else may write to"
+    ours = status.st_uid == os.geteuid() == 0
+    right = (uid,) if uid != -1 else (folder.st_uid, 0, os.geteuid())
+    if named and status.st_uid not in right:
+        owner = _user(right[0])
+        reason = f"{shown(path)} belongs to {_user(status.st_uid)}, not to {owner}, {where}"
+        return Refused(reason, ("chown", owner, path), owner)
+    if ours and (uid not in (-1, 0) or gid not in (-1, status.st_gid)):
+        owner = (_user(uid) if uid != -1 else "") + (f":{_group(gid)}" if gid != -1 else "")
+        reason = f"{shown(path)} is root's own {where}, so it gets no other owner or group"
+        return Refused(reason, ("chown", owner, path))
+    if mode is None:
+        return None
+    added = mode & ~kept_mode(status, uid, gid)
+    if added & _SET_ID:
+        reason = f"{shown(path)} is {where}, so it gets no set-user-ID or set-group-ID bit"
+        if folder.st_uid != 0:
+            return Refused(reason, ("chown", "root", os.path.dirname(path)))
+        return Refused(reason, ("chmod", f"{mode:04o}", path))
+    if ours and added & 0o777:
+        reason = f"{shown(path)} is root's own {where}, so its mode is not made wider"
+        if folder.st_uid != 0:
+            return Refused(reason, ("chown", _user(folder.st_uid), path))
+        return Refused(reason, ("chmod", f"{mode:04o}", path))
+    return None
+
+
+def refuse(found: Refused | None) -> None:
+    """Raises HostError where it is refused."""
+    if found is not None:
+        import shlex
+
+        raise HostError(f"{found.reason}; fix it with: {shlex.join(found.remedy)}")
+
+
+def kept_mode(status: os.stat_result, uid: int, gid: int) -> int:
+    """The mode that is left by chown(2), which takes the set-ID bits away from files."""
+    owned = uid in (-1, status.st_uid) and gid in (-1, status.st_gid)
+    mode = stat.S_IMODE(status.st_mode)
+    return mode if owned or stat.S_ISDIR(status.st_mode) else mode & ~_SET_ID
+
+
+def _user(uid: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _group(gid: int) -> str:
+    import grp
+
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
 
 
 @contextmanager
@@ -197,42 +296,219 @@ class Elsewhere(OSError):
     """A folder or file below the top is a mount point, and therefore left alone."""
 
 
-class Tree:
-    """An open directory. Raises OSError or HostError when it cannot be opened."""
+class _Writable(NamedTuple):
+    """Where somebody else than root and the caller may write.
 
-    def __init__(self, path: str) -> None:
+    ``folder``: in a folder itself; ``guarded``: what is ours stays there all the same, since it
+    is sticky. ``way``: he can exchange the folder, or one above it.
+    """
+
+    folder: bool
+    guarded: bool
+    way: bool
+
+    @classmethod
+    def at_top(cls, path: str, handle: int, status: os.stat_result) -> _Writable:
+        from reconciler.host.trust import is_trusted_way
+
+        return cls._of(handle, status, not is_trusted_way(os.path.dirname(path)))
+
+    @classmethod
+    def _of(cls, handle: int, status: os.stat_result, way: bool) -> _Writable:
+        from reconciler.host.trust import only_ours
+
+        guarded = bool(status.st_mode & stat.S_ISVTX) and status.st_uid in (0, os.geteuid())
+        return cls(not only_ours(status, handle), guarded, way)
+
+    def below(self, handle: int, status: os.stat_result) -> _Writable:
+        """The same for a folder in it."""
+        kept = self.guarded and status.st_uid in (0, os.geteuid())
+        return self._of(handle, status, self.way or (self.folder and not kept))
+
+
+class _Step:
+    """A folder on the way through a tree; ``handle`` is -1 where it is not kept open."""
+
+    __slots__ = ("handle", "identity", "name", "writable")
+
+    def __init__(
+        self, name: str, handle: int, status: os.stat_result, writable: _Writable | None = None
+    ) -> None:
+        self.name = name
+        self.handle = handle
+        self.identity = status.st_dev, status.st_ino
+        self.writable = writable
+
+
+class Cursor:
+    """A place at or below an open directory, moved from folder to folder by single steps.
+
+    To go through a tree in its own order takes as many steps as it has folders, however deep
+    they are. Up it goes by "..", and looks whether that still is the folder that it came from.
+    """
+
+    def __init__(self, top: int) -> None:
+        self.top = top
+        self._steps: list[_Step] = []
+        self._where = ""
+        self._lost = 0
+
+    def close(self) -> None:
+        """Close all that is open, the top as well."""
+        self._back_to_top()
+        os.close(self.top)
+
+    def go(self, below: str) -> int:
+        """A descriptor of the folder ``below`` the top, open until the next call.
+
+        Raises OSError, Elsewhere among them; it is then as near as it could get. Raises HostError
+        when the folders are moved to and fro all the time.
+        """
+        if len(below) > LONGEST:
+            raise OSError(errno.ENAMETOOLONG, "it is nested too deeply")
+        while self._steps and not self._is_on_the_way_to(below):
+            self._up()
+        for name in below[len(self._where) :].split("/"):
+            if name:
+                self._down(name)
+        return self.here
+
+    def _is_on_the_way_to(self, below: str) -> bool:
+        end = len(self._where)
+        return below.startswith(self._where) and below[end : end + 1] in ("", "/")
+
+    @property
+    def here(self) -> int:
+        """The descriptor that ``go`` gave last."""
+        return self._steps[-1].handle if self._steps else self.top
+
+    def _down(self, name: str) -> None:
+        handle = self._enter(self.here, name)
+        try:
+            self._steps.append(self._step(name, handle))
+        except BaseException:
+            os.close(handle)
+            raise
+        self._where = f"{self._where}/{name}" if self._where else name
+        if len(self._steps) > _KEPT_OPEN:
+            far = self._steps[-1 - _KEPT_OPEN]
+            os.close(far.handle)
+            far.handle = -1
+
+    def _enter(self, here: int, name: str) -> int:
+        """A descriptor for reading of the folder ``name``. Raises OSError."""
+        return os.open(name, _FOLDER, dir_fd=here)
+
+    def _step(self, name: str, handle: int) -> _Step:
+        """What is to be known of it further on. Raises OSError where it is not to be entered."""
+        return _Step(name, handle, os.fstat(handle))
+
+    def _up(self) -> None:
+        left = self._steps.pop()
+        self._where = self._where[: -len(left.name)].removesuffix("/")
+        try:
+            if self._steps and self._steps[-1].handle < 0:
+                self._steps[-1].handle = self._above(left.handle, self._steps[-1].identity)
+        except OSError:
+            # From the top again, by the names, but not for ever.
+            self._back_to_top()
+            self._lost += 1
+            if self._lost > _MOST_LOST:
+                raise HostError("its folders are moved to and fro all the time") from None
+        finally:
+            os.close(left.handle)
+
+    @staticmethod
+    def _above(handle: int, identity: tuple[int, int]) -> int:
+        """The folder that it is in. Raises OSError when that is another one than it was."""
+        above = os.open("..", _FOLDER, dir_fd=handle)
+        status = os.fstat(above)
+        if (status.st_dev, status.st_ino) != identity:
+            os.close(above)
+            raise OSError(errno.ESTALE, "it was moved away meanwhile")
+        return above
+
+    def _back_to_top(self) -> None:
+        for step in self._steps:
+            if step.handle >= 0:
+                os.close(step.handle)
+        self._steps.clear()
+        self._where = ""
+
+
+class Tree(Cursor):
+    """An open directory, and all below it on the same mount.
+
+    ``wary``: it is to tell where somebody else may write. Raises OSError or HostError when it
+    cannot be opened.
+    """
+
+    def __init__(self, path: str, wary: bool = False) -> None:
         with opened(path) as top:
-            self.top = os.open(".", _FOLDER, dir_fd=top)
-        self._device = os.fstat(self.top).st_dev
-        self._mount = mount_of(self.top)
+            super().__init__(os.open(".", _FOLDER, dir_fd=top))
+        try:
+            status = os.fstat(self.top)
+            self._device = status.st_dev
+            self._mount = mount_of(self.top)
+            self._writable = _Writable.at_top(path, self.top, status) if wary else None
+        except BaseException:
+            os.close(self.top)
+            raise
 
     def __enter__(self) -> Tree:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self.top)
+        self.close()
+
+    def contested(self, above: int = 0) -> bool:
+        """May somebody else than root and the caller change which entries this folder has?
+
+        ``above``: that of the folder so many levels higher.
+        """
+        at = len(self._steps) - 1 - above
+        found = self._steps[at].writable if at >= 0 else self._writable
+        return found is None or found.folder or found.way
+
+    def _enter(self, here: int, name: str) -> int:
+        # Of what somebody has mounted nothing is asked that he could leave without an answer.
+        entry = os.open(name, _PATH_ONLY, dir_fd=here)
+        try:
+            if not self.is_here(entry):
+                raise Elsewhere(errno.EXDEV, "it is a mount point")
+            return os.open(".", _FOLDER, dir_fd=entry)
+        finally:
+            os.close(entry)
+
+    def _step(self, name: str, handle: int) -> _Step:
+        status = os.fstat(handle)
+        if status.st_dev != self._device:
+            raise Elsewhere(errno.EXDEV, "it is another file system")
+        if self._writable is None:
+            return _Step(name, handle, status)
+        above = (self._steps[-1].writable if self._steps else None) or self._writable
+        return _Step(name, handle, status, above.below(handle, status))
+
+    def is_here(self, handle: int) -> bool:
+        """Is what is open on the mount of this tree?
+
+        A bind mount of the same file system has the same device, but is another mount; and a
+        file on overlayfs may have another device, but is on the same mount.
+        """
+        return mount_of(handle) == self._mount
+
+    def reopen(self) -> None:
+        """Share no place in a listing with another process any more, after fork(2)."""
+        top = os.open(".", _FOLDER, dir_fd=self.top)
+        self.close()
+        self.top = top
 
     def enter(self, below: str) -> int:
         """A new descriptor of a folder below the top, for reading.
 
         Raises Elsewhere for another mount, and OSError for a symlink on the way.
         """
-        here = os.open(".", _FOLDER, dir_fd=self.top)
-        try:
-            for name in below.split("/") if below else ():
-                there = os.open(name, _FOLDER, dir_fd=here)
-                os.close(here)
-                here = there
-                self._stay(here)
-        except BaseException:
-            os.close(here)
-            raise
-        return here
-
-    def _stay(self, handle: int) -> None:
-        # A bind mount of the same file system has the same device, but another mount.
-        if os.fstat(handle).st_dev != self._device or mount_of(handle) != self._mount:
-            raise Elsewhere(errno.EXDEV, "it is a mount point")
+        return os.dup(self.go(below))
 
     @contextmanager
     def folder(self, below: str) -> Iterator[int]:
@@ -250,12 +526,144 @@ class Tree:
         try:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise Elsewhere(errno.EXDEV, "it is no regular file")
-            # Not by its device: overlayfs may give a file another one than the folder it is in.
-            if mount_of(handle) != self._mount:
+            if not self.is_here(handle):
                 raise Elsewhere(errno.EXDEV, "it is a mount point")
             yield handle
         finally:
             os.close(handle)
+
+
+class Below:
+    """All that is below a directory but symlinks, as (path, status), folder by folder.
+
+    What is ``excluded`` is not entered. What may not be read, is another mount or has gone
+    meanwhile is left out: it is counted in ``missed``, and ``skipped`` names the first ones with
+    the reason. Iterating raises UnknownState when the directory itself cannot be read.
+    """
+
+    def __init__(self, path: str, excluded: Callable[[str], bool]) -> None:
+        self.skipped: list[str] = []
+        self.missed = 0
+        self._path = path.rstrip("/")
+        self._excluded = excluded
+        self._tree: Tree | None = None
+        self._above = 0
+        """How many levels above the place of the tree that is what was given last."""
+
+    def __iter__(self) -> Iterator[tuple[str, os.stat_result]]:
+        try:
+            with (
+                Tree(self._path or "/", wary=os.geteuid() == 0) as self._tree,
+                working(f"look through {self._path}", None) as work,
+            ):
+                yield from self._entries(self._tree, work)
+        except UnknownState:
+            raise
+        except HostError as error:
+            raise UnknownState(f"cannot look through {self._path}: {error}") from None
+        except OSError as error:
+            raise UnknownState(f"cannot read below {self._path}: {reason(error)}") from None
+
+    def refused(
+        self, path: str, status: os.stat_result, mode: int | None, uid: int, gid: int
+    ) -> Refused | None:
+        """Why that is not done to ``path``, which was given last, or None."""
+        tree = self._tree
+        if tree is None or os.geteuid() != 0 or not tree.contested(self._above):
+            return None
+        folder = os.fstat(tree.here)
+        if self._above:
+            folder = os.stat("..", dir_fd=tree.here)
+        return refused(path, status, folder, mode, uid, gid, named=False)
+
+    def is_mounted(self, path: str) -> bool:
+        """Is the file ``path``, which was given last, a mount point by itself?"""
+        if self._tree is None or self._above:
+            return False  # Of folders that was seen before.
+        try:
+            name = os.path.basename(path)
+            entry = os.open(name, _PATH_ONLY, dir_fd=self._tree.here)
+        except OSError:
+            return True
+        try:
+            return not self._tree.is_here(entry)
+        finally:
+            os.close(entry)
+
+    def left_out(self) -> list[str]:
+        """What was left out, as ``skipped`` names it, and how much more there is."""
+        more = self.missed - len(self.skipped)
+        return [*self.skipped, *([f"{more} more"] if more else [])]
+
+    def _entries(self, tree: Tree, work: Work) -> Iterator[tuple[str, os.stat_result]]:
+        todo = [""]
+        while todo:
+            below = todo.pop()
+            try:
+                folder = tree.go(below)
+                if below:
+                    self._above = 1
+                    yield f"{self._path}/{below}", os.fstat(folder)
+                files, folders = self._listed(folder, below)
+            except OSError as error:
+                if not below:
+                    raise
+                self._skip(below, error)
+                if isinstance(error, PermissionError):
+                    yield from self._one(tree, *below.rpartition("/")[::2])
+                continue
+            work.advance(len(files) + len(folders))
+            self._above = 0
+            for name in files:
+                try:
+                    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                except OSError as error:
+                    self._skip(joined(below, name), error)
+                else:
+                    yield f"{self._path}/{joined(below, name)}", status
+            todo += reversed(folders)
+
+    def _one(self, tree: Tree, below: str, name: str) -> Iterator[tuple[str, os.stat_result]]:
+        """A folder that cannot be read still has a mode and an owner."""
+        self._above = 0
+        try:
+            status = os.stat(name, dir_fd=tree.go(below), follow_symlinks=False)
+        except OSError:
+            return
+        yield f"{self._path}/{joined(below, name)}", status
+
+    def _listed(self, folder: int, below: str) -> tuple[list[str], list[str]]:
+        """The names of its files, and its folders as paths below the top; both sorted."""
+        files: list[str] = []
+        folders: list[str] = []
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_symlink() or self._excluded(
+                    f"{self._path}/{joined(below, entry.name)}"
+                ):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(joined(below, entry.name))
+                else:
+                    files.append(entry.name)
+        return sorted(files), sorted(folders)
+
+    def _skip(self, below: str, error: OSError) -> None:
+        self.missed += 1
+        if len(self.skipped) < _MOST_NAMED:
+            self.skipped.append(f"{shown(below)}: {reason(error)}")
+
+
+def joined(below: str, name: str) -> str:
+    """A path below a top, of a name in a folder below it."""
+    return f"{below}/{name}" if below else name
+
+
+def shown(path: str) -> str:
+    """A path for people: of one that is too long for every tool its beginning and its end."""
+    if len(path) <= 2 * _SHOWN:
+        return path
+    return f"{path[:_SHOWN]}…({len(path):,} characters)…{path[-_SHOWN:]}"
 
 
 def by_folder(files: Iterable[File]) -> Iterator[tuple[str, list[File]]]:

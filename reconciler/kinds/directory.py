@@ -9,10 +9,10 @@ import stat
 from collections.abc import Iterable, Sequence, Set
 from typing import TYPE_CHECKING
 
-from reconciler.contract import Kind
+from reconciler.contract import Kind, diff
 from reconciler.fields import Mode, Name, Path
 from reconciler.host.walk import sort_of
-from reconciler.kinds._attributes import Attributes, SetAttributes
+from reconciler.kinds._attributes import Attributes, SetAttributes, remedies
 from reconciler.model import (
     ABSENT,
     Action,
@@ -95,7 +95,8 @@ class Directories(Kind[Directory, Attributes]):
                 asks = {**claim.asks_below, **asks}
         for claim in declared.claims.get(Key("path", want.path), ()):
             asks |= claim.asks
-        born = Attributes(**(asks | own.asks()))
+        asks |= own.asks()
+        born = Attributes(asks.get("mode"), asks.get("owner"), asks.get("group"))
         return want if born == own else replace(want, born=born)
 
     def uses(self, want: Directory) -> Iterable[Key]:
@@ -133,9 +134,22 @@ class Directories(Kind[Directory, Attributes]):
             if not resource.present and host.files.entries(want.path) - going:
                 what = f"{want.path} is not empty"
                 return Observation(unknown=f"{what}, and only an empty directory is removed")
-            return Observation(self.expected(want).seen(status, host))
+            if not resource.present:
+                return Observation(self.expected(want).seen(status, host))
+            have = self.expected(want).judged(want.path, status, host)
+            return Observation(have, denied=have.refused.reason if have.refused else None)
         except UnknownState as error:
             return Observation(unknown=str(error))
+
+    def changes(self, expected: Attributes | None, have: Attributes | None) -> tuple[Change, ...]:
+        if expected is None or have is None:
+            return diff(expected, have)
+        return tuple(expected.differences(have))
+
+    def by_hand(
+        self, resource: Resource[Directory], have: Attributes | None, changes: Sequence[Change]
+    ) -> Sequence[str]:
+        return remedies(() if have is None else (have,))
 
     def actions(
         self, resource: Resource[Directory], have: Attributes | None, changes: Sequence[Change]

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from reconciler.contract import Kind
 from reconciler.fields import Flag, Mode, Name, Path
-from reconciler.host.walk import sort_of
-from reconciler.kinds._attributes import Attributes, SetAttributes
+from reconciler.host.walk import kept_mode, shown, sort_of
+from reconciler.kinds._attributes import Attributes, SetAttributes, remedies
 from reconciler.kinds._patterns import meant, never
 from reconciler.model import ABSENT, Action, Change, Claim, Key, Observation, Resource, UnknownState
 from reconciler.records import dataclass, replace
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from reconciler.host import Host
 
 _MOST_CHANGES = 20
+_MOST_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +46,15 @@ class Permission:
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """A path that is not as it should be."""
+    """A path that is not as it should be; the last three are as in ``SetAttributes``."""
 
     path: str
     have: Attributes
     want: Attributes
     directory: bool
+    named: bool = True
+    top: str | None = None
+    identity: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ class Permissions(Kind[Permission, Wrongs]):
     resource = Permission
     creates = False
     trails = True
+    apart = True
 
     def check(self, want: Permission) -> Iterable[tuple[str, str]]:
         if want.mode is not None and (want.file_mode or want.dir_mode):
@@ -106,9 +111,11 @@ class Permissions(Kind[Permission, Wrongs]):
         return [self._look(resource.want, host) for resource in resources]
 
     def _look(self, want: Permission, host: Host) -> Observation[Wrongs]:
+        left_out: list[str] = []
+        glob = _is_glob(want.path)
         try:
-            if _is_glob(want.path):
-                roots = host.files.matching(want.path)
+            if glob:
+                roots = host.files.matching(want.path, left_out)
             else:
                 roots = [want.path]
                 status = host.files.status(want.path)
@@ -117,35 +124,63 @@ class Permissions(Kind[Permission, Wrongs]):
                 if not stat.S_ISDIR(status.st_mode) and os.path.islink(want.path):
                     what = f"{want.path} is a symlink to {sort_of(status)}"
                     return Observation(unknown=f"{what}; write the path that it leads to")
-            found = (wrong for root in roots for wrong in self._wrong_below(root, want, host))
-            return Observation(Wrongs(tuple(found)))
+            if roots:
+                _asked(want, True).numbers(host)  # Is there such an owner?
+            wrongs: list[Wrong] = []
+            for root in roots:
+                try:
+                    wrongs += self._wrong_below(root, want, host, left_out)
+                except UnknownState as error:
+                    if not glob:
+                        raise
+                    left_out.append(str(error))
         except UnknownState as error:
             return Observation(unknown=str(error))
+        refused = [one.have.refused.reason for one in wrongs if one.have.refused is not None]
+        denied = refused[0] if refused and len(refused) == len(wrongs) else None
+        notes = list(_left_out(left_out))
+        if refused and denied is None:
+            notes.append(f"{len(refused)} of {len(wrongs)} are refused: {refused[0]}")
+        return Observation(Wrongs(tuple(wrongs)), note="; ".join(notes) or None, denied=denied)
 
-    def _wrong_below(self, root: str, want: Permission, host: Host) -> Iterator[Wrong]:
+    def _wrong_below(
+        self, root: str, want: Permission, host: Host, left_out: list[str]
+    ) -> Iterator[Wrong]:
         status = host.files.status(root)
         if status is None or _excluded(root, os.path.dirname(root), want.exclude):
             return
-        entries: Iterable[tuple[str, os.stat_result]] = [(root, status)]
-        if want.recursive and stat.S_ISDIR(status.st_mode):
-            below = host.files.tree(root, lambda path: _excluded(path, root, want.exclude))
-            entries = [(root, status), *below]
-        for path, entry in entries:
+        named = not _is_glob(want.path)
+        directory = stat.S_ISDIR(status.st_mode)
+        asked = _asked_of(want, status, host)
+        have = asked.judged(root, status, host, named)
+        if have != asked:
+            yield Wrong(root, have, asked, directory, named)
+        if not want.recursive or not directory:
+            return
+        below = host.files.tree(root, lambda path: _excluded(path, root, want.exclude))
+        for path, entry in below:
             asked = _asked(want, stat.S_ISDIR(entry.st_mode))
-            seen = asked.seen(entry, host)
-            if seen != asked:
-                yield Wrong(path, seen, asked, stat.S_ISDIR(entry.st_mode))
+            if asked.seen(entry, host) == asked or below.is_mounted(path):
+                continue
+            asked = _asked_of(want, entry, host)
+            have = asked.seen(entry, host)
+            refused = below.refused(path, entry, *asked.numbers(host))
+            if refused is not None:
+                have = have.barred(refused, entry, host)
+            identity = entry.st_dev, entry.st_ino
+            yield Wrong(path, have, asked, stat.S_ISDIR(entry.st_mode), False, root, identity)
+        left_out += below.left_out()
 
     def changes(self, expected: Wrongs | None, have: Wrongs | None) -> tuple[Change, ...]:
         if expected is None:
             return ()
         if have is None:
             return (Change("state", "absent", "present"),)
+        alone = len(have.paths) == 1
         found = [
-            Change(field if len(have.paths) == 1 else f"{field} of {wrong.path}", seen, asked)
+            one if alone else replace(one, field=f"{one.field} of {shown(wrong.path)}")
             for wrong in have.paths[:_MOST_CHANGES]
-            for field, asked in wrong.want.asks().items()
-            if (seen := getattr(wrong.have, field)) != asked
+            for one in wrong.want.differences(wrong.have)
         ]
         more = len(have.paths) - _MOST_CHANGES
         if more > 0:
@@ -156,7 +191,24 @@ class Permissions(Kind[Permission, Wrongs]):
         self, resource: Resource[Permission], have: Wrongs | None, changes: Sequence[Change]
     ) -> Sequence[Action]:
         paths = have.paths if have is not None else ()
-        return tuple(SetAttributes(wrong.path, wrong.want, wrong.directory) for wrong in paths)
+        return tuple(
+            SetAttributes(one.path, one.want, one.directory, one.named, one.top, one.identity)
+            for one in paths
+        )
+
+    def by_hand(
+        self, resource: Resource[Permission], have: Wrongs | None, changes: Sequence[Change]
+    ) -> Sequence[str]:
+        return remedies(() if have is None else (one.have for one in have.paths))
+
+    def left(
+        self, planned: Sequence[Action], expected: Wrongs | None, have: Wrongs | None
+    ) -> tuple[Change, ...]:
+        if have is None:
+            return self.changes(expected, have)
+        done = {(one.path, one.identity) for one in planned if isinstance(one, SetAttributes)}
+        still = tuple(one for one in have.paths if (one.path, one.identity) in done)
+        return self.changes(expected, Wrongs(still)) if still else ()
 
 
 def _covers(want: Permission, path: str) -> bool:
@@ -177,6 +229,23 @@ def _covers(want: Permission, path: str) -> bool:
     # What is excluded is not entered either.
     below = ["/".join(parts[:count]) for count in range(len(mine) + 1, len(parts) + 1)]
     return not any(_excluded(one, root, want.exclude) for one in below)
+
+
+def _asked_of(want: Permission, status: os.stat_result, host: Host) -> Attributes:
+    """What is asked of that entry. Where a new owner costs it a set-ID bit, without that bit."""
+    asked = _asked(want, stat.S_ISDIR(status.st_mode))
+    if asked.mode is None:
+        _, *ids = asked.numbers(host)
+        kept = kept_mode(status, *ids)
+        if kept != stat.S_IMODE(status.st_mode):
+            return replace(asked, mode=f"{kept:04o}")
+    return asked
+
+
+def _left_out(found: Sequence[str]) -> Iterator[str]:
+    if found:
+        more = f", and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+        yield "left out: " + ", ".join(found[:_MOST_NAMED]) + more
 
 
 def _asked(want: Permission, directory: bool) -> Attributes:

@@ -202,6 +202,8 @@ def _notes(want: Retention, seen: Seen, held: int) -> Iterable[str]:
     if chosen.more or chosen.more_bytes:
         more = counted(chosen.more, "file") if chosen.more else size(chosen.more_bytes)
         yield f"{more} more due, for the next passes (max_files_per_pass)"
+    if seen.deep:
+        yield f"{counted(len(seen.deep), 'folder')} left out: {seen.deep[0]}"
     if seen.ageless:
         yield f"{counted(seen.ageless, 'file')} without a time of birth, taken for new"
 
