@@ -17,6 +17,7 @@ from reconciler.model import (
     Json,
     Key,
     Observation,
+    Remedy,
     Resource,
     S,
     Verdict,
@@ -220,7 +221,7 @@ class Kind(Generic[W, S]):
 
     def by_hand(
         self, resource: Resource[W], have: S | None, changes: Sequence[Change]
-    ) -> Sequence[str]:
+    ) -> Sequence[Remedy]:
         """Shell commands that do what ``actions`` would, for somebody who has the rights. Pure."""
         return ()
 
@@ -273,7 +274,7 @@ class Kind(Generic[W, S]):
         """
         raise TypeError(f"kind {self.name} is not probed")
 
-    def inspect(self, want: W) -> str | None:
+    def inspect(self, want: W) -> Remedy | None:
         """The shell command with which a person looks into it, where no pass mends it. Pure."""
         return None
 

@@ -6,7 +6,7 @@ It must not do input or output, and of this package it imports only digests and 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NewType, Protocol, TypeVar
 
 from reconciler.digests import blake2b
 from reconciler.records import dataclass, field, replace
@@ -18,8 +18,23 @@ Json = Any
 """A value that the json module writes: None, bool, int, float, str, list or dict."""
 
 
+Remedy = NewType("Remedy", str)
+"""A command that a person may paste into a shell. Only ``host.remedy`` makes one."""
+
+
 class HostError(Exception):
-    """The host refused or failed; the message says what happened, where, and what to do."""
+    """The host refused or failed; the message says what happened, where, and what to do.
+
+    ``remedy`` is the command that settles it, where there is one; the message ends in it.
+    """
+
+    def __init__(self, *words: object, remedy: Remedy | None = None) -> None:
+        super().__init__(*words)
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        words = super().__str__()
+        return f"{words}; fix it with: {self.remedy}" if self.remedy else words
 
 
 class UnknownState(HostError):
@@ -214,7 +229,8 @@ class Observation(Generic[S]):
     ``note`` is something worth telling a person that is no drift. ``unsure`` says what could
     not be known beside the state; the state is acted on all the same. ``denied`` says why the
     caller may not change it, where that is known beforehand. ``failing`` says what is wrong that
-    no change could mend; it ``demands`` that others, by their ids, are started anew.
+    no change could mend; it ``demands`` that others, by their ids, are started anew. ``remedy``
+    is the command that makes it known.
     """
 
     state: S | None = None
@@ -225,9 +241,15 @@ class Observation(Generic[S]):
     ailments: tuple[Ailment, ...] = ()
     failing: str | None = None
     demands: tuple[str, ...] = ()
+    remedy: Remedy | None = None
 
 
 ABSENT: Observation[Any] = Observation()
+
+
+def not_known(error: Exception) -> Observation[Any]:
+    """What was seen where looking failed."""
+    return Observation(unknown=str(error), remedy=getattr(error, "remedy", None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +316,7 @@ class Step:
     why: str
     needs: tuple[str, ...]
     denied: str | None = None
-    by_hand: tuple[str, ...] = ()
+    by_hand: tuple[Remedy, ...] = ()
     demanded: tuple[str, ...] = ()
     of: tuple[str, ...] = ()
 
@@ -324,12 +346,14 @@ class Past:
 class Remark:
     """Something said about a resource: why it is unknown or skipped, or a note.
 
-    ``gist`` is what stays the same where the figures in it change; empty: all of it.
+    ``gist`` is what stays the same where the figures in it change; empty: all of it. ``remedy``
+    is the command that settles it, where there is one.
     """
 
     id: str
     reason: str
     gist: str = ""
+    remedy: Remedy | None = None
 
 
 @dataclass(frozen=True, slots=True)

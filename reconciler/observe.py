@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from reconciler.contract import GetKind
-from reconciler.model import HostError, Observation, Resource, Spec
+from reconciler.model import HostError, Observation, Resource, Spec, not_known
 from reconciler.plan import observed_kinds
 from reconciler.records import replace
 
@@ -54,7 +54,7 @@ def observe(
         try:
             found = kind.observe(group, host)
         except (HostError, OSError) as error:
-            found = [Observation(unknown=str(error))] * len(group)
+            found = [not_known(error)] * len(group)
         for resource, observation in zip(group, found, strict=True):
             seen[resource.id] = observation
     return seen

@@ -103,7 +103,7 @@ def make_plan(
         kind = get_kind(resource.kind)
         seen = observations[name]
         if seen.unknown is not None:
-            unknown.append(Remark(name, seen.unknown))
+            unknown.append(Remark(name, seen.unknown, remedy=seen.remedy))
             blocked[name] = f"{name}, which is unknown: {seen.unknown}"
             continue
         if not planned.intersection(resource.needs):

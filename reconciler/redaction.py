@@ -73,12 +73,12 @@ def redacted(text: str, also: Iterable[str] = ()) -> str:
     return text
 
 
-def censored(text: str, also: Iterable[str] = ()) -> str:
+def censored(text: str, also: Iterable[str] = (), most: int | None = _LOOKED_AT) -> str:
     """The words of others, without known values and without what looks like a secret.
 
-    Of what is left without known values, at most the first 4,096 characters.
+    Of what is left without known values, at most the first ``most`` characters.
     """
-    text = redacted(text, also)[:_LOOKED_AT]
+    text = redacted(text, also)[:most]
     for form, instead in _forms():
         text = form.sub(instead, text)
     return text

@@ -51,9 +51,8 @@ def _reach(path: str, make: int | None) -> None:
     try:
         os.close(trust.opened(path, os.O_PATH, what="the state that is kept there", make=make))
     except trust.Untrusted as error:
-        raise HostError(
-            f"the state directory {path} could be written to by others: {error}"
-        ) from None
+        words = f"the state directory {path} could be written to by others: {error.reason}"
+        raise HostError(words, remedy=error.remedy) from None
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -66,6 +66,15 @@ def crontab_of_this_machine() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def nothing_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was a secret in one test is none in the next."""
+    from reconciler import redaction
+
+    monkeypatch.setattr(redaction, "_values", ())
+    monkeypatch.setattr(redaction, "_given", set())
+
+
+@pytest.fixture(autouse=True)
 def own_home(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Path]:

@@ -136,7 +136,7 @@ def test_a_hung_program_is_laid_to_the_one_who_is_stopped() -> None:
     assert found[0] == ("program tmux", "kill -CONT 9", None)
     assert [(key, cause) for key, _, cause in found[1:]] == [("session:s", "program tmux")]
     ((key, mend, cause),) = told(resources=rows)
-    assert (key, "grep tmux" in str(mend), cause) == ("session:s", True, None)
+    assert (key, "grep -e tmux" in str(mend), cause) == ("session:s", True, None)
 
 
 @pytest.mark.parametrize(

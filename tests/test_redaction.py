@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,15 +17,7 @@ from reconciler.redaction import censored, redacted
 from reconciler.text import printable
 
 
-@pytest.fixture
-def known(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What is hidden in a test is not hidden in the next one."""
-    monkeypatch.setattr(redaction, "_values", ())
-    monkeypatch.setattr(redaction, "_given", set())
-    yield
-
-
-def test_a_value_is_taken_out_before_a_text_is_cut(known: None) -> None:
+def test_a_value_is_taken_out_before_a_text_is_cut() -> None:
     redaction.hide(["begin-0123456789-end"])
     text = "x" * 290 + "begin-0123456789-end"
     for limit in range(280, 320):
@@ -34,7 +25,7 @@ def test_a_value_is_taken_out_before_a_text_is_cut(known: None) -> None:
         assert "begin" not in redaction.shortened(text, limit)
 
 
-def test_each_line_of_a_value_is_a_value(known: None) -> None:
+def test_each_line_of_a_value_is_a_value() -> None:
     redaction.hide(["-----BEGIN KEY-----\nMIIBV28qx7\n  Zk9==\n-----END KEY-----\n"])
     assert redacted("it read MIIBV28qx7 and Zk9==") == "it read *** and ***"
     # A word of a few letters is in the way everywhere.
@@ -43,7 +34,7 @@ def test_each_line_of_a_value_is_a_value(known: None) -> None:
 
 
 @pytest.mark.parametrize("value", ['it\'s 5% "off"\\now', "pa ss$`w`", "a\tb\x1bc\\d", "ключ/+=?"])
-def test_a_quoted_value_is_known(known: None, value: str) -> None:
+def test_a_quoted_value_is_known(value: str) -> None:
     from urllib.parse import quote
 
     redaction.hide([value])
@@ -102,7 +93,7 @@ def test_the_rest_of_a_line_of_a_log_is_left_out(tmp_path: Path) -> None:
     assert files.tail(str(log), 1000, 11) == b"0123456789\nand this\n"
 
 
-def test_a_log_is_redacted_before_its_digits_are_squeezed(known: None, tmp_path: Path) -> None:
+def test_a_log_is_redacted_before_its_digits_are_squeezed(tmp_path: Path) -> None:
     redaction.hide(["Q17x99-zz"])
     log = tmp_path / "log"
     log.write_text("ERROR refused Q17x99-zz\nERROR login with password=5seven5\n")

@@ -7,7 +7,6 @@ killed when its time is over, and what did not answer is said.
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import time
 from collections.abc import Mapping
@@ -19,7 +18,8 @@ from reconciler.diagnosis import probes
 from reconciler.diagnosis.looking import LOOK, Looking
 from reconciler.diagnosis.wrong import Wrong, ordered
 from reconciler.host.children import Children
-from reconciler.model import Observation, Past, Plan, Spec
+from reconciler.host.remedy import remedy
+from reconciler.model import Observation, Past, Plan, Remedy, Spec
 from reconciler.pulse import about_loop
 from reconciler.records import strings
 from reconciler.redaction import redacted_json
@@ -109,6 +109,7 @@ class _Diagnosing(Looking):
         words = standing(plan)
         steps = {step.id: step for step in plan.steps}
         notes = {remark.id: remark.reason for remark in plan.notes}
+        remedies = {remark.id: remark.remedy for remark in plan.unknown}
         found = []
         for resource in self.spec.resources:
             kind = kinds.get(resource.kind)
@@ -124,6 +125,8 @@ class _Diagnosing(Looking):
             rhythm = kind.rhythm(resource.want) if resource.present else None
             if rhythm is not None:
                 row |= {"acts": rhythm.acts, "inspect": kind.inspect(resource.want)}
+            if state == "unknown":
+                row["remedy"] = remedies.get(resource.id)
             if not resource.present:
                 row["absent"] = True
             observation = seen.get(resource.id)
@@ -255,7 +258,7 @@ class _Diagnosing(Looking):
                 found.append({"what": f"{one['id']} (pid {one['pid']})", "reason": words})
         return found
 
-    def _command(self, *words: str) -> str:
+    def _command(self, *words: str) -> Remedy:
         """The command line of ours with that mode, on this spec and in this state directory."""
         options = self.session.options
         here = os.path.join(self.session.facts().bin, "reconcile")
@@ -268,7 +271,7 @@ class _Diagnosing(Looking):
             more += ["--set", setting]
         for uid in options.trust:
             more += ["--trust", str(uid)]
-        return shlex.join([program, *words, self.spec.path, *more])
+        return remedy(program, *words, self.spec.path, *more)
 
 
 def keeps(want: Any, path: str) -> bool:

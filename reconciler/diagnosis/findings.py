@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from reconciler.diagnosis.seen import CHECK, HUNG, Command, Document, Seen, advised, named
+from reconciler.diagnosis.seen import CHECK, HUNG, Command, Document, Seen, named
 from reconciler.diagnosis.surroundings import Surroundings
 from reconciler.diagnosis.wrong import Wrong
+from reconciler.host.remedy import in_turn, piped, remedy
+from reconciler.model import Remedy
 from reconciler.views.status import span
 
 _WEIGHTS = {"directory": 40, "permission": 41, "session": 50, "process": 60, "unit": 72,
@@ -61,7 +63,7 @@ class Declared(Seen):
         if state == "differs":
             if first.get("runs"):
                 because = (*because, *self.on_disks(ids))  # It ails, such as by an old heartbeat.
-            by_hand = " && ".join(first["by_hand"]) if first.get("denied") else ""
+            by_hand = in_turn(*first["by_hand"]) if first.get("denied") else None
             words = f"{who}: {reason}{evidence}"
             if len(ids) > 1 and reason.startswith("it is "):
                 words = f"{who} are {reason.removeprefix('it is ')}"
@@ -79,10 +81,11 @@ class Declared(Seen):
         if state == "skipped":
             return Wrong(key, f"{who}: {reason}", weight, once, ids, because)
         match = HUNG.search(reason)
-        mend = advised(reason)
+        mend = first.get("remedy")
         if match is not None:
             because += (f"program {match[1]}",)
-            mend = f"ps -e -o pid,stat,wchan:20,etime,args | grep {match[1]}"
+            columns = "pid,stat,wchan:20,etime,args"
+            mend = piped(("ps", "-e", "-o", columns), ("grep", "-e", match[1]))
         words = f"{who}: not known: {reason}"
         because += self.on_disks(ids)
         return Wrong(key, words, 31, mend, ids, because, "person")
@@ -94,7 +97,7 @@ class Declared(Seen):
         mend, who = self._answer(ident)
         return Wrong(ident, f"{ident}: {reason}", CHECK, mend, (ident,), because, who)
 
-    def _answer(self, ident: str) -> tuple[str, str]:
+    def _answer(self, ident: str) -> tuple[Remedy, str]:
         """What to do about a check that fails, and who can."""
         row = self.by_id[ident]
         # One that only tells of it is mended by nothing that we could do.
@@ -114,15 +117,16 @@ class Declared(Seen):
                     f"{one['id']} (pid {one['pid']}) hangs: {who} stopped by a signal, and goes on "
                     "when it is told to"
                 )
-                pids = " ".join(map(str, held))
-                yield Wrong(f"stopped {one['id']}", words, 35, f"kill -CONT {pids}")
+                resume = remedy("kill", "-CONT", *map(str, held))
+                yield Wrong(f"stopped {one['id']}", words, 35, resume)
             elif one["state"] == "D":
                 where = f" in {one['waits_in']}" if one.get("waits_in") else ""
                 words = (
                     f"{one['id']} (pid {one['pid']}) waits in the kernel{where}, as for a disk or "
                     "a file system that does not answer"
                 )
-                yield Wrong(f"stopped {one['id']}", words, 36, f"cat /proc/{one['pid']}/stack",
+                stack = remedy("cat", f"/proc/{one['pid']}/stack")
+                yield Wrong(f"stopped {one['id']}", words, 36, stack,
                             by="person", certain=False,
                             because=self.on_disks([one["id"]]))  # fmt: skip
 
@@ -137,7 +141,7 @@ class Declared(Seen):
             pid = loop["pid"]
             if any(one["state"] == "T" for one in rows):
                 words = f"the watchdog (pid {pid}) hangs: it is stopped by a signal"
-                yield Wrong("loop", words, 70, f"kill -CONT {pid}", because=because)
+                yield Wrong("loop", words, 70, remedy("kill", "-CONT", str(pid)), because=because)
             elif not loop["healthy"]:
                 words = (
                     f"the watchdog (pid {pid}) hangs: it has not moved for {span(loop['moved'])}; "

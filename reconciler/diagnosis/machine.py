@@ -31,6 +31,7 @@ def about(host: Host) -> dict[str, Any]:
     now = host.clock.wall()
     uptime = host.clock.since_boot()
     account = host.users.account(None)
+    doubt = host.walltime.doubt()
     return {
         "load": [round(one, 2) for one in machine.load()],
         "cpus": machine.processors(),
@@ -40,7 +41,8 @@ def about(host: Host) -> dict[str, Any]:
         "booted": round(now - uptime, 1),
         "time": round(now, 3),
         "zone": time.strftime("%Z%z"),
-        "clock": host.walltime.doubt(),
+        "clock": None if doubt is None else str(doubt),
+        "clock_remedy": None if doubt is None else doubt.remedy,
         "user": account.name,
         "uid": account.uid,
     }

@@ -6,13 +6,13 @@ It must not change the store: a damaged one is set aside by the next pass, which
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reconciler.contract import GetKind
 from reconciler.host.clock import Clock
 from reconciler.host.folders import refuse_unreadable
+from reconciler.host.remedy import remedy
 from reconciler.memory import Memory
 from reconciler.model import HostError, Past, Resource, Said, UnknownState
 from reconciler.pulse import Pulse, pulse
@@ -76,7 +76,7 @@ def remembered(
         found["damage"] = trouble[0].removesuffix("; what was tried in vain is not remembered")
         if deep or quiet(folder):
             # No pass looks there, so none would set it aside.
-            found["aside"] = f"mv {shlex.quote(path)} {shlex.quote(path)}.damaged"
+            found["aside"] = remedy("mv", path, f"{path}.damaged")
     return past, said, found
 
 

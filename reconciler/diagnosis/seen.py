@@ -6,14 +6,15 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from reconciler.model import Remedy
+
 Document = Mapping[str, Any]
-Command = Callable[..., str]
+Command = Callable[..., Remedy]
 """The command line of ours with these words, on the same spec."""
 
 CHECK = 85
 """How much a failing check weighs; see wrong.Wrong."""
 HUNG = re.compile(r"(?:\S*/)?([\w.-]+) did not end within")
-_ADVICE = re.compile(r"(?:can run|with|remove|install it, for example with): (.+)$")
 _SHOWN = 4
 
 
@@ -60,9 +61,3 @@ def named(ids: Sequence[str]) -> str:
     shown = ", ".join(ids[:_SHOWN])
     more = len(ids) - _SHOWN
     return f"{shown} and {more} more" if more > 0 else shown
-
-
-def advised(reason: str) -> str | None:
-    """The command that the words themselves end in."""
-    match = _ADVICE.search(reason)
-    return match[1] if match is not None else None

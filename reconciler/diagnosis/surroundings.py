@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from reconciler.diagnosis.loglines import too_silent
-from reconciler.diagnosis.seen import HUNG, Document, Seen, advised, named
+from reconciler.diagnosis.seen import HUNG, Document, Seen, named
 from reconciler.diagnosis.wrong import Wrong
+from reconciler.host.remedy import piped, remedy
+from reconciler.model import Remedy
 from reconciler.views.status import amount, span
 
 _LITTLE = 2 * 2**20
@@ -36,28 +38,30 @@ class Surroundings(Seen):
         if memory["total"] and memory["available"] < 0.03 * memory["total"]:
             words = f"memory is used up: {amount(memory['available'])} of {amount(memory['total'])}"
             if swap["free"] <= 0.05 * swap["total"]:
-                yield Wrong("memory", f"{words} available, and no swap", 12,
-                            "ps aux --sort=-rss | head", by="person")  # fmt: skip
+                largest = piped(("ps", "aux", "--sort=-rss"), ("head",))
+                words += " available, and no swap"
+                yield Wrong("memory", words, 12, largest, by="person")
         if host["clock"]:
-            yield Wrong("clock", host["clock"], 20, advised(host["clock"]), by="person")
+            yield Wrong("clock", host["clock"], 20, host.get("clock_remedy"), by="person")
         if host["load"][1] > 10 * host["cpus"]:
             words = f"the load is {host['load'][1]} on {host['cpus']} processors"
-            yield Wrong("load", words, 95, "ps aux --sort=-pcpu | head", by="person",
-                        certain=False)  # fmt: skip
+            busiest = piped(("ps", "aux", "--sort=-pcpu"), ("head",))
+            yield Wrong("load", words, 95, busiest, by="person", certain=False)
 
     def disks(self) -> Iterator[Wrong]:
         for disk in self.document["disks"]:
             key, mount, ids = f"disk {disk['mount']}", disk["mount"], tuple(disk["ids"])
             if "reason" in disk:
                 words = f"the file system {mount} {disk['reason']}"
-                yield Wrong(key, words, 10, self._as_root(f"umount -l {mount}"), by="person")
+                yield Wrong(key, words, 10, self._as_root("umount", "-l", mount), by="person")
                 continue
             held = named(ids)
-            find = f"du -xh {mount} | sort -h | tail -n 20"
+            last = ("tail", "-n", "20")
+            find = piped(("du", "-xh", mount), ("sort", "-h"), last)
             if disk["read_only"]:
                 words = f"the file system {mount} is read only, with {held}"
                 yield Wrong(
-                    key, words, 10, self._as_root(f"mount -o remount,rw {mount}"), by="person"
+                    key, words, 10, self._as_root("mount", "-o", "remount,rw", mount), by="person"
                 )
             elif disk["free"] < min(_LITTLE, disk["total"] // 200):
                 words = (
@@ -70,8 +74,8 @@ class Surroundings(Seen):
                     f"the file system {mount} has no inodes left: {disk['inodes_free']} of "
                     f"{disk['inodes']}, with {held}"
                 )
-                yield Wrong(key, words, 10, f"du -x --inodes {mount} | sort -n | tail -n 20",
-                            by="person")  # fmt: skip
+                count = piped(("du", "-x", "--inodes", mount), ("sort", "-n"), last)
+                yield Wrong(key, words, 10, count, by="person")  # fmt: skip
             elif disk["free"] < 0.03 * disk["total"] and disk["free"] < 2 * 2**30:
                 words = f"the file system {mount} is nearly full: {amount(disk['free'])} free"
                 yield Wrong(key, words, 94, find, by="person", certain=False)
@@ -107,8 +111,8 @@ class Surroundings(Seen):
                         f"{process['name']} (pid {process['pid']}) is stopped by a signal, so "
                         f"{name} does not answer"
                     )
-                    yield Wrong(f"program {name}", words, 30, f"kill -CONT {process['pid']}",
-                                by="person")  # fmt: skip
+                    resume = remedy("kill", "-CONT", str(process["pid"]))
+                    yield Wrong(f"program {name}", words, 30, resume, by="person")
                     break
 
     def folders(self) -> Iterator[Wrong]:
@@ -118,7 +122,8 @@ class Surroundings(Seen):
                 continue
             key = f"writable {one['path']}"
             words = f"{one['id']}: {one['path']} cannot be written to"
-            mend = f"chmod u+rwx {one['path']}" if one["ours"] else f"ls -ld {one['path']}"
+            command = ("chmod", "u+rwx") if one["ours"] else ("ls", "-ld")
+            mend = remedy(*command, one["path"])
             yield Wrong(key, words, 40, mend, because=self.on_disks([one["id"]]), by="person",
                         certain=bool(one["ours"]))  # fmt: skip
 
@@ -136,7 +141,8 @@ class Surroundings(Seen):
                     f"{span(one['covers'])} before it never was for longer than "
                     f"{span(one['longest_gap'])}"
                 )
-                yield Wrong(f"silent {one['path']}", words, 92, f"tail -n 20 {one['path']}",
+                last_lines = remedy("tail", "-n", "20", one["path"])
+                yield Wrong(f"silent {one['path']}", words, 92, last_lines,
                             because=(*because, "loop", *self.on_disks(ids)),
                             by="person")  # fmt: skip
             fresh = [
@@ -151,7 +157,8 @@ class Surroundings(Seen):
                     f"{number} error{'' if number == 1 else 's'} in {one['path']}, the last within "
                     f"the hour: {last['sample']}"
                 )
-                yield Wrong(f"errors {one['path']}", words, 93, f"grep -i error {one['path']}",
+                errors = remedy("grep", "-i", "-e", "error", one["path"])
+                yield Wrong(f"errors {one['path']}", words, 93, errors,
                             because=because, by="person", certain=False)  # fmt: skip
 
     def reboot(self) -> Iterator[Wrong]:
@@ -162,15 +169,15 @@ class Surroundings(Seen):
                       if one["id"].startswith("cron:") and one["state"] != "skipped"
                       and not one.get("absent"))  # fmt: skip
         if lines and not reboot["cron_runs"]:
-            start = "systemctl enable --now cron" if reboot["systemd"] else "service cron start"
-            start = start if reboot["cron_installed"] else "apt-get install cron"
-            start = self._as_root(start)
+            systemd = ("systemctl", "enable", "--now", "cron")
+            start = systemd if reboot["systemd"] else ("service", "cron", "start")
+            start = start if reboot["cron_installed"] else ("apt-get", "install", "cron")
             words = f"no cron daemon runs, so nothing runs {named(lines)}"
-            yield Wrong("cron daemon", words, 79, start, lines, by="person")
+            yield Wrong("cron daemon", words, 79, self._as_root(*start), lines, by="person")
         elif lines and reboot["cron_enabled"] is False:
             words = "the cron daemon would not start at boot"
-            start = self._as_root("systemctl enable cron")
-            yield Wrong("cron daemon", words, 79, start, lines, by="person")
+            enable = self._as_root("systemctl", "enable", "cron")
+            yield Wrong("cron daemon", words, 79, enable, lines, by="person")
         for one in reboot["differences"]:
             if one["matters"]:
                 yield self._elsewhere(one)
@@ -180,7 +187,7 @@ class Surroundings(Seen):
         if mine and not reboot["lingers"]:
             words = f"units of {reboot['user']} start at the first login only"
             yield Wrong(
-                "linger", words, 81, f"loginctl enable-linger {reboot['user']}",
+                "linger", words, 81, remedy("loginctl", "enable-linger", reboot["user"]),
                 by="person", certain=not safe,
             )  # fmt: skip
         if reboot["lost"] and not safe:
@@ -193,9 +200,9 @@ class Surroundings(Seen):
                 by="person", certain=False,
             )  # fmt: skip
 
-    def _as_root(self, command: str) -> str:
+    def _as_root(self, *words: str) -> Remedy:
         """The command as the caller can give it."""
-        return command if self.document.get("uid", 0) == 0 else f"sudo {command}"
+        return remedy(*words) if self.document.get("uid", 0) == 0 else remedy("sudo", *words)
 
     def _elsewhere(self, one: Document) -> Wrong:
         here = self.document["reboot"]["here"]
@@ -214,5 +221,5 @@ class Surroundings(Seen):
         for one in self.document["conflicts"]:
             words = f"{one['with']} {one['words']}: {one['id']} ({one['path']})"
             yield Wrong(f"conflict {one['with']} {one['path']}", words, 95,
-                        f"grep -n {one['path']} {one['with']}", by="person",
+                        remedy("grep", "-nF", "-e", one["path"], one["with"]), by="person",
                         certain=False)  # fmt: skip

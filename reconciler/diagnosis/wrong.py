@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from reconciler.model import Remedy
 from reconciler.records import dataclass
 
 
@@ -21,7 +22,7 @@ class Wrong:
     key: str
     words: str
     weight: int
-    mend: str | None = None
+    mend: Remedy | None = None
     ids: tuple[str, ...] = ()
     because: tuple[str, ...] = ()
     by: str = "program"

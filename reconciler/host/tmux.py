@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from reconciler.host.command import AHEAD, PASSED, Begun, Result, begin, find, run
 from reconciler.host.environment import note, runtime_folder
 from reconciler.host.processes import ended
+from reconciler.host.remedy import remedy
 from reconciler.host.trust import Untrusted, opened
 from reconciler.model import HostError, UnknownState
 from reconciler.records import dataclass
@@ -34,7 +35,7 @@ _DEFAULT = "default"
 _USUAL = "/tmp"
 _HISTORY = 50
 """Lines above those on the screen that are read for the last words of a pane."""
-_MISSING = "tmux is not installed; install it, for example with: apt-get install tmux"
+_MISSING = "tmux is not installed"
 # A blank would do, were it not for what other people may have put into options of their own.
 _SEPARATOR = "\u241f"
 _FORMAT = _SEPARATOR.join(
@@ -123,7 +124,7 @@ class Tmux:
         """What lists the panes, begun; None when no server runs."""
         program = find("tmux")
         if program is None:
-            raise UnknownState(_MISSING)
+            raise UnknownState(_MISSING, remedy=remedy("apt-get", "install", "tmux"))
         with _sockets(socket) as place:
             if not place.exists():
                 return None
@@ -155,7 +156,7 @@ class Tmux:
 
         program = find("tmux")
         if program is None:
-            raise HostError(_MISSING)
+            raise HostError(_MISSING, remedy=remedy("apt-get", "install", "tmux"))
         lines = [" ".join(quoted(word) for word in words) for words in script]
         # In one pair of braces: a script that was cut off on its way is not run at all.
         text = "if-shell -F 1 {\n" + "\n".join(lines) + "\n}\n"
@@ -288,7 +289,7 @@ class _Sockets:
         except FileNotFoundError:
             return
         except Untrusted as error:
-            raise UnknownState(str(error)) from None
+            raise UnknownState(error.reason, remedy=error.remedy) from None
         except OSError as error:
             raise UnknownState(f"cannot look at {self.path}: {error.strerror}") from None
         # Whoever owns it could put a server of his own there, and a tmux client obeys its server.

@@ -53,25 +53,21 @@ _groups: dict[tuple[int, frozenset[int]], tuple[float, bool]] = {}
 class Untrusted(HostError):
     """Somebody else could decide what stands at a path.
 
-    ``path`` is what is wrong on the way to it, ``reason`` says how, and ``remedy`` is the command
-    that would settle it, empty where there is none.
+    ``path`` is what is wrong on the way to it, ``reason`` says how, and ``command`` has the words
+    of what would settle it, empty where there is nothing.
     """
 
-    def __init__(self, path: str, reason: str, remedy: tuple[str, ...] = ()) -> None:
-        super().__init__(path, reason, remedy)
+    def __init__(self, path: str, reason: str, command: tuple[str, ...] = ()) -> None:
+        super().__init__(path, reason, command)
         self.path = path
         self.reason = reason
-        self.remedy = remedy
+        if command:
+            from reconciler.host.remedy import remedy
 
-    @property
-    def hint(self) -> str | None:
-        """The remedy, as a shell takes it."""
-        import shlex
-
-        return shlex.join(self.remedy) if self.remedy else None
+            self.remedy = remedy(*command)
 
     def __str__(self) -> str:
-        return f"{self.reason}; fix it with: {self.hint}" if self.remedy else self.reason
+        return f"{self.reason}; fix it with: {self.remedy}" if self.remedy else self.reason
 
 
 def trust_owner(uid: int) -> None:

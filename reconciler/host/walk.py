@@ -135,9 +135,9 @@ def refused(
 def refuse(found: Refused | None) -> None:
     """Raises HostError where it is refused."""
     if found is not None:
-        import shlex
+        from reconciler.host.remedy import remedy
 
-        raise HostError(f"{found.reason}; fix it with: {shlex.join(found.remedy)}")
+        raise HostError(found.reason, remedy=remedy(*found.remedy))
 
 
 def kept_mode(status: os.stat_result, uid: int, gid: int) -> int:

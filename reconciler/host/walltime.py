@@ -10,8 +10,9 @@ from contextlib import suppress
 
 from reconciler.host.clock import Clock
 from reconciler.host.processes import boot_id
+from reconciler.host.remedy import remedy
 from reconciler.host.trust import own_file
-from reconciler.model import HostError
+from reconciler.model import HostError, UnknownState
 from reconciler.records import dataclass
 
 _NAME = "clock"
@@ -46,7 +47,7 @@ class WallTime:
         self._clock = clock
         self._boot = boot_id()
 
-    def doubt(self) -> str | None:
+    def doubt(self) -> UnknownState | None:
         """Why it is not to be believed now; None when it is. Read only."""
         known = self._known()
         ahead = self._ahead(known)
@@ -57,9 +58,10 @@ class WallTime:
             left -= self._clock.since_boot() - known.since
         if left <= 0:
             return None
-        return (
+        return UnknownState(
             f"the clock was set {_long(ahead)} ahead, so the age of files is not believed for the "
-            f"next {_long(left)}; set it right, or if it is right, remove {self._path}"
+            f"next {_long(left)}; set it right, or believe it",
+            remedy=remedy("rm", self._path),
         )
 
     @property

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from reconciler.host.walk import Refused, shown
-from reconciler.model import Change
+from reconciler.model import Change, Remedy
 from reconciler.records import dataclass, replace
 
 if TYPE_CHECKING:
@@ -91,11 +91,11 @@ class Attributes:
         )
 
 
-def remedies(seen: Iterable[Attributes]) -> tuple[str, ...]:
+def remedies(seen: Iterable[Attributes]) -> tuple[Remedy, ...]:
     """The shell commands that settle what is refused, each once."""
-    from shlex import join
+    from reconciler.host.remedy import remedy
 
-    commands = (join(one.refused.remedy) for one in seen if one.refused is not None)
+    commands = (remedy(*one.refused.remedy) for one in seen if one.refused is not None)
     return tuple(dict.fromkeys(commands))
 
 

@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from reconciler.host.command import find
-from reconciler.kinds._cronlines import LONGEST, Environment, quoted, rendered, shown, words
+from reconciler.host.remedy import hides, remedy, script
+from reconciler.kinds._cronlines import LONGEST, Environment, rendered, shown
 from reconciler.kinds._crontable import Entry, Table, drop, put, table
 from reconciler.kinds._marked import lines_of
-from reconciler.model import HostError
+from reconciler.model import HostError, Remedy
 from reconciler.records import dataclass
 from reconciler.redaction import redacted
 
@@ -108,24 +109,25 @@ def too_long(schedule: str, command: tuple[str, ...], env: Mapping[str, str]) ->
     )
 
 
-def by_hand(user: str, spec: str, lines: Sequence[PutLine]) -> str:
+def by_hand(user: str, spec: str, lines: Sequence[PutLine]) -> Remedy | None:
     """A shell command with which root does all that is declared for that user.
 
-    It takes out nothing but lines that are exactly ours, and may be run again.
+    It takes out nothing but lines that are exactly ours, and may be run again. None where it
+    would show a secret.
     """
     if any(line.env for line in lines):
-        return "run the same pass as root (values of env are not shown, so no command is)"
+        return None
     text: bytes | None = b""
     for line in lines:
         text = put(table(text, spec, user), line.entry, line.made())
     ours = [shown(line, False)[0] for line in lines_of(text or b"")]
     # Not grep: that leaves out all the rest when a line holds bytes that are no text to it.
-    without = " ".join(f"-e {quoted('/^' + re.sub(_SPECIAL, _ESCAPED, x) + '$/d')}" for x in ours)
-    crontab = f"crontab -u {words((user,))}"
-    return (
-        f"({crontab} -l 2>/dev/null | LC_ALL=C sed {without}; "
-        f"printf '%s\\n' {' '.join(map(quoted, ours))}) | {crontab} -"
-    )
+    without = [word for x in ours for word in ("-e", f"/^{re.sub(_SPECIAL, _ESCAPED, x)}$/d")]
+    crontab = remedy("crontab", "-u", user)
+    left, made = remedy("sed", *without), remedy("printf", "%s\\n", *ours)
+    if any(map(hides, ours)):
+        return None
+    return script(f"({crontab} -l 2>/dev/null | LC_ALL=C {left}; {made}) | {crontab} -")
 
 
 def remarks(

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from reconciler.model import HostError, UnknownState
+from reconciler.host.remedy import hides, in_turn, remedy
+from reconciler.model import HostError, Remedy, UnknownState
 from reconciler.records import dataclass
 
 if TYPE_CHECKING:
@@ -54,15 +54,17 @@ class WriteUnit:
         """The action in words."""
         return f"write {self.path} (mode {self.mode})"
 
-    def shell(self) -> str:
+    def shell(self) -> Remedy:
         """The same for a shell."""
-        path = shlex.quote(self.path)
-        if self.secret:
-            return f": {path} holds a value of the environment and is not shown"
-        lines = " ".join(shlex.quote(line) for line in self.text.removesuffix("\n").split("\n"))
-        folder = shlex.quote(os.path.dirname(self.path))
-        write = f"printf '%s\\n' {lines} > {path}"
-        return f"mkdir -p {folder} && {write} && chown 0:0 {path} && chmod {self.mode} {path}"
+        if self.secret or hides(self.text):
+            return remedy(":", f"{self.path} holds a secret and is not shown; make the same pass")
+        lines = self.text.removesuffix("\n").split("\n")
+        return in_turn(
+            remedy("mkdir", "-p", os.path.dirname(self.path)),
+            remedy("printf", "%s\\n", *lines, into=self.path),
+            remedy("chown", "0:0", self.path),
+            remedy("chmod", self.mode, self.path),
+        )
 
     def run(self, host: Host) -> None:
         """Raises HostError; nothing is installed then."""
@@ -139,10 +141,9 @@ class SetUnitAttributes:
         """The action in words."""
         return f"set owner and mode {self.mode} on {self.path}"
 
-    def shell(self) -> str:
+    def shell(self) -> Remedy:
         """The same for a shell."""
-        path = shlex.quote(self.path)
-        return f"chown 0:0 {path} && chmod {self.mode} {path}"
+        return in_turn(remedy("chown", "0:0", self.path), remedy("chmod", self.mode, self.path))
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
@@ -164,12 +165,14 @@ class RemoveUnit:
         """The action in words."""
         return f"remove {self.path}"
 
-    def shell(self) -> str:
+    def shell(self) -> Remedy:
         """The same for a shell."""
-        command = f"rm -f {shlex.quote(self.path)}"
-        folder = os.path.dirname(self.path)
-        return (
-            f"{command} && {{ rmdir {shlex.quote(folder)} || :; }}" if self._in_folder else command
+        command = remedy("rm", "-f", self.path)
+        if not self._in_folder:
+            return command
+        return in_turn(
+            command,
+            remedy("rmdir", "--ignore-fail-on-non-empty", os.path.dirname(self.path)),
         )
 
     @property
@@ -200,9 +203,9 @@ class Reload:
         """The action in words."""
         return "reload systemd" + (" of the user" if self.scope == "user" else "")
 
-    def shell(self) -> str:
+    def shell(self) -> Remedy:
         """The same for a shell."""
-        return f"systemctl {_flag(self.scope)}daemon-reload"
+        return remedy("systemctl", *_flag(self.scope), "daemon-reload")
 
     def run(self, host: Host) -> None:
         """Raises HostError. Where no manager runs there is nothing to be told."""
@@ -228,10 +231,10 @@ class Tell:
         """The action in words."""
         return " ".join((self.verb, self.unit, *self.options))
 
-    def shell(self) -> str:
+    def shell(self) -> Remedy:
         """The same for a shell."""
-        words = " ".join((self.verb, *self.options))
-        return f"systemctl {_flag(self.scope)}{words} -- {shlex.quote(self.unit)}"
+        words = (*_flag(self.scope), self.verb, *self.options)
+        return remedy("systemctl", *words, "--", self.unit)
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
@@ -263,14 +266,16 @@ class Renew:
         words = f"{self.verb} {self.unit}"
         return words + (f" with {', '.join(self.others)} stopped meanwhile" if self.others else "")
 
-    def shell(self) -> str:
+    def shell(self) -> Remedy:
         """The same for a shell."""
-        command = f"systemctl {_flag(self.scope)}"
-        unit, units = shlex.quote(self.unit), " ".join(map(shlex.quote, self.others))
+        command = ("systemctl", *_flag(self.scope))
         if not self.others:
-            return f"{command}{self.verb} -- {unit}"
-        stop = f"{command}stop -- {unit} {units}"
-        return f"{stop} && {command}start -- {unit} && {command}start -- {units}"
+            return remedy(*command, self.verb, "--", self.unit)
+        return in_turn(
+            remedy(*command, "stop", "--", self.unit, *self.others),
+            remedy(*command, "start", "--", self.unit),
+            remedy(*command, "start", "--", *self.others),
+        )
 
     def run(self, host: Host) -> None:
         """Raises HostError, with the cause where the unit fails."""
@@ -301,8 +306,8 @@ class Renew:
         systemd.tell(self.scope, "start", "--", self.unit)
 
 
-def _flag(scope: str) -> str:
-    return "--user " if scope == "user" else ""
+def _flag(scope: str) -> tuple[str, ...]:
+    return ("--user",) if scope == "user" else ()
 
 
 def cause(

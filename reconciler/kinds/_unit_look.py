@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.kinds._unit import Unit, UnitState
 from reconciler.kinds._unit_file import RUNS_AND_ENDS, mark, ours
-from reconciler.model import Observation, Resource, UnknownState
+from reconciler.model import Observation, Resource, UnknownState, not_known
 from reconciler.records import dataclass, replace
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class _Look:
             file = self.systemd.unit_file(self.path)
             state = self._state(file) if self.resource.present else self._left_over(file)
         except UnknownState as error:
-            return Observation(unknown=str(error))
+            return not_known(error)
         denied = None
         if self.want.scope == "system" and os.geteuid() != 0:
             denied = "only root may change units of the system"

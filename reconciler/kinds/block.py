@@ -19,6 +19,7 @@ from reconciler.model import (
     Key,
     Observation,
     Resource,
+    not_known,
 )
 from reconciler.records import dataclass, replace
 
@@ -145,7 +146,7 @@ class Blocks(Kind[Block, BlockState]):
         try:
             text = _read(want.path, host)
         except HostError as error:
-            return Observation(unknown=str(error))
+            return not_known(error)
         mark = _mark(want.comment, host.owner, resource.id)
         parts = _parts(text, mark)
         if text is None or (parts.inner is None and not parts.damaged):

@@ -12,7 +12,7 @@ from reconciler.backoff import in_words
 from reconciler.contract import Kind, Rhythm
 from reconciler.digests import blake2b
 from reconciler.kinds._check import FORMS, Check
-from reconciler.model import ABSENT, Action, Change, Declared, Key, Observation, Resource
+from reconciler.model import ABSENT, Action, Change, Declared, Key, Observation, Remedy, Resource
 from reconciler.records import dataclass, replace
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ class Checks(Kind[Check, CheckState]):
         acts = any(reaction[0] != "notify" for reaction in want.on_failure)
         return Rhythm(want.every, want.timeout, want.failures, acts, want.user or "")
 
-    def inspect(self, want: Check) -> str | None:
+    def inspect(self, want: Check) -> Remedy | None:
         from reconciler.kinds._inspect import inspect
 
         return inspect(want)

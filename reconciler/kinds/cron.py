@@ -35,6 +35,7 @@ from reconciler.model import (
     Resource,
     Secret,
     UnknownState,
+    not_known,
 )
 from reconciler.records import dataclass, field, replace
 
@@ -169,12 +170,14 @@ class Crons(Kind[Cron, CronState]):
             return table(host.crontabs.read(user), host.owner, user)
         except NotAllowed as error:
             lines = [_line(one) for one in resources if one.present and one.want.whose == user]
-            hint = (
-                f"; somebody who may can run: {by_hand(user, host.owner, lines)}" if lines else ""
-            )
-            return Observation(unknown=f"{error}{hint}")
+            command = by_hand(user, host.owner, lines) if lines else None
+            words = str(error)
+            if lines:
+                way = "do it" if command else "run the same pass (values of env are not shown)"
+                words += f"; somebody who may can {way}"
+            return not_known(UnknownState(words, remedy=command))
         except UnknownState as error:
-            return Observation(unknown=str(error))
+            return not_known(error)
 
     def _look(
         self, resource: Resource[Cron], old: Table, leading: bool, idle: bool

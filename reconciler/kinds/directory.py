@@ -21,8 +21,10 @@ from reconciler.model import (
     Declared,
     Key,
     Observation,
+    Remedy,
     Resource,
     UnknownState,
+    not_known,
 )
 from reconciler.records import dataclass, field, replace
 
@@ -127,10 +129,10 @@ class Directories(Kind[Directory, Attributes]):
                 what = f"{want.path} is {sort_of(status)}"
                 return Observation(unknown=f"{what} where a directory should be; move it away")
             if not resource.present and host.files.is_link(want.path):
-                from shlex import quote
+                from reconciler.host.remedy import remedy
 
                 what = f"{want.path} is a symlink, and only a directory is removed"
-                return Observation(unknown=f"{what}; remove it with: rm {quote(want.path)}")
+                return not_known(UnknownState(what, remedy=remedy("rm", want.path)))
             if not resource.present and host.files.entries(want.path) - going:
                 what = f"{want.path} is not empty"
                 return Observation(unknown=f"{what}, and only an empty directory is removed")
@@ -139,7 +141,7 @@ class Directories(Kind[Directory, Attributes]):
             have = self.expected(want).judged(want.path, status, host)
             return Observation(have, denied=have.refused.reason if have.refused else None)
         except UnknownState as error:
-            return Observation(unknown=str(error))
+            return not_known(error)
 
     def changes(self, expected: Attributes | None, have: Attributes | None) -> tuple[Change, ...]:
         if expected is None or have is None:
@@ -148,7 +150,7 @@ class Directories(Kind[Directory, Attributes]):
 
     def by_hand(
         self, resource: Resource[Directory], have: Attributes | None, changes: Sequence[Change]
-    ) -> Sequence[str]:
+    ) -> Sequence[Remedy]:
         return remedies(() if have is None else (have,))
 
     def actions(

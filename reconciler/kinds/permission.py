@@ -17,7 +17,18 @@ from reconciler.fields import Flag, Mode, Name, Path
 from reconciler.host.walk import kept_mode, shown, sort_of
 from reconciler.kinds._attributes import Attributes, SetAttributes, remedies
 from reconciler.kinds._patterns import meant, never
-from reconciler.model import ABSENT, Action, Change, Claim, Key, Observation, Resource, UnknownState
+from reconciler.model import (
+    ABSENT,
+    Action,
+    Change,
+    Claim,
+    Key,
+    Observation,
+    Remedy,
+    Resource,
+    UnknownState,
+    not_known,
+)
 from reconciler.records import dataclass, replace
 
 if TYPE_CHECKING:
@@ -135,7 +146,7 @@ class Permissions(Kind[Permission, Wrongs]):
                         raise
                     left_out.append(str(error))
         except UnknownState as error:
-            return Observation(unknown=str(error))
+            return not_known(error)
         refused = [one.have.refused.reason for one in wrongs if one.have.refused is not None]
         denied = refused[0] if refused and len(refused) == len(wrongs) else None
         notes = list(_left_out(left_out))
@@ -198,7 +209,7 @@ class Permissions(Kind[Permission, Wrongs]):
 
     def by_hand(
         self, resource: Resource[Permission], have: Wrongs | None, changes: Sequence[Change]
-    ) -> Sequence[str]:
+    ) -> Sequence[Remedy]:
         return remedies(() if have is None else (one.have for one in have.paths))
 
     def left(

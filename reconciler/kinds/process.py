@@ -36,6 +36,7 @@ from reconciler.model import (
     Observation,
     Resource,
     UnknownState,
+    not_known,
 )
 from reconciler.records import dataclass, replace
 
@@ -173,9 +174,9 @@ class Processes(Kind[Process, ProcessState]):
                 panes = host.tmux.session(want.place.socket, want.place.session)
                 if panes and panes[0].owner != host.owner:
                     place = want.place
-                    return Observation(unknown=not_ours(place.session, place.socket, host.owner))
+                    return not_ours(place.session, place.socket, host.owner)
         except UnknownState as error:
-            return Observation(unknown=str(error))
+            return not_known(error)
         stopping = host.stops.of(resource.id) if host.stops is not None else []
         found = [one for one in found if one[0] not in stopping]
         note = None

@@ -21,7 +21,17 @@ from reconciler.kinds._patterns import below, meant
 from reconciler.kinds._process import Process
 from reconciler.kinds._retention import Retention
 from reconciler.kinds.process import KIND as PROCESSES
-from reconciler.model import Action, Change, Claim, Declared, HostError, Key, Observation, Resource
+from reconciler.model import (
+    Action,
+    Change,
+    Claim,
+    Declared,
+    HostError,
+    Key,
+    Observation,
+    Resource,
+    not_known,
+)
 from reconciler.records import replace
 
 if TYPE_CHECKING:
@@ -90,11 +100,11 @@ class Retentions(Kind[Retention, Due]):
         except OSError as error:
             return Observation(unknown=f"cannot look through {want.path}: {reason(error)}")
         except HostError as error:
-            return Observation(unknown=str(error))
+            return not_known(error)
         due, held = _due(want, seen, now, host)
         doubt = host.walltime.doubt() if due.files and want.older_than is not None else None
         if doubt is not None:
-            return Observation(unknown=doubt)
+            return not_known(doubt)
         unsure = None
         if seen.unread:
             number = counted(len(seen.unread), "folder")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reconciler.contract import Kind
 from reconciler.kinds._windows import (
@@ -27,6 +27,7 @@ from reconciler.model import (
     Observation,
     Resource,
     UnknownState,
+    not_known,
 )
 from reconciler.records import dataclass, replace
 
@@ -123,7 +124,7 @@ class Sessions(Kind[Session, SessionState]):
         try:
             panes = host.tmux.session(want.socket, want.tmux_name)
         except UnknownState as error:
-            return Observation(unknown=str(error))
+            return not_known(error)
         if not panes:
             return ABSENT
         ours = panes[0].owner == host.owner
@@ -136,7 +137,7 @@ class Sessions(Kind[Session, SessionState]):
             for key, _ in expected.panes
         )
         if seen != expected.panes and not ours:
-            return Observation(unknown=not_ours(want.tmux_name, want.socket, host.owner))
+            return not_ours(want.tmux_name, want.socket, host.owner)
         return Observation(SessionState(seen))
 
     def watch(
@@ -173,13 +174,19 @@ class Sessions(Kind[Session, SessionState]):
         return (MakePanes(resource.want, tuple(p for p in have.panes if p[1] != "running")),)
 
 
-def not_ours(session: str, socket: str | None, owner: str) -> str:
+def not_ours(session: str, socket: str | None, owner: str) -> Observation[Any]:
     """Why a session is left alone, and what hands it over."""
-    server = f" -L {socket}" if socket else ""
-    return (
-        f"tmux session {session} is there but was not made by this spec, so it is left alone; "
-        f"rename it, or hand it over with: tmux{server} set-option -t '={session}:' @reconcile "
-        f"{owner}"
+    from reconciler.host.remedy import remedy
+    from reconciler.host.tmux import SESSION_MARK, target
+
+    server = ("-L", socket) if socket else ()
+    words = ("set-option", "-t", target(session), SESSION_MARK, owner)
+    return not_known(
+        UnknownState(
+            f"tmux session {session} is there but was not made by this spec, so it is left alone; "
+            "rename it, or hand it over",
+            remedy=remedy("tmux", *server, *words),
+        )
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.contract import Kind, Templates, diff, in_words
 from reconciler.kinds._unit import Unit, UnitState
-from reconciler.model import Action, Change, Claim, Key, Observation, Resource
+from reconciler.model import Action, Change, Claim, Key, Observation, Remedy, Resource
 from reconciler.records import replace
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Units(Kind[Unit, UnitState]):
 
     def by_hand(
         self, resource: Resource[Unit], have: UnitState | None, changes: Sequence[Change]
-    ) -> Sequence[str]:
+    ) -> Sequence[Remedy]:
         actions = self.actions(resource, have, changes)
         return [action.shell() for action in actions if hasattr(action, "shell")]
 

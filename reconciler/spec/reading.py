@@ -32,7 +32,7 @@ def read(path: str, what: str = "the spec") -> bytes:
     try:
         fd = trust.opened(path, notes=notes)
     except trust.Untrusted as untrusted:
-        raise ReadError(untrusted.reason, untrusted.hint) from None
+        raise ReadError(untrusted.reason, untrusted.remedy) from None
     except OSError as error:
         raise _cannot(what, error) from None
     for one in notes:

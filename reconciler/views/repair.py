@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from reconciler.host.remedy import remedy
 from reconciler.text import printable
 from reconciler.views.text import Line
 
@@ -43,7 +44,7 @@ def wrong_lines(document: Document, commands: bool = True) -> Iterator[Line]:
     for one in causes[:_SHOWN]:
         yield f"  ! {printable(one['what'], _LONGEST)}", "bad"
         if commands and one["mend"]:
-            yield f"      mend it with: {printable(one['mend'], 100_000)}", ""
+            yield f"      fix it with: {printable(one['mend'], 100_000)}", ""
     if len(causes) > _SHOWN:
         yield f"  and {len(causes) - _SHOWN} more (reconcile --diagnose)", "quiet"
 
@@ -58,7 +59,7 @@ def repair_lines(document: Document, quiet: bool) -> Iterator[Line]:
         for one in document["paused"]:
             yield (
                 f"left alone: {printable(one['id'])}, paused by {printable(one['by'])}; "
-                f"go on with: reconcile --resume {printable(one['id'])}",
+                f"go on with: {remedy('reconcile', '--resume', one['id'])}",
                 "change",
             )
     if document["healthy"]:
@@ -80,7 +81,7 @@ def summary(document: Document) -> str:
     if document["healthy"]:
         return f"repair: all is well; {done} {seconds}"
     lines = [
-        f"- {one['what']}" + (f"\n  mend it with: {one['mend']}" if one["mend"] else "")
+        f"- {one['what']}" + (f"\n  fix it with: {one['mend']}" if one["mend"] else "")
         for one in document["wrong"]
         if one["follows_from"] is None
     ]

@@ -204,7 +204,7 @@ def test_who_may_not_gets_the_command_for_somebody_who_may(
     found = machine.plan(spec)["unknown"]
     assert [one["id"] for one in found] == ["cron:a", "cron:b"]
     assert found[0]["reason"] == found[1]["reason"]
-    why, _, command = found[0]["reason"].partition("; somebody who may can run: ")
+    why, _, command = found[0]["reason"].partition("; somebody who may can do it; fix it with: ")
     assert why == "only root may look at the crontab of root"
     assert "\n" not in command
     cron.user = ()

@@ -114,7 +114,7 @@ def test_a_step_that_fails_stops_nothing_and_the_rest_is_told_with_its_command(
     done = machine.reconcile("--repair", spec, "-q")
     assert done.returncode == 1
     assert "still wrong, most important first:" in done.stdout
-    assert "mend it with: " in done.stdout
+    assert "fix it with: " in done.stdout
 
 
 def test_steps_that_cannot_even_begin_do_not_keep_the_others_from_it(machine: Machine) -> None:

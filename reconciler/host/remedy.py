@@ -1,0 +1,64 @@
+"""Commands that are shown to a person who may paste them into a shell.
+
+Each is made here from a list of arguments, so that no name of a file, however it is written, is
+obeyed by the shell or steers the terminal. What is known to be a secret, or looks like one, is
+not in it. It must not run anything, nor take a command out of a sentence: a remedy is a field of
+the error or finding that it belongs to.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from reconciler.model import Remedy
+from reconciler.redaction import censored, redacted
+
+_PLAIN = re.compile(r"[A-Za-z0-9_@%+:,./-][A-Za-z0-9_@%+=:,./-]*")
+"""Words that every shell takes as they are."""
+
+
+def remedy(*words: str, into: str | None = None) -> Remedy:
+    """One command. ``into`` is a file that its output replaces."""
+    line = " ".join(map(quoted, words))
+    return script(f"{line} > {quoted(into)}" if into is not None else line)
+
+
+def piped(*commands: Sequence[str]) -> Remedy:
+    """Commands, each of which reads what the one before it says."""
+    return script(" | ".join(" ".join(map(quoted, words)) for words in commands))
+
+
+def in_turn(*commands: Remedy) -> Remedy:
+    """Commands, each of which is run if the one before it went well."""
+    return Remedy(" && ".join(commands))
+
+
+def script(text: str) -> Remedy:
+    """A text for the shell in which every word of others is ``quoted``, or that a spec holds."""
+    return Remedy(censored(text, most=None))
+
+
+def hides(text: str) -> bool:
+    """Would a command with that text be shown with a piece missing, so that it does not work?"""
+    return censored(text, most=None) != text
+
+
+def quoted(word: str) -> str:
+    """A word for bash, zsh or ksh: as it is, in quotes, or as ``$'…'`` where it cannot be shown.
+
+    In the last form, everything but printable ASCII is written as octal bytes, so that neither
+    the terminal nor a copy of its screen can change it.
+    """
+    word = redacted(word)
+    if _PLAIN.fullmatch(word):
+        return word
+    if word.isprintable():
+        return "'" + word.replace("'", "'\"'\"'") + "'"
+    return "$'" + "".join(map(_byte, word.encode("utf-8", "surrogateescape"))) + "'"
+
+
+def _byte(code: int) -> str:
+    # No quote, backslash or "!", which an interactive shell looks for in some kinds of quotes.
+    plain = 32 <= code < 127 and chr(code) not in "'\\!"
+    return chr(code) if plain else f"\\{code:03o}"
