@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 
+from reconciler.host import scope
 from reconciler.host.command import SYSTEM_PATH, program_folder
 from reconciler.host.environment import search_path
 from reconciler.host.processes import Identity, boot_id, look_up
@@ -83,6 +84,7 @@ def start(launch: Launch, account: Account, log: int, known_as: str, record: str
         with suppress(NoSpace), reported(what):
             _make_room(record)
             put_at(f"{record}.{identity.pid}", text.encode(), replace=False, sync=False)
+        scope.enter(launch.mark.partition(":")[2])
 
     null = os.open("/dev/null", os.O_RDWR)
     try:

@@ -79,7 +79,7 @@ def begin(program: Program, streams: Sequence[int], session: bool = True) -> int
     the process group that is killed in the end. Raises NotStarted, and OSError where no process
     can be had.
     """
-    return _fork(program, streams, session, None).pid
+    return _fork(program, streams, session).pid
 
 
 def detach(program: Program, streams: Sequence[int], born: Callable[[Identity], None]) -> Identity:
@@ -88,17 +88,26 @@ def detach(program: Program, streams: Sequence[int], born: Callable[[Identity], 
     ``born`` is called by the new process itself, as soon as it has its number and before anybody
     else can reach it. Raises NotStarted, and OSError where no process can be had.
     """
-    return _fork(program, streams, True, born)
+    return _fork(program, streams, True, born, detached=True)
 
 
-def run(program: Program, *, timeout: float, send: bytes = b"") -> Result:
-    """Run it and wait, at most ``timeout`` seconds; see ``command.run``. Raises HostError."""
+def run(
+    program: Program,
+    *,
+    timeout: float,
+    send: bytes = b"",
+    born: Callable[[Identity], None] | None = None,
+) -> Result:
+    """Run it and wait, at most ``timeout`` seconds; see ``command.run``. Raises HostError.
+
+    ``born`` as for ``detach``.
+    """
     ends: list[int] = []
     try:
         for _ in range(3):
             ends += os.pipe()
         stdin, feed, output, stdout, errors, stderr = ends
-        pid = begin(program, (stdin, stdout, stderr))
+        pid = _fork(program, (stdin, stdout, stderr), True, born).pid
     except BaseException as error:
         for end in ends:
             os.close(end)
@@ -153,7 +162,8 @@ def _fork(
     program: Program,
     streams: Sequence[int],
     session: bool,
-    born: Callable[[Identity], None] | None,
+    born: Callable[[Identity], None] | None = None,
+    detached: bool = False,
 ) -> Identity:
     from reconciler.host import kernel  # Loaded here once, not in each child.
 
@@ -163,12 +173,12 @@ def _fork(
     try:
         child = os.fork()
         if child == 0:
-            _new_process(program, streams, session, born, say, kernel.new_session_keyring)
+            join = kernel.new_session_keyring
+            _new_process(program, streams, session, born, detached, say, join)
     finally:
         os.close(say)
         if child == -1:
             os.close(said)
-    detached = born is not None
     if detached:
         os.waitpid(child, 0)
     words = bytearray()
@@ -249,11 +259,12 @@ def _new_process(
     streams: Sequence[int],
     session: bool,
     born: Callable[[Identity], None] | None,
+    detached: bool,
     say: int,
     new_session_keyring: Callable[[], None],
 ) -> NoReturn:
     try:
-        if born is not None and os.fork() != 0:
+        if detached and os.fork() != 0:
             os._exit(0)  # Init is the parent then.
         if session:
             os.setsid()

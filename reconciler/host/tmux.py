@@ -151,7 +151,7 @@ class Tmux:
         Starts the server when there is none, with the environment of managed processes.
         Raises HostError with what tmux said.
         """
-        from reconciler.host import start
+        from reconciler.host import scope, start
         from reconciler.host.users import Users
 
         program = find("tmux")
@@ -174,8 +174,12 @@ class Tmux:
                 argv = (program, "-u", "-L", place.name, "start-server", ";", "source-file", "-")
                 place.tell()
                 # Its panes have what it has.
-                begun = start.Program(argv, environ, account)
-                result = start.run(begun, timeout=_TIMEOUT, send=text.encode())
+                result = start.run(
+                    start.Program(argv, environ, account),
+                    timeout=_TIMEOUT,
+                    send=text.encode(),
+                    born=lambda _: scope.enter(f"tmux {place.name}"),
+                )
             if result.status != 0 or result.errors:
                 raise HostError(f"tmux refused: {place.in_words(result.complaint)}")
 

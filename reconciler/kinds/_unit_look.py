@@ -144,6 +144,7 @@ class _Look:
     def _with_file(self, state: UnitState, file: UnitFile | None) -> UnitState:
         want = self.want
         self._note_programs()
+        self._note_kill_mode()
         if file is not None and file.link is not None and not state.masked:
             words = f"{self.path} is a symlink to {file.link}, which this spec did not make"
             raise UnknownState(f"{words}; move it away")
@@ -184,6 +185,15 @@ class _Look:
     def _stem(self) -> str:
         # An instance is loaded from its template, which it does not hide.
         return f"/{self.unit.partition('@')[0]}@.{self.unit.rpartition('.')[2]}"
+
+    def _note_kill_mode(self) -> None:
+        lines = (self.want.text or "").split("\n")
+        starts = [line for line in lines if line.startswith("ExecStart=") and "--loop" in line]
+        if any("reconcile" in line for line in starts) and "KillMode=process" not in lines:
+            self.notes.append(
+                "when it is stopped or restarted, systemd ends what it has started as well; "
+                "write KillMode=process (kill_mode: process in the vars of worker.service)"
+            )
 
     def _note_programs(self) -> None:
         from reconciler.host.command import SYSTEM_PATH, find
