@@ -170,7 +170,9 @@ class Tmux:
                 )
             else:
                 # By its name: the panes of a server are told where it is. tmux makes the folder.
-                environ["TMUX_TMPDIR"] = place.base
+                # Else unchanged: a loop in a pane must see the environment that a pass sees.
+                if place.base != (environ.get("TMUX_TMPDIR") or "/tmp"):
+                    environ["TMUX_TMPDIR"] = place.base
                 argv = (program, "-u", "-L", place.name, "start-server", ";", "source-file", "-")
                 place.tell()
                 # Its panes have what it has.
