@@ -48,7 +48,7 @@ def test_what_is_chosen_is_what_the_rule_says(
     most: int,
     cut: int,
 ) -> None:
-    files = [File(t, "", f"{at:03}", 1, at, size, t, t) for at, (t, size) in enumerate(ages)]
+    files = [File(t, "", f"{at:03}", 1, at, size, t, t, size) for at, (t, size) in enumerate(ages)]
     rule = Rule(*limits, most)
     due = plainly(files, rule)
     one, other = Chooser(rule), Chooser(rule)

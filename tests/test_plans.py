@@ -41,7 +41,7 @@ def state(kind: str, have: Any, want: Any) -> Any:
     if kind == "retention":
         now = 10**18
         files = (
-            File(now - age * 10**9, *(path.rpartition("/")[::2]), 1, at, size, 0, 0)
+            File(now - age * 10**9, *(path.rpartition("/")[::2]), 1, at, size, 0, 0, size)
             for at, (path, size, age) in enumerate(have.get("files", ()))
         )
         logs = (

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import IO, Any, NamedTuple
 
 from reconciler.digests import blake2b
-from reconciler.host.gzipped import Gunzip, Gzip
+from reconciler.host.gzipped import Gunzip, Gzip, TooMuch
 from reconciler.host.openfiles import OpenFiles
 from reconciler.host.place import Draft, draft, has_acl
 from reconciler.host.progress import BYTES, Work, working
@@ -27,6 +27,10 @@ from reconciler.model import HostError
 _SPOOLED = 8 << 20
 """Bytes of a file that are kept in memory while it is read; longer ones go to the disk."""
 _CHUNK = 1 << 18
+_ENDING = ".tar.gz"
+_INFLATED, _RATIO = 1 << 30, 20
+"""What an archive may hold that is written anew: so many bytes, or so many times its own size, if
+that is more. Logs become 5 to 20 times smaller; a trap becomes 1,000 times larger."""
 _OPTIONS: dict[str, Any] = {
     "format": tarfile.PAX_FORMAT, "encoding": "utf-8", "errors": "surrogateescape",
 }  # fmt: skip
@@ -64,12 +68,38 @@ def archive(path: str, files: Sequence[File], goal: str, open_files: OpenFiles) 
     has put there already is not added again. Raises HostError; no file is deleted then, unless
     the archive was whole and only the deleting failed.
     """
-    parent, _, name = goal.rpartition("/")
-    with reported(f"cannot write {goal}; all files were kept"), opened(parent, make=True) as folder:
-        kept = _write(path, files, folder, name, goal, open_files)
+    number = 1
+    while os.path.lexists(part(goal, number + 1)):
+        number += 1
+    try:
+        kept = _archive(path, files, part(goal, number), open_files)
+    except TooMuch:
+        kept = _archive(path, files, part(goal, number + 1), open_files)
     known = set(kept)
     spared = [file for file in files if file not in known]
     return spared + delete(path, kept, open_files)
+
+
+def part(goal: str, number: int) -> str:
+    """The archive itself, and those that were begun when it held too much to be written anew."""
+    return goal if number == 1 else f"{goal.removesuffix(_ENDING)}.part{number}{_ENDING}"
+
+
+def size(goal: str) -> int:
+    """Bytes of an archive with all its parts."""
+    found, number = 0, 1
+    while True:
+        try:
+            found += os.stat(part(goal, number)).st_size
+        except OSError:
+            return found
+        number += 1
+
+
+def _archive(path: str, files: Sequence[File], goal: str, open_files: OpenFiles) -> list[File]:
+    parent, _, name = goal.rpartition("/")
+    with reported(f"cannot write {goal}; all files were kept"), opened(parent, make=True) as folder:
+        return _write(path, files, folder, name, goal, open_files)
 
 
 def _write(
@@ -140,7 +170,8 @@ def _existing(folder: int, name: str, goal: str) -> Iterator[int | None]:
 
 def _copied(old: int, tar: tarfile.TarFile, goal: str) -> Iterator[_Member]:
     """Copy every member of the old archive, and check that it is whole."""
-    for info, content in _members(old, goal):
+    most = max(_INFLATED, _RATIO * os.fstat(old).st_size)
+    for info, content in _members(old, goal, most):
         if content is None:
             tar.addfile(info)
             yield _Member(info.name, info.type, 0, info.mtime, b"")
@@ -161,12 +192,14 @@ def _read(handle: int, goal: str) -> Iterator[_Member]:
         yield _Member(info.name, info.type, info.size, info.mtime, reader.digest())
 
 
-def _members(handle: int, goal: str) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
-    """What an archive holds, to its very end. Raises HostError when it is damaged."""
+def _members(
+    handle: int, goal: str, most: int | None = None
+) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
+    """What an archive holds, to its very end. Raises HostError when it is damaged, and TooMuch."""
     os.lseek(handle, 0, os.SEEK_SET)
     try:
         with working(f"read {goal}", os.fstat(handle).st_size, BYTES) as work:
-            yield from _unpacked(Gunzip(handle, work))
+            yield from _unpacked(Gunzip(handle, work, most))
     except (tarfile.TarError, EOFError, zlib.error, UnicodeError, ValueError) as error:
         raise HostError(
             f"{goal} is damaged or no .tar.gz ({error}); nothing was deleted; mend it, or move it "

@@ -57,7 +57,7 @@ class Chooser:
 
     def add(self, file: File) -> None:
         """One more file that matches; every one, unless the rule is only about age."""
-        self._bytes += file.size
+        self._bytes += file.taken
         if self._rule.keep:
             self._keep(file, self._rule.keep)
         else:
@@ -120,7 +120,7 @@ class Chooser:
             if number >= self._due and excess <= 0:
                 break
             number += 1
-            excess -= file.size
+            excess -= file.taken
         more = max(0, self._due - number)
         braked = number == self._rule.most
         return Chosen(tuple(files[:number]), more, max(0, excess) if braked else 0)

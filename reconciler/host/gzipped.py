@@ -46,14 +46,19 @@ class Gzip:
         self._flush()
 
 
+class TooMuch(Exception):
+    """It holds more than was to be read. A few bytes may hold a thousand times as many."""
+
+
 class Gunzip:
     """Reads what is compressed in a descriptor, several gzip members too, to its very end.
 
     ``size`` is how much has been read, ``content`` where the last byte ended that is not zero.
-    ``work`` goes on by every byte of the descriptor.
+    ``work`` goes on by every byte of the descriptor. Of more than ``most`` bytes none is read.
     """
 
-    def __init__(self, handle: int, work: Work) -> None:
+    def __init__(self, handle: int, work: Work, most: int | None = None) -> None:
+        self._most = most
         self._handle = handle
         self._work = work
         self._coder = zlib.decompressobj(_GZIP)
@@ -62,7 +67,7 @@ class Gunzip:
         self.content = 0
 
     def read(self, size: int) -> bytes:
-        """At most ``size`` bytes; none at the end. Raises EOFError or zlib.error."""
+        """At most ``size`` bytes; none at the end. Raises EOFError, zlib.error or TooMuch."""
         data = b""
         while not data:
             if self._coder.eof:
@@ -78,6 +83,8 @@ class Gunzip:
                 raise EOFError("it ends in the middle")
             self._raw = self._coder.unconsumed_tail
         self.size += len(data)
+        if self._most is not None and self.size > self._most:
+            raise TooMuch(f"more than {self._most} bytes")
         end = len(data.rstrip(b"\0"))
         if end:
             self.content = self.size - len(data) + end

@@ -30,6 +30,7 @@ from reconciler.host.walk import (
 from reconciler.model import HostError
 
 _CHUNK = 1 << 20
+_ZEROS = bytes(_CHUNK)
 _MOST_NAMES = 10_000
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 """A folder is no more, or has become something else."""
@@ -303,16 +304,48 @@ def _is_there(handle: int, status: os.stat_result, folder: int, name: str) -> bo
 
 
 def pour(source: int, goal: int | None, work: Work, most: int | None = None) -> bytes:
-    """Copy from here to the end, or at most so many bytes; returns the digest of what was read."""
+    """Copy from here to the end, or at most so many bytes; returns the digest of what was read.
+
+    What is a hole, or nothing but zeros, becomes a hole in ``goal``, which is to end here, and is
+    not read: it takes as long as what is allocated.
+    """
     digest = blake2b(digest_size=32)
-    while most is None or most > 0:
-        chunk = os.read(source, _CHUNK if most is None else min(_CHUNK, most))
+    start = at = os.lseek(source, 0, os.SEEK_CUR)
+    end = None if most is None else start + most
+    onto = 0 if goal is None else os.lseek(goal, 0, os.SEEK_CUR) - start
+    while end is None or at < end:
+        data = _data(source, at)
+        if data is None:
+            before, at = at, max(at, os.fstat(source).st_size)
+            at = at if end is None else min(at, end)
+            work.advance(at - before)
+            break
+        # In the same pieces whatever holes there are: those of a copy may be others.
+        here = max(at, data - (data - start) % _CHUNK)
+        here = here if end is None else min(here, end)
+        size = _CHUNK - (here - start) % _CHUNK
+        chunk = os.pread(source, size if end is None else min(size, end - here), here)
+        if not _ZEROS.startswith(chunk):
+            digest.update(b"%d " % (here - start))
+            digest.update(chunk)
+            if goal is not None:
+                os.lseek(goal, here + onto, os.SEEK_SET)
+                write_all(goal, chunk)
+        work.advance(here + len(chunk) - at)
+        at = here + len(chunk)
         if not chunk:
             break
-        digest.update(chunk)
-        work.advance(len(chunk))
-        if goal is not None:
-            write_all(goal, chunk)
-        if most is not None:
-            most -= len(chunk)
+    digest.update(b"%d" % (at - start))
+    os.lseek(source, at, os.SEEK_SET)
+    if goal is not None:
+        os.ftruncate(goal, at + onto)
+        os.lseek(goal, at + onto, os.SEEK_SET)
     return digest.digest()
+
+
+def _data(handle: int, at: int) -> int | None:
+    """Where the next bytes stand that are no hole; None where there are none any more."""
+    try:
+        return os.lseek(handle, at, os.SEEK_DATA)
+    except OSError as error:
+        return None if error.errno == errno.ENXIO else at

@@ -13,13 +13,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from reconciler.digests import blake2b
-from reconciler.host.gzipped import Gunzip, Gzip
+from reconciler.host.gzipped import Gunzip, Gzip, TooMuch
 from reconciler.host.openfiles import OpenFiles
 from reconciler.host.place import draft, link, passing_name, sync_folder, write_all
 from reconciler.host.progress import BYTES, working
 from reconciler.host.remove import pour
 from reconciler.host.scan import ROTATED
-from reconciler.host.walk import File, Tree, reason, refuse_hard_link
+from reconciler.host.walk import File, Tree, reason, refuse_hard_link, taken
+from reconciler.host.work import MOST, hollow
 from reconciler.model import HostError
 
 _CHUNK = 1 << 20
@@ -70,8 +71,9 @@ def rotate(
 def finish(
     path: str, marked: Sequence[Log], rotated: Sequence[Log], compress: bool, open_files: OpenFiles
 ) -> list[Log]:
-    """Take the marks away, and compress what is ``rotated`` and not open; returns what is open.
+    """Take the marks away, and compress what is ``rotated``; returns what is left as it is.
 
+    That is what is open, and what is more than a pass may read.
     Raises HostError after the last one when some failed.
     """
     trouble: list[str] = []
@@ -80,9 +82,17 @@ def finish(
         for log in marked:
             with _told(path, log, trouble), tree.folder(log[0]) as folder:
                 os.unlink(passing_name(log[1]), dir_fd=folder)
+        left = MOST
         for log in rotated if compress else ():
             with _told(path, log, trouble), tree.folder(log[0]) as folder:
-                if not _compress(tree, folder, log[1], open_files, _shown(path, log)):
+                length = os.stat(log[1], dir_fd=folder, follow_symlinks=False).st_size
+                # One of them in any case, however long it is.
+                if left < MOST and length > left:
+                    still.append(log)
+                    continue
+                if _compress(tree, folder, log[1], open_files, _shown(path, log)):
+                    left -= length
+                else:
                     still.append(log)
     if trouble:
         raise HostError(f"cannot compress {len(trouble)} logs: {trouble[0]}")
@@ -95,6 +105,8 @@ def compressible(path: str, logs: Sequence[Log], open_files: OpenFiles) -> Itera
         for log in logs:
             with suppress(OSError), tree.folder(log[0]) as folder:
                 status = os.stat(log[1], dir_fd=folder, follow_symlinks=False)
+                if hollow(status.st_size, taken(status)):
+                    continue  # It would take longer than a pass, to save nothing.
                 held = open_files.held_at(folder, log[1], status.st_dev, status.st_ino)
                 if not _held(log[1], held):
                     yield log
@@ -197,6 +209,12 @@ def _copy(
         if not _is(file, status):
             raise HostError(f"{shown} has been replaced meanwhile; the next pass looks again")
         refuse_hard_link(folder, status, shown)
+        free = os.fstatvfs(log).f_bavail * os.fstatvfs(log).f_frsize
+        if taken(status) > free:
+            from reconciler.host.probe import amount
+
+            words = f"its copy would take {amount(taken(status))}, and {amount(free)} is free there"
+            raise HostError(f"{shown} is not rotated: {words}; make room")
         _shift(folder, name, keep)
         block = os.fstatvfs(log).f_bsize
         # What can be taken out at once are whole blocks, without the last one, which stays.
@@ -285,6 +303,8 @@ def _compress(tree: Tree, folder: int, name: str, open_files: OpenFiles, shown: 
         status = os.fstat(handle)
         if _held(name, open_files.held(handle)):
             return False
+        if hollow(status.st_size, taken(status)):
+            return False
         refuse_hard_link(folder, status, shown)
         with (
             draft(folder, f"{name}.gz") as made,
@@ -298,7 +318,7 @@ def _compress(tree: Tree, folder: int, name: str, open_files: OpenFiles, shown: 
                 work.advance(len(chunk))
             out.finish()
             os.lseek(made.handle, 0, os.SEEK_SET)
-            if _inflated(made.handle, shown) != digest.digest():
+            if _inflated(made.handle, shown, None) != digest.digest():
                 raise HostError(f"{shown} has changed, or {shown}.gz reads back as something else")
             now = os.fstat(handle)
             if (now.st_size, now.st_mtime_ns) != (status.st_size, status.st_mtime_ns) or (
@@ -310,28 +330,28 @@ def _compress(tree: Tree, folder: int, name: str, open_files: OpenFiles, shown: 
             try:
                 made.publish()
             except FileExistsError:
-                _agree(tree, folder, f"{name}.gz", digest.digest(), shown)
+                _agree(tree, folder, f"{name}.gz", digest.digest(), status.st_size, shown)
         os.unlink(name, dir_fd=folder)
     sync_folder(folder)
     return True
 
 
-def _agree(tree: Tree, folder: int, name: str, digest: bytes, shown: str) -> None:
+def _agree(tree: Tree, folder: int, name: str, digest: bytes, size: int, shown: str) -> None:
     """A killed pass may have published it already; anything else is not overwritten."""
     try:
         with tree.opened_file(folder, name) as there:
-            if _inflated(there, shown) == digest:
+            if _inflated(there, shown, size) == digest:
                 return
-    except (OSError, zlib.error, EOFError):
+    except (OSError, zlib.error, EOFError, TooMuch):
         pass
     raise HostError(f"{shown} and {shown}.gz are both there, and differ; move one away")
 
 
-def _inflated(handle: int, shown: str) -> bytes:
-    """The digest of what is compressed there. Raises zlib.error or EOFError."""
+def _inflated(handle: int, shown: str, most: int | None) -> bytes:
+    """The digest of what is compressed there. Raises zlib.error, EOFError or TooMuch."""
     digest = blake2b(digest_size=32)
     with working(f"read {shown}.gz", os.fstat(handle).st_size, BYTES) as work:
-        source = Gunzip(handle, work)
+        source = Gunzip(handle, work, most)
         while chunk := source.read(_CHUNK):
             digest.update(chunk)
     return digest.digest()

@@ -14,7 +14,7 @@ from typing import Any
 
 from reconciler.host.choose import Chooser, Chosen, Rule
 from reconciler.host.progress import Work, unwatched, working
-from reconciler.host.walk import Elsewhere, File, Tree, joined, reason, shown
+from reconciler.host.walk import Elsewhere, File, Tree, joined, reason, shown, taken
 from reconciler.records import dataclass, field
 
 _ALONE = 10_000
@@ -194,7 +194,7 @@ class _Look:
                     continue
                 self._add(File(
                     time, below, entry.name, status.st_dev, status.st_ino, status.st_size,
-                    status.st_mtime_ns, status.st_ctime_ns,
+                    status.st_mtime_ns, status.st_ctime_ns, taken(status),
                 ), chooser)  # fmt: skip
         self.work.advance(count & _MANY)
         self._count += count
@@ -209,7 +209,7 @@ class _Look:
         if wanted.logs is None:
             chooser.add(file)
         elif file.size and (
-            (wanted.larger is not None and file.size > wanted.larger)
+            (wanted.larger is not None and file.taken > wanted.larger)
             or (wanted.rule.before is not None and file.time < wanted.rule.before)
         ):
             chooser.must(file)

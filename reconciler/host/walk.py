@@ -266,7 +266,8 @@ class File(NamedTuple):
 
     ``time`` is what its age is counted from, ``mtime`` and ``ctime`` the kernel's, all in
     nanoseconds since the epoch. ``below`` is its folder below the top, empty for the top itself.
-    ``size`` is in bytes. Sorted, the oldest comes first.
+    ``size`` is its length in bytes, and ``taken`` how many of them are allocated: of a file with
+    holes it is less, of one in whole blocks not more. Sorted, the oldest comes first.
     """
 
     time: int
@@ -277,6 +278,7 @@ class File(NamedTuple):
     size: int
     mtime: int
     ctime: int
+    taken: int
 
     @property
     def path(self) -> str:
@@ -288,8 +290,13 @@ class File(NamedTuple):
         return (
             stat.S_ISREG(status.st_mode)
             and (status.st_dev, status.st_ino, status.st_size) == self[3:6]
-            and (status.st_mtime_ns, status.st_ctime_ns) == self[6:]
+            and (status.st_mtime_ns, status.st_ctime_ns) == self[6:8]
         )
+
+
+def taken(status: os.stat_result) -> int:
+    """How many bytes of a file are allocated, and no more than it is long."""
+    return min(status.st_size, status.st_blocks * 512)
 
 
 class Elsewhere(OSError):

@@ -43,7 +43,7 @@ class Due:
             oldest = [f"{file.path} ({age(self.now - file.time)})" for file in files[:_OLDEST]]
             found += [
                 Change("files", len(files), 0),
-                Change("bytes", sum(file.size for file in files), 0),
+                Change("bytes", sum(file.taken for file in files), 0),
                 Change("oldest", oldest, []),
             ]
         for word, logs in (("unfinished", self.unfinished), ("uncompressed", self.uncompressed)):

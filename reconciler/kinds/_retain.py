@@ -5,7 +5,6 @@ It must not decide what is due: that is the retention kind's.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -24,13 +23,6 @@ _RUN_TIMEOUT = 60.0
 
 def _spared() -> list[File]:
     return []
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0
 
 
 def _open_files(host: Host, asked: bool) -> OpenFiles:
@@ -110,12 +102,12 @@ class ArchiveFiles(_OnFiles):
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
-        from reconciler.host.archive import archive
+        from reconciler.host.archive import archive, size
 
         files = _open_files(host, self.skip_open)
-        before = _size(self.goal)
+        before = size(self.goal)
         self.spared[:] = archive(self.path, self.files, self.goal, files)
-        self.grown.append(_size(self.goal) - before)
+        self.grown.append(size(self.goal) - before)
         self.ended.append(True)
 
 

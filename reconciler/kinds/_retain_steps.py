@@ -67,7 +67,7 @@ def freed(actions: Sequence[Action]) -> int:
     for action in actions:
         if isinstance(action, (DeleteFiles, ArchiveFiles)) and action.ended:
             spared = set(action.spared)
-            found += sum(file.size for file in action.files if file not in spared)
+            found += sum(file.taken for file in action.files if file not in spared)
         if isinstance(action, ArchiveFiles):
             found -= sum(action.grown)
     return max(0, found)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from reconciler.contract import Kind
 from reconciler.host.choose import Rule
 from reconciler.host.scan import Seen, Wanted, scan
-from reconciler.host.walk import reason
+from reconciler.host.walk import File, reason
 from reconciler.kinds._amiss import wrong
 from reconciler.kinds._due import Due, Log, counted, in_words, size
 from reconciler.kinds._patterns import below, meant
@@ -101,7 +101,7 @@ class Retentions(Kind[Retention, Due]):
             return Observation(unknown=f"cannot look through {want.path}: {reason(error)}")
         except HostError as error:
             return not_known(error)
-        due, held = _due(want, seen, now, host)
+        due, held, later = _due(want, seen, now, host)
         doubt = host.walltime.doubt() if due.files and want.older_than is not None else None
         if doubt is not None:
             return not_known(doubt)
@@ -109,7 +109,7 @@ class Retentions(Kind[Retention, Due]):
         if seen.unread:
             number = counted(len(seen.unread), "folder")
             unsure = f"{number} below {want.path} cannot be read: {seen.unread[0]}"
-        notes = list(_notes(want, seen, held))
+        notes = [*_notes(want, seen, held), *later]
         if want.dry and due:
             notes.insert(0, f"dry: {in_words(due.changes())}; nothing is done")
             due = Due()
@@ -177,15 +177,17 @@ def _wanted(want: Retention, now: int) -> Wanted:
 
 
 def _any_time(path: str) -> str:
-    """A pattern for the path with any values of its strftime fields."""
-    return "".join(
+    """A pattern for the path with any values of its strftime fields, and for its further parts."""
+    path = path.removesuffix(".tar.gz")
+    parts = (
         "%" if part == "%%" else ".*" if part.startswith("%") else re.escape(part)
         for part in re.split(r"(%[-_0^#]?[a-zA-Z%])", path)
     )
+    return "".join(parts) + r"(\.part[0-9]+)?\.tar\.gz"
 
 
-def _due(want: Retention, seen: Seen, now: int, host: Host) -> tuple[Due, int]:
-    """What is due of what was seen, and how much of it is held open."""
+def _due(want: Retention, seen: Seen, now: int, host: Host) -> tuple[Due, int, list[str]]:
+    """What is due of what was seen, how much of it is held open, and notes on what is left."""
     files = seen.chosen.files
     held = 0
     if files and not want.rotates and want.skip_open is not False:
@@ -199,10 +201,42 @@ def _due(want: Retention, seen: Seen, now: int, host: Host) -> tuple[Due, int]:
 
         uncompressed = tuple(compressible(want.path, sorted(seen.rotated), host.open_files))
         held = len(seen.rotated) - len(uncompressed)
+    files, later = _bounded(want, files)
     goal = None
     if want.action == "archive" and want.to is not None:
         goal = time.strftime(want.to, time.localtime(now / 10**9))
-    return Due(files, tuple(sorted(seen.passing)), uncompressed, now, goal), held
+    return Due(files, tuple(sorted(seen.passing)), uncompressed, now, goal), held, later
+
+
+def _bounded(want: Retention, files: tuple[File, ...]) -> tuple[tuple[File, ...], list[str]]:
+    """Of those that are due, what one pass can read and write, and notes on the rest."""
+    if not files or not (want.copies or want.action in ("archive", "move")):
+        return files, []
+    from reconciler.host.work import MOST, affordable, is_hollow, room
+
+    notes: list[str] = []
+    to, whole = want.to or want.path, want.action == "archive"
+    if whole:
+        # An archive holds holes as zeros, every one of them.
+        hollow = [file for file in files if is_hollow(file)]
+        if hollow:
+            number = counted(len(hollow), "file")
+            notes.append(f"{number} of holes, too long to be archived ({hollow[0].path})")
+        files = tuple(file for file in files if not is_hollow(file))
+        to = to.partition("%")[0].rpartition("/")[0]
+    try:
+        device, free = room(to)
+    except OSError:
+        return files, notes  # Who writes there will tell what is wrong.
+    if want.action == "move" and files[0].device == device:
+        return files, notes
+    taken, rest = affordable(
+        files, lambda file: file.size if whole else file.taken, min(MOST, free)
+    )
+    if rest:
+        why = f"one reads {size(MOST)}" if free >= MOST else f"there is room for {size(free)}"
+        notes.append(f"{counted(len(rest), 'file')} more due, for the next passes ({why})")
+    return tuple(taken), notes
 
 
 def _notes(want: Retention, seen: Seen, held: int) -> Iterable[str]:

@@ -277,7 +277,7 @@ def test_a_folder_that_is_exchanged_before_it_has_its_name_is_not_given_away(
 def chosen(folder: Path, name: str) -> File:
     status = os.stat(folder / name)
     times = (status.st_mtime_ns, status.st_ctime_ns)
-    return File(0, "", name, status.st_dev, status.st_ino, status.st_size, *times)
+    return File(0, "", name, status.st_dev, status.st_ino, status.st_size, *times, status.st_size)
 
 
 def test_what_is_exchanged_for_the_file_that_is_moved_stays(

@@ -204,7 +204,7 @@ def test_a_full_disk_in_the_middle_of_an_archive(machine: Machine) -> None:
         first = {str(at): random.Random(at).randbytes(300_000) for at in range(3)}
         for name, content in first.items():
             old(disk / "files" / name, content)
-        (disk / "ballast").write_bytes(bytes(700_000))
+        (disk / "ballast").write_bytes(bytes(1_000_000))
         spec = machine.spec(
             f"retention: {{x: {{path: {disk}/files, older_than: 1d, action: archive, "
             f"to: {disk}/a.tar.gz}}}}"
