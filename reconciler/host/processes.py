@@ -11,7 +11,9 @@ import os
 import re
 import select
 import signal
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from reconciler.host.clock import Clock
 from reconciler.host.files import Files
@@ -114,8 +116,16 @@ class Processes:
             raise UnknownState(f"cannot read /proc: {error.strerror}") from None
 
     def with_command_line(self, pattern: str, uid: int) -> list[Identity]:
-        """Processes of that user whose arguments, joined by blanks, match the pattern."""
-        matches = re.compile(pattern).search
+        """Processes of that user whose arguments, joined by blanks, match the pattern.
+
+        Only the first 32 KiB of them are looked at. Raises UnknownState where that takes longer
+        than two seconds in all: who owns the processes decides what stands there.
+        """
+        with within(_MATCHING, f"matching command lines of user {uid} with {pattern!r}"):
+            found = self._with_command_line(re.compile(pattern).search, uid)
+        return self._owned(found, uid)
+
+    def _with_command_line(self, matches: Callable[[str], object], uid: int) -> list[int]:
         found = []
         for pid in self.pids():
             # What others call their processes must not keep us busy; a quick look will do here.
@@ -127,7 +137,7 @@ class Processes:
             raw = _read(f"/proc/{pid}/cmdline", 32768)
             if raw and matches(os.fsdecode(raw.rstrip(b"\0").replace(b"\0", b" "))):
                 found.append(pid)
-        return self._owned(found, uid)
+        return found
 
     def with_program(self, path: str, uid: int) -> list[Identity]:
         """Processes of that user that run the program at ``path``."""
@@ -205,19 +215,27 @@ class Processes:
                 entries[pid] = entry
         for pid in self._ancestors(os.getpid()):
             entries.pop(pid, None)
+        # Whether they are below one of the entries; each process is looked up once.
+        known = {0: False, **dict.fromkeys(entries, True)}
         return sorted(
-            entry.identity
-            for entry in entries.values()
-            if not self._ancestors(entry.parent) & entries.keys()
+            entry.identity for entry in entries.values() if not self._is_below(entry.parent, known)
         )
 
-    def _ancestors(self, pid: int) -> set[int]:
-        found: set[int] = set()
-        while pid > 0 and pid not in found:
-            found.add(pid)
+    def _is_below(self, pid: int, known: dict[int, bool]) -> bool:
+        """Is that process, or one that it comes from, ``known`` to be one? Adds what it learns."""
+        way: dict[int, bool] = {}
+        while pid not in known and pid not in way:
+            way[pid] = True
             entry = look_up(pid)
             pid = entry.parent if entry is not None else 0
+        found = known.get(pid, False)
+        known.update(dict.fromkeys(way, found))
         return found
+
+    def _ancestors(self, pid: int) -> set[int]:
+        known: dict[int, bool] = {0: False}
+        self._is_below(pid, known)
+        return known.keys() - {0}
 
     def stop(self, identity: Identity, name: str, timeout: float) -> None:
         """Signal the process, wait ``timeout`` seconds, then KILL all that is left of its group.
@@ -338,6 +356,31 @@ def _believed(path: str, uid: int) -> bool:
     return True
 
 
+@contextmanager
+def within(seconds: float, what: str) -> Iterator[None]:
+    """Raise UnknownState where the block takes longer; ``what`` is done in it.
+
+    It also ends a search for a pattern, which looks for signals. Only in the main thread, which
+    alone learns of them; others have no such limit.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def over(_number: int, _frame: object) -> None:
+        raise UnknownState(f"{what} took longer than {seconds:g} s, so it was given up")
+
+    before = signal.signal(signal.SIGALRM, over)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+_MATCHING = 2.0
+"""Seconds for matching all command lines with one pattern."""
 _OUT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 

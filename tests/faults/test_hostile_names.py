@@ -1,0 +1,64 @@
+"""What somebody calls his processes, and how many he nests, keeps no pass busy."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections import Counter
+
+import pytest
+from support import Machine
+
+from reconciler.host import processes
+from reconciler.host.clock import Clock
+from reconciler.host.processes import Entry, Identity, Processes, within
+from reconciler.model import UnknownState
+
+
+def test_a_command_line_that_a_pattern_never_ends_with(machine: Machine) -> None:
+    name = "a" * 30_000
+    with subprocess.Popen(["/bin/sh", "-c", "read x", "sh", name], stdin=subprocess.PIPE) as one:
+        before = time.monotonic()
+        with pytest.raises(UnknownState, match="longer than 2 s"):
+            Processes(Clock()).with_command_line("(a+)+b$", os.getuid())
+        assert time.monotonic() - before < 20
+        # The alarm is off, and the one who had it has it again.
+        found = Processes(Clock()).with_command_line("^/bin/sh -c read x sh a{30}", os.getuid())
+        assert [each.pid for each in found] == [one.pid]
+        assert one.stdin is not None
+        one.stdin.close()
+
+
+def test_a_limit_of_time_leaves_no_alarm_behind() -> None:
+    import signal
+
+    before = signal.getsignal(signal.SIGALRM)
+    with within(1000.0, "nothing"):
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+    assert signal.getsignal(signal.SIGALRM) is before
+
+
+def test_nested_processes_are_each_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: Counter[int] = Counter()
+    first, count = 10_000_000, 1000
+
+    def look_up(pid: int) -> Entry | None:
+        looks[pid] += 1
+        if not first <= pid < first + count:
+            return None
+        # Every other one of a chain, none of which is the parent of the next that is asked for.
+        return Entry(Identity(pid, pid), "S", pid - 1 if pid > first else 1, pid, pid)
+
+    monkeypatch.setattr(processes, "look_up", look_up)
+    monkeypatch.setattr(processes, "_owner", lambda _: 7)
+    asked = range(first + 2, first + count, 2)
+    found = Processes(Clock())._owned(asked, 7)
+    # Only the oldest of a family counts.
+    assert [one.pid for one in found] == [first + 2]
+    assert max(looks[pid] for pid in range(first, first + count)) <= 2
+    # As wide as deep: children of one that is none of them.
+    looks.clear()
+    assert len(Processes(Clock())._owned([first + 500], 7)) == 1
+    assert sum(looks[pid] for pid in range(first, first + count)) <= 502
