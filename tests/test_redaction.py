@@ -101,3 +101,16 @@ def test_a_log_is_redacted_before_its_digits_are_squeezed(tmp_path: Path) -> Non
     text = json.dumps(found)
     assert "Q17" not in text and "zz" not in text and "seven" not in text
     assert "refused ***" in text
+
+
+def test_what_the_store_forgets_is_overwritten(tmp_path: Path) -> None:
+    from reconciler.host.clock import Clock
+    from reconciler.store import Store
+
+    store = Store(str(tmp_path), Clock(), True)
+    try:
+        store.pauses.pause("process:a", "the reason is Q17x99-zz" * 20, None, "me")
+        assert store.pauses.resume("process:a")
+    finally:
+        store.close()
+    assert b"Q17x99" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())

@@ -47,8 +47,11 @@ def load(
     from reconciler.spec.build import build
 
     built = build(path, all_kinds(), facts, settings, environ)
-    if file is not None and write_cache and built.keepable:
-        cache.write(file, inputs, built.spec, built.files, built.environ)
+    if file is not None and write_cache:
+        if built.keepable:
+            cache.write(file, inputs, built.spec, built.files, built.environ)
+        else:
+            cache.remove(file)
     return built.spec
 
 

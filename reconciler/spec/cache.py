@@ -12,6 +12,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import repeat
 from typing import Any
 
@@ -43,12 +44,13 @@ class Inputs:
 
 
 def file_name(state_dir: str, inputs: Inputs) -> str:
-    """Where the compiled form is kept: one file for each spec and set of settings."""
+    """Where the compiled form is kept: the name begins with the spec, and ends with settings."""
     full = os.path.abspath(inputs.path)
-    key = blake2b(full.encode("utf-8", "surrogateescape"), digest_size=12)
+    spec = blake2b(full.encode("utf-8", "surrogateescape"), digest_size=12)
+    key = blake2b(digest_size=6)
     for name, value in sorted(inputs.settings.items()):
         key.update(_keyed(b"settings", f"{name}={value}"))
-    return os.path.join(state_dir, _FOLDER, f"{key.hexdigest()}.bin")
+    return os.path.join(state_dir, _FOLDER, f"{spec.hexdigest()}-{key.hexdigest()}.bin")
 
 
 def load(
@@ -104,6 +106,18 @@ def write(
         _replace(file, _MAGIC + _hash(payload) + payload)
     except (OSError, HostError, ValueError, TypeError):
         return
+
+
+def remove(file: str) -> None:
+    """Remove what was kept of that spec, whatever its settings were. Never raises."""
+    folder, _, name = file.rpartition("/")
+    with suppress(OSError, HostError):
+        handle = trust.opened(folder)
+        try:
+            _make_room(handle, name)
+            os.unlink(name, dir_fd=handle)
+        finally:
+            os.close(handle)
 
 
 def others(
@@ -268,17 +282,23 @@ def _replace(file: str, content: bytes) -> None:
     folder, _, name = file.rpartition("/")
     handle = trust.opened(folder, make=0o700)
     try:
-        _make_room(handle)
+        _make_room(handle, name)
         put(handle, name, content)
     finally:
         os.close(handle)
 
 
-def _make_room(folder: int) -> None:
-    """Remove the oldest files of ours, and what a write that was killed left behind."""
+def _make_room(folder: int, new: str) -> None:
+    """Remove the oldest files of ours, and what a write that was killed left behind.
+
+    So are those of the spec of ``new`` with other settings: what was set is in them.
+    """
     found = {}
+    spec = new.partition("-")[0]
     for name in os.listdir(folder):
-        if name.endswith((".bin", ".tmp")):
+        if name.endswith(".bin") and name != new and name.partition("-")[0] in (spec, name):
+            os.unlink(name, dir_fd=folder)
+        elif name.endswith((".bin", ".tmp")):
             status = os.stat(name, dir_fd=folder, follow_symlinks=False)
             found[name] = status.st_mtime_ns
     for name in sorted(found, key=found.__getitem__)[: max(0, len(found) - _KEPT + 1)]:

@@ -148,6 +148,8 @@ class Base:
         try:
             base.execute("PRAGMA synchronous = FULL")
             base.execute("PRAGMA trusted_schema = OFF")
+            # What is deleted is overwritten: it may have come from a log with a secret in it.
+            base.execute("PRAGMA secure_delete = ON")
             # In KiB: by default it would keep up to 2 MB of the file for good, in a loop of years.
             base.execute("PRAGMA cache_size = -128")
             self._fit(base, changes)

@@ -116,15 +116,24 @@ def test_a_changed_fact_is_compiled(name: str, full: Any) -> None:
     assert full.cached(environ=ENV, facts=replace(FACTS, **{name: new}))[1]
 
 
-def test_settings_have_a_compiled_spec_each(full: Any) -> None:
-    first, compiled = full.cached(environ=ENV, settings={"home": "/one"})
+def test_a_compiled_spec_is_of_its_settings(full: Any) -> None:
+    assert full.cached(environ=ENV, settings={"home": "/one"})[1]
+    second, compiled = full.cached(environ=ENV, settings={"home": "/two-c4nary"})
     assert compiled
-    second, compiled = full.cached(environ=ENV, settings={"home": "/two"})
-    assert compiled
-    assert full.cached(environ=ENV, settings={"home": "/one"}) == (first, False)
-    assert full.cached(environ=ENV, settings={"home": "/two"}) == (second, False)
-    assert full.cached(environ=ENV) == (full.spec, False)
+    assert full.cached(environ=ENV, settings={"home": "/two-c4nary"}) == (second, False)
     assert full.cached(environ=ENV, settings={"home": "/one", "gone": "x"})[1]
+    # What was set before is not kept.
+    assert len(bins(full)) == 1
+    assert not [f for f in files_below(full.state) if b"c4nary" in f]
+
+
+def test_what_may_be_kept_no_more_is_removed(room: Any) -> None:
+    room.write(HEAD + "vars: {t: c4nary}\nworkers: {w: {command: 'x {{ t }}'}}\n", "other.yaml")
+    assert room.cached(path=str(room.base / "other.yaml"))[1]
+    room.cached(HEAD + "workers: {w: {command: x-c4nary}}\n")
+    assert len(bins(room)) == 2
+    room.cached(HEAD + "workers: {w: {command: '{{ env.TOKEN }}'}}\n", environ={"TOKEN": CANARY})
+    assert len(bins(room)) == 1
 
 
 def test_another_spec_with_the_same_content(full: Any) -> None:
@@ -234,11 +243,11 @@ def test_what_cannot_be_written_is_no_error(room: Any, monkeypatch: pytest.Monke
 
 def test_old_ones_go(room: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconciler.spec.cache, "_KEPT", 3)
-    room.write(HEAD + "vars: {a: 1}\n")
     for number in range(6):
-        room.cached(settings={"a": str(number)})
+        path = room.write(HEAD + "vars: {a: 1}\n", f"{number}.yaml")
+        room.cached(path=str(path))
     assert len(bins(room)) == 3
-    assert not room.cached(settings={"a": "5"})[1]
+    assert not room.cached(path=str(path))[1]
 
 
 CANARY = "s3cret-c4nary"
