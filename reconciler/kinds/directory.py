@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence, Set
 from typing import TYPE_CHECKING
 
 from reconciler.contract import Kind, diff
-from reconciler.fields import Mode, Name, Path
+from reconciler.fields import Flag, Mode, Name, Path
 from reconciler.host.walk import sort_of
 from reconciler.kinds._attributes import Attributes, SetAttributes, remedies
 from reconciler.model import (
@@ -34,12 +34,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """A directory that must be there. Fields left out are left alone."""
+    """A directory that must be there. Fields left out are left alone.
+
+    ``keep_narrower``: group and others get no right back that somebody has taken from them.
+    ``trusted``: it is refused where somebody else could exchange it, for what is run from it.
+    """
 
     path: Path
     mode: Mode | None = None
     owner: Name | None = None
     group: Name | None = None
+    keep_narrower: Flag = False
+    trusted: Flag = False
     born: Attributes | None = field(default=None, metadata={"written": False})
 
 
@@ -82,6 +88,10 @@ class Directories(Kind[Directory, Attributes]):
     section = "directories"
     resource = Directory
 
+    def check(self, want: Directory) -> Iterable[tuple[str, str]]:
+        if want.keep_narrower and want.mode is None:
+            yield "keep_narrower", "keeps what is narrower than mode; write the mode, too"
+
     def claims(self, want: Directory) -> Iterable[Claim]:
         return (Claim(Key("path", want.path), self.expected(want).asks()),)
 
@@ -120,6 +130,8 @@ class Directories(Kind[Directory, Attributes]):
         self, resource: Resource[Directory], going: Set[str], host: Host
     ) -> Observation[Attributes]:
         want = resource.want
+        if resource.present and want.trusted and (refused := _untrusted(want)):
+            return refused
         try:
             status = host.files.status(want.path)
             if status is None:
@@ -138,7 +150,10 @@ class Directories(Kind[Directory, Attributes]):
                 return Observation(unknown=f"{what}, and only an empty directory is removed")
             if not resource.present:
                 return Observation(self.expected(want).seen(status, host))
-            have = self.expected(want).judged(want.path, status, host)
+            asked = _narrowed(want, stat.S_IMODE(status.st_mode))
+            have = replace(self.expected(want), mode=asked).judged(want.path, status, host)
+            if have.mode == asked:
+                have = replace(have, mode=want.mode)
             return Observation(have, denied=have.refused.reason if have.refused else None)
         except UnknownState as error:
             return not_known(error)
@@ -161,7 +176,36 @@ class Directories(Kind[Directory, Attributes]):
             return (RemoveDirectory(want.path),)
         if have is None:
             return (MakeDirectory(want.path, want.born or self.expected(want)),)
-        return (SetAttributes(want.path, self.expected(want), True),)
+        asked = self.expected(want)
+        if want.keep_narrower and have.mode is not None:
+            is_right = have.mode == want.mode
+            asked = replace(asked, mode=None if is_right else _narrowed(want, int(have.mode, 8)))
+        return (SetAttributes(want.path, asked, True),)
+
+
+def _narrowed(want: Directory, mode: int) -> str | None:
+    """The mode that a directory with ``mode`` is to be given."""
+    if want.mode is None or not want.keep_narrower:
+        return want.mode
+    return f"{int(want.mode, 8) & (mode | 0o7700):04o}"
+
+
+def _untrusted(want: Directory) -> Observation[Attributes] | None:
+    """Who else could exchange it? A mode that is declared is set anyhow: only its way counts."""
+    import os
+
+    from reconciler.host import trust
+
+    path = want.path if want.mode is None else want.path.rpartition("/")[0] or "/"
+    try:
+        os.close(trust.opened(path, os.O_PATH, what="what is run from it", shared=True))
+    except trust.Untrusted as error:
+        return not_known(error)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return Observation(unknown=f"cannot look at {path}: {error.strerror}")
+    return None
 
 
 KIND = Directories()

@@ -86,8 +86,8 @@ def _close_completed(machine: Machine, home: Path) -> None:
     (home / "ai_commands/completed").chmod(0o500)
 
 
-def _close_command_logs(machine: Machine, home: Path) -> None:
-    (home / "ai_commands/logs").chmod(0o700)
+def _open_command_logs(machine: Machine, home: Path) -> None:
+    (home / "ai_commands/logs").chmod(0o777)
 
 
 BREAKAGES: dict[str, tuple[Any, set[str]]] = {
@@ -96,14 +96,14 @@ BREAKAGES: dict[str, tuple[Any, set[str]]] = {
     "pending removed": (_remove_pending, {"directory:pending"}),
     "command logs removed": (_remove_logs, {"directory:command_logs"}),
     "completed closed": (_close_completed, {"directory:completed"}),
-    "command logs closed": (_close_command_logs, {"permission:command_logs"}),
+    "command logs opened": (_open_command_logs, {"directory:command_logs"}),
 }
 MIXES = [
     mix
     for size in (1, 2, len(BREAKAGES))
     for mix in itertools.combinations(BREAKAGES, size)
-    # One cannot close what is gone.
-    if size == len(BREAKAGES) or not {"command logs removed", "command logs closed"} <= set(mix)
+    # One cannot open what is gone.
+    if size == len(BREAKAGES) or not {"command logs removed", "command logs opened"} <= set(mix)
 ]
 
 
@@ -113,7 +113,7 @@ def test_the_plan_names_exactly_what_is_broken_and_one_pass_mends_it(
 ) -> None:
     expected: set[str] = set()
     for name in mix:
-        if name == "command logs closed" and "command logs removed" in mix:
+        if name == "command logs opened" and "command logs removed" in mix:
             continue
         # With the server the worker is gone as well.
         if name == "worker killed" and "server killed" in mix:
