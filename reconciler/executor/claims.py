@@ -133,7 +133,8 @@ def take(layout: Layout, name: str, command: Command) -> tuple[Claim, Command]:
                 current = parse(data, name.removesuffix(".json"))
                 if current.id != command.id:
                     raise Refused("the file's id changed while the file was taken")
-                _narrow(running, target, layout.file_mode)
+                # It may hold secrets in its environment, whoever has written it.
+                files.narrow(running, target, layout.file_mode)
             except (Refused, OSError) as error:
                 _to_failed(layout, running, target, name, str(error))
                 raise Refused(str(error)) from None
@@ -160,16 +161,6 @@ def _new_lock(running: int, command_id: str) -> Iterator[int]:
 
 def _lock_of(command_id: str) -> str:
     return f"{command_id}.lock"
-
-
-def _narrow(folder: int, name: str, mode: int) -> None:
-    """A command file may hold secrets in its environment, whoever has written it."""
-    with contextlib.suppress(OSError):
-        fd = files.open_regular(name, folder)
-        try:
-            files.narrow(fd, mode)
-        finally:
-            os.close(fd)
 
 
 def refuse(layout: Layout, name: str, reason: str) -> None:
@@ -233,7 +224,7 @@ def _to_failed(layout: Layout, source: int, there: str, name: str, reason: str) 
             if isinstance(error, FileNotFoundError):
                 raise Gone from None
             raise
-        _narrow(failed, target, layout.file_mode)
+        files.narrow(failed, target, layout.file_mode)
 
 
 def _free_name(failed: int, name: str, inode: int) -> str:

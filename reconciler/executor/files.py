@@ -4,6 +4,7 @@ Must not know what the files are about.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import stat
@@ -96,11 +97,17 @@ def is_there(folder: int, name: str) -> bool:
     return True
 
 
-def narrow(fd: int, mode: int) -> None:
-    """Take from an open file of ours the rights that `mode` does not give."""
-    info = os.fstat(fd)
-    if info.st_uid == os.geteuid() and info.st_mode & 0o7777 & ~mode:
-        os.fchmod(fd, info.st_mode & mode)
+def narrow(folder: int, name: str, mode: int) -> None:
+    """Take from a file the rights of others that `mode` does not give, if it is ours."""
+    with contextlib.suppress(OSError):
+        info = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if not info.st_mode & 0o077 & ~mode:
+            return
+        fd = open_regular(name, folder)
+        try:
+            os.fchmod(fd, info.st_mode & (mode | 0o7700))
+        finally:
+            os.close(fd)
 
 
 def try_lock(fd: int) -> bool:

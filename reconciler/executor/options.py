@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import sys
 from typing import NoReturn
 
 from reconciler.completion import SHELLS
@@ -114,7 +115,13 @@ def parser() -> argparse.ArgumentParser:
     submit.add_argument("--id", help="its id (a new one, unless given)")
     submit.add_argument("--timeout", type=_seconds, metavar="S", help="seconds (3600)")
     submit.add_argument("--cwd", type=_not_empty, metavar="DIR", help="where it runs (the home)")
-    submit.add_argument("--env", action="append", default=[], metavar="K=V", help="repeatable")
+    submit.add_argument(
+        "--env",
+        action="append",
+        default=[],
+        metavar="K[=V]",
+        help="repeatable; K alone takes the value that it has here",
+    )
     submit.add_argument(
         "--wait",
         type=_seconds,
@@ -125,7 +132,8 @@ def parser() -> argparse.ArgumentParser:
         "command",
         nargs=argparse.REMAINDER,
         metavar="COMMAND",
-        help="one argument is bash text as it stands; several are quoted and joined",
+        help="one argument is bash text as it stands; several are quoted and joined; "
+        "- reads it from standard input, since everybody sees the arguments of a process",
     )
 
     result = verb("result", "Show the result of a command; exit 0 if it succeeded.")
@@ -191,8 +199,15 @@ def _not_empty(text: str) -> str:
 
 
 def command_text(words: list[str]) -> str:
-    """What bash gets: one word is shell text already, several are arguments of one program."""
+    """What bash gets: one word is shell text already, several are arguments of one program.
+
+    A single - stands for what standard input holds. Raises UsageError.
+    """
     words = words[1:] if words[:1] == ["--"] else words
+    if words == ["-"]:
+        if sys.stdin is None:
+            raise UsageError("-: there is no standard input")
+        return sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
     return words[0] if len(words) == 1 else shlex.join(words)
 
 
@@ -204,11 +219,13 @@ def directory(given: str | None) -> str | None:
 
 
 def environment(pairs: list[str]) -> dict[str, str]:
-    """`K=V` words as a dict. Raises UsageError."""
+    """`K=V` words as a dict, `K` with its value in our environment. Raises UsageError."""
     env = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
-        if not equals:
-            raise UsageError("--env: write it as NAME=VALUE")  # unnamed: it may be a secret
+        if not equals and name not in os.environ:
+            # Not named: it may be a secret.
+            raise UsageError("--env: write it as NAME=VALUE, or the NAME of a variable that is set")
+        value = value if equals else os.environ[name]
         env[name] = value
     return env

@@ -11,7 +11,7 @@ import signal
 import time
 from types import FrameType
 
-from reconciler.executor import folders, heartbeat, results, runner
+from reconciler.executor import files, folders, heartbeat, results, runner
 from reconciler.executor.claims import Busy, Claim
 from reconciler.executor.commandfile import Command
 from reconciler.executor.eventlog import EventLog
@@ -57,6 +57,7 @@ class Worker:
         self.log.info(f"started, home {self.layout.home}")
         for note in dict.fromkeys(map(str, notes)):
             self.log.info(f"note: who may write to the queue decides what is run: {note}")
+        self._close_old_files()
         self._leftovers.find()
         self._pending = Pending(self.layout, self.log)
         self._watch = Watch(self.layout.pending)
@@ -79,6 +80,13 @@ class Worker:
                 self._be_in_trouble(f"{type(error).__name__}: {error}")
                 self.wait(None, RETRY)
         return self._stop()
+
+    def _close_old_files(self) -> None:
+        """An earlier version has made them readable for all, or somebody has opened them since."""
+        for path in (self.layout.completed, self.layout.failed, self.layout.logs):
+            with folders.held(path, readable=True) as folder:
+                for name in os.listdir(folder):
+                    files.narrow(folder, name, self.layout.file_mode)
 
     def _be_held_up(self, error: Busy) -> None:
         now = time.monotonic()
