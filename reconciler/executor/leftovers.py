@@ -14,6 +14,7 @@ from reconciler.executor.eventlog import EventLog
 from reconciler.executor.folders import held
 from reconciler.executor.layout import Layout
 from reconciler.executor.processes import end_writers
+from reconciler.host.openfiles import leased
 
 MAX_LOG = 100 * 1024 * 1024  # bytes of output of one command, and of what it leaves behind
 EVERY = 0.25  # seconds between two looks at the sizes
@@ -91,14 +92,5 @@ def cut_log(fd: int) -> None:
 
 
 def _has_writer(fd: int) -> bool:
-    """Whether somebody has the file open for writing; True where that cannot be known.
-
-    A read lease is given only if nobody has, fcntl(2). It is held for a moment; whoever opens the
-    file in that moment makes the kernel send us SIGIO.
-    """
-    try:
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except OSError:
-        return True
-    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    return False
+    """Whether somebody has the file open for writing; True where that cannot be known."""
+    return leased(fd, fcntl.F_RDLCK) is not True

@@ -235,7 +235,6 @@ class Worker:
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
-        signal.signal(signal.SIGIO, lambda *_: None)  # a lease that is not wanted any more
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: the user wants it so
             signal.signal(signal.SIGHUP, self._on_stop)
 
