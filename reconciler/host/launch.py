@@ -83,7 +83,10 @@ def start(launch: Launch, account: Account, log: int, known_as: str, record: str
         # A start without a record is better than none.
         with suppress(NoSpace), reported(what):
             _make_room(record)
-            put_at(f"{record}.{identity.pid}", text.encode(), replace=False, sync=False)
+            path = f"{record}.{identity.pid}"
+            with suppress(FileNotFoundError):
+                os.unlink(path)  # Of one that had this number before.
+            put_at(path, text.encode(), replace=False, sync=False)
         scope.enter(launch.mark.partition(":")[2])
 
     null = os.open("/dev/null", os.O_RDWR)
