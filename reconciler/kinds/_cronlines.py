@@ -15,7 +15,7 @@ LONGEST = 998
 _SHELL = b" /bin/sh%"
 _EXPORT = r"(?:export ((?:[A-Za-z_][A-Za-z0-9_]*='(?:[^']|'\"'\"')*' ?)+)\n)?(exec .* </dev/null)"
 _ASSIGNMENT = r"([A-Za-z_][A-Za-z0-9_]*)='((?:[^']|'\"'\"')*)'"
-_SETTING = rb"[ \t]*(['\"]?)([A-Za-z_][A-Za-z0-9_]*)\1[ \t]*=[ \t]*(.*?)[ \t\r]*\n?"
+_SETTING = rb"[ \t]*(['\"]?)([A-Za-z_][A-Za-z0-9_]*)\1[ \t]*=[ \t]*(.*)"
 
 Environment = tuple[tuple[str, Secret], ...]
 
@@ -110,9 +110,17 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
+def bare(line: bytes) -> bytes:
+    """A line without its end. Debian's crontab -l shows a carriage return as two characters."""
+    line = line.rstrip(b"\r\n")
+    while line.endswith(b"\\r"):
+        line = line[:-2].rstrip(b"\r")
+    return line
+
+
 def setting(line: bytes) -> tuple[bytes, bytes] | None:
     """Name and value of a line that sets a variable for those below it, crontab(5)."""
-    found = re.fullmatch(_SETTING, line, re.S)
+    found = re.fullmatch(_SETTING, bare(line).rstrip(b" \t\r"), re.S)
     if found is None or line.lstrip(b" \t").startswith(b"#"):
         return None
     value = found[3]

@@ -18,11 +18,11 @@ import re
 import zlib
 from collections.abc import Mapping
 
-from reconciler.kinds._cronlines import setting
+from reconciler.kinds._cronlines import bare, setting
 from reconciler.kinds._marked import Mark, Split, at_the_end, joined, lines_of, split, word
 from reconciler.records import dataclass, replace
 
-_FOREIGN_BEGIN = re.compile(rb"# BEGIN reconcile ([^\s]+)(?: -- .*)?\r?\n?")
+_FOREIGN_BEGIN = re.compile(rb"# BEGIN reconcile (\S+?)(?: -- .*)?(?:\r|\\r)?\n?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Table:
         for line in reversed(lines):
             pair = setting(line)
             if pair is not None and pair[0] == b"MAILTO":
-                return line.rstrip(b"\r\n")
+                return bare(line)
         return b"MAILTO=" + self.user.encode("utf-8", "surrogateescape")
 
 

@@ -66,7 +66,7 @@ class Mark:
             return False
         rest = line[len(start) :].rstrip(b"\r\n")
         # Debian's crontab -l shows a carriage return as these two characters.
-        return rest in (b"", b"\\r") or rest.startswith(b" -- ")
+        return not rest.replace(b"\\r", b"") or rest.startswith(b" -- ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +185,8 @@ def _restored(before: bytes, added: bytes | None) -> bytes:
         return before
     for end in (b"\r\n", b"\n"):
         bare = before.removesuffix(end)
-        if bare != before and _check(bare) == added:
+        # Debian's crontab -l shows two control characters as two characters each.
+        raw = bare.replace(b"\\r", b"\r").replace(b"\\b", b"\b")
+        if bare != before and added in (_check(bare), _check(raw)):
             return bare
     return before

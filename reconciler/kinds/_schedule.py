@@ -84,7 +84,7 @@ def parse_schedule(value: object) -> str:
     """Five fields with one blank between them, or a nickname. Raises ValueError."""
     if not isinstance(value, str):
         raise ValueError('needs one text, such as "*/5 * * * *" or "@daily"')
-    text = re.sub(r"[ \t]+", " ", value).strip(" ")
+    text = re.sub(r"[ \t]+", " ", value).strip(" \n")
     if text.startswith("@"):
         if text not in NICKNAMES and text != REBOOT:
             known = ", ".join([*NICKNAMES, REBOOT])

@@ -97,6 +97,17 @@ class Crons(Kind[Cron, CronState]):
     resource = Cron
     persists = True
 
+    def named(self, want: Cron, name: str) -> Cron:
+        # A text that is folded, as long ones are, ends with a line end that nobody has meant.
+        command = want.command
+        if command[:2] == ("sh", "-c") and len(command) == 3:
+            command = ("sh", "-c", command[2].rstrip("\n"))
+        env = tuple(
+            (key, Secret.of((secret.value or "").rstrip("\n")) if key == "MAILTO" else secret)
+            for key, secret in want.env
+        )
+        return replace(want, command=command, env=env)
+
     def linked(self, want: Cron, declared: Declared) -> Cron:
         facts = declared.facts
         command = want.command

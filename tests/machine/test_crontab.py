@@ -57,6 +57,46 @@ def test_lines_stand_between_markers_below_all_others(machine: Machine, spec: Pa
 
 
 @pytest.mark.parametrize(
+    "theirs",
+    [
+        b"MAILTO=x\r\n1 1 * * * /bin/a\r\n",
+        b'SHELL=/bin/sh\r\n MAILTO = "x" \r\r\n',
+        b"MAILTO=x\\r\n",
+        b"MAILTO=\r\n# BEGIN reconcile other\r\nMAILTO=y\r\n# END reconcile other\r\r\n",
+        b"# no end behind it \r\b",
+    ],
+)
+def test_a_crontab_of_dos_is_settled_after_one_pass(machine: Machine, theirs: bytes) -> None:
+    machine.write_crontab(theirs)
+    path = machine.spec(SPEC)
+    machine.once(path)
+    text = machine.crontab_text() or b""
+    assert text.startswith(theirs)
+    assert b"\r" not in text[len(theirs) :]
+    plan = machine.plan(path)
+    assert (plan["steps"], plan["unknown"]) == ([], [])
+    assert "no POSIX shell" not in json.dumps(plan)
+    machine.once(machine.spec("cron: {}"))
+    assert machine.crontab_text() == theirs + (b"" if theirs.endswith(b"\n") else b"\n")
+
+
+def test_a_folded_text_has_one_line(machine: Machine) -> None:
+    """Behind a text that is folded or a block YAML has a line end; within it is another line."""
+    path = machine.spec(
+        "cron:\n  a:\n    schedule: >\n      30 3 * *\n      *\n"
+        "    command: >\n      /bin/echo one\n      two\n"
+        "    env:\n      MAILTO: |\n        me@x.org\n"
+    )
+    machine.once(path)
+    assert b"\nMAILTO=me@x.org\n30 3 * * * /bin/echo one two\n" in (machine.crontab_text() or b"")
+    machine.converged(path)
+    two = machine.spec("cron:\n  a:\n    schedule: '@daily'\n    command: |\n      a\n      b\n")
+    done = machine.reconcile("--check", two)
+    assert done.returncode == 65
+    assert "one line for each command" in done.stderr
+
+
+@pytest.mark.parametrize(
     ("old", "new", "why"),
     [
         (b"*/5 * * * * ", b"*/6 * * * * ", "line is '*/6 * * * * /bin/echo 50\\\\%', should be"),
