@@ -391,9 +391,15 @@ class Session:
         return report
 
     def learn(self, look: Look, host: Host) -> float | None:
-        """Remember what was seen; seconds until something waits no longer."""
+        """Remember what was seen; seconds until something waits no longer.
+
+        Our own logs are looked after, too.
+        """
+        from reconciler.kinds._defaultlog import trim
         from reconciler.state import quiet
 
+        for words in trim(look.spec.resources, os.path.join(host.state_dir, "log")):
+            self.warn(words)
         if any(kinds.get(name).by_age for name in {one.kind for one in look.spec.resources}):
             host.walltime.note()
         if quiet(self.folder(look.spec)) and not self._unwritten:

@@ -209,7 +209,7 @@ def _copy(
         if not _is(file, status):
             raise HostError(f"{shown} has been replaced meanwhile; the next pass looks again")
         refuse_hard_link(folder, status, shown)
-        free = os.fstatvfs(log).f_bavail * os.fstatvfs(log).f_frsize
+        free = _free(log)
         if taken(status) > free:
             from reconciler.host.probe import amount
 
@@ -235,6 +235,83 @@ def _copy(
     if not mark:
         with suppress(FileNotFoundError):
             os.unlink(passing_name(name), dir_fd=folder)
+
+
+def bound(path: str, most: int, keep: int) -> None:
+    """Take what is more than ``most`` bytes out of a log, into ``path.1`` and so on.
+
+    Each of those has ``most`` bytes, and ``keep`` of them stay; what is beyond that is dropped.
+    Nothing is lost of what a writer that appends writes meanwhile, as with ``rotate``. Raises
+    OSError and HostError.
+    """
+    parent, _, name = path.rpartition("/")
+    with Tree(parent) as tree, tree.folder("") as folder:
+        with suppress(FileNotFoundError):
+            _resume(tree, folder, name, False, path)
+        with tree.opened_file(folder, name, os.O_RDWR) as log:
+            refuse_hard_link(folder, os.fstat(log), path)
+            block = os.fstatvfs(log).f_bsize
+            if _collapses(folder, name, block):
+                _take_out(folder, log, name, most, keep, block, path)
+            elif taken(os.fstat(log)) > most:
+                _copy_and_cut(folder, log, name, most, keep, path)
+
+
+def _take_out(
+    folder: int, log: int, name: str, most: int, keep: int, block: int, shown: str
+) -> None:
+    from reconciler.host.kernel import collapse
+
+    for _ in range(2 * keep):  # With one that is written faster the next pass goes on.
+        status = os.fstat(log)
+        if taken(status) <= most:
+            return
+        over = (status.st_size - most * (keep + 1)) // block * block
+        if over > 0:
+            collapse(log, over)
+            continue
+        size = min(most, status.st_size - 1) // block * block
+        if _free(log) < size:
+            # The disk is full, and perhaps of this: old lines of it are worth less than room.
+            collapse(log, size)
+            continue
+        os.close(_piece(folder, log, name, 0, size, keep, shown))
+        collapse(log, size)
+        with suppress(FileNotFoundError):
+            os.unlink(passing_name(name), dir_fd=folder)
+
+
+def _copy_and_cut(folder: int, log: int, name: str, most: int, keep: int, shown: str) -> None:
+    size = os.fstat(log).st_size
+    for at in range(max(0, size - most * keep), size, most):
+        last = _piece(folder, log, name, at, min(most, size - at), keep, shown)
+        try:
+            if at + most >= size:
+                os.lseek(log, size, os.SEEK_SET)
+                os.lseek(last, 0, os.SEEK_END)
+                _catch_up(log, last, shown, most // _CHUNK + 1)
+                os.ftruncate(log, 0)
+        finally:
+            os.close(last)
+    with suppress(FileNotFoundError):
+        os.unlink(passing_name(name), dir_fd=folder)
+
+
+def _piece(folder: int, log: int, name: str, at: int, size: int, keep: int, shown: str) -> int:
+    """Copy so many bytes from there to ``name.1``; a descriptor of that, for writing."""
+    _shift(folder, name, keep)
+    with draft(folder, name) as made, working(f"copy {shown}", size, BYTES) as work:
+        os.lseek(log, at, os.SEEK_SET)
+        pour(log, made.handle, work, size)
+        made.settle(stat.S_IMODE(os.fstat(log).st_mode), like=log)
+        made.publish(f"{name}.1", passing_name(name))
+        return os.dup(made.handle)
+
+
+def _free(handle: int) -> int:
+    """Bytes that are free there, for others than root."""
+    found = os.fstatvfs(handle)
+    return found.f_bavail * found.f_frsize
 
 
 def _collapses(folder: int, name: str, block: int) -> bool:
@@ -264,12 +341,15 @@ def _cut(log: int, first: int, collapses: bool, shown: str) -> None:
     os.fsync(first)
 
 
-def _catch_up(log: int, first: int, shown: str) -> None:
-    for _ in range(_BEHIND):
+def _catch_up(log: int, first: int, shown: str, chunks: int | None = None) -> None:
+    """Copy what has come since; after so many ``chunks`` what is still to come is left."""
+    for _ in range(_BEHIND if chunks is None else chunks):
         chunk = os.read(log, _CHUNK)
         if not chunk:
             return
         write_all(first, chunk)
+    if chunks is not None:
+        return
     raise HostError(f"{shown} is written faster than it can be copied; the next pass goes on")
 
 

@@ -1,0 +1,58 @@
+"""The logs of daemons that say nothing about theirs: kept within a bound, in our state directory.
+
+It must not touch a log that a rule of the spec rotates.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from reconciler.host.walk import reason
+from reconciler.model import HostError, Resource
+
+if TYPE_CHECKING:
+    from reconciler.kinds._retention import Retention
+
+MOST = 50 << 20
+"""Bytes of a log, and of each of those that were taken out of it."""
+KEEP = 5
+"""How many of the latter stay."""
+
+
+def trim(resources: Iterable[Resource[Any]], folder: str) -> Iterator[str]:
+    """Take out of each log in ``folder`` what is more than ``MOST``; what went wrong, in words."""
+    try:
+        with os.scandir(folder) as entries:
+            large = [
+                entry.path
+                for entry in entries
+                if entry.name.endswith(".log") and entry.stat(follow_symlinks=False).st_size > MOST
+            ]
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        yield f"cannot look through {folder}: {reason(error)}"
+        return
+    rules: list[Retention] = [one.want for one in resources if one.kind == "retention"]
+    for path in large:
+        if any(rule.rotates and _names(rule, path) for rule in rules):
+            continue
+        from reconciler.host.rotate import bound
+
+        try:
+            bound(path, MOST, KEEP)
+        except HostError as error:
+            yield f"the log {path} is too large, and stays so: {error}"
+        except OSError as error:
+            yield f"the log {path} is too large, and stays so: {reason(error)}"
+
+
+def _names(rule: Retention, path: str) -> bool:
+    """Is the rule about that log?"""
+    from fnmatch import fnmatchcase
+
+    folder, _, name = path.rpartition("/")
+    inside = folder == rule.path or (rule.recursive and f"{folder}/".startswith(f"{rule.path}/"))
+    return inside and any(fnmatchcase(name, one) for one in rule.match)
