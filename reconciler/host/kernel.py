@@ -16,11 +16,12 @@ _COLLAPSE = 0x08
 _NO_FOLLOW = 0x100
 _BIRTH = 0x800
 _JOIN_SESSION_KEYRING = 1
-_KEYCTL = {
-    "x86_64": 250, "aarch64": 219, "riscv64": 219, "loongarch64": 219, "i686": 288, "armv7l": 311,
-    "ppc64le": 271, "s390x": 280,
+_IO_OF_PROCESS = 1
+_NUMBERS = {
+    "x86_64": (250, 251), "aarch64": (219, 30), "riscv64": (219, 30), "loongarch64": (219, 30),
+    "i686": (288, 289), "armv7l": (311, 314), "ppc64le": (271, 273), "s390x": (280, 282),
 }  # fmt: skip
-"""The number of keyctl(2), which the C library does not have, by machine."""
+"""The numbers of keyctl(2) and ioprio_set(2), which the C library does not have, by machine."""
 
 
 class _Statx(ctypes.Structure):
@@ -89,6 +90,13 @@ def birth(folder: int, name: str) -> int | None:
 
 def new_session_keyring() -> None:
     """Have a new, empty one: keyctl(2). Where it is refused, as in containers, that is no error."""
-    number = _KEYCTL.get(os.uname().machine)
-    if number is not None:
-        _C.syscall(ctypes.c_long(number), ctypes.c_long(_JOIN_SESSION_KEYRING), None)
+    numbers = _NUMBERS.get(os.uname().machine)
+    if numbers is not None:
+        _C.syscall(ctypes.c_long(numbers[0]), ctypes.c_long(_JOIN_SESSION_KEYRING), None)
+
+
+def usual_io_priority() -> None:
+    """Have the one that goes with the nice value: ioprio_set(2). It is no error where it fails."""
+    numbers = _NUMBERS.get(os.uname().machine)
+    if numbers is not None:
+        _C.syscall(ctypes.c_long(numbers[1]), ctypes.c_long(_IO_OF_PROCESS), 0, 0)

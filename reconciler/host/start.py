@@ -34,6 +34,8 @@ environment gets its own number."""
 
 _LONGEST = 5.0
 """Seconds from the new process to its program."""
+_HASTY = 0.5
+"""The same for a user one of whose processes has used all of that up within the last minute."""
 _GLANCE = 0.1
 """Seconds between two looks whether its user has stopped it meanwhile."""
 _OPEN_FILES = 7
@@ -165,7 +167,7 @@ def _fork(
     born: Callable[[Identity], None] | None = None,
     detached: bool = False,
 ) -> Identity:
-    from reconciler.host import kernel  # Loaded here once, not in each child.
+    import reconciler.host.kernel  # noqa: F401  Once here, not in each child.
 
     _refuse_other(program.account)
     said, say = os.pipe()
@@ -173,8 +175,7 @@ def _fork(
     try:
         child = os.fork()
         if child == 0:
-            join = kernel.new_session_keyring
-            _new_process(program, streams, session, born, detached, say, join)
+            _new_process(program, streams, session, born, detached, say)
     finally:
         os.close(say)
         if child == -1:
@@ -183,7 +184,7 @@ def _fork(
         os.waitpid(child, 0)
     words = bytearray()
     try:
-        late = _hear(said, words)
+        late = _hear(said, words, program.account.uid)
     except BaseException:
         _kill(_number(words), None if detached else child)
         raise
@@ -202,12 +203,19 @@ def _fork(
     )
 
 
-def _hear(said: int, words: bytearray) -> str | None:
+_hung: dict[int, float] = {}
+"""When a process of that user has not become its program in time, by the monotonic clock."""
+
+
+def _hear(said: int, words: bytearray, uid: int) -> str | None:
     """What the new process says until it is the program, which closes its end; why not for long.
 
     Its user can stop it, and what it enters or runs may be on a file system that never answers.
     """
-    end = time.monotonic() + _LONGEST
+    now = time.monotonic()
+    hasty = uid != os.geteuid() and now - _hung.get(uid, -60.0) < 60.0
+    longest = _HASTY if hasty else _LONGEST
+    end = now + _LONGEST
     poller = select.poll()
     poller.register(said, select.POLLIN)
     while (left := end - time.monotonic()) > 0:
@@ -216,13 +224,15 @@ def _hear(said: int, words: bytearray) -> str | None:
             if not chunk:
                 return None
             words += chunk
+            end = time.monotonic() + longest  # Until it has said its number, it is ours.
             continue
         still_waiting()
         identity = _number(words)
         entry = look_up(identity.pid) if identity is not None else None
         if entry is not None and entry.state in "Tt":
             return "a signal stopped the new process before it was the program"
-    return f"it did not become the program within {_LONGEST:g} s, and was killed"
+    _hung[uid] = time.monotonic()
+    return f"it did not become the program within {longest:g} s, and was killed"
 
 
 def _number(words: bytes | bytearray) -> Identity | None:
@@ -261,14 +271,12 @@ def _new_process(
     born: Callable[[Identity], None] | None,
     detached: bool,
     say: int,
-    new_session_keyring: Callable[[], None],
 ) -> NoReturn:
     try:
         if detached and os.fork() != 0:
             os._exit(0)  # Init is the parent then.
         if session:
             os.setsid()
-        new_session_keyring()
         pid = os.getpid()
         me = look_up(pid)
         identity = Identity(me.identity.start if me is not None else 0, pid)
@@ -292,8 +300,11 @@ def _become(program: Program, last: int) -> NoReturn:
 
     Nothing is imported behind the change of ids: our own files may be out of reach.
     """
+    from reconciler.host import kernel
+
     account = program.account
     root = os.geteuid() == 0
+    kernel.new_session_keyring()
     groups = os.getgrouplist(account.name, account.gid) if root else []
     close_all_but(last)
     signal.set_wakeup_fd(-1)
@@ -303,6 +314,7 @@ def _become(program: Program, last: int) -> NoReturn:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o022)
     _limits_of_process_1()
+    kernel.usual_io_priority()
     if root:
         try:
             os.setgroups(groups)

@@ -55,7 +55,8 @@ class StartDaemon:
         launch = self.launch
         account = host.users.account(launch.user)
         log = log_path(launch.mark, self.log, host)
-        owner = (-1, -1) if launch.user is None else (account.uid, account.gid)
+        ours = account.uid == os.geteuid()
+        owner = (-1, -1) if ours else (account.uid, account.gid)
         try:
             descriptor = host.files.open_log(log, *owner)
         except NoSpace:

@@ -375,6 +375,36 @@ def test_a_key_of_our_session_is_found_by_nobody(machine: Machine, sort: str) ->
     assert until(lambda: out.exists() and out.read_text()) == "-1"
 
 
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the numbers of its system calls")
+def test_a_key_of_the_session_in_which_tmux_was_started_is_found_by_nobody(
+    machine: Machine,
+) -> None:
+    server = ["tmux", "-u", "new-session", "-d", "-s", "person"]
+    done = machine.run(sys.executable, "-c", KEYS, "/usr/bin/env", *server)
+    if done.returncode == 77:
+        pytest.skip("keyctl is refused here")
+    out = machine.base / "found"
+    script = machine.base / "look.py"
+    script.write_text(f"{FOUND.replace('print(', f'open({str(out)!r}, chr(97)).write(str(')})\n")
+    command = f"command: [{sys.executable}, {script}]"
+    spec = machine.spec(f"sessions: {{s: {{}}}}\nprocesses: {{p: {{{command}, session: s}}}}")
+    machine.once(spec, status=1)
+    assert until(lambda: out.exists() and out.read_text()).startswith("-1")
+
+
+@pytest.mark.root
+@ROOT
+def test_a_user_whose_process_has_hung_delays_the_next_ones_less(
+    free: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    just_before_the_program(monkeypatch, lambda: time.sleep(60))
+    monkeypatch.setattr(start, "_LONGEST", 1.0)
+    monkeypatch.setattr(start, "_hung", {})
+    for words in ("within 1 s", r"within 0\.5 s"):
+        with pytest.raises(start.NotStarted, match=words):
+            begun(program("true", user="nobody"))
+
+
 # -- the log of another user's daemon
 
 
