@@ -150,15 +150,18 @@ def _closing(handle: int) -> Iterator[None]:
         os.close(handle)
 
 
-def _left(private: Private, path: str) -> Iterator[str]:
+def _left(private: Private, path: str) -> list[str]:
     """What is still to be told of a folder in which something was kept."""
-    for name in sorted(os.listdir(private.handle)):
-        what = _Aside.called(name)
-        if what is not None and not what.let_go(private) and what.written(private):
-            yield (
-                f"what somebody saved while a file was replaced is kept as {path}/{name}; take "
-                "over what is missing, then remove that folder"
-            )
+    asides = [_Aside.called(name) for name in os.listdir(private.handle)]
+    left = [one for one in asides if one is not None and not one.let_go(private)]
+    written = sum(one.written(private) for one in left)
+    if not written:
+        return []
+    what = "a file" if written == 1 else f"{written} files"
+    return [
+        f"what somebody saved while a file was replaced is kept in {path} ({what}); take over "
+        "what is missing, then remove that folder"
+    ]
 
 
 class _Aside:

@@ -425,3 +425,32 @@ def test_a_copy_of_a_log_is_for_those_whom_the_log_was_for(machine: Machine, met
     finally:
         if method == "move":
             shutil.rmtree(goal)
+
+
+def test_all_of_it_works_where_no_file_is_without_a_name(
+    open_to_nobody: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_unnamed(monkeypatch)
+    mine = os.getegid()
+    with opened(open_to_nobody) as folder:
+        place.put(folder, "new", b"one", 0o640, replace=False)
+        with pytest.raises(FileExistsError):
+            place.put(folder, "new", b"two", replace=False)
+        assert (open_to_nobody / "new").read_bytes() == b"one"
+        place.put(folder, "new", b"two", 0o600)
+        os.close(place.new_log(folder, "log", 0o640))
+        with place.draft(folder, "copy") as made:
+            made.settle(0o640)
+            made.publish("copy.1", ".copy.reconcile")
+        with place.draft(folder, "new") as made:
+            made.settle(0o604)
+            assert not made.exchange(lambda _: False)
+            assert (open_to_nobody / "new").read_bytes() == b"two"
+        with place.draft(folder, "new") as made:
+            made.settle(0o604)
+            assert made.exchange(lambda _: True)
+    names = {"new": 0o604, "log": 0o640, "copy.1": 0o640, ".copy.reconcile": 0o640}
+    assert set(os.listdir(open_to_nobody)) == names.keys()
+    for name, mode in names.items():
+        assert rights(open_to_nobody / name) == (mode, mine, [])
+    assert (open_to_nobody / "copy.1").stat().st_nlink == 2
