@@ -14,8 +14,9 @@ from importlib import import_module
 
 from reconciler.arguments import parsed
 from reconciler.descriptors import keep_descriptors, open_standard_streams
-from reconciler.exits import TROUBLE, USAGE
+from reconciler.exits import BUSY, TROUBLE, USAGE
 from reconciler.host.environment import clean, use_utf8
+from reconciler.model import BeingWritten
 from reconciler.modes.answers import complain, invalid
 from reconciler.session import Session, Usage, in_words
 
@@ -46,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         discard(sys.stdout)  # The reader has seen enough; nothing may be written at exit either.
         return TROUBLE
+    except BeingWritten as error:
+        return complain(f"{error}; nothing was done; try again when it is saved", BUSY)
     except KeyboardInterrupt:
         return complain("interrupted; the next pass goes on from here", 130)
     except SystemExit as end:

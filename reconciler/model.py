@@ -41,6 +41,10 @@ class UnknownState(HostError):
     """The host could not be asked. Never the same as "absent"."""
 
 
+class BeingWritten(HostError):
+    """Somebody is still writing the spec. Nothing was done; the message says who."""
+
+
 @dataclass(frozen=True, slots=True)
 class Secret:
     """A value that may be handed to a process and to nobody else.

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 
 _LONGEST = 4000
+_PATIENCE = 5.0
+"""Seconds for which one who still writes the spec is waited for."""
+ACTING = ("once", "loop", "repair", "pause", "resume")
+"""The modes that act by the spec, and so must not take half of one."""
 
 
 class Usage(Exception):
@@ -91,20 +95,23 @@ class Session:
             raise Usage(str(error)) from None
 
     def load(self, write_cache: bool = False, complete: bool = False) -> Spec:
-        """The spec that was asked for. Raises SpecError or Usage."""
+        """The spec that was asked for. Raises SpecError, BeingWritten or Usage."""
         from reconciler.spec import load
 
         spec = load(
             self.spec_path(), state_dir=self.state_dir, write_cache=write_cache,
-            complete=complete, **self._surroundings(),
+            complete=complete, patience=_PATIENCE if self.options.mode in ACTING else None,
+            **self._surroundings(),
         )  # fmt: skip
         return self._known(spec)
 
-    def load_aside(self) -> Spec:
+    def load_aside(self, patience: float = _PATIENCE) -> Spec:
         """The same, whole, compiled by a child. Raises spec.aside.Invalid, HostError or Usage."""
         from reconciler.spec.aside import load_aside
 
-        spec = load_aside(self.spec_path(), state_dir=self.state_dir, **self._surroundings())
+        spec = load_aside(
+            self.spec_path(), state_dir=self.state_dir, patience=patience, **self._surroundings()
+        )
         return self._known(spec)
 
     def facts(self) -> Facts:

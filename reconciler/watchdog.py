@@ -61,7 +61,9 @@ class Watchdog:
         self._outcomes: list[Outcome] = []
         self._checks = checks_of(session, spec)
         self._reports = session.reports(self._post.woken, lambda words: self._posted(words, True))
-        self._kept = Kept(session, spec, log, supervisor, self._taken)
+        self._kept = Kept(
+            session, spec, log, supervisor, self._clock, self._taken, self._files.watch
+        )
         self.parts: tuple[Part, ...]
         self.parts = (
             self._deaths, self._files, self._fresh, self._checks, self._stops, self._reports,
@@ -76,18 +78,24 @@ class Watchdog:
     def _taken(self, spec: Spec) -> None:
         """It is this spec from now on."""
         self._post.adopt(spec.notify)
-        self._files.watch(spec.files)
         self._checks.take(spec.resources)
         self._reports.take(spec)
 
     def full_pass(self, stopping: Callable[[], bool], reread: bool) -> float:
-        """One pass over everything; what goes wrong in it is told, and the next one is due."""
+        """One pass over everything; what goes wrong in it is told. Seconds until the next one.
+
+        It is held back while somebody changes the spec, for a few seconds at most.
+        """
+        self._heart.beat(self._spec.loop_every)
+        wait = self._kept.reload(reread)
+        if wait.held:
+            return wait.seconds
         self._heart.begin(self._spec.loop_every)
-        self._kept.reload(reread)
         sooner = self._pass((), stopping)
         self._heart.done(self._spec.loop_every)
         every = self._spec.loop_every
-        return every if sooner is None else min(every, sooner)
+        soon = wait.seconds or every
+        return min(every, soon, every if sooner is None else sooner)
 
     def partial_pass(self, ids: Collection[str], stopping: Callable[[], bool]) -> float | None:
         """One pass over what some event concerns, and what that needs."""

@@ -42,6 +42,7 @@ def test_a_pass_that_comes_to_no_end_is_no_sign_of_life() -> None:
     told: list[list[str]] = []
     session: Any = SimpleNamespace(
         facts=lambda: None,
+        load_aside=lambda patience: spec,
         recover=lambda spec: None,
         host=lambda spec: SimpleNamespace(forget=lambda: None),
         look=look,

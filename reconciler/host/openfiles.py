@@ -13,6 +13,7 @@ import errno
 import fcntl
 import os
 import signal
+import time
 
 from reconciler.host.clock import Clock
 
@@ -41,6 +42,42 @@ def leased(handle: int, kind: int) -> bool | None:
     except OSError as error:
         return False if error.errno == errno.EAGAIN else None
     return True
+
+
+def has_writer(handle: int) -> bool | None:
+    """Has anybody on this host open for writing what ``handle`` has for reading? None: unknown."""
+    free = leased(handle, fcntl.F_RDLCK)
+    return None if free is None else not free
+
+
+def visible_writer(handle: int) -> int | None:
+    """A process that has it open for writing, among those that the caller can see, proc(5)."""
+    wanted = os.fstat(handle)
+    end = time.monotonic() + _LONGEST
+    for pid in os.listdir("/proc"):
+        if not pid.isdigit():
+            continue
+        if time.monotonic() > end:
+            return None
+        try:
+            for number in os.listdir(f"/proc/{pid}/fd"):
+                if _writes(pid, number, wanted):
+                    return int(pid)
+        except OSError:
+            continue  # It has ended, or is somebody else's.
+    return None
+
+
+def _writes(pid: str, number: str, wanted: os.stat_result) -> bool:
+    try:
+        if not os.path.samestat(os.stat(f"/proc/{pid}/fd/{number}"), wanted):
+            return False
+        with open(f"/proc/{pid}/fdinfo/{number}", "rb") as file:
+            # "flags:", in octal.
+            flags = next(int(line[6:], 8) for line in file if line.startswith(b"flags:"))
+    except (OSError, StopIteration, ValueError):
+        return False
+    return flags & os.O_ACCMODE != os.O_RDONLY
 
 
 class OpenFiles:

@@ -30,12 +30,15 @@ def load(
     state_dir: str | None,
     write_cache: bool,
     complete: bool = False,
+    patience: float | None = None,
 ) -> Spec:
     """The spec in the file ``path``, compiled or as it was kept in ``state_dir``.
 
     ``settings`` are the values of ``--set``. ``state_dir`` None: nothing is kept or looked up.
     ``write_cache`` False: nothing is written. ``complete``: never a spec without its secrets.
-    ``all_kinds`` is called only to compile. Raises SpecError with every problem there is; a
+    ``all_kinds`` is called only to compile. ``patience`` are the seconds for which one who still
+    writes a file of it is waited for, None: whatever is there is taken. Raises BeingWritten, and
+    SpecError with every problem there is; a
     file that cannot be read, or that root cannot trust, is one too.
     """
     inputs = cache.Inputs(path, facts, settings, environ)
@@ -44,9 +47,17 @@ def load(
         kept = cache.load(file, inputs, get_kind, complete)
         if kept is not None:
             return kept
-    from reconciler.spec.build import build
+    from reconciler.spec.build import Built, build
 
-    built = build(path, all_kinds(), facts, settings, environ)
+    def made() -> Built:
+        return build(path, all_kinds(), facts, settings, environ)
+
+    if patience is None:
+        built = made()
+    else:
+        from reconciler.spec.settled import settled
+
+        built = settled(made, lambda built: built.files, patience)
     if file is not None and write_cache:
         if built.keepable:
             cache.write(file, inputs, built.spec, built.files, built.environ)

@@ -12,19 +12,23 @@ from typing import Any
 from reconciler import spec as room
 from reconciler.contract import Kind
 from reconciler.host.child import answer
-from reconciler.model import Facts, Spec
+from reconciler.model import BeingWritten, Facts, Spec
 from reconciler.spec import cache
 
 _TIMEOUT = 120.0
 
 
 class Invalid(Exception):
-    """The spec is not valid: ``text`` says why to people, ``errors`` as JSON values."""
+    """The spec is not valid: ``text`` says why to people, ``errors`` as JSON values.
 
-    def __init__(self, text: str, errors: list[dict[str, Any]]) -> None:
+    ``files`` are those that it was made from.
+    """
+
+    def __init__(self, text: str, errors: list[dict[str, Any]], files: tuple[str, ...]) -> None:
         super().__init__(text)
         self.text = text
         self.errors = errors
+        self.files = files
 
 
 def load_aside(
@@ -36,8 +40,12 @@ def load_aside(
     settings: Mapping[str, str],
     environ: Mapping[str, str],
     state_dir: str,
+    patience: float,
 ) -> Spec:
-    """As ``spec.load`` of a complete spec. Raises Invalid, and UnknownState when it hangs."""
+    """As ``spec.load`` of a complete spec.
+
+    Raises Invalid, BeingWritten, and UnknownState when it hangs.
+    """
     inputs = cache.Inputs(path, facts, settings, environ)
     kept = cache.load(cache.file_name(state_dir, inputs), inputs, get_kind, complete=True)
     if kept is not None:
@@ -58,9 +66,12 @@ def load_aside(
                 state_dir=state_dir,
                 write_cache=True,
                 complete=True,
+                patience=patience,
             )
         except SpecError as error:
-            return marshal.dumps((False, render(error), document(error)))
+            return marshal.dumps((False, render(error), (document(error), tuple(error.files))))
+        except BeingWritten as error:
+            return marshal.dumps((False, str(error), None))
         body, complete = packed(spec, secrets=True)
         head = {
             "name": spec.name,
@@ -74,6 +85,8 @@ def load_aside(
         return marshal.dumps((True, head, body))
 
     valid, first, second = marshal.loads(answer(work, _TIMEOUT))
+    if not valid and second is None:
+        raise BeingWritten(first)
     if not valid:
-        raise Invalid(first, second)
+        raise Invalid(first, *second)
     return cache.decoded(second, first, get_kind)

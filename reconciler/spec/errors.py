@@ -6,7 +6,7 @@ It must not stop at the first problem, and it never prints anything that a termi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reconciler.text import escaped, printable
@@ -22,6 +22,7 @@ _WINDOW = 96
 """Characters of a source line that are shown at most."""
 _WORTH_HIDING = 4
 """Characters that a secret must have to be blotted out; less are in the way everywhere."""
+_NONE: Mapping[str, bytes] = {}
 _LINK = re.compile(r"://[^\s'\"]+")
 
 
@@ -95,9 +96,14 @@ def _width(text: str) -> int:
 
 
 class SpecError(Exception):
-    """The spec is not valid. ``problems`` are sorted by file and place; nothing was touched."""
+    """The spec is not valid. ``problems`` are sorted by file and place; nothing was touched.
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    ``files`` are those that it was made from, with the digest of what was read, which is empty
+    where nothing could be.
+    """
+
+    def __init__(self, problems: Iterable[Problem], files: Mapping[str, bytes] = _NONE) -> None:
+        self.files = dict(files)
         self.problems: tuple[Problem, ...] = tuple(
             sorted(set(problems), key=lambda p: (p.file, p.line, p.column, p.message))
         )
@@ -145,6 +151,8 @@ class Problems:
 
     def __init__(self) -> None:
         self.found: list[Problem] = []
+        self.files: dict[str, bytes] = {}
+        """What was read, for ``SpecError``."""
         self._hidden: set[str] = set()
         # Near misses are looked for until that many names were compared: with thousands of
         # names and problems it would take minutes, and nobody reads that far.
@@ -195,12 +203,12 @@ class Problems:
     def _keep(self, problem: Problem) -> None:
         self.found.append(problem)
         if len(self.found) >= MOST:
-            raise SpecError(self._shown())
+            raise SpecError(self._shown(), self.files)
 
     def stop_if_any(self) -> None:
         """Raises SpecError when something was found so far."""
         if self.found:
-            raise SpecError(self._shown())
+            raise SpecError(self._shown(), self.files)
 
     def hide(self, values: Iterable[str]) -> None:
         """Nothing that is told, now or before, shows any of these values."""

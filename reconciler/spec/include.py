@@ -82,12 +82,13 @@ def _add(
         data = reading.read(path, "the spec" if at is None else f"the included file {shown}")
     except reading.ReadError as error:
         files.broken = True
+        problems.files.setdefault(path, b"")
         if at is None:
             problems.add_file(shown, error.message, error.hint)
         else:
             problems.add(at, error.message, error.hint)
         return
-    files.digests[path] = digest(data)
+    files.digests[path] = problems.files[path] = digest(data)
     root = source.load(data, here, problems, at is None)
     if root is None:
         files.broken = True

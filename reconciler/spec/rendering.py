@@ -94,12 +94,13 @@ class Renderer:
             data = reading.read(path, f"the template {shown}")
             text = data.decode()
         except reading.ReadError as error:
+            self.problems.files.setdefault(path, b"")
             self.problems.add(name.at, f"{title}: {error.message}", error.hint)
             raise _Known from None
         except UnicodeDecodeError as error:
             self.problems.add(name.at, f"{title}: the template {shown} is not UTF-8: {error}")
             raise _Known from None
-        self.digests[path] = digest(data)
+        self.digests[path] = self.problems.files[path] = digest(data)
         self._sources[path] = made = Source(shown, path, text)
         return made
 
@@ -116,7 +117,7 @@ class Renderer:
             path = os.path.normpath(os.path.join(place_, plain))
             if os.path.lexists(path):
                 return path, os.path.join(words, plain)
-            self.digests[path] = MISSING
+            self.digests[path] = self.problems.files[path] = MISSING
         near = [entry for place_, _ in places for entry in _names(place_)]
         tried = " and ".join(dict.fromkeys(words or "." for _, words in places))
         self.problems.add(

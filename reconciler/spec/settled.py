@@ -1,0 +1,96 @@
+"""Is a spec whole, or is somebody still writing one of its files?
+
+The beginning of a spec can be a valid one that deletes what the rest would have kept. It must not
+wait for ever: who keeps a file open is named.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from reconciler.digests import blake2b
+from reconciler.host import trust
+from reconciler.host.openfiles import has_writer, visible_writer
+from reconciler.model import BeingWritten
+from reconciler.spec import reading
+from reconciler.spec.errors import SpecError
+
+Built = TypeVar("Built")
+
+_STILL = 1.0
+"""Seconds without a change after which a file is whole, where writers cannot be known."""
+_PAUSE = 0.1
+_DIGEST = 32
+
+
+def settled(
+    build: Callable[[], Built], files_of: Callable[[Built], Mapping[str, bytes]], patience: float
+) -> Built:
+    """What ``build`` makes of the files, once nobody writes to them.
+
+    ``files_of`` are the files with digests of what was read of them. Raises BeingWritten when
+    somebody still writes after ``patience`` seconds, and SpecError when it is whole, and invalid.
+    """
+    end = time.monotonic() + patience
+    look = _Look()
+    while True:
+        wrong: SpecError | None = None
+        try:
+            built = build()
+            files = files_of(built)
+        except SpecError as error:
+            wrong, files = error, error.files
+        writing = look.written(files)
+        if writing is None and wrong is not None:
+            raise wrong
+        if writing is None:
+            return built
+        if time.monotonic() >= end:
+            raise BeingWritten(writing)
+        time.sleep(_PAUSE)
+
+
+class _Look:
+    """Looks at files again and again, and knows since when each is as it is."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, tuple[tuple[int, ...], float]] = {}
+
+    def written(self, files: Mapping[str, bytes]) -> str | None:
+        """Why one of them is not whole, or not as it was read; None when all are."""
+        return next(filter(None, (self._one(path, seen) for path, seen in files.items())), None)
+
+    def _one(self, path: str, seen: bytes) -> str | None:
+        again = f"{path} was changed while it was read"
+        try:
+            handle = trust.opened(path)
+        except (OSError, trust.Untrusted):
+            return again if seen else None
+        try:
+            known = has_writer(handle)
+            writer = visible_writer(handle) if known is not False else None
+            if known or writer is not None:
+                who = f"process {writer}" if writer is not None else "somebody"
+                return f"{who} has {path} open for writing"
+            if known is None and not self._still(path, os.fstat(handle)):
+                return f"{path} was changed less than {_STILL:g} s ago"
+        finally:
+            os.close(handle)
+        try:
+            same = blake2b(reading.read(path), digest_size=_DIGEST).digest() == seen
+        except reading.ReadError:
+            same = not seen
+        return None if same else again
+
+    def _still(self, path: str, status: os.stat_result) -> bool:
+        """Has it been as it is for long enough? The clock of its server may be another one."""
+        now = time.monotonic()
+        looks = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        known = self._since.get(path)
+        if known is None or known[0] != looks:
+            self._since[path] = looks, now
+            return time.time() - status.st_mtime >= _STILL
+        return now - known[1] >= _STILL or time.time() - status.st_mtime >= _STILL

@@ -1,0 +1,363 @@
+"""Edits of a spec at the worst moments: none is missed, and no half of one is acted on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from support import Machine, until
+
+from reconciler.host import openfiles
+from reconciler.kept import Kept
+from reconciler.model import BeingWritten, Spec
+from reconciler.spec import settled as settled_module
+from reconciler.spec.aside import Invalid
+from reconciler.spec.errors import SpecError
+from reconciler.spec.settled import settled
+
+WHOLE = "first half, second half"
+
+
+def digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=32).digest()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "spec.yaml"
+    path.write_text(WHOLE)
+    return path
+
+
+@pytest.fixture
+def writing(file: Path) -> Iterator[Any]:
+    """Somebody who has the file open, and has written its first half."""
+    with open(file, "w") as opened:
+        opened.write(WHOLE[:10])
+        opened.flush()
+        yield opened
+
+
+def reading(path: Path, after: Callable[[], None] = lambda: None) -> Callable[[], Any]:
+    """A build: the file's text, and its digest; ``after`` it was read something happens."""
+
+    def build() -> Any:
+        data = path.read_bytes()
+        after()
+        return data.decode(), {str(path): digest(data)}
+
+    return build
+
+
+def made(build: Callable[[], Any], patience: float = 0.0) -> str:
+    return str(settled(build, lambda built: built[1], patience)[0])
+
+
+def test_a_file_that_is_open_for_writing_is_known(file: Path) -> None:
+    with open(file) as handle:
+        assert openfiles.has_writer(handle.fileno()) is False
+        with open(file, "a"):
+            assert openfiles.has_writer(handle.fileno()) is True
+            assert openfiles.visible_writer(handle.fileno()) == os.getpid()
+        assert openfiles.has_writer(handle.fileno()) is False
+        assert openfiles.visible_writer(handle.fileno()) is None  # We only read it.
+        # Nobody is kept from writing by our look.
+        os.close(os.open(file, os.O_WRONLY | os.O_NONBLOCK))
+
+
+def test_half_a_file_is_not_taken(file: Path, writing: Any) -> None:
+    with pytest.raises(BeingWritten, match=f"process {os.getpid()} has|somebody has"):
+        made(reading(file))
+
+
+def test_it_is_waited_for_until_it_is_whole(
+    file: Path, writing: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sleep(seconds: float) -> None:
+        writing.write(WHOLE[10:])
+        writing.close()
+
+    monkeypatch.setattr(settled_module.time, "sleep", sleep)
+    assert made(reading(file), 60.0) == WHOLE
+
+
+def test_half_a_file_that_is_not_valid_is_waited_for_too(
+    file: Path, writing: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sleep(seconds: float) -> None:
+        writing.write(WHOLE[10:])
+        writing.close()
+
+    def build() -> Any:
+        data = file.read_bytes()
+        if data != WHOLE.encode():
+            raise SpecError((), {str(file): digest(data)})
+        return data.decode(), {str(file): digest(data)}
+
+    monkeypatch.setattr(settled_module.time, "sleep", sleep)
+    assert made(build, 60.0) == WHOLE
+    file.write_text("whole, and not valid")
+    with pytest.raises(SpecError):
+        made(build, 60.0)
+
+
+@pytest.mark.parametrize("how", ["written", "replaced", "truncated"])
+def test_what_is_saved_after_it_was_read_is_read_again(how: str, file: Path) -> None:
+    texts = ["another text", "x"]
+
+    def save() -> None:
+        if not texts:
+            return
+        text = texts.pop(0)
+        if how == "replaced":
+            (file.parent / "new").write_text(text)
+            (file.parent / "new").rename(file)
+        else:
+            file.write_text(text)
+
+    if how == "truncated":
+        texts = ["", "the last"]
+    last = texts[-1]
+    assert made(reading(file, save), 60.0) == last
+
+
+@pytest.fixture
+def unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on NFS: no leases, and who writes is on another host."""
+    monkeypatch.setattr(settled_module, "has_writer", lambda handle: None)
+    monkeypatch.setattr(settled_module, "visible_writer", lambda handle: None)
+
+
+def test_where_writers_cannot_be_known_a_second_counts(
+    file: Path, unknown: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(BeingWritten, match="less than 1 s ago"):
+        made(reading(file))
+    # The clock of its server is ahead: what counts is how long it has been as it is.
+    ahead = time.time() + 3600
+    os.utime(file, (ahead, ahead))
+    now = [1000.0]
+    monkeypatch.setattr(settled_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(settled_module.time, "sleep", lambda seconds: now.append(now.pop() + 0.3))
+    assert made(reading(file), 5.0) == WHOLE
+    assert now[0] >= 1001.0
+    os.utime(file, (1e9, 1e9))
+    assert made(reading(file)) == WHOLE
+
+
+def test_one_who_writes_is_seen_where_there_is_no_lease(
+    file: Path, writing: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settled_module, "has_writer", lambda handle: None)
+    os.utime(file, (1e9, 1e9))
+    with pytest.raises(BeingWritten, match=f"process {os.getpid()} has {file} open for writing"):
+        made(reading(file))
+
+
+def test_once_does_nothing_while_somebody_writes(machine: Machine) -> None:
+    folder = machine.base / "data"
+    folder.mkdir()
+    for name in ("precious", "old"):
+        (folder / name).write_text("x")
+        os.utime(folder / name, (1e9, 1e9))
+    spec = machine.base / "spec.yaml"
+    head = "version: 1\nname: demo\nretention:\n  r:\n"
+    half = f"{head}    path: {folder}\n    action: delete\n    older_than: 1d\n"
+    with open(spec, "w") as writing:
+        writing.write(half)
+        writing.flush()
+        for mode in ("--once", "--repair", "--loop"):
+            done = machine.reconcile(mode, spec)
+            assert done.returncode == 75, done.stdout + done.stderr
+            assert f"{spec} open for writing; nothing was done" in done.stderr
+        # Who only looks is not kept waiting.
+        assert machine.reconcile("--plan", spec).returncode == 0
+        assert sorted(os.listdir(folder)) == ["old", "precious"]
+        writing.write("    exclude: [precious]\n")
+    machine.once(spec)
+    assert os.listdir(folder) == ["precious"]
+
+
+class Bench:
+    """A loop's spec with a clock of its own: ``reads`` happen, and something between them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.now = 100.0
+        self.files = (str(path),)
+        self.events: list[str] = []
+        self.during: Callable[[], None] = lambda: None
+        self.loads = 0
+        self.error: Exception | None = None
+        session: Any = SimpleNamespace(
+            facts=lambda: "facts", load_aside=self.load, report=lambda words: None
+        )
+        log: Any = SimpleNamespace(event=lambda name, *words, **more: self.events.append(name))
+        quiet: Any = SimpleNamespace(reloading=lambda: None, ready=lambda words: None)
+        clock: Any = SimpleNamespace(monotonic=lambda: self.now)
+        self.watched: tuple[str, ...] = ()
+        self.kept = Kept(
+            session, self.spec(path.read_text()), log, quiet, clock, lambda spec: None, self.watch
+        )
+
+    def watch(self, files: Any) -> None:
+        self.watched = tuple(files)
+
+    def spec(self, text: str) -> Spec:
+        return Spec("demo", str(self.path), (text,), files=self.files)  # type: ignore[arg-type]
+
+    def load(self, patience: float) -> Spec:
+        self.loads += 1
+        text = self.path.read_text()
+        during, self.during = self.during, lambda: None
+        during()
+        if self.error is not None:
+            raise self.error
+        return self.spec(text)
+
+    def passed(self, seconds: float = 1.0) -> str:
+        """A pass, and what it went by; nothing when it was held back."""
+        wait = self.kept.reload(False)
+        self.now += seconds
+        return "" if wait.held else str(self.kept.spec.resources[0])
+
+
+@pytest.fixture
+def bench(file: Path) -> Bench:
+    return Bench(file)
+
+
+def test_an_edit_before_the_first_pass_is_taken(bench: Bench) -> None:
+    # While a new loop waited for the lock.
+    bench.path.write_text("second")
+    assert bench.passed() == "second"
+    assert bench.passed() == "second"
+    assert bench.loads == 1
+
+
+def test_an_edit_while_it_is_read_is_taken(bench: Bench) -> None:
+    bench.passed()
+    bench.path.write_text("second")
+    assert bench.passed() == ""
+    bench.during = lambda: bool(bench.path.write_text("third!")) and None
+    assert bench.passed() == "second"
+    assert bench.passed() == ""
+    assert bench.passed() == "third!"
+    loads = bench.loads
+    assert bench.passed() == "third!"
+    assert bench.loads == loads
+
+
+def test_an_edit_while_the_first_pass_reads_is_taken(bench: Bench) -> None:
+    bench.during = lambda: bool(bench.path.write_text("second")) and None
+    assert bench.passed() == WHOLE
+    bench.passed()
+    assert bench.passed() == "second"
+
+
+def test_an_edit_of_the_same_length_that_keeps_its_time_is_taken(bench: Bench) -> None:
+    bench.passed()
+    before = bench.path.stat()
+    until(lambda: bench.path.write_text(WHOLE.upper()) and _ctime(bench.path) != before.st_ctime_ns)
+    os.utime(bench.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    bench.passed()
+    assert bench.passed() == WHOLE.upper()
+
+
+def _ctime(path: Path) -> int:
+    return path.stat().st_ctime_ns
+
+
+def test_it_is_read_when_it_has_not_changed_for_a_second(bench: Bench) -> None:
+    bench.passed()
+    for part in ("s", "se", "sec"):
+        bench.path.write_text(part)
+        assert bench.passed(0.6) == ""
+    assert bench.passed(0.5) == ""
+    assert bench.passed() == "sec"
+    assert bench.loads == 2
+
+
+def test_passes_are_held_back_for_some_seconds_at_most(bench: Bench) -> None:
+    bench.passed()
+    seen = []
+    for number in range(20):
+        bench.path.write_text("x" * (number + 1))
+        seen.append(bench.passed(0.5))
+    assert seen[:10] == [""] * 10
+    assert seen[10:] == [WHOLE] * 10
+    bench.passed()
+    assert bench.passed() == "x" * 20
+
+
+def test_who_keeps_it_open_holds_passes_back_for_some_seconds(bench: Bench) -> None:
+    bench.passed()
+    bench.path.write_text("half")
+    bench.error = BeingWritten("somebody has it open")
+    seen = [bench.passed() for _ in range(10)]
+    assert seen == [""] * 5 + [WHOLE] * 5
+    assert bench.events == ["invalid"]
+    bench.error = None
+    assert bench.passed() == "half"
+
+
+def test_what_mends_an_include_that_is_new_is_noticed(bench: Bench, tmp_path: Path) -> None:
+    bench.passed()
+    new = tmp_path / "new.yaml"
+    new.write_text("wrong")
+    bench.path.write_text("with include")
+    bench.error = Invalid("wrong", [], (str(bench.path), str(new)))
+    bench.passed()
+    bench.passed()
+    assert bench.watched == (str(bench.path), str(new))
+    bench.passed()
+    bench.passed()
+    loads = bench.loads
+    bench.passed()
+    assert bench.loads == loads  # It is not read again and again.
+    assert bench.events == ["invalid"]
+    new.write_text("right")
+    bench.files = (str(bench.path), str(new))
+    bench.error = None
+    bench.passed()
+    assert bench.passed() == "with include"
+
+
+def test_a_file_that_is_new_is_looked_at_before_it_is_read(bench: Bench, tmp_path: Path) -> None:
+    bench.passed()
+    new = tmp_path / "new.yaml"
+    new.write_text("one")
+    bench.path.write_text("with include")
+    bench.files = (str(bench.path), str(new))
+    bench.passed()
+    # Saved between the reading and the first look at it.
+    bench.during = lambda: bool(new.write_text("two")) and None
+    bench.passed()
+    loads = bench.loads
+    bench.passed()
+    assert bench.loads == loads  # It was read once more behind that.
+
+
+def test_the_loop_takes_what_was_saved_in_two_steps(machine: Machine, looping: Any) -> None:
+    head = "version: 1\nname: demo\nloop: {every: 200ms}\n"
+    text = f"{head}directories: {{a: {{path: {machine.base}/a}}}}\n"
+    spec = machine.spec(text)
+    loop = looping(spec)
+    until((machine.base / "a").is_dir)
+    with open(spec, "w") as writing:
+        writing.write(text.replace("/a}", "/half}"))
+        writing.flush()
+        (machine.base / "a").rmdir()
+        # It goes on by the last good one before long, and says so.
+        until((machine.base / "a").is_dir, 30)
+        assert "invalid" in loop.names()
+        assert not (machine.base / "half").exists()
+        writing.write(f"permissions: {{p: {{path: {machine.base}/a, mode: '0700'}}}}\n")
+    until((machine.base / "half").is_dir, 30)
+    assert loop.names().count("reloaded") == 1
