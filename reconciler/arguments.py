@@ -146,6 +146,8 @@ def parser() -> argparse.ArgumentParser:
         help="only this and what it needs; repeatable; shell patterns")  # fmt: skip
     add("--set", metavar="NAME=VALUE", action="append", default=[],
         help="another value for a variable of the spec; repeatable")  # fmt: skip
+    add("--set-file", metavar="NAME=FILE", action="append", default=[],
+        help="the same from a file, for secrets; repeatable")  # fmt: skip
     add("--json", action="store_true", help="one JSON document on standard output")
     add("--state-dir", metavar="DIR", help="where state is kept")
     add("--trust", metavar="UID", action="append", type=_uid, default=[],
@@ -232,7 +234,6 @@ def _help(made: argparse.ArgumentParser) -> Iterator[str]:
     yield f"usage: {made.usage}" % {"prog": made.prog}
     yield ""
     yield f"{made.description} Begin with:"
-    yield ""
     for command, words in FIRST:
         yield f"  {command:27} {words}"
     for title, modes in MODES.items():

@@ -167,12 +167,19 @@ class Target:
     """Somebody who is told of the events in ``on``.
 
     Where, stands in ``url`` or in the file ``url_file``; a url that is empty switches it off.
+    ``written_in`` is the file of the spec in which the url stands, unless it comes from outside.
     """
 
     name: str
     on: tuple[str, ...] = ("failed", "gave_up", "recovered", "report")
     url: Secret | None = None
     url_file: str | None = None
+    written_in: str | None = None
+
+    @property
+    def secret_file(self) -> str | None:
+        """The file that nobody else should be able to read."""
+        return self.url_file or self.written_in
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from reconciler.delivery import TIMEOUT, Off, off, understood, work
 from reconciler.host.child import Child
 from reconciler.host.clock import Clock
 from reconciler.messages import Message, Meter, News, Trouble, judge, moment, quiet_left
-from reconciler.model import HostError, Notify, Remark, Spec, Target, UnknownState
+from reconciler.model import HostError, Notify, Remark, Remedy, Spec, Target, UnknownState
 from reconciler.state import quiet
 
 if TYPE_CHECKING:
@@ -38,10 +38,26 @@ def title(spec: Spec) -> str:
     return spec.notify.title or f"reconcile: {spec.name} on {os.uname().nodename}"
 
 
-def switched_off(notify: Notify) -> tuple[Remark, ...]:
-    """The targets that are off, and why."""
-    found = ((target.name, off(target)) for target in notify.targets)
-    return tuple(Remark(f"notify:{name}", f"is off: {why}") for name, why in found if why)
+def remarks(notify: Notify) -> tuple[Remark, ...]:
+    """The targets that are off, and why; and those whose URL somebody else may read."""
+    off_ = ((target.name, off(target)) for target in notify.targets)
+    found = [Remark(f"notify:{name}", f"is off: {why}") for name, why in off_ if why]
+    for ident, words, command in readable(notify):
+        found.append(Remark(ident, f"{words}; fix it with: {command}", remedy=command))
+    return tuple(found)
+
+
+def readable(notify: Notify) -> Iterator[tuple[str, str, Remedy]]:
+    """The targets whose URL somebody else may read: which one, how, and what ends that."""
+    from reconciler.host.remedy import remedy
+    from reconciler.host.trust import readers
+
+    for target in notify.targets:
+        path = target.secret_file
+        who = readers(path) if path is not None else None
+        if path is not None and who is not None:
+            words = f"its URL stands in {path}, which is readable by {who}"
+            yield f"notify:{target.name}", words, remedy("chmod", "go-r", path)
 
 
 def tell(

@@ -55,6 +55,12 @@ _FORMS = (
 """What looks like a secret, and what stands instead."""
 
 
+class FromFile(str):
+    """A value that was read from a file, and so is not to be shown, whatever its name is."""
+
+    __slots__ = ()
+
+
 def hide(values: Iterable[str]) -> None:
     """Let nothing that is shown from now on hold any of these values."""
     global _values

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from reconciler import kinds
 from reconciler.host import trust
 from reconciler.records import dataclass, replace
-from reconciler.redaction import hide, redacted_json
+from reconciler.redaction import HIDDEN, FromFile, hide, redacted_json
 from reconciler.text import printable
 
 if TYPE_CHECKING:
@@ -212,13 +212,39 @@ class Session:
                 )
 
     def settings(self) -> Mapping[str, str]:
-        """The variables of ``--set``."""
-        pairs = [word.partition("=") for word in self.options.set]
-        for name, equals, _ in pairs:
+        """The variables of ``--set`` and ``--set-file``. Raises Usage."""
+        found: dict[str, str] = {}
+        for word in self.options.set:
+            name, equals, value = word.partition("=")
             if not name or not equals:
                 raise Usage(f"--set takes NAME=VALUE, not {name!r}")
-        # No shell expands the ~ of --set home=~/x, and people mean it.
-        return {name: self.users.expanded(value) for name, _, value in pairs}
+            if value == HIDDEN or f"://{HIDDEN}" in value:
+                raise Usage(
+                    f"--set {name}: {HIDDEN} stands for a value that is not shown; write the value "
+                    f"instead, or put it into a file and give --set-file {name}=FILE"
+                )
+            # No shell expands the ~ of --set home=~/x, and people mean it.
+            found[name] = self.users.expanded(value)
+        for word in self.options.set_file:
+            name, equals, path = word.partition("=")
+            if not name or not path:
+                raise Usage(f"--set-file takes NAME=FILE, not {name!r}")
+            found[name] = self._from_file(self.users.expanded(path))
+        hide(value for value in found.values() if isinstance(value, FromFile))
+        return found
+
+    def _from_file(self, path: str) -> FromFile:
+        """The value of a variable, without the line break at its end. Raises Usage."""
+        from reconciler.spec.reading import ReadError, read
+
+        try:
+            value = read(path, f"the file {path}").decode().removesuffix("\n")
+        except ReadError as error:
+            hint = f"; fix it with: {error.hint}" if error.hint else ""
+            raise Usage(f"--set-file: {error.message}{hint}") from None
+        except UnicodeDecodeError:
+            raise Usage(f"--set-file: the file {path} is not UTF-8 text") from None
+        return FromFile(value)
 
     def recover(self, spec: Spec) -> None:
         """Undo what one who was killed had begun to write. Only for one who holds the lock."""

@@ -107,10 +107,12 @@ def test_what_the_store_forgets_is_overwritten(tmp_path: Path) -> None:
     from reconciler.host.clock import Clock
     from reconciler.store import Store
 
-    store = Store(str(tmp_path), Clock(), True)
+    folder = tmp_path / "state"
+    folder.mkdir()
+    store = Store(str(folder), Clock(), True)
     try:
         store.pauses.pause("process:a", "the reason is Q17x99-zz" * 20, None, "me")
         assert store.pauses.resume("process:a")
     finally:
         store.close()
-    assert b"Q17x99" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"Q17x99" not in b"".join(path.read_bytes() for path in folder.iterdir())

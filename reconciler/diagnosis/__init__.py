@@ -22,7 +22,7 @@ from reconciler.host.remedy import remedy
 from reconciler.model import Observation, Past, Plan, Remedy, Spec
 from reconciler.pulse import about_loop
 from reconciler.records import strings
-from reconciler.redaction import redacted_json
+from reconciler.redaction import HIDDEN, redacted_json
 
 if TYPE_CHECKING:
     from reconciler.session import Session
@@ -167,6 +167,7 @@ class _Diagnosing(Looking):
             "kernel": answers.get("kernel", {}).get("deaths"),
             "reboot": self._reboot(),
             "conflicts": answers.get("conflicts", []),
+            "readable": self._readable(),
             "unseen": self._unseen(),
         }
         told = findings(document, self._command)
@@ -239,6 +240,17 @@ class _Diagnosing(Looking):
         ]
         return {**look, "differences": differences(look, bool(self.sockets())), "lost": lost}
 
+    def _readable(self) -> list[dict[str, Any]]:
+        """The secrets of targets that somebody else may read."""
+        if not self.spec.notify.targets:
+            return []
+        from reconciler.notify import readable
+
+        return [
+            {"id": ident, "reason": words, "remedy": command}
+            for ident, words, command in readable(self.spec.notify)
+        ]
+
     def _unseen(self) -> list[dict[str, str]]:
         """What could not be looked at, and why."""
         found = [
@@ -260,6 +272,8 @@ class _Diagnosing(Looking):
 
     def _command(self, *words: str) -> Remedy:
         """The command line of ours with that mode, on this spec and in this state directory."""
+        from reconciler.spec.scope import told_secret
+
         options = self.session.options
         here = os.path.join(self.session.facts().bin, "reconcile")
         found = shutil.which("reconcile")
@@ -268,7 +282,11 @@ class _Diagnosing(Looking):
         )
         more = ["--state-dir", self.session.state_dir] if options.state_dir else []
         for setting in options.set:
-            more += ["--set", setting]
+            name, _, value = setting.partition("=")
+            more += ["--set", f"{name}={HIDDEN}" if told_secret(name, value) else setting]
+        for setting in options.set_file:
+            name, _, path = setting.partition("=")
+            more += ["--set-file", f"{name}={os.path.abspath(self.session.users.expanded(path))}"]
         for uid in options.trust:
             more += ["--trust", str(uid)]
         return remedy(program, *words, self.spec.path, *more)

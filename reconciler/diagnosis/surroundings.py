@@ -24,6 +24,7 @@ class Surroundings(Seen):
         yield from self.disks()
         yield from self.store()
         yield from self.messages()
+        yield from self.readable()
         yield from self.programs()
         yield from self.folders()
         yield from self.logs()
@@ -97,6 +98,12 @@ class Surroundings(Seen):
                 )
                 yield Wrong(f"target {one['target']}", words, 93, self.command("--notify-test"),
                             by="person", certain=False)  # fmt: skip
+
+    def readable(self) -> Iterator[Wrong]:
+        for one in self.document.get("readable", ()):
+            words = f"{one['id']}: {one['reason']}"
+            yield Wrong(f"readable {one['id']}", words, 92, one["remedy"], by="person",
+                        certain=False)  # fmt: skip
 
     def programs(self) -> Iterator[Wrong]:
         """A program that hangs because the one who should answer it is stopped."""

@@ -25,7 +25,7 @@ QUICK = 5.0  # seconds for a look that only adds to what is known otherwise
 _LOOK = 30.0
 _PASS = 900.0  # a pass may have a large archive to write
 _WRONG_USAGE, _INVALID, _BUSY = 64, 65, 75  # exit codes of reconcile
-_TAKES_VALUE = ("--set", "--state-dir", "--trust", "--only", "--color")
+_TAKES_VALUE = ("--set", "--set-file", "--state-dir", "--trust", "--only", "--color")
 _LOOPS_OWN = ("AI_CO_HOME", "TMUX_TMPDIR")  # what the spec reads of the environment
 
 
@@ -50,6 +50,7 @@ class Keeper:
         self.wanted = _wanted_home(options.home)
         self.settings: list[str] = [f"home={self.wanted}"] if self.wanted else []
         self.settings += options.set
+        self.files: list[str] = options.set_file
         self.given = _given(options)
         self.loop: int | None = None
         self.healthy = False
@@ -93,7 +94,7 @@ class Keeper:
             return  # none runs, it has just ended, or it is somebody else's
         assert self.loop is not None
         spec, given = _loop_options(words)
-        self.settings = given["--set"]
+        self.settings, self.files = given["--set"], given["--set-file"]
         self._trust = list(dict.fromkeys((*self._trust, *given["--trust"])))
         if self.spec is None and spec is not None:
             self.spec = spec if os.sep not in spec else _seen_from(self.loop, spec)
@@ -147,6 +148,8 @@ class Keeper:
         argv = [*_program(), mode, *words, *([self.spec] if self.spec is not None else [])]
         for setting in self.settings:
             argv += ["--set", setting]
+        for setting in self.files:
+            argv += ["--set-file", setting]
         argv += ["--state-dir", self._state_dir] if self._state_dir is not None else []
         for uid in self._trust:
             argv += ["--trust", uid]
@@ -205,6 +208,8 @@ def _given(options: Namespace) -> str:
             words += [f"--{name.replace('_', '-')}", value]
     for setting in options.set:
         words += ["--set", setting]
+    for setting in options.set_file:
+        words += ["--set-file", setting]
     for uid in options.trust:
         words += ["--trust", uid]
     return "".join(f" {shlex.quote(word)}" for word in words)
@@ -227,7 +232,7 @@ def _environ_of(pid: int | None) -> dict[str, str]:
 def _loop_options(words: list[str]) -> tuple[str | None, dict[str, list[str]]]:
     """The SPEC on the command line of a loop, and the values of its --set and --trust."""
     spec: str | None = None
-    given: dict[str, list[str]] = {"--set": [], "--trust": []}
+    given: dict[str, list[str]] = {"--set": [], "--set-file": [], "--trust": []}
     names = [os.path.basename(word) for word in words]
     at = next((i for i, name in enumerate(names) if name in ("reconcile", "reconciler")), 0)
     rest = iter(words[at + 1 :])

@@ -89,6 +89,9 @@ def parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a variable of the spec"
     )
     keeping.add_argument(
+        "--set-file", action="append", default=[], metavar="NAME=FILE", help="one from a file"
+    )
+    keeping.add_argument(
         "--trust", action="append", default=[], metavar="UID", help="believe files of this account"
     )
     keeping.add_argument("--state-dir", type=_not_empty, metavar="DIR", help="that of reconcile")

@@ -175,6 +175,31 @@ def only_ours(status: os.stat_result, handle: int, *, also: Collection[int] = ()
     return next(_writers(handle, status, owners), None) is None
 
 
+def readers(path: str) -> str | None:
+    """Who else may read the file at ``path``, by its mode and those of the folders above it.
+
+    In words; None where only its owner, root and the caller may, or where that is not known.
+    """
+    path = os.path.realpath(path)
+    try:
+        status = os.stat(path)
+        gid = status.st_gid
+        everybody = bool(status.st_mode & stat.S_IROTH)
+        group = bool(status.st_mode & stat.S_IRGRP)
+        while (everybody or group) and path != "/":
+            path = os.path.dirname(path)
+            above = os.stat(path)
+            passed = bool(above.st_mode & stat.S_IXOTH)
+            everybody = everybody and passed
+            group = group and (passed or bool(above.st_gid == gid and above.st_mode & stat.S_IXGRP))
+    except OSError:
+        return None
+    if everybody:
+        return "everybody"
+    owners = frozenset((0, os.geteuid(), status.st_uid))
+    return f"group {gid}" if group and _has_others(gid, owners) else None
+
+
 class _Way:
     """One walk from the root folder to a path."""
 

@@ -153,7 +153,7 @@ def in_words(launch: Launch) -> str:
 
     argv = launch.argv
     text = argv[2] if argv[:2] == ("sh", "-c") and len(argv) == 3 else shlex.join(argv)
-    return repr(text)
+    return repr(censored(text, most=None))
 
 
 def recorded(mark: str, host: Host) -> dict[Identity, str]:

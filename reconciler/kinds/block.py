@@ -21,7 +21,7 @@ from reconciler.model import (
     Resource,
     not_known,
 )
-from reconciler.records import dataclass, replace
+from reconciler.records import dataclass, field, replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -37,6 +37,8 @@ class Block:
     path: Path
     content: Text
     comment: Name = "#"
+    secret: bool = field(default=False, metadata={"written": False, "secret": True})
+    """Does a value of the environment stand in it?"""
 
     @property
     def lines(self) -> str:
@@ -62,6 +64,7 @@ class WriteBlock:
     block: str
     comment: str
     lines: str
+    secret: bool = False
 
     def describe(self) -> str:
         """The action in words."""
@@ -78,7 +81,7 @@ class WriteBlock:
             return _with(_parts(text, mark), mark, self.lines)
 
         path = host.files.real(self.path) or self.path
-        rewrite(path, edit, _LIMIT, host.state_dir)
+        rewrite(path, edit, _LIMIT, host.state_dir, born=0o600 if self.secret else 0o644)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +160,9 @@ class Blocks(Kind[Block, BlockState]):
         if parts.damaged:
             return Observation(BlockState(content, "one is missing or doubled"))
         whole = joined(replace(parts, inner=_lines(content, end)), mark, end)
-        return Observation(BlockState(content, _IN_ORDER if whole == text else "were edited"))
+        markers = _IN_ORDER if whole == text else "were edited"
+        note = _read_by_others(want.path) if want.secret else None
+        return Observation(BlockState(content, markers), note=note)
 
     def changes(self, expected: BlockState | None, have: BlockState | None) -> tuple[Change, ...]:
         if expected is None or have is None:
@@ -184,8 +189,9 @@ class Blocks(Kind[Block, BlockState]):
         self, resource: Resource[Block], have: BlockState | None, changes: Sequence[Change]
     ) -> Sequence[Action]:
         want = resource.want
-        sort = WriteBlock if resource.present else DropBlock
-        return (sort(want.path, resource.id, want.comment, want.lines),)
+        if not resource.present:
+            return (DropBlock(want.path, resource.id, want.comment, want.lines),)
+        return (WriteBlock(want.path, resource.id, want.comment, want.lines, want.secret),)
 
 
 def _mark(comment: str, spec: str, block: str) -> Mark:
@@ -204,6 +210,17 @@ def _read(path: str, host: Host) -> bytes | None:
     with reported(f"cannot read {path}"), opened(parent) as folder:
         there = read_in(folder, name, path, _LIMIT)
     return None if there is None else there[0]
+
+
+def _read_by_others(path: str) -> str | None:
+    from reconciler.host.remedy import remedy
+    from reconciler.host.trust import readers
+
+    who = readers(path)
+    if who is None:
+        return None
+    command = remedy("chmod", "go-r", path)
+    return f"{path} holds a secret and is readable by {who}; fix it with: {command}"
 
 
 def _parts(text: bytes | None, mark: Mark) -> Split:

@@ -18,9 +18,9 @@ def run(session: Session) -> int:
     words = f"{spec.path}: valid; {number} resource{'' if number == 1 else 's'}"
     session.say((f"{words}{trusts(session.options.trust)}", "good"))
     if spec.notify.targets:
-        from reconciler.notify import switched_off
+        from reconciler.notify import remarks
 
         session.say(
-            *((f"  . note {one.id}: {one.reason}", "quiet") for one in switched_off(spec.notify))
+            *((f"  . note {one.id}: {one.reason}", "quiet") for one in remarks(spec.notify))
         )
     return DONE

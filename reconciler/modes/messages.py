@@ -46,12 +46,12 @@ def run(session: Session) -> int:
 
 
 def with_targets(session: Session, plan: Plan, spec: Spec) -> Plan:
-    """The plan with the targets that are off, for those who want to see every note."""
+    """The plan with what is worth a note of targets, for those who want to see every note."""
     if not spec.notify.targets or not (session.options.verbose or session.options.json):
         return plan
-    from reconciler.notify import switched_off
+    from reconciler.notify import remarks
 
-    return replace(plan, notes=(*plan.notes, *switched_off(spec.notify)))
+    return replace(plan, notes=(*plan.notes, *remarks(spec.notify)))
 
 
 def report(session: Session, look: Look) -> None:

@@ -20,8 +20,11 @@ from reconciler.spec.include import Document, gather, without_templates
 from reconciler.spec.notify import NotifyReader, gathered
 from reconciler.spec.rendering import Renderer
 from reconciler.spec.resolve import Declared, Resolver
-from reconciler.spec.scope import Scope, worth_hiding
+from reconciler.spec.scope import Scope, told_secret, worth_hiding
 from reconciler.spec.validate import Validator
+
+_PART = 6
+"""Characters of a variable in a URL that is blotted out; less may be a word such as a host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,7 @@ def _build(
     scope = Scope(facts, environ, about, problems)
     top.read_vars(settings, scope)
     top.read_loop(scope)
-    tell = NotifyReader(scope, facts.user_home, problems)
+    tell = NotifyReader(scope, facts.user_home, problems, settings)
     tell.read(gathered(files.documents, problems))
     resolver = Resolver(files.documents, kinds, problems)
     declared = resolver.resources(scope)
@@ -133,6 +136,10 @@ def _build(
         raise RuntimeError("a resource was dropped without a word; this is a bug in the spec room")
     told = scope.environ.told.items()
     hidden = [value for name, value in told if worth_hiding(name, value)]
+    # By name, by where it is from, and by the place where it stands: the URL of a target.
+    hidden += [value for name, value in settings.items() if told_secret(name, value)]
+    parts = (settings[name] for name in sorted(tell.made_of & settings.keys()))
+    hidden += [value for value in parts if len(value) >= _PART]
     used = {each.kind.name for each in declared}
     spec = Spec(
         top.head.name,

@@ -16,7 +16,7 @@ from reconciler.records import dataclass
 from reconciler.spec.errors import Problems, closest, one_of
 from reconciler.spec.include import Document
 from reconciler.spec.nodes import Broken, Map, Node, Text, get, is_null
-from reconciler.spec.scope import FIXED, Scope
+from reconciler.spec.scope import FIXED, Scope, told_secret
 from reconciler.spec.secrecy import hidden
 
 _MAIN = ("version", "name", "loop")
@@ -123,7 +123,9 @@ class HeadReader:
             raise
         for name in names:
             if name in settings:
-                scope.define(name, settings[name])
+                scope.define(name, str(settings[name]))
+                if told_secret(name, settings[name]):
+                    scope.secrets.add(name)
                 continue
             result = scope.value(found[name][1])
             if result is None:

@@ -6,7 +6,7 @@ It must not show a URL, nor what it was made of: whoever has one may write to it
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from reconciler.model import EVENTS, Notify, Secret, Target
@@ -71,9 +71,14 @@ def _put(whole: Map, key: Text, value: Node, what: str, problems: Problems) -> N
 class NotifyReader:
     """Reads ``notify``; ``notify`` is what it says, and ``urls`` are all that it names."""
 
-    def __init__(self, scope: Scope, home: str, problems: Problems) -> None:
+    def __init__(
+        self, scope: Scope, home: str, problems: Problems, settings: Collection[str] = ()
+    ) -> None:
+        self._settings = set(settings)
         self.notify = Notify()
         self.urls: list[str] = []
+        self.made_of: set[str] = set()
+        """The variables that have a part in a URL."""
         self.keeps_secrets = False
         """Some value of the environment stands in a field that is not made for secrets."""
         self._scope = scope
@@ -172,11 +177,21 @@ class NotifyReader:
             return None
         on = self._events(get(node, "on"), title)
         url = url_file = None
+        written_in = None
         if where == ["url"]:
             url = self._url(node, title)
+            written_in = self._written_in(get(node, "url"))
         else:
             url_file = self._value(node, title, "url_file", self._path)
-        return Target(str(key), on or Target("").on, url, url_file)
+        return Target(str(key), on or Target("").on, url, url_file, written_in)
+
+    def _written_in(self, value: Node | None) -> str | None:
+        """The file in which a URL stands; None where it, or a part of it, comes from outside."""
+        text = self._scope.node(value) if value is not None else None
+        if not isinstance(text, Text) or not text or (isinstance(text, Rendered) and text.secret):
+            return None
+        outside = self._scope.made_of(value) & self._settings if value is not None else set()
+        return None if outside else text.at.source.path
 
     def _url(self, node: Map, title: str) -> Secret | None:
         """The URL; all that it was made of is hidden in what is told from now on."""
@@ -209,7 +224,9 @@ class NotifyReader:
 
     def _hide(self, value: Node) -> None:
         """Show none of what it was made of: neither what is written here, nor variables."""
-        pieces = [self._scope.values.get(name) for name in self._scope.made_of(value)]
+        names = self._scope.made_of(value)
+        self.made_of |= names
+        pieces = [self._scope.values.get(name) for name in names]
         for text in texts(value):
             try:
                 parts = split(text)

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reconciler.model import Facts
+from reconciler.redaction import FromFile
 from reconciler.spec import scalars
 from reconciler.spec.errors import Problems
 from reconciler.spec.hollow import Hollows
@@ -44,6 +45,11 @@ def secret(name: str, value: str) -> bool:
 def worth_hiding(name: str, value: str) -> bool:
     """Is it to be blotted out wherever it turns up? A short word such as a port is in the way."""
     return (bool(_TELLING.search(name)) and len(value) > 3) or len(value) >= 8
+
+
+def told_secret(name: str, value: str) -> bool:
+    """May a variable that was set from outside not be shown, by its name or where it is from?"""
+    return isinstance(value, FromFile) or bool(_TELLING.search(name))
 
 
 class _Known(Exception):

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from reconciler.contract import Kind
 from reconciler.parsers import Wrong
+from reconciler.records import fields, replace
 from reconciler.spec.errors import Problems
 from reconciler.spec.nodes import (
     Broken,
@@ -63,6 +64,9 @@ class Validator:
             mark = place(body, "state") if "state" in body else declared.key.at
             problems.add(mark, f"{title} makes nothing that could be absent; take it out instead")
         want = kind.named(want, declared.name)
+        if _secret(body):
+            marked = [one.name for one in fields(kind.resource) if "secret" in one.metadata]
+            want = replace(want, **dict.fromkeys(marked, True))
         for name, message in kind.check(want):
             _, mark, names = _follow(body, _steps(name))
             mark = mark if names else declared.key.at

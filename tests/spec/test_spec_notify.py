@@ -35,7 +35,7 @@ notify:
     assert spec.notify == Notify(
         (
             Target("slack", DEFAULT, None, "/home/ann/slack_url"),
-            Target("chat", ("changed", "report"), Secret.of("json://box/abcdef")),
+            Target("chat", ("changed", "report"), Secret.of("json://box/abcdef"), None, spec.path),
             Target("off", ("gave_up",), Secret.of("")),
         ),
         14400.0,

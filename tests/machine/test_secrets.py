@@ -1,0 +1,138 @@
+"""Where the values of the environment and of --set-file may stand, and where they never do."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from support import Machine
+
+SECRET = "Q17-zz-sEcret"
+
+
+def everything(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_block_with_a_secret_is_made_for_nobody_else(machine: Machine) -> None:
+    new, there = machine.base / "new.conf", machine.base / "there.conf"
+    there.write_text("mine\n")
+    there.chmod(0o640)
+    blocks = "".join(
+        f"  {path.stem}: {{path: {path}, content: 'pw={{{{ env.PW_TOKEN }}}}'}}\n"
+        for path in (new, there)
+    )
+    plain = machine.base / "plain.conf"
+    spec = machine.spec(f"blocks:\n{blocks}  plain: {{path: {plain}, content: x}}\n")
+    machine.environ["PW_TOKEN"] = SECRET
+    machine.once(spec)
+    assert SECRET in new.read_text() and SECRET in there.read_text()
+    assert (mode(new), mode(plain)) == (0o600, 0o644)
+    assert mode(there) == 0o640
+    assert machine.plan(spec)["summary"]["changes"] == 0
+    assert SECRET.encode() not in everything(machine.state)
+
+
+def test_a_value_from_a_file_is_used_and_not_shown(machine: Machine) -> None:
+    value, made = machine.base / "value", machine.base / "made.conf"
+    value.write_text(f"{SECRET}\n")
+    value.chmod(0o600)
+    spec = machine.spec(
+        "vars: {a: x}\n"
+        f"blocks: {{b: {{path: {made}, content: 'a={{{{ a }}}}'}}}}\n"
+        "checks: {c: {command: [sh, -c, 'echo no: $1; exit 1', sh, '{{ a }}'], every: 1s}}\n"
+    )
+    done = machine.reconcile("--once", spec, "-v", "--set-file", f"a={value}")
+    assert f"a={SECRET}" in made.read_text()
+    assert mode(made) == 0o600
+    said = done.stdout + done.stderr
+    for words in (["--history"], ["--status", "-v"], ["--diagnose"], ["--diagnose", "--json"],
+                  ["--plan", "-v"]):  # fmt: skip
+        done = machine.reconcile(words[0], spec, *words[1:], "--set-file", f"a={value}")
+        said += done.stdout + done.stderr
+    assert "no: ***" in said
+    assert f"--set-file a={value}" in said
+    assert SECRET not in said
+    assert SECRET.encode() not in everything(machine.state)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--set", "a=***"], "--set a: *** stands for a value that is not shown"),
+        (["--set", "a=json://***@h"], "--set-file a=FILE"),
+        (["--set-file", "a=/nonexistent"], "--set-file: the file /nonexistent does not exist"),
+        (["--set-file", "a"], "--set-file takes NAME=FILE"),
+    ],
+)
+def test_a_value_that_is_none_is_refused(machine: Machine, given: list[str], said: str) -> None:
+    done = machine.reconcile("--plan", machine.spec("vars: {a: x}\n"), *given)
+    assert done.returncode == 64
+    assert said in done.stderr
+
+
+def test_a_file_that_somebody_else_may_write_gives_no_value(machine: Machine) -> None:
+    value = machine.base / "value"
+    value.write_text("x")
+    value.chmod(0o666)
+    done = machine.reconcile("--plan", machine.spec("vars: {a: x}\n"), "--set-file", f"a={value}")
+    assert done.returncode == 64
+    assert f"fix it with: chmod o-w {value}" in done.stderr or "chmod go-w" in done.stderr
+
+
+def test_remedies_hide_a_variable_by_its_name_and_its_place(machine: Machine) -> None:
+    spec = machine.spec(
+        "vars: {hook: x, api_token: x, plain: x}\n"
+        "notify: {targets: {s: {url: 'json://127.0.0.1:9/{{ hook }}', on: [failed]}}}\n"
+    )
+    done = machine.reconcile("--diagnose", spec, "--json", "--set", "hook=H-00K17", "--set",
+                       "api_token=T0k", "--set", "plain=P1a1n-value")  # fmt: skip
+    document = json.loads(done.stdout)
+    mends = [one["mend"] for one in document["wrong"] + document["doubts"] if one["mend"]]
+    assert any("--set 'hook=***' --set 'api_token=***' --set plain=P1a1n-value" in m for m in mends)
+    assert "H-00K17" not in done.stdout and "T0k" not in done.stdout
+
+
+def test_a_url_that_others_may_read_is_noted(machine: Machine) -> None:
+    folder = machine.base
+    url = folder / "url"
+    url.write_text("json://127.0.0.1:9/\n")
+    url.chmod(0o644)
+    text = (
+        f"notify: {{targets: {{f: {{url_file: {url}, on: [failed]}},\n"
+        "  e: {url: '{{ env.HOOK_URL }}', on: [failed]},\n"
+        "  w: {url: 'json://127.0.0.1:9/', on: [failed]}}}\n"
+    )
+    spec = machine.spec(text)
+    spec.chmod(0o644)
+    machine.environ["HOOK_URL"] = "json://127.0.0.1:9/x"
+
+    def said(*words: str) -> str:
+        return " ".join(machine.reconcile(*words).stdout.split())
+
+    # Whether anybody can reach it at all is up to the folders above.
+    closed = [one for one in (folder, *folder.parents) if not mode(one) & 0o001]
+    if closed and os.geteuid() != 0:
+        pytest.skip(f"{closed[0]} is closed to others")
+    opened = [(one, mode(one)) for one in closed]
+    try:
+        for one, before in opened:
+            one.chmod(before | 0o001)
+        for words in (["--check"], ["--once", "-v"], ["--diagnose"]):
+            found = said(words[0], str(spec), *words[1:])
+            assert "notify:f" in found and f"stands in {url}, which is readable by" in found, words
+            assert f"stands in {spec}" in found, words
+            assert "notify:e" not in found, words
+    finally:
+        for one, before in opened:
+            one.chmod(before)
+    url.chmod(0o600)
+    spec.chmod(0o600)
+    assert "readable" not in said("--check", str(spec))
