@@ -137,10 +137,11 @@ class Base:
 
         if changes:
             make_folder(self._folder)
-            with suppress(FileExistsError):
+            if not os.path.lexists(self._path):
                 from reconciler.host.place import put_at
 
-                put_at(self._path, b"", replace=False, sync=False)
+                with suppress(FileExistsError):
+                    put_at(self._path, b"", replace=False, sync=False)
         _refuse_odd_files(self._path)
         base = sqlite3.connect(
             _address(self._path, changes), timeout=timeout, isolation_level=None, uri=True

@@ -70,11 +70,11 @@ def test_a_store_for_which_there_is_no_room_is_told(
 ) -> None:
     """Whoever writes to it goes on without it, and ends of nothing else than a HostError."""
 
-    def full(*arguments: object) -> int:
+    def full(*arguments: object, **options: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     base = Base(str(tmp_path), Clock(), True)
-    monkeypatch.setattr("reconciler.store.base.os.open", full)
+    monkeypatch.setattr("reconciler.host.place.os.link", full)
     with pytest.raises(HostError, match=r"cannot use the store .*: No space left"), base.change():
         pass
 
