@@ -59,3 +59,33 @@ def test_names_are_given_in_one_place() -> None:
         if name not in PLACE:
             found |= {(one, name) for one in set(names(ast.parse(path.read_text()))) & NAMING}
     assert found - ELSEWHERE.keys() == set()
+
+
+STARTING = {
+    "subprocess", "os.fork", "os.forkpty", "os.posix_spawn", "os.posix_spawnp", "os.system",
+    "os.popen", "pty.fork", "os.execv", "os.execve", "os.execvp", "os.execvpe", "os.execl",
+    "os.setuid", "os.setresuid", "os.seteuid", "os.setgroups", "os.initgroups",
+}  # fmt: skip
+STARTERS = {
+    ("os.fork", "host/child.py"): "our own work in a child, which runs no other program",
+    ("os.fork", "host/scan.py"): "our own look at a folder in a second process",
+    ("os.posix_spawn", "host/command.py"): "the tools that we ask something for ourselves",
+    ("os.execv", "host/environment.py"): "this program itself, in UTF-8 mode",
+    ("os.execv", "executor/cli.py"): "this program itself, with other options",
+    ("subprocess", "executor/keeper.py"): "this program's other command",
+}
+"""Who makes a process besides host/start.py, and why it is none of somebody else's."""
+
+
+def test_programs_that_are_not_ours_are_started_in_one_place() -> None:
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        name = str(path.relative_to(PACKAGE))
+        used = {
+            f"{node.value.id}.{node.attr}" if node.value.id != "subprocess" else "subprocess"
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        }
+        if name != "host/start.py":
+            found |= {(one, name) for one in used & STARTING}
+    assert found == STARTERS.keys()
