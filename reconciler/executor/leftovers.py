@@ -59,11 +59,11 @@ class Leftovers:
             self._ended_at = now + _ENDED
         for name, fd in list(self._open.items()):
             if os.fstat(fd).st_size > MAX_LOG:
-                killed = ", ".join(map(str, end_writers(os.fstat(fd))))
+                killed = ", ".join(map(str, end_writers(os.fstat(fd)))) or "none"
                 cut_log(fd)
                 self._log.error(
                     f"what {name.removesuffix('.log')} left behind wrote on until its output was "
-                    f"over {MAX_LOG} bytes: processes {killed} were killed, and the log was cut"
+                    f"over {MAX_LOG} bytes; the log was cut, processes killed: {killed}"
                 )
             if ended and not _has_writer(fd):
                 os.close(self._open.pop(name))

@@ -107,15 +107,18 @@ def _start(layout: Layout, command: Command, bash: str, log_fd: int) -> int:
         raise NotADirectoryError(f"the working directory {shown(cwd)} is not there")
     env = {**os.environ, "AI_CO_HOME": layout.home, "AI_COMMAND_ID": command.id, **command.env}
     text = os.memfd_create("command")
+    # For writing only: what the command runs as another user must not read what came before.
+    output = os.open(f"/proc/self/fd/{log_fd}", os.O_WRONLY | os.O_APPEND)
     try:
         write_all(text, command.command.encode() + b"\0")
         os.lseek(text, 0, os.SEEK_SET)
         # The log itself is the output: nothing has to be copied, nothing is lost when the worker
         # dies, and what the command leaves in the background can hold up nobody.
         program = Program([bash, "-c", _SHELL], env, Users().account(None), cwd)
-        pid = begin(program, (text, log_fd, log_fd))
+        pid = begin(program, (text, output, output))
     finally:
         os.close(text)
+        os.close(output)
     who = as_json({**identity(pid), "start": stamp(), "worker": os.getpid()}).encode()
     name = f"{command.id}.pid"
     # Only recovery after a kill needs it: its absence must not stop a command that runs.

@@ -219,6 +219,16 @@ class TestRoot:
             assert each.stat().st_uid == BOB
         assert modes_of(path) == {0o600}
 
+    def test_what_roots_command_runs_as_another_user_reads_no_output(self, among: Any) -> None:
+        among.start()
+        program = (
+            f"import os; os.setgroups([]); os.setgid({BOB}); os.setuid({BOB})\n"
+            "try: print(os.pread(1, 99, 0))\n"
+            "except OSError as error: print(error.strerror)"
+        )
+        among.put("a", f"echo {TOKEN}; {sys.executable} -c '{program}'")
+        assert among.result("a")["output_tail"] == f"{TOKEN}\nBad file descriptor\n"
+
     def test_a_worker_that_may_not_start_fails_its_step_with_the_reason(self, among: Any) -> None:
         """In the plan too: what is run from the folder waits until its way is closed."""
         above = among.home.parent
