@@ -35,13 +35,15 @@ def apply(
     begins: OnBegin = lambda step: None,
     settle: bool = True,
     again: bool = False,
+    turn: Callable[[Collection[str]], None] = lambda ids: None,
 ) -> Report:
     """Run the plan's steps in order. A step that fails skips what needs it, nothing else.
 
     Once ``stopping`` says so, no further step is begun. A step that ``begins`` to act is told,
     and not done when that raises HostError. With ``settle`` it waits until what must hold for a
     while has held; without, the caller asks ``proved`` when the time has come. ``again``: it is
-    the short pass behind another one.
+    the short pass behind another one. ``turn`` is called before the steps of these ids are looked
+    at again and done, and may wait until nobody else is at one of them.
     """
     by_id = {resource.id: resource for resource in spec.resources}
     settling = _Settling(by_id, get_kind, host, told)
@@ -51,6 +53,8 @@ def apply(
             # What has only just been started may yet fail, and what needs it is skipped then.
             broken |= settling.wait({need for step in group for need in step.needs})
         runs = [_Run(step, by_id[step.id], get_kind, host, begins, again) for step in group]
+        if not stopping():
+            turn([step.id for step in group])
         if stopping():
             for run in runs:
                 run.leave("it was not begun, because the pass was asked to stop")

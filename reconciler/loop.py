@@ -21,8 +21,6 @@ EVERYTHING = "*"
 """Among ids that want a look: all of them do."""
 _REST = 30.0
 """Seconds for which a part that has failed is left alone."""
-_SHORTEST = 0.05
-"""Seconds between two passes that nobody has asked for."""
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 _NOW = (signal.SIGUSR1, signal.SIGHUP)
 
@@ -30,18 +28,17 @@ _NOW = (signal.SIGUSR1, signal.SIGHUP)
 class Work(Protocol):
     """What the loop keeps doing."""
 
-    def full_pass(self, stopping: Callable[[], bool], reread: bool) -> float:
-        """One pass over everything; it begins no further step once ``stopping`` says so.
+    def left(self) -> float | None:
+        """Seconds until the next pass over everything; None: one is under way."""
 
-        Seconds until the next one. ``reread``: somebody wants the spec read anew, whether it
-        looks changed or not.
+    def full_pass(self, reread: bool) -> None:
+        """Begin a pass over everything.
+
+        ``reread``: somebody wants the spec read anew, whether it looks changed or not.
         """
 
-    def partial_pass(self, ids: Collection[str], stopping: Callable[[], bool]) -> float | None:
-        """One pass over these and what they need; seconds until a full one is worth while.
-
-        None: it is worth while when it is due.
-        """
+    def partial_pass(self, ids: Collection[str]) -> None:
+        """Begin a pass over these and what they need."""
 
     def part_failed(self, part: Part, error: Exception) -> None:
         """A part has failed, and is tried again later. It must not raise."""
@@ -112,8 +109,8 @@ class Loop:
     """Passes, one at start, one every interval, and one over what an event concerns.
 
     SIGUSR1 asks for a full pass now, SIGHUP for the spec to be read anew and then a pass;
-    SIGTERM and SIGINT let the action in hand come to its end, and so does the SIGHUP of a
-    terminal that was closed. What is managed goes on in all cases.
+    SIGTERM and SIGINT end it, and so does the SIGHUP of a terminal that was closed: the actions
+    in hand come to their end if that is soon. What is managed goes on in all cases.
     """
 
     def __init__(self, work: Work, clock: Clock, parts: Sequence[Part] = ()) -> None:
@@ -124,7 +121,6 @@ class Loop:
         # Only ever set by the handlers of signals, which come between any two steps of ours.
         self._asked = False
         self._reread = False
-        self._due = clock.monotonic()
         self._wanted: set[str] = set()
         self._terminal = os.isatty(0)
 
@@ -141,13 +137,13 @@ class Loop:
                 self._pass()
                 self._sleep(woken)
         finally:
+            for part in self._parts:
+                part.close()
             signal.set_wakeup_fd(before)
             for number, handler in handlers.items():
                 signal.signal(number, handler)
             woken.close()
             wake.close()
-            for part in self._parts:
-                part.close()
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         closed = number == signal.SIGHUP and self._terminal and not os.isatty(0)
@@ -158,33 +154,30 @@ class Loop:
                 self._reread = True
             self._asked = True
 
-    def _stops(self) -> bool:
-        return self._stopping
-
     def _pass(self) -> None:
-        """A pass over all when one is due, else over what some event concerns."""
-        begin = self._clock.monotonic()
+        """Begin a pass over all when one is due, else over what some event concerns."""
+        left = self._work.left()
         wanted, self._wanted = self._wanted, set()
-        if self._asked or begin >= self._due or EVERYTHING in wanted:
+        if EVERYTHING in wanted:
+            wanted.discard(EVERYTHING)
+            self._asked = True
+        if left is not None and (self._asked or left <= 0):
             # A signal that comes from here on asks for another one.
             self._asked = False
             reread = self._reread
             if reread:
                 self._reread = False
-            seconds = self._work.full_pass(self._stops, reread)
-            self._due = begin + max(seconds, _SHORTEST)
+            self._work.full_pass(reread)
         elif wanted:
-            sooner = self._work.partial_pass(wanted, self._stops)
-            if sooner is not None:
-                self._due = min(self._due, self._clock.monotonic() + max(sooner, _SHORTEST))
+            self._work.partial_pass(wanted)
 
     def _sleep(self, woken: socket.socket) -> None:
         self._work.moved()
-        left = self._due - self._clock.monotonic()
-        for part in self._parts:
-            seconds = part.due()
-            if seconds is not None:
-                left = min(left, seconds)
+        left = self._work.left()
+        if left is not None and self._asked:
+            left = 0.0
+        seconds = [self._work.longest_sleep, *(part.due() for part in self._parts), left]
+        longest = max(0.0, min(one for one in seconds if one is not None))
         poller = select.poll()
         poller.register(woken, select.POLLIN)
         for part in self._parts:
@@ -193,7 +186,7 @@ class Loop:
         if self._stopping:
             return
         # In whole milliseconds: rounded down, what is due in half of one would spin.
-        ready = poller.poll(int(min(max(left, 0.0), self._work.longest_sleep) * 1000 + 0.999))
+        ready = poller.poll(int(longest * 1000 + 0.999))
         found = {descriptor for descriptor, _ in ready}
         with suppress(BlockingIOError):
             while os.read(woken.fileno(), 512):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import argparse
 
     from reconciler.host import Host
-    from reconciler.host.stops import Stops
+    from reconciler.host.stops import Stopping
     from reconciler.host.users import Users
     from reconciler.memory import Memory
     from reconciler.model import Facts, Observation, Outcome, Plan, Report, Said, Spec
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from reconciler.reports import Reports
     from reconciler.store import Store
     from reconciler.tries import Unwritten
+    from reconciler.views.table import Block
     from reconciler.views.terminal import Terminal
     from reconciler.views.text import Line
 
@@ -57,6 +58,22 @@ class Look:
     only: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What a call knows after a pass that it did not know before, for another process.
+
+    ``acted`` names the probes of which something was done about what they said; ``reports`` are
+    those that nobody was told.
+    """
+
+    begun: frozenset[str]
+    unwritten: Mapping[str, Unwritten | None]
+    warned: frozenset[str]
+    measured: Mapping[Any, Any]
+    acted: tuple[str, ...]
+    reports: tuple[str, ...]
+
+
 class Session:
     """One call of the command: its options, and what follows from them."""
 
@@ -79,7 +96,7 @@ class Session:
         self._measured: dict[Any, Any] = {}
         self.said: dict[str, Said] = {}
         """What probes have said in this call."""
-        self.stops: Stops | None = None
+        self.stops: Stopping | None = None
         """Makes the stops that a loop does not wait for."""
         self._notes: list[str] | None = []
         on_note(self._note)
@@ -374,13 +391,15 @@ class Session:
         stopping: Callable[[], bool] = lambda: False,
         settle: bool = True,
         remember: bool = True,
+        turn: Callable[[Collection[str]], None] = lambda ids: None,
     ) -> Report:
         """Do what the plan says. Raises SpecError when the spec is broken by now, and Usage.
 
         The compiled spec holds no secrets; with something to be done it is compiled once more,
         and the plan is made anew. ``settle`` False: what must hold for a while is not waited for.
-        ``remember`` False: the caller does not hold the lock. What the steps themselves have made
-        wrong, such as the mode of a file that is new, is seen to in a short pass behind them.
+        ``remember`` False: the caller does not hold the lock. ``turn``: see ``apply``. What the
+        steps themselves have made wrong, such as the mode of a file that is new, is seen to in a
+        short pass behind them.
         """
         from reconciler.plan import to_look_at_again
 
@@ -400,7 +419,9 @@ class Session:
             from reconciler.apply import apply
 
             plan, spec = look.plan, look.spec
-            return apply(plan, spec, kinds.get, host, ended, stopping, memory.begins, settle, again)
+            return apply(
+                plan, spec, kinds.get, host, ended, stopping, memory.begins, settle, again, turn
+            )
 
         try:
             report = acted(look)
@@ -466,6 +487,52 @@ class Session:
             self._reports.clear()
         except HostError as error:
             self.warn(f"{error}; nobody is told")
+
+    def forked(self, write: Callable[[Sequence[Block]], None], stops: Stopping) -> None:
+        """This is another process now: what it says goes to ``write``, and it must not touch what
+        the store has open, which is its parent's."""
+        self._of_parent = self._stores, dict(self.said), dict(self._unwritten)
+        self._stores = {}
+        self.terminal.relay = write
+        self.stops = stops
+
+    def learned(self) -> Learned:
+        """What has become known since this process was ``forked``."""
+        _, said, unwritten = self._of_parent
+        acted = [i for i, one in self.said.items() if i in said and one.acted > said[i].acted]
+        changed = {
+            ident: self._unwritten.get(ident)
+            for ident in unwritten.keys() | self._unwritten.keys()
+            if self._unwritten.get(ident) != unwritten.get(ident)
+        }
+        return Learned(
+            frozenset(self._begun), changed, frozenset(self._warned), self._measured,
+            tuple(acted), tuple(self._reports),
+        )  # fmt: skip
+
+    def learn_from(self, learned: Learned) -> None:
+        """Know what a process knows that was forked from this one."""
+        self._begun |= learned.begun
+        for ident, attempt in learned.unwritten.items():
+            if attempt is None:
+                self._unwritten.pop(ident, None)
+            else:
+                self._unwritten[ident] = attempt
+        self._warned |= learned.warned
+        self._measured.update(learned.measured)
+        for ident in learned.acted:
+            one = self.said[ident]
+            self.said[ident] = replace(one, failures=0, acted=one.acted + 1)
+        self._reports[:0] = learned.reports
+
+    def handed_over(self) -> list[str]:
+        """The words of ``report`` that wait for a pass, which another process tells now."""
+        reports, self._reports = self._reports, []
+        return reports
+
+    def reports_untold(self, reports: Sequence[str]) -> None:
+        """Nobody was told them after all."""
+        self._reports[:0] = reports
 
     def report(self, words: str) -> None:
         """Something about the program itself that people are told with the next pass."""

@@ -1,13 +1,17 @@
-"""What the loop keeps doing: take the spec as it is now, and a pass over the host.
+"""What the loop keeps doing: take the spec as it is now, and have passes made over the host.
 
-It must not decide when; ``loop`` does. Nothing that goes wrong in a pass may end it.
+It must not look at the host or act by itself, nor wait: the children that make the passes do.
+Nothing that goes wrong in a pass may end it.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
-from collections.abc import Callable, Collection
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from reconciler import kinds
 from reconciler.apply import proved
@@ -18,22 +22,61 @@ from reconciler.host.command import on_waiting
 from reconciler.host.deaths import Deaths
 from reconciler.host.inotify import FileWatch
 from reconciler.host.processes import Identity
-from reconciler.host.stops import Stops
+from reconciler.host.stops import Stop, Stops
 from reconciler.host.supervisor import Supervisor
 from reconciler.kept import Kept
 from reconciler.loop import EVERYTHING, Loop, Part
-from reconciler.model import HostError, Outcome, Plan, Report, Spec
+from reconciler.model import HostError, Observation, Outcome, Plan, Report, Spec
 from reconciler.observe import observe
+from reconciler.passes import Pass, Passes, Teller
 from reconciler.pulse import Heart
-from reconciler.session import Look, Session, in_words
+from reconciler.records import dataclass, replace
+from reconciler.session import Learned, Look, Session, in_words
 from reconciler.turns import turn
 from reconciler.views.log import Log
 from reconciler.views.text import trusts
 
 _PATIENCE = 60.0
 """Seconds that a starting loop waits for a pass that is at work."""
+_SHORTEST = 0.05
+"""Seconds between two full passes that nobody has asked for."""
+_OVERTAKEN = 0.5
+"""Seconds that a process waits for its turn in a full pass that is busy with something else."""
 
 _NOTHING = Plan("", "", "", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """What has become of a pass: what the loop goes on with.
+
+    ``due``: seconds until a full pass is worth while before its time. ``modules`` were needed.
+    """
+
+    seen: frozenset[str]
+    broken: frozenset[str]
+    started: frozenset[str]
+    fresh: tuple[Outcome, ...]
+    due: float | None
+    learned: Learned
+    modules: tuple[str, ...]
+
+
+class _StopsOfLoop:
+    """The stops that the loop makes, as a pass in a child sees them."""
+
+    def __init__(self, stops: Stops, teller: Teller) -> None:
+        self._stops = stops
+        self._teller = teller
+
+    def of(self, ident: str) -> list[Identity]:
+        """Those that were being stopped for that id when the pass began."""
+        return self._stops.of(ident)
+
+    def make(self, ident: str, stops: Sequence[Stop], last: bool) -> str | None:
+        """See ``Stops.make``."""
+        words: str | None = self._teller.ask("stop", ident, tuple(stops), last) if stops else None
+        return words
 
 
 class Watchdog:
@@ -50,7 +93,18 @@ class Watchdog:
         self._deaths = Deaths(self._clock)
         self._files = FileWatch(self._clock, EVERYTHING)
         self._fresh = Fresh(self._clock)
-        self._stops = session.stops = Stops(self._clock, EVERYTHING)
+        self._stops = Stops(self._clock, EVERYTHING)
+        self._passes = Passes(self._clock, self._made, self._heard, self._over)
+        self._full: Pass | None = None
+        self._due = self._clock.monotonic()
+        self._sooner: float | None = None
+        """Seconds after which the spec wants to be looked at again, when the full pass began."""
+        self._later: set[str] = set()
+        """What wants a pass as soon as one may begin that is about it."""
+        self._planned: set[str] = set()
+        """The processes that the full pass is yet to see to."""
+        self._overtaken = 0.0
+        """When those are seen to by a pass of their own."""
         self._wrong: set[str] = set()
         self._ended_well = True
         """Has the last pass come to its end? Who supervises us hears of us only then."""
@@ -58,7 +112,10 @@ class Watchdog:
         """Why it has not; told once, for it may be so for years."""
         self._part_errors: dict[str, str] = {}
         self._post = session.post(spec, self._posted)
-        self._outcomes: list[Outcome] = []
+        self._untold: list[Outcome] = []
+        """What people are to be told of, and no pass has yet."""
+        self._telling: dict[Pass, tuple[list[Outcome], list[str]]] = {}
+        """What each pass tells people when it ends: outcomes, and words about the program."""
         self._checks = checks_of(session, spec)
         self._reports = session.reports(self._post.woken, lambda words: self._posted(words, True))
         self._kept = Kept(
@@ -66,10 +123,10 @@ class Watchdog:
         )
         self.parts: tuple[Part, ...]
         self.parts = (
-            self._deaths, self._files, self._fresh, self._checks, self._stops, self._reports,
-            self._post,
+            self._passes, self, self._deaths, self._files, self._fresh, self._checks, self._stops,
+            self._reports, self._post,
         )  # fmt: skip
-        """What goes on beside the passes."""
+        """What goes on beside one another."""
 
     @property
     def _spec(self) -> Spec:
@@ -81,78 +138,116 @@ class Watchdog:
         self._checks.take(spec.resources)
         self._reports.take(spec)
 
-    def full_pass(self, stopping: Callable[[], bool], reread: bool) -> float:
-        """One pass over everything; what goes wrong in it is told. Seconds until the next one.
+    # -- what the loop asks for
+
+    def left(self) -> float | None:
+        """Seconds until the next full pass; None: one is under way."""
+        return None if self._full is not None else self._due - self._clock.monotonic()
+
+    def full_pass(self, reread: bool) -> None:
+        """Begin a pass over everything.
 
         It is held back while somebody changes the spec, for a few seconds at most.
         """
         self._heart.beat(self._spec.loop_every)
         wait = self._kept.reload(reread)
         if wait.held:
-            return wait.seconds
+            self._due = self._clock.monotonic() + max(wait.seconds or 0.0, _SHORTEST)
+            return
         self._heart.begin(self._spec.loop_every)
-        sooner = self._pass((), stopping)
-        self._heart.done(self._spec.loop_every)
-        every = self._spec.loop_every
-        soon = wait.seconds or every
-        return min(every, soon, every if sooner is None else sooner)
+        self._sooner = wait.seconds
+        self._full = self._begin(())
 
-    def partial_pass(self, ids: Collection[str], stopping: Callable[[], bool]) -> float | None:
-        """One pass over what some event concerns, and what that needs."""
+    def partial_pass(self, ids: Collection[str]) -> None:
+        """Begin a pass over what some event concerns, and what that needs."""
         declared = {resource.id for resource in self._spec.resources}
-        known = sorted(declared.intersection(ids))
-        return self._pass(known, stopping) if known else None
+        known = declared.intersection(ids)
+        # What one is about already is looked at again behind it.
+        self._later |= self._passes.about(known)
+        known -= self._later
+        if known:
+            self._begin(known)
 
-    def _pass(self, only: Collection[str], stopping: Callable[[], bool]) -> float | None:
-        """Seconds until something need not wait any longer."""
+    def _begin(self, only: Collection[str]) -> Pass | None:
         try:
-            self._session.recover(self._spec)
-            host = self._session.host(self._spec)
-            self._prove(only)
-            look = self._session.look(self._spec, host, tuple(only))
-            self._log.remarks(look.plan, look.seen)
-            report = Report(look.plan)
-            if look.plan.steps:
-                report = self._session.act(look, host, self._told, stopping, settle=False)
-                self._fresh.add(report.outcomes, look.spec)
-            self._watch(look)
-            if not look.only:
-                self._reports.passed(look.spec, look.seen)
-            self._checks.passed(look.seen, *aftermath(report))
-            self._status(look.plan, look.seen)
-            if not self._ended_well:
-                words = "passes come to their end again"
-                self._log.event("well", words, "good")
-                self._session.report(words)
-            self._ended_well, self._error = True, ""
-            due = self._session.learn(look, host)
-            outcomes, self._outcomes = self._outcomes, []
-            self._session.tell(look, outcomes)
-            self._post.woken()
-            return due
-        except Exception as error:
-            words = f"this pass came to no end: {in_words(error)}"
-            if words != self._error:
-                self._error = words
-                self._log.event("error", words, "bad")
-            if self._ended_well:
-                self._ended_well = False
-                self._session.report(words)
-                with suppress(Exception):
-                    self._session.tell(Look(self._spec, _NOTHING, {}, ("-",)), ())
-                    self._post.woken()
+            if only and not self._passes.room():
+                raise BlockingIOError
+            begun = self._passes.begin(only)
+        except OSError:
+            # No process can be had just now.
+            self._later |= set(only)
+            if not only:
+                self._due = self._clock.monotonic() + 1.0
             return None
+        # The child has them too, and tells them; these are for when it cannot.
+        self._telling[begun] = self._untold, self._session.handed_over()
+        self._untold = []
+        return begun
 
-    def part_failed(self, part: Part, error: Exception) -> None:
-        """The passes go on without it; told once, for it may be so for years."""
-        name, words = type(part).__name__.lower(), in_words(error)
-        if self._part_errors.get(name) != words:
-            self._part_errors[name] = words
-            words = f"a part of the loop ({name}) failed, and is tried again: {words}"
-            self._log.event("error", words, "bad")
-            self._session.report(words)
+    # -- a part of the loop: what waits for a pass
 
-    def _prove(self, only: Collection[str]) -> None:
+    def descriptors(self) -> Collection[int]:
+        """None of its own."""
+        return ()
+
+    def due(self) -> float | None:
+        """Seconds until what waits is seen to by a pass of its own."""
+        if self._planned and self._full is not None:
+            return max(0.0, self._overtaken - self._clock.monotonic())
+        return 1.0 if self._later else None
+
+    def tend(self, ready: Collection[int]) -> Collection[str]:
+        """The ids for which a pass may begin now."""
+        found: set[str] = set()
+        if self._planned and self._clock.monotonic() >= self._overtaken:
+            found, self._planned = self._planned, set()
+        if self._later and self._passes.room():
+            ready_now = self._later - self._passes.about(self._later)
+            self._later -= ready_now
+            found |= ready_now
+        return found
+
+    def close(self) -> None:
+        """The loop ends."""
+
+    # -- in the child
+
+    def _made(self, teller: Teller, only: Sequence[str], stopping: Callable[[], bool]) -> Passed:
+        """The pass itself."""
+        session, spec = self._session, self._spec
+        before = frozenset(sys.modules)
+        session.forked(lambda lines: teller.tell("lines", lines), _StopsOfLoop(self._stops, teller))
+        outcomes = list(self._untold)
+        session.recover(spec)
+        host = session.host(spec)
+
+        def told(outcome: Outcome) -> None:
+            outcomes.append(outcome)
+            teller.tell("outcome", outcome)
+
+        self._prove(teller, only, told)
+        look = session.look(spec, host, tuple(only))
+        plan = replace(look.plan, steps=())
+        teller.tell("looked", plan, frozenset(look.seen), [step.id for step in look.plan.steps])
+        self._watch(teller, look, look.seen)
+        report = Report(look.plan)
+        if look.plan.steps:
+            report = session.act(look, host, told, stopping, settle=False, turn=teller.turn)
+            moved = {step.id for step in look.plan.steps}
+            resources = [one for one in look.spec.resources if one.id in moved]
+            self._watch(teller, look, observe(resources, kinds.get, host))
+        broken, started = aftermath(report)
+        due = session.learn(look, host)
+        session.tell(look, outcomes)
+        return Passed(
+            frozenset(look.seen), frozenset(broken), frozenset(started),
+            tuple(one for one in report.outcomes if one.result == "done"),
+            due, session.learned(), tuple(sys.modules.keys() - before),
+        )  # fmt: skip
+
+    def _prove(
+        self, teller: Teller, only: Collection[str], told: Callable[[Outcome], None]
+    ) -> None:
         """What was started a moment ago, and is looked at now: has it held?"""
         due = self._fresh.looked_at(only)
         if not due:
@@ -170,16 +265,14 @@ class Watchdog:
             now = proved(outcome, resource, kinds.get, host) if resource and same else outcome
             if now.result == "failed":
                 memory.ended(now)
-                self._told(now)
-            self._fresh.proved(now)
+                told(now)
+            teller.tell("proved", now)
         memory.flush()
 
-    def _watch(self, look: Look) -> None:
+    def _watch(self, teller: Teller, look: Look, seen: Mapping[str, Observation[Any]]) -> None:
         """Have the end of every process that was seen, or started just now, wake the loop."""
         host = self._session.host(look.spec)
         by_id = {resource.id: resource for resource in look.spec.resources}
-        moved = [by_id[step.id] for step in look.plan.steps]
-        seen = {**look.seen, **observe(moved, kinds.get, host)}
         wanted: dict[str, list[Identity]] = {}
         paced = set()
         for ident, one in seen.items():
@@ -193,11 +286,27 @@ class Watchdog:
                     wanted[ident] = list(kind.watch(resource, one.state, host))
                 except HostError:
                     continue  # The next full pass sees it.
-        self._deaths.watch(wanted, paced)
-        if not look.only:
-            self._deaths.only(seen)
+        teller.tell("watch", wanted, paced)
 
-    def _status(self, plan: Plan, seen: Collection[str]) -> None:
+    # -- what a child tells
+
+    def _heard(self, one: Pass, what: str, values: Sequence[Any]) -> Any:
+        handlers: Mapping[str, Callable[..., Any]] = {
+            "lines": self._session.terminal.write,
+            "outcome": self._told,
+            "proved": self._fresh.proved,
+            "watch": self._deaths.watch,
+            "stop": self._stops.make,
+        }
+        self.moved()
+        if what == "looked":
+            return self._looked(one, *values)
+        if what == "outcome":
+            self._telling[one][0].append(values[0])
+        return handlers[what](*values)
+
+    def _looked(self, one: Pass, plan: Plan, seen: Collection[str], steps: Sequence[str]) -> None:
+        self._log.remarks(plan, seen)
         wrong = {remark.id for remark in (*plan.unknown, *plan.held, *plan.failing)}
         self._wrong = (self._wrong - set(seen)) | wrong
         number = len(self._spec.resources)
@@ -205,11 +314,78 @@ class Watchdog:
             f", {len(self._wrong)} not as declared" if self._wrong else ""
         )
         self._supervisor.status(words)
+        if not one.only:
+            by_id = {resource.id: resource for resource in self._spec.resources}
+            self._planned = {
+                ident
+                for ident in steps
+                if ident in by_id and kinds.get(by_id[ident].kind).policy(by_id[ident].want)
+            }
+            self._overtaken = self._clock.monotonic() + _OVERTAKEN
 
     def _told(self, outcome: Outcome) -> None:
-        self.moved()
-        self._outcomes.append(outcome)
+        self._planned.discard(outcome.step.id)
         self._log.outcome(outcome)
+
+    def _over(self, one: Pass) -> None:
+        """A pass has come to its end."""
+        outcomes, reports = self._telling.pop(one)
+        passed: Passed | None = one.result
+        if passed is None:
+            self._untold += outcomes
+            self._session.reports_untold(reports)
+            self._failed(one.error or "")
+        else:
+            self._well(one, passed)
+        if one is self._full:
+            self._full, self._planned = None, set()
+            every = self._spec.loop_every
+            sooner = passed.due if passed is not None else None
+            seconds = min(each for each in (every, self._sooner, sooner) if each)
+            self._due = one.begun + max(seconds, _SHORTEST)
+            self._heart.done(every)
+        elif passed is not None and passed.due is not None:
+            soon = self._clock.monotonic() + max(passed.due, _SHORTEST)
+            self._due = min(self._due, soon)
+
+    def _well(self, one: Pass, passed: Passed) -> None:
+        self._session.learn_from(passed.learned)
+        self._fresh.add(passed.fresh, self._spec)
+        if not one.only:
+            self._deaths.only(passed.seen)
+            self._reports.passed(self._spec)
+        self._checks.passed(passed.seen, passed.broken, passed.started)
+        if not self._ended_well:
+            words = "passes come to their end again"
+            self._log.event("well", words, "good")
+            self._session.report(words)
+        self._ended_well, self._error = True, ""
+        self._post.woken()
+        for name in passed.modules:
+            # The next pass need not load them anew.
+            with suppress(Exception):
+                importlib.import_module(name)
+
+    def _failed(self, why: str) -> None:
+        words = f"this pass came to no end: {why}"
+        if words != self._error:
+            self._error = words
+            self._log.event("error", words, "bad")
+        if self._ended_well:
+            self._ended_well = False
+            self._session.report(words)
+            with suppress(Exception):
+                self._session.tell(Look(self._spec, _NOTHING, {}, ("-",)), ())
+                self._post.woken()
+
+    def part_failed(self, part: Part, error: Exception) -> None:
+        """The passes go on without it; told once, for it may be so for years."""
+        name, words = type(part).__name__.lower(), in_words(error)
+        if self._part_errors.get(name) != words:
+            self._part_errors[name] = words
+            words = f"a part of the loop ({name}) failed, and is tried again: {words}"
+            self._log.event("error", words, "bad")
+            self._session.report(words)
 
     def _posted(self, words: str, bad: bool) -> None:
         self._log.event("notify", words, "bad" if bad else "quiet")

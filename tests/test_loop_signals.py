@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 import pytest
 
@@ -17,8 +17,8 @@ class Late(float):
     number = signal.SIGUSR1
     sent = False
 
-    def __gt__(self, other: float) -> bool:
-        return self._looked_at(float(self) > other)
+    def __le__(self, other: float) -> bool:
+        return self._looked_at(float(self) <= other)
 
     def __lt__(self, other: float) -> bool:
         return self._looked_at(float(self) < other)
@@ -41,15 +41,16 @@ class Passes:
         self.reread: list[bool] = []
         self.woken = 0
 
-    def full_pass(self, stopping: Callable[[], bool], reread: bool) -> float:
-        self.reread.append(reread)
-        if len(self.reread) == 1:
-            return self.first
-        signal.raise_signal(signal.SIGTERM)
-        return 3600.0
+    def left(self) -> float | None:
+        return self.first if self.reread else 0.0
 
-    def partial_pass(self, ids: Collection[str], stopping: Callable[[], bool]) -> float | None:
-        return None
+    def full_pass(self, reread: bool) -> None:
+        self.reread.append(reread)
+        if len(self.reread) > 1:
+            signal.raise_signal(signal.SIGTERM)
+
+    def partial_pass(self, ids: Collection[str]) -> None:
+        raise AssertionError(ids)
 
     def moved(self) -> None:
         self.woken += 1

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from reconciler.host.marks import Marks
     from reconciler.host.openfiles import OpenFiles
     from reconciler.host.processes import Processes
-    from reconciler.host.stops import Stops
+    from reconciler.host.stops import Stopping
     from reconciler.host.systemd import Systemd
     from reconciler.host.tmux import Tmux
     from reconciler.host.walltime import WallTime
@@ -44,7 +44,7 @@ class Host:
         """What earlier looks of the same call have measured, for what is a rate."""
         self.said: Mapping[str, Said] = {}
         """What probes have said last, by the id of what was probed."""
-        self.stops: Stops | None = None
+        self.stops: Stopping | None = None
         """Makes the stops that a loop does not wait for; None: whoever stops something waits."""
         self.restless = False
         """Is what a signal has stopped to be started anew? It may be meant to be stopped."""

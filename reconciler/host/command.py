@@ -41,6 +41,11 @@ def on_waiting(listener: Callable[[], None]) -> None:
     _listeners.append(listener)
 
 
+def forget_listeners() -> None:
+    """Nobody hears of it any more: for a child, whose parent has the listeners."""
+    _listeners.clear()
+
+
 def still_waiting() -> None:
     """To be called now and then by whatever takes long: a wait with an end is no hang."""
     for listener in _listeners:

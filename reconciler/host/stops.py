@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import select
 from collections.abc import Collection, Sequence
+from typing import Protocol
 
 from reconciler.host.child import Child
 from reconciler.host.clock import Clock
@@ -27,6 +28,14 @@ class Stop:
     identity: Identity
     signal: str
     timeout: float
+
+
+class Stopping(Protocol):
+    """Who makes the stops that a pass does not wait for: see ``Stops``."""
+
+    def of(self, ident: str) -> list[Identity]: ...
+
+    def make(self, ident: str, stops: Sequence[Stop], last: bool) -> str | None: ...
 
 
 class Stops:

@@ -62,7 +62,7 @@ def report(session: Session, look: Look) -> None:
 
     reports = session.reports(lambda: None, told)
     reports.take(look.spec)
-    reports.passed(look.spec, look.seen)
+    reports.passed(look.spec)
     reports.make()
 
 

@@ -6,15 +6,15 @@ It must not hold up a pass: the figures are gathered in a child that may be kill
 from __future__ import annotations
 
 import select
-from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
 
 from reconciler.contract import GetKind
 from reconciler.delivery import off
 from reconciler.host.child import Child
 from reconciler.host.clock import Clock
 from reconciler.messages import Message
-from reconciler.model import HostError, Notify, Observation, Spec, UnknownState
+from reconciler.model import HostError, Notify, Spec, UnknownState
 from reconciler.notify import announce
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Reports:
         self._clean = clean
         self._queued = queued
         self._told = told
-        self._seen: tuple[Spec, Mapping[str, Observation[Any]]] | None = None
+        self._spec: Spec | None = None
         self._child: Child | None = None
         self._due: list[float] = []
         self._at: float | None = None
@@ -78,9 +78,9 @@ class Reports:
         """This is the spec from now on."""
         self._at = self._clock.monotonic() if spec.notify.report_every else None
 
-    def passed(self, spec: Spec, seen: Mapping[str, Observation[Any]]) -> None:
-        """A pass has seen all of it."""
-        self._seen = spec, seen
+    def passed(self, spec: Spec) -> None:
+        """A pass over all of it has come to its end."""
+        self._spec = spec
 
     # -- a part of the loop
 
@@ -92,7 +92,7 @@ class Reports:
         """Seconds until a report is due, or the child has had its time."""
         if self._child is not None:
             return self._child.left
-        if self._at is None or self._seen is None:
+        if self._at is None or self._spec is None:
             return None
         return max(0.0, self._at - self._clock.monotonic())
 
@@ -102,8 +102,8 @@ class Reports:
             if self._child is not None:
                 if self._child.descriptor in ready or self._child.left <= 0:
                     self._collect(self._child)
-            elif self._seen is not None and self.due() == 0.0:
-                self._begin(*self._seen)
+            elif self._spec is not None and self.due() == 0.0:
+                self._begin(self._spec)
         except (HostError, OSError) as error:
             self._told(f"no report could be made: {error}")
             self._child = None
@@ -129,7 +129,7 @@ class Reports:
 
     # -- the work
 
-    def _begin(self, spec: Spec, seen: Mapping[str, Observation[Any]]) -> None:
+    def _begin(self, spec: Spec) -> None:
         now = self._clock.monotonic()
         if not wanted(spec.notify):
             self._at = now + _REST if spec.notify.report_every else None
@@ -146,9 +146,11 @@ class Reports:
         def work() -> bytes:
             import json
 
+            from reconciler.observe import observe
             from reconciler.reports.figures import figures
 
             host = self._host(spec)
+            seen = observe(spec.resources, self._get_kind, host)
             rows = [
                 figures(spec.resources, seen, host, since[one], self._get_kind) for one in self._due
             ]
@@ -168,8 +170,8 @@ class Reports:
         from reconciler.views.period import report
 
         self._child = None
-        assert self._seen is not None
-        spec = self._seen[0]
+        assert self._spec is not None
+        spec = self._spec
         store = self._opened(spec)
         known = store.reports.all()
         for period, row in zip(self._due, json.loads(answer), strict=True):

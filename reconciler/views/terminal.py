@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from reconciler.redaction import redacted
@@ -35,11 +35,16 @@ class Terminal:
         self._headed: Line | None = None
         self.aside: Callable[[], None] = lambda: None
         """Takes off what is drawn on the terminal only for now, before something is written."""
+        self.relay: Callable[[Sequence[Block]], None] | None = None
+        """Where they go instead, in a child whose parent prints them."""
         self.error: OSError | None = None
         """Why lines could not be printed, if so. Nobody reading is no reason to stop working."""
 
     def write(self, blocks: Iterable[Block]) -> None:
         """Print them at once, so that a watching person sees them as they come."""
+        if self.relay is not None:
+            self.relay(list(blocks))
+            return
         if self.error is not None:
             return
         blocks = [_censored(block) for block in blocks]

@@ -1,0 +1,217 @@
+"""The passes of a loop, each in a child of its own, so that none holds up another.
+
+It must not decide what is due. It knows which resources each pass is at, and lets no two be at
+the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from reconciler.host.clock import Clock
+from reconciler.host.command import BEAT, on_waiting
+from reconciler.host.forked import Forked, Interrupted, Line
+from reconciler.model import HostError
+from reconciler.records import dataclass, field
+
+_SILENCE = 90.0
+"""Seconds without a sign of life after which a pass counts as hung."""
+_MOST = 8
+"""Passes at the same time."""
+_GRACE = 1.0
+"""Seconds that the loop's end waits for the step in hand, and as long again for its undoing."""
+_MOMENT = 0.1
+"""Seconds in which a child ends that was killed, unless it hangs in the kernel."""
+_GRANTED = None
+
+
+class Teller:
+    """The child's side of a pass: says what is done, and asks before it does it."""
+
+    def __init__(self, line: Line, clock: Clock) -> None:
+        self._line = line
+        self._clock = clock
+        self._said = clock.monotonic()
+        on_waiting(self._alive)
+
+    def tell(self, what: str, *values: Any) -> None:
+        """Say it; the parent's ``heard`` gets it."""
+        self._said = self._clock.monotonic()
+        self._line.say((what, values))
+
+    def ask(self, what: str, *values: Any) -> Any:
+        """Say it, and wait for the answer. Raises HostError when that is one."""
+        self.tell(what, *values)
+        answer = self._line.wait()
+        if isinstance(answer, HostError):
+            raise answer
+        return answer
+
+    def turn(self, ids: Collection[str]) -> None:
+        """Wait until nobody else is at these; from now on this pass is, and at nothing else."""
+        self.ask("turn", frozenset(ids))
+
+    def _alive(self) -> None:
+        if self._clock.monotonic() - self._said >= BEAT:
+            self.tell("alive")
+
+
+@dataclass(slots=True, eq=False)
+class Pass:
+    """A pass that is under way. ``only`` are the ids that it is about, empty for all.
+
+    ``at`` are those that it acts on now, and ``waits`` those that it wants to be at.
+    """
+
+    child: Forked
+    only: frozenset[str]
+    begun: float
+    heard: float
+    at: frozenset[str] = field(default=frozenset())
+    waits: frozenset[str] | None = field(default=None)
+    result: Any = field(default=None)
+    error: str | None = field(default=None)
+
+
+class Passes:
+    """A part of the loop.
+
+    ``work`` is done in the child, and what it gives is the pass's ``result``. ``heard`` takes
+    what a child tells, and gives the answer to what it asks, or raises HostError with it.
+    ``over`` takes a pass that has ended, with its result or the ``error`` that ended it.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        work: Callable[[Teller, Sequence[str], Callable[[], bool]], Any],
+        heard: Callable[[Pass, str, Sequence[Any]], Any],
+        over: Callable[[Pass], None],
+    ) -> None:
+        self._clock = clock
+        self._work = work
+        self._heard = heard
+        self._over = over
+        self._going: list[Pass] = []
+        self._stuck: list[Forked] = []
+        """Killed, and not ended yet: such a child hangs in the kernel, and nobody waits for it."""
+
+    def begin(self, only: Collection[str]) -> Pass:
+        """Begin a pass over these ids and what they need, or over all. Raises OSError."""
+
+        def work(line: Line, asked: Callable[[], bool]) -> None:
+            teller = Teller(line, self._clock)
+            try:
+                teller.tell("end", self._work(teller, sorted(only), asked))
+            except Interrupted:
+                teller.tell("error", "it was interrupted, because the loop ends")
+            except Exception as error:
+                from reconciler.session import in_words
+
+                teller.tell("error", in_words(error))
+
+        now = self._clock.monotonic()
+        begun = Pass(Forked(work), frozenset(only), now, now)
+        self._going.append(begun)
+        return begun
+
+    def room(self) -> bool:
+        """May another one begin?"""
+        return len(self._going) < _MOST
+
+    def about(self, ids: Collection[str]) -> set[str]:
+        """Those of the ids that some pass over a part is about already."""
+        return {ident for one in self._going for ident in one.only if ident in ids}
+
+    def descriptors(self) -> Collection[int]:
+        """One for each pass; readable when it has told something, or has ended."""
+        return [one.child.line.descriptor for one in self._going]
+
+    def due(self) -> float | None:
+        """Seconds until one that stays silent counts as hung."""
+        now = self._clock.monotonic()
+        return min((max(0.0, one.heard + _SILENCE - now) for one in self._going), default=None)
+
+    def tend(self, ready: Collection[int]) -> Collection[str]:
+        """Hear what is told, and see to those that have ended or hang."""
+        self._stuck = [child for child in self._stuck if not child.ended()]
+        for one in list(self._going):
+            if one.child.line.descriptor in ready:
+                self._listen(one)
+            elif self._clock.monotonic() - one.heard >= _SILENCE:
+                where = f" at {', '.join(sorted(one.at))}" if one.at else ""
+                one.error = f"it showed no sign of life for {_SILENCE:g} s{where}, and was ended"
+                self._end(one)
+        return ()
+
+    def _listen(self, one: Pass) -> None:
+        one.heard = self._clock.monotonic()
+        try:
+            for what, values in one.child.line.hear():
+                self._take(one, what, values)
+        except (EOFError, OSError):
+            self._end(one)
+
+    def _take(self, one: Pass, what: str, values: Sequence[Any]) -> None:
+        if what == "turn":
+            one.at, one.waits = frozenset(), values[0]
+            self._grant()
+        elif what == "end":
+            one.result = values[0]
+        elif what == "error":
+            one.error = values[0]
+        elif what != "alive":
+            try:
+                answer = self._heard(one, what, values)
+            except HostError as error:
+                answer = error
+            if what in ASKS:
+                one.child.line.say(answer)
+
+    def _grant(self) -> None:
+        """Let those go on that wait for something which nobody is at any more."""
+        for one in self._going:
+            if one.waits is None or any(one.waits & other.at for other in self._going):
+                continue
+            one.at, one.waits = one.waits, None
+            try:
+                one.child.line.say(_GRANTED)
+            except OSError:
+                continue  # It has ended, which is heard next.
+
+    def _end(self, one: Pass) -> None:
+        self._going.remove(one)
+        one.child.line.close()
+        one.child.kill()
+        if not one.child.ended(_MOMENT):
+            self._stuck.append(one.child)
+        if one.result is None and one.error is None:
+            one.error = f"its process ended without a word ({one.child.ending or 'killed'})"
+        self._grant()
+        self._over(one)
+
+    def close(self) -> None:
+        """The loop ends: the steps in hand may come to their end, if that is soon."""
+        for act in (Forked.ask_to_end, Forked.interrupt):
+            for one in self._going:
+                act(one.child)
+            end = self._clock.monotonic() + _GRACE
+            while self._going and (left := end - self._clock.monotonic()) > 0:
+                self.tend(_readable(self.descriptors(), left))
+        for one in list(self._going):
+            one.error = "it was killed, because the loop ends"
+            self._end(one)
+
+
+ASKS = frozenset(("stop",))
+"""What a child waits for the answer to, besides its turn."""
+
+
+def _readable(descriptors: Collection[int], seconds: float) -> list[int]:
+    import select
+
+    poller = select.poll()
+    for descriptor in descriptors:
+        poller.register(descriptor, select.POLLIN)
+    return [descriptor for descriptor, _ in poller.poll(int(seconds * 1000 + 0.999))]
