@@ -14,6 +14,7 @@ from reconciler.model import HostError, Observation, Outcome, Plan, Report, Reso
 from reconciler.observe import observe
 from reconciler.plan import difference, needed_by
 from reconciler.records import replace
+from reconciler.text import error_in_words
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -123,7 +124,11 @@ class _Run:
         if need is not None:
             self._end = "skipped", f"needs {need}, which failed or was not done"
         else:
-            self._end = (self._begin() if stage == 0 else None) or self._act(stage)
+            try:
+                self._end = (self._begin() if stage == 0 else None) or self._act(stage)
+            except Exception as error:
+                # Whatever it is, it is this step's trouble alone.
+                self._end = "failed", _failure(error)
         if self._end is not None and self._end[1] is not None:
             broken.add(self.step.id)
         self._seconds += self.host.clock.monotonic() - begin
@@ -172,11 +177,8 @@ class _Run:
                 self.host.forget()
                 try:
                     action.run(self.host)
-                except HostError as error:
-                    failed.append(str(error))
-                except OSError as error:
-                    where = f"{error.filename}: " if error.filename else ""
-                    failed.append(f"{where}{error.strerror or error}")
+                except Exception as error:
+                    failed.append(_failure(error))
                 if failed and not self.kind.apart:
                     break
                 work.advance()
@@ -204,8 +206,23 @@ def _look(resource: Resource[Any], get_kind: GetKind, host: Host) -> Observation
     return observe((resource,), get_kind, host)[resource.id]
 
 
+def _failure(error: Exception) -> str:
+    """Why a step has failed, in words."""
+    if isinstance(error, OSError) and not isinstance(error, HostError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}"
+    return error_in_words(error)
+
+
 def _wrong(step: Step, resource: Resource[Any], get_kind: GetKind, host: Host) -> str | None:
     """What is still not as it should be, with what the host tells about it; None when all is."""
+    try:
+        return _still_wrong(step, resource, get_kind, host)
+    except Exception as error:
+        return f"done, but cannot look at it any more: {_failure(error)}"
+
+
+def _still_wrong(step: Step, resource: Resource[Any], get_kind: GetKind, host: Host) -> str | None:
     kind = get_kind(resource.kind)
     seen = _look(resource, get_kind, host)
     if seen.unknown is not None:

@@ -18,7 +18,8 @@ from reconciler.exits import BUSY, TROUBLE, USAGE
 from reconciler.host.environment import clean, use_utf8
 from reconciler.model import BeingWritten
 from reconciler.modes.answers import complain, invalid
-from reconciler.session import Session, Usage, in_words
+from reconciler.session import Session, Usage
+from reconciler.text import error_in_words
 
 _ELSEWHERE = {"resume": "pause", "notify-test": "messages"}
 """The modes that are not in a module of their own name."""
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else TROUBLE
     except Exception as error:
-        return complain(in_words(error), TROUBLE)
+        return complain(error_in_words(error), TROUBLE)
     finally:
         # When the interpreter ends it collects all the same; here is nothing that would need it.
         gc.freeze()

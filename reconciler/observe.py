@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from reconciler.contract import GetKind
+from reconciler.contract import GetKind, Kind
 from reconciler.model import HostError, Observation, Resource, Spec, not_known
 from reconciler.plan import observed_kinds
 from reconciler.records import replace
+from reconciler.text import error_in_words
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -34,7 +35,7 @@ def with_strays(spec: Spec, get_kind: GetKind, host: Host) -> Spec:
     for name, group in groups.items():
         try:
             found += get_kind(name).strays(group, host)
-        except (KeyError, HostError, OSError):
+        except Exception:
             continue  # A mark of a kind that this program does not know is left as well.
     return replace(spec, resources=(*spec.resources, *found)) if found else spec
 
@@ -55,6 +56,16 @@ def observe(
             found = kind.observe(group, host)
         except (HostError, OSError) as error:
             found = [not_known(error)] * len(group)
+        except Exception:
+            # A fault of ours: whatever it has to do with one of them, the others are seen.
+            found = [_alone(kind, resource, host) for resource in group]
         for resource, observation in zip(group, found, strict=True):
             seen[resource.id] = observation
     return seen
+
+
+def _alone(kind: Kind[Any, Any], resource: Resource[Any], host: Host) -> Observation[Any]:
+    try:
+        return kind.observe((resource,), host)[0]
+    except Exception as error:
+        return Observation(unknown=error_in_words(error))

@@ -14,6 +14,7 @@ from reconciler.host.command import BEAT, on_waiting
 from reconciler.host.forked import Forked, Interrupted, Line
 from reconciler.model import HostError
 from reconciler.records import dataclass, field
+from reconciler.text import error_in_words
 
 _SILENCE = 90.0
 """Seconds without a sign of life after which a pass counts as hung."""
@@ -107,9 +108,7 @@ class Passes:
             except Interrupted:
                 teller.tell("error", "it was interrupted, because the loop ends")
             except Exception as error:
-                from reconciler.session import in_words
-
-                teller.tell("error", in_words(error))
+                teller.tell("error", error_in_words(error))
 
         now = self._clock.monotonic()
         begun = Pass(Forked(work), frozenset(only), now, now)

@@ -580,18 +580,3 @@ def print_json(document: Any) -> None:
     import json
 
     sys.stdout.write(json.dumps(document, indent=2) + "\n")
-
-
-def in_words(error: Exception) -> str:
-    """What to say of an error that nobody foresaw: enough to report it, no more."""
-    from reconciler.model import HostError
-
-    if isinstance(error, HostError):
-        return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'input or output'}: {error.strerror.lower()}"
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
-    return f"internal error: {type(error).__name__}: {error}{where}; please report it"

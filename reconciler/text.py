@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from reconciler.model import HostError
 from reconciler.redaction import redacted
 
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -35,3 +36,16 @@ def printable(text: str, limit: int = 1000) -> str:
 def escapes(text: str) -> str:
     """``text`` with everything escaped that is not safe to print."""
     return text if text.isprintable() else "".join(map(escaped, text))
+
+
+def error_in_words(error: BaseException) -> str:
+    """What to say of an error, also of one that nobody foresaw: enough to report it, no more."""
+    if isinstance(error, HostError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'input or output'}: {error.strerror.lower()}"
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
+    return f"internal error: {type(error).__name__}: {error}{where}; please report it"

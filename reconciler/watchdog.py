@@ -31,7 +31,8 @@ from reconciler.observe import observe
 from reconciler.passes import Pass, Passes, Teller
 from reconciler.pulse import Heart
 from reconciler.records import dataclass, replace
-from reconciler.session import Learned, Look, Session, in_words
+from reconciler.session import Learned, Look, Session
+from reconciler.text import error_in_words
 from reconciler.turns import turn
 from reconciler.views.log import Log
 from reconciler.views.text import trusts
@@ -380,7 +381,7 @@ class Watchdog:
 
     def part_failed(self, part: Part, error: Exception) -> None:
         """The passes go on without it; told once, for it may be so for years."""
-        name, words = type(part).__name__.lower(), in_words(error)
+        name, words = type(part).__name__.lower(), error_in_words(error)
         if self._part_errors.get(name) != words:
             self._part_errors[name] = words
             words = f"a part of the loop ({name}) failed, and is tried again: {words}"

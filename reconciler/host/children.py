@@ -15,7 +15,8 @@ from typing import Any
 from reconciler.host.child import Child
 from reconciler.host.command import BEAT, hurry
 from reconciler.host.progress import working
-from reconciler.model import HostError, UnknownState
+from reconciler.model import UnknownState
+from reconciler.text import error_in_words
 
 _SHARE = 0.85
 """Of the time of a child: so long its programs are waited for, so that it still can tell."""
@@ -89,15 +90,5 @@ def _told(work: Callable[[], Any], seconds: float) -> bytes:
     hurry(seconds * _SHARE)
     try:
         return pickle.dumps((True, work()))
-    except HostError as error:
-        return pickle.dumps((False, str(error)))
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return pickle.dumps((False, f"{where}{(error.strerror or str(error)).lower()}"))
     except Exception as error:
-        trace = error.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        where = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
-        words = f"internal error: {type(error).__name__}: {error}{where}; please report it"
-        return pickle.dumps((False, words))
+        return pickle.dumps((False, error_in_words(error)))

@@ -17,7 +17,8 @@ from reconciler.plan import STARTS
 from reconciler.pulse import pulse
 from reconciler.records import dataclass, field
 from reconciler.repair.hands import Hands, hands
-from reconciler.session import Session, in_words
+from reconciler.session import Session
+from reconciler.text import error_in_words
 from reconciler.turns import Taken
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class Repair:
             self.busy = taken
         except Exception as error:
             # What cannot be done now must not keep the rest from being done.
-            step.error = in_words(error)
+            step.error = error_in_words(error)
         step.seconds = time.monotonic() - began
         self.told.ends(step)
 
