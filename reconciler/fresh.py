@@ -49,6 +49,8 @@ class Fresh:
 
     def proved(self, outcome: Outcome) -> None:
         """It has failed, or has held so far."""
+        if outcome.step.id not in self._until:
+            return  # Another pass has looked at it meanwhile.
         at, _, _ = self._until[outcome.step.id]
         if outcome.result == "failed" or at <= self._clock.monotonic():
             del self._until[outcome.step.id]

@@ -135,22 +135,23 @@ class Passes:
     def tend(self, ready: Collection[int]) -> Collection[str]:
         """Hear what is told, and see to those that have ended or hang."""
         self._stuck = [child for child in self._stuck if not child.ended()]
+        now = self._clock.monotonic()
         for one in list(self._going):
-            if one.child.line.descriptor in ready:
-                self._listen(one)
-            elif self._clock.monotonic() - one.heard >= _SILENCE:
-                where = f" at {', '.join(sorted(one.at))}" if one.at else ""
-                one.error = f"it showed no sign of life for {_SILENCE:g} s{where}, and was ended"
+            try:
+                if one.child.line.descriptor in ready:
+                    one.heard = now
+                    for what, values in one.child.line.hear():
+                        self._take(one, what, values)
+                elif now - one.heard >= _SILENCE:
+                    where = f" at {', '.join(sorted(one.at))}" if one.at else ""
+                    one.error = f"no sign of life for {_SILENCE:g} s{where}, so it was ended"
+                    self._end(one)
+            except EOFError:
+                self._end(one)
+            except Exception as error:
+                one.error = error_in_words(error)
                 self._end(one)
         return ()
-
-    def _listen(self, one: Pass) -> None:
-        one.heard = self._clock.monotonic()
-        try:
-            for what, values in one.child.line.hear():
-                self._take(one, what, values)
-        except (EOFError, OSError):
-            self._end(one)
 
     def _take(self, one: Pass, what: str, values: Sequence[Any]) -> None:
         if what == "turn":
@@ -181,14 +182,16 @@ class Passes:
 
     def _end(self, one: Pass) -> None:
         self._going.remove(one)
-        one.child.line.close()
-        one.child.kill()
-        if not one.child.ended(_MOMENT):
-            self._stuck.append(one.child)
-        if one.result is None and one.error is None:
-            one.error = f"its process ended without a word ({one.child.ending or 'killed'})"
-        self._grant()
-        self._over(one)
+        try:
+            one.child.line.close()
+            one.child.kill()
+            if not one.child.ended(_MOMENT):
+                self._stuck.append(one.child)
+        finally:
+            if one.result is None and one.error is None:
+                one.error = f"its process ended without a word ({one.child.ending or 'killed'})"
+            self._grant()
+            self._over(one)
 
     def close(self) -> None:
         """The loop ends: the steps in hand may come to their end, if that is soon."""

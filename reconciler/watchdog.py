@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from reconciler import kinds
@@ -293,6 +294,7 @@ class Watchdog:
 
     def _heard(self, one: Pass, what: str, values: Sequence[Any]) -> Any:
         handlers: Mapping[str, Callable[..., Any]] = {
+            "looked": partial(self._looked, one),
             "lines": self._session.terminal.write,
             "outcome": self._told,
             "proved": self._fresh.proved,
@@ -300,11 +302,15 @@ class Watchdog:
             "stop": self._stops.make,
         }
         self.moved()
-        if what == "looked":
-            return self._looked(one, *values)
         if what == "outcome":
             self._telling[one][0].append(values[0])
-        return handlers[what](*values)
+        try:
+            return handlers[what](*values)
+        except HostError:
+            raise
+        except Exception as error:
+            self.part_failed(self._passes, error)
+            return None
 
     def _looked(self, one: Pass, plan: Plan, seen: Collection[str], steps: Sequence[str]) -> None:
         self._log.remarks(plan, seen)
@@ -393,6 +399,7 @@ class Watchdog:
 
     def moved(self) -> None:
         """A sign of life."""
+        self._session.terminal.flush()
         self._heart.beat(self._spec.loop_every)
         if self._ended_well:
             self._supervisor.alive(self._clock.monotonic())
@@ -417,6 +424,7 @@ def keep(session: Session, spec: Spec, told: Callable[[str], None]) -> None:
     with turn(folder, taken_over, _PATIENCE):
         clock = Clock()
         heart = Heart(folder, clock)
+        session.terminal.wait_for_nobody()
         log = Log(session.terminal, session.options.json, session.options.quiet)
         watchdog = Watchdog(session, spec, heart, log, supervisor)
         on_waiting(watchdog.moved)

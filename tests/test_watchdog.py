@@ -5,8 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+from support import Machine, until
+
 from reconciler.model import Plan, Spec
-from reconciler.session import Look
+from reconciler.session import Learned, Look
 from reconciler.watchdog import Watchdog
 
 
@@ -29,7 +31,7 @@ class Ear:
         return lambda *arguments, **named: None
 
 
-def test_a_pass_that_comes_to_no_end_is_no_sign_of_life() -> None:
+def test_a_pass_that_comes_to_no_end_is_no_sign_of_life(machine: Machine) -> None:
     broken = True
 
     def look(spec: Spec, host: Any, only: Any) -> Look:
@@ -40,6 +42,7 @@ def test_a_pass_that_comes_to_no_end_is_no_sign_of_life() -> None:
     ear: Any = Ear()
     reports: list[str] = []
     told: list[list[str]] = []
+    learned = Learned(frozenset(), {}, frozenset(), {}, (), ())
     session: Any = SimpleNamespace(
         facts=lambda: None,
         load_aside=lambda patience: spec,
@@ -47,26 +50,39 @@ def test_a_pass_that_comes_to_no_end_is_no_sign_of_life() -> None:
         host=lambda spec: SimpleNamespace(forget=lambda: None),
         look=look,
         learn=lambda look, host: None,
+        learned=lambda: learned,
+        learn_from=lambda learned: None,
+        forked=lambda write, stops: None,
+        handed_over=list,
+        reports_untold=lambda reports: None,
         post=lambda spec, told: ear,
         reports=lambda woken, told: ear,
         report=reports.append,
         tell=lambda look, outcomes: told.append(list(reports)),
+        terminal=ear,
         said={},
         memory=lambda spec, writes: SimpleNamespace(said=dict),
         clean=str,
     )
     spec = Spec("demo", "/nowhere/spec.yaml", ())
     watchdog = Watchdog(session, spec, ear, ear, ear)
-    watchdog.full_pass(lambda: False, False)
+
+    def full_pass() -> None:
+        watchdog.full_pass(False)
+        assert watchdog.left() is None
+        passes = watchdog.parts[0]
+        until(lambda: passes.tend(passes.descriptors()) or watchdog.left() is not None)
+
+    full_pass()
     watchdog.moved()
     assert ear.alives == 0
     # People hear of it at once, and not with every pass.
-    watchdog.full_pass(lambda: False, False)
+    full_pass()
     ((first,),) = told
     assert first.startswith("this pass came to no end: internal error: RuntimeError: no end at ")
     assert ear.events == ["error"]
     broken = False
-    watchdog.full_pass(lambda: False, False)
+    full_pass()
     watchdog.moved()
     assert ear.alives == 1
     assert reports[1:] == ["passes come to their end again"]

@@ -8,10 +8,10 @@ from __future__ import annotations
 import ctypes
 import os
 import pickle
+import select
 import signal
 import socket
 import struct
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import FrameType
@@ -122,17 +122,20 @@ class Forked:
 
     def ended(self, patience: float = 0.0) -> bool:
         """Has it ended, or does it within ``patience`` seconds?"""
-        end = time.monotonic() + patience
-        while self.ending is None:
+        if self.ending is None and patience:
+            handle = os.pidfd_open(self.pid)
+            try:
+                poller = select.poll()
+                poller.register(handle, select.POLLIN)
+                poller.poll(patience * 1000)
+            finally:
+                os.close(handle)
+        if self.ending is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 code = os.waitstatus_to_exitcode(status)
                 self.ending = f"signal {-code}" if code < 0 else f"exit status {code}"
-            elif time.monotonic() >= end:
-                return False
-            else:
-                time.sleep(0.001)
-        return True
+        return self.ending is not None
 
 
 def _work(

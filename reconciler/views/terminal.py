@@ -25,6 +25,7 @@ class Terminal:
     """Writes lines to standard output, or to standard error when that is taken by JSON."""
 
     def __init__(self, color: str, to_errors: bool) -> None:
+        self._output: TextIO = sys.stdout
         self._file: TextIO = sys.stderr if to_errors else sys.stdout
         self.watched = _is_terminal(self._file)
         """Is there a person who sees it as it is written?"""
@@ -59,7 +60,7 @@ class Terminal:
             if self.colored or (self.watched and any(isinstance(one, Table) for one in blocks)):
                 self._draw(blocks)
             else:
-                self._file.writelines(f"{text}\n" for text, _ in lines_of(blocks))
+                self._file.write("".join(f"{text}\n" for text, _ in lines_of(blocks)))
             self._file.flush()
         except OSError as error:
             self.error = error
@@ -75,11 +76,36 @@ class Terminal:
         """Print one line for programs on standard output, at once."""
         if self.error is None:
             try:
-                sys.stdout.write(f"{line}\n")
-                sys.stdout.flush()
+                self._output.write(f"{line}\n")
+                self._output.flush()
             except OSError as error:
                 self.error = error
-                discard(sys.stdout)
+                discard(self._output)
+
+    def wait_for_nobody(self) -> None:
+        """Never wait for a reader from now on; what is lost by that is counted, and told."""
+        from reconciler.host.outlet import Outlet
+
+        def missed(number: int) -> str:
+            lines = "1 line was" if number == 1 else f"{number} lines were"
+            return f"{lines} not written here, because nobody read what came before\n"
+
+        def missed_in_json(number: int) -> str:
+            return f'{{"event": "lost", "lines": {number}}}\n'
+
+        output: Any = Outlet(sys.stdout, missed_in_json)
+        file: Any = Outlet(self._file, missed)
+        self._output, self._file = output, file
+
+    def flush(self) -> None:
+        """Write what had to wait for a reader, as far as that is possible now."""
+        if self.error is None:
+            try:
+                self._output.flush()
+                self._file.flush()
+            except OSError as error:
+                self.error = error
+                discard(self._file)
 
     def console(self) -> Console:
         """The terminal, as rich draws on it."""
