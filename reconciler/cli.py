@@ -5,10 +5,15 @@ It must not do any of the work itself; that is in ``modes``, a module each.
 
 from __future__ import annotations
 
-import gc
-import os
 import signal
 import sys
+
+if "--loop" in sys.argv:
+    # They are heard as soon as the loop listens: before that, they would end it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR1))
+
+import gc
+import os
 from collections.abc import Sequence
 from importlib import import_module
 

@@ -132,6 +132,8 @@ class Loop:
         # A signal becomes a byte that ends the wait, so that none is lost before it, signal(7).
         before = signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
         handlers = {number: signal.signal(number, self._signalled) for number in (*_STOPS, *_NOW)}
+        # Until now they were held: one that came while we began asks for a pass, and is no end.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _NOW)
         try:
             while not self._stopping:
                 self._pass()

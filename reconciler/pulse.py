@@ -9,6 +9,7 @@ import os
 from contextlib import suppress
 from typing import Any
 
+from reconciler.digests import blake2b
 from reconciler.host.clock import Clock
 from reconciler.host.place import put_at
 from reconciler.host.processes import Identity, Processes, boot_id, look_up
@@ -58,20 +59,23 @@ def about_loop(loop: Pulse | None) -> dict[str, Any]:
 
 
 class Heart:
-    """What the loop beats with; the file is there as long as it runs."""
+    """What the loop beats with; the file is there as long as it runs.
+
+    Where the state directory cannot be written to, such as on a file system that has gone
+    read-only, it beats in the caller's runtime directory.
+    """
 
     def __init__(self, folder: str, clock: Clock) -> None:
-        make_folder(folder)
-        self._path = os.path.join(folder, _NAME)
+        with suppress(HostError):
+            make_folder(folder)
+        self._places = [_place(folder), _second_place(folder)]
+        self._handles: dict[str, int] = {}
         self._clock = clock
         self._last = -1.0
         self._begun = self._done = 0
         entry = look_up(os.getpid())
         start = entry.identity.start if entry is not None else 0
         self._who = f"{boot_id()} {os.getpid()} {start}"
-        # A new one, whatever stands there: nobody else's file is written to.
-        put_at(self._path, b"", sync=False)
-        self._handle = own_file(self._path, os.O_WRONLY)
 
     def beat(self, every: float) -> None:
         """Say that the loop has moved; at most once a second reaches the file."""
@@ -92,22 +96,58 @@ class Heart:
     def _write(self, now: float, every: float) -> None:
         self._last = now
         counts = f"{self._begun:12} {self._done:12}"
-        # A full disk must not end the loop, and the file keeps its place once it is written.
-        with suppress(OSError):
-            line = f"{self._who} {now:15.3f} {every:12.3f} {counts}\n"
-            os.pwrite(self._handle, line.encode(), 0)
+        line = f"{self._who} {now:15.3f} {every:12.3f} {counts}\n"
+        for place in self._places:
+            # A full disk must not end the loop, and the file keeps its place once it is written.
+            with suppress(OSError, HostError):
+                os.pwrite(self._handle(place), line.encode(), 0)
+                return
+
+    def _handle(self, place: str) -> int:
+        if place not in self._handles:
+            os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
+            # A new one, whatever stands there: nobody else's file is written to.
+            put_at(place, b"", sync=False)
+            self._handles[place] = own_file(place, os.O_WRONLY)
+        return self._handles[place]
 
     def stop(self) -> None:
         """The loop ends in an orderly way."""
-        os.close(self._handle)
-        with suppress(OSError):
-            os.unlink(self._path)
+        for place, handle in self._handles.items():
+            os.close(handle)
+            with suppress(OSError):
+                os.unlink(place)
+
+
+def _place(folder: str) -> str:
+    return os.path.join(folder, _NAME)
+
+
+def _second_place(folder: str) -> str:
+    """Below the caller's runtime directory, which no full or broken disk can hold."""
+    given = os.environ.get("XDG_RUNTIME_DIR", "")
+    uid = os.geteuid()
+    runtime = "/run" if uid == 0 else f"/run/user/{uid}"
+    with suppress(OSError):
+        if given.startswith("/") and os.stat(given).st_uid == uid:
+            runtime = given
+    return f"{runtime}/reconcile/{blake2b(os.fsencode(folder), digest_size=8).hexdigest()}.loop"
 
 
 def pulse(folder: str, clock: Clock) -> Pulse | None:
     """The loop of that state directory; None when none runs, or not since this boot."""
+    found = _read(_place(folder), clock)
+    if found is None or not found.healthy:
+        # Its disk may be the one that does not move any more.
+        second = _read(_second_place(folder), clock)
+        if second is not None and (found is None or second.age < found.age):
+            return second
+    return found
+
+
+def _read(place: str, clock: Clock) -> Pulse | None:
     try:
-        handle = own_file(os.path.join(folder, _NAME))
+        handle = own_file(place)
     except (OSError, HostError):
         return None
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -27,7 +27,7 @@ from reconciler.host.stops import Stop, Stops
 from reconciler.host.supervisor import Supervisor
 from reconciler.kept import Kept
 from reconciler.loop import EVERYTHING, Loop, Part
-from reconciler.model import HostError, Observation, Outcome, Plan, Report, Spec
+from reconciler.model import HostError, Observation, Outcome, Plan, Report, Resource, Spec
 from reconciler.observe import observe
 from reconciler.passes import Pass, Passes, Teller
 from reconciler.pulse import Heart
@@ -159,6 +159,7 @@ class Watchdog:
         self._heart.begin(self._spec.loop_every)
         self._sooner = wait.seconds
         self._full = self._begin(())
+        self._plans(self._spec.resources)
 
     def partial_pass(self, ids: Collection[str]) -> None:
         """Begin a pass over what some event concerns, and what that needs."""
@@ -234,10 +235,23 @@ class Watchdog:
         self._watch(teller, look, look.seen)
         report = Report(look.plan)
         if look.plan.steps:
-            report = session.act(look, host, told, stopping, settle=False, turn=teller.turn)
-            moved = {step.id for step in look.plan.steps}
-            resources = [one for one in look.spec.resources if one.id in moved]
-            self._watch(teller, look, observe(resources, kinds.get, host))
+            new: list[Resource[Any]] = []
+
+            def watch_new() -> None:
+                if new:
+                    self._watch(teller, look, observe(new, kinds.get, host))
+                    new.clear()
+
+            def turn(ids: Collection[str]) -> None:
+                # The steps that come may take long, and what was started may end meanwhile.
+                if not supervised(by_id[ident] for ident in ids):
+                    watch_new()
+                teller.turn(ids)
+                new.extend(supervised(by_id[ident] for ident in ids))
+
+            by_id = {resource.id: resource for resource in look.spec.resources}
+            report = session.act(look, host, told, stopping, settle=False, turn=turn)
+            watch_new()
         broken, started = aftermath(report)
         due = session.learn(look, host)
         session.tell(look, outcomes)
@@ -323,12 +337,12 @@ class Watchdog:
         self._supervisor.status(words)
         if not one.only:
             by_id = {resource.id: resource for resource in self._spec.resources}
-            self._planned = {
-                ident
-                for ident in steps
-                if ident in by_id and kinds.get(by_id[ident].kind).policy(by_id[ident].want)
-            }
-            self._overtaken = self._clock.monotonic() + _OVERTAKEN
+            self._plans(by_id[ident] for ident in steps if ident in by_id)
+
+    def _plans(self, resources: Iterable[Resource[Any]]) -> None:
+        """These are seen to by the full pass, or, if it is busy with something else, by another."""
+        self._planned = {one.id for one in supervised(resources)}
+        self._overtaken = self._clock.monotonic() + _OVERTAKEN
 
     def _told(self, outcome: Outcome) -> None:
         self._planned.discard(outcome.step.id)
@@ -408,6 +422,15 @@ class Watchdog:
     def longest_sleep(self) -> float:
         """Seconds after which the one who supervises us wants to hear of us."""
         return self._supervisor.longest_silence
+
+
+def supervised(resources: Iterable[Resource[Any]]) -> list[Resource[Any]]:
+    """Those that are to be started anew whenever they end."""
+    return [
+        one
+        for one in resources
+        if one.present and one.skip is None and kinds.get(one.kind).policy(one.want) is not None
+    ]
 
 
 def keep(session: Session, spec: Spec, told: Callable[[str], None]) -> None:

@@ -1,0 +1,246 @@
+"""A dead worker is back at once, whatever a pass is doing meanwhile, and SIGTERM ends the loop."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from looping import Looping
+from support import Machine, until
+
+SOON = 3.0
+"""Seconds for a restart: one is promised, and the machine may be busy with other tests."""
+END = 3.0
+"""Seconds in which SIGTERM must have ended the loop, as promised; and as long again for load."""
+
+
+class Worker:
+    """A worker of this test alone, kept by a loop."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.mark = f"worker-{uuid.uuid4().hex}"
+        self.spec = f"w: {{command: [sh, -c, 'sleep 600; :', {self.mark}]}}"
+
+    def pids(self) -> list[int]:
+        return self.machine.running(self.mark)
+
+    def _alone(self) -> int | None:
+        """Its number. There is one of it, but for the moment in which it makes its own child."""
+        pids = self.pids()
+        return pids[0] if len(pids) == 1 else None
+
+    def killed(self) -> float:
+        """Kill it; seconds until another one runs."""
+        pid = until(self._alone)
+        begin = time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: any(one != pid for one in self.pids()), 20)
+        return time.monotonic() - begin
+
+
+@pytest.fixture
+def worker(machine: Machine) -> Worker:
+    return Worker(machine)
+
+
+def back_meanwhile(
+    worker: Worker, loop: Looping, busy: Callable[[], Any], lasts: bool = True
+) -> None:
+    """While the loop is busy, a worker that is killed is back; then SIGTERM ends the loop."""
+    for _ in range(2):
+        until(busy)
+        assert worker.killed() < SOON
+        assert not lasts or busy(), "it was not busy any more, so nothing was shown"
+        # Its restart policy must not be what it waits for.
+        time.sleep(1.1)
+    begin = time.monotonic()
+    loop.send(signal.SIGTERM)
+    loop.process.wait(20)
+    assert time.monotonic() - begin < 2 * END
+    assert loop.process.returncode == 0
+
+
+HEAD = "version: 1\nname: demo\nloop: {every: 300ms}\nprocesses:\n  "
+RESTART = ", restart: {healthy_after: 1s, backoff: {initial: 10ms}}}\n"
+
+
+def spec_of(machine: Machine, worker: Worker, more: str) -> Path:
+    return machine.spec(f"{HEAD}{worker.spec[:-1]}{RESTART}{more}")
+
+
+def test_a_command_behind_a_rotation(machine: Machine, worker: Worker, looping: Any) -> None:
+    mark = f"slow-{uuid.uuid4().hex}"
+    logs = machine.base / "logs"
+    logs.mkdir()
+    spec = spec_of(
+        machine, worker,
+        f"retention: {{r: {{path: {logs}, match: '*.log', max_file: 1KiB, action: rotate,\n"
+        f"  run: [sh, -c, 'sleep 600; :', {mark}]}}}}\n",
+    )  # fmt: skip
+    loop = looping(spec).up()
+    (logs / "a.log").write_bytes(bytes(5000))
+    back_meanwhile(worker, loop, lambda: machine.running(mark))
+    # What it was doing has ended with it.
+    until(lambda: not machine.running(mark))
+
+
+def test_a_rotation_and_an_archive(machine: Machine, worker: Worker, looping: Any) -> None:
+    """Compressing is slowed down by the size of what is compressed: noise, which takes long."""
+    logs = machine.base / "logs"
+    logs.mkdir()
+    spec = spec_of(
+        machine, worker,
+        f"retention:\n  r: {{path: {logs}, match: '*.log', older_than: 1h, action: archive,\n"
+        f"    to: {machine.base}/a.tar.gz}}\n",
+    )  # fmt: skip
+    noise = os.urandom(1 << 20)
+    with open(logs / "a.log", "wb") as file:
+        for _ in range(600):
+            file.write(noise)
+    os.utime(logs / "a.log", (1, 1))
+    loop = looping(spec)
+    until(worker.pids)
+
+    def busy() -> bool:
+        return any(f.name.startswith(".") for f in machine.base.iterdir()) or _unnamed(loop)
+
+    back_meanwhile(worker, loop, busy)
+    assert (logs / "a.log").exists()
+    assert not (machine.base / "a.tar.gz").exists()
+
+
+def _unnamed(loop: Looping) -> bool:
+    """Has a child of the loop a file open that has no name yet?"""
+    for pid in _children(loop.pid):
+        folder = f"/proc/{pid}/fd"
+        try:
+            links = [os.readlink(f"{folder}/{name}") for name in os.listdir(folder)]
+        except OSError:
+            continue
+        if any(re.search(r"/#\d+ \(deleted\)$", link) or ".log" in link for link in links):
+            return True
+    return False
+
+
+def _children(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(word) for word in text.split()]
+
+
+def test_a_program_of_the_host_that_hangs(machine: Machine, worker: Worker, looping: Any) -> None:
+    mark = f"hangs-{uuid.uuid4().hex}"
+    machine.fake("crontab", f"exec sh -c 'sleep 600; :' {mark} #")
+    spec = spec_of(machine, worker, "cron: {c: {schedule: '0 0 1 1 *', command: ':'}}\n")
+    loop = looping(spec)
+    back_meanwhile(worker, loop, lambda: machine.running(mark), lasts=False)
+    until(lambda: not machine.running(mark))
+
+
+@pytest.mark.root
+def test_a_file_system_that_does_not_answer(
+    machine: Machine, worker: Worker, hanging: Path, looping: Any
+) -> None:
+    spec = spec_of(machine, worker, f"directories: {{d: {{path: {hanging}/data}}}}\n")
+    loop = looping(spec)
+    back_meanwhile(worker, loop, lambda: True)
+
+
+@pytest.fixture
+def hanging(machine: Machine) -> Iterator[Path]:
+    """A FUSE mount whose server never answers."""
+    code = (
+        "import ctypes, os, sys, time\n"
+        "fd = os.open('/dev/fuse', os.O_RDWR)\n"
+        "options = b'fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other' % fd\n"
+        "libc = ctypes.CDLL(None)\n"
+        "if libc.mount(b'x', sys.argv[1].encode(), b'fuse.hang', 0, options): sys.exit(1)\n"
+        "print('mounted', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    if not Path("/dev/fuse").exists():
+        pytest.skip("there is no /dev/fuse")
+    folder = machine.base / "mnt"
+    folder.mkdir()
+    server = subprocess.Popen(
+        [machine.bin / "python", "-c", code, folder], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.stdout
+        if server.stdout.readline() != "mounted\n":
+            pytest.skip("FUSE cannot be mounted here")
+        yield folder
+    finally:
+        server.kill()
+        server.communicate()
+        subprocess.run(["umount", "-l", folder], check=False)
+
+
+def test_output_that_nobody_reads(machine: Machine, worker: Worker) -> None:
+    said, say = os.pipe()
+    # As small as it can be: a page.
+    fcntl.fcntl(say, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(say, False)
+    while True:
+        try:
+            os.write(say, b"x" * 512)
+        except BlockingIOError:
+            break
+    os.set_blocking(say, True)
+    spec = spec_of(machine, worker, "")
+    loop = subprocess.Popen(
+        [str(word) for word in machine.argv("--loop", spec)],
+        env=machine.environ, stdin=subprocess.DEVNULL, stdout=say, stderr=say,
+    )  # fmt: skip
+    os.close(say)
+    try:
+        for _ in range(3):
+            assert worker.killed() < SOON
+            time.sleep(1.1)
+        # Somebody reads again: what had to wait is told.
+        text: list[bytes] = []
+        until(
+            lambda: text.append(os.read(said, 65536)) or b"done start process:w" in b"".join(text)
+        )
+        begin = time.monotonic()
+        loop.terminate()
+        loop.wait(20)
+        assert time.monotonic() - begin < 2 * END
+    finally:
+        loop.kill()
+        loop.wait()
+        os.close(said)
+
+
+def test_a_terminal_that_is_held(machine: Machine, worker: Worker) -> None:
+    """Ctrl-S in the window that it runs in."""
+    window, own = os.openpty()
+    spec = spec_of(machine, worker, "")
+    loop = subprocess.Popen(
+        [str(word) for word in machine.argv("--loop", spec)],
+        env=machine.environ, stdin=own, stdout=own, stderr=own, start_new_session=True,
+    )  # fmt: skip
+    os.close(own)
+    try:
+        until(worker.pids)
+        os.write(window, b"\x13")
+        for _ in range(3):
+            assert worker.killed() < SOON
+            time.sleep(1.1)
+        begin = time.monotonic()
+        loop.terminate()
+        loop.wait(20)
+        assert time.monotonic() - begin < 2 * END
+    finally:
+        loop.kill()
+        loop.wait()
+        os.close(window)
