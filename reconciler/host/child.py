@@ -25,42 +25,21 @@ def answer(work: Callable[[], bytes], timeout: float) -> bytes:
 
     Raises UnknownState when it did not end in time, or ended without an answer.
     """
-    said, say = os.pipe()
-    try:
-        pid = os.fork()
-    except OSError:
-        os.close(said)
-        os.close(say)
-        raise
-    if pid == 0:
-        _work(work, say)
-    os.close(say)
-    chunks: list[bytes] = []
-    end = time.monotonic() + timeout
+    child = Child(work, timeout)
     poller = select.poll()
-    poller.register(said, select.POLLIN)
+    poller.register(child.descriptor, select.POLLIN)
     try:
         while True:
-            left = end - time.monotonic()
-            if left <= 0:
-                raise UnknownState(f"a child did not answer within {timeout:g} s and was killed")
-            if not poller.poll(min(left, BEAT) * 1000):
-                still_waiting()
-                continue
-            chunk = os.read(said, _CHUNK)
-            if not chunk:
-                break
-            chunks.append(chunk)
-    except BaseException:
-        os.kill(pid, signal.SIGKILL)
+            poller.poll(min(child.left, BEAT) * 1000 + 1)
+            found = child.collect()
+            if found is not None:
+                return found
+            still_waiting()
+    except UnknownState:
         raise
-    finally:
-        os.close(said)
-        _, status = os.waitpid(pid, 0)
-    if status != 0:
-        code = os.waitstatus_to_exitcode(status)
-        raise UnknownState(f"a child ended without an answer (status {code})")
-    return b"".join(chunks)
+    except BaseException:
+        child.kill()
+        raise
 
 
 class Child:

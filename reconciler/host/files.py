@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable
 from contextlib import suppress
 
+from reconciler.host.filesystems import refuse_silent
 from reconciler.host.walk import (
     MOST_LINKS,
     Below,
@@ -198,6 +199,7 @@ class Files:
         self, folder: _Folder, name: str, path: str, links: int
     ) -> tuple[os.stat_result, str] | None:
         real = f"{folder.real}/{name}"
+        refuse_silent(real, exactly=True)
         try:
             status = os.lstat(real)
             if not stat.S_ISLNK(status.st_mode):

@@ -1,6 +1,7 @@
-"""File systems: where each is mounted, and what room it has.
+"""File systems: where each is mounted, whether it answers, and what room it has.
 
-It must not judge that. One that is dead does not answer: only ``by_mount`` looks at none.
+It must not judge that. One that is dead does not answer, and whoever looks at it waits for good:
+``by_mount`` looks at none, and ``refuse_silent`` has a child look.
 """
 
 from __future__ import annotations
@@ -8,8 +9,10 @@ from __future__ import annotations
 import os
 import re
 import stat
+import time
 from collections.abc import Iterable
 
+from reconciler.model import UnknownState
 from reconciler.records import dataclass
 
 
@@ -36,9 +39,74 @@ def mounts() -> list[tuple[str, str, str]]:
         for line in file:
             before, _, after = line.partition(" - ")
             words = before.split()
-            point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), words[4])
+            point = _unescaped(words[4])
             found.append((point, words[2], after.split()[0]))
     return found
+
+
+def _unescaped(point: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), point)
+
+
+_MAY_HANG = re.compile(
+    rb"^(?:\S+ ){4}(\S+) .*? - "
+    rb"(?:fuse(?!ctl)|nfs|cifs|smb|9p |afs |ceph|coda |glusterfs |lustre )",
+    re.MULTILINE,
+)
+"""A line of mountinfo for a file system that a server answers for, on this host or another."""
+_BOUND = 2.0
+"""Seconds that such a server may take."""
+_LASTS = 10.0
+"""Seconds for which its answer, or that there was none, is believed."""
+_served: tuple[float, frozenset[str]] = (-_LASTS, frozenset())
+_answers: dict[str, tuple[float, bool]] = {}
+
+
+def served() -> frozenset[str]:
+    """Where file systems are mounted that may hang, for there is a server behind them."""
+    global _served
+    now = time.monotonic()
+    if not 0 <= now - _served[0] < _LASTS:
+        try:
+            with open("/proc/self/mountinfo", "rb") as file:
+                found = _MAY_HANG.findall(file.read())
+        except OSError:
+            found = []
+        _served = now, frozenset(_unescaped(os.fsdecode(point)) for point in found)
+    return _served[1]
+
+
+def refuse_silent(path: str, exactly: bool = False) -> None:
+    """Raises UnknownState where ``path`` is on a file system that does not answer in time.
+
+    ``exactly``: only where it is mounted there.
+    """
+    for point in served():
+        below = path == point or (not exactly and path.startswith(f"{point}/"))
+        if below and not _answering(point):
+            raise UnknownState(
+                f"the file system mounted on {point} does not answer; see whether its server "
+                "runs, or unmount it"
+            )
+
+
+def _answering(point: str) -> bool:
+    now = time.monotonic()
+    at, answer = _answers.get(point, (-_LASTS, False))
+    if not 0 <= now - at < _LASTS:
+        from reconciler.host.child import answer as answered
+
+        def look() -> bytes:
+            os.statvfs(point)
+            return b""
+
+        try:
+            answered(look, _BOUND)
+            answer = True
+        except UnknownState:
+            answer = False
+        _answers[point] = time.monotonic(), answer
+    return answer
 
 
 def by_mount(paths: Iterable[str]) -> dict[str, list[str]]:

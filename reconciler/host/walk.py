@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from itertools import groupby
 from typing import NamedTuple
 
+from reconciler.host.filesystems import refuse_silent
 from reconciler.host.progress import Work, working
 from reconciler.model import HostError, UnknownState
 
@@ -189,6 +190,7 @@ def reason(error: OSError) -> str:
 @contextmanager
 def opened(path: str, make: bool = False) -> Iterator[int]:
     """A path-only descriptor of the directory ``path``, reached without foreign symlinks."""
+    refuse_silent(path)
     here = os.open("/", _PATH_ONLY | os.O_DIRECTORY)
     try:
         todo = [part for part in reversed(path.split("/")) if part]
