@@ -94,6 +94,7 @@ class Session:
         self._reports: list[str] = []
         self._stores: dict[tuple[str, bool], Store] = {}
         self._measured: dict[Any, Any] = {}
+        self._locked = False
         self.said: dict[str, Said] = {}
         """What probes have said in this call."""
         self.stops: Stopping | None = None
@@ -197,6 +198,7 @@ class Session:
 
         host = Host(spec.name, self.folder(spec), measured=self._measured)
         host.stops = self.stops
+        host.remembers = self._locked
         return host
 
     def spec_path(self) -> str:
@@ -267,6 +269,7 @@ class Session:
         """Undo what one who was killed had begun to write. Only for one who holds the lock."""
         from reconciler.state import interrupted
 
+        self._locked = True
         if interrupted(self.folder(spec)):
             from reconciler.store.base import roll_back
 
@@ -454,8 +457,7 @@ class Session:
 
         for words in trim(look.spec.resources, os.path.join(host.state_dir, "log")):
             self.warn(words)
-        if any(kinds.get(name).by_age for name in {one.kind for one in look.spec.resources}):
-            host.walltime.note()
+        host.walltime.note()
         if quiet(self.folder(look.spec)) and not self._unwritten:
             from reconciler.memory import ails
 

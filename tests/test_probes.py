@@ -14,11 +14,13 @@ import pytest
 from receiver import answering
 
 from reconciler.executor.text import stamp
+from reconciler.host.clock import Clock
 from reconciler.host.probe import bounded, disk, fresh, queue, span
 from reconciler.host.probe_command import command
 from reconciler.host.probe_log import log, time_of
 from reconciler.host.probe_net import http, tcp
 from reconciler.host.users import Users
+from reconciler.host.walltime import WallTime
 from reconciler.model import Secret, UnknownState, Verdict
 
 
@@ -42,30 +44,34 @@ def test_spans(seconds: float, words: str) -> None:
 
 
 def test_fresh(tmp_path: Path) -> None:
+    walltime = WallTime(str(tmp_path), Clock())
     beat = aged(tmp_path / "beat", 20)
-    assert fresh(str(beat), 60).ok
-    stale = fresh(str(beat), 5)
+    assert fresh(str(beat), 60, walltime).ok
+    stale = fresh(str(beat), 5, walltime)
     assert (stale.ok, stale.words) == (False, f"last changed 20 s ago, more than 5 s: {beat}")
-    ahead = fresh(str(aged(beat, -7200)), 60)
+    ahead = fresh(str(aged(beat, -7200)), 60, walltime)
     assert (ahead.ok, ahead.words) == (False, f"its time lies 2 h in the future: {beat}")
-    assert fresh(f"{beat}x", 5) == Verdict(False, f"there is no {beat}x")
+    assert fresh(f"{beat}x", 5, walltime) == Verdict(False, f"there is no {beat}x")
 
 
 def test_queue(tmp_path: Path) -> None:
+    walltime = WallTime(str(tmp_path), Clock())
     (tmp_path / "folder.json").mkdir()
     (tmp_path / "link.json").symlink_to("/etc/passwd")
     aged(tmp_path / ".hidden.json", 9000)
     aged(tmp_path / "other", 9000)
-    assert queue(str(tmp_path), ["*.json"], 300, None) == Verdict(True, "no file waits")
+    assert queue(str(tmp_path), ["*.json"], 300, None, walltime) == Verdict(True, "no file waits")
     aged(tmp_path / "a\nb.json", 720)
     for name in "cd":
         aged(tmp_path / f"{name}.json", 30)
-    late = queue(str(tmp_path), ["*.json"], 300, 3)
+    late = queue(str(tmp_path), ["*.json"], 300, 3, walltime)
     words = f"the oldest of 3 files has waited 12 min, more than 5 min: {tmp_path}/a\\nb.json"
     assert late == Verdict(False, words)
-    assert queue(str(tmp_path), ["*"], None, 3) == Verdict(False, "4 files wait, more than 3")
+    assert queue(str(tmp_path), ["*"], None, 3, walltime) == Verdict(
+        False, "4 files wait, more than 3"
+    )
     with pytest.raises(UnknownState, match="there is no"):
-        queue(str(tmp_path / "none"), ["*"], None, 3)
+        queue(str(tmp_path / "none"), ["*"], None, 3, walltime)
 
 
 def test_disk(tmp_path: Path) -> None:

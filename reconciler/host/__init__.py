@@ -46,6 +46,8 @@ class Host:
         """What probes have said last, by the id of what was probed."""
         self.stops: Stopping | None = None
         """Makes the stops that a loop does not wait for; None: whoever stops something waits."""
+        self.remembers = False
+        """May looks be written down? Only for one who holds the lock of the state directory."""
         self.restless = False
         """Is what a signal has stopped to be started anew? It may be meant to be stopped."""
         self.owner = owner
@@ -103,7 +105,7 @@ class Host:
         """Whether the wall clock can be believed."""
         from reconciler.host.walltime import WallTime
 
-        return WallTime(self.state_dir, self.clock)
+        return WallTime(self.state_dir, self.clock, self.remembers)
 
     @cached_property
     def marks(self) -> Marks:

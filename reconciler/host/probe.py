@@ -13,10 +13,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from math import inf
 from types import FrameType
 
 from reconciler.host.files import Files
 from reconciler.host.walk import opened, reason, sort_of
+from reconciler.host.walltime import WallTime
 from reconciler.model import HostError, UnknownState, Verdict
 from reconciler.text import printable
 
@@ -58,28 +60,32 @@ def bounded(
     return Verdict(verdict.ok, printable(verdict.words))
 
 
-def fresh(path: str, max_age: float) -> Verdict:
+def fresh(path: str, max_age: float, walltime: WallTime) -> Verdict:
     """Was what stands at ``path`` changed within ``max_age`` seconds? Raises UnknownState."""
     status = Files().status(path)
     if status is None:
         return Verdict(False, f"there is no {path}")
-    age = time.time() - status.st_mtime
-    if age < -max_age:
-        return Verdict(False, f"its time lies {span(-age)} in the future: {path}")
+    ahead = status.st_mtime - time.time()
+    if ahead > max_age:
+        return Verdict(False, f"its time lies {span(ahead)} in the future: {path}")
+    age = walltime.age(path, status.st_mtime)
     if age > max_age:
         return Verdict(False, f"last changed {span(age)} ago, more than {span(max_age)}: {path}")
     return Verdict(True, f"changed {span(age)} ago")
 
 
 def queue(
-    path: str, patterns: Sequence[str], max_age: float | None, max_count: int | None
+    path: str,
+    patterns: Sequence[str],
+    max_age: float | None,
+    max_count: int | None,
+    walltime: WallTime,
 ) -> Verdict:
     """Are the regular files directly in the folder ``path`` few and young enough?
 
     A name that begins with a dot must be asked for. Raises UnknownState and OSError.
     """
-    number, oldest, name = 0, 0.0, ""
-    now = time.time()
+    number, earliest = 0, (inf, "")
     for entry in _entries(path):
         if not any(_matches(entry.name, pattern) for pattern in patterns):
             continue
@@ -90,10 +96,11 @@ def queue(
         if not stat.S_ISREG(status.st_mode):
             continue
         number += 1
-        if now - status.st_mtime > oldest or not name:
-            oldest, name = max(0.0, now - status.st_mtime), entry.name
+        earliest = min(earliest, (status.st_mtime, entry.name))
     if number == 0:
         return Verdict(True, "no file waits")
+    changed, name = earliest
+    oldest = max(0.0, walltime.age(f"{path}/{name}", changed))
     files = "1 file" if number == 1 else f"{number:,} files"
     wrong = []
     if max_age is not None and oldest > max_age:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
+from reconciler.digests import blake2b
 from reconciler.host.clock import Clock
 from reconciler.host.processes import boot_id
 from reconciler.host.remedy import remedy
@@ -16,6 +17,9 @@ from reconciler.model import HostError, UnknownState
 from reconciler.records import dataclass
 
 _NAME = "clock"
+_STEPS = "clock-steps"
+_STEP = 2.0
+"""Seconds by which wall time and running time may part without a step of the clock, or a sleep."""
 _FAR = 3600.0
 """Seconds that the clock may be set ahead without being doubted; daylight saving is no setting."""
 _EARLIEST = 1_600_000_000.0
@@ -42,8 +46,12 @@ class Known:
 class WallTime:
     """The wall clock, and how far it may be believed."""
 
-    def __init__(self, folder: str, clock: Clock) -> None:
+    def __init__(self, folder: str, clock: Clock, remembers: bool = False) -> None:
+        self._folder = folder
+        self.remembers = remembers
+        """May what is seen be written down? Only for one who holds the lock."""
         self._path = os.path.join(folder, _NAME)
+        self._steps = os.path.join(folder, _STEPS)
         self._clock = clock
         self._boot = boot_id()
 
@@ -70,8 +78,53 @@ class WallTime:
         known = self._known()
         return 0.0 if known is None else known.gained + max(0.0, self._ahead(known))
 
+    def age(self, path: str, time: float) -> float:
+        """Seconds since ``time``, that of the file ``path``, as far as they passed for what runs.
+
+        After a step of the clock, or a sleep of the machine, an age begins anew: nobody could
+        write a file meanwhile. A time that lies ahead of the clock, as that of a file server may,
+        has the age for which it was seen to be the same.
+        """
+        age = self._clock.wall() - time
+        if age < -_STEP:
+            return self._same_for(path, time)
+        step, at = self._last_step()
+        if step is not None and abs(self._steady() - step) > _STEP:
+            at = self._clock.monotonic()
+        return age if at is None else min(age, self._clock.monotonic() - at)
+
+    def _same_for(self, path: str, time: float) -> float:
+        """Seconds for which the time of a file, which lies ahead, was seen to be the same."""
+        digest = blake2b(os.fsencode(path), digest_size=8).hexdigest()
+        place = os.path.join(self._folder, f"ahead-{digest}")
+        now, known = self._clock.monotonic(), [self._boot, f"{time:.6f}"]
+        words = self._words(place)
+        with suppress(ValueError):
+            if words[:2] == known and len(words) == 3:
+                return now - float(words[2])
+        if self.remembers:
+            self._put(place, f"{self._boot} {time:.6f} {now:.3f}\n")
+        return 0.0
+
+    def _steady(self) -> float:
+        """Wall time minus running time, which only a step or a sleep changes."""
+        return self._clock.wall() - self._clock.monotonic()
+
+    def _last_step(self) -> tuple[float | None, float | None]:
+        """How wall and running time stood when that was noted last, and when the clock was seen
+        to have stepped, in running time."""
+        try:
+            boot, steady, at = self._words(self._steps)
+            return (float(steady), None if at == "-" else float(at)) if boot == self._boot else _NO
+        except ValueError:
+            return _NO
+
     def note(self) -> None:
         """Remember how the clock stands, where that is new. Never raises for the host."""
+        step, _ = self._last_step()
+        if step is None or abs(self._steady() - step) > _STEP:
+            at = "-" if step is None else f"{self._clock.monotonic():.3f}"
+            self._put(self._steps, f"{self._boot} {self._steady():.3f} {at}\n")
         known = self._known()
         ahead = self._ahead(known)
         since_boot = self._clock.since_boot()
@@ -92,11 +145,14 @@ class WallTime:
             return
         if self._clock.wall() < _EARLIEST:
             return  # It was not set yet, since this machine has been switched on.
-        words = f"{self._boot} {now.offset:.3f} {now.ahead:.3f} {now.since:.3f} {now.gained:.3f}\n"
+        numbers = f"{now.offset:.3f} {now.ahead:.3f} {now.since:.3f} {now.gained:.3f}"
+        self._put(self._path, f"{self._boot} {numbers}\n")
+
+    def _put(self, path: str, words: str) -> None:
         from reconciler.host.place import put_at
 
         with suppress(OSError, HostError):
-            put_at(self._path, words.encode(), sync=False)
+            put_at(path, words.encode(), sync=False)
 
     def _ahead(self, known: Known | None) -> float:
         if known is None:
@@ -106,17 +162,27 @@ class WallTime:
     def _known(self) -> Known | None:
         """What was noted in this boot."""
         try:
-            handle = own_file(self._path)
-        except (OSError, HostError):
-            return None
-        try:
-            boot, *numbers = os.read(handle, 400).decode(errors="replace").split()
+            boot, *numbers = self._words(self._path)
             offset, ahead, since, gained = map(float, numbers)
-        except (ValueError, OSError):
+        except ValueError:
             return None
+        return Known(offset, ahead, since, gained) if boot == self._boot else None
+
+    def _words(self, path: str) -> list[str]:
+        """The words of a file of ours; none when there is none."""
+        try:
+            handle = own_file(path)
+        except (OSError, HostError):
+            return []
+        try:
+            return os.read(handle, 400).decode(errors="replace").split()
+        except OSError:
+            return []
         finally:
             os.close(handle)
-        return Known(offset, ahead, since, gained) if boot == self._boot else None
+
+
+_NO = None, None
 
 
 def _long(seconds: float) -> str:

@@ -138,12 +138,14 @@ def _stopped(heartbeat: Heartbeat, age: float, host: Host) -> str | None:
         raise UnknownState(f"the heartbeat {heartbeat.file} is {sort_of(status)}, not a file")
     old = age
     if status is not None:
-        old = min(age, host.clock.wall() - status.st_mtime)
+        old = min(age, host.walltime.age(heartbeat.file, status.st_mtime))
     if old <= heartbeat.max_age:
         return None
     limit = f"longer than {_time(heartbeat.max_age)}"
     if status is None:
         return f"has run for {_time(age)} without a heartbeat {heartbeat.file}, {limit}"
+    if status.st_mtime > host.clock.wall():
+        return f"its heartbeat {heartbeat.file} has a time in the future, which does not change"
     return f"has had no heartbeat for {_time(old)}, {limit}"
 
 

@@ -192,7 +192,7 @@ class Checks(Kind[Check, CheckState]):
     def probe(self, resource: Resource[Check], host: Host, parent: int) -> Verdict:
         from reconciler.kinds._probe import verdict
 
-        return verdict(resource.want, host.users.account(resource.want.user), parent)
+        return verdict(resource.want, host.users.account(resource.want.user), host, parent)
 
 
 def _processes(name: str, declared: Declared) -> list[str]:
