@@ -17,6 +17,7 @@ from typing import Any
 from reconciler import kinds
 from reconciler.apply import proved
 from reconciler.asking import aftermath, checks_of
+from reconciler.contract import Kind
 from reconciler.fresh import Fresh, goal
 from reconciler.host.clock import Clock
 from reconciler.host.command import on_waiting
@@ -30,6 +31,7 @@ from reconciler.loop import EVERYTHING, Loop, Part
 from reconciler.model import HostError, Observation, Outcome, Plan, Report, Resource, Spec
 from reconciler.observe import observe
 from reconciler.passes import Pass, Passes, Teller
+from reconciler.plan import difference
 from reconciler.pulse import Heart
 from reconciler.records import dataclass, replace
 from reconciler.session import Learned, Look, Session
@@ -235,23 +237,35 @@ class Watchdog:
         self._watch(teller, look, look.seen)
         report = Report(look.plan)
         if look.plan.steps:
-            new: list[Resource[Any]] = []
+            moved: list[Resource[Any]] = []
+            by_id = {resource.id: resource for resource in look.spec.resources}
 
-            def watch_new() -> None:
-                if new:
-                    self._watch(teller, look, observe(new, kinds.get, host))
-                    new.clear()
+            def watch_moved() -> None:
+                seen = observe(moved, kinds.get, host)
+                self._watch(teller, look, seen)
+                # What was there when the step had ended, and is not any more; what must hold for
+                # a while is looked at again when that is over.
+                helped = {one.step.id for one in outcomes if one.result == "done"}
+                ended = [
+                    one.id
+                    for one in moved
+                    if one.id in helped
+                    and _watches(kind := kinds.get(one.kind))
+                    and not kind.settle
+                    and difference(one, seen[one.id], kind)
+                ]
+                teller.tell("ended", ended)
+                moved.clear()
 
             def turn(ids: Collection[str]) -> None:
                 # The steps that come may take long, and what was started may end meanwhile.
-                if not supervised(by_id[ident] for ident in ids):
-                    watch_new()
+                if supervised(moved) and not supervised(by_id[ident] for ident in ids):
+                    watch_moved()
                 teller.turn(ids)
-                new.extend(supervised(by_id[ident] for ident in ids))
+                moved.extend(by_id[ident] for ident in ids)
 
-            by_id = {resource.id: resource for resource in look.spec.resources}
             report = session.act(look, host, told, stopping, settle=False, turn=turn)
-            watch_new()
+            watch_moved()
         broken, started = aftermath(report)
         due = session.learn(look, host)
         session.tell(look, outcomes)
@@ -313,6 +327,7 @@ class Watchdog:
             "outcome": self._told,
             "proved": self._fresh.proved,
             "watch": self._deaths.watch,
+            "ended": self._deaths.call,
             "stop": self._stops.make,
         }
         self.moved()
@@ -431,6 +446,11 @@ def supervised(resources: Iterable[Resource[Any]]) -> list[Resource[Any]]:
         for one in resources
         if one.present and one.skip is None and kinds.get(one.kind).policy(one.want) is not None
     ]
+
+
+def _watches(kind: Kind[Any, Any]) -> bool:
+    """Is it about something whose end is learnt?"""
+    return type(kind).watch is not Kind.watch
 
 
 def keep(session: Session, spec: Spec, told: Callable[[str], None]) -> None:

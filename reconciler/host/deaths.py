@@ -65,7 +65,7 @@ class Deaths:
         except OSError:
             # It has ended, or there are no descriptors left: the next full pass will see.
             if _surely_ended(identity):
-                self._call(self._concerns.pop(identity))
+                self.call(self._concerns.pop(identity))
             else:
                 del self._concerns[identity]
             return
@@ -82,7 +82,7 @@ class Deaths:
             # The number may have gone to somebody else before it was opened.
             ids = self._concerns[identity]
             self._drop(identity)
-            self._call(ids)
+            self.call(ids)
 
     def _drop(self, identity: Identity) -> None:
         self._concerns.pop(identity, None)
@@ -90,7 +90,8 @@ class Deaths:
         if handle is not None:
             os.close(handle)
 
-    def _call(self, ids: Iterable[str]) -> None:
+    def call(self, ids: Iterable[str]) -> None:
+        """Something that these are about has ended."""
         now = self._clock.monotonic()
         for ident in ids:
             last = self._called.get(ident)
@@ -108,7 +109,7 @@ class Deaths:
             for identity in [one for one, fd in self._watched.items() if fd in fired]:
                 ids = self._concerns[identity]
                 self._drop(identity)
-                self._call(ids)
+                self.call(ids)
         now = self._clock.monotonic()
         found = [ident for ident, at in self._waiting.items() if at <= now]
         for ident in found:
