@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 _MOST_NAMED = 3
 """Of the actions of a step that failed."""
-OnBegin = Callable[[Step], None]
+OnBegin = Callable[[Step], str | None]
+"""Told of each step that is about to act; why it must wait, if so."""
 OnOutcome = Callable[[Outcome], None]
 """Told of each step as it ends; a step that is found dead at the end is told again."""
 
@@ -164,9 +165,11 @@ class _Run:
             # A start is an attempt only once it is made.
             return "begun", awaited
         try:
-            self._begins(self.step)
+            waits = self._begins(self.step)
         except HostError as error:
             return "failed", str(error)
+        if waits is not None:
+            return "dropped", waits
         return None if failed is None else ("failed", failed)
 
     def _act(self, stage: int) -> tuple[str, str | None] | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from reconciler import kinds
 from reconciler.host.clock import Clock
-from reconciler.model import Outcome, Resource, Spec
+from reconciler.model import Outcome, Resource
 
 Goal = tuple[bool, str]
 
@@ -27,16 +27,13 @@ class Fresh:
         self._clock = clock
         self._until: dict[str, tuple[float, Outcome, Goal]] = {}
 
-    def add(self, outcomes: Collection[Outcome], spec: Spec) -> None:
-        """Those of them that have to prove themselves."""
-        now = self._clock.monotonic()
-        by_id = {resource.id: resource for resource in spec.resources}
-        for outcome in outcomes:
-            resource = by_id[outcome.step.id]
-            settle = kinds.get(resource.kind).settle
-            self._until.pop(resource.id, None)
-            if outcome.result == "done" and settle:
-                self._until[resource.id] = (now + settle, outcome, goal(resource))
+    def add(self, outcome: Outcome, resource: Resource[Any]) -> None:
+        """How a step about that resource has ended: perhaps it has to prove itself."""
+        settle = kinds.get(resource.kind).settle
+        self._until.pop(resource.id, None)
+        if outcome.result == "done" and settle:
+            until = self._clock.monotonic() + settle
+            self._until[resource.id] = (until, outcome, goal(resource))
 
     def looked_at(self, ids: Collection[str]) -> list[tuple[Outcome, Goal]]:
         """Those that a pass over these ids, or all, looks at, and those that had their time."""

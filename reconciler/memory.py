@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.contract import GetKind
 from reconciler.model import HostError, Observation, Outcome, Past, Plan, Resource, Said, Step
+from reconciler.plan import STARTS
 from reconciler.records import replace
 
 if TYPE_CHECKING:
@@ -105,12 +106,20 @@ class Memory:
             with self._guarded():
                 self.store.checks.say(said)
 
-    def begins(self, step: Step) -> None:
-        """A step is about to act; a start is on the disk before it is made."""
+    def begins(self, step: Step) -> str | None:
+        """A step is about to act; a start is on the disk before it is made.
+
+        Why it must wait, where another pass has tried it in vain since the plan was made.
+        """
         if self.store is not None:
             with self._guarded():
-                self._tries(self.store).begins(step)
+                tries = self._tries(self.store)
+                hold = tries.holds().get(step.id) if step.verb in STARTS else None
+                if hold is not None:
+                    return hold.words
+                tries.begins(step)
             self._acts({step.id, *step.demanded})
+        return None
 
     def _acts(self, ids: Collection[str]) -> None:
         """What these ask for is being done, whatever comes of it: it is not done at each pass."""

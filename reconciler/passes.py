@@ -24,7 +24,6 @@ _GRACE = 1.0
 """Seconds that the loop's end waits for the step in hand, and as long again for its undoing."""
 _MOMENT = 0.1
 """Seconds in which a child ends that was killed, unless it hangs in the kernel."""
-_GRANTED = None
 
 
 class Teller:
@@ -49,9 +48,12 @@ class Teller:
             raise answer
         return answer
 
-    def turn(self, ids: Collection[str]) -> None:
-        """Wait until nobody else is at these; from now on this pass is, and at nothing else."""
-        self.ask("turn", frozenset(ids))
+    def turn(self, ids: Collection[str]) -> Any:
+        """Wait until nobody else is at these; from now on this pass is, and at nothing else.
+
+        Gives what ``news`` gave in the parent then.
+        """
+        return self.ask("turn", frozenset(ids))
 
     def _alive(self) -> None:
         if self._clock.monotonic() - self._said >= BEAT:
@@ -80,7 +82,8 @@ class Passes:
 
     ``work`` is done in the child, and what it gives is the pass's ``result``. ``heard`` takes
     what a child tells, and gives the answer to what it asks, or raises HostError with it.
-    ``over`` takes a pass that has ended, with its result or the ``error`` that ended it.
+    ``over`` takes a pass that has ended, with its result or the ``error`` that ended it. ``news``
+    gives what a pass should know whose turn has come.
     """
 
     def __init__(
@@ -89,11 +92,13 @@ class Passes:
         work: Callable[[Teller, Sequence[str], Callable[[], bool]], Any],
         heard: Callable[[Pass, str, Sequence[Any]], Any],
         over: Callable[[Pass], None],
+        news: Callable[[], Any],
     ) -> None:
         self._clock = clock
         self._work = work
         self._heard = heard
         self._over = over
+        self._news = news
         self._going: list[Pass] = []
         self._stuck: list[Forked] = []
         """Killed, and not ended yet: such a child hangs in the kernel, and nobody waits for it."""
@@ -176,7 +181,7 @@ class Passes:
                 continue
             one.at, one.waits = one.waits, None
             try:
-                one.child.line.say(_GRANTED)
+                one.child.line.say(self._news())
             except OSError:
                 continue  # It has ended, which is heard next.
 

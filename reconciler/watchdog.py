@@ -60,22 +60,21 @@ class Passed:
     seen: frozenset[str]
     broken: frozenset[str]
     started: frozenset[str]
-    fresh: tuple[Outcome, ...]
     due: float | None
     learned: Learned
     modules: tuple[str, ...]
 
 
 class _StopsOfLoop:
-    """The stops that the loop makes, as a pass in a child sees them."""
+    """The stops that the loop makes, as a pass in a child knows them."""
 
-    def __init__(self, stops: Stops, teller: Teller) -> None:
-        self._stops = stops
+    def __init__(self, going: Mapping[Identity, str], teller: Teller) -> None:
+        self.going = going
         self._teller = teller
 
     def of(self, ident: str) -> list[Identity]:
-        """Those that were being stopped for that id when the pass began."""
-        return self._stops.of(ident)
+        """See ``Stops.of``; as of the beginning of the step in hand."""
+        return [identity for identity, whose in self.going.items() if whose == ident]
 
     def make(self, ident: str, stops: Sequence[Stop], last: bool) -> str | None:
         """See ``Stops.make``."""
@@ -98,11 +97,11 @@ class Watchdog:
         self._files = FileWatch(self._clock, EVERYTHING)
         self._fresh = Fresh(self._clock)
         self._stops = Stops(self._clock, EVERYTHING)
-        self._passes = Passes(self._clock, self._made, self._heard, self._over)
+        self._passes = Passes(self._clock, self._made, self._heard, self._over, self._stops.going)
         self._full: Pass | None = None
         self._due = self._clock.monotonic()
-        self._sooner: float | None = None
-        """Seconds after which the spec wants to be looked at again, when the full pass began."""
+        self._sooner = 0.0
+        """Seconds after which the spec wants to be looked at again, as of the full pass."""
         self._later: set[str] = set()
         """What wants a pass as soon as one may begin that is about it."""
         self._planned: set[str] = set()
@@ -122,6 +121,7 @@ class Watchdog:
         """What each pass tells people when it ends: outcomes, and words about the program."""
         self._checks = checks_of(session, spec)
         self._reports = session.reports(self._post.woken, lambda words: self._posted(words, True))
+        self._by_id: dict[str, Resource[Any]] = {}
         self._kept = Kept(
             session, spec, log, supervisor, self._clock, self._taken, self._files.watch
         )
@@ -138,6 +138,7 @@ class Watchdog:
 
     def _taken(self, spec: Spec) -> None:
         """It is this spec from now on."""
+        self._by_id = {resource.id: resource for resource in spec.resources}
         self._post.adopt(spec.notify)
         self._checks.take(spec.resources)
         self._reports.take(spec)
@@ -156,7 +157,7 @@ class Watchdog:
         self._heart.beat(self._spec.loop_every)
         wait = self._kept.reload(reread)
         if wait.held:
-            self._due = self._clock.monotonic() + max(wait.seconds or 0.0, _SHORTEST)
+            self._due = self._clock.monotonic() + max(wait.seconds, _SHORTEST)
             return
         self._heart.begin(self._spec.loop_every)
         self._sooner = wait.seconds
@@ -165,8 +166,7 @@ class Watchdog:
 
     def partial_pass(self, ids: Collection[str]) -> None:
         """Begin a pass over what some event concerns, and what that needs."""
-        declared = {resource.id for resource in self._spec.resources}
-        known = declared.intersection(ids)
+        known = self._by_id.keys() & set(ids)
         # What one is about already is looked at again behind it.
         self._later |= self._passes.about(known)
         known -= self._later
@@ -221,7 +221,8 @@ class Watchdog:
         """The pass itself."""
         session, spec = self._session, self._spec
         before = frozenset(sys.modules)
-        session.forked(lambda lines: teller.tell("lines", lines), _StopsOfLoop(self._stops, teller))
+        stops = _StopsOfLoop(self._stops.going(), teller)
+        session.forked(lambda lines: teller.tell("lines", lines), stops)
         outcomes = list(self._untold)
         session.recover(spec)
         host = session.host(spec)
@@ -261,7 +262,7 @@ class Watchdog:
                 # The steps that come may take long, and what was started may end meanwhile.
                 if supervised(moved) and not supervised(by_id[ident] for ident in ids):
                     watch_moved()
-                teller.turn(ids)
+                stops.going = teller.turn(ids)
                 moved.extend(by_id[ident] for ident in ids)
 
             report = session.act(look, host, told, stopping, settle=False, turn=turn)
@@ -271,7 +272,6 @@ class Watchdog:
         session.tell(look, outcomes)
         return Passed(
             frozenset(look.seen), frozenset(broken), frozenset(started),
-            tuple(one for one in report.outcomes if one.result == "done"),
             due, session.learned(), tuple(sys.modules.keys() - before),
         )  # fmt: skip
 
@@ -351,8 +351,7 @@ class Watchdog:
         )
         self._supervisor.status(words)
         if not one.only:
-            by_id = {resource.id: resource for resource in self._spec.resources}
-            self._plans(by_id[ident] for ident in steps if ident in by_id)
+            self._plans(self._by_id[ident] for ident in steps if ident in self._by_id)
 
     def _plans(self, resources: Iterable[Resource[Any]]) -> None:
         """These are seen to by the full pass, or, if it is busy with something else, by another."""
@@ -361,6 +360,9 @@ class Watchdog:
 
     def _told(self, outcome: Outcome) -> None:
         self._planned.discard(outcome.step.id)
+        resource = self._by_id.get(outcome.step.id)
+        if resource is not None:
+            self._fresh.add(outcome, resource)
         self._log.outcome(outcome)
 
     def _over(self, one: Pass) -> None:
@@ -386,7 +388,6 @@ class Watchdog:
 
     def _well(self, one: Pass, passed: Passed) -> None:
         self._session.learn_from(passed.learned)
-        self._fresh.add(passed.fresh, self._spec)
         if not one.only:
             self._deaths.only(passed.seen)
             self._reports.passed(self._spec)

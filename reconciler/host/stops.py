@@ -54,7 +54,11 @@ class Stops:
 
     def of(self, ident: str) -> list[Identity]:
         """Those that are being stopped for that id, or what was left of whose group is."""
-        return [identity for identity, (_, whose, _) in self._going.items() if whose == ident]
+        return [identity for identity, whose in self.going().items() if whose == ident]
+
+    def going(self) -> dict[Identity, str]:
+        """All that are being stopped, each with the id for which it is."""
+        return {identity: whose for identity, (_, whose, _) in self._going.items()}
 
     def make(self, ident: str, stops: Sequence[Stop], last: bool) -> str | None:
         """Stop them all at the same time, for that id; None: they have ended.
