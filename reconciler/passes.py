@@ -22,8 +22,6 @@ _MOST = 8
 """Passes at the same time."""
 _GRACE = 1.0
 """Seconds that the loop's end waits for the step in hand, and as long again for its undoing."""
-_MOMENT = 0.1
-"""Seconds in which a child ends that was killed, unless it hangs in the kernel."""
 
 
 class Teller:
@@ -100,8 +98,6 @@ class Passes:
         self._over = over
         self._news = news
         self._going: list[Pass] = []
-        self._stuck: list[Forked] = []
-        """Killed, and not ended yet: such a child hangs in the kernel, and nobody waits for it."""
 
     def begin(self, only: Collection[str]) -> Pass:
         """Begin a pass over these ids and what they need, or over all. Raises OSError."""
@@ -139,7 +135,6 @@ class Passes:
 
     def tend(self, ready: Collection[int]) -> Collection[str]:
         """Hear what is told, and see to those that have ended or hang."""
-        self._stuck = [child for child in self._stuck if not child.ended()]
         now = self._clock.monotonic()
         for one in list(self._going):
             try:
@@ -187,14 +182,13 @@ class Passes:
 
     def _end(self, one: Pass) -> None:
         self._going.remove(one)
+        ending = "killed"
         try:
             one.child.line.close()
-            one.child.kill()
-            if not one.child.ended(_MOMENT):
-                self._stuck.append(one.child)
+            ending = one.child.bury()
         finally:
             if one.result is None and one.error is None:
-                one.error = f"its process ended without a word ({one.child.ending or 'killed'})"
+                one.error = f"its process ended without a word ({ending})"
             self._grant()
             self._over(one)
 

@@ -250,8 +250,8 @@ def _end(pid: int) -> None:
 
 
 _dying: set[int] = set()
-_PATIENCE = 100
-"""Milliseconds until a child that was killed is left to end by itself."""
+_PATIENCE = 0.1
+"""Seconds until a child that was killed is left to end by itself."""
 
 
 def reap(pid: int) -> int | None:
@@ -259,11 +259,16 @@ def reap(pid: int) -> int | None:
 
     One that hangs in the kernel, such as over a file server that is gone, is waited for by nobody.
     """
-    for _ in range(_PATIENCE):
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            return status
-        time.sleep(0.001)
+    ended = os.pidfd_open(pid)
+    try:
+        poller = select.poll()
+        poller.register(ended, select.POLLIN)
+        poller.poll(_PATIENCE * 1000)
+    finally:
+        os.close(ended)
+    found, status = os.waitpid(pid, os.WNOHANG)
+    if found:
+        return status
     _dying.add(pid)
     return None
 

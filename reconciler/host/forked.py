@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import os
 import pickle
-import select
 import signal
 import socket
 import struct
@@ -17,7 +16,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-from reconciler.host.command import forget_listeners
+from reconciler.host.command import bury, forget_listeners, reap
 from reconciler.host.progress import unwatched
 
 _LENGTH = struct.Struct("!I")
@@ -90,6 +89,7 @@ class Forked:
     """
 
     def __init__(self, work: Callable[[Line, Callable[[], bool]], None]) -> None:
+        bury()
         ours, its = socket.socketpair()
         parent = os.getpid()
         try:
@@ -104,8 +104,6 @@ class Forked:
         with suppress(OSError):
             os.setpgid(self.pid, self.pid)
         self.line = Line(ours)
-        self.ending: str | None = None
-        """How it has ended, once it has."""
 
     def ask_to_end(self) -> None:
         """Have it begin nothing more."""
@@ -115,27 +113,18 @@ class Forked:
         """Have it drop what it is doing."""
         os.kill(self.pid, signal.SIGINT)
 
-    def kill(self) -> None:
-        """End it with its group, whatever it does."""
+    def bury(self) -> str:
+        """Kill it with its group, whatever it does; how it has ended, in words.
+
+        One that hangs in the kernel is waited for by nobody.
+        """
         with suppress(OSError):
             os.killpg(self.pid, signal.SIGKILL)
-
-    def ended(self, patience: float = 0.0) -> bool:
-        """Has it ended, or does it within ``patience`` seconds?"""
-        if self.ending is None and patience:
-            handle = os.pidfd_open(self.pid)
-            try:
-                poller = select.poll()
-                poller.register(handle, select.POLLIN)
-                poller.poll(patience * 1000)
-            finally:
-                os.close(handle)
-        if self.ending is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                code = os.waitstatus_to_exitcode(status)
-                self.ending = f"signal {-code}" if code < 0 else f"exit status {code}"
-        return self.ending is not None
+        status = reap(self.pid)
+        if status is None:
+            return "killed, and not ended yet"
+        code = os.waitstatus_to_exitcode(status)
+        return f"signal {-code}" if code < 0 else f"exit status {code}"
 
 
 def _work(
