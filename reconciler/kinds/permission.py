@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from reconciler.contract import Kind
 from reconciler.fields import Flag, Mode, Name, Path
-from reconciler.host.walk import kept_mode, shown, sort_of
-from reconciler.kinds._attributes import Attributes, SetAttributes, remedies
+from reconciler.host.walk import Refused, kept_mode, shown, sort_of
+from reconciler.kinds._attributes import Attributes, Barred, SetAttributes, barred, by_hand, judged
 from reconciler.kinds._patterns import meant, never
 from reconciler.model import (
     ABSENT,
@@ -57,7 +57,7 @@ class Permission:
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """A path that is not as it should be; the last three are as in ``SetAttributes``."""
+    """A path that is not as it should be; ``named`` and so on are as in ``SetAttributes``."""
 
     path: str
     have: Attributes
@@ -66,6 +66,7 @@ class Wrong:
     named: bool = True
     top: str | None = None
     identity: tuple[int, int] = (0, 0)
+    refused: Refused | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,7 @@ class Permissions(Kind[Permission, Wrongs]):
                     left_out.append(str(error))
         except UnknownState as error:
             return not_known(error)
-        refused = [one.have.refused.reason for one in wrongs if one.have.refused is not None]
+        refused = [one.refused.reason for one in wrongs if one.refused is not None]
         denied = refused[0] if refused and len(refused) == len(wrongs) else None
         notes = list(_left_out(left_out))
         if refused and denied is None:
@@ -157,15 +158,18 @@ class Permissions(Kind[Permission, Wrongs]):
     def _wrong_below(
         self, root: str, want: Permission, host: Host, left_out: list[str]
     ) -> Iterator[Wrong]:
-        status = host.files.status(root)
-        if status is None or _excluded(root, os.path.dirname(root), want.exclude):
+        found = host.files.looked_at(root)
+        if found is None or _excluded(root, os.path.dirname(root), want.exclude):
             return
+        status, exposed = found
         named = not _is_glob(want.path)
         directory = stat.S_ISDIR(status.st_mode)
         asked = _asked_of(want, status, host)
-        have = asked.judged(root, status, host, named)
+        have: Attributes | Barred = asked.seen(status, host)
+        if exposed:
+            have = judged(asked, root, status, host, named)
         if have != asked:
-            yield Wrong(root, have, asked, directory, named)
+            yield _wrong(root, have, asked, directory, named)
         if not want.recursive or not directory:
             return
         below = host.files.tree(root, lambda path: _excluded(path, root, want.exclude))
@@ -174,12 +178,10 @@ class Permissions(Kind[Permission, Wrongs]):
             if asked.seen(entry, host) == asked or below.is_mounted(path):
                 continue
             asked = _asked_of(want, entry, host)
-            have = asked.seen(entry, host)
             refused = below.refused(path, entry, *asked.numbers(host))
-            if refused is not None:
-                have = have.barred(refused, entry, host)
+            have = barred(asked.seen(entry, host), refused, entry, host)
             identity = entry.st_dev, entry.st_ino
-            yield Wrong(path, have, asked, stat.S_ISDIR(entry.st_mode), False, root, identity)
+            yield _wrong(path, have, asked, stat.S_ISDIR(entry.st_mode), False, root, identity)
         left_out += below.left_out()
 
     def changes(self, expected: Wrongs | None, have: Wrongs | None) -> tuple[Change, ...]:
@@ -191,7 +193,7 @@ class Permissions(Kind[Permission, Wrongs]):
         found = [
             one if alone else replace(one, field=f"{one.field} of {shown(wrong.path)}")
             for wrong in have.paths[:_MOST_CHANGES]
-            for one in wrong.want.differences(wrong.have)
+            for one in wrong.want.differences(wrong.have, wrong.refused)
         ]
         more = len(have.paths) - _MOST_CHANGES
         if more > 0:
@@ -210,7 +212,9 @@ class Permissions(Kind[Permission, Wrongs]):
     def by_hand(
         self, resource: Resource[Permission], have: Wrongs | None, changes: Sequence[Change]
     ) -> Sequence[Remedy]:
-        return remedies(() if have is None else (one.have for one in have.paths))
+        return by_hand(
+            one.refused for one in (have.paths if have else ()) if one.refused is not None
+        )
 
     def left(
         self, planned: Sequence[Action], expected: Wrongs | None, have: Wrongs | None
@@ -220,6 +224,20 @@ class Permissions(Kind[Permission, Wrongs]):
         done = {(one.path, one.identity) for one in planned if isinstance(one, SetAttributes)}
         still = tuple(one for one in have.paths if (one.path, one.identity) in done)
         return self.changes(expected, Wrongs(still)) if still else ()
+
+
+def _wrong(
+    path: str,
+    have: Attributes | Barred,
+    want: Attributes,
+    directory: bool,
+    named: bool,
+    top: str | None = None,
+    identity: tuple[int, int] = (0, 0),
+) -> Wrong:
+    if isinstance(have, Barred):
+        return Wrong(path, have.have, want, directory, named, top, identity, have.refused)
+    return Wrong(path, have, want, directory, named, top, identity)
 
 
 def _covers(want: Permission, path: str) -> bool:
