@@ -24,6 +24,7 @@ from reconciler.host.walk import (
     refuse_foreign_link,
     refuse_hard_link,
     refused,
+    refused_set_id,
     reported,
     set_on,
     shared,
@@ -115,9 +116,10 @@ class Files:
 
         Raises UnknownState as ``status`` does.
         """
+        bit = refused_set_id(path, status, mode, uid, gid)
         found = self.looked_at(path)
-        if found is None or not found[1]:
-            return None
+        if bit is not None or found is None or not found[1]:
+            return bit
         real = self.real(path) or path
         folders = {os.path.dirname(path), os.path.dirname(real)}
         if os.geteuid() == 0 and not any(map(self._is_contested, folders)):
@@ -340,6 +342,7 @@ class Files:
                 if not same or stat.S_ISDIR(status.st_mode) != directory:
                     return
                 refuse_hard_link(folder, status, path)
+                refuse(refused_set_id(path, status, mode, uid, gid))
                 if os.geteuid() == 0 and tree.contested():
                     above = os.fstat(folder)
                     refuse(refused(path, status, above, mode, uid, gid, named=False))

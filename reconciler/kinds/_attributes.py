@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from reconciler.host.walk import Refused, shown
+from reconciler.host.walk import Refused, refuse, shown
 from reconciler.model import Change, Remedy
 from reconciler.records import dataclass, replace
 
@@ -109,7 +109,8 @@ class SetAttributes:
     """Give a path what is asked for, if it still is what it was: a directory, or not.
 
     ``named``: the path is declared by itself. ``top`` is that of a tree in which it was found,
-    with that ``identity``, device and inode.
+    with that ``identity``, device and inode. ``refused``: it is not to be done, whatever the steps
+    before it have made of its folder.
     """
 
     path: str
@@ -118,6 +119,7 @@ class SetAttributes:
     named: bool = True
     top: str | None = None
     identity: tuple[int, int] = (0, 0)
+    refused: Refused | None = None
 
     def describe(self) -> str:
         """The action in words."""
@@ -125,6 +127,7 @@ class SetAttributes:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
+        refuse(self.refused)
         asked = self.attributes.numbers(host)
         if self.top is None:
             host.files.set_attributes(self.path, *asked, self.directory, self.named)

@@ -166,7 +166,7 @@ class Permissions(Kind[Permission, Wrongs]):
         directory = stat.S_ISDIR(status.st_mode)
         asked = _asked_of(want, status, host)
         have: Attributes | Barred = asked.seen(status, host)
-        if exposed:
+        if exposed or have != asked:
             have = judged(asked, root, status, host, named)
         if have != asked:
             yield _wrong(root, have, asked, directory, named)
@@ -205,7 +205,9 @@ class Permissions(Kind[Permission, Wrongs]):
     ) -> Sequence[Action]:
         paths = have.paths if have is not None else ()
         return tuple(
-            SetAttributes(one.path, one.want, one.directory, one.named, one.top, one.identity)
+            SetAttributes(
+                one.path, one.want, one.directory, one.named, one.top, one.identity, one.refused
+            )
             for one in paths
         )
 
