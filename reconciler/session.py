@@ -73,6 +73,9 @@ class Session:
         self._warned: set[str] = set()
         self._begun: set[str] = set()
         self._trusted: set[str] = set()
+        self._learnt: set[str] = set()
+        self._path: str | None = None
+        """The spec that takes over the state of its name."""
         self._unwritten: dict[str, Unwritten] = {}
         self._reports: list[str] = []
         self._stores: dict[tuple[str, bool], Store] = {}
@@ -246,8 +249,40 @@ class Session:
             raise Usage(f"--set-file: the file {path} is not UTF-8 text") from None
         return FromFile(value)
 
+    def claim(self, spec: Spec) -> None:
+        """Raise Usage where the state of that name is another file's, unless it is taken over.
+
+        Two specs of one name would take each other's work away.
+        """
+        from reconciler.host.environment import note
+        from reconciler.shipped import known_as, path_of
+        from reconciler.state import known_spec
+
+        known = known_spec(self.folder(spec))
+        if known is None or known == known_as(spec.path):
+            return
+        before = path_of(known)
+        try:
+            if os.path.samefile(before, spec.path):
+                note(f"{spec.name} is known as {before}, which is the same file as {spec.path}")
+                return
+        except OSError:
+            if not os.path.lexists(before):
+                note(f"the spec {spec.name} was {before}, which is gone; now it is {spec.path}")
+                self._path = spec.path
+                return
+        if self.options.take_over:
+            self._path = spec.path
+            return
+        raise Usage(
+            f"the state of {spec.name!r} is that of {before}, and this is {spec.path}; nothing was "
+            "done. Name the other file, give this one a name of its own, or, to go on with this "
+            "one instead, add: --take-over"
+        )
+
     def recover(self, spec: Spec) -> None:
         """Undo what one who was killed had begun to write. Only for one who holds the lock."""
+        self.learn_path(spec)
         from reconciler.state import interrupted
 
         if interrupted(self.folder(spec)):
@@ -264,6 +299,23 @@ class Session:
 
             for words in settle(folder):
                 self.warn(words)
+
+    def learn_path(self, spec: Spec) -> None:
+        """Remember whose state it is, where that is not known yet or was ``claim``ed anew."""
+        from reconciler.model import HostError
+        from reconciler.shipped import known_as
+        from reconciler.state import known_spec, remember_spec
+
+        folder = self.folder(spec)
+        if folder in self._learnt:
+            return
+        self._learnt.add(folder)
+        known = known_spec(folder)
+        if known is None or (self._path == spec.path and known != known_as(spec.path)):
+            try:
+                remember_spec(folder, known_as(spec.path))
+            except (OSError, HostError) as error:
+                self.warn(f"cannot remember which spec {folder} belongs to: {error}")
 
     def memory(self, spec: Spec, writes: bool) -> Memory:
         """What is remembered. ``writes``: it may be added to, by one who holds the lock."""

@@ -18,6 +18,9 @@ _PAUSE = 0.1
 
 
 STORE = "store.db"
+_SPEC = "spec"
+"""The file that names the spec whose state this is."""
+_LONGEST_PATH = 4097
 _USER_VERSION = slice(60, 64)
 """Where its header has the user version, https://www.sqlite.org/fileformat.html. The store
 keeps the number of its lines there."""
@@ -120,6 +123,23 @@ def _holder(handle: int) -> int | None:
     except (OSError, ValueError, IndexError):
         pass
     return None
+
+
+def known_spec(folder: str) -> str | None:
+    """What the spec is remembered by whose state this is; None: it is not known."""
+    try:
+        with os.fdopen(trust.own_file(os.path.join(folder, _SPEC)), "rb", buffering=0) as file:
+            return os.fsdecode(file.read(_LONGEST_PATH).removesuffix(b"\n")) or None
+    except (OSError, HostError):
+        return None
+
+
+def remember_spec(folder: str, known: str) -> None:
+    """From now on it is the state of that spec. Raises OSError or HostError."""
+    from reconciler.host.place import put_at
+
+    make_folder(folder)
+    put_at(os.path.join(folder, _SPEC), os.fsencode(known) + b"\n")
 
 
 def interrupted(folder: str) -> bool:

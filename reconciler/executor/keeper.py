@@ -59,6 +59,7 @@ class Keeper:
         self.pids: list[int] = []
         self._state_dir: str | None = options.state_dir
         self._trust: list[str] = options.trust
+        self._takes_over: bool = getattr(options, "take_over", False)
         self._environ = dict(os.environ)
 
     @property
@@ -153,6 +154,7 @@ class Keeper:
         argv += ["--state-dir", self._state_dir] if self._state_dir is not None else []
         for uid in self._trust:
             argv += ["--trust", uid]
+        argv += ["--take-over"] if self._takes_over and mode != "--status" else []
         try:
             done = subprocess.run(
                 [*argv, "--json"],

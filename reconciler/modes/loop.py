@@ -20,7 +20,9 @@ def run(session: Session) -> int:
     """Go on until a signal says that it is enough."""
     gc.enable()  # This one lives for years.
     try:
-        keep(session, session.load_aside(), tell)
+        spec = session.load_aside()
+        session.claim(spec)
+        keep(session, spec, tell)
         return DONE
     except Taken as taken:
         return complain(f"{taken}; this loop does not begin", BUSY)
