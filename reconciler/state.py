@@ -129,9 +129,10 @@ def known_spec(folder: str) -> str | None:
     """What the spec is remembered by whose state this is; None: it is not known."""
     try:
         with os.fdopen(trust.own_file(os.path.join(folder, _SPEC)), "rb", buffering=0) as file:
-            return os.fsdecode(file.read(_LONGEST_PATH).removesuffix(b"\n")) or None
+            known = os.fsdecode(file.read(_LONGEST_PATH).removesuffix(b"\n"))
     except (OSError, HostError):
         return None
+    return known if known and known.isprintable() else None
 
 
 def remember_spec(folder: str, known: str) -> None:

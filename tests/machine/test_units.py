@@ -289,15 +289,15 @@ def test_what_is_installed_is_not_hidden_but_may_be_managed(world: World) -> Non
     assert world.show("vendor.service", "Description") == "more"
     assert world.show("vendor.service", "MainPID") != pid
     world.host.write(f"{ETC}/vendor.service.d/20-mine.conf", "[Unit]\nDescription=mine\n")
-    gone = world.spec({"more": {**limits, "state": "absent"}}, name="gone")
-    gone = world.sh(f'sed -i \'s/"gone"/"demo"/\' {gone}; echo {gone}')
-    world.once(gone)
-    world.converged(gone)
+    gone = {"more": {**limits, "state": "absent"}}
+    spec = world.spec(gone)
+    world.once(spec)
+    world.converged(spec)
     assert world.show("vendor.service", "Description") == "mine"
     assert world.sh(f"ls {ETC}/vendor.service.d") == "20-mine.conf"
     world.sh(f"rm {ETC}/vendor.service.d/20-mine.conf")
     world.once(world.spec({"more": limits}))
-    world.once(gone)
+    world.once(world.spec(gone))
     assert not world.host.exists(f"{ETC}/vendor.service.d")
     world.sh(f"systemctl disable --now vendor; rm {vendor}; systemctl daemon-reload")
 
