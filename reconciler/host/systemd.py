@@ -73,6 +73,11 @@ class Systemd:
             base = os.path.join(self._users.account(None).home, ".config")
         return os.path.join(os.path.abspath(base), "systemd/user")
 
+    def environment_file(self, scope: str, name: str) -> str:
+        """Where the EnvironmentFile of that name is that we make."""
+        root = "/etc" if scope == "system" else self.folder(scope).removesuffix("/systemd/user")
+        return f"{root}/reconcile/env/{name}"
+
     def elsewhere(self, scope: str, unit: str) -> str | None:
         """Where a unit of that name stands that one in ``folder`` would hide."""
         found = (f"{folder}/{unit}" for folder in _VENDOR[scope])

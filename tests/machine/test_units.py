@@ -538,3 +538,26 @@ def test_after_a_reboot_it_runs(world: World) -> None:
     assert world.show("boot.service", "ActiveState") == "active"
     assert world.show("off.service", "ActiveState") == "inactive"
     world.converged(spec)
+
+
+def test_a_secret_of_the_environment_is_shown_to_nobody(world: World) -> None:
+    unit = {
+        "content": "[Service]\nExecStart=/bin/sh -c 'echo $$TOKEN > /run/told; exec sleep 1001'\n"
+        "Environment=A=b TOKEN={{ env.THE_TOKEN }}\n[Install]\nWantedBy=multi-user.target\n",
+        "active": True,
+    }
+    spec = world.spec({"token.service": unit})
+    for value in ('tea %n "x" $HOME', "another"):
+        world.once(spec, environ={"THE_TOKEN": value})
+        world.converged(spec, environ={"THE_TOKEN": value})
+        assert value not in world.host.run("systemctl", "show", "token.service").stdout
+        assert value not in world.host.run("systemctl", "cat", "token.service").stdout
+        world.host.run(
+            "sh", "-c", "for i in $(seq 50); do [ -s /run/told ] && break; sleep .1; done"
+        )
+        # It was started anew with the new one.
+        assert world.host.read("/run/told") == f"{value}\n"
+        assert world.host.run("stat", "-c%a", "/etc/reconcile/env/token.service").stdout == "600\n"
+    spec = world.spec({"token.service": {**unit, "state": "absent"}})
+    world.once(spec, environ={"THE_TOKEN": "another"})
+    assert not world.host.exists("/etc/reconcile/env/token.service")
