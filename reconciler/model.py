@@ -408,6 +408,12 @@ class Outcome:
     seconds: float = 0.0
     note: str | None = None
 
+    @property
+    def moved(self) -> bool:
+        """Was it, or a part of it, left alone because the host had moved since the plan?"""
+        why = self.note if self.error is None else self.error
+        return self.result in ("done", "dropped") and why is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Report:

@@ -442,7 +442,7 @@ class Session:
         early: list[Outcome] = []
 
         def ended(outcome: Outcome) -> None:
-            if outcome.result == "dropped" and outcome.error is not None:
+            if outcome.result == "dropped" and outcome.moved:
                 early.append(outcome)  # It may be done yet.
                 return
             memory.ended(outcome)
