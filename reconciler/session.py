@@ -338,14 +338,17 @@ class Session:
         )
 
     def store(self, spec: Spec, writes: bool) -> Store:
-        """The store of that spec, opened once for looking and once for more."""
+        """The store of that spec, opened once for looking and once for more. Raises Newer."""
         folder = self.folder(spec)
         if (folder, writes) not in self._stores:
             from reconciler.host.clock import Clock
             from reconciler.store import Store
 
             self._stores[folder, writes] = Store(folder, Clock(), writes)
-        return self._stores[folder, writes]
+        store = self._stores[folder, writes]
+        # Before anything is done by what it says, or without it.
+        store.base.refuse_newer()
+        return store
 
     @cached_property
     def by(self) -> str:

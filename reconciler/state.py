@@ -26,6 +26,16 @@ _USER_VERSION = slice(60, 64)
 keeps the number of its lines there."""
 
 
+class Newer(HostError):
+    """The store was made by a newer version of this program, which is to use it."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(
+            f"the store {path} was made by a newer version of this program ({why}), so it is left "
+            "as it is; run that version, or name another state directory with --state-dir"
+        )
+
+
 class Busy(Exception):
     """Another pass holds the lock; ``pid`` is its process, or None where that is unknown."""
 

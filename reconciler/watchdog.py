@@ -26,6 +26,7 @@ from reconciler.model import HostError, Outcome, Plan, Report, Spec
 from reconciler.observe import observe
 from reconciler.pulse import Heart
 from reconciler.session import Look, Session, in_words
+from reconciler.state import Newer
 from reconciler.turns import turn
 from reconciler.views.log import Log
 from reconciler.views.text import trusts
@@ -130,6 +131,8 @@ class Watchdog:
             self._session.tell(look, outcomes)
             self._post.woken()
             return due
+        except Newer:
+            raise
         except Exception as error:
             words = f"this pass came to no end: {in_words(error)}"
             if words != self._error:
@@ -227,7 +230,11 @@ class Watchdog:
 
 
 def keep(session: Session, spec: Spec, told: Callable[[str], None]) -> None:
-    """Keep the spec until a signal ends it. Raises turns.Taken, and HostError."""
+    """Keep the spec until a signal ends it.
+
+    Raises turns.Taken, HostError, and state.Newer when a newer version of the program has used
+    the store meanwhile.
+    """
     folder = session.folder(spec)
     supervisor = Supervisor()
     # A pass that starts this loop as a service holds the lock, and waits for this word.
@@ -247,9 +254,15 @@ def keep(session: Session, spec: Spec, told: Callable[[str], None]) -> None:
         words += trusts(session.options.trust)
         log.event("begin", words, pid=os.getpid(), resources=len(spec.resources))
         supervisor.ready(f"keeps {spec.path}")
+        ends = True
         try:
             Loop(watchdog, clock, watchdog.parts).run()
+        except Newer as newer:
+            ends = False  # The supervisor's process goes on, as another program.
+            log.event("newer", f"{newer}; the program that is installed now takes over", "bad")
+            raise
         finally:
-            supervisor.stopping()
+            if ends:
+                supervisor.stopping()
             heart.stop()
         log.event("end", f"{spec.name}: the loop ends; what it manages goes on")
