@@ -152,12 +152,15 @@ def test_what_is_archived_moved_and_logged_is_not_opened_by_its_folder(
     moved = rule.format("b.log", "move")
     log = f"processes: {{p: {{command: sleep 1077.5, log: {open_to_nobody}/p.log}}}}\n"
     rules = f"a: {{ {archived}, {into}a.tar.gz }}, m: {{ {moved}, {into}in }}"
-    machine.once(machine.spec(f"retention: {{ {rules} }}\n{log}"))
+    made = f'directories: {{d: {{path: {open_to_nobody}/d, mode: "0750"}}}}\n'
+    machine.once(machine.spec(f"retention: {{ {rules} }}\n{log}{made}"))
     mine = os.getegid()
     assert rights(open_to_nobody / "a.tar.gz") == (0o640, mine, [])
     assert rights(open_to_nobody / "in/below") == (0o700, mine, [])
     assert rights(open_to_nobody / "in/below/b.log") == (0o640, mine, [])
     assert rights(open_to_nobody / "p.log") == (0o640, mine, [])
+    mode, _, named = rights(open_to_nobody / "d")
+    assert (mode, named) == (0o750, [])
 
 
 def test_an_archive_is_not_for_whom_an_acl_shuts_out(machine: Machine) -> None:
