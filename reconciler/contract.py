@@ -219,6 +219,10 @@ class Kind(Generic[W, S]):
         """The bytes that these have freed, after they were done; None: it is not about that."""
         return None
 
+    def touched(self, have: S) -> Iterable[tuple[str, bool]]:
+        """The paths that differ, and whether each is a directory, where it is about many. Pure."""
+        return ()
+
     def by_hand(
         self, resource: Resource[W], have: S | None, changes: Sequence[Change]
     ) -> Sequence[Remedy]:

@@ -100,6 +100,10 @@ def make_plan(
         if name in past.paused:
             skipped.append(Remark(name, f"paused: {past.paused[name]}"))
             continue
+        if resource.held is not None:
+            unknown.append(Remark(name, f"left alone: {resource.held}"))
+            blocked[name] = f"{name}, which is left alone: {resource.held}"
+            continue
         kind = get_kind(resource.kind)
         seen = observations[name]
         if seen.unknown is not None:

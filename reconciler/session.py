@@ -104,6 +104,7 @@ class Session:
         spec = load(
             self.spec_path(), state_dir=self.state_dir, write_cache=write_cache,
             complete=complete, patience=_PATIENCE if self.options.mode in ACTING else None,
+            strict=self.options.mode == "check",
             **self._surroundings(),
         )  # fmt: skip
         return self._known(spec)
@@ -419,6 +420,15 @@ class Session:
             seen = observe_aside(resources, kinds.get, host, within)
         past = memory.past()
         plan = make_plan(spec, resources, seen, kinds.get, os.uname().nodename, past)
+        if plan.steps:
+            from reconciler.owners import contradictions
+
+            found = contradictions(plan.steps, resources, seen, kinds.get, host)
+            if found:
+                from reconciler.model import Observation
+
+                seen = {**seen, **{name: Observation(unknown=why) for name, why in found.items()}}
+                plan = make_plan(spec, resources, seen, kinds.get, os.uname().nodename, past)
         return Look(spec, plan, seen, tuple(only))
 
     def act(

@@ -22,6 +22,7 @@ from reconciler.model import (
     Action,
     Change,
     Claim,
+    Declared,
     Key,
     Observation,
     Remedy,
@@ -29,7 +30,7 @@ from reconciler.model import (
     UnknownState,
     not_known,
 )
-from reconciler.records import dataclass, replace
+from reconciler.records import dataclass, field, replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -53,6 +54,8 @@ class Permission:
     group: Name | None = None
     recursive: Flag = False
     exclude: tuple[Name, ...] = ()
+    spared: tuple[tuple[str, tuple[str, ...]], ...] = field(default=(), metadata={"written": False})
+    """Paths that are declared by themselves, with the fields for which that counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +109,11 @@ class Permissions(Kind[Permission, Wrongs]):
         below = asks if want.recursive and not want.exclude else {}
         covers = partial(_covers, want) if want.recursive or _is_glob(want.path) else None
         files = _asked(want, False).asks()
-        # Whether a path is a directory or a file cannot be said either.
-        either = {name: {value, files[name]} for name, value in asks.items() if files.get(name)}
-        return (Claim(Key("path", want.path), asks, below, covers, either),)
+        return (Claim(Key("path", want.path), asks, below, covers, files, want.recursive),)
+
+    def linked(self, want: Permission, declared: Declared) -> Permission:
+        found = declared.spared.get(Key("path", want.path))
+        return replace(want, spared=tuple(sorted(found.items()))) if found else want
 
     def uses(self, want: Permission) -> Iterable[Key]:
         parts = want.path.split("/")
@@ -150,7 +155,7 @@ class Permissions(Kind[Permission, Wrongs]):
             return not_known(error)
         refused = [one.refused.reason for one in wrongs if one.refused is not None]
         denied = refused[0] if refused and len(refused) == len(wrongs) else None
-        notes = list(_left_out(left_out))
+        notes = [*_spared(want), *_left_out(left_out)]
         if refused and denied is None:
             notes.append(f"{len(refused)} of {len(wrongs)} are refused: {refused[0]}")
         return Observation(Wrongs(tuple(wrongs)), note="; ".join(notes) or None, denied=denied)
@@ -164,7 +169,8 @@ class Permissions(Kind[Permission, Wrongs]):
         status, exposed = found
         named = not _is_glob(want.path)
         directory = stat.S_ISDIR(status.st_mode)
-        asked = _asked_of(want, status, host)
+        asks = _Asks(want)
+        asked = asks.of_entry(root, status, host)
         have: Attributes | Barred = asked.seen(status, host)
         if exposed or have != asked:
             have = judged(asked, root, status, host, named)
@@ -174,10 +180,10 @@ class Permissions(Kind[Permission, Wrongs]):
             return
         below = host.files.tree(root, lambda path: _excluded(path, root, want.exclude))
         for path, entry in below:
-            asked = _asked(want, stat.S_ISDIR(entry.st_mode))
-            if asked.seen(entry, host) == asked or below.is_mounted(path):
+            asked = asks.of(path, stat.S_ISDIR(entry.st_mode))
+            if asked.seen(entry, host) is asked or below.is_mounted(path):
                 continue
-            asked = _asked_of(want, entry, host)
+            asked = asks.of_entry(path, entry, host)
             refused = below.refused(path, entry, *asked.numbers(host))
             have = barred(asked.seen(entry, host), refused, entry, host)
             identity = entry.st_dev, entry.st_ino
@@ -217,6 +223,9 @@ class Permissions(Kind[Permission, Wrongs]):
         return by_hand(
             one.refused for one in (have.paths if have else ()) if one.refused is not None
         )
+
+    def touched(self, have: Wrongs) -> Iterable[tuple[str, bool]]:
+        return ((one.path, one.directory) for one in have.paths)
 
     def left(
         self, planned: Sequence[Action], expected: Wrongs | None, have: Wrongs | None
@@ -262,15 +271,36 @@ def _covers(want: Permission, path: str) -> bool:
     return not any(_excluded(one, root, want.exclude) for one in below)
 
 
-def _asked_of(want: Permission, status: os.stat_result, host: Host) -> Attributes:
-    """What is asked of that entry. Where a new owner costs it a set-ID bit, without that bit."""
-    asked = _asked(want, stat.S_ISDIR(status.st_mode))
-    if asked.mode is None:
-        _, *ids = asked.numbers(host)
-        kept = kept_mode(status, *ids)
-        if kept != stat.S_IMODE(status.st_mode):
-            return replace(asked, mode=f"{kept:04o}")
-    return asked
+class _Asks:
+    """What is asked of each path, but for what is declared by itself."""
+
+    def __init__(self, want: Permission) -> None:
+        self._sorts = (_asked(want, False), _asked(want, True))
+        self._spared = dict(want.spared)
+
+    def of(self, path: str, directory: bool) -> Attributes:
+        """Of that path."""
+        asked = self._sorts[directory]
+        fields = self._spared.get(path) if self._spared else None
+        return asked if fields is None else replace(asked, **dict.fromkeys(fields))
+
+    def of_entry(self, path: str, status: os.stat_result, host: Host) -> Attributes:
+        """The same; where a new owner costs it a set-ID bit, without that bit."""
+        asked = self.of(path, stat.S_ISDIR(status.st_mode))
+        if asked.mode is None:
+            _, *ids = asked.numbers(host)
+            kept = kept_mode(status, *ids)
+            if kept != stat.S_IMODE(status.st_mode):
+                return replace(asked, mode=f"{kept:04o}")
+        return asked
+
+
+def _spared(want: Permission) -> Iterator[str]:
+    if want.spared:
+        named = [f"{path} ({', '.join(fields)})" for path, fields in want.spared[:_MOST_NAMED]]
+        number = len(want.spared) - _MOST_NAMED
+        more = f", and {number} more" if number > 0 else ""
+        yield "left to what is declared by itself: " + ", ".join(named) + more
 
 
 def _left_out(found: Sequence[str]) -> Iterator[str]:
