@@ -557,7 +557,7 @@ class Session:
 
     def print_json(self, document: Any) -> None:
         """Print the one document on standard output."""
-        print_json(redacted_json(document))
+        print_json(document)
 
     def say(self, *lines: tuple[str, str]) -> None:
         """Print lines for people, unless they asked for quiet."""
@@ -575,9 +575,10 @@ def no_such(pattern: str, spec: Spec) -> str:
 
 
 def print_json(document: Any) -> None:
+    """Print a document on standard output, without secrets."""
     import json
 
-    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    sys.stdout.write(json.dumps(redacted_json(document), indent=2) + "\n")
 
 
 def in_words(error: Exception) -> str:

@@ -15,6 +15,7 @@ from reconciler.host.clock import Clock
 from reconciler.host.command import Result, find, own_environment, run
 from reconciler.host.environment import runtime_folder
 from reconciler.host.reading import read_in
+from reconciler.host.remedy import remedy
 from reconciler.host.users import Users
 from reconciler.host.walk import opened, reason
 from reconciler.model import HostError, UnknownState
@@ -112,7 +113,7 @@ class Systemd:
             name = self._users.account(None).name
             return (
                 f"no systemd of user {name} is running; it does after a login, or always after: "
-                f"loginctl enable-linger {name}"
+                f"{remedy('loginctl', 'enable-linger', name)}"
             )
         return None
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from reconciler.host.remedy import remedy
 from reconciler.kinds._unit import Unit, UnitState
 from reconciler.kinds._unit_file import RUNS_AND_ENDS, mark, ours
 from reconciler.model import Observation, Resource, UnknownState, not_known
@@ -259,9 +260,8 @@ class _Look:
             raise UnknownState(f"{self.unit} is {word}, so that it cannot be enabled")
         if want.enabled and want.scope == "user" and not self.systemd.lingers():
             name = self.host.users.account(None).name
-            self.notes.append(
-                f"it waits for a login; to start it at boot: loginctl enable-linger {name}"
-            )
+            linger = remedy("loginctl", "enable-linger", name)
+            self.notes.append(f"it waits for a login; to start it at boot: {linger}")
         if word not in _ENABLED:
             return False
         folder = self.systemd.folder(want.scope)

@@ -14,6 +14,7 @@ from reconciler.exits import BUSY, DONE, INVALID, TROUBLE
 from reconciler.host.environment import start_again
 from reconciler.model import HostError, UnknownState
 from reconciler.modes.answers import complain, tell
+from reconciler.redaction import redacted
 from reconciler.session import Session
 from reconciler.spec.aside import Invalid
 from reconciler.state import Newer
@@ -46,7 +47,7 @@ def run(session: Session) -> int:
     except Taken as taken:
         return complain(f"{taken}; this loop does not begin", BUSY)
     except Invalid as error:
-        sys.stderr.write(error.text)
+        sys.stderr.write(redacted(error.text))
         return INVALID
 
 
