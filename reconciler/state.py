@@ -79,7 +79,7 @@ def _reach(path: str, make: int | None) -> None:
 def locked(
     folder: str, patience: float = 0.0, unless: Callable[[], bool] = lambda: False
 ) -> Iterator[None]:
-    """Hold the lock of a spec's state directory. Raises Busy, or HostError.
+    """Hold the lock of a spec's state directory, which is trusted. Raises Busy, or HostError.
 
     It is waited for ``patience`` seconds, ``unless`` that is in vain. The lock is the kernel's
     (flock(2)), so one that was killed leaves nothing behind.
@@ -106,7 +106,6 @@ def _open(path: str, folder: str) -> int:
     try:
         # Made once: a pass that changes nothing must not even ask for a new file.
         try:
-            refuse_folder(folder)
             return trust.own_file(path)
         except FileNotFoundError:
             make_folder(folder)
