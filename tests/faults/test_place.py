@@ -457,3 +457,29 @@ def test_all_of_it_works_where_no_file_is_without_a_name(
     for name, mode in names.items():
         assert rights(open_to_nobody / name) == (mode, mine, [])
     assert (open_to_nobody / "copy.1").stat().st_nlink == 2
+
+
+@pytest.mark.parametrize("writable", [False, True])
+def test_a_file_system_without_rights_is_written_where_only_we_may_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writable: bool
+) -> None:
+    """As FAT is, where every folder looks the same: /boot/firmware of a Raspberry Pi."""
+    folder = tmp_path / "firmware"
+    folder.mkdir()
+    (folder / "config.txt").write_bytes(b"old")
+    folder.chmod(0o777 if writable else 0o755)
+    without_unnamed(monkeypatch)
+    real = os.mkdir
+
+    def mkdir(path: Any, mode: int = 0o777, **options: Any) -> None:
+        real(path, 0o755, **options)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    monkeypatch.setattr(os, "chmod", lambda *_, **__: None)
+    with opened(folder) as there:
+        if writable:
+            with pytest.raises(HostError, match="only we may enter"):
+                place.put(there, "config.txt", b"new")
+        else:
+            place.put(there, "config.txt", b"new")
+    assert (folder / "config.txt").read_bytes() == (b"old" if writable else b"new")
