@@ -70,7 +70,7 @@ STARTERS = {
     ("os.fork", "host/child.py"): "our own work in a child, which runs no other program",
     ("os.fork", "host/scan.py"): "our own look at a folder in a second process",
     ("os.posix_spawn", "host/command.py"): "the tools that we ask something for ourselves",
-    ("os.execv", "host/environment.py"): "this program itself, in UTF-8 mode",
+    ("os.execve", "host/environment.py"): "this program itself, in UTF-8 mode",
     ("os.execv", "executor/cli.py"): "this program itself, with other options",
     ("subprocess", "executor/keeper.py"): "this program's other command",
 }
