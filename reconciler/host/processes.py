@@ -12,7 +12,7 @@ import re
 import select
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from reconciler.host.clock import Clock
@@ -309,16 +309,13 @@ class Processes:
         number = signal.Signals[f"SIG{name}"]
         leads_session = entry.session == identity.pid
         leads_group = entry.group == identity.pid
-        self._signal([identity], number)
-        if entry.state == "T":
-            # One that is stopped takes nothing but KILL until it goes on, signal(7).
-            self._signal([identity], signal.SIGCONT)
+        self._ask([identity], number)
         self._wait([identity], end)
         members = self._members(identity.pid, leads_group, leads_session)
         if self.alive(identity):
             members = [identity, *(one for one in members if one != identity)]
         elif members:
-            self._signal(members, number)
+            self._ask(members, number)
             self._wait(members, end)
         members = [one for one in members if self.alive(one)]
         self._signal(members, signal.SIGKILL)
@@ -349,6 +346,11 @@ class Processes:
             if entry is not None
             and ((group and entry.group == leader) or (session and entry.session == leader))
         ]
+
+    def _ask(self, identities: Sequence[Identity], number: signal.Signals) -> None:
+        self._signal(identities, number)
+        # One that is stopped, or is stopped just now, takes it only when it goes on, signal(7).
+        self._signal(identities, signal.SIGCONT)
 
     def _signal(self, identities: Iterable[Identity], number: signal.Signals) -> None:
         for identity in identities:
