@@ -19,8 +19,9 @@ from support import Machine, until
 
 from reconciler.host import place, trust, walk
 from reconciler.host.clock import Clock
-from reconciler.host.processes import Processes, look_up
+from reconciler.host.processes import Identity, Processes, look_up
 from reconciler.model import HostError, UnknownState
+from reconciler.pulse import Pulse
 
 NOBODY = 65534
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
@@ -240,3 +241,16 @@ def test_one_that_is_stopped_after_it_was_looked_at_ends_so_too(
         processes.stop(entry.identity, "TERM", 10.0)
         assert child.wait(10) == 0
     assert said.read_text() == "bye\n"
+
+
+# -- a loop that is late is not yet one that hangs
+
+
+@pytest.mark.parametrize("every", [1.0, 30.0, 3600.0])
+def test_a_loop_has_three_intervals_and_half_a_minute(every: float) -> None:
+    def loop(age: float) -> Pulse:
+        return Pulse(Identity(1, 1), age, every, 1, 1)
+
+    longest = 3 * every + 30
+    assert loop(longest - 0.1).healthy
+    assert not loop(longest + 0.1).healthy
