@@ -18,6 +18,7 @@ ELSEWHERE = {
     ("open", "host/start.py"): "files of /proc",
     ("os.rename", "store/base.py"): "a damaged store is set aside in our own folder",
     ("tempfile", "host/archive.py"): "files that never have a name",
+    ("tempfile", "host/crontab.py"): "a folder for crontab(1) in our own",
     ("rename_new", "host/remove.py"): "where there are no hard links to what is moved",
     ("rename_new", "host/rotate.py"): "what has been rotated gets the next number",
     ("os.mkdir", "host/files.py"): "a directory without a mode, as mkdir(2) makes it",
