@@ -154,6 +154,14 @@ class Kind(Generic[W, S]):
         """Rules across fields that a valid ``want`` may still break: (field, message). Pure."""
         return ()
 
+    def disputed(self, want: W) -> Iterable[tuple[str, str]]:
+        """What is wrong with it but was taken once: (field, message). Pure.
+
+        Asked of what is linked. ``--check`` refuses it; elsewhere it is left alone, as unknown,
+        so that the others of a spec that is in use go on.
+        """
+        return ()
+
     def claims(self, want: W) -> Iterable[Claim]:
         """What it manages, for the one-owner rule and for others' found needs. Pure."""
         return ()

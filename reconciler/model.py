@@ -140,15 +140,16 @@ class Declared:
     """All that one spec declares, for a kind that must know of others.
 
     ``wants`` maps ids to what was written, or to None where that is not valid. ``claims`` holds
-    those of all present resources that are not skipped, by their key. ``spared`` has, by the key
-    of a claim that covers others, the keys of those that are claimed by themselves and ask for
-    something else, with the fields of which they do.
+    those of all present resources that are not skipped, by their key, and ``present`` the ids of
+    these. ``spared`` has, by the key of a claim that covers others, the keys of those that are
+    claimed by themselves and ask for something else, with the fields of which they do.
     """
 
     wants: Mapping[str, Any]
     claims: Mapping[Key, Sequence[Claim]]
     facts: Facts
     spared: Mapping[Key, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    present: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

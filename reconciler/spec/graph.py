@@ -203,7 +203,8 @@ class Graph:
                 for claim in its:
                     made.setdefault(claim.key, []).append(claim)
         wants = {e.declared.id: e.want for e in self.entries}
-        everything = model.Declared(wants, made, self.facts, self._spared)
+        present = {name for name, entry in self.active.items() if entry.declared.present}
+        everything = model.Declared(wants, made, self.facts, self._spared, present)
         for entry in self.entries:
             declared = entry.declared
             if entry.want is None:
@@ -211,10 +212,13 @@ class Graph:
             try:
                 entry.want = declared.kind.linked(entry.want, everything)
             except ValueError as error:
-                field, message = error.args
-                at = place(declared.body, field) if field in declared.body else declared.key.at
-                message = f"{field}: {censored(message, declared.body)}"
-                self.problems.add(at, f"{declared.kind.name} {declared.name!r}: {message}")
+                self.problems.add(*_in_field(declared, *error.args))
+                continue
+            for field, message in declared.kind.disputed(entry.want):
+                if declared.id in present:
+                    at, words = _in_field(declared, field, message)
+                    self.wishes.append((at, words, None))
+                    self._held.setdefault(declared.id, message)
 
     def _found(self, claims: Mapping[str, tuple[Claim, ...]]) -> None:
         """Needs that follow from what is used and who makes it."""
@@ -298,3 +302,10 @@ def _base(path: str) -> str:
 
 def _where(mark: Mark) -> str:
     return f"{mark.source.shown}, line {mark.source.line_of(mark.start) + 1}"
+
+
+def _in_field(declared: Declared, field: str, message: str) -> tuple[Mark, str]:
+    """Where the field stands, and what is wrong with it."""
+    at = place(declared.body, field) if field in declared.body else declared.key.at
+    message = f"{field}: {censored(message, declared.body)}"
+    return at, f"{declared.kind.name} {declared.name!r}: {message}"

@@ -260,3 +260,46 @@ def test_what_may_be_open_to_others_is_compressed_at_the_next_rotation(
     assert list(rotate.compressible(str(logs), [log], files)) == ([log] if seen else [])
     assert rotate.finish(str(logs), (), [log], True, files) == ([] if seen else [log])
     assert names(logs) == [f"{name}.gz" if seen else name]
+
+
+@pytest.mark.parametrize("match", ["app.log", "'*.log'", "'sub/a*'"])
+def test_the_output_of_a_daemon_is_not_renamed(machine: Machine, logs: Path, match: str) -> None:
+    log = logs / ("sub/app.log" if "/" in match else "app.log")
+    log.parent.mkdir(exist_ok=True)
+    spec = machine.spec(
+        f"processes: {{p: {{command: [sleep, '4772'], log: {log}}}}}\n"
+        f"retention:\n"
+        f"  r: {{path: {logs}, recursive: true, match: {match}, max_file: 1B, action: rotate}}\n"
+        f"  s: {{path: {logs}, match: old, older_than: 1d, action: delete}}\n"
+    )
+    aged(logs / "old")
+    log.write_text("x" * 20)
+    refused = machine.reconcile("--check", spec)
+    assert refused.returncode == 65
+    assert "spec.yaml:" in refused.stdout + refused.stderr
+    assert f"would rename {log}, the standard output of a daemon" in refused.stdout + refused.stderr
+    assert "write method: copytruncate" in refused.stdout + refused.stderr
+    # Where it is in use all the others go on.
+    report = machine.once(spec, status=1)
+    assert [one["id"] for one in report["unknown"]] == ["retention:r"]
+    assert names(log.parent) == ["app.log"] if "/" in match else ["app.log"]
+    assert machine.running("sleep 4772")
+    assert not (logs / "old").exists()
+    for right in ("method: copytruncate, action: rotate", f"exclude: [{log.name}], action: rotate"):
+        fixed = machine.spec(spec.read_text().replace("action: rotate", right))
+        assert machine.reconcile("--check", fixed).returncode == 0
+    absent = spec.read_text().replace("{command", "{state: absent, command")
+    assert machine.reconcile("--check", machine.spec(absent)).returncode == 0
+
+
+def test_the_log_of_a_daemon_without_one_is_not_renamed(machine: Machine) -> None:
+    folder = machine.state / "demo/log"
+    spec = machine.spec(
+        f"retention: {{r: {{path: {folder}, max_file: 1B, action: rotate}}}}\n"
+        "processes: {p: {command: [sh, -c, 'echo words; exec sleep 4773']}}\n"
+    )
+    machine.reconcile("--once", spec)
+    until(lambda: machine.running("sleep 4773"))
+    report = machine.once(spec, status=1)
+    assert [one["id"] for one in report["unknown"]] == ["retention:r"]
+    assert names(folder) == ["p.log"]
