@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from reconciler import __version__
 from reconciler.records import dataclass
-from reconciler.session import Usage
+from reconciler.session import ACTING, Usage
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -62,6 +62,7 @@ OF = {
     "--for": ("pause",),
     "--reason": ("pause",),
     "--stop": ("pause",),
+    "--take-over": ACTING,
 }
 """The options that only some modes have, with these; any other one is for all of them.
 
@@ -91,7 +92,7 @@ STATUSES = (
 
 _COLUMN = 22
 _FEW = 2
-"""An option of more modes than that has a line of its own in the help all the same."""
+"""An option of more modes than that has a line of its own in the help, unless all of them act."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -163,6 +164,8 @@ def parser() -> argparse.ArgumentParser:
         help="for so long, such as 2h")  # fmt: skip
     add("--reason", metavar="TEXT", help="why, for people")
     add("--stop", action="store_true", help="end the process as well")
+    add("--take-over", action="store_true",
+        help="this file, not the one that this name has been")  # fmt: skip
     return made
 
 
@@ -254,10 +257,11 @@ def _help(made: argparse.ArgumentParser) -> Iterator[str]:
         if action.choices is not None:
             value = "WHEN"
         left = f"{flags} {value or ''}".strip()
-        if len(modes_of) > _FEW or not modes_of:
+        acts = modes_of == tuple(f"--{mode}" for mode in ACTING)
+        if (len(modes_of) > _FEW and not acts) or not modes_of:
             yield _row(left, words)
         if modes_of:
-            special.setdefault(", ".join(modes_of), []).append(left)
+            special.setdefault("what acts" if acts else ", ".join(modes_of), []).append(left)
     text = "; ".join(f"{', '.join(flags)} ({modes_of})" for modes_of, flags in special.items())
     yield from _wrapped(f"only of some modes: {text}", 2, 2)
     statuses = ", ".join(f"{status} {words}" for status, words in STATUSES)

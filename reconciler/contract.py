@@ -154,6 +154,14 @@ class Kind(Generic[W, S]):
         """Rules across fields that a valid ``want`` may still break: (field, message). Pure."""
         return ()
 
+    def disputed(self, want: W) -> Iterable[tuple[str, str]]:
+        """What is wrong with it but was taken once: (field, message). Pure.
+
+        Asked of what is linked. ``--check`` refuses it; elsewhere it is left alone, as unknown,
+        so that the others of a spec that is in use go on.
+        """
+        return ()
+
     def claims(self, want: W) -> Iterable[Claim]:
         """What it manages, for the one-owner rule and for others' found needs. Pure."""
         return ()
@@ -218,6 +226,10 @@ class Kind(Generic[W, S]):
     def freed(self, actions: Sequence[Action]) -> int | None:
         """The bytes that these have freed, after they were done; None: it is not about that."""
         return None
+
+    def touched(self, have: S) -> Iterable[tuple[str, bool]]:
+        """The paths that differ, and whether each is a directory, where it is about many. Pure."""
+        return ()
 
     def by_hand(
         self, resource: Resource[W], have: S | None, changes: Sequence[Change]

@@ -45,7 +45,9 @@ def _opened(path: str) -> int:
     try:
         handle = trust.opened(path, what="who is told")
     except trust.Untrusted as untrusted:
-        raise Off(str(untrusted)) from None
+        raise Off(
+            f"{path} could be written to by others, who would be told in your place: {untrusted}"
+        ) from None
     except FileNotFoundError:
         raise Off(f"{path} is not there; write its URL into it to switch it on") from None
     except OSError as error:

@@ -14,6 +14,7 @@ from reconciler.contract import GetKind
 from reconciler.model import HostError, Observation, Outcome, Past, Plan, Resource, Said, Step
 from reconciler.plan import STARTS
 from reconciler.records import replace
+from reconciler.state import Newer
 
 if TYPE_CHECKING:
     from reconciler.store import Store
@@ -66,6 +67,8 @@ class Memory:
     def _guarded(self) -> Iterator[None]:
         try:
             yield
+        except Newer:
+            raise
         except HostError as error:
             self._warn(f"{error}; what was tried in vain is not remembered")
         damage = self.store.damage() if self.store is not None else None

@@ -103,20 +103,36 @@ class Key:
 class Claim:
     """A resource manages ``key``. ``asks`` is what it asks of it, field by field.
 
-    Two resources of one section may not claim the same key; two of different sections may, as
-    long as no field of ``asks`` differs. ``asks_below`` is what it asks of every directory
-    below a path, where it claims a whole tree.
+    Two resources of one section may not claim the same key. ``asks_below`` is what it asks of
+    every directory below a path, where it claims a whole ``tree``. ``of_files``: what it asks
+    where the path is no directory, if that is something else.
 
     ``covers`` says of the value of another key of that sort whether it is about that as well, by
-    a pattern or as a part of a tree; it asks ``of_covered`` of it then, field by field one of
-    these.
+    a pattern or as a part of a tree. What is claimed by itself comes before that.
     """
 
     key: Key
     asks: Mapping[str, str] = field(default_factory=dict)
     asks_below: Mapping[str, str] = field(default_factory=dict)
     covers: Callable[[str], bool] | None = None
-    of_covered: Mapping[str, Collection[str]] = field(default_factory=dict)
+    of_files: Mapping[str, str] | None = None
+    tree: bool = False
+
+    def differs(self, other: Claim) -> list[str]:
+        """The fields of which both ask something else, so that each would undo the other.
+
+        Of a path nobody knows whether it is a directory; only trees have both sorts in them.
+        """
+        found: dict[str, list[bool]] = {}
+        for mine, theirs in (
+            (self.asks, other.asks),
+            (self.asks if self.of_files is None else self.of_files,
+             other.asks if other.of_files is None else other.of_files),
+        ):  # fmt: skip
+            for name in mine.keys() & theirs.keys():
+                found.setdefault(name, []).append(mine[name] != theirs[name])
+        certain = any if self.tree and other.tree else all
+        return sorted(name for name, all_of_it in found.items() if certain(all_of_it))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +140,16 @@ class Declared:
     """All that one spec declares, for a kind that must know of others.
 
     ``wants`` maps ids to what was written, or to None where that is not valid. ``claims`` holds
-    those of all present resources that are not skipped, by their key.
+    those of all present resources that are not skipped, by their key, and ``present`` the ids of
+    these. ``spared`` has, by the key of a claim that covers others, the keys of those that are
+    claimed by themselves and ask for something else, with the fields of which they do.
     """
 
     wants: Mapping[str, Any]
     claims: Mapping[Key, Sequence[Claim]]
     facts: Facts
+    spared: Mapping[Key, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    present: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +158,8 @@ class Resource(Generic[W]):
 
     ``id`` is ``kind:name``. ``want`` is the kind's own dataclass. ``needs`` holds written and
     found needs, ``after`` order only; both name ids. ``skip`` is the ``when`` expression that
-    was false, or None. ``stray``: no spec declares it any more, it was found on the host.
+    was false, or None. ``held``: why it is left alone, since another one has as good a claim to
+    what it is about. ``stray``: no spec declares it any more, it was found on the host.
     """
 
     id: str
@@ -147,6 +168,7 @@ class Resource(Generic[W]):
     needs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     skip: str | None = None
+    held: str | None = None
     stray: bool = False
 
     @property
@@ -407,6 +429,12 @@ class Outcome:
     error: str | None = None
     seconds: float = 0.0
     note: str | None = None
+
+    @property
+    def moved(self) -> bool:
+        """Was it, or a part of it, left alone because the host had moved since the plan?"""
+        why = self.note if self.error is None else self.error
+        return self.result in ("done", "dropped") and why is not None
 
 
 @dataclass(frozen=True, slots=True)

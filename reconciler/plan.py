@@ -100,6 +100,10 @@ def make_plan(
         if name in past.paused:
             skipped.append(Remark(name, f"paused: {past.paused[name]}"))
             continue
+        if resource.held is not None:
+            unknown.append(Remark(name, f"left alone: {resource.held}"))
+            blocked[name] = f"{name}, which is left alone: {resource.held}"
+            continue
         kind = get_kind(resource.kind)
         seen = observations[name]
         if seen.unknown is not None:
@@ -225,20 +229,17 @@ def to_look_at_again(
     """Of what was ``seen``, what the pass itself may have made wrong, or has planned too early.
 
     That is what is about things that others make, when something was made, and what was dropped
-    because the host had moved: it was most likely the pass that moved it.
+    or left something alone because the host had moved: it was most likely the pass that moved it.
     """
-    moved = {
-        outcome.step.id
-        for outcome in report.outcomes
-        if outcome.result == "dropped" and outcome.error is not None
-    }
+    moved = {one.step.id for one in report.outcomes if one.moved}
     done = {outcome.step.id for outcome in report.outcomes if outcome.result == "done"}
     broken = {one.step.id for one in report.outcomes if one.step.id not in done | moved}
     made = any(one.id in done and get_kind(one.kind).creates for one in resources)
     found = []
     for resource in resources:
         kind = get_kind(resource.kind)
-        again = (kind.trails and made) or (resource.id in moved and (done or kind.apart))
+        others = done - {resource.id}
+        again = (kind.trails and made) or (resource.id in moved and (others or kind.apart))
         if again and resource.id in seen and not broken.intersection(resource.needs):
             found.append(resource.id)
     return found

@@ -90,6 +90,9 @@ class Session:
         self._warned: set[str] = set()
         self._begun: set[str] = set()
         self._trusted: set[str] = set()
+        self._learnt: set[str] = set()
+        self._path: str | None = None
+        """The spec that takes over the state of its name."""
         self._unwritten: dict[str, Unwritten] = {}
         self._reports: list[str] = []
         self._stores: dict[tuple[str, bool], Store] = {}
@@ -119,6 +122,7 @@ class Session:
         spec = load(
             self.spec_path(), state_dir=self.state_dir, write_cache=write_cache,
             complete=complete, patience=_PATIENCE if self.options.mode in ACTING else None,
+            strict=self.options.mode == "check",
             **self._surroundings(),
         )  # fmt: skip
         return self._known(spec)
@@ -265,8 +269,40 @@ class Session:
             raise Usage(f"--set-file: the file {path} is not UTF-8 text") from None
         return FromFile(value)
 
+    def claim(self, spec: Spec) -> None:
+        """Raise Usage where the state of that name is another file's, unless it is taken over.
+
+        Two specs of one name would take each other's work away.
+        """
+        from reconciler.host.environment import note
+        from reconciler.shipped import known_as, path_of
+        from reconciler.state import known_spec
+
+        known = known_spec(self.folder(spec))
+        if known is None or known == known_as(spec.path):
+            return
+        before = path_of(known)
+        try:
+            if os.path.samefile(before, spec.path):
+                note(f"{spec.name} is known as {before}, which is the same file as {spec.path}")
+                return
+        except OSError:
+            if not os.path.lexists(before):
+                note(f"the spec {spec.name} was {before}, which is gone; now it is {spec.path}")
+                self._path = spec.path
+                return
+        if self.options.take_over:
+            self._path = spec.path
+            return
+        raise Usage(
+            f"the state of {spec.name!r} is that of {before}, and this is {spec.path}; nothing was "
+            "done. Name the other file, give this one a name of its own, or, to go on with this "
+            "one instead, add: --take-over"
+        )
+
     def recover(self, spec: Spec) -> None:
         """Undo what one who was killed had begun to write. Only for one who holds the lock."""
+        self.learn_path(spec)
         from reconciler.state import interrupted
 
         self._locked = True
@@ -284,6 +320,23 @@ class Session:
 
             for words in settle(folder):
                 self.warn(words)
+
+    def learn_path(self, spec: Spec) -> None:
+        """Remember whose state it is, where that is not known yet or was ``claim``ed anew."""
+        from reconciler.model import HostError
+        from reconciler.shipped import known_as
+        from reconciler.state import known_spec, remember_spec
+
+        folder = self.folder(spec)
+        if folder in self._learnt:
+            return
+        self._learnt.add(folder)
+        known = known_spec(folder)
+        if known is None or (self._path == spec.path and known != known_as(spec.path)):
+            try:
+                remember_spec(folder, known_as(spec.path))
+            except (OSError, HostError) as error:
+                self.warn(f"cannot remember which spec {folder} belongs to: {error}")
 
     def memory(self, spec: Spec, writes: bool) -> Memory:
         """What is remembered. ``writes``: it may be added to, by one who holds the lock."""
@@ -306,14 +359,17 @@ class Session:
         )
 
     def store(self, spec: Spec, writes: bool) -> Store:
-        """The store of that spec, opened once for looking and once for more."""
+        """The store of that spec, opened once for looking and once for more. Raises Newer."""
         folder = self.folder(spec)
         if (folder, writes) not in self._stores:
             from reconciler.host.clock import Clock
             from reconciler.store import Store
 
             self._stores[folder, writes] = Store(folder, Clock(), writes)
-        return self._stores[folder, writes]
+        store = self._stores[folder, writes]
+        # Before anything is done by what it says, or without it.
+        store.base.refuse_newer()
+        return store
 
     @cached_property
     def by(self) -> str:
@@ -384,6 +440,15 @@ class Session:
             seen = observe_aside(resources, kinds.get, host, within)
         past = memory.past()
         plan = make_plan(spec, resources, seen, kinds.get, os.uname().nodename, past)
+        if plan.steps:
+            from reconciler.owners import contradictions
+
+            found = contradictions(plan.steps, resources, seen, kinds.get, host)
+            if found:
+                from reconciler.model import Observation
+
+                seen = {**seen, **{name: Observation(unknown=why) for name, why in found.items()}}
+                plan = make_plan(spec, resources, seen, kinds.get, os.uname().nodename, past)
         return Look(spec, plan, seen, tuple(only))
 
     def act(
@@ -412,7 +477,7 @@ class Session:
         early: list[Outcome] = []
 
         def ended(outcome: Outcome) -> None:
-            if outcome.result == "dropped" and outcome.error is not None:
+            if outcome.result == "dropped" and outcome.moved:
                 early.append(outcome)  # It may be done yet.
                 return
             memory.ended(outcome)
@@ -561,7 +626,7 @@ class Session:
 
     def print_json(self, document: Any) -> None:
         """Print the one document on standard output."""
-        print_json(redacted_json(document))
+        print_json(document)
 
     def say(self, *lines: tuple[str, str]) -> None:
         """Print lines for people, unless they asked for quiet."""
@@ -579,6 +644,7 @@ def no_such(pattern: str, spec: Spec) -> str:
 
 
 def print_json(document: Any) -> None:
+    """Print a document on standard output, without secrets."""
     import json
 
-    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    sys.stdout.write(json.dumps(redacted_json(document), indent=2) + "\n")

@@ -19,6 +19,17 @@ def folder(name: str) -> str:
     return inside if os.path.isdir(inside) else os.path.join(os.path.dirname(_PACKAGE), name)
 
 
+def known_as(path: str) -> str:
+    """What a spec is remembered by: its path, or its bare name where it is a shipped one."""
+    here, _, name = path.rpartition("/")
+    return name.removesuffix(".yaml") if here == folder("specs") else path
+
+
+def path_of(known: str) -> str:
+    """The path of a spec that is remembered like that."""
+    return known if "/" in known else os.path.join(folder("specs"), f"{known}.yaml")
+
+
 def find_spec(
     given: str | None, environ: Mapping[str, str], home: str
 ) -> tuple[str | None, list[str]]:

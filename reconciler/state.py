@@ -18,9 +18,23 @@ _PAUSE = 0.1
 
 
 STORE = "store.db"
+_SPEC = "spec"
+"""The file that names the spec whose state this is."""
+_LONGEST_PATH = 4097
 _USER_VERSION = slice(60, 64)
 """Where its header has the user version, https://www.sqlite.org/fileformat.html. The store
 keeps the number of its lines there."""
+
+
+class Newer(HostError):
+    """The store was made by a newer version of this program, which is to use it."""
+
+    def __init__(self, path: str, why: str) -> None:
+        self.path, self.why = path, why
+        super().__init__(
+            f"the store {path} was made by a newer version of this program ({why}), so it is left "
+            "as it is; run that version, or name another state directory with --state-dir"
+        )
 
 
 class Busy(Exception):
@@ -66,7 +80,7 @@ def _reach(path: str, make: int | None) -> None:
 def locked(
     folder: str, patience: float = 0.0, unless: Callable[[], bool] = lambda: False
 ) -> Iterator[None]:
-    """Hold the lock of a spec's state directory. Raises Busy, or HostError.
+    """Hold the lock of a spec's state directory, which is trusted. Raises Busy, or HostError.
 
     It is waited for ``patience`` seconds, ``unless`` that is in vain. The lock is the kernel's
     (flock(2)), so one that was killed leaves nothing behind.
@@ -93,7 +107,6 @@ def _open(path: str, folder: str) -> int:
     try:
         # Made once: a pass that changes nothing must not even ask for a new file.
         try:
-            refuse_folder(folder)
             return trust.own_file(path)
         except FileNotFoundError:
             make_folder(folder)
@@ -120,6 +133,24 @@ def _holder(handle: int) -> int | None:
     except (OSError, ValueError, IndexError):
         pass
     return None
+
+
+def known_spec(folder: str) -> str | None:
+    """What the spec is remembered by whose state this is; None: it is not known."""
+    try:
+        with os.fdopen(trust.own_file(os.path.join(folder, _SPEC)), "rb", buffering=0) as file:
+            known = os.fsdecode(file.read(_LONGEST_PATH).removesuffix(b"\n"))
+    except (OSError, HostError):
+        return None
+    return known if known and known.isprintable() else None
+
+
+def remember_spec(folder: str, known: str) -> None:
+    """From now on it is the state of that spec. Raises OSError or HostError."""
+    from reconciler.host.place import put_at
+
+    make_folder(folder)
+    put_at(os.path.join(folder, _SPEC), os.fsencode(known) + b"\n")
 
 
 def interrupted(folder: str) -> bool:

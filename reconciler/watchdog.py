@@ -35,6 +35,7 @@ from reconciler.plan import difference
 from reconciler.pulse import Heart
 from reconciler.records import dataclass, replace
 from reconciler.session import Learned, Look, Session
+from reconciler.state import Newer
 from reconciler.text import error_in_words
 from reconciler.turns import turn
 from reconciler.views.log import Log
@@ -100,6 +101,7 @@ class Watchdog:
         self._passes = Passes(self._clock, self._made, self._heard, self._over, self._stops.going)
         self._full: Pass | None = None
         self._due = self._clock.monotonic()
+        self._newer: Newer | None = None
         self._sooner = 0.0
         """Seconds after which the spec wants to be looked at again, as of the full pass."""
         self._later: set[str] = set()
@@ -146,7 +148,12 @@ class Watchdog:
     # -- what the loop asks for
 
     def left(self) -> float | None:
-        """Seconds until the next full pass; None: one is under way."""
+        """Seconds until the next full pass; None: one is under way.
+
+        Raises state.Newer once a pass has met a store of a newer version.
+        """
+        if self._newer is not None:
+            raise self._newer
         return None if self._full is not None else self._due - self._clock.monotonic()
 
     def full_pass(self, reread: bool) -> None:
@@ -218,7 +225,14 @@ class Watchdog:
     # -- in the child
 
     def _made(self, teller: Teller, only: Sequence[str], stopping: Callable[[], bool]) -> Passed:
-        """The pass itself."""
+        """The pass."""
+        try:
+            return self._pass(teller, only, stopping)
+        except Newer as error:
+            teller.tell("newer", error.path, error.why)
+            raise
+
+    def _pass(self, teller: Teller, only: Sequence[str], stopping: Callable[[], bool]) -> Passed:
         session, spec = self._session, self._spec
         before = frozenset(sys.modules)
         stops = _StopsOfLoop(self._stops.going(), teller)
@@ -328,6 +342,7 @@ class Watchdog:
             "proved": self._fresh.proved,
             "watch": self._deaths.watch,
             "ended": self._deaths.call,
+            "newer": self._met,
             "stop": self._stops.make,
         }
         self.moved()
@@ -340,6 +355,9 @@ class Watchdog:
         except Exception as error:
             self.part_failed(self._passes, error)
             return None
+
+    def _met(self, path: str, why: str) -> None:
+        self._newer = Newer(path, why)
 
     def _looked(self, one: Pass, plan: Plan, seen: Collection[str], steps: Sequence[str]) -> None:
         self._log.remarks(plan, seen)
@@ -455,7 +473,11 @@ def _watches(kind: Kind[Any, Any]) -> bool:
 
 
 def keep(session: Session, spec: Spec, told: Callable[[str], None]) -> None:
-    """Keep the spec until a signal ends it. Raises turns.Taken, and HostError."""
+    """Keep the spec until a signal ends it.
+
+    Raises turns.Taken, HostError, and state.Newer when a newer version of the program has used
+    the store meanwhile.
+    """
     folder = session.folder(spec)
     supervisor = Supervisor()
     # A pass that starts this loop as a service holds the lock, and waits for this word.
@@ -476,9 +498,15 @@ def keep(session: Session, spec: Spec, told: Callable[[str], None]) -> None:
         words += trusts(session.options.trust)
         log.event("begin", words, pid=os.getpid(), resources=len(spec.resources))
         supervisor.ready(f"keeps {spec.path}")
+        ends = True
         try:
             Loop(watchdog, clock, watchdog.parts).run()
+        except Newer as newer:
+            ends = False  # The supervisor's process goes on, as another program.
+            log.event("newer", f"{newer}; the program that is installed now takes over", "bad")
+            raise
         finally:
-            supervisor.stopping()
+            if ends:
+                supervisor.stopping()
             heart.stop()
         log.event("end", f"{spec.name}: the loop ends; what it manages goes on")

@@ -18,6 +18,7 @@ ELSEWHERE = {
     ("open", "host/start.py"): "files of /proc",
     ("os.rename", "store/base.py"): "a damaged store is set aside in our own folder",
     ("tempfile", "host/archive.py"): "files that never have a name",
+    ("tempfile", "host/crontab.py"): "a folder for crontab(1) in our own",
     ("rename_new", "host/remove.py"): "where there are no hard links to what is moved",
     ("rename_new", "host/rotate.py"): "what has been rotated gets the next number",
     ("os.mkdir", "host/files.py"): "a directory without a mode, as mkdir(2) makes it",
@@ -70,7 +71,7 @@ STARTERS = {
     ("os.fork", "host/child.py"): "our own work in a child, which runs no other program",
     ("os.fork", "host/scan.py"): "our own look at a folder in a second process",
     ("os.posix_spawn", "host/command.py"): "the tools that we ask something for ourselves",
-    ("os.execv", "host/environment.py"): "this program itself, in UTF-8 mode",
+    ("os.execve", "host/environment.py"): "this program itself, in UTF-8 mode",
     ("os.execv", "executor/cli.py"): "this program itself, with other options",
     ("subprocess", "executor/keeper.py"): "this program's other command",
 }

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from support import compiled
 
 from reconciler.contract import Refused, Rendered, Value
+from reconciler.kinds._unit_environment import parted
 from reconciler.kinds._unit_text import links, programs, settings, written
 from reconciler.model import Spec
 from reconciler.spec import SpecError
@@ -225,3 +226,25 @@ def test_two_of_one_unit(tmp_path: Path) -> None:
     both["b"] |= {"drop_in": "x", "content": SERVICE}
     del both["b"]["enabled"]
     compiled(tmp_path, f"units: {json.dumps(both)}")
+
+
+@pytest.mark.parametrize(
+    ("line", "left", "moved"),
+    [
+        ("Environment=A=b", "", 'A="b"\n'),
+        ('Environment="A=b c" D=e', "", 'A="b c"\nD="e"\n'),
+        ("Environment=A=b\\x20c%%\\\\", "", 'A="b c%\\\\"\n'),
+        ("Environment='A=it\\'s \"x\" $y `z`'", "", 'A="it\'s \\"x\\" \\$y \\`z\\`"\n'),
+        ("Environment=A=b \\\n# no\n  C=d", "", 'A="b"\nC="d"\n'),
+        ("Environment=H=%h A=b", "Environment=H=%h\n", 'A="b"\n'),
+        ("Environment=", "Environment=\n", None),
+        ("EnvironmentFile=/x\nEnvironment=A=b", "EnvironmentFile=/x\n", 'A="b"\n'),
+        ("[Install]\nEnvironment=A=b", "[Install]\nEnvironment=A=b\n", None),
+    ],
+)
+def test_the_environment_of_a_unit_is_parted_from_it(
+    line: str, left: str, moved: str | None
+) -> None:
+    text, found = parted(f"[Service]\nType=exec\n{line}\nNice=1\n", "/e", "content")
+    file = "EnvironmentFile=/e\n" if moved else ""
+    assert (text, found) == (f"[Service]\nType=exec\n{file}{left}Nice=1\n", moved)

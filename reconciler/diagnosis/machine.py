@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.host import filesystems, kernellog, machine
 from reconciler.host.halted import halted
+from reconciler.redaction import censored
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -71,7 +72,7 @@ def kernel() -> dict[str, Any]:
                     "pid": int(death["pid"] or death["number"]),
                     "name": death["name"] or death["who"],
                     "how": "out of memory" if death["oom"] else "it crashed",
-                    "text": text.splitlines()[0][:300],
+                    "text": censored(text.splitlines()[0])[:300],
                 }
             )
     return {"deaths": deaths[-50:]}

@@ -147,7 +147,7 @@ def get_latest_log(
     if path is None:
         return None
     try:
-        fd = files.open_regular(path)
+        fd = files.open_shown(path)
     except FileNotFoundError:
         return None
     with os.fdopen(fd, "rb") as file:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import sys
 
 from reconciler.executor.layout import BadId, Layout, resolve_home
@@ -123,7 +122,7 @@ def _stop(layout: Layout, options: Namespace) -> int:
 
     keeper = everyday.keeper_of(options)
     print(shown(everyday.stop(keeper, "stop")))
-    print(shown(f"it stays so until: ai-cmd-executor start{keeper.given}"))
+    print(shown(f"it stays so until: {keeper.command('start')}"))
     return OK
 
 
@@ -245,8 +244,11 @@ def _status(layout: Layout, options: Namespace) -> int:
 
 def _starts(layout: Layout) -> str:
     """The two ways to a worker, for people."""
-    home = f"--home {shlex.quote(layout.home)}"
-    return f"ai-cmd-executor start {home}, which keeps it alive, or ai-cmd-executor worker {home}"
+    from reconciler.host.remedy import remedy
+
+    start = remedy("ai-cmd-executor", "start", "--home", layout.home)
+    worker = remedy("ai-cmd-executor", "worker", "--home", layout.home)
+    return f"{start}, which keeps it alive, or {worker}"
 
 
 def _test(layout: Layout, options: Namespace) -> int:

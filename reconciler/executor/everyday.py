@@ -108,7 +108,7 @@ def who_keeps(options: Namespace) -> dict[str, Any]:
         "loop_healthy": keeper.healthy,
         "paused": paused,
         "home": keeper.home or keeper.home_of_loop(),
-        "again": f"ai-cmd-executor start{keeper.given}",
+        "again": keeper.command("start"),
     }
 
 

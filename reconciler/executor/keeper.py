@@ -7,12 +7,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shlex
 import subprocess
 import sys
 
 from reconciler.executor.layout import resolve_home
 from reconciler.host.command import program_path
+from reconciler.host.remedy import remedy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Keeper:
         self.settings: list[str] = [f"home={self.wanted}"] if self.wanted else []
         self.settings += options.set
         self.files: list[str] = options.set_file
-        self.given = _given(options)
+        self._given = _given(options)
         self.loop: int | None = None
         self.healthy = False
         self.paused: dict[str, Any] | None = None
@@ -59,6 +59,7 @@ class Keeper:
         self.pids: list[int] = []
         self._state_dir: str | None = options.state_dir
         self._trust: list[str] = options.trust
+        self._takes_over: bool = getattr(options, "take_over", False)
         self._environ = dict(os.environ)
 
     @property
@@ -108,8 +109,12 @@ class Keeper:
         if home and self.wanted and resolve_home(home) != self.wanted:
             raise KeeperError(
                 f"the loop (pid {self.loop}) keeps the worker of {home}, not that of "
-                f"{self.wanted}: give --home {shlex.quote(home)}, or end that loop first"
+                f"{self.wanted}: give {remedy('--home', home)}, or end that loop first"
             )
+
+    def command(self, mode: str) -> str:
+        """The command line that does that to the same worker, for people."""
+        return remedy("ai-cmd-executor", mode, *self._given)
 
     def home_of_loop(self) -> str | None:
         """The home that was given to the loop; None if none was, or none runs."""
@@ -153,6 +158,7 @@ class Keeper:
         argv += ["--state-dir", self._state_dir] if self._state_dir is not None else []
         for uid in self._trust:
             argv += ["--trust", uid]
+        argv += ["--take-over"] if self._takes_over and mode != "--status" else []
         try:
             done = subprocess.run(
                 [*argv, "--json"],
@@ -199,9 +205,9 @@ def _wanted_home(given: str | None) -> str | None:
     return resolve_home(given) if given or os.environ.get("AI_CO_HOME") else None
 
 
-def _given(options: Namespace) -> str:
+def _given(options: Namespace) -> list[str]:
     """The options that have to be given again for the same worker."""
-    words = []
+    words: list[str] = []
     for name in ("home", "spec", "state_dir"):
         value = getattr(options, name)
         if value is not None:
@@ -212,7 +218,7 @@ def _given(options: Namespace) -> str:
         words += ["--set-file", setting]
     for uid in options.trust:
         words += ["--trust", uid]
-    return "".join(f" {shlex.quote(word)}" for word in words)
+    return words
 
 
 def _words_of(pid: int | None, what: str) -> list[str] | None:

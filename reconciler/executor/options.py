@@ -101,9 +101,14 @@ def parser() -> argparse.ArgumentParser:
             name, parents=[home, keeping], help=text, description=text, allow_abbrev=False
         )
 
-    kept("start", "Have the worker kept alive; exit 0 once it is alive.")
-    kept("stop", "End the worker, and leave it alone until `start`.")
-    kept("restart", "Both; exit 0 once a new worker is alive.")
+    for made_verb in (
+        kept("start", "Have the worker kept alive; exit 0 once it is alive."),
+        kept("stop", "End the worker, and leave it alone until `start`."),
+        kept("restart", "Both; exit 0 once a new worker is alive."),
+    ):
+        made_verb.add_argument(
+            "--take-over", action="store_true", help="this spec, not the one in use until now"
+        )
     status = kept("status", "Say what the executor does; exit 0 if a worker is alive.")
     status.add_argument("--json", action="store_true", help="as JSON")
     logs = verb("logs", "Print the last lines of the worker's own log.")

@@ -9,7 +9,7 @@ import os
 
 from reconciler.executor import files
 from reconciler.executor.commandfile import Command
-from reconciler.executor.folders import held
+from reconciler.executor.folders import held, reached
 from reconciler.executor.layout import Layout, check_id
 from reconciler.executor.text import as_json, stamp
 
@@ -105,7 +105,8 @@ def read(layout: Layout, command_id: str) -> Result | None:
 def _read_completed(layout: Layout, command_id: str) -> Result | None:
     path = layout.result_file(command_id)
     try:
-        data = files.read_small(path, _MAX_RESULT)
+        with reached(layout.completed) as completed:
+            data = files.read_small(os.path.basename(path), _MAX_RESULT, completed)
     except FileNotFoundError:
         return None
     try:
@@ -120,7 +121,8 @@ def _read_completed(layout: Layout, command_id: str) -> Result | None:
 def _read_refused(layout: Layout, command_id: str) -> Result | None:
     path = os.path.join(layout.failed, f"{command_id}.json")
     try:
-        reason = files.read_small(f"{path}.reason", 65536).decode("utf-8", "replace")
+        with reached(layout.failed) as failed:
+            data = files.read_small(f"{command_id}.json.reason", 65536, failed)
     except FileNotFoundError:
         return None
     return {
@@ -128,7 +130,7 @@ def _read_refused(layout: Layout, command_id: str) -> Result | None:
         "status": "refused",
         "exit_code": None,
         "signal": None,
-        "reason": reason.partition("\n")[0],
+        "reason": data.decode("utf-8", "replace").partition("\n")[0],
         "file": path,
     }
 

@@ -84,7 +84,7 @@ def copy_log(path: str, is_done: Callable[[], bool]) -> None:
     if sys.stdout is None:
         return
     printer = Printer()
-    fd = files.open_regular(path)
+    fd = files.open_shown(path)
     try:
         while True:
             last = is_done()  # asked before reading: what came until then is still printed

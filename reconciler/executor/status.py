@@ -12,6 +12,7 @@ from reconciler.executor import api, heartbeat
 from reconciler.executor.folders import Untrusted, held, reached
 from reconciler.executor.layout import Layout, is_command_name, new_id
 from reconciler.executor.text import stamp
+from reconciler.host.remedy import remedy
 
 
 def status(layout: Layout) -> dict[str, object]:
@@ -124,7 +125,7 @@ def _why_none(layout: Layout, command_id: str) -> tuple[bool, str]:
     withdrawn = _withdraw(layout, command_id)
     alive, words = heartbeat.judge(layout)
     if not alive:
-        start = f"start one with: ai-cmd-executor worker --home {layout.home}"
+        start = f"start one with: {remedy('ai-cmd-executor', 'worker', '--home', layout.home)}"
         return False, f"{words}; {start}"
     if not withdrawn:
         return False, f"{words}; it has taken the test command {command_id}, but not finished it"

@@ -23,9 +23,9 @@ def tail(path: str, count: int, follow: bool) -> Iterator[bytes]:
     """
     before = b""
     with contextlib.suppress(OSError):
-        before = _last_of(files.open_regular(f"{path}.1"), count)
+        before = _last_of(files.open_shown(f"{path}.1"), count)
     try:
-        fd: int | None = files.open_regular(path)
+        fd: int | None = files.open_shown(path)
     except FileNotFoundError:
         if not before and not follow:
             raise
@@ -36,7 +36,7 @@ def tail(path: str, count: int, follow: bool) -> Iterator[bytes]:
         time.sleep(_EVERY)
         if fd is None:
             with contextlib.suppress(FileNotFoundError):
-                fd = files.open_regular(path)
+                fd = files.open_shown(path)
             if fd is None:
                 continue
         # Looked at before reading: whoever writes to the new one is through with the old one.

@@ -5,7 +5,6 @@ It must not know what a spec, a plan or a kind is.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -98,7 +97,7 @@ class Host:
         """The users' crontabs."""
         from reconciler.host.crontab import Crontabs
 
-        return Crontabs(self.users, self.clock, os.path.dirname(self.state_dir))
+        return Crontabs(self.users, self.clock, self.state_dir)
 
     @cached_property
     def walltime(self) -> WallTime:

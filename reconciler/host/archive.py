@@ -28,6 +28,8 @@ _SPOOLED = 8 << 20
 """Bytes of a file that are kept in memory while it is read; longer ones go to the disk."""
 _CHUNK = 1 << 18
 _ENDING = ".tar.gz"
+_UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
+"""One file that cannot be read; the others can."""
 _INFLATED, _RATIO = 1 << 30, 20
 """What an archive may hold that is written anew: so many bytes, or so many times its own size, if
 that is more. Logs become 5 to 20 times smaller; a trap becomes 1,000 times larger."""
@@ -65,19 +67,24 @@ def archive(path: str, files: Sequence[File], goal: str, open_files: OpenFiles) 
     """Add files below ``path`` to the archive ``goal``, then delete them.
 
     Returns those that were left alone: they changed, are open, or are gone. What a killed pass
-    has put there already is not added again. Raises HostError; no file is deleted then, unless
-    the archive was whole and only the deleting failed.
+    has put there already is not added again. Raises HostError: no file is deleted then, unless
+    the archive is whole, and only some could not be read or deleted.
     """
+    trouble: list[str] = []
     number = 1
     while os.path.lexists(part(goal, number + 1)):
         number += 1
     try:
-        kept = _archive(path, files, part(goal, number), open_files)
+        kept = _archive(path, files, part(goal, number), open_files, trouble)
     except TooMuch:
-        kept = _archive(path, files, part(goal, number + 1), open_files)
+        kept = _archive(path, files, part(goal, number + 1), open_files, trouble)
     known = set(kept)
     spared = [file for file in files if file not in known]
-    return spared + delete(path, kept, open_files)
+    spared += delete(path, kept, open_files)
+    if trouble:
+        which = f"{len(trouble)} of {len(files)} files" if len(files) > 1 else "a file"
+        raise HostError(f"cannot archive {which}: {trouble[0]}")
+    return spared
 
 
 def part(goal: str, number: int) -> str:
@@ -96,20 +103,28 @@ def size(goal: str) -> int:
         number += 1
 
 
-def _archive(path: str, files: Sequence[File], goal: str, open_files: OpenFiles) -> list[File]:
+def _archive(
+    path: str, files: Sequence[File], goal: str, open_files: OpenFiles, trouble: list[str]
+) -> list[File]:
     parent, _, name = goal.rpartition("/")
     with reported(f"cannot write {goal}; all files were kept"), opened(parent, make=True) as folder:
-        return _write(path, files, folder, name, goal, open_files)
+        return _write(path, files, folder, name, goal, open_files, trouble)
 
 
 def _write(
-    path: str, files: Sequence[File], folder: int, name: str, goal: str, open_files: OpenFiles
+    path: str,
+    files: Sequence[File],
+    folder: int,
+    name: str,
+    goal: str,
+    open_files: OpenFiles,
+    trouble: list[str],
 ) -> list[File]:
     """Write the archive; returns the files that are whole in it."""
     with _existing(folder, name, goal) as old, draft(folder, name) as made:
         out = Gzip(made.handle)
         with tarfile.open(fileobj=out, mode="w|", **_OPTIONS) as tar:  # type: ignore[call-overload]
-            adding = _Adding(tar, folder, open_files)
+            adding = _Adding(tar, folder, open_files, trouble)
             if old is not None:
                 adding.take_over(_copied(old, tar, goal), _rights(old))
             # Each is read to its end first, and then compressed.
@@ -226,10 +241,12 @@ class _Adding:
     """Adds files to an archive that is being written.
 
     ``members`` is all that it holds then, ``parts`` who could read what it was made of, and
-    ``added`` how many are new.
+    ``added`` how many are new. What cannot be read goes to ``trouble``, in words.
     """
 
-    def __init__(self, tar: tarfile.TarFile, folder: int, open_files: OpenFiles) -> None:
+    def __init__(
+        self, tar: tarfile.TarFile, folder: int, open_files: OpenFiles, trouble: list[str]
+    ) -> None:
         self.members: list[_Member] = []
         self.parts: list[_Rights] = []
         self.added = 0
@@ -237,6 +254,7 @@ class _Adding:
         self._folder = folder
         self._open_files = open_files
         self._there: dict[str, list[_Member]] = {}
+        self._trouble = trouble
 
     def take_over(self, members: Iterable[_Member], rights: _Rights) -> None:
         """These are in it already, from an archive with those rights."""
@@ -252,10 +270,9 @@ class _Adding:
             for below, group in by_folder(files):
                 try:
                     inside = tree.enter(below)
-                except PermissionError as error:
-                    words = f"cannot look into {path}/{below}: {reason(error)}"
-                    raise HostError(f"{words}; all files were kept") from None
-                except OSError:
+                except OSError as error:
+                    if error.errno in _UNREADABLE:
+                        self._trouble += [f"{path}/{below}: {reason(error)}"] * len(group)
                     continue  # Gone, or no folder of this tree any more.
                 try:
                     kept += [one for one in group if self._adds(tree, inside, one, path, work)]
@@ -268,15 +285,14 @@ class _Adding:
         try:
             with tree.opened_file(inside, file.name) as handle:
                 return not self._open_files.held(handle) and self._one(file, handle, work)
-        except (FileNotFoundError, Elsewhere):
-            return False
+        except (FileNotFoundError, BlockingIOError, Elsewhere):
+            return False  # It is gone, or somebody else has a lease on it.
         except OSError as error:
-            if error.errno == errno.ELOOP:
-                return False  # It has become a symlink.
-            if isinstance(error, PermissionError):
-                words = f"cannot read {path}/{file.path}: {reason(error)}"
-                raise HostError(f"{words}; all files were kept") from None
-            raise
+            if error.errno in _UNREADABLE:
+                self._trouble.append(f"{path}/{file.path}: {reason(error)}")
+            elif error.errno != errno.ELOOP:  # Then it has become a symlink.
+                raise
+            return False
 
     def _one(self, file: File, handle: int, work: Work) -> bool:
         """One file, read to its end before any of it is written. False when it has changed."""

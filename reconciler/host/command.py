@@ -16,6 +16,7 @@ from reconciler.host.environment import note
 from reconciler.host.trust import Untrusted, refuse_untrusted
 from reconciler.model import HostError, UnknownState
 from reconciler.records import dataclass
+from reconciler.redaction import censored
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where programs are looked for behind the caller's own PATH; cron's PATH is shorter."""
@@ -72,7 +73,7 @@ class Result:
     def complaint(self) -> str:
         """What it said on standard error, or else its status, on one line."""
         said = " ".join(self.errors.decode(errors="replace").split())
-        return said or f"exit status {self.status}"
+        return censored(said) or f"exit status {self.status}"
 
 
 def find(program: str, path: str | None = None) -> str | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from reconciler.host.trust import Untrusted, refuse_untrusted
 
@@ -39,11 +40,22 @@ def use_utf8() -> None:
     encoding of names from the locale when it starts, and cannot change it later,
     https://docs.python.org/3/library/os.html#utf8-mode. Returns where it is UTF-8 already.
     """
-    if sys.getfilesystemencoding() == "utf-8" or sys.flags.utf8_mode:
-        return
+    if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
+        start_again(b"-X", b"utf8")
+
+
+def start_again(*options: bytes) -> NoReturn:
+    """Become the program that is installed now, called as we were. Raises OSError.
+
+    ``options`` are for Python. What we have open and have not handed on is closed.
+    """
+    # As bytes: decoded, they may not come back.
     with open("/proc/self/cmdline", "rb") as file:
-        called, *rest = file.read().split(b"\0")[:-1]  # As bytes: decoded, it may not come back.
-    os.execv(sys.executable, [called, b"-X", b"utf8", *rest])
+        called, *rest = file.read().split(b"\0")[:-1]
+    with open("/proc/self/environ", "rb") as file:
+        pairs = (word.partition(b"=") for word in file.read().split(b"\0") if b"=" in word)
+        environ = {name: value for name, _, value in pairs}
+    os.execve(sys.executable, [called, *options, *rest], environ)
 
 
 def clean() -> None:

@@ -25,6 +25,7 @@ from reconciler.host.walk import (
     refuse_foreign_link,
     refuse_hard_link,
     refused,
+    refused_set_id,
     reported,
     set_on,
     shared,
@@ -39,15 +40,16 @@ from reconciler.records import dataclass
 class _Folder:
     """A directory on the way to something: its path without links, and who may write to it.
 
-    ``open_way``: somebody else may be able to exchange it, or one on the way to it.
+    ``open_way``: somebody else may be able to exchange it, or one on the way to it. ``exposed``:
+    he may have put there what is in it; see ``looked_at``.
     """
 
     real: str
     shared: bool
     sticky: bool
-    everybody: bool
     foreign: bool
     open_way: bool
+    exposed: bool
 
 
 def _folder(real: str, status: os.stat_result, *above: _Folder) -> _Folder:
@@ -56,9 +58,10 @@ def _folder(real: str, status: os.stat_result, *above: _Folder) -> _Folder:
     for one in above:
         kept = one.sticky and not one.foreign and not foreign
         open_way = open_way or one.open_way or (one.shared and not kept)
-    mode = status.st_mode
-    sticky, everybody = bool(mode & stat.S_ISVTX), bool(mode & stat.S_IWOTH)
-    return _Folder(real, shared(status), sticky, everybody, foreign, open_way)
+    others = shared(status)
+    root = os.geteuid() == 0
+    exposed = others or open_way if root else bool(status.st_mode & stat.S_IWOTH)
+    return _Folder(real, others, bool(status.st_mode & stat.S_ISVTX), foreign, open_way, exposed)
 
 
 def _new_mode() -> int:
@@ -114,8 +117,10 @@ class Files:
 
         Raises UnknownState as ``status`` does.
         """
-        if not self.is_exposed(path):
-            return None
+        bit = refused_set_id(path, status, mode, uid, gid)
+        found = self.looked_at(path)
+        if bit is not None or found is None or not found[1]:
+            return bit
         real = self.real(path) or path
         folders = {os.path.dirname(path), os.path.dirname(real)}
         if os.geteuid() == 0 and not any(map(self._is_contested, folders)):
@@ -126,22 +131,24 @@ class Files:
             raise UnknownState(f"cannot look at {path}: {reason(error)}") from None
         return refused(path, status, folder, mode, uid, gid, named)
 
-    def is_exposed(self, path: str) -> bool:
-        """May somebody else have put there what stands at ``path``? True where it may be so.
+    def looked_at(self, path: str) -> tuple[os.stat_result, bool] | None:
+        """The status of what stands at ``path``, and whether somebody else may have put it there.
 
-        For an ordinary caller only what everybody may write to counts: with whom he shares the
-        other folders is his to know. Raises UnknownState as ``status`` does.
+        True where it may be so, which ``refused`` knows better. For an ordinary caller only what
+        everybody may write to counts: with whom he shares other folders is his to know. Raises
+        UnknownState as ``status`` does.
         """
-        folder = self._folder(os.path.dirname(path).rstrip("/"), 0)
-        if folder is None:
-            return False
-        if os.geteuid() != 0:
-            return folder.everybody
-        if folder.shared or folder.open_way:
-            return True
-        real = self.real(path)
-        above = None if real in (None, path) else self._folder(os.path.dirname(real or ""), 0)
-        return above is not None and (above.shared or above.open_way)
+        parent, _, name = path.rpartition("/")
+        folder = self._folder(parent, 0)
+        found = None if folder is None else self._entry(folder, name, path, 0)
+        if folder is None or found is None:
+            return None
+        status, real = found
+        exposed = folder.exposed
+        if real != path and not exposed:
+            above = self._folder(real.rpartition("/")[0], 0)
+            exposed = above is not None and above.exposed
+        return status, exposed
 
     def _is_contested(self, folder: str) -> bool:
         """May somebody else than root change which entries this folder has?"""
@@ -337,6 +344,7 @@ class Files:
                 if not same or stat.S_ISDIR(status.st_mode) != directory:
                     return
                 refuse_hard_link(folder, status, path)
+                refuse(refused_set_id(path, status, mode, uid, gid))
                 if os.geteuid() == 0 and tree.contested():
                     above = os.fstat(folder)
                     refuse(refused(path, status, above, mode, uid, gid, named=False))

@@ -14,6 +14,8 @@ import fcntl
 import os
 import signal
 import time
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 
 from reconciler.host.clock import Clock
 
@@ -78,6 +80,51 @@ def _writes(pid: str, number: str, wanted: os.stat_result) -> bool:
     except (OSError, StopIteration, ValueError):
         return False
     return flags & os.O_ACCMODE != os.O_RDONLY
+
+
+class Careless:
+    """Processes that write to a file and do not append: where it is cut, they leave a hole.
+
+    ``of`` are the devices and inodes of all files that will be asked for: one look is for all.
+    """
+
+    def __init__(self, clock: Clock, of: Collection[tuple[int, int]]) -> None:
+        self._clock = clock
+        self._of = frozenset(of)
+        self._found: dict[tuple[int, int], int] | None = None
+
+    def writer(self, handle: int) -> int | None:
+        """The number of such a process, if one was seen; ``handle`` is open for reading only.
+
+        Those that may not be looked at are not seen, nor those for which there was no time.
+        """
+        if leased(handle, fcntl.F_RDLCK):
+            return None
+        if self._found is None:
+            self._found = dict(self._look(self._clock.monotonic() + _LONGEST))
+        status = os.fstat(handle)
+        return self._found.get((status.st_dev, status.st_ino))
+
+    def _look(self, end: float) -> Iterator[tuple[tuple[int, int], int]]:
+        count = 0
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
+                for entry in entries:
+                    count += 1
+                    if not count % _STEP and self._clock.monotonic() >= end:
+                        return
+                    with suppress(OSError):
+                        status = os.stat(f"/proc/{pid}/fd/{entry.name}")
+                        key = status.st_dev, status.st_ino
+                        if key in self._of and _overwrites(f"/proc/{pid}/fdinfo/{entry.name}"):
+                            yield key, int(pid)
+
+
+def _overwrites(info: str) -> bool:
+    """Is a descriptor for writing, and not at the end of its file? See proc(5), fdinfo."""
+    with open(info, "rb") as file:
+        flags = int(file.read(512).partition(b"flags:")[2].split(None, 1)[0], 8)
+    return flags & os.O_ACCMODE != os.O_RDONLY and not flags & os.O_APPEND
 
 
 class OpenFiles:

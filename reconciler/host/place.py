@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from reconciler.host.command import still_waiting
+from reconciler.host.walk import shared
 from reconciler.model import HostError
 
 _LONGEST_NAME = 255
@@ -371,8 +372,13 @@ def entered(folder: int, called: str) -> int | None:
         return None
     try:
         status = os.fstat(entry)
+        above = os.fstat(folder)
         # Who mounts something there may say of it what he likes.
-        if not is_private(status) or status.st_dev != os.fstat(folder).st_dev:
+        if status.st_dev != above.st_dev:
+            return None
+        # A file system without such rights (FAT) has no private folders: there it is as safe as
+        # the folder that it is in.
+        if not _is_private(status) and (shared(above) or shared(status)):
             return None
         # A default ACL may have kept rights from us too.
         os.chmod(f"/proc/self/fd/{entry}", 0o700 | status.st_mode & stat.S_ISGID)
@@ -388,7 +394,7 @@ def entered(folder: int, called: str) -> int | None:
     return None
 
 
-def is_private(status: os.stat_result) -> bool:
+def _is_private(status: os.stat_result) -> bool:
     """Is it a directory that only we may enter? With an ACL the bits of the group are its mask."""
     ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
     return ours and not status.st_mode & 0o077

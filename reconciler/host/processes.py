@@ -12,7 +12,7 @@ import re
 import select
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from reconciler.host.clock import Clock
@@ -84,6 +84,40 @@ def ended(pid: int) -> bool:
     return False
 
 
+def _is_hidden(pid: int) -> bool:
+    """Does it run, and may not be looked at? proc(5), hidepid."""
+    if pid == 0 or os.geteuid() == 0 or _read(f"/proc/{pid}/stat", 1024) is not None:
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        pass
+    return False
+
+
+def hides(uid: int) -> bool:
+    """Are processes of that user not all shown to us? proc(5), hidepid; our own always are.
+
+    Raises UnknownState.
+    """
+    if uid == os.geteuid() or os.geteuid() == 0:
+        return False
+    options: dict[str, str] = {}
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+            for words in map(str.split, file):
+                if words[4] == "/proc":
+                    options = dict(one.partition("=")[::2] for one in words[-1].split(","))
+    except OSError as error:
+        raise UnknownState(f"cannot read /proc/self/mountinfo: {error.strerror}") from None
+    if options.get("hidepid", "0") in ("0", "off"):
+        return False
+    group = options.get("gid", "")
+    return not (group.isdigit() and int(group) in (os.getegid(), *os.getgroups()))
+
+
 def ending(pid: int) -> str | None:
     """How a process ended whose parent has not asked yet: "exit status 3", "signal 9".
 
@@ -121,6 +155,11 @@ class Processes:
         Only the first 32 KiB of them are looked at. Raises UnknownState where that takes longer
         than two seconds in all: who owns the processes decides what stands there.
         """
+        if hides(uid):
+            raise UnknownState(
+                f"processes of user {uid} cannot be seen: /proc is mounted with hidepid; "
+                "run as that user or as root"
+            )
         with within(_MATCHING, f"matching command lines of user {uid} with {pattern!r}"):
             found = self._with_command_line(re.compile(pattern).search, uid)
         return self._owned(found, uid)
@@ -140,18 +179,30 @@ class Processes:
         return found
 
     def with_program(self, path: str, uid: int) -> list[Identity]:
-        """Processes of that user that run the program at ``path``."""
+        """Processes of that user that run the program at ``path``.
+
+        Raises UnknownState where none is seen, and not all of that user's can be.
+        """
         found = []
         path = os.path.realpath(path)
+        hidden = hides(uid)
         for pid in self.pids():
             try:
                 program = os.readlink(f"/proc/{pid}/exe")
+            except PermissionError:
+                hidden = hidden or (uid != os.geteuid() and _owner(pid) == uid)
+                continue
             except OSError:
                 continue
             # An upgrade replaces the file below a running program.
             if program.removesuffix(" (deleted)") == path:
                 found.append(pid)
-        return self._owned(found, uid)
+        owned = self._owned(found, uid)
+        if hidden and not owned:
+            raise UnknownState(
+                f"which programs user {uid} runs cannot be seen; run as that user or as root"
+            )
+        return owned
 
     def from_file(self, path: str, uid: int, files: Files, gained: float = 0.0) -> list[Identity]:
         """The process of that user whose number stands in the file at ``path``.
@@ -168,7 +219,13 @@ class Processes:
         text = (files.read(path, 64) or b"").split() if status is not None else []
         if status is None or not text or not text[0].isdigit() or len(text[0]) > 10:
             return []
-        found = self._owned([int(text[0])], uid)
+        pid = int(text[0])
+        if _is_hidden(pid):
+            raise UnknownState(
+                f"the file {path} names process {pid}, which runs and cannot be seen; run as its "
+                "user or as root"
+            )
+        found = self._owned([pid], uid)
         return [one for one in found if self.started(one) - gained <= status.st_mtime + 1.0]
 
     def started(self, identity: Identity) -> float:
@@ -252,16 +309,13 @@ class Processes:
         number = signal.Signals[f"SIG{name}"]
         leads_session = entry.session == identity.pid
         leads_group = entry.group == identity.pid
-        self._signal([identity], number)
-        if entry.state == "T":
-            # One that is stopped takes nothing but KILL until it goes on, signal(7).
-            self._signal([identity], signal.SIGCONT)
+        self._ask([identity], number)
         self._wait([identity], end)
         members = self._members(identity.pid, leads_group, leads_session)
         if self.alive(identity):
             members = [identity, *(one for one in members if one != identity)]
         elif members:
-            self._signal(members, number)
+            self._ask(members, number)
             self._wait(members, end)
         members = [one for one in members if self.alive(one)]
         self._signal(members, signal.SIGKILL)
@@ -292,6 +346,11 @@ class Processes:
             if entry is not None
             and ((group and entry.group == leader) or (session and entry.session == leader))
         ]
+
+    def _ask(self, identities: Sequence[Identity], number: signal.Signals) -> None:
+        self._signal(identities, number)
+        # One that is stopped, or is stopped just now, takes it only when it goes on, signal(7).
+        self._signal(identities, signal.SIGCONT)
 
     def _signal(self, identities: Iterable[Identity], number: signal.Signals) -> None:
         for identity in identities:

@@ -39,6 +39,12 @@ def script(text: str) -> Remedy:
     return Remedy(censored(text, most=None))
 
 
+def in_words(argv: Sequence[str]) -> Remedy:
+    """A command of a spec as a person would type it: text for a shell by itself."""
+    is_text = tuple(argv[:2]) == ("sh", "-c") and len(argv) == 3
+    return script(argv[2]) if is_text else remedy(*argv)
+
+
 def hides(text: str) -> bool:
     """Would a command with that text be shown with a piece missing, so that it does not work?"""
     return censored(text, most=None) != text

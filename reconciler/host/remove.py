@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 
 from reconciler.digests import blake2b
@@ -109,6 +109,7 @@ def _each(
     """
     spared: list[File] = []
     trouble: list[str] = []
+    acted: set[tuple[int, int]] = set()
     with (
         reported(f"cannot {word} files of {path}"),
         Tree(path) as tree,
@@ -120,12 +121,12 @@ def _each(
                     for file in group:
                         work.advance()
                         try:
-                            if not _unchanged(folder, file) or open_files.held_at(
-                                folder, file.name, file.device, file.inode
-                            ):
+                            now = _still(folder, file, acted)
+                            if now is None or open_files.held_at(folder, file.name, *file[3:5]):
                                 spared.append(file)
                             else:
-                                act(folder, there, file)
+                                act(folder, there, now)
+                                acted.add(file[3:5])
                         except (FileNotFoundError, Elsewhere, _Spared):
                             spared.append(file)
                         except OSError as error:
@@ -135,8 +136,10 @@ def _each(
                             if error.errno == errno.ENOSPC:
                                 raise
                             trouble.append(f"{path}/{file.path}: {reason(error)}")
-            except HostError:
-                raise
+                        except HostError as error:
+                            trouble.append(f"{path}/{file.path}: {error}")
+            except HostError as error:
+                trouble += [f"{path}/{below}: {error}"] * len(group)
             except OSError as error:
                 if error.errno == errno.ENOSPC:
                     raise
@@ -154,9 +157,15 @@ class _Spared(Exception):
     """A file is left alone: it has changed since it was chosen."""
 
 
-def _unchanged(folder: int, file: File) -> bool:
-    """Does exactly this file still have its name? Raises FileNotFoundError."""
-    return file.is_still(os.stat(file.name, dir_fd=folder, follow_symlinks=False))
+def _still(folder: int, file: File, acted: Collection[tuple[int, int]] = ()) -> File | None:
+    """The file, if exactly this one still has its name. Raises FileNotFoundError.
+
+    One that was ``acted`` on by another of its names, a hard link, has another ctime since.
+    """
+    status = os.stat(file.name, dir_fd=folder, follow_symlinks=False)
+    if file[3:5] in acted:
+        file = file._replace(ctime=status.st_ctime_ns)
+    return file if file.is_still(status) else None
 
 
 def names(name: str) -> Iterator[str]:
@@ -276,7 +285,7 @@ def _copy(tree: Tree, source: int, folder: int, file: File) -> None:
                     with suppress(FileExistsError):
                         made.publish(name)
                         break
-    if not _unchanged(source, file):
+    if _still(source, file) is None:
         raise _Spared
     os.unlink(file.name, dir_fd=source)
 

@@ -24,7 +24,6 @@ from reconciler.host.place import (
     Private,
     draft,
     entered,
-    is_private,
     private_folder,
     private_name,
     put_at,
@@ -139,7 +138,7 @@ def _is_ours(path: str) -> bool:
         status = os.lstat(path)
     except OSError as error:
         return error.errno not in (errno.ENOENT, errno.ENOTDIR)
-    return is_private(status)
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
 
 
 @contextmanager

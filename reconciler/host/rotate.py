@@ -13,15 +13,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from reconciler.digests import blake2b
+from reconciler.host.clock import Clock
 from reconciler.host.gzipped import Gunzip, Gzip, TooMuch
-from reconciler.host.openfiles import OpenFiles
+from reconciler.host.openfiles import Careless, OpenFiles
 from reconciler.host.place import draft, link, passing_name, sync_folder, write_all
 from reconciler.host.progress import BYTES, working
 from reconciler.host.remove import pour
 from reconciler.host.scan import ROTATED
-from reconciler.host.walk import File, Tree, reason, refuse_hard_link, taken
+from reconciler.host.walk import Elsewhere, File, Tree, reason, refuse_hard_link, sort_of, taken
 from reconciler.host.work import MOST, hollow
 from reconciler.model import HostError
+from reconciler.text import printable
 
 _CHUNK = 1 << 20
 _BEHIND = 1 << 14
@@ -38,16 +40,19 @@ def rotate(
     copy: bool,
     mark: bool,
     largest: int | None,
-) -> list[File]:
+    clock: Clock,
+) -> tuple[list[File], list[str]]:
     """Rotate every one of the ``logs`` below ``path``; at most ``keep`` old ones stay of each.
 
     ``copy``: copied and cut, for a writer that cannot be told to open its log anew; else renamed.
     ``unfinished`` are logs with a mark. With ``mark`` the mark stays when this is done, since
     the writer is still to be told. ``largest`` is how many bytes a log may have when it is done.
-    Returns those that are gone. Raises HostError after the last one when some failed.
+    Returns those that are gone, and what went wrong with others, in words. A log to which a
+    process writes without appending is not cut.
     """
     trouble: list[str] = []
     spared: list[File] = []
+    careless = Careless(clock, [file[3:5] for file in logs])
     with Tree(path) as tree:
         for log in unfinished if copy else ():
             with _told(path, log, trouble), tree.folder(log[0]) as folder:
@@ -60,12 +65,29 @@ def rotate(
                 if not _is(file, now) or now.st_size < file.size:
                     spared.append(file)
                 elif copy:
+                    _refuse_careless(tree, folder, file.name, careless, _shown(path, log))
                     _copy(tree, folder, file, keep, mark, largest, _shown(path, log))
                 else:
                     _rename(folder, file, keep, mark, _shown(path, log))
-    if trouble:
-        raise HostError(f"cannot rotate {len(trouble)} of {len(logs)} logs: {trouble[0]}")
-    return spared
+    return spared, trouble
+
+
+def _refuse_careless(tree: Tree, folder: int, name: str, careless: Careless, shown: str) -> None:
+    with tree.opened_file(folder, name) as handle:
+        pid = careless.writer(handle)
+    if pid is not None:
+        raise HostError(
+            f"{shown} is not rotated: {_named(pid)} writes to it and does not append, so that it "
+            "would go on behind a hole; start it with >> instead of > (O_APPEND)"
+        )
+
+
+def _named(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", errors="replace") as file:
+            return f"process {pid} ({printable(file.read(64).strip())})"
+    except OSError:
+        return f"process {pid}"
 
 
 def finish(
@@ -90,10 +112,13 @@ def finish(
                 if left < MOST and length > left:
                     still.append(log)
                     continue
-                if _compress(tree, folder, log[1], open_files, _shown(path, log)):
-                    left -= length
-                else:
-                    still.append(log)
+                try:
+                    if _compress(tree, folder, log[1], open_files, _shown(path, log)):
+                        left -= length
+                    else:
+                        still.append(log)
+                except Elsewhere:
+                    continue  # It is no file, so that nothing was rotated to there.
     if trouble:
         raise HostError(f"cannot compress {len(trouble)} logs: {trouble[0]}")
     return still
@@ -163,7 +188,16 @@ def _rename(folder: int, file: File, keep: int, mark: bool, shown: str) -> None:
         finally:
             os.close(entry)
     _shift(folder, name, keep)
-    rename_new(folder, name, folder, f"{name}.1")
+    try:
+        rename_new(folder, name, folder, f"{name}.1")
+    except OSError as error:
+        # It is as it was, and nobody is to be told.
+        with suppress(FileNotFoundError):
+            os.unlink(passing_name(name), dir_fd=folder)
+        if isinstance(error, FileExistsError):
+            there = sort_of(os.stat(f"{name}.1", dir_fd=folder, follow_symlinks=False))
+            raise HostError(f"{shown}.1 is {there}, no rotated log; move it away") from None
+        raise
     if not _is(file, os.stat(f"{name}.1", dir_fd=folder, follow_symlinks=False)):
         raise HostError(f"{shown} was replaced by somebody else while it was rotated")
     sync_folder(folder)

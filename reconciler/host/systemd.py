@@ -15,6 +15,7 @@ from reconciler.host.clock import Clock
 from reconciler.host.command import Result, find, own_environment, run
 from reconciler.host.environment import runtime_folder
 from reconciler.host.reading import read_in
+from reconciler.host.remedy import remedy
 from reconciler.host.users import Users
 from reconciler.host.walk import opened, reason
 from reconciler.model import HostError, UnknownState
@@ -73,6 +74,11 @@ class Systemd:
             base = os.path.join(self._users.account(None).home, ".config")
         return os.path.join(os.path.abspath(base), "systemd/user")
 
+    def environment_file(self, scope: str, name: str) -> str:
+        """Where the EnvironmentFile of that name is that we make."""
+        root = "/etc" if scope == "system" else self.folder(scope).removesuffix("/systemd/user")
+        return f"{root}/reconcile/env/{name}"
+
     def elsewhere(self, scope: str, unit: str) -> str | None:
         """Where a unit of that name stands that one in ``folder`` would hide."""
         found = (f"{folder}/{unit}" for folder in _VENDOR[scope])
@@ -107,7 +113,7 @@ class Systemd:
             name = self._users.account(None).name
             return (
                 f"no systemd of user {name} is running; it does after a login, or always after: "
-                f"loginctl enable-linger {name}"
+                f"{remedy('loginctl', 'enable-linger', name)}"
             )
         return None
 

@@ -343,9 +343,7 @@ class _Sockets:
     def tell(self) -> None:
         """Say how to attach to a server that is not where people look for it."""
         if self.spare:
-            import shlex
-
-            note(f"tmux runs in {self.path}; attach with: {shlex.join([*self.client, 'attach'])}")
+            note(f"tmux runs in {self.path}; attach with: {remedy(*self.client, 'attach')}")
 
     def in_words(self, text: str) -> str:
         """What tmux has said, with the folder's own name."""

@@ -22,7 +22,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import struct
 import time
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -38,7 +37,8 @@ _ON_THE_WAY = 0o755
 # acl(5), and <linux/posix_acl_xattr.h>: a version, then a tag, rights and an id for each entry.
 _ACL = "system.posix_acl_access"
 _ACL_VERSION = 2
-_ACL_ENTRY = struct.Struct("<HHI")
+_ACL_ENTRY = 8
+"""Bytes of an entry: two of the tag, two of the rights, four of the id."""
 _ACL_USER, _ACL_GROUP_OBJ, _ACL_GROUP = 0x02, 0x04, 0x08
 _WRITE = 2
 _FIRST_PERSON = 1000
@@ -364,13 +364,16 @@ def _access_list(handle: int) -> list[tuple[int, int]] | None:
         data = os.getxattr(f"/proc/self/fd/{handle}", _ACL)
     except OSError:
         return None
-    if len(data) % _ACL_ENTRY.size != 4 or int.from_bytes(data[:4], "little") != _ACL_VERSION:
+    if len(data) % _ACL_ENTRY != 4 or int.from_bytes(data[:4], "little") != _ACL_VERSION:
         return None
-    return [
-        (tag, number)
-        for tag, rights, number in _ACL_ENTRY.iter_unpack(data[4:])
-        if rights & _WRITE and tag in (_ACL_USER, _ACL_GROUP_OBJ, _ACL_GROUP)
-    ]
+    found = []
+    for at in range(4, len(data), _ACL_ENTRY):
+        # By hand: the module struct would take longer to load than all else here.
+        tag = int.from_bytes(data[at : at + 2], "little")
+        rights = int.from_bytes(data[at + 2 : at + 4], "little")
+        if rights & _WRITE and tag in (_ACL_USER, _ACL_GROUP_OBJ, _ACL_GROUP):
+            found.append((tag, int.from_bytes(data[at + 4 : at + 8], "little")))
+    return found
 
 
 def _has_others(gid: int, owners: frozenset[int]) -> bool:

@@ -114,9 +114,8 @@ def refused(
         reason = f"{shown(path)} belongs to {_user(status.st_uid)}, not to {owner}, {where}"
         return Refused(reason, ("chown", owner, path), owner)
     if ours and (uid not in (-1, 0) or gid not in (-1, status.st_gid)):
-        owner = (_user(uid) if uid != -1 else "") + (f":{_group(gid)}" if gid != -1 else "")
         reason = f"{shown(path)} is root's own {where}, so it gets no other owner or group"
-        return Refused(reason, ("chown", owner, path))
+        return Refused(reason, ("chown", _owners(uid, gid), path))
     if mode is None:
         return None
     added = mode & ~kept_mode(status, uid, gid)
@@ -131,6 +130,26 @@ def refused(
             return Refused(reason, ("chown", _user(folder.st_uid), path))
         return Refused(reason, ("chmod", f"{mode:04o}", path))
     return None
+
+
+def refused_set_id(
+    path: str, status: os.stat_result, mode: int | None, uid: int, gid: int
+) -> Refused | None:
+    """Why a file that was somebody's gets no set-ID bit along with a new owner: it is his work."""
+    same = uid in (-1, status.st_uid) and gid in (-1, status.st_gid)
+    none = mode is None or not mode & _SET_ID or stat.S_ISDIR(status.st_mode)
+    if same or none or status.st_uid == 0:
+        return None
+    reason = (
+        f"{shown(path)} belongs to {_user(status.st_uid)}, who decides what it does, so it gets "
+        "no set-user-ID or set-group-ID bit along with a new owner or group"
+    )
+    return Refused(reason, ("chown", _owners(uid, gid), path))
+
+
+def _owners(uid: int, gid: int) -> str:
+    """As chown(1) takes them; -1 is left alone."""
+    return (_user(uid) if uid != -1 else "") + (f":{_group(gid)}" if gid != -1 else "")
 
 
 def refuse(found: Refused | None) -> None:
@@ -578,8 +597,11 @@ class Below:
     ) -> Refused | None:
         """Why that is not done to ``path``, which was given last, or None."""
         tree = self._tree
-        if tree is None or os.geteuid() != 0 or not tree.contested(self._above):
+        if tree is None or os.geteuid() != 0:
             return None
+        found = refused_set_id(path, status, mode, uid, gid)
+        if found is not None or not tree.contested(self._above):
+            return found
         folder = os.fstat(tree.here)
         if self._above:
             folder = os.stat("..", dir_fd=tree.here)

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from reconciler.host.walk import Refused, shown
+from reconciler.host.walk import Refused, refuse, shown
 from reconciler.model import Change, Remedy
 from reconciler.records import dataclass, replace
 
@@ -20,15 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """Mode as four octal digits, owner and group by name; None is left alone.
-
-    ``refused``: as they are seen on the host, why they may not be changed there.
-    """
+    """Mode as four octal digits, owner and group by name; None is left alone."""
 
     mode: str | None = None
     owner: str | None = None
     group: str | None = None
-    refused: Refused | None = None
 
     def asks(self) -> dict[str, str]:
         """Those that are given, by name."""
@@ -39,32 +35,13 @@ class Attributes:
         """Those that are given, in words."""
         return ", ".join(f"{name} {value}" for name, value in self.asks().items())
 
-    def differences(self, have: Attributes) -> Iterator[Change]:
-        """What differs on the host: first whose it is, if it must not be that one's."""
-        bad = have.refused.owner if have.refused is not None else None
-        if bad is not None and self.owner is None:
-            yield Change("owner", have.owner, bad)
+    def differences(self, have: Attributes, refused: Refused | None = None) -> Iterator[Change]:
+        """What differs on the host: first whose it is, if it is refused for that."""
+        if refused is not None and refused.owner is not None and self.owner is None:
+            yield Change("owner", have.owner, refused.owner)
         for name, value in self.asks().items():
             if (is_now := getattr(have, name)) != value:
                 yield Change(name, is_now, value)
-
-    def judged(
-        self, path: str, status: os.stat_result, host: Host, named: bool = True
-    ) -> Attributes:
-        """As ``seen``, and whether they may be changed at ``path``. Raises UnknownState.
-
-        ``named``: the path is declared by itself, not found by a pattern.
-        """
-        seen = self.seen(status, host)
-        if not host.files.is_exposed(path):
-            return seen
-        found = host.files.refused(path, status, *self.numbers(host), named)
-        return seen if found is None else seen.barred(found, status, host)
-
-    def barred(self, refused: Refused, status: os.stat_result, host: Host) -> Attributes:
-        """As seen on the host, where they may not be changed."""
-        owner = host.users.user_name(status.st_uid) if self.owner is None else self.owner
-        return replace(self, owner=owner, refused=refused)
 
     def seen(self, status: os.stat_result, host: Host) -> Attributes:
         """The same ones as they are on the host. Raises UnknownState for an unknown name."""
@@ -91,12 +68,40 @@ class Attributes:
         )
 
 
-def remedies(seen: Iterable[Attributes]) -> tuple[Remedy, ...]:
-    """The shell commands that settle what is refused, each once."""
+@dataclass(frozen=True, slots=True)
+class Barred:
+    """As they are on the host, where they may not be changed, and why."""
+
+    have: Attributes
+    refused: Refused
+
+
+def judged(
+    want: Attributes, path: str, status: os.stat_result, host: Host, named: bool = True
+) -> Attributes | Barred:
+    """Those of ``path`` on the host, where somebody else may have put what stands there.
+
+    ``named``: the path is declared by itself, not found by a pattern. Raises UnknownState.
+    """
+    refused = host.files.refused(path, status, *want.numbers(host), named)
+    return barred(want.seen(status, host), refused, status, host)
+
+
+def barred(
+    have: Attributes, refused: Refused | None, status: os.stat_result, host: Host
+) -> Attributes | Barred:
+    """The same, with whose it is, where something is refused."""
+    if refused is None:
+        return have
+    owner = host.users.user_name(status.st_uid) if have.owner is None else have.owner
+    return Barred(replace(have, owner=owner), refused)
+
+
+def by_hand(refused: Iterable[Refused]) -> tuple[Remedy, ...]:
+    """The shell commands that settle it, each once."""
     from reconciler.host.remedy import remedy
 
-    commands = (remedy(*one.refused.remedy) for one in seen if one.refused is not None)
-    return tuple(dict.fromkeys(commands))
+    return tuple(dict.fromkeys(remedy(*one.remedy) for one in refused))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +109,8 @@ class SetAttributes:
     """Give a path what is asked for, if it still is what it was: a directory, or not.
 
     ``named``: the path is declared by itself. ``top`` is that of a tree in which it was found,
-    with that ``identity``, device and inode.
+    with that ``identity``, device and inode. ``refused``: it is not to be done, whatever the steps
+    before it have made of its folder.
     """
 
     path: str
@@ -113,6 +119,7 @@ class SetAttributes:
     named: bool = True
     top: str | None = None
     identity: tuple[int, int] = (0, 0)
+    refused: Refused | None = None
 
     def describe(self) -> str:
         """The action in words."""
@@ -120,6 +127,7 @@ class SetAttributes:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
+        refuse(self.refused)
         asked = self.attributes.numbers(host)
         if self.top is None:
             host.files.set_attributes(self.path, *asked, self.directory, self.named)

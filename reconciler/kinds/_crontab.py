@@ -89,11 +89,10 @@ class DropLine:
 
 
 def _change(user: str, host: Host, change: Callable[[Table], bytes | None]) -> Table:
-    seen = host.crontabs.exact(user)
-    new = change(table(seen, host.owner, user))
-    if new != seen:
-        host.crontabs.install(user, new, seen)
-    return table(new, host.owner, user)
+    def edit(text: bytes | None) -> bytes | None:
+        return change(table(text, host.owner, user))
+
+    return table(host.crontabs.change(user, edit), host.owner, user)
 
 
 def too_long(schedule: str, command: tuple[str, ...], env: Mapping[str, str]) -> str | None:

@@ -37,7 +37,7 @@ def trim(resources: Iterable[Resource[Any]], folder: str) -> Iterator[str]:
         return
     rules: list[Retention] = [one.want for one in resources if one.kind == "retention"]
     for path in large:
-        if any(rule.rotates and _names(rule, path) for rule in rules):
+        if any(rule.rotates and rule.is_about(path) for rule in rules):
             continue
         from reconciler.host.rotate import bound
 
@@ -47,12 +47,3 @@ def trim(resources: Iterable[Resource[Any]], folder: str) -> Iterator[str]:
             yield f"the log {path} is too large, and stays so: {error}"
         except OSError as error:
             yield f"the log {path} is too large, and stays so: {reason(error)}"
-
-
-def _names(rule: Retention, path: str) -> bool:
-    """Is the rule about that log?"""
-    from fnmatch import fnmatchcase
-
-    folder, _, name = path.rpartition("/")
-    inside = folder == rule.path or (rule.recursive and f"{folder}/".startswith(f"{rule.path}/"))
-    return inside and any(fnmatchcase(name, one) for one in rule.match)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from reconciler.host.remedy import piped, remedy, script
+from reconciler.host.remedy import in_words, piped, remedy
 from reconciler.kinds._check import Check
 from reconciler.model import Remedy
 
@@ -12,8 +12,7 @@ from reconciler.model import Remedy
 def inspect(want: Check) -> Remedy | None:
     """A line for the shell that shows more than the check says. It changes nothing by itself."""
     if want.command is not None:
-        words = want.command
-        return script(words[2]) if words[:2] == ("sh", "-c") else remedy(*words)
+        return in_words(want.command)
     if want.fresh is not None:
         return remedy("ls", "-ld", "--full-time", want.fresh.path)
     last = ("tail", "-n", "20")

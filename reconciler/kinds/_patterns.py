@@ -27,6 +27,27 @@ def below(path: str, pattern: str) -> str:
     return pattern.removeprefix(f"{path.rstrip('/')}/") if pattern.startswith("/") else pattern
 
 
+def about(
+    path: str, top: str, match: Sequence[str], exclude: Sequence[str], recursive: bool
+) -> bool:
+    """Is a rule for what is in ``top`` about the file at ``path``? As a look through it has it."""
+    from fnmatch import fnmatchcase
+
+    start = f"{top.rstrip('/')}/"
+    inside = path.removeprefix(start)
+    if inside == path or ("/" in inside and not recursive):
+        return False
+    names = (inside.rpartition("/")[2], inside)
+    folders = [inside[:at] for at, sign in enumerate(inside) if sign == "/"]
+    left_out = any(
+        fnmatchcase(name, below(top, pattern))
+        for pattern in exclude
+        for folder in (*folders, inside)
+        for name in (folder, folder.rpartition("/")[2])
+    )
+    return not left_out and any(fnmatchcase(name, one) for name in names for one in match)
+
+
 def _may_be_below(pattern: str, path: str) -> bool:
     """Could it match something at or below? Where both have their own signs, who knows."""
     for mine, top in zip(pattern.split("/"), path.split("/"), strict=False):

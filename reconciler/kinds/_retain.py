@@ -5,6 +5,7 @@ It must not decide what is due: that is the retention kind's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -123,6 +124,8 @@ class RotateLogs:
     mark: bool
     largest: int | None = None
     spared: list[File] = field(default_factory=_spared, compare=False, repr=False)
+    failed: list[str] | None = field(default=None, compare=False, repr=False)
+    """Where what went wrong is put, for the action that is the last one to tell it."""
 
     def describe(self) -> str:
         """The action in words."""
@@ -139,7 +142,7 @@ class RotateLogs:
         """Raises HostError."""
         from reconciler.host.rotate import rotate
 
-        self.spared[:] = rotate(
+        self.spared[:], trouble = rotate(
             self.path,
             self.files,
             self.unfinished,
@@ -147,7 +150,16 @@ class RotateLogs:
             self.copy,
             self.mark,
             self.largest,
+            host.clock,
         )
+        if not trouble:
+            return
+        number = f"{len(trouble)} of {counted(len(self.files), 'log')}"
+        words = f"cannot rotate {number}: {trouble[0]}"
+        # The writers of those that were renamed are to be told whatever became of the others.
+        if self.failed is None or (len(trouble) == len(self.files) and not self.unfinished):
+            raise HostError(words)
+        self.failed.append(words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +191,9 @@ class RunCommand:
 
     def describe(self) -> str:
         """The action in words."""
-        import shlex
+        from reconciler.host.remedy import in_words
 
-        return f"run {shlex.join(self.argv)}"
+        return f"run {in_words(self.argv)}"
 
     def run(self, host: Host) -> None:
         """Raises HostError when it cannot be run, fails, or takes longer than a minute."""
@@ -207,7 +219,11 @@ class FinishRotation:
     marked: tuple[Log, ...]
     rotated: tuple[Log, ...]
     compress: bool
+    also: tuple[Log, ...] = ()
+    """Names under which some of the rotated may still be, where a number was free."""
     spared: list[Log] = field(default_factory=list, compare=False, repr=False)
+    failed: Sequence[str] = field(default=(), compare=False, repr=False)
+    """What went wrong before, and is told at last."""
 
     def describe(self) -> str:
         """The action in words."""
@@ -221,5 +237,11 @@ class FinishRotation:
         """Raises HostError."""
         from reconciler.host.rotate import finish
 
-        open_files = host.open_files
-        self.spared[:] = finish(self.path, self.marked, self.rotated, self.compress, open_files)
+        try:
+            logs = dict.fromkeys((*self.rotated, *self.also))
+            still = finish(self.path, self.marked, tuple(logs), self.compress, host.open_files)
+        except HostError as error:
+            raise HostError("; ".join((*self.failed, str(error)))) from None
+        self.spared[:] = still
+        if self.failed:
+            raise HostError("; ".join(self.failed))

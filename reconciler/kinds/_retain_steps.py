@@ -88,15 +88,10 @@ def actions(want: Retention, have: Due) -> Sequence[Action]:
 def _rotation(want: Retention, have: Due) -> list[Action]:
     """Rotate, tell the writer, then compress: in this order a kill leaves the rest to be seen."""
     found: list[Action] = []
+    failed: list[str] = []
     tells = want.signal is not None or want.run is not None
     logs: tuple[Log, ...] = tuple((file.below, file.name) for file in have.files)
     unfinished = have.unfinished
-    if have.files or (unfinished and want.copies):
-        found.append(
-            RotateLogs(
-                want.path, have.files, unfinished, want.kept, want.copies, tells, want.max_file
-            )
-        )
     if have.files or unfinished:
         if want.signal is not None and want.told is not None:
             found.append(TellProcess(f"process:{want.signal[1]}", want.told, want.signal[0]))
@@ -104,13 +99,28 @@ def _rotation(want: Retention, have: Due) -> list[Action]:
             found.append(RunCommand(want.run))
     marked = (*unfinished, *(logs if tells else ()))
     fresh = tuple((below, f"{name}.1") for below, name in logs)
-    # What has a number already gets the next one, when its log is rotated.
-    rotated = tuple(log for log in have.uncompressed if not _moves(log, logs))
+    # What has a number already gets the next one when its log is rotated, unless there is a gap.
+    rotated = tuple(_moved(log) if _moves(log, logs) else log for log in have.uncompressed)
+    last = None
     if marked or want.compresses:
-        compress = want.compresses
-        found.append(FinishRotation(want.path, marked, (*fresh, *rotated), compress))
-    return found
+        names = tuple(dict.fromkeys((*fresh, *rotated)))
+        also = tuple(log for log in have.uncompressed if _moves(log, logs))
+        last = FinishRotation(want.path, marked, names, want.compresses, also, failed=failed)
+    if have.files or (unfinished and want.copies):
+        found.insert(
+            0,
+            RotateLogs(
+                want.path, have.files, unfinished, want.kept, want.copies, tells, want.max_file,
+                failed=None if last is None else failed,
+            ),
+        )  # fmt: skip
+    return found if last is None else [*found, last]
 
 
 def _moves(log: Log, logs: Sequence[Log]) -> bool:
     return (log[0], log[1].rpartition(".")[0]) in logs
+
+
+def _moved(log: Log) -> Log:
+    name, _, number = log[1].rpartition(".")
+    return log[0], f"{name}.{int(number) + 1}"

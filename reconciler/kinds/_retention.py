@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from reconciler.fields import Command, Duration, Flag, Path, Patterns, Signal, Size, choice, integer
+from reconciler.kinds._patterns import about
 from reconciler.kinds._process import Process
 from reconciler.records import dataclass, field
 
@@ -36,6 +37,8 @@ class Retention:
     skip_open: Flag | None = None
     dry: Flag = False
     told: Process | None = field(default=None, metadata={"written": False})
+    streams: tuple[str, ...] = field(default=(), metadata={"written": False})
+    """What it would rename, and a daemon writes to as its standard output."""
 
     @property
     def rotates(self) -> bool:
@@ -49,6 +52,10 @@ class Retention:
     @property
     def compresses(self) -> bool:
         return self.rotates and self.compress is not False
+
+    def is_about(self, path: str) -> bool:
+        """Is it about the file at that path?"""
+        return about(path, self.path, self.match, self.exclude, self.recursive)
 
     @property
     def copies(self) -> bool:

@@ -149,11 +149,9 @@ def runs(pane: Pane, mark: str) -> bool:
 
 def in_words(launch: Launch) -> str:
     """The command as a person would type it."""
-    import shlex
+    from reconciler.host.remedy import in_words as line
 
-    argv = launch.argv
-    text = argv[2] if argv[:2] == ("sh", "-c") and len(argv) == 3 else shlex.join(argv)
-    return repr(censored(text, most=None))
+    return repr(line(launch.argv))
 
 
 def recorded(mark: str, host: Host) -> dict[Identity, str]:

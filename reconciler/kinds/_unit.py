@@ -25,6 +25,8 @@ class Unit:
     drop_in: Name | None = None
     text: str | None = field(default=None, metadata={"written": False})
     secret: bool = field(default=False, metadata={"written": False})
+    environment: str | None = field(default=None, metadata={"written": False})
+    """What its EnvironmentFile holds; None: it has none."""
     programs: tuple[str, ...] = field(default=(), metadata={"written": False})
     links: tuple[str, ...] = field(default=(), metadata={"written": False})
     """The symlinks that enabling makes, below the folder of units."""
@@ -33,6 +35,17 @@ class Unit:
     def file(self) -> str:
         """The name of its file below the folder of units."""
         return f"{self.unit}.d/{self.drop_in}.conf" if self.drop_in else str(self.unit)
+
+    @property
+    def environment_name(self) -> str:
+        """The name of its EnvironmentFile."""
+        return f"{self.unit}.{self.drop_in}" if self.drop_in else str(self.unit)
+
+    @property
+    def environment_file(self) -> str:
+        """Where its EnvironmentFile is, as the unit says it; ``%E`` is for systemd.unit(5)."""
+        root = "/etc" if self.scope == "system" else "%E"
+        return f"{root}/reconcile/env/{self.environment_name}"
 
     @property
     def is_template(self) -> bool:
@@ -46,8 +59,10 @@ class Unit:
 
     def shown(self, text: str) -> str:
         """A text of its file, as it may be shown."""
-        if not self.secret:
-            return text
+        return self.hidden(text) if self.secret else text
+
+    def hidden(self, text: str) -> str:
+        """What is shown of a text that holds a secret."""
         from reconciler.digests import blake2b
 
         digest = blake2b(text.encode("utf-8", "surrogateescape"), digest_size=6)
@@ -59,7 +74,8 @@ class UnitState:
     """A unit's file and how it runs; None is not looked at, or not known.
 
     ``loaded`` and ``started`` are ``older`` when the manager, or what runs, has not seen the
-    file as it is now. The last ones are for the actions: the file itself and where it is, the
+    file as it is now. ``environment`` is its EnvironmentFile: what is shown of it, empty for none.
+    The last ones are for the actions: the file itself and where it is, the
     options that unmask it, what must be restarted with it; ``there`` is False when there is
     neither a file nor anything that runs.
     """
@@ -67,6 +83,7 @@ class UnitState:
     content: str | None = None
     mode: str | None = None
     owner: str | None = None
+    environment: str | None = None
     masked: bool | None = None
     loaded: str | None = None
     enabled: bool | None = None
@@ -77,3 +94,5 @@ class UnitState:
     masks: tuple[tuple[str, ...], ...] | None = None
     others: tuple[str, ...] | None = None
     there: bool | None = None
+    environment_path: str | None = None
+    environment_text: str | None = None

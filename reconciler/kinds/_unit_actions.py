@@ -112,6 +112,40 @@ class WriteUnit:
         return _STAND_INS[self.unit.rpartition(".")[2]]
 
 
+@dataclass(frozen=True, slots=True)
+class WriteEnvironment:
+    """Write the EnvironmentFile of a unit, which nobody else may read."""
+
+    stage: ClassVar[int] = FILES
+    scope: str
+    unit: str
+    path: str
+    text: str
+    seen: str | None
+
+    def describe(self) -> str:
+        """The action in words."""
+        return f"write {self.path} (mode 0600)"
+
+    def shell(self) -> Remedy:
+        """The same for a shell."""
+        return remedy(":", f"{self.path} holds secrets and is not shown; make the same pass")
+
+    def run(self, host: Host) -> None:
+        """Raises HostError."""
+        from reconciler.host.rewrite import replace_file
+        from reconciler.host.systemd import LIMIT
+
+        uid, gid = os.geteuid(), os.getegid()
+        if self.seen == self.text:
+            host.files.set_attributes(self.path, 0o600, uid, gid, False)
+        else:
+            seen = None if self.seen is None else _data(self.seen)
+            text = _data(self.text)
+            replace_file(self.path, text, seen, LIMIT, host.state_dir, 0o600, uid, gid)
+        host.systemd.changed(self.scope, self.unit)
+
+
 def _about(said: Sequence[str], name: str, unit: str) -> list[str]:
     """The complaints that are about the file ``name`` or its unit; a template's has an instance."""
     stem = unit.partition("@")[0] + "@" if "@." in unit else unit

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reconciler.contract import Refused, Templates
+from reconciler.kinds._unit_environment import parted
 from reconciler.kinds._unit_text import links, programs, settings, written
 from reconciler.records import replace
 
@@ -32,12 +33,16 @@ def filled(want: Unit, templates: Templates) -> Unit:
     text = written(field, rendered)
     if not text.strip():
         raise Refused(field, None, "gives an empty file")
+    environment = None
+    if rendered.secret:
+        text, environment = parted(text, want.environment_file, field)
     made = links(text, str(want.unit))
     if not want.drop_in:
         _check(want, text, made is not None)
     return replace(
         want,
         text=header(templates.spec, templates.id) + text,
+        environment=header(templates.spec, templates.id) + environment if environment else None,
         secret=rendered.secret,
         programs=programs(text),
         # What a template's or an instance's links are called is systemd's own affair.

@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from reconciler.host.remedy import remedy
 from reconciler.kinds._unit import Unit, UnitState
 from reconciler.kinds._unit_file import RUNS_AND_ENDS, mark, ours
 from reconciler.model import Observation, Resource, UnknownState, not_known
@@ -72,6 +73,7 @@ class _Look:
         self.unit = str(self.want.unit)
         self.known = known.units.get(self.unit, {})
         self.path = f"{self.systemd.folder(self.want.scope)}/{self.want.file}"
+        self._environment: UnitFile | None = None
         self.notes: list[str] = []
         self.unsure: str | None = None
 
@@ -101,7 +103,13 @@ class _Look:
             if gone and self.known.get("NeedDaemonReload") == "yes":
                 return UnitState(loaded="older", path=self.path)
             return self._undone() if self.want.text is None else None
+        path = self._environment_path()
+        environment = self.systemd.unit_file(path)
+        if environment is not None and not ours(environment.text, self.host.owner):
+            environment = None
         return UnitState(
+            environment_path=path,
+            environment_text=environment.text if environment is not None else None,
             content=self.want.shown(file.text),
             enabled=self.known.get("UnitFileState", "").startswith("enabled"),
             active=self._runs() or self.known.get("ActiveState") in ("activating", "deactivating"),
@@ -145,6 +153,7 @@ class _Look:
         want = self.want
         self._note_programs()
         self._note_kill_mode()
+        state = self._with_environment(state)
         if file is not None and file.link is not None and not state.masked:
             words = f"{self.path} is a symlink to {file.link}, which this spec did not make"
             raise UnknownState(f"{words}; move it away")
@@ -162,6 +171,24 @@ class _Look:
             content=want.shown(file.text), mode=f"{file.mode:04o}", owner=owner, text=file.text,
             started="current",
         )  # fmt: skip
+
+    def _with_environment(self, state: UnitState) -> UnitState:
+        """With what is seen of its EnvironmentFile; one of somebody else is only in the way."""
+        path = self._environment_path()
+        there = self.systemd.unit_file(path)
+        if there is not None and (there.link is not None or not ours(there.text, self.host.owner)):
+            if self.want.environment is not None:
+                raise UnknownState(f"{path} was not made by this spec; move it away")
+            there = None
+        if there is None:
+            return replace(state, environment="", environment_path=path)
+        self._environment = there
+        closed = there.mode == 0o600 and there.uid == os.geteuid()
+        words = self.want.hidden(there.text) if closed else f"(readable: mode {there.mode:04o})"
+        return replace(state, environment=words, environment_path=path, environment_text=there.text)
+
+    def _environment_path(self) -> str:
+        return self.systemd.environment_file(self.want.scope, self.want.environment_name)
 
     def _refuse_foreign(self) -> None:
         instead = "use another drop_in" if self.want.drop_in else "use drop_in"
@@ -233,9 +260,8 @@ class _Look:
             raise UnknownState(f"{self.unit} is {word}, so that it cannot be enabled")
         if want.enabled and want.scope == "user" and not self.systemd.lingers():
             name = self.host.users.account(None).name
-            self.notes.append(
-                f"it waits for a login; to start it at boot: loginctl enable-linger {name}"
-            )
+            linger = remedy("loginctl", "enable-linger", name)
+            self.notes.append(f"it waits for a login; to start it at boot: {linger}")
         if word not in _ENABLED:
             return False
         folder = self.systemd.folder(want.scope)
@@ -282,10 +308,13 @@ class _Look:
         stamp = seconds(
             self.known.get("ActiveEnterTimestamp" if restarts else "StateChangeTimestamp")
         )
-        if file.modified > self.host.clock.wall() + _FUTURE:
+        changed = file.modified
+        if self._environment is not None:
+            changed = max(changed, self._environment.modified)
+        if changed > self.host.clock.wall() + _FUTURE:
             self.notes.append(f"the time of {self.path} lies in the future, so it is not heeded")
             return "current"
-        return "older" if stamp is not None and file.modified > stamp else "current"
+        return "older" if stamp is not None and changed > stamp else "current"
 
     def _others(self) -> tuple[str, ...]:
         """The running services of a socket: it cannot be restarted without them."""

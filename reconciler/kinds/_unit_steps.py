@@ -14,6 +14,7 @@ from reconciler.kinds._unit_actions import (
     Renew,
     SetUnitAttributes,
     Tell,
+    WriteEnvironment,
     WriteUnit,
 )
 from reconciler.model import Action, Change, Resource
@@ -33,6 +34,10 @@ def actions(
     if "masked" in changed:
         found += [Tell(scope, unit, "unmask", options) for options in now.masks or ()]
     path = now.path or want.file
+    environment = _environment_path(want, now)
+    if want.environment is not None and (have is None or "environment" in changed):
+        seen = now.environment_text
+        found.append(WriteEnvironment(scope, unit, environment, want.environment, seen))
     if writes:
         path, text = _path(want, now), str(want.text)
         found.append(
@@ -40,6 +45,8 @@ def actions(
         )
     elif changed & {"mode", "owner"}:
         found.append(SetUnitAttributes(scope, path, want.mode))
+    if want.text is not None and want.environment is None and now.environment_text is not None:
+        found.append(RemoveUnit(scope, unit, environment, now.environment_text))
     if "enabled" in changed and want.enabled:
         # It counts as not enabled too when some of its symlinks are missing.
         found.append(Tell(scope, unit, "reenable" if have else "enable"))
@@ -51,7 +58,9 @@ def actions(
         found.append(Renew(scope, unit, "start", now.others or ()))
     elif "active" in changed and have is not None:
         found.append(Tell(scope, unit, "stop"))
-    elif now.active and want.on_change != "none" and (writes or "started" in changed):
+    elif (
+        now.active and want.on_change != "none" and (writes or changed & {"started", "environment"})
+    ):
         found.append(Renew(scope, unit, want.on_change, now.others or ()))
     return found
 
@@ -65,9 +74,16 @@ def _removal(want: Unit, have: UnitState) -> Iterable[Action]:
             yield Tell(scope, unit, "disable")
     if have.text is not None:
         yield RemoveUnit(scope, unit, _path(want, have), have.text)
+    if have.environment_text is not None:
+        yield RemoveUnit(scope, unit, _environment_path(want, have), have.environment_text)
     yield Reload(scope)
     if want.drop_in and have.active and want.on_change != "none":
         yield Renew(scope, unit, want.on_change, have.others or ())
+
+
+def _environment_path(want: Unit, have: UnitState) -> str:
+    """Where its EnvironmentFile is. Only the host knows the user's folder."""
+    return have.environment_path or want.environment_file.replace("%E", "~/.config")
 
 
 def _path(want: Unit, have: UnitState) -> str:

@@ -31,10 +31,9 @@ class RunCommand:
 
     def describe(self) -> str:
         """The action in words."""
-        import shlex
+        from reconciler.host.remedy import in_words
 
-        words = self.argv[2:] if self.argv[:2] == ("sh", "-c") else (shlex.join(self.argv),)
-        return f"run {words[0]}"
+        return f"run {in_words(self.argv)}"
 
     def run(self, host: Host) -> None:
         """Raises HostError when it cannot be run, fails, or takes longer than a minute."""

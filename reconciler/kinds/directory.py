@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from reconciler.contract import Kind, diff
 from reconciler.fields import Flag, Mode, Name, Path
 from reconciler.host.walk import sort_of
-from reconciler.kinds._attributes import Attributes, SetAttributes, remedies
+from reconciler.kinds._attributes import Attributes, Barred, SetAttributes, by_hand, judged
 from reconciler.model import (
     ABSENT,
     Action,
@@ -81,7 +81,10 @@ class RemoveDirectory:
         host.files.remove_directory(self.path)
 
 
-class Directories(Kind[Directory, Attributes]):
+Seen = Attributes | Barred
+
+
+class Directories(Kind[Directory, Seen]):
     """The section ``directories``."""
 
     name = "directory"
@@ -122,21 +125,22 @@ class Directories(Kind[Directory, Attributes]):
 
     def observe(
         self, resources: Sequence[Resource[Directory]], host: Host
-    ) -> Sequence[Observation[Attributes]]:
+    ) -> Sequence[Observation[Seen]]:
         going = {resource.want.path for resource in resources if not resource.present}
         return [self._look(resource, going, host) for resource in resources]
 
     def _look(
         self, resource: Resource[Directory], going: Set[str], host: Host
-    ) -> Observation[Attributes]:
+    ) -> Observation[Seen]:
         want = resource.want
         if resource.present and want.trusted and (refused := _untrusted(want)):
             return refused
         try:
-            status = host.files.status(want.path)
-            if status is None:
+            found = host.files.looked_at(want.path)
+            if found is None:
                 (want.born or self.expected(want)).numbers(host)  # Is there such an owner?
                 return ABSENT
+            status, exposed = found
             if not stat.S_ISDIR(status.st_mode):
                 what = f"{want.path} is {sort_of(status)}"
                 return Observation(unknown=f"{what} where a directory should be; move it away")
@@ -148,28 +152,33 @@ class Directories(Kind[Directory, Attributes]):
             if not resource.present and host.files.entries(want.path) - going:
                 what = f"{want.path} is not empty"
                 return Observation(unknown=f"{what}, and only an empty directory is removed")
-            if not resource.present:
-                return Observation(self.expected(want).seen(status, host))
-            asked = _narrowed(want, stat.S_IMODE(status.st_mode))
-            have = replace(self.expected(want), mode=asked).judged(want.path, status, host)
-            if have.mode == asked:
+            asked = self.expected(want)
+            if not (resource.present and (exposed or want.keep_narrower)):
+                return Observation(asked.seen(status, host))
+            asked = replace(asked, mode=_narrowed(want, stat.S_IMODE(status.st_mode)))
+            found_so = judged(asked, want.path, status, host) if exposed else None
+            have = found_so.have if isinstance(found_so, Barred) else asked.seen(status, host)
+            if have.mode == asked.mode:
                 have = replace(have, mode=want.mode)
-            return Observation(have, denied=have.refused.reason if have.refused else None)
+            if isinstance(found_so, Barred):
+                why = found_so.refused
+                return Observation(Barred(have, why), denied=why.reason)
+            return Observation(have)
         except UnknownState as error:
             return not_known(error)
 
-    def changes(self, expected: Attributes | None, have: Attributes | None) -> tuple[Change, ...]:
-        if expected is None or have is None:
-            return diff(expected, have)
-        return tuple(expected.differences(have))
+    def changes(self, expected: Seen | None, have: Seen | None) -> tuple[Change, ...]:
+        if isinstance(expected, Attributes) and isinstance(have, Barred):
+            return tuple(expected.differences(have.have, have.refused))
+        return diff(expected, have)
 
     def by_hand(
-        self, resource: Resource[Directory], have: Attributes | None, changes: Sequence[Change]
+        self, resource: Resource[Directory], have: Seen | None, changes: Sequence[Change]
     ) -> Sequence[Remedy]:
-        return remedies(() if have is None else (have,))
+        return by_hand((have.refused,) if isinstance(have, Barred) else ())
 
     def actions(
-        self, resource: Resource[Directory], have: Attributes | None, changes: Sequence[Change]
+        self, resource: Resource[Directory], have: Seen | None, changes: Sequence[Change]
     ) -> Sequence[Action]:
         want = resource.want
         if not resource.present:
@@ -177,6 +186,7 @@ class Directories(Kind[Directory, Attributes]):
         if have is None:
             return (MakeDirectory(want.path, want.born or self.expected(want)),)
         asked = self.expected(want)
+        have = have.have if isinstance(have, Barred) else have
         if want.keep_narrower and have.mode is not None:
             is_right = have.mode == want.mode
             asked = replace(asked, mode=None if is_right else _narrowed(want, int(have.mode, 8)))
@@ -190,7 +200,7 @@ def _narrowed(want: Directory, mode: int) -> str | None:
     return f"{int(want.mode, 8) & (mode | 0o7700):04o}"
 
 
-def _untrusted(want: Directory) -> Observation[Attributes] | None:
+def _untrusted(want: Directory) -> Observation[Seen] | None:
     """Who else could exchange it? A mode that is declared is set anyhow: only its way counts."""
     import os
 

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING
 
 from reconciler.contract import Kind
 from reconciler.fields import Flag, Mode, Name, Path
-from reconciler.host.walk import kept_mode, shown, sort_of
-from reconciler.kinds._attributes import Attributes, SetAttributes, remedies
+from reconciler.host.walk import Refused, kept_mode, shown, sort_of
+from reconciler.kinds._attributes import Attributes, Barred, SetAttributes, barred, by_hand, judged
 from reconciler.kinds._patterns import meant, never
 from reconciler.model import (
     ABSENT,
     Action,
     Change,
     Claim,
+    Declared,
     Key,
     Observation,
     Remedy,
@@ -29,7 +30,7 @@ from reconciler.model import (
     UnknownState,
     not_known,
 )
-from reconciler.records import dataclass, replace
+from reconciler.records import dataclass, field, replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -53,11 +54,13 @@ class Permission:
     group: Name | None = None
     recursive: Flag = False
     exclude: tuple[Name, ...] = ()
+    spared: tuple[tuple[str, tuple[str, ...]], ...] = field(default=(), metadata={"written": False})
+    """Paths that are declared by themselves, with the fields for which that counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """A path that is not as it should be; the last three are as in ``SetAttributes``."""
+    """A path that is not as it should be; ``named`` and so on are as in ``SetAttributes``."""
 
     path: str
     have: Attributes
@@ -66,6 +69,7 @@ class Wrong:
     named: bool = True
     top: str | None = None
     identity: tuple[int, int] = (0, 0)
+    refused: Refused | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +109,11 @@ class Permissions(Kind[Permission, Wrongs]):
         below = asks if want.recursive and not want.exclude else {}
         covers = partial(_covers, want) if want.recursive or _is_glob(want.path) else None
         files = _asked(want, False).asks()
-        # Whether a path is a directory or a file cannot be said either.
-        either = {name: {value, files[name]} for name, value in asks.items() if files.get(name)}
-        return (Claim(Key("path", want.path), asks, below, covers, either),)
+        return (Claim(Key("path", want.path), asks, below, covers, files, want.recursive),)
+
+    def linked(self, want: Permission, declared: Declared) -> Permission:
+        found = declared.spared.get(Key("path", want.path))
+        return replace(want, spared=tuple(sorted(found.items()))) if found else want
 
     def uses(self, want: Permission) -> Iterable[Key]:
         parts = want.path.split("/")
@@ -147,9 +153,9 @@ class Permissions(Kind[Permission, Wrongs]):
                     left_out.append(str(error))
         except UnknownState as error:
             return not_known(error)
-        refused = [one.have.refused.reason for one in wrongs if one.have.refused is not None]
+        refused = [one.refused.reason for one in wrongs if one.refused is not None]
         denied = refused[0] if refused and len(refused) == len(wrongs) else None
-        notes = list(_left_out(left_out))
+        notes = [*_spared(want), *_left_out(left_out)]
         if refused and denied is None:
             notes.append(f"{len(refused)} of {len(wrongs)} are refused: {refused[0]}")
         return Observation(Wrongs(tuple(wrongs)), note="; ".join(notes) or None, denied=denied)
@@ -157,29 +163,31 @@ class Permissions(Kind[Permission, Wrongs]):
     def _wrong_below(
         self, root: str, want: Permission, host: Host, left_out: list[str]
     ) -> Iterator[Wrong]:
-        status = host.files.status(root)
-        if status is None or _excluded(root, os.path.dirname(root), want.exclude):
+        found = host.files.looked_at(root)
+        if found is None or _excluded(root, os.path.dirname(root), want.exclude):
             return
+        status, exposed = found
         named = not _is_glob(want.path)
         directory = stat.S_ISDIR(status.st_mode)
-        asked = _asked_of(want, status, host)
-        have = asked.judged(root, status, host, named)
+        asks = _Asks(want)
+        asked = asks.of_entry(root, status, host)
+        have: Attributes | Barred = asked.seen(status, host)
+        if exposed or have != asked:
+            have = judged(asked, root, status, host, named)
         if have != asked:
-            yield Wrong(root, have, asked, directory, named)
+            yield _wrong(root, have, asked, directory, named)
         if not want.recursive or not directory:
             return
         below = host.files.tree(root, lambda path: _excluded(path, root, want.exclude))
         for path, entry in below:
-            asked = _asked(want, stat.S_ISDIR(entry.st_mode))
-            if asked.seen(entry, host) == asked or below.is_mounted(path):
+            asked = asks.of(path, stat.S_ISDIR(entry.st_mode))
+            if asked.seen(entry, host) is asked or below.is_mounted(path):
                 continue
-            asked = _asked_of(want, entry, host)
-            have = asked.seen(entry, host)
+            asked = asks.of_entry(path, entry, host)
             refused = below.refused(path, entry, *asked.numbers(host))
-            if refused is not None:
-                have = have.barred(refused, entry, host)
+            have = barred(asked.seen(entry, host), refused, entry, host)
             identity = entry.st_dev, entry.st_ino
-            yield Wrong(path, have, asked, stat.S_ISDIR(entry.st_mode), False, root, identity)
+            yield _wrong(path, have, asked, stat.S_ISDIR(entry.st_mode), False, root, identity)
         left_out += below.left_out()
 
     def changes(self, expected: Wrongs | None, have: Wrongs | None) -> tuple[Change, ...]:
@@ -191,7 +199,7 @@ class Permissions(Kind[Permission, Wrongs]):
         found = [
             one if alone else replace(one, field=f"{one.field} of {shown(wrong.path)}")
             for wrong in have.paths[:_MOST_CHANGES]
-            for one in wrong.want.differences(wrong.have)
+            for one in wrong.want.differences(wrong.have, wrong.refused)
         ]
         more = len(have.paths) - _MOST_CHANGES
         if more > 0:
@@ -203,14 +211,21 @@ class Permissions(Kind[Permission, Wrongs]):
     ) -> Sequence[Action]:
         paths = have.paths if have is not None else ()
         return tuple(
-            SetAttributes(one.path, one.want, one.directory, one.named, one.top, one.identity)
+            SetAttributes(
+                one.path, one.want, one.directory, one.named, one.top, one.identity, one.refused
+            )
             for one in paths
         )
 
     def by_hand(
         self, resource: Resource[Permission], have: Wrongs | None, changes: Sequence[Change]
     ) -> Sequence[Remedy]:
-        return remedies(() if have is None else (one.have for one in have.paths))
+        return by_hand(
+            one.refused for one in (have.paths if have else ()) if one.refused is not None
+        )
+
+    def touched(self, have: Wrongs) -> Iterable[tuple[str, bool]]:
+        return ((one.path, one.directory) for one in have.paths)
 
     def left(
         self, planned: Sequence[Action], expected: Wrongs | None, have: Wrongs | None
@@ -220,6 +235,20 @@ class Permissions(Kind[Permission, Wrongs]):
         done = {(one.path, one.identity) for one in planned if isinstance(one, SetAttributes)}
         still = tuple(one for one in have.paths if (one.path, one.identity) in done)
         return self.changes(expected, Wrongs(still)) if still else ()
+
+
+def _wrong(
+    path: str,
+    have: Attributes | Barred,
+    want: Attributes,
+    directory: bool,
+    named: bool,
+    top: str | None = None,
+    identity: tuple[int, int] = (0, 0),
+) -> Wrong:
+    if isinstance(have, Barred):
+        return Wrong(path, have.have, want, directory, named, top, identity, have.refused)
+    return Wrong(path, have, want, directory, named, top, identity)
 
 
 def _covers(want: Permission, path: str) -> bool:
@@ -242,15 +271,36 @@ def _covers(want: Permission, path: str) -> bool:
     return not any(_excluded(one, root, want.exclude) for one in below)
 
 
-def _asked_of(want: Permission, status: os.stat_result, host: Host) -> Attributes:
-    """What is asked of that entry. Where a new owner costs it a set-ID bit, without that bit."""
-    asked = _asked(want, stat.S_ISDIR(status.st_mode))
-    if asked.mode is None:
-        _, *ids = asked.numbers(host)
-        kept = kept_mode(status, *ids)
-        if kept != stat.S_IMODE(status.st_mode):
-            return replace(asked, mode=f"{kept:04o}")
-    return asked
+class _Asks:
+    """What is asked of each path, but for what is declared by itself."""
+
+    def __init__(self, want: Permission) -> None:
+        self._sorts = (_asked(want, False), _asked(want, True))
+        self._spared = dict(want.spared)
+
+    def of(self, path: str, directory: bool) -> Attributes:
+        """Of that path."""
+        asked = self._sorts[directory]
+        fields = self._spared.get(path) if self._spared else None
+        return asked if fields is None else replace(asked, **dict.fromkeys(fields))
+
+    def of_entry(self, path: str, status: os.stat_result, host: Host) -> Attributes:
+        """The same; where a new owner costs it a set-ID bit, without that bit."""
+        asked = self.of(path, stat.S_ISDIR(status.st_mode))
+        if asked.mode is None:
+            _, *ids = asked.numbers(host)
+            kept = kept_mode(status, *ids)
+            if kept != stat.S_IMODE(status.st_mode):
+                return replace(asked, mode=f"{kept:04o}")
+        return asked
+
+
+def _spared(want: Permission) -> Iterator[str]:
+    if want.spared:
+        named = [f"{path} ({', '.join(fields)})" for path, fields in want.spared[:_MOST_NAMED]]
+        number = len(want.spared) - _MOST_NAMED
+        more = f", and {number} more" if number > 0 else ""
+        yield "left to what is declared by itself: " + ", ".join(named) + more
 
 
 def _left_out(found: Sequence[str]) -> Iterator[str]:

@@ -6,6 +6,7 @@ It must not touch what no rule names, nor anything beyond a symlink or a mount p
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterable, Sequence
@@ -52,6 +53,13 @@ class Retentions(Kind[Retention, Due]):
         return replace(want, exclude=tuple(map(meant, want.exclude)))
 
     def linked(self, want: Retention, declared: Declared) -> Retention:
+        if want.rotates and not want.copies:
+            logs = (
+                one.log
+                for ident, one in declared.wants.items()
+                if isinstance(one, Process) and one.log is not None and ident in declared.present
+            )
+            want = replace(want, streams=tuple(log for log in logs if want.is_about(log)))
         if want.signal is None:
             return want
         name = f"process:{want.signal[1]}"
@@ -63,6 +71,10 @@ class Retentions(Kind[Retention, Due]):
             return want  # It is declared, but wrong; that has been said.
         # Its environment has no bearing on who it is, and secrets are not for us to keep.
         return replace(want, told=replace(PROCESSES.linked(process, declared), env=()))
+
+    def disputed(self, want: Retention) -> Iterable[tuple[str, str]]:
+        for log in want.streams:
+            yield "method" if want.method else "action", _renamed(log)
 
     def check(self, want: Retention) -> Iterable[tuple[str, str]]:
         return wrong(want)
@@ -92,6 +104,9 @@ class Retentions(Kind[Retention, Due]):
         return [self._look(resource.want, host) for resource in resources]
 
     def _look(self, want: Retention, host: Host) -> Observation[Due]:
+        ours = os.path.join(host.state_dir, "log", "x.log")
+        if want.rotates and not want.copies and replace(want, match=("*",)).is_about(ours):
+            return Observation(unknown=_renamed(os.path.dirname(ours)))
         now = int(host.clock.wall() * 10**9)
         try:
             seen = scan(_wanted(want, now))
@@ -153,6 +168,13 @@ class Retentions(Kind[Retention, Due]):
         from reconciler.kinds._retain_steps import actions
 
         return () if have is None else actions(resource.want, have)
+
+
+def _renamed(log: str) -> str:
+    return (
+        f"would rename {log}, the standard output of a daemon, which goes on writing to the "
+        "renamed file whatever it is told; write method: copytruncate"
+    )
 
 
 def _wanted(want: Retention, now: int) -> Wanted:

@@ -73,6 +73,7 @@ class Units(Kind[Unit, UnitState]):
             want.shown(want.text),
             want.mode,
             "root" if want.scope == "system" else "the caller",
+            want.hidden(want.environment) if want.environment else "",
             # A mask hides the unit, not a drop-in of it.
             None if want.drop_in and (want.enabled, want.active) == (None, None) else False,
             "current",
@@ -90,6 +91,8 @@ class Units(Kind[Unit, UnitState]):
 
     def changes(self, expected: UnitState | None, have: UnitState | None) -> tuple[Change, ...]:
         found = diff(expected, have)
+        # No EnvironmentFile is wanted, and there is none: not worth a word in what is made.
+        found = tuple(one for one in found if one.field != "environment" or one.have or one.want)
         if have is not None and have.there is False and expected is not None:
             return Change("state", "absent", "present"), *found
         return found
@@ -151,6 +154,8 @@ def _in_words(change: Change) -> str:
         lines = list(ndiff(str(change.have).split("\n"), str(change.want).split("\n")))
         count = max(sum(line.startswith(sign) for line in lines) for sign in "+-")
         return f"content differs ({count} {'line' if count == 1 else 'lines'})"
+    if change.field == "environment":
+        return "its EnvironmentFile differs" if change.have else "its EnvironmentFile is missing"
     words = {
         ("masked", False): "it is masked",
         ("loaded", "current"): "systemd has not read it since it changed",

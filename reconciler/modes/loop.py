@@ -7,23 +7,65 @@ from __future__ import annotations
 
 import gc
 import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from reconciler.exits import BUSY, DONE, INVALID
+from reconciler.exits import BUSY, DONE, INVALID, TROUBLE
+from reconciler.host.environment import start_again
+from reconciler.model import HostError, UnknownState
 from reconciler.modes.answers import complain, tell
+from reconciler.redaction import redacted
 from reconciler.session import Session
 from reconciler.spec.aside import Invalid
+from reconciler.state import Newer
 from reconciler.turns import Taken
 from reconciler.watchdog import keep
+
+if TYPE_CHECKING:
+    from reconciler.model import Spec
+
+_LOOK = 10.0
+"""Seconds for a look at the store."""
 
 
 def run(session: Session) -> int:
     """Go on until a signal says that it is enough."""
     gc.enable()  # This one lives for years.
     try:
-        keep(session, session.load_aside(), tell)
+        spec = session.load_aside()
+        _refuse_newer(session, spec)
+        session.claim(spec)
+        try:
+            keep(session, spec, tell)
+        except Newer as newer:
+            sys.stdout.flush()
+            try:
+                start_again()
+            except OSError as error:
+                return complain(f"{newer}; it cannot be started: {error.strerror}", TROUBLE)
         return DONE
     except Taken as taken:
         return complain(f"{taken}; this loop does not begin", BUSY)
     except Invalid as error:
-        sys.stderr.write(error.text)
+        sys.stderr.write(redacted(error.text))
         return INVALID
+
+
+def _refuse_newer(session: Session, spec: Spec) -> None:
+    """Raise HostError where a newer version has made the store.
+
+    It is looked at by a child: a loop that has nothing to remember does not load SQLite.
+    """
+    from reconciler.host.child import answer
+
+    def look() -> bytes:
+        try:
+            session.store(spec, False)
+        except Newer as error:
+            return f"{error}".encode("utf-8", "surrogateescape")
+        return b""
+
+    with suppress(UnknownState):
+        words = answer(look, _LOOK)
+        if words:
+            raise HostError(words.decode("utf-8", "surrogateescape"))

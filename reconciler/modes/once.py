@@ -30,6 +30,7 @@ _STILL_WRONG = (
 def run(session: Session) -> int:
     """Make the pass, and send what people are to be told."""
     spec = session.load(write_cache=True)
+    session.claim(spec)
 
     def taken_over(words: str) -> None:
         tell(f"{spec.name}: {words}")
@@ -92,6 +93,8 @@ def _beside(session: Session, spec: Spec, taken: Taken) -> int:
     The loop is the one who acts. Where something differs it is asked for a pass now, and what
     has become of it is told.
     """
+    if session.options.take_over and taken.loop is not None:
+        return complain(f"{spec.name}: {taken}; end it before its state is taken over", BUSY)
     from reconciler.model import Outcome, Report
     from reconciler.turns import ask
 

@@ -36,6 +36,8 @@ def _pause(session: Session) -> int:
 
     options = session.options
     spec = session.load(write_cache=True)
+    session.claim(spec)
+    session.learn_path(spec)
     found = _named(options.pause, spec)
     session.head(spec)
     clock = Clock()
@@ -64,6 +66,8 @@ def _resume(session: Session) -> int:
     """
     options = session.options
     spec = session.load(write_cache=True)
+    session.claim(spec)
+    session.learn_path(spec)
     store = session.store(spec, False)
     paused = store.pauses.all()
     # Also what the spec no longer declares can be resumed.

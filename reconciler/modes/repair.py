@@ -16,6 +16,7 @@ def run(session: Session) -> int:
     from reconciler.repair.telling import Telling
 
     spec = session.load(write_cache=True, complete=True)
+    session.claim(spec)
     session.say(session.heading(spec))
     telling = Telling(session, spec)
     repair = Repair(session, spec, telling)

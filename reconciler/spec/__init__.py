@@ -31,26 +31,27 @@ def load(
     write_cache: bool,
     complete: bool = False,
     patience: float | None = None,
+    strict: bool = True,
 ) -> Spec:
     """The spec in the file ``path``, compiled or as it was kept in ``state_dir``.
 
     ``settings`` are the values of ``--set``. ``state_dir`` None: nothing is kept or looked up.
     ``write_cache`` False: nothing is written. ``complete``: never a spec without its secrets.
     ``all_kinds`` is called only to compile. ``patience`` are the seconds for which one who still
-    writes a file of it is waited for, None: whatever is there is taken. Raises BeingWritten, and
-    SpecError with every problem there is; a
-    file that cannot be read, or that root cannot trust, is one too.
+    writes a file of it is waited for, None: whatever is there is taken. Not ``strict``: resources
+    that contradict one another are held, and not refused. Raises BeingWritten, and SpecError with
+    every problem there is; a file that cannot be read, or that root cannot trust, is one too.
     """
     inputs = cache.Inputs(path, facts, settings, environ)
     file = None if state_dir is None else cache.file_name(state_dir, inputs)
     if file is not None:
         kept = cache.load(file, inputs, get_kind, complete)
-        if kept is not None:
+        if kept is not None and not (strict and any(one.held for one in kept.resources)):
             return kept
     from reconciler.spec.build import Built, build
 
     def made() -> Built:
-        return build(path, all_kinds(), facts, settings, environ)
+        return build(path, all_kinds(), facts, settings, environ, strict)
 
     if patience is None:
         built = made()

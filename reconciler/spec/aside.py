@@ -67,6 +67,7 @@ def load_aside(
                 write_cache=True,
                 complete=True,
                 patience=patience,
+                strict=False,
             )
         except SpecError as error:
             return marshal.dumps((False, render(error), (document(error), tuple(error.files))))

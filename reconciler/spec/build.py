@@ -48,12 +48,16 @@ def build(
     facts: Facts,
     settings: Mapping[str, str],
     environ: Mapping[str, str],
+    strict: bool = True,
 ) -> Built:
-    """Read and compile the spec at ``path``. Raises SpecError with everything that is wrong."""
+    """Read and compile the spec at ``path``. Raises SpecError with everything that is wrong.
+
+    Not ``strict``: resources that contradict one another are held, and not refused.
+    """
     collecting = gc.isenabled()
     gc.disable()  # Trees without circles: looking for some takes a third of the time.
     try:
-        return _build(path, kinds, facts, settings, environ)
+        return _build(path, kinds, facts, settings, environ, strict)
     finally:
         if collecting:
             gc.enable()
@@ -108,6 +112,7 @@ def _build(
     facts: Facts,
     settings: Mapping[str, str],
     environ: Mapping[str, str],
+    strict: bool,
 ) -> Built:
     problems = Problems()
     files = gather(path, problems)
@@ -130,6 +135,8 @@ def _build(
     graph = Graph(entries, resolver.bases, facts, problems)
     whole = all(entry.want is not None for entry in entries)
     resources = graph.ordered(whole=whole)
+    for wish in graph.wishes if strict else ():
+        problems.add(*wish)
     _refuse_program(resources, kinds, declared, facts, problems)
     problems.stop_if_any()
     if not whole:

@@ -41,6 +41,11 @@ class Graph:
         self.active = {e.declared.id: e for e in entries if e.declared.skip is None}
         self.needs: dict[str, dict[str, None]] = {name: {} for name in self.active}
         self.after: dict[str, dict[str, None]] = {name: {} for name in self.active}
+        self.wishes: list[tuple[Mark, str, str | None]] = []
+        """Where two that count the same ask for different things: place, message and hint."""
+        self._held: dict[str, str] = {}
+        """Those, and why they are left alone."""
+        self._spared: dict[Key, dict[str, tuple[str, ...]]] = {}
         self._clashing: set[str] = set()
         """Those that manage what another one does, so that they would need one another."""
         self._members: dict[str, list[str]] = {}
@@ -126,20 +131,32 @@ class Graph:
             self.problems.add(mine.key.at, f"{name} and {other} ({where}) both manage the {what}")
             self._clashing |= {name, other}
             return True
-        for field, value in claim.asks.items():
-            if field in theirs.asks and theirs.asks[field] != value:
-                self.problems.add(
-                    mine.key.at,
-                    f"{name} wants {field} {value!r} for the {what}, but {other} ({where}) wants "
-                    f"{theirs.asks[field]!r}",
-                )
+        both = self.active[name].declared.present and self.active[other].declared.present
+        for field in claim.differs(theirs) if both else ():
+            value, wanted = _asked(claim, field), _asked(theirs, field)
+            if claim.covers is not None and theirs.covers is None:
+                self._spare(claim, theirs.key.value, field)
+            elif claim.covers is None and theirs.covers is not None:
+                self._spare(theirs, claim.key.value, field)
+            else:
+                what = f"for the {what}, but {other} ({where}) wants {wanted}"
+                self._wish(name, other, f"{name} wants {field} {value} {what}")
                 return True
         return False
 
-    def _covered(self, claims: Mapping[str, tuple[Claim, ...]]) -> None:
-        """What is claimed by itself must not be asked for otherwise by a pattern or for a tree.
+    def _spare(self, wider: Claim, value: str, field: str) -> None:
+        spared = self._spared.setdefault(wider.key, {})
+        spared[value] = tuple(sorted({*spared.get(value, ()), field}))
 
-        Each pass would do what the other undoes.
+    def _wish(self, name: str, other: str, message: str, hint: str | None = None) -> None:
+        self.wishes.append((self.active[name].declared.key.at, message, hint))
+        for one in (name, other):
+            self._held.setdefault(one, message)
+
+    def _covered(self, claims: Mapping[str, tuple[Claim, ...]]) -> None:
+        """What is claimed by itself is left out of a pattern or a tree that asks otherwise.
+
+        Two patterns or trees count the same: each pass would do what the other undoes.
         """
         there = sorted(
             (claim.key.value, name, at)
@@ -163,19 +180,20 @@ class Graph:
                     self._differs(other, claim, name, wider)
 
     def _differs(self, name: str, claim: Claim, other: str, wider: Claim) -> None:
-        for field, value in claim.asks.items():
-            allowed = wider.of_covered.get(field, (value,))
-            if value not in allowed:
-                mine, theirs = self.active[name].declared, self.active[other].declared
-                wanted = " or ".join(repr(one) for one in sorted(allowed))
-                self.problems.add(
-                    mine.key.at,
-                    f"{name} wants {field} {value!r} for the {claim.key.sort} "
-                    f"{claim.key.value!r}, but {other} ({_where(theirs.key.at)}) wants {wanted} "
-                    f"for all of {wider.key.value!r}",
-                    f"exclude it there, such as with exclude: [{_base(claim.key.value)}]",
-                )
-                return
+        for field in claim.differs(wider):
+            if claim.covers is None:
+                self._spare(wider, claim.key.value, field)
+                continue
+            theirs = self.active[other].declared
+            self._wish(
+                name,
+                other,
+                f"{name} wants {field} {_asked(claim, field)} for the {claim.key.sort} "
+                f"{claim.key.value!r}, but {other} ({_where(theirs.key.at)}) wants "
+                f"{_asked(wider, field)} for all of {wider.key.value!r}",
+                f"exclude it there, such as with exclude: [{_base(claim.key.value)}]",
+            )
+            return
 
     def _link(self, claims: Mapping[str, tuple[Claim, ...]]) -> None:
         """Let every kind fill in what follows from other resources."""
@@ -185,7 +203,8 @@ class Graph:
                 for claim in its:
                     made.setdefault(claim.key, []).append(claim)
         wants = {e.declared.id: e.want for e in self.entries}
-        everything = model.Declared(wants, made, self.facts)
+        present = {name for name, entry in self.active.items() if entry.declared.present}
+        everything = model.Declared(wants, made, self.facts, self._spared, present)
         for entry in self.entries:
             declared = entry.declared
             if entry.want is None:
@@ -193,10 +212,13 @@ class Graph:
             try:
                 entry.want = declared.kind.linked(entry.want, everything)
             except ValueError as error:
-                field, message = error.args
-                at = place(declared.body, field) if field in declared.body else declared.key.at
-                message = f"{field}: {censored(message, declared.body)}"
-                self.problems.add(at, f"{declared.kind.name} {declared.name!r}: {message}")
+                self.problems.add(*_in_field(declared, *error.args))
+                continue
+            for field, message in declared.kind.disputed(entry.want):
+                if declared.id in present:
+                    at, words = _in_field(declared, field, message)
+                    self.wishes.append((at, words, None))
+                    self._held.setdefault(declared.id, message)
 
     def _found(self, claims: Mapping[str, tuple[Claim, ...]]) -> None:
         """Needs that follow from what is used and who makes it."""
@@ -255,7 +277,14 @@ class Graph:
             tuple(self.needs.get(name, ())),
             tuple(self.after.get(name, ())),
             declared.skip,
+            self._held.get(name),
         )
+
+
+def _asked(claim: Claim, field: str) -> str:
+    """What it asks, for people: of a directory, or of a file."""
+    either = {each[field] for each in (claim.asks, claim.of_files or {}) if field in each}
+    return " or ".join(repr(one) for one in sorted(either))
 
 
 def _nearest(key: Key, name: str, makers: Mapping[Key, list[str]]) -> list[str]:
@@ -273,3 +302,10 @@ def _base(path: str) -> str:
 
 def _where(mark: Mark) -> str:
     return f"{mark.source.shown}, line {mark.source.line_of(mark.start) + 1}"
+
+
+def _in_field(declared: Declared, field: str, message: str) -> tuple[Mark, str]:
+    """Where the field stands, and what is wrong with it."""
+    at = place(declared.body, field) if field in declared.body else declared.key.at
+    message = f"{field}: {censored(message, declared.body)}"
+    return at, f"{declared.kind.name} {declared.name!r}: {message}"

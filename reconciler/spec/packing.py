@@ -46,7 +46,7 @@ def packed(spec: Spec, secrets: bool = False) -> tuple[Any, bool]:
         ids = tuple(map(coder.shared, resource.needs)), tuple(map(coder.shared, resource.after))
         rows.append(
             (number, coder.shared(resource.id), resource.present, *map(coder.shared, ids),
-             resource.skip)
+             resource.skip, resource.held)
         )  # fmt: skip
     tables = tuple(
         (kind, tuple(sorted(deep[kind])), len(its), tuple(map(_column, zip(*its, strict=True))))

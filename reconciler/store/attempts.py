@@ -45,7 +45,8 @@ class Attempts:
         with self._base.change() as base:
             base.execute("DELETE FROM attempts WHERE id = ? AND version != ?", (ident, version))
             base.execute(
-                "INSERT INTO attempts VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+                "INSERT INTO attempts (id, version, count, boot, at) "
+                "VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
                 "count = max(count + 1, excluded.count), boot = excluded.boot, at = excluded.at",
                 (ident, version, least, self._base.boot, self._base.clock.monotonic()),
             )

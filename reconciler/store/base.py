@@ -6,16 +6,17 @@ It must not know what the tables mean.
 from __future__ import annotations
 
 import os
+import re
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from reconciler.host.clock import Clock
 from reconciler.host.processes import boot_id
 from reconciler.model import HostError
-from reconciler.state import STORE, make_folder
+from reconciler.state import STORE, Newer, make_folder
 
 if TYPE_CHECKING:
     import sqlite3
@@ -41,9 +42,11 @@ _TABLES = {
     "result TEXT, why TEXT, error TEXT, seconds REAL, freed INTEGER",
     "reports": "period REAL PRIMARY KEY, boot TEXT, at REAL, wall REAL, figures TEXT",
 }
-"""The tables, with their columns."""
-_ADDED = {"history": "freed INTEGER"}
-"""The last column of tables that had none of that name at first."""
+"""The tables, with their columns. A later version only ever adds tables and columns, so that what
+an older one writes stays right; each INSERT names its columns for that reason."""
+_VERSION = 1
+"""Of these tables, as the table ``schema`` has it; a store without one has this."""
+_SCHEMA = "schema"
 _OPEN = {"attempts": "count > 0", "conditions": "1", "checks": "1", "troubles": "1",
          "outbox": "1", "pauses": "1", "sent": "held > 0"}  # fmt: skip
 """What a pass has to look at: the tables, with the rows of each."""
@@ -67,6 +70,7 @@ class Base:
         self._changes = False
         """Is it open for changes? Only looking must not even ask for that."""
         self._file: tuple[int, int] | None = None
+        self._cookie: tuple[int, ...] = ()
         self._hasty = 0.0
 
     def close(self) -> None:
@@ -88,6 +92,16 @@ class Base:
             lambda base: base.execute(query, values).fetchall(), False, True
         )
         return found
+
+    def refuse_newer(self) -> None:
+        """Raise Newer where a newer version has made the file. Nothing else is judged here."""
+        if os.path.exists(self._path):
+            try:
+                self._guarded(lambda base: None, False, again=False)
+            except Newer:
+                raise
+            except HostError:
+                return  # Whoever uses it says so, or sets it aside.
 
     def mend(self) -> None:
         """Set the file aside if any of it is damaged, also where it was not read yet.
@@ -122,7 +136,10 @@ class Base:
         except (sqlite3.OperationalError, OSError) as error:
             raise self._in_words(error) from None
         except sqlite3.DatabaseError as error:
-            if not (again and self._writes):
+            # Nothing but what SQLite itself calls damaged is set aside.
+            corrupt = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+            damaged = getattr(error, "sqlite_errorcode", 0) & 0xFF in corrupt
+            if not (again and damaged and self._writes):
                 raise self._in_words(error) from None
             self._set_aside(str(error))
             return self._guarded(work, True, again=False)
@@ -131,7 +148,8 @@ class Base:
         timeout = _TIMEOUT if self.clock.monotonic() >= self._hasty else 0.0
         if self._base is not None and (self._changes or not changes) and self._is_there():
             self._base.execute(f"PRAGMA busy_timeout = {int(timeout * 1000)}")
-            return self._base
+            if _cookie(self._base) == self._cookie:
+                return self._base
         self.close()
         import sqlite3
 
@@ -154,6 +172,7 @@ class Base:
             # In KiB: by default it would keep up to 2 MB of the file for good, in a loop of years.
             base.execute("PRAGMA cache_size = -128")
             self._fit(base, changes)
+            self._cookie = _cookie(base)
             status = os.stat(self._path)
         except BaseException:
             base.close()
@@ -171,24 +190,57 @@ class Base:
         return (status.st_dev, status.st_ino) == self._file
 
     def _fit(self, base: sqlite3.Connection, changes: bool) -> None:
-        """Make the tables that are missing; one of another version cannot be used."""
-        import sqlite3
+        """Add the tables and columns that an older file has not. Raises Newer.
 
-        there = dict(base.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
-        for name, columns in _TABLES.items():
-            wanted = f"CREATE TABLE {name} ({columns})"
-            column = _ADDED.get(name)
-            if column is not None and there.get(name) == wanted.replace(f", {column})", ")"):
-                _add(base, name, column, changes)
-                continue
-            if there.get(name, wanted) != wanted:
-                raise sqlite3.DatabaseError("it was made by another version of this program")
-            if name not in there and changes:
-                base.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
-        if not changes and _TABLES.keys() - there.keys():
-            # An older file, or none yet: what is not there is empty.
-            for name in _TABLES.keys() - there.keys():
-                base.execute(f"CREATE TEMP TABLE {name} ({_TABLES[name]})")
+        Who only looks sees them as empty.
+        """
+        there = self._tables(base)
+        missing = _missing(there)
+        if not changes:
+            for name, columns in missing.items():
+                if name not in there:
+                    base.execute(f"CREATE TEMP TABLE {name} ({_TABLES[name]})")
+                else:
+                    empty = "".join(f", NULL AS {column}" for column in columns)
+                    base.execute(f"CREATE TEMP VIEW {name} AS SELECT *{empty} FROM main.{name}")
+            return
+        if missing or _SCHEMA not in there:
+            base.execute("BEGIN IMMEDIATE")
+            try:
+                there = self._tables(base)  # Another one may have been faster.
+                for name, columns in _missing(there).items():
+                    if name not in there:
+                        base.execute(f"CREATE TABLE {name} ({_TABLES[name]})")
+                    for column, sort in columns.items() if name in there else ():
+                        base.execute(f"ALTER TABLE {name} ADD COLUMN {column} {sort}")
+                if _SCHEMA not in there:
+                    base.execute(f"CREATE TABLE {_SCHEMA} (version INTEGER)")
+                    base.execute(f"INSERT INTO {_SCHEMA} (version) VALUES ({_VERSION})")
+                base.execute("COMMIT")
+            except BaseException:
+                with suppress(Exception):
+                    base.execute("ROLLBACK")
+                raise
+
+    def _tables(self, base: sqlite3.Connection) -> dict[str, set[str]]:
+        """The columns of each table of the file. Raises Newer."""
+        found = base.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall()
+        there: dict[str, set[str]] = {}
+        for name, sql in found:
+            if name == _SCHEMA:
+                version = base.execute(f"SELECT max(version) FROM {_SCHEMA}").fetchone()[0]
+                if version is not None and version > _VERSION:
+                    raise Newer(self._path, f"its tables have version {version}")
+            elif name not in _TABLES and not name.startswith("sqlite_"):
+                raise Newer(self._path, f"this one knows no table {name}")
+            there[name] = set(_columns(_TABLES.get(name, "")))
+            if name in _TABLES and sql != f"CREATE TABLE {name} ({_TABLES[name]})":
+                rows = base.execute(f"PRAGMA main.table_info({name})")
+                columns = {row[1] for row in rows}
+                for column in sorted(columns - there[name]):
+                    raise Newer(self._path, f"this one knows no {column} in the table {name}")
+                there[name] = columns
+        return there
 
     def _set_aside(self, why: str) -> None:
         """Begin anew beside a damaged file, which is kept for people to look at."""
@@ -223,13 +275,30 @@ def _refuse_odd_files(path: str) -> None:
                 raise HostError(f"cannot use the store {name}: not a regular file; move it away")
 
 
-def _add(base: sqlite3.Connection, name: str, column: str, changes: bool) -> None:
-    """A column that an older file has not: added, or seen as empty by who only looks."""
-    if changes:
-        base.execute(f"ALTER TABLE {name} ADD COLUMN {column}")
-        return
-    word = column.partition(" ")[0]
-    base.execute(f"CREATE TEMP VIEW {name} AS SELECT *, NULL AS {word} FROM main.{name}")
+def _columns(table: str) -> dict[str, str]:
+    """The columns of one of our tables, each with its type."""
+    words = (part.split() for part in re.sub(r"\(.*?\)", "", table).split(","))
+    return {name: sort for name, sort, *_ in filter(None, words) if name != "PRIMARY"}
+
+
+def _missing(there: Mapping[str, Collection[str]]) -> dict[str, dict[str, str]]:
+    """The columns that are not there, of each table that lacks any, with their types."""
+    found = {}
+    for name, table in _TABLES.items():
+        left = {n: sort for n, sort in _columns(table).items() if n not in there.get(name, ())}
+        if left:
+            found[name] = left
+    return found
+
+
+def _cookie(base: sqlite3.Connection) -> tuple[int, ...]:
+    """What changes when a version of this program adds to the tables."""
+    import sqlite3
+
+    (number,) = base.execute("PRAGMA schema_version").fetchone()
+    with suppress(sqlite3.OperationalError):  # A store of the first version may have none.
+        return number, *base.execute(f"SELECT max(version) FROM {_SCHEMA}").fetchone()
+    return (number,)
 
 
 def _address(path: str, changes: bool) -> str:

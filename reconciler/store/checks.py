@@ -35,7 +35,8 @@ class Checks:
         with self._base.change() as base:
             for ident, said in found.items():
                 base.execute(
-                    "INSERT OR REPLACE INTO checks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT OR REPLACE INTO checks (id, version, boot, at, wall, result, failures, "
+                    "acted, reason, since, seconds) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (ident, said.version, self._base.boot, now - (said.age or 0.0), said.wall,
                      said.result, said.failures, said.acted, said.reason, said.since,
                      said.seconds),

@@ -37,6 +37,7 @@ class Conditions:
                 base.execute("DELETE FROM conditions WHERE id = ? AND what = ? AND of = ?", one)
             for ident, what, of in begun:
                 base.execute(
-                    "INSERT OR REPLACE INTO conditions VALUES (?, ?, ?, ?, ?)",
+                    "INSERT OR REPLACE INTO conditions (id, what, of, boot, at) "
+                    "VALUES (?, ?, ?, ?, ?)",
                     (ident, what, of, self._base.boot, now),
                 )

@@ -135,7 +135,8 @@ class Outbox:
         were = "was" if number == 1 else "were"
         body = f"{words} from {moment(wall)} on could not be delivered here and {were} dropped"
         base.execute(
-            "INSERT OR REPLACE INTO outbox VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO outbox (seq, target, event, title, body, wall, tries, boot, "
+            "due) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (seq, target, DROPPED, title, body, wall, tries, boot, due),
         )
 

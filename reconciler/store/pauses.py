@@ -41,7 +41,8 @@ class Pauses:
         now = self._base.clock.wall()
         with self._base.change() as base:
             base.execute(
-                "INSERT OR REPLACE INTO pauses VALUES (?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO pauses (id, reason, wall, until, by) "
+                "VALUES (?, ?, ?, ?, ?)",
                 (ident, reason, now, until, by),
             )
 

@@ -53,5 +53,7 @@ class Reports:
         with self._base.change() as base:
             for period in periods:
                 base.execute(
-                    "INSERT OR REPLACE INTO reports VALUES (?, ?, ?, ?, ?)", (period, *row)
+                    "INSERT OR REPLACE INTO reports (period, boot, at, wall, figures) "
+                    "VALUES (?, ?, ?, ?, ?)",
+                    (period, *row),
                 )

@@ -34,7 +34,8 @@ class SentMessages:
         base.execute("DELETE FROM sent")
         clock = self._base.clock.monotonic()
         base.executemany(
-            "INSERT INTO sent VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO sent (event, id, count, held, wall, boot, at) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
             [
                 # Of one of another boot the hour is over.
                 (

@@ -40,6 +40,7 @@ class Troubles:
             if one != before.get(ident) or one.told is None:
                 at = self._base.clock.monotonic() - (one.told or 0.0)
                 base.execute(
-                    "INSERT OR REPLACE INTO troubles VALUES (?, ?, ?, ?, ?, ?)",
+                    "INSERT OR REPLACE INTO troubles (id, event, reason, wall, boot, at) "
+                    "VALUES (?, ?, ?, ?, ?, ?)",
                     (ident, one.event, one.reason, one.wall, self._base.boot, at),
                 )

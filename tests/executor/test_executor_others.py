@@ -210,6 +210,25 @@ class TestRoot:
         assert "is a symlink" in done.stderr
         assert os.listdir(roots) == []
 
+    def test_root_is_shown_nothing_where_somebodys_link_leads(self, among: Any) -> None:
+        among.make_folders()
+        roots = among.home.parent / "roots"
+        roots.mkdir()
+        for name in ("x.json", "x.log", "command_executor.log"):
+            (roots / name).write_text(json.dumps({"status": TOKEN}))
+        for path in (among.base / "completed", among.base / "logs", among.home / "logs"):
+            if path.exists():
+                path.rmdir()
+            path.symlink_to(roots)
+            os.chown(path, BOB, BOB, follow_symlinks=False)
+        for path in (among.home, among.base):
+            os.chown(path, BOB, BOB)
+        for words in (["result", "x"], ["result", "--json", "x"], ["log", "x"], ["log"], ["logs"]):
+            done = among.run(*words)
+            assert done.returncode == 1
+            assert "is a symlink" in done.stderr
+            assert TOKEN not in done.stdout + done.stderr
+
     def test_what_root_gives_to_somebodys_executor_is_his(self, among: Any) -> None:
         among.home.mkdir()
         os.chown(among.home, BOB, BOB)

@@ -93,8 +93,8 @@ def test_two_at_once_do_the_work_once(machine: Machine) -> None:
 
 
 def test_a_pass_beside_another_says_so_and_does_nothing(machine: Machine) -> None:
+    machine.once(machine.spec("directories: {}"))
     spec = machine.spec(f"processes: {{x: {{command: sleep 1001, log: {machine.base}/fifo/log}}}}")
-    machine.once(machine.spec("directories: {}", "other.yaml"))
     done = machine.run("flock", machine.state / "demo/lock", *machine.argv("--once", spec))
     assert done.returncode == 75
     assert re.search(r"another pass is at work \(pid \d+\)", done.stderr)

@@ -152,12 +152,15 @@ def test_what_is_archived_moved_and_logged_is_not_opened_by_its_folder(
     moved = rule.format("b.log", "move")
     log = f"processes: {{p: {{command: sleep 1077.5, log: {open_to_nobody}/p.log}}}}\n"
     rules = f"a: {{ {archived}, {into}a.tar.gz }}, m: {{ {moved}, {into}in }}"
-    machine.once(machine.spec(f"retention: {{ {rules} }}\n{log}"))
+    made = f'directories: {{d: {{path: {open_to_nobody}/d, mode: "0750"}}}}\n'
+    machine.once(machine.spec(f"retention: {{ {rules} }}\n{log}{made}"))
     mine = os.getegid()
     assert rights(open_to_nobody / "a.tar.gz") == (0o640, mine, [])
     assert rights(open_to_nobody / "in/below") == (0o700, mine, [])
     assert rights(open_to_nobody / "in/below/b.log") == (0o640, mine, [])
     assert rights(open_to_nobody / "p.log") == (0o640, mine, [])
+    mode, _, named = rights(open_to_nobody / "d")
+    assert (mode, named) == (0o750, [])
 
 
 def test_an_archive_is_not_for_whom_an_acl_shuts_out(machine: Machine) -> None:
@@ -454,3 +457,29 @@ def test_all_of_it_works_where_no_file_is_without_a_name(
     for name, mode in names.items():
         assert rights(open_to_nobody / name) == (mode, mine, [])
     assert (open_to_nobody / "copy.1").stat().st_nlink == 2
+
+
+@pytest.mark.parametrize("writable", [False, True])
+def test_a_file_system_without_rights_is_written_where_only_we_may_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writable: bool
+) -> None:
+    """As FAT is, where every folder looks the same: /boot/firmware of a Raspberry Pi."""
+    folder = tmp_path / "firmware"
+    folder.mkdir()
+    (folder / "config.txt").write_bytes(b"old")
+    folder.chmod(0o777 if writable else 0o755)
+    without_unnamed(monkeypatch)
+    real = os.mkdir
+
+    def mkdir(path: Any, mode: int = 0o777, **options: Any) -> None:
+        real(path, 0o755, **options)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    monkeypatch.setattr(os, "chmod", lambda *_, **__: None)
+    with opened(folder) as there:
+        if writable:
+            with pytest.raises(HostError, match="only we may enter"):
+                place.put(there, "config.txt", b"new")
+        else:
+            place.put(there, "config.txt", b"new")
+    assert (folder / "config.txt").read_bytes() == (b"old" if writable else b"new")

@@ -335,7 +335,10 @@ def test_a_file_that_is_a_mount_point_is_written_in_place(machine: Machine) -> N
     absent = machine.spec(
         f"blocks: {{x: {{path: {hosts}, content: hello, state: absent}}}}", "absent.yaml"
     )
-    once, again = (" ".join(map(str, machine.argv("--once", "-q", one))) for one in (spec, absent))
+    once, again = (
+        " ".join(map(str, machine.argv("--once", "-q", "--take-over", one)))
+        for one in (spec, absent)
+    )
     done = machine.run(
         "unshare", "-m", "sh", "-ec",
         f"mount --make-rprivate /; mount --bind {source} {hosts}; {once}; cat {hosts}; {again}",

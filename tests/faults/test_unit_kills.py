@@ -38,7 +38,7 @@ def test_killed_at_every_change(free: None, booted_host: DisposableHost, every: 
     def traced(path: str, *options: str) -> tuple[int, str]:
         done = host.run(
             "strace", "-qq", "-e", f"trace={CALLS}", *options, "-o", "/srv/trace",
-            host.bin / "reconcile", "--once", path, check=False,
+            host.bin / "reconcile", "--once", "--take-over", path, check=False,
         )  # fmt: skip
         return done.returncode, host.read("/srv/trace")
 
@@ -64,7 +64,7 @@ def test_killed_at_every_change(free: None, booted_host: DisposableHost, every: 
         assert now.replace("sleep 1000", "sleep 1001") == texts[1]
         done = host.run(
             "sh", "-ec",
-            f"{host.bin}/reconcile --once {path} >&2; "
+            f"{host.bin}/reconcile --once --take-over {path} >&2; "
             f"{host.bin}/reconcile --plan {path} --detailed-exitcode >&2; ls -A {ETC} {ETC}/*.d; "
             "cat /proc/$(systemctl show --value -p MainPID one)/cmdline | tr '\\0' ' '; "
             "systemctl is-enabled one; systemctl show --value -p Description one",

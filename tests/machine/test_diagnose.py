@@ -318,7 +318,7 @@ def test_a_user_without_rights_is_told_what_could_not_be_seen(machine: Machine) 
         os.chmod(folder, 0o755)
         machine.state = Path(folder) / "state"
         path = shutil.copy(small(machine), folder)
-        machine.once(Path(path))
+        machine.once(Path(path), "--take-over")
         done = subprocess.run(
             ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
              *map(str, machine.argv("--diagnose", path, "--json"))],

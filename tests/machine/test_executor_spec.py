@@ -161,7 +161,8 @@ def test_a_worker_of_a_home_whose_name_begins_with_ours_is_somebody_elses(
     text = executor.read_text().replace(
         '    state: "{{ state }}"\n    session:', "    state: absent\n    session:"
     )
-    machine.once(machine.spec(text))
+    executor.write_text(text)
+    machine.once(executor)
     assert machine.running(WORKER) == [pid]
 
 

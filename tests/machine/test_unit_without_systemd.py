@@ -114,3 +114,44 @@ def test_a_pass_without_change_loads_no_jinja2(bare: Machine) -> None:
     )
     done = bare.run(bare.bin / "python", "-c", code, "--once", spec, "--state-dir", bare.state)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_secrets_of_the_environment_go_into_a_file_of_their_own(bare: Machine) -> None:
+    word = 'tea "and" $biscuits'
+    bare.environ["THE_TOKEN"] = word
+    lines = "[Service]\nExecStart=/bin/true\nEnvironment=HERE=%h\nEnvironment=A=b TOKEN={}\n"
+    spec = unit(bare, content=lines.format("{{ env.THE_TOKEN }}"))
+    bare.once(spec)
+    bare.converged(spec)
+    file = bare.home / ".config/systemd/user/x.service"
+    own = bare.home / ".config/reconcile/env/x.service"
+    assert "biscuits" not in file.read_text()
+    assert "EnvironmentFile=%E/reconcile/env/x.service\nEnvironment=HERE=%h\n" in file.read_text()
+    assert 'A="b"\nTOKEN="tea \\"and\\" \\$biscuits"\n' in own.read_text()
+    assert own.stat().st_mode & 0o777 == 0o600
+
+    # What is opened to others, or changed, is put right; nothing of it is shown.
+    own.chmod(0o644)
+    done = bare.reconcile("--once", spec, "-v")
+    assert own.stat().st_mode & 0o777 == 0o600
+    bare.environ["THE_TOKEN"] = "other-biscuits"
+    done = bare.reconcile("--once", spec, "-v")
+    assert "its EnvironmentFile differs" in done.stdout
+    assert "biscuits" not in done.stdout + done.stderr
+    assert 'TOKEN="other-biscuits"' in own.read_text()
+    bare.converged(spec)
+
+    # It goes with the last secret, and with the unit; one of somebody else stays.
+    bare.once(unit(bare, content=lines.format("plain")))
+    assert not own.exists()
+    text = lines.format("{{ env.THE_TOKEN }}")
+    bare.once(unit(bare, content=text))
+    assert own.exists()
+    bare.once(unit(bare, content=text, state="absent"))
+    assert not own.exists() and not file.exists()
+    own.write_text("MINE=1\n")
+    assert (
+        "was not made by this spec" in bare.plan(unit(bare, content=text))["unknown"][0]["reason"]
+    )
+    bare.once(unit(bare, content=TEXT))
+    assert own.read_text() == "MINE=1\n"

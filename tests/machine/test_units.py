@@ -289,15 +289,15 @@ def test_what_is_installed_is_not_hidden_but_may_be_managed(world: World) -> Non
     assert world.show("vendor.service", "Description") == "more"
     assert world.show("vendor.service", "MainPID") != pid
     world.host.write(f"{ETC}/vendor.service.d/20-mine.conf", "[Unit]\nDescription=mine\n")
-    gone = world.spec({"more": {**limits, "state": "absent"}}, name="gone")
-    gone = world.sh(f'sed -i \'s/"gone"/"demo"/\' {gone}; echo {gone}')
-    world.once(gone)
-    world.converged(gone)
+    gone = {"more": {**limits, "state": "absent"}}
+    spec = world.spec(gone)
+    world.once(spec)
+    world.converged(spec)
     assert world.show("vendor.service", "Description") == "mine"
     assert world.sh(f"ls {ETC}/vendor.service.d") == "20-mine.conf"
     world.sh(f"rm {ETC}/vendor.service.d/20-mine.conf")
     world.once(world.spec({"more": limits}))
-    world.once(gone)
+    world.once(world.spec(gone))
     assert not world.host.exists(f"{ETC}/vendor.service.d")
     world.sh(f"systemctl disable --now vendor; rm {vendor}; systemctl daemon-reload")
 
@@ -538,3 +538,26 @@ def test_after_a_reboot_it_runs(world: World) -> None:
     assert world.show("boot.service", "ActiveState") == "active"
     assert world.show("off.service", "ActiveState") == "inactive"
     world.converged(spec)
+
+
+def test_a_secret_of_the_environment_is_shown_to_nobody(world: World) -> None:
+    unit = {
+        "content": "[Service]\nExecStart=/bin/sh -c 'echo $$TOKEN > /run/told; exec sleep 1001'\n"
+        "Environment=A=b TOKEN={{ env.THE_TOKEN }}\n[Install]\nWantedBy=multi-user.target\n",
+        "active": True,
+    }
+    spec = world.spec({"token.service": unit})
+    for value in ('tea %n "x" $HOME', "another"):
+        world.once(spec, environ={"THE_TOKEN": value})
+        world.converged(spec, environ={"THE_TOKEN": value})
+        assert value not in world.host.run("systemctl", "show", "token.service").stdout
+        assert value not in world.host.run("systemctl", "cat", "token.service").stdout
+        world.host.run(
+            "sh", "-c", "for i in $(seq 50); do [ -s /run/told ] && break; sleep .1; done"
+        )
+        # It was started anew with the new one.
+        assert world.host.read("/run/told") == f"{value}\n"
+        assert world.host.run("stat", "-c%a", "/etc/reconcile/env/token.service").stdout == "600\n"
+    spec = world.spec({"token.service": {**unit, "state": "absent"}})
+    world.once(spec, environ={"THE_TOKEN": "another"})
+    assert not world.host.exists("/etc/reconcile/env/token.service")

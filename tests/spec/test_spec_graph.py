@@ -101,34 +101,46 @@ def test_different_sections_share_what_they_agree_on(room: Any) -> None:
     assert list(room.body(text)) == ["folder:a", "grant:g"]
 
 
-def test_what_a_pattern_or_a_tree_covers_is_asked_for_once(tmp_path: Path) -> None:
+def test_what_is_declared_by_itself_is_left_out_of_a_pattern_or_a_tree(tmp_path: Path) -> None:
+    spec = compiled(
+        tmp_path,
+        "directories:\n"
+        '  a: {path: /srv/d/x, mode: "0755"}\n'
+        '  same: {path: /srv/d/y, mode: "0700"}\n'
+        '  out: {path: /srv/d/out/z, mode: "0755"}\n'
+        '  deeper: {path: /srv/d/y/z, mode: "0755"}\n'
+        '  hidden: {path: /srv/d/.h, mode: "0755"}\n'
+        '  gone: {path: /srv/d/gone, mode: "0755", state: absent}\n'
+        "permissions:\n"
+        '  glob: {path: "/srv/d/*", mode: "0700"}\n'
+        '  tree: {path: /srv/e, recursive: true, dir_mode: "0750", file_mode: "0640",\n'
+        "         exclude: [free]}\n"
+        '  file: {path: /srv/e/f, mode: "0640"}\n'
+        '  other: {path: /srv/e/s/t, mode: "0755"}\n'
+        '  free: {path: /srv/e/s/free/g, mode: "0777"}\n'
+        "  owner: {path: /srv/e/o, owner: root}\n",
+    )
+    wants = {resource.id: resource.want for resource in spec.resources}
+    assert wants["permission:glob"].spared == (("/srv/d/x", ("mode",)),)
+    assert wants["permission:tree"].spared == (("/srv/e/s/t", ("mode",)),)
+    assert not any(resource.held for resource in spec.resources)
+
+
+def test_two_trees_with_different_wishes_are_refused_at_both_places(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
         compiled(
             tmp_path,
-            "directories:\n"
-            '  a: {path: /srv/d/x, mode: "0755"}\n'
-            '  same: {path: /srv/d/y, mode: "0700"}\n'
-            '  out: {path: /srv/d/out/z, mode: "0755"}\n'
-            '  deeper: {path: /srv/d/y/z, mode: "0755"}\n'
-            '  hidden: {path: /srv/d/.h, mode: "0755"}\n'
-            '  gone: {path: /srv/d/gone, mode: "0755", state: absent}\n'
             "permissions:\n"
-            '  glob: {path: "/srv/d/*", mode: "0700"}\n'
-            '  tree: {path: /srv/e, recursive: true, dir_mode: "0750", file_mode: "0640",\n'
-            "         exclude: [free]}\n"
-            '  file: {path: /srv/e/f, mode: "0640"}\n'
-            '  other: {path: /srv/e/s/t, mode: "0755"}\n'
-            '  free: {path: /srv/e/s/free/g, mode: "0777"}\n'
-            "  owner: {path: /srv/e/o, owner: root}\n",
+            '  outer: {path: /srv, recursive: true, file_mode: "0644"}\n'
+            '  inner: {path: /srv/e, recursive: true, file_mode: "0600", owner: root}\n'
+            '  beside: {path: /srv/f, recursive: true, dir_mode: "0755", owner: root}\n',
         )
-    told = [p.message.replace(f"{tmp_path}/", "") for p in caught.value.problems]
-    assert told == [
-        "directory:a wants mode '0755' for the path '/srv/d/x', but permission:glob (spec.yaml, "
-        "line 11) wants '0700' for all of '/srv/d/*'",
-        "permission:other wants mode '0755' for the path '/srv/e/s/t', but permission:tree "
-        "(spec.yaml, line 12) wants '0640' or '0750' for all of '/srv/e'",
-    ]
-    assert caught.value.problems[0].hint == "exclude it there, such as with exclude: [x]"
+    (problem,) = caught.value.problems
+    assert problem.message.replace(f"{tmp_path}/", "") == (
+        "permission:inner wants mode '0600' for the path '/srv/e', but permission:outer "
+        "(spec.yaml, line 4) wants '0644' for all of '/srv'"
+    )
+    assert problem.hint == "exclude it there, such as with exclude: [e]"
 
 
 def test_many_patterns_over_many_paths_are_quick(tmp_path: Path) -> None:

@@ -1,0 +1,143 @@
+"""Two resources that are about one path, as only the host shows: by way of a symlink, or since
+two patterns match it.
+
+Each pass would do what the other undoes, so that both are unknown. It is asked only when
+something differs, and must not change anything.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from reconciler.contract import GetKind
+from reconciler.model import Claim, HostError, Observation, Resource, Step
+from reconciler.records import dataclass
+
+if TYPE_CHECKING:
+    from reconciler.host import Host
+
+_MOST = 1000
+"""Paths of one resource that are looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    """A resource with a claim to paths, and where the fixed part of its path really leads."""
+
+    id: str
+    claim: Claim
+    written: str
+    real: str
+
+    def as_written(self, path: str) -> str | None:
+        """A real path as it is below what was written; None for one that is not."""
+        if path != self.real and not path.startswith(f"{self.real.rstrip('/')}/"):
+            return None
+        return self.written + path[len(self.real) :]
+
+
+def contradictions(
+    steps: Sequence[Step],
+    resources: Sequence[Resource[Any]],
+    seen: Mapping[str, Observation[Any]],
+    get_kind: GetKind,
+    host: Host,
+) -> dict[str, str]:
+    """Those that contradict one another in what differs, by id, with the reason."""
+    planned = {step.id for step in steps}
+    differing = [one for one in resources if one.id in planned and _asks(one, seen, get_kind)]
+    if not differing:
+        return {}
+    owners = [one for each in resources for one in _owners(each, seen, get_kind, host)]
+    mine = {one.id: one for one in owners}
+    single: dict[str, list[_Owner]] = {}
+    wide = [one for one in owners if one.claim.covers is not None]
+    for one in owners:
+        if one.claim.covers is None:
+            single.setdefault(one.real, []).append(one)
+    found: dict[str, str] = {}
+    for resource in differing:
+        owner = mine.get(resource.id)
+        if owner is None:
+            continue
+        for path, directory in _paths(owner, resource, seen, get_kind, host):
+            for other in (*single.get(path, ()), *wide):
+                field = _contradicts(owner, other, path, directory)
+                if field is not None:
+                    words = f"{owner.id} and {other.id} want different things ({field}) for {path}"
+                    hint = "; declare it once, by the path that it really has"
+                    found.setdefault(owner.id, words + hint)
+                    found.setdefault(other.id, words + hint)
+    return found
+
+
+def _asks(resource: Resource[Any], seen: Mapping[str, Observation[Any]], get_kind: GetKind) -> bool:
+    """Does it ask something of a path that is there?"""
+    if not resource.present or resource.id not in seen or seen[resource.id].state is None:
+        return False
+    claims = get_kind(resource.kind).claims(resource.want)
+    return any(one.key.sort == "path" and (one.asks or one.of_files) for one in claims)
+
+
+def _owners(
+    resource: Resource[Any],
+    seen: Mapping[str, Observation[Any]],
+    get_kind: GetKind,
+    host: Host,
+) -> Iterator[_Owner]:
+    if not resource.present or resource.held or resource.id not in seen:
+        return
+    if seen[resource.id].unknown is not None:
+        return
+    for claim in get_kind(resource.kind).claims(resource.want):
+        if claim.key.sort != "path" or not (claim.asks or claim.of_files):
+            continue
+        fixed = claim.key.value
+        if claim.covers is not None and (match := re.search(r"/[^/]*[*?[]", fixed)):
+            fixed = fixed[: match.start()] or "/"
+        try:
+            real = host.files.real(fixed)
+        except HostError:
+            continue
+        if real is not None:
+            yield _Owner(resource.id, claim, fixed, real or "/")
+
+
+def _paths(
+    owner: _Owner,
+    resource: Resource[Any],
+    seen: Mapping[str, Observation[Any]],
+    get_kind: GetKind,
+    host: Host,
+) -> Iterator[tuple[str, bool]]:
+    """The real paths of what differs, and whether each is a directory."""
+    many = list(get_kind(resource.kind).touched(seen[resource.id].state))[:_MOST]
+    for path, directory in many:
+        yield owner.real + path[len(owner.written) :], directory
+    if not many:
+        status = host.files.status(owner.written)
+        yield owner.real, status is not None and stat.S_ISDIR(status.st_mode)
+
+
+def _contradicts(owner: _Owner, other: _Owner, path: str, directory: bool) -> str | None:
+    """The first field of which both ask something else for that path."""
+    if other.id == owner.id:
+        return None
+    both = []
+    for one in (owner, other):
+        written = one.as_written(path)
+        covers = one.claim.covers
+        if written is None or (covers is not None and not covers(written)):
+            return None
+        both.append((one.claim.covers is not None, written))
+    # What is declared by itself below a pattern, by that path, was left out of it long ago.
+    if both[0][0] != both[1][0] and both[0][1] == both[1][1]:
+        return None
+    mine, theirs = (
+        one.claim.asks if directory or one.claim.of_files is None else one.claim.of_files
+        for one in (owner, other)
+    )
+    return next((name for name in sorted(mine) if theirs.get(name, mine[name]) != mine[name]), None)

@@ -1,0 +1,152 @@
+"""One spec, one state: another file of a spec's name is not acted on by mistake."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import Machine, until
+
+from reconciler.shipped import folder, known_as, path_of
+
+ACTING = [
+    ["--once"],
+    ["--loop"],
+    ["--repair"],
+    ["--pause", "directory:d"],
+    ["--resume", "directory:d"],
+]
+
+
+@pytest.fixture
+def specs(machine: Machine) -> tuple[Path, Path]:
+    """The spec in use, and another file with the same name in it."""
+    one = machine.spec(f"directories: {{d: {{path: {machine.base}/d}}}}")
+    machine.once(one)
+    two = machine.spec(f"directories: {{d: {{path: {machine.base}/other}}}}", "two.yaml")
+    return one, two
+
+
+def known(machine: Machine) -> str:
+    return (machine.state / "demo" / "spec").read_text()
+
+
+@pytest.mark.parametrize("mode", ACTING, ids=lambda mode: mode[0])
+def test_another_file_is_refused(
+    mode: list[str], machine: Machine, specs: tuple[Path, Path]
+) -> None:
+    one, two = specs
+    before = sorted(machine.state.rglob("*"))
+    done = machine.reconcile(*mode, two)
+    assert done.returncode == 64, done.stdout
+    assert f"is that of {one}, and this is {two}; nothing was done" in done.stderr
+    assert "--take-over" in done.stderr
+    assert not (machine.base / "other").exists()
+    assert known(machine) == f"{one}\n"
+    # But for the compiled spec.
+    assert [path for path in sorted(machine.state.rglob("*")) if path.suffix != ".bin"] == [
+        path for path in before if path.suffix != ".bin"
+    ]
+
+
+def test_looking_is_no_acting(machine: Machine, specs: tuple[Path, Path]) -> None:
+    _, two = specs
+    for mode in ("--check", "--plan", "--status", "--history", "--diagnose"):
+        assert "--take-over" not in machine.reconcile(mode, two).stderr
+
+
+def test_who_means_it_takes_over(machine: Machine, specs: tuple[Path, Path]) -> None:
+    one, two = specs
+    machine.once(two, "--take-over")
+    assert (machine.base / "other").is_dir()
+    assert known(machine) == f"{two}\n"
+    assert machine.reconcile("--once", one).returncode == 64
+    done = machine.reconcile("--plan", two, "--take-over")
+    assert done.returncode == 64
+    assert "--take-over is for" in done.stderr
+
+
+def test_a_loop_is_ended_before_its_state_is_taken_over(
+    machine: Machine, specs: tuple[Path, Path], looping: Any
+) -> None:
+    one, two = specs
+    loop = looping(one)
+    until(lambda: "begin" in loop.names())
+    done = machine.reconcile("--once", two, "--take-over")
+    assert done.returncode == 75
+    assert "end it before its state is taken over" in done.stderr
+    assert known(machine) == f"{one}\n"
+    assert not (machine.base / "other").exists()
+
+
+def test_a_file_that_is_gone_or_the_same_is_no_other(
+    machine: Machine, specs: tuple[Path, Path]
+) -> None:
+    one, two = specs
+    link = machine.base / "link.yaml"
+    link.symlink_to(one)
+    done = machine.reconcile("--once", link)
+    assert done.returncode == 0, done.stderr
+    assert f"{one}, which is the same file" in done.stdout + done.stderr
+    assert known(machine) == f"{one}\n"
+    one.unlink()
+    done = machine.reconcile("--once", two)
+    assert done.returncode == 0, done.stderr
+    assert f"was {one}, which is gone" in done.stdout + done.stderr
+    assert known(machine) == f"{two}\n"
+
+
+def test_links_stay_as_they_were_given(machine: Machine, specs: tuple[Path, Path]) -> None:
+    # What a link means may be changed: it is the link that was meant.
+    one, two = specs
+    (machine.state / "demo" / "spec").unlink()
+    link = machine.base / "link.yaml"
+    link.symlink_to(one)
+    machine.once(link)
+    assert known(machine) == f"{link}\n"
+    link.unlink()
+    link.symlink_to(two)
+    machine.once(link)
+    assert (machine.base / "other").is_dir()
+
+
+def test_a_state_that_knows_no_spec_learns_it(machine: Machine, specs: tuple[Path, Path]) -> None:
+    _, two = specs
+    path = machine.state / "demo" / "spec"
+    path.unlink()
+    machine.reconcile("--pause", "directory:d", two)
+    assert known(machine) == f"{two}\n"
+    path.unlink()
+    machine.once(two)
+    assert known(machine) == f"{two}\n"
+    # Once is enough.
+    before = path.stat().st_ino
+    machine.once(two)
+    assert path.stat().st_ino == before
+
+
+def test_a_shipped_spec_is_known_by_its_name() -> None:
+    shipped = os.path.join(folder("specs"), "executor.yaml")
+    assert known_as(shipped) == "executor"
+    assert path_of("executor") == shipped
+    assert known_as("/srv/specs/executor.yaml") == path_of("/srv/specs/executor.yaml")
+
+
+@pytest.mark.parametrize("verb", ["start", "restart", "stop"])
+def test_the_executor_is_not_started_by_another_spec(
+    verb: str, machine: Machine, executor: Path
+) -> None:
+    # From another folder, while no loop runs, it would be the shipped one.
+    home = machine.base / "co"
+    machine.once(executor, "--set", f"home={home}")
+    (worker,) = until(lambda: machine.running(f"worker --home {home}"))
+    argv = [machine.bin / "ai-cmd-executor", verb, "--home", home, "--state-dir", machine.state]
+    done = machine.run(*argv, cwd="/")
+    assert done.returncode != 0
+    assert f"is that of {executor}, and this is {folder('specs')}/executor.yaml" in done.stderr
+    assert machine.running(f"worker --home {home}") == [worker]
+    assert (machine.state / "executor" / "spec").read_text() == f"{executor}\n"
+    done = machine.run(*argv, "--spec", executor, cwd="/")
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,138 @@
+"""Two resources that are about one path: the nearer one counts, or neither is done."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+from support import Machine
+
+
+def mode(path: Path) -> str:
+    return f"{stat.S_IMODE(path.stat().st_mode):04o}"
+
+
+@pytest.fixture
+def top(machine: Machine) -> Path:
+    """A folder with a folder and a file in it, and another folder in that."""
+    folder = machine.base / "d"
+    (folder / "x" / "y").mkdir(parents=True)
+    (folder / "f").touch(0o600)
+    return folder
+
+
+@pytest.mark.parametrize("wide", ["path: {top}, recursive: true", "path: '{top}/*'"])
+@pytest.mark.parametrize("single", ["directories", "permissions"])
+def test_what_is_declared_by_itself_is_left_out(
+    machine: Machine, top: Path, wide: str, single: str
+) -> None:
+    sections = {
+        "permissions": [f"w: {{{wide.format(top=top)}, mode: '0700'}}"],
+        "directories": [],
+    }
+    sections[single].append(f"x: {{path: {top}/x, mode: '0711'}}")
+    spec = machine.spec(
+        "".join(f"{name}: {{{', '.join(all_of)}}}\n" for name, all_of in sections.items())
+    )
+    assert machine.reconcile("--check", spec).returncode == 0
+    (note,) = machine.plan(spec)["notes"]
+    assert note == {
+        "id": "permission:w",
+        "reason": f"left to what is declared by itself: {top}/x (mode)",
+    }
+    machine.once(spec)
+    assert (mode(top / "x"), mode(top / "f")) == ("0711", "0700")
+    if "recursive" in wide:
+        assert mode(top / "x/y") == "0700"
+    machine.converged(spec)
+
+
+def test_only_what_is_declared_by_itself_is_left_out(machine: Machine, top: Path) -> None:
+    """Of other fields the pattern counts."""
+    spec = machine.spec(
+        f"directories: {{x: {{path: {top}/x}}}}\n"
+        f"permissions: {{w: {{path: '{top}/*', mode: '0700'}}}}"
+    )
+    machine.once(spec)
+    assert mode(top / "x") == "0700"
+    machine.converged(spec)
+
+
+EQUALS = {
+    "two paths": (
+        "directories: {a: {path: T/x, mode: '0711'}}\npermissions: {b: {path: T/x, mode: '0700'}}",
+        ("directory:a", "permission:b"),
+    ),
+    "two trees": (
+        "permissions: {a: {path: T, recursive: true, file_mode: '0600'},\n"
+        "  b: {path: T/x, recursive: true, file_mode: '0640'}}",
+        ("permission:a", "permission:b"),
+    ),
+    "two patterns": (
+        "permissions: {a: {path: 'T/*', mode: '0711'},\n  b: {path: 'T/x*', mode: '0700'}}",
+        ("permission:a", "permission:b"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", EQUALS)
+def test_two_that_count_the_same_are_refused_and_the_others_done(
+    machine: Machine, top: Path, case: str
+) -> None:
+    text, names = EQUALS[case]
+    text = text.replace("T", str(top))
+    other = machine.base / "other"
+    text += f"\nblocks: {{o: {{path: {other}, content: hi}}}}"
+    spec = machine.spec(text)
+    done = machine.reconcile("--check", "--json", spec)
+    assert done.returncode != 0
+    (error,) = json.loads(done.stdout)["errors"]
+    for name in names:
+        assert name in error["message"]
+    # One place is the error's own, the other one is in its words.
+    assert error["line"] and ", line " in error["message"]
+    before = mode(top / "x"), mode(top / "f")
+    for _ in range(2):
+        report = machine.once(spec, status=1)
+        assert sorted(one["id"] for one in report["unknown"]) == sorted(names)
+        assert {one["id"] for one in report["steps"]} <= {"block:o"}
+    assert other.exists()
+    assert (mode(top / "x"), mode(top / "f")) == before
+
+
+HIDDEN = {
+    "two paths": "directories: {a: {path: T/x, mode: '0711'}, b: {path: L/x, mode: '0700'}}",
+    "a pattern": (
+        "directories: {a: {path: L/x, mode: '0711'}}\npermissions: {b: {path: 'T/*', mode: '0700'}}"
+    ),
+    "a tree": (
+        "directories: {a: {path: T/x, mode: '0711'}}\n"
+        "permissions: {b: {path: L, recursive: true, mode: '0700'}}"
+    ),
+    "two patterns": (
+        "permissions: {a: {path: 'T/x*', mode: '0711'}, b: {path: 'T/*x', mode: '0700'}}"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HIDDEN)
+@pytest.mark.parametrize("now", ["0700", "0711"])
+def test_what_only_the_host_shows_is_unknown_for_both(
+    machine: Machine, top: Path, case: str, now: str
+) -> None:
+    (machine.base / "link").symlink_to(top)
+    (top / "x").chmod(int(now, 8))
+    (top / "f").chmod(0o700)
+    (top / "x/y").chmod(0o700)
+    top.chmod(0o700)
+    text = HIDDEN[case].replace("T", str(top)).replace("L", f"{machine.base}/link")
+    spec = machine.spec(text)
+    assert machine.reconcile("--check", spec).returncode == 0
+    report = machine.once(spec, status=1)
+    assert len(report["unknown"]) == 2
+    for one in report["unknown"]:
+        assert "want different things (mode) for" in one["reason"]
+    assert report["steps"] == []
+    assert mode(top / "x") == now
