@@ -102,6 +102,8 @@ class Watchdog:
         self._full: Pass | None = None
         self._due = self._clock.monotonic()
         self._newer: Newer | None = None
+        self._acted: dict[str, float] = {}
+        """When a step about each resource has ended last."""
         self._sooner = 0.0
         """Seconds after which the spec wants to be looked at again, as of the full pass."""
         self._later: set[str] = set()
@@ -347,7 +349,11 @@ class Watchdog:
         }
         self.moved()
         if what == "outcome":
-            self._telling[one][0].append(values[0])
+            outcome: Outcome = values[0]
+            if outcome.result == "dropped" and self._acted.get(outcome.step.id, 0.0) > one.begun:
+                return None  # Another pass was faster.
+            self._acted[outcome.step.id] = self._clock.monotonic()
+            self._telling[one][0].append(outcome)
         try:
             return handlers[what](*values)
         except HostError:
