@@ -78,13 +78,15 @@ class TestRoot:
             *(f"ai_commands/{n}" for n in ("pending", "running", "failed")),
         ],
     )
-    @pytest.mark.parametrize("how", ["everybody", "group", "owner", "list"])
+    @pytest.mark.parametrize("how", ["everybody", "sticky", "group", "owner", "list"])
     def test_a_folder_that_others_may_write_to(self, name: str, how: str, among: Any) -> None:
         among.make_folders()
         (among.home / "logs").mkdir()
         folder = among.home / name
         if how == "everybody":
             folder.chmod(0o777)
+        elif how == "sticky":
+            folder.chmod(0o1777)
         elif how == "group":
             os.chown(folder, 0, BOB)
             folder.chmod(0o775)
