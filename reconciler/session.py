@@ -72,6 +72,8 @@ class Session:
         self.users: Users = Users()
         self._warned: set[str] = set()
         self._begun: set[str] = set()
+        self.acted = False
+        """Has anything been done in this call?"""
         self._trusted: set[str] = set()
         self._learnt: set[str] = set()
         self._path: str | None = None
@@ -467,6 +469,7 @@ class Session:
             plan, spec = look.plan, look.spec
             return apply(plan, spec, kinds.get, host, ended, stopping, memory.begins, settle, again)
 
+        self.acted = True
         try:
             report = acted(look)
             again = to_look_at_again(look.seen, look.spec.resources, report, kinds.get)
