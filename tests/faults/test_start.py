@@ -349,9 +349,7 @@ def test_what_a_process_inherits_is_the_same_whoever_starts_it(
 def test_signals_umask_and_io_priority_are_not_handed_on(free: None, tmp_path: Path) -> None:
     out = tmp_path / "out"
     priority = "import ctypes; print('io', ctypes.CDLL(None).syscall(252, 1, 0))"
-    script = (
-        f"grep -E '^(Sig(Ign|Blk)|Umask)' /proc/self/status; {sys.executable} -c \"{priority}\""
-    )
+    look = ("grep", "-E", "^(Sig(Ign|Blk)|Umask)", "/proc/self/status")
     known = os.uname().machine == "x86_64"
     umask = os.umask(0o077)
     ignored = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
@@ -359,10 +357,10 @@ def test_signals_umask_and_io_priority_are_not_handed_on(free: None, tmp_path: P
     if known:
         ctypes.CDLL(None).syscall(251, 1, 0, 3 << 13)  # The class that gets what nobody needs.
     try:
-        handle = os.open(out, os.O_WRONLY | os.O_CREAT)
-        pid = start.begin(program("sh", "-c", script), (0, handle, handle))
+        handle = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        for argv in (look, (sys.executable, "-c", priority)):
+            os.waitpid(start.begin(program(*argv), (0, handle, handle)), 0)
         os.close(handle)
-        os.waitpid(pid, 0)
     finally:
         if known:
             ctypes.CDLL(None).syscall(251, 1, 0, 0)
