@@ -53,8 +53,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         discard(sys.stdout)  # The reader has seen enough; nothing may be written at exit either.
         return TROUBLE
-    except BeingWritten as error:
-        return complain(f"{error}; nothing was done; try again when it is saved", BUSY)
     except KeyboardInterrupt:
         return complain("interrupted; the next pass goes on from here", 130)
     except SystemExit as end:
@@ -94,5 +92,8 @@ def _done(session: Session) -> int:
     module = import_module(f"reconciler.modes.{_ELSEWHERE.get(mode, mode)}")
     try:
         return int(module.run(session))
+    except BeingWritten as error:
+        done = "" if session.acted else "; nothing was done"
+        return complain(f"{error}{done}; try again when it is saved", BUSY)
     except spec.SpecError as error:  # Looked up, and imported, only when something is raised.
         return invalid(session, error)

@@ -22,7 +22,6 @@ _STILL = 1.0
 """Seconds without a change after which a changed file is read."""
 _PATIENCE = 5.0
 """Seconds for which passes are held back while the spec is being changed."""
-_ROUNDS = 3
 
 Seen = tuple[Facts, tuple[tuple[str, int, int, int, int, int] | str, ...]]
 
@@ -136,20 +135,17 @@ class Kept:
         self._wrong = words
 
     def _load(self) -> None:
-        """Read it, and look again where it is made from other files than the last one was."""
-        for _ in range(_ROUNDS):
-            files, seen = self._files, self._sources()
-            try:
-                spec = self._session.load_aside(patience=0.0)
-            except BeingWritten:
-                raise
-            except Exception:
-                self._seen = seen
-                raise
+        """Read it. A file that is new in it was not seen before: the next pass reads it again."""
+        seen = self._sources()
+        try:
+            spec = self._session.load_aside(patience=0.0)
+        except BeingWritten:
+            raise
+        except Exception:
             self._seen = seen
-            self._take(spec)
-            if self._files == files:
-                return
+            raise
+        self._seen = seen
+        self._take(spec)
 
     def _take(self, spec: Spec) -> None:
         if spec.name != self.spec.name:

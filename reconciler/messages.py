@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 
 from reconciler.model import EVENTS, Outcome, Plan
 from reconciler.records import dataclass, replace
+from reconciler.redaction import shortened
 
 _MOST = 5
 """Messages of one event in one pass; more are put together into one."""
@@ -134,7 +135,7 @@ class Meter:
             words += (
                 f"it is wrong now: it {now[ident].reason}" if ident in now else "it is well now"
             )
-            yield Message(min(events, key=EVENTS.index), words[:_LONGEST])
+            yield Message(min(events, key=EVENTS.index), shortened(words, _LONGEST))
             self.changed = True
             self.sent = {key: one for key, one in self.sent.items() if key[1] != ident}
 
@@ -162,7 +163,7 @@ def judge(
             found["changed"].append((outcome.step.id, words))
     now = dict(known)
     wrong = {
-        ident: (event, blot(reason)[:_LONGEST], blot(more))
+        ident: (event, shortened(blot(reason), _LONGEST), blot(more))
         for ident, (event, reason, more) in _wrong(news)
     }
     for ident, about in wrong.items():
@@ -290,7 +291,7 @@ def moment(wall: float) -> str:
 def _put_together(event: str, lines: Sequence[str]) -> Iterator[Message]:
     """A message each, or one for all where there are many."""
     if len(lines) <= _MOST:
-        yield from (Message(event, line[:_LONGEST]) for line in lines)
+        yield from (Message(event, shortened(line, _LONGEST)) for line in lines)
         return
     words = {"changed": "changes", "recovered": "are well again", "progress": "were tried again"}
     yield Message(event, listing(f"{len(lines)} {words.get(event, 'are wrong')}:", lines))
@@ -299,7 +300,7 @@ def _put_together(event: str, lines: Sequence[str]) -> Iterator[Message]:
 def listing(first: str, lines: Iterable[str]) -> str:
     """Many lines as one text, with ``first`` above them."""
     every = list(lines)
-    shown = [f"- {line[:_LONGEST]}" for line in every[:_LINES]]
+    shown = [f"- {shortened(line, _LONGEST)}" for line in every[:_LINES]]
     more = [f"- and {len(every) - _LINES} more"] if len(every) > _LINES else []
     return "\n".join([first, *shown, *more])
 

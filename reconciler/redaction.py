@@ -107,10 +107,15 @@ def redacted_json(value: Any) -> Any:
     if isinstance(value, str):
         return redacted(value)
     if isinstance(value, dict):
-        return {redacted(key): redacted_json(item) for key, item in value.items()}
+        return {_redacted_key(key): redacted_json(item) for key, item in value.items()}
     if isinstance(value, list):
         return [redacted_json(item) for item in value]
     return value
+
+
+def _redacted_key(key: str) -> str:
+    # Ids and paths; a plain name is one of our own, which stays even if a password is called so.
+    return key if key.isidentifier() else redacted(key)
 
 
 def _written(values: Iterable[str]) -> Iterator[str]:

@@ -89,6 +89,8 @@ class Session:
         self.users: Users = Users()
         self._warned: set[str] = set()
         self._begun: set[str] = set()
+        self.acted = False
+        """Has anything been done in this call?"""
         self._trusted: set[str] = set()
         self._learnt: set[str] = set()
         self._path: str | None = None
@@ -491,6 +493,7 @@ class Session:
                 plan, spec, kinds.get, host, ended, stopping, memory.begins, settle, again, turn
             )
 
+        self.acted = True
         try:
             report = acted(look)
             again = to_look_at_again(look.seen, look.spec.resources, report, kinds.get)

@@ -116,3 +116,12 @@ def test_what_the_store_forgets_is_overwritten(tmp_path: Path) -> None:
     finally:
         store.close()
     assert b"Q17x99" not in b"".join(path.read_bytes() for path in folder.iterdir())
+
+
+def test_a_json_document_keeps_its_keys() -> None:
+    redaction.hide(["summary", "q/17-zz"])
+    document = {"summary": ["a summary", 1, None], "q/17-zz": {"ok": "q/17-zz"}}
+    assert redaction.redacted_json(document) == {
+        "summary": ["a ***", 1, None],
+        "***": {"ok": "***"},
+    }

@@ -53,6 +53,8 @@ def test_a_secret_is_in_no_command() -> None:
     redaction.hide(["it's $ecret"])
     shown = remedy("reconcile", "--set", "hook=it's $ecret")
     assert shown == "reconcile --set 'hook=***'"
+    redaction.hide(["key!\x1b'42"])
+    assert remedy("echo", "a key!\x1b'42 b") == "echo 'a *** b'"
     assert remedy("curl", "-u", "me:hunter22", "http://h") == "curl -u me:*** http://h"
     assert "abc" not in script("curl -H 'Authorization: Bearer abc' http://h")
     assert "hunter" not in remedy("psql", "postgres://me:hunter22@h/d")

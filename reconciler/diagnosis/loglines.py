@@ -63,12 +63,14 @@ def analysed(lines: Sequence[str], now: float) -> dict[str, Any]:
         level = level_of(line)
         if level is None:
             continue
+        # Before it is squeezed and cut: a piece of a secret does not look like one.
+        line = censored(line)
         message = squeezed(line)
         one = sorts.setdefault((level, message), _Sort(level, message))
         one.count += 1
         one.first = at if one.first is None else one.first
         one.last = at
-        one.sample = line.strip()
+        one.sample = line.strip()[:_LONGEST]
     ranked = sorted(sorts.values(), key=lambda one: (one.level != "error", -one.count))
     return {
         "errors": sum(one.count for one in ranked if one.level == "error"),
@@ -76,11 +78,11 @@ def analysed(lines: Sequence[str], now: float) -> dict[str, Any]:
         "kinds": [
             {
                 "level": one.level,
-                "message": censored(one.message)[:_LONGEST],
+                "message": one.message,
                 "count": one.count,
                 "first": one.first,
                 "last": one.last,
-                "sample": censored(one.sample)[:_LONGEST],
+                "sample": one.sample,
             }
             for one in ranked[:_KINDS]
         ],

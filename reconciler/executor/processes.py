@@ -8,9 +8,10 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 GRACE = 3.0  # seconds between TERM and KILL
+_LOOK = 1.0  # seconds for a look at what processes have open
 _DEATH = 5.0  # seconds to wait for a killed process; longer means that the kernel holds it
 
 
@@ -129,7 +130,7 @@ def _tree(leader: int | None, log: os.stat_result | None) -> list[dict[str, obje
         # Also those who have left the session, but whose parent still runs.
         members.add(leader)
     if log is not None:
-        members |= {pid for pid in alive if _writes_to(pid, log)}
+        members |= _writers(alive, log)
     while below := {pid for pid, s in alive.items() if s.parent in members} - members:
         members |= below
     here = boot_id()
@@ -140,15 +141,33 @@ def _tree(leader: int | None, log: os.stat_result | None) -> list[dict[str, obje
     ]
 
 
-def _writes_to(pid: int, log: os.stat_result) -> bool:
-    folder = f"/proc/{pid}/fd"
-    with contextlib.suppress(OSError):  # it has ended, or is somebody else's
-        for number in os.listdir(folder):
-            with contextlib.suppress(OSError):
-                # The permissions of the link are those of the descriptor, proc_pid_fd(5).
-                if os.path.samestat(os.stat(f"{folder}/{number}"), log):
-                    return bool(os.lstat(f"{folder}/{number}").st_mode & 0o200)
-    return False
+def _writers(pids: Iterable[int], log: os.stat_result) -> set[int]:
+    """Who has the log open for writing, as far as _LOOK goes: our own processes come first, and
+    others may hold as many descriptors as they like."""
+    end = time.monotonic() + _LOOK
+    found: set[int] = set()
+    for pid in sorted(pids, key=_is_foreign):
+        # It may have ended, or be somebody else's.
+        with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
+            for entry in entries:
+                if time.monotonic() >= end:
+                    return found
+                with contextlib.suppress(OSError):
+                    # The permissions of the link are those of the descriptor, proc_pid_fd(5).
+                    if (
+                        os.path.samestat(entry.stat(), log)
+                        and entry.stat(follow_symlinks=False).st_mode & 0o200
+                    ):
+                        found.add(pid)
+                        break
+    return found
+
+
+def _is_foreign(pid: int) -> bool:
+    try:
+        return os.stat(f"/proc/{pid}").st_uid != os.geteuid()
+    except OSError:
+        return True
 
 
 def send(known: dict[str, object], number: int) -> None:

@@ -8,14 +8,13 @@ the error or finding that it belongs to.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from reconciler.model import Remedy
 from reconciler.redaction import censored, redacted
 
-_PLAIN = re.compile(r"[A-Za-z0-9_@%+:,./-][A-Za-z0-9_@%+=:,./-]*")
-"""Words that every shell takes as they are."""
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-")
+"""What every shell takes as it is, but for a ``=`` in front."""
 
 
 def remedy(*words: str, into: str | None = None) -> Remedy:
@@ -57,7 +56,7 @@ def quoted(word: str) -> str:
     the terminal nor a copy of its screen can change it.
     """
     word = redacted(word)
-    if _PLAIN.fullmatch(word):
+    if word and word[0] != "=" and _PLAIN.issuperset(word):
         return word
     if word.isprintable():
         return "'" + word.replace("'", "'\"'\"'") + "'"

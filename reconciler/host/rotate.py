@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 from reconciler.digests import blake2b
@@ -124,17 +124,23 @@ def finish(
     return still
 
 
-def compressible(path: str, logs: Sequence[Log], open_files: OpenFiles) -> Iterator[Log]:
-    """Those of the rotated ``logs`` that nobody writes to any more."""
+def compressible(
+    path: str, logs: Sequence[Log], open_files: OpenFiles
+) -> tuple[list[Log], list[Log]]:
+    """Those of the rotated ``logs`` that nobody writes to any more, and those that are held open.
+
+    In neither is what is not worth it: a pass would be too short for its holes.
+    """
+    found: tuple[list[Log], list[Log]] = [], []
     with Tree(path) as tree:
         for log in logs:
             with suppress(OSError), tree.folder(log[0]) as folder:
                 status = os.stat(log[1], dir_fd=folder, follow_symlinks=False)
                 if hollow(status.st_size, taken(status)):
-                    continue  # It would take longer than a pass, to save nothing.
+                    continue
                 held = open_files.held_at(folder, log[1], status.st_dev, status.st_ino)
-                if not _held(log[1], held):
-                    yield log
+                found[_held(log[1], held)].append(log)
+    return found
 
 
 def _held(name: str, held: bool | None) -> bool:

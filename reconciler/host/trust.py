@@ -101,7 +101,7 @@ def opened(
     open(2) has it.
     """
     owners = frozenset((0, os.geteuid(), *_more_owners, *also))
-    way = _Way(path, what, owners, make, notes, shared and os.geteuid() != 0)
+    way = _Way(path, what, owners, make, notes, shared)
     entry = way.walked(not flags & os.O_NOFOLLOW)
     if flags & os.O_PATH:
         return entry
@@ -167,6 +167,16 @@ def is_trusted_way(folder: str) -> bool:
     return not notes
 
 
+def refuse_untrusted_way(folder: str, what: str) -> None:
+    """Raise Untrusted where somebody else could exchange what is ours in that folder.
+
+    It may be sticky; people may share it, as ``opened`` has it. Raises OSError as well.
+    """
+    owners = frozenset((0, os.geteuid(), *_more_owners))
+    way = _Way(folder, what, owners, None, None, shared=True, through=True)
+    os.close(way.walked(True))
+
+
 def only_ours(status: os.stat_result, handle: int, *, also: Collection[int] = ()) -> bool:
     """May only root, the caller and ``also`` write to what is open as ``handle``, by itself?"""
     owners = frozenset((0, os.geteuid(), *_more_owners, *also))
@@ -222,6 +232,7 @@ class _Way:
         self._make = make
         self._notes = notes
         self._shared = shared
+        self._lenient = shared and os.geteuid() != 0
 
     def walked(self, follow: bool) -> int:
         """A path-only descriptor of what stands at the end. Raises Untrusted and OSError.
@@ -290,7 +301,7 @@ class _Way:
         if status.st_uid not in self._owners:
             in_sticky = above is not None and above.st_mode & stat.S_ISVTX
             overflow = not last and not link and status.st_uid == _overflow_uid()
-            noted = os.geteuid() != 0 and not in_sticky and (link or not last or self._shared)
+            noted = os.geteuid() != 0 and not in_sticky and (link or not last or self._lenient)
             if not overflow:
                 self._owner(step, status, noted)
         sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
@@ -301,8 +312,9 @@ class _Way:
         if writer is not None:
             who, remedy = writer
             text = f"{who} may write to {step}"
-            settled = () if sticky else (*remedy, step)
-            if not self._shared or status.st_mode & stat.S_IWOTH:
+            # What is sticky is meant to be everybody's, but for a queue.
+            settled = () if sticky and not self._shared else (*remedy, step)
+            if not self._lenient or status.st_mode & stat.S_IWOTH:
                 raise Untrusted(step, f"not trusted by {_caller()}: {text}", settled)
             if self._notes is not None:
                 self._notes.append(Untrusted(step, text, settled))
@@ -318,7 +330,11 @@ class _Way:
             return
         flag = ("-h",) if stat.S_ISLNK(status.st_mode) else ()
         remedy = ("chown", *flag, "root", step) if os.geteuid() == 0 else ()
-        hint = "" if remedy else f"; to believe that account, add: --trust {status.st_uid}"
+        hint = (
+            ""
+            if remedy or self._shared
+            else f"; to believe that account, add: --trust {status.st_uid}"
+        )
         raise Untrusted(step, f"not trusted by {_caller()}: {by}{hint}", remedy)
 
 

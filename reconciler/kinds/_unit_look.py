@@ -14,6 +14,7 @@ from reconciler.kinds._unit import Unit, UnitState
 from reconciler.kinds._unit_file import RUNS_AND_ENDS, mark, ours
 from reconciler.model import Observation, Resource, UnknownState, not_known
 from reconciler.records import dataclass, replace
+from reconciler.redaction import redacted
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -154,6 +155,10 @@ class _Look:
         self._note_programs()
         self._note_kill_mode()
         state = self._with_environment(state)
+        if want.secret and redacted(str(want.text)) != want.text:
+            self.notes.append(
+                "it holds a secret outside of Environment=, which systemctl show shows to everybody"
+            )
         if file is not None and file.link is not None and not state.masked:
             words = f"{self.path} is a symlink to {file.link}, which this spec did not make"
             raise UnknownState(f"{words}; move it away")

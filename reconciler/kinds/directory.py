@@ -206,15 +206,18 @@ def _untrusted(want: Directory) -> Observation[Seen] | None:
 
     from reconciler.host import trust
 
-    path = want.path if want.mode is None else want.path.rpartition("/")[0] or "/"
+    above = want.path.rpartition("/")[0] or "/"
+    what = "what is run from it"
     try:
-        os.close(trust.opened(path, os.O_PATH, what="what is run from it", shared=True))
+        trust.refuse_untrusted_way(above, what)
+        if want.mode is None:
+            os.close(trust.opened(want.path, os.O_PATH, what=what, shared=True))
     except trust.Untrusted as error:
         return not_known(error)
     except FileNotFoundError:
         return None
     except OSError as error:
-        return Observation(unknown=f"cannot look at {path}: {error.strerror}")
+        return Observation(unknown=f"cannot look at {want.path}: {error.strerror}")
     return None
 
 

@@ -221,13 +221,16 @@ def _due(want: Retention, seen: Seen, now: int, host: Host) -> tuple[Due, int, l
     if want.compresses and seen.rotated:
         from reconciler.host.rotate import compressible
 
-        uncompressed = tuple(compressible(want.path, sorted(seen.rotated), host.open_files))
-        held = len(seen.rotated) - len(uncompressed)
+        # Somebody else may make as many names as he likes that look like logs of ours.
+        rotated = sorted(seen.rotated)[: want.max_files_per_pass]
+        closed, still = compressible(want.path, rotated, host.open_files)
+        uncompressed, held = tuple(closed), len(still)
+    unfinished = tuple(sorted(seen.passing)[: want.max_files_per_pass])
     files, later = _bounded(want, files)
     goal = None
     if want.action == "archive" and want.to is not None:
         goal = time.strftime(want.to, time.localtime(now / 10**9))
-    return Due(files, tuple(sorted(seen.passing)), uncompressed, now, goal), held, later
+    return Due(files, unfinished, uncompressed, now, goal), held, later
 
 
 def _bounded(want: Retention, files: tuple[File, ...]) -> tuple[tuple[File, ...], list[str]]:
@@ -270,6 +273,9 @@ def _notes(want: Retention, seen: Seen, held: int) -> Iterable[str]:
         yield f"{more} more due, for the next passes (max_files_per_pass)"
     if seen.deep:
         yield f"{counted(len(seen.deep), 'folder')} left out: {seen.deep[0]}"
+    left = max(len(seen.rotated), len(seen.passing)) - want.max_files_per_pass
+    if left > 0:
+        yield f"{counted(left, 'log')} more to finish, for the next passes (max_files_per_pass)"
     if seen.ageless:
         yield f"{counted(seen.ageless, 'file')} without a time of birth, taken for new"
 

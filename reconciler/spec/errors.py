@@ -56,7 +56,7 @@ class Problem(NamedTuple):
             yield f"{self.line:>{len(gutter)}} | {text}", ""
             yield f"{gutter} | {caret}", "bad"
         if self.hint:
-            yield f"{gutter} = {printable(self.hint, 500)}", "change"
+            yield f"{gutter} = {printable(self.hint, 4000)}", "change"
 
     def render(self) -> str:
         """The same as one text, without a final newline."""

@@ -7,6 +7,7 @@ from textwrap import wrap
 from typing import Any
 
 from reconciler.records import replace
+from reconciler.redaction import shortened
 from reconciler.text import printable
 from reconciler.views.period import lines_of
 from reconciler.views.status import amount, history_table, moment, span
@@ -257,7 +258,7 @@ def _logs(rows: Iterable[Document], now: float, verbose: bool) -> Iterator[Line]
             text = f"{kind['level']}, {_number(kind['count'], 'time')}{when}: {kind['message']}"
             yield f"  {text}", ""
         for line in one["last"][-3 if verbose else -1 :]:
-            yield f"  last: {line[:200]}", "quiet"
+            yield f"  last: {shortened(line, 200)}", "quiet"
 
 
 def _checks(checks: Sequence[Document]) -> Iterator[Block]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from reconciler.messages import moment
+from reconciler.redaction import shortened
 from reconciler.views.status import amount, span
 
 Figures = Mapping[str, Any]
@@ -52,7 +53,7 @@ def _first(figures: Figures) -> str:
 def _needs(figures: Figures) -> Iterator[str]:
     for one in figures["troubles"]:
         words = f"{one['id']} {one['reason']}"
-        yield f"{words[:_LONGEST]} (since {moment(one['since'])})"
+        yield f"{shortened(words, _LONGEST)} (since {moment(one['since'])})"
     for one in figures["pauses"]:
         until = "" if one["until"] is None else f" until {moment(one['until'])}"
         reason = one["reason"] or "no reason given"
@@ -79,7 +80,8 @@ def _started(one: Figures) -> str:
     words = f"started {_times(one['done'])}"
     words += f", {one['failed']} in vain" if one["failed"] else ""
     causes = [
-        (f"{_times(cause['count'])} " if len(one["causes"]) > 1 else "") + cause["why"][:_LONGEST]
+        (f"{_times(cause['count'])} " if len(one["causes"]) > 1 else "")
+        + shortened(cause["why"], _LONGEST)
         for cause in one["causes"]
     ]
     return f"{words} ({'; '.join(causes)})" if causes else words

@@ -78,13 +78,15 @@ class TestRoot:
             *(f"ai_commands/{n}" for n in ("pending", "running", "failed")),
         ],
     )
-    @pytest.mark.parametrize("how", ["everybody", "group", "owner", "list"])
+    @pytest.mark.parametrize("how", ["everybody", "sticky", "group", "owner", "list"])
     def test_a_folder_that_others_may_write_to(self, name: str, how: str, among: Any) -> None:
         among.make_folders()
         (among.home / "logs").mkdir()
         folder = among.home / name
         if how == "everybody":
             folder.chmod(0o777)
+        elif how == "sticky":
+            folder.chmod(0o1777)
         elif how == "group":
             os.chown(folder, 0, BOB)
             folder.chmod(0o775)
@@ -376,6 +378,23 @@ def test_whoever_locks_what_he_can_open_holds_nobody_up(executor: Any, orphan: A
             os.close(fd)
 
 
+def test_what_a_worker_of_an_older_version_holds_is_not_taken_for_left(
+    executor: Any, patiently: Any
+) -> None:
+    """It locks the file itself."""
+    executor.make_folders()
+    path = executor.base / "running" / "old.json"
+    path.write_text('{"command": "true"}')
+    (executor.base / "running" / "gone.json").write_text('{"command": "true"}')
+    with path.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        executor.start()
+        assert executor.result("gone")["status"] == "interrupted"
+        patiently(lambda: executor.names("running") == ["old.json"], "a look at both")
+        assert not (executor.base / "completed" / "old.json").exists()
+    assert executor.result("old")["status"] == "interrupted"
+
+
 def test_being_held_up_is_logged_and_not_well(executor: Any, patiently: Any) -> None:
     executor.start(program=patched("from reconciler.executor import worker; worker._HELD_UP = 0.2"))
     lock = executor.base / ".lock"
@@ -464,7 +483,11 @@ def test_a_command_from_standard_input(executor: Any) -> None:
 SMALL = (
     "from reconciler.executor import leftovers, runner; leftovers.MAX_LOG = runner.MAX_LOG = 99999"
 )
-WRITES_ON = "setsid sh -c 'echo $$ > {0}; until [ -e {1} ]; do sleep 0.01; done; exec yes' &"
+# It has its log open for reading as well, before it has it for writing.
+WRITES_ON = (
+    "setsid bash -c 'exec 9>&1; exec 1</proc/self/fd/9; exec 2>&9; echo $$ > {0}; "
+    "until [ -e {1} ]; do sleep 0.01; done; exec yes >&9' &"
+)
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["same worker", "another worker"])
@@ -491,6 +514,24 @@ def test_what_a_command_leaves_behind_is_bounded(
     finally:
         reader.kill()
         reader.wait()
+
+
+def test_a_look_at_what_is_open_has_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: None
+) -> None:
+    """However many descriptors somebody holds; our own processes are looked at first."""
+    from reconciler.executor import processes
+
+    with (tmp_path / "log").open("w") as log:
+        writer = subprocess.Popen(["sleep", "300"], stdout=log)
+        status = os.fstat(log.fileno())
+    try:
+        assert processes._writers([1, writer.pid], status) == {writer.pid}
+        monkeypatch.setattr(processes, "_LOOK", 0.0)
+        assert processes._writers([1, writer.pid], status) == set()
+    finally:
+        writer.kill()
+        writer.wait()
 
 
 def test_a_timeout_ends_the_whole_tree(

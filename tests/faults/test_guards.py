@@ -104,14 +104,19 @@ def test_who_is_believed_is_the_effective_user(folder: Path) -> None:
 @pytest.mark.root
 @ROOT
 def test_a_private_folder_is_the_effective_users(folder: Path) -> None:
+    folder.chmod(0o777)
     mine = folder / "mine"
     mine.mkdir(mode=0o700)
-    assert place.is_private(mine.stat())
-    with acting_as(NOBODY):
-        assert not place.is_private(mine.stat())
     os.chown(mine, NOBODY, NOBODY)
-    with acting_as(NOBODY):
-        assert place.is_private(mine.stat())
+    above = os.open(folder, os.O_PATH)
+    try:
+        assert place.entered(above, "mine") is None
+        with acting_as(NOBODY):
+            handle = place.entered(above, "mine")
+            assert handle is not None
+            os.close(handle)
+    finally:
+        os.close(above)
 
 
 @pytest.mark.root

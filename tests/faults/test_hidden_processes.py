@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,13 +49,14 @@ for uid in (65534, 65533):
 
 def looked(options: str, folder: Path) -> list[str]:
     """What somebody sees of another's process, with /proc mounted so."""
-    sleeper = subprocess.Popen(["sleep", "600"], user=OTHER, group=OTHER)
+    sleep = folder / "sleeps"
+    shutil.copy("/bin/sleep", sleep)
+    sleeper = subprocess.Popen([sleep, "600"], user=OTHER, group=OTHER)
     try:
         named = folder / "pid"
         named.write_text(f"{sleeper.pid}\n")
         os.chown(named, OTHER, OTHER)
         script = f'mount --make-rprivate / && {options} exec "$0" -c "$@"'
-        sleep = os.path.realpath("/bin/sleep")
         done = subprocess.run(
             ["unshare", "-m", "sh", "-c", script, sys.executable, LOOK, named, str(sleeper.pid),
              sleep],

@@ -257,7 +257,8 @@ def test_what_may_be_open_to_others_is_compressed_at_the_next_rotation(
     (logs / name).write_text("x")
     log = ("", name)
     files = OpenFiles(Clock())
-    assert list(rotate.compressible(str(logs), [log], files)) == ([log] if seen else [])
+    free, held = rotate.compressible(str(logs), [log], files)
+    assert (free, held) == (([log], []) if seen else ([], [log]))
     assert rotate.finish(str(logs), (), [log], True, files) == ([] if seen else [log])
     assert names(logs) == [f"{name}.gz" if seen else name]
 
@@ -303,3 +304,28 @@ def test_the_log_of_a_daemon_without_one_is_not_renamed(machine: Machine) -> Non
     report = machine.once(spec, status=1)
     assert [one["id"] for one in report["unknown"]] == ["retention:r"]
     assert names(folder) == ["p.log"]
+
+
+def test_what_is_left_to_do_about_rotated_logs_has_a_bound(machine: Machine, logs: Path) -> None:
+    for number in range(5):
+        (logs / f"{number}.log.1").write_text("x")
+    spec = machine.spec(
+        f"retention: {{r: {{path: {logs}, max_file: 1KB, action: rotate, max_files_per_pass: 3}}}}"
+    )
+    (note,) = machine.once(spec)["notes"]
+    assert note["reason"] == "2 logs more to finish, for the next passes (max_files_per_pass)"
+    assert len(list(logs.glob("*.gz"))) == 3
+    machine.once(spec)
+    assert len(list(logs.glob("*.gz"))) == 5
+    machine.converged(spec)
+
+
+def test_a_log_is_not_copied_where_there_is_no_room(
+    machine: Machine, logs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (logs / "a").write_bytes(b"x" * 100_000)
+    monkeypatch.setattr(rotate, "_free", lambda handle: 50_000)
+    files = scan(Wanted(str(logs), Rule(None, 2 * 10**18, None, 10))).chosen.files
+    _, (words,) = rotate.rotate(str(logs), files, (), 5, True, False, None, Clock())
+    assert "its copy would take 98 KiB, and 49 KiB is free there; make room" in words
+    assert names(logs) == ["a"]

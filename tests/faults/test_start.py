@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pty
 import resource
@@ -343,6 +344,33 @@ def test_what_a_process_inherits_is_the_same_whoever_starts_it(
         for name in ("nice", "policy", "oom", "processors"):
             assert seen[1][name] == init[name], name
     assert seen[1]["umask"] == "0022"
+
+
+def test_signals_umask_and_io_priority_are_not_handed_on(free: None, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    priority = "import ctypes; print('io', ctypes.CDLL(None).syscall(252, 1, 0))"
+    look = ("grep", "-E", "^(Sig(Ign|Blk)|Umask)", "/proc/self/status")
+    known = os.uname().machine == "x86_64"
+    umask = os.umask(0o077)
+    ignored = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    if known:
+        ctypes.CDLL(None).syscall(251, 1, 0, 3 << 13)  # The class that gets what nobody needs.
+    try:
+        handle = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        for argv in (look, (sys.executable, "-c", priority)):
+            os.waitpid(start.begin(program(*argv), (0, handle, handle)), 0)
+        os.close(handle)
+    finally:
+        if known:
+            ctypes.CDLL(None).syscall(251, 1, 0, 0)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        signal.signal(signal.SIGUSR2, ignored)
+        os.umask(umask)
+    seen = dict(line.replace(":", " ").split() for line in out.read_text().splitlines())
+    assert int(seen["SigIgn"], 16) == int(seen["SigBlk"], 16) == 0
+    assert seen["Umask"] == "0022"
+    assert not known or int(seen["io"]) >> 13 != 3
 
 
 KEYS = """

@@ -224,6 +224,29 @@ def test_one_odd_entry_does_not_keep_a_glob_from_the_others(machine: Machine) ->
     machine.converged(spec)
 
 
+def test_one_folder_that_cannot_be_opened_does_not_keep_a_glob_from_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "t" / name).mkdir(parents=True)
+        (tmp_path / "t" / name / "file").touch(0o600)
+    real = Tree.__init__
+
+    def made(tree: Tree, path: str, wary: bool = False) -> None:
+        if path.endswith("/a"):
+            raise OSError(5, "Input/output error")
+        real(tree, path, wary)
+
+    monkeypatch.setattr(Tree, "__init__", made)
+    text = f"permissions: {{p: {{path: '{tmp_path}/t/*', recursive: true, file_mode: '0640'}}}}"
+    spec = compiled(tmp_path, text)
+    host = Host("demo", str(tmp_path / "state"))
+    seen = observe(spec.resources, kinds.get, host)["permission:p"]
+    assert seen.unknown is None
+    assert [wrong.path for wrong in seen.state.paths] == [f"{tmp_path}/t/b/file"]
+    assert "input/output error" in (seen.note or "")
+
+
 @pytest.mark.root
 @ROOT
 class TestMounts:
@@ -322,9 +345,9 @@ class TestTransitions:
         with pytest.raises(HostError, match="fix it with: chown nobody"):
             Files().make_directory(f"{folder}/data", 0o755, NOBODY, -1)
         was = (folder / "data").stat()
-        with pytest.raises(HostError, match=r"root's own in a folder"):
+        with pytest.raises(HostError, match=r"gets no other owner"):
             Files().set_below(
-                str(folder), f"{folder}/data", 0o755, NOBODY, -1, True, (was.st_dev, was.st_ino)
+                str(folder), f"{folder}/data", 0o700, NOBODY, -1, True, (was.st_dev, was.st_ino)
             )
         assert ((folder / "data").stat().st_uid, mode(folder / "data")) == (0, 0o700)
 
@@ -357,6 +380,30 @@ class TestTransitions:
             spec = machine.spec(f"permissions: {{p: {{{what}, owner: root, file_mode: '4755'}}}}")
             machine.once(spec, status=1)
             assert not (tool.stat().st_uid == 0 and mode(tool) & 0o6000)
+
+    def test_his_own_file_gets_no_set_id_bit_from_us(self, machine: Machine, folder: Path) -> None:
+        tool = folder / "tool"
+        tool.touch(0o755)
+        os.chown(tool, NOBODY, NOBODY)
+        tool.chmod(0o755)
+        spec = machine.spec(f"permissions: {{p: {{path: '{folder}/*', mode: '2755'}}}}")
+        report = machine.once(spec, status=1)
+        assert "gets no set-user-ID or set-group-ID bit" in report["steps"][0]["error"]
+        assert mode(tool) == 0o755
+
+    def test_a_folder_that_becomes_ours_on_the_way_opens_nothing(self, machine: Machine) -> None:
+        home = machine.base / "theirs"
+        home.mkdir(mode=0o755)
+        os.chown(home, NOBODY, NOBODY)
+        (home / "key").touch(0o600)
+        spec = machine.spec(
+            f"permissions: {{p: {{path: {home}, recursive: true, group: root, dir_mode: '0755', "
+            "file_mode: '0644'}}"
+        )
+        home.chmod(0o777)
+        os.chown(home, 0, NOBODY)
+        machine.once(spec, status=1)
+        assert (mode(home), mode(home / "key")) == (0o755, 0o600)
 
     def test_what_somebody_made_before_us_is_not_as_declared(self, machine: Machine) -> None:
         shared = machine.base / "tmp"

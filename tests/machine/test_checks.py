@@ -17,6 +17,7 @@ from receiver import answering
 from support import CHECKOUT, Machine, until
 from test_contract import changing_calls
 
+ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 HEAD = "version: 1\nname: demo\nloop: {every: 1h}\n"
 
 
@@ -268,6 +269,7 @@ def test_the_loop_tells_a_verdict_once_and_acts(machine: Machine, looping: Any) 
 
 
 @pytest.mark.root
+@ROOT
 def test_what_hangs_of_one_user_takes_no_place_of_another(machine: Machine, looping: Any) -> None:
     counted = machine.base / "counted"
     hanging = {f"b{n}": "command: [sleep, '4718'], user: nobody, timeout: 1h" for n in range(9)}

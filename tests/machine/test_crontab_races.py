@@ -26,14 +26,14 @@ exec "$@"
 PROGRAM = """
 import subprocess, sys
 from reconciler.host import Host, kernel
-from reconciler.host import place, rewrite
-from reconciler.model import HostError
+from reconciler.host import place
 
 call, before, way, state = sys.argv[1:]
 SPOOL = "/var/spool/cron/crontabs/root"
 if before:
     subprocess.run(["crontab", "-"], input=before.encode(), check=True)
-real, saved = getattr(kernel, call), []
+module = place.Draft if call == "publish" else kernel
+real, saved = getattr(module, call), []
 
 def save(*given, **named):
     # The very last moment before the name is taken.
@@ -47,10 +47,10 @@ def save(*given, **named):
                 file.write(b"# theirs\\n")
     return real(*given, **named)
 
-setattr(kernel, call, save)
+setattr(module, call, save)
 host = Host("demo", state)
 ours = b"# ours\\n"
-if call == "exchange":
+if call != "rename_new":
     host.crontabs.change("root", lambda text: (text or b"").replace(ours, b"") + ours)
 else:
     host.crontabs.change("root", lambda text: text.replace(ours, b"") or None)
@@ -88,3 +88,7 @@ def test_what_somebody_installs_while_ours_is_written_stays(machine: Machine, wa
 @pytest.mark.parametrize("way", ["crontab", "append"])
 def test_what_somebody_installs_while_ours_is_taken_away_stays(machine: Machine, way: str) -> None:
     assert changed(machine, "rename_new", "# ours\n", way) == ["# theirs"]
+
+
+def test_the_first_crontab_of_somebody_else_comes_at_the_same_moment(machine: Machine) -> None:
+    assert changed(machine, "publish", "", "crontab") == ["# theirs", "# ours"]

@@ -719,7 +719,7 @@ def test_a_signal_that_cannot_be_sent_is_sent_by_the_next_pass(folder: Folder) -
     done = folder.machine.base / "done"
     rule = f"match: a, max_file: 10B, action: rotate, run: 'test -e {done}'"
     report = folder.once(rule, status=1)
-    assert "the logs are rotated, but run sh -c" in report["steps"][0]["error"]
+    assert "the logs are rotated, but run test -e" in report["steps"][0]["error"]
     assert (folder.path / "a.1").exists()
     done.write_text("")
     report = folder.once(rule)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -136,3 +137,49 @@ def test_a_url_that_others_may_read_is_noted(machine: Machine) -> None:
     url.chmod(0o600)
     spec.chmod(0o600)
     assert "readable" not in said("--check", str(spec))
+
+
+PIECES = """
+notify: {targets: {s: {url: "json://127.0.0.1:9/", on: [failed, gave_up, changed]}}}
+sessions: {s: {session: pieces}}
+processes:
+  cut: {command: [/bin/sh, -c, "printf %s \\"$A\\"; printf %02040d 0; exit 5"],
+        env: {A: "{{ env.CUT_TOKEN }}"}, restart: {attempts: 1}}
+  wrap: {session: s, command: [/bin/sh, -c, "printf %060d 0; echo $B; exit 6"],
+         env: {B: "{{ env.WRAP_TOKEN }}"}, restart: {attempts: 1}}
+  line: {command: [/bin/sh, -c, "echo \\"$C\\" | sed -n 2p; exit 5"],
+         env: {C: "{{ env.LINES_TOKEN }}"}, restart: {attempts: 1}}
+  form: {command: [/bin/sh, -c, "echo curl -u me:F0rm-Pw1 failed; exit 5"],
+         restart: {attempts: 1}}
+checks:
+  arg: {command: [/bin/sh, -c, "printf %0270d 0; echo $1; exit 1", sh, "{{ env.ARG_TOKEN }}"],
+        every: 1s}
+  env: {command: [/bin/sh, -c, "printf %0270d 0; echo $D; exit 1"],
+        env: {D: "{{ env.ENV_TOKEN }}"}, every: 1s}
+  big: {command: [/bin/sh, -c, "printf '%01048540d\\\\n' 0; echo $E; exit 1"],
+        env: {E: "{{ env.BIG_TOKEN }}"}, every: 1s}
+"""
+
+
+@pytest.mark.skipif(not shutil.which("tmux"), reason="tmux is missing")
+def test_no_piece_of_a_secret_is_left_anywhere(machine: Machine) -> None:
+    def value(name: str) -> str:
+        return f"Zq{name}-0123456789abcdefghijklmnopqrstuvwxyz-{name}qZ"
+
+    for name in ("CUT", "ARG", "ENV", "BIG"):
+        machine.environ[f"{name}_TOKEN"] = value(name)
+    machine.environ["WRAP_TOKEN"] = f"ZqWRAP-{'q' * 200}-WRAPqZ"
+    machine.environ["LINES_TOKEN"] = f"-----BEGIN\n{value('LINES')}\n-----END"
+    spec = machine.spec(PIECES)
+    said = ""
+    for mode in ("once", "status", "history", "diagnose", "plan"):
+        for option in ("-v", "--json"):
+            done = machine.reconcile(f"--{mode}", spec, option)
+            assert done.returncode in (0, 1), done.stderr
+            said += done.stdout + done.stderr
+    shutil.rmtree(machine.state / "demo" / "log")  # What a process writes there is its own.
+    kept = everything(machine.state)
+    assert "me:***" in said and said.count("***") > 8
+    for piece in ("Zq", "qZ", "qqqqqq", "0123456789abc", "F0rm"):
+        assert piece not in said, said[said.index(piece) - 60 :][:200]
+        assert piece.encode() not in kept, piece

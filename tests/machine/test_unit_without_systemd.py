@@ -71,6 +71,7 @@ def test_a_value_of_the_environment_is_not_shown(bare: Machine) -> None:
     spec = unit(bare, content=TEXT + "# {{ env.THE_TOKEN }}\n")
     for done in (bare.reconcile("--plan", spec, "--json"), bare.reconcile("--once", spec, "-v")):
         assert done.returncode == 0
+        assert "it holds a secret outside of Environment=" in done.stdout
         assert word not in done.stdout + done.stderr
     file = bare.home / ".config/systemd/user/x.service"
     assert word in file.read_text()

@@ -509,8 +509,8 @@ def test_a_users_own_units(world: World) -> None:
     text = SLEEPER.format(description="x").replace("multi-user", "default")
     unit = sleeper(content=text, scope="user")
     spec = world.spec({"mine.service": unit}, owner="bob")
-    plan = world.plan(spec, user="bob")
-    assert "loginctl enable-linger bob" in plan["unknown"][0]["reason"]
+    before = world.plan(spec, user="bob")
+    assert "loginctl enable-linger bob" in before["unknown"][0]["reason"]
     world.sh("loginctl enable-linger bob")
     world.host.until(lambda: world.host.user_manager("bob") == "running")
     world.once(spec, user="bob")
@@ -519,10 +519,13 @@ def test_a_users_own_units(world: World) -> None:
     assert world.sh(f"stat -c '%a %U' {file}") == "644 bob"
     shown = world.host.run("systemctl", "--user", "is-active", "mine.service", user="bob")
     assert shown.stdout.strip() == "active"
-    # From cron, which says nothing of the runtime folder.
-    bare = ["env", "-i", "HOME=/home/bob", "PATH=/usr/bin:/bin", world.host.bin / "reconcile"]
-    done = world.host.run(*bare, "--plan", spec, "--detailed-exitcode", user="bob", check=False)
-    assert done.returncode == 0, done.stdout
+    # From cron, which says nothing of the runtime folder, and from sudo -E, which says root's.
+    world.sh("mkdir -p -m 700 /run/user/0")
+    for told in ("LANG=C", "XDG_RUNTIME_DIR=/run/user/0"):
+        bare = ["env", "-i", "HOME=/home/bob", "PATH=/usr/bin:/bin", told]
+        plan = [world.host.bin / "reconcile", "--plan", spec, "--detailed-exitcode"]
+        done = world.host.run(*bare, *plan, user="bob", check=False)
+        assert done.returncode == 0, done.stdout
     world.sh("rm -f /var/lib/systemd/linger/bob")
     assert "enable-linger" in world.converged(spec, user="bob")["notes"][0]["reason"]
     spec = world.spec({"mine.service": {"state": "absent", "scope": "user"}}, owner="bob")
