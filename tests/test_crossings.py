@@ -26,6 +26,7 @@ ELSEWHERE = {
     ("os.mkdir", "host/trust.py"): "our own folders, on a way that is believed",
     ("os.makedirs", "host/launch.py"): "below our own folder",
     ("os.makedirs", "host/marks.py"): "below our own folder",
+    ("os.makedirs", "pulse.py"): "in the runtime directory, which is the caller's alone",
     ("os.makedirs", "host/systemd.py"): "below our own folder",
 }
 """Who makes names otherwise, and why nobody can put another thing in their place."""
@@ -69,6 +70,7 @@ STARTING = {
 }  # fmt: skip
 STARTERS = {
     ("os.fork", "host/child.py"): "our own work in a child, which runs no other program",
+    ("os.fork", "host/forked.py"): "our own passes in children, which run no other program",
     ("os.fork", "host/scan.py"): "our own look at a folder in a second process",
     ("os.posix_spawn", "host/command.py"): "the tools that we ask something for ourselves",
     ("os.execve", "host/environment.py"): "this program itself, in UTF-8 mode",
