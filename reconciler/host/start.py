@@ -328,9 +328,9 @@ def _become(program: Program, last: int) -> NoReturn:
     file = find(program.argv[0], path)
     if file is None:
         raise HostError(
-            f"the program {program.argv[0]!r} is not there or may not be run; install it"
+            "it is not there or may not be run; install it"
             if "/" in program.argv[0]
-            else f"no program {program.argv[0]!r} in its PATH; install it or write its path"
+            else "it is not in its PATH; install it or write its path"
         )
     environ = dict(program.environ)
     if LEADER in environ:
