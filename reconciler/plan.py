@@ -234,12 +234,15 @@ def to_look_at_again(
     moved = {one.step.id for one in report.outcomes if one.moved}
     done = {outcome.step.id for outcome in report.outcomes if outcome.result == "done"}
     broken = {one.step.id for one in report.outcomes if one.step.id not in done | moved}
+    # What has failed is tried once in a pass.
+    failed = {outcome.step.id for outcome in report.outcomes if outcome.result == "failed"} - moved
     made = any(one.id in done and get_kind(one.kind).creates for one in resources)
     found = []
     for resource in resources:
         kind = get_kind(resource.kind)
         others = done - {resource.id}
         again = (kind.trails and made) or (resource.id in moved and (others or kind.apart))
+        again = again and resource.id not in failed
         if again and resource.id in seen and not broken.intersection(resource.needs):
             found.append(resource.id)
     return found

@@ -95,7 +95,7 @@ class _Tally:
             self.ended = at < self.since - _SLACK
 
     def _hold(self, line: bytes) -> None:
-        line = line[:_LINE]
+        line = line[:_LINE].removesuffix(b"\r")
         if self._match.search(line.decode(errors="surrogateescape")):
             self._newest = self._newest if self._waiting else line
             self._waiting += 1

@@ -329,11 +329,14 @@ class _Way:
                 self._notes.append(Untrusted(step, by))
             return
         flag = ("-h",) if stat.S_ISLNK(status.st_mode) else ()
-        remedy = ("chown", *flag, "root", step) if os.geteuid() == 0 else ()
+        # A folder that is somebody's stays his: what is to be believed is better kept elsewhere.
+        takes = os.geteuid() == 0 and (self._shared or not stat.S_ISDIR(status.st_mode))
+        remedy = ("chown", *flag, "root", step) if takes else ()
         hint = (
             ""
             if remedy or self._shared
-            else f"; to believe that account, add: --trust {status.st_uid}"
+            else f"; keep it in a folder of your own, or, to believe that account, add: "
+            f"--trust {status.st_uid}"
         )
         raise Untrusted(step, f"not trusted by {_caller()}: {by}{hint}", remedy)
 
