@@ -165,8 +165,9 @@ class Draft:
 def put_back(private: int, name: str, folder: int, goal: str, ours: os.stat_result) -> None:
     """Take back an exchange of ``name`` in a private folder for what was called ``goal``.
 
-    When ``goal`` was replaced once more meanwhile, the newest keeps that name, and what came out
-    first stays in the private folder; so it does when there is no ``goal`` any more.
+    What is ``ours`` is in the private folder again then. When ``goal`` was replaced once more
+    meanwhile, the newest keeps that name, and what came out first stays in the private folder; so
+    it does when there is no ``goal`` any more.
     """
     from reconciler.host import kernel
 
@@ -177,10 +178,7 @@ def put_back(private: int, name: str, folder: int, goal: str, ours: os.stat_resu
         except FileNotFoundError:
             return
         out = os.stat(name, dir_fd=private, follow_symlinks=False)
-        if os.path.samestat(out, ours):
-            os.unlink(name, dir_fd=private)
-            return
-        if os.path.samestat(out, first):
+        if os.path.samestat(out, ours) or os.path.samestat(out, first):
             return
 
 

@@ -164,41 +164,43 @@ def _left(private: Private, path: str) -> list[str]:
 
 
 class _Aside:
-    """What came out of an exchange is called so, and is what was read if it still is like this."""
+    """What lies aside: what was exchanged for what was read, and then what came out.
 
-    def __init__(self, ours: int, inode: int, size: int, mtime: int) -> None:
-        self._ours = ours
-        self._was = inode, size, mtime
-        self.name = f"{ours}.{inode}.{size}.{mtime}"
+    Its name says what each of them looked like, so that a later pass knows, too.
+    """
+
+    def __init__(self, *numbers: int) -> None:
+        self._was = numbers[:3], numbers[3:]
+        self.name = ".".join(map(str, numbers))
 
     @classmethod
-    def of(cls, seen: Content, ours: int) -> _Aside:
-        """For what was ``seen``; ``ours`` is the inode number of what is exchanged for it."""
-        status = seen.status
-        return cls(ours, status.st_ino, status.st_size, status.st_mtime_ns)
+    def of(cls, seen: Content, ours: os.stat_result | None) -> _Aside:
+        """For what was ``seen``; ``ours`` is what is exchanged for it, None where nothing is."""
+        return cls(*((0, 0, 0) if ours is None else _looks(ours)), *_looks(seen.status))
 
     @classmethod
     def called(cls, name: str) -> _Aside | None:
         """By its name; None when that is none of these."""
         numbers = name.split(".")
-        if len(numbers) != 4 or not all(number.isdigit() for number in numbers):
+        if len(numbers) != 6 or not all(number.isdigit() for number in numbers):
             return None
         return cls(*map(int, numbers))
 
     def written(self, private: Private) -> bool:
-        """Is it something else than what was read?"""
+        """Is it something else than what was read, and than what we wrote?"""
         status = os.stat(self.name, dir_fd=private.handle, follow_symlinks=False)
-        return (status.st_ino, status.st_size, status.st_mtime_ns) != self._was
+        return _looks(status) not in self._was
 
     def let_go(self, private: Private) -> bool:
         """Unlink it, unless it is being written to, or was since. Is it gone?"""
-        status = os.stat(self.name, dir_fd=private.handle, follow_symlinks=False)
-        if status.st_ino != self._ours and (
-            _being_written(private.handle, self.name) or self.written(private)
-        ):
+        if _being_written(private.handle, self.name) or self.written(private):
             return False
         os.unlink(self.name, dir_fd=private.handle)
         return True
+
+
+def _looks(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _being_written(folder: int, name: str) -> bool:
@@ -283,12 +285,14 @@ class _File:
 
     def replace(self, seen: Content, data: bytes, mode: int | None, uid: int, gid: int) -> bool:
         """Another one in place of what was ``seen``."""
-        with draft(self._folder, self._name) as made, self._aside() as private:
-            write_all(made.handle, data)
-            self._settle(made, seen, mode, uid, gid)
-            ours = os.fstat(made.handle)
-            aside = _Aside.of(seen, ours.st_ino)
-            made.name_in(private.handle, aside.name)
+        with self._aside() as private:
+            with draft(self._folder, self._name) as made:
+                write_all(made.handle, data)
+                self._settle(made, seen, mode, uid, gid)
+                ours = os.fstat(made.handle)
+                aside = _Aside.of(seen, ours)
+                made.name_in(private.handle, aside.name)
+            # From here on nobody has it open for writing, unless he has found it at its place.
             try:
                 kernel.exchange(private.handle, aside.name, self._folder, self._name)
             except OSError as error:
@@ -298,12 +302,13 @@ class _File:
                     with suppress(FileNotFoundError):
                         os.unlink(aside.name, dir_fd=private.handle)
             same = self._is(private, aside.name, seen)
-            if not same or self._is_saved(private.handle, aside.name):
+            done = same and not self._is_saved(private.handle, aside.name)
+            if done:
+                sync_folder(self._folder)
+            else:
                 put_back(private.handle, aside.name, self._folder, self._name, ours)
-                return False
-            sync_folder(self._folder)
             aside.let_go(private)
-            return True
+            return done
 
     def _replace_otherwise(
         self, error: OSError, private: Private, aside: _Aside, seen: Content, data: bytes
@@ -320,7 +325,7 @@ class _File:
     def remove(self, seen: Content) -> bool:
         """None in place of what was ``seen``."""
         with self._aside() as private:
-            aside = _Aside.of(seen, 0)
+            aside = _Aside.of(seen, None)
             try:
                 kernel.rename_new(self._folder, self._name, private.handle, aside.name)
             except FileNotFoundError:
@@ -373,7 +378,7 @@ class _File:
 
     def _rename(self, private: Private, aside: _Aside, seen: Content) -> bool:
         """Without exchange: what is renamed to this name from now on until it is done is lost."""
-        old = _Aside.of(seen, 0)
+        old = _Aside.of(seen, None)
         linked = True
         try:
             os.link(

@@ -165,6 +165,32 @@ def test_what_is_saved_twice_is_all_there(
     assert str(file.parent / ".rc.reconcile.d") in said
 
 
+def test_what_is_written_to_ours_before_it_is_taken_back_is_kept_and_named(
+    file: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has its place for a moment only; whoever appends to it then has not seen the other."""
+    hook(monkeypatch, kernel, "exchange", saved(file, b"first\n"), appended(file, b"late\n"))
+    write(file, state)
+    assert file.read_bytes() == b"first\nblock\n"
+    assert kept(file) == [b"one\nblock\nlate\n"]
+    (said,) = rewrite.settle(str(state))
+    assert str(file.parent / ".rc.reconcile.d") in said
+
+
+def test_ours_is_kept_while_it_is_being_written_to(
+    file: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    acts = saved(file, b"first\n"), lambda: opened.append(file.open("ab"))
+    hook(monkeypatch, kernel, "exchange", *acts)
+    write(file, state)
+    assert file.read_bytes() == b"first\nblock\n"
+    opened[0].write(b"late\n")
+    opened[0].close()
+    assert kept(file) == [b"one\nblock\nlate\n"]
+    assert len(rewrite.settle(str(state))) == 1
+
+
 def test_one_who_saves_all_the_time_ends_it_without_harm(
     file: Path, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
