@@ -126,6 +126,8 @@ def test_log_without_times(tmp_path: Path) -> None:
     path = aged(tmp_path / "log", 60, "bad\nbad\ngood")
     assert log(str(path), "^bad$", 0, 600).words.startswith("2 lines match")
     assert log(str(path), "^bad$", 0, 30).ok
+    aged(path, 60, "bad\r\ngood\r\nbad\r\n")
+    assert log(str(path), "^bad$", 0, 600).words.startswith("2 lines match")
 
 
 @pytest.mark.parametrize("packed", [False, True])

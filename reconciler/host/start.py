@@ -11,9 +11,11 @@ It must not start the programs that we ask something for ourselves; ``command`` 
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
+import stat
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -327,15 +329,50 @@ def _become(program: Program, last: int) -> NoReturn:
     path = program.environ.get("PATH", "")
     file = find(program.argv[0], path)
     if file is None:
-        raise HostError(
-            "it is not there or may not be run; install it"
-            if "/" in program.argv[0]
-            else "it is not in its PATH; install it or write its path"
-        )
+        raise HostError(_not_found(program.argv[0]))
     environ = dict(program.environ)
     if LEADER in environ:
         environ[LEADER] = str(os.getpid())
-    os.execve(file, [file, *program.argv[1:]], environ)
+    try:
+        os.execve(file, [file, *program.argv[1:]], environ)
+    except OSError as error:
+        raise HostError(_not_run(file, error)) from None
+
+
+def _not_found(program: str) -> str:
+    """Why there is nothing to be run, in words."""
+    if "/" not in program:
+        return f"no program {program!r} in its PATH; install it or write its path"
+    try:
+        mode = os.stat(program).st_mode
+    except FileNotFoundError:
+        return "it is not there; install it"
+    except OSError as error:
+        return f"it cannot be looked at: {_reason(error)}"
+    if stat.S_ISREG(mode) and not mode & 0o111:
+        return "it is there, but not executable; make it so with chmod +x, or name its interpreter"
+    return "it may not be run by this user"
+
+
+def _not_run(file: str, error: OSError) -> str:
+    """Why execve(2) has refused a file that is there, in words."""
+    if error.errno not in (errno.ENOENT, errno.ENOEXEC):
+        return _reason(error)
+    first = b""
+    with suppress(OSError):
+        handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        first = os.read(handle, 256).partition(b"\n")[0]
+        os.close(handle)
+    if not first.startswith(b"#!"):
+        return (
+            "its first line names no interpreter, such as #!/bin/sh, and it is no binary"
+            if error.errno == errno.ENOEXEC
+            else _reason(error)
+        )
+    if first.endswith(b"\r"):
+        return "its lines end in CR LF, so that its interpreter is not found; save it with LF"
+    interpreter = first[2:].strip().decode(errors="backslashreplace")
+    return f"its interpreter {interpreter!r} is not there; install it, or correct its first line"
 
 
 def _enter(cwd: str | None, home: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -145,3 +146,22 @@ def test_what_nobody_needs_is_not_waited_for_one_by_one(machine: Machine) -> Non
     machine.once(path)
     # Each has half a second to hold, all at the same time.
     assert time.monotonic() - begin < 8 * 0.5
+
+
+@pytest.mark.root
+def test_what_fails_is_tried_once_in_a_pass(machine: Machine) -> None:
+    """Also where another step has made something, for which it is otherwise looked at again."""
+    held = machine.base / "held"
+    held.touch(0o644)
+    if subprocess.run(["chattr", "+i", held], capture_output=True).returncode:
+        pytest.skip("no file can be made immutable here")
+    try:
+        spec = machine.spec(
+            f"directories: {{d: {{path: {machine.base}/d}}}}\n"
+            f"permissions: {{p: {{path: {held}, mode: '0600'}}}}\n"
+        )
+        report = machine.once(spec, status=1)
+    finally:
+        subprocess.run(["chattr", "-i", held], check=True)
+    results = [(step["id"], step["result"]) for step in report["steps"]]
+    assert results == [("directory:d", "done"), ("permission:p", "failed")]

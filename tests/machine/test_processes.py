@@ -311,3 +311,24 @@ def test_a_failed_process_skips_what_needs_it_and_nothing_else(machine: Machine)
         "directory:after": "skipped",
         "directory:beside": "done",
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "cause"),
+    [
+        ("#!/bin/sh\r\nsleep 60\r\n", 0o755, "its lines end in CR LF"),
+        ("sleep 60\n", 0o755, "its first line names no interpreter"),
+        ("#!/no/such/shell\nsleep 60\n", 0o755, "its interpreter '/no/such/shell' is not there"),
+        ("#!/bin/sh\nsleep 60\n", 0o644, "not executable; make it so with chmod +x"),
+    ],
+)
+def test_a_script_that_cannot_be_started_is_told_why(
+    machine: Machine, text: str, mode: int, cause: str
+) -> None:
+    script = machine.base / "script"
+    script.write_bytes(text.encode())
+    script.chmod(mode)
+    (step,) = machine.once(machine.spec(f"processes: {{p: {{command: [{script}]}}}}"), status=1)[
+        "steps"
+    ]
+    assert cause in step["error"]
