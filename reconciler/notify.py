@@ -29,6 +29,11 @@ _LATE = 300.0
 _REST = 60.0
 """Seconds until a store that could not be used is tried again."""
 
+_FOR_GOOD = frozenset(("HTTP 400", "HTTP 413", "HTTP 422"))
+"""What a service says of a message that it will not take however often it is sent."""
+_SHORT = 900
+"""Characters of a message that every service takes."""
+
 Told = Callable[[str, bool], None]
 """Takes words about a target, and whether something is wrong with it."""
 
@@ -299,10 +304,23 @@ class Post:
             self._told(f"target {name} takes messages again", False)
 
     def _refused(self, name: str, letter: Letter, why: str) -> None:
+        if why in _FOR_GOOD:
+            self._settle(name, letter, why)
+            return
         if name not in self._failing:
             self._failing.add(name)
             self._told(f"target {name} did not take a message: {why}; it is tried again", True)
         self._opened().outbox.refused(letter)
+
+    def _settle(self, name: str, letter: Letter, why: str) -> None:
+        """This message will never be taken as it is: a shorter one may be, and those behind it."""
+        outbox = self._opened().outbox
+        if len(letter.body) > _SHORT:
+            end = f" ... (shortened, for {why})"
+            outbox.shorten(letter, letter.body[: _SHORT - len(end)] + end)
+            return
+        outbox.taken(letter)
+        self._told(f"target {name} refuses a message for good ({why}); it was left out", True)
 
 
 def test(spec: Spec) -> list[tuple[str, str, str]]:

@@ -63,9 +63,12 @@ class Receiver:
                 request.wfile.write(b"x")
                 time.sleep(0.5)
             return
-        if self.mode == "take":
+        status = {"take": 200, "short": 200}.get(self.mode, 500)
+        if self.mode == "never" or (self.mode == "short" and len(document["message"]) > 2000):
+            status = 400  # As services say of what they will never take.
+        if status == 200:
             self.got.append((request.path, document))
-        request.send_response(200 if self.mode == "take" else 500)
+        request.send_response(status)
         request.end_headers()
 
     def bodies(self) -> list[str]:

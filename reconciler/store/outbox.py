@@ -99,6 +99,14 @@ class Outbox:
         with self._base.change() as base:
             base.execute("DELETE FROM outbox WHERE seq = ?", (letter.seq,))
 
+    def shorten(self, letter: Letter, body: str) -> None:
+        """It goes out once more at once, with another text."""
+        with self._base.change() as base:
+            base.execute(
+                "UPDATE outbox SET body = ?, tries = 0, boot = ?, due = ? WHERE seq = ?",
+                (body, self._base.boot, self._base.clock.monotonic(), letter.seq),
+            )
+
     def refused(self, letter: Letter) -> None:
         """It has not; it is tried again after a pause, unless it is too old by then."""
         due = self._base.clock.monotonic() + pause(letter.tries + 1)

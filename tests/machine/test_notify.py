@@ -167,6 +167,35 @@ def test_single_passes_deliver_too(machine: Machine, receiver: Receiver) -> None
     assert not re.search(r"sqlite|apprise|pydantic|AF_INET|clone3?\(|fork\(", trace)
 
 
+@pytest.mark.parametrize("mode", ["short", "never"])
+def test_a_message_that_is_never_taken_holds_up_no_other(
+    machine: Machine, receiver: Receiver, mode: str
+) -> None:
+    """Shortened to what any service takes, and where that is refused too, left out."""
+    receiver.mode = mode
+    wrong = machine.base / ("d" * 200)
+    wrong.write_text("a file")
+    names = ", ".join(f"n{at}" for at in range(40))
+    spec = machine.spec(
+        f"notify: {{targets: {{a: {{url: 'json://{receiver.where}/', "
+        "on: [failed, recovered]}}}\n"
+        f"directories: {{d: {{for_each: [{names}], path: '{wrong}/{{{{ each }}}}'}}}}\n"
+    )
+    said = machine.reconcile("--once", spec).stdout
+    assert not waiting(machine)
+    if mode == "short":
+        (body,) = receiver.bodies()
+        assert len(body) < 1000 and body.endswith("... (shortened, for HTTP 400)")
+    else:
+        assert said.count("target a refuses a message for good (HTTP 400); it was left out") == 1
+        assert receiver.got == []
+    receiver.mode = "take"
+    wrong.unlink()
+    wrong.mkdir()
+    machine.once(spec)
+    until(lambda: any("well again" in body for body in receiver.bodies()))
+
+
 def test_a_check_that_fails(machine: Machine, receiver: Receiver) -> None:
     good = machine.base / "good"
     spec = machine.spec(
