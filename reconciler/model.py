@@ -410,6 +410,23 @@ class Plan:
     failing: tuple[Remark, ...] = ()
     given_up: tuple[str, ...] = ()
 
+    def without(self, ids: Collection[str]) -> Plan:
+        """The plan for all but these ids."""
+
+        def left(remarks: tuple[Remark, ...]) -> tuple[Remark, ...]:
+            return tuple(remark for remark in remarks if remark.id not in ids)
+
+        return replace(
+            self,
+            steps=tuple(step for step in self.steps if step.id not in ids),
+            unknown=left(self.unknown),
+            skipped=left(self.skipped),
+            notes=left(self.notes),
+            held=left(self.held),
+            failing=left(self.failing),
+            given_up=tuple(ident for ident in self.given_up if ident not in ids),
+        )
+
     @property
     def trouble(self) -> bool:
         """Is something unknown or failing, or held since it was tried in vain?"""

@@ -116,6 +116,11 @@ class Passes:
         self._going.append(begun)
         return begun
 
+    @property
+    def idle(self) -> bool:
+        """Is none under way?"""
+        return not self._going
+
     def room(self) -> bool:
         """May another one begin?"""
         return len(self._going) < _MOST
@@ -123,6 +128,11 @@ class Passes:
     def about(self, ids: Collection[str]) -> set[str]:
         """Those of the ids that some pass over a part is about already."""
         return {ident for one in self._going for ident in one.only if ident in ids}
+
+    def of_others(self, one: Pass) -> set[str]:
+        """The ids that other passes are at now, or that one over a part is about."""
+        others = (other for other in self._going if other is not one)
+        return {ident for other in others for ident in other.at | other.only}
 
     def descriptors(self) -> Collection[int]:
         """One for each pass; readable when it has told something, or has ended."""
@@ -205,7 +215,7 @@ class Passes:
             self._end(one)
 
 
-ASKS = frozenset(("stop",))
+ASKS = frozenset(("stop", "looked"))
 """What a child waits for the answer to, besides its turn."""
 
 

@@ -45,8 +45,8 @@ _PATIENCE = 60.0
 """Seconds that a starting loop waits for a pass that is at work."""
 _SHORTEST = 0.05
 """Seconds between two full passes that nobody has asked for."""
-_OVERTAKEN = 0.5
-"""Seconds that a process waits for its turn in a full pass that is busy with something else."""
+_PATIENT = 0.3
+"""Seconds that a pass, or a process in it, waits for another pass, before it goes beside it."""
 
 _NOTHING = Plan("", "", "", 0)
 
@@ -106,8 +106,14 @@ class Watchdog:
         """When a step about each resource has ended last."""
         self._sooner = 0.0
         """Seconds after which the spec wants to be looked at again, as of the full pass."""
+        self._waits: float | None = None
+        """Since when a full pass waits for another one to end."""
+        self._reread = False
+        """Is the spec to be read anew, whether it looks changed or not?"""
         self._later: set[str] = set()
         """What wants a pass as soon as one may begin that is about it."""
+        self._asked = 0.0
+        """When the first of them wanted it."""
         self._planned: set[str] = set()
         """The processes that the full pass is yet to see to."""
         self._overtaken = 0.0
@@ -156,17 +162,29 @@ class Watchdog:
         """
         if self._newer is not None:
             raise self._newer
-        return None if self._full is not None else self._due - self._clock.monotonic()
+        if self._full is not None:
+            return None
+        now = self._clock.monotonic()
+        if self._waits is not None and not self._passes.idle:
+            return max(0.0, self._waits + _PATIENT - now)
+        return self._due - now
 
     def full_pass(self, reread: bool) -> None:
         """Begin a pass over everything.
 
         It is held back while somebody changes the spec, for a few seconds at most.
         """
+        now = self._clock.monotonic()
+        self._waits = now if self._waits is None else self._waits
+        if not self._passes.idle and now - self._waits < _PATIENT:
+            self._due, self._reread = now, self._reread or reread
+            return
+        self._waits = None
         self._heart.beat(self._spec.loop_every)
-        wait = self._kept.reload(reread)
+        wait = self._kept.reload(reread or self._reread)
+        self._reread = False
         if wait.held:
-            self._due = self._clock.monotonic() + max(wait.seconds, _SHORTEST)
+            self._due = now + max(wait.seconds, _SHORTEST)
             return
         self._heart.begin(self._spec.loop_every)
         self._sooner = wait.seconds
@@ -176,16 +194,24 @@ class Watchdog:
     def partial_pass(self, ids: Collection[str]) -> None:
         """Begin a pass over what some event concerns, and what that needs."""
         known = self._by_id.keys() & set(ids)
+        if known and not self._later:
+            self._asked = self._clock.monotonic()
+        self._later |= known
+        self._begin_later()
+
+    def _begin_later(self) -> None:
+        """Begin a pass over what waits for one, unless one that is under way may soon end."""
+        waited = self._clock.monotonic() - self._asked >= _PATIENT
+        if not self._passes.room() or not (self._passes.idle or waited):
+            return
         # What one is about already is looked at again behind it.
-        self._later |= self._passes.about(known)
-        known -= self._later
-        if known:
-            self._begin(known)
+        ready = self._later - self._passes.about(self._later)
+        if ready:
+            self._later -= ready
+            self._begin(ready)
 
     def _begin(self, only: Collection[str]) -> Pass | None:
         try:
-            if only and not self._passes.room():
-                raise BlockingIOError
             begun = self._passes.begin(only)
         except OSError:
             # No process can be had just now.
@@ -206,20 +232,24 @@ class Watchdog:
 
     def due(self) -> float | None:
         """Seconds until what waits is seen to by a pass of its own."""
+        now = self._clock.monotonic()
+        times = []
         if self._planned and self._full is not None:
-            return max(0.0, self._overtaken - self._clock.monotonic())
-        return 1.0 if self._later else None
+            times.append(self._overtaken - now)
+        if self._later:
+            waits = self._asked + _PATIENT - now
+            times.append(waits if waits > 0 else 1.0)
+        return max(0.0, min(times)) if times else None
 
     def tend(self, ready: Collection[int]) -> Collection[str]:
-        """The ids for which a pass may begin now."""
-        found: set[str] = set()
+        """Begin the passes that need not wait any more."""
         if self._planned and self._clock.monotonic() >= self._overtaken:
-            found, self._planned = self._planned, set()
-        if self._later and self._passes.room():
-            ready_now = self._later - self._passes.about(self._later)
-            self._later -= ready_now
-            found |= ready_now
-        return found
+            planned, self._planned = self._planned, set()
+            self._later |= planned
+            self._asked = 0.0
+        if self._later:
+            self._begin_later()
+        return ()
 
     def close(self) -> None:
         """The loop ends."""
@@ -250,7 +280,12 @@ class Watchdog:
         self._prove(teller, only, told)
         look = session.look(spec, host, tuple(only))
         plan = replace(look.plan, steps=())
-        teller.tell("looked", plan, frozenset(look.seen), [step.id for step in look.plan.steps])
+        steps = [step.id for step in look.plan.steps]
+        others = teller.ask("looked", plan, frozenset(look.seen), steps)
+        if others:
+            # What others are at was seen in the midst of it, and is theirs.
+            seen = {ident: one for ident, one in look.seen.items() if ident not in others}
+            look = replace(look, plan=look.plan.without(others), seen=seen)
         self._watch(teller, look, look.seen)
         report = Report(look.plan)
         if look.plan.steps:
@@ -365,7 +400,13 @@ class Watchdog:
     def _met(self, path: str, why: str) -> None:
         self._newer = Newer(path, why)
 
-    def _looked(self, one: Pass, plan: Plan, seen: Collection[str], steps: Sequence[str]) -> None:
+    def _looked(
+        self, one: Pass, plan: Plan, seen: frozenset[str], steps: Sequence[str]
+    ) -> frozenset[str]:
+        """What a pass has seen, and would do. Gives what it is to leave to others."""
+        others = self._passes.of_others(one)
+        others |= {ident for ident, at in self._acted.items() if at > one.begun}
+        plan, seen = plan.without(others), seen - others
         self._log.remarks(plan, seen)
         wrong = {remark.id for remark in (*plan.unknown, *plan.held, *plan.failing)}
         self._wrong = (self._wrong - set(seen)) | wrong
@@ -375,12 +416,14 @@ class Watchdog:
         )
         self._supervisor.status(words)
         if not one.only:
-            self._plans(self._by_id[ident] for ident in steps if ident in self._by_id)
+            planned = self._by_id.keys() & set(steps) - others
+            self._plans(self._by_id[ident] for ident in planned)
+        return frozenset(others)
 
     def _plans(self, resources: Iterable[Resource[Any]]) -> None:
         """These are seen to by the full pass, or, if it is busy with something else, by another."""
         self._planned = {one.id for one in supervised(resources)}
-        self._overtaken = self._clock.monotonic() + _OVERTAKEN
+        self._overtaken = self._clock.monotonic() + _PATIENT
 
     def _told(self, outcome: Outcome) -> None:
         self._planned.discard(outcome.step.id)
@@ -413,7 +456,7 @@ class Watchdog:
     def _well(self, one: Pass, passed: Passed) -> None:
         self._session.learn_from(passed.learned)
         if not one.only:
-            self._deaths.only(passed.seen)
+            self._deaths.only(passed.seen | self._by_id.keys())
             self._reports.passed(self._spec)
         self._checks.passed(passed.seen, passed.broken, passed.started)
         if not self._ended_well:

@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 
 from reconciler.host.clock import Clock
 from reconciler.host.command import AHEAD, Begun, Result, begin, find, own_environment, run
+from reconciler.host.remedy import remedy
 from reconciler.host.users import Users
 from reconciler.model import HostError, UnknownState
 
@@ -275,7 +276,7 @@ class Crontabs:
     def _argv(self, user: str, options: Sequence[str]) -> list[str]:
         program = find("crontab")
         if program is None:
-            raise UnknownState(_MISSING)
+            raise UnknownState(_MISSING, remedy=remedy("apt-get", "install", "cron"))
         argv = [program]
         if self._users.uid(user) != os.geteuid():
             if os.geteuid() != 0:
