@@ -301,10 +301,12 @@ class _Adding:
             return False
         with _spool(self._folder) as spool:
             digest = blake2b(digest_size=32)
-            while chunk := os.read(handle, _CHUNK):
+            left = file.size  # Whoever appends as fast as it is read does not keep us.
+            while chunk := os.read(handle, min(_CHUNK, left)):
                 digest.update(chunk)
                 spool.write(chunk)
                 work.advance(len(chunk))
+                left -= len(chunk)
             if spool.tell() != file.size or not file.is_still(os.fstat(handle)):
                 return False
             spool.seek(0)

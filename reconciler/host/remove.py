@@ -272,10 +272,10 @@ def _copy(tree: Tree, source: int, folder: int, file: File) -> None:
                 draft(folder, file.name) as made,
                 working(f"copy {file.name}", 2 * file.size, BYTES) as work,
             ):
-                digest = pour(handle, made.handle, work)
+                digest = pour(handle, made.handle, work, file.size)
                 os.fsync(made.handle)
                 os.lseek(made.handle, 0, os.SEEK_SET)
-                if pour(made.handle, None, work) != digest:
+                if pour(made.handle, None, work, file.size) != digest:
                     raise HostError(f"the copy of {file.name} reads back as something else")
                 if not file.is_still(os.fstat(handle)):
                     raise _Spared
@@ -304,7 +304,8 @@ def _is_there(handle: int, status: os.stat_result, folder: int, name: str) -> bo
             same = (there.st_size, there.st_mtime_ns) == (status.st_size, status.st_mtime_ns)
             if same and stat.S_ISREG(there.st_mode):
                 with working(f"compare {name}", 2 * status.st_size, BYTES) as work:
-                    if pour(other, None, work) == pour(handle, None, work):
+                    size = status.st_size
+                    if pour(other, None, work, size) == pour(handle, None, work, size):
                         return True
         finally:
             os.close(other)
@@ -312,28 +313,27 @@ def _is_there(handle: int, status: os.stat_result, folder: int, name: str) -> bo
     return False
 
 
-def pour(source: int, goal: int | None, work: Work, most: int | None = None) -> bytes:
-    """Copy from here to the end, or at most so many bytes; returns the digest of what was read.
+def pour(source: int, goal: int | None, work: Work, most: int) -> bytes:
+    """Copy at most so many bytes from here; returns the digest of what was read.
 
+    There is no copy to the end: whoever appends as fast as it is read would never let it come.
     What is a hole, or nothing but zeros, becomes a hole in ``goal``, which is to end here, and is
     not read: it takes as long as what is allocated.
     """
     digest = blake2b(digest_size=32)
     start = at = os.lseek(source, 0, os.SEEK_CUR)
-    end = None if most is None else start + most
+    end = start + most
     onto = 0 if goal is None else os.lseek(goal, 0, os.SEEK_CUR) - start
-    while end is None or at < end:
+    while at < end:
         data = _data(source, at)
         if data is None:
-            before, at = at, max(at, os.fstat(source).st_size)
-            at = at if end is None else min(at, end)
+            before, at = at, min(max(at, os.fstat(source).st_size), end)
             work.advance(at - before)
             break
         # In the same pieces whatever holes there are: those of a copy may be others.
-        here = max(at, data - (data - start) % _CHUNK)
-        here = here if end is None else min(here, end)
+        here = min(max(at, data - (data - start) % _CHUNK), end)
         size = _CHUNK - (here - start) % _CHUNK
-        chunk = os.pread(source, size if end is None else min(size, end - here), here)
+        chunk = os.pread(source, min(size, end - here), here)
         if not _ZEROS.startswith(chunk):
             digest.update(b"%d " % (here - start))
             digest.update(chunk)

@@ -26,8 +26,9 @@ from reconciler.model import HostError
 from reconciler.text import printable
 
 _CHUNK = 1 << 20
-_BEHIND = 1 << 14
-"""Chunks after which a writer that is faster than the copy is given up on."""
+_BEHIND, _SHARE = 64 << 20, 4
+"""Of what is appended while a log is copied, so many bytes are copied as well, or this part of
+the log if that is more; of a writer that is faster, the rest is left for the next pass."""
 Log = tuple[str, str]
 """Folder below the top, and name."""
 
@@ -262,7 +263,7 @@ def _copy(
         enough = whole > 0 and (largest is None or block <= largest)
         collapses = enough and _collapses(folder, name, block)
         with draft(folder, name) as made, working(f"copy {shown}", file.size, BYTES) as work:
-            pour(log, made.handle, work, whole if collapses else None)
+            pour(log, made.handle, work, whole if collapses else status.st_size)
             os.utime(made.handle, ns=(status.st_atime_ns, status.st_mtime_ns))
             made.settle(stat.S_IMODE(status.st_mode), like=log)
             made.publish(f"{name}.1", passing_name(name))
@@ -329,7 +330,7 @@ def _copy_and_cut(folder: int, log: int, name: str, most: int, keep: int, shown:
             if at + most >= size:
                 os.lseek(log, size, os.SEEK_SET)
                 os.lseek(last, 0, os.SEEK_END)
-                _catch_up(log, last, shown, most // _CHUNK + 1)
+                _catch_up(log, last, most)
                 os.ftruncate(log, 0)
         finally:
             os.close(last)
@@ -374,23 +375,23 @@ def _cut(log: int, first: int, collapses: bool, shown: str) -> None:
     # What is written between the last look and the cut is lost.
     os.lseek(log, size, os.SEEK_SET)
     os.lseek(first, 0, os.SEEK_END)
-    _catch_up(log, first, shown)
+    left = _catch_up(log, first, max(_BEHIND, size // _SHARE))
     os.fsync(first)
-    _catch_up(log, first, shown)
+    if not _catch_up(log, first, left):
+        raise HostError(f"{shown} is written faster than it can be copied; the next pass goes on")
     os.ftruncate(log, 0)
     os.fsync(first)
 
 
-def _catch_up(log: int, first: int, shown: str, chunks: int | None = None) -> None:
-    """Copy what has come since; after so many ``chunks`` what is still to come is left."""
-    for _ in range(_BEHIND if chunks is None else chunks):
-        chunk = os.read(log, _CHUNK)
+def _catch_up(log: int, first: int, most: int) -> int:
+    """Copy what has come since, less than ``most`` bytes; by how many less, 0 where more came."""
+    while most > 0:
+        chunk = os.read(log, min(_CHUNK, most))
         if not chunk:
-            return
+            return most
         write_all(first, chunk)
-    if chunks is not None:
-        return
-    raise HostError(f"{shown} is written faster than it can be copied; the next pass goes on")
+        most -= len(chunk)
+    return 0
 
 
 def _resume(tree: Tree, folder: int, name: str, mark: bool, shown: str) -> None:
@@ -409,7 +410,7 @@ def _resume(tree: Tree, folder: int, name: str, mark: bool, shown: str) -> None:
         if ours and copy.st_uid == status.st_uid and 0 < size <= status.st_size:
             refuse_hard_link(folder, status, shown)
             with working(f"compare {shown}", 2 * size, BYTES) as work:
-                same = pour(log, None, work, size) == pour(first, None, work)
+                same = pour(log, None, work, size) == pour(first, None, work, size)
             if same:
                 whole = size % os.fstatvfs(log).f_bsize == 0 and size < status.st_size
                 _cut(log, first, whole, shown)
@@ -432,10 +433,12 @@ def _compress(tree: Tree, folder: int, name: str, open_files: OpenFiles, shown: 
         ):
             digest = blake2b(digest_size=32)
             out = Gzip(made.handle)
-            while chunk := os.read(handle, _CHUNK):
+            left = status.st_size  # Whoever appends as fast as it is read does not keep us.
+            while chunk := os.read(handle, min(_CHUNK, left)):
                 digest.update(chunk)
                 out.write(chunk)
                 work.advance(len(chunk))
+                left -= len(chunk)
             out.finish()
             os.lseek(made.handle, 0, os.SEEK_SET)
             if _inflated(made.handle, shown, None) != digest.digest():
