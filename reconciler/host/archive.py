@@ -16,12 +16,13 @@ from contextlib import contextmanager
 from typing import IO, Any, NamedTuple
 
 from reconciler.digests import blake2b
+from reconciler.host.found import File, by_folder
 from reconciler.host.gzipped import Gunzip, Gzip, TooMuch
 from reconciler.host.openfiles import OpenFiles
 from reconciler.host.place import Draft, draft, has_acl
 from reconciler.host.progress import BYTES, Work, working
 from reconciler.host.remove import delete, names
-from reconciler.host.walk import Elsewhere, File, Tree, by_folder, opened, reason, reported, sort_of
+from reconciler.host.walk import Elsewhere, Tree, opened, reason, reported, sort_of
 from reconciler.model import HostError
 
 _SPOOLED = 8 << 20

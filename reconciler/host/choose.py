@@ -9,7 +9,7 @@ from __future__ import annotations
 from heapq import heappush, heappushpop
 from typing import Any
 
-from reconciler.host.walk import File
+from reconciler.host.found import File
 from reconciler.records import dataclass
 
 

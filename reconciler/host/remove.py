@@ -12,15 +12,14 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 
 from reconciler.digests import blake2b
+from reconciler.host.found import File, by_folder
 from reconciler.host.openfiles import OpenFiles
 from reconciler.host.place import draft, link, make_folder, write_all
 from reconciler.host.progress import BYTES, Work, working
 from reconciler.host.walk import (
     Cursor,
     Elsewhere,
-    File,
     Tree,
-    by_folder,
     joined,
     opened,
     reason,

@@ -14,13 +14,14 @@ from contextlib import suppress
 
 from reconciler.digests import blake2b
 from reconciler.host.clock import Clock
+from reconciler.host.found import File
 from reconciler.host.gzipped import Gunzip, Gzip, TooMuch
 from reconciler.host.openfiles import Careless, OpenFiles
 from reconciler.host.place import draft, link, passing_name, sync_folder, write_all
 from reconciler.host.progress import BYTES, working
 from reconciler.host.remove import pour
 from reconciler.host.scan import ROTATED
-from reconciler.host.walk import Elsewhere, File, Tree, reason, refuse_hard_link, sort_of, taken
+from reconciler.host.walk import Elsewhere, Tree, reason, refuse_hard_link, sort_of, taken
 from reconciler.host.work import MOST, hollow
 from reconciler.model import HostError
 from reconciler.text import printable

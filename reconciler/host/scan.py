@@ -13,8 +13,9 @@ from fnmatch import translate
 from typing import Any
 
 from reconciler.host.choose import Chooser, Chosen, Rule
+from reconciler.host.found import File
 from reconciler.host.progress import Work, unwatched, working
-from reconciler.host.walk import Elsewhere, File, Tree, joined, reason, shown, taken
+from reconciler.host.walk import Elsewhere, Tree, joined, reason, shown, taken
 from reconciler.records import dataclass, field
 
 _ALONE = 10_000

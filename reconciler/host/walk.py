@@ -10,14 +10,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import groupby
-from typing import NamedTuple
 
 from reconciler.host.filesystems import refuse_silent
 from reconciler.host.progress import Work, working
 from reconciler.model import HostError, UnknownState
+from reconciler.records import dataclass
 
 MOST_LINKS = 40
 """Symlinks on one way, as path_resolution(7) has it."""
@@ -80,7 +79,8 @@ class NoSpace(HostError):
     """The disk is full, or a quota is used up."""
 
 
-class Refused(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Refused:
     """What is not done to somebody's entry, why, and the command that would settle it.
 
     ``owner`` is whose it should be, where it is another's.
@@ -282,39 +282,6 @@ def set_on(entry: int, mode: int | None, uid: int, gid: int) -> None:
         os.chmod(name, mode)
 
 
-class File(NamedTuple):
-    """A regular file as it was when it was looked at.
-
-    ``time`` is what its age is counted from, ``mtime`` and ``ctime`` the kernel's, all in
-    nanoseconds since the epoch. ``below`` is its folder below the top, empty for the top itself.
-    ``size`` is its length in bytes, and ``taken`` how many of them are allocated: of a file with
-    holes it is less, of one in whole blocks not more. Sorted, the oldest comes first.
-    """
-
-    time: int
-    below: str
-    name: str
-    device: int
-    inode: int
-    size: int
-    mtime: int
-    ctime: int
-    taken: int
-
-    @property
-    def path(self) -> str:
-        """Its path below the top."""
-        return f"{self.below}/{self.name}" if self.below else self.name
-
-    def is_still(self, status: os.stat_result) -> bool:
-        """Is this the same file, unchanged?"""
-        return (
-            stat.S_ISREG(status.st_mode)
-            and (status.st_dev, status.st_ino, status.st_size) == self[3:6]
-            and (status.st_mtime_ns, status.st_ctime_ns) == self[6:8]
-        )
-
-
 def taken(status: os.stat_result) -> int:
     """How many bytes of a file are allocated, and no more than it is long."""
     return min(status.st_size, status.st_blocks * 512)
@@ -324,7 +291,8 @@ class Elsewhere(OSError):
     """A folder or file below the top is a mount point, and therefore left alone."""
 
 
-class _Writable(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Writable:
     """Where somebody else than root and the caller may write.
 
     ``folder``: in a folder itself; ``guarded``: what is ours stays there all the same, since it
@@ -695,13 +663,6 @@ def shown(path: str) -> str:
     if len(path) <= 2 * _SHOWN:
         return path
     return f"{path[:_SHOWN]}…({len(path):,} characters)…{path[-_SHOWN:]}"
-
-
-def by_folder(files: Iterable[File]) -> Iterator[tuple[str, list[File]]]:
-    """The files of each folder, the oldest first."""
-    ordered = sorted(files, key=lambda file: (file.below, file))
-    for below, group in groupby(ordered, key=lambda file: file.below):
-        yield below, list(group)
 
 
 def mount_of(handle: int) -> str:

@@ -21,7 +21,6 @@ import re
 import zlib
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import NamedTuple
 
 from reconciler.records import dataclass, replace
 
@@ -131,7 +130,8 @@ def split(text: bytes, mark: Mark) -> Split:
     )
 
 
-class _Marker(NamedTuple):
+@dataclass(frozen=True, slots=True, order=True)
+class _Marker:
     """A line of ours: where it begins and ends in the text, its own end included."""
 
     start: int

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from reconciler.contract import Kind
 from reconciler.host.choose import Rule
+from reconciler.host.found import File
 from reconciler.host.scan import Seen, Wanted, scan
-from reconciler.host.walk import File, reason
+from reconciler.host.walk import reason
 from reconciler.kinds._amiss import wrong
 from reconciler.kinds._due import Due, Log, counted, in_words, size
 from reconciler.kinds._patterns import below, meant
