@@ -193,7 +193,9 @@ class Crontabs:
         rights: tuple[int | None, int, int] = (None, -1, -1)  # Those that it has.
         for _ in range(_TRIES):
             try:
-                rewrite(f"{spool}/{user}", edited, _LIMIT, self._state_dir, *rights)
+                rewrite(
+                    f"{spool}/{user}", edited, _LIMIT, self._state_dir, *rights, of_anybody=True
+                )
                 return True
             except _First as first:
                 made = first.status

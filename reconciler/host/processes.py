@@ -17,6 +17,7 @@ from contextlib import contextmanager
 
 from reconciler.host.clock import Clock
 from reconciler.host.files import Files
+from reconciler.host.filesystems import mount_lines
 from reconciler.host.trust import only_ours
 from reconciler.model import HostError, UnknownState
 from reconciler.records import dataclass
@@ -106,10 +107,9 @@ def hides(uid: int) -> bool:
         return False
     options: dict[str, str] = {}
     try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
-            for words in map(str.split, file):
-                if words[4] == "/proc":
-                    options = dict(one.partition("=")[::2] for one in words[-1].split(","))
+        for words, _, given in mount_lines():
+            if words[4] == "/proc":
+                options = dict(one.partition("=")[::2] for one in given.split(","))
     except OSError as error:
         raise UnknownState(f"cannot read /proc/self/mountinfo: {error.strerror}") from None
     if options.get("hidepid", "0") in ("0", "off"):

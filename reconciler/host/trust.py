@@ -10,7 +10,8 @@ The rule, for every folder, symlink and file on the way:
 - it belongs to root, to the caller, or to an account of ``--trust``;
 - nobody else may write to it, by its mode or by an access list. A group may where it has no
   other member, as OpenSSH of Debian has it for user-private groups;
-- a sticky folder (/tmp) may be writable by all, where the entry on the way is one of ours.
+- a sticky folder (/tmp) may be writable by all, where the entry on the way is one of ours;
+- nobody else has mounted the file system and answers for it himself (FUSE).
 
 For a caller who is not root, a folder on the way that belongs to somebody else is only noted: who
 administers a home on NFS is often not root. A folder that belongs to the overflow uid counts as
@@ -246,12 +247,16 @@ class _Way:
         where = "/"
         try:
             status = os.fstat(handles[0])
+            device = status.st_dev
             self._check(where, handles[0], status, None, not (todo or self._through))
             while todo:
                 name = todo.pop()
                 handles.append(self._entry(handles[0], name, bool(todo)))
                 above, status = (None if name == ".." else status), os.fstat(handles[1])
                 step = os.path.dirname(where) if name == ".." else os.path.join(where, name)
+                if status.st_dev != device:
+                    self._refuse_server(step, handles[1])
+                    device = status.st_dev
                 self._check(step, handles[1], status, above, not (todo or self._through))
                 if not stat.S_ISLNK(status.st_mode):
                     os.close(handles.pop(0))
@@ -287,6 +292,17 @@ class _Way:
         with suppress(FileExistsError):  # Made meanwhile: looked at like any other.
             os.mkdir(name, _ON_THE_WAY if folder else self._make, dir_fd=here)
         return os.open(name, _LOOK, dir_fd=here)
+
+    def _refuse_server(self, step: str, entry: int) -> None:
+        """Raises Untrusted where somebody else may say of what stands there what he likes."""
+        from reconciler.host.filesystems import server
+        from reconciler.host.walk import mount_of
+
+        uid = server(mount_of(entry))
+        if uid is not None and uid not in self._owners:
+            what = f"the file system of {step} is mounted by user {uid}, who answers for it"
+            who = f"and could change {self._what}"
+            raise Untrusted(step, f"not trusted by {_caller()}: {what} {who}")
 
     def _check(
         self,

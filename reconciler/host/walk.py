@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from reconciler.host.filesystems import refuse_silent
+from reconciler.host.filesystems import refuse_silent, server
 from reconciler.host.progress import Work, working
 from reconciler.model import HostError, UnknownState
 from reconciler.records import dataclass
@@ -56,14 +56,38 @@ def shared(status: os.stat_result) -> bool:
     return bool(status.st_mode & 0o022) or status.st_uid not in (0, os.geteuid())
 
 
-def refuse_foreign_link(shared: bool, sticky: bool, link: os.stat_result, path: str) -> None:
+def refuse_foreign_link(
+    folder: int, shared: bool, sticky: bool, open_way: bool, link: os.stat_result, path: str
+) -> None:
+    """Raises UnknownState where somebody else could have put that symlink into ``folder``.
+
+    ``open_way``: he can exchange the folder, or one above it.
+    """
     # The rule of fs.protected_symlinks, proc(5), made stricter: in a directory that others may
     # write to, only our own or root's links count, and only where sticky keeps them theirs.
-    if shared and not (sticky and link.st_uid in (0, os.geteuid())):
+    foreign = shared and not (sticky and link.st_uid in (0, os.geteuid()))
+    # Root's own folder with links in it may have been moved here. Others know with whom they
+    # share what is above theirs.
+    if foreign or (open_way and os.geteuid() == 0) or _is_served(folder):
         raise UnknownState(
             f"{path} is a symlink in a folder that somebody else may write to, so it is not "
             "followed; write the real path, or take away that right"
         )
+
+
+def _is_served(handle: int) -> bool:
+    """Has somebody else mounted that file system, and answers for it?"""
+    try:
+        return server(mount_of(handle)) not in (None, 0, os.geteuid())
+    except OSError:
+        return True
+
+
+def exchangeable(above: os.stat_result, status: os.stat_result) -> bool:
+    """Can somebody else than root and the caller exchange that entry of the folder ``above``?"""
+    ours = (0, os.geteuid())
+    kept = above.st_mode & stat.S_ISVTX and above.st_uid in ours and status.st_uid in ours
+    return shared(above) and not kept
 
 
 def refuse_hard_link(folder: int, status: os.stat_result, path: str) -> None:
@@ -73,6 +97,33 @@ def refuse_hard_link(folder: int, status: os.stat_result, path: str) -> None:
             f"{path} has {status.st_nlink} hard links in a folder that somebody else may write "
             "to, so it is not changed; replace it by a copy"
         )
+
+
+def refuse_file_of_another(
+    folder: int, parent: str, status: os.stat_result, path: str, uid: int = -1
+) -> None:
+    """Raise Untrusted where somebody else may have made that file in our place.
+
+    What is written to it would be his to read, and he would write to it. It must be that user's
+    (``uid``) in a folder, ``parent``, that somebody else may write to; for -1 the folder's
+    owner's, root's or the caller's, as a declared path without an owner. For an ordinary caller
+    only what everybody may write to counts.
+    """
+    above = os.fstat(folder)
+    if status.st_uid in ((uid,) if uid != -1 else (above.st_uid, 0, os.geteuid())):
+        return
+    from reconciler.host.trust import Untrusted, is_trusted
+
+    root = os.geteuid() == 0
+    if is_trusted(parent or "/") if root else not above.st_mode & stat.S_IWOTH:
+        return
+    owner = os.geteuid() if uid == -1 else uid
+    raise Untrusted(
+        path,
+        f"{path} belongs to user {status.st_uid}, in a folder that others may write to, so "
+        f"nothing is written to it for user {owner}{'' if root else '; name another path'}",
+        ("chown", str(owner), path) if root else (),
+    )
 
 
 class NoSpace(HostError):
@@ -214,6 +265,8 @@ def opened(path: str, make: bool = False) -> Iterator[int]:
     try:
         todo = [part for part in reversed(path.split("/")) if part]
         links = below_link = 0
+        above = os.fstat(here)
+        open_way = False
         while todo:
             name = todo.pop()
             below_link -= 1
@@ -229,9 +282,8 @@ def opened(path: str, make: bool = False) -> Iterator[int]:
             status = os.fstat(entry)
             if stat.S_ISLNK(status.st_mode):
                 try:
-                    above = os.fstat(here)
                     sticky = bool(above.st_mode & stat.S_ISVTX)
-                    refuse_foreign_link(shared(above), sticky, status, path)
+                    refuse_foreign_link(here, shared(above), sticky, open_way, status, path)
                     target = os.readlink("", dir_fd=entry)
                 finally:
                     os.close(entry)
@@ -244,10 +296,13 @@ def opened(path: str, make: bool = False) -> Iterator[int]:
                 if target.startswith("/"):
                     os.close(here)
                     here = os.open("/", _PATH_ONLY | os.O_DIRECTORY)
+                    above = os.fstat(here)
                 continue
             if not stat.S_ISDIR(status.st_mode):
                 os.close(entry)
                 raise HostError(f"{name} on the way to {path} is {sort_of(status)}; move it away")
+            open_way = open_way or exchangeable(above, status)
+            above = status
             os.close(here)
             here = entry
         yield here
