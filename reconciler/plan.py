@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 from reconciler.backoff import in_words
@@ -43,6 +42,8 @@ def difference(
 def meant(ident: str, pattern: str) -> bool:
     """Is this one of what people mean by ``pattern``? An id, a shell pattern, or, as in
     ``needs``, the name of a group that ``for_each`` has made."""
+    from fnmatch import fnmatchcase
+
     # "process:x[1]" is meant as it stands, not as a set of characters.
     return ident == pattern or ident.startswith(f"{pattern}[") or fnmatchcase(ident, pattern)
 

@@ -73,12 +73,8 @@ def _unescaped(point: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), point)
 
 
-_MAY_HANG = re.compile(
-    rb"^(?:\S+ ){4}(\S+) .*? - "
-    rb"(?:fuse(?!ctl)|nfs|cifs|smb|9p |afs |ceph|coda |glusterfs |lustre )",
-    re.MULTILINE,
-)
-"""A line of mountinfo for a file system that a server answers for, on this host or another."""
+_MAY_HANG = ("fuse", "nfs", "cifs", "smb", "9p", "afs", "ceph", "coda", "glusterfs", "lustre")
+"""How the types begin of which a server answers, on this host or another."""
 _BOUND = 2.0
 """Seconds that such a server may take."""
 _LASTS = 10.0
@@ -93,11 +89,14 @@ def served() -> frozenset[str]:
     now = time.monotonic()
     if not 0 <= now - _served[0] < _LASTS:
         try:
-            with open("/proc/self/mountinfo", "rb") as file:
-                found = _MAY_HANG.findall(file.read())
+            found = [
+                _unescaped(words[4])
+                for words, kind, _ in mount_lines()
+                if kind.startswith(_MAY_HANG) and kind != "fusectl"
+            ]
         except OSError:
             found = []
-        _served = now, frozenset(_unescaped(os.fsdecode(point)) for point in found)
+        _served = now, frozenset(found)
     return _served[1]
 
 

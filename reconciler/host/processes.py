@@ -9,11 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import re
-import select
 import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 
 from reconciler.host.clock import Clock
 from reconciler.host.files import Files
@@ -21,6 +20,11 @@ from reconciler.host.filesystems import mount_lines
 from reconciler.host.trust import only_ours
 from reconciler.model import HostError, UnknownState
 from reconciler.records import dataclass
+
+LEADER = "RECONCILE_PID"
+"""Environment variable with the number of the process that was started, as its children know
+it too. systemd has the same with $SYSTEMD_EXEC_PID, systemd.exec(5). What has it in its
+environment when it is started gets its own number."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -47,9 +51,10 @@ class Entry:
     session: int
 
 
+@cache
 def boot_id() -> str:
-    """The kernel's name for this boot, proc(5)."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+    """The kernel's name for this boot, proc(5). We do not outlive it."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
         return file.read().strip()
 
 
@@ -372,6 +377,8 @@ class Processes:
                 os.close(handle)
 
     def _wait(self, identities: Iterable[Identity], end: float) -> None:
+        import select
+
         for identity in identities:
             try:
                 handle = os.pidfd_open(identity.pid)
@@ -422,6 +429,8 @@ def within(seconds: float, what: str) -> Iterator[None]:
     It also ends a search for a pattern, which looks for signals. Only in the main thread, which
     alone learns of them; others have no such limit.
     """
+    import threading
+
     if threading.current_thread() is not threading.main_thread():
         yield
         return

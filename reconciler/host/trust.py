@@ -281,10 +281,9 @@ class _Way:
     def _entry(self, here: int, name: str, folder: bool) -> int:
         """What stands under that name: a descriptor. With ``folder``, of what is on the way."""
         try:
-            if folder:
-                with suppress(NotADirectoryError):
-                    # As a folder, so that it is mounted where an automounter waits for that.
-                    return os.open(name, _LOOK | os.O_DIRECTORY, dir_fd=here)
+            # A folder as one, so that it is mounted where an automounter waits for that.
+            return os.open(name, _LOOK | os.O_DIRECTORY if folder else _LOOK, dir_fd=here)
+        except NotADirectoryError:
             return os.open(name, _LOOK, dir_fd=here)
         except FileNotFoundError:
             if self._make is None:
@@ -324,6 +323,8 @@ class _Way:
         device = stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)
         if link or device or (sticky and not last):
             return  # In a sticky folder others may add entries, but not replace ours, inode(7).
+        if not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return
         writer = next(_writers(entry, status, self._owners), None)
         if writer is not None:
             who, remedy = writer

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from reconciler.host.launch import MARK, VERSION, Launch, environment, start
-from reconciler.host.processes import Identity, boot_id, ending
+from reconciler.host.processes import LEADER, Identity, boot_id, ending
 from reconciler.host.trust import refuse_untrusted
 from reconciler.host.walk import NoSpace
 from reconciler.kinds._windows import HOLDER
@@ -86,7 +86,7 @@ class StartInWindow:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
-        from reconciler.host.start import LEADER, Program, for_pane
+        from reconciler.host.start import Program, for_pane
         from reconciler.host.tmux import (
             LAUNCH_MARK,
             PANE_MARK,

@@ -206,8 +206,7 @@ class Processes(Kind[Process, ProcessState]):
         Raises UnknownState.
         """
         from reconciler.host.launch import MARK, VERSION
-        from reconciler.host.processes import look_up
-        from reconciler.host.start import LEADER
+        from reconciler.host.processes import LEADER, look_up
 
         want = resource.want
         found: dict[Identity, str | None] = {}
