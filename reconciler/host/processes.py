@@ -316,7 +316,7 @@ class Processes:
         leads_group = entry.group == identity.pid
         self._ask([identity], number)
         self._wait([identity], end)
-        members = self._members(identity.pid, leads_group, leads_session)
+        members = self._members(identity, leads_group, leads_session)
         if self.alive(identity):
             members = [identity, *(one for one in members if one != identity)]
         elif members:
@@ -343,14 +343,18 @@ class Processes:
         """
         self._signal(identities, signal.Signals[f"SIG{name}"])
 
-    def _members(self, leader: int, group: bool, session: bool) -> list[Identity]:
+    def _members(self, leader: Identity, group: bool, session: bool) -> list[Identity]:
+        number = leader.pid
         entries = (look_up(pid) for pid in self.pids()) if group or session else ()
-        return [
+        found = [
             entry.identity
             for entry in entries
             if entry is not None
-            and ((group and entry.group == leader) or (session and entry.session == leader))
+            and ((group and entry.group == number) or (session and entry.session == number))
         ]
+        # A number is given to a new process only once no group or session has it any more.
+        now = look_up(number, zombies=True)
+        return found if now is None or now.identity == leader else []
 
     def _ask(self, identities: Sequence[Identity], number: signal.Signals) -> None:
         self._signal(identities, number)
