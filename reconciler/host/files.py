@@ -474,11 +474,12 @@ class Files:
         finally:
             os.close(handle)
 
-    def tail(self, path: str, limit: int, start: int = 0) -> bytes:
-        """The whole lines in the last ``limit`` bytes of a regular file, none before ``start``.
+    def tail(self, path: str, limit: int, start: int = 0, uid: int = -1) -> bytes:
+        """The whole lines in the last ``limit`` bytes of a log, none before ``start``.
 
         The rest of a line that begins before them is left out: it may be a piece of a secret.
-        Empty when there is none to be read.
+        Empty when there is none to be read, and when its user, ``uid`` as for ``open_log``, may
+        have given its name to somebody else's file.
         """
         parent, _, name = path.rpartition("/")
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
@@ -486,10 +487,15 @@ class Files:
             # What a process has put in the place of its log is not to be shown to people.
             with opened(parent) as folder:
                 handle = os.open(name, flags, dir_fd=folder)
+                try:
+                    status = os.fstat(handle)
+                    refuse_file_of_another(folder, parent, status, path, uid)
+                except BaseException:
+                    os.close(handle)
+                    raise
         except (OSError, HostError):
             return b""
         try:
-            status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
                 return b""
             begin = max(start, status.st_size - limit)

@@ -21,7 +21,7 @@ from reconciler.host.place import draft, link, passing_name, sync_folder, write_
 from reconciler.host.progress import BYTES, working
 from reconciler.host.remove import pour
 from reconciler.host.scan import ROTATED
-from reconciler.host.walk import Elsewhere, Tree, reason, refuse_hard_link, sort_of, taken
+from reconciler.host.walk import Elsewhere, Tree, reason, refuse_hard_link, reported, sort_of, taken
 from reconciler.host.work import MOST, hollow
 from reconciler.model import HostError
 from reconciler.text import printable
@@ -297,6 +297,16 @@ def bound(path: str, most: int, keep: int) -> None:
                 _take_out(folder, log, name, most, keep, block, path)
             elif taken(os.fstat(log)) > most:
                 _copy_and_cut(folder, log, name, most, keep, path)
+
+
+def put_aside(path: str, keep: int) -> None:
+    """Rename a log to ``path.1``, whose writers go on there. Raises HostError."""
+    from reconciler.host.kernel import rename_new
+
+    parent, _, name = path.rpartition("/")
+    with reported(f"cannot put {path} aside"), Tree(parent) as tree, tree.folder("") as folder:
+        _shift(folder, name, keep)
+        rename_new(folder, name, folder, f"{name}.1")
 
 
 def _take_out(

@@ -318,7 +318,7 @@ class Processes(Kind[Process, ProcessState]):
 
         want = resource.want
         secrets = [secret.value or "" for _, secret in want.env]
-        return last_words(resource.id, want.place, want.log, host, secrets)
+        return last_words(resource.id, want.place, want.log, want.user, host, secrets)
 
 
 def _judged(resource: Resource[Process], have: ProcessState | None) -> list[Identity]:
