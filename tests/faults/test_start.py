@@ -467,7 +467,7 @@ def test_a_log_of_roots_in_a_folder_of_roots_may_be_his(free: None, open_folder:
     (open_folder / "log").write_text("")
     os.close(Files().open_log(str(open_folder / "log"), NOBODY, NOBODY))
     open_folder.chmod(0o777)
-    with pytest.raises(HostError, match="is not opened for user"):
+    with pytest.raises(HostError, match="nothing is written to it for user"):
         Files().open_log(str(open_folder / "log"), NOBODY, NOBODY)
     open_folder.chmod(0o755)
 
