@@ -22,7 +22,15 @@ from reconciler.host.openfiles import OpenFiles
 from reconciler.host.place import Draft, draft, has_acl
 from reconciler.host.progress import BYTES, Work, working
 from reconciler.host.remove import delete, names
-from reconciler.host.walk import Elsewhere, Tree, opened, reason, reported, sort_of
+from reconciler.host.walk import (
+    Elsewhere,
+    Emptied,
+    Tree,
+    opened,
+    reason,
+    reported,
+    sort_of,
+)
 from reconciler.model import HostError
 
 _SPOOLED = 8 << 20
@@ -267,7 +275,7 @@ class _Adding:
     def add(self, path: str, files: Sequence[File], work: Work) -> list[File]:
         """Add what is not there yet; returns all files that are in the archive then."""
         kept: list[File] = []
-        with Tree(path) as tree:
+        with Emptied(path) as tree:
             for below, group in by_folder(files):
                 try:
                     inside = tree.enter(below)

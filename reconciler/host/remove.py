@@ -19,6 +19,7 @@ from reconciler.host.progress import BYTES, Work, working
 from reconciler.host.walk import (
     Cursor,
     Elsewhere,
+    Emptied,
     Tree,
     joined,
     opened,
@@ -65,7 +66,7 @@ def move(path: str, files: Sequence[File], to: str, open_files: OpenFiles) -> li
             goals.append(_Goal(tree, to))
         yield goals[0].go(below)
 
-    with Tree(path) as tree:
+    with Emptied(path) as tree:
         try:
             return _each(
                 path,
@@ -83,7 +84,7 @@ def move(path: str, files: Sequence[File], to: str, open_files: OpenFiles) -> li
 def free(path: str, files: Sequence[File], open_files: OpenFiles) -> tuple[File, ...]:
     """Those that nobody holds open, in their order. What cannot be looked at is among them."""
     held: set[File] = set()
-    with Tree(path) as tree:
+    with Emptied(path) as tree:
         for below, group in by_folder(files):
             with suppress(OSError), tree.folder(below) as folder:
                 for file in group:
@@ -111,7 +112,7 @@ def _each(
     acted: set[tuple[int, int]] = set()
     with (
         reported(f"cannot {word} files of {path}"),
-        Tree(path) as tree,
+        Emptied(path) as tree,
         working(f"{word} files of {path}", len(files)) as work,
     ):
         for below, group in by_folder(files):

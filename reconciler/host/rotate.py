@@ -21,7 +21,16 @@ from reconciler.host.place import draft, link, passing_name, sync_folder, write_
 from reconciler.host.progress import BYTES, working
 from reconciler.host.remove import pour
 from reconciler.host.scan import ROTATED
-from reconciler.host.walk import Elsewhere, Tree, reason, refuse_hard_link, reported, sort_of, taken
+from reconciler.host.walk import (
+    Elsewhere,
+    Emptied,
+    Tree,
+    reason,
+    refuse_hard_link,
+    reported,
+    sort_of,
+    taken,
+)
 from reconciler.host.work import MOST, hollow
 from reconciler.model import HostError
 from reconciler.text import printable
@@ -55,7 +64,7 @@ def rotate(
     trouble: list[str] = []
     spared: list[File] = []
     careless = Careless(clock, [file[3:5] for file in logs])
-    with Tree(path) as tree:
+    with Emptied(path) as tree:
         for log in unfinished if copy else ():
             with _told(path, log, trouble), tree.folder(log[0]) as folder:
                 _resume(tree, folder, log[1], mark, _shown(path, log))
@@ -102,7 +111,7 @@ def finish(
     """
     trouble: list[str] = []
     still: list[Log] = []
-    with Tree(path) as tree:
+    with Emptied(path) as tree:
         for log in marked:
             with _told(path, log, trouble), tree.folder(log[0]) as folder:
                 os.unlink(passing_name(log[1]), dir_fd=folder)
@@ -134,7 +143,7 @@ def compressible(
     In neither is what is not worth it: a pass would be too short for its holes.
     """
     found: tuple[list[Log], list[Log]] = [], []
-    with Tree(path) as tree:
+    with Emptied(path) as tree:
         for log in logs:
             with suppress(OSError), tree.folder(log[0]) as folder:
                 status = os.stat(log[1], dir_fd=folder, follow_symlinks=False)

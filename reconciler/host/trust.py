@@ -48,7 +48,7 @@ _GROUPS_FOR = 60.0
 """Seconds for which the members of a group are remembered."""
 
 _more_owners: set[int] = set()
-_groups: dict[tuple[int, frozenset[int]], tuple[float, bool]] = {}
+_groups: dict[tuple[int, frozenset[int], bool], tuple[float, bool]] = {}
 
 
 class Untrusted(HostError):
@@ -156,12 +156,16 @@ def own_file(path: str, flags: int = os.O_RDONLY) -> int:
     return handle
 
 
-def is_trusted_way(folder: str) -> bool:
-    """Can nobody else exchange what is ours in that folder? It may be sticky, as /tmp is."""
+def is_trusted_way(folder: str, *, services: bool = False) -> bool:
+    """Can nobody else exchange what is ours in that folder? It may be sticky, as /tmp is.
+
+    ``services``: a group that has only accounts of services is nobody else, as that of syslog
+    with /var/log on Ubuntu.
+    """
     owners = frozenset((0, os.geteuid(), *_more_owners))
     notes: list[Untrusted] = []
     try:
-        way = _Way(folder, "what stands there", owners, None, notes, False, through=True)
+        way = _Way(folder, "what stands there", owners, None, notes, False, True, services)
         os.close(way.walked(True))
     except (Untrusted, OSError):
         return False
@@ -178,12 +182,17 @@ def refuse_untrusted_way(folder: str, what: str) -> None:
     os.close(way.walked(True))
 
 
-def only_ours(status: os.stat_result, handle: int, *, also: Collection[int] = ()) -> bool:
-    """May only root, the caller and ``also`` write to what is open as ``handle``, by itself?"""
+def only_ours(
+    status: os.stat_result, handle: int, *, also: Collection[int] = (), services: bool = False
+) -> bool:
+    """May only root, the caller and ``also`` write to what is open as ``handle``, by itself?
+
+    ``services`` as for ``is_trusted_way``.
+    """
     owners = frozenset((0, os.geteuid(), *_more_owners, *also))
     if status.st_uid not in owners:
         return False
-    return next(_writers(handle, status, owners), None) is None
+    return next(_writers(handle, status, owners, services), None) is None
 
 
 def readers(path: str) -> str | None:
@@ -223,7 +232,9 @@ class _Way:
         notes: list[Untrusted] | None,
         shared: bool,
         through: bool = False,
+        services: bool = False,
     ) -> None:
+        self._services = services
         self._through = through
         """Is it a folder, and looked at for what is in it?"""
         # Not abspath: what stands before a ".." may be a link.
@@ -325,7 +336,7 @@ class _Way:
             return  # In a sticky folder others may add entries, but not replace ours, inode(7).
         if not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             return
-        writer = next(_writers(entry, status, self._owners), None)
+        writer = next(_writers(entry, status, self._owners, self._services), None)
         if writer is not None:
             who, remedy = writer
             text = f"{who} may write to {step}"
@@ -369,7 +380,7 @@ def _caller() -> str:
 
 
 def _writers(
-    handle: int, status: os.stat_result, owners: frozenset[int]
+    handle: int, status: os.stat_result, owners: frozenset[int], services: bool = False
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Who may write to it besides its owner and ``owners``, and what takes that right away."""
     others = bool(status.st_mode & stat.S_IWOTH)
@@ -380,11 +391,11 @@ def _writers(
     for tag, number in entries or ():
         if tag == _ACL_USER and number not in owners:
             yield f"user {number}", ("setfacl", "-x", f"u:{number}")
-        elif tag == _ACL_GROUP and _has_others(number, owners):
+        elif tag == _ACL_GROUP and _has_others(number, owners, services):
             yield f"group {number}", ("setfacl", "-x", f"g:{number}")
-        elif tag == _ACL_GROUP_OBJ and _has_others(status.st_gid, owners):
+        elif tag == _ACL_GROUP_OBJ and _has_others(status.st_gid, owners, services):
             yield f"group {status.st_gid}", ("setfacl", "-m", "g::r-X")
-    group = group and entries is None and _has_others(status.st_gid, owners)
+    group = group and entries is None and _has_others(status.st_gid, owners, services)
     if group or others:
         who = "everybody" if others else f"group {status.st_gid}"
         yield who, ("chmod", f"{'g' if group else ''}{'o' if others else ''}-w")
@@ -412,16 +423,16 @@ def _access_list(handle: int) -> list[tuple[int, int]] | None:
     return found
 
 
-def _has_others(gid: int, owners: frozenset[int]) -> bool:
+def _has_others(gid: int, owners: frozenset[int], services: bool = False) -> bool:
     """Has the group a member who is none of ``owners``? True where that cannot be known."""
-    known = _groups.get((gid, owners))
+    known = _groups.get((gid, owners, services))
     now = time.monotonic()
     if known is None or not 0 <= now - known[0] < _GROUPS_FOR:
-        _groups[gid, owners] = known = now, _looked_up(gid, owners)
+        _groups[gid, owners, services] = known = now, _looked_up(gid, owners, services)
     return known[1]
 
 
-def _looked_up(gid: int, owners: frozenset[int]) -> bool:
+def _looked_up(gid: int, owners: frozenset[int], services: bool) -> bool:
     import grp
     import pwd
 
@@ -436,14 +447,14 @@ def _looked_up(gid: int, owners: frozenset[int]) -> bool:
             member = pwd.getpwnam(name).pw_uid
         except KeyError:
             continue  # No account, so nobody who could use it.
-        if member not in owners:
+        if member not in owners and not (services and member < _FIRST_PERSON):
             return True
         members = True
     for account in pwd.getpwall():
         if account.pw_gid != gid:
             continue
         # On some systems sync, halt and operator have the group of root.
-        system = gid == 0 and account.pw_uid < _FIRST_PERSON
+        system = (gid == 0 or services) and account.pw_uid < _FIRST_PERSON
         if account.pw_uid not in owners and not system:
             return True
         members = True

@@ -346,35 +346,53 @@ class Elsewhere(OSError):
     """A folder or file below the top is a mount point, and therefore left alone."""
 
 
+class Moved(Elsewhere):
+    """A folder below the top is root's own, and somebody else may have given it that name."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Writable:
     """Where somebody else than root and the caller may write.
 
     ``folder``: in a folder itself; ``guarded``: what is ours stays there all the same, since it
-    is sticky. ``way``: he can exchange the folder, or one above it.
+    is sticky. ``way``: he can exchange the folder, or one above it. ``services`` are believed,
+    as ``trust.is_trusted_way`` has it.
     """
 
     folder: bool
     guarded: bool
     way: bool
+    services: bool
 
     @classmethod
-    def at_top(cls, path: str, handle: int, status: os.stat_result) -> _Writable:
+    def at_top(cls, path: str, handle: int, status: os.stat_result, services: bool) -> _Writable:
         from reconciler.host.trust import is_trusted_way
 
-        return cls._of(handle, status, not is_trusted_way(os.path.dirname(path)))
+        way = not is_trusted_way(os.path.dirname(path), services=services)
+        return cls.of(handle, status, way, services)
 
     @classmethod
-    def _of(cls, handle: int, status: os.stat_result, way: bool) -> _Writable:
+    def of(cls, handle: int, status: os.stat_result, way: bool, services: bool) -> _Writable:
         from reconciler.host.trust import only_ours
 
         guarded = bool(status.st_mode & stat.S_ISVTX) and status.st_uid in (0, os.geteuid())
-        return cls(not only_ours(status, handle), guarded, way)
+        return cls(not only_ours(status, handle, services=services), guarded, way, services)
 
     def below(self, handle: int, status: os.stat_result) -> _Writable:
         """The same for a folder in it."""
+        if not (self.folder or self.way or status.st_uid or status.st_mode & 0o022):
+            return self  # Nearly all there are: only root's, and only he may write to it.
         kept = self.guarded and status.st_uid in (0, os.geteuid())
-        return self._of(handle, status, self.way or (self.folder and not kept))
+        return self.of(handle, status, self.way or (self.folder and not kept), self.services)
+
+    def is_moved(self, status: os.stat_result, above: os.stat_result) -> bool:
+        """Is the folder root's own, and may somebody have given it its name who has no right in it?
+
+        One that the group of the folder ``above`` may write to is theirs as much as root's. What
+        root has in a folder of somebody's, such as a log, he could as well take away himself.
+        """
+        theirs = self.folder and not self.guarded and status.st_gid == above.st_gid
+        return self.way and status.st_uid == os.geteuid() == 0 and not theirs
 
 
 class _Step:
@@ -494,14 +512,18 @@ class Tree(Cursor):
     cannot be opened.
     """
 
-    def __init__(self, path: str, wary: bool = False) -> None:
+    def __init__(self, path: str, wary: bool = False, services: bool = False) -> None:
         with opened(path) as top:
             super().__init__(os.open(".", _FOLDER, dir_fd=top))
         try:
             status = os.fstat(self.top)
             self._device = status.st_dev
             self._mount = mount_of(self.top)
-            self._writable = _Writable.at_top(path, self.top, status) if wary else None
+            self._writable = None
+            if wary:
+                # Where it is, whatever link has led to it.
+                real = os.readlink(f"/proc/self/fd/{self.top}")
+                self._writable = _Writable.at_top(real, self.top, status, services)
         except BaseException:
             os.close(self.top)
             raise
@@ -582,6 +604,65 @@ class Tree(Cursor):
             yield handle
         finally:
             os.close(handle)
+
+
+class Emptied(Tree):
+    """A tree whose files are deleted, moved, archived or rotated: no folder that is ``Moved``.
+
+    In his own folder somebody else can give root's folder the declared name, and what root keeps
+    in it would go: unsafe transitions, as with ``refused``. Raises HostError where the top is such
+    a folder, or is below one.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, wary=os.geteuid() == 0, services=True)
+        if self._writable is not None and self._writable.way:
+            try:
+                self._refuse_moved()
+            except BaseException:
+                self.close()
+                raise
+
+    def _refuse_moved(self) -> None:
+        where = "/"
+        here = os.open(where, _PATH_ONLY | os.O_DIRECTORY)
+        try:
+            above = os.fstat(here)
+            writable = _Writable.of(here, above, False, True)
+            # Where the top is now: no link is on that way.
+            for name in os.readlink(f"/proc/self/fd/{self.top}").split("/"):
+                if not name:
+                    continue
+                entry = os.open(name, _PATH_ONLY | os.O_DIRECTORY, dir_fd=here)
+                os.close(here)
+                here = entry
+                status = os.fstat(here)
+                writable = writable.below(here, status)
+                if writable.is_moved(status, above):
+                    refuse(_moved(where, name, above))
+                where, above = os.path.join(where, name), status
+            if not os.path.samestat(above, os.fstat(self.top)):
+                raise HostError(f"{where} was moved away meanwhile; the next pass looks again")
+        finally:
+            os.close(here)
+
+    def _step(self, name: str, handle: int) -> _Step:
+        step = super()._step(name, handle)
+        if step.writable is not None and step.writable.way:
+            above = os.fstat(self.here)
+            if step.writable.is_moved(os.fstat(handle), above):
+                raise Moved(errno.EPERM, _moved(self._where, name, above).reason)
+        return step
+
+
+def _moved(where: str, name: str, above: os.stat_result) -> Refused:
+    reason = (
+        f"{shown(os.path.join(where, name))} is root's own in a folder that somebody else may "
+        "write to, who could have given it that name, so what is in it is left alone"
+    )
+    if above.st_uid != 0:
+        return Refused(reason, ("chown", "root", where))
+    return Refused(reason, ("chmod", "+t", where))
 
 
 class Below:
