@@ -198,11 +198,11 @@ class _Look:
                 self._add(File(
                     time, below, entry.name, status.st_dev, status.st_ino, status.st_size,
                     status.st_mtime_ns, status.st_ctime_ns, taken(status),
-                ), chooser)  # fmt: skip
+                ), chooser, status.st_nlink > 1)  # fmt: skip
         self.work.advance(count & _MANY)
         self._count += count
 
-    def _add(self, file: File, chooser: Chooser) -> None:
+    def _add(self, file: File, chooser: Chooser, linked: bool) -> None:
         # What is being written by us, and what ``never`` names, is rare: looked at last.
         if OURS.fullmatch(file.name):
             return
@@ -210,7 +210,7 @@ class _Look:
         if self._never is not None and self._never(f"{wanted.path}/{file.path}"):
             return
         if wanted.logs is None:
-            chooser.add(file)
+            chooser.add(file, linked)
         elif file.size and (
             (wanted.larger is not None and file.taken > wanted.larger)
             or (wanted.rule.before is not None and file.time < wanted.rule.before)
