@@ -31,6 +31,8 @@ from reconciler.model import HostError
 
 _CHUNK = 1 << 20
 _ZEROS = bytes(_CHUNK)
+_BLOCK = 4096
+"""Zeros of this length may be a hole."""
 _MOST_NAMES = 10_000
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 """A folder is no more, or has become something else."""
@@ -338,8 +340,7 @@ def pour(source: int, goal: int | None, work: Work, most: int) -> bytes:
             digest.update(b"%d " % (here - start))
             digest.update(chunk)
             if goal is not None:
-                os.lseek(goal, here + onto, os.SEEK_SET)
-                write_all(goal, chunk)
+                _write_data(goal, chunk, here + onto)
         work.advance(here + len(chunk) - at)
         at = here + len(chunk)
         if not chunk:
@@ -350,6 +351,20 @@ def pour(source: int, goal: int | None, work: Work, most: int) -> bytes:
         os.ftruncate(goal, at + onto)
         os.lseek(goal, at + onto, os.SEEK_SET)
     return digest.digest()
+
+
+def _write_data(goal: int, chunk: bytes, at: int) -> None:
+    """Write what is there, and leave out whole blocks of zeros."""
+    if _ZEROS[:_BLOCK] not in chunk:
+        blocks = [(0, len(chunk))]
+    else:
+        starts = range(0, len(chunk), _BLOCK)
+        blocks = [(start, start + _BLOCK) for start in starts]
+    for start, end in blocks:
+        block = chunk[start:end]
+        if not _ZEROS.startswith(block):
+            os.lseek(goal, at + start, os.SEEK_SET)
+            write_all(goal, block)
 
 
 def _data(handle: int, at: int) -> int | None:
