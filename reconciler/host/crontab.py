@@ -14,7 +14,6 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
@@ -211,6 +210,8 @@ class Crontabs:
 
         Raises HostError where it refuses it, and _Elsewhere where it writes another one.
         """
+        import tempfile
+
         with tempfile.TemporaryDirectory(prefix="crontab-", dir=self._state_dir) as folder:
             argv = self._argv(user, ["-"])
             shell = (find("unshare") or "", "--mount", "--propagation", "private", "/bin/sh", "-c")

@@ -3,8 +3,7 @@
 It must not look at the host.
 """
 
-from __future__ import annotations
-
+# Without annotations from __future__: NamedTuple would compile each of them at every start.
 import os
 import stat
 from collections.abc import Iterable, Iterator

@@ -433,16 +433,15 @@ def within(seconds: float, what: str) -> Iterator[None]:
     It also ends a search for a pattern, which looks for signals. Only in the main thread, which
     alone learns of them; others have no such limit.
     """
-    import threading
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
     def over(_number: int, _frame: object) -> None:
         raise UnknownState(f"{what} took longer than {seconds:g} s, so it was given up")
 
-    before = signal.signal(signal.SIGALRM, over)
+    try:
+        before = signal.signal(signal.SIGALRM, over)
+    except ValueError:  # Not the main thread.
+        yield
+        return
     try:
         signal.setitimer(signal.ITIMER_REAL, seconds)
         yield
