@@ -15,6 +15,9 @@ from reconciler import __version__
 from reconciler.records import dataclass
 from reconciler.session import ACTING, Usage
 
+# argparse would look for its words in another language, and load `locale` for that at every start.
+argparse._ = str  # type: ignore[attr-defined]
+
 SHELLS = ("bash", "zsh", "fish")
 
 

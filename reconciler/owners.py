@@ -1,5 +1,5 @@
-"""Two resources that are about one path, as only the host shows: by way of a symlink, or since
-two patterns match it.
+"""Two resources that are about one file, as only the host shows: by way of a symlink or a hard
+link, or since two patterns match it.
 
 Each pass would do what the other undoes, so that both are unknown. It is asked only when
 something differs, and must not change anything.
@@ -53,22 +53,28 @@ def contradictions(
         return {}
     owners = [one for each in resources for one in _owners(each, seen, get_kind, host)]
     mine = {one.id: one for one in owners}
-    single: dict[str, list[_Owner]] = {}
+    single: dict[str | tuple[int, int], list[_Owner]] = {}
     wide = [one for one in owners if one.claim.covers is not None]
     for one in owners:
         if one.claim.covers is None:
             single.setdefault(one.real, []).append(one)
+            if (inode := _linked(one.real, host)) is not None:
+                single.setdefault(inode, []).append(one)
     found: dict[str, str] = {}
     for resource in differing:
         owner = mine.get(resource.id)
         if owner is None:
             continue
         for path, directory in _paths(owner, resource, seen, get_kind, host):
-            for other in (*single.get(path, ()), *wide):
-                field = _contradicts(owner, other, path, directory)
+            linked = () if directory else single.get(_linked(path, host) or "", ())
+            for other in (*single.get(path, ()), *linked, *wide):
+                also = path if other.claim.covers is not None else other.real
+                field = _contradicts(owner, other, path, also, directory)
                 if field is not None:
                     words = f"{owner.id} and {other.id} want different things ({field}) for {path}"
                     hint = "; declare it once, by the path that it really has"
+                    if also != path:
+                        hint = f", which is also {also} (a hard link); declare only one of them"
                     found.setdefault(owner.id, words + hint)
                     found.setdefault(other.id, words + hint)
     return found
@@ -122,13 +128,24 @@ def _paths(
         yield owner.real, status is not None and stat.S_ISDIR(status.st_mode)
 
 
-def _contradicts(owner: _Owner, other: _Owner, path: str, directory: bool) -> str | None:
-    """The first field of which both ask something else for that path."""
+def _linked(path: str, host: Host) -> tuple[int, int] | None:
+    """What tells a file with more than one name; None for anything else."""
+    try:
+        status = host.files.status(path)
+    except HostError:
+        return None
+    if status is None or status.st_nlink == 1 or stat.S_ISDIR(status.st_mode):
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _contradicts(owner: _Owner, other: _Owner, path: str, also: str, directory: bool) -> str | None:
+    """The first field of which both ask something else for that path, ``also`` for the other."""
     if other.id == owner.id:
         return None
     both = []
-    for one in (owner, other):
-        written = one.as_written(path)
+    for one, named in ((owner, path), (other, also)):
+        written = one.as_written(named)
         covers = one.claim.covers
         if written is None or (covers is not None and not covers(written)):
             return None

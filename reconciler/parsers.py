@@ -5,7 +5,6 @@ It must not touch the host, nor know which field it reads for.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Sequence
 
@@ -104,9 +103,11 @@ _SIZE = r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(B|[KMGT]i?B)"
 
 def parse_size(value: object) -> int:
     """``512KiB 20MiB 1GiB 10MB`` as bytes, above zero. Raises ValueError."""
+    from math import ceil
+
     text = _text(value)
     match = re.fullmatch(_SIZE, text)
-    size = math.ceil(float(match[1]) * _SIZES[match[2]]) if match else 0
+    size = ceil(float(match[1]) * _SIZES[match[2]]) if match else 0
     if size <= 0:
         near = {unit.lower(): unit for unit in _SIZES}
         number, letters = re.fullmatch(r"([0-9.]*)(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 from reconciler.backoff import in_words
@@ -43,6 +42,8 @@ def difference(
 def meant(ident: str, pattern: str) -> bool:
     """Is this one of what people mean by ``pattern``? An id, a shell pattern, or, as in
     ``needs``, the name of a group that ``for_each`` has made."""
+    from fnmatch import fnmatchcase
+
     # "process:x[1]" is meant as it stands, not as a set of characters.
     return ident == pattern or ident.startswith(f"{pattern}[") or fnmatchcase(ident, pattern)
 
@@ -228,20 +229,25 @@ def to_look_at_again(
 ) -> list[str]:
     """Of what was ``seen``, what the pass itself may have made wrong, or has planned too early.
 
-    That is what is about things that others make, when something was made, and what was dropped
-    or left something alone because the host had moved: it was most likely the pass that moved it.
+    That is what is about things that others make, when something was made; what goes by age, when
+    another such one has moved files; and what was dropped or left something alone because the
+    host had moved: it was most likely the pass that moved it.
     """
     moved = {one.step.id for one in report.outcomes if one.moved}
     done = {outcome.step.id for outcome in report.outcomes if outcome.result == "done"}
     broken = {one.step.id for one in report.outcomes if one.step.id not in done | moved}
     # What has failed is tried once in a pass.
     failed = {outcome.step.id for outcome in report.outcomes if outcome.result == "failed"} - moved
-    made = any(one.id in done and get_kind(one.kind).creates for one in resources)
+    acted = [get_kind(one.kind) for one in resources if one.id in done]
+    made = any(not kind.trails for kind in acted)
+    aged = any(kind.by_age for kind in acted)
     found = []
     for resource in resources:
         kind = get_kind(resource.kind)
         others = done - {resource.id}
         again = (kind.trails and made) or (resource.id in moved and (others or kind.apart))
+        # Not one that has acted: it may do so much in one pass, and no more.
+        again = again or (kind.by_age and aged and resource.id not in done)
         again = again and resource.id not in failed
         if again and resource.id in seen and not broken.intersection(resource.needs):
             found.append(resource.id)

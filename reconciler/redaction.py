@@ -12,7 +12,7 @@ for people goes through ``shortened`` or ``text.printable``, which do that.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import Any
 
@@ -31,18 +31,20 @@ _given: set[str] = set()
 
 _NAMES = r"passw(?:or)?d|passphrase|secret|token|api[-_]?key|credential|private[-_]?key"
 _ONE = r"(?:\"[^\"\n]*\"|'[^'\n]*'|[^\s'\"]+)"
-_FORMS = (
+_TELLING = re.compile(r"(?i)hook|token|key|secret")
+_FORMS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     # https://me:pw@host; greedy, since a password may hold an @ as well.
     (r"(?<=://)[^\s/'\"<>]+@", "***@"),
     # Addresses whose path or query is the secret, as those of webhooks are.
-    (r"(?i)(\b[a-z][a-z0-9+.-]*://)[^\s'\"]*(?:hook|token|key|secret)[^\s'\"]*", r"\1***"),
+    (r"(?i)(\b[a-z][a-z0-9+.-]{0,30}://)([^\s'\"]+)",
+     lambda url: url[1] + HIDDEN if _TELLING.search(url[2]) else url[0]),
     # HTTP headers, up to the end of the line or of the quotes around it, RFC 9110.
     (r"(?i)((?:proxy-)?authorization|(?:set-)?cookie)(['\"]?\s*[:=]\s*['\"]?)[^'\"\n]+",
      r"\1\2***"),
     (r"(?i)\b(bearer)(\s+)(?=\S*\d)[\w.~+/=-]{8,}", r"\1\2***"),
     # name=value, name: value and --name value, also with quotes around either.
-    (rf"(?i)((?:^|[^\w])[\w.-]*(?:{_NAMES}|\bpwd?|\bpass)[\w-]*['\"]?\s*[=:]\s*){_ONE}", r"\1***"),
-    (rf"(?i)((?:^|[\s'\"])--?[\w-]*(?:{_NAMES})[\w-]*['\"]?\s+){_ONE}", r"\1***"),
+    (rf"(?i)((?:{_NAMES}|\bpwd?|\bpass)[\w-]{{0,64}}['\"]?\s*[=:]\s*){_ONE}", r"\1***"),
+    (rf"(?i)((?:^|[\s'\"])--?[\w-]{{0,64}}(?:{_NAMES})[\w-]{{0,64}}['\"]?\s+){_ONE}", r"\1***"),
     # curl -u me:pw; a uid and a gid are none.
     (r"(?<![\w-])(-u|-U|--user|--proxy-user)(['\"]?[\s=]*['\"]?)(?!\d+:\d+\b)"
      r"([^\s:'\"=]+):[^\s'\"]+", r"\1\2\3:***"),
@@ -52,7 +54,8 @@ _FORMS = (
     (r"\b(?:gh[pousr]_|github_pat_|glpat-|xox[abeprs]-|sk-|AKIA|AIza)[\w-]{10,}"
      r"|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*", HIDDEN),
 )  # fmt: skip
-"""What looks like a secret, and what stands instead."""
+"""What looks like a secret, and what stands instead. No word of others may make it slow: what
+may be repeated in front of something else has a bound."""
 
 
 class FromFile(str):
@@ -91,7 +94,7 @@ def censored(text: str, also: Iterable[str] = (), most: int | None = _LOOKED_AT)
 
 
 @cache
-def _forms() -> tuple[tuple[re.Pattern[str], str], ...]:
+def _forms() -> tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]:
     return tuple((re.compile(form), instead) for form, instead in _FORMS)
 
 

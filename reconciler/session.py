@@ -288,11 +288,13 @@ class Session:
             if os.path.samefile(before, spec.path):
                 note(f"{spec.name} is known as {before}, which is the same file as {spec.path}")
                 return
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             if not os.path.lexists(before):
                 note(f"the spec {spec.name} was {before}, which is gone; now it is {spec.path}")
                 self._path = spec.path
                 return
+        except OSError:
+            pass  # That it cannot be looked at does not say that it is gone.
         if self.options.take_over:
             self._path = spec.path
             return

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from reconciler.host import scan
 from reconciler.host.choose import Chooser, Rule
-from reconciler.host.walk import File
+from reconciler.host.found import File
 
 maybe = st.none() | st.integers(1, 12)
 

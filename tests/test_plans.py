@@ -12,8 +12,8 @@ from ruamel.yaml import YAML
 from support import compiled
 
 from reconciler import kinds
+from reconciler.host.found import File
 from reconciler.host.processes import Identity
-from reconciler.host.walk import File
 from reconciler.kinds._attributes import Attributes
 from reconciler.kinds._due import Due
 from reconciler.kinds.permission import Wrong

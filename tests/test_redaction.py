@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,10 @@ def test_a_json_document_keeps_its_keys() -> None:
         "summary": ["a ***", 1, None],
         "***": {"ok": "***"},
     }
+
+
+@pytest.mark.parametrize("word", ["-", "--a", "Aa.", "a.a-a_", "x-", "a://", "password", "mysql -"])
+def test_no_words_of_others_make_the_look_for_forms_slow(word: str) -> None:
+    began = time.process_time()
+    censored(word * 4096)
+    assert time.process_time() - began < 0.5

@@ -11,7 +11,7 @@ from typing import Any
 
 from reconciler.diagnosis.loglines import analysed
 from reconciler.host.logfiles import matching, tail
-from reconciler.model import UnknownState
+from reconciler.model import HostError
 from reconciler.redaction import censored, redacted
 
 _FILES = 30
@@ -38,7 +38,7 @@ def _one(path: str) -> dict[str, Any]:
         return {"missing": True}
     except OSError as error:
         return {"reason": (error.strerror or str(error)).lower()}
-    except UnknownState as error:
+    except HostError as error:
         return {"reason": str(error)}
     now = time.time()
     # Before anything is made of it: a secret whose digits were squeezed out is not known again.

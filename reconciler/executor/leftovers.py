@@ -13,7 +13,7 @@ from reconciler.executor import files
 from reconciler.executor.eventlog import EventLog
 from reconciler.executor.folders import held
 from reconciler.executor.layout import Layout
-from reconciler.executor.processes import end_writers
+from reconciler.executor.processes import bound_writers, end_writers
 from reconciler.host.openfiles import leased
 
 MAX_LOG = 100 * 1024 * 1024  # bytes of output of one command, and of what it leaves behind
@@ -71,7 +71,11 @@ class Leftovers:
     def _note(self, logs: int, name: str) -> None:
         with contextlib.suppress(OSError):
             fd = files.open_regular(name, logs)
-            if len(self._open) >= _MOST or not _has_writer(fd):
+            writer = _has_writer(fd)
+            if writer:
+                # One byte more, so that it is seen to have written too much.
+                bound_writers(os.fstat(fd), MAX_LOG + 1)
+            if len(self._open) >= _MOST or not writer:
                 os.close(fd)
                 return
             if name in self._open:  # an earlier command of this id

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterable
@@ -113,6 +114,26 @@ def end_writers(log: os.stat_result) -> list[int]:
         for member in members:
             send(member, signal.SIGKILL)
     return sorted(set(killed))
+
+
+def bound_writers(log: os.stat_result, most: int) -> None:
+    """Let who has the file open for writing, and who descends from them, make no file longer.
+
+    It holds for what they start from then on, and while nobody looks: setrlimit(2).
+    """
+    done: set[int] = set()
+    for _ in range(3):  # one may have been forked while we looked
+        members = {pid: one for one in _tree(None, log) if isinstance(pid := one["pid"], int)}
+        if not members.keys() - done:
+            return
+        for pid in members.keys() - done:
+            # It may have ended, or be somebody else's.
+            with contextlib.suppress(OSError, ValueError):
+                now = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+                least = min(most if one == resource.RLIM_INFINITY else one for one in (*now, most))
+                if is_alive(members[pid]):
+                    resource.prlimit(pid, resource.RLIMIT_FSIZE, (least, least))
+        done |= members.keys()
 
 
 def _tree(leader: int | None, log: os.stat_result | None) -> list[dict[str, object]]:

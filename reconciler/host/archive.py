@@ -16,12 +16,21 @@ from contextlib import contextmanager
 from typing import IO, Any, NamedTuple
 
 from reconciler.digests import blake2b
+from reconciler.host.found import File, by_folder
 from reconciler.host.gzipped import Gunzip, Gzip, TooMuch
 from reconciler.host.openfiles import OpenFiles
 from reconciler.host.place import Draft, draft, has_acl
 from reconciler.host.progress import BYTES, Work, working
 from reconciler.host.remove import delete, names
-from reconciler.host.walk import Elsewhere, File, Tree, by_folder, opened, reason, reported, sort_of
+from reconciler.host.walk import (
+    Elsewhere,
+    Emptied,
+    Tree,
+    opened,
+    reason,
+    reported,
+    sort_of,
+)
 from reconciler.model import HostError
 
 _SPOOLED = 8 << 20
@@ -266,7 +275,7 @@ class _Adding:
     def add(self, path: str, files: Sequence[File], work: Work) -> list[File]:
         """Add what is not there yet; returns all files that are in the archive then."""
         kept: list[File] = []
-        with Tree(path) as tree:
+        with Emptied(path) as tree:
             for below, group in by_folder(files):
                 try:
                     inside = tree.enter(below)
@@ -301,10 +310,12 @@ class _Adding:
             return False
         with _spool(self._folder) as spool:
             digest = blake2b(digest_size=32)
-            while chunk := os.read(handle, _CHUNK):
+            left = file.size  # Whoever appends as fast as it is read does not keep us.
+            while chunk := os.read(handle, min(_CHUNK, left)):
                 digest.update(chunk)
                 spool.write(chunk)
                 work.advance(len(chunk))
+                left -= len(chunk)
             if spool.tell() != file.size or not file.is_still(os.fstat(handle)):
                 return False
             spool.seek(0)

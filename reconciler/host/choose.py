@@ -9,7 +9,7 @@ from __future__ import annotations
 from heapq import heappush, heappushpop
 from typing import Any
 
-from reconciler.host.walk import File
+from reconciler.host.found import File
 from reconciler.records import dataclass
 
 
@@ -53,11 +53,19 @@ class Chooser:
         # files whichever way the folders are read.
         self._oldest: list[tuple[int, int, File]] = []
         self._bytes = 0
+        self._links: dict[tuple[int, int], tuple[int, int]] = {}
+        """Of files with several names: how many of those were seen, and the bytes of all."""
         self._due = 0
 
-    def add(self, file: File) -> None:
-        """One more file that matches; every one, unless the rule is only about age."""
-        self._bytes += file.taken
+    def add(self, file: File, linked: bool = False) -> None:
+        """One more file that matches; every one, unless the rule is only about age.
+
+        ``linked``: it has more than one name, and so may come again.
+        """
+        if linked and self._rule.total is not None:
+            self._link((file.device, file.inode), 1, file.taken)
+        else:
+            self._bytes += file.taken
         if self._rule.keep:
             self._keep(file, self._rule.keep)
         else:
@@ -67,6 +75,10 @@ class Chooser:
         """A file that is due for another reason than the rule's."""
         self._due += 1
         self._hold(file)
+
+    def _link(self, key: tuple[int, int], names: int, size: int) -> None:
+        before, _ = self._links.get(key, (0, 0))
+        self._links[key] = before + names, size
 
     def _keep(self, file: File, number: int) -> None:
         if len(self._newest) < number:
@@ -95,13 +107,16 @@ class Chooser:
             [tuple(file) for file in self._newest],
             [tuple(file) for _, _, file in self._oldest],
             self._bytes,
+            self._links,
             self._due,
         )
 
     def merge(self, plain: tuple[Any, ...]) -> None:
         """Take over what another one knows about other files, under the same rule."""
-        newest, oldest, size, due = plain
+        newest, oldest, size, links, due = plain
         self._bytes += size
+        for key, (names, taken) in links.items():
+            self._link(key, names, taken)
         self._due += due
         for values in oldest:
             self._hold(File(*values))
@@ -114,13 +129,18 @@ class Chooser:
         if self._rule.total is None:
             return Chosen(tuple(files), self._due - len(files))
         # Those that are old come first, and then as many as it takes until the rest fits.
-        excess = self._bytes - self._rule.total
+        excess = self._bytes + sum(size for _, size in self._links.values()) - self._rule.total
+        left = {key: names for key, (names, _) in self._links.items()}
         number = 0
         for file in files:
             if number >= self._due and excess <= 0:
                 break
             number += 1
-            excess -= file.taken
+            key = file.device, file.inode
+            if key in left:
+                left[key] -= 1
+            if not left.get(key):  # Only its last name has room in it.
+                excess -= file.taken
         more = max(0, self._due - number)
         braked = number == self._rule.most
         return Chosen(tuple(files[:number]), more, max(0, excess) if braked else 0)

@@ -6,11 +6,12 @@ It must not start anything that should outlive the call; ``launch`` does that.
 from __future__ import annotations
 
 import os
-import select
 import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING
 
 from reconciler.host.environment import note
 from reconciler.host.trust import Untrusted, refuse_untrusted
@@ -18,10 +19,11 @@ from reconciler.model import HostError, UnknownState
 from reconciler.records import dataclass
 from reconciler.redaction import censored
 
+if TYPE_CHECKING:
+    import select
+
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where programs are looked for behind the caller's own PATH; cron's PATH is shorter."""
-
-_CATCHABLE = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 PASSED = 3
 """The number of a descriptor that is handed to a program beside the standard streams."""
@@ -156,6 +158,11 @@ def run(
     return begun.result()
 
 
+@cache
+def _catchable() -> set[signal.Signals]:
+    return signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+
+
 def begin(
     argv: Sequence[str],
     *,
@@ -196,7 +203,7 @@ def begin(
             ],
             setsid=True,
             setsigmask=(),
-            setsigdef=_CATCHABLE,
+            setsigdef=_catchable(),
         )
     except OSError as error:
         for descriptor in (feed, output, errors):
@@ -260,6 +267,8 @@ def reap(pid: int) -> int | None:
 
     One that hangs in the kernel, such as over a file server that is gone, is waited for by nobody.
     """
+    import select
+
     ended = os.pidfd_open(pid)
     try:
         poller = select.poll()
@@ -284,6 +293,8 @@ def bury() -> None:
 def _attend(
     pid: int, name: str, feed: int, output: int, errors: int, send: bytes, timeout: float
 ) -> Result:
+    import select
+
     texts: dict[int, list[bytes]] = {output: [], errors: []}
     poller = select.poll()
     end = time.monotonic() + timeout

@@ -14,7 +14,6 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
@@ -194,7 +193,9 @@ class Crontabs:
         rights: tuple[int | None, int, int] = (None, -1, -1)  # Those that it has.
         for _ in range(_TRIES):
             try:
-                rewrite(f"{spool}/{user}", edited, _LIMIT, self._state_dir, *rights)
+                rewrite(
+                    f"{spool}/{user}", edited, _LIMIT, self._state_dir, *rights, of_anybody=True
+                )
                 return True
             except _First as first:
                 made = first.status
@@ -210,6 +211,8 @@ class Crontabs:
 
         Raises HostError where it refuses it, and _Elsewhere where it writes another one.
         """
+        import tempfile
+
         with tempfile.TemporaryDirectory(prefix="crontab-", dir=self._state_dir) as folder:
             argv = self._argv(user, ["-"])
             shell = (find("unshare") or "", "--mount", "--propagation", "private", "/bin/sh", "-c")

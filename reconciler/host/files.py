@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from reconciler.host.filesystems import refuse_silent
 from reconciler.host.walk import (
@@ -22,6 +22,7 @@ from reconciler.host.walk import (
     opened,
     reason,
     refuse,
+    refuse_file_of_another,
     refuse_foreign_link,
     refuse_hard_link,
     refused,
@@ -62,6 +63,19 @@ def _folder(real: str, status: os.stat_result, *above: _Folder) -> _Folder:
     root = os.geteuid() == 0
     exposed = others or open_way if root else bool(status.st_mode & stat.S_IWOTH)
     return _Folder(real, others, bool(status.st_mode & stat.S_ISVTX), foreign, open_way, exposed)
+
+
+@contextmanager
+def _held(real: str) -> Iterator[int]:
+    """A path-only descriptor of a folder. Raises UnknownState."""
+    try:
+        handle = os.open(real or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise UnknownState(f"cannot look at {real}: {reason(error)}") from None
+    try:
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def _new_mode() -> int:
@@ -216,7 +230,8 @@ class Files:
             return None
         except OSError as error:
             raise UnknownState(f"cannot look at {path}: {reason(error)}") from None
-        refuse_foreign_link(folder.shared, folder.sticky, status, path)
+        with _held(folder.real) as handle:
+            refuse_foreign_link(handle, folder.shared, folder.sticky, folder.open_way, status, path)
         if links >= MOST_LINKS:
             raise UnknownState(f"{path} is a symlink to a symlink, without end")
         parts = [part for part in target.split("/") if part not in ("", ".")]
@@ -413,8 +428,8 @@ class Files:
         """A descriptor that appends to ``path``; made, for that user, if missing.
 
         Raises HostError, also when something other than a regular file stands there, or a file
-        that is not the user's in a folder where others decide which file has that name: what is
-        written to it would be written with the caller's rights. ``uid`` -1: it is for the caller.
+        that somebody else may have made, see ``refuse_file_of_another``: what is written to it
+        would be written with the caller's rights. ``uid`` -1: it is for the caller.
         """
         parent, _, name = path.rpartition("/")
         with reported(f"cannot open the log {path}"), opened(parent, make=True) as folder:
@@ -431,8 +446,7 @@ class Files:
                 raise HostError(f"the log {path} is {sort_of(status)}, not a file; move it away")
             try:
                 refuse_hard_link(folder, status, path)
-                if uid not in (-1, status.st_uid):
-                    _refuse_log_of_another(path, uid, status)
+                refuse_file_of_another(folder, parent, status, path, uid)
             except HostError:
                 os.close(log)
                 raise
@@ -460,11 +474,12 @@ class Files:
         finally:
             os.close(handle)
 
-    def tail(self, path: str, limit: int, start: int = 0) -> bytes:
-        """The whole lines in the last ``limit`` bytes of a regular file, none before ``start``.
+    def tail(self, path: str, limit: int, start: int = 0, uid: int = -1) -> bytes:
+        """The whole lines in the last ``limit`` bytes of a log, none before ``start``.
 
         The rest of a line that begins before them is left out: it may be a piece of a secret.
-        Empty when there is none to be read.
+        Empty when there is none to be read, and when its user, ``uid`` as for ``open_log``, may
+        have given its name to somebody else's file.
         """
         parent, _, name = path.rpartition("/")
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
@@ -472,10 +487,15 @@ class Files:
             # What a process has put in the place of its log is not to be shown to people.
             with opened(parent) as folder:
                 handle = os.open(name, flags, dir_fd=folder)
+                try:
+                    status = os.fstat(handle)
+                    refuse_file_of_another(folder, parent, status, path, uid)
+                except BaseException:
+                    os.close(handle)
+                    raise
         except (OSError, HostError):
             return b""
         try:
-            status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
                 return b""
             begin = max(start, status.st_size - limit)
@@ -483,15 +503,3 @@ class Files:
             return data if begin == start else data.partition(b"\n")[2]
         finally:
             os.close(handle)
-
-
-def _refuse_log_of_another(path: str, uid: int, status: os.stat_result) -> None:
-    from reconciler.host.trust import Untrusted, is_trusted
-
-    if not is_trusted(path.rpartition("/")[0] or "/"):
-        raise Untrusted(
-            path,
-            f"the log {path} belongs to user {status.st_uid}, in a folder that others may write "
-            f"to, and is not opened for user {uid}",
-            ("chown", str(uid), path),
-        )

@@ -10,7 +10,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from reconciler.model import UnknownState
 from reconciler.records import dataclass
@@ -35,25 +35,46 @@ def mounts() -> list[tuple[str, str, str]]:
     Of /proc/self/mountinfo, proc(5). Raises OSError.
     """
     found = []
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            before, _, after = line.partition(" - ")
-            words = before.split()
-            point = _unescaped(words[4])
-            found.append((point, words[2], after.split()[0]))
+    for words, kind, _ in mount_lines():
+        found.append((_unescaped(words[4]), words[2], kind))
     return found
+
+
+def mount_lines() -> Iterator[tuple[list[str], str, str]]:
+    """Of each mount its number and so on as words, its type, and the options of the file system.
+
+    Of /proc/self/mountinfo, proc(5); words are parted by blanks, and other odd characters stand
+    in them as they are. Raises OSError.
+    """
+    # Without newline a carriage return in the name of a mount point would end a line, too.
+    with open(
+        "/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n"
+    ) as file:
+        for line in file:
+            before, _, after = line.rstrip("\n").partition(" - ")
+            kind, _, options = after.split(" ", 2)
+            yield before.split(" "), kind, options
+
+
+def server(mount: str) -> int | None:
+    """The user who has mounted a file system that a process of his answers for, by FUSE.
+
+    What it says of owners, modes and symlinks is what he likes. ``mount`` is the number of the
+    mount, proc(5). None for any other. Raises OSError.
+    """
+    for words, kind, options in mount_lines():
+        if words[0] == mount and kind.partition(".")[0] == "fuse":
+            given = dict(one.partition("=")[::2] for one in options.split(","))
+            return int(given["user_id"])
+    return None
 
 
 def _unescaped(point: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), point)
 
 
-_MAY_HANG = re.compile(
-    rb"^(?:\S+ ){4}(\S+) .*? - "
-    rb"(?:fuse(?!ctl)|nfs|cifs|smb|9p |afs |ceph|coda |glusterfs |lustre )",
-    re.MULTILINE,
-)
-"""A line of mountinfo for a file system that a server answers for, on this host or another."""
+_MAY_HANG = ("fuse", "nfs", "cifs", "smb", "9p", "afs", "ceph", "coda", "glusterfs", "lustre")
+"""How the types begin of which a server answers, on this host or another."""
 _BOUND = 2.0
 """Seconds that such a server may take."""
 _LASTS = 10.0
@@ -68,11 +89,14 @@ def served() -> frozenset[str]:
     now = time.monotonic()
     if not 0 <= now - _served[0] < _LASTS:
         try:
-            with open("/proc/self/mountinfo", "rb") as file:
-                found = _MAY_HANG.findall(file.read())
+            found = [
+                _unescaped(words[4])
+                for words, kind, _ in mount_lines()
+                if kind.startswith(_MAY_HANG) and kind != "fusectl"
+            ]
         except OSError:
             found = []
-        _served = now, frozenset(_unescaped(os.fsdecode(point)) for point in found)
+        _served = now, frozenset(found)
     return _served[1]
 
 

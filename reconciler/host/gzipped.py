@@ -54,12 +54,14 @@ class Gunzip:
     """Reads what is compressed in a descriptor, several gzip members too, to its very end.
 
     ``size`` is how much has been read, ``content`` where the last byte ended that is not zero.
-    ``work`` goes on by every byte of the descriptor. Of more than ``most`` bytes none is read.
+    ``work`` goes on by every byte of the descriptor. Of more than ``most`` bytes none is read,
+    nor any that is appended meanwhile.
     """
 
     def __init__(self, handle: int, work: Work, most: int | None = None) -> None:
         self._most = most
         self._handle = handle
+        self._left = os.fstat(handle).st_size - os.lseek(handle, 0, os.SEEK_CUR)
         self._work = work
         self._coder = zlib.decompressobj(_GZIP)
         self._raw = b""
@@ -91,6 +93,7 @@ class Gunzip:
         return data
 
     def _more(self) -> bytes:
-        raw = os.read(self._handle, _CHUNK)
+        raw = os.read(self._handle, max(0, min(_CHUNK, self._left)))
+        self._left -= len(raw)
         self._work.advance(len(raw))
         return raw

@@ -9,11 +9,9 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 
-from reconciler.host import scope
 from reconciler.host.command import SYSTEM_PATH, program_folder
 from reconciler.host.environment import search_path
-from reconciler.host.processes import Identity, boot_id, look_up
-from reconciler.host.start import LEADER, NotStarted, Program, detach
+from reconciler.host.processes import LEADER, Identity, boot_id, look_up
 from reconciler.host.users import Account
 from reconciler.host.walk import NoSpace, reported
 from reconciler.model import HostError, Secret
@@ -70,7 +68,9 @@ def start(launch: Launch, account: Account, log: int, known_as: str, record: str
     at any moment leaves no process that nobody knows. ``known_as`` goes into its environment
     under ``MARK``. Raises HostError.
     """
+    from reconciler.host import scope
     from reconciler.host.place import put_at
+    from reconciler.host.start import NotStarted, Program, detach
 
     environ = environment(account, launch.environ)
     environ[MARK] = known_as

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from fnmatch import fnmatchcase
 
-from reconciler.model import UnknownState
+from reconciler.host.probe import regular_file
+from reconciler.host.walk import opened
+from reconciler.model import HostError
 from reconciler.records import dataclass
 
 _MOST = 2**20
@@ -29,28 +32,33 @@ class Tail:
 
 
 def tail(path: str) -> Tail:
-    """What stands in the last MiB. Raises OSError, and UnknownState for what is not a file."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-    handle = os.open(path, flags)
-    try:
+    """What stands in the last MiB. Raises OSError, and HostError for what is not to be read."""
+    with regular_file(path) as handle:
         status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise UnknownState("it is not a file")
         start = max(0, status.st_size - _MOST)
         data = os.pread(handle, _MOST, start)
-    finally:
-        os.close(handle)
     # The first line is a piece of one where the file was not read from its beginning.
     lines = data.decode(errors="replace").splitlines()[1 if start else 0 :]
     return Tail(lines, not start, status.st_size, status.st_mtime)
 
 
 def matching(pattern: str) -> list[str]:
-    """The files that a folder and a pattern of names mean now."""
+    """The files that a folder and a pattern of names mean now; links of others lead to none."""
     folder, _, match = pattern.rpartition("/")
+    found: list[str] = []
+    with suppress(OSError, HostError), opened(folder or "/") as top:
+        handle = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=top)
+        try:
+            for name in os.listdir(handle):
+                if fnmatchcase(name, match) and _is_file(handle, name):
+                    found.append(f"{folder}/{name}")
+        finally:
+            os.close(handle)
+    return sorted(found)
+
+
+def _is_file(folder: int, name: str) -> bool:
     try:
-        names = os.listdir(folder or "/")
+        return stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
     except OSError:
-        return []
-    found = [f"{folder}/{name}" for name in names if fnmatchcase(name, match)]
-    return sorted(path for path in found if os.path.isfile(path))
+        return False

@@ -9,17 +9,22 @@ from __future__ import annotations
 import errno
 import os
 import re
-import select
 import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 
 from reconciler.host.clock import Clock
 from reconciler.host.files import Files
+from reconciler.host.filesystems import mount_lines
 from reconciler.host.trust import only_ours
 from reconciler.model import HostError, UnknownState
 from reconciler.records import dataclass
+
+LEADER = "RECONCILE_PID"
+"""Environment variable with the number of the process that was started, as its children know
+it too. systemd has the same with $SYSTEMD_EXEC_PID, systemd.exec(5). What has it in its
+environment when it is started gets its own number."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -46,9 +51,10 @@ class Entry:
     session: int
 
 
+@cache
 def boot_id() -> str:
-    """The kernel's name for this boot, proc(5)."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+    """The kernel's name for this boot, proc(5). We do not outlive it."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
         return file.read().strip()
 
 
@@ -106,10 +112,9 @@ def hides(uid: int) -> bool:
         return False
     options: dict[str, str] = {}
     try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
-            for words in map(str.split, file):
-                if words[4] == "/proc":
-                    options = dict(one.partition("=")[::2] for one in words[-1].split(","))
+        for words, _, given in mount_lines():
+            if words[4] == "/proc":
+                options = dict(one.partition("=")[::2] for one in given.split(","))
     except OSError as error:
         raise UnknownState(f"cannot read /proc/self/mountinfo: {error.strerror}") from None
     if options.get("hidepid", "0") in ("0", "off"):
@@ -311,7 +316,7 @@ class Processes:
         leads_group = entry.group == identity.pid
         self._ask([identity], number)
         self._wait([identity], end)
-        members = self._members(identity.pid, leads_group, leads_session)
+        members = self._members(identity, leads_group, leads_session)
         if self.alive(identity):
             members = [identity, *(one for one in members if one != identity)]
         elif members:
@@ -338,14 +343,18 @@ class Processes:
         """
         self._signal(identities, signal.Signals[f"SIG{name}"])
 
-    def _members(self, leader: int, group: bool, session: bool) -> list[Identity]:
+    def _members(self, leader: Identity, group: bool, session: bool) -> list[Identity]:
+        number = leader.pid
         entries = (look_up(pid) for pid in self.pids()) if group or session else ()
-        return [
+        found = [
             entry.identity
             for entry in entries
             if entry is not None
-            and ((group and entry.group == leader) or (session and entry.session == leader))
+            and ((group and entry.group == number) or (session and entry.session == number))
         ]
+        # A number is given to a new process only once no group or session has it any more.
+        now = look_up(number, zombies=True)
+        return found if now is None or now.identity == leader else []
 
     def _ask(self, identities: Sequence[Identity], number: signal.Signals) -> None:
         self._signal(identities, number)
@@ -372,6 +381,8 @@ class Processes:
                 os.close(handle)
 
     def _wait(self, identities: Iterable[Identity], end: float) -> None:
+        import select
+
         for identity in identities:
             try:
                 handle = os.pidfd_open(identity.pid)
@@ -422,14 +433,15 @@ def within(seconds: float, what: str) -> Iterator[None]:
     It also ends a search for a pattern, which looks for signals. Only in the main thread, which
     alone learns of them; others have no such limit.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
     def over(_number: int, _frame: object) -> None:
         raise UnknownState(f"{what} took longer than {seconds:g} s, so it was given up")
 
-    before = signal.signal(signal.SIGALRM, over)
+    try:
+        before = signal.signal(signal.SIGALRM, over)
+    except ValueError:  # Not the main thread.
+        yield
+        return
     try:
         signal.setitimer(signal.ITIMER_REAL, seconds)
         yield

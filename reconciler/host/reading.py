@@ -9,13 +9,14 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 from reconciler.host.walk import sort_of
 from reconciler.model import HostError
+from reconciler.records import dataclass
 
 
-class Content(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Content:
     """What a file holds, and how it is; ``handle`` is open for reading."""
 
     data: bytes
@@ -51,7 +52,7 @@ def reading(folder: int, name: str, path: str, limit: int) -> Iterator[Content |
 def read_in(folder: int, name: str, path: str, limit: int) -> tuple[bytes, os.stat_result] | None:
     """The same, closed again."""
     with reading(folder, name, path, limit) as found:
-        return None if found is None else found[:2]
+        return None if found is None else (found.data, found.status)
 
 
 def content(handle: int, most: int) -> bytes:

@@ -12,15 +12,15 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 
 from reconciler.digests import blake2b
+from reconciler.host.found import File, by_folder
 from reconciler.host.openfiles import OpenFiles
 from reconciler.host.place import draft, link, make_folder, write_all
 from reconciler.host.progress import BYTES, Work, working
 from reconciler.host.walk import (
     Cursor,
     Elsewhere,
-    File,
+    Emptied,
     Tree,
-    by_folder,
     joined,
     opened,
     reason,
@@ -31,6 +31,8 @@ from reconciler.model import HostError
 
 _CHUNK = 1 << 20
 _ZEROS = bytes(_CHUNK)
+_BLOCK = 4096
+"""Zeros of this length may be a hole."""
 _MOST_NAMES = 10_000
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 """A folder is no more, or has become something else."""
@@ -66,7 +68,7 @@ def move(path: str, files: Sequence[File], to: str, open_files: OpenFiles) -> li
             goals.append(_Goal(tree, to))
         yield goals[0].go(below)
 
-    with Tree(path) as tree:
+    with Emptied(path) as tree:
         try:
             return _each(
                 path,
@@ -84,7 +86,7 @@ def move(path: str, files: Sequence[File], to: str, open_files: OpenFiles) -> li
 def free(path: str, files: Sequence[File], open_files: OpenFiles) -> tuple[File, ...]:
     """Those that nobody holds open, in their order. What cannot be looked at is among them."""
     held: set[File] = set()
-    with Tree(path) as tree:
+    with Emptied(path) as tree:
         for below, group in by_folder(files):
             with suppress(OSError), tree.folder(below) as folder:
                 for file in group:
@@ -112,7 +114,7 @@ def _each(
     acted: set[tuple[int, int]] = set()
     with (
         reported(f"cannot {word} files of {path}"),
-        Tree(path) as tree,
+        Emptied(path) as tree,
         working(f"{word} files of {path}", len(files)) as work,
     ):
         for below, group in by_folder(files):
@@ -272,10 +274,10 @@ def _copy(tree: Tree, source: int, folder: int, file: File) -> None:
                 draft(folder, file.name) as made,
                 working(f"copy {file.name}", 2 * file.size, BYTES) as work,
             ):
-                digest = pour(handle, made.handle, work)
+                digest = pour(handle, made.handle, work, file.size)
                 os.fsync(made.handle)
                 os.lseek(made.handle, 0, os.SEEK_SET)
-                if pour(made.handle, None, work) != digest:
+                if pour(made.handle, None, work, file.size) != digest:
                     raise HostError(f"the copy of {file.name} reads back as something else")
                 if not file.is_still(os.fstat(handle)):
                     raise _Spared
@@ -304,7 +306,8 @@ def _is_there(handle: int, status: os.stat_result, folder: int, name: str) -> bo
             same = (there.st_size, there.st_mtime_ns) == (status.st_size, status.st_mtime_ns)
             if same and stat.S_ISREG(there.st_mode):
                 with working(f"compare {name}", 2 * status.st_size, BYTES) as work:
-                    if pour(other, None, work) == pour(handle, None, work):
+                    size = status.st_size
+                    if pour(other, None, work, size) == pour(handle, None, work, size):
                         return True
         finally:
             os.close(other)
@@ -312,34 +315,32 @@ def _is_there(handle: int, status: os.stat_result, folder: int, name: str) -> bo
     return False
 
 
-def pour(source: int, goal: int | None, work: Work, most: int | None = None) -> bytes:
-    """Copy from here to the end, or at most so many bytes; returns the digest of what was read.
+def pour(source: int, goal: int | None, work: Work, most: int) -> bytes:
+    """Copy at most so many bytes from here; returns the digest of what was read.
 
+    There is no copy to the end: whoever appends as fast as it is read would never let it come.
     What is a hole, or nothing but zeros, becomes a hole in ``goal``, which is to end here, and is
     not read: it takes as long as what is allocated.
     """
     digest = blake2b(digest_size=32)
     start = at = os.lseek(source, 0, os.SEEK_CUR)
-    end = None if most is None else start + most
+    end = start + most
     onto = 0 if goal is None else os.lseek(goal, 0, os.SEEK_CUR) - start
-    while end is None or at < end:
+    while at < end:
         data = _data(source, at)
         if data is None:
-            before, at = at, max(at, os.fstat(source).st_size)
-            at = at if end is None else min(at, end)
+            before, at = at, min(max(at, os.fstat(source).st_size), end)
             work.advance(at - before)
             break
         # In the same pieces whatever holes there are: those of a copy may be others.
-        here = max(at, data - (data - start) % _CHUNK)
-        here = here if end is None else min(here, end)
+        here = min(max(at, data - (data - start) % _CHUNK), end)
         size = _CHUNK - (here - start) % _CHUNK
-        chunk = os.pread(source, size if end is None else min(size, end - here), here)
+        chunk = os.pread(source, min(size, end - here), here)
         if not _ZEROS.startswith(chunk):
             digest.update(b"%d " % (here - start))
             digest.update(chunk)
             if goal is not None:
-                os.lseek(goal, here + onto, os.SEEK_SET)
-                write_all(goal, chunk)
+                _write_data(goal, chunk, here + onto)
         work.advance(here + len(chunk) - at)
         at = here + len(chunk)
         if not chunk:
@@ -350,6 +351,20 @@ def pour(source: int, goal: int | None, work: Work, most: int | None = None) -> 
         os.ftruncate(goal, at + onto)
         os.lseek(goal, at + onto, os.SEEK_SET)
     return digest.digest()
+
+
+def _write_data(goal: int, chunk: bytes, at: int) -> None:
+    """Write what is there, and leave out whole blocks of zeros."""
+    if _ZEROS[:_BLOCK] not in chunk:
+        blocks = [(0, len(chunk))]
+    else:
+        starts = range(0, len(chunk), _BLOCK)
+        blocks = [(start, start + _BLOCK) for start in starts]
+    for start, end in blocks:
+        block = chunk[start:end]
+        if not _ZEROS.startswith(block):
+            os.lseek(goal, at + start, os.SEEK_SET)
+            write_all(goal, block)
 
 
 def _data(handle: int, at: int) -> int | None:

@@ -32,7 +32,7 @@ from reconciler.host.place import (
     write_all,
 )
 from reconciler.host.reading import Content, content, reading
-from reconciler.host.walk import opened, reported
+from reconciler.host.walk import opened, refuse_file_of_another, reported
 from reconciler.model import HostError
 
 Edit = Callable[[bytes | None], bytes | None]
@@ -56,14 +56,16 @@ def rewrite(
     uid: int = -1,
     gid: int = -1,
     born: int = 0o644,
+    of_anybody: bool = False,
 ) -> None:
     """Make the file at ``path`` hold what ``edit`` makes of it; None takes it away.
 
     ``path`` has no symlink at its end (Files.real gives such a path). Missing parents are made.
     Of a file that is there ACL, extended attributes and whatever of mode, owner and group is
     None or -1 are kept; a new one gets mode ``born`` then, and is the caller's. ``limit`` is how
-    many bytes are read. Raises HostError, also where the owner cannot be kept, and whatever
-    ``edit`` raises; the file is as it was then.
+    many bytes are read. ``of_anybody``: it does not matter whose it is, as in a spool; else see
+    ``walk.refuse_file_of_another``. Raises HostError, also where the owner cannot be kept, and
+    whatever ``edit`` raises; the file is as it was then.
     """
     parent, _, name = path.rpartition("/")
     with reported(f"cannot write {path}"), opened(parent, make=True) as folder:
@@ -75,6 +77,8 @@ def rewrite(
                 new = edit(held)
                 if new == held:
                     return
+                if seen is not None and not of_anybody:
+                    refuse_file_of_another(folder, parent, seen.status, path)
                 if seen is None:
                     done = file.make(new or b"", born if mode is None else mode, uid, gid)
                 elif new is None:

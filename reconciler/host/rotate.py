@@ -14,20 +14,31 @@ from contextlib import suppress
 
 from reconciler.digests import blake2b
 from reconciler.host.clock import Clock
+from reconciler.host.found import File
 from reconciler.host.gzipped import Gunzip, Gzip, TooMuch
 from reconciler.host.openfiles import Careless, OpenFiles
 from reconciler.host.place import draft, link, passing_name, sync_folder, write_all
 from reconciler.host.progress import BYTES, working
 from reconciler.host.remove import pour
 from reconciler.host.scan import ROTATED
-from reconciler.host.walk import Elsewhere, File, Tree, reason, refuse_hard_link, sort_of, taken
+from reconciler.host.walk import (
+    Elsewhere,
+    Emptied,
+    Tree,
+    reason,
+    refuse_hard_link,
+    reported,
+    sort_of,
+    taken,
+)
 from reconciler.host.work import MOST, hollow
 from reconciler.model import HostError
 from reconciler.text import printable
 
 _CHUNK = 1 << 20
-_BEHIND = 1 << 14
-"""Chunks after which a writer that is faster than the copy is given up on."""
+_BEHIND, _SHARE = 64 << 20, 4
+"""Of what is appended while a log is copied, so many bytes are copied as well, or this part of
+the log if that is more; of a writer that is faster, the rest is left for the next pass."""
 Log = tuple[str, str]
 """Folder below the top, and name."""
 
@@ -53,7 +64,7 @@ def rotate(
     trouble: list[str] = []
     spared: list[File] = []
     careless = Careless(clock, [file[3:5] for file in logs])
-    with Tree(path) as tree:
+    with Emptied(path) as tree:
         for log in unfinished if copy else ():
             with _told(path, log, trouble), tree.folder(log[0]) as folder:
                 _resume(tree, folder, log[1], mark, _shown(path, log))
@@ -100,7 +111,7 @@ def finish(
     """
     trouble: list[str] = []
     still: list[Log] = []
-    with Tree(path) as tree:
+    with Emptied(path) as tree:
         for log in marked:
             with _told(path, log, trouble), tree.folder(log[0]) as folder:
                 os.unlink(passing_name(log[1]), dir_fd=folder)
@@ -132,7 +143,7 @@ def compressible(
     In neither is what is not worth it: a pass would be too short for its holes.
     """
     found: tuple[list[Log], list[Log]] = [], []
-    with Tree(path) as tree:
+    with Emptied(path) as tree:
         for log in logs:
             with suppress(OSError), tree.folder(log[0]) as folder:
                 status = os.stat(log[1], dir_fd=folder, follow_symlinks=False)
@@ -262,7 +273,7 @@ def _copy(
         enough = whole > 0 and (largest is None or block <= largest)
         collapses = enough and _collapses(folder, name, block)
         with draft(folder, name) as made, working(f"copy {shown}", file.size, BYTES) as work:
-            pour(log, made.handle, work, whole if collapses else None)
+            pour(log, made.handle, work, whole if collapses else status.st_size)
             os.utime(made.handle, ns=(status.st_atime_ns, status.st_mtime_ns))
             made.settle(stat.S_IMODE(status.st_mode), like=log)
             made.publish(f"{name}.1", passing_name(name))
@@ -297,6 +308,16 @@ def bound(path: str, most: int, keep: int) -> None:
                 _copy_and_cut(folder, log, name, most, keep, path)
 
 
+def put_aside(path: str, keep: int) -> None:
+    """Rename a log to ``path.1``, whose writers go on there. Raises HostError."""
+    from reconciler.host.kernel import rename_new
+
+    parent, _, name = path.rpartition("/")
+    with reported(f"cannot put {path} aside"), Tree(parent) as tree, tree.folder("") as folder:
+        _shift(folder, name, keep)
+        rename_new(folder, name, folder, f"{name}.1")
+
+
 def _take_out(
     folder: int, log: int, name: str, most: int, keep: int, block: int, shown: str
 ) -> None:
@@ -329,7 +350,7 @@ def _copy_and_cut(folder: int, log: int, name: str, most: int, keep: int, shown:
             if at + most >= size:
                 os.lseek(log, size, os.SEEK_SET)
                 os.lseek(last, 0, os.SEEK_END)
-                _catch_up(log, last, shown, most // _CHUNK + 1)
+                _catch_up(log, last, most)
                 os.ftruncate(log, 0)
         finally:
             os.close(last)
@@ -374,23 +395,23 @@ def _cut(log: int, first: int, collapses: bool, shown: str) -> None:
     # What is written between the last look and the cut is lost.
     os.lseek(log, size, os.SEEK_SET)
     os.lseek(first, 0, os.SEEK_END)
-    _catch_up(log, first, shown)
+    left = _catch_up(log, first, max(_BEHIND, size // _SHARE))
     os.fsync(first)
-    _catch_up(log, first, shown)
+    if not _catch_up(log, first, left):
+        raise HostError(f"{shown} is written faster than it can be copied; the next pass goes on")
     os.ftruncate(log, 0)
     os.fsync(first)
 
 
-def _catch_up(log: int, first: int, shown: str, chunks: int | None = None) -> None:
-    """Copy what has come since; after so many ``chunks`` what is still to come is left."""
-    for _ in range(_BEHIND if chunks is None else chunks):
-        chunk = os.read(log, _CHUNK)
+def _catch_up(log: int, first: int, most: int) -> int:
+    """Copy what has come since, less than ``most`` bytes; by how many less, 0 where more came."""
+    while most > 0:
+        chunk = os.read(log, min(_CHUNK, most))
         if not chunk:
-            return
+            return most
         write_all(first, chunk)
-    if chunks is not None:
-        return
-    raise HostError(f"{shown} is written faster than it can be copied; the next pass goes on")
+        most -= len(chunk)
+    return 0
 
 
 def _resume(tree: Tree, folder: int, name: str, mark: bool, shown: str) -> None:
@@ -409,7 +430,7 @@ def _resume(tree: Tree, folder: int, name: str, mark: bool, shown: str) -> None:
         if ours and copy.st_uid == status.st_uid and 0 < size <= status.st_size:
             refuse_hard_link(folder, status, shown)
             with working(f"compare {shown}", 2 * size, BYTES) as work:
-                same = pour(log, None, work, size) == pour(first, None, work)
+                same = pour(log, None, work, size) == pour(first, None, work, size)
             if same:
                 whole = size % os.fstatvfs(log).f_bsize == 0 and size < status.st_size
                 _cut(log, first, whole, shown)
@@ -432,10 +453,12 @@ def _compress(tree: Tree, folder: int, name: str, open_files: OpenFiles, shown: 
         ):
             digest = blake2b(digest_size=32)
             out = Gzip(made.handle)
-            while chunk := os.read(handle, _CHUNK):
+            left = status.st_size  # Whoever appends as fast as it is read does not keep us.
+            while chunk := os.read(handle, min(_CHUNK, left)):
                 digest.update(chunk)
                 out.write(chunk)
                 work.advance(len(chunk))
+                left -= len(chunk)
             out.finish()
             os.lseek(made.handle, 0, os.SEEK_SET)
             if _inflated(made.handle, shown, None) != digest.digest():

@@ -13,8 +13,9 @@ from fnmatch import translate
 from typing import Any
 
 from reconciler.host.choose import Chooser, Chosen, Rule
+from reconciler.host.found import File
 from reconciler.host.progress import Work, unwatched, working
-from reconciler.host.walk import Elsewhere, File, Tree, joined, reason, shown, taken
+from reconciler.host.walk import Elsewhere, Emptied, Moved, Tree, joined, reason, shown, taken
 from reconciler.records import dataclass, field
 
 _ALONE = 10_000
@@ -61,20 +62,20 @@ class Wanted:
 class Seen:
     """What was found. ``rotated`` are uncompressed rotated logs, ``passing`` files of ours that
     a pass did not finish, both as (folder, name); ``unread`` says which folders could not be
-    read, ``deep`` which are nested too deeply to be entered, ``ageless`` how many files have no
-    time of birth."""
+    read, ``left_out`` which are not entered, and why (root's own in somebody's folder, nested too
+    deeply), ``ageless`` how many files have no time of birth."""
 
     chosen: Chosen = field(default_factory=Chosen)
     rotated: list[tuple[str, str]] = field(default_factory=list)
     passing: list[tuple[str, str]] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
-    deep: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     ageless: int = 0
 
 
 def scan(wanted: Wanted) -> Seen:
     """Look once through the whole of it. Raises OSError or HostError when the top is unreadable."""
-    with Tree(wanted.path) as tree, working(f"look through {wanted.path}", None) as work:
+    with Emptied(wanted.path) as tree, working(f"look through {wanted.path}", None) as work:
         look = _Look(wanted, tree, work)
         # With one processor to run on, two processes would only take turns.
         left = look.through(
@@ -107,15 +108,15 @@ class _Look:
     def plain(self) -> tuple[Any, ...]:
         """The same as plain values, for the other process."""
         found = self._found
-        return self.chooser.plain(), found.unread, found.deep, found.ageless
+        return self.chooser.plain(), found.unread, found.left_out, found.ageless
 
     def merge(self, plain: tuple[Any, ...]) -> None:
         """Take over what the other process has found."""
-        chooser, unread, deep, ageless = plain
+        chooser, unread, left_out, ageless = plain
         self.chooser.merge(chooser)
         # A folder that was shared has been tried by both.
         self._found.unread = sorted({*self._found.unread, *unread})
-        self._found.deep = sorted({*self._found.deep, *deep})
+        self._found.left_out = sorted({*self._found.left_out, *left_out})
         self._found.ageless += ageless
 
     def through(self, todo: list[_Part], whole: bool = True) -> list[_Part]:
@@ -134,6 +135,8 @@ class _Look:
                 for entry in self._entries(folder, below, half):
                     if self._enters(entry.name, below):
                         todo.append((joined(below, entry.name), None))
+            except Moved as error:
+                self._found.left_out.append(str(error.strerror))
             except Elsewhere:
                 continue
             except (FileNotFoundError, NotADirectoryError):
@@ -143,7 +146,7 @@ class _Look:
                 if not below:
                     raise
                 deep = error.errno == errno.ENAMETOOLONG
-                left_out = self._found.deep if deep else self._found.unread
+                left_out = self._found.left_out if deep else self._found.unread
                 left_out.append(f"{shown(below)}: {reason(error)}")
         return todo
 
@@ -195,11 +198,11 @@ class _Look:
                 self._add(File(
                     time, below, entry.name, status.st_dev, status.st_ino, status.st_size,
                     status.st_mtime_ns, status.st_ctime_ns, taken(status),
-                ), chooser)  # fmt: skip
+                ), chooser, status.st_nlink > 1)  # fmt: skip
         self.work.advance(count & _MANY)
         self._count += count
 
-    def _add(self, file: File, chooser: Chooser) -> None:
+    def _add(self, file: File, chooser: Chooser, linked: bool) -> None:
         # What is being written by us, and what ``never`` names, is rare: looked at last.
         if OURS.fullmatch(file.name):
             return
@@ -207,7 +210,7 @@ class _Look:
         if self._never is not None and self._never(f"{wanted.path}/{file.path}"):
             return
         if wanted.logs is None:
-            chooser.add(file)
+            chooser.add(file, linked)
         elif file.size and (
             (wanted.larger is not None and file.taken > wanted.larger)
             or (wanted.rule.before is not None and file.time < wanted.rule.before)

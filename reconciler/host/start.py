@@ -24,15 +24,10 @@ from typing import NoReturn
 
 from reconciler.descriptors import close_all_but
 from reconciler.host.command import Begun, Result, find, reap, still_waiting
-from reconciler.host.processes import Identity, look_up
+from reconciler.host.processes import LEADER, Identity, look_up
 from reconciler.host.users import Account
 from reconciler.model import HostError
 from reconciler.records import dataclass
-
-LEADER = "RECONCILE_PID"
-"""Environment variable with the number of the process that was started, as its children know
-it too. systemd has the same with $SYSTEMD_EXEC_PID, systemd.exec(5). What has it in its
-environment gets its own number."""
 
 _LONGEST = 5.0
 """Seconds from the new process to its program."""

@@ -10,7 +10,8 @@ The rule, for every folder, symlink and file on the way:
 - it belongs to root, to the caller, or to an account of ``--trust``;
 - nobody else may write to it, by its mode or by an access list. A group may where it has no
   other member, as OpenSSH of Debian has it for user-private groups;
-- a sticky folder (/tmp) may be writable by all, where the entry on the way is one of ours.
+- a sticky folder (/tmp) may be writable by all, where the entry on the way is one of ours;
+- nobody else has mounted the file system and answers for it himself (FUSE).
 
 For a caller who is not root, a folder on the way that belongs to somebody else is only noted: who
 administers a home on NFS is often not root. A folder that belongs to the overflow uid counts as
@@ -47,7 +48,7 @@ _GROUPS_FOR = 60.0
 """Seconds for which the members of a group are remembered."""
 
 _more_owners: set[int] = set()
-_groups: dict[tuple[int, frozenset[int]], tuple[float, bool]] = {}
+_groups: dict[tuple[int, frozenset[int], bool], tuple[float, bool]] = {}
 
 
 class Untrusted(HostError):
@@ -155,12 +156,16 @@ def own_file(path: str, flags: int = os.O_RDONLY) -> int:
     return handle
 
 
-def is_trusted_way(folder: str) -> bool:
-    """Can nobody else exchange what is ours in that folder? It may be sticky, as /tmp is."""
+def is_trusted_way(folder: str, *, services: bool = False) -> bool:
+    """Can nobody else exchange what is ours in that folder? It may be sticky, as /tmp is.
+
+    ``services``: a group that has only accounts of services is nobody else, as that of syslog
+    with /var/log on Ubuntu.
+    """
     owners = frozenset((0, os.geteuid(), *_more_owners))
     notes: list[Untrusted] = []
     try:
-        way = _Way(folder, "what stands there", owners, None, notes, False, through=True)
+        way = _Way(folder, "what stands there", owners, None, notes, False, True, services)
         os.close(way.walked(True))
     except (Untrusted, OSError):
         return False
@@ -177,12 +182,17 @@ def refuse_untrusted_way(folder: str, what: str) -> None:
     os.close(way.walked(True))
 
 
-def only_ours(status: os.stat_result, handle: int, *, also: Collection[int] = ()) -> bool:
-    """May only root, the caller and ``also`` write to what is open as ``handle``, by itself?"""
+def only_ours(
+    status: os.stat_result, handle: int, *, also: Collection[int] = (), services: bool = False
+) -> bool:
+    """May only root, the caller and ``also`` write to what is open as ``handle``, by itself?
+
+    ``services`` as for ``is_trusted_way``.
+    """
     owners = frozenset((0, os.geteuid(), *_more_owners, *also))
     if status.st_uid not in owners:
         return False
-    return next(_writers(handle, status, owners), None) is None
+    return next(_writers(handle, status, owners, services), None) is None
 
 
 def readers(path: str) -> str | None:
@@ -222,7 +232,9 @@ class _Way:
         notes: list[Untrusted] | None,
         shared: bool,
         through: bool = False,
+        services: bool = False,
     ) -> None:
+        self._services = services
         self._through = through
         """Is it a folder, and looked at for what is in it?"""
         # Not abspath: what stands before a ".." may be a link.
@@ -246,12 +258,16 @@ class _Way:
         where = "/"
         try:
             status = os.fstat(handles[0])
+            device = status.st_dev
             self._check(where, handles[0], status, None, not (todo or self._through))
             while todo:
                 name = todo.pop()
                 handles.append(self._entry(handles[0], name, bool(todo)))
                 above, status = (None if name == ".." else status), os.fstat(handles[1])
                 step = os.path.dirname(where) if name == ".." else os.path.join(where, name)
+                if status.st_dev != device:
+                    self._refuse_server(step, handles[1])
+                    device = status.st_dev
                 self._check(step, handles[1], status, above, not (todo or self._through))
                 if not stat.S_ISLNK(status.st_mode):
                     os.close(handles.pop(0))
@@ -276,10 +292,9 @@ class _Way:
     def _entry(self, here: int, name: str, folder: bool) -> int:
         """What stands under that name: a descriptor. With ``folder``, of what is on the way."""
         try:
-            if folder:
-                with suppress(NotADirectoryError):
-                    # As a folder, so that it is mounted where an automounter waits for that.
-                    return os.open(name, _LOOK | os.O_DIRECTORY, dir_fd=here)
+            # A folder as one, so that it is mounted where an automounter waits for that.
+            return os.open(name, _LOOK | os.O_DIRECTORY if folder else _LOOK, dir_fd=here)
+        except NotADirectoryError:
             return os.open(name, _LOOK, dir_fd=here)
         except FileNotFoundError:
             if self._make is None:
@@ -287,6 +302,17 @@ class _Way:
         with suppress(FileExistsError):  # Made meanwhile: looked at like any other.
             os.mkdir(name, _ON_THE_WAY if folder else self._make, dir_fd=here)
         return os.open(name, _LOOK, dir_fd=here)
+
+    def _refuse_server(self, step: str, entry: int) -> None:
+        """Raises Untrusted where somebody else may say of what stands there what he likes."""
+        from reconciler.host.filesystems import server
+        from reconciler.host.walk import mount_of
+
+        uid = server(mount_of(entry))
+        if uid is not None and uid not in self._owners:
+            what = f"the file system of {step} is mounted by user {uid}, who answers for it"
+            who = f"and could change {self._what}"
+            raise Untrusted(step, f"not trusted by {_caller()}: {what} {who}")
 
     def _check(
         self,
@@ -308,7 +334,9 @@ class _Way:
         device = stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)
         if link or device or (sticky and not last):
             return  # In a sticky folder others may add entries, but not replace ours, inode(7).
-        writer = next(_writers(entry, status, self._owners), None)
+        if not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return
+        writer = next(_writers(entry, status, self._owners, self._services), None)
         if writer is not None:
             who, remedy = writer
             text = f"{who} may write to {step}"
@@ -352,7 +380,7 @@ def _caller() -> str:
 
 
 def _writers(
-    handle: int, status: os.stat_result, owners: frozenset[int]
+    handle: int, status: os.stat_result, owners: frozenset[int], services: bool = False
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Who may write to it besides its owner and ``owners``, and what takes that right away."""
     others = bool(status.st_mode & stat.S_IWOTH)
@@ -363,11 +391,11 @@ def _writers(
     for tag, number in entries or ():
         if tag == _ACL_USER and number not in owners:
             yield f"user {number}", ("setfacl", "-x", f"u:{number}")
-        elif tag == _ACL_GROUP and _has_others(number, owners):
+        elif tag == _ACL_GROUP and _has_others(number, owners, services):
             yield f"group {number}", ("setfacl", "-x", f"g:{number}")
-        elif tag == _ACL_GROUP_OBJ and _has_others(status.st_gid, owners):
+        elif tag == _ACL_GROUP_OBJ and _has_others(status.st_gid, owners, services):
             yield f"group {status.st_gid}", ("setfacl", "-m", "g::r-X")
-    group = group and entries is None and _has_others(status.st_gid, owners)
+    group = group and entries is None and _has_others(status.st_gid, owners, services)
     if group or others:
         who = "everybody" if others else f"group {status.st_gid}"
         yield who, ("chmod", f"{'g' if group else ''}{'o' if others else ''}-w")
@@ -395,16 +423,16 @@ def _access_list(handle: int) -> list[tuple[int, int]] | None:
     return found
 
 
-def _has_others(gid: int, owners: frozenset[int]) -> bool:
+def _has_others(gid: int, owners: frozenset[int], services: bool = False) -> bool:
     """Has the group a member who is none of ``owners``? True where that cannot be known."""
-    known = _groups.get((gid, owners))
+    known = _groups.get((gid, owners, services))
     now = time.monotonic()
     if known is None or not 0 <= now - known[0] < _GROUPS_FOR:
-        _groups[gid, owners] = known = now, _looked_up(gid, owners)
+        _groups[gid, owners, services] = known = now, _looked_up(gid, owners, services)
     return known[1]
 
 
-def _looked_up(gid: int, owners: frozenset[int]) -> bool:
+def _looked_up(gid: int, owners: frozenset[int], services: bool) -> bool:
     import grp
     import pwd
 
@@ -419,14 +447,14 @@ def _looked_up(gid: int, owners: frozenset[int]) -> bool:
             member = pwd.getpwnam(name).pw_uid
         except KeyError:
             continue  # No account, so nobody who could use it.
-        if member not in owners:
+        if member not in owners and not (services and member < _FIRST_PERSON):
             return True
         members = True
     for account in pwd.getpwall():
         if account.pw_gid != gid:
             continue
         # On some systems sync, halt and operator have the group of root.
-        system = gid == 0 and account.pw_uid < _FIRST_PERSON
+        system = (gid == 0 or services) and account.pw_uid < _FIRST_PERSON
         if account.pw_uid not in owners and not system:
             return True
         members = True

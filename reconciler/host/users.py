@@ -5,7 +5,6 @@ It must not change them. Each is asked for once; a process that runs for long ca
 
 from __future__ import annotations
 
-import grp
 import os
 import pwd
 
@@ -67,6 +66,8 @@ class Users:
     def group_name(self, gid: int) -> str:
         """The name of a group, or its number where it has none."""
         if gid not in self._group_names:
+            import grp
+
             try:
                 self._group_names[gid] = grp.getgrgid(gid).gr_name
             except (KeyError, OverflowError):
@@ -102,6 +103,8 @@ def _user_number(name: str) -> int | None:
 
 
 def _group_number(name: str) -> int | None:
+    import grp
+
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:

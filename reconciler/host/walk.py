@@ -10,14 +10,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import groupby
-from typing import NamedTuple
 
-from reconciler.host.filesystems import refuse_silent
+from reconciler.host.filesystems import refuse_silent, server
 from reconciler.host.progress import Work, working
 from reconciler.model import HostError, UnknownState
+from reconciler.records import dataclass
 
 MOST_LINKS = 40
 """Symlinks on one way, as path_resolution(7) has it."""
@@ -57,14 +56,38 @@ def shared(status: os.stat_result) -> bool:
     return bool(status.st_mode & 0o022) or status.st_uid not in (0, os.geteuid())
 
 
-def refuse_foreign_link(shared: bool, sticky: bool, link: os.stat_result, path: str) -> None:
+def refuse_foreign_link(
+    folder: int, shared: bool, sticky: bool, open_way: bool, link: os.stat_result, path: str
+) -> None:
+    """Raises UnknownState where somebody else could have put that symlink into ``folder``.
+
+    ``open_way``: he can exchange the folder, or one above it.
+    """
     # The rule of fs.protected_symlinks, proc(5), made stricter: in a directory that others may
     # write to, only our own or root's links count, and only where sticky keeps them theirs.
-    if shared and not (sticky and link.st_uid in (0, os.geteuid())):
+    foreign = shared and not (sticky and link.st_uid in (0, os.geteuid()))
+    # Root's own folder with links in it may have been moved here. Others know with whom they
+    # share what is above theirs.
+    if foreign or (open_way and os.geteuid() == 0) or _is_served(folder):
         raise UnknownState(
             f"{path} is a symlink in a folder that somebody else may write to, so it is not "
             "followed; write the real path, or take away that right"
         )
+
+
+def _is_served(handle: int) -> bool:
+    """Has somebody else mounted that file system, and answers for it?"""
+    try:
+        return server(mount_of(handle)) not in (None, 0, os.geteuid())
+    except OSError:
+        return True
+
+
+def exchangeable(above: os.stat_result, status: os.stat_result) -> bool:
+    """Can somebody else than root and the caller exchange that entry of the folder ``above``?"""
+    ours = (0, os.geteuid())
+    kept = above.st_mode & stat.S_ISVTX and above.st_uid in ours and status.st_uid in ours
+    return shared(above) and not kept
 
 
 def refuse_hard_link(folder: int, status: os.stat_result, path: str) -> None:
@@ -76,11 +99,39 @@ def refuse_hard_link(folder: int, status: os.stat_result, path: str) -> None:
         )
 
 
+def refuse_file_of_another(
+    folder: int, parent: str, status: os.stat_result, path: str, uid: int = -1
+) -> None:
+    """Raise Untrusted where somebody else may have made that file in our place.
+
+    What is written to it would be his to read, and he would write to it. It must be that user's
+    (``uid``) in a folder, ``parent``, that somebody else may write to; for -1 the folder's
+    owner's, root's or the caller's, as a declared path without an owner. For an ordinary caller
+    only what everybody may write to counts.
+    """
+    above = os.fstat(folder)
+    if status.st_uid in ((uid,) if uid != -1 else (above.st_uid, 0, os.geteuid())):
+        return
+    from reconciler.host.trust import Untrusted, is_trusted
+
+    root = os.geteuid() == 0
+    if is_trusted(parent or "/") if root else not above.st_mode & stat.S_IWOTH:
+        return
+    owner = os.geteuid() if uid == -1 else uid
+    raise Untrusted(
+        path,
+        f"{path} belongs to user {status.st_uid}, in a folder that others may write to, so "
+        f"nothing is written to it for user {owner}{'' if root else '; name another path'}",
+        ("chown", str(owner), path) if root else (),
+    )
+
+
 class NoSpace(HostError):
     """The disk is full, or a quota is used up."""
 
 
-class Refused(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Refused:
     """What is not done to somebody's entry, why, and the command that would settle it.
 
     ``owner`` is whose it should be, where it is another's.
@@ -214,6 +265,8 @@ def opened(path: str, make: bool = False) -> Iterator[int]:
     try:
         todo = [part for part in reversed(path.split("/")) if part]
         links = below_link = 0
+        above = os.fstat(here)
+        open_way = False
         while todo:
             name = todo.pop()
             below_link -= 1
@@ -229,9 +282,8 @@ def opened(path: str, make: bool = False) -> Iterator[int]:
             status = os.fstat(entry)
             if stat.S_ISLNK(status.st_mode):
                 try:
-                    above = os.fstat(here)
                     sticky = bool(above.st_mode & stat.S_ISVTX)
-                    refuse_foreign_link(shared(above), sticky, status, path)
+                    refuse_foreign_link(here, shared(above), sticky, open_way, status, path)
                     target = os.readlink("", dir_fd=entry)
                 finally:
                     os.close(entry)
@@ -244,10 +296,13 @@ def opened(path: str, make: bool = False) -> Iterator[int]:
                 if target.startswith("/"):
                     os.close(here)
                     here = os.open("/", _PATH_ONLY | os.O_DIRECTORY)
+                    above = os.fstat(here)
                 continue
             if not stat.S_ISDIR(status.st_mode):
                 os.close(entry)
                 raise HostError(f"{name} on the way to {path} is {sort_of(status)}; move it away")
+            open_way = open_way or exchangeable(above, status)
+            above = status
             os.close(here)
             here = entry
         yield here
@@ -282,39 +337,6 @@ def set_on(entry: int, mode: int | None, uid: int, gid: int) -> None:
         os.chmod(name, mode)
 
 
-class File(NamedTuple):
-    """A regular file as it was when it was looked at.
-
-    ``time`` is what its age is counted from, ``mtime`` and ``ctime`` the kernel's, all in
-    nanoseconds since the epoch. ``below`` is its folder below the top, empty for the top itself.
-    ``size`` is its length in bytes, and ``taken`` how many of them are allocated: of a file with
-    holes it is less, of one in whole blocks not more. Sorted, the oldest comes first.
-    """
-
-    time: int
-    below: str
-    name: str
-    device: int
-    inode: int
-    size: int
-    mtime: int
-    ctime: int
-    taken: int
-
-    @property
-    def path(self) -> str:
-        """Its path below the top."""
-        return f"{self.below}/{self.name}" if self.below else self.name
-
-    def is_still(self, status: os.stat_result) -> bool:
-        """Is this the same file, unchanged?"""
-        return (
-            stat.S_ISREG(status.st_mode)
-            and (status.st_dev, status.st_ino, status.st_size) == self[3:6]
-            and (status.st_mtime_ns, status.st_ctime_ns) == self[6:8]
-        )
-
-
 def taken(status: os.stat_result) -> int:
     """How many bytes of a file are allocated, and no more than it is long."""
     return min(status.st_size, status.st_blocks * 512)
@@ -324,34 +346,53 @@ class Elsewhere(OSError):
     """A folder or file below the top is a mount point, and therefore left alone."""
 
 
-class _Writable(NamedTuple):
+class Moved(Elsewhere):
+    """A folder below the top is root's own, and somebody else may have given it that name."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Writable:
     """Where somebody else than root and the caller may write.
 
     ``folder``: in a folder itself; ``guarded``: what is ours stays there all the same, since it
-    is sticky. ``way``: he can exchange the folder, or one above it.
+    is sticky. ``way``: he can exchange the folder, or one above it. ``services`` are believed,
+    as ``trust.is_trusted_way`` has it.
     """
 
     folder: bool
     guarded: bool
     way: bool
+    services: bool
 
     @classmethod
-    def at_top(cls, path: str, handle: int, status: os.stat_result) -> _Writable:
+    def at_top(cls, path: str, handle: int, status: os.stat_result, services: bool) -> _Writable:
         from reconciler.host.trust import is_trusted_way
 
-        return cls._of(handle, status, not is_trusted_way(os.path.dirname(path)))
+        way = not is_trusted_way(os.path.dirname(path), services=services)
+        return cls.of(handle, status, way, services)
 
     @classmethod
-    def _of(cls, handle: int, status: os.stat_result, way: bool) -> _Writable:
+    def of(cls, handle: int, status: os.stat_result, way: bool, services: bool) -> _Writable:
         from reconciler.host.trust import only_ours
 
         guarded = bool(status.st_mode & stat.S_ISVTX) and status.st_uid in (0, os.geteuid())
-        return cls(not only_ours(status, handle), guarded, way)
+        return cls(not only_ours(status, handle, services=services), guarded, way, services)
 
     def below(self, handle: int, status: os.stat_result) -> _Writable:
         """The same for a folder in it."""
+        if not (self.folder or self.way or status.st_uid or status.st_mode & 0o022):
+            return self  # Nearly all there are: only root's, and only he may write to it.
         kept = self.guarded and status.st_uid in (0, os.geteuid())
-        return self._of(handle, status, self.way or (self.folder and not kept))
+        return self.of(handle, status, self.way or (self.folder and not kept), self.services)
+
+    def is_moved(self, status: os.stat_result, above: os.stat_result) -> bool:
+        """Is the folder root's own, and may somebody have given it its name who has no right in it?
+
+        One that the group of the folder ``above`` may write to is theirs as much as root's. What
+        root has in a folder of somebody's, such as a log, he could as well take away himself.
+        """
+        theirs = self.folder and not self.guarded and status.st_gid == above.st_gid
+        return self.way and status.st_uid == os.geteuid() == 0 and not theirs
 
 
 class _Step:
@@ -471,14 +512,18 @@ class Tree(Cursor):
     cannot be opened.
     """
 
-    def __init__(self, path: str, wary: bool = False) -> None:
+    def __init__(self, path: str, wary: bool = False, services: bool = False) -> None:
         with opened(path) as top:
             super().__init__(os.open(".", _FOLDER, dir_fd=top))
         try:
             status = os.fstat(self.top)
             self._device = status.st_dev
             self._mount = mount_of(self.top)
-            self._writable = _Writable.at_top(path, self.top, status) if wary else None
+            self._writable = None
+            if wary:
+                # Where it is, whatever link has led to it.
+                real = os.readlink(f"/proc/self/fd/{self.top}")
+                self._writable = _Writable.at_top(real, self.top, status, services)
         except BaseException:
             os.close(self.top)
             raise
@@ -559,6 +604,65 @@ class Tree(Cursor):
             yield handle
         finally:
             os.close(handle)
+
+
+class Emptied(Tree):
+    """A tree whose files are deleted, moved, archived or rotated: no folder that is ``Moved``.
+
+    In his own folder somebody else can give root's folder the declared name, and what root keeps
+    in it would go: unsafe transitions, as with ``refused``. Raises HostError where the top is such
+    a folder, or is below one.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, wary=os.geteuid() == 0, services=True)
+        if self._writable is not None and self._writable.way:
+            try:
+                self._refuse_moved()
+            except BaseException:
+                self.close()
+                raise
+
+    def _refuse_moved(self) -> None:
+        where = "/"
+        here = os.open(where, _PATH_ONLY | os.O_DIRECTORY)
+        try:
+            above = os.fstat(here)
+            writable = _Writable.of(here, above, False, True)
+            # Where the top is now: no link is on that way.
+            for name in os.readlink(f"/proc/self/fd/{self.top}").split("/"):
+                if not name:
+                    continue
+                entry = os.open(name, _PATH_ONLY | os.O_DIRECTORY, dir_fd=here)
+                os.close(here)
+                here = entry
+                status = os.fstat(here)
+                writable = writable.below(here, status)
+                if writable.is_moved(status, above):
+                    refuse(_moved(where, name, above))
+                where, above = os.path.join(where, name), status
+            if not os.path.samestat(above, os.fstat(self.top)):
+                raise HostError(f"{where} was moved away meanwhile; the next pass looks again")
+        finally:
+            os.close(here)
+
+    def _step(self, name: str, handle: int) -> _Step:
+        step = super()._step(name, handle)
+        if step.writable is not None and step.writable.way:
+            above = os.fstat(self.here)
+            if step.writable.is_moved(os.fstat(handle), above):
+                raise Moved(errno.EPERM, _moved(self._where, name, above).reason)
+        return step
+
+
+def _moved(where: str, name: str, above: os.stat_result) -> Refused:
+    reason = (
+        f"{shown(os.path.join(where, name))} is root's own in a folder that somebody else may "
+        "write to, who could have given it that name, so what is in it is left alone"
+    )
+    if above.st_uid != 0:
+        return Refused(reason, ("chown", "root", where))
+    return Refused(reason, ("chmod", "+t", where))
 
 
 class Below:
@@ -695,13 +799,6 @@ def shown(path: str) -> str:
     if len(path) <= 2 * _SHOWN:
         return path
     return f"{path[:_SHOWN]}…({len(path):,} characters)…{path[-_SHOWN:]}"
-
-
-def by_folder(files: Iterable[File]) -> Iterator[tuple[str, list[File]]]:
-    """The files of each folder, the oldest first."""
-    ordered = sorted(files, key=lambda file: (file.below, file))
-    for below, group in groupby(ordered, key=lambda file: file.below):
-        yield below, list(group)
 
 
 def mount_of(handle: int) -> str:

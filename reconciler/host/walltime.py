@@ -11,7 +11,6 @@ from contextlib import suppress
 from reconciler.digests import blake2b
 from reconciler.host.clock import Clock
 from reconciler.host.processes import boot_id
-from reconciler.host.remedy import remedy
 from reconciler.host.trust import own_file
 from reconciler.model import HostError, UnknownState
 from reconciler.records import dataclass
@@ -66,6 +65,8 @@ class WallTime:
             left -= self._clock.since_boot() - known.since
         if left <= 0:
             return None
+        from reconciler.host.remedy import remedy
+
         return UnknownState(
             f"the clock was set {_long(ahead)} ahead, so the age of files is not believed for the "
             f"next {_long(left)}; set it right, or believe it",

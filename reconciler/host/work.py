@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from reconciler.host.walk import File
+from reconciler.host.found import File
 
 MOST = 4 << 30
 """Bytes that one step of a pass reads in order to write them elsewhere."""

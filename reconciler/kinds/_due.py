@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reconciler.host.walk import File
+from reconciler.host.found import File
 from reconciler.model import Change
 from reconciler.records import dataclass
 

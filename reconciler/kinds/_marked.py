@@ -18,26 +18,22 @@ Rules for what a person has damaged:
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import NamedTuple
 
 from reconciler.records import dataclass, replace
 
 _TAIL = b" -- changes up to its END are undone"
-_ADDED = re.compile(rb" \(newline added after ([0-9a-f]{8})\)")
+_ADDED = rb" \(newline added after ([0-9a-f]{8})\)"
 _NEW = b" (nothing was here before)"
 _LF = 10
-_PLAIN = re.compile(rb"[^\x00-\x20%\x7f]")
 
 
 def word(name: str) -> bytes:
     """A name as one word without blanks or control characters, so that no name begins another."""
     data = name.encode("utf-8", "surrogateescape")
     return b"".join(
-        one if _PLAIN.fullmatch(one) else b"%%%02X" % one[0]
-        for one in (data[at : at + 1] for at in range(len(data)))
+        b"%c" % one if one > 0x20 and one not in b"%\x7f" else b"%%%02X" % one for one in data
     )
 
 
@@ -106,7 +102,7 @@ def split(text: bytes, mark: Mark) -> Split:
     pairs = [(one, other) for one, other in pairwise(markers) if one.begins and not other.begins]
     head = pairs[0][0] if pairs else next((one for one in markers if one.begins), None)
     first = text[head.start : head.end] if head is not None else b""
-    added = _ADDED.search(first)
+    added = re.search(_ADDED, first) if b"(newline added" in first else None
     place = pairs[0][0].start if pairs else markers[0].start
     ours = sorted(
         {*((one.start, one.end) for one in markers), *((a.start, b.end) for a, b in pairs)}
@@ -131,7 +127,8 @@ def split(text: bytes, mark: Mark) -> Split:
     )
 
 
-class _Marker(NamedTuple):
+@dataclass(frozen=True, slots=True, order=True)
+class _Marker:
     """A line of ours: where it begins and ends in the text, its own end included."""
 
     start: int
@@ -176,6 +173,8 @@ def at_the_end(parts: Split) -> Split:
 
 
 def _check(before: bytes) -> bytes:
+    import zlib
+
     return b"%08x" % zlib.crc32(before.rpartition(b"\n")[2])
 
 

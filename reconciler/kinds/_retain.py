@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from reconciler.host.walk import File
+from reconciler.host.found import File
 from reconciler.kinds._due import Log, counted
 from reconciler.kinds._process import Process
 from reconciler.kinds.process import KIND as PROCESSES

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from reconciler.host.launch import MARK, VERSION, Launch, environment, start
-from reconciler.host.processes import Identity, boot_id, ending
+from reconciler.host.processes import LEADER, Identity, boot_id, ending
 from reconciler.host.trust import refuse_untrusted
 from reconciler.host.walk import NoSpace
 from reconciler.kinds._windows import HOLDER
@@ -58,6 +58,8 @@ class StartDaemon:
         ours = account.uid == os.geteuid()
         owner = (-1, -1) if ours else (account.uid, account.gid)
         try:
+            if self.log is None:
+                _leave_to_its_owner(log, account.uid)
             descriptor = host.files.open_log(log, *owner)
         except NoSpace:
             if self.log is not None:
@@ -86,7 +88,7 @@ class StartInWindow:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
-        from reconciler.host.start import LEADER, Program, for_pane
+        from reconciler.host.start import Program, for_pane
         from reconciler.host.tmux import (
             LAUNCH_MARK,
             PANE_MARK,
@@ -186,6 +188,24 @@ def log_path(mark: str, log: str | None, host: Host) -> str:
     return log or f"{host.state_dir}/log/{_file_name(mark)}.log"
 
 
+def _leave_to_its_owner(log: str, uid: int) -> None:
+    """A log in our state directory that was another user's until now is not written on.
+
+    He may have it open, and would read what is said from now on. Raises HostError.
+    """
+    try:
+        owner = os.lstat(log).st_uid
+    except OSError:
+        return
+    # On some file systems nothing is ours that we make.
+    if owner == uid or (uid == os.geteuid() and owner == os.lstat(os.path.dirname(log)).st_uid):
+        return
+    from reconciler.host.rotate import put_aside
+    from reconciler.kinds._defaultlog import KEEP
+
+    put_aside(log, KEEP)
+
+
 def _record(mark: str, host: Host) -> str:
     return f"{host.state_dir}/run/{_file_name(mark)}"
 
@@ -201,7 +221,12 @@ def _file_name(mark: str) -> str:
 
 
 def last_words(
-    mark: str, place: Place | None, log: str | None, host: Host, secrets: Sequence[str]
+    mark: str,
+    place: Place | None,
+    log: str | None,
+    user: str | None,
+    host: Host,
+    secrets: Sequence[str],
 ) -> str | None:
     """How it ended and what it said last, without its ``secrets``; None: nothing is known."""
     words: list[str] = []
@@ -220,11 +245,13 @@ def last_words(
                 words += [how, *(redacted(line, secrets) for line in _screen(place, pane.id, host))]
         else:
             path = log_path(mark, log, host)
-            tail = host.files.tail(path, _TAIL, host.log_ends.get(path, 0))
+            account = host.users.account(user)
+            uid = -1 if account.uid == os.geteuid() else account.uid
+            tail = host.files.tail(path, _TAIL, host.log_ends.get(path, 0), uid)
             # Before it is parted: a value may have several lines.
             said = redacted(tail.decode(errors="replace"), secrets).splitlines()
             words += [line for line in said if line.strip()][-_WORDS:]
-    except UnknownState:
+    except HostError:
         return None
     return "; ".join(censored(word)[:_LONGEST] for word in words if word) or None
 

@@ -206,8 +206,7 @@ class Processes(Kind[Process, ProcessState]):
         Raises UnknownState.
         """
         from reconciler.host.launch import MARK, VERSION
-        from reconciler.host.processes import look_up
-        from reconciler.host.start import LEADER
+        from reconciler.host.processes import LEADER, look_up
 
         want = resource.want
         found: dict[Identity, str | None] = {}
@@ -319,7 +318,7 @@ class Processes(Kind[Process, ProcessState]):
 
         want = resource.want
         secrets = [secret.value or "" for _, secret in want.env]
-        return last_words(resource.id, want.place, want.log, host, secrets)
+        return last_words(resource.id, want.place, want.log, want.user, host, secrets)
 
 
 def _judged(resource: Resource[Process], have: ProcessState | None) -> list[Identity]:

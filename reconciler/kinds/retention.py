@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from reconciler.contract import Kind
 from reconciler.host.choose import Rule
+from reconciler.host.found import File
 from reconciler.host.scan import Seen, Wanted, scan
-from reconciler.host.walk import File, reason
+from reconciler.host.walk import reason
 from reconciler.kinds._amiss import wrong
 from reconciler.kinds._due import Due, Log, counted, in_words, size
 from reconciler.kinds._patterns import below, meant
@@ -110,13 +111,13 @@ class Retentions(Kind[Retention, Due]):
         now = int(host.clock.wall() * 10**9)
         try:
             seen = scan(_wanted(want, now))
+            due, held, later = _due(want, seen, now, host)
         except FileNotFoundError:
             return Observation(Due(), note=f"{want.path} is not there, so nothing is due")
         except OSError as error:
             return Observation(unknown=f"cannot look through {want.path}: {reason(error)}")
         except HostError as error:
             return not_known(error)
-        due, held, later = _due(want, seen, now, host)
         doubt = host.walltime.doubt() if due.files and want.older_than is not None else None
         if doubt is not None:
             return not_known(doubt)
@@ -271,8 +272,8 @@ def _notes(want: Retention, seen: Seen, held: int) -> Iterable[str]:
     if chosen.more or chosen.more_bytes:
         more = counted(chosen.more, "file") if chosen.more else size(chosen.more_bytes)
         yield f"{more} more due, for the next passes (max_files_per_pass)"
-    if seen.deep:
-        yield f"{counted(len(seen.deep), 'folder')} left out: {seen.deep[0]}"
+    if seen.left_out:
+        yield f"{counted(len(seen.left_out), 'folder')} left out: {seen.left_out[0]}"
     left = max(len(seen.rotated), len(seen.passing)) - want.max_files_per_pass
     if left > 0:
         yield f"{counted(left, 'log')} more to finish, for the next passes (max_files_per_pass)"

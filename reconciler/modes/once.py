@@ -13,7 +13,7 @@ from reconciler.modes.answers import complain, exit_status, tell
 from reconciler.records import replace
 from reconciler.session import Session
 from reconciler.turns import Taken, turn
-from reconciler.views import data, text
+from reconciler.views import text
 
 if TYPE_CHECKING:
     from reconciler.model import Outcome, Spec
@@ -79,6 +79,8 @@ def _pass(session: Session, spec: Spec) -> tuple[int, Spec]:
     terminal.write(text.failing_lines(plan))
     session.say(*text.report_summary(report))
     if options.json:
+        from reconciler.views import data
+
         session.print_json(data.report_document(report))
     session.tell(replace(look, plan=report.plan), report.outcomes)
     if look.spec.notify.report_every and not look.only:
@@ -114,6 +116,8 @@ def _beside(session: Session, spec: Spec, taken: Taken) -> int:
         )
     options = session.options
     if options.json:
+        from reconciler.views import data
+
         about = {"pid": taken.pid, "loop": taken.loop is not None}
         session.print_json({**data.report_document(report), "busy": about})
     if taken.loop is None:

@@ -11,6 +11,7 @@ import stat
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from reconciler.host.clock import Clock
@@ -71,6 +72,8 @@ class Base:
         """Is it open for changes? Only looking must not even ask for that."""
         self._file: tuple[int, int] | None = None
         self._cookie: tuple[int, ...] = ()
+        self._seen = 0
+        """The number of the last change by anybody else, with which that held."""
         self._hasty = 0.0
 
     def close(self) -> None:
@@ -148,7 +151,7 @@ class Base:
         timeout = _TIMEOUT if self.clock.monotonic() >= self._hasty else 0.0
         if self._base is not None and (self._changes or not changes) and self._is_there():
             self._base.execute(f"PRAGMA busy_timeout = {int(timeout * 1000)}")
-            if _cookie(self._base) == self._cookie:
+            if self._has_its_tables(self._base):
                 return self._base
         self.close()
         import sqlite3
@@ -172,6 +175,7 @@ class Base:
             # In KiB: by default it would keep up to 2 MB of the file for good, in a loop of years.
             base.execute("PRAGMA cache_size = -128")
             self._fit(base, changes)
+            self._seen = _change(base)
             self._cookie = _cookie(base)
             status = os.stat(self._path)
         except BaseException:
@@ -180,6 +184,14 @@ class Base:
         self._base, self._changes = base, changes
         self._file = (status.st_dev, status.st_ino)
         return base
+
+    def _has_its_tables(self, base: sqlite3.Connection) -> bool:
+        """Are its tables those that it was opened with?"""
+        seen = _change(base)
+        if seen != self._seen and _cookie(base) != self._cookie:
+            return False
+        self._seen = seen
+        return True
 
     def _is_there(self) -> bool:
         """Is what we have open still the file of that name? Somebody may have moved it away."""
@@ -275,6 +287,7 @@ def _refuse_odd_files(path: str) -> None:
                 raise HostError(f"cannot use the store {name}: not a regular file; move it away")
 
 
+@cache
 def _columns(table: str) -> dict[str, str]:
     """The columns of one of our tables, each with its type."""
     words = (part.split() for part in re.sub(r"\(.*?\)", "", table).split(","))
@@ -289,6 +302,12 @@ def _missing(there: Mapping[str, Collection[str]]) -> dict[str, dict[str, str]]:
         if left:
             found[name] = left
     return found
+
+
+def _change(base: sqlite3.Connection) -> int:
+    """What changes with whatever anybody else does to the file."""
+    number: int = base.execute("PRAGMA data_version").fetchone()[0]
+    return number
 
 
 def _cookie(base: sqlite3.Connection) -> tuple[int, ...]:

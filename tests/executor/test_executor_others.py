@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import resource
 import shutil
 import signal
 import stat
@@ -513,6 +514,25 @@ def test_what_a_command_leaves_behind_is_bounded(
     finally:
         reader.kill()
         reader.wait()
+
+
+def test_what_a_command_leaves_behind_is_bounded_while_no_worker_looks(
+    executor: Any, orphan: Any, patiently: Any
+) -> None:
+    """From the command's end on; the kernel ends who writes more, and who was forked from it."""
+    worker = executor.start(program=patched(SMALL))
+    pidfile, gate = executor.folder / "left", executor.folder / "gate"
+    log = executor.base / "logs" / "a.log"
+    executor.put("a", WRITES_ON.format(pidfile, gate))
+    pid = orphan(executor.pid_from(pidfile))
+    assert executor.result("a")["status"] == "succeeded"
+    limit = (100_000, 100_000)
+    patiently(lambda: resource.prlimit(pid, resource.RLIMIT_FSIZE) == limit, "a limit")
+    executor.stop(worker, signal.SIGKILL)
+    gate.touch()
+    patiently(lambda: log.stat().st_size == 100_000, "a log that is full")
+    with pytest.raises(AssertionError):
+        patiently(lambda: log.stat().st_size > 100_000, "a log that grows", 0.3)
 
 
 def test_a_look_at_what_is_open_has_an_end(

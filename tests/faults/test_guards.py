@@ -10,7 +10,8 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from support import Machine, until
 
 from reconciler.host import place, trust, walk
 from reconciler.host.clock import Clock
-from reconciler.host.processes import Identity, Processes, look_up
+from reconciler.host.processes import Entry, Identity, Processes, look_up
 from reconciler.model import HostError, UnknownState
 from reconciler.pulse import Pulse
 
@@ -246,6 +247,34 @@ def test_one_that_is_stopped_after_it_was_looked_at_ends_so_too(
         processes.stop(entry.identity, "TERM", 10.0)
         assert child.wait(10) == 0
     assert said.read_text() == "bye\n"
+
+
+def test_who_gets_the_number_of_a_process_that_is_stopped_is_left_alone(
+    free: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processes = Processes(Clock())
+    wait_as_before = processes._wait
+    with running("sleep 60") as child, running("sleep 60") as other:
+        time.sleep(0.02)  # Two starts that can be told apart, in clock ticks.
+        entry, after = look_up(child.pid), look_up(other.pid)
+        assert entry is not None and after is not None
+        later = Entry(Identity(after.identity.start + 1, child.pid), "S", 1, child.pid, child.pid)
+
+        def given_anew(identities: Iterable[Identity], end: float) -> None:
+            wait_as_before(identities, end)
+            child.wait(10)
+            # Whoever comes next leads a session of that number; the other stands for his child.
+            member = Entry(after.identity, "S", child.pid, child.pid, child.pid)
+            seen = {child.pid: later, other.pid: member}
+            monkeypatch.setattr(
+                "reconciler.host.processes.look_up",
+                lambda pid, zombies=False: seen.get(pid) or look_up(pid, zombies),
+            )
+            monkeypatch.setattr(processes, "_wait", wait_as_before)
+
+        monkeypatch.setattr(processes, "_wait", given_anew)
+        processes.stop(entry.identity, "TERM", 10.0)
+        assert other.poll() is None
 
 
 # -- a loop that is late is not yet one that hangs

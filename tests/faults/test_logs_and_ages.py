@@ -9,16 +9,19 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from support import Machine, until
 
+from reconciler.diagnosis import logs as told
 from reconciler.host import openfiles, rotate
 from reconciler.host.archive import archive
 from reconciler.host.choose import Rule
 from reconciler.host.clock import Clock
 from reconciler.host.openfiles import OpenFiles
+from reconciler.host.remove import move
 from reconciler.host.scan import Wanted, scan
 from reconciler.host.walk import Tree
 from reconciler.model import HostError
@@ -329,3 +332,93 @@ def test_a_log_is_not_copied_where_there_is_no_room(
     _, (words,) = rotate.rotate(str(logs), files, (), 5, True, False, None, Clock())
     assert "its copy would take 98 KiB, and 49 KiB is free there; make room" in words
     assert names(logs) == ["a"]
+
+
+@pytest.fixture
+def chased(monkeypatch: pytest.MonkeyPatch, logs: Path) -> Iterator[list[int]]:
+    """Somebody appends 1 MiB as soon as any of a file in ``logs`` is read, but for the first time.
+
+    What he has appended is at most 160 MiB, and told by its number.
+    """
+    count, appended = 0, [0]
+    real = {"read": os.read, "pread": os.pread}
+
+    def reads(name: str, handle: int, *args: int) -> bytes:
+        nonlocal count
+        path = os.readlink(f"/proc/self/fd/{handle}")
+        data = real[name](handle, *args)
+        if path == f"{logs}/a" or (path == f"{logs}/a.1" and data):
+            count += 1
+            if count > 1 and appended[0] < 160:
+                appended[0] += 1
+                with open(path, "ab") as file:
+                    file.write(bytes(range(256)) * 4096)
+        return data
+
+    for name in real:
+        monkeypatch.setattr(os, name, lambda *args, name=name: reads(name, *args))
+    yield appended
+
+
+def test_who_appends_as_fast_as_it_is_read_does_not_keep_a_compression(
+    logs: Path, chased: list[int]
+) -> None:
+    (logs / "a.1").write_bytes(os.urandom(3 << 20))
+    held = OpenFiles(Clock(), asked=False)
+    assert rotate.finish(str(logs), (), (("", "a.1"),), True, held) == [("", "a.1")]
+    assert names(logs) == ["a.1"]
+    assert chased[0] < 8
+
+
+@pytest.mark.parametrize("action", ["archive", "move"])
+def test_who_appends_as_fast_as_it_is_read_does_not_keep_what_is_copied(
+    logs: Path, chased: list[int], action: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (logs / "a").write_bytes(os.urandom(3 << 20))
+    files = scan(Wanted(str(logs), Rule(None, 2 * 10**18, None, 10))).chosen.files
+    held = OpenFiles(Clock(), asked=False)
+    with TemporaryDirectory(dir="/dev/shm") as other:
+        if action == "move":
+            assert move(str(logs), files, other, held) == list(files)
+        else:
+            assert archive(str(logs), files, f"{other}/x.tar.gz", held) == list(files)
+        assert names(logs) == ["a"]
+        assert os.listdir(other) == []
+    assert chased[0] < 16
+
+
+def test_a_copy_of_a_log_goes_after_its_end_only_so_far(
+    logs: Path, chased: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rotate, "_collapses", lambda *_: False)
+    monkeypatch.setattr(rotate, "_BEHIND", 8 << 20)
+    (logs / "a").write_bytes(os.urandom(3 << 20))
+    files = scan(Wanted(str(logs), Rule(None, 2 * 10**18, None, 10))).chosen.files
+    _, (words,) = rotate.rotate(str(logs), files, (), 5, True, False, None, Clock())
+    assert "is written faster than it can be copied; the next pass goes on" in words
+    assert (logs / "a.1").stat().st_size <= 11 << 20
+    whole = (logs / "a").read_bytes()
+    # It does, once there is an end, and nothing is lost.
+    chased[0] = 160
+    assert rotate.rotate(str(logs), (), (("", "a"),), 5, True, False, None, Clock()) == ([], [])
+    assert names(logs) == ["a", "a.1"]
+    assert (logs / "a.1").read_bytes() + (logs / "a").read_bytes() == whole
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: links of other users")
+def test_no_link_of_others_leads_to_a_log_that_is_shown(tmp_path: Path) -> None:
+    private, his = tmp_path / "private", tmp_path / "his"
+    for folder in (private, his):
+        folder.mkdir()
+    (private / "app.log").write_text("ERROR the canary sings\n")
+    os.chown(his, 65534, 65534)
+    (his / "logs").symlink_to(private)
+    os.chown(his / "logs", 65534, 65534, follow_symlinks=False)
+    (one,) = told.read([("process:p", f"{his}/logs/app.log")], [("retention:r", f"{his}/logs/*")])
+    assert one["ids"] == ["process:p"]
+    assert "is not followed" in one["reason"]
+    assert "canary" not in str(one)
+    # A link of root's in a folder of root's is one.
+    (tmp_path / "logs").symlink_to(private)
+    (one,) = told.read([], [("retention:r", f"{tmp_path}/logs/*")])
+    assert one["errors"] == 1

@@ -21,7 +21,8 @@ import pytest
 from support import Machine
 
 from reconciler.host import kernel, place, remove
-from reconciler.host.walk import File, Tree
+from reconciler.host.found import File
+from reconciler.host.walk import Tree
 from reconciler.model import HostError
 
 NOBODY = 65534

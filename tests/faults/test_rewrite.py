@@ -350,6 +350,24 @@ def test_a_file_whose_owner_cannot_be_kept_is_left(
     assert (now.st_ino, now.st_mode, now.st_uid) == (before.st_ino, before.st_mode, 1)
 
 
+@pytest.mark.parametrize("way", [saved, appended])
+def test_what_is_saved_right_before_it_is_written_in_place_stays(
+    file: Path, state: Path, monkeypatch: pytest.MonkeyPatch, way: Any
+) -> None:
+    """As for a file that is a mount point, of which the kernel says that it is busy."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EBUSY, "device or resource busy")
+
+    monkeypatch.setattr(kernel, "exchange", refuse)
+    inode = file.stat().st_ino
+    hook(monkeypatch, kernel, "exchange", way(file, b"one\ntwo\n" if way is saved else b"two\n"))
+    write(file, state)
+    assert file.read_bytes() == b"one\ntwo\nblock\n"
+    assert way is saved or file.stat().st_ino == inode
+    assert beside(file) == []
+
+
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
 def test_a_file_that_is_a_mount_point_is_written_in_place(machine: Machine) -> None:

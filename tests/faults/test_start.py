@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import pty
+import pwd
 import resource
 import select
 import signal
@@ -466,9 +467,50 @@ def test_a_log_of_roots_in_a_folder_of_roots_may_be_his(free: None, open_folder:
     (open_folder / "log").write_text("")
     os.close(Files().open_log(str(open_folder / "log"), NOBODY, NOBODY))
     open_folder.chmod(0o777)
-    with pytest.raises(HostError, match="is not opened for user"):
+    with pytest.raises(HostError, match="nothing is written to it for user"):
         Files().open_log(str(open_folder / "log"), NOBODY, NOBODY)
     open_folder.chmod(0o755)
+
+
+@pytest.mark.root
+@ROOT
+def test_a_file_of_roots_that_a_user_renamed_is_not_shown_as_his_last_words(
+    machine: Machine, open_folder: Path
+) -> None:
+    theirs = open_folder / "theirs"
+    theirs.mkdir()
+    os.chown(theirs, NOBODY, NOBODY)
+    (theirs / "made-by-root").write_text("said by root\n")
+    (theirs / "made-by-root").chmod(0o600)
+    spec = machine.spec(
+        f"processes: {{p: {{command: 'mv {theirs}/made-by-root {theirs}/log; exit 3', "
+        f"user: nobody, log: {theirs}/log}}}}"
+    )
+    report = machine.once(spec, status=1)
+    assert (theirs / "log").read_text() == "said by root\n"
+    assert "said by root" not in str(report)
+
+
+@pytest.mark.root
+@ROOT
+@pytest.mark.parametrize("after", ["", ", user: daemon"])
+def test_the_log_of_one_user_is_not_written_by_the_next(machine: Machine, after: str) -> None:
+    def spec(words: str, user: str) -> Path:
+        return machine.spec(f"processes: {{p: {{command: 'echo {words}; sleep 1078'{user}}}}}")
+
+    machine.once(spec("first", ", user: nobody"))
+    (log,) = machine.state.rglob("p.log")
+    with log.open() as still:  # As a process that he has left behind has it.
+        until(lambda: log.read_text() == "first\n")
+        machine.once(spec("second", after))
+        until(lambda: log.read_text() == "second\n")
+        assert still.read() == "first\n"
+    assert log.with_name("p.log.1").read_text() == "first\n"
+    assert log.stat().st_uid == (0 if not after else pwd.getpwnam("daemon").pw_uid)
+    # Nor has the next one what is written from now on by the one before.
+    machine.once(spec("third", ", user: nobody"))
+    until(lambda: log.read_text() == "third\n")
+    assert log.stat().st_uid == NOBODY
 
 
 # -- a full disk

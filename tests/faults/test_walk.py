@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import stat
 import struct
@@ -17,10 +18,13 @@ from reconciler import kinds
 from reconciler.apply import apply
 from reconciler.host import Host
 from reconciler.host import walk as crossing
+from reconciler.host.archive import archive
 from reconciler.host.choose import Rule
+from reconciler.host.clock import Clock
 from reconciler.host.files import Files
 from reconciler.host.openfiles import OpenFiles
 from reconciler.host.remove import delete, move
+from reconciler.host.rotate import rotate
 from reconciler.host.scan import Wanted, scan
 from reconciler.host.walk import Below, Cursor, Tree
 from reconciler.model import HostError
@@ -456,3 +460,125 @@ class TestTransitions:
         machine.once(spec)
         assert (tool.stat().st_uid, mode(tool)) == (NOBODY, 0o755)
         machine.converged(spec)
+
+
+ACTIONS = {
+    "delete": "older_than: 1d",
+    "move": "older_than: 1d, to: {0}/out",
+    "archive": "older_than: 1d, to: {0}/x.tar.gz",
+    "rotate": "max_file: 1KiB, keep: 2",
+}
+
+
+def old(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "a.log").write_bytes(b"x" * 3000)
+    os.utime(folder / "a.log", (10**9, 10**9))
+    return folder
+
+
+@pytest.fixture
+def his(tmp_path: Path) -> Path:
+    made = tmp_path / "theirs"
+    made.mkdir(mode=0o755)
+    os.chown(made, NOBODY, NOBODY)
+    return made
+
+
+@ROOT
+def test_a_sticky_folder_keeps_what_is_roots_in_its_place(machine: Machine, folder: Path) -> None:
+    logs = old(folder / "logs")
+    spec = machine.spec(f"retention: {{r: {{path: {logs}, action: delete, older_than: 1d}}}}")
+    if not folder.stat().st_mode & stat.S_ISVTX:
+        assert "is root's own" in machine.once(spec, status=1)["unknown"][0]["reason"]
+        assert os.listdir(logs) == ["a.log"]
+        folder.chmod(0o1777)
+        os.chown(folder, 0, 0)
+    machine.once(spec)
+    assert os.listdir(logs) == []
+
+
+@ROOT
+@pytest.mark.parametrize("action", ACTIONS)
+class TestRetentionOfRoots:
+    """Nothing goes of what root keeps in a folder to which somebody has given the declared name."""
+
+    def rule(self, machine: Machine, action: str, path: Path, more: str = "") -> Path:
+        what = ACTIONS[action].format(machine.base)
+        return machine.spec(
+            f"retention: {{r: {{path: {path}, match: '*.log', action: {action}, {what}{more}}}}}"
+        )
+
+    def test_his_name_for_roots_folder(self, machine: Machine, his: Path, action: str) -> None:
+        old(his / "logs").chmod(0o700)
+        (machine.base / "link").symlink_to(his / "logs")
+        for path in (his / "logs", machine.base / "link"):
+            spec = self.rule(machine, action, path)
+            (unknown,) = machine.once(spec, status=1)["unknown"]
+            assert f"{his}/logs is root's own in a folder that somebody" in unknown["reason"]
+            assert unknown["reason"].endswith(f"fix it with: chown root {his}"), unknown
+            assert os.listdir(his / "logs") == ["a.log"]
+        # The remedy is one.
+        os.chown(his, 0, 0)
+        machine.once(spec)
+        machine.converged(spec)
+        assert os.listdir(his / "logs") != ["a.log"]
+
+    def test_a_folder_in_roots_folder(self, machine: Machine, his: Path, action: str) -> None:
+        (his / "roots").mkdir(mode=0o700)
+        os.chown(old(his / "roots/logs"), NOBODY, NOBODY)
+        machine.once(self.rule(machine, action, his / "roots/logs"), status=1)
+        assert os.listdir(his / "roots/logs") == ["a.log"]
+
+    def test_below_a_recursion(self, machine: Machine, his: Path, action: str) -> None:
+        old(his / "roots").chmod(0o700)
+        os.chown(old(his / "logs"), NOBODY, NOBODY)
+        spec = self.rule(machine, action, his, ", recursive: true")
+        (note,) = machine.plan(spec)["notes"]
+        assert "1 folder left out: roots is root's own in a folder that" in note["reason"]
+        machine.once(spec)
+        machine.converged(spec)
+        assert os.listdir(his / "roots") == ["a.log"]
+        assert os.listdir(his / "logs") != ["a.log"]
+
+    def test_named_so_after_the_look(
+        self, machine: Machine, his: Path, action: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (his / "roots").mkdir(mode=0o700)
+        os.chown(old(his / "roots/logs"), NOBODY, NOBODY)
+        wanted = Wanted(f"{his}/roots/logs", Rule(None, 10**18 + 1, None, 10))
+        with monkeypatch.context() as patched:
+            patched.setattr(crossing.Emptied, "_refuse_moved", lambda self: None)
+            files = scan(wanted).chosen.files
+        held = OpenFiles(Clock(), asked=False)
+        with pytest.raises(HostError, match="fix it with: chown root"):
+            if action == "delete":
+                delete(wanted.path, files, held)
+            elif action == "move":
+                move(wanted.path, files, f"{machine.base}/out", held)
+            elif action == "archive":
+                archive(wanted.path, files, f"{machine.base}/x.tar.gz", held)
+            else:
+                rotate(wanted.path, files, (), 2, False, False, None, Clock())
+        assert os.listdir(wanted.path) == ["a.log"]
+
+    @pytest.mark.parametrize("way", ["in his own", "of his group", "a group of services"])
+    def test_roots_log_in_a_folder_that_is_as_usual(
+        self, machine: Machine, action: str, way: str
+    ) -> None:
+        top = machine.base / "shared"
+        top.mkdir()
+        logs = old(top / "app")
+        if way == "in his own":  # His folder for logs, and root's daemon that logs there.
+            os.chown(logs, NOBODY, NOBODY)
+        elif way == "of his group":
+            for path in (top, logs):
+                os.chown(path, 0, NOBODY)
+                path.chmod(0o2775)
+        else:  # As /var/log has it on Ubuntu.
+            os.chown(top, 0, pwd.getpwnam("daemon").pw_gid)
+            top.chmod(0o775)
+        spec = self.rule(machine, action, logs)
+        machine.once(spec)
+        machine.converged(spec)
+        assert os.listdir(logs) != ["a.log"]

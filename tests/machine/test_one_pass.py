@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import subprocess
 import time
@@ -67,6 +68,49 @@ def test_what_is_about_new_things_is_done_in_the_same_pass(
     assert [ident for ident, _, _ in found] == steps
     assert {result for _, _, result in found} == {"done"}
     assert {name: mode(top / name) for name in modes} == modes
+
+
+AGED = {
+    "moved": "move, to: D/out",
+    "archived": 'archive, to: "D/out/x.tar.gz"',
+}
+
+
+@pytest.mark.parametrize("action", AGED.values(), ids=AGED)
+def test_what_a_retention_puts_somewhere_is_seen_to_in_the_same_pass(
+    machine: Machine, action: str
+) -> None:
+    path = spec(
+        machine,
+        "directories: {o: {path: D/out}, i: {path: D/in}}\n"
+        'permissions: {p: {path: "D/out/*", mode: "0600"}}\n'
+        f"retention: {{r: {{path: D/in, older_than: 1h, action: {action}}}}}\n",
+    )
+    machine.once(path)
+    old = machine.base / "t/in/old"
+    old.touch()
+    old.chmod(0o644)
+    os.utime(old, (1, 1))
+    passed(machine, path)
+    (made,) = (machine.base / "t/out").iterdir()
+    assert mode(made) == "0600"
+
+
+def test_an_age_rule_sees_what_another_one_has_moved_there(machine: Machine) -> None:
+    path = spec(
+        machine,
+        "directories: {o: {path: D/out}, i: {path: D/in}}\n"
+        "retention:\n"
+        "  r: {path: D/in, older_than: 1h, action: move, to: D/out}\n"
+        "  s: {path: D/out, older_than: 1d, action: delete}\n",
+    )
+    machine.once(path)
+    old = machine.base / "t/in/old"
+    old.touch()
+    os.utime(old, (1, 1))
+    found = passed(machine, path)
+    assert [ident for ident, _, _ in found] == ["retention:r", "retention:s"]
+    assert not any((machine.base / "t/out").iterdir())
 
 
 def test_the_loop_does_not_wait_for_its_next_pass(machine: Machine, looping: Any) -> None:

@@ -98,6 +98,20 @@ def test_a_file_that_is_gone_or_the_same_is_no_other(
     assert known(machine) == f"{two}\n"
 
 
+def test_a_file_that_cannot_be_looked_at_is_not_gone(
+    machine: Machine, specs: tuple[Path, Path]
+) -> None:
+    one, two = specs
+    # As on a file server that is stale, or lets root not in.
+    around = machine.base / "around"
+    around.symlink_to("around")
+    (machine.state / "demo" / "spec").write_text(f"{around}/{one.name}\n")
+    done = machine.reconcile("--once", two)
+    assert done.returncode == 64, done.stdout
+    assert f"is that of {around}/{one.name}, and this is {two}" in done.stderr
+    assert not (machine.base / "other").exists()
+
+
 def test_links_stay_as_they_were_given(machine: Machine, specs: tuple[Path, Path]) -> None:
     # What a link means may be changed: it is the link that was meant.
     one, two = specs

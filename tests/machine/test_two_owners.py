@@ -136,3 +136,30 @@ def test_what_only_the_host_shows_is_unknown_for_both(
         assert "want different things (mode) for" in one["reason"]
     assert report["steps"] == []
     assert mode(top / "x") == now
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_two_names_of_one_file_are_one(machine: Machine, top: Path, wide: bool) -> None:
+    (top / "x/g").hardlink_to(top / "f")
+    (top / "other").touch(0o644)
+    second = f"{top}/x/*" if wide else f"{top}/x/g"
+    (top / "x/y").chmod(0o700)
+    spec = machine.spec(
+        f"permissions: {{a: {{path: {top}/f, mode: '0600'}}, b: {{path: '{second}', mode: '0700'}},"
+        f" c: {{path: {top}/other, mode: '0600'}}}}"
+    )
+    report = machine.once(spec, status=1)
+    assert [one["id"] for one in report["unknown"]] == ["permission:a", "permission:b"]
+    for one in report["unknown"]:
+        assert "(a hard link)" in one["reason"]
+    assert (mode(top / "f"), mode(top / "other")) == ("0600", "0600")
+
+
+def test_two_names_of_one_file_may_ask_the_same(machine: Machine, top: Path) -> None:
+    (top / "g").hardlink_to(top / "f")
+    spec = machine.spec(
+        f"permissions: {{a: {{path: {top}/f, mode: '0640'}}, b: {{path: {top}/g, mode: '0640'}}}}"
+    )
+    machine.once(spec)
+    assert mode(top / "f") == "0640"
+    machine.converged(spec)

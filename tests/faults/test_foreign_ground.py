@@ -1,0 +1,200 @@
+"""Files, links and file systems that somebody else has put where root is to work."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from reconciler.host import filesystems, trust, walk
+from reconciler.host.files import Files
+from reconciler.host.rewrite import rewrite
+from reconciler.model import HostError, UnknownState
+
+SOMEBODY, SOMEBODY_ELSE = 64321, 64322
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user"),
+]
+
+
+@pytest.fixture
+def ground(tmp_path: Path) -> Path:
+    """A folder of root's that nobody else can exchange."""
+    made = tmp_path / "ground"
+    made.mkdir(mode=0o755)
+    return made
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Path]:
+    """A folder on a file system of its own."""
+    if not os.path.isdir("/dev/shm") or os.stat("/dev/shm").st_dev == os.stat("/dev").st_dev:
+        pytest.skip("no file system is mounted on /dev/shm")
+    with tempfile.TemporaryDirectory(prefix="rc-", dir="/dev/shm") as made:
+        yield Path(made)
+
+
+@pytest.fixture
+def mounted_by(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """The file system of ``elsewhere`` is one that a process of that user answers for."""
+    handle = os.open(elsewhere, os.O_PATH)
+    number = walk.mount_of(handle)
+    os.close(handle)
+    real = filesystems.mount_lines
+
+    def by(uid: int) -> None:
+        def lines() -> Iterator[tuple[list[str], str, str]]:
+            for words, kind, options in real():
+                if words[0] == number:
+                    yield words, "fuse.his", f"rw,user_id={uid},group_id={uid},allow_other"
+                else:
+                    yield words, kind, options
+
+        monkeypatch.setattr(filesystems, "mount_lines", lines)
+
+    return by
+
+
+def test_what_a_file_system_says_that_somebody_else_answers_for_is_not_believed(
+    elsewhere: Path, mounted_by: Callable[[int], None]
+) -> None:
+    file = elsewhere / "spec.yaml"
+    file.write_text("by its owner and mode it is root's")
+    assert trust.is_trusted(str(file))
+    mounted_by(0)
+    assert trust.is_trusted(str(file))
+    mounted_by(SOMEBODY)
+    with pytest.raises(trust.Untrusted, match=f"mounted by user {SOMEBODY}, who answers for it"):
+        trust.refuse_untrusted(str(file))
+    trust.refuse_untrusted(str(file), also=(SOMEBODY,))
+
+
+def test_no_link_on_it_is_followed(
+    elsewhere: Path, mounted_by: Callable[[int], None], ground: Path
+) -> None:
+    (elsewhere / "link").symlink_to(ground)
+    mounted_by(SOMEBODY)
+    files, path = Files(), str(elsewhere / "link" / "new")
+    with pytest.raises(UnknownState, match="is a symlink in a folder that somebody else"):
+        files.status(path)
+    with pytest.raises(HostError, match="is a symlink in a folder that somebody else"):
+        files.make_directory(path, 0o777, SOMEBODY, -1)
+    assert not list(ground.iterdir())
+
+
+def test_a_folder_of_root_with_links_in_it_that_somebody_has_moved_leads_nowhere(
+    ground: Path,
+) -> None:
+    inside, his = ground / "inside", ground / "his"
+    inside.mkdir()
+    (his / "roots" / "below").mkdir(parents=True)
+    (his / "roots" / "link").symlink_to(inside)
+    (his / "roots" / "below" / "link").symlink_to(inside)
+    os.chown(his, SOMEBODY, SOMEBODY)
+    (his / "roots").rename(his / "data")
+    for name in ("data/link/new", "data/below/link/new"):
+        path = str(his / name)
+        with pytest.raises(UnknownState, match="is a symlink in a folder that somebody else"):
+            Files().status(path)
+        with pytest.raises(HostError, match="is a symlink in a folder that somebody else"):
+            Files().make_directory(path, 0o700, SOMEBODY, -1)
+    assert not list(inside.iterdir())
+
+
+def test_a_link_of_root_in_a_folder_that_stays_is_followed(ground: Path) -> None:
+    (ground / "real").mkdir()
+    (ground / "sticky").mkdir()
+    (ground / "sticky").chmod(0o1777)
+    (ground / "sticky" / "link").symlink_to(ground / "real")
+    path = str(ground / "sticky" / "link" / "new")
+    assert Files().status(path) is None
+    Files().make_directory(path, 0o700, -1, -1)
+    assert (ground / "real" / "new").is_dir()
+
+
+@pytest.fixture(params=["sticky", "of the group", "his"])
+def shared(request: pytest.FixtureRequest, ground: Path) -> Path:
+    """A folder in which somebody can make files before root does."""
+    folder = ground / "shared"
+    folder.mkdir()
+    if request.param == "his":
+        os.chown(folder, SOMEBODY_ELSE, -1)
+    elif request.param == "of the group":
+        os.chown(folder, -1, SOMEBODY)
+        folder.chmod(0o2775)
+    else:
+        folder.chmod(0o1777)
+    return folder
+
+
+def made_by(uid: int, path: Path) -> Path:
+    path.write_text("")
+    path.chmod(0o666)
+    os.chown(path, uid, uid)
+    return path
+
+
+def test_the_log_of_a_daemon_of_root_is_none_that_somebody_made_before(shared: Path) -> None:
+    log = made_by(SOMEBODY, shared / "log")
+    with pytest.raises(HostError, match=f"belongs to user {SOMEBODY}, in a folder that others"):
+        os.close(Files().open_log(str(log), -1, -1))
+    for owner in (0, shared.stat().st_uid):
+        os.chown(log, owner, owner)
+        os.close(Files().open_log(str(log), -1, -1))
+
+
+def test_a_file_that_somebody_made_before_is_not_written_to(shared: Path, tmp_path: Path) -> None:
+    file = made_by(SOMEBODY, shared / "conf")
+    with pytest.raises(HostError, match=f"belongs to user {SOMEBODY}, in a folder that others"):
+        rewrite(str(file), lambda _: b"secret", 1000, str(tmp_path))
+    assert file.read_bytes() == b""
+    for owner in (0, shared.stat().st_uid):
+        os.chown(file, owner, owner)
+        rewrite(str(file), lambda seen: (seen or b"") + b"x", 1000, str(tmp_path))
+        assert file.stat().st_uid == owner
+    assert file.read_bytes().strip(b"x") == b""
+
+
+def test_nor_is_one_that_he_makes_between_the_look_and_the_write(
+    ground: Path,
+) -> None:
+    folder = ground / "shared"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    calls: list[bytes | None] = []
+
+    def edit(seen: bytes | None) -> bytes:
+        calls.append(seen)
+        if seen is None:
+            made_by(SOMEBODY, folder / "conf")
+        return b"secret"
+
+    with pytest.raises(HostError, match=f"belongs to user {SOMEBODY}, in a folder that others"):
+        rewrite(str(folder / "conf"), edit, 1000, str(ground))
+    assert calls == [None, b""]
+    assert (folder / "conf").read_bytes() == b""
+
+
+def test_a_mount_point_with_an_odd_name_is_one_line(ground: Path, free: None) -> None:
+    point = ground / "a\rb c\r"
+    point.mkdir()
+    script = (
+        "import sys\n"
+        "from reconciler.host.filesystems import mounts\n"
+        "print(sum(point == sys.argv[1] for point, _, _ in mounts()))\n"
+    )
+    mount = 'mount -t tmpfs none "$1" || exit 77; exec "$2" -c "$3" "$1"'
+    argv = ["unshare", "--mount", "sh", "-c", mount, "sh", str(point), sys.executable, script]
+    if shutil.which("unshare") is None:
+        pytest.skip("no unshare here")
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip(f"cannot mount here: {done.stderr}")
+    assert (done.stdout, done.stderr) == ("1\n", "")
