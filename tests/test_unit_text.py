@@ -129,6 +129,10 @@ def test_what_a_text_says() -> None:
     assert programs(text) == ("/bin/echo", "name")
     assert links(text, "u") == ("b.target.requires/u", "c.target.requires/u")
     assert links("[Unit]\n", "u") is None
+    assert links("[Install]\nAlias=v.service w.service\n", "u.service") == (
+        "v.service",
+        "w.service",
+    )
     assert programs(text + "[Service]\nRootDirectory=/x\n") == ()
 
 

@@ -139,7 +139,7 @@ class Systemd:
             raise UnknownState(f"systemctl told of {len(blocks)} units, not {len(units)}")
         found = dict(zip(units, blocks, strict=True))
         for unit, block in found.items():
-            if unit not in block.get("Names", "").split():
+            if unit not in names_in(block.get("Names", "")):
                 raise UnknownState(f"systemctl told of {block.get('Id')!r} instead of {unit!r}")
         return found
 
@@ -263,6 +263,15 @@ class Systemd:
             if scope == "user":
                 environ["XDG_RUNTIME_DIR"] = runtime_folder() or ""
         return run([path, *flags, *words], timeout=timeout, environ=environ)
+
+
+def names_in(value: str) -> list[str]:
+    """The names in a property; systemctl quotes those with a backslash, as a shell reads them."""
+    if "\\" not in value:
+        return value.split()
+    import shlex
+
+    return shlex.split(value)
 
 
 def _remove(folder: str) -> None:

@@ -325,7 +325,9 @@ class _Look:
         """The running services of a socket: it cannot be restarted without them."""
         if not self.unit.endswith(".socket"):
             return ()
-        services = [word for word in self.known.get("Triggers", "").split() if "@" not in word]
+        from reconciler.host.systemd import names_in
+
+        services = [word for word in names_in(self.known.get("Triggers", "")) if "@" not in word]
         if not services:
             return ()
         known = self.systemd.show(self.want.scope, services)

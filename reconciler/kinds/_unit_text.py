@@ -286,6 +286,8 @@ def links(text: str, unit: str) -> tuple[str, ...] | None:
         if section != "Install":
             continue
         installs = installs or key in ("WantedBy", "RequiredBy", "UpheldBy", "Alias", "Also")
+        if key == "Alias" and "%" not in value:
+            wanted += value.split()
         suffix = {"WantedBy": "wants", "RequiredBy": "requires"}.get(key)
         if suffix and not value:
             wanted = [link for link in wanted if f".{suffix}/" not in link]

@@ -564,3 +564,22 @@ def test_a_secret_of_the_environment_is_shown_to_nobody(world: World) -> None:
     spec = world.spec({"token.service": {**unit, "state": "absent"}})
     world.once(spec, environ={"THE_TOKEN": "another"})
     assert not world.host.exists("/etc/reconcile/env/token.service")
+
+
+def test_a_name_that_systemd_escape_has_made(world: World) -> None:
+    unit = "data-my\\x2ddisk.service"
+    spec = world.spec({unit: {"content": SLEEPER.format(description="x"), "active": True}}, "esc")
+    world.once(spec)
+    world.converged(spec)
+    assert world.show(unit, "ActiveState") == "active"
+
+
+def test_a_missing_alias_is_drift(world: World) -> None:
+    content = SLEEPER.format(description="x") + "Alias=other-name.service\n"
+    spec = world.spec({"alias.service": {"content": content, "enabled": True}}, "alias")
+    world.once(spec)
+    world.converged(spec)
+    world.sh(f"rm {ETC}/other-name.service; systemctl daemon-reload")
+    world.once(spec)
+    assert world.sh(f"readlink {ETC}/other-name.service").endswith("/alias.service")
+    world.converged(spec)
