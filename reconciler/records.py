@@ -50,6 +50,7 @@ def _twin(owner: Any) -> Any:
     return dataclasses.dataclass(**owner.__record_options__)(twin)
 
 
+@cache
 def _dataclass(
     *, slots: bool, frozen: bool = False, eq: bool = True, order: bool = False
 ) -> Callable[[Any], Any]:
@@ -87,7 +88,9 @@ def _tails(names: Sequence[str], defaults: Mapping[str, Any]) -> dict[int, tuple
     found: dict[int, tuple[Any, ...]] = {}
     tail: tuple[Any, ...] = ()
     for name in reversed(names):
-        value = defaults.get(name, _Field())
+        if name not in defaults:
+            break
+        value = defaults[name]
         if type(value) is _Field:
             if "default" not in value.options:
                 break

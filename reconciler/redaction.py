@@ -31,13 +31,13 @@ _given: set[str] = set()
 
 _NAMES = r"passw(?:or)?d|passphrase|secret|token|api[-_]?key|credential|private[-_]?key"
 _ONE = r"(?:\"[^\"\n]*\"|'[^'\n]*'|[^\s'\"]+)"
-_TELLING = re.compile(r"(?i)hook|token|key|secret")
+_TELLING = r"(?i)hook|token|key|secret"
 _FORMS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     # https://me:pw@host; greedy, since a password may hold an @ as well.
     (r"(?<=://)[^\s/'\"<>]+@", "***@"),
     # Addresses whose path or query is the secret, as those of webhooks are.
     (r"(?i)(\b[a-z][a-z0-9+.-]{0,30}://)([^\s'\"]+)",
-     lambda url: url[1] + HIDDEN if _TELLING.search(url[2]) else url[0]),
+     lambda url: url[1] + HIDDEN if re.search(_TELLING, url[2]) else url[0]),
     # HTTP headers, up to the end of the line or of the quotes around it, RFC 9110.
     (r"(?i)((?:proxy-)?authorization|(?:set-)?cookie)(['\"]?\s*[:=]\s*['\"]?)[^'\"\n]+",
      r"\1\2***"),

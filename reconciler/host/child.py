@@ -89,11 +89,14 @@ class Child:
             return b"".join(self._chunks)
         if self.left > 0:
             return None
-        self._end_all()
+        self.kill()
         raise UnknownState(f"a child did not answer within {self._timeout:g} s and was killed")
 
     def kill(self) -> None:
-        """End it, whatever it does. It must not have been collected."""
+        """End it and all below it, whatever it does. It must not have been collected."""
+        from reconciler.host.processes import end_below
+
+        end_below(self._pid)
         self._end_all()
 
     def _end_all(self) -> int | None:

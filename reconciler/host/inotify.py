@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 from reconciler.host.clock import Clock
 
@@ -22,6 +22,8 @@ _WHAT = _CLOSE_WRITE | _ATTRIB | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _
 _EVENT = struct.Struct("iIII")
 _MOST = 16
 """Blocks of events that are read at a time."""
+_MOST_LINKS = 40
+"""As many as the kernel follows, path_resolution(7)."""
 _CALM = 0.1
 """Seconds without a further change: an editor writes, renames and removes in one go."""
 
@@ -34,22 +36,25 @@ class FileWatch:
         self._told = told
         self._names: dict[int, set[bytes]] = {}
         self._files: frozenset[str] = frozenset()
+        self._places: frozenset[str] = frozenset()
+        """The paths that are watched for their sake."""
         self._at: float | None = None
         self._library = ctypes.CDLL(None, use_errno=True)
         self._handle = -1
 
     def watch(self, files: Iterable[str]) -> None:
         """Watch these from now on: absolute paths, whether they exist or not."""
-        wanted = frozenset(files)
-        if wanted == self._files and self._handle >= 0:
+        self._files = frozenset(files)
+        places = frozenset(place for path in self._files for place in _on_the_way(path))
+        if places == self._places and self._handle >= 0:
             return
         self.close()
-        self._files = wanted
+        self._places = places
         handle = self._library.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
         if handle < 0:
             return
         self._handle = handle
-        for path in wanted | {os.path.realpath(path) for path in wanted}:
+        for path in places:
             folder, _, name = path.rpartition("/")
             watch = self._library.inotify_add_watch(handle, os.fsencode(folder or "/"), _WHAT)
             if watch >= 0:
@@ -62,6 +67,7 @@ class FileWatch:
     def tend(self, ready: Collection[int]) -> Collection[str]:
         """``told``, once all has been calm for a moment after a change."""
         if self._handle in ready and self._changed():
+            self.watch(self._files)  # They may be somewhere else now.
             self._at = self._clock.monotonic() + _CALM
         if self._at is None or self._clock.monotonic() < self._at:
             return ()
@@ -95,3 +101,22 @@ class FileWatch:
             os.close(self._handle)
         self._handle = -1
         self._names = {}
+
+
+def _on_the_way(path: str) -> Iterator[str]:
+    """What can change where an absolute path leads: every symlink of it, and its real end.
+
+    Where something is missing, it is the first that is.
+    """
+    for _ in range(_MOST_LINKS):
+        at, rest = "", path.split("/")[1:]
+        while rest:
+            at = f"{at}/{rest.pop(0)}"
+            if os.path.islink(at) or not os.path.lexists(at):
+                break
+        yield at
+        try:
+            goal = os.readlink(at)
+        except OSError:
+            return  # It is the real end, or there is none.
+        path = os.path.normpath(os.path.join(os.path.dirname(at), goal, *rest))

@@ -16,6 +16,7 @@ _COLLAPSE = 0x08
 _NO_FOLLOW = 0x100
 _BIRTH = 0x800
 _JOIN_SESSION_KEYRING = 1
+_SET_CHILD_SUBREAPER = 36
 _IO_OF_PROCESS = 1
 _NUMBERS = {
     "x86_64": (250, 251), "aarch64": (219, 30), "riscv64": (219, 30), "loongarch64": (219, 30),
@@ -93,6 +94,13 @@ def new_session_keyring() -> None:
     numbers = _NUMBERS.get(os.uname().machine)
     if numbers is not None:
         _C.syscall(ctypes.c_long(numbers[0]), ctypes.c_long(_JOIN_SESSION_KEYRING), None)
+
+
+def adopt_orphans() -> None:
+    """Be the parent, instead of init, of all below us whose own ends: prctl(2). Raises OSError."""
+    if _C.prctl(_SET_CHILD_SUBREAPER, *(ctypes.c_ulong(number) for number in (1, 0, 0, 0))) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def usual_io_priority() -> None:

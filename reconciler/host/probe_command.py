@@ -10,6 +10,7 @@ import re
 import select
 from collections.abc import Sequence
 
+from reconciler.host import kernel
 from reconciler.host.launch import environment
 from reconciler.host.start import Program, begin
 from reconciler.host.users import Account
@@ -31,9 +32,11 @@ def command(
 ) -> Verdict:
     """Run ``argv`` to its end; of its output only the first MiB is looked at.
 
-    It stays in the session that the caller has for the verdict alone (``child``), whose process
-    group is killed in the end. Raises HostError when it cannot be run.
+    It stays in the session that the caller has for the verdict alone (``child``). What it leaves
+    behind, in whichever session, is the caller's, who ends it. Raises HostError when it cannot
+    be run.
     """
+    kernel.adopt_orphans()
     program = Program(argv, environment(account, env), account, cwd)
     null = os.open("/dev/null", os.O_RDWR)
     pipe, output = os.pipe()

@@ -10,8 +10,9 @@ import errno
 import os
 import re
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 
 from reconciler.host.clock import Clock
@@ -21,6 +22,8 @@ from reconciler.host.trust import only_ours
 from reconciler.model import HostError, UnknownState
 from reconciler.records import dataclass
 
+_ENDING = 1.0
+"""Seconds for which what descends from a process is ended."""
 LEADER = "RECONCILE_PID"
 """Environment variable with the number of the process that was started, as its children know
 it too. systemd has the same with $SYSTEMD_EXEC_PID, systemd.exec(5). What has it in its
@@ -136,6 +139,71 @@ def ending(pid: int) -> str | None:
     return f"signal {-status}" if status < 0 else f"exit status {status}"
 
 
+def end_below(pid: int) -> None:
+    """KILL all that descends from that process, but not itself, for a second at most.
+
+    Where it adopts orphans, ``kernel.adopt_orphans``, nobody below it gets away.
+    """
+    with suppress(OSError), open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
+        if not file.read(1):
+            return  # As nearly always; where the kernel has no such file, all are looked through.
+    _end_all(lambda: _below({pid}) - {pid})
+
+
+def end_marked(name: str, value: str) -> None:
+    """KILL all that was started with ``name=value``, and what descends from it, as ``end_below``.
+
+    What may not be looked at, or has dropped the mark, is not found.
+    """
+    mark = f"{name}={value}".encode()
+
+    def found() -> set[int]:
+        pids = {int(pid) for pid in os.listdir("/proc") if pid.isdigit()} - {os.getpid()}
+        return _below(
+            {
+                one
+                for one in pids
+                if mark in (_read(f"/proc/{one}/environ", 2**20) or b"").split(b"\0")
+            }
+        )
+
+    _end_all(found)
+
+
+def _below(pids: set[int]) -> set[int]:
+    """These and all that descend from them, by one look at the process table."""
+    entries = {int(name): look_up(int(name)) for name in os.listdir("/proc") if name.isdigit()}
+    parents = {pid: entry.parent for pid, entry in entries.items() if entry is not None}
+    found = set(pids)
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found & parents.keys()
+
+
+def _end_all(members: Callable[[], set[int]]) -> None:
+    """KILL them as long as there are any, and time; where we cannot look, there is no more."""
+    handles: dict[int, int] = {}
+    end = time.monotonic() + _ENDING
+    try:
+        # Again, since one may have been forked meanwhile.
+        while (found := members()) and time.monotonic() < end:
+            for pid in found - handles.keys():
+                with suppress(OSError):
+                    handles[pid] = os.pidfd_open(pid)
+            # A descriptor is of whoever had the number then; is it one of them still?
+            for pid in members() & handles.keys():
+                handle = handles.pop(pid)
+                with suppress(OSError):
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+                os.close(handle)
+            time.sleep(0.005)
+    except UnknownState:
+        pass
+    finally:
+        for handle in handles.values():
+            os.close(handle)
+
+
 class Processes:
     """The process table, read from /proc when asked for."""
 
@@ -179,7 +247,10 @@ class Processes:
             except OSError:
                 continue
             raw = _read(f"/proc/{pid}/cmdline", 32768)
-            if raw and matches(os.fsdecode(raw.rstrip(b"\0").replace(b"\0", b" "))):
+            # Of a set-user-ID program, whoever runs it decides.
+            if not raw or (len(raw) > _SHORT and _owner(pid) != uid):
+                continue
+            if matches(os.fsdecode(raw.rstrip(b"\0").replace(b"\0", b" "))):
                 found.append(pid)
         return found
 
@@ -452,6 +523,8 @@ def within(seconds: float, what: str) -> Iterator[None]:
 
 _MATCHING = 2.0
 """Seconds for matching all command lines with one pattern."""
+_SHORT = 512
+"""Bytes of a command line that is matched in no time, whoever wrote it."""
 _OUT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 

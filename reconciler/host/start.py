@@ -24,10 +24,10 @@ from typing import NoReturn
 
 from reconciler.descriptors import close_all_but
 from reconciler.host.command import Begun, Result, find, reap, still_waiting
-from reconciler.host.processes import LEADER, Identity, look_up
+from reconciler.host.processes import LEADER, Identity, end_marked, look_up
 from reconciler.host.users import Account
 from reconciler.model import HostError
-from reconciler.records import dataclass
+from reconciler.records import dataclass, replace
 
 _LONGEST = 5.0
 """Seconds from the new process to its program."""
@@ -39,6 +39,8 @@ _OPEN_FILES = 7
 """RLIMIT_NOFILE, the place of "Max open files" in /proc/PID/limits."""
 _SET = "RECONCILE_SET_"
 """What a pane's program gets in its environment has this in front of its name until then."""
+_RUN = "RECONCILE_RUN"
+"""Environment variable by which all that a command has started is known, if it must be ended."""
 _OF_PANE = ("TERM", "TMUX", "TMUX_PANE")
 """What a program of another user gets of tmux's environment."""
 _LOADER = (
@@ -99,8 +101,12 @@ def run(
 ) -> Result:
     """Run it and wait, at most ``timeout`` seconds; see ``command.run``. Raises HostError.
 
-    ``born`` as for ``detach``.
+    When its time is over, all that it has started is killed with it, in whichever session, unless
+    it is to be a server with ``born``, which is as for ``detach``.
     """
+    mark = f"{os.getpid()}.{time.monotonic_ns()}" if born is None else ""
+    if mark:
+        program = replace(program, environ={**program.environ, _RUN: mark})
     ends: list[int] = []
     try:
         for _ in range(3):
@@ -115,7 +121,12 @@ def run(
         raise
     for end in (stdin, stdout, stderr):
         os.close(end)
-    return Begun(pid, program.argv[0], feed, output, errors, send, timeout).result()
+    try:
+        return Begun(pid, program.argv[0], feed, output, errors, send, timeout).result()
+    except BaseException:
+        if mark:
+            end_marked(_RUN, mark)
+        raise
 
 
 def for_pane(program: Program) -> tuple[dict[str, str], list[str]]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import tempfile
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
-from support import Machine
+from support import Machine, until
 
 from reconciler.host import processes
 from reconciler.host.clock import Clock
@@ -28,6 +31,24 @@ def test_a_command_line_that_a_pattern_never_ends_with(machine: Machine) -> None
         assert [each.pid for each in found] == [one.pid]
         assert one.stdin is not None
         one.stdin.close()
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_what_somebody_calls_a_set_user_id_program_hides_no_process_of_roots(free: None) -> None:
+    with tempfile.TemporaryDirectory(prefix="rc-", dir="/var/tmp") as folder:
+        Path(folder).chmod(0o755)
+        program = shutil.copy("/bin/cat", folder)
+        Path(program).chmod(0o4755)
+        nobody = ["setpriv", "--reuid=65534", "--clear-groups"]
+        argv = [*nobody, program, "-", "a" * 30_000]
+        with subprocess.Popen(argv, stdin=subprocess.PIPE) as one:
+            try:
+                until(lambda: os.readlink(f"/proc/{one.pid}/exe") == program)
+                assert os.stat(f"/proc/{one.pid}").st_uid == 0
+                assert Processes(Clock()).with_command_line("(a+)+b$", 0) == []
+            finally:
+                one.kill()
 
 
 def test_a_limit_of_time_leaves_no_alarm_behind() -> None:

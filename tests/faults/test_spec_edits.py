@@ -362,3 +362,31 @@ def test_the_loop_takes_what_was_saved_in_two_steps(machine: Machine, looping: A
         writing.write(f"permissions: {{p: {{path: {machine.base}/a, mode: '0700'}}}}\n")
     until((machine.base / "half").is_dir, 30)
     assert loop.names().count("reloaded") == 1
+
+
+def test_a_change_of_the_way_to_an_include_is_noticed_at_once(
+    machine: Machine, looping: Any
+) -> None:
+    """A folder that comes later, and a link to a folder that is switched."""
+    base = machine.base
+    for name in ("one", "two"):
+        (base / name).mkdir()
+        (base / name / "x.yaml").write_text(
+            f"directories: {{x: {{path: {base}/from-{name}}}}}\n", encoding="utf-8"
+        )
+    spec = machine.spec("loop: {every: 1h}\ninclude: [later/x.yaml]\n")
+    spec.write_text(spec.read_text().replace("include: [later/x.yaml]\n", ""))
+    loop = looping(spec).up()
+    with open(spec, "a") as file:
+        file.write("include: [later/x.yaml]\n")
+    until(lambda: "invalid" in loop.names())
+    (base / "later").symlink_to("one")
+    until((base / "from-one").is_dir)
+    (base / "new").symlink_to("two")
+    (base / "new").rename(base / "later")
+    until((base / "from-two").is_dir)
+    (base / "later").unlink()
+    until(lambda: loop.names().count("invalid") == 2)
+    (base / "later").mkdir()
+    (base / "later/x.yaml").write_text(f"directories: {{x: {{path: {base}/from-three}}}}\n")
+    until((base / "from-three").is_dir)
