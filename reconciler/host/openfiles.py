@@ -55,31 +55,41 @@ def has_writer(handle: int) -> bool | None:
 def visible_writer(handle: int) -> int | None:
     """A process that has it open for writing, among those that the caller can see, proc(5)."""
     wanted = os.fstat(handle)
+    _, number = _opened("self", str(handle))
     end = time.monotonic() + _LONGEST
-    for pid in os.listdir("/proc"):
-        if not pid.isdigit():
-            continue
-        if time.monotonic() > end:
-            return None
-        try:
-            for number in os.listdir(f"/proc/{pid}/fd"):
-                if _writes(pid, number, wanted):
+    count = 0
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        # That has ended, or is somebody else's.
+        with suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
+            for entry in entries:
+                count += 1
+                if not count % _STEP and time.monotonic() > end:
+                    return None
+                if _writes(pid, entry.name, wanted, number):
                     return int(pid)
-        except OSError:
-            continue  # It has ended, or is somebody else's.
     return None
 
 
-def _writes(pid: str, number: str, wanted: os.stat_result) -> bool:
+def _writes(pid: str, handle: str, wanted: os.stat_result, number: int | None) -> bool:
     try:
-        if not os.path.samestat(os.stat(f"/proc/{pid}/fd/{number}"), wanted):
+        flags, its = _opened(pid, handle)
+        # Any other file is not asked for: its file system may not answer.
+        if flags & os.O_ACCMODE == os.O_RDONLY or its != number:
             return False
-        with open(f"/proc/{pid}/fdinfo/{number}", "rb") as file:
-            # "flags:", in octal.
-            flags = next(int(line[6:], 8) for line in file if line.startswith(b"flags:"))
-    except (OSError, StopIteration, ValueError):
+        return os.path.samestat(os.stat(f"/proc/{pid}/fd/{handle}"), wanted)
+    except OSError:
         return False
-    return flags & os.O_ACCMODE != os.O_RDONLY
+
+
+def _opened(pid: str, handle: str) -> tuple[int, int | None]:
+    """The flags of a descriptor, and the kernel's number of its file, if told (Linux 5.14).
+
+    See proc(5), fdinfo. The number can only be compared with another one from there.
+    """
+    with open(f"/proc/{pid}/fdinfo/{handle}", "rb") as file:
+        words = file.read(512).split()
+    number = int(words[words.index(b"ino:") + 1]) if b"ino:" in words else None
+    return int(words[words.index(b"flags:") + 1], 8), number
 
 
 class Careless:
@@ -114,16 +124,16 @@ class Careless:
                     if not count % _STEP and self._clock.monotonic() >= end:
                         return
                     with suppress(OSError):
+                        if not _overwrites(_opened(pid, entry.name)[0]):
+                            continue
                         status = os.stat(f"/proc/{pid}/fd/{entry.name}")
                         key = status.st_dev, status.st_ino
-                        if key in self._of and _overwrites(f"/proc/{pid}/fdinfo/{entry.name}"):
+                        if key in self._of:
                             yield key, int(pid)
 
 
-def _overwrites(info: str) -> bool:
-    """Is a descriptor for writing, and not at the end of its file? See proc(5), fdinfo."""
-    with open(info, "rb") as file:
-        flags = int(file.read(512).partition(b"flags:")[2].split(None, 1)[0], 8)
+def _overwrites(flags: int) -> bool:
+    """Is a descriptor with these flags for writing, and not at the end of its file?"""
     return flags & os.O_ACCMODE != os.O_RDONLY and not flags & os.O_APPEND
 
 

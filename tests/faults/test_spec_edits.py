@@ -71,6 +71,23 @@ def test_a_file_that_is_open_for_writing_is_known(file: Path) -> None:
         os.close(os.open(file, os.O_WRONLY | os.O_NONBLOCK))
 
 
+def test_who_writes_is_looked_for_without_asking_for_other_files(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may be on a file system that does not answer."""
+    if "ino:" not in Path("/proc/self/fdinfo/0").read_text():
+        pytest.skip("wants Linux 5.14 or later")
+    asked: list[str] = []
+    real = os.stat
+    with open(file) as handle, open(file.with_name("other"), "w") as other:
+        monkeypatch.setattr(os, "stat", lambda path, **how: (asked.append(path), real(path))[1])
+        with open(file, "a"):
+            assert openfiles.visible_writer(handle.fileno()) == os.getpid()
+        assert openfiles.visible_writer(handle.fileno()) is None
+        monkeypatch.undo()
+        assert f"/proc/{os.getpid()}/fd/{other.fileno()}" not in asked
+
+
 def test_half_a_file_is_not_taken(file: Path, writing: Any) -> None:
     with pytest.raises(BeingWritten, match=f"process {os.getpid()} has|somebody has"):
         made(reading(file))
