@@ -16,7 +16,7 @@ import pytest
 from support import Machine, until
 
 from reconciler.diagnosis import logs as told
-from reconciler.host import openfiles, rotate
+from reconciler.host import kernel, openfiles, rotate
 from reconciler.host.archive import archive
 from reconciler.host.choose import Rule
 from reconciler.host.clock import Clock
@@ -321,6 +321,26 @@ def test_what_is_left_to_do_about_rotated_logs_has_a_bound(machine: Machine, log
     machine.once(spec)
     assert len(list(logs.glob("*.gz"))) == 5
     machine.converged(spec)
+
+
+def test_a_log_that_is_replaced_right_before_it_is_renamed_is_told(
+    machine: Machine, logs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (logs / "a").write_text("old")
+    (found,) = scan(Wanted(str(logs), Rule(None, 2 * 10**18, None, 10))).chosen.files
+    rename = kernel.rename_new
+
+    def late(folder: int, name: str, onto: int, goal: str) -> None:
+        (logs / "a").rename(logs / "before")
+        (logs / "a").write_text("new")
+        rename(folder, name, onto, goal)
+
+    monkeypatch.setattr(kernel, "rename_new", late)
+    _, (words,) = rotate.rotate(str(logs), [found], (), 5, False, False, None, Clock())
+    assert words == f"{logs}/a was replaced by somebody else while it was rotated"
+    # What was put there is rotated, and lost no more than the other.
+    assert [(logs / name).read_text() for name in names(logs)] == ["new", "old"]
+    assert names(logs) == ["a.1", "before"]
 
 
 def test_a_log_is_not_copied_where_there_is_no_room(
