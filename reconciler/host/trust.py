@@ -264,10 +264,12 @@ class _Way:
                 name = todo.pop()
                 handles.append(self._entry(handles[0], name, bool(todo)))
                 above, status = (None if name == ".." else status), os.fstat(handles[1])
-                step = os.path.dirname(where) if name == ".." else os.path.join(where, name)
+                step = os.path.dirname(where) if name == ".." else f"{where.rstrip('/')}/{name}"
                 if status.st_dev != device:
-                    self._refuse_server(step, handles[1])
                     device = status.st_dev
+                    # What lies on a block device is for nobody to answer for, but for root.
+                    if os.major(device) == 0:
+                        self._refuse_server(step, handles[1])
                 self._check(step, handles[1], status, above, not (todo or self._through))
                 if not stat.S_ISLNK(status.st_mode):
                     os.close(handles.pop(0))
@@ -323,6 +325,8 @@ class _Way:
         last: bool,
     ) -> None:
         """Raises Untrusted. ``above`` is the folder that it is in, if its name was looked up."""
+        if status.st_uid in self._owners and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return
         link = stat.S_ISLNK(status.st_mode)
         if status.st_uid not in self._owners:
             in_sticky = above is not None and above.st_mode & stat.S_ISVTX
@@ -334,8 +338,6 @@ class _Way:
         device = stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)
         if link or device or (sticky and not last):
             return  # In a sticky folder others may add entries, but not replace ours, inode(7).
-        if not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            return
         writer = next(_writers(entry, status, self._owners, self._services), None)
         if writer is not None:
             who, remedy = writer
