@@ -239,13 +239,8 @@ class Processes:
 
     def _with_command_line(self, matches: Callable[[str], object], uid: int) -> list[int]:
         found = []
-        for pid in self.pids():
-            # What others call their processes must not keep us busy; a quick look will do here.
-            try:
-                if os.stat(f"/proc/{pid}").st_uid != uid:
-                    continue
-            except OSError:
-                continue
+        # What others call their processes must not keep us busy.
+        for pid in self._roughly_of(uid):
             raw = _read(f"/proc/{pid}/cmdline", 32768)
             # Of a set-user-ID program, whoever runs it decides.
             if not raw or (len(raw) > _SHORT and _owner(pid) != uid):
@@ -328,13 +323,21 @@ class Processes:
         """
         wanted = f"{name}={value}".encode()
         found = []
-        for pid in self.pids():
-            raw = _read(f"/proc/{pid}/environ", 2**20)
+        for pid in self._roughly_of(uid):
+            # Others may have thousands, each with a long environment.
+            raw = _read(f"/proc/{pid}/environ", 2**20) if _owner(pid) == uid else None
             if raw and wanted in raw.split(b"\0"):
                 entry = look_up(pid) if _owner(pid) == uid else None
                 if entry is not None:
                     found.append((entry.identity, self.environment(entry.identity)))
         return found
+
+    def _roughly_of(self, uid: int) -> Iterator[int]:
+        """The numbers of all processes that act as that user: a quick look, which others pass."""
+        for pid in self.pids():
+            with suppress(OSError):
+                if os.stat(f"/proc/{pid}").st_uid == uid:
+                    yield pid
 
     def _owned(self, pids: Iterable[int], uid: int) -> list[Identity]:
         """Those of the user, without us, without kernel threads, and the oldest of each family.

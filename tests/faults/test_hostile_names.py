@@ -51,6 +51,34 @@ def test_what_somebody_calls_a_set_user_id_program_hides_no_process_of_roots(fre
                 one.kill()
 
 
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_the_environments_of_other_users_are_not_read(
+    free: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    read_as_before = processes._read
+
+    def noted(path: str, limit: int) -> bytes | None:
+        read.append(path)
+        return read_as_before(path, limit)
+
+    monkeypatch.setattr(processes, "_read", noted)
+    marked = {**os.environ, "A_MARK": "x"}
+    with (
+        subprocess.Popen(["sleep", "60"], user=65534, env=marked) as theirs,
+        subprocess.Popen(["sleep", "60"], env=marked) as ours,
+    ):
+        try:
+            found = Processes(Clock()).marked("A_MARK", "x", 0)
+        finally:
+            theirs.kill()
+            ours.kill()
+    assert [one.pid for one, _ in found] == [ours.pid]
+    assert f"/proc/{ours.pid}/environ" in read
+    assert f"/proc/{theirs.pid}/environ" not in read
+
+
 def test_a_limit_of_time_leaves_no_alarm_behind() -> None:
     import signal
 
