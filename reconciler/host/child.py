@@ -46,7 +46,8 @@ class Child:
     """Work begun in a forked child whose answer is collected without waiting for it.
 
     It gets a session of its own, without a terminal, and so a process group that is killed after
-    ``timeout`` seconds, and when the answer is there. Raises OSError where no process can be had.
+    ``timeout`` seconds, and when the answer is there, as is all that descends from it by then.
+    Raises OSError where no process can be had.
     """
 
     def __init__(self, work: Callable[[], bytes], timeout: float) -> None:
@@ -126,7 +127,11 @@ def _work(work: Callable[[], bytes], say: int) -> None:
             # Meant for the loop; `systemctl kill` sends it to all of the unit, and a spec whose
             # reading ends so is not read again. Unlike SIG_IGN, no program that is run keeps this.
             signal.signal(number, lambda *_: None)
-        view = memoryview(work())
+        from reconciler.host.processes import end_below
+
+        answer = work()
+        end_below(os.getpid())
+        view = memoryview(answer)
         while view:
             view = view[os.write(say, view) :]
         status = 0

@@ -35,8 +35,8 @@ def bounded(
 ) -> Verdict:
     """The verdict of ``probe``, within ``timeout`` seconds; only for a child of its own.
 
-    What cannot be known counts as failed. All that the probe has started is ended. When
-    ``parent`` has ended meanwhile, the whole process group is killed, since nobody else would.
+    What cannot be known counts as failed. When ``parent`` has ended meanwhile, the whole process
+    group is killed, since nobody else would do it.
     """
 
     def late(number: int, frame: FrameType | None) -> None:
@@ -55,9 +55,6 @@ def bounded(
     except OSError as error:
         signal.setitimer(signal.ITIMER_REAL, 0)
         verdict = Verdict(False, f"cannot be known: {reason(error)}")
-    from reconciler.host.processes import end_below
-
-    end_below(os.getpid())
     if parent is not None and os.getppid() != parent and os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     return Verdict(verdict.ok, printable(verdict.words))
