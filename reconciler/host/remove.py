@@ -26,6 +26,7 @@ from reconciler.host.walk import (
     reason,
     reported,
     sort_of,
+    taken_by,
 )
 from reconciler.model import HostError
 
@@ -192,6 +193,12 @@ class _Goal(Cursor):
 def _base(tree: Tree, to: str) -> int:
     try:
         with opened(to) as there:
+            owner = taken_by(there)
+            if owner is not None:
+                raise HostError(
+                    f"{to} is in a folder that user {owner} has made in one that everybody may "
+                    "write to, so nothing is moved there; move it away"
+                )
             return os.dup(there)
     except FileNotFoundError:
         parent, _, name = to.rpartition("/")

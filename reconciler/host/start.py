@@ -26,6 +26,7 @@ from reconciler.descriptors import close_all_but
 from reconciler.host.command import Begun, Result, find, reap, still_waiting
 from reconciler.host.processes import LEADER, Identity, end_marked, look_up
 from reconciler.host.users import Account
+from reconciler.host.walk import taken_by
 from reconciler.model import HostError
 from reconciler.records import dataclass, replace
 
@@ -395,7 +396,12 @@ def _enter(cwd: str | None, home: str) -> None:
     except OSError as error:
         words = f"cannot be entered: {(error.strerror or str(error)).lower()}"
     else:
-        return
+        here = os.open(".", os.O_PATH | os.O_CLOEXEC)
+        owner = taken_by(here)
+        os.close(here)
+        if owner is None:
+            return
+        words = f"was made by user {owner} where everybody may write; move it away"
     raise HostError(f"the folder {cwd} to start in {words}")
 
 

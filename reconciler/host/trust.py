@@ -27,7 +27,7 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 
-from reconciler.model import HostError
+from reconciler.model import HostError, UnknownState
 
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_LINKS = 40
@@ -251,6 +251,9 @@ class _Way:
 
         ``follow`` False: it must not be a symlink itself.
         """
+        from reconciler.host.filesystems import served
+
+        servers = served()
         todo = _parts(self._path)
         links = 0
         # What is open: the folder that we stand in, and what is looked at in it.
@@ -263,8 +266,11 @@ class _Way:
             while todo:
                 name = todo.pop()
                 handles.append(self._entry(handles[0], name, bool(todo)))
-                above, status = (None if name == ".." else status), os.fstat(handles[1])
                 step = os.path.dirname(where) if name == ".." else f"{where.rstrip('/')}/{name}"
+                if step in servers:
+                    # Before anything is asked of it: he need not answer.
+                    self._refuse_server(step, handles[1])
+                above, status = (None if name == ".." else status), os.fstat(handles[1])
                 if status.st_dev != device:
                     device = status.st_dev
                     # What lies on a block device is for nobody to answer for, but for root.
@@ -306,12 +312,20 @@ class _Way:
         return os.open(name, _LOOK, dir_fd=here)
 
     def _refuse_server(self, step: str, entry: int) -> None:
-        """Raises Untrusted where somebody else may say of what stands there what he likes."""
-        from reconciler.host.filesystems import server
+        """Raises Untrusted where somebody else may say of what stands there what he likes.
+
+        Raises OSError where one who is believed does not answer.
+        """
+        from reconciler.host.filesystems import refuse_silent, server
         from reconciler.host.walk import mount_of
 
         uid = server(mount_of(entry))
-        if uid is not None and uid not in self._owners:
+        if uid in self._owners:
+            try:
+                refuse_silent(step, exactly=True)
+            except UnknownState as error:
+                raise OSError(errno.EIO, str(error)) from None
+        elif uid is not None:
             what = f"the file system of {step} is mounted by user {uid}, who answers for it"
             who = f"and could change {self._what}"
             raise Untrusted(step, f"not trusted by {_caller()}: {what} {who}")

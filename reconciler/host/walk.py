@@ -106,16 +106,19 @@ def refuse_file_of_another(
 
     What is written to it would be his to read, and he would write to it. It must be that user's
     (``uid``) in a folder, ``parent``, that somebody else may write to; for -1 the folder's
-    owner's, root's or the caller's, as a declared path without an owner. For an ordinary caller
-    only what everybody may write to counts.
+    owner's, root's or the caller's, as a declared path without an owner; the folder's owner does
+    not count where he has taken that name, see ``taken_by``. For an ordinary caller only what
+    everybody may write to counts.
     """
     above = os.fstat(folder)
-    if status.st_uid in ((uid,) if uid != -1 else (above.st_uid, 0, os.geteuid())):
+    taken = taken_by(folder)
+    right = [uid] if uid != -1 else [0, os.geteuid(), *([above.st_uid] if taken is None else [])]
+    if status.st_uid in right:
         return
     from reconciler.host.trust import Untrusted, is_trusted
 
     root = os.geteuid() == 0
-    if is_trusted(parent or "/") if root else not above.st_mode & stat.S_IWOTH:
+    if is_trusted(parent or "/") if root else taken is None and not above.st_mode & stat.S_IWOTH:
         return
     owner = os.geteuid() if uid == -1 else uid
     raise Untrusted(
@@ -124,6 +127,29 @@ def refuse_file_of_another(
         f"nothing is written to it for user {owner}{'' if root else '; name another path'}",
         ("chown", str(owner), path) if root else (),
     )
+
+
+def taken_by(folder: int) -> int | None:
+    """Who has made that folder, or one above it, where everybody may: in /tmp, before us.
+
+    None where it is root's, the caller's, or stands where only they could have put it.
+    """
+    here = os.dup(folder)
+    try:
+        status = os.fstat(here)
+        while status.st_uid not in (0, os.geteuid()):
+            try:
+                above = os.open("..", _PATH_ONLY | os.O_DIRECTORY, dir_fd=here)
+            except PermissionError:
+                return None
+            os.close(here)
+            here = above
+            owner, status = status.st_uid, os.fstat(here)
+            if status.st_mode & stat.S_IWOTH:
+                return owner
+    finally:
+        os.close(here)
+    return None
 
 
 class NoSpace(HostError):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support import Machine, until
 
 from reconciler.host import filesystems, trust, walk
 from reconciler.host.files import Files
@@ -74,6 +75,25 @@ def test_what_a_file_system_says_that_somebody_else_answers_for_is_not_believed(
     with pytest.raises(trust.Untrusted, match=f"mounted by user {SOMEBODY}, who answers for it"):
         trust.refuse_untrusted(str(file))
     trust.refuse_untrusted(str(file), also=(SOMEBODY,))
+
+
+def test_nothing_is_asked_of_it(
+    elsewhere: Path, mounted_by: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """His process need not answer, and nobody could end the wait."""
+    mounted_by(SOMEBODY)
+    handle, real = os.open(elsewhere, os.O_PATH), os.fstat
+    theirs = walk.mount_of(handle)
+    os.close(handle)
+
+    def asked(handle: int) -> os.stat_result:
+        assert walk.mount_of(handle) != theirs
+        return real(handle)
+
+    monkeypatch.setattr(filesystems, "served", lambda: frozenset({"/dev/shm"}))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", asked)
+        assert not trust.is_trusted(str(elsewhere))
 
 
 def test_no_link_on_it_is_followed(
@@ -160,6 +180,69 @@ def test_a_file_that_somebody_made_before_is_not_written_to(shared: Path, tmp_pa
         rewrite(str(file), lambda seen: (seen or b"") + b"x", 1000, str(tmp_path))
         assert file.stat().st_uid == owner
     assert file.read_bytes().strip(b"x") == b""
+
+
+@pytest.fixture
+def taken(ground: Path) -> Path:
+    """A folder that somebody has made in one that everybody may write to, and one below it."""
+    (ground / "sticky" / "app" / "below").mkdir(parents=True)
+    (ground / "sticky").chmod(0o1777)
+    for folder in (ground / "sticky" / "app", ground / "sticky" / "app" / "below"):
+        os.chown(folder, SOMEBODY, SOMEBODY)
+    return ground / "sticky" / "app" / "below"
+
+
+def test_who_has_made_the_folder_first_is_not_its_rightful_owner(
+    taken: Path, ground: Path, tmp_path: Path
+) -> None:
+    file = made_by(SOMEBODY, taken / "file")
+    with pytest.raises(HostError, match=f"belongs to user {SOMEBODY}, in a folder that others"):
+        os.close(Files().open_log(str(file), -1, -1))
+    with pytest.raises(HostError, match=f"belongs to user {SOMEBODY}, in a folder that others"):
+        rewrite(str(file), lambda _: b"secret", 1000, str(tmp_path))
+    assert file.read_bytes() == b""
+    # His folder in one of root's was given to him.
+    (ground / "sticky").chmod(0o755)
+    os.close(Files().open_log(str(file), -1, -1))
+
+
+def test_nothing_is_moved_there(taken: Path, ground: Path, machine: Machine) -> None:
+    (ground / "logs").mkdir()
+    log = ground / "logs" / "a.log"
+    log.write_text("x")
+    os.utime(log, (0, 0))
+    rule = f"path: {ground}/logs, match: '*.log', older_than: 1d, action: move, to: {taken}"
+    spec = machine.spec(f"retention: {{r: {{{rule}}}}}")
+    (step,) = machine.once(spec, status=1)["steps"]
+    assert f"user {SOMEBODY} has made" in step["error"]
+    assert log.exists()
+    (ground / "sticky").chmod(0o755)
+    machine.once(spec)
+    assert (taken / "a.log").exists()
+
+
+def test_nothing_of_root_is_started_there(taken: Path, machine: Machine) -> None:
+    rule = f"command: ['true'], cwd: {taken}"
+    (step,) = machine.once(machine.spec(f"processes: {{p: {{{rule}}}}}"), status=1)["steps"]
+    assert f"was made by user {SOMEBODY} where everybody may write" in step["error"]
+
+
+def test_a_log_that_was_another_users_is_begun_anew(machine: Machine) -> None:
+    """He may hold it open, and would read what root's process says."""
+
+    def spec(more: str) -> str:
+        command = "['sh', '-c', 'echo said; exec sleep 321']"
+        return str(machine.spec(f"processes: {{p: {{command: {command}{more}}}}}"))
+
+    machine.once(spec(", user: nobody"))
+    (log,) = machine.base.rglob("log/p.log")
+    assert log.stat().st_uid == 65534
+    with log.open() as held:
+        machine.once(spec(""))
+        assert log.stat().st_uid == 0
+        until(lambda: log.read_text() == "said\n")
+        assert held.read() == "said\n"
+    assert (log.parent / "p.log.1").stat().st_uid == 65534
 
 
 def test_nor_is_one_that_he_makes_between_the_look_and_the_write(
