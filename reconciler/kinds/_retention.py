@@ -38,7 +38,7 @@ class Retention:
     dry: Flag = False
     told: Process | None = field(default=None, metadata={"written": False})
     streams: tuple[str, ...] = field(default=(), metadata={"written": False})
-    """What it would rename, and a daemon writes to as its standard output."""
+    """What daemons write to as their standard output, as far as it could be about that."""
 
     @property
     def rotates(self) -> bool:

@@ -60,7 +60,7 @@ class Retentions(Kind[Retention, Due]):
                 for ident, one in declared.wants.items()
                 if isinstance(one, Process) and one.log is not None and ident in declared.present
             )
-            want = replace(want, streams=tuple(log for log in logs if want.is_about(log)))
+            want = replace(want, streams=tuple(log for log in logs if _may_be_about(want, log)))
         if want.signal is None:
             return want
         name = f"process:{want.signal[1]}"
@@ -74,7 +74,7 @@ class Retentions(Kind[Retention, Due]):
         return replace(want, told=replace(PROCESSES.linked(process, declared), env=()))
 
     def disputed(self, want: Retention) -> Iterable[tuple[str, str]]:
-        for log in want.streams:
+        for log in filter(want.is_about, want.streams):
             yield "method" if want.method else "action", _renamed(log)
 
     def check(self, want: Retention) -> Iterable[tuple[str, str]]:
@@ -105,9 +105,9 @@ class Retentions(Kind[Retention, Due]):
         return [self._look(resource.want, host) for resource in resources]
 
     def _look(self, want: Retention, host: Host) -> Observation[Due]:
-        ours = os.path.join(host.state_dir, "log", "x.log")
-        if want.rotates and not want.copies and replace(want, match=("*",)).is_about(ours):
-            return Observation(unknown=_renamed(os.path.dirname(ours)))
+        stream = _stream(want, host) if want.rotates and not want.copies else None
+        if stream is not None:
+            return Observation(unknown=_renamed(stream))
         now = int(host.clock.wall() * 10**9)
         try:
             seen = scan(_wanted(want, now))
@@ -169,6 +169,30 @@ class Retentions(Kind[Retention, Due]):
         from reconciler.kinds._retain_steps import actions
 
         return () if have is None else actions(resource.want, have)
+
+
+def _may_be_about(want: Retention, log: str) -> bool:
+    """Could it be about that file, if some folder of either is a symlink?"""
+    there = replace(want, path=log.rpartition("/")[0] or "/")
+    return there.is_about(log) or want.is_about(log) or any("/" in one for one in want.match)
+
+
+def _stream(want: Retention, host: Host) -> str | None:
+    """What it would rename though a daemon writes to it, as the host has it: symlinks as well."""
+    top = os.path.realpath(want.path)
+    folders: dict[str, str] = {}
+    # Those of daemons without a log of their own may have any name.
+    ours = os.path.join(host.state_dir, "log", "x.log")
+    for log in (*want.streams, ours):
+        folder, _, name = log.rpartition("/")
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder or "/")
+        real = f"{folders[folder].rstrip('/')}/{name}"
+        inside = real.removeprefix(f"{top.rstrip('/')}/")
+        rule = replace(want, match=("*",)) if log is ours else want
+        if inside != real and rule.is_about(f"{want.path.rstrip('/')}/{inside}"):
+            return folder if log is ours else log
+    return None
 
 
 def _renamed(log: str) -> str:

@@ -296,6 +296,30 @@ def test_the_output_of_a_daemon_is_not_renamed(machine: Machine, logs: Path, mat
     assert machine.reconcile("--check", machine.spec(absent)).returncode == 0
 
 
+@pytest.mark.parametrize("linked", ["rule", "log"])
+@pytest.mark.parametrize("match", ["'*.log'", "'sub/*'"])
+def test_the_output_of_a_daemon_is_not_renamed_by_way_of_a_link(
+    machine: Machine, logs: Path, linked: str, match: str
+) -> None:
+    link = machine.base / "link"
+    link.symlink_to(logs)
+    (logs / "sub").mkdir()
+    rule, log = (link, logs) if linked == "rule" else (logs, link)
+    name = "sub/app.log" if "/" in match else "app.log"
+    spec = machine.spec(
+        f"processes: {{p: {{command: [sleep, '4774'], log: {log}/{name}}}}}\n"
+        "retention:\n"
+        f"  r: {{path: {rule}, recursive: true, match: {match}, max_file: 1B, action: rotate}}\n"
+        f"  s: {{path: {rule}, match: other, max_file: 1B, action: rotate}}\n"
+    )
+    (logs / name).write_text("x" * 20)
+    report = machine.once(spec, status=1)
+    (unknown,) = report["unknown"]
+    assert unknown["id"] == "retention:r"
+    assert f"would rename {log}/{name}, the standard output of a daemon" in unknown["reason"]
+    assert (logs / name).exists()
+
+
 def test_the_log_of_a_daemon_without_one_is_not_renamed(machine: Machine) -> None:
     folder = machine.state / "demo/log"
     spec = machine.spec(
