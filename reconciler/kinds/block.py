@@ -157,12 +157,13 @@ class Blocks(Kind[Block, BlockState]):
         end = _line_end(parts)
         inner = (parts.inner or b"").decode("utf-8", "surrogateescape")
         content = inner.replace("\r\n", "\n") if end == b"\r\n" else inner
+        seen = _hidden(content, want.lines) if want.secret else content
         if parts.damaged:
-            return Observation(BlockState(content, "one is missing or doubled"))
+            return Observation(BlockState(seen, "one is missing or doubled"))
         whole = joined(replace(parts, inner=_lines(content, end)), mark, end)
         markers = _IN_ORDER if whole == text else "were edited"
         note = _read_by_others(want.path) if want.secret else None
-        return Observation(BlockState(content, markers), note=note)
+        return Observation(BlockState(seen, markers), note=note)
 
     def changes(self, expected: BlockState | None, have: BlockState | None) -> tuple[Change, ...]:
         if expected is None or have is None:
@@ -260,6 +261,23 @@ def _without_loose(parts: Split, lines: str) -> Split:
     if parts.after.startswith(ours):
         return replace(parts, after=parts.after.removeprefix(ours))
     return replace(parts, before=parts.before.removesuffix(ours))
+
+
+def _hidden(content: str, lines: str) -> str:
+    """``content`` for people where ``lines`` hold a secret: other lines may hold an old one.
+
+    It is ``lines`` only where the content is.
+    """
+    from reconciler.digests import blake2b
+
+    def shown(line: str) -> str:
+        if line in known:
+            return line
+        digest = blake2b(line.encode("utf-8", "surrogateescape"), digest_size=6)
+        return f"(not shown: it may hold a secret; digest {digest.hexdigest()})"
+
+    known = {*lines.split("\n"), ""}
+    return "\n".join(map(shown, content.split("\n")))
 
 
 def _first_difference(have: str, want: str) -> str:

@@ -41,6 +41,25 @@ def test_a_block_with_a_secret_is_made_for_nobody_else(machine: Machine) -> None
     assert SECRET.encode() not in everything(machine.state)
 
 
+def test_a_secret_that_is_replaced_is_not_shown_either(machine: Machine) -> None:
+    made = machine.base / "made.conf"
+    content = "host=h\\npw={{ env.PW_TOKEN }}\\n"
+    spec = machine.spec(f'blocks: {{b: {{path: {made}, content: "{content}"}}}}\n')
+    machine.environ["PW_TOKEN"] = SECRET
+    machine.once(spec)
+    machine.environ["PW_TOKEN"] = "another-" + SECRET[::-1]
+    said = ""
+    for words in (["--plan", "-v"], ["--plan", "--json"], ["--diagnose"], ["--once", "-v"],
+                  ["--history"], ["--status"]):  # fmt: skip
+        done = machine.reconcile(words[0], spec, *words[1:])
+        said += done.stdout + done.stderr
+    assert "line 2 of its content is '(not shown: it may hold a secret; digest" in said
+    assert SECRET not in said
+    assert SECRET.encode() not in everything(machine.state)
+    assert f"pw=another-{SECRET[::-1]}" in made.read_text()
+    assert machine.plan(spec)["summary"]["changes"] == 0
+
+
 def test_a_value_from_a_file_is_used_and_not_shown(machine: Machine) -> None:
     value, made = machine.base / "value", machine.base / "made.conf"
     value.write_text(f"{SECRET}\n")
