@@ -88,12 +88,17 @@ def test_who_is_believed_is_the_effective_user(folder: Path) -> None:
     for path in (mine, mine / "file"):
         os.chown(path, NOBODY, NOBODY)
     assert not trust.is_trusted(str(mine / "file"))
+    assert not trust.is_trusted_way(str(mine))
+    with pytest.raises(trust.Untrusted):
+        trust.refuse_untrusted_way(str(mine), "what stands there")
     with pytest.raises(HostError, match="not a regular file of ours"):
         trust.own_file(str(mine / "file"))
     with acting_as(NOBODY):
         assert trust.is_trusted(str(mine / "file"))
         os.close(trust.own_file(str(mine / "file")))
         trust.refuse_untrusted(str(mine / "file"))
+        assert trust.is_trusted_way(str(mine))
+        trust.refuse_untrusted_way(str(mine), "what stands there")
         handle = os.open(mine, os.O_RDONLY)
         try:
             assert trust.only_ours(os.fstat(handle), handle)
