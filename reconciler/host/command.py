@@ -159,8 +159,10 @@ def run(
 
 
 @cache
-def _catchable() -> set[signal.Signals]:
-    return signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+def _catchable() -> set[int]:
+    """The standard and the real-time signals, signal(7), but for those that nobody can catch."""
+    real_time = range(signal.SIGRTMIN, signal.SIGRTMAX + 1)
+    return {*range(1, 32), *real_time} - {signal.SIGKILL, signal.SIGSTOP}
 
 
 def begin(

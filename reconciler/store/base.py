@@ -72,8 +72,8 @@ class Base:
         """Is it open for changes? Only looking must not even ask for that."""
         self._file: tuple[int, int] | None = None
         self._cookie: tuple[int, ...] = ()
-        self._seen = 0
-        """The number of the last change by anybody else, with which that held."""
+        self._written = 0
+        """When the file was written last, with which that holds; 0 where it is too new to tell."""
         self._hasty = 0.0
 
     def close(self) -> None:
@@ -149,10 +149,12 @@ class Base:
 
     def _opened(self, changes: bool) -> sqlite3.Connection:
         timeout = _TIMEOUT if self.clock.monotonic() >= self._hasty else 0.0
-        if self._base is not None and (self._changes or not changes) and self._is_there():
-            self._base.execute(f"PRAGMA busy_timeout = {int(timeout * 1000)}")
-            if self._has_its_tables(self._base):
-                return self._base
+        if (
+            self._base is not None
+            and (self._changes or not changes)
+            and self._is_there(self._base, timeout)
+        ):
+            return self._base
         self.close()
         import sqlite3
 
@@ -175,9 +177,9 @@ class Base:
             # In KiB: by default it would keep up to 2 MB of the file for good, in a loop of years.
             base.execute("PRAGMA cache_size = -128")
             self._fit(base, changes)
-            self._seen = _change(base)
-            self._cookie = _cookie(base)
             status = os.stat(self._path)
+            self._cookie = _cookie(base)
+            self._written = _settled(status)
         except BaseException:
             base.close()
             raise
@@ -185,21 +187,23 @@ class Base:
         self._file = (status.st_dev, status.st_ino)
         return base
 
-    def _has_its_tables(self, base: sqlite3.Connection) -> bool:
-        """Are its tables those that it was opened with?"""
-        seen = _change(base)
-        if seen != self._seen and _cookie(base) != self._cookie:
-            return False
-        self._seen = seen
-        return True
+    def _is_there(self, base: sqlite3.Connection, timeout: float) -> bool:
+        """Is what we have open still the file of that name, with the tables that it had?
 
-    def _is_there(self) -> bool:
-        """Is what we have open still the file of that name? Somebody may have moved it away."""
+        Somebody may have moved it away, or a newer version of this program added to them.
+        """
         try:
             status = os.stat(self._path)
         except OSError:
             return False
-        return (status.st_dev, status.st_ino) == self._file
+        if (status.st_dev, status.st_ino) != self._file:
+            return False
+        base.execute(f"PRAGMA busy_timeout = {int(timeout * 1000)}")
+        if status.st_mtime_ns != self._written:
+            if _cookie(base) != self._cookie:
+                return False
+            self._written = _settled(status)
+        return True
 
     def _fit(self, base: sqlite3.Connection, changes: bool) -> None:
         """Add the tables and columns that an older file has not. Raises Newer.
@@ -304,10 +308,10 @@ def _missing(there: Mapping[str, Collection[str]]) -> dict[str, dict[str, str]]:
     return found
 
 
-def _change(base: sqlite3.Connection) -> int:
-    """What changes with whatever anybody else does to the file."""
-    number: int = base.execute("PRAGMA data_version").fetchone()[0]
-    return number
+def _settled(status: os.stat_result) -> int:
+    """When the file was written last; 0 where it could be written again at the same time."""
+    # The clock of a file system ticks some hundred times a second, that of some once in two.
+    return status.st_mtime_ns if time.time_ns() - status.st_mtime_ns > 3 * 10**9 else 0
 
 
 def _cookie(base: sqlite3.Connection) -> tuple[int, ...]:
