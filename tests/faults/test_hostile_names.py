@@ -19,9 +19,15 @@ from reconciler.host.processes import Entry, Identity, Processes, within
 from reconciler.model import UnknownState
 
 
+def is_the_program(pid: int) -> None:
+    """Wait until it has its arguments: it is told to have begun a moment before, execve(2)."""
+    until(lambda: Path(f"/proc/{pid}/cmdline").read_bytes() != b"")
+
+
 def test_a_command_line_that_a_pattern_never_ends_with(machine: Machine) -> None:
     name = "a" * 30_000
     with subprocess.Popen(["/bin/sh", "-c", "read x", "sh", name], stdin=subprocess.PIPE) as one:
+        is_the_program(one.pid)
         before = time.monotonic()
         with pytest.raises(UnknownState, match="longer than 2 s"):
             Processes(Clock()).with_command_line("(a+)+b$", os.getuid())
@@ -45,6 +51,7 @@ def test_what_somebody_calls_a_set_user_id_program_hides_no_process_of_roots(fre
         with subprocess.Popen(argv, stdin=subprocess.PIPE) as one:
             try:
                 until(lambda: os.readlink(f"/proc/{one.pid}/exe") == program)
+                is_the_program(one.pid)
                 assert os.stat(f"/proc/{one.pid}").st_uid == 0
                 assert Processes(Clock()).with_command_line("(a+)+b$", 0) == []
             finally:
@@ -70,6 +77,8 @@ def test_the_environments_of_other_users_are_not_read(
         subprocess.Popen(["sleep", "60"], env=marked) as ours,
     ):
         try:
+            is_the_program(theirs.pid)
+            is_the_program(ours.pid)
             found = Processes(Clock()).marked("A_MARK", "x", 0)
         finally:
             theirs.kill()
