@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 from support import Machine
 
+from reconciler.host.clock import Clock
+from reconciler.host.crontab import Crontabs
+from reconciler.host.users import Users
+
 MINE = b"# mine\r\nMAILTO=ops\n0 0 * * * /bin/mine\n\xff\xfe\n"
 SPEC = """
 cron:
@@ -371,3 +375,21 @@ def test_an_unknown_user_is_unknown(machine: Machine) -> None:
     spec = machine.spec("cron: {x: {schedule: '@daily', command: x, user: nobody-like-that}}")
     (one,) = machine.plan(spec)["unknown"]
     assert "there is no user 'nobody-like-that'" in one["reason"]
+
+
+def test_a_file_that_is_not_what_crontab_shows_is_not_exchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody has installed another one since it was read."""
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    (spool / "somebody").write_bytes(b"theirs\n")
+    crontabs = Crontabs(Users(), Clock(), str(tmp_path / "state"))
+    status = (spool / "somebody").stat()
+    monkeypatch.setattr(crontabs, "exact", lambda user: b"another\n")
+    monkeypatch.setattr(crontabs, "_as_written", lambda user, where, text: (text, status))
+    assert not crontabs._exchange("somebody", str(spool), lambda text: (text or b"") + b"ours\n")
+    assert (spool / "somebody").read_bytes() == b"theirs\n"
+    monkeypatch.setattr(crontabs, "exact", lambda user: b"theirs\n")
+    assert crontabs._exchange("somebody", str(spool), lambda text: (text or b"") + b"ours\n")
+    assert (spool / "somebody").read_bytes() == b"theirs\nours\n"
