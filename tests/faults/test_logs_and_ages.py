@@ -466,3 +466,27 @@ def test_no_link_of_others_leads_to_a_log_that_is_shown(tmp_path: Path) -> None:
     (tmp_path / "logs").symlink_to(private)
     (one,) = told.read([], [("retention:r", f"{tmp_path}/logs/*")])
     assert one["errors"] == 1
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_process_that_may_not_be_looked_at_is_not_nobody(
+    logs: Path, monkeypatch: pytest.MonkeyPatch, hidden: bool
+) -> None:
+    """As another user's is to whoever is not root, and his file, where the kernel is not asked."""
+    (logs / "a.1").write_text("x")
+    handle = os.open(logs / "a.1", os.O_RDONLY)
+    scandir = os.scandir
+
+    def refused(path: Any) -> Any:
+        if path == "/proc/1/fd" and hidden:
+            raise PermissionError(13, "permission denied")
+        # What else cannot be seen here is not what this is about.
+        return scandir("/proc/self/fd" if str(path).startswith("/proc/") else path)
+
+    monkeypatch.setattr(openfiles, "leased", lambda handle, kind: None)
+    monkeypatch.setattr(os, "scandir", refused)
+    monkeypatch.setattr(openfiles.os, "stat", lambda path, **how: os.lstat("/"))
+    held = OpenFiles(Clock()).held(handle)
+    monkeypatch.undo()
+    os.close(handle)
+    assert held is (None if hidden else False)
