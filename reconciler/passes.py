@@ -97,6 +97,8 @@ class Passes:
         self._heard = heard
         self._over = over
         self._news = news
+        self.ending = False
+        """Does the loop end, and with it the passes?"""
         self._going: list[Pass] = []
 
     def begin(self, only: Collection[str]) -> Pass:
@@ -204,6 +206,7 @@ class Passes:
 
     def close(self) -> None:
         """The loop ends: the steps in hand may come to their end, if that is soon."""
+        self.ending = True
         for act in (Forked.ask_to_end, Forked.interrupt):
             for one in self._going:
                 act(one.child)

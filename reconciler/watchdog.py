@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from math import inf
 from typing import Any
 
 from reconciler import kinds
@@ -112,6 +113,8 @@ class Watchdog:
         """Is the spec to be read anew, whether it looks changed or not?"""
         self._later: set[str] = set()
         """What wants a pass as soon as one may begin that is about it."""
+        self._again = inf
+        """When the processes want a pass, should a full one be busy then."""
         self._asked = 0.0
         """When the first of them wanted it."""
         self._planned: set[str] = set()
@@ -233,16 +236,23 @@ class Watchdog:
     def due(self) -> float | None:
         """Seconds until what waits is seen to by a pass of its own."""
         now = self._clock.monotonic()
-        times = []
+        times = [self._again - now]
         if self._planned and self._full is not None:
             times.append(self._overtaken - now)
         if self._later:
             waits = self._asked + _PATIENT - now
             times.append(waits if waits > 0 else 1.0)
-        return max(0.0, min(times)) if times else None
+        soonest = min(times)
+        return max(0.0, soonest) if soonest < inf else None
 
     def tend(self, ready: Collection[int]) -> Collection[str]:
         """Begin the passes that need not wait any more."""
+        now = self._clock.monotonic()
+        if self._again <= now:
+            self._again = inf
+            if self._full is not None:
+                self._asked = self._asked if self._later else now
+                self._later |= {one.id for one in supervised(self._spec.resources)}
         if self._planned and self._clock.monotonic() >= self._overtaken:
             planned, self._planned = self._planned, set()
             self._later |= planned
@@ -430,6 +440,9 @@ class Watchdog:
         resource = self._by_id.get(outcome.step.id)
         if resource is not None:
             self._fresh.add(outcome, resource)
+            if outcome.result == "failed" and supervised((resource,)):
+                # Its next attempt may be due before the pass comes to its end.
+                self._again = min(self._again, self._clock.monotonic() + _PATIENT)
         self._log.outcome(outcome)
 
     def _over(self, one: Pass) -> None:
@@ -439,7 +452,12 @@ class Watchdog:
         if passed is None:
             self._untold += outcomes
             self._session.reports_untold(reports)
-            self._failed(one.error or "")
+            if self._passes.ending:
+                where = f" at {', '.join(sorted(one.at))}" if one.at else ""
+                words = f"the pass in hand is ended{where}; the next one goes on from there"
+                self._log.event("interrupted", words, "change")
+            else:
+                self._failed(one.error or "")
         else:
             self._well(one, passed)
         if one is self._full:
@@ -450,8 +468,10 @@ class Watchdog:
             self._due = one.begun + max(seconds, _SHORTEST)
             self._heart.done(every)
         elif passed is not None and passed.due is not None:
-            soon = self._clock.monotonic() + max(passed.due, _SHORTEST)
-            self._due = min(self._due, soon)
+            now = self._clock.monotonic()
+            self._due = min(self._due, now + max(passed.due, _SHORTEST))
+            # Such as the next attempt: a full pass that is busy is not waited for.
+            self._again = min(self._again, now + max(passed.due, _PATIENT))
 
     def _well(self, one: Pass, passed: Passed) -> None:
         self._session.learn_from(passed.learned)

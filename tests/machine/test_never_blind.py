@@ -68,6 +68,8 @@ def back_meanwhile(
     loop.process.wait(20)
     assert time.monotonic() - begin < 2 * END
     assert loop.process.returncode == 0
+    # That is no failure of the pass, and nobody is alarmed.
+    assert "error" not in loop.names()
 
 
 HEAD = "version: 1\nname: demo\nloop: {every: 300ms}\nprocesses:\n  "
