@@ -103,8 +103,8 @@ class Watchdog:
         self._full: Pass | None = None
         self._due = self._clock.monotonic()
         self._newer: Newer | None = None
-        self._acted: dict[str, float] = {}
-        """When a step about each resource has ended last."""
+        self._acted: dict[str, tuple[float, Pass]] = {}
+        """When a step about each resource has ended last, and of which pass."""
         self._sooner = 0.0
         """Seconds after which the spec wants to be looked at again, as of the full pass."""
         self._waits: float | None = None
@@ -395,9 +395,9 @@ class Watchdog:
         self.moved()
         if what == "outcome":
             outcome: Outcome = values[0]
-            if outcome.result == "dropped" and self._acted.get(outcome.step.id, 0.0) > one.begun:
+            if outcome.result == "dropped" and outcome.step.id in self._overtook(one):
                 return None  # Another pass was faster.
-            self._acted[outcome.step.id] = self._clock.monotonic()
+            self._acted[outcome.step.id] = self._clock.monotonic(), one
             self._telling[one][0].append(outcome)
         try:
             return handlers[what](*values)
@@ -407,6 +407,14 @@ class Watchdog:
             self.part_failed(self._passes, error)
             return None
 
+    def _overtook(self, one: Pass) -> set[str]:
+        """What other passes have acted on since that one began."""
+        return {
+            ident
+            for ident, (at, other) in self._acted.items()
+            if other is not one and at > one.begun
+        }
+
     def _met(self, path: str, why: str) -> None:
         self._newer = Newer(path, why)
 
@@ -415,7 +423,7 @@ class Watchdog:
     ) -> frozenset[str]:
         """What a pass has seen, and would do. Gives what it is to leave to others."""
         others = self._passes.of_others(one)
-        others |= {ident for ident, at in self._acted.items() if at > one.begun}
+        others |= self._overtook(one)
         plan, seen = plan.without(others), seen - others
         self._log.remarks(plan, seen)
         wrong = {remark.id for remark in (*plan.unknown, *plan.held, *plan.failing)}

@@ -266,12 +266,8 @@ class Systemd:
 
 
 def names_in(value: str) -> list[str]:
-    """The names in a property; systemctl quotes those with a backslash, as a shell reads them."""
-    if "\\" not in value:
-        return value.split()
-    import shlex
-
-    return shlex.split(value)
+    """The names in a property; systemctl quotes those that hold a backslash, and doubles it."""
+    return [word.strip('"').replace("\\\\", "\\") for word in value.split()]
 
 
 def _remove(folder: str) -> None:
