@@ -113,10 +113,10 @@ class Watchdog:
         """Is the spec to be read anew, whether it looks changed or not?"""
         self._later: set[str] = set()
         """What wants a pass as soon as one may begin that is about it."""
-        self._again = inf
-        """When the processes want a pass, should a full one be busy then."""
         self._asked = 0.0
         """When the first of them wanted it."""
+        self._again = inf
+        """When the processes want a pass, should a full one be busy then."""
         self._planned: set[str] = set()
         """The processes that the full pass is yet to see to."""
         self._overtaken = 0.0
