@@ -6,6 +6,7 @@ No test starts a process or touches a path outside its own folder unless it asks
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import shutil
@@ -25,6 +26,7 @@ _UNSET = ("RECONCILE_SPEC", "STATE_DIRECTORY", "AI_CO_HOME", "TMUX", "TMUX_PANE"
 _STARTS = {"subprocess.Popen", "os.posix_spawn", "os.fork", "os.system", "os.exec"}
 _CHANGES = {"os.mkdir", "os.rmdir", "os.remove", "os.rename", "os.chmod", "os.chown", "os.link"}
 _guard: list[Path] = []
+_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 
 def _watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -63,6 +65,14 @@ def crontab_of_this_machine() -> Iterator[None]:
     before = seen()
     yield
     assert seen() == before
+
+
+@pytest.fixture(autouse=True)
+def orphans_are_inits() -> Iterator[None]:
+    """What is done for a child of its own must not make the tests' process a parent of orphans:
+    it buries none, and a host whose first process has one among those below it never ends."""
+    yield
+    ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 @pytest.fixture(autouse=True)
