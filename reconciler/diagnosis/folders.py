@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from reconciler.host.folders import contents
+from reconciler.model import HostError
 
 _HOUR = 3600.0
 
@@ -28,6 +29,8 @@ def _one(path: str, match: str | None) -> dict[str, Any]:
         found = contents(path, match, time.time() - _HOUR)
     except OSError as error:
         return {"reason": (error.strerror or str(error)).lower()}
+    except HostError as error:
+        return {"reason": str(error)}
     oldest, newest = found.oldest, found.newest
     return {
         "match": match,

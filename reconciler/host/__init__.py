@@ -5,6 +5,7 @@ It must not know what a spec, a plan or a kind is.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -54,8 +55,8 @@ class Host:
         self.clock = clock or Clock()
         self.users = Users()
         self.files = Files()
-        self.log_ends: dict[str, int] = {}
-        """How long a daemon's log was when this pass started it, in bytes, by its path."""
+        self.log_ends: dict[str, os.stat_result] = {}
+        """A daemon's log as this pass opened it to start it, by its path."""
         self.last: list[Callable[[], None]] = []
         """What would end ourselves, and is therefore done when all else is."""
 

@@ -474,13 +474,17 @@ class Files:
         finally:
             os.close(handle)
 
-    def tail(self, path: str, limit: int, start: int = 0, uid: int = -1) -> bytes:
-        """The whole lines in the last ``limit`` bytes of a log, none before ``start``.
+    def tail(
+        self, path: str, limit: int, before: os.stat_result | None = None, uid: int = -1
+    ) -> bytes:
+        """The whole lines in the last ``limit`` bytes of a log, none that stood there ``before``.
 
         The rest of a line that begins before them is left out: it may be a piece of a secret.
-        Empty when there is none to be read, and when its user, ``uid`` as for ``open_log``, may
-        have given its name to somebody else's file.
+        Empty when there is none to be read, and when somebody may have given its name to a file
+        that is not his nor that user's, ``uid`` as for ``open_log``.
         """
+        from reconciler.host.reading import is_private
+
         parent, _, name = path.rpartition("/")
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
         try:
@@ -490,6 +494,11 @@ class Files:
                 try:
                     status = os.fstat(handle)
                     refuse_file_of_another(folder, parent, status, path, uid)
+                    # What was written since it was opened for the process is the process's.
+                    same = before is not None and os.path.samestat(before, status)
+                    start = before.st_size if before is not None and same else 0
+                    if not same and is_private(folder, handle, (uid,)):
+                        raise HostError(f"{path} is not to be shown")
                 except BaseException:
                     os.close(handle)
                     raise

@@ -10,6 +10,8 @@ import stat
 from contextlib import suppress
 from fnmatch import fnmatchcase
 
+from reconciler.host.reading import PRIVATE, is_private
+from reconciler.host.walk import opened
 from reconciler.records import dataclass
 
 _MOST = 200_000
@@ -36,11 +38,22 @@ class Contents:
 def contents(path: str, match: str | None, since: float) -> Contents:
     """Of the folder ``path`` the files whose names ``match``, but for those that begin with a dot.
 
-    ``since`` is in seconds since the epoch. Raises OSError.
+    ``since`` is in seconds since the epoch. Raises OSError, HostError.
     """
+    with opened(path) as top:
+        handle = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=top)
+        try:
+            return _contents(handle, match, since)
+        finally:
+            os.close(handle)
+
+
+def _contents(folder: int, match: str | None, since: float) -> Contents:
     # Root may write everywhere but on a file system that is read only.
-    found = Contents(os.access(path, os.W_OK | os.X_OK), os.stat(path).st_uid)
-    with os.scandir(path) as entries:
+    writable = os.access(".", os.W_OK | os.X_OK, dir_fd=folder)
+    found = Contents(writable, os.fstat(folder).st_uid)
+    private = is_private(folder)
+    with os.scandir(folder) as entries:
         for entry in entries:
             hidden = entry.name.startswith(".")
             if hidden or (match is not None and not fnmatchcase(entry.name, match)):
@@ -59,7 +72,7 @@ def contents(path: str, match: str | None, since: float) -> Contents:
             found.size += status.st_size
             found.recent += changed >= since
             if found.oldest is None or changed < found.oldest[0]:
-                found.oldest = changed, entry.name
+                found.oldest = changed, PRIVATE if private else entry.name
             found.newest = max(found.newest or changed, changed)
     return found
 

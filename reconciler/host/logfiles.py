@@ -10,7 +10,7 @@ import stat
 from contextlib import suppress
 from fnmatch import fnmatchcase
 
-from reconciler.host.probe import regular_file
+from reconciler.host.reading import PRIVATE, is_private, regular_file
 from reconciler.host.walk import opened
 from reconciler.model import HostError
 from reconciler.records import dataclass
@@ -33,7 +33,9 @@ class Tail:
 
 def tail(path: str) -> Tail:
     """What stands in the last MiB. Raises OSError, and HostError for what is not to be read."""
-    with regular_file(path) as handle:
+    with regular_file(path) as (handle, private):
+        if private:
+            raise HostError(PRIVATE)
         status = os.fstat(handle)
         start = max(0, status.st_size - _MOST)
         data = os.pread(handle, _MOST, start)
@@ -43,10 +45,15 @@ def tail(path: str) -> Tail:
 
 
 def matching(pattern: str) -> list[str]:
-    """The files that a folder and a pattern of names mean now; links of others lead to none."""
+    """The files that a folder and a pattern of names mean now; links of others lead to none.
+
+    None in a folder whose names must not be shown either.
+    """
     folder, _, match = pattern.rpartition("/")
     found: list[str] = []
     with suppress(OSError, HostError), opened(folder or "/") as top:
+        if is_private(top):
+            return []
         handle = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=top)
         try:
             for name in os.listdir(handle):

@@ -11,13 +11,13 @@ import signal
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from math import inf
 from types import FrameType
 
 from reconciler.host.files import Files
-from reconciler.host.walk import opened, reason, sort_of
+from reconciler.host.reading import is_private
+from reconciler.host.walk import opened, reason
 from reconciler.host.walltime import WallTime
 from reconciler.model import HostError, UnknownState, Verdict
 from reconciler.text import printable
@@ -86,7 +86,7 @@ def queue(
     A name that begins with a dot must be asked for. Raises UnknownState and OSError.
     """
     number, earliest = 0, (inf, "")
-    for entry in _entries(path):
+    for entry, hidden in _entries(path):
         if not any(_matches(entry.name, pattern) for pattern in patterns):
             continue
         try:
@@ -96,7 +96,7 @@ def queue(
         if not stat.S_ISREG(status.st_mode):
             continue
         number += 1
-        earliest = min(earliest, (status.st_mtime, entry.name))
+        earliest = min(earliest, (status.st_mtime, "" if hidden else entry.name))
     if number == 0:
         return Verdict(True, "no file waits")
     changed, name = earliest
@@ -117,13 +117,15 @@ def _matches(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) and (pattern.startswith(".") or not name.startswith("."))
 
 
-def _entries(path: str) -> Iterator[os.DirEntry[str]]:
+def _entries(path: str) -> Iterator[tuple[os.DirEntry[str], bool]]:
+    """Each, and whether no name of that folder is to be shown."""
     try:
         with opened(path) as folder:
+            hidden = is_private(folder)
             handle = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
         try:
             with os.scandir(handle) as entries:
-                yield from entries
+                yield from ((entry, hidden) for entry in entries)
         finally:
             os.close(handle)
     except FileNotFoundError:
@@ -191,21 +193,3 @@ def span(seconds: float) -> str:
             if len(words) == 2 or not left:
                 break
     return " ".join(word for word in words if not word.startswith("0 "))
-
-
-@contextmanager
-def regular_file(path: str) -> Iterator[int]:
-    """A descriptor that reads the regular file ``path``, no symlink. Raises OSError, HostError."""
-    parent, _, name = path.rpartition("/")
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
-    with opened(parent) as folder:
-        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        if not stat.S_ISREG(status.st_mode):
-            raise UnknownState(f"{path} is {sort_of(status)}, not a file")
-        handle = os.open(name, flags, dir_fd=folder)
-    try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise UnknownState(f"{path} is not a file any more")
-        yield handle
-    finally:
-        os.close(handle)

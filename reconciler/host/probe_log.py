@@ -12,7 +12,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 
-from reconciler.host.probe import regular_file, span
+from reconciler.host.probe import span
+from reconciler.host.reading import PRIVATE, regular_file
 from reconciler.model import Verdict
 from reconciler.redaction import censored
 from reconciler.text import printable
@@ -63,7 +64,10 @@ def log(path: str, match: str, most: int, within: float, now: float | None = Non
         words += " (only the last 64 MiB were read)"
     if number <= most:
         return Verdict(True, words)
-    last = printable(censored(tally.last.decode(errors="surrogateescape").strip()), _LONGEST)
+    if tally.hidden:
+        last = PRIVATE
+    else:
+        last = printable(censored(tally.last.decode(errors="surrogateescape").strip()), _LONGEST)
     return Verdict(False, f"{words}, more than {most:,}; last: {last}")
 
 
@@ -77,6 +81,8 @@ class _Tally:
         self.last = b""
         self.left = _MOST
         self.capped = False
+        self.hidden = False
+        """Is a line of it not to be shown?"""
         self.ended = False
         self._waiting = 0
         """Lines that match and whose time is not known yet; the last of them is ``_newest``."""
@@ -114,7 +120,8 @@ _Source = Callable[[int, _Tally], Iterator[bytes]]
 def _read(path: str, tally: _Tally, lines: _Source) -> bool:
     """Give the lines of the file to ``tally`` until it has had enough; is there such a file?"""
     try:
-        with regular_file(path) as handle:
+        with regular_file(path) as (handle, private):
+            tally.hidden = tally.hidden or private
             if os.fstat(handle).st_mtime < tally.since:
                 # Not written to since: it has nothing to say, nor has what is older than it.
                 tally.ended = True

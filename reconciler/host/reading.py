@@ -1,18 +1,26 @@
-"""Whole files, read through descriptors; never what a symlink leads to.
+"""Files of people, read through descriptors; never what a symlink leads to.
 
-It must not wait for what is no file, nor read more than it was allowed to.
+It must not wait for what is no file, nor read more than it was allowed to. What it finds must not
+be shown where ``is_private`` says so: who may write to a folder can give the name that is watched
+there to a file that he may not read.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
-from reconciler.host.walk import sort_of
-from reconciler.model import HostError
+from reconciler.host.walk import opened, sort_of
+from reconciler.model import HostError, UnknownState
 from reconciler.records import dataclass
+
+_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+PRIVATE = (
+    "not shown, since others could have given its name to what they may not read; make it "
+    "readable for all, or the folder's owner its owner"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +71,68 @@ def content(handle: int, most: int) -> bytes:
         chunks.append(chunk)
         at += len(chunk)
     return b"".join(chunks)
+
+
+@contextmanager
+def regular_file(path: str) -> Iterator[tuple[int, bool]]:
+    """A descriptor that reads the regular file ``path``, no symlink, and whether it is private.
+
+    Raises OSError, HostError.
+    """
+    parent, _, name = path.rpartition("/")
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
+    with opened(parent) as folder:
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if not stat.S_ISREG(status.st_mode):
+            raise UnknownState(f"{path} is {sort_of(status)}, not a file")
+        handle = os.open(name, flags, dir_fd=folder)
+        try:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise UnknownState(f"{path} is not a file any more")
+            private = is_private(folder, handle)
+        except BaseException:
+            os.close(handle)
+            raise
+    try:
+        yield handle, private
+    finally:
+        os.close(handle)
+
+
+def is_private(folder: int, file: int | None = None, also: Collection[int] = ()) -> bool:
+    """Could somebody have given that name to what he may not read? Then it must not be shown.
+
+    It is asked of a ``file`` that stands in ``folder``, or else of the folder, for its names.
+    The one who could is whoever may write to a folder on the way. What is shown must be his who
+    owns such a folder, or an account's of ``also``; or readable for all, or for the group that
+    may write there. Only root is asked: others read with their own rights.
+    """
+    if os.geteuid() != 0:
+        return False
+    from reconciler.host.trust import only_ours
+
+    shown = os.fstat(folder if file is None else file)
+    rightful, groups = set(also), set()
+    # Can all others get to it, as far as the last folder that they may write to?
+    reachable, known_to_all = bool(shown.st_mode & stat.S_IROTH), True
+    entry, here = shown, os.open("." if file is not None else "..", _FOLDER, dir_fd=folder)
+    try:
+        while True:
+            above = os.fstat(here)
+            if os.path.samestat(above, entry):
+                break  # It is the root folder.
+            # In a sticky one nobody renames what is another's, inode(7); a hard link is a name.
+            linked = stat.S_ISREG(entry.st_mode) and entry.st_nlink > 1
+            sticky = above.st_mode & stat.S_ISVTX and above.st_uid == 0 and not linked
+            if not sticky and not only_ours(above, here, services=True):
+                rightful.add(above.st_uid)
+                groups.add(above.st_gid if above.st_mode & stat.S_IWGRP else -1)
+                known_to_all = reachable
+            reachable = reachable and bool(above.st_mode & stat.S_IXOTH)
+            entry, below = above, here
+            here = os.open("..", _FOLDER, dir_fd=below)
+            os.close(below)
+    finally:
+        os.close(here)
+    by_group = shown.st_mode & stat.S_IRGRP and shown.st_gid in groups
+    return not (known_to_all or by_group or shown.st_uid in rightful - {0})

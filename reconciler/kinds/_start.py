@@ -66,7 +66,7 @@ class StartDaemon:
                 raise
             # A start without our log of it is better than none.
             descriptor = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        host.log_ends[log] = os.fstat(descriptor).st_size
+        host.log_ends[log] = os.fstat(descriptor)
         try:
             start(
                 launch, account, descriptor, known_as(launch.mark, host), _record(launch.mark, host)
@@ -247,7 +247,7 @@ def last_words(
             path = log_path(mark, log, host)
             account = host.users.account(user)
             uid = -1 if account.uid == os.geteuid() else account.uid
-            tail = host.files.tail(path, _TAIL, host.log_ends.get(path, 0), uid)
+            tail = host.files.tail(path, _TAIL, host.log_ends.get(path), uid)
             # Before it is parted: a value may have several lines.
             said = redacted(tail.decode(errors="replace"), secrets).splitlines()
             words += [line for line in said if line.strip()][-_WORDS:]
