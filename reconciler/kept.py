@@ -99,8 +99,10 @@ class Kept:
             # What mends it may be in a file that only the new spec is made from.
             self._files = tuple(dict.fromkeys((*self.spec.files, *error.files)))
             self._watch(self._files)
-            words = f"the changed spec is not valid, so the last good one is kept: {error.text}"
-            self._invalid(words, error.errors)
+            words = "the changed spec is not valid, so the last good one is kept"
+            if self.spec.last_good:
+                words = f"the spec is not valid, so {self._in_part()}"
+            self._invalid(f"{words}: {error.text}", error.errors)
         except Exception as error:
             words = f"the changed spec cannot be read, so the last good one is kept: {error}"
             self._invalid(words, [])
@@ -113,6 +115,20 @@ class Kept:
                 self._supervisor.ready(f"keeps {self.spec.path}")
         self._changed, self._waits = None, ""
         return _GO_ON
+
+    def remind(self) -> None:
+        """Say, at each pass, that only a part of the last good spec is kept, if so."""
+        if self.spec.last_good:
+            words = f"{self._in_part()}, until {self.spec.path} is valid"
+            self._log.event("last_good", words, "bad")
+
+    def _in_part(self) -> str:
+        from reconciler.spec.last_good import LACKS
+
+        lacking = [one.id for one in self.spec.resources if one.skip == LACKS]
+        words = "only processes, sessions, units and cron lines of the last good one are kept"
+        without = f" (without {', '.join(lacking)}: the values of env are not known)"
+        return words + (without if lacking else "")
 
     def _held(self, now: float) -> bool:
         return self._changed is not None and now - self._changed < _PATIENCE

@@ -227,7 +227,8 @@ class Spec:
     ``loop_every`` is in seconds. ``secrets`` are values of the environment that were read for
     it and must be shown to nobody; they are never kept with it. ``files`` are the absolute
     paths of all files that it was made from.
-    ``empty`` names the kinds whose section declares nothing.
+    ``empty`` names the kinds whose section declares nothing. ``last_good``: its files are not
+    valid now, and this is what goes on of it as it was compiled last.
     """
 
     name: str
@@ -239,6 +240,7 @@ class Spec:
     files: tuple[str, ...] = ()
     empty: tuple[str, ...] = ()
     notify: Notify = Notify()
+    last_good: bool = False
 
 
 @dataclass(frozen=True, slots=True)

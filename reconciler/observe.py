@@ -26,6 +26,8 @@ def with_strays(spec: Spec, get_kind: GetKind, host: Host) -> Spec:
 
     Never raises for the host: what cannot be looked at is said of what is declared.
     """
+    if spec.last_good:
+        return spec  # It does not know what is declared by now.
     groups: dict[str, list[Resource[Any]]] = {name: [] for name in spec.empty}
     for resource in spec.resources:
         groups.setdefault(resource.kind, []).append(resource)

@@ -138,6 +138,15 @@ class Session:
         )
         return self._known(spec)
 
+    def last_good(self) -> Spec | None:
+        """What goes on of the spec as it was compiled last; None: nothing that is to be trusted."""
+        from reconciler.spec import cache
+        from reconciler.spec.last_good import reduced
+
+        inputs = cache.Inputs(self.spec_path(), self.facts(), self.settings(), os.environ)
+        spec = cache.last_good(cache.file_name(self.state_dir, inputs), inputs, kinds.get)
+        return None if spec is None else self._known(reduced(spec))
+
     def facts(self) -> Facts:
         """What templates may ask about this host, as it is now."""
         from reconciler.host.facts import facts
@@ -525,7 +534,8 @@ class Session:
         from reconciler.kinds._defaultlog import trim
         from reconciler.state import quiet
 
-        for words in trim(look.spec.resources, os.path.join(host.state_dir, "log")):
+        logs = os.path.join(host.state_dir, "log")
+        for words in trim(look.spec.resources, logs) if not look.spec.last_good else ():
             self.warn(words)
         host.walltime.note()
         if quiet(self.folder(look.spec)) and not self._unwritten:
@@ -552,7 +562,8 @@ class Session:
         wanted = {one.id for one in spec.resources if one.skip is None}
         store = self.store(spec, True)
         try:
-            gone = set() if look.only else set(store.troubles.all()) - wanted
+            whole = not look.only and not spec.last_good
+            gone = set(store.troubles.all()) - wanted if whole else set()
             unproven = self.memory(spec, True).unproven()
             news = News(plan, outcomes, look.seen, gone, unproven)
             tell(spec, store, news, self._reports, self.clean)

@@ -189,6 +189,7 @@ class Watchdog:
         if wait.held:
             self._due = now + max(wait.seconds, _SHORTEST)
             return
+        self._kept.remind()
         self._heart.begin(self._spec.loop_every)
         self._sooner = wait.seconds
         self._full = self._begin(())

@@ -32,7 +32,14 @@ def run(session: Session) -> int:
     """Go on until a signal says that it is enough."""
     gc.enable()  # This one lives for years.
     try:
-        spec = session.load_aside()
+        try:
+            spec = session.load_aside()
+        except Invalid as error:
+            last_good = session.last_good()
+            if last_good is None:
+                sys.stderr.write(redacted(error.text))
+                return INVALID
+            spec = last_good
         _refuse_newer(session, spec)
         session.claim(spec)
         try:
@@ -46,9 +53,6 @@ def run(session: Session) -> int:
         return DONE
     except Taken as taken:
         return complain(f"{taken}; this loop does not begin", BUSY)
-    except Invalid as error:
-        sys.stderr.write(redacted(error.text))
-        return INVALID
 
 
 def _refuse_newer(session: Session, spec: Spec) -> None:

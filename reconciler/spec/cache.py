@@ -60,17 +60,26 @@ def load(
 
     ``complete``: None as well for one that was written without its secrets.
     """
+    return _load(
+        file, get_kind, lambda head: (head["complete"] or not complete) and _fits(head, inputs)
+    )
+
+
+def last_good(file: str, inputs: Inputs, get_kind: Callable[[str], Kind[Any, Any]]) -> Spec | None:
+    """The same as it was compiled last, whatever its files hold now; it lacks its secrets."""
+    return _load(file, get_kind, lambda head: _made_alike(head, inputs))
+
+
+def _load(
+    file: str, get_kind: Callable[[str], Kind[Any, Any]], fits: Callable[[Any], bool]
+) -> Spec | None:
     try:
         content = _content(file)
         if content is None:
             return None
         head, body = marshal.loads(content)
         del content
-        if complete and not head["complete"]:
-            return None
-        if not _fits(head, inputs):
-            return None
-        return decoded(body, head, get_kind)
+        return decoded(body, head, get_kind) if fits(head) else None
     except Exception:
         # Damage that the digest missed, or a kind that is gone: compiling tells what is wrong.
         return None
@@ -204,6 +213,12 @@ def _fingerprint() -> tuple[tuple[str, int, int], ...]:
 
 
 def _fits(head: Mapping[str, Any], inputs: Inputs) -> bool:
+    files = head["files"]
+    return _made_alike(head, inputs) and all(_unchanged(path, digest) for path, digest in files)
+
+
+def _made_alike(head: Mapping[str, Any], inputs: Inputs) -> bool:
+    """Was it compiled as it would be now, but for what its files hold?"""
     salt = head["salt"]
     return (
         head["path"] == os.path.abspath(inputs.path)
@@ -211,7 +226,6 @@ def _fits(head: Mapping[str, Any], inputs: Inputs) -> bool:
         and head["facts"] == _facts(inputs.facts)
         and head["settings"] == _settings(inputs.settings, salt)
         and all(_variable(n, inputs.environ, salt) == value for n, value in head["environ"])
-        and all(_unchanged(path, digest) for path, digest in head["files"])
     )
 
 
