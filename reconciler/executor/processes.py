@@ -11,29 +11,19 @@ import signal
 import time
 from collections.abc import Callable, Iterable
 
+from reconciler.host.processes import Entry, look_up
+from reconciler.model import UnknownState
+
 GRACE = 3.0  # seconds between TERM and KILL
 _LOOK = 1.0  # seconds for a look at what processes have open
 _DEATH = 5.0  # seconds to wait for a killed process; longer means that the kernel holds it
 
 
-class ProcessStat:
-    """The fields of /proc/PID/stat that are used here; proc_pid_stat(5)."""
-
-    __slots__ = ("group", "parent", "session", "start_ticks", "state")
-
-    def __init__(self, text: str) -> None:
-        fields = text[text.rindex(")") + 2 :].split()  # the name may contain blanks and brackets
-        self.state = fields[0]
-        self.parent, self.group, self.session = map(int, fields[1:4])
-        self.start_ticks = int(fields[19])
-
-
-def process_stat(pid: int) -> ProcessStat | None:
-    """None if there is no such process."""
+def process_stat(pid: int) -> Entry | None:
+    """None if there is no such process, or it cannot be looked at."""
     try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return ProcessStat(file.read())
-    except (OSError, ValueError, IndexError):
+        return look_up(pid, zombies=True)
+    except UnknownState:
         return None
 
 
@@ -50,7 +40,7 @@ def identity(pid: int) -> dict[str, object]:
     found = process_stat(pid)
     return {
         "pid": pid,
-        "start_ticks": found.start_ticks if found else None,
+        "start_ticks": found.identity.start if found else None,
         "boot_id": boot_id(),
     }
 
@@ -67,7 +57,7 @@ def is_alive(known: dict[str, object]) -> bool:
     return (
         found is not None
         and found.state not in "ZX"
-        and found.start_ticks == known.get("start_ticks")
+        and found.identity.start == known.get("start_ticks")
     )
 
 
@@ -156,7 +146,7 @@ def _tree(leader: int | None, log: os.stat_result | None) -> list[dict[str, obje
         members |= below
     here = boot_id()
     return [
-        {"pid": pid, "start_ticks": alive[pid].start_ticks, "boot_id": here}
+        {"pid": pid, "start_ticks": alive[pid].identity.start, "boot_id": here}
         for pid in sorted(members)  # parents first, who would only start others in their place
         if pid in alive
     ]

@@ -64,17 +64,44 @@ def boot_id() -> str:
 def look_up(pid: int, zombies: bool = False) -> Entry | None:
     """The process with that number, or None when there is none or, by default, it is a zombie.
 
+    One whose main thread has ended while others go on is none, and has the state of one of these.
     Raises UnknownState where nothing can be read, such as without free descriptors.
     """
-    raw = _read(f"/proc/{pid}/stat", 1024)
-    if raw is None:
+    rest = _stat(f"/proc/{pid}")
+    if rest is None:
         return None
-    # The name in parentheses may hold anything, also ") R 1"; the last parenthesis ends it.
-    rest = raw[raw.rindex(b")") + 2 :].split()
     state = rest[0].decode()
+    if state == "Z" and int(rest[17]) > 1:
+        state = (_other_thread(pid) or ("", state))[1]
     if state in "ZXx" and not (zombies and state == "Z"):
         return None
     return Entry(Identity(int(rest[19]), pid), state, int(rest[1]), int(rest[2]), int(rest[3]))
+
+
+def folder(pid: int) -> str:
+    """The folder below /proc that tells of that process: proc_pid_task(5), of another thread once
+    the main one has ended, and with it what ``/proc/PID`` had to tell."""
+    rest = _stat(f"/proc/{pid}")
+    if rest is not None and rest[0] == b"Z" and int(rest[17]) > 1:
+        return (_other_thread(pid) or (f"/proc/{pid}",))[0]
+    return f"/proc/{pid}"
+
+
+def _other_thread(pid: int) -> tuple[str, str] | None:
+    """The folder and the state of a thread of it that has not ended."""
+    with suppress(OSError):
+        for name in os.listdir(f"/proc/{pid}/task"):
+            rest = _stat(f"/proc/{pid}/task/{name}")
+            if rest is not None and rest[0] not in (b"Z", b"X", b"x"):
+                return f"/proc/{pid}/task/{name}", rest[0].decode()
+    return None
+
+
+def _stat(place: str) -> list[bytes] | None:
+    """The fields of proc_pid_stat(5) from the third on, which has the number 0 here."""
+    raw = _read(f"{place}/stat", 1024)
+    # The name in parentheses may hold anything, also ") R 1"; the last parenthesis ends it.
+    return raw[raw.rindex(b")") + 2 :].split() if raw is not None else None
 
 
 def ended(pid: int) -> bool:
@@ -131,9 +158,8 @@ def ending(pid: int) -> str | None:
 
     None when it runs, is gone, or belongs to somebody else; the status is proc(5) stat field 52.
     """
-    raw = _read(f"/proc/{pid}/stat", 1024)
-    rest = raw[raw.rindex(b")") + 2 :].split() if raw is not None else []
-    if len(rest) < 50 or rest[0] != b"Z":
+    rest = _stat(f"/proc/{pid}") or []
+    if len(rest) < 50 or rest[0] != b"Z" or look_up(pid) is not None:
         return None
     status = os.waitstatus_to_exitcode(int(rest[49]))
     return f"signal {-status}" if status < 0 else f"exit status {status}"
@@ -241,7 +267,7 @@ class Processes:
         found = []
         # What others call their processes must not keep us busy.
         for pid in self._roughly_of(uid):
-            raw = _read(f"/proc/{pid}/cmdline", 32768)
+            raw = _told(pid, "cmdline", 32768)
             # Of a set-user-ID program, whoever runs it decides.
             if not raw or (len(raw) > _SHORT and _owner(pid) != uid):
                 continue
@@ -259,7 +285,7 @@ class Processes:
         hidden = hides(uid)
         for pid in self.pids():
             try:
-                program = os.readlink(f"/proc/{pid}/exe")
+                program = _program(pid)
             except PermissionError:
                 hidden = hidden or (uid != os.geteuid() and _owner(pid) == uid)
                 continue
@@ -311,7 +337,7 @@ class Processes:
 
     def environment(self, identity: Identity) -> dict[str, str]:
         """The environment it was started with; empty when that may not be read."""
-        raw = _read(f"/proc/{identity.pid}/environ", 2**20) or b""
+        raw = _told(identity.pid, "environ", 2**20) or b""
         pairs = (os.fsdecode(item).partition("=") for item in raw.split(b"\0"))
         return {name: text for name, _, text in pairs}
 
@@ -325,7 +351,7 @@ class Processes:
         found = []
         for pid in self._roughly_of(uid):
             # Others may have thousands, each with a long environment.
-            raw = _read(f"/proc/{pid}/environ", 2**20) if _owner(pid) == uid else None
+            raw = _told(pid, "environ", 2**20) if _owner(pid) == uid else None
             if raw and wanted in raw.split(b"\0"):
                 entry = look_up(pid) if _owner(pid) == uid else None
                 if entry is not None:
@@ -480,6 +506,8 @@ def _owner(pid: int) -> int | None:
     in a namespace below ours is a container's: it has a number there as well, proc_pid_status(5).
     """
     raw = _read(f"/proc/{pid}/status", 4096) or b""
+    if b"\nVmSize:" not in raw:  # The kernel's own has none, nor has a thread that has ended.
+        raw = _read(f"{folder(pid)}/status", 4096) or b""
     lines = dict(line.partition(b":")[::2] for line in raw.split(b"\n"))
     uids = set(lines.get(b"Uid", b"").split()[:3])
     contained = len(lines.get(b"NSpid", b"").split()) > 1
@@ -522,6 +550,21 @@ def within(seconds: float, what: str) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def _told(pid: int, name: str, limit: int) -> bytes | None:
+    """What that file of /proc/PID holds, also once the main thread has ended."""
+    raw = _read(f"/proc/{pid}/{name}", limit)
+    place = folder(pid) if raw is None else ""
+    return _read(f"{place}/{name}", limit) if place not in ("", f"/proc/{pid}") else raw
+
+
+def _program(pid: int) -> str:
+    """The file that it runs. Raises OSError."""
+    try:
+        return os.readlink(f"/proc/{pid}/exe")
+    except FileNotFoundError:
+        return os.readlink(f"{folder(pid)}/exe")
 
 
 _MATCHING = 2.0

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import psutil
 
-from reconciler.host.processes import Identity, look_up
+from reconciler.host.processes import Identity, folder, look_up
 from reconciler.records import dataclass
 
 _WATCHED = 0.25
@@ -78,13 +78,13 @@ def _row(process: psutil.Process, identity: Identity, before: float, passed: flo
     uptime = time.clock_gettime(time.CLOCK_BOOTTIME) - identity.start / os.sysconf("SC_CLK_TCK")
     try:
         with process.oneshot():
-            memory, threads = process.memory_info().rss, process.num_threads()
+            memory, threads = resident(process), process.num_threads()
             user, command = process.username(), _command(process)
     except (psutil.Error, OSError):
         return None
     open_files: int | None = None
     with suppress(psutil.Error, OSError):
-        open_files = process.num_fds()
+        open_files = descriptors(process)
     waits_in = _waits_in(identity.pid) if entry.state == "D" else None
     try:
         used = max(0.0, _seconds(process) - before)
@@ -105,12 +105,29 @@ def _row(process: psutil.Process, identity: Identity, before: float, passed: flo
     )
 
 
+def resident(process: psutil.Process) -> int:
+    """Its resident memory in bytes, also once its main thread has ended. Raises as psutil does."""
+    size: int = process.memory_info().rss
+    if size:
+        return size
+    with open(f"{folder(process.pid)}/statm", "rb") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def descriptors(process: psutil.Process) -> int:
+    """How many open files it has, also once its main thread has ended. Raises as psutil does."""
+    return process.num_fds() or len(os.listdir(f"{folder(process.pid)}/fd"))
+
+
 def _seconds(process: psutil.Process) -> float:
     return sum(process.cpu_times()[:4])
 
 
 def _command(process: psutil.Process) -> str:
-    return " ".join(process.cmdline()) or f"[{process.name()}]"
+    line: list[str] = []
+    with suppress(psutil.ZombieProcess):  # So is one whose main thread has ended.
+        line = process.cmdline()
+    return " ".join(line) or f"[{process.name()}]"
 
 
 def _children(process: psutil.Process) -> list[Child]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from reconciler.host.processes import Entry, Identity, look_up
+from reconciler.host.processtable import descriptors, resident
 from reconciler.records import dataclass, field
 
 if TYPE_CHECKING:
@@ -130,10 +131,10 @@ def _sums(family: Iterable[Entry], files: bool) -> Usage:
         try:
             process = psutil.Process(pid)
             with process.oneshot():
-                memory, threads = process.memory_info().rss, process.num_threads()
+                memory, threads = resident(process), process.num_threads()
             if files:
-                with suppress(psutil.AccessDenied):
-                    number = process.num_fds()
+                with suppress(psutil.AccessDenied, PermissionError):
+                    number = descriptors(process)
         except (psutil.Error, OSError):
             continue
         now = look_up(pid)
