@@ -80,9 +80,20 @@ class Systemd:
         return f"{root}/reconcile/env/{name}"
 
     def elsewhere(self, scope: str, unit: str) -> str | None:
-        """Where a unit of that name stands that one in ``folder`` would hide."""
-        found = (f"{folder}/{unit}" for folder in _VENDOR[scope])
-        return next((path for path in found if os.path.lexists(path)), None)
+        """Where a unit of that name stands that one in ``folder`` would hide.
+
+        A mask of the running system is none: it goes with the next boot.
+        """
+        for folder in _VENDOR[scope]:
+            path = f"{folder}/{unit}"
+            if os.path.lexists(path) and not (path.startswith("/run/") and is_mask(path)):
+                return path
+        return None
+
+    def masked_until_boot(self, scope: str, unit: str) -> bool:
+        """Is it masked in the running system alone, with ``--runtime``?"""
+        run = "/run/systemd/system" if scope == "system" else f"{runtime_folder()}/systemd/user"
+        return is_mask(f"{run}/{unit}")
 
     def unit_file(self, path: str) -> UnitFile | None:
         """What stands at ``path``, not followed if it is a symlink. Raises UnknownState."""
@@ -263,6 +274,14 @@ class Systemd:
             if scope == "user":
                 environ["XDG_RUNTIME_DIR"] = runtime_folder() or ""
         return run([path, *flags, *words], timeout=timeout, environ=environ)
+
+
+def is_mask(path: str) -> bool:
+    """Does that path mask a unit, systemctl(1)?"""
+    try:
+        return os.readlink(path) == "/dev/null"
+    except OSError:
+        return False
 
 
 def names_in(value: str) -> list[str]:

@@ -30,6 +30,8 @@ class Unit:
     programs: tuple[str, ...] = field(default=(), metadata={"written": False})
     links: tuple[str, ...] = field(default=(), metadata={"written": False})
     """The symlinks that enabling makes, below the folder of units."""
+    templated: bool = field(default=False, metadata={"written": False})
+    """Does the spec declare the template that it is an instance of?"""
 
     @property
     def file(self) -> str:
@@ -51,6 +53,14 @@ class Unit:
     def is_template(self) -> bool:
         """Is it one of which only instances can be started?"""
         return "@." in str(self.unit)
+
+    @property
+    def template_unit(self) -> str | None:
+        """The name of the template whose instance it is, systemd.unit(5); None: of none."""
+        stem, at, rest = str(self.unit).partition("@")
+        if not at or self.is_template or self.text is not None:
+            return None
+        return f"{stem}@.{rest.rpartition('.')[2]}"
 
     @property
     def mode(self) -> str:
@@ -77,7 +87,7 @@ class UnitState:
     file as it is now. ``environment`` is its EnvironmentFile: what is shown of it, empty for none.
     The last ones are for the actions: the file itself and where it is, the
     options that unmask it, what must be restarted with it; ``there`` is False when there is
-    neither a file nor anything that runs.
+    neither a file nor anything that runs, and ``silent`` True where no manager can be told.
     """
 
     content: str | None = None
@@ -94,5 +104,6 @@ class UnitState:
     masks: tuple[tuple[str, ...], ...] | None = None
     others: tuple[str, ...] | None = None
     there: bool | None = None
+    silent: bool | None = None
     environment_path: str | None = None
     environment_text: str | None = None

@@ -5,6 +5,7 @@ It must not decide what is to be done, nor write a file that systemd-analyze ref
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -17,8 +18,9 @@ from reconciler.records import dataclass
 if TYPE_CHECKING:
     from reconciler.host import Host
 
-FILES, LINKS, MANAGER = range(3)
-"""The stages: files of all units, the symlinks that enable them, then what the manager does."""
+STAGES = FILES, REMOVED, LINKS, MANAGER = range(4)
+"""Of all units: what is stopped, disabled and written; files that go, which nothing may need by
+then; the symlinks that enable; what the manager does."""
 _STAND_INS = {
     "service": "[Service]\nExecStart=/bin/true\n",
     "timer": "[Timer]\nOnBootSec=1\n",
@@ -33,9 +35,11 @@ _OF_OTHERS = re.compile(
 """Complaints that other units are missing: they may come later, and need not be there."""
 _ADVICE = re.compile(r"not safe|unsafe|deprecated|obsolete|legacy|[Cc]onsider")
 """What systemd says of something that it takes as it is."""
+_UNKNOWN_KEY = re.compile(r"Unknown (key|lvalue) ")
+"""What it says of a key of a newer systemd, and then goes on without it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class WriteUnit:
     """Write the file, if systemd-analyze finds nothing wrong with it."""
 
@@ -49,6 +53,8 @@ class WriteUnit:
     seen: str | None
     mode: str
     secret: bool
+    ignored: list[str] = dataclasses.field(default_factory=list, compare=False, repr=False)
+    """Afterwards: what systemd has said of keys that it does not know."""
 
     def describe(self) -> str:
         """The action in words."""
@@ -71,7 +77,9 @@ class WriteUnit:
         from reconciler.host.rewrite import replace_file
         from reconciler.host.systemd import LIMIT
 
-        wrong = self._wrong(host)
+        said = self._wrong(host)
+        self.ignored[:] = filter(_UNKNOWN_KEY.search, said)
+        wrong = [line for line in said if line not in self.ignored]
         if wrong:
             if self.secret:
                 wrong = [line.partition(": ")[0] for line in wrong]
@@ -189,7 +197,7 @@ class SetUnitAttributes:
 class RemoveUnit:
     """Remove the file; the folder of drop-ins too, when nothing is left in it."""
 
-    stage: ClassVar[int] = FILES
+    stage: ClassVar[int] = REMOVED
     scope: str
     unit: str
     path: str
@@ -267,8 +275,12 @@ class Tell:
 
     def shell(self) -> Remedy:
         """The same for a shell."""
-        words = (*_flag(self.scope), self.verb, *self.options)
-        return remedy("systemctl", *words, "--", self.unit)
+        command = ("systemctl", *_flag(self.scope), self.verb, *self.options)
+        if self.verb != "disable":
+            return remedy(*command, "--", self.unit)
+        return in_turn(
+            remedy(*command, "--", self.unit), remedy(*command, "--runtime", "--", self.unit)
+        )
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
@@ -279,6 +291,9 @@ class Tell:
         # These would reload the manager each by itself.
         quiet = () if self.verb == "stop" else ("--no-reload",)
         host.systemd.tell(self.scope, self.verb, *quiet, *self.options, "--", self.unit)
+        if self.verb == "disable":
+            # Without the option it leaves what is enabled until the next boot.
+            host.systemd.tell(self.scope, self.verb, *quiet, "--runtime", "--", self.unit)
         host.systemd.changed(self.scope, self.unit)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from reconciler.host.remedy import remedy
+from reconciler.host.systemd import is_mask
 from reconciler.kinds._unit import Unit, UnitState
 from reconciler.kinds._unit_file import RUNS_AND_ENDS, mark, ours
 from reconciler.model import Observation, Resource, UnknownState, not_known
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from reconciler.host.systemd import UnitFile
 
 _RUNS = ("active", "reloading", "refreshing")
-_ENABLED = ("enabled", "alias", "indirect")
+_ENABLED = ("enabled", "alias")
 _FUTURE = 2.0
 """Seconds that a file's time may lie ahead of the clock before the clock is not believed."""
 
@@ -127,7 +128,7 @@ class _Look:
 
     def _state(self, file: UnitFile | None) -> UnitState:
         masks = self._masks(file)
-        if self.want.text is None and not self.silent and not masks:
+        if self.want.text is None and not self.silent and not masks and not self.want.templated:
             missing = self.known.get("LoadState") == "not-found"
             if missing or (self.want.is_template and not self.known.get("UnitFileState")):
                 words = "give it a template or content, or install what brings it"
@@ -142,13 +143,21 @@ class _Look:
 
     def _masks(self, file: UnitFile | None) -> tuple[tuple[str, ...], ...]:
         """The options with which it can be unmasked; none when it is not masked."""
-        if not self.want.drop_in and file is not None and file.link == "/dev/null":
-            return ((),)
-        state = self.known.get("UnitFileState")
-        if state == "masked-runtime":
+        state = self.known.get("UnitFileState", "")
+        masked = not self.want.drop_in and file is not None and file.link == "/dev/null"
+        if not masked and not state.startswith("masked"):
+            return ()
+        found: list[tuple[str, ...]] = []
+        path = f"{self.systemd.folder(self.want.scope)}/{self.unit}"
+        if masked or os.path.lexists(path):
+            found.append(())
+        if self.systemd.masked_until_boot(self.want.scope, self.unit):
             self.notes.append(f"{self.unit} is masked in /run, until the next boot")
-            return (("--runtime",),)
-        return ((),) if state == "masked" else ()
+            found.append(("--runtime",))
+        if not found:
+            where = self.known.get("FragmentPath") or "a file elsewhere"
+            raise UnknownState(f"{where} masks it, which systemctl unmask leaves; it has to go")
+        return tuple(found)
 
     def _with_file(self, state: UnitState, file: UnitFile | None) -> UnitState:
         want = self.want
@@ -206,7 +215,8 @@ class _Look:
     def _refuse_hiding(self) -> None:
         path = self.systemd.elsewhere(self.want.scope, self.unit)
         loaded = self.known.get("FragmentPath", "")
-        if path is None and loaded not in ("", self.path) and not loaded.endswith(self._stem()):
+        seen = loaded in ("", self.path) or loaded.endswith(self._stem()) or is_mask(loaded)
+        if path is None and not seen:
             path = loaded if os.path.basename(loaded) == self.unit else None
         if path is not None:
             raise UnknownState(
@@ -246,7 +256,8 @@ class _Look:
             if asked:
                 words = " and whether it ".join(asked)
                 self.unsure = f"{self.silent}, so it is not known whether it {words}"
-            return replace(state, enabled=want.enabled, active=want.active, started="current")
+            enabled, active = want.enabled, want.active
+            return replace(state, enabled=enabled, active=active, started="current", silent=True)
         if self.known.get("LoadState") in ("error", "bad-setting"):
             self.notes.append(f"systemd cannot load it: {self.known.get('LoadError')}")
         if self.known.get("NeedDaemonReload") == "yes":
@@ -267,10 +278,50 @@ class _Look:
             name = self.host.users.account(None).name
             linger = remedy("loginctl", "enable-linger", name)
             self.notes.append(f"it waits for a login; to start it at boot: {linger}")
+        if word.startswith("enabled") and want.enabled is False and want.text is None:
+            self._refuse_linked()
+        if word == "alias" and want.enabled is False:
+            raise UnknownState(f"{self.unit} is another name of a unit; declare that one instead")
+        if word == "indirect":
+            return self._enabled_by_others()
+        if word == "enabled-runtime":
+            return not want.enabled  # What is enabled until the next boot is so neither way.
         if word not in _ENABLED:
             return False
         folder = self.systemd.folder(want.scope)
         return not want.enabled or all(os.path.lexists(f"{folder}/{link}") for link in want.links)
+
+    def _enabled_by_others(self) -> bool:
+        """Of what systemd calls ``indirect``: has enabling it been done, systemctl(1)?
+
+        It has where it is about other units alone, by ``Also=``, and these are enabled; and where
+        it is a template that names no instance, and some instance is enabled.
+        """
+        from reconciler.host.systemd import names_in
+        from reconciler.kinds._unit_text import settings
+
+        text = self.want.text if not self.want.drop_in else None
+        path = self.known.get("FragmentPath") or self.path
+        file = self.systemd.unit_file(os.path.realpath(path)) if text is None else None
+        lines = list(settings(text or (file.text if file is not None else "")))
+        keys = {key for section, key, _ in lines if section == "Install"}
+        if self.want.is_template:
+            return "DefaultInstance" not in keys
+        also = [name for _, key, value in lines if key == "Also" for name in names_in(value)]
+        if not also or keys & {"WantedBy", "RequiredBy", "UpheldBy", "Alias"}:
+            return False
+        known = self.systemd.show(self.want.scope, sorted(set(also)))
+        return all(each.get("UnitFileState") in _ENABLED for each in known.values())
+
+    def _refuse_linked(self) -> None:
+        """Raise UnknownState where disabling would take the unit itself away."""
+        path = self.known.get("FragmentPath", "")
+        own = self.systemd.folder(self.want.scope)
+        if path.startswith((f"{own}/", "/run/")) and os.path.islink(path):
+            raise UnknownState(
+                f"{path} is a symlink to {os.readlink(path)}, which systemctl disable would remove "
+                "as well; put the file itself there, or disable it by hand"
+            )
 
     def _runs(self) -> bool:
         return self.known.get("ActiveState") in _RUNS

@@ -48,10 +48,14 @@ def actions(
     if want.text is not None and want.environment is None and now.environment_text is not None:
         found.append(RemoveUnit(scope, unit, environment, now.environment_text))
     if "enabled" in changed and want.enabled:
-        # It counts as not enabled too when some of its symlinks are missing.
-        found.append(Tell(scope, unit, "reenable" if have else "enable"))
+        # It counts as not enabled too when some of its symlinks are missing, or are old ones.
+        # Disabling somebody else's may remove it: a unit file can be a symlink as well.
+        anew = have is not None and want.text is not None and not want.drop_in
+        found.append(Tell(scope, unit, "reenable" if anew else "enable"))
     elif "enabled" in changed and have is not None:
         found.append(Tell(scope, unit, "disable"))
+    if now.silent:
+        return found
     if writes or changed & {"masked", "loaded", "enabled"}:
         found.append(Reload(scope))
     if "active" in changed and want.active:

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING
 
 from reconciler.contract import Kind, Templates, diff, in_words
 from reconciler.kinds._unit import Unit, UnitState
-from reconciler.model import Action, Change, Claim, Key, Observation, Remedy, Resource
+from reconciler.model import (
+    Action,
+    Change,
+    Claim,
+    Declared,
+    Key,
+    Observation,
+    Remedy,
+    Resource,
+)
 from reconciler.records import replace
 
 if TYPE_CHECKING:
@@ -66,6 +75,13 @@ class Units(Kind[Unit, UnitState]):
         more = f" drop-in {want.drop_in}" if want.drop_in else ""
         return (Claim(Key("unit", f"{want.unit} ({want.scope}){more}")),)
 
+    def linked(self, want: Unit, declared: Declared) -> Unit:
+        templated = any(key in declared.claims for key in _template(want))
+        return replace(want, templated=True) if templated else want
+
+    def uses(self, want: Unit) -> Iterable[Key]:
+        return _template(want) if want.templated else ()
+
     def expected(self, want: Unit) -> UnitState:
         if want.text is None:
             return UnitState(masked=False, enabled=want.enabled, active=want.active)
@@ -115,12 +131,16 @@ class Units(Kind[Unit, UnitState]):
 
     def stages(self, actions: Sequence[Action]) -> Sequence[Sequence[Action]]:
         """Files first, of all units; what needs the manager to know them comes last."""
-        from reconciler.kinds._unit_actions import FILES, LINKS, MANAGER
+        from reconciler.kinds._unit_actions import FILES, STAGES
 
         return [
             [action for action in actions if getattr(action, "stage", FILES) == stage]
-            for stage in (FILES, LINKS, MANAGER)
+            for stage in STAGES
         ]
+
+    def spared(self, actions: Sequence[Action]) -> tuple[str | None, bool]:
+        said = [line for action in actions for line in getattr(action, "ignored", ())]
+        return "; ".join(said) or None, False
 
     def by_hand(
         self, resource: Resource[Unit], have: UnitState | None, changes: Sequence[Change]
@@ -143,6 +163,12 @@ class Units(Kind[Unit, UnitState]):
         from reconciler.kinds._unit_steps import actions
 
         return actions(resource, have, changes)
+
+
+def _template(want: Unit) -> tuple[Key, ...]:
+    """The claim of the template that it is an instance of, if it is one."""
+    template = want.template_unit
+    return (Key("unit", f"{template} ({want.scope})"),) if template else ()
 
 
 def _in_words(change: Change) -> str:

@@ -38,6 +38,15 @@ def test_the_file_is_made_and_the_rest_is_unknown(bare: Machine) -> None:
     bare.reconcile("--once", spec)
     assert file.read_text().endswith(TEXT)
     assert bare.plan(spec)["steps"] == []
+    # What nobody can be told is not tried: only the file differs, and can be had.
+    changed = unit(bare, enabled=True, active=True, content=TEXT.replace("true", "false"))
+    (step,) = bare.plan(changed)["steps"]
+    assert step["actions"] == [f"write {file} (mode 0644)"]
+    report = json.loads(bare.reconcile("--once", "--json", changed).stdout)
+    assert [each["result"] for each in report["steps"]] == ["done"]
+    drop_in = unit(bare, active=True, drop_in="10-x", content="[Service]\nNice=5\n")
+    report = json.loads(bare.reconcile("--once", "--json", drop_in).stdout)
+    assert [each["result"] for each in report["steps"]] == ["done"]
     bare.once(bare.spec("units: {x.service: {scope: user, when: host.systemd, active: true}}"))
 
 

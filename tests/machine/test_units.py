@@ -240,7 +240,10 @@ def test_a_persons_units_are_left_byte_for_byte(world: World) -> None:
     report = world.once(spec, status=1)
     assert report["steps"] == []
     assert [one["id"] for one in report["unknown"]] == [f"unit:{path.name}" for path in corpus]
-    assert all("# reconcile: demo" in one["reason"] for one in report["unknown"])
+    others = [
+        one["reason"] for one in report["unknown"] if "# reconcile: demo" not in one["reason"]
+    ]
+    assert others == []
     spec = world.spec({path.name: {"state": "absent"} for path in corpus})
     report = world.once(spec)
     assert report["steps"] == []
@@ -334,12 +337,12 @@ RestartSec=30
 
 def test_a_file_that_systemd_refuses_is_not_installed(world: World) -> None:
     wrong = {
-        "key.service": "[Service]\nExecStart=/bin/true\nExecStrat=/bin/true\n",
+        "key.service": "[Service]\nExecStart=/bin/true\nNoEquals\n",
         "value.service": "[Service]\nExecStart=/bin/true\nRestart=perhaps\n",
         "program.service": "[Service]\nExecStart=/nowhere/program\n",
         "section.service": "[Servic]\nExecStart=/bin/true\n",
         "when.timer": "[Timer]\nOnCalendar=whenever\n",
-        "t@.service": "[Service]\nExecStart=/bin/true\nNoSuch=1\n",
+        "t@.service": "[Service]\nExecStart=/bin/true\nNice=seven\n",
     }
     units: dict[str, Any] = {name: {"content": text} for name, text in wrong.items()}
     units["in"] = {"unit": "cron.service", "drop_in": "x", "content": "[Service]\nNice=seven\n"}
@@ -349,7 +352,7 @@ def test_a_file_that_systemd_refuses_is_not_installed(world: World) -> None:
         assert step["result"] == "failed"
         assert "not installed" in step["error"]
     said = {step["id"]: step["error"] for step in report["steps"]}
-    assert "key.service:6: Unknown key" in said["unit:key.service"]
+    assert "key.service:6: Missing '='" in said["unit:key.service"]
     assert "/nowhere/program" in said["unit:program.service"]
     assert "x.conf:" in said["unit:in"]
     (note,) = report["notes"]
@@ -420,14 +423,115 @@ def test_timers_paths_and_sockets_do_their_work(world: World) -> None:
 
 def test_templates_and_instances(world: World) -> None:
     text = SLEEPER.format(description="{{ '%i' | raw }}")
-    units = {"w@.service": {"content": text}, "w@1.service": {"enabled": True, "active": True}}
-    report = world.once(world.spec({"w@.service": units["w@.service"]}))
-    assert [step["result"] for step in report["steps"]] == ["done"]
+    # In the order of their names the instance comes first.
+    units = {
+        "w@1.service": {"enabled": True, "active": True},
+        "w@.service": {"content": text},
+        "w@.timer": {"content": "[Timer]\nOnBootSec=1d\n[Install]\nWantedBy=timers.target\n"},
+        "w@2.timer": {"enabled": True, "active": True},
+    }
     spec = world.spec(units)
-    world.once(spec)
+    report = world.once(spec)
+    assert {step["result"] for step in report["steps"]} == {"done"} and len(report["steps"]) == 4
     world.converged(spec)
     assert world.show("w@1.service", "Description") == "1"
-    assert world.show("w@1.service", "ActiveState") == "active"
+    for name in ("w@1.service", "w@2.timer"):
+        assert world.show(name, "ActiveState") == "active"
+        assert world.show(name, "UnitFileState") == "enabled"
+    # The instance can be disabled only while its template is there.
+    gone = world.spec({n: {**each, "state": "absent"} for n, each in reversed(units.items())})
+    report = world.once(gone)
+    assert {step["result"] for step in report["steps"]} == {"done"} and len(report["steps"]) == 4
+    assert world.sh(f"find {ETC} /run/systemd -name 'w@*'") == ""
+    assert world.show("w@1.service", "ActiveState") == "inactive"
+    world.converged(gone)
+
+
+def test_what_is_enabled_is_what_systemd_calls_so(world: World) -> None:
+    install = "[Service]\nExecStart=/bin/sleep 1002\n[Install]\n"
+    made = {
+        "named.service": f"{install}WantedBy=multi-user.target\n",
+        "also.service": f"{install}Also=by-also.socket\n",
+        "by-also.socket": "[Socket]\nListenStream=/run/by\n[Install]\nWantedBy=sockets.target\n",
+        "until-boot.service": f"{install}WantedBy=multi-user.target\n",
+    }
+    for name, text in made.items():
+        world.host.write(f"{ETC}/{name}", text)
+    world.sh(
+        f"ln -s named.service {ETC}/another-name.service; systemctl daemon-reload;"
+        "systemctl enable --runtime until-boot.service"
+    )
+
+    def state(unit: str) -> str:
+        return world.sh(f"systemctl is-enabled {unit} || :")
+
+    assert (state("named.service"), state("also.service")) == ("indirect", "indirect")
+    units = {name: {"enabled": True} for name in made if name != "by-also.socket"}
+    spec = world.spec({**units, "ours.service": {"content": made["also.service"], "enabled": True}})
+    world.once(spec)
+    world.converged(spec)
+    assert state("named.service") == state("until-boot.service") == "enabled"
+    assert state("by-also.socket") == "enabled"  # All that enabling the other one is about.
+    spec = world.spec({name: {"enabled": False} for name in units})
+    world.once(spec)
+    world.converged(spec)
+    assert state("until-boot.service") == state("by-also.socket") == "disabled"
+    world.sh(f"find {ETC} /run/systemd/system -name 'named.service' -type l | grep . && exit 1; :")
+
+
+def test_a_link_to_a_unit_of_somebody_else_is_never_removed(world: World) -> None:
+    install = "[Service]\nExecStart=/bin/sleep 1003\n[Install]\nWantedBy=multi-user.target\n"
+    world.host.write("/srv/theirs/linked.service", install)
+    world.sh("systemctl link /srv/theirs/linked.service")
+    spec = world.spec({"linked.service": {"enabled": True, "active": True}})
+    world.once(spec)
+    world.converged(spec)
+    assert world.show("linked.service", "UnitFileState") == "enabled"
+    spec = world.spec({"linked.service": {"enabled": False}})
+    (unknown,) = world.plan(spec)["unknown"]
+    assert "is a symlink to /srv/theirs/linked.service" in unknown["reason"]
+    world.once(spec, status=1)
+    world.once(world.spec({"linked.service": {"enabled": True, "state": "absent"}}))
+    assert world.sh(f"readlink {ETC}/linked.service") == "/srv/theirs/linked.service"
+
+
+def test_a_mask_of_the_running_system_is_taken_away(world: World) -> None:
+    world.sh("systemctl mask --runtime hidden.service; systemctl mask both-masks.service;"
+             "systemctl mask --runtime both-masks.service")  # fmt: skip
+    spec = world.spec({"hidden.service": sleeper(), "both-masks.service": sleeper()})
+    plan = world.plan(spec)
+    assert plan["unknown"] == []
+    assert all("it is masked" in step["why"] for step in plan["steps"])
+    assert "unmask hidden.service --runtime" in plan["steps"][0]["actions"]
+    world.once(spec)
+    world.converged(spec)
+    assert world.show("hidden.service", "ActiveState") == "active"
+    assert world.show("both-masks.service", "ActiveState") == "active"
+    # One that comes with the system is not ours to lift.
+    world.sh("ln -s /dev/null /usr/lib/systemd/system/theirs.service; systemctl daemon-reload")
+    (unknown,) = world.plan(world.spec({"theirs.service": {"active": True}}))["unknown"]
+    assert "/lib/systemd/system/theirs.service masks it" in unknown["reason"]
+
+
+def test_a_key_of_a_newer_systemd_is_a_note(world: World) -> None:
+    text = "[Service]\nExecStart=/bin/sleep 1004\nKeyOfTomorrow=yes\n"
+    base = "[Service]\nExecStart=/bin/sleep 1004\n"
+    spec = world.spec(
+        {
+            "new-key.service": {"content": text, "active": True},
+            "base.service": {"content": base},
+            "dropped": {
+                "unit": "base.service", "drop_in": "x", "content": "[Service]\nOfTomorrow=1\n",
+            },
+        }
+    )  # fmt: skip
+    report = world.once(spec)
+    notes = {step["id"]: step.get("note") for step in report["steps"]}
+    assert "new-key.service:6: Unknown key" in notes["unit:new-key.service"]
+    assert "KeyOfTomorrow" in notes["unit:new-key.service"]
+    assert "OfTomorrow" in notes["unit:dropped"] and notes["unit:base.service"] is None
+    assert world.show("new-key.service", "ActiveState") == "active"
+    world.converged(spec)
 
 
 def test_a_oneshot_is_not_started_again_and_again(world: World) -> None:
