@@ -61,6 +61,7 @@ MODES: dict[str, tuple[Mode, ...]] = {
 OF = {
     "--only": ("plan", "once", "status", "history"),
     "--detailed-exitcode": ("plan", "once"),
+    "--unset": ("plan", "once"),
     "--since": ("history",),
     "--for": ("pause",),
     "--reason": ("pause",),
@@ -150,6 +151,8 @@ def parser() -> argparse.ArgumentParser:
         help="only this and what it needs; repeatable; shell patterns")  # fmt: skip
     add("--set", metavar="NAME=VALUE", action="append", default=[],
         help="another value for a variable of the spec; repeatable")  # fmt: skip
+    add("--unset", metavar="NAME", action="append", default=[],
+        help="the file's own value again for a variable that was set")  # fmt: skip
     add("--set-file", metavar="NAME=FILE", action="append", default=[],
         help="the same from a file, for secrets; repeatable")  # fmt: skip
     add("--json", action="store_true", help="one JSON document on standard output")

@@ -219,6 +219,12 @@ class Notify:
     report_every: tuple[float, ...] = ()
 
 
+class Remembered(str):
+    """The value of a variable from an earlier pass; the spec need not have it any more."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
     """A valid spec. ``resources`` stand in an order that respects needs and ``after``.
@@ -228,7 +234,8 @@ class Spec:
     it and must be shown to nobody; they are never kept with it. ``files`` are the absolute
     paths of all files that it was made from.
     ``empty`` names the kinds whose section declares nothing. ``last_good``: its files are not
-    valid now, and this is what goes on of it as it was compiled last.
+    valid now, and this is what goes on of it as it was compiled last. ``variables`` are those
+    that were set to something else than the file says, but for secrets and ``state``.
     """
 
     name: str
@@ -241,6 +248,7 @@ class Spec:
     empty: tuple[str, ...] = ()
     notify: Notify = Notify()
     last_good: bool = False
+    variables: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     from reconciler.host.stops import Stopping
     from reconciler.host.users import Users
     from reconciler.memory import Memory
-    from reconciler.model import Facts, Observation, Outcome, Plan, Report, Said, Spec
+    from reconciler.model import (
+        Facts,
+        Observation,
+        Outcome,
+        Plan,
+        Remembered,
+        Report,
+        Said,
+        Spec,
+    )
     from reconciler.notify import Post
     from reconciler.reports import Reports
     from reconciler.store import Store
@@ -39,6 +48,8 @@ _PATIENCE = 5.0
 """Seconds for which one who still writes the spec is waited for."""
 ACTING = ("once", "loop", "repair", "pause", "resume")
 """The modes that act by the spec, and so must not take half of one."""
+APPLYING = ("once", "loop", "repair")
+"""Those of them that apply it: what they set is the spec's for every later call."""
 
 
 class Usage(Exception):
@@ -183,13 +194,18 @@ class Session:
 
     def heading(self, spec: Spec) -> Line:
         """Which spec this is about, on which host."""
-        from reconciler.views.text import heading
+        from reconciler.views.text import given, heading
 
-        return heading(spec.name, spec.path, os.uname().nodename, self.options.trust)
+        return heading(spec.name, spec.path, os.uname().nodename, given(self.about(spec)))
 
     def about(self, spec: Spec) -> dict[str, Any]:
-        """The same as a JSON value; ``trusts`` are the accounts that ``--trust`` names."""
+        """The same as a JSON value.
+
+        ``variables`` are those that were set, now or before, to something else than the file
+        says; ``trusts`` are the accounts that ``--trust`` names.
+        """
         found: dict[str, Any] = {"name": spec.name, "path": spec.path}
+        found |= {"variables": dict(spec.variables)} if spec.variables else {}
         return {**found, "trusts": self.options.trust} if self.options.trust else found
 
     def head(self, spec: Spec) -> None:
@@ -246,8 +262,11 @@ class Session:
                 )
 
     def settings(self) -> Mapping[str, str]:
-        """The variables of ``--set`` and ``--set-file``. Raises Usage."""
-        found: dict[str, str] = {}
+        """The variables of the last pass, and those of ``--set`` and ``--set-file`` instead.
+
+        Raises Usage.
+        """
+        found: dict[str, str] = dict(self._remembered())
         for word in self.options.set:
             name, equals, value = word.partition("=")
             if not name or not equals:
@@ -267,6 +286,27 @@ class Session:
         hide(value for value in found.values() if isinstance(value, FromFile))
         return found
 
+    def _remembered(self) -> Mapping[str, Remembered]:
+        """The variables of the last pass over this spec, but for those of ``--unset``."""
+        from reconciler.model import Remembered
+        from reconciler.spec.reading import ReadError, name_in, read
+        from reconciler.state import variables
+
+        path = self.spec_path()
+        try:
+            name = name_in(read(path))
+        except ReadError:
+            return {}  # Who compiles it says so.
+        folder = os.path.join(self.state_dir, name or "")
+        found = variables(folder) if name is not None else {}
+        if not found or self._before(folder, os.path.abspath(path)) is not None:
+            return {}
+        return {
+            name: Remembered(value)
+            for name, value in found.items()
+            if name not in self.options.unset
+        }
+
     def _from_file(self, path: str) -> FromFile:
         """The value of a variable, without the line break at its end. Raises Usage."""
         from reconciler.spec.reading import ReadError, read
@@ -280,30 +320,40 @@ class Session:
             raise Usage(f"--set-file: the file {path} is not UTF-8 text") from None
         return FromFile(value)
 
+    def _before(
+        self, folder: str, path: str, told: Callable[[str], None] = lambda words: None
+    ) -> str | None:
+        """The other spec whose state that folder holds. None: none that is still there."""
+        from reconciler.shipped import known_as, path_of
+        from reconciler.state import known_spec
+
+        known = known_spec(folder)
+        if known is None or known == known_as(path):
+            return None
+        before, name = path_of(known), os.path.basename(folder)
+        try:
+            if os.path.samefile(before, path):
+                told(f"{name} is known as {before}, which is the same file as {path}")
+                return None
+        except (FileNotFoundError, NotADirectoryError):
+            if not os.path.lexists(before):
+                told(f"the spec {name} was {before}, which is gone; now it is {path}")
+                self._path = path
+                return None
+        except OSError:
+            pass  # That it cannot be looked at does not say that it is gone.
+        return before
+
     def claim(self, spec: Spec) -> None:
         """Raise Usage where the state of that name is another file's, unless it is taken over.
 
         Two specs of one name would take each other's work away.
         """
         from reconciler.host.environment import note
-        from reconciler.shipped import known_as, path_of
-        from reconciler.state import known_spec
 
-        known = known_spec(self.folder(spec))
-        if known is None or known == known_as(spec.path):
+        before = self._before(self.folder(spec), spec.path, note)
+        if before is None:
             return
-        before = path_of(known)
-        try:
-            if os.path.samefile(before, spec.path):
-                note(f"{spec.name} is known as {before}, which is the same file as {spec.path}")
-                return
-        except (FileNotFoundError, NotADirectoryError):
-            if not os.path.lexists(before):
-                note(f"the spec {spec.name} was {before}, which is gone; now it is {spec.path}")
-                self._path = spec.path
-                return
-        except OSError:
-            pass  # That it cannot be looked at does not say that it is gone.
         if self.options.take_over:
             self._path = spec.path
             return
@@ -319,11 +369,23 @@ class Session:
         from reconciler.state import interrupted
 
         self._locked = True
+        if self.options.mode in APPLYING and not (self.options.only or spec.last_good):
+            self._remember(spec)
         if interrupted(self.folder(spec)):
             from reconciler.store.base import roll_back
 
             roll_back(self.folder(spec))
         self._settle_replaced(spec)
+
+    def _remember(self, spec: Spec) -> None:
+        """The variables of this pass are the spec's from now on."""
+        from reconciler.model import HostError
+        from reconciler.state import remember_variables
+
+        try:
+            remember_variables(self.folder(spec), dict(spec.variables))
+        except (OSError, HostError) as error:
+            self.warn(f"cannot remember the variables that were set: {error}")
 
     def _settle_replaced(self, spec: Spec) -> None:
         """See to what was in a file when it was replaced, while somebody wrote to it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from reconciler.host import trust
@@ -21,6 +21,9 @@ STORE = "store.db"
 _SPEC = "spec"
 """The file that names the spec whose state this is."""
 _LONGEST_PATH = 4097
+_VARIABLES = "variables"
+"""The file with the variables of its last pass, each as ``NAME=VALUE`` and a NUL."""
+_MOST_VARIABLES = 2**20
 _USER_VERSION = slice(60, 64)
 """Where its header has the user version, https://www.sqlite.org/fileformat.html. The store
 keeps the number of its lines there."""
@@ -151,6 +154,28 @@ def remember_spec(folder: str, known: str) -> None:
 
     make_folder(folder)
     put_at(os.path.join(folder, _SPEC), os.fsencode(known) + b"\n")
+
+
+def variables(folder: str) -> dict[str, str]:
+    """The variables that the spec was last applied with, by name."""
+    try:
+        with os.fdopen(trust.own_file(os.path.join(folder, _VARIABLES)), "rb") as file:
+            words = file.read(_MOST_VARIABLES).decode("utf-8", "surrogateescape").split("\0")
+    except (OSError, HostError):
+        return {}
+    pairs = (word.partition("=") for word in words[:-1])
+    return {name: value for name, equals, value in pairs if name and equals}
+
+
+def remember_variables(folder: str, values: Mapping[str, str]) -> None:
+    """From now on these are the spec's, and no others. Raises OSError or HostError."""
+    if values == variables(folder):
+        return
+    from reconciler.host.place import put_at
+
+    make_folder(folder)
+    text = "".join(f"{name}={value}\0" for name, value in values.items())
+    put_at(os.path.join(folder, _VARIABLES), text.encode("utf-8", "surrogateescape"))
 
 
 def interrupted(folder: str) -> bool:

@@ -40,7 +40,7 @@ from reconciler.state import Newer
 from reconciler.text import error_in_words
 from reconciler.turns import turn
 from reconciler.views.log import Log
-from reconciler.views.text import trusts
+from reconciler.views.text import given
 
 _PATIENCE = 60.0
 """Seconds that a starting loop waits for a pass that is at work."""
@@ -573,7 +573,7 @@ def keep(session: Session, spec: Spec, told: Callable[[str], None]) -> None:
         watchdog = Watchdog(session, spec, heart, log, supervisor)
         on_waiting(watchdog.moved)
         words = f"{spec.name}: the loop begins, pid {os.getpid()}, {spec.path}"
-        words += trusts(session.options.trust)
+        words += given(session.about(spec))
         log.event("begin", words, pid=os.getpid(), resources=len(spec.resources))
         supervisor.ready(f"keeps {spec.path}")
         ends = True

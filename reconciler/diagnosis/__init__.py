@@ -284,6 +284,8 @@ class _Diagnosing(Looking):
         for setting in options.set:
             name, _, value = setting.partition("=")
             more += ["--set", f"{name}={HIDDEN}" if told_secret(name, value) else setting]
+        for name in options.unset:
+            more += ["--unset", name]
         for setting in options.set_file:
             name, _, path = setting.partition("=")
             more += ["--set-file", f"{name}={os.path.abspath(self.session.users.expanded(path))}"]

@@ -25,7 +25,7 @@ QUICK = 5.0  # seconds for a look that only adds to what is known otherwise
 _LOOK = 30.0
 _PASS = 900.0  # a pass may have a large archive to write
 _WRONG_USAGE, _INVALID, _BUSY = 64, 65, 75  # exit codes of reconcile
-_TAKES_VALUE = ("--set", "--set-file", "--state-dir", "--trust", "--only", "--color")
+_TAKES_VALUE = ("--set", "--unset", "--set-file", "--state-dir", "--trust", "--only", "--color")
 _LOOPS_OWN = ("AI_CO_HOME", "TMUX_TMPDIR")  # what the spec reads of the environment
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from reconciler.exits import DONE
 from reconciler.session import Session, print_json
 from reconciler.views.data import FORMAT
-from reconciler.views.text import trusts
+from reconciler.views.text import given
 
 
 def run(session: Session) -> int:
@@ -16,7 +16,7 @@ def run(session: Session) -> int:
         print_json({"format": FORMAT, "spec": about, "valid": True, "errors": []})
     number = len(spec.resources)
     words = f"{spec.path}: valid; {number} resource{'' if number == 1 else 's'}"
-    session.say((f"{words}{trusts(session.options.trust)}", "good"))
+    session.say((f"{words}{given(session.about(spec))}", "good"))
     if spec.notify.targets:
         from reconciler.notify import remarks
 

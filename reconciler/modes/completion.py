@@ -33,7 +33,7 @@ def ids(words: Sequence[str]) -> int:
     plain, options = asked(words, valued)
     line = ["--status", *plain[:1]]
     for name, value in options:
-        if name in ("--set", "--set-file", "--state-dir", "--trust"):
+        if name in ("--set", "--unset", "--set-file", "--state-dir", "--trust"):
             line.append(f"{name}={value}")
     try:
         session = Session(parser().parse_args(line))

@@ -81,7 +81,7 @@ def _pass(session: Session, spec: Spec) -> tuple[int, Spec]:
     if options.json:
         from reconciler.views import data
 
-        session.print_json(data.report_document(report))
+        session.print_json(data.report_document(report, session.about(spec)))
     session.tell(replace(look, plan=report.plan), report.outcomes)
     if look.spec.notify.report_every and not look.only:
         messages.report(session, look)
@@ -119,7 +119,7 @@ def _beside(session: Session, spec: Spec, taken: Taken) -> int:
         from reconciler.views import data
 
         about = {"pid": taken.pid, "loop": taken.loop is not None}
-        session.print_json({**data.report_document(report), "busy": about})
+        session.print_json({**data.report_document(report, session.about(spec)), "busy": about})
     if taken.loop is None:
         return complain(f"{spec.name}: {taken}; nothing was done", BUSY)
     asked = "; asked for a pass now, it has ended so" if report.outcomes else ""

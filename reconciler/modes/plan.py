@@ -14,7 +14,7 @@ def run(session: Session) -> int:
     plan = messages.with_targets(session, session.look(spec, session.host(spec)).plan, spec)
     options = session.options
     if options.json:
-        session.print_json(data.plan_document(plan))
+        session.print_json(data.plan_document(plan, session.about(spec)))
     elif options.quiet:
         session.terminal.write(text.remark_lines(plan, False) if plan.trouble else ())
     else:

@@ -80,6 +80,7 @@ def load_aside(
             "loop_every": spec.loop_every,
             "complete": complete,
             "empty": spec.empty,
+            "variables": spec.variables,
             "secrets": tuple(secret.reveal() for secret in spec.secrets),
             "files": tuple((name, b"") for name in spec.files),
         }

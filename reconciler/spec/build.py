@@ -157,6 +157,7 @@ def _build(
         files=tuple(files.digests),
         empty=tuple(name for name in resolver.declared_kinds if name not in used),
         notify=tell.notify,
+        variables=top.head.variables,
     )
     keepable = not (validator.keeps_secrets or renderer.keeps_secrets or tell.keeps_secrets)
     return Built(spec, files.digests, frozenset(scope.environ.names), keepable)

@@ -61,17 +61,23 @@ def load(
     ``complete``: None as well for one that was written without its secrets.
     """
     return _load(
-        file, get_kind, lambda head: (head["complete"] or not complete) and _fits(head, inputs)
+        file,
+        inputs,
+        get_kind,
+        lambda head: (head["complete"] or not complete) and _fits(head, inputs),
     )
 
 
 def last_good(file: str, inputs: Inputs, get_kind: Callable[[str], Kind[Any, Any]]) -> Spec | None:
     """The same as it was compiled last, whatever its files hold now; it lacks its secrets."""
-    return _load(file, get_kind, lambda head: _made_alike(head, inputs))
+    return _load(file, inputs, get_kind, lambda head: _made_alike(head, inputs))
 
 
 def _load(
-    file: str, get_kind: Callable[[str], Kind[Any, Any]], fits: Callable[[Any], bool]
+    file: str,
+    inputs: Inputs,
+    get_kind: Callable[[str], Kind[Any, Any]],
+    fits: Callable[[Any], bool],
 ) -> Spec | None:
     try:
         content = _content(file)
@@ -79,7 +85,11 @@ def _load(
             return None
         head, body = marshal.loads(content)
         del content
-        return decoded(body, head, get_kind) if fits(head) else None
+        if not fits(head):
+            return None
+        settings = inputs.settings
+        head["variables"] = tuple((name, str(settings[name])) for name in head["set"])
+        return decoded(body, head, get_kind)
     except Exception:
         # Damage that the digest missed, or a kind that is gone: compiling tells what is wrong.
         return None
@@ -110,6 +120,8 @@ def write(
             "complete": complete,
             "secrets": (),
             "empty": spec.empty,
+            # Only the names: a value is not kept that nothing was made of.
+            "set": tuple(name for name, _ in spec.variables),
         }
         payload = marshal.dumps((head, body))
         _replace(file, _MAGIC + _hash(payload) + payload)
@@ -272,6 +284,7 @@ def decoded(body: Any, head: Mapping[str, Any], get_kind: Callable[[str], Kind[A
         files,
         head["empty"],
         _rebuilt(notify, Notify),
+        variables=head.get("variables", ()),
     )
 
 

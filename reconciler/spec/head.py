@@ -11,24 +11,33 @@ from typing import Any
 
 from reconciler import order
 from reconciler.contract import Kind
+from reconciler.model import Remembered
 from reconciler.parsers import parse_duration
 from reconciler.records import dataclass
+from reconciler.redaction import censored
 from reconciler.spec.errors import Problems, closest, one_of
 from reconciler.spec.include import Document
 from reconciler.spec.nodes import Broken, Map, Node, Text, get, is_null
+from reconciler.spec.reading import NAME
 from reconciler.spec.scope import FIXED, Scope, told_secret
 from reconciler.spec.secrecy import hidden
 
+_ONCE = "state"
+"""The variable by which specs are taken away; it counts for one call."""
 _MAIN = ("version", "name", "loop")
 _KEYWORDS = ("and", "or", "not", "in", "is", "if", "else", "true", "false", "none")
 
 
 @dataclass(slots=True)
 class Head:
-    """What the top of the main file says. ``loop_every`` is in seconds."""
+    """What the top of the main file says. ``loop_every`` is in seconds.
+
+    ``variables`` are those that were set to something else: see model.Spec.
+    """
 
     name: str = ""
     loop_every: float = 30.0
+    variables: tuple[tuple[str, str], ...] = ()
 
 
 class HeadReader:
@@ -61,7 +70,7 @@ class HeadReader:
                 )
             if name is None:
                 self.problems.add(root.at, "'name' is missing", "write name: and a short word")
-            elif not isinstance(name, Text) or not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", name):
+            elif not isinstance(name, Text) or not re.fullmatch(NAME, name):
                 self.problems.add(
                     name.at,
                     "the name of a spec is made of a to z, 0 to 9, '_' and '-', begins with a "
@@ -100,8 +109,8 @@ class HeadReader:
             for key, value in node.items():
                 if self._variable_name(key, found):
                     found[str(key)] = (key, value)
-        for name in settings:
-            if name not in found:
+        for name, setting in settings.items():
+            if name not in found and not isinstance(setting, Remembered):
                 near = closest(name, found)
                 self.problems.add_file(
                     f"--set {name}",
@@ -134,6 +143,16 @@ class HeadReader:
             scope.define(name, result[0], found[name][1])
             if result[1]:
                 scope.secrets.add(name)
+        self.head.variables = tuple(
+            (name, str(value))
+            for name, value in sorted(settings.items())
+            if name in found and name != _ONCE and self._lasts(name, value, found[name][1], scope)
+        )
+
+    def _lasts(self, name: str, value: str, own: Node, scope: Scope) -> bool:
+        """Is it worth remembering, and may it be? Not what the file says anyway, nor a secret."""
+        secret = name in scope.secrets or censored(value, most=None) != value
+        return not secret and not scope.gives(own, value)
 
     def _variable_name(self, key: Text, found: Mapping[str, tuple[Text, Node]]) -> bool:
         name = str(key)

@@ -6,6 +6,7 @@ It must stay light, since it runs in every pass, also when the compiled spec is 
 from __future__ import annotations
 
 import os
+import re
 import stat
 
 from reconciler.host import trust
@@ -13,6 +14,11 @@ from reconciler.host.environment import note
 
 LIMIT = 8 * 1024 * 1024
 """The most bytes that a file may have."""
+NAME = r"[a-z0-9][a-z0-9_-]{0,63}"
+"""What the name of a spec is made of."""
+_NAME = re.compile(
+    rf"""^name:[ \t]+["']?({NAME})["']?[ \t]*(?:[ \t]#.*)?\r?$""".encode(), re.MULTILINE
+)
 
 
 class ReadError(Exception):
@@ -56,6 +62,22 @@ def read(path: str, what: str = "the spec") -> bytes:
         raise _cannot(what, error) from None
     finally:
         os.close(fd)
+
+
+def name_in(data: bytes) -> str | None:
+    """The name that the main file of a spec gives itself, where it can be told without YAML."""
+    found = _NAME.findall(data)
+    if len(found) == 1:
+        return str(found[0].decode())
+    if not data.startswith(b"{"):
+        return None
+    import json
+
+    try:
+        name = json.loads(data)["name"]
+    except (ValueError, KeyError, RecursionError):
+        return None
+    return name if isinstance(name, str) and re.fullmatch(NAME, name) else None
 
 
 def _cannot(what: str, error: OSError) -> ReadError:

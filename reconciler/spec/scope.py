@@ -275,6 +275,14 @@ class Scope:
             pass
         return None
 
+    def gives(self, node: Node, text: str) -> bool:
+        """Is ``text`` what a variable is that was written as ``node``? A secret never is."""
+        try:
+            value, is_secret = self.typed(node)
+            return not is_secret and text in (str(node), _shown(value, ""))
+        except (TemplateError, _Known):
+            return False
+
     def truth(self, text: Text) -> bool | None:
         """The truth of a ``when``; None when it failed. The text ``false`` counts as false."""
         if isinstance(text, Broken):

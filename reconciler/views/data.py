@@ -13,20 +13,23 @@ from reconciler.model import Outcome, Plan, Remark, Report, Step
 FORMAT = 1
 
 
-def plan_document(plan: Plan) -> dict[str, Any]:
-    """A plan as a JSON value; ``steps`` is empty when the host is as declared."""
+def plan_document(plan: Plan, about: dict[str, Any]) -> dict[str, Any]:
+    """A plan as a JSON value; ``steps`` is empty when the host is as declared.
+
+    ``about`` says which spec it is, and how it was called.
+    """
     return {
         "format": FORMAT,
-        "spec": {"name": plan.spec_name, "path": plan.spec_path},
+        "spec": about,
         "host": plan.host,
         "steps": [_step(step) for step in plan.steps],
         **_remarks(plan),
     }
 
 
-def report_document(report: Report) -> dict[str, Any]:
+def report_document(report: Report, about: dict[str, Any]) -> dict[str, Any]:
     """A report as a JSON value: its plan, each step with what became of it."""
-    document = plan_document(report.plan)
+    document = plan_document(report.plan, about)
     document["steps"] = [outcome_document(outcome) for outcome in report.outcomes]
     document["summary"]["skipped"] += sum(one.result == "skipped" for one in report.outcomes)
     return document

@@ -12,7 +12,7 @@ from reconciler.text import printable
 from reconciler.views.period import lines_of
 from reconciler.views.status import amount, history_table, moment, span
 from reconciler.views.table import Block, Row, Table
-from reconciler.views.text import Line, trusts
+from reconciler.views.text import Line, given
 
 _WIDTH = 80
 _STYLES = {"ok": "good", "differs": "change", "paused": "change", "skipped": "quiet"}
@@ -30,7 +30,7 @@ def diagnosis_blocks(document: Document, verbose: bool) -> Iterator[Block]:
     spec = document["spec"]
     yield (
         f"{spec['name']} ({printable(spec['path'])}) on {printable(document['host_name'])}, "
-        f"{moment(document['time'])}{trusts(spec.get('trusts', ()))}",
+        f"{moment(document['time'])}{given(spec)}",
         "",
     )
     most = 1000 if verbose else _MOST

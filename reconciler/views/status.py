@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.text import printable
 from reconciler.views.table import Block, Row, Table
-from reconciler.views.text import Line, heading
+from reconciler.views.text import Line, given, heading
 
 if TYPE_CHECKING:
     from reconciler.store.history import Deed
@@ -74,7 +74,7 @@ def status_blocks(document: Mapping[str, Any]) -> Iterator[Block]:
     """How things stand, from the JSON value."""
     now = document["time"]
     spec = document["spec"]
-    yield heading(spec["name"], spec["path"], document["host"], spec.get("trusts", ()))
+    yield heading(spec["name"], spec["path"], document["host"], given(spec))
     yield _loop_line(document["loop"])
     rows = tuple(_resource_row(one, now) for one in document["resources"])
     yield Table(("resource", "state", "next", "what is known"), rows)

@@ -5,7 +5,8 @@ It must not print: it yields lines, each with a style, in which everything is sa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from reconciler.model import Outcome, Plan, Remark, Report, Step
 from reconciler.text import printable
@@ -18,14 +19,16 @@ _MOST_ACTIONS = 10
 _MOST_LINES = 60
 
 
-def heading(name: str, path: str, host: str, trusted: Sequence[int] = ()) -> Line:
-    """Which spec, on which host, and whom ``--trust`` names."""
-    return f"{name} ({printable(path)}) on {printable(host)}{trusts(trusted)}", ""
+def heading(name: str, path: str, host: str, given: str = "") -> Line:
+    """Which spec, on which host, and what is ``given`` besides."""
+    return f"{name} ({printable(path)}) on {printable(host)}{given}", ""
 
 
-def trusts(owners: Sequence[int]) -> str:
-    """The end of a mode's first line: the accounts that ``--trust`` names."""
-    return "".join(f", trusts user {uid}" for uid in owners)
+def given(about: Mapping[str, Any]) -> str:
+    """The end of a mode's first line: variables that were set, and whom ``--trust`` names."""
+    values = [f"{name}={value}" for name, value in about.get("variables", {}).items()]
+    words = f", with {' '.join(printable(value) for value in values)}" if values else ""
+    return words + "".join(f", trusts user {uid}" for uid in about.get("trusts", ()))
 
 
 def plan_lines(plan: Plan, verbose: bool) -> Iterator[Line]:
