@@ -14,7 +14,7 @@ from reconciler.contract import GetKind
 from reconciler.model import HostError, Observation, Outcome, Past, Plan, Resource, Said, Step
 from reconciler.plan import STARTS
 from reconciler.records import replace
-from reconciler.state import Newer
+from reconciler.state import Newer, Unreadable
 
 if TYPE_CHECKING:
     from reconciler.store import Store
@@ -64,12 +64,12 @@ class Memory:
         self._flushed = store.base.clock.monotonic() if store is not None else 0.0
 
     @contextmanager
-    def _guarded(self) -> Iterator[None]:
+    def _guarded(self, *fatal: type[HostError]) -> Iterator[None]:
         try:
             yield
-        except Newer:
-            raise
         except HostError as error:
+            if isinstance(error, (Newer, *fatal)):
+                raise
             self._warn(f"{error}; what was tried in vain is not remembered")
         damage = self.store.damage() if self.store is not None else None
         if damage is not None:
@@ -84,14 +84,14 @@ class Memory:
         )
 
     def past(self) -> Past:
-        """What a plan must know."""
+        """What a plan must know. Raises Unreadable where it cannot be known what is paused."""
         past = Past()
         if self.store is not None:
-            # What a person has paused stays so while the store cannot be read.
+            # What a person has paused stays so once the store is damaged.
             past = replace(past, paused=_paused(self.store.pauses.known))
-            with self._guarded():
-                past = replace(past, holds=self._tries(self.store).holds())
+            with self._guarded(Unreadable):
                 past = replace(past, paused=_paused(self.store.pauses.all()))
+                past = replace(past, holds=self._tries(self.store).holds())
                 past = replace(past, lasting=self.store.conditions.all())
         return past
 

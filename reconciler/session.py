@@ -364,18 +364,22 @@ class Session:
         )
 
     def recover(self, spec: Spec) -> None:
-        """Undo what one who was killed had begun to write. Only for one who holds the lock."""
+        """Settle what one who was killed has left. Only for one who holds the lock."""
         self.learn_path(spec)
-        from reconciler.state import interrupted
-
         self._locked = True
         if self.options.mode in APPLYING and not (self.options.only or spec.last_good):
             self._remember(spec)
+        self.roll_back(spec)
+        self._settle_replaced(spec)
+
+    def roll_back(self, spec: Spec) -> None:
+        """Undo what one who was killed had begun to write to the store."""
+        from reconciler.state import interrupted
+
         if interrupted(self.folder(spec)):
             from reconciler.store.base import roll_back
 
             roll_back(self.folder(spec))
-        self._settle_replaced(spec)
 
     def _remember(self, spec: Spec) -> None:
         """The variables of this pass are the spec's from now on."""
@@ -434,7 +438,10 @@ class Session:
         )
 
     def store(self, spec: Spec, writes: bool) -> Store:
-        """The store of that spec, opened once for looking and once for more. Raises Newer."""
+        """The store of that spec, opened once for looking and once for more.
+
+        Raises Newer or Unreadable.
+        """
         folder = self.folder(spec)
         if (folder, writes) not in self._stores:
             from reconciler.host.clock import Clock
@@ -443,7 +450,7 @@ class Session:
             self._stores[folder, writes] = Store(folder, Clock(), writes)
         store = self._stores[folder, writes]
         # Before anything is done by what it says, or without it.
-        store.base.refuse_newer()
+        store.base.refuse_unreadable()
         return store
 
     @cached_property

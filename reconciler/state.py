@@ -40,6 +40,15 @@ class Newer(HostError):
         )
 
 
+class Unreadable(HostError):
+    """The store cannot be read, so that it is not known what is paused: nothing may act."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(
+            f"{words}; until that is mended it is not known what is paused, and nothing is done"
+        )
+
+
 class Busy(Exception):
     """Another pass holds the lock; ``pid`` is its process, or None where that is unknown."""
 

@@ -16,7 +16,7 @@ from reconciler.host.remedy import remedy
 from reconciler.memory import Memory
 from reconciler.model import HostError, Past, Resource, Said, UnknownState
 from reconciler.pulse import Pulse, pulse
-from reconciler.state import STORE, quiet
+from reconciler.state import STORE, Unreadable, quiet
 from reconciler.store import Store
 
 _DEEDS = 200
@@ -35,7 +35,11 @@ def remembered(
     memory = Memory(
         resources, get_kind, store, trouble.append, set(), lambda: "", lambda t: t, {}, {}
     )
-    past = memory.past()
+    past = Past()
+    try:
+        past = memory.past()
+    except Unreadable as error:
+        trouble.append(str(error))
     said = dict(memory.said())
     found: dict[str, Any] = {"attempts": {}, "pauses": [], "deeds": [], "damage": None,
                              "begun": {}}  # fmt: skip

@@ -40,7 +40,7 @@ def run(session: Session) -> int:
                 sys.stderr.write(redacted(error.text))
                 return INVALID
             spec = last_good
-        _refuse_newer(session, spec)
+        _refuse_unreadable(session, spec)
         session.claim(spec)
         try:
             keep(session, spec, tell)
@@ -55,8 +55,8 @@ def run(session: Session) -> int:
         return complain(f"{taken}; this loop does not begin", BUSY)
 
 
-def _refuse_newer(session: Session, spec: Spec) -> None:
-    """Raise HostError where a newer version has made the store.
+def _refuse_unreadable(session: Session, spec: Spec) -> None:
+    """Raise HostError where a newer version has made the store, or it cannot be read.
 
     It is looked at by a child: a loop that has nothing to remember does not load SQLite.
     """
@@ -65,7 +65,7 @@ def _refuse_newer(session: Session, spec: Spec) -> None:
     def look() -> bytes:
         try:
             session.store(spec, False)
-        except Newer as error:
+        except HostError as error:
             return f"{error}".encode("utf-8", "surrogateescape")
         return b""
 

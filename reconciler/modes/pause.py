@@ -38,6 +38,7 @@ def _pause(session: Session) -> int:
     spec = session.load(write_cache=True)
     session.claim(spec)
     session.learn_path(spec)
+    session.roll_back(spec)
     found = _named(options.pause, spec)
     session.head(spec)
     clock = Clock()
@@ -68,6 +69,7 @@ def _resume(session: Session) -> int:
     spec = session.load(write_cache=True)
     session.claim(spec)
     session.learn_path(spec)
+    session.roll_back(spec)
     store = session.store(spec, False)
     paused = store.pauses.all()
     # Also what the spec no longer declares can be resumed.

@@ -14,10 +14,11 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from reconciler.host import trust
 from reconciler.host.clock import Clock
 from reconciler.host.processes import boot_id
 from reconciler.model import HostError
-from reconciler.state import STORE, Newer, make_folder
+from reconciler.state import STORE, Newer, Unreadable, interrupted, make_folder
 
 if TYPE_CHECKING:
     import sqlite3
@@ -48,6 +49,10 @@ an older one writes stays right; each INSERT names its columns for that reason."
 _VERSION = 1
 """Of these tables, as the table ``schema`` has it; a store without one has this."""
 _SCHEMA = "schema"
+_MADE = "stored"
+"""The file that says that the store had tables: it is not empty unless somebody emptied it."""
+_NEWEST_FORMAT = 2
+"""The highest read version in a header, https://www.sqlite.org/fileformat.html."""
 _OPEN = {"attempts": "count > 0", "conditions": "1", "checks": "1", "troubles": "1",
          "outbox": "1", "pauses": "1", "sent": "held > 0"}  # fmt: skip
 """What a pass has to look at: the tables, with the rows of each."""
@@ -66,6 +71,7 @@ class Base:
         self.boot = boot_id()
         self._path = os.path.join(folder, STORE)
         self._folder = folder
+        self._made = os.path.join(folder, _MADE)
         self._writes = writes
         self._base: sqlite3.Connection | None = None
         self._changes = False
@@ -88,23 +94,36 @@ class Base:
         return self.clock.monotonic() - at if boot == self.boot else None
 
     def read(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """The rows; none where there is no store. Raises HostError."""
-        if not os.path.exists(self._path):
+        """The rows; none where there is no store.
+
+        Raises Newer, Unreadable, or HostError where it is damaged.
+        """
+        if not self._stands():
             return []
         found: list[tuple[Any, ...]] = self._guarded(
             lambda base: base.execute(query, values).fetchall(), False, True
         )
         return found
 
-    def refuse_newer(self) -> None:
-        """Raise Newer where a newer version has made the file. Nothing else is judged here."""
-        if os.path.exists(self._path):
+    def refuse_unreadable(self) -> None:
+        """Raise Newer or Unreadable, but for what ``roll_back`` mends. No more is judged here."""
+        if self._stands() and not interrupted(self._folder):
             try:
                 self._guarded(lambda base: None, False, again=False)
-            except Newer:
+            except (Newer, Unreadable):
                 raise
             except HostError:
                 return  # Whoever uses it says so, or sets it aside.
+
+    def _stands(self) -> bool:
+        """Is there anything of that name?"""
+        try:
+            os.lstat(self._path)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise Unreadable(str(self._in_words(error))) from None
+        return True
 
     def mend(self) -> None:
         """Set the file aside if any of it is damaged, also where it was not read yet.
@@ -136,13 +155,14 @@ class Base:
 
         try:
             return work(self._opened(changes))
-        except (sqlite3.OperationalError, OSError) as error:
-            raise self._in_words(error) from None
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.Error, OSError) as error:
             # Nothing but what SQLite itself calls damaged is set aside.
             corrupt = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-            damaged = getattr(error, "sqlite_errorcode", 0) & 0xFF in corrupt
-            if not (again and damaged and self._writes):
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in corrupt:
+                words = self._in_words(error)
+                raise words if changes else Unreadable(str(words)) from None
+            _refuse_newer_format(self._path)
+            if not (again and self._writes):
                 raise self._in_words(error) from None
             self._set_aside(str(error))
             return self._guarded(work, True, again=False)
@@ -161,11 +181,13 @@ class Base:
         if changes:
             make_folder(self._folder)
             if not os.path.lexists(self._path):
-                from reconciler.host.place import put_at
-
-                with suppress(FileExistsError):
-                    put_at(self._path, b"", replace=False, sync=False)
+                self._put(self._path, b"")
         _refuse_odd_files(self._path)
+        if not os.stat(self._path).st_size and self._had_tables():
+            raise Unreadable(
+                f"the store {self._path} was emptied; put a copy of it back, or remove it to begin "
+                "with nothing paused"
+            )
         base = sqlite3.connect(
             _address(self._path, changes), timeout=timeout, isolation_level=None, uri=True
         )
@@ -177,6 +199,8 @@ class Base:
             # In KiB: by default it would keep up to 2 MB of the file for good, in a loop of years.
             base.execute("PRAGMA cache_size = -128")
             self._fit(base, changes)
+            if changes and not self._had_tables():
+                self._put(self._made, b"there are tables in the store\n")
             status = os.stat(self._path)
             self._cookie = _cookie(base)
             self._written = _settled(status)
@@ -186,6 +210,21 @@ class Base:
         self._base, self._changes = base, changes
         self._file = (status.st_dev, status.st_ino)
         return base
+
+    def _had_tables(self) -> bool:
+        try:
+            return os.stat(self._made).st_size > 0
+        except OSError:
+            return False
+
+    def _put(self, path: str, data: bytes) -> None:
+        """Make a file. That there were tables is forgotten with the file that had them."""
+        from reconciler.host.place import put_at
+
+        with suppress(FileNotFoundError):
+            os.unlink(self._made)
+        with suppress(FileExistsError):
+            put_at(path, data, replace=False, sync=False)
 
     def _is_there(self, base: sqlite3.Connection, timeout: float) -> bool:
         """Is what we have open still the file of that name, with the tables that it had?
@@ -275,6 +314,12 @@ class Base:
 
         if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
             self._hasty = self.clock.monotonic() + _HASTE
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_READONLY and interrupted(self._folder):
+            return HostError(
+                f"somebody was killed while he wrote to the store {self._path}, which the next "
+                "pass (--once) undoes"
+            )
         if isinstance(error, sqlite3.Error):
             return HostError(f"cannot use the store {self._path}: {error}")
         if isinstance(error, OSError):
@@ -283,12 +328,22 @@ class Base:
 
 
 def _refuse_odd_files(path: str) -> None:
-    """Raise HostError where SQLite would open something that it waits for, such as a FIFO."""
+    """Raise Unreadable where SQLite would open something that it waits for, such as a FIFO."""
     for name in (path, f"{path}-journal", f"{path}-wal"):
         # Not opened: to close it would take the locks that SQLite has on it, fcntl_locking(2).
         with suppress(FileNotFoundError):
             if not stat.S_ISREG(os.lstat(name).st_mode):
-                raise HostError(f"cannot use the store {name}: not a regular file; move it away")
+                raise Unreadable(f"cannot use the store {name}: not a regular file; move it away")
+
+
+def _refuse_newer_format(path: str) -> None:
+    """Raise Newer where a header says so that is right in all else, which SQLite calls no
+    database, https://www.sqlite.org/fileformat.html."""
+    with suppress(OSError), os.fdopen(trust.own_file(path), "rb") as file:
+        header = file.read(100)
+        whole = header[:16] == b"SQLite format 3\0" and header[21:24] == bytes((64, 32, 32))
+        if whole and header[19] > _NEWEST_FORMAT:
+            raise Newer(path, f"its file format has version {header[19]}")
 
 
 @cache
@@ -332,7 +387,7 @@ def _address(path: str, changes: bool) -> str:
 
 
 def roll_back(folder: str) -> None:
-    """Undo what one who was killed had begun to write. Only for one who holds the lock.
+    """Undo what one who was killed had begun to write. Only for one who may act.
 
     Who only reads cannot do that, and would find no store that can be read. Whatever else is
     wrong with the file is told by who uses it.

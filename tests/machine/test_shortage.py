@@ -29,8 +29,11 @@ def test_it_paces_what_dies_when_nothing_can_be_remembered(
     command = f"echo x >> {starts}; sleep 0.1; exit 1"
     spec = machine.spec(f'processes: {{bad: {{command: [sh, -c, "{command}"]}}}}')
     store = machine.state / "demo" / "store.db"
-    store.mkdir(parents=True)  # Whoever opens it is told that this cannot be.
-    store.parent.chmod(0o700)
+    for mode in ("--pause", "--resume"):
+        assert machine.reconcile(mode, "process:bad", spec).returncode == 0
+    with store.open("r+b") as file:
+        file.seek(18)
+        file.write(b"\x03")  # Whoever writes to it is told that this cannot be.
     loop = looping(spec).up()
     # The first goes free; then pauses of 1 s, 2 s and 4 s.
     until(lambda: starts.exists() and starts.read_text().count("x") >= 4, 20)

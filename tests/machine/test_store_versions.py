@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from looping import Looping
 from support import Machine, until
 
 from reconciler.host.clock import Clock
@@ -51,6 +55,145 @@ def test_a_newer_store_is_refused_and_left_as_it_is(machine: Machine, how: str) 
     assert machine.running("sleep 1071") == []
     assert store.read_bytes() == before
     assert list(store.parent.glob("store.db.*")) == []
+
+
+def header(store: Path, at: int, value: int) -> None:
+    with store.open("r+b") as file:
+        file.seek(at)
+        file.write(bytes([value]))
+
+
+def replaced(store: Path, make: Callable[[Path], Any]) -> None:
+    store.rename(store.with_name("kept"))
+    make(store)
+
+
+UNREADABLE: dict[str, Callable[[Path], Any]] = {
+    "emptied": lambda store: os.truncate(store, 0),
+    "folder": lambda store: replaced(store, Path.mkdir),
+    "fifo": lambda store: replaced(store, os.mkfifo),
+    "socket": lambda store: replaced(store, lambda path: os.mknod(path, stat.S_IFSOCK | 0o600)),
+    "symlink": lambda store: replaced(store, lambda path: path.symlink_to("kept")),
+    "dangling symlink": lambda store: replaced(store, lambda path: path.symlink_to("nothing")),
+    "format of the file": lambda store: header(store, 19, 3),
+    "format of the schema": lambda store: header(store, 47, 5),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", UNREADABLE)
+def test_nothing_acts_while_it_cannot_be_known_what_is_paused(machine: Machine, how: str) -> None:
+    spec = machine.spec(
+        f"directories: {{d: {{path: {machine.base}/d}}, e: {{path: {machine.base}/e}}}}"
+    )
+    assert machine.reconcile("--pause", "directory:d", spec).returncode == 0
+    machine.once(spec)
+    assert (machine.base / "e").exists()
+    store = machine.state / "demo/store.db"
+    (machine.base / "e").rmdir()
+    UNREADABLE[how](store)
+    before = os.lstat(store)
+    for mode in (
+        ["--once"], ["--plan"], ["--status"], ["--loop"], ["--repair"], ["--once", "--json"],
+        ["--resume", "directory:d"], ["--pause", "directory:e"],
+    ):  # fmt: skip
+        done = machine.reconcile(*mode, spec)
+        said = done.stdout + done.stderr
+        assert done.returncode == 1, (mode, said)
+        assert str(store) in said, mode
+        assert "known what is paused" in said or "newer version" in said, (mode, said)
+    assert not (machine.base / "e").exists()
+    assert (os.lstat(store).st_ino, os.lstat(store).st_size) == (before.st_ino, before.st_size)
+    assert list(store.parent.glob("store.db.damaged*")) == []
+    diagnosed = machine.reconcile("--diagnose", spec)
+    assert str(store) in diagnosed.stdout
+    assert "Traceback" not in diagnosed.stderr
+    # A person who removes it begins anew.
+    store.rmdir() if how == "folder" else store.unlink()
+    machine.once(spec)
+    assert (machine.base / "d").exists()
+    assert machine.reconcile("--pause", "directory:d", spec).returncode == 0
+
+
+def test_nothing_acts_by_a_store_that_the_disk_does_not_give(machine: Machine) -> None:
+    spec = machine.spec(f"directories: {{d: {{path: {machine.base}/d}}}}")
+    assert machine.reconcile("--pause", "directory:d", spec).returncode == 0
+    store = machine.state / "demo/store.db"
+    trace = machine.base / "trace"
+    done = machine.run(
+        "strace", "-f", "-o", trace, "-P", store, "-e", "inject=read,pread64:error=EIO",
+        *machine.argv("--once", spec),
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "disk I/O error; until that is mended it is not known what is paused" in done.stderr
+    assert not (machine.base / "d").exists()
+    machine.once(spec)
+    assert not (machine.base / "d").exists()
+
+
+@pytest.mark.parametrize("how", ["emptied", "folder"])
+def test_a_running_loop_waits_until_the_store_can_be_read(
+    machine: Machine, looping: Callable[..., Looping], how: str
+) -> None:
+    spec = machine.spec(
+        "loop: {every: 1s}\n"
+        f"directories: {{d: {{path: {machine.base}/d}}, e: {{path: {machine.base}/e}}}}"
+    )
+    machine.once(spec)
+    (machine.base / "d").rmdir()
+    assert machine.reconcile("--pause", "directory:d", spec).returncode == 0
+    loop = looping(spec).up()
+    loop.full_pass()
+    store = machine.state / "demo/store.db"
+    saved = store.read_bytes()
+    UNREADABLE[how](store)
+    (machine.base / "e").rmdir()
+    until(lambda: "error" in loop.names())
+    assert not (machine.base / "d").exists()
+    store.rmdir() if how == "folder" else store.unlink()
+    store.write_bytes(saved)
+    store.chmod(0o600)
+    until((machine.base / "e").exists)
+    assert not (machine.base / "d").exists()
+
+
+def test_what_a_killed_one_had_begun_to_write_keeps_nobody(machine: Machine) -> None:
+    """It is undone by whoever acts, and said by who only looks."""
+    spec = machine.spec(f"directories: {{d: {{path: {machine.base}/d}}}}")
+    assert machine.reconcile("--pause", "directory:d", spec).returncode == 0
+    store = machine.state / "demo/store.db"
+
+    def kill() -> None:
+        killed = machine.run(
+            "strace", "-f", "-o", "/dev/null", "-P", store, "-e", "inject=pwrite64:signal=SIGKILL",
+            *machine.argv("--pause", "directory:d", "--reason", "again", spec),
+        )  # fmt: skip
+        assert killed.returncode != 0
+        assert (store.parent / "store.db-journal").exists()
+
+    for mode in (["--once"], ["--pause", "directory:d"], ["--resume", "directory:d"]):
+        kill()
+        planned = machine.reconcile("--plan", spec)
+        assert planned.returncode == 1
+        assert "which the next pass (--once) undoes" in planned.stderr
+        assert machine.reconcile(*mode, spec).returncode == 0, mode
+        assert not (machine.base / "d").exists()
+
+
+def test_a_store_that_was_never_written_is_begun(machine: Machine) -> None:
+    """One who was killed in his first writing leaves it empty; nobody has emptied it."""
+    spec = machine.spec(f"directories: {{d: {{path: {machine.base}/d}}}}")
+    machine.once(spec)
+    store = machine.state / "demo/store.db"
+    store.unlink()
+    killed = machine.run(
+        "strace", "-f", "-o", "/dev/null", "-P", store, "-e", "inject=pwrite64:signal=SIGKILL",
+        *machine.argv("--pause", "directory:d", spec),
+    )  # fmt: skip
+    assert killed.returncode != 0
+    assert store.stat().st_size == 0
+    (machine.base / "d").rmdir()
+    machine.once(spec)
+    assert (machine.base / "d").exists()
 
 
 def test_a_running_loop_that_meets_a_newer_store_starts_what_is_installed_now(
@@ -106,7 +249,7 @@ def test_one_that_has_it_open_notices(folder: Path, how: str) -> None:
         change(folder / "store.db", *NEWER[how])
         changed = (folder / "store.db").read_bytes()
         with pytest.raises(Newer):
-            store.base.refuse_newer()
+            store.base.refuse_unreadable()
         with pytest.raises(Newer):
             store.pauses.pause("b", "", None, "me")
         assert (folder / "store.db").read_bytes() == changed
