@@ -49,11 +49,12 @@ def apply(
     """
     by_id = {resource.id: resource for resource in spec.resources}
     settling = _Settling(by_id, get_kind, host, told)
-    broken: set[str] = set()
+    broken: dict[str, str] = {}
     for group in _groups(plan.steps, by_id, get_kind):
         if settle:
             # What has only just been started may yet fail, and what needs it is skipped then.
-            broken |= settling.wait({need for step in group for need in step.needs})
+            needs = {need for step in group for need in step.needs}
+            broken |= dict.fromkeys(settling.wait(needs), "failed")
         runs = [_Run(step, by_id[step.id], get_kind, host, begins, again) for step in group]
         if not stopping():
             turn([step.id for step in group])
@@ -116,13 +117,19 @@ class _Run:
         """Do not even begin it."""
         self._end = "skipped", why
 
-    def go_on(self, stage: int, broken: set[str]) -> None:
-        """Do the next stage, unless the step has come to its end already."""
+    def go_on(self, stage: int, broken: dict[str, str]) -> None:
+        """Do the next stage, unless the step has come to its end already.
+
+        ``broken`` has those that others must not build on, with their results.
+        """
         if self._end is not None or stage >= len(self._stages):
             return
         begin = self.host.clock.monotonic()
         need = needed_by(self.step, broken)
-        if need is not None:
+        if need is not None and broken[need] == "dropped":
+            # It may be done yet, and then this one, too.
+            self._end = "dropped", f"needs {need}, which was not done, as the host has changed"
+        elif need is not None:
             self._end = "skipped", f"needs {need}, which failed or was not done"
         else:
             try:
@@ -131,7 +138,7 @@ class _Run:
                 # Whatever it is, it is this step's trouble alone.
                 self._end = "failed", _failure(error)
         if self._end is not None and self._end[1] is not None:
-            broken.add(self.step.id)
+            broken[self.step.id] = self._end[0]
         self._seconds += self.host.clock.monotonic() - begin
 
     def _begin(self) -> tuple[str, str | None] | None:
@@ -190,7 +197,7 @@ class _Run:
         more = f"; and {len(failed) - _MOST_NAMED} more" if len(failed) > _MOST_NAMED else ""
         return "failed", "; ".join(failed[:_MOST_NAMED]) + more
 
-    def outcome(self, broken: set[str]) -> Outcome:
+    def outcome(self, broken: dict[str, str]) -> Outcome:
         """How the step has ended, after a look whether it helped."""
         begin = self.host.clock.monotonic()
         note = None
@@ -200,7 +207,7 @@ class _Run:
             self._end = ("dropped" if idle else "done", None)
             if wrong is not None:
                 self._end = "failed", wrong
-                broken.add(self.step.id)
+                broken[self.step.id] = "failed"
         self._seconds += self.host.clock.monotonic() - begin
         return Outcome(self.step, *self._end, self._seconds, note)
 

@@ -142,7 +142,8 @@ class Declared:
     ``wants`` maps ids to what was written, or to None where that is not valid. ``claims`` holds
     those of all present resources that are not skipped, by their key, and ``present`` the ids of
     these. ``spared`` has, by the key of a claim that covers others, the keys of those that are
-    claimed by themselves and ask for something else, with the fields of which they do.
+    claimed by themselves and ask for something else, with the fields of which they do; with
+    none, those that are to go.
     """
 
     wants: Mapping[str, Any]

@@ -241,11 +241,14 @@ def to_look_at_again(
     acted = [get_kind(one.kind) for one in resources if one.id in done]
     made = any(not kind.trails for kind in acted)
     aged = any(kind.by_age for kind in acted)
-    found = []
+    found: list[str] = []
     for resource in resources:
         kind = get_kind(resource.kind)
         others = done - {resource.id}
-        again = (kind.trails and made) or (resource.id in moved and (others or kind.apart))
+        again = kind.trails and made
+        # With what it needs, if that is done only now.
+        late = kind.apart or bool(others) or not set(resource.needs).isdisjoint(found)
+        again = again or (resource.id in moved and late)
         # Not one that has acted: it may do so much in one pass, and no more.
         again = again or (kind.by_age and aged and resource.id not in done)
         again = again and resource.id not in failed

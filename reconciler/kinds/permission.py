@@ -282,7 +282,9 @@ class _Asks:
         """Of that path."""
         asked = self._sorts[directory]
         fields = self._spared.get(path) if self._spared else None
-        return asked if fields is None else replace(asked, **dict.fromkeys(fields))
+        if fields is None:
+            return asked
+        return replace(asked, **dict.fromkeys(fields)) if fields else Attributes()
 
     def of_entry(self, path: str, status: os.stat_result, host: Host) -> Attributes:
         """The same; where a new owner costs it a set-ID bit, without that bit."""
@@ -296,9 +298,10 @@ class _Asks:
 
 
 def _spared(want: Permission) -> Iterator[str]:
-    if want.spared:
-        named = [f"{path} ({', '.join(fields)})" for path, fields in want.spared[:_MOST_NAMED]]
-        number = len(want.spared) - _MOST_NAMED
+    spared = [(path, fields) for path, fields in want.spared if fields]
+    if spared:
+        named = [f"{path} ({', '.join(fields)})" for path, fields in spared[:_MOST_NAMED]]
+        number = len(spared) - _MOST_NAMED
         more = f", and {number} more" if number > 0 else ""
         yield "left to what is declared by itself: " + ", ".join(named) + more
 

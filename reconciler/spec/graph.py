@@ -156,17 +156,18 @@ class Graph:
     def _covered(self, claims: Mapping[str, tuple[Claim, ...]]) -> None:
         """What is claimed by itself is left out of a pattern or a tree that asks otherwise.
 
-        Two patterns or trees count the same: each pass would do what the other undoes.
+        So is what is to go. Two patterns or trees count the same: each pass would do what the
+        other undoes.
         """
         there = sorted(
             (claim.key.value, name, at)
             for name, made in claims.items()
-            if self.active[name].declared.present
+            if self.active[name].declared.present or self.active[name].declared.kind.creates
             for at, claim in enumerate(made)
         )
         for value, name, at in there:
             wider = claims[name][at]
-            if wider.covers is None:
+            if wider.covers is None or not self.active[name].declared.present:
                 continue
             # Only what begins like it can be meant: there may be thousands of both.
             start = re.split(r"[*?[]", value, maxsplit=1)[0]
@@ -177,7 +178,10 @@ class Graph:
                 claim = claims[other][which]
                 near = other != name and claim.key.sort == wider.key.sort and theirs != value
                 if near and wider.covers(theirs):
-                    self._differs(other, claim, name, wider)
+                    if self.active[other].declared.present:
+                        self._differs(other, claim, name, wider)
+                    else:
+                        self._spared.setdefault(wider.key, {})[theirs] = ()
 
     def _differs(self, name: str, claim: Claim, other: str, wider: Claim) -> None:
         for field in claim.differs(wider):

@@ -209,3 +209,74 @@ def test_what_fails_is_tried_once_in_a_pass(machine: Machine) -> None:
         subprocess.run(["chattr", "-i", held], check=True)
     results = [(step["id"], step["result"]) for step in report["steps"]]
     assert results == [("directory:d", "done"), ("permission:p", "failed")]
+
+
+def test_what_needs_a_step_that_was_overtaken_is_done_behind_it(machine: Machine) -> None:
+    """A move takes away one of the files that a permission is about."""
+    path = spec(
+        machine,
+        "directories: {o: {path: D/out}, i: {path: D/in}}\n"
+        "retention: {r: {path: D/in, older_than: 1h, action: move, to: D/out}}\n"
+        "permissions:\n"
+        "  p: {path: D/in, recursive: true, file_mode: '0640', after: ['retention:r']}\n"
+        "processes: {w: {command: [sleep, '90934'], needs: ['permission:p']}}\n",
+    )
+    source = machine.base / "t/in"
+    source.mkdir(parents=True)
+    for name in ("old", "young"):
+        (source / name).touch(0o600)
+    os.utime(source / "old", (1, 1))
+    found = passed(machine, path)
+    assert [each for each in found if each[2] != "done"] == []
+    assert {ident for ident, _, _ in found} >= {"retention:r", "permission:p", "process:w"}
+    assert mode(source / "young") == "0640" and machine.running("sleep 90934")
+
+
+def test_what_needs_a_step_that_others_overtook_is_done_behind_it(
+    machine: Machine, tmp_path: Path
+) -> None:
+    """Nothing else is done in that pass, and the host is moved right before the step."""
+    top = machine.base / "t"
+    top.mkdir()
+    for name in ("a", "b"):
+        (top / name).touch(0o600)
+    path = spec(
+        machine,
+        "permissions: {p: {path: D, recursive: true, file_mode: '0640'}}\n"
+        "processes: {w: {command: [sleep, '90935'], needs: ['permission:p']}}\n",
+    )
+    # The second look is the one before the step.
+    hook = tmp_path / "sitecustomize.py"
+    hook.write_text(
+        "import os, reconciler.kinds.permission as kind\n"
+        "seen, looks = kind.KIND.observe, []\n"
+        "def observe(*given):\n"
+        "    looks.append(0)\n"
+        f"    if len(looks) == 2: os.remove('{top}/a')\n"
+        "    return seen(*given)\n"
+        "type(kind.KIND).observe = lambda self, *given: observe(*given)\n"
+    )
+    machine.environ["PYTHONPATH"] = str(tmp_path)
+    machine.reconcile("--once", path, "--json")
+    del machine.environ["PYTHONPATH"]
+    machine.converged(path)
+    assert mode(top / "b") == "0640" and machine.running("sleep 90935")
+
+
+def test_no_mode_is_set_on_what_is_to_go(machine: Machine) -> None:
+    top = machine.base / "t"
+    (top / "gone").mkdir(parents=True, mode=0o755)
+    (top / "stays").mkdir(mode=0o755)
+    path = spec(
+        machine,
+        "directories: {g: {path: D/gone, state: absent}}\n"
+        "permissions:\n"
+        "  p: {path: 'D/*', mode: '0700'}\n"
+        "  q: {path: D, recursive: true, dir_mode: '0700', exclude: [stays]}\n",
+    )
+    (gone, *rest) = machine.plan(path)["steps"]
+    assert gone["id"] == "directory:g"
+    assert "gone" not in str(rest) and machine.plan(path)["notes"] == []
+    found = passed(machine, path)
+    assert {result for _, _, result in found} == {"done"}
+    assert not (top / "gone").exists() and mode(top / "stays") == "0700"

@@ -121,7 +121,9 @@ def test_what_is_declared_by_itself_is_left_out_of_a_pattern_or_a_tree(tmp_path:
         "  owner: {path: /srv/e/o, owner: root}\n",
     )
     wants = {resource.id: resource.want for resource in spec.resources}
-    assert wants["permission:glob"].spared == (("/srv/d/x", ("mode",)),)
+    # Nothing at all is asked of what is to go.
+    spared = (("/srv/d/gone", ()), ("/srv/d/x", ("mode",)))
+    assert wants["permission:glob"].spared == spared
     assert wants["permission:tree"].spared == (("/srv/e/s/t", ("mode",)),)
     assert not any(resource.held for resource in spec.resources)
 
