@@ -5,6 +5,9 @@ targets. Each line of a value that has several is one as well, and each of its q
 others have written (output of commands, logs, command lines) is also looked through for what has
 the form of a secret, such as ``--password=x`` or ``Authorization: x``.
 
+A pass that was not given a value, as one without the ``--set-file`` of the loop, knows it by its
+mark: a keyed digest that the state keeps. Such a value is found where it begins as a word does.
+
 It must be done before anything is cut: a piece of a secret is not recognised. What is shortened
 for people goes through ``shortened`` or ``text.printable``, which do that.
 """
@@ -26,8 +29,17 @@ _LEAST_WORD = 8
 _LOOKED_AT = 4096
 """Characters of the words of others that are looked through for forms: the time grows faster."""
 
+_START = 4
+"""Characters by whose digest it is known where a marked value may begin."""
+_PLACES = re.compile(r"(?:(?<![^\W_])|(?=[\W_]))(?=(.{4}))", re.DOTALL)
+"""Those at every place where a value may begin: not within a word."""
+
 _values: tuple[str, ...] = ()
 _given: set[str] = set()
+_load: Callable[[], tuple[bytes, Iterable[str]]] | None = None
+_key = b""
+_marked: dict[str, set[tuple[int, str]]] = {}
+"""Lengths and digests of values that are not known, by the digest of how they start."""
 
 _NAMES = r"passw(?:or)?d|passphrase|secret|token|api[-_]?key|credential|private[-_]?key"
 _ONE = r"(?:\"[^\"\n]*\"|'[^'\n]*'|[^\s'\"]+)"
@@ -73,13 +85,75 @@ def hide(values: Iterable[str]) -> None:
         _values = tuple(_sorted({*_values, *_written(new)}))
 
 
+def hide_marked(load: Callable[[], tuple[bytes, Iterable[str]]]) -> None:
+    """Let nothing that is shown hold a value of which only the mark is known.
+
+    ``load`` gives the key and the marks; it is called as soon as something is shown.
+    """
+    global _load
+    _load = load
+
+
+def hides_values() -> bool:
+    """Is there anything that must not be shown?"""
+    return bool(_values)
+
+
+def marks(key: bytes) -> set[str]:
+    """What tells each value that is hidden now from others, for whoever has the key."""
+    return {_mark(value, key) for value in _values}
+
+
 def redacted(text: str, also: Iterable[str] = ()) -> str:
-    """``text`` with every known value, and those of ``also``, as ``***``."""
+    """``text`` with every known value, those of ``also``, and what is marked, as ``***``."""
+    text = without_values(text, also)
+    _take_marks()
+    return _without_marked(text) if _marked else text
+
+
+def without_values(text: str, also: Iterable[str] = ()) -> str:
+    """The same but for what is marked, for much text of which little will be shown."""
     for value in _values:
         text = text.replace(value, HIDDEN)
     for value in _sorted(set(_written(also))):
         text = text.replace(value, HIDDEN)
     return text
+
+
+def _take_marks() -> None:
+    global _load, _key
+    if _load is None:
+        return
+    (_key, known), _load = _load(), None
+    for mark in set(known) - marks(_key):
+        start, length, digest = mark.split(":")
+        _marked.setdefault(start, set()).add((int(length), digest))
+
+
+def _without_marked(text: str) -> str:
+    starts = {start: _marked.get(_digest(start, 2)) for start in set(_PLACES.findall(text))}
+    found = []
+    for start in [start for start, lengths in starts.items() if lengths]:
+        at = text.find(start)
+        while at >= 0:
+            for length, digest in starts[start] or ():
+                if _digest(text[at : at + length], 16) == digest:
+                    found.append(text[at : at + length])
+            at = text.find(start, at + 1)
+    for value in _sorted(found):
+        text = text.replace(value, HIDDEN)
+    return text
+
+
+def _mark(value: str, key: bytes) -> str:
+    return f"{_digest(value[:_START], 2, key)}:{len(value)}:{_digest(value, 16, key)}"
+
+
+def _digest(text: str, size: int, key: bytes | None = None) -> str:
+    from reconciler.digests import blake2b
+
+    data = text.encode("utf-8", "surrogatepass")
+    return blake2b(data, key=_key if key is None else key, digest_size=size).hexdigest()
 
 
 def censored(text: str, also: Iterable[str] = (), most: int | None = _LOOKED_AT) -> str:
@@ -105,7 +179,8 @@ def shortened(text: str, limit: int) -> str:
 
 def redacted_json(value: Any) -> Any:
     """A JSON value, redacted in all its strings."""
-    if not _values:
+    _take_marks()
+    if not _values and not _marked:
         return value
     if isinstance(value, str):
         return redacted(value)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
 from reconciler.host import trust
 from reconciler.records import dataclass, replace
-from reconciler.redaction import HIDDEN, FromFile, hide, redacted_json
+from reconciler.redaction import HIDDEN, FromFile, hide, hide_marked, redacted_json
 from reconciler.text import printable
 
 if TYPE_CHECKING:
@@ -177,6 +177,9 @@ class Session:
         """What the spec knows and nobody may see is not printed from now on."""
         if spec.secrets:
             hide(secret.reveal() for secret in spec.secrets)
+        from reconciler.state import secret_marks
+
+        hide_marked(partial(secret_marks, os.path.join(self.state_dir, spec.name)))
         notes, self._notes = self._notes or (), None
         if notes or (self.options.quiet and self.options.mode != "loop"):
             # Should something be said after all, this is what it is about.
@@ -371,6 +374,7 @@ class Session:
             self._remember(spec)
         self.roll_back(spec)
         self._settle_replaced(spec)
+        self._mark_secrets(spec)
 
     def roll_back(self, spec: Spec) -> None:
         """Undo what one who was killed had begun to write to the store."""
@@ -380,6 +384,15 @@ class Session:
             from reconciler.store.base import roll_back
 
             roll_back(self.folder(spec))
+
+    def _mark_secrets(self, spec: Spec) -> None:
+        from reconciler.model import HostError
+        from reconciler.state import mark_secrets
+
+        try:
+            mark_secrets(self.folder(spec))
+        except (OSError, HostError) as error:
+            self.warn(f"cannot remember what must not be shown: {error}")
 
     def _remember(self, spec: Spec) -> None:
         """The variables of this pass are the spec's from now on."""
@@ -555,6 +568,7 @@ class Session:
 
         if not look.spec.complete:
             look = self.look(self.load(complete=True), host, look.only)
+        self._mark_secrets(look.spec)
         memory = self.memory(look.spec, remember)
         early: list[Outcome] = []
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 
 from reconciler.host import trust
 from reconciler.model import HostError
+from reconciler.redaction import hides_values, marks
 
 _PAUSE = 0.1
 
@@ -20,6 +21,9 @@ _PAUSE = 0.1
 STORE = "store.db"
 _SPEC = "spec"
 """The file that names the spec whose state this is."""
+_SECRETS = "secrets"
+"""The file with the marks of what must not be shown, for passes that are not told it."""
+_MOST_MARKS = 4000
 _LONGEST_PATH = 4097
 _VARIABLES = "variables"
 """The file with the variables of its last pass, each as ``NAME=VALUE`` and a NUL."""
@@ -185,6 +189,35 @@ def remember_variables(folder: str, values: Mapping[str, str]) -> None:
     make_folder(folder)
     text = "".join(f"{name}={value}\0" for name, value in values.items())
     put_at(os.path.join(folder, _VARIABLES), text.encode("utf-8", "surrogateescape"))
+
+
+def secret_marks(folder: str) -> tuple[bytes, list[str]]:
+    """The key and the marks of the secrets that passes of that spec have known; none: no key."""
+    try:
+        with os.fdopen(trust.own_file(os.path.join(folder, _SECRETS)), "rb") as file:
+            key, *known = file.read(_MOST_MARKS * 64).decode("ascii").split()
+        return bytes.fromhex(key), known
+    except (OSError, HostError, ValueError):
+        return b"", []
+
+
+def mark_secrets(folder: str) -> None:
+    """Remember what is hidden now, so that a pass that is not told it does not show it either.
+
+    Raises OSError or HostError.
+    """
+    if not hides_values():
+        return
+    key, known = secret_marks(folder)
+    key = key or os.urandom(16)
+    new = marks(key).difference(known)
+    if new:
+        from reconciler.host.place import put_at
+
+        make_folder(folder)
+        lines = [key.hex(), *known, *sorted(new)]
+        del lines[1:-_MOST_MARKS]  # The oldest go first.
+        put_at(os.path.join(folder, _SECRETS), "\n".join(lines).encode())
 
 
 def interrupted(folder: str) -> bool:

@@ -82,6 +82,8 @@ def nothing_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(redaction, "_values", ())
     monkeypatch.setattr(redaction, "_given", set())
+    monkeypatch.setattr(redaction, "_load", None)
+    monkeypatch.setattr(redaction, "_marked", {})
 
 
 @pytest.fixture(autouse=True)

@@ -121,6 +121,38 @@ def test_what_the_store_forgets_is_overwritten(tmp_path: Path) -> None:
     assert b"Q17x99" not in b"".join(path.read_bytes() for path in folder.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Q17-zz a word", "***"),
+        ("pw=Q17-zz a word!", "pw=***!"),
+        ("x://me:Q17-zz a word@h Q17-zz a worQ17-zz a word", "x://me:***@h Q17-zz a wor***"),
+        ("Q17-zz%20a%20word", "***"),
+        ("first\n$hort\nx$hort", "first\n***\nx***"),
+        ("Q17-zz a wore, $hor and no more", "Q17-zz a wore, $hor and no more"),
+    ],
+)
+def test_a_value_of_which_only_the_mark_is_known(
+    text: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redaction.hide(["Q17-zz a word", "$hort", "known-too"])
+    marks = redaction.marks(b"key")
+    assert not any(piece in " ".join(marks) for piece in ("Q17", "hort", "known"))
+    monkeypatch.setattr(redaction, "_values", ())
+    redaction.hide(["another"])
+    assert redaction.redacted(text) == text
+    redaction.hide_marked(lambda: (b"key", marks))
+    assert redaction.redacted(text) == shown
+    assert redaction.redacted_json({"a": [text]}) == {"a": [shown]}
+
+
+def test_marks_of_values_that_are_known_cost_nothing() -> None:
+    redaction.hide(["Q17-zz a word"])
+    redaction.hide_marked(lambda: (b"key", redaction.marks(b"key")))
+    assert redaction.redacted("Q17-zz a word") == "***"
+    assert not redaction._marked
+
+
 def test_a_json_document_keeps_its_keys() -> None:
     redaction.hide(["summary", "q/17-zz"])
     document = {"summary": ["a summary", 1, None], "q/17-zz": {"ok": "q/17-zz"}}

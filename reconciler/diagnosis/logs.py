@@ -12,7 +12,7 @@ from typing import Any
 from reconciler.diagnosis.loglines import analysed
 from reconciler.host.logfiles import matching, tail
 from reconciler.model import HostError
-from reconciler.redaction import censored, redacted
+from reconciler.redaction import censored, without_values
 
 _FILES = 30
 _LAST = 3
@@ -42,7 +42,7 @@ def _one(path: str) -> dict[str, Any]:
         return {"reason": str(error)}
     now = time.time()
     # Before anything is made of it: a secret whose digits were squeezed out is not known again.
-    lines = redacted("\n".join(log.lines)).split("\n")
+    lines = without_values("\n".join(log.lines)).split("\n")
     found = analysed(lines, now)
     said = [line.strip() for line in lines if line.strip()]
     last = found["last_time"] if found["last_time"] is not None else log.changed

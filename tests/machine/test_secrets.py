@@ -202,3 +202,42 @@ def test_no_piece_of_a_secret_is_left_anywhere(machine: Machine) -> None:
     for piece in ("Zq", "qZ", "qqqqqq", "0123456789abc", "F0rm"):
         assert piece not in said, said[said.index(piece) - 60 :][:200]
         assert piece.encode() not in kept, piece
+
+
+TOLD_ONCE = """
+vars: {a: plain, b: plain}
+blocks: {b: {path: MADE, content: "user=me\\npw={{ a }}\\nurl=x://me:{{ b }}@h/\\n"}}
+cron: {c: {schedule: "@daily", command: "true {{ a }}"}}
+processes:
+  p: {command: [/bin/sh, -c, "echo ERROR $B; exit 5"], env: {B: "{{ b }}"}, log: LOG,
+      restart: {attempts: 1}}
+checks: {l: {log: {path: LOG, match: ERROR, within: 1h}, every: 1s}}
+"""
+
+
+def test_a_pass_that_is_not_told_a_secret_does_not_show_it(machine: Machine) -> None:
+    """As a loop has it from its --set-file, and nobody gives it to --plan."""
+    made, log = machine.base / "made.conf", machine.base / "log"
+    spec = machine.spec(TOLD_ONCE.replace("MADE", str(made)).replace("LOG", str(log)))
+    told = []
+    for name, value in (("a", f"{SECRET} and more"), ("b", "s1" + SECRET)):
+        file = machine.base / name
+        file.write_text(value)
+        file.chmod(0o600)
+        told += ["--set-file", f"{name}={file}"]
+    machine.reconcile("--once", spec, *told)
+    assert f"user=me\npw={SECRET} and more\nurl=x://me:s1{SECRET}@h/\n" in made.read_text()
+    assert SECRET.encode() in (machine.crontab_text() or b"")
+    assert f"ERROR s1{SECRET}\n" in log.read_text()
+    assert mode(machine.state / "demo" / "secrets") == 0o600
+    said = ""
+    for words in (["--plan", "-v"], ["--plan", "--json"], ["--status", "-v"], ["--diagnose"],
+                  ["--diagnose", "--json"], ["--history"], ["--once", "-v"]):  # fmt: skip
+        done = machine.reconcile(words[0], spec, *words[1:])
+        assert done.returncode in (0, 1), done.stderr
+        said += done.stdout + done.stderr
+    assert "line 2 of its content is 'pw=***', should be 'pw=plain'" in said
+    assert "true ***" in said and "ERROR ***" in said
+    assert SECRET not in said, said[said.index(SECRET) - 200 :][:300]
+    assert SECRET.encode() not in everything(machine.state)
+    assert "user=me\npw=plain\n" in made.read_text(), "the pass has done what it said"
