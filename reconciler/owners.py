@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from reconciler.contract import GetKind
@@ -53,22 +54,24 @@ def contradictions(
         return {}
     owners = [one for each in resources for one in _owners(each, seen, get_kind, host)]
     mine = {one.id: one for one in owners}
-    single: dict[str | tuple[int, int], list[_Owner]] = {}
+    single: dict[str, list[_Owner]] = {}
     wide = [one for one in owners if one.claim.covers is not None]
     for one in owners:
         if one.claim.covers is None:
             single.setdefault(one.real, []).append(one)
-            if (inode := _linked(one.real, host)) is not None:
-                single.setdefault(inode, []).append(one)
+    names: dict[tuple[int, int], list[tuple[_Owner, str]]] | None = None
     found: dict[str, str] = {}
     for resource in differing:
         owner = mine.get(resource.id)
         if owner is None:
             continue
         for path, directory in _paths(owner, resource, seen, get_kind, host):
-            linked = () if directory else single.get(_linked(path, host) or "", ())
-            for other in (*single.get(path, ()), *linked, *wide):
-                also = path if other.claim.covers is not None else other.real
+            both = [(other, path) for other in (*single.get(path, ()), *wide)]
+            if not directory and (inode := _linked(path, host)) is not None:
+                if names is None:
+                    names = _linked_names(owners, host)
+                both += names.get(inode, ())
+            for other, also in both:
                 field = _contradicts(owner, other, path, also, directory)
                 if field is not None:
                     words = f"{owner.id} and {other.id} want different things ({field}) for {path}"
@@ -137,6 +140,32 @@ def _linked(path: str, host: Host) -> tuple[int, int] | None:
     if status is None or status.st_nlink == 1 or stat.S_ISDIR(status.st_mode):
         return None
     return status.st_dev, status.st_ino
+
+
+def _linked_names(
+    owners: Sequence[_Owner], host: Host
+) -> dict[tuple[int, int], list[tuple[_Owner, str]]]:
+    """Of each file with more than one name, the real ones that somebody is about, and who."""
+    found: dict[tuple[int, int], list[tuple[_Owner, str]]] = {}
+    for owner in owners:
+        with suppress(HostError):  # Who is to act there says so.
+            for path in _names(owner, host):
+                if (inode := _linked(path, host)) is not None:
+                    found.setdefault(inode, []).append((owner, path))
+    return found
+
+
+def _names(owner: _Owner, host: Host) -> Iterator[str]:
+    """The real paths that it may be about."""
+    claim = owner.claim
+    tops = [owner.real]
+    if claim.covers is not None:
+        tops = host.files.matching(owner.real + claim.key.value[len(owner.written) :], [])
+    yield from tops
+    for top in tops if claim.tree else ():
+        for path, status in host.files.tree(top, lambda path: False):
+            if status.st_nlink > 1:
+                yield path
 
 
 def _contradicts(owner: _Owner, other: _Owner, path: str, also: str, directory: bool) -> str | None:

@@ -155,6 +155,30 @@ def test_two_names_of_one_file_are_one(machine: Machine, top: Path, wide: bool) 
     assert (mode(top / "f"), mode(top / "other")) == ("0600", "0600")
 
 
+@pytest.mark.parametrize("now", ["0600", "0700"])
+@pytest.mark.parametrize("first", ["path: '{top}/*'", "path: {top}/f"])
+@pytest.mark.parametrize("second", ["path: '{other}/*'", "path: {other}, recursive: true"])
+def test_whoever_differs_first_two_names_of_one_file_are_one(
+    machine: Machine, top: Path, first: str, second: str, now: str
+) -> None:
+    """Below two patterns neither of which is about the name of the other."""
+    other = machine.base / "other"
+    (other / "deep").mkdir(parents=True)
+    (other / "deep" if "recursive" in second else other).joinpath("g").hardlink_to(top / "f")
+    (top / "f").chmod(int(now, 8))
+    (top / "x").rename(machine.base / "x")
+    spec = machine.spec(
+        f"permissions: {{a: {{{first.format(top=top)}, mode: '0600'}},"
+        f" b: {{{second.format(other=other)}, file_mode: '0700'}}}}"
+    )
+    report = machine.once(spec, status=1)
+    assert [one["id"] for one in report["unknown"]] == ["permission:a", "permission:b"]
+    for one in report["unknown"]:
+        assert "(a hard link)" in one["reason"]
+    assert mode(top / "f") == now
+    assert machine.plan(spec)["steps"] == []
+
+
 def test_two_names_of_one_file_may_ask_the_same(machine: Machine, top: Path) -> None:
     (top / "g").hardlink_to(top / "f")
     spec = machine.spec(
