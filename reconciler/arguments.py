@@ -53,6 +53,7 @@ MODES: dict[str, tuple[Mode, ...]] = {
         Mode("notify-test", "one message to every target, and which took it"),
         Mode("schema", "the JSON Schema of the spec, for editors"),
         Mode("completion", "a script for your shell: bash, zsh or fish", "SHELL"),
+        Mode("uninstall", "stop and remove what the spec has made, and its state"),
         Mode("man", "the manual page: reconcile --man | man -l -"),
     ),
 }
@@ -241,7 +242,6 @@ def of_modes(words: str) -> tuple[tuple[str, ...], str]:
 def _help(made: argparse.ArgumentParser) -> Iterator[str]:
     """The help, on one screen."""
     yield f"usage: {made.usage}" % {"prog": made.prog}
-    yield ""
     yield f"{made.description} Begin with:"
     for command, words in FIRST:
         yield f"  {command:27} {words}"

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 _LONGEST = 4000
 _PATIENCE = 5.0
 """Seconds for which one who still writes the spec is waited for."""
-ACTING = ("once", "loop", "repair", "pause", "resume")
+ACTING = ("once", "loop", "repair", "pause", "resume", "uninstall")
 """The modes that act by the spec, and so must not take half of one."""
 APPLYING = ("once", "loop", "repair")
 """Those of them that apply it: what they set is the spec's for every later call."""
@@ -465,6 +465,12 @@ class Session:
         # Before anything is done by what it says, or without it.
         store.base.refuse_unreadable()
         return store
+
+    def close(self, spec: Spec) -> None:
+        """Let go of the stores of that spec, which is about to lose its state directory."""
+        folder = self.folder(spec)
+        for key in [key for key in self._stores if key[0] == folder]:
+            self._stores.pop(key).close()
 
     @cached_property
     def by(self) -> str:

@@ -27,7 +27,7 @@ def test_help_fits_a_screen_and_names_everything(capsys: pytest.CaptureFixture[s
     for flag in set(flags()) - {"-h", "--help", "--version"}:
         assert flag in text
     # What to do comes first, and is right.
-    for (command, _), line in zip(FIRST, text.splitlines()[3:6], strict=True):
+    for (command, _), line in zip(FIRST, text.splitlines()[2:5], strict=True):
         assert line.startswith(f"  {command} ")
         assert parser().parse_args(command.split()[1:]).spec == "my.yaml"
 

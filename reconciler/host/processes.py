@@ -436,6 +436,12 @@ class Processes:
         if self.alive(identity):
             raise HostError(f"process {identity.pid} does not die of SIGKILL")
 
+    def end(self, identity: Identity, timeout: float) -> None:
+        """Ask exactly this process to end; KILL it after so many seconds. Raises HostError."""
+        self._ask([identity], signal.SIGTERM)
+        self._wait([identity], self._clock.monotonic() + timeout)
+        self.kill(identity)
+
     def tell(self, identities: Iterable[Identity], name: str) -> None:
         """Send a signal, such as ``HUP``; those that have ended are passed over.
 

@@ -31,7 +31,7 @@ _PROPERTIES = (
     "Id", "Names", "LoadState", "LoadError", "ActiveState", "SubState", "UnitFileState",
     "FragmentPath", "NeedDaemonReload", "Result", "ExecMainStatus", "ExecMainCode",
     "ActiveEnterTimestamp", "StateChangeTimestamp", "NRestarts", "Job", "Type",
-    "RemainAfterExit", "Triggers",
+    "RemainAfterExit", "Triggers", "MainPID",
 )  # fmt: skip
 _VENDOR = {
     "system": (
@@ -210,6 +210,20 @@ class Systemd:
                 return any(unit in line.strip().split("/") for line in file)
         except OSError:
             return False
+
+    def unit_of(self, pid: int) -> tuple[str, str] | None:
+        """Scope and name of the unit whose main process that is, proc_pid_cgroup(5)."""
+        try:
+            with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as file:
+                names = file.read().strip().split("/")
+        except OSError:
+            return None
+        scope = "user" if any(name.startswith("user@") for name in names) else "system"
+        unit = names[-1]
+        if not unit.endswith(".service") or unit.startswith("user@") or self.silent(scope):
+            return None
+        is_main = self.show(scope, [unit])[unit].get("MainPID") == str(pid)
+        return (scope, unit) if is_main else None
 
     def last_words(self, scope: str, unit: str, lines: int = 5) -> list[str]:
         """The last lines that a unit logged; none when they cannot be had."""

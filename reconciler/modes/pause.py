@@ -118,12 +118,13 @@ def _stopped(session: Session, spec: Spec, found: Sequence[Resource[Any]]) -> li
     _wake(session, spec, wait=True)
     host = session.host(spec)
     ends = tuple(replace(resource, present=False, needs=(), after=()) for resource in found)
-    look = _look(session, replace(spec, resources=ends, complete=True), host)
+    look = planned(replace(spec, resources=ends, complete=True), host)
     report = session.act(look, host, lambda outcome: None, remember=False)
     return [outcome for outcome in report.outcomes if outcome.result == "failed"]
 
 
-def _look(session: Session, spec: Spec, host: Host) -> Look:
+def planned(spec: Spec, host: Host) -> Look:
+    """A look at all of it, and a plan that knows of no pause and no attempt."""
     import os
 
     from reconciler.observe import observe

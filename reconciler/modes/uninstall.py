@@ -1,0 +1,277 @@
+"""Takes away what a spec has made on this host, its watchdog first, and what is remembered of it.
+
+It must not remove what was there before: folders, units without a file of ours, processes that it
+has not started. What is left is said.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from reconciler import kinds
+from reconciler.exits import BUSY, DONE, TROUBLE
+from reconciler.model import HostError, Outcome, Resource, Spec
+from reconciler.modes.answers import complain, invalid, tell
+from reconciler.modes.pause import planned
+from reconciler.records import dataclass, field, replace
+from reconciler.session import Session
+from reconciler.text import printable
+from reconciler.turns import Taken, turn
+from reconciler.views import data, text
+
+if TYPE_CHECKING:
+    from reconciler.host import Host
+    from reconciler.session import Look
+
+_PATIENCE = 60.0
+"""Seconds that a pass which is at work, or a watchdog that is started again, is waited for."""
+_LOOP_ENDS = 10.0
+"""Seconds that a loop has to end in an orderly way; it needs 3 at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Something that stays on the host, and why; ``again``: it would start a watchdog again."""
+
+    what: str
+    why: str
+    again: bool = False
+
+    def document(self) -> dict[str, Any]:
+        """As a JSON value."""
+        return {"what": self.what, "reason": self.why, "starts_again": self.again}
+
+
+@dataclass(slots=True)
+class Removal:
+    """What has become of it so far."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    unknown: list[Left] = field(default_factory=list)
+    left: list[Left] = field(default_factory=list)
+    state_removed: bool = False
+
+    @property
+    def trouble(self) -> bool:
+        """Is something of ours still there, or not known to be gone?"""
+        failed = any(one.result == "failed" for one in self.outcomes)
+        return failed or bool(self.unknown) or any(one.again for one in self.left)
+
+
+def run(session: Session) -> int:
+    """Take it all away; 1 where something of it is still there."""
+    from reconciler.spec import SpecError
+
+    try:
+        spec = session.load(complete=True)
+    except SpecError as error:
+        status = invalid(session, error)
+        tell(
+            "nothing was removed: only the spec says what it has made. Correct or restore the file "
+            "(an older version of it will do), then run: reconcile --uninstall SPEC"
+        )
+        return status
+    session.claim(spec)
+    session.say(session.heading(spec))
+    found = Removal()
+    try:
+        with _alone(session, spec):
+            session.recover(spec)
+            _remove(session, spec, found)
+            if not found.trouble:
+                _remove_state(session, spec)
+                found.state_removed = True
+    except Taken as taken:
+        return complain(f"{spec.name}: {taken}; nothing was removed", BUSY)
+    _show(session, spec, found)
+    return TROUBLE if found.trouble else DONE
+
+
+@contextmanager
+def _alone(session: Session, spec: Spec) -> Iterator[None]:
+    """Hold the lock. Loops are ended, also one that its supervisor has started again."""
+    from reconciler.host.clock import Clock
+    from reconciler.pulse import pulse
+
+    folder, host = session.folder(spec), session.host(spec)
+    end = time.monotonic() + _PATIENCE
+
+    def told(words: str) -> None:
+        session.say((f"  {words}", "change"))
+
+    with ExitStack() as held:
+        while True:
+            loop = pulse(folder, Clock())
+            if loop is not None:
+                _end(loop.identity, host)
+                told(f"stopped the watchdog (pid {loop.identity.pid})")
+            try:
+                held.enter_context(turn(folder, told, max(0.0, end - time.monotonic())))
+                break
+            except Taken as taken:
+                if taken.loop is None or time.monotonic() >= end:
+                    raise
+        yield
+
+
+def _end(loop: Any, host: Host) -> None:
+    """End a loop by the unit that it is, so that it is not started again, or by a signal."""
+    unit = host.systemd.unit_of(loop.pid)
+    if unit is not None:
+        host.systemd.tell(unit[0], "stop", "--", unit[1])
+    host.processes.end(loop, _LOOP_ENDS)
+
+
+def _remove(session: Session, spec: Spec, found: Removal) -> None:
+    """Do it: everything but folders first, which may be empty then."""
+    host = session.host(spec)
+    made = _made(session, spec)
+    before = session.look(spec, host, ())
+    going: list[Resource[Any]] = []
+    folders: list[Resource[Any]] = []
+    for one in reversed(before.spec.resources):
+        kind, want = kinds.get(one.kind), one.want
+        if one.stray or not one.present:
+            going += [one] if one.stray else []
+            continue
+        if not kind.creates or kind.by_age or kind.rhythm(want) is not None:
+            continue  # It leaves nothing behind.
+        absent = replace(one, present=False, needs=(), after=(), held=None, skip=None)
+        if one.kind == "directory":
+            folders += [absent] if one.id in made else []
+            there = one.id in before.seen and before.seen[one.id].state is not None
+            if there and one.id not in made:
+                found.left.append(Left(f"{one.id} ({want.path})", "was there before"))
+        elif one.kind == "unit" and want.template is None and want.content is None:
+            if one.skip is None:
+                found.left.append(Left(f"{one.id} ({want.unit})", "its file is not ours"))
+        elif one.kind == "process":
+            # One that matches and was not started by us is not asked to end.
+            going.append(replace(absent, want=replace(want, match=None)))
+            found.left += _adopted(one, before)
+        else:
+            going.append(absent)
+    # What is skipped now may have been made when it was not.
+    skipped = {one.id for one in before.spec.resources if one.skip is not None}
+    _apply(session, spec, host, going, skipped, found)
+    _apply(session, spec, host, folders, skipped, found)
+    found.left += _files(spec)
+    found.left += _again(session, spec, host)
+
+
+def _made(session: Session, spec: Spec) -> set[str]:
+    """The ids of what was made by a pass, as far as that is remembered."""
+    try:
+        deeds = session.store(spec, False).history.since(0.0)
+    except HostError as error:
+        session.warn(f"{error}; folders are left")
+        return set()
+    return {one.id for one in deeds if one.verb == "create" and one.result == "done"}
+
+
+def _adopted(one: Resource[Any], before: Look) -> Iterator[Left]:
+    seen = before.seen[one.id].state if one.id in before.seen else None
+    for identity, digest in (seen.found or ()) if seen is not None else ():
+        if digest is None:
+            yield Left(f"{one.id} (pid {identity.pid})", "was not started by this spec")
+
+
+def _apply(
+    session: Session,
+    spec: Spec,
+    host: Host,
+    resources: Sequence[Resource[Any]],
+    skipped: Collection[str],
+    found: Removal,
+) -> None:
+    """Make these absent, in this order."""
+    whole = replace(spec, resources=tuple(resources), complete=True)
+    look = planned(whole, host)
+
+    def told(outcome: Outcome) -> None:
+        if not session.options.quiet or outcome.result == "failed":
+            session.terminal.write(text.outcome_lines(outcome))
+
+    found.outcomes += session.act(look, host, told).outcomes
+    for remark in look.plan.unknown:
+        if remark.id in skipped:
+            continue
+        is_folder = remark.id.startswith("directory:")
+        (found.left if is_folder else found.unknown).append(Left(remark.id, remark.reason))
+
+
+def _files(spec: Spec) -> Iterator[Left]:
+    """Files of people's that the spec has read."""
+    for target in spec.notify.targets:
+        if target.url_file is not None and os.path.exists(target.url_file):
+            yield Left(target.url_file, f"holds the URL of the target {target.name}")
+    yield from (Left(path, "the spec") for path in spec.files if os.path.exists(path))
+
+
+def _again(session: Session, spec: Spec, host: Host) -> Iterator[Left]:
+    """Who would start it again, of whom the spec does not know."""
+    from reconciler.diagnosis.persistence import look
+
+    for one in look(host, spec.path, session.state_dir)["runners"]:
+        yield Left(one["what"], "still runs reconcile on this spec; remove that", again=True)
+
+
+def _remove_state(session: Session, spec: Spec) -> None:
+    """Remove the state directory of the spec and its compiled forms. Raises HostError."""
+    from reconciler.spec import cache
+
+    folder = session.folder(spec)
+    session.close(spec)
+    inputs = cache.Inputs(spec.path, session.facts(), {}, {})
+    cache.remove(cache.file_name(session.state_dir, inputs))
+    try:
+        # Private, and on a way that is believed: see state.refuse_folder.
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise HostError(f"cannot remove the state {folder}: {error.strerror}") from None
+
+
+def _show(session: Session, spec: Spec, found: Removal) -> None:
+    if session.options.json:
+        about = session.about(spec)
+        session.print_json(
+            {
+                "format": data.FORMAT,
+                "spec": about,
+                "host": os.uname().nodename,
+                "steps": [data.outcome_document(one) for one in found.outcomes],
+                "unknown": [{"id": one.what, "reason": one.why} for one in found.unknown],
+                "left": [one.document() for one in found.left],
+                "state_removed": found.state_removed,
+            }
+        )
+    lines: list[text.Line] = [
+        (f"  ? unknown {printable(one.what)}: {printable(one.why)}", "bad") for one in found.unknown
+    ]
+    if not session.options.quiet:
+        lines += [("left as it is:", "")] if found.left else []
+    lines += [
+        (f"  {printable(one.what)}: {printable(one.why)}", "bad" if one.again else "")
+        for one in found.left
+        if one.again or not session.options.quiet
+    ]
+    session.terminal.write(lines)
+    done = sum(one.result == "done" for one in found.outcomes)
+    failed = sum(one.result == "failed" for one in found.outcomes)
+    words = f"{done} done, {failed} failed"
+    if found.unknown:
+        words += f", {len(found.unknown)} unknown"
+    if found.state_removed:
+        session.say((f"Uninstalled: {words}; state and remembered variables are removed.", "good"))
+    else:
+        tell(
+            f"not uninstalled: {words}; state and remembered variables are kept. Correct what is "
+            "named above, and run it again"
+        )
