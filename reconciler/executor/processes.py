@@ -106,10 +106,11 @@ def end_writers(log: os.stat_result) -> list[int]:
     return sorted(set(killed))
 
 
-def bound_writers(log: os.stat_result, most: int) -> None:
+def bound_writers(log: os.stat_result, most: int, for_good: bool = True) -> None:
     """Let who has the file open for writing, and who descends from them, make no file longer.
 
-    It holds for what they start from then on, and while nobody looks: setrlimit(2).
+    It holds for what they start from then on, and while nobody looks: setrlimit(2). Not
+    `for_good`: until `free_writers`.
     """
     done: set[int] = set()
     for _ in range(3):  # one may have been forked while we looked
@@ -121,9 +122,21 @@ def bound_writers(log: os.stat_result, most: int) -> None:
             with contextlib.suppress(OSError, ValueError):
                 now = resource.prlimit(pid, resource.RLIMIT_FSIZE)
                 least = min(most if one == resource.RLIM_INFINITY else one for one in (*now, most))
+                hard = least if for_good else now[1]
                 if is_alive(members[pid]):
-                    resource.prlimit(pid, resource.RLIMIT_FSIZE, (least, least))
+                    resource.prlimit(pid, resource.RLIMIT_FSIZE, (least, hard))
         done |= members.keys()
+
+
+def free_writers(log: os.stat_result, most: int) -> None:
+    """Take back from them a limit of `most` bytes that was not for good."""
+    for member in _tree(None, log):
+        pid = member["pid"]
+        with contextlib.suppress(OSError, ValueError):
+            assert isinstance(pid, int)
+            soft, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+            if soft == most and is_alive(member):
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
 
 
 def _tree(leader: int | None, log: os.stat_result | None) -> list[dict[str, object]]:

@@ -15,7 +15,8 @@ from reconciler.executor import files
 from reconciler.executor.commandfile import Command
 from reconciler.executor.folders import held
 from reconciler.executor.layout import Layout
-from reconciler.executor.leftovers import EVERY, MAX_LOG, cut_log
+from reconciler.executor.leftovers import MAX_LOG, cut_log
+from reconciler.executor.output import Output
 from reconciler.executor.processes import end_tree, identity
 from reconciler.executor.results import tail_of
 from reconciler.executor.text import as_json, shown, stamp
@@ -132,19 +133,17 @@ def _start(layout: Layout, command: Command, bash: str, log_fd: int) -> int:
 def _watch(pid: int, timeout: float, log_fd: int, pulse: Pulse) -> str:
     """Wait for the end of the process; why it must be ended, or nothing."""
     end = time.monotonic() + timeout
-    with _pidfd(pid) as pidfd:
-        size = 0
+    with _pidfd(pid) as pidfd, Output(log_fd, MAX_LOG, pidfd) as output:
         while not _has_exited(pid):
             left = end - time.monotonic()
             if pulse.stopping:
                 return "interrupted"
             if left <= 0:
                 return "timed_out"
-            before, size = size, os.fstat(log_fd).st_size
-            if size > MAX_LOG:
+            tick = output.look()
+            if tick is None:
                 return "output"
-            tick = EVERY if size == before else EVERY / 10  # much can come in a moment
-            pulse.wait(pidfd, min(left, tick if pidfd is not None else 0.02))
+            pulse.wait(output.wakes, min(left, tick if pidfd is not None else 0.02))
     # A command that ended by itself in the same moment has a result of its own.
     return "output" if os.fstat(log_fd).st_size > MAX_LOG else ""
 

@@ -6,6 +6,7 @@ The places of a test are below a folder that everybody may enter, as homes are o
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -514,6 +515,59 @@ def test_what_a_command_leaves_behind_is_bounded(
     finally:
         reader.kill()
         reader.wait()
+
+
+def test_a_running_command_cannot_fill_its_log_while_nobody_looks(
+    executor: Any, patiently: Any
+) -> None:
+    """From nine tenths on the kernel ends who writes more: to the byte, though the worker hangs."""
+    worker = executor.start(program=patched(SMALL))
+    pidfile, gate = executor.folder / "writer", executor.folder / "gate"
+    log = executor.base / "logs" / "a.log"
+    executor.put(
+        "a",
+        f"trap '' TERM XFSZ; head -c 95000 /dev/zero; echo $$ > {pidfile}; "
+        f"until [ -e {gate} ]; do sleep 0.01; done; dd if=/dev/zero bs=4k; exec sleep 300",
+    )
+    pid = executor.pid_from(pidfile)
+    soft = 100_000
+    patiently(lambda: resource.prlimit(pid, resource.RLIMIT_FSIZE)[0] == soft, "a limit")
+    worker.send_signal(signal.SIGSTOP)
+    gate.touch()
+    patiently(lambda: log.stat().st_size == soft, "a log that is full")
+    with pytest.raises(AssertionError):
+        patiently(lambda: log.stat().st_size > soft, "a log that grows", 0.3)
+    worker.send_signal(signal.SIGCONT)
+    found = executor.result("a")
+    assert (found["status"], found["reason"][:23]) == ("failed", "output over 99999 bytes")
+
+
+def test_a_fast_writer_that_does_not_end_by_term_is_bounded(executor: Any, patiently: Any) -> None:
+    """The bound is 100 MiB; without the kernel's limit he wrote until KILL, 3 s later."""
+    executor.start()
+    log = executor.base / "logs" / "a.log"
+    executor.put("a", "trap '' TERM XFSZ; sleep 0.5; while :; do dd if=/dev/zero bs=1M; done")
+    sizes = [0]
+
+    def over() -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            sizes.append(log.stat().st_blocks * 512)
+        return bool((executor.base / "completed" / "a.json").exists())
+
+    patiently(over, "its end")
+    assert executor.result("a")["reason"].startswith("output over 104857600 bytes")
+    assert 100 * 2**20 < max(sizes) < 400 * 2**20
+    assert log.stat().st_size < 100 * 2**20 + 200
+
+
+@pytest.mark.parametrize("before", ["true", "head -c 60000 /dev/zero; sleep 2.5"])
+def test_what_a_command_writes_elsewhere_is_as_long_as_it_likes(before: str, executor: Any) -> None:
+    """Also when it has filled its log so fast for a while that it got a limit."""
+    executor.start(program=patched(SMALL))
+    backup = executor.folder / "backup"
+    executor.put("a", f"{before}; head -c 300000 /dev/zero > {backup}; echo done")
+    assert executor.result("a")["status"] == "succeeded"
+    assert backup.stat().st_size == 300_000
 
 
 def test_what_a_command_leaves_behind_is_bounded_while_no_worker_looks(
