@@ -91,7 +91,7 @@ class Host:
         """The caller's tmux servers."""
         from reconciler.host.tmux import Tmux
 
-        return Tmux()
+        return Tmux(self.state_dir, self.remembers)
 
     @cached_property
     def crontabs(self) -> Crontabs:

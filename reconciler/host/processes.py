@@ -269,7 +269,7 @@ class Processes:
         for pid in self._roughly_of(uid):
             raw = _told(pid, "cmdline", 32768)
             # Of a set-user-ID program, whoever runs it decides.
-            if not raw or (len(raw) > _SHORT and _owner(pid) != uid):
+            if not raw or (len(raw) > _SHORT and owner_of(pid) != uid):
                 continue
             if matches(os.fsdecode(raw.rstrip(b"\0").replace(b"\0", b" "))):
                 found.append(pid)
@@ -287,7 +287,7 @@ class Processes:
             try:
                 program = _program(pid)
             except PermissionError:
-                hidden = hidden or (uid != os.geteuid() and _owner(pid) == uid)
+                hidden = hidden or (uid != os.geteuid() and owner_of(pid) == uid)
                 continue
             except OSError:
                 continue
@@ -351,9 +351,9 @@ class Processes:
         found = []
         for pid in self._roughly_of(uid):
             # Others may have thousands, each with a long environment.
-            raw = _told(pid, "environ", 2**20) if _owner(pid) == uid else None
+            raw = _told(pid, "environ", 2**20) if owner_of(pid) == uid else None
             if raw and wanted in raw.split(b"\0"):
-                entry = look_up(pid) if _owner(pid) == uid else None
+                entry = look_up(pid) if owner_of(pid) == uid else None
                 if entry is not None:
                     found.append((entry.identity, self.environment(entry.identity)))
         return found
@@ -372,7 +372,7 @@ class Processes:
         """
         entries = {}
         for pid in pids:
-            entry = look_up(pid) if _owner(pid) == uid and pid != os.getpid() else None
+            entry = look_up(pid) if owner_of(pid) == uid and pid != os.getpid() else None
             if entry is not None:
                 entries[pid] = entry
         for pid in self._ancestors(os.getpid()):
@@ -505,7 +505,7 @@ class Processes:
                 os.close(handle)
 
 
-def _owner(pid: int) -> int | None:
+def owner_of(pid: int) -> int | None:
     """The user of a process of our PID namespace; None when it has ended, is the kernel's, or not.
 
     One that runs a set-user-ID program acts as another user than the one who controls it, and one

@@ -1,7 +1,8 @@
 """tmux: what runs on a server, and commands for it.
 
-It must not be asked for anything when no server runs, since asking could start one, and it
-never names a session by a prefix. Values reach tmux on standard input, never as arguments.
+What we make carries marks, which are options of tmux's own, wherever a person moves it. It must
+not be asked for anything when no server runs, since asking could start one, and it never names
+a session by a prefix. Values reach tmux on standard input, never as arguments.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -26,12 +28,27 @@ if TYPE_CHECKING:
 
 SESSION_MARK = "@reconcile"
 """Session option that says which spec a session belongs to."""
+NAME_MARK = "@reconcile_session"
+"""Session option with the name that the spec has for it, whatever a person calls it now."""
+HOME_MARK = "@reconcile_home"
+"""Pane option: the session for which the pane was made, as ``home_of`` has it.
+
+All marks of panes are the pane's own, and go with it wherever a person moves it. Older versions
+had no such mark, and ``WINDOW_MARK`` on the window.
+"""
 WINDOW_MARK = "@reconcile_window"
 PANE_MARK = "@reconcile_pane"
 LAUNCH_MARK = "@reconcile_launch"
+SESSION = "RECONCILE_SESSION"
+"""Environment variable of the panes of a session: the state directory of its spec, and its name.
+
+By it the server is known that has them, should it have lost its socket.
+"""
 
 _TIMEOUT = 5.0
 _DEFAULT = "default"
+_HOOK = "after-show-messages[7077]"
+"""The hook through which commands are run: commands of a hook have no hooks themselves, tmux(1)."""
 _USUAL = "/tmp"
 _HISTORY = 50
 """Lines above those on the screen that are read for the last words of a pane."""
@@ -40,8 +57,11 @@ _MISSING = "tmux is not installed"
 _SEPARATOR = "\u241f"
 _FORMAT = _SEPARATOR.join(
     (
+        "#{session_id}",
         "#{session_name}",
         f"#{{{SESSION_MARK}}}",
+        f"#{{{NAME_MARK}}}",
+        f"#{{{HOME_MARK}}}",
         "#{window_index}",
         "#{window_id}",
         f"#{{{WINDOW_MARK}}}",
@@ -58,13 +78,18 @@ _FORMAT = _SEPARATOR.join(
 
 @dataclass(frozen=True, slots=True)
 class Pane:
-    """One pane. Marks are empty where there is none; ``pid`` is that of its first process.
+    """One pane in a session; one that is linked to several is there for each.
 
-    ``ending`` says how a dead pane's process ended.
+    Marks are empty where there is none; ``owner`` and ``declared`` are the session's, ``home`` is
+    the pane's own. ``pid`` is that of its first process. ``ending`` says how a dead pane's
+    process ended.
     """
 
+    session_id: str
     session: str
     owner: str
+    declared: str
+    home: str
     window: int
     window_id: str
     window_mark: str
@@ -79,14 +104,19 @@ class Pane:
 class Tmux:
     """The tmux servers of the caller. ``forget`` before every new look."""
 
-    def __init__(self) -> None:
+    def __init__(self, state_dir: str, mends: bool) -> None:
+        """``mends``: a server that has lost its socket may be told to make it anew by a look."""
+        self._state_dir = state_dir
+        self._mends = mends
         self._seen: dict[str | None, tuple[Pane, ...] | UnknownState] = {}
+        self._lost: dict[str | None, UnknownState | None] = {}
         self._begun: dict[str | None, Begun] = {}
 
     def forget(self) -> None:
         """Drop what was seen, so that the next look is a fresh one."""
         self.let_go()
         self._seen.clear()
+        self._lost.clear()
 
     def begin(self, socket: str | None) -> None:
         """Ask the server now for what ``panes`` will wait for. What goes wrong is told by that."""
@@ -116,9 +146,40 @@ class Tmux:
             raise seen
         return seen
 
-    def session(self, socket: str | None, name: str) -> list[Pane]:
-        """The panes of one session; an empty list when there is no such session."""
-        return [pane for pane in self.panes(socket) if pane.session == name]
+    def session(self, socket: str | None, name: str, owner: str) -> list[Pane]:
+        """The panes in one session of that spec, also where a person has given it another name.
+
+        Where there is none, those in the one of that name, unless it is another of that spec's.
+        """
+        panes = self.panes(socket)
+        ours = [one for one in panes if one.owner == owner and one.declared == name]
+        others = (one for one in panes if one.owner != owner or one.declared in ("", name))
+        found = ours or [one for one in others if one.session == name]
+        return list(
+            {one.id: one for one in found if one.session_id == found[0].session_id}.values()
+        )
+
+    def made_for(self, socket: str | None, name: str, owner: str) -> list[Pane]:
+        """The panes with the marks of that session, wherever a person has moved them."""
+        home = home_of(owner, name)
+        return list({one.id: one for one in self.panes(socket) if one.home == home}.values())
+
+    def refuse_lost(self, socket: str | None) -> None:
+        """To be called before something is taken for missing: it may be where nobody reaches it.
+
+        Raises UnknownState.
+        """
+        if socket not in self._lost:
+            from reconciler.host import lost_server
+
+            self._lost[socket] = None
+            with _sockets(socket) as place:
+                try:
+                    lost_server.refuse_lost(place, self._state_dir)
+                except UnknownState as error:
+                    self._lost[socket] = error
+        if (lost := self._lost[socket]) is not None:
+            raise lost
 
     def _ask(self, socket: str | None) -> Begun | None:
         """What lists the panes, begun; None when no server runs."""
@@ -132,38 +193,43 @@ class Tmux:
             return begin(argv, timeout=_TIMEOUT, passed=place.handle)
 
     def _look(self, socket: str | None) -> tuple[Pane, ...]:
-        begun = self._begun.pop(socket, None) or self._ask(socket)
-        if begun is None:
-            return ()
-        result = begun.result()
-        if result.status != 0:
-            if _no_server(result):
-                return ()
+        for _ in range(2):
+            begun = self._begun.pop(socket, None) or self._ask(socket)
+            result = begun.result() if begun is not None else None
+            if result is not None and result.status == 0:
+                lines = result.output.decode(errors="replace").split("\n")
+                return tuple(pane for line in lines if (pane := _pane(line)) is not None)
+            from reconciler.host import lost_server
+
             with _sockets(socket) as place:
-                said = place.in_words(result.complaint)
-            raise UnknownState(f"tmux list-panes failed: {said}")
-        lines = result.output.decode(errors="replace").split("\n")
-        return tuple(pane for line in lines if (pane := _pane(line)) is not None)
+                if result is not None and not _no_server(result):
+                    said = place.in_words(result.complaint)
+                    raise UnknownState(f"tmux list-panes failed: {said}")
+                if not lost_server.made_reachable(place, self._mends):
+                    break
+        return ()
 
     def command(self, socket: str | None, script: Sequence[Sequence[str]]) -> None:
-        """Run tmux commands, each a list of words, all of them or (if misread) none.
+        """Run tmux commands, each a list of words, up to the first that fails; none if misread.
 
-        Starts the server when there is none, with the environment of managed processes.
-        Raises HostError with what tmux said.
+        Nothing comes between them, neither another client nor a hook of a person's, so that what
+        one has made last is what the next finds as such. Starts the server when there is none,
+        with the environment of managed processes. Raises HostError with what tmux said.
         """
-        from reconciler.host import scope, start
+        from reconciler.host import lost_server, scope, start
         from reconciler.host.users import Users
 
         program = find("tmux")
         if program is None:
             raise HostError(_MISSING, remedy=remedy("apt-get", "install", "tmux"))
-        lines = [" ".join(quoted(word) for word in words) for words in script]
-        # In one pair of braces: a script that was cut off on its way is not run at all.
-        text = "if-shell -F 1 {\n" + "\n".join(lines) + "\n}\n"
+        commands = " ; ".join(" ".join(quoted(word) for word in words) for words in script)
+        # In one pair of quotes: a script that was cut off on its way is not run at all.
+        text = f"set-hook -g {_HOOK} {quoted(commands)} ; "
+        text += f"set-hook -R {_HOOK.partition('[')[0]} ; set-hook -gu {_HOOK}\n"
         account = Users().account(None)
         environ = _environment(account)
         with _sockets(socket) as place:
-            if place.answers():
+            if place.answering() is not None or lost_server.made_reachable(place, mend=True):
                 argv: tuple[str, ...] = (program, *place.server, "source-file", "-")
                 result = run(
                     argv, timeout=_TIMEOUT, send=text.encode(), environ=environ, passed=place.handle
@@ -220,6 +286,27 @@ def target(session: str) -> str:
     return f"={session}:"
 
 
+def newest(session: str) -> str:
+    """The window behind all others of the session, such as one that was put there just now."""
+    return f"{session}{{end}}"
+
+
+def literal(text: str) -> str:
+    """A text where tmux expects a format."""
+    return text.replace("#", "##")
+
+
+def home_of(owner: str, session: str) -> str:
+    """The mark of panes that the spec ``owner`` has made for its session of that name."""
+    return f"{owner}/{session}"
+
+
+def mark_pane(pane: str, home: str, window: str, mark: str) -> list[list[str]]:
+    """Commands that mark a pane as ours."""
+    marks = ((HOME_MARK, home), (WINDOW_MARK, window), (PANE_MARK, mark))
+    return [["set-option", "-p", "-t", pane, name, value] for name, value in marks]
+
+
 def quoted(word: str) -> str:
     """A word for tmux's own command language, with everything but plain characters escaped."""
     safe = re.sub(
@@ -239,8 +326,11 @@ def _pane(line: str) -> Pane | None:
     words = line.split(_SEPARATOR)
     try:
         (
+            session_id,
             session,
             owner,
+            declared,
+            home,
             window,
             window_id,
             window_mark,
@@ -253,7 +343,9 @@ def _pane(line: str) -> Pane | None:
             launch,
         ) = words
         return Pane(
-            session, owner, int(window), window_id, window_mark, pane, mark, int(pid),
+            session_id, session, owner, declared,
+            home or (home_of(owner, session) if owner else ""),
+            int(window), window_id, window_mark, pane, mark, int(pid),
             dead == "1" or ended(int(pid)),  # Its server may not have asked yet.
             f"signal {killed}" if killed else f"exit status {status}" if status else "", launch,
         )  # fmt: skip
@@ -274,7 +366,7 @@ def _no_server(result: Result) -> bool:
     )
 
 
-class _Sockets:
+class Sockets:
     """The folder below ``base`` where tmux keeps the caller's sockets, and one of them, tmux(1).
 
     ``handle`` is the folder, which nobody else can exchange, once it was looked at; None where it
@@ -287,6 +379,10 @@ class _Sockets:
         self.path = f"{base}/tmux-{os.geteuid()}"
         self.spare = spare
         self.handle: int | None = None
+        self.enter()
+
+    def enter(self) -> None:
+        """Take hold of the folder, if it is there. Raises UnknownState where it is not ours."""
         try:
             self.handle = opened(
                 self.path, os.O_PATH | os.O_DIRECTORY, what="the tmux server there", notes=[]
@@ -302,6 +398,20 @@ class _Sockets:
         if status.st_uid != os.geteuid() or status.st_mode & 0o027:
             self.close()
             raise UnknownState(f"{self.path} is not a folder that is only ours")
+
+    @property
+    def bound(self) -> str:
+        """The name that a server gives to its socket, which has no symlinks before the last two."""
+        return f"{os.path.realpath(self.base)}/tmux-{os.geteuid()}/{self.name}"
+
+    @property
+    def names(self) -> list[str]:
+        """The same for all places where a server may have been begun that would now be this one."""
+        bases = [self.base, os.environ.get("TMUX_TMPDIR") or ""]
+        if self.spare or self.base == _USUAL:
+            bases += [_USUAL, _spare() or ""]
+        user = os.geteuid()
+        return [f"{os.path.realpath(one)}/tmux-{user}/{self.name}" for one in bases if one]
 
     @property
     def server(self) -> tuple[str, ...]:
@@ -330,15 +440,18 @@ class _Sockets:
             raise UnknownState(f"{place} is not tmux's socket; move it away")
         return True
 
-    def answers(self) -> bool:
-        """Does a server listen there?"""
+    def answering(self) -> int | None:
+        """The number of the server that listens there; 0 where it is hidden, None without one."""
         if not self.exists():
-            return False
-        from socket import AF_UNIX, socket
+            return None
+        from socket import AF_UNIX, SO_PEERCRED, SOL_SOCKET, socket
 
         with socket(AF_UNIX) as made:
             made.settimeout(_TIMEOUT)
-            return made.connect_ex(f"/proc/self/fd/{self.handle}/{self.name}") == 0
+            if made.connect_ex(f"/proc/self/fd/{self.handle}/{self.name}") != 0:
+                return None
+            # struct ucred, unix(7), begins with it.
+            return int.from_bytes(made.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)[:4], sys.byteorder)
 
     def tell(self) -> None:
         """Say how to attach to a server that is not where people look for it."""
@@ -356,8 +469,13 @@ class _Sockets:
             self.handle = None
 
 
+def _spare() -> str | None:
+    """Where a server lives that the usual folder is not believed for."""
+    return "/run" if os.geteuid() == 0 else runtime_folder()
+
+
 @contextmanager
-def _sockets(socket: str | None) -> Iterator[_Sockets]:
+def _sockets(socket: str | None) -> Iterator[Sockets]:
     """The server's place of that ``-L`` name. Raises UnknownState where none may be believed.
 
     Where somebody else could exchange the usual folder, or has made it, the server lives in
@@ -368,21 +486,21 @@ def _sockets(socket: str | None) -> Iterator[_Sockets]:
     base = os.environ.get("TMUX_TMPDIR") or ""
     if not os.path.isdir(base):
         base = _USUAL
-    spare = "/run" if os.geteuid() == 0 else runtime_folder()
+    spare = _spare()
     place = None
     if base == _USUAL and spare and os.path.lexists(f"{spare}/tmux-{os.geteuid()}/{name}"):
-        place = _Sockets(spare, name, spare=True)
-        if not place.answers():
+        place = Sockets(spare, name, spare=True)
+        if not place.answering() is not None:
             place.close()
             place = None
     try:
-        place = place or _Sockets(base, name)
+        place = place or Sockets(base, name)
     except UnknownState as error:
         words = f"{error}; no tmux server there is believed"
         if spare is None:
             raise UnknownState(words) from None
         note(words)
-        place = _Sockets(spare, name, spare=True)
+        place = Sockets(spare, name, spare=True)
     try:
         yield place
     finally:

@@ -13,7 +13,7 @@ from reconciler.host.launch import MARK, VERSION, Launch, environment, start
 from reconciler.host.processes import LEADER, Identity, boot_id, ending
 from reconciler.host.trust import refuse_untrusted
 from reconciler.host.walk import NoSpace
-from reconciler.kinds._windows import HOLDER
+from reconciler.kinds._windows import holder
 from reconciler.model import HostError, UnknownState
 from reconciler.records import dataclass
 from reconciler.redaction import censored, redacted
@@ -91,14 +91,16 @@ class StartInWindow:
         from reconciler.host.start import Program, for_pane
         from reconciler.host.tmux import (
             LAUNCH_MARK,
-            PANE_MARK,
             WINDOW_MARK,
             environment_options,
-            target,
+            home_of,
+            literal,
+            mark_pane,
+            newest,
         )
 
         launch, place = self.launch, self.place
-        panes = host.tmux.session(place.socket, place.session)
+        panes = host.tmux.session(place.socket, place.session, host.owner)
         if not panes or panes[0].owner != host.owner:
             raise HostError(f"tmux session {place.session} is not there, or not ours")
         account = host.users.account(launch.user)
@@ -106,20 +108,20 @@ class StartInWindow:
         environ |= {MARK: known_as(launch.mark, host), VERSION: launch.digest, LEADER: ""}
         first, argv = for_pane(Program(launch.argv, environ, account, launch.cwd))
         options = [*environment_options(first), "-c", "/", "--", *argv]
-        name = launch.mark.partition(":")[2].replace("#", "##")
-        old = next((p for p in panes if runs(p, launch.mark) and p.dead), None)
-        old = old or next((p for p in panes if p.window_mark == HOLDER), None)
+        name = literal(launch.mark.partition(":")[2])
+        mine = host.tmux.made_for(place.socket, place.session, host.owner)
+        old = next((p for p in mine if runs(p, launch.mark) and p.dead), None) or holder(mine)
         if old is not None:
             here = old.id
             script = [["respawn-pane", "-k", "-t", here, *options]]
             script.append(["rename-window", "-t", here, name])
+            # Older versions marked it; a person's panes there are none of ours.
+            script.append(["set-option", "-w", "-u", "-t", here, WINDOW_MARK])
         else:
-            here = f"{target(place.session)}{1 + max(pane.window for pane in panes)}"
-            script = [["new-window", "-d", "-t", here, "-n", name, *options]]
+            here = newest(f"{panes[0].session_id}:")
+            script = [["new-window", "-d", "-a", "-t", here, "-n", name, *options]]
         script += [
-            ["set-option", "-w", "-t", here, WINDOW_MARK, launch.mark],
-            # On the pane: a person may split the window, and that pane is not ours.
-            ["set-option", "-p", "-t", here, PANE_MARK, _PROCESS],
+            *mark_pane(here, home_of(host.owner, place.session), launch.mark, _PROCESS),
             ["set-option", "-p", "-t", here, LAUNCH_MARK, launch.digest],
             # Keeps the session, the last words and the exit status when it dies.
             ["set-option", "-p", "-t", here, "remain-on-exit", "on"],

@@ -5,13 +5,10 @@ It must not decide whether to act: that is the session kind's.
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from reconciler.fields import Command, Environment, Name, Path
-from reconciler.host.walk import sort_of
-from reconciler.model import HostError
 from reconciler.records import dataclass
 
 if TYPE_CHECKING:
@@ -20,8 +17,6 @@ if TYPE_CHECKING:
 
 HOLDER = "holder"
 """Mark of a window that only keeps a session open until a process moves in."""
-_HOLD = ("sleep", "infinity")
-_SIZE = ("-x", "200", "-y", "50")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,24 +76,10 @@ class MakeSession:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
-        from reconciler.host.tmux import SESSION_MARK, environment_options, target
+        from reconciler.kinds import _panes
 
         want = self.want
-        here = target(want.tmux_name)
-        environ = {name: secret.reveal() for name, secret in want.env}
-        start = ["new-session", "-d", "-s", want.tmux_name, *_SIZE, *environment_options(environ)]
-        layout = want.layout()
-        if layout:
-            key, window = layout[0]
-            script = _window(start, here, key, window, want, host)
-        else:
-            start += _place(want.tmux_name, want.cwd, host)
-            script = [[*start, "--", *_HOLD], _mark_window(here, HOLDER)]
-        script.append(["set-option", "-t", here, SESSION_MARK, host.owner])
-        for key, window in layout[1:]:
-            script += _window(["new-window", "-t", here], here, key, window, want, host)
-        if len(layout) > 1:
-            script.append(["select-window", "-t", f"{here}^"])
+        script = _panes.windows(want, None, host) if want.layout() else _panes.held(want, host)
         host.tmux.command(want.socket, script)
 
 
@@ -118,30 +99,10 @@ class MakePanes:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
-        from reconciler.host.tmux import target
+        from reconciler.kinds import _panes
 
-        want = self.want
-        there = declared_panes(host.tmux.session(want.socket, want.tmux_name))
-        free = 1 + max(pane.window for pane in host.tmux.session(want.socket, want.tmux_name))
         todo = {pane for pane, _ in self.panes}
-        script: list[list[str]] = []
-        for key, window in want.layout():
-            numbers = [at for at in range(len(window.panes)) if f"{key}.{at}" in todo]
-            alive = [pane for name, pane in there.items() if name.rpartition(".")[0] == key]
-            if not alive and numbers:
-                here = f"{target(want.tmux_name)}{free}"
-                free += 1
-                script += _window(["new-window", "-d", "-t", here], here, key, window, want, host)
-                continue
-            for at in numbers:
-                dead = there.get(f"{key}.{at}")
-                if dead is not None:
-                    start = ["respawn-pane", "-k", "-t", dead.id]
-                    script.append([*start, *_start(window.panes[at], window, want, host)])
-                else:
-                    here = f"{target(want.tmux_name)}{alive[0].window}"
-                    script += _split(here, at, window, want, host)
-        host.tmux.command(want.socket, script)
+        host.tmux.command(self.want.socket, _panes.windows(self.want, todo, host))
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,15 +117,18 @@ class RemoveSession:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
-        from reconciler.host.tmux import SESSION_MARK, target
+        from reconciler.host.tmux import NAME_MARK, SESSION_MARK
 
         want = self.want
-        here = target(want.tmux_name)
-        panes = host.tmux.session(want.socket, want.tmux_name)
-        ours = [pane.id for pane in panes if pane.mark or pane.window_mark == HOLDER]
-        script = [["set-option", "-u", "-t", here, SESSION_MARK]]
+        script = []
+        panes = host.tmux.session(want.socket, want.tmux_name, host.owner)
+        if panes and panes[0].owner == host.owner:
+            here = f"{panes[0].session_id}:"
+            script = [["set-option", "-u", "-t", here, one] for one in (SESSION_MARK, NAME_MARK)]
+        panes = host.tmux.made_for(want.socket, want.tmux_name, host.owner)
+        held = holder(panes)
         # By ids, which never move, and pane by pane: a person may have split our windows.
-        script += [["kill-pane", "-t", pane] for pane in ours]
+        script += [["kill-pane", "-t", one.id] for one in panes if one.mark or one is held]
         host.tmux.command(want.socket, script)
 
 
@@ -181,72 +145,10 @@ def declared_panes(panes: Iterable[SeenPane]) -> dict[str, SeenPane]:
     }
 
 
-def _mark_window(here: str, mark: str) -> list[str]:
-    from reconciler.host.tmux import WINDOW_MARK
+def holder(panes: Iterable[SeenPane]) -> SeenPane | None:
+    """The pane that keeps a session open.
 
-    return ["set-option", "-w", "-t", here, WINDOW_MARK, mark]
-
-
-def _window(
-    start: list[str], here: str, key: str, window: Window, want: Session, host: Host
-) -> list[list[str]]:
-    """Commands for one window with its panes. ``start`` makes it, ``here`` then names it."""
-    from reconciler.host.tmux import PANE_MARK
-
-    name = window.name or want.tmux_name
-    first = window.panes[0]
-    script = [
-        [*start, "-n", name.replace("#", "##"), *_start(first, window, want, host)],
-        _mark_window(here, f"window:{key}"),
-        ["set-option", "-p", "-t", here, PANE_MARK, "0"],
-        *_keep_dead(here, first),
-    ]
-    for at in range(1, len(window.panes)):
-        script += _split(here, at, window, want, host)
-    return script
-
-
-def _split(here: str, at: int, window: Window, want: Session, host: Host) -> list[list[str]]:
-    from reconciler.host.tmux import PANE_MARK
-
-    pane = window.panes[at]
-    return [
-        # The new pane becomes the window's active one, so that the window names it.
-        ["split-window", "-t", here, *_start(pane, window, want, host)],
-        ["set-option", "-p", "-t", here, PANE_MARK, str(at)],
-        *_keep_dead(here, pane),
-        ["select-layout", "-t", here, window.layout or "tiled"],
-    ]
-
-
-def _keep_dead(here: str, pane: Pane) -> list[list[str]]:
-    # What a command said before it ended stays to be read; a shell that was left just goes.
-    if pane.command is None:
-        return []
-    return [["set-option", "-p", "-t", here, "remain-on-exit", "on"]]
-
-
-def _start(pane: Pane, window: Window, want: Session, host: Host) -> list[str]:
-    cwd = pane.cwd or window.cwd or want.cwd
-    command = ["--", *pane.command] if pane.command is not None else []
-    return [*start_directory(cwd, host), *command]
-
-
-def _place(name: str, cwd: str | None, host: Host) -> list[str]:
-    return ["-n", name.replace("#", "##"), *start_directory(cwd, host)]
-
-
-def start_directory(cwd: str | None, host: Host) -> list[str]:
-    """``-c`` for tmux, which would silently take another folder for one that is missing.
-
-    Raises HostError.
+    Older versions marked its window only, which a person may have split: then it is the oldest.
     """
-    folder = cwd or host.users.account(None).home
-    if cwd is not None:
-        status = host.files.status(cwd)
-        if status is None:
-            words = "is not there; declare it under directories"
-            raise HostError(f"the folder {cwd} to start in {words}")
-        if not stat.S_ISDIR(status.st_mode):
-            raise HostError(f"the folder {cwd} to start in is {sort_of(status)}")
-    return ["-c", folder.replace("#", "##")]
+    found = [one for one in panes if one.window_mark == HOLDER and one.mark in (HOLDER, "")]
+    return min(found, key=lambda one: int(one.id[1:]), default=None)

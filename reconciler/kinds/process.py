@@ -171,9 +171,9 @@ class Processes(Kind[Process, ProcessState]):
         try:
             found = self.found(resource, host)
             if not found and resource.present and want.place is not None:
-                panes = host.tmux.session(want.place.socket, want.place.session)
+                place = want.place
+                panes = host.tmux.session(place.socket, place.session, host.owner)
                 if panes and panes[0].owner != host.owner:
-                    place = want.place
                     return not_ours(place.session, place.socket, host.owner)
         except UnknownState as error:
             return not_known(error)
@@ -211,8 +211,9 @@ class Processes(Kind[Process, ProcessState]):
         want = resource.want
         found: dict[Identity, str | None] = {}
         if want.place is not None:
-            for pane in host.tmux.panes(want.place.socket):
-                if pane.owner == host.owner and runs(pane, resource.id) and not pane.dead:
+            place = want.place
+            for pane in host.tmux.made_for(place.socket, place.session, host.owner):
+                if runs(pane, resource.id) and not pane.dead:
                     entry = look_up(pane.pid)
                     if entry is not None:
                         found[entry.identity] = pane.launch

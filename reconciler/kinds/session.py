@@ -6,17 +6,17 @@ It must not touch a session that is not ours, nor what a person opened or types 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reconciler.contract import Kind
 from reconciler.kinds._windows import (
-    HOLDER,
     MakePanes,
     MakeSession,
     RemoveSession,
     Session,
     declared_panes,
+    holder,
 )
 from reconciler.model import (
     ABSENT,
@@ -34,6 +34,7 @@ from reconciler.records import dataclass, replace
 if TYPE_CHECKING:
     from reconciler.host import Host
     from reconciler.host.processes import Identity
+    from reconciler.host.tmux import Pane
 
 _LAYOUT = (
     r"even-horizontal|even-vertical|main-horizontal|main-vertical|tiled|[0-9a-f]{4},[0-9x,\[\]{}]+"
@@ -122,23 +123,31 @@ class Sessions(Kind[Session, SessionState]):
     def _look(self, resource: Resource[Session], host: Host) -> Observation[SessionState]:
         want = resource.want
         try:
-            panes = host.tmux.session(want.socket, want.tmux_name)
+            panes = host.tmux.session(want.socket, want.tmux_name, host.owner)
+            made = host.tmux.made_for(want.socket, want.tmux_name, host.owner)
+            there = declared_panes(made)
+            ours = bool(panes) and panes[0].owner == host.owner
+            state = self._state(want, there)
+            missing = not panes if resource.present else not ours
+            if missing or (resource.present and state != self.expected(want)):
+                host.tmux.refuse_lost(want.socket)
         except UnknownState as error:
             return not_known(error)
-        if not panes:
-            return ABSENT
-        ours = panes[0].owner == host.owner
         if not resource.present:
-            return Observation(SessionState()) if ours else ABSENT
-        there = declared_panes(panes)
-        expected = self.expected(want)
-        seen = tuple(
-            (key, "absent" if key not in there else "dead" if there[key].dead else "running")
-            for key, _ in expected.panes
-        )
-        if seen != expected.panes and not ours:
+            left = ours or any(one.mark for one in made) or holder(made) is not None
+            return Observation(SessionState()) if left else ABSENT
+        if state != self.expected(want) and panes and not ours:
             return not_ours(want.tmux_name, want.socket, host.owner)
-        return Observation(SessionState(seen))
+        # What a person has moved out of it runs, though the session has ended.
+        return Observation(state) if panes or there else ABSENT
+
+    def _state(self, want: Session, there: Mapping[str, Pane]) -> SessionState:
+        return SessionState(
+            tuple(
+                (key, "absent" if key not in there else "dead" if there[key].dead else "running")
+                for key, _ in self.expected(want).panes
+            )
+        )
 
     def watch(
         self, resource: Resource[Session], have: SessionState | None, host: Host
@@ -146,9 +155,12 @@ class Sessions(Kind[Session, SessionState]):
         from reconciler.host.processes import look_up
 
         want = resource.want
-        panes = host.tmux.session(want.socket, want.tmux_name) if have is not None else ()
+        if have is None:
+            return []
+        panes = host.tmux.made_for(want.socket, want.tmux_name, host.owner)
+        held = holder(panes)
         # A process in a window is watched by who has started it.
-        ours = [p for p in panes if not p.dead and (p.window_mark == HOLDER or p.mark.isdigit())]
+        ours = [one for one in panes if not one.dead and (one is held or one.mark.isdigit())]
         entries = [look_up(pane.pid) for pane in ours]
         return [entry.identity for entry in entries if entry is not None]
 

@@ -249,7 +249,7 @@ def test_the_folder_of_the_socket_is_exchanged_after_it_was_looked_at(
 
     monkeypatch.setattr(tmux, "begin", begun)
     monkeypatch.setattr(tmux, "run", done)
-    asked = Tmux()
+    asked = Tmux("", False)
     seen = {pane.session for pane in asked.panes(None)}
     put_back()
     assert seen == {"true"}
@@ -310,6 +310,6 @@ def test_an_ordinary_users_server_is_not_where_others_may_exchange_it(
     (machine.sockets / f"tmux-{os.geteuid()}").mkdir(mode=0o700)
     machine.sockets.chmod(0o777)
     with pytest.raises(UnknownState, match="no tmux server there is believed"):
-        Tmux().panes(None)
+        Tmux("", False).panes(None)
     machine.sockets.chmod(0o700)
-    assert Tmux().panes(None) == ()
+    assert Tmux("", False).panes(None) == ()

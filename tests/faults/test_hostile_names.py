@@ -110,7 +110,7 @@ def test_nested_processes_are_each_looked_up_once(monkeypatch: pytest.MonkeyPatc
         return Entry(Identity(pid, pid), "S", pid - 1 if pid > first else 1, pid, pid)
 
     monkeypatch.setattr(processes, "look_up", look_up)
-    monkeypatch.setattr(processes, "_owner", lambda _: 7)
+    monkeypatch.setattr(processes, "owner_of", lambda _: 7)
     asked = range(first + 2, first + count, 2)
     found = Processes(Clock())._owned(asked, 7)
     # Only the oldest of a family counts.

@@ -1,0 +1,130 @@
+"""tmux servers that nobody reaches, since somebody has taken their socket away.
+
+A cleaner of /tmp does that, and a socket that is gone is not a server that is gone: it runs on
+with all of its panes, and makes the socket anew on SIGUSR1, tmux(1). It must not signal anything
+but a process of the caller's that listens on a socket of just that name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from reconciler.host.clock import Clock
+from reconciler.host.environment import note
+from reconciler.host.processes import Identity, Processes, look_up, owner_of
+from reconciler.host.remedy import in_turn, remedy
+from reconciler.host.trust import opened
+from reconciler.model import HostError, UnknownState
+
+if TYPE_CHECKING:
+    from reconciler.host.tmux import Sockets
+
+_ANSWER = 5.0
+"""Seconds until a server has made its socket anew."""
+_LISTENS = "00010000"
+"""The flags of a socket that listens in /proc/net/unix, proc_net(5): __SO_ACCEPTCON."""
+
+
+def made_reachable(place: Sockets, mend: bool) -> bool:
+    """Has a server got back the socket that it had lost? Only where none answers.
+
+    Raises UnknownState where one runs that cannot be reached, or, without ``mend``, may not be
+    made so.
+    """
+    servers = sorted(_servers(place), key=lambda one: one[1] != place.bound)
+    if not servers:
+        return False
+    server, path = servers[0]
+    folder = os.path.dirname(path)
+    words = f"the tmux server {server.pid} runs, but its socket {path} is gone"
+    way = in_turn(
+        remedy("mkdir", "-p", "-m", "700", folder), remedy("kill", "-USR1", str(server.pid))
+    )
+    if path != place.bound or not mend:
+        raise UnknownState(words, remedy=way)
+    clock = Clock()
+    processes = Processes(clock)
+    try:
+        if place.handle is None:
+            what = "the tmux server there"
+            os.close(opened(place.path, os.O_PATH | os.O_DIRECTORY, what=what, make=0o700))
+            place.enter()
+        processes.tell([server], "USR1")
+    except (HostError, OSError) as error:
+        raise UnknownState(f"{words}: {error}", remedy=way) from None
+    end = clock.monotonic() + _ANSWER
+    while processes.alive(server) and clock.monotonic() < end:
+        if place.answering() is not None:
+            note(f"{words}; it was made anew")
+            return True
+        clock.sleep(0.01)
+    if processes.alive(server):
+        raise UnknownState(f"{words}, and it has not made it anew within {_ANSWER:g} s", remedy=way)
+    return False
+
+
+def refuse_lost(place: Sockets, state_dir: str) -> None:
+    """What is missing on the server that answers may be on one that does not.
+
+    Raises UnknownState where a server that has lost its socket has a pane of ours.
+    """
+    for server, path in _servers(place):
+        if _has_ours(server.pid, state_dir):
+            raise UnknownState(
+                f"the tmux server {server.pid} has panes of ours, but its socket {path} is gone, "
+                "or another server's; end one of them, or move its panes",
+                remedy=remedy("kill", "-USR1", str(server.pid)),
+            )
+
+
+def _servers(place: Sockets) -> list[tuple[Identity, str]]:
+    """The caller's servers of that name but for the one that answers, each with its socket."""
+    listening = _listening(place.names)
+    if not listening:
+        return []
+    found = []
+    space = os.readlink("/proc/self/ns/mnt")
+    answering = place.answering()
+    for pid in Processes(Clock()).pids():
+        try:
+            # In another mount namespace the same name is that of another file.
+            if os.stat(f"/proc/{pid}").st_uid != os.geteuid() or pid == answering:
+                continue
+            entry = look_up(pid)
+            if entry is None or owner_of(pid) != os.geteuid():
+                continue
+            if os.readlink(f"/proc/{pid}/ns/mnt") != space:
+                continue
+            held = {os.readlink(f"/proc/{pid}/fd/{one}") for one in os.listdir(f"/proc/{pid}/fd")}
+        except OSError:
+            continue
+        found += [(entry.identity, path) for one, path in listening.items() if one in held]
+    return found
+
+
+def _has_ours(server: int, state_dir: str) -> bool:
+    """Has one of its panes been made by the spec with that state directory?"""
+    processes = Processes(Clock())
+    for pid in processes.pids():
+        entry = look_up(pid)
+        if entry is not None and entry.parent == server:
+            values = processes.environment(entry.identity).values()
+            if any(value.startswith(f"{state_dir}/") for value in values):
+                return True
+    return False
+
+
+def _listening(names: Sequence[str]) -> dict[str, str]:
+    """The sockets that listen under one of these names, as /proc/PID/fd names them."""
+    found = {}
+    try:
+        with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as file:
+            for line in file:
+                words = line.rstrip("\n").split(maxsplit=7)
+                if len(words) == 8 and words[3] == _LISTENS and words[7] in names:
+                    found[f"socket:[{words[6]}]"] = words[7]
+    except OSError as error:
+        raise UnknownState(f"cannot read /proc/net/unix: {error.strerror}") from None
+    return found

@@ -1,0 +1,133 @@
+"""The tmux commands that make a session, its windows and its panes.
+
+They run in one go, see ``Tmux.command``; what exists is named by the ids that tmux has printed,
+and what has just been made as the newest. It must not decide what to make: that is the session
+kind's.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+from reconciler.host.tmux import (
+    NAME_MARK,
+    SESSION,
+    SESSION_MARK,
+    environment_options,
+    home_of,
+    literal,
+    mark_pane,
+    newest,
+    target,
+)
+from reconciler.host.walk import sort_of
+from reconciler.kinds._windows import HOLDER, Pane, Session, Window, declared_panes
+from reconciler.model import HostError
+
+if TYPE_CHECKING:
+    from reconciler.host import Host
+
+_HOLD = ("sleep", "infinity")
+_SIZE = ("-x", "200", "-y", "50")
+
+
+def held(want: Session, host: Host) -> list[list[str]]:
+    """The session with one window, which only holds it open. Raises HostError."""
+    name = want.tmux_name
+    first = [*_environment(want, host), *_folder(want.cwd, host), "--", *_HOLD]
+    made = newest(target(name))
+    marks = mark_pane(made, home_of(host.owner, name), HOLDER, HOLDER)
+    return [*_session(want, first, host), *marks]
+
+
+def windows(want: Session, todo: Collection[str] | None, host: Host) -> list[list[str]]:
+    """The panes of these keys, or all of them, and the session if it is missing.
+
+    Raises HostError.
+    """
+    name = want.tmux_name
+    home = home_of(host.owner, name)
+    there = declared_panes(host.tmux.made_for(want.socket, name, host.owner))
+    panes = host.tmux.session(want.socket, name, host.owner)
+    here = f"{panes[0].session_id}:" if panes else target(name)
+    script: list[list[str]] = []
+    for key, window in want.layout():
+        keys = [f"{key}.{at}" for at in range(len(window.panes))]
+        alive = [there[one] for one in keys if one in there]
+        window_id = next((p.window_id for p in alive if f"{p.session_id}:" == here), None)
+        for at, pane in enumerate(window.panes):
+            if todo is not None and keys[at] not in todo:
+                continue
+            start = _start(pane, window, want, host)
+            dead = there.get(keys[at])
+            if dead is not None:
+                made = dead.id
+                script.append(["respawn-pane", "-k", "-t", made, *start])
+            elif window_id is not None:
+                # What is split off becomes the active pane of the window, which then names it.
+                made = window_id
+                script.append(["split-window", "-t", made, *start])
+            else:
+                made = window_id = newest(here)
+                start = ["-n", literal(window.name or name), *start]
+                if panes or script:
+                    script.append(["new-window", "-d", "-a", "-t", made, *start])
+                else:
+                    script += _session(want, start, host)
+            script += mark_pane(made, home, f"window:{key}", str(at))
+            if pane.command is not None:
+                # What it said before it ended stays to be read; a shell that was left just goes.
+                script.append(["set-option", "-p", "-t", made, "remain-on-exit", "on"])
+            if dead is None and len(window.panes) > 1:
+                script.append(["select-layout", "-t", made, window.layout or "tiled"])
+    return script
+
+
+def _session(want: Session, first: Sequence[str], host: Host) -> list[list[str]]:
+    """A new session with its first pane.
+
+    It outlives whoever has it on a screen, whatever people have set for all of their sessions.
+    """
+    here = target(want.tmux_name)
+    return [
+        ["new-session", "-d", "-s", want.tmux_name, *_SIZE, *first],
+        ["set-option", "-t", here, SESSION_MARK, host.owner],
+        ["set-option", "-t", here, NAME_MARK, want.tmux_name],
+        ["set-option", "-t", here, "destroy-unattached", "off"],
+        ["set-option", "-s", "exit-unattached", "off"],
+    ]
+
+
+def _start(pane: Pane, window: Window, want: Session, host: Host) -> list[str]:
+    # Without a command, tmux would take what a person has as default-command.
+    command: Sequence[str] = pane.command or ("/bin/sh", "-c", 'exec "${SHELL:-/bin/sh}" -l')
+    if len(command) == 1:
+        # One word alone would be a text for a shell.
+        command = ("/bin/sh", "-c", 'exec "$0"', *command)
+    cwd = pane.cwd or window.cwd or want.cwd
+    return [*_environment(want, host), *_folder(cwd, host), "--", *command]
+
+
+def _environment(want: Session, host: Host) -> list[str]:
+    # Also for each pane: where a person has moved it, the session has another one.
+    environ = {name: secret.reveal() for name, secret in want.env}
+    environ[SESSION] = f"{host.state_dir}/{want.tmux_name}"
+    return environment_options(environ)
+
+
+def _folder(cwd: str | None, host: Host) -> list[str]:
+    """``-c`` for tmux, which would silently take another folder for one that is missing.
+
+    Raises HostError.
+    """
+    folder = cwd or host.users.account(None).home
+    if cwd is not None:
+        status = host.files.status(cwd)
+        if status is None:
+            words = "is not there; declare it under directories"
+            raise HostError(f"the folder {cwd} to start in {words}")
+        if not stat.S_ISDIR(status.st_mode):
+            raise HostError(f"the folder {cwd} to start in is {sort_of(status)}")
+    return ["-c", literal(folder)]
