@@ -126,6 +126,9 @@ class Kind(Generic[W, S]):
     """Have the actions of a step nothing to do with one another? Then all are tried, and each
     looks by itself whether it still is about what was seen."""
 
+    entire: ClassVar[bool] = False
+    """Does what is seen of one depend on the others of its kind? Then all are looked at."""
+
     persists: ClassVar[bool] = False
     """Is it there so that all the rest comes back after a reboot?"""
     by_age: ClassVar[bool] = False

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from reconciler.contract import GetKind
-from reconciler.model import Claim, HostError, Observation, Resource, Step
+from reconciler.model import Claim, HostError, Observation, Resource
 from reconciler.records import dataclass
 
 if TYPE_CHECKING:
@@ -41,15 +41,17 @@ class _Owner:
 
 
 def contradictions(
-    steps: Sequence[Step],
+    ids: Collection[str],
     resources: Sequence[Resource[Any]],
     seen: Mapping[str, Observation[Any]],
     get_kind: GetKind,
     host: Host,
 ) -> dict[str, str]:
-    """Those that contradict one another in what differs, by id, with the reason."""
-    planned = {step.id for step in steps}
-    differing = [one for one in resources if one.id in planned and _asks(one, seen, get_kind)]
+    """Those that contradict one another in what differs, by id, with the reason.
+
+    ``ids`` may differ, and ``resources`` are all of the spec, also where only some were ``seen``.
+    """
+    differing = [one for one in resources if one.id in ids and _asks(one, seen, get_kind)]
     if not differing:
         return {}
     owners = [one for each in resources for one in _owners(each, seen, get_kind, host)]
@@ -97,9 +99,9 @@ def _owners(
     get_kind: GetKind,
     host: Host,
 ) -> Iterator[_Owner]:
-    if not resource.present or resource.held or resource.id not in seen:
+    if not resource.present or resource.held or resource.skip is not None:
         return
-    if seen[resource.id].unknown is not None:
+    if resource.id in seen and seen[resource.id].unknown is not None:
         return
     for claim in get_kind(resource.kind).claims(resource.want):
         if claim.key.sort != "path" or not (claim.asks or claim.of_files):

@@ -71,6 +71,17 @@ def chosen(spec: Spec, patterns: Sequence[str]) -> tuple[Resource[Any], ...]:
     return tuple(resource for resource in spec.resources if resource.id in wanted)
 
 
+def looked_at(
+    spec: Spec, resources: Sequence[Resource[Any]], get_kind: GetKind
+) -> Sequence[Resource[Any]]:
+    """Those that have to be looked at so that these are seen as in a look at all of them."""
+    if not any(get_kind(name).entire for name in {one.kind for one in resources}):
+        return resources
+    ids = {one.id for one in resources}
+    kinds = {one.kind for one in resources if get_kind(one.kind).entire}
+    return [one for one in spec.resources if one.id in ids or one.kind in kinds]
+
+
 def make_plan(
     spec: Spec,
     resources: Sequence[Resource[Any]],

@@ -519,7 +519,7 @@ class Session:
 
     def _look(self, spec: Spec, host: Host, only: Sequence[str], within: float | None) -> Look:
         from reconciler.observe import observe, with_strays
-        from reconciler.plan import chosen, make_plan
+        from reconciler.plan import chosen, looked_at, make_plan
 
         memory = self.memory(spec, False)
         host.said = memory.said()
@@ -533,22 +533,30 @@ class Session:
             resources = chosen(spec, only)
         except KeyError as error:
             raise Usage(no_such(error.args[0], spec)) from None
+        looked = looked_at(spec, resources, kinds.get) if only else resources
         if within is None:
-            seen = observe(resources, kinds.get, host, fresh=False)
+            seen = observe(looked, kinds.get, host, fresh=False)
         elif only:
             from reconciler.aside import observe_aside
 
-            seen = observe_aside(resources, kinds.get, host, within)
+            seen = observe_aside(looked, kinds.get, host, within)
+        if only:
+            seen = {one.id: seen[one.id] for one in resources if one.id in seen}
         past = memory.past()
         plan = make_plan(spec, resources, seen, kinds.get, os.uname().nodename, past)
         if plan.steps:
             from reconciler.owners import contradictions
 
-            found = contradictions(plan.steps, resources, seen, kinds.get, host)
+            # Of the others nobody knows whether they differ.
+            ids = seen.keys() if only else {step.id for step in plan.steps}
+            found = contradictions(ids, spec.resources, seen, kinds.get, host)
             if found:
                 from reconciler.model import Observation
 
-                seen = {**seen, **{name: Observation(unknown=why) for name, why in found.items()}}
+                seen = {
+                    name: Observation(unknown=found[name]) if name in found else each
+                    for name, each in seen.items()
+                }
                 plan = make_plan(spec, resources, seen, kinds.get, os.uname().nodename, past)
         return Look(spec, plan, seen, tuple(only))
 

@@ -96,6 +96,7 @@ class Crons(Kind[Cron, CronState]):
     section = "cron"
     resource = Cron
     persists = True
+    entire = True
 
     def named(self, want: Cron, name: str) -> Cron:
         # A text that is folded, as long ones are, ends with a line end that nobody has meant.
