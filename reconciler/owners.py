@@ -71,7 +71,7 @@ def contradictions(
             both = [(other, path) for other in (*single.get(path, ()), *wide)]
             if not directory and (inode := _linked(path, host)) is not None:
                 if names is None:
-                    names = _linked_names(owners, host)
+                    names = _linked_names(owners, single, host)
                 both += names.get(inode, ())
             for other, also in both:
                 field = _contradicts(owner, other, path, also, directory)
@@ -145,13 +145,19 @@ def _linked(path: str, host: Host) -> tuple[int, int] | None:
 
 
 def _linked_names(
-    owners: Sequence[_Owner], host: Host
+    owners: Sequence[_Owner], single: Mapping[str, Sequence[_Owner]], host: Host
 ) -> dict[tuple[int, int], list[tuple[_Owner, str]]]:
-    """Of each file with more than one name, the real ones that somebody is about, and who."""
+    """Of each file with more than one name, the real ones that somebody is about, and who.
+
+    A pattern or a tree is not about what is declared by itself below it.
+    """
     found: dict[tuple[int, int], list[tuple[_Owner, str]]] = {}
     for owner in owners:
         with suppress(HostError):  # Who is to act there says so.
             for path in _names(owner, host):
+                alone = {one.written for one in single.get(path, ()) if one is not owner}
+                if owner.claim.covers is not None and owner.as_written(path) in alone:
+                    continue
                 if (inode := _linked(path, host)) is not None:
                     found.setdefault(inode, []).append((owner, path))
     return found
