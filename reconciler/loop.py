@@ -117,7 +117,8 @@ class Loop:
         self._work = work
         self._clock = clock
         self._parts = [_Guarded(part, clock, work.part_failed) for part in parts]
-        self._stopping = False
+        self.stopping = False
+        """Was its end asked for?"""
         # Only ever set by the handlers of signals, which come between any two steps of ours.
         self._asked = False
         self._reread = False
@@ -135,13 +136,16 @@ class Loop:
         # Until now they were held: one that came while we began asks for a pass, and is no end.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _NOW)
         try:
-            while not self._stopping:
+            while not self.stopping:
                 self._pass()
                 self._sleep(woken)
         finally:
             for part in self._parts:
                 part.close()
             signal.set_wakeup_fd(before)
+            if not self.stopping:
+                # Held for the program that takes over, if one does.
+                signal.pthread_sigmask(signal.SIG_BLOCK, _NOW)
             for number, handler in handlers.items():
                 signal.signal(number, handler)
             woken.close()
@@ -150,7 +154,7 @@ class Loop:
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         closed = number == signal.SIGHUP and self._terminal and not os.isatty(0)
         if number in _STOPS or closed:
-            self._stopping = True
+            self.stopping = True
         else:
             if number == signal.SIGHUP:
                 self._reread = True
@@ -185,7 +189,7 @@ class Loop:
         for part in self._parts:
             for descriptor in part.descriptors():
                 poller.register(descriptor, select.POLLIN)
-        if self._stopping:
+        if self.stopping:
             return
         # In whole milliseconds: rounded down, what is due in half of one would spin.
         ready = poller.poll(int(longest * 1000 + 0.999))

@@ -19,6 +19,7 @@ _PAUSE = 0.1
 
 
 STORE = "store.db"
+_HANDED_ON = b"RECONCILE_LOCK"
 _SPEC = "spec"
 """The file that names the spec whose state this is."""
 _SECRETS = "secrets"
@@ -95,14 +96,15 @@ def _reach(path: str, make: int | None) -> None:
 @contextmanager
 def locked(
     folder: str, patience: float = 0.0, unless: Callable[[], bool] = lambda: False
-) -> Iterator[None]:
+) -> Iterator[int]:
     """Hold the lock of a spec's state directory, which is trusted. Raises Busy, or HostError.
 
     It is waited for ``patience`` seconds, ``unless`` that is in vain. The lock is the kernel's
-    (flock(2)), so one that was killed leaves nothing behind.
+    (flock(2)), so one that was killed leaves nothing behind. Gives its descriptor.
     """
     path = os.path.join(folder, "lock")
     handle = _open(path, folder)
+    handle = _handed_on(handle) or handle
     end = time.monotonic() + patience
     try:
         while True:
@@ -114,9 +116,28 @@ def locked(
                     raise Busy(_holder(handle)) from None
             # flock(2) itself cannot be waited for with an end.
             time.sleep(_PAUSE)
-        yield
+        yield handle
     finally:
         os.close(handle)
+
+
+def hand_on(lock: int) -> dict[bytes, bytes]:
+    """For the environment of the program that this process is to become: it holds that lock."""
+    os.set_inheritable(lock, True)
+    return {_HANDED_ON: b"%d" % lock}
+
+
+def _handed_on(handle: int) -> int | None:
+    """The same lock as ``handle``, which is closed then, if this process has held it already."""
+    given = os.environb.pop(_HANDED_ON, b"")
+    if not given.isdigit():
+        return None
+    before = int(given)
+    with suppress(OSError):
+        if before > 2 and os.path.sameopenfile(before, handle):
+            os.close(handle)
+            return before
+    return None
 
 
 def _open(path: str, folder: str) -> int:

@@ -32,15 +32,15 @@ class Taken(Exception):
 
 
 @contextmanager
-def turn(folder: str, told: Callable[[str], None], patience: float = 0.0) -> Iterator[None]:
-    """Hold the lock of the state directory ``folder``. Raises Taken, or HostError.
+def turn(folder: str, told: Callable[[str], None], patience: float = 0.0) -> Iterator[int]:
+    """Hold the lock of the state directory ``folder``; its descriptor. Raises Taken, or HostError.
 
     A loop that has stopped moving is ended, which is ``told``. A pass that is at work is waited
     for, ``patience`` seconds at most; a loop is not.
     """
     with ExitStack() as held:
         try:
-            held.enter_context(locked(folder, patience, lambda: _loop(folder) is not None))
+            lock = held.enter_context(locked(folder, patience, lambda: _loop(folder) is not None))
         except Busy as busy:
             loop = _loop(folder)
             if loop is None or loop.healthy:
@@ -51,10 +51,10 @@ def turn(folder: str, told: Callable[[str], None], patience: float = 0.0) -> Ite
             )
             _end(loop)
             try:
-                held.enter_context(locked(folder, _AFTER_END))
+                lock = held.enter_context(locked(folder, _AFTER_END))
             except Busy as faster:
                 raise Taken(faster.pid, _loop(folder)) from None
-        yield
+        yield lock
 
 
 def ask(taken: Taken, folder: str, patience: float = 60.0) -> bool:

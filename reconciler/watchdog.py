@@ -6,14 +6,12 @@ Nothing that goes wrong in a pass may end it.
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from math import inf
-from typing import Any
+from typing import Any, NoReturn
 
 from reconciler import kinds
 from reconciler.apply import proved
@@ -23,8 +21,10 @@ from reconciler.fresh import Fresh, goal
 from reconciler.host.clock import Clock
 from reconciler.host.command import on_waiting
 from reconciler.host.deaths import Deaths
+from reconciler.host.environment import start_again
 from reconciler.host.inotify import FileWatch
 from reconciler.host.processes import Identity
+from reconciler.host.program import Installed, Replaced
 from reconciler.host.stops import Stop, Stops
 from reconciler.host.supervisor import Supervisor
 from reconciler.kept import Kept
@@ -33,10 +33,11 @@ from reconciler.model import HostError, Observation, Outcome, Plan, Report, Reso
 from reconciler.observe import observe
 from reconciler.passes import Pass, Passes, Teller
 from reconciler.plan import difference
+from reconciler.preload import preload
 from reconciler.pulse import Heart
 from reconciler.records import dataclass, replace
 from reconciler.session import Learned, Look, Session
-from reconciler.state import Newer
+from reconciler.state import Newer, hand_on
 from reconciler.text import error_in_words
 from reconciler.turns import turn
 from reconciler.views.log import Log
@@ -56,7 +57,7 @@ _NOTHING = Plan("", "", "", 0)
 class Passed:
     """What has become of a pass: what the loop goes on with.
 
-    ``due``: seconds until a full pass is worth while before its time. ``modules`` were needed.
+    ``due``: seconds until a full pass is worth while before its time.
     """
 
     seen: frozenset[str]
@@ -64,7 +65,6 @@ class Passed:
     started: frozenset[str]
     due: float | None
     learned: Learned
-    modules: tuple[str, ...]
 
 
 class _StopsOfLoop:
@@ -109,6 +109,8 @@ class Watchdog:
         """Seconds after which the spec wants to be looked at again, as of the full pass."""
         self._waits: float | None = None
         """Since when a full pass waits for another one to end."""
+        self._loaded = False
+        """Is all imported that acting needs?"""
         self._reread = False
         """Is the spec to be read anew, whether it looks changed or not?"""
         self._later: set[str] = set()
@@ -138,10 +140,11 @@ class Watchdog:
         self._kept = Kept(
             session, spec, log, supervisor, self._clock, self._taken, self._files.watch
         )
+        self._installed = Installed(self._clock, self._program)
         self.parts: tuple[Part, ...]
         self.parts = (
             self._passes, self, self._deaths, self._files, self._fresh, self._checks, self._stops,
-            self._reports, self._post,
+            self._reports, self._post, self._installed,
         )  # fmt: skip
         """What goes on beside one another."""
 
@@ -161,10 +164,13 @@ class Watchdog:
     def left(self) -> float | None:
         """Seconds until the next full pass; None: one is under way.
 
-        Raises state.Newer once a pass has met a store of a newer version.
+        Raises state.Newer once a pass has met a store of a newer version, Replaced once another
+        program is installed, and HostError where none is for long.
         """
         if self._newer is not None:
             raise self._newer
+        if self._installed.over is not None and self._passes.idle:
+            raise self._installed.over
         if self._full is not None:
             return None
         now = self._clock.monotonic()
@@ -190,6 +196,7 @@ class Watchdog:
             self._due = now + max(wait.seconds, _SHORTEST)
             return
         self._kept.remind()
+        self._installed.look()
         self._heart.begin(self._spec.loop_every)
         self._sooner = wait.seconds
         self._full = self._begin(())
@@ -277,7 +284,6 @@ class Watchdog:
 
     def _pass(self, teller: Teller, only: Sequence[str], stopping: Callable[[], bool]) -> Passed:
         session, spec = self._session, self._spec
-        before = frozenset(sys.modules)
         stops = _StopsOfLoop(self._stops.going(), teller)
         session.forked(lambda lines: teller.tell("lines", lines), stops)
         outcomes = list(self._untold)
@@ -333,9 +339,8 @@ class Watchdog:
         due = session.learn(look, host)
         session.tell(look, outcomes)
         return Passed(
-            frozenset(look.seen), frozenset(broken), frozenset(started),
-            due, session.learned(), tuple(sys.modules.keys() - before),
-        )  # fmt: skip
+            frozenset(look.seen), frozenset(broken), frozenset(started), due, session.learned()
+        )
 
     def _prove(
         self, teller: Teller, only: Collection[str], told: Callable[[Outcome], None]
@@ -475,6 +480,10 @@ class Watchdog:
             sooner = passed.due if passed is not None else None
             seconds = min(each for each in (every, self._sooner, sooner) if each)
             self._due = one.begun + max(seconds, _SHORTEST)
+            if not self._loaded:
+                self._loaded = True
+                with suppress(ImportError, OSError):  # It is gone, which is told.
+                    preload()
             self._heart.done(every)
         elif passed is not None and passed.due is not None:
             now = self._clock.monotonic()
@@ -494,10 +503,6 @@ class Watchdog:
             self._session.report(words)
         self._ended_well, self._error = True, ""
         self._post.woken()
-        for name in passed.modules:
-            # The next pass need not load them anew.
-            with suppress(Exception):
-                importlib.import_module(name)
 
     def _failed(self, why: str) -> None:
         words = f"this pass came to no end: {why}"
@@ -519,6 +524,9 @@ class Watchdog:
             words = f"a part of the loop ({name}) failed, and is tried again: {words}"
             self._log.event("error", words, "bad")
             self._session.report(words)
+
+    def _program(self, words: str, bad: bool) -> None:
+        self._log.event("program", words, "bad" if bad else "quiet")
 
     def _posted(self, words: str, bad: bool) -> None:
         self._log.event("notify", words, "bad" if bad else "quiet")
@@ -553,8 +561,8 @@ def _watches(kind: Kind[Any, Any]) -> bool:
 def keep(session: Session, spec: Spec, told: Callable[[str], None]) -> None:
     """Keep the spec until a signal ends it.
 
-    Raises turns.Taken, HostError, and state.Newer when a newer version of the program has used
-    the store meanwhile.
+    When another program was installed meanwhile, or has used the store, this process becomes that
+    one. Raises turns.Taken and HostError.
     """
     folder = session.folder(spec)
     supervisor = Supervisor()
@@ -565,7 +573,7 @@ def keep(session: Session, spec: Spec, told: Callable[[str], None]) -> None:
         told(words)
         session.report(words)
 
-    with turn(folder, taken_over, _PATIENCE):
+    with turn(folder, taken_over, _PATIENCE) as lock:
         clock = Clock()
         heart = Heart(folder, clock)
         session.terminal.wait_for_nobody()
@@ -576,15 +584,30 @@ def keep(session: Session, spec: Spec, told: Callable[[str], None]) -> None:
         words += given(session.about(spec))
         log.event("begin", words, pid=os.getpid(), resources=len(spec.resources))
         supervisor.ready(f"keeps {spec.path}")
-        ends = True
+        loop = Loop(watchdog, clock, watchdog.parts)
+        other: Newer | Replaced | None = None
         try:
-            Loop(watchdog, clock, watchdog.parts).run()
-        except Newer as newer:
-            ends = False  # The supervisor's process goes on, as another program.
-            log.event("newer", f"{newer}; the program that is installed now takes over", "bad")
-            raise
+            loop.run()
+        except (Newer, Replaced) as found:
+            # The supervisor's process goes on, as another program, unless that is to end as well.
+            other = None if loop.stopping else found
         finally:
-            if ends:
+            if other is None:
                 supervisor.stopping()
-            heart.stop()
+                heart.stop()
+        if other is not None:
+            if isinstance(other, Newer):
+                log.event("newer", f"{other}; the program that is installed now takes over", "bad")
+            else:
+                log.event("replaced", str(other), "change")
+            session.terminal.flush()
+            _become_other(other, lock)
         log.event("end", f"{spec.name}: the loop ends; what it manages goes on")
+
+
+def _become_other(why: Exception, lock: int) -> NoReturn:
+    """Become the program that is installed now; the lock stays ours. Raises HostError."""
+    try:
+        start_again(environ=hand_on(lock))
+    except OSError as error:
+        raise HostError(f"{why}; it cannot be started: {error.strerror}") from None

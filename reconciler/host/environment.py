@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 from reconciler.host.trust import Untrusted, refuse_untrusted
@@ -44,18 +44,19 @@ def use_utf8() -> None:
         start_again(b"-X", b"utf8")
 
 
-def start_again(*options: bytes) -> NoReturn:
+def start_again(*options: bytes, environ: Mapping[bytes, bytes] | None = None) -> NoReturn:
     """Become the program that is installed now, called as we were. Raises OSError.
 
-    ``options`` are for Python. What we have open and have not handed on is closed.
+    ``options`` are for Python, ``environ`` is more for its environment. What we have open and have
+    not handed on is closed.
     """
     # As bytes: decoded, they may not come back.
     with open("/proc/self/cmdline", "rb") as file:
         called, *rest = file.read().split(b"\0")[:-1]
     with open("/proc/self/environ", "rb") as file:
         pairs = (word.partition(b"=") for word in file.read().split(b"\0") if b"=" in word)
-        environ = {name: value for name, _, value in pairs}
-    os.execve(sys.executable, [called, *options, *rest], environ)
+        given = {name: value for name, _, value in pairs}
+    os.execve(sys.executable, [called, *options, *rest], {**given, **(environ or {})})
 
 
 def clean() -> None:

@@ -10,8 +10,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from reconciler.exits import BUSY, DONE, INVALID, TROUBLE
-from reconciler.host.environment import start_again
+from reconciler.exits import BUSY, DONE, INVALID
 from reconciler.model import HostError, UnknownState
 from reconciler.modes.answers import complain, tell
 from reconciler.redaction import redacted
@@ -42,14 +41,7 @@ def run(session: Session) -> int:
             spec = last_good
         _refuse_unreadable(session, spec)
         session.claim(spec)
-        try:
-            keep(session, spec, tell)
-        except Newer as newer:
-            sys.stdout.flush()
-            try:
-                start_again()
-            except OSError as error:
-                return complain(f"{newer}; it cannot be started: {error.strerror}", TROUBLE)
+        keep(session, spec, tell)
         return DONE
     except Taken as taken:
         return complain(f"{taken}; this loop does not begin", BUSY)

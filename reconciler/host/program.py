@@ -1,0 +1,156 @@
+"""Is the program that runs still the one that is installed? An upgrade replaces its files.
+
+It must not start the other one by itself: whoever runs this one must come to an end first.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Collection
+
+from reconciler.host.child import Child
+from reconciler.host.clock import Clock
+from reconciler.host.command import run
+from reconciler.host.trust import Untrusted, refuse_untrusted
+from reconciler.model import HostError, UnknownState
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_SETTLED = 3.0
+"""Seconds without a change after which the files of an upgrade are whole."""
+_ABSENCE = 30.0
+"""Seconds for which there may be none, as between the removal of one and its successor."""
+_START = 30.0
+"""Seconds in which the other one must have shown that it can be loaded."""
+_AGAIN = 1.0
+
+Looks = tuple[tuple[str, int, int, int, int] | None, ...]
+
+
+class Replaced(Exception):
+    """Another program is installed by now, and can be started."""
+
+
+class Installed:
+    """A part of a loop. ``over`` says why the loop must end, once there is another program.
+
+    ``told`` takes what has become of it, and whether that is bad.
+    """
+
+    def __init__(self, clock: Clock, told: Callable[[str, bool], None]) -> None:
+        self.over: Replaced | HostError | None = None
+        self._clock = clock
+        self._told = told
+        rooms = [entry.path for entry in os.scandir(_PACKAGE) if entry.is_dir()]
+        self._folders = [_PACKAGE, *sorted(one for one in rooms if "__" not in one)]
+        self._ours = self._last = self._looks()
+        self._files = self._sources()
+        self._since = 0.0
+        """Since when it looks as it does now, by the monotonic clock."""
+        self._gone: float | None = None
+        """Since when there is none."""
+        self._child: Child | None = None
+        self._tried: Looks | None = None
+        """How the one looked that could not be loaded."""
+
+    def _looks(self) -> Looks:
+        return tuple(_look(path) for path in (*self._folders, sys.executable))
+
+    def _sources(self) -> Looks:
+        found = []
+        for folder in self._folders:
+            try:
+                names = sorted(name for name in os.listdir(folder) if name.endswith(".py"))
+            except OSError:
+                names = []
+            found += [_look(os.path.join(folder, name)) for name in names]
+        return tuple(found)
+
+    def look(self) -> None:
+        """Look at it; to be called with each full pass."""
+        looks, now = self._looks(), self._clock.monotonic()
+        if looks != self._last:
+            self._last, self._since = looks, now
+        if looks == self._ours:
+            self._gone = None
+        elif None in looks:
+            self._is_gone(now, looks.index(None))
+        elif self._child is None and now - self._since >= _SETTLED and looks != self._tried:
+            self._gone = None
+            if self._sources() == self._files and looks[-1] == self._ours[-1]:
+                self._ours = looks  # Something else was put beside it.
+            else:
+                self._child = Child(_loads, _START)
+
+    def _is_gone(self, now: float, at: int) -> None:
+        path = (*self._folders, sys.executable)[at]
+        if self._gone is None:
+            self._gone = now
+            words = f"this program is gone: {path} is not there; install it, or"
+            self._told(f"{words} the loop ends in {_ABSENCE:g} s", True)
+        elif now - self._gone >= _ABSENCE:
+            self.over = HostError(
+                f"this program is gone: {path} was not there for {_ABSENCE:g} s, so the loop ends; "
+                "install it, and start the loop anew"
+            )
+
+    # -- as a part of the loop
+
+    def descriptors(self) -> Collection[int]:
+        """That of the one who tries to load it."""
+        return () if self._child is None else (self._child.descriptor,)
+
+    def due(self) -> float | None:
+        """Seconds until the next look, where something has changed."""
+        if self._child is not None:
+            return self._child.left
+        waits = self.over is None and self._last != self._ours and self._last != self._tried
+        return _AGAIN if waits else None
+
+    def tend(self, ready: Collection[int]) -> Collection[str]:
+        """Take what has become of the attempt to load it, or look again."""
+        if self._child is None:
+            if self.due() is not None:
+                self.look()
+            return ()
+        try:
+            answer = self._child.collect()
+        except UnknownState as error:
+            answer = str(error).encode()
+        if answer is None:
+            return ()
+        self._child = None
+        if answer:
+            self._tried = self._last
+            words = answer.decode(errors="replace")
+            words = f"this program was replaced, and the other one cannot be used: {words}"
+            self._told(words, True)
+        elif self._looks() == self._last:
+            self.over = Replaced("this program was replaced; the loop starts itself anew")
+        return ()
+
+    def close(self) -> None:
+        """The loop ends."""
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+
+
+def _look(path: str) -> tuple[str, int, int, int, int] | None:
+    try:
+        one = os.stat(path)
+    except OSError:
+        return None
+    return path, one.st_dev, one.st_ino, one.st_mtime_ns, one.st_size
+
+
+def _loads() -> bytes:
+    """In a child: why the installed program cannot be loaded; nothing where it can."""
+    try:
+        for path in (sys.executable, _PACKAGE):
+            refuse_untrusted(path, "what is run", notes=[])
+        words = [sys.executable, "-P", "-c", "import reconciler.modes.loop"]
+        done = run(words, timeout=_START)
+    except (Untrusted, OSError, HostError) as error:
+        return str(error).encode(errors="replace")
+    return b"" if done.status == 0 else (done.complaint or "it fails").encode(errors="replace")
