@@ -16,7 +16,6 @@ from reconciler.modes.answers import complain, tell
 from reconciler.redaction import redacted
 from reconciler.session import Session
 from reconciler.spec.aside import Invalid
-from reconciler.state import Newer
 from reconciler.turns import Taken
 from reconciler.watchdog import keep
 

@@ -96,6 +96,7 @@ def test_what_runs_goes_on_and_nothing_is_deleted(
         assert len(said) > 2, "it is said at each pass"
         assert "process:e" in said[0]
         assert str(known.spec) in said[0]
+        until(receiver.bodies)
         # People are told once, with what is wrong; and not that the directory is well, or gone.
         assert [body for body in receiver.bodies() if "is not valid" in body] == receiver.bodies()
         (told,) = receiver.bodies()
