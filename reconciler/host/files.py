@@ -91,6 +91,12 @@ class Files:
     def __init__(self) -> None:
         self._folders: dict[str, _Folder | str | None] = {}
         self._contested: dict[str, bool] = {}
+        self._own: dict[str, tuple[int, int]] = {}
+        """Device and inode of what stood at a path where nobody else could have put it.
+
+        It is kept when all else is forgotten: once its folder is given to somebody, by this very
+        pass, what is in it is still known by this, whatever he renames.
+        """
         self._tree: tuple[str, Tree] | None = None
 
     def forget(self) -> None:
@@ -133,11 +139,16 @@ class Files:
         """
         bit = refused_set_id(path, status, mode, uid, gid)
         found = self.looked_at(path)
-        if bit is not None or found is None or not found[1]:
+        if bit is not None or found is None:
             return bit
+        identity = status.st_dev, status.st_ino
         real = self.real(path) or path
         folders = {os.path.dirname(path), os.path.dirname(real)}
-        if os.geteuid() == 0 and not any(map(self._is_contested, folders)):
+        root = os.geteuid() == 0
+        if not found[1] or (root and not any(map(self._is_contested, folders))):
+            self._own[path] = identity
+            return None
+        if self._own.get(path) == identity:
             return None
         try:
             folder = os.lstat(os.path.dirname(real) or "/")
@@ -314,7 +325,7 @@ class Files:
     def tree(self, path: str, excluded: Callable[[str], bool]) -> Below:
         """Everything below a directory but symlinks and other mounts, as ``walk.Below`` has it."""
         self._leave()
-        return Below(path, excluded)
+        return Below(path, excluded, self._own)
 
     def _leave(self) -> None:
         if self._tree is not None:
@@ -360,7 +371,8 @@ class Files:
                     return
                 refuse_hard_link(folder, status, path)
                 refuse(refused_set_id(path, status, mode, uid, gid))
-                if os.geteuid() == 0 and tree.contested():
+                ours = self._own.get(path) == identity
+                if os.geteuid() == 0 and tree.contested() and not ours:
                     above = os.fstat(folder)
                     refuse(refused(path, status, above, mode, uid, gid, named=False))
                 set_on(entry, mode, uid, gid)

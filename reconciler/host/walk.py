@@ -696,12 +696,16 @@ class Below:
 
     What is ``excluded`` is not entered. What may not be read, is another mount or has gone
     meanwhile is left out: it is counted in ``missed``, and ``skipped`` names the first ones with
-    the reason. Iterating raises UnknownState when the directory itself cannot be read.
+    the reason. ``own`` knows, and learns, device and inode of what nobody else could have put where
+    it is. Iterating raises UnknownState when the directory itself cannot be read.
     """
 
-    def __init__(self, path: str, excluded: Callable[[str], bool]) -> None:
+    def __init__(
+        self, path: str, excluded: Callable[[str], bool], own: dict[str, tuple[int, int]]
+    ) -> None:
         self.skipped: list[str] = []
         self.missed = 0
+        self._own = own
         self._path = path.rstrip("/")
         self._excluded = excluded
         self._tree: Tree | None = None
@@ -730,8 +734,13 @@ class Below:
         if tree is None or os.geteuid() != 0:
             return None
         found = refused_set_id(path, status, mode, uid, gid)
-        if found is not None or not tree.contested(self._above):
+        if found is not None:
             return found
+        identity = status.st_dev, status.st_ino
+        if not tree.contested(self._above):
+            self._own[path] = identity
+        if self._own.get(path) == identity:
+            return None
         folder = os.fstat(tree.here)
         if self._above:
             folder = os.stat("..", dir_fd=tree.here)

@@ -153,11 +153,12 @@ class Directories(Kind[Directory, Seen]):
                 what = f"{want.path} is not empty"
                 return Observation(unknown=f"{what}, and only an empty directory is removed")
             asked = self.expected(want)
-            if not (resource.present and (exposed or want.keep_narrower)):
-                return Observation(asked.seen(status, host))
+            have = asked.seen(status, host)
+            if not resource.present or (have == asked and not exposed):
+                return Observation(have)
             asked = replace(asked, mode=_narrowed(want, stat.S_IMODE(status.st_mode)))
-            found_so = judged(asked, want.path, status, host) if exposed else None
-            have = found_so.have if isinstance(found_so, Barred) else asked.seen(status, host)
+            found_so = judged(asked, want.path, status, host)
+            have = found_so.have if isinstance(found_so, Barred) else found_so
             if have.mode == asked.mode:
                 have = replace(have, mode=want.mode)
             if isinstance(found_so, Barred):
