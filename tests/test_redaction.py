@@ -6,6 +6,7 @@ import json
 import shlex
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -106,10 +107,23 @@ def test_a_log_is_redacted_before_its_digits_are_squeezed(tmp_path: Path) -> Non
     assert "refused ***" in text
 
 
-def test_what_the_store_forgets_is_overwritten(tmp_path: Path) -> None:
+def test_what_the_store_forgets_is_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sqlite3
+
     from reconciler.host.clock import Clock
     from reconciler.store import Store
 
+    real = sqlite3.connect
+
+    def connect(*args: Any, **options: Any) -> sqlite3.Connection:
+        """As a library has it that was not built to do so by itself."""
+        base = real(*args, **options)
+        base.execute("PRAGMA secure_delete = OFF")
+        return base
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
     folder = tmp_path / "state"
     folder.mkdir()
     store = Store(str(folder), Clock(), True)

@@ -484,3 +484,48 @@ def test_a_file_system_without_rights_is_written_where_only_we_may_write(
         else:
             place.put(there, "config.txt", b"new")
     assert (folder / "config.txt").read_bytes() == (b"old" if writable else b"new")
+
+
+def test_a_private_folder_is_one_passs_at_a_time(tmp_path: Path) -> None:
+    """Two that are at one name get two, and what is in the first stays there."""
+    folder = os.open(tmp_path, os.O_PATH | os.O_DIRECTORY)
+    try:
+        with place.private_folder(folder, "name") as first:
+            new = tmp_path / first.name / place._NEW
+            new.write_text("half done")
+            with place.private_folder(folder, "name") as second:
+                assert second.name != first.name
+                assert os.listdir(second.handle) == []
+            assert new.read_text() == "half done"
+        assert not new.parent.exists()
+    finally:
+        os.close(folder)
+
+
+MOUNTED = """
+import os, sys
+from reconciler.host import place
+folder = os.open(sys.argv[1], os.O_PATH | os.O_DIRECTORY)
+with place.private_folder(folder, "name") as private:
+    print(private.name)
+"""
+
+
+@pytest.mark.root
+@as_root
+def test_a_private_folder_is_none_that_somebody_has_mounted(
+    machine: Machine, tmp_path: Path
+) -> None:
+    """Whoever answers for a file system may say of its owners what he likes."""
+    work = tmp_path / "work"
+    usual = work / place.private_name("name")
+    usual.mkdir(parents=True, mode=0o700)
+    script = (
+        f"mount -t tmpfs -o mode=700 none {usual} && echo his >{usual}/{place._NEW} && "
+        f'{machine.bin}/python -c "$1" {work} && cat {usual}/{place._NEW}'
+    )
+    done = machine.run("unshare", "--mount", "sh", "-c", script, "sh", MOUNTED)
+    if "permission denied" in done.stderr.lower():
+        pytest.skip("nothing can be mounted here")
+    name, his = done.stdout.splitlines()
+    assert (name != usual.name, his) == (True, "his"), done.stderr

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from machine.disposable import DisposableHost
 
-pytestmark = pytest.mark.root
+from reconciler.host import scope
+
 # Without KillMode=process, which would spare all but hide whose control group it is in.
 SPEC = """
 version: 1
@@ -28,6 +34,7 @@ def group(host: DisposableHost, text: str) -> str:
     return text.strip().rpartition("/")[2]
 
 
+@pytest.mark.root
 def test_a_restart_of_the_unit_of_the_loop_ends_no_process(systemd_host: DisposableHost) -> None:
     host = systemd_host
     host.add_user("ann")
@@ -48,3 +55,76 @@ def test_a_restart_of_the_unit_of_the_loop_ends_no_process(systemd_host: Disposa
     name = unit.split()[0]
     listed = ("systemctl", "list-units", "--all", "--plain", "--no-legend", name)
     host.until(lambda: not host.run(*listed).stdout)
+
+
+OF_ANN = SPEC.replace("user: ann, cwd: /", "cwd: /").replace(
+    "active: true", "active: true\n    scope: user"
+)
+
+
+@pytest.mark.root
+def test_nor_does_that_of_an_ordinary_users_loop(systemd_host: DisposableHost) -> None:
+    """His daemons are in scopes of his own service manager."""
+    host = systemd_host
+    host.add_user("ann", linger=True)
+    host.write("/home/ann/spec.yaml", OF_ANN, owner="ann")
+    only = ("--only", "unit:scopes.service")
+    host.run(host.bin / "reconcile", "--once", "/home/ann/spec.yaml", *only, user="ann")
+    host.until(lambda: host.running("sleep 40771") and host.running("sleep 40772"), 40)
+    for text, name in (("sleep 40771", "reconcile-d-"), ("sleep 40772", "reconcile-tmux_scopes-")):
+        (pid,) = host.running(text)
+        whole = host.run("cat", f"/proc/{pid}/cgroup").stdout.strip()
+        assert "/user.slice/" in whole and whole.rpartition("/")[2].startswith(name), whole
+    before = host.running("sleep 4077")
+    host.run("systemctl", "--user", "restart", "scopes.service", user="ann")
+    assert host.running("sleep 4077") == before
+
+
+@pytest.fixture
+def moves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+    """A systemd that answers at once, and moves the process after a while."""
+    seen: dict[str, Any] = {"looks": 0, "argv": [], "environ": {}}
+
+    def run(argv: Sequence[str], timeout: float, environ: Mapping[str, str]) -> Any:
+        seen.update(argv=argv, environ=environ)
+        return SimpleNamespace(status=0)
+
+    def is_in(unit: str) -> bool:
+        seen["looks"] += 1
+        return bool(unit in seen["argv"] and seen["looks"] > 3)
+
+    real = scope.os.path.isdir
+    monkeypatch.setattr(scope.os.path, "isdir", lambda path: "systemd" in path or real(path))
+    monkeypatch.setattr(scope, "find", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(scope, "run", run)
+    monkeypatch.setattr(scope, "_is_in", is_in)
+    return seen
+
+
+def test_nothing_is_started_before_the_process_is_in_its_scope(moves: dict[str, Any]) -> None:
+    scope.enter("d")
+    assert moves["looks"] == 4
+
+
+def test_a_scope_that_never_adopts_it_is_waited_for_with_an_end(
+    moves: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = iter(range(1000))
+    monkeypatch.setattr(scope, "_is_in", lambda unit: next(looks) < 0)
+    monkeypatch.setattr(scope, "_ASK", 0.05)
+    scope.enter("d")
+    assert next(looks) < 100
+
+
+def test_a_name_becomes_no_other_unit_and_root_asks_the_system(
+    moves: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scope.enter("../x/y z\n" + "n" * 300)
+    (unit,) = [word for word in moves["argv"] if word.endswith(".scope")]
+    assert unit.startswith("reconcile-___x_y_z_n") and len(unit) < 150
+    monkeypatch.setattr(scope.os, "geteuid", lambda: 0)
+    scope.enter("d")
+    assert "--system" in moves["argv"]
+    monkeypatch.setattr(scope.os, "geteuid", lambda: 64341)
+    scope.enter("d")
+    assert "--user" in moves["argv"] and "XDG_RUNTIME_DIR" in moves["environ"]
