@@ -1,13 +1,17 @@
-"""Looks at the host, a whole section at once. It must not change anything, nor decide."""
+"""Looks at the host, a whole section at once, and the plan that follows from it.
+
+It must not change anything.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reconciler.contract import GetKind, Kind
-from reconciler.model import HostError, Observation, Resource, Spec, not_known
-from reconciler.plan import observed_kinds
+from reconciler.model import HostError, Observation, Past, Plan, Resource, Spec, not_known
+from reconciler.plan import make_plan, observed_kinds
 from reconciler.records import replace
 from reconciler.text import error_in_words
 
@@ -64,6 +68,38 @@ def observe(
         for resource, observation in zip(group, found, strict=True):
             seen[resource.id] = observation
     return seen
+
+
+def judged(
+    spec: Spec,
+    resources: Sequence[Resource[Any]],
+    seen: Mapping[str, Observation[Any]],
+    get_kind: GetKind,
+    host: Host,
+    past: Past,
+    part: bool = False,
+) -> tuple[Plan, Mapping[str, Observation[Any]]]:
+    """The plan for what was seen, by which every mode says how things stand.
+
+    What only the host shows to contradict one another comes back as unknown. ``part``: of the
+    others of the spec nothing was seen.
+    """
+    name = os.uname().nodename
+    plan = make_plan(spec, resources, seen, get_kind, name, past)
+    if not plan.steps:
+        return plan, seen
+    from reconciler.owners import contradictions
+
+    # Of the others nobody knows whether they differ.
+    ids = seen.keys() if part else {step.id for step in plan.steps}
+    found = contradictions(ids, spec.resources, seen, get_kind, host)
+    if not found:
+        return plan, seen
+    seen = {
+        ident: Observation(unknown=found[ident]) if ident in found else each
+        for ident, each in seen.items()
+    }
+    return make_plan(spec, resources, seen, get_kind, name, past), seen
 
 
 def _alone(kind: Kind[Any, Any], resource: Resource[Any], host: Host) -> Observation[Any]:

@@ -518,8 +518,8 @@ class Session:
             host.let_go()
 
     def _look(self, spec: Spec, host: Host, only: Sequence[str], within: float | None) -> Look:
-        from reconciler.observe import observe, with_strays
-        from reconciler.plan import chosen, looked_at, make_plan
+        from reconciler.observe import judged, observe, with_strays
+        from reconciler.plan import chosen, looked_at
 
         memory = self.memory(spec, False)
         host.said = memory.said()
@@ -543,22 +543,8 @@ class Session:
         if only:
             seen = {one.id: seen[one.id] for one in resources if one.id in seen}
         past = memory.past()
-        plan = make_plan(spec, resources, seen, kinds.get, os.uname().nodename, past)
-        if plan.steps:
-            from reconciler.owners import contradictions
-
-            # Of the others nobody knows whether they differ.
-            ids = seen.keys() if only else {step.id for step in plan.steps}
-            found = contradictions(ids, spec.resources, seen, kinds.get, host)
-            if found:
-                from reconciler.model import Observation
-
-                seen = {
-                    name: Observation(unknown=found[name]) if name in found else each
-                    for name, each in seen.items()
-                }
-                plan = make_plan(spec, resources, seen, kinds.get, os.uname().nodename, past)
-        return Look(spec, plan, seen, tuple(only))
+        plan, known = judged(spec, resources, seen, kinds.get, host, past, part=bool(only))
+        return Look(spec, plan, known, tuple(only))
 
     def act(
         self,

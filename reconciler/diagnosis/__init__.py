@@ -71,8 +71,7 @@ class _Diagnosing(Looking):
     def diagnosis(self) -> Diagnosis:
         """All of it."""
         from reconciler.aside import begin_all, gathered, with_found
-        from reconciler.observe import observe
-        from reconciler.plan import make_plan
+        from reconciler.observe import judged, observe
 
         children = self.children
         watched = begin_all(children, self.spec, kinds.get, self.host, LOOK)
@@ -84,7 +83,8 @@ class _Diagnosing(Looking):
         # Of what is probed a pass sees only what was said, which was not known before.
         probed = [one for one in resources if kinds.get(one.kind).rhythm(one.want) is not None]
         seen |= observe(probed, kinds.get, self.host, fresh=False)
-        plan = make_plan(self.spec, resources, seen, kinds.get, os.uname().nodename, past)
+        plan, judgement = judged(self.spec, resources, seen, kinds.get, self.host, past)
+        seen = dict(judgement)
         rows = self._resources(plan, seen)
         self.begin_period(seen)
         self.begin_again(rows, seen)

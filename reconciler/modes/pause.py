@@ -125,13 +125,11 @@ def _stopped(session: Session, spec: Spec, found: Sequence[Resource[Any]]) -> li
 
 def planned(spec: Spec, host: Host) -> Look:
     """A look at all of it, and a plan that knows of no pause and no attempt."""
-    import os
+    from reconciler.model import Past
+    from reconciler.observe import judged, observe
 
-    from reconciler.observe import observe
-    from reconciler.plan import make_plan
-
-    seen = observe(spec.resources, kinds.get, host)
-    plan = make_plan(spec, spec.resources, seen, kinds.get, os.uname().nodename)
+    found = observe(spec.resources, kinds.get, host)
+    plan, seen = judged(spec, spec.resources, found, kinds.get, host, Past())
     return Look(spec, plan, seen)
 
 
