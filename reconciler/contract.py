@@ -226,6 +226,13 @@ class Kind(Generic[W, S]):
         """What is still wrong after the planned actions were done. Pure."""
         return self.changes(expected, have)
 
+    def rest(self, want: W, actions: Sequence[Action]) -> W | None:
+        """What it may still do in the same pass behind these actions; None: nothing. Pure.
+
+        It is asked of what goes ``by_age``.
+        """
+        return want
+
     def freed(self, actions: Sequence[Action]) -> int | None:
         """The bytes that these have freed, after they were done; None: it is not about that."""
         return None

@@ -274,7 +274,8 @@ class Observation(Generic[S]):
     not be known beside the state; the state is acted on all the same. ``denied`` says why the
     caller may not change it, where that is known beforehand. ``failing`` says what is wrong that
     no change could mend; it ``demands`` that others, by their ids, are started anew. ``remedy``
-    is the command that makes it known.
+    is the command that makes it known. ``more``: one step does only a part, and others follow it
+    in the same pass.
     """
 
     state: S | None = None
@@ -286,6 +287,7 @@ class Observation(Generic[S]):
     failing: str | None = None
     demands: tuple[str, ...] = ()
     remedy: Remedy | None = None
+    more: bool = False
 
 
 ABSENT: Observation[Any] = Observation()
@@ -483,6 +485,11 @@ class Report:
     @property
     def changed(self) -> bool:
         return any(outcome.result == "done" for outcome in self.outcomes)
+
+    @property
+    def in_vain(self) -> set[str]:
+        """What has failed, but for what left something alone: it is tried once in a pass."""
+        return {one.step.id for one in self.outcomes if one.result == "failed" and not one.moved}
 
     def without(self, dropped: Collection[str]) -> Report:
         """Without those steps that were dropped and are planned anew."""

@@ -251,7 +251,7 @@ def to_look_at_again(
     failed = {outcome.step.id for outcome in report.outcomes if outcome.result == "failed"} - moved
     acted = [get_kind(one.kind) for one in resources if one.id in done]
     made = any(not kind.trails for kind in acted)
-    aged = any(kind.by_age for kind in acted)
+    aged = {one.id for one in resources if one.id in done and get_kind(one.kind).by_age}
     found: list[str] = []
     for resource in resources:
         kind = get_kind(resource.kind)
@@ -260,12 +260,37 @@ def to_look_at_again(
         # With what it needs, if that is done only now.
         late = kind.apart or bool(others) or not set(resource.needs).isdisjoint(found)
         again = again or (resource.id in moved and late)
-        # Not one that has acted: it may do so much in one pass, and no more.
-        again = again or (kind.by_age and aged and resource.id not in done)
+        again = again or (kind.by_age and not others.isdisjoint(aged))
         again = again and resource.id not in failed
         if again and resource.id in seen and not broken.intersection(resource.needs):
             found.append(resource.id)
     return found
+
+
+def to_do_again(
+    spec: Spec,
+    again: Collection[str],
+    seen: Mapping[str, Observation[Any]],
+    report: Report,
+    get_kind: GetKind,
+) -> tuple[Spec, list[str]]:
+    """The spec for a short pass behind that of the report, and what that is about.
+
+    That is ``again``, and what one step did only a part of; but what goes by age does no more than
+    it may in one pass.
+    """
+    acted = {one.step.id: one.step.actions for one in report.outcomes if one.result == "done"}
+    resources, found = [], []
+    for resource in spec.resources:
+        wanted = resource.id in again or (resource.id in acted and seen[resource.id].more)
+        kind = get_kind(resource.kind)
+        if wanted and kind.by_age and resource.id in acted:
+            want = kind.rest(resource.want, acted[resource.id])
+            wanted = want is not None
+            resource = resource if want is None else replace(resource, want=want)
+        resources.append(resource)
+        found += [resource.id] if wanted else []
+    return replace(spec, resources=tuple(resources)), found
 
 
 def observed_kinds(resources: Iterable[Resource[Any]]) -> dict[str, list[Resource[Any]]]:

@@ -52,6 +52,10 @@ APPLYING = ("once", "loop", "repair")
 """Those of them that apply it: what they set is the spec's for every later call."""
 
 
+_MOST_ROUNDS = 100
+"""Short passes behind one, for what one step does only a part of."""
+
+
 class Usage(Exception):
     """The command line asks for something that cannot be; the message says what and why."""
 
@@ -564,7 +568,7 @@ class Session:
         steps themselves have made wrong, such as the mode of a file that is new, is seen to in a
         short pass behind them.
         """
-        from reconciler.plan import to_look_at_again
+        from reconciler.plan import to_do_again, to_look_at_again
 
         if not look.spec.complete:
             look = self.look(self.load(complete=True), host, look.only)
@@ -590,16 +594,25 @@ class Session:
         self.acted = True
         try:
             report = acted(look)
-            again = to_look_at_again(look.seen, look.spec.resources, report, kinds.get)
-            if again and not stopping():
-                dropped = {outcome.step.id for outcome in early}
-                early.clear()
-                report = report.without(dropped.intersection(again))
-                more = self.look(look.spec, host, again)
+            spec, seen, last = look.spec, look.seen, report
+            moves = sum(kinds.get(one.kind).by_age for one in spec.resources)
+            for number in range(_MOST_ROUNDS):
+                again = to_look_at_again(look.seen, spec.resources, last, kinds.get)
+                # Rules that move files to one another come to no end.
+                again = again if number <= moves else []
+                again = [ident for ident in again if ident not in report.in_vain]
+                spec, again = to_do_again(spec, again, seen, last, kinds.get)
+                if not again or stopping():
+                    break
+                dropped = {outcome.step.id for outcome in early}.intersection(again)
+                early[:] = [outcome for outcome in early if outcome.step.id not in dropped]
+                report = report.without(dropped)
+                more = self.look(spec, host, again)
                 # What they need has had its turn.
                 steps = tuple(step for step in more.plan.steps if step.id in again)
                 more = replace(more, plan=replace(more.plan, steps=steps))
-                report = report.followed(acted(more, again=True), more.seen)
+                last, seen = acted(more, again=True), more.seen
+                report = report.followed(last, seen)
             for outcome in early:
                 memory.ended(outcome)
                 told(outcome)

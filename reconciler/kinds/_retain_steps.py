@@ -61,6 +61,15 @@ def spared(actions: Sequence[Action]) -> tuple[str | None, bool]:
     return words, alone == of
 
 
+def rest(want: Retention, actions: Sequence[Action]) -> Retention | None:
+    """What may still be done in the same pass, if only told; None: a log is rotated once."""
+    if want.rotates or want.max_files_per_pass is None:
+        return None if want.rotates else want
+    acts = (DeleteFiles, MoveFiles, ArchiveFiles)
+    left = want.most - sum(len(one.files) for one in actions if isinstance(one, acts))
+    return replace(want, max_files_per_pass=max(0, left))
+
+
 def freed(actions: Sequence[Action]) -> int:
     """The bytes of the files that are gone, without what their archive has grown by."""
     found = 0

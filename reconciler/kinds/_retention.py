@@ -9,6 +9,8 @@ from reconciler.kinds._patterns import about
 from reconciler.kinds._process import Process
 from reconciler.records import dataclass, field
 
+_MOST = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class Retention:
@@ -33,7 +35,7 @@ class Retention:
     method: Annotated[str, choice("rename", "copytruncate")] | None = None
     signal: Signal | None = None
     run: Command | None = None
-    max_files_per_pass: Annotated[int, integer(1, 1_000_000)] = 10_000
+    max_files_per_pass: Annotated[int, integer(1, 1_000_000)] | None = None
     skip_open: Flag | None = None
     dry: Flag = False
     told: Process | None = field(default=None, metadata={"written": False})
@@ -48,6 +50,11 @@ class Retention:
     def kept(self) -> int:
         """How many rotated logs stay of each."""
         return self.keep or 5
+
+    @property
+    def most(self) -> int:
+        """How many files one step is about."""
+        return _MOST if self.max_files_per_pass is None else self.max_files_per_pass
 
     @property
     def compresses(self) -> bool:

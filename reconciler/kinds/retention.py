@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from reconciler.host import Host
 
 
+_LATER = "for the next passes (max_files_per_pass)"
+
+
 class Retentions(Kind[Retention, Due]):
     """The section ``retention``."""
 
@@ -129,7 +132,8 @@ class Retentions(Kind[Retention, Due]):
         if want.dry and due:
             notes.insert(0, f"dry: {in_words(due.changes())}; nothing is done")
             due = Due()
-        return Observation(due, note="; ".join(notes) or None, unsure=unsure)
+        more = _goes_on(want, seen) and bool(due) and not later
+        return Observation(due, note="; ".join(notes) or None, unsure=unsure, more=more)
 
     def changes(self, expected: Due | None, have: Due | None) -> tuple[Change, ...]:
         return have.changes() if expected is not None and have is not None else ()
@@ -156,6 +160,11 @@ class Retentions(Kind[Retention, Due]):
         from reconciler.kinds._retain_steps import spared
 
         return spared(actions)
+
+    def rest(self, want: Retention, actions: Sequence[Action]) -> Retention | None:
+        from reconciler.kinds._retain_steps import rest
+
+        return rest(want, actions)
 
     def freed(self, actions: Sequence[Action]) -> int | None:
         from reconciler.kinds._retain_steps import freed
@@ -211,7 +220,7 @@ def _wanted(want: Retention, now: int) -> Wanted:
         shun = want.to
     return Wanted(
         want.path,
-        Rule(want.keep_last, before, want.max_total, want.max_files_per_pass),
+        Rule(want.keep_last, before, want.max_total, want.most),
         want.match,
         tuple(below(want.path, pattern) for pattern in want.exclude),
         want.recursive,
@@ -247,10 +256,10 @@ def _due(want: Retention, seen: Seen, now: int, host: Host) -> tuple[Due, int, l
         from reconciler.host.rotate import compressible
 
         # Somebody else may make as many names as he likes that look like logs of ours.
-        rotated = sorted(seen.rotated)[: want.max_files_per_pass]
+        rotated = sorted(seen.rotated)[: want.most]
         closed, still = compressible(want.path, rotated, host.open_files)
         uncompressed, held = tuple(closed), len(still)
-    unfinished = tuple(sorted(seen.passing)[: want.max_files_per_pass])
+    unfinished = tuple(sorted(seen.passing)[: want.most])
     files, later = _bounded(want, files)
     goal = None
     if want.action == "archive" and want.to is not None:
@@ -289,18 +298,25 @@ def _bounded(want: Retention, files: tuple[File, ...]) -> tuple[tuple[File, ...]
     return tuple(taken), notes
 
 
+def _goes_on(want: Retention, seen: Seen) -> bool:
+    """Is there more than one step does, and no brake on it? A log is rotated once in a pass."""
+    more = seen.chosen.more or seen.chosen.more_bytes
+    return bool(more) and want.max_files_per_pass is None and not want.rotates
+
+
 def _notes(want: Retention, seen: Seen, held: int) -> Iterable[str]:
     if held:
         yield f"{counted(held, 'file')} held open by a process, left alone for now"
     chosen = seen.chosen
     if chosen.more or chosen.more_bytes:
         more = counted(chosen.more, "file") if chosen.more else size(chosen.more_bytes)
-        yield f"{more} more due, for the next passes (max_files_per_pass)"
+        when = "for further steps" if _goes_on(want, seen) else _LATER
+        yield f"{more} more due, {when}"
     if seen.left_out:
         yield f"{counted(len(seen.left_out), 'folder')} left out: {seen.left_out[0]}"
-    left = max(len(seen.rotated), len(seen.passing)) - want.max_files_per_pass
+    left = max(len(seen.rotated), len(seen.passing)) - want.most
     if left > 0:
-        yield f"{counted(left, 'log')} more to finish, for the next passes (max_files_per_pass)"
+        yield f"{counted(left, 'log')} more to finish, {_LATER}"
     if seen.ageless:
         yield f"{counted(seen.ageless, 'file')} without a time of birth, taken for new"
 

@@ -113,6 +113,70 @@ def test_an_age_rule_sees_what_another_one_has_moved_there(machine: Machine) -> 
     assert not any((machine.base / "t/out").iterdir())
 
 
+RULES = (
+    "directories: {i: {path: D/in}, m: {path: D/mid}, o: {path: D/out}}\n"
+    "retention:\n"
+    "  a: {path: D/out, older_than: 1d, action: delete%s}\n"
+    "  b: {path: D/mid, older_than: 1h, action: move, to: D/out}\n"
+    "  c: {path: D/in, older_than: 1h, action: move, to: D/mid}\n"
+)
+
+
+def aged(machine: Machine, *names: str) -> None:
+    for name in names:
+        path = machine.base / "t" / name
+        path.touch()
+        os.utime(path, (1, 1))
+
+
+def test_age_rules_that_have_acted_do_what_others_have_made_due(machine: Machine) -> None:
+    """Each is planned before the one that gives it more to do."""
+    path = spec(machine, RULES % "")
+    machine.once(path)
+    aged(machine, "in/x", "in/y", "mid/z", "out/v")
+    passed(machine, path)
+    assert [file for file in (machine.base / "t").rglob("*") if file.is_file()] == []
+
+
+def test_the_brake_of_an_age_rule_counts_for_the_whole_pass(machine: Machine) -> None:
+    path = spec(machine, RULES % ", max_files_per_pass: 2")
+    machine.once(path)
+    aged(machine, "in/x", "in/y", "mid/z", "out/v")
+    report = machine.once(path)
+    left = sorted(file.name for file in (machine.base / "t").rglob("*") if file.is_file())
+    assert left == ["x", "y"]
+    (note,) = report["notes"]
+    assert note["reason"] == "2 files more due, for the next passes (max_files_per_pass)"
+    assert [step["id"] for step in machine.plan(path)["steps"]] == ["retention:a"]
+
+
+def test_rules_that_move_files_to_one_another_come_to_an_end(machine: Machine) -> None:
+    path = spec(
+        machine,
+        "directories: {i: {path: D/in}, o: {path: D/out}}\n"
+        "retention:\n"
+        "  a: {path: D/in, older_than: 1h, action: move, to: D/out}\n"
+        "  b: {path: D/out, older_than: 1h, action: move, to: D/in}\n",
+    )
+    machine.once(path)
+    aged(machine, "in/x")
+    assert len(machine.once(path)["steps"]) < 8
+
+
+def test_more_than_one_step_does_is_done_in_the_same_pass(machine: Machine) -> None:
+    path = spec(
+        machine,
+        "directories: {i: {path: D/in}}\n"
+        "retention: {r: {path: D/in, older_than: 1h, action: delete}}\n",
+    )
+    machine.once(path)
+    aged(machine, *(f"in/{number}" for number in range(10_010)))
+    (note,) = machine.plan(path)["notes"]
+    assert note["reason"] == "10 files more due, for further steps"
+    assert len(passed(machine, path)) == 2
+    assert list((machine.base / "t/in").iterdir()) == []
+
+
 def test_the_loop_does_not_wait_for_its_next_pass(machine: Machine, looping: Any) -> None:
     (machine.base / "t").mkdir()
     text, _, _ = CASES["a file of its own"]
