@@ -16,6 +16,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
 
 from reconciler.host.clock import Clock
 from reconciler.host.command import AHEAD, Begun, Result, begin, find, own_environment, run
@@ -73,6 +74,19 @@ class Crontabs:
         """Drop what was seen, so that the next look is a fresh one."""
         self.let_go()
         self._seen.clear()
+
+    @cached_property
+    def busybox(self) -> bool:
+        """Is it that of busybox, whose crond knows no ``%``?"""
+        program = find("crontab")
+        # The others take on rights to write the spool, but for systemd-cron's.
+        own = program is not None and "bbsuid" in os.path.realpath(program)
+        if program is None or (_takes_rights(program) and not own):
+            return False
+        try:
+            return b"BusyBox" in run([program, "-h"], timeout=_TIMEOUT, environ=_environ({})).errors
+        except HostError:
+            return False
 
     def begin(self, user: str) -> None:
         """Ask now for what ``read`` will wait for. What goes wrong is told by that."""
@@ -163,7 +177,7 @@ class Crontabs:
             return None
         # One that takes on rights to write the spool is that of a cron that needs no more than the
         # file; busybox and its like have files beside it.
-        if not os.stat(program).st_mode & (stat.S_ISUID | stat.S_ISGID):
+        if not _takes_rights(program):
             return None
         return next(filter(os.path.isdir, _SPOOLS), None)
 
@@ -310,6 +324,10 @@ class Crontabs:
             yield
         finally:
             os.close(handle)
+
+
+def _takes_rights(program: str) -> bool:
+    return bool(os.stat(program).st_mode & (stat.S_ISUID | stat.S_ISGID))
 
 
 def _environ(extra: Mapping[str, str]) -> dict[str, str]:

@@ -55,6 +55,10 @@ _REFUSED = {
 }
 _MAILTO = r"(?:[^\s'\"\\%](?:[^'\"\\%\r\n]{0,298}[^\s'\"\\%])?)?"
 _UNREADABLE = "*"
+_NO_PERCENT = (
+    "busybox's crond gives the whole line to sh, with all that has a meaning behind % to other "
+    "crons, so that it fails there; put what needs a % or env into a script"
+)
 _SCHEDULE = {
     "type": "string",
     "pattern": r"^(@(hourly|daily|midnight|weekly|monthly|yearly|annually|reboot)"
@@ -159,7 +163,9 @@ class Crons(Kind[Cron, CronState]):
                 tables[user] = self._table(user, resources, host)
         first: set[str] = set()
         found = []
-        idle = crondaemon.missing() if any(one.present for one in resources) else False
+        there = any(one.present for one in resources)
+        idle = there and crondaemon.missing()
+        busybox = there and host.crontabs.busybox
         for resource in resources:
             old = tables[resource.want.whose]
             if not isinstance(old, Table):
@@ -169,7 +175,11 @@ class Crons(Kind[Cron, CronState]):
             leading = resource.present and old.user not in first
             if leading:
                 first.add(old.user)
-            found.append(self._look(resource, old, leading, idle and len(first) == 1 and leading))
+            seen = self._look(resource, old, leading, idle and len(first) == 1 and leading)
+            if busybox and resource.present and "%" in _line(resource).shown():
+                words = f"{_NO_PERCENT}; {seen.note}" if seen.note else _NO_PERCENT
+                seen = replace(seen, note=words)
+            found.append(seen)
         return found
 
     def _table(

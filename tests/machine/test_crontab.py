@@ -22,6 +22,7 @@ cron:
   b: {schedule: "@daily", command: "/bin/true # x", env: {TOKEN: canary-4711, MAILTO: me@x.org}}
 """
 CANARY = "canary-4711"
+SPOOL = "/var/spool/cron/crontabs"
 
 
 @pytest.fixture
@@ -393,3 +394,47 @@ def test_a_file_that_is_not_what_crontab_shows_is_not_exchanged(
     monkeypatch.setattr(crontabs, "exact", lambda user: b"theirs\n")
     assert crontabs._exchange("somebody", str(spool), lambda text: (text or b"") + b"ours\n")
     assert (spool / "somebody").read_bytes() == b"theirs\nours\n"
+
+
+@pytest.mark.root
+def test_with_busybox_a_note_tells_of_lines_that_fail_there(machine: Machine) -> None:
+    """With its real crontab, on a spool of its own."""
+    program = shutil.which("busybox")
+    applets = machine.run(program, "--list").stdout.split() if program else []
+    if program is None or "crontab" not in applets or not Path(SPOOL).is_dir():
+        pytest.skip("no busybox with the applet crontab (busybox-static), or no spool, is here")
+    crontab = machine.base / "fakes/crontab"
+    crontab.unlink()
+    shutil.copy(program, crontab)
+    lines = {
+        "plain": "[/bin/echo, a]",
+        "percent": "[/bin/echo, '5%']",
+        "env": "'echo $A', env: {A: b}",
+    }
+    body = "".join(f"  {n}: {{schedule: '@daily', command: {text}}}\n" for n, text in lines.items())
+    spec = machine.spec(f"cron:\n{body}")
+    gone = machine.spec(f"cron:\n{body.replace('{s', '{state: absent, s')}", "gone.yaml")
+    script = f"""
+        mount -t tmpfs tmpfs {SPOOL}
+        echo '1 2 * * * /bin/mine' | crontab -
+        reconcile --once "$1" --json --state-dir "$3" >"$4/once"
+        crontab -l >"$4/table"
+        reconcile --plan "$1" --json --state-dir "$3" >"$4/plan"
+        reconcile --once "$2" --state-dir "$3" --take-over
+        crontab -l >"$4/left"
+    """
+    namespace = ("unshare", "--mount", "--propagation", "private", "sh", "-ec", script, "sh")
+    done = machine.run(*namespace, spec, gone, machine.state, machine.base)
+    assert done.returncode == 0, done.stdout + done.stderr
+    once, plan = (json.loads((machine.base / name).read_text()) for name in ("once", "plan"))
+    assert {step["result"] for step in once["steps"]} == {"done"} and plan["steps"] == []
+    noted = {one["id"] for one in plan["notes"] if "busybox's crond" in one["reason"]}
+    assert noted == {"cron:percent", "cron:env"}
+    table = (machine.base / "table").read_text().splitlines()
+    runs = next(line for line in table if line.startswith("@daily /bin/echo a"))
+    assert machine.run("sh", "-c", runs.removeprefix("@daily ")).stdout == "a\n"
+    assert (machine.base / "left").read_text() == "1 2 * * * /bin/mine\n"
+
+
+def test_other_crons_get_no_such_note(machine: Machine, spec: Path) -> None:
+    assert "busybox" not in str(machine.plan(spec)["notes"])
