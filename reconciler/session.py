@@ -235,6 +235,7 @@ class Session:
         from reconciler.host import Host
 
         host = Host(spec.name, self.folder(spec), measured=self._measured)
+        host.declared = spec.resources
         host.stops = self.stops
         host.remembers = self._locked
         return host

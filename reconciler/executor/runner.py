@@ -21,6 +21,7 @@ from reconciler.executor.processes import end_tree, identity
 from reconciler.executor.results import tail_of
 from reconciler.executor.text import as_json, shown, stamp
 from reconciler.host.command import reap
+from reconciler.host.launch import MARKS
 from reconciler.host.place import write_all
 from reconciler.host.start import Program, begin
 from reconciler.host.users import Users
@@ -106,7 +107,9 @@ def _start(layout: Layout, command: Command, bash: str, log_fd: int) -> int:
     cwd = layout.home if command.cwd is None else os.path.expanduser(command.cwd)
     if not os.path.isdir(cwd):
         raise NotADirectoryError(f"the working directory {shown(cwd)} is not there")
-    env = {**os.environ, "AI_CO_HOME": layout.home, "AI_COMMAND_ID": command.id, **command.env}
+    # It may outlive the worker, and must not be ended with it.
+    own = {name: value for name, value in os.environ.items() if name not in MARKS}
+    env = {**own, "AI_CO_HOME": layout.home, "AI_COMMAND_ID": command.id, **command.env}
     text = os.memfd_create("command")
     # For writing only: what the command runs as another user must not read what came before.
     output = os.open(f"/proc/self/fd/{log_fd}", os.O_WRONLY | os.O_APPEND)

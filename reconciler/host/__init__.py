@@ -6,17 +6,18 @@ It must not know what a spec, a plan or a kind is.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from reconciler.host.clock import Clock
 from reconciler.host.files import Files
 from reconciler.host.users import Users
-from reconciler.model import Said
+from reconciler.model import Resource, Said
 
 if TYPE_CHECKING:
     from reconciler.host.crontab import Crontabs
+    from reconciler.host.descendants import Table
     from reconciler.host.marks import Marks
     from reconciler.host.openfiles import OpenFiles
     from reconciler.host.processes import Processes
@@ -46,6 +47,8 @@ class Host:
         """What probes have said last, by the id of what was probed."""
         self.stops: Stopping | None = None
         """Makes the stops that a loop does not wait for; None: whoever stops something waits."""
+        self.declared: Sequence[Resource[Any]] = ()
+        """All resources of the spec, for a kind that must not take one of them for another."""
         self.remembers = False
         """May looks be written down? Only for one who holds the lock of the state directory."""
         self.restless = False
@@ -71,6 +74,13 @@ class Host:
         from reconciler.host.processes import Processes
 
         return Processes(self.clock)
+
+    @cached_property
+    def table(self) -> Table:
+        """All processes, as they were when they were first asked for since ``forget``."""
+        from reconciler.host.descendants import Table
+
+        return Table()
 
     @cached_property
     def open_files(self) -> OpenFiles:
@@ -117,6 +127,7 @@ class Host:
     def forget(self) -> None:
         """Drop what was seen, so that the next look is a fresh one."""
         self.files.forget()
+        self.__dict__.pop("table", None)
         if "tmux" in self.__dict__:
             self.tmux.forget()
         if "crontabs" in self.__dict__:

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from reconciler.host.command import SYSTEM_PATH, program_folder
 from reconciler.host.environment import search_path
-from reconciler.host.processes import LEADER, Identity, boot_id, look_up
+from reconciler.host.processes import LEADER, Identity, boot_id, look_up, session_tag
 from reconciler.host.users import Account
 from reconciler.host.walk import NoSpace, reported
 from reconciler.model import HostError, Secret
@@ -21,6 +21,9 @@ MARK = "RECONCILE_PROCESS"
 """Environment variable that says which process of which spec's state folder this one is."""
 VERSION = "RECONCILE_LAUNCH"
 """Environment variable with the digest of what it was started from."""
+
+MARKS = (MARK, VERSION, LEADER)
+"""What only those have in their environment that come of a launch, and end with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,8 @@ def start(launch: Launch, account: Account, log: int, known_as: str, record: str
     what = f"cannot write {record}"
 
     def remember(identity: Identity) -> None:
-        text = f"{boot_id()} {identity.pid} {identity.start} {launch.digest}\n"
+        what_it_is = f"{boot_id()} {identity.pid} {identity.start} {launch.digest}"
+        text = f"{what_it_is} {session_tag()}\n"
         # A start without a record is better than none.
         with suppress(NoSpace), reported(what):
             _make_room(record)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.host.clock import Clock
 from reconciler.host.environment import note
-from reconciler.host.processes import Identity, Processes, look_up, owner_of
+from reconciler.host.processes import Identity, Processes, environment, look_up, owner_of
 from reconciler.host.remedy import in_turn, remedy
 from reconciler.host.trust import opened
 from reconciler.model import HostError, UnknownState
@@ -110,7 +110,7 @@ def _has_ours(server: int, state_dir: str) -> bool:
     for pid in processes.pids():
         entry = look_up(pid)
         if entry is not None and entry.parent == server:
-            values = processes.environment(entry.identity).values()
+            values = environment(entry.identity.pid).values()
             if any(value.startswith(f"{state_dir}/") for value in values):
                 return True
     return False

@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 
@@ -234,25 +234,29 @@ class Processes:
     """The process table, read from /proc when asked for."""
 
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+        self.clock = clock
 
     def alive(self, identity: Identity) -> bool:
         """Does exactly this process still run?"""
         entry = look_up(identity.pid)
         return entry is not None and entry.identity == identity
 
-    def pids(self) -> list[int]:
+    @staticmethod
+    def pids() -> list[int]:
         """The numbers of all processes. Raises UnknownState."""
         try:
             return [int(name) for name in os.listdir("/proc") if name.isdigit()]
         except OSError as error:
             raise UnknownState(f"cannot read /proc: {error.strerror}") from None
 
-    def with_command_line(self, pattern: str, uid: int) -> list[Identity]:
-        """Processes of that user whose arguments, joined by blanks, match the pattern.
+    def with_command_line(
+        self, pattern: str, uid: int, among: Collection[int] | None = None
+    ) -> list[Identity]:
+        """Processes of that user, or those ``among`` these, whose arguments match the pattern.
 
-        Only the first 32 KiB of them are looked at. Raises UnknownState where that takes longer
-        than two seconds in all: who owns the processes decides what stands there.
+        They are joined by blanks; only the first 32 KiB of them are looked at. Raises UnknownState
+        where that takes longer than two seconds in all: who owns the processes decides what stands
+        there.
         """
         if hides(uid):
             raise UnknownState(
@@ -260,14 +264,16 @@ class Processes:
                 "run as that user or as root"
             )
         with within(_MATCHING, f"matching command lines of user {uid} with {pattern!r}"):
-            found = self._with_command_line(re.compile(pattern).search, uid)
+            found = self._with_command_line(re.compile(pattern).search, uid, among)
         return self._owned(found, uid)
 
-    def _with_command_line(self, matches: Callable[[str], object], uid: int) -> list[int]:
+    def _with_command_line(
+        self, matches: Callable[[str], object], uid: int, among: Collection[int] | None
+    ) -> list[int]:
         found = []
         # What others call their processes must not keep us busy.
-        for pid in self._roughly_of(uid):
-            raw = _told(pid, "cmdline", 32768)
+        for pid in self.of_user(uid) if among is None else among:
+            raw = told(pid, "cmdline", 32768)
             # Of a set-user-ID program, whoever runs it decides.
             if not raw or (len(raw) > _SHORT and owner_of(pid) != uid):
                 continue
@@ -275,15 +281,17 @@ class Processes:
                 found.append(pid)
         return found
 
-    def with_program(self, path: str, uid: int) -> list[Identity]:
-        """Processes of that user that run the program at ``path``.
+    def with_program(
+        self, path: str, uid: int, among: Collection[int] | None = None
+    ) -> list[Identity]:
+        """Processes of that user, or those ``among`` these, that run the program at ``path``.
 
         Raises UnknownState where none is seen, and not all of that user's can be.
         """
         found = []
         path = os.path.realpath(path)
         hidden = hides(uid)
-        for pid in self.pids():
+        for pid in self.pids() if among is None else among:
             try:
                 program = _program(pid)
             except PermissionError:
@@ -329,38 +337,19 @@ class Processes:
         """When it started, in seconds since the epoch."""
         uptime = float((_read("/proc/uptime", 64) or b"0").split()[0])
         age = uptime - identity.start / os.sysconf("SC_CLK_TCK")
-        return self._clock.wall() - age
+        return self.clock.wall() - age
 
     def age(self, identity: Identity) -> float:
         """Seconds since it started, whatever the wall clock has done meanwhile."""
-        return self._clock.since_boot() - identity.start / os.sysconf("SC_CLK_TCK")
+        return self.clock.since_boot() - identity.start / os.sysconf("SC_CLK_TCK")
 
-    def environment(self, identity: Identity) -> dict[str, str]:
-        """The environment it was started with; empty when that may not be read."""
-        raw = _told(identity.pid, "environ", 2**20) or b""
-        pairs = (os.fsdecode(item).partition("=") for item in raw.split(b"\0"))
-        return {name: text for name, _, text in pairs}
+    @staticmethod
+    def of_user(uid: int) -> Iterator[int]:
+        """The numbers of all processes that act as that user: a quick look, which others pass.
 
-    def marked(self, name: str, value: str, uid: int) -> list[tuple[Identity, dict[str, str]]]:
-        """Processes of that user started with ``name=value``, with their environment at start.
-
-        Another user could have given any mark to a process of his own. A process that has
-        inherited the mark from its parent is among them; one that may not be read is not.
+        Raises UnknownState.
         """
-        wanted = f"{name}={value}".encode()
-        found = []
-        for pid in self._roughly_of(uid):
-            # Others may have thousands, each with a long environment.
-            raw = _told(pid, "environ", 2**20) if owner_of(pid) == uid else None
-            if raw and wanted in raw.split(b"\0"):
-                entry = look_up(pid) if owner_of(pid) == uid else None
-                if entry is not None:
-                    found.append((entry.identity, self.environment(entry.identity)))
-        return found
-
-    def _roughly_of(self, uid: int) -> Iterator[int]:
-        """The numbers of all processes that act as that user: a quick look, which others pass."""
-        for pid in self.pids():
+        for pid in Processes.pids():
             with suppress(OSError):
                 if os.stat(f"/proc/{pid}").st_uid == uid:
                     yield pid
@@ -399,47 +388,17 @@ class Processes:
         self._is_below(pid, known)
         return known.keys() - {0}
 
-    def stop(self, identity: Identity, name: str, timeout: float) -> None:
-        """Signal the process, wait ``timeout`` seconds, then KILL all that is left of its group.
-
-        What is left of the group when the process itself has ended is asked the same way
-        first. Only a process that leads its group (or session) answers for it. Does nothing
-        when it has ended already. Raises HostError when it may not be signalled or does not
-        die.
-        """
-        entry = look_up(identity.pid)
-        if entry is None or entry.identity != identity:
-            return
-        end = self._clock.monotonic() + timeout
-        number = signal.Signals[f"SIG{name}"]
-        leads_session = entry.session == identity.pid
-        leads_group = entry.group == identity.pid
-        self._ask([identity], number)
-        self._wait([identity], end)
-        members = self._members(identity, leads_group, leads_session)
-        if self.alive(identity):
-            members = [identity, *(one for one in members if one != identity)]
-        elif members:
-            self._ask(members, number)
-            self._wait(members, end)
-        members = [one for one in members if self.alive(one)]
-        self._signal(members, signal.SIGKILL)
-        self._wait(members, self._clock.monotonic() + 5.0)
-        left = [one.pid for one in members if self.alive(one)]
-        if left:
-            raise HostError(f"process {left[0]} does not die of SIGKILL; it hangs in the kernel")
-
     def kill(self, identity: Identity) -> None:
         """KILL exactly this process, not its group. Raises HostError when it does not die."""
         self._signal([identity], signal.SIGKILL)
-        self._wait([identity], self._clock.monotonic() + 5.0)
+        self.wait([identity], self.clock.monotonic() + 5.0)
         if self.alive(identity):
             raise HostError(f"process {identity.pid} does not die of SIGKILL")
 
     def end(self, identity: Identity, timeout: float) -> None:
         """Ask exactly this process to end; KILL it after so many seconds. Raises HostError."""
-        self._ask([identity], signal.SIGTERM)
-        self._wait([identity], self._clock.monotonic() + timeout)
+        self.ask([identity], signal.SIGTERM)
+        self.wait([identity], self.clock.monotonic() + timeout)
         self.kill(identity)
 
     def tell(self, identities: Iterable[Identity], name: str) -> None:
@@ -449,25 +408,14 @@ class Processes:
         """
         self._signal(identities, signal.Signals[f"SIG{name}"])
 
-    def _members(self, leader: Identity, group: bool, session: bool) -> list[Identity]:
-        number = leader.pid
-        entries = (look_up(pid) for pid in self.pids()) if group or session else ()
-        found = [
-            entry.identity
-            for entry in entries
-            if entry is not None
-            and ((group and entry.group == number) or (session and entry.session == number))
-        ]
-        # A number is given to a new process only once no group or session has it any more.
-        now = look_up(number, zombies=True)
-        return found if now is None or now.identity == leader else []
-
-    def _ask(self, identities: Sequence[Identity], number: signal.Signals) -> None:
+    def ask(self, identities: Collection[Identity], number: signal.Signals) -> None:
+        """Send them a signal, which they get also where they are stopped. Raises HostError."""
         self._signal(identities, number)
         # One that is stopped, or is stopped just now, takes it only when it goes on, signal(7).
         self._signal(identities, signal.SIGCONT)
 
     def _signal(self, identities: Iterable[Identity], number: signal.Signals) -> None:
+        refused = None
         for identity in identities:
             try:
                 handle = os.pidfd_open(identity.pid)
@@ -480,13 +428,15 @@ class Processes:
             except ProcessLookupError:
                 continue
             except PermissionError:
-                raise HostError(
-                    f"may not send {number.name} to process {identity.pid}; run as its user or root"
-                ) from None
+                words = f"may not send {number.name} to process {identity.pid}"
+                refused = HostError(f"{words}; run as its user or root")
             finally:
                 os.close(handle)
+        if refused is not None:
+            raise refused
 
-    def _wait(self, identities: Iterable[Identity], end: float) -> None:
+    def wait(self, identities: Iterable[Identity], end: float) -> None:
+        """Until all have ended, or until ``end`` by the monotonic clock, in seconds."""
         import select
 
         for identity in identities:
@@ -495,7 +445,7 @@ class Processes:
             except ProcessLookupError:
                 continue
             try:
-                left = end - self._clock.monotonic()
+                left = end - self.clock.monotonic()
                 if left > 0 and self.alive(identity):
                     poller = select.poll()
                     poller.register(handle, select.POLLIN)
@@ -558,11 +508,26 @@ def within(seconds: float, what: str) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _told(pid: int, name: str, limit: int) -> bytes | None:
+def session_tag(pid: int | str = "self") -> str:
+    """What tells its session from every other one of this boot; "" where the kernel says nothing.
+
+    Each setsid(2) makes a new autogroup, sched(7), which a fork keeps.
+    """
+    raw = _read(f"/proc/{pid}/autogroup", 64) or b""
+    return b"".join(raw.split()[:1]).decode("ascii", "replace")
+
+
+def told(pid: int, name: str, limit: int) -> bytes | None:
     """What that file of /proc/PID holds, also once the main thread has ended."""
     raw = _read(f"/proc/{pid}/{name}", limit)
     place = folder(pid) if raw is None else ""
     return _read(f"{place}/{name}", limit) if place not in ("", f"/proc/{pid}") else raw
+
+
+def environment(pid: int) -> dict[str, str]:
+    """The environment it was started with; empty when that may not be read."""
+    pairs = (one.partition(b"=") for one in (told(pid, "environ", 2**20) or b"").split(b"\0"))
+    return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
 
 
 def _program(pid: int) -> str:

@@ -39,7 +39,7 @@ def enter(name: str) -> None:
     if busctl is None:
         return
     pid = str(os.getpid())
-    unit = f"reconcile-{re.sub('[^A-Za-z0-9_]', '_', name)[:100]}-{pid}.scope"
+    unit_of_us = unit(name, os.getpid())
     properties = (
         ("PIDs", "au", "1", pid),
         ("Description", "s", f"{name}, kept by reconcile"),
@@ -49,7 +49,7 @@ def enter(name: str) -> None:
     where = "org.freedesktop.systemd1", "/org/freedesktop/systemd1"
     argv = [
         *(busctl, manager, "call", *where, "org.freedesktop.systemd1.Manager"),
-        *("StartTransientUnit", "ssa(sv)a(sa(sv))", unit, "fail", str(len(properties))),
+        *("StartTransientUnit", "ssa(sv)a(sa(sv))", unit_of_us, "fail", str(len(properties))),
         *(word for one in properties for word in one),
         "0",
     ]
@@ -57,8 +57,13 @@ def enter(name: str) -> None:
         end = time.monotonic() + _ASK
         # It answers before it has moved us, and what is started until then would stay behind.
         if run(argv, timeout=_ASK, environ=environ).status == 0:
-            while not _is_in(unit) and time.monotonic() < end:
+            while not _is_in(unit_of_us) and time.monotonic() < end:
                 time.sleep(0.005)
+
+
+def unit(name: str, pid: int) -> str:
+    """What the scope is called of the process with that number that was started as ``name``."""
+    return f"reconcile-{re.sub('[^A-Za-z0-9_]', '_', name)[:100]}-{pid}.scope"
 
 
 def _is_in(unit: str) -> bool:

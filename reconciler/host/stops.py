@@ -11,6 +11,7 @@ from typing import Protocol
 
 from reconciler.host.child import Child
 from reconciler.host.clock import Clock
+from reconciler.host.descendants import Descendants, Started, end
 from reconciler.host.processes import Identity, Processes
 from reconciler.model import HostError, UnknownState
 from reconciler.records import dataclass
@@ -23,11 +24,23 @@ _LONGER = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """``signal`` to the process, then KILL to its whole group after ``timeout`` seconds."""
+    """``signal`` to the process, then to what has come of it, and KILL after ``timeout`` seconds.
+
+    Without ``started`` that is who is in a group or session that it leads. With ``but`` all is
+    meant that launches have left behind, other than those with these numbers.
+    """
 
     identity: Identity
     signal: str
     timeout: float
+    started: Started | None = None
+    but: tuple[int, ...] | None = None
+
+    def make(self, processes: Processes) -> None:
+        """Raises HostError."""
+        leader = self.identity if self.but is None else None
+        found = Descendants(self.started, leader, self.but or ())
+        end(processes, found, leader, self.signal, self.timeout)
 
 
 class Stopping(Protocol):
@@ -147,7 +160,7 @@ class Stops:
 def _stopping(stop: Stop) -> Child:
     def work() -> bytes:
         try:
-            Processes(Clock()).stop(stop.identity, stop.signal, stop.timeout)
+            stop.make(Processes(Clock()))
         except HostError as error:
             return str(error).encode()
         return b""

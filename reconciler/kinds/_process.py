@@ -33,7 +33,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """``signal`` to the process, then KILL to its whole group after ``timeout`` seconds."""
+    """``signal`` to the process and what it has started, then KILL after ``timeout`` seconds."""
 
     signal: Name = "TERM"
     timeout: Duration = 10.0
@@ -63,7 +63,9 @@ class Restart:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process that must run: in a window of ``session``, or as a daemon that writes ``log``."""
+    """A process that must run: in a window of ``session``, or as a daemon that writes ``log``.
+    Unless ``kill_tree`` is false, what it has started ends with it, and before it is started anew.
+    """
 
     command: Command
     cwd: Path | None = None
@@ -75,6 +77,7 @@ class Process:
     match: Match | None = None
     stop: Stop = Stop()
     stop_extra: Flag = False
+    kill_tree: Flag = True
     restart: Restart = Restart()
     limits: Limits | None = None
     heartbeat: Heartbeat | None = None

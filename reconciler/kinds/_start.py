@@ -15,11 +15,12 @@ from reconciler.host.trust import refuse_untrusted
 from reconciler.host.walk import NoSpace
 from reconciler.kinds._windows import holder
 from reconciler.model import HostError, UnknownState
-from reconciler.records import dataclass
+from reconciler.records import dataclass, replace
 from reconciler.redaction import censored, redacted
 
 if TYPE_CHECKING:
     from reconciler.host import Host
+    from reconciler.host.stops import Stop
     from reconciler.host.tmux import Pane
 
 _WORDS = 3
@@ -27,6 +28,8 @@ _TAIL = 64 * 1024
 """Bytes of a log that are read for its last lines."""
 _LONGEST = 1000
 """Characters of each that are shown."""
+_MOST = 5
+"""Processes that are named of those that were left."""
 _PROCESS = "process"
 """Mark of the pane in which a process was started."""
 
@@ -131,8 +134,14 @@ class StartInWindow:
 
 @dataclass(frozen=True, slots=True)
 class StopProcess:
-    """Stop it, with its whole group."""
+    """Stop it, with all that has come of it, or, without ``tree``, with its group only.
 
+    ``id`` is the resource's, ``user`` who it runs as.
+    """
+
+    id: str
+    user: str | None
+    tree: bool
     identity: Identity
     signal: str
     timeout: float
@@ -141,9 +150,57 @@ class StopProcess:
         """The action in words."""
         return f"stop pid {self.identity.pid} ({self.signal}, after {self.timeout:g} s KILL)"
 
+    def stop(self, host: Host) -> Stop:
+        """It as something that can be waited for. Raises UnknownState."""
+        from reconciler.host.descendants import Descendants
+        from reconciler.host.stops import Stop
+        from reconciler.kinds._match import spared, started
+
+        stop = Stop(self.identity, self.signal, self.timeout)
+        if not self.tree:
+            return stop
+        ours = started(self.id, self.user, host)
+        found = Descendants(ours, self.identity).look(host.table) if len(host.declared) > 1 else []
+        return replace(stop, started=spared(ours, self.id, found, host))
+
     def run(self, host: Host) -> None:
         """Raises HostError."""
-        host.processes.stop(self.identity, self.signal, self.timeout)
+        self.stop(host).make(host.processes)
+
+
+@dataclass(frozen=True, slots=True)
+class StopLeft:
+    """Stop what has come of earlier starts, and was left behind when they ended.
+
+    ``found`` was left when it was looked, the oldest first; what ``launches`` have started that go
+    on is none of it.
+    """
+
+    id: str
+    user: str | None
+    found: tuple[Identity, ...]
+    launches: tuple[int, ...]
+    signal: str
+    timeout: float
+
+    def describe(self) -> str:
+        """The action in words."""
+        pids = ", ".join(str(one.pid) for one in self.found[:_MOST])
+        more = f" and {len(self.found) - _MOST} more" if len(self.found) > _MOST else ""
+        how = f"({self.signal}, after {self.timeout:g} s KILL)"
+        return f"stop what an earlier start has left: pid {pids}{more} {how}"
+
+    def stop(self, host: Host) -> Stop:
+        """It as something that can be waited for."""
+        from reconciler.host.stops import Stop
+        from reconciler.kinds._match import spared, started
+
+        ours = spared(started(self.id, self.user, host), self.id, self.found, host)
+        return Stop(self.found[0], self.signal, self.timeout, ours, self.launches)
+
+    def run(self, host: Host) -> None:
+        """Raises HostError."""
+        self.stop(host).make(host.processes)
 
 
 def runs(pane: Pane, mark: str) -> bool:
@@ -158,25 +215,28 @@ def in_words(launch: Launch) -> str:
     return repr(line(launch.argv))
 
 
-def recorded(mark: str, host: Host) -> dict[Identity, str]:
-    """The daemons of that mark that a record names and that still run, with their digests."""
+def recorded(mark: str, host: Host, alive: bool) -> list[tuple[Identity, str, str]]:
+    """The daemons of that mark of which a record tells, and which are ``alive``, or not.
+
+    Each with its digest and the ``session_tag`` of its session, empty where that is not known.
+    """
     folder, _, prefix = _record(mark, host).rpartition("/")
-    found = {}
+    found = []
     try:
         names = os.listdir(folder) if refuse_untrusted(folder) else []
     except (OSError, HostError):
-        return {}  # What others could have written there is no record of ours.
+        return []  # What others could have written there is no record of ours.
     for name in names:
         if not name.startswith(f"{prefix}."):
             continue
         try:
             words = (host.files.read(f"{folder}/{name}", 256) or b"").decode("ascii").split()
-            boot, pid, ticks, digest = words
+            boot, pid, ticks, digest, *tag = words
             identity = Identity(int(ticks), int(pid))
         except (UnknownState, ValueError):
             continue
-        if boot == boot_id() and host.processes.alive(identity):
-            found[identity] = digest
+        if boot == boot_id() and host.processes.alive(identity) == alive:
+            found.append((identity, digest, "".join(tag)))
     return found
 
 

@@ -14,16 +14,15 @@ from reconciler.backoff import Policy
 from reconciler.contract import Kind
 from reconciler.host.launch import Launch
 from reconciler.kinds._ailing import health, held
+from reconciler.kinds._match import left, running
 from reconciler.kinds._process import Process
 from reconciler.kinds._start import (
     Place,
     StartDaemon,
     StartInWindow,
+    StopLeft,
     StopProcess,
-    known_as,
     log_path,
-    recorded,
-    runs,
 )
 from reconciler.kinds._windows import Session
 from reconciler.kinds.session import not_ours
@@ -51,12 +50,15 @@ class ProcessState:
     """How many run, and whether from what the spec says now.
 
     ``found`` is oldest first. What is ``stopping`` already counts as running until it is gone.
+    ``left`` is what launches have left behind, other than those with the numbers ``launches``.
     """
 
     running: int
     definition: str = "current"
     found: tuple[tuple[Identity, str | None], ...] | None = None
     stopping: int | None = None
+    left: tuple[Identity, ...] | None = None
+    launches: tuple[int, ...] | None = None
 
 
 class Processes(Kind[Process, ProcessState]):
@@ -168,16 +170,21 @@ class Processes(Kind[Process, ProcessState]):
 
     def _look(self, resource: Resource[Process], host: Host) -> Observation[ProcessState]:
         want = resource.want
+        stopping = host.stops.of(resource.id) if host.stops is not None else []
+        behind: list[Identity] = []
         try:
-            found = self.found(resource, host)
+            seen = running(resource, host)
+            found = list(seen.found)
             if not found and resource.present and want.place is not None:
                 place = want.place
                 panes = host.tmux.session(place.socket, place.session, host.owner)
                 if panes and panes[0].owner != host.owner:
                     return not_ours(place.session, place.socket, host.owner)
+            few = not resource.present or len(found) < want.instances
+            if few and want.kill_tree and not stopping:
+                behind = left(resource, host, seen.launches)
         except UnknownState as error:
             return not_known(error)
-        stopping = host.stops.of(resource.id) if host.stops is not None else []
         found = [one for one in found if one[0] not in stopping]
         note = None
         if stopping:
@@ -185,19 +192,21 @@ class Processes(Kind[Process, ProcessState]):
             note = f"pid {pids} is being stopped"
         waiting = len(stopping) if resource.present else 0
         waiting = max(0, min(waiting, want.instances - len(found)))
-        if not found and not waiting:
+        if not found and not waiting and not behind:
             return Observation(note=note) if note else ABSENT
         digest = want.digest()
-        older = any(seen not in (None, digest) for _, seen in found)
+        older = any(one not in (None, digest) for _, one in found)
         extra = len(found) - want.instances
-        running = len(found) + waiting
+        number = len(found) + waiting
         if resource.present and extra > 0 and not want.stop_extra:
             pids = ", ".join(str(identity.pid) for identity, _ in found[want.instances :])
             note = f"{note}; " if note else ""
             note += f"{extra} more than wanted run (pid {pids}); stop_extra: true would stop them"
-            running = want.instances
+            number = want.instances
         definition = "older" if older else "current"
-        state = ProcessState(running, definition, tuple(found), waiting)
+        state = ProcessState(number, definition, tuple(found), waiting)
+        if behind:
+            state = replace(state, left=tuple(behind), launches=seen.launches)
         return Observation(state, note=note)
 
     def found(self, resource: Resource[Process], host: Host) -> list[tuple[Identity, str | None]]:
@@ -205,47 +214,24 @@ class Processes(Kind[Process, ProcessState]):
 
         Raises UnknownState.
         """
-        from reconciler.host.launch import MARK, VERSION
-        from reconciler.host.processes import LEADER, look_up
+        return list(running(resource, host).found)
 
-        want = resource.want
-        found: dict[Identity, str | None] = {}
-        if want.place is not None:
-            place = want.place
-            for pane in host.tmux.made_for(place.socket, place.session, host.owner):
-                if runs(pane, resource.id) and not pane.dead:
-                    entry = look_up(pane.pid)
-                    if entry is not None:
-                        found[entry.identity] = pane.launch
-        else:
-            found.update(recorded(resource.id, host))
-        for identity in self._matching(want, host):
-            environ = host.processes.environment(identity)
-            if environ.get(LEADER) == str(identity.pid) and (
-                environ.get(MARK) != known_as(resource.id, host)
-            ):
-                continue  # It belongs to another resource, or to another spec.
-            found.setdefault(identity, None)
-        unsure = any(digest is None for digest in found.values())
-        if len(found) < want.instances or not resource.present or unsure:
-            uid = host.users.account(want.user).uid
-            for identity, environ in host.processes.marked(MARK, known_as(resource.id, host), uid):
-                # Its children know the mark as well; it alone has its own number there.
-                if environ.get(LEADER) == str(identity.pid):
-                    found[identity] = environ.get(VERSION)
-        return sorted(found.items())
+    def changes(
+        self, expected: ProcessState | None, have: ProcessState | None
+    ) -> tuple[Change, ...]:
+        # Of what is not running it matters little what it has left.
+        return super().changes(expected, None if expected and have and not have.running else have)
 
-    def _matching(self, want: Process, host: Host) -> Sequence[Identity]:
-        match = want.match
-        if match is None:
-            return ()
-        uid = host.users.account(match.user or want.user).uid
-        if match.cmdline is not None:
-            return host.processes.with_command_line(match.cmdline, uid)
-        if match.exe is not None:
-            return host.processes.with_program(match.exe, uid)
-        gained = host.walltime.gained
-        return host.processes.from_file(match.pidfile or "", uid, host.files, gained)
+    def stale(self, planned: Sequence[Action], now: Sequence[Action]) -> bool:
+        # What was left behind may start and end others all the time.
+        def plain(actions: Sequence[Action]) -> list[Action]:
+            left = (one for one in actions if not isinstance(one, StopLeft))
+            return [
+                *left,
+                *(replace(one, found=()) for one in actions if isinstance(one, StopLeft)),
+            ]
+
+        return plain(planned) != plain(now)
 
     def verb(self, expected: ProcessState | None, have: ProcessState | None) -> str:
         if expected is not None and have is not None and have.definition == "current":
@@ -257,16 +243,17 @@ class Processes(Kind[Process, ProcessState]):
     ) -> Sequence[Action]:
         want = resource.want
         found = have.found or () if have is not None else ()
+        left = [self._stop_left(resource, have)] if have is not None and have.left else []
         if not resource.present:
-            return [self._stop(want, identity) for identity, _ in found]
+            return [*(self._stop(resource, identity) for identity, _ in found), *left]
         digest = want.digest()
         older = [identity for identity, seen in found if seen not in (None, digest)]
         kept = [identity for identity, seen in found if seen in (None, digest)]
         extra = kept[want.instances :] if want.stop_extra else []
         stopping = have.stopping or 0 if have is not None else 0
         missing = max(0, want.instances - len(kept) - stopping)
-        stops = [self._stop(want, identity) for identity in [*older, *extra]]
-        return [*stops, *([self._start(resource, digest)] * missing)]
+        stops = [self._stop(resource, identity) for identity in [*older, *extra]]
+        return [*stops, *left, *([self._start(resource, digest)] * missing)]
 
     def watch(
         self, resource: Resource[Process], have: ProcessState | None, host: Host
@@ -287,24 +274,27 @@ class Processes(Kind[Process, ProcessState]):
         self, resource: Resource[Process], have: ProcessState, of: Collection[str]
     ) -> Sequence[Action]:
         ours = [one for one in _judged(resource, have) if not of or one.text in of]
-        return [self._stop(resource.want, identity) for identity in ours]
+        return [self._stop(resource, identity) for identity in ours]
 
     def awaits(
         self, resource: Resource[Process], actions: Sequence[Action], host: Host
     ) -> str | None:
         if host.stops is None:
             return None
-        from reconciler.host.stops import Stop
-
         stops = [
-            Stop(action.identity, action.signal, action.timeout)
-            for action in actions
-            if isinstance(action, StopProcess)
+            action.stop(host) for action in actions if isinstance(action, (StopProcess, StopLeft))
         ]
         return host.stops.make(resource.id, stops, last=not resource.present)
 
-    def _stop(self, want: Process, identity: Identity) -> Action:
-        return StopProcess(identity, want.stop.signal, want.stop.timeout)
+    def _stop(self, resource: Resource[Process], identity: Identity) -> Action:
+        want = resource.want
+        how = want.stop.signal, want.stop.timeout
+        return StopProcess(resource.id, want.user, want.kill_tree, identity, *how)
+
+    def _stop_left(self, resource: Resource[Process], have: ProcessState) -> Action:
+        want = resource.want
+        how = want.stop.signal, want.stop.timeout
+        return StopLeft(resource.id, want.user, have.left or (), have.launches or (), *how)
 
     def _start(self, resource: Resource[Process], digest: str) -> Action:
         want = resource.want

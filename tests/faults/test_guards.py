@@ -21,6 +21,7 @@ from support import Machine, until
 from reconciler.host import place, trust, walk
 from reconciler.host.clock import Clock
 from reconciler.host.processes import Entry, Identity, Processes, look_up
+from reconciler.host.stops import Stop
 from reconciler.model import HostError, UnknownState
 from reconciler.pulse import Pulse
 
@@ -224,7 +225,7 @@ def test_a_stopped_process_ends_by_the_signal_that_it_knows(free: None, tmp_path
         until(lambda: is_stopped(child.pid))
         entry = look_up(child.pid)
         assert entry is not None
-        Processes(Clock()).stop(entry.identity, "TERM", 10.0)
+        Stop(entry.identity, "TERM", 10.0).make(Processes(Clock()))
         assert child.wait(10) == 0
     assert said.read_text() == "bye\n"
 
@@ -249,7 +250,7 @@ def test_one_that_is_stopped_after_it_was_looked_at_ends_so_too(
             signal_as_before(identities, number)  # type: ignore[arg-type]
 
         monkeypatch.setattr(processes, "_signal", stopped_just_before)
-        processes.stop(entry.identity, "TERM", 10.0)
+        Stop(entry.identity, "TERM", 10.0).make(processes)
         assert child.wait(10) == 0
     assert said.read_text() == "bye\n"
 
@@ -258,7 +259,7 @@ def test_who_gets_the_number_of_a_process_that_is_stopped_is_left_alone(
     free: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     processes = Processes(Clock())
-    wait_as_before = processes._wait
+    wait_as_before = processes.wait
     with running("sleep 60") as child, running("sleep 60") as other:
         time.sleep(0.02)  # Two starts that can be told apart, in clock ticks.
         entry, after = look_up(child.pid), look_up(other.pid)
@@ -271,14 +272,15 @@ def test_who_gets_the_number_of_a_process_that_is_stopped_is_left_alone(
             # Whoever comes next leads a session of that number; the other stands for his child.
             member = Entry(after.identity, "S", child.pid, child.pid, child.pid)
             seen = {child.pid: later, other.pid: member}
-            monkeypatch.setattr(
-                "reconciler.host.processes.look_up",
-                lambda pid, zombies=False: seen.get(pid) or look_up(pid, zombies),
-            )
-            monkeypatch.setattr(processes, "_wait", wait_as_before)
+            for module in ("processes", "descendants"):
+                monkeypatch.setattr(
+                    f"reconciler.host.{module}.look_up",
+                    lambda pid, zombies=False: seen.get(pid) or look_up(pid, zombies),
+                )
+            monkeypatch.setattr(processes, "wait", wait_as_before)
 
-        monkeypatch.setattr(processes, "_wait", given_anew)
-        processes.stop(entry.identity, "TERM", 10.0)
+        monkeypatch.setattr(processes, "wait", given_anew)
+        Stop(entry.identity, "TERM", 10.0).make(processes)
         assert other.poll() is None
 
 

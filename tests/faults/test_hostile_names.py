@@ -15,6 +15,7 @@ from support import Machine, until
 
 from reconciler.host import processes
 from reconciler.host.clock import Clock
+from reconciler.host.descendants import Table
 from reconciler.host.processes import Entry, Identity, Processes, within
 from reconciler.model import UnknownState
 
@@ -71,7 +72,7 @@ def test_the_environments_of_other_users_are_not_read(
         return read_as_before(path, limit)
 
     monkeypatch.setattr(processes, "_read", noted)
-    marked = {**os.environ, "A_MARK": "x"}
+    marked = {**os.environ, "RECONCILE_PROCESS": "x"}
     with (
         subprocess.Popen(["sleep", "60"], user=65534, env=marked) as theirs,
         subprocess.Popen(["sleep", "60"], env=marked) as ours,
@@ -79,11 +80,12 @@ def test_the_environments_of_other_users_are_not_read(
         try:
             is_the_program(theirs.pid)
             is_the_program(ours.pid)
-            found = Processes(Clock()).marked("A_MARK", "x", 0)
+            found = Table().carriers(0)
         finally:
             theirs.kill()
             ours.kill()
-    assert [one.pid for one, _ in found] == [ours.pid]
+    assert ours.pid in found and theirs.pid not in found
+    assert found[ours.pid].mark == "x"
     assert f"/proc/{ours.pid}/environ" in read
     assert f"/proc/{theirs.pid}/environ" not in read
 

@@ -1,0 +1,277 @@
+"""What has come of what we start, wherever it went, and how all of it is ended.
+
+A child may leave the group and the session in which it was started, and has another parent once its
+own has ended. Four things still tell: the mark in its environment, the session and the group of the
+first process of its launch, and the scope that systemd has made for that one. It must not take a
+number for proof where it may have been given anew, nor signal anybody by a number.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Collection
+from functools import cached_property
+
+from reconciler.host import scope
+from reconciler.host.launch import MARK, VERSION
+from reconciler.host.processes import (
+    LEADER,
+    Entry,
+    Identity,
+    Processes,
+    environment,
+    look_up,
+    owner_of,
+    session_tag,
+    told,
+)
+from reconciler.model import HostError
+from reconciler.records import dataclass
+
+_KILLING = 5.0
+"""Seconds in which what is left must have ended of SIGKILL."""
+_COMMAND = "AI_COMMAND_ID"
+"""Environment variable of the executor's commands, which outlive its worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What one resource has started: its ``mark``, the user that it runs as, its ``name``.
+
+    ``ended`` are the first processes of launches that do not run any more, each with the
+    ``session_tag`` that it had. ``spared`` are something else of the spec, with all below them.
+    """
+
+    mark: str
+    uid: int
+    name: str
+    ended: tuple[tuple[Identity, str], ...] = ()
+    spared: tuple[Identity, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Carrier:
+    """A process with a mark in its environment, proc_pid_environ(5).
+
+    ``launch`` is the number of the first process of its launch, ``version`` that of what was
+    started.
+    """
+
+    identity: Identity
+    mark: str
+    launch: int
+    version: str
+
+
+class Table:
+    """The processes of this host, each thing as it is when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._carriers: dict[int, dict[int, Carrier]] = {}
+
+    @cached_property
+    def entries(self) -> dict[int, Entry]:
+        """All that live, by number. Raises UnknownState."""
+        found = ((pid, look_up(pid)) for pid in Processes.pids())
+        return {pid: entry for pid, entry in found if entry is not None}
+
+    def carriers(self, uid: int) -> dict[int, Carrier]:
+        """Those of that user that have a mark, by number. Raises UnknownState.
+
+        Another user could have given any mark to a process of his own. A command of the executor's
+        is none, whoever has started its worker.
+        """
+        if uid not in self._carriers:
+            found = (carrier(pid, uid) for pid in Processes.of_user(uid))
+            self._carriers[uid] = {one.identity.pid: one for one in found if one is not None}
+        return self._carriers[uid]
+
+    def below(self, pids: Collection[int]) -> set[int]:
+        """These and all that descend from them by their parents."""
+        found = set(pids)
+        while more := {p for p, entry in self.entries.items() if entry.parent in found} - found:
+            found |= more
+        return found
+
+    def led(self, pids: Collection[int]) -> set[int]:
+        """These and all in the sessions and groups that one of them leads."""
+        found, entries = set(pids), self.entries
+        while True:
+            lead = {
+                p for p in found & entries.keys() if p in (entries[p].session, entries[p].group)
+            }
+            more = {p for p, one in entries.items() if one.session in lead or one.group in lead}
+            if more <= found:
+                return found
+            found |= more
+
+
+def carrier(pid: int, uid: int) -> Carrier | None:
+    """That process with its mark, if it is that user's and has one."""
+    # Others may have thousands, each with a long environment.
+    if owner_of(pid) != uid or f"{MARK}=".encode() not in (told(pid, "environ", 2**20) or b""):
+        return None
+    entry = look_up(pid)  # Before what it is judged by, which is about no later process then.
+    environ = environment(pid)
+    if entry is None or owner_of(pid) != uid or MARK not in environ or _COMMAND in environ:
+        return None
+    launch = environ.get(LEADER, "")
+    number = int(launch) if launch.isdecimal() else 0
+    return Carrier(entry.identity, environ[MARK], number, environ.get(VERSION, ""))
+
+
+class Descendants:
+    """Those of one launch, by its ``leader`` or what is taken for it, or all ``but`` those of
+    the launches with these numbers. Without ``started`` no more is known than who leads whom."""
+
+    def __init__(
+        self,
+        started: Started | None,
+        leader: Identity | None = None,
+        but: Collection[int] = (),
+    ) -> None:
+        self._started = started
+        self._leader = leader
+        self._but = but
+        self._leads: set[int] = set()
+        self._launches: set[int] = set()
+        if leader is not None:
+            self._led_by(leader)
+            one = carrier(leader.pid, started.uid) if started is not None else None
+            ours = one is not None and started is not None and one.mark == started.mark
+            self._launches = {leader.pid, one.launch if one is not None and ours else leader.pid}
+
+    def look(self, table: Table) -> list[Identity]:
+        """Those that live, the oldest first, and the leader among them. Raises UnknownState."""
+        started, leader = self._started, self._leader
+        marked: dict[int, Carrier] = {}
+        ended: dict[int, str] = {}
+        if started is not None:
+            every = table.carriers(started.uid).items()
+            marked = {p: c for p, c in every if c.mark == started.mark and self._means(c.launch)}
+            ended = {one.pid: tag for one, tag in started.ended if self._means(one.pid)}
+        if leader is None and not marked and not ended:
+            return []
+        entries = table.entries
+        numbers = self._led_by(leader) if leader is not None else set()
+        for pid in marked.keys() & entries.keys():
+            # As long as it is in there, that number is given to nobody else.
+            numbers |= {marked[pid].launch} & {entries[pid].session, entries[pid].group}
+        for pid, entry in entries.items() if ended else ():
+            tag = ended.get(entry.session)
+            if tag and entry.session not in numbers and session_tag(pid) == tag:
+                numbers.add(entry.session)
+        numbers.discard(0)  # What stands for one of another PID namespace.
+        found = marked.keys() & entries.keys()
+        found |= {pid for pid, one in entries.items() if {one.session, one.group} & numbers}
+        if started is not None:
+            found |= self._in_scopes(table, started)
+        found = table.led(found) - _ours(entries)
+        if started is not None and found:
+            found -= self._others(found, table, started)
+        if leader is None and os.geteuid() != 0:
+            found &= set(Processes.of_user(os.geteuid()))  # Others we could not end.
+        return sorted(entries[pid].identity for pid in found if pid in entries)
+
+    def _means(self, launch: int) -> bool:
+        return launch in self._launches if self._leader is not None else launch not in self._but
+
+    def _led_by(self, leader: Identity) -> set[int]:
+        """The number of the session or group that it leads, or has led until it ended."""
+        entry = look_up(leader.pid, zombies=True)
+        if entry is not None:
+            # A number is given anew only once no session or group has it any more.
+            same = entry.identity == leader
+            self._leads = {leader.pid} & {entry.session, entry.group} if same else set()
+        return set(self._leads)
+
+    def _in_scopes(self, table: Table, started: Started) -> set[int]:
+        """Those in the scopes of launches; a scope has the name of a process that has ended."""
+        if not os.path.isdir("/run/systemd/system"):
+            return set()
+        launches = self._launches or {one.pid for one, _ in started.ended if self._means(one.pid)}
+        launches = {n for n in launches if n not in table.entries or n in self._leads}
+        units = "|".join(re.escape(scope.unit(started.name, number)) for number in launches)
+        inside = re.compile(rf"/({units})(/|\n)".encode()).search
+        entries = table.entries if launches else ()
+        return {pid for pid in entries if inside(told(pid, "cgroup", 8192) or b"")}
+
+    def _others(self, found: Collection[int], table: Table, started: Started) -> set[int]:
+        """Of these, what is somebody else's all the same."""
+        entries = table.entries
+        others = {
+            one.pid
+            for one in started.spared
+            if one.pid in entries and entries[one.pid].identity == one
+        }
+        others = table.led(table.below(others)) if others else others
+        for pid in set(found) - others:
+            environ = environment(pid)
+            if environ.get(MARK, started.mark) != started.mark or _COMMAND in environ:
+                others.add(pid)
+        return others - ({self._leader.pid} if self._leader is not None else set())
+
+
+def end(
+    processes: Processes,
+    found: Descendants,
+    leader: Identity | None,
+    name: str,
+    timeout: float,
+) -> None:
+    """Signal the ``leader``, then, once it has ended, all that is ``found`` beside it; then KILL.
+
+    They have ``timeout`` seconds together until then. Raises HostError where one may not be
+    signalled, or does not die.
+    """
+    clock, number = processes.clock, signal.Signals[f"SIG{name}"]
+    until = clock.monotonic() + timeout
+    refused: list[HostError] = []
+    known: dict[Identity, None] = {}
+
+    def left() -> list[Identity]:
+        known.update(dict.fromkeys(found.look(Table())))
+        return [one for one in known if processes.alive(one)]
+
+    def ask(identities: Collection[Identity], number: signal.Signals) -> None:
+        try:
+            processes.ask(identities, number)
+        except HostError as error:
+            refused.append(error)
+
+    if leader is not None and processes.alive(leader):
+        processes.ask([leader], number)
+        processes.wait([leader], until)
+        known[leader] = None
+    alive = left()
+    if alive and leader not in alive:
+        ask(alive, number)
+        processes.wait(alive, until)
+        alive = left()
+    until = clock.monotonic() + _KILLING
+    while alive:
+        # Again and again, since one may have been forked meanwhile.
+        ask(alive, signal.SIGKILL)
+        processes.wait(alive, until)
+        alive = left()
+        if alive and clock.monotonic() >= until:
+            raise refused[0] if refused else HostError(_undying(alive[0]))
+
+
+def _undying(one: Identity) -> str:
+    entry = look_up(one.pid)
+    if entry is not None and entry.state == "D":
+        return f"process {one.pid} does not die of SIGKILL; it hangs in the kernel"
+    return f"process {one.pid} still runs: others are started faster than they can be ended"
+
+
+def _ours(entries: dict[int, Entry]) -> set[int]:
+    """We, and those that we come from."""
+    found = {1}
+    pid = os.getpid()
+    while pid in entries and pid != 1:
+        found.add(pid)
+        pid = entries[pid].parent
+    return found

@@ -1,0 +1,130 @@
+"""Which processes of the host are which resource, and what of it was left behind.
+
+It must not decide what is done about them, nor take one resource's for another's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from reconciler.kinds._start import known_as, recorded, runs
+from reconciler.model import Resource
+from reconciler.records import dataclass, replace
+
+if TYPE_CHECKING:
+    from reconciler.host import Host
+    from reconciler.host.descendants import Started
+    from reconciler.host.processes import Identity
+    from reconciler.kinds._process import Process
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The processes that are one resource, oldest first, each with its digest if that is known.
+
+    ``launches`` are the numbers of the first processes of all launches that they come from.
+    """
+
+    found: tuple[tuple[Identity, str | None], ...]
+    launches: tuple[int, ...]
+
+
+def running(resource: Resource[Process], host: Host) -> Running:
+    """Those of that resource. Raises UnknownState."""
+    from reconciler.host.processes import look_up
+
+    want, mark = resource.want, known_as(resource.id, host)
+    found: dict[Identity, str | None] = {}
+    if want.place is not None:
+        place = want.place
+        for pane in host.tmux.made_for(place.socket, place.session, host.owner):
+            if runs(pane, resource.id) and not pane.dead:
+                entry = look_up(pane.pid)
+                if entry is not None:
+                    found[entry.identity] = pane.launch
+    else:
+        found.update((one, digest) for one, digest, _ in recorded(resource.id, host, True))
+    parts: dict[Identity, tuple[int, int]] = {}
+    for identity in matching(want, host):
+        if identity in found or want.match is None:
+            continue
+        from reconciler.host.descendants import carrier
+
+        one = carrier(identity.pid, host.users.account(want.match.user or want.user).uid)
+        first = one is not None and one.launch == identity.pid
+        if first and one is not None and one.mark != mark:
+            continue  # It belongs to another resource, or to another spec.
+        launch = one.launch if one is not None and one.mark == mark and not first else 0
+        if launch and launch in (known for known, _ in parts.values()):
+            continue  # Another one stands for all of that launch.
+        entry = look_up(identity.pid)
+        parts[identity] = launch, entry.session if entry is not None else 0
+        found[identity] = None
+    unsure = any(digest is None for digest in found.values())
+    if len(_whole(found, parts)) < want.instances or not resource.present or unsure:
+        for one in host.table.carriers(host.users.account(want.user).uid).values():
+            # Its children know the mark as well; it alone has its own number there.
+            if one.mark == mark and one.launch == one.identity.pid:
+                found[one.identity] = one.version
+    launches = {one.pid for one in found} | {launch for launch, _ in parts.values()}
+    return Running(tuple(sorted(_whole(found, parts))), tuple(sorted(launches)))
+
+
+def _whole(
+    found: Mapping[Identity, str | None], parts: Mapping[Identity, tuple[int, int]]
+) -> list[tuple[Identity, str | None]]:
+    """Without the ``parts``, by launch and session, of what we have started ourselves."""
+    first = {one.pid for one, digest in found.items() if digest is not None}
+    return [
+        (one, digest)
+        for one, digest in found.items()
+        if digest is not None or not first.intersection(parts.get(one, ()))
+    ]
+
+
+def left(resource: Resource[Process], host: Host, launches: Collection[int]) -> list[Identity]:
+    """What other launches of it than these have left behind. Raises UnknownState."""
+    from reconciler.host.descendants import Descendants
+
+    ours = started(resource.id, resource.want.user, host)
+    found = Descendants(ours, but=launches).look(host.table)
+    if not found:
+        return []
+    return Descendants(spared(ours, resource.id, found, host), but=launches).look(host.table)
+
+
+def started(ident: str, user: str | None, host: Host) -> Started:
+    """By what is known what that resource has started."""
+    from reconciler.host.descendants import Started
+
+    ended = tuple((one, tag) for one, _, tag in recorded(ident, host, False))
+    uid = host.users.account(user).uid
+    return Started(known_as(ident, host), uid, ident.partition(":")[2], ended)
+
+
+def spared(ours: Started, ident: str, found: Sequence[Identity], host: Host) -> Started:
+    """The same, but for those of ``found`` that another resource names as its own."""
+    others = [
+        one.want
+        for one in host.declared
+        if one.kind == "process" and one.id != ident and one.want.match is not None
+    ]
+    pids = {one.pid for one in found} if others else ()
+    theirs = {one for want in others for one in matching(want, host, pids)}
+    return replace(ours, spared=tuple(sorted(theirs))) if theirs else ours
+
+
+def matching(want: Process, host: Host, among: Collection[int] | None = None) -> Sequence[Identity]:
+    """Those that the ``match`` of a resource names, of all or of these. Raises UnknownState."""
+    match = want.match
+    if match is None:
+        return ()
+    uid = host.users.account(match.user or want.user).uid
+    if match.cmdline is not None:
+        return host.processes.with_command_line(match.cmdline, uid, among)
+    if match.exe is not None:
+        return host.processes.with_program(match.exe, uid, among)
+    gained = host.walltime.gained
+    found = host.processes.from_file(match.pidfile or "", uid, host.files, gained)
+    return [one for one in found if among is None or one.pid in among]
