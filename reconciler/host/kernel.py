@@ -17,6 +17,9 @@ _NO_FOLLOW = 0x100
 _BIRTH = 0x800
 _JOIN_SESSION_KEYRING = 1
 _SET_CHILD_SUBREAPER = 36
+_SET_SECUREBITS = 28
+_CAPABILITIES_3 = 0x20080522
+"""The version of the two sets of 32 bits, capget(2)."""
 _IO_OF_PROCESS = 1
 _NUMBERS = {
     "x86_64": (250, 251), "aarch64": (219, 30), "riscv64": (219, 30), "loongarch64": (219, 30),
@@ -99,6 +102,29 @@ def new_session_keyring() -> None:
 def adopt_orphans() -> None:
     """Be the parent, instead of init, of all below us whose own ends: prctl(2). Raises OSError."""
     if _C.prctl(_SET_CHILD_SUBREAPER, *(ctypes.c_ulong(number) for number in (1, 0, 0, 0))) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def usual_securebits() -> None:
+    """Let a change of ids take capabilities away, as it does: capabilities(7), prctl(2).
+
+    It is no error where it fails, as where they are locked.
+    """
+    _C.prctl(_SET_SECUREBITS, *(ctypes.c_ulong(0) for _ in range(4)))
+
+
+def drop_capabilities(inheritable_only: bool) -> None:
+    """Have none, or none that a program inherits, and so no ambient one: capset(2).
+
+    Raises OSError.
+    """
+    head = (ctypes.c_uint32 * 2)(_CAPABILITIES_3, 0)
+    # Effective, permitted and inheritable, the lower 32 of each first.
+    sets = (ctypes.c_uint32 * 6)()
+    failed = inheritable_only and _C.capget(head, sets) != 0
+    sets[2] = sets[5] = 0
+    if failed or _C.capset(head, sets) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 

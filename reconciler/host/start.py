@@ -2,9 +2,9 @@
 
 Daemons, panes, checks and every other command of a spec begin here, in one order: a new session
 and session keyring, no descriptor but those that are meant, signals and umask, the limits of
-process 1; then groups and ids; and only then, with the rights of its user, its folder, its
-environment and the program. From the change of ids on it is its user's, who may stop it, and
-whose folder may never answer: so it is waited for with an end, and holds nothing of ours.
+process 1; then groups, ids and capabilities; and only then, with the rights of its user, its
+folder, its environment and the program. From the change of ids on it is its user's, who may stop
+it, and whose folder may never answer: so it is waited for with an end, and holds nothing of ours.
 
 It must not start the programs that we ask something for ourselves; ``command`` does that.
 """
@@ -19,7 +19,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import NoReturn
 
 from reconciler.descriptors import close_all_but
@@ -325,6 +325,7 @@ def _become(program: Program, last: int) -> NoReturn:
     _limits_of_process_1()
     kernel.usual_io_priority()
     if root:
+        kernel.usual_securebits()
         try:
             os.setgroups(groups)
         except PermissionError:
@@ -332,6 +333,8 @@ def _become(program: Program, last: int) -> NoReturn:
                 raise
         os.setgid(account.gid)
         os.setuid(account.uid)
+        with suppress(OSError) if account.uid == 0 else nullcontext():
+            kernel.drop_capabilities(inheritable_only=account.uid == 0)
     _enter(program.cwd, account.home)
     path = program.environ.get("PATH", "")
     file = find(program.argv[0], path)

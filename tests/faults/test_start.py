@@ -8,6 +8,7 @@ import pty
 import pwd
 import resource
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -540,3 +541,48 @@ def test_a_full_disk_for_the_state_hinders_no_start(machine: Machine) -> None:
     finally:
         machine.clear()
         subprocess.run(["umount", str(machine.state)], check=True)
+
+
+CAPABLE = """
+import os, sys
+from reconciler.host import start
+from reconciler.host.users import Account
+name, uid = sys.argv[1:]
+home = os.environ["HERE"]
+if sys.argv[2] != "0":
+    real = start._enter
+    def entered(cwd, there):
+        lines = open("/proc/self/status").read().splitlines()
+        print("entered with", *(line.split()[1] for line in lines if line[:3] == "Cap"))
+        sys.stdout.flush()
+        real(cwd, there)
+    start._enter = entered
+account = Account(name, int(uid), int(uid), home, "/bin/sh")
+made = start.Program(["setpriv", "--dump"], {"PATH": "/usr/bin:/bin"}, account)
+pid = start.begin(made, (0, 1, 2))
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+@pytest.mark.root
+@ROOT
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="setpriv is missing")
+@pytest.mark.parametrize(
+    ("uid", "locked"), [(0, ""), (65534, ""), (65534, ",+no_setuid_fixup_locked")]
+)
+def test_no_capability_of_the_caller_is_inherited(machine: Machine, uid: int, locked: str) -> None:
+    """Neither by the program, nor while its folder is entered, though the caller has it so."""
+    name = pwd.getpwuid(uid).pw_name
+    caller = (
+        "setpriv", "--inh-caps", "+net_raw,+chown", "--ambient-caps", "+net_raw",
+        "--securebits", f"+no_setuid_fixup{locked}",
+    )  # fmt: skip
+    script = (machine.bin / "python", "-c", CAPABLE, name, str(uid))
+    done = machine.run(*caller, *script, environ={"HERE": str(machine.base)})
+    assert done.returncode == 0, done.stderr
+    if uid:
+        nothing, bounding = "0" * 16, done.stdout.split()[5]
+        assert f"entered with {nothing} {nothing} {nothing} {bounding} {nothing}" in done.stdout
+    assert "Inheritable capabilities: [none]" in done.stdout
+    assert "Ambient capabilities: [none]" in done.stdout
+    assert ("Securebits: [none]" in done.stdout) != bool(locked)
