@@ -8,7 +8,8 @@ not change anything on the way, nor read a file.
 The rule, for every folder, symlink and file on the way:
 
 - it belongs to root, to the caller, or to an account of ``--trust``;
-- nobody else may write to it, by its mode or by an access list. A group may where it has no
+- nobody else may write to it, by its mode or by an access list, also that of NFSv4, whose names are
+  those of this host, as idmapd(8) has them. A group may where it has no
   other member, as OpenSSH of Debian has it for user-private groups;
 - a sticky folder (/tmp) may be writable by all, where the entry on the way is one of ours;
 - nobody else has mounted the file system and answers for it himself (FUSE).
@@ -42,6 +43,12 @@ _ACL_ENTRY = 8
 """Bytes of an entry: two of the tag, two of the rights, four of the id."""
 _ACL_USER, _ACL_GROUP_OBJ, _ACL_GROUP = 0x02, 0x04, 0x08
 _WRITE = 2
+# RFC 7530, section 6.2.1, as nfs4_acl(5) has it in the attribute: a number of entries, each with
+# a type, flags, a mask and who it is for, in the order of the network.
+_NFS_ACL = "system.nfs4_acl"
+_NFS_ALLOW, _NFS_INHERIT_ONLY, _NFS_GROUP = 0, 0x8, 0x40
+_NFS_WRITE = 0x2 | 0x4 | 0x40 | 0x40000 | 0x80000
+"""To write, to append, to delete what is in it, to change the list or the owner."""
 _FIRST_PERSON = 1000
 """The first uid of a person, login.defs(5)."""
 _GROUPS_FOR = 60.0
@@ -49,6 +56,8 @@ _GROUPS_FOR = 60.0
 
 _more_owners: set[int] = set()
 _groups: dict[tuple[int, frozenset[int], bool], tuple[float, bool]] = {}
+_nfs: dict[int, tuple[float, bool]] = {}
+"""Has a device such lists, and when that was asked, by the monotonic clock."""
 
 
 class Untrusted(HostError):
@@ -339,7 +348,8 @@ class _Way:
         last: bool,
     ) -> None:
         """Raises Untrusted. ``above`` is the folder that it is in, if its name was looked up."""
-        if status.st_uid in self._owners and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        alone = status.st_uid in self._owners and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if alone and not _has_nfs_lists(entry, status.st_dev):
             return
         link = stat.S_ISLNK(status.st_mode)
         if status.st_uid not in self._owners:
@@ -357,7 +367,8 @@ class _Way:
             who, remedy = writer
             text = f"{who} may write to {step}"
             # What is sticky is meant to be everybody's, but for a queue.
-            settled = () if sticky and not self._shared else (*remedy, step)
+            meant = sticky and not self._shared
+            settled = () if meant or not remedy else (*remedy, step)
             if not self._lenient or status.st_mode & stat.S_IWOTH:
                 raise Untrusted(step, f"not trusted by {_caller()}: {text}", settled)
             if self._notes is not None:
@@ -399,6 +410,9 @@ def _writers(
     handle: int, status: os.stat_result, owners: frozenset[int], services: bool = False
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Who may write to it besides its owner and ``owners``, and what takes that right away."""
+    if _has_nfs_lists(handle, status.st_dev):
+        for who in _nfs_writers(handle, owners, services):
+            yield f"{who}, by an NFSv4 access list,", ()
     others = bool(status.st_mode & stat.S_IWOTH)
     # With an access list, what stands for the group in the mode is the mask, acl(5): without
     # this bit nobody may write by the list either.
@@ -437,6 +451,58 @@ def _access_list(handle: int) -> list[tuple[int, int]] | None:
         if rights & _WRITE and tag in (_ACL_USER, _ACL_GROUP_OBJ, _ACL_GROUP):
             found.append((tag, int.from_bytes(data[at + 4 : at + 8], "little")))
     return found
+
+
+def _has_nfs_lists(handle: int, device: int) -> bool:
+    """May what is on that device have a list that its mode does not show? Asked once a minute."""
+    if os.major(device):
+        return False  # A block device.
+    now = time.monotonic()
+    known = _nfs.get(device)
+    if known is None or not 0 <= now - known[0] < _GROUPS_FOR:
+        known = now, _nfs_list(handle) is not None
+        _nfs[device] = known
+    return known[1]
+
+
+def _nfs_list(handle: int) -> bytes | None:
+    try:
+        return os.getxattr(f"/proc/self/fd/{handle}", _NFS_ACL)
+    except OSError:
+        return None
+
+
+def _nfs_writers(handle: int, owners: frozenset[int], services: bool) -> Iterator[str]:
+    """Who is named in the list and may write. The owner, the group and all are in the mode."""
+    import grp
+    import pwd
+
+    data = _nfs_list(handle) or b""
+
+    def number(at: int) -> int:
+        return int.from_bytes(data[at : at + 4], "big")
+
+    at = 4
+    for _ in range(number(0)):
+        sort, flags, mask, length = (number(at + step) for step in (0, 4, 8, 12))
+        who = data[at + 16 : at + 16 + length].decode(errors="replace")
+        at += 16 + (length + 3) // 4 * 4
+        named = who and not who.endswith("@")
+        if sort != _NFS_ALLOW or flags & _NFS_INHERIT_ONLY or not mask & _NFS_WRITE or not named:
+            continue
+        name = who.partition("@")[0]
+        group = bool(flags & _NFS_GROUP)
+        try:
+            if group:
+                gid = int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
+                known = not _has_others(gid, owners, services)
+            else:
+                uid = int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid
+                known = uid in owners
+        except KeyError:
+            known = False
+        if not known:
+            yield f"{'group' if group else 'user'} {who!r}"
 
 
 def _has_others(gid: int, owners: frozenset[int], services: bool = False) -> bool:

@@ -365,3 +365,52 @@ def test_a_file_of_our_state_is_a_file(sort: str, tmp_path: Path) -> None:
         path.mkdir()
     with pytest.raises((trust.HostError, OSError)):
         trust.own_file(str(path))
+
+
+def nfs_list(*entries: tuple[int, int, int, str]) -> bytes:
+    """An NFSv4 access list of these types, flags, masks and names, RFC 7530, section 6.2.1."""
+    data = struct.pack(">I", len(entries))
+    for sort, flags, mask, who in entries:
+        name = who.encode()
+        data += struct.pack(">IIII", sort, flags, mask, len(name)) + name + bytes(-len(name) % 4)
+    return data
+
+
+PLAIN = (0, 0, 0x1601FF, "OWNER@"), (0, 0x40, 0x120089, "GROUP@"), (0, 0, 0x120089, "EVERYONE@")
+
+
+@pytest.mark.parametrize(
+    ("entry", "who"),
+    [
+        ((0, 0, 0x1200A9, "stranger@here"), ""),
+        ((0, 0, 0x2, "stranger@here"), "user 'stranger@here'"),
+        ((0, 0, 0x80000, "stranger@here"), "user 'stranger@here'"),
+        ((0, 0, 0x2, "64399"), "user '64399'"),
+        ((0, 0, 0x2, "root@here"), ""),
+        ((1, 0, 0x2, "stranger@here"), ""),
+        ((0, 0x8, 0x2, "stranger@here"), ""),
+        ((0, 0x40, 0x2, "strangers@here"), "group 'strangers@here'"),
+    ],
+)
+def test_an_access_list_of_nfs_counts_though_the_mode_does_not_show_it(
+    entry: tuple[int, int, int, str], who: str, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inode = os.stat(file).st_ino
+    real = os.getxattr
+
+    def getxattr(path: Any, name: str, **options: Any) -> bytes:
+        if name != "system.nfs4_acl":
+            return real(path, name, **options)
+        return nfs_list(*PLAIN, *((entry,) if os.stat(path).st_ino == inode else ()))
+
+    monkeypatch.setattr(os, "getxattr", getxattr)
+    monkeypatch.setattr(os, "major", lambda device: 0)
+    monkeypatch.setattr(trust, "_nfs", {})
+    handle = os.open(file, os.O_RDONLY)
+    alone = trust.only_ours(os.fstat(handle), handle)
+    os.close(handle)
+    assert alone == (who == "")
+    if who:
+        assert reason(file).endswith(f"{who}, by an NFSv4 access list, may write to {file}")
+    else:
+        assert trust.is_trusted(str(file))
