@@ -33,6 +33,9 @@ def test_a_random_world(machine: Machine, seed: int) -> None:
         for path in world.people:
             assert PEOPLE in path.read_bytes()
         done_so_far += world.drift()
+    done_so_far += [f"retired {name}" for name in world.retire()]
+    agreed(world, done_so_far)
+    assert snapshot(world.foreign) == foreign
 
 
 def agreed(world: World, deeds: list[str]) -> None:

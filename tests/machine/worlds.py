@@ -44,8 +44,11 @@ class World:
         ]  # fmt: skip
         for _ in range(self.dice.randint(3, 9)):
             self.dice.choice(kinds)()
+        self.spec = self._written()
+
+    def _written(self) -> Path:
         lines = [f"{section}: {json.dumps(these)}" for section, these in self.sections.items()]
-        self.spec = machine.spec("\n".join(lines))
+        return self.machine.spec("\n".join(lines))
 
     # What there is
 
@@ -201,6 +204,18 @@ class World:
         self._declare("sessions", name, windows=windows)
         if self.dice.random() < 0.3:
             self._declare("processes", f"{name}_p", command=["sleep", "86404"], session=name)
+
+    def retire(self) -> list[str]:
+        """Some of what was declared is to be absent from now on; their names."""
+        gone = []
+        for section in ("directories", "blocks", "cron", "sessions", "processes"):
+            for name, fields in self.sections.get(section, {}).items():
+                # With a session go the processes in it.
+                if self.dice.random() < 0.5 or fields.get("session") in gone:
+                    fields["state"] = "absent"
+                    gone.append(name)
+        self.spec = self._written()
+        return gone
 
     # What happens to it
 
