@@ -30,6 +30,7 @@ class Pulse:
     """A loop that runs, or hangs.
 
     ``age`` is in seconds since it moved last. ``begun`` and ``done`` count its full passes.
+    ``stopped``: by a signal, so that it does not move until it is told to.
     """
 
     identity: Identity
@@ -37,6 +38,7 @@ class Pulse:
     every: float
     begun: int
     done: int
+    stopped: bool = False
 
     @property
     def healthy(self) -> bool:
@@ -50,7 +52,8 @@ def about_loop(loop: Pulse | None) -> dict[str, Any]:
         return {"running": False}
     return {
         "running": True,
-        "healthy": loop.healthy,
+        "healthy": loop.healthy and not loop.stopped,
+        "stopped": loop.stopped,
         "pid": loop.identity.pid,
         "moved": round(loop.age, 3),
         "every": loop.every,
@@ -158,13 +161,13 @@ def _read(place: str, clock: Clock) -> Pulse | None:
         boot, pid, start, moved, every, begun, done = words
         identity = Identity(int(start), int(pid))
         age = clock.monotonic() - float(moved)
-        found = Pulse(identity, age, float(every), int(begun), int(done))
+        entry = look_up(identity.pid)
+        if boot != boot_id() or entry is None or entry.identity != identity:
+            return None
+        stopped = entry.state == "T"
+        return Pulse(identity, age, float(every), int(begun), int(done), stopped)
     except ValueError:
         return None
-    entry = look_up(identity.pid)
-    if boot != boot_id() or entry is None or entry.identity != identity:
-        return None
-    return found
 
 
 def ask(loop: Pulse, folder: str, clock: Clock, patience: float) -> bool:

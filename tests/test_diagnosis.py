@@ -122,6 +122,15 @@ def test_a_full_disk_is_the_cause_of_what_fails_on_it() -> None:
     assert "du -xh /srv" in str(found[0][1])
 
 
+def test_what_is_there_and_only_differs_is_no_cause() -> None:
+    """A mode has nothing to do with the death of what runs in the folder; that it is gone has."""
+    for verb, cause in (("update", None), ("create", "directory:d")):
+        folder = resource("directory:d", "differs", "mode is 0777", verb=verb)
+        worker = resource("process:w", "differs", "it is absent", verb="start")
+        rows = [folder, {**worker, "needs": ["directory:d"]}]
+        assert ("process:w", "--once", cause) in told(resources=rows)
+
+
 def test_what_is_wrong_in_the_same_way_is_named_together() -> None:
     rows = [resource(f"directory:{n}", "differs", "it is absent") for n in range(6)]
     (one,) = findings(document(resources=rows), lambda *words: " ".join(words))[:1]
@@ -152,8 +161,8 @@ def test_a_watchdog_that_is_declared_must_run(loop: dict[str, Any], expected: An
 
 
 def test_a_stopped_watchdog_is_named_and_what_declares_it_comes_first() -> None:
-    loop = {"running": True, "healthy": True, "pid": 5, "moved": 1.0, "expected_by": []}
-    assert told(loop=loop, processes=[process("loop", "T")]) == [("loop", "kill -CONT 5", None)]
+    loop = {"running": True, "healthy": False, "stopped": True, "pid": 5, "expected_by": []}
+    assert told(loop=loop) == [("loop", "kill -CONT 5", None)]
     gone = {"running": False, "expected_by": ["unit:w"]}
     rows = [resource("unit:w", "differs", "it does not run")]
     assert told(loop=gone, resources=rows) == [

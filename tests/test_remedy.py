@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import os
 import subprocess
 from pathlib import Path
@@ -77,3 +78,12 @@ def test_nobody_quotes_for_a_person_elsewhere() -> None:
     for path in Path(reconciler.__file__).parent.rglob("*.py"):
         if "shlex" in path.read_text() and not any(str(path).endswith(one) for one in may):
             raise AssertionError(f"{path} quotes by itself; host.remedy does")
+
+
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_root_is_not_told_to_be_root(monkeypatch: pytest.MonkeyPatch, uid: int) -> None:
+    from reconciler.host import walk
+
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    words = walk.reason(PermissionError(errno.EACCES, "Permission denied"))
+    assert ("as root" in words) == (uid != 0)

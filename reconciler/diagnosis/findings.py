@@ -137,9 +137,8 @@ class Declared(Seen):
         if loop.get("unknown"):
             return
         if loop["running"]:
-            rows = [one for one in self.document["processes"] if one["id"] == "loop"]
             pid = loop["pid"]
-            if any(one["state"] == "T" for one in rows):
+            if loop.get("stopped"):
                 words = f"the watchdog (pid {pid}) hangs: it is stopped by a signal"
                 yield Wrong("loop", words, 70, remedy("kill", "-CONT", str(pid)), because=because)
             elif not loop["healthy"]:

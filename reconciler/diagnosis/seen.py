@@ -42,8 +42,12 @@ class Seen:
         return found
 
     def causes(self, ident: str) -> tuple[str, ...]:
-        """What may be the reason that something is wrong with it."""
-        needs = self.needs(ident)
+        """What may be the reason that something is wrong with it.
+
+        Not what it needs where that is there and only differs, such as by a mode.
+        """
+        rows = ((need, self.by_id.get(need, {})) for need in self.needs(ident))
+        needs = [need for need, row in rows if row.get("verb") != "update"]
         return (f"stopped {ident}", *needs, *(f"stopped {need}" for need in needs))
 
     def on_disks(self, ids: Sequence[str]) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from reconciler.host.clock import Clock
 from reconciler.host.files import Files
 from reconciler.host.filesystems import mount_lines
 from reconciler.host.trust import only_ours
+from reconciler.host.users import run_as
 from reconciler.model import HostError, UnknownState
 from reconciler.records import dataclass
 
@@ -261,7 +262,7 @@ class Processes:
         if hides(uid):
             raise UnknownState(
                 f"processes of user {uid} cannot be seen: /proc is mounted with hidepid; "
-                "run as that user or as root"
+                f"{run_as('that user')}"
             )
         with within(_MATCHING, f"matching command lines of user {uid} with {pattern!r}"):
             found = self._with_command_line(re.compile(pattern).search, uid, among)
@@ -305,7 +306,7 @@ class Processes:
         owned = self._owned(found, uid)
         if hidden and not owned:
             raise UnknownState(
-                f"which programs user {uid} runs cannot be seen; run as that user or as root"
+                f"which programs user {uid} runs cannot be seen; {run_as('that user')}"
             )
         return owned
 
@@ -327,8 +328,8 @@ class Processes:
         pid = int(text[0])
         if _is_hidden(pid):
             raise UnknownState(
-                f"the file {path} names process {pid}, which runs and cannot be seen; run as its "
-                "user or as root"
+                f"the file {path} names process {pid}, which runs and cannot be seen; "
+                f"{run_as('its user')}"
             )
         found = self._owned([pid], uid)
         return [one for one in found if self.started(one) - gained <= status.st_mtime + 1.0]
@@ -429,7 +430,7 @@ class Processes:
                 continue
             except PermissionError:
                 words = f"may not send {number.name} to process {identity.pid}"
-                refused = HostError(f"{words}; run as its user or root")
+                refused = HostError(f"{words}; {run_as('its user')}")
             finally:
                 os.close(handle)
         if refused is not None:

@@ -32,6 +32,7 @@ from reconciler.host.place import (
     write_all,
 )
 from reconciler.host.reading import Content, content, reading
+from reconciler.host.users import run_as
 from reconciler.host.walk import opened, refuse_file_of_another, reported
 from reconciler.model import HostError
 
@@ -369,7 +370,7 @@ class _File:
             raise HostError(
                 f"{self._parent}/{self._name} belongs to user {was.st_uid} and group "
                 f"{was.st_gid}, which only root, or that user as one of that group, can keep when "
-                "it is replaced; run as root or as its owner"
+                f"it is replaced; {run_as('its owner')}"
             )
 
     def _is(self, folder: Private, name: str, seen: Content) -> bool:

@@ -339,7 +339,7 @@ def _become(program: Program, last: int) -> NoReturn:
     path = program.environ.get("PATH", "")
     file = find(program.argv[0], path)
     if file is None:
-        raise HostError(_not_found(program.argv[0]))
+        raise HostError(_not_found(program.argv[0], path))
     environ = dict(program.environ)
     if LEADER in environ:
         environ[LEADER] = str(os.getpid())
@@ -349,9 +349,13 @@ def _become(program: Program, last: int) -> NoReturn:
         raise HostError(_not_run(file, error)) from None
 
 
-def _not_found(program: str) -> str:
+def _not_found(program: str, path: str) -> str:
     """Why there is nothing to be run, in words."""
     if "/" not in program:
+        for folder in path.split(":"):
+            file = f"{folder}/{program}"
+            if folder and os.path.isfile(file) and not os.stat(file).st_mode & 0o111:
+                return f"{file} is there, but not executable; make it so with chmod +x"
         return f"no program {program!r} in its PATH; install it or write its path"
     try:
         mode = os.stat(program).st_mode

@@ -114,3 +114,10 @@ def _group_number(name: str) -> int | None:
 def _number(name: str) -> int | None:
     # 2**32 - 1 means "leave it" to chown(2).
     return int(name) if name.isascii() and name.isdigit() and int(name) < 2**32 - 1 else None
+
+
+def run_as(whom: str) -> str:
+    """What to do about a right that the caller lacks. Root, who lacks it, is not sent to root."""
+    if os.geteuid() != 0:
+        return f"run as {whom} or as root"
+    return "root may not do that here, as in a container, or where the file is immutable"

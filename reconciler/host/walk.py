@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 from reconciler.host.filesystems import refuse_silent, server
 from reconciler.host.progress import Work, working
+from reconciler.host.users import run_as
 from reconciler.model import HostError, UnknownState
 from reconciler.records import dataclass
 
@@ -198,8 +199,6 @@ def refused(
     added = mode & ~kept_mode(status, uid, gid)
     if added & _SET_ID:
         reason = f"{shown(path)} is {where}, so it gets no set-user-ID or set-group-ID bit"
-        if folder.st_uid != 0:
-            return Refused(reason, ("chown", "root", os.path.dirname(path)))
         return Refused(reason, ("chmod", f"{mode:04o}", path))
     if ours and added & 0o777:
         reason = f"{shown(path)} is root's own {where}, so its mode is not made wider"
@@ -273,9 +272,10 @@ def reported(what: str) -> Iterator[None]:
 
 
 def reason(error: OSError) -> str:
+    denied = f"; {run_as('its owner')}"
     hints = {
-        "Permission denied": "; run as root or as its owner",
-        "Operation not permitted": "; run as root or as its owner",
+        "Permission denied": denied,
+        "Operation not permitted": denied,
         "Directory not empty": "; only an empty directory is removed",
         "No space left on device": "; free some space",
     }
@@ -687,7 +687,8 @@ def _moved(where: str, name: str, above: os.stat_result) -> Refused:
         "write to, who could have given it that name, so what is in it is left alone"
     )
     if above.st_uid != 0:
-        return Refused(reason, ("chown", "root", where))
+        # His folder stays his: it may be his home.
+        return Refused(reason, ("chown", _user(above.st_uid), os.path.join(where, name)))
     return Refused(reason, ("chmod", "+t", where))
 
 

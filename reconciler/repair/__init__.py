@@ -168,17 +168,21 @@ class Repair:
         return _wrongs(self.after)
 
     def _may_come(self, started: Collection[str]) -> bool:
-        """Is something wrong that may yet become well by itself, since it was just started?"""
+        """Is something wrong that may yet become well by itself, since it was just started?
+
+        That is also the watchdog, if what runs it was started, and a check that needs something
+        of it; one that needs nothing only where it has something started anew.
+        """
         assert self.after is not None
-        probed = {
-            one.id
-            for one in self.spec.resources
-            if kinds.get(one.kind).rhythm(one.want) is not None
-        }
-        return any(
-            one.key == "loop" or probed.union(started).intersection(one.ids)
-            for one in self.after.wrong
-        )
+        hopeful = set(started)
+        if any(_is_keeper(one, self.spec.path) for one in self.spec.resources if one.id in started):
+            hopeful.add("loop")
+        for one in self.spec.resources:
+            rhythm = kinds.get(one.kind).rhythm(one.want)
+            related = hopeful.intersection(one.needs) if one.needs else rhythm and rhythm.acts
+            if rhythm is not None and related:
+                hopeful.add(one.id)
+        return any(hopeful.intersection((one.key, *one.ids)) for one in self.after.wrong)
 
     # -- what they share
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
 from reconciler.host.clock import Clock
-from reconciler.host.processes import look_up
 from reconciler.model import HostError, Outcome, Said, Spec, Step
 from reconciler.pulse import ask, end, pulse
 from reconciler.session import Look, Session
@@ -57,10 +56,7 @@ def _end_stopped(folder: str, ended: Callable[[str], None]) -> None:
     """A loop that was stopped by a signal looks well for some time, and never will be."""
     clock = Clock()
     loop = pulse(folder, clock)
-    if loop is None:
-        return
-    entry = look_up(loop.identity.pid)
-    if entry is not None and entry.identity == loop.identity and entry.state == "T":
+    if loop is not None and loop.stopped:
         ended(f"the loop (pid {loop.identity.pid}) is stopped by a signal; it is ended")
         end(loop, clock)
 

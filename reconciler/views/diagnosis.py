@@ -159,7 +159,7 @@ def _loop(loop: Document) -> Iterator[Line]:
             ("bad" if declared else "change"),
         )
     else:
-        state = "runs" if loop["healthy"] else "hangs"
+        state = "runs" if loop["healthy"] else "is stopped" if loop.get("stopped") else "hangs"
         yield (
             f"the loop {state} (pid {loop['pid']}): {_number(loop['passes'], 'full pass')}, moved "
             f"{span(loop['moved'])} ago",

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from reconciler.host.remedy import remedy
 from reconciler.text import printable
 from reconciler.views.table import Block, Row, Table
 from reconciler.views.text import Line, given, heading
@@ -95,6 +96,11 @@ def status_blocks(document: Mapping[str, Any]) -> Iterator[Block]:
 def _loop_line(loop: Mapping[str, Any]) -> Line:
     if not loop["running"]:
         return "no loop runs; passes are made by cron or by hand", "change"
+    if loop.get("stopped"):
+        words = (
+            f"the loop (pid {loop['pid']}) is stopped by a signal, so nothing is kept as declared"
+        )
+        return f"{words}; it goes on with: {remedy('kill', '-CONT', str(loop['pid']))}", "bad"
     if not loop["healthy"]:
         return f"the loop (pid {loop['pid']}) hangs: it moved {span(loop['moved'])} ago", "bad"
     return (

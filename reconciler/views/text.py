@@ -77,8 +77,7 @@ def remark_lines(plan: Plan, verbose: bool) -> Iterator[Line]:
 
 def paused_lines(plan: Plan) -> Iterator[Line]:
     """What a person has asked to be left alone."""
-    paused = tuple(one for one in plan.skipped if one.reason.startswith("paused: "))
-    yield from _remarks(". skipped", paused, "change")
+    yield from _remarks(". skipped", _paused(plan), "change")
 
 
 def failing_lines(plan: Plan) -> Iterator[Line]:
@@ -100,7 +99,7 @@ def report_summary(report: Report) -> Iterator[Line]:
     words += [f"{counts['dropped']} dropped"] if counts["dropped"] else []
     words += _others(plan, counts["skipped"])
     bad = report.failed or plan.trouble
-    yield f"{', '.join(words)}; {_resources(plan)}.", "bad" if bad else "good"
+    yield f"{', '.join(words)}; {_resources(plan.resources)}.", "bad" if bad else "good"
 
 
 def _plan_summary(plan: Plan) -> Iterator[Line]:
@@ -108,31 +107,38 @@ def _plan_summary(plan: Plan) -> Iterator[Line]:
         yield from _nothing(plan)
         return
     words = [f"{len(plan.steps)} to change", *_others(plan)]
-    yield f"{', '.join(words)}; {_resources(plan)}.", "bad" if plan.trouble else "change"
+    yield f"{', '.join(words)}; {_resources(plan.resources)}.", "bad" if plan.trouble else "change"
 
 
 def _nothing(plan: Plan) -> Iterator[Line]:
     others = _others(plan)
     if plan.trouble:
-        yield f"Nothing to do now: {', '.join(others)}; {_resources(plan)}.", "bad"
+        yield f"Nothing to do now: {', '.join(others)}; {_resources(plan.resources)}.", "bad"
         return
     skipped = f", {', '.join(others)}" if others else ""
-    yield f"Nothing to do: {_resources(plan)} as declared{skipped}.", "good"
+    number = plan.resources - len(plan.skipped)
+    yield f"Nothing to do: {_resources(number)} as declared{skipped}.", "good"
 
 
 def _others(plan: Plan, skipped: int = 0) -> list[str]:
     """What is not as declared; ``skipped`` are the steps that were skipped, besides."""
+    paused = _paused(plan)
     counts = (
         (len(plan.unknown), "unknown"),
         (len(plan.held), "waiting"),
         (len(plan.failing), "failing"),
-        (len(plan.skipped) + skipped, "skipped"),
+        (len(paused), "paused"),
+        (len(plan.skipped) - len(paused) + skipped, "skipped"),
     )
     return [f"{number} {word}" for number, word in counts if number]
 
 
-def _resources(plan: Plan) -> str:
-    return "1 resource" if plan.resources == 1 else f"{plan.resources} resources"
+def _paused(plan: Plan) -> tuple[Remark, ...]:
+    return tuple(one for one in plan.skipped if one.reason.startswith("paused: "))
+
+
+def _resources(number: int) -> str:
+    return "1 resource" if number == 1 else f"{number} resources"
 
 
 def _actions(step: Step) -> Iterator[Line]:

@@ -576,10 +576,10 @@ class TestRetentionOfRoots:
             spec = self.rule(machine, action, path)
             (unknown,) = machine.once(spec, status=1)["unknown"]
             assert f"{his}/logs is root's own in a folder that somebody" in unknown["reason"]
-            assert unknown["reason"].endswith(f"fix it with: chown root {his}"), unknown
+            assert unknown["reason"].endswith(f"fix it with: chown nobody {his}/logs"), unknown
             assert os.listdir(his / "logs") == ["a.log"]
         # The remedy is one.
-        os.chown(his, 0, 0)
+        os.chown(his / "logs", NOBODY, -1)
         machine.once(spec)
         machine.converged(spec)
         assert os.listdir(his / "logs") != ["a.log"]
@@ -611,7 +611,7 @@ class TestRetentionOfRoots:
             patched.setattr(crossing.Emptied, "_refuse_moved", lambda self: None)
             files = scan(wanted).chosen.files
         held = OpenFiles(Clock(), asked=False)
-        with pytest.raises(HostError, match="fix it with: chown root"):
+        with pytest.raises(HostError, match="fix it with: chown nobody"):
             if action == "delete":
                 delete(wanted.path, files, held)
             elif action == "move":

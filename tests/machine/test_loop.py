@@ -111,6 +111,23 @@ def test_a_pass_beside_a_loop_asks_it_to_mend_what_differs(machine: Machine, loo
     assert "pidfd_send_signal" not in trace
 
 
+def test_a_loop_that_a_signal_has_stopped_is_not_well(machine: Machine, looping: Any) -> None:
+    spec = machine.spec("loop: {every: 1h}\n")
+    loop = looping(spec).up()
+    status = machine.reconcile("--status", spec, "--json").stdout
+    assert json.loads(status)["loop"]["healthy"] is True
+    loop.send(signal.SIGSTOP)
+    until(
+        lambda: (
+            not json.loads(machine.reconcile("--status", spec, "--json").stdout)["loop"]["healthy"]
+        )
+    )
+    said = machine.reconcile("--status", spec).stdout
+    assert f"the loop (pid {loop.pid}) is stopped by a signal" in said
+    assert f"kill -CONT {loop.pid}" in said
+    assert f"kill -CONT {loop.pid}" in machine.reconcile("--diagnose", spec).stdout
+
+
 def test_a_loop_that_hangs_is_ended_and_its_work_done(machine: Machine, looping: Any) -> None:
     spec = folder(machine)
     loop = looping(spec)

@@ -80,6 +80,20 @@ def test_what_is_stopped_while_it_comes_up_has_not_failed(machine: Machine, loop
     assert "skipped process:p: paused: no reason given" in said
 
 
+def test_what_is_paused_is_not_counted_as_declared(machine: Machine) -> None:
+    spec = worker(machine, "90412")
+    off = f"{{path: {machine.base}/b, when: 'false'}}"
+    with spec.open("a") as file:
+        file.write(f"\ndirectories: {{a: {{path: {machine.base}/a}}, b: {off}}}\n")
+    machine.once(spec)
+    reconcile(machine, "--pause", "process:p", spec, "--stop")
+    total = machine.plan(spec)["summary"]["resources"]
+    words = f"Nothing to do: {total - 2} resources as declared, 1 paused, 1 skipped."
+    words = words.replace("1 resources", "1 resource")
+    for mode in ("--plan", "--once"):
+        assert machine.reconcile(mode, spec).stdout.splitlines()[-1] == words
+
+
 def test_a_pause_ends_by_itself(machine: Machine) -> None:
     spec = worker(machine, "90411")
     machine.reconcile("--pause", "process:*", spec, "--for", "5s")

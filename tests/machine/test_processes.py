@@ -332,3 +332,13 @@ def test_a_script_that_cannot_be_started_is_told_why(
         "steps"
     ]
     assert cause in step["error"]
+
+
+def test_a_program_of_its_path_that_is_not_executable_is_told_so(machine: Machine) -> None:
+    folder = machine.base / "bin"
+    folder.mkdir()
+    (folder / "tool-1077").write_text("#!/bin/sh\n")
+    spec = machine.spec(f"processes: {{p: {{command: [tool-1077], env: {{PATH: {folder}}}}}}}")
+    (step,) = machine.once(spec, status=1)["steps"]
+    assert f"{folder}/tool-1077 is there, but not executable" in step["error"]
+    assert "install" not in step["error"]

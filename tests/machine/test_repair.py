@@ -285,6 +285,19 @@ def test_the_loop_starts_anew_what_does_not_answer(
     assert changed(repaired(machine, spec)) == []
 
 
+def test_what_nobody_has_started_is_not_waited_for(machine: Machine) -> None:
+    """A check that is about nothing that was started now does not become well by itself."""
+    lines = "disk: {command: ['false']}, other: {command: ['false'], needs: [process:q]}"
+    spec = small(machine, more=f"checks: {{{lines}}}\n")
+    more = "processes: {q: {command: [sleep, '90801']}, "
+    spec.write_text(spec.read_text().replace("processes: {", more))
+    machine.reconcile("--once", spec, "--only", "process:q")
+    found = repaired(machine, spec, status=1)
+    assert ("start", "process:p") in changed(found)
+    assert {one["key"] for one in found["wrong"]} >= {"check:disk", "check:other"}
+    assert found["steps"][4]["seconds"] < 30
+
+
 def test_a_check_that_only_tells_is_left_to_a_person(machine: Machine) -> None:
     check = f"checks: {{c: {{queue: {{path: {machine.base}/d, max_count: 0}}}}}}\n"
     spec = small(machine, more=check)
