@@ -87,32 +87,35 @@ def left(resource: Resource[Process], host: Host, launches: Collection[int]) -> 
     """What other launches of it than these have left behind. Raises UnknownState."""
     from reconciler.host.descendants import Descendants
 
-    ours = started(resource.id, resource.want.user, host)
-    found = Descendants(ours, but=launches).look(host.table)
-    if not found:
-        return []
-    return Descendants(spared(ours, resource.id, found, host), but=launches).look(host.table)
+    ours = started(resource.id, resource.want.user, host, but=launches)
+    return Descendants(ours, but=launches).look(host.table)
 
 
-def started(ident: str, user: str | None, host: Host) -> Started:
-    """By what is known what that resource has started."""
-    from reconciler.host.descendants import Started
+def started(
+    ident: str,
+    user: str | None,
+    host: Host,
+    leader: Identity | None = None,
+    but: Collection[int] = (),
+) -> Started:
+    """By what is known what that resource has started: see ``Descendants``.
+
+    What another resource names as its own is spared. Raises UnknownState.
+    """
+    from reconciler.host.descendants import Descendants, Started
 
     ended = tuple((one, tag) for one, _, tag in recorded(ident, host, False))
     uid = host.users.account(user).uid
-    return Started(known_as(ident, host), uid, ident.partition(":")[2], ended)
-
-
-def spared(ours: Started, ident: str, found: Sequence[Identity], host: Host) -> Started:
-    """The same, but for those of ``found`` that another resource names as its own."""
+    ours = Started(known_as(ident, host), uid, ident.partition(":")[2], ended)
     others = [
         one.want
         for one in host.declared
         if one.kind == "process" and one.id != ident and one.want.match is not None
     ]
-    pids = {one.pid for one in found} if others else ()
-    theirs = {one for want in others for one in matching(want, host, pids)}
-    return replace(ours, spared=tuple(sorted(theirs))) if theirs else ours
+    found = Descendants(ours, leader, but).look(host.table) if others else ()
+    pids = {one.pid for one in found}
+    theirs = {one for want in others for one in matching(want, host, pids)} if pids else set()
+    return replace(ours, spared=tuple(sorted(theirs)))
 
 
 def matching(want: Process, host: Host, among: Collection[int] | None = None) -> Sequence[Identity]:

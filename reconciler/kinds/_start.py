@@ -15,7 +15,7 @@ from reconciler.host.trust import refuse_untrusted
 from reconciler.host.walk import NoSpace
 from reconciler.kinds._windows import holder
 from reconciler.model import HostError, UnknownState
-from reconciler.records import dataclass, replace
+from reconciler.records import dataclass
 from reconciler.redaction import censored, redacted
 
 if TYPE_CHECKING:
@@ -152,16 +152,11 @@ class StopProcess:
 
     def stop(self, host: Host) -> Stop:
         """It as something that can be waited for. Raises UnknownState."""
-        from reconciler.host.descendants import Descendants
         from reconciler.host.stops import Stop
-        from reconciler.kinds._match import spared, started
+        from reconciler.kinds._match import started
 
-        stop = Stop(self.identity, self.signal, self.timeout)
-        if not self.tree:
-            return stop
-        ours = started(self.id, self.user, host)
-        found = Descendants(ours, self.identity).look(host.table) if len(host.declared) > 1 else []
-        return replace(stop, started=spared(ours, self.id, found, host))
+        ours = started(self.id, self.user, host, self.identity) if self.tree else None
+        return Stop(self.identity, self.signal, self.timeout, ours)
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
@@ -191,11 +186,11 @@ class StopLeft:
         return f"stop what an earlier start has left: pid {pids}{more} {how}"
 
     def stop(self, host: Host) -> Stop:
-        """It as something that can be waited for."""
+        """It as something that can be waited for. Raises UnknownState."""
         from reconciler.host.stops import Stop
-        from reconciler.kinds._match import spared, started
+        from reconciler.kinds._match import started
 
-        ours = spared(started(self.id, self.user, host), self.id, self.found, host)
+        ours = started(self.id, self.user, host, but=self.launches)
         return Stop(self.found[0], self.signal, self.timeout, ours, self.launches)
 
     def run(self, host: Host) -> None:

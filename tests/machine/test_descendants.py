@@ -1,0 +1,358 @@
+"""What a process has started ends with it, wherever it went, and nothing else does."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from looping import Looping
+from support import Machine, until
+
+from reconciler.host import descendants
+from reconciler.host.clock import Clock
+from reconciler.host.descendants import Descendants, Started, Table, end
+from reconciler.host.processes import Identity, Processes, look_up, session_tag
+
+PLACES = ["daemon", "session"]
+TAGGED = pytest.mark.skipif(not session_tag(), reason="this kernel has no autogroups")
+ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: other users")
+
+
+class World:
+    """Processes that write down who they are, and a spec with one that starts others."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.base = machine.base
+        self.child = self.base / "child"
+        # The last word is seen in a command line, and is a name of its own in this folder.
+        self.child.write_text(
+            f"#!/bin/sh\ntrap 'echo $1 >> {self.base}/ended; exit' TERM\n"
+            f"echo $$ > {self.base}/$1.new; mv {self.base}/$1.new {self.base}/$1.pid\n"
+            "while :; do sleep 0.05; done\n"
+        )
+        self.child.chmod(0o755)
+
+    def spec(self, script: str, fields: str = "", place: str = "daemon", more: str = "") -> Path:
+        """``CHILD name`` in the script starts one that waits, and is known as that."""
+        path = self.base / "leader"
+        path.write_text(f"#!/bin/sh\n{script}\n".replace("CHILD", str(self.child)))
+        path.chmod(0o755)
+        where = ", session: s" if place == "session" else ""
+        sessions = "sessions: {s: {}}\n" if place == "session" else ""
+        stop = "" if "stop:" in fields else ", stop: {timeout: 3s}"
+        return self.machine.spec(
+            f"{sessions}processes:\n  lead: {{command: [{path}]{where}{fields}{stop}}}\n{more}"
+        )
+
+    def begun(self, name: str) -> Identity:
+        """That child, once it runs."""
+        path = self.base / f"{name}.pid"
+        entry = until(lambda: path.exists() and look_up(int(path.read_text())))
+        identity: Identity = entry.identity
+        return identity
+
+    def lost(self, name: str) -> Identity:
+        """The same of one that is to be started anew: what is known of it until now is no more."""
+        found = self.begun(name)
+        (self.base / f"{name}.pid").unlink()
+        return found
+
+    def ended(self) -> list[str]:
+        """Who was asked to end."""
+        path = self.base / "ended"
+        return path.read_text().split() if path.exists() else []
+
+
+def alive(one: Identity) -> bool:
+    entry = look_up(one.pid)
+    return entry is not None and entry.identity == one
+
+
+@pytest.fixture
+def world(machine: Machine) -> Iterator[World]:
+    made = World(machine)
+    yield made
+    for path in made.base.glob("*.pid"):  # One without an environment is not found otherwise.
+        entry = look_up(int(path.read_text()))
+        line = Path(f"/proc/{path.read_text().strip()}/cmdline")
+        if entry is not None and str(made.base).encode() in line.read_bytes():
+            os.kill(entry.identity.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("how", "place"),
+    [
+        ("CHILD c &", "daemon"),  # In a pane the end of its terminal ends it.
+        ("setsid CHILD c &", "daemon"),
+        ("setsid CHILD c &", "session"),
+        ("(setsid sh -c 'CHILD c &') &", "daemon"),
+    ],
+)
+def test_an_orphan_is_ended_before_a_new_start(world: World, how: str, place: str) -> None:
+    spec = world.spec(f"{how}\nCHILD lead", place=place)
+    world.machine.once(spec)
+    first, leader = world.lost("c"), world.lost("lead")
+    # The leader is the shell, whose group has all that has no session of its own.
+    shell = look_up(leader.pid)
+    assert shell is not None
+    os.kill(shell.parent, signal.SIGKILL)
+    os.kill(leader.pid, signal.SIGKILL)
+    until(lambda: not alive(leader))
+    (step,) = world.machine.plan(spec)["steps"]
+    assert re.fullmatch(
+        r"stop what an earlier start has left: pid [\d, ]+ \(.*\)", step["actions"][0]
+    )
+    world.machine.once(spec)
+    assert not alive(first)
+    assert "c" in world.ended()
+    assert alive(world.begun("c"))
+    world.machine.converged(spec)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_all_of_it_ends_at_a_stop_and_at_a_restart(world: World, place: str) -> None:
+    script = "setsid CHILD far &\nCHILD near &\nexec CHILD lead"
+    world.machine.once(world.spec(script, place=place))
+    before = [world.lost(name) for name in ("lead", "near", "far")]
+    spec = world.spec(script, ", env: {A: b}", place)
+    world.machine.once(spec)
+    assert not any(map(alive, before))
+    assert world.ended()[0] == "lead"
+    # In a pane the end of its terminal ends what is near.
+    assert {"far", "near"} - {"near" if place == "session" else ""} <= {*world.ended()[1:]}
+    now = [world.begun(name) for name in ("lead", "near", "far")]
+    spec = world.spec(script, ", state: absent", place)
+    world.machine.once(spec)
+    assert not any(map(alive, now))
+    world.machine.converged(spec)
+
+
+def test_absent_sees_what_was_left_and_the_plan_says_so(world: World) -> None:
+    world.machine.once(world.spec("setsid CHILD c &\nexec CHILD lead"))
+    child, leader = world.begun("c"), world.begun("lead")
+    os.kill(leader.pid, signal.SIGKILL)
+    until(lambda: not alive(leader))
+    spec = world.spec("", ", state: absent")
+    (step,) = world.machine.plan(spec)["steps"]
+    assert step["verb"] == "stop"
+    assert f"pid {child.pid}" in step["actions"][0]
+    world.machine.once(spec)
+    assert not alive(child)
+    world.machine.converged(spec)
+
+
+def test_one_whose_children_must_outlive_it_leaves_them(world: World) -> None:
+    keep = ", kill_tree: false"
+    spec = world.spec("setsid CHILD far &\nCHILD near &\nexec CHILD lead", keep)
+    world.machine.once(spec)
+    far, near, leader = world.lost("far"), world.lost("near"), world.lost("lead")
+    os.kill(leader.pid, signal.SIGKILL)
+    until(lambda: not alive(leader))
+    world.machine.once(spec)
+    assert alive(far) and alive(near)
+    again = [world.begun(name) for name in ("far", "near", "lead")]
+    world.machine.once(world.spec("", f"{keep}, state: absent"))
+    # Its group, as ever; what has left that stays.
+    assert [alive(one) for one in again] == [True, False, False]
+    for one in (far, near, again[0]):
+        os.kill(one.pid, signal.SIGKILL)
+
+
+@TAGGED
+def test_one_without_the_mark_is_known_by_the_session_of_the_dead(world: World) -> None:
+    # As of a server whose workers have overwritten their environment, setproctitle(3).
+    spec = world.spec("env -i CHILD c &\nexec CHILD lead")
+    world.machine.once(spec)
+    child, leader = world.lost("c"), world.lost("lead")
+    assert b"RECONCILE" not in Path(f"/proc/{child.pid}/environ").read_bytes()
+    os.kill(leader.pid, signal.SIGKILL)
+    until(lambda: not alive(leader))
+    world.machine.once(spec)
+    assert not alive(child)
+
+
+@TAGGED
+def test_the_number_of_a_session_alone_proves_nothing(world: World) -> None:
+    """Another session that was given the number of ours when that was gone."""
+    other = subprocess.Popen([world.child, "c"], env={}, start_new_session=True)
+    child = world.begun("c")
+    mark = f"{world.machine.state}/demo/process:lead"
+    dead = Identity(1, child.pid)
+    tag = session_tag(child.pid)
+    found = Started(mark, os.geteuid(), "lead", ((dead, f"{tag}0"),))
+    assert Descendants(found).look(Table()) == []
+    found = Started(mark, os.geteuid(), "lead", ((dead, tag),))
+    assert child in Descendants(found).look(Table())
+    other.kill()
+    other.wait()
+
+
+@pytest.mark.root
+@ROOT
+def test_one_that_has_become_another_user_ends_with_its_session(world: World) -> None:
+    drop = "setpriv --reuid 65534 --clear-groups"
+    script = f"{drop} sleep 300 & echo $! > {world.base}/other.pid\nexec CHILD lead"
+    spec = world.spec(script)
+    world.machine.once(spec)
+    leader, pid = world.begun("lead"), int((world.base / "other.pid").read_text())
+    until(lambda: os.stat(f"/proc/{pid}").st_uid == 65534)
+    os.kill(leader.pid, signal.SIGKILL)
+    until(lambda: not alive(leader))
+    world.machine.once(world.spec("", ", state: absent"))
+    assert look_up(pid) is None
+
+
+@pytest.mark.root
+@ROOT
+def test_the_mark_of_another_user_is_not_believed(world: World) -> None:
+    world.machine.once(world.spec("exec CHILD lead"))
+    environ = {
+        "RECONCILE_PROCESS": f"{world.machine.state}/demo/process:lead",
+        "RECONCILE_PID": "7",
+    }
+    theirs = subprocess.Popen(["sleep", "300"], env=environ, user=65534, start_new_session=True)
+    ours = subprocess.Popen(["sleep", "300"], env=environ, start_new_session=True)
+    try:
+        world.machine.once(world.spec("", ", state: absent"))
+        assert ours.wait(10) == -signal.SIGTERM
+        assert theirs.poll() is None
+    finally:
+        theirs.kill()
+        theirs.wait()
+        ours.kill()
+
+
+def test_a_child_that_another_resource_declares_is_not_ended(world: World) -> None:
+    match = f"match: {{cmdline: '{world.child} c$'}}"
+    more = f"  c: {{command: [{world.child}, c], {match}}}\n"
+    script = "setsid sh -c 'CHILD c & CHILD below & wait' &\nCHILD own &\nexec CHILD lead"
+    spec = world.spec(script, more=more.replace("c: {", "c: {after: ['process:lead'], "))
+    world.machine.once(spec, "--only", "process:lead")
+    names = ("c", "below", "own", "lead")
+    child, below, own, leader = (world.begun(name) for name in names)
+    world.machine.converged(spec)
+    os.kill(leader.pid, signal.SIGKILL)
+    until(lambda: not alive(leader))
+    (world.base / "lead.pid").unlink()
+    assert f"pid {child.pid}" not in str(world.machine.plan(spec)["steps"][0]["actions"])
+    world.machine.once(spec)
+    assert alive(child)
+    assert not alive(own) and not alive(below)
+    world.machine.converged(spec)
+    world.begun("lead")
+    world.machine.once(world.spec(script, ", state: absent", more=more))
+    assert alive(child)
+    world.machine.once(
+        world.spec("", ", state: absent", more=more.replace("{command", "{state: absent, command"))
+    )
+    assert not alive(child)
+
+
+@pytest.mark.parametrize("script", ["CHILD c & wait", "setsid CHILD c & sleep 300"])
+def test_a_wrapper_and_its_child_that_matches_are_one(world: World, script: str) -> None:
+    fields = f", stop_extra: true, match: {{cmdline: '{world.child} c$'}}"
+    spec = world.spec(script, fields)
+    world.machine.once(spec)
+    child = world.begun("c")
+    world.machine.converged(spec)
+    for record in (world.machine.state / "demo/run").iterdir():
+        record.unlink()
+    world.machine.converged(spec)
+    # The wrapper ends, and what it was for goes on: nothing is to be done.
+    entry = look_up(child.pid)
+    assert entry is not None
+    os.kill(entry.parent, signal.SIGKILL)
+    until(lambda: (now := look_up(child.pid)) and now.parent != entry.parent)
+    assert "process:lead" not in world.machine.steps(spec)
+    world.machine.once(world.spec(script, f"{fields}, state: absent"))
+    assert not alive(child)
+
+
+def test_a_pass_that_is_killed_within_a_stop_is_gone_on_with(world: World) -> None:
+    script = "setsid sh -c 'trap \"\" TERM; CHILD c' &\nexec CHILD lead"
+    slow = ", stop: {timeout: 1h}"
+    world.machine.once(world.spec(script, slow))
+    child, leader = world.begun("c"), world.begun("lead")
+    spec = world.spec(script, f"{slow}, state: absent")
+    argv = [str(word) for word in world.machine.argv("--once", spec)]
+    stopping = subprocess.Popen(argv, env=world.machine.environ, stdout=subprocess.DEVNULL)
+    until(lambda: not alive(leader))
+    assert alive(child)
+    assert stopping.poll() is None
+    stopping.kill()
+    stopping.wait()
+    spec = world.spec(script, ", stop: {timeout: 100ms}, state: absent")
+    (step,) = world.machine.once(spec)["steps"]
+    assert "an earlier start has left" in step["actions"][0]
+    assert not alive(child)
+    world.machine.converged(spec)
+
+
+def test_a_loop_ends_what_was_left_and_starts_it_anew(
+    world: World, looping: Callable[..., Looping]
+) -> None:
+    spec = world.spec("setsid CHILD c &\nexec CHILD lead")
+    looping(spec)
+    child, leader = world.lost("c"), world.lost("lead")
+    os.kill(leader.pid, signal.SIGKILL)
+    world.begun("lead")
+    assert not alive(child)
+    assert "c" in world.ended()
+
+
+def test_what_forks_faster_than_it_is_ended_is_given_up(
+    free: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(descendants, "_KILLING", 0.3)
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Forking(Descendants):
+        """Each look finds another one, as of a chain of forks."""
+
+        def look(self, table: Table) -> list[Identity]:
+            started.append(subprocess.Popen(["sleep", "300"]))
+            entry = look_up(started[-1].pid)
+            assert entry is not None
+            return [entry.identity]
+
+    try:
+        with pytest.raises(Exception, match="faster than they can be ended"):
+            end(Processes(Clock()), Forking(None), None, "TERM", 0.1)
+        assert len(started) > 2
+    finally:
+        for one in started:
+            one.kill()
+            one.wait()
+
+
+def test_what_the_executor_runs_does_not_end_with_its_worker(world: World) -> None:
+    mark = f"{world.machine.state}/demo/process:lead"
+    environ = {"RECONCILE_PROCESS": mark, "RECONCILE_PID": "7", "AI_COMMAND_ID": "x"}
+    command = subprocess.Popen(["sleep", "300"], env=environ, start_new_session=True)
+    other = {name: value for name, value in environ.items() if name != "AI_COMMAND_ID"}
+    plain = subprocess.Popen(["sleep", "300"], env=other, start_new_session=True)
+    until(lambda: mark.encode() in Path(f"/proc/{plain.pid}/environ").read_bytes())
+    found = Descendants(Started(mark, os.geteuid(), "lead")).look(Table())
+    assert [one.pid for one in found] == [plain.pid]
+    for one in (command, plain):
+        one.kill()
+        one.wait()
+
+
+def test_a_quiet_pass_reads_no_environment(world: World) -> None:
+    spec = world.spec("CHILD c &\nexec CHILD lead")
+    world.machine.once(spec)
+    world.begun("c")
+    trace = world.machine.traced("openat,execve", *world.machine.argv("--once", spec))
+    assert '/environ"' not in trace
+    many = "".join(f"  a{n}: {{state: absent, command: [x]}}\n" for n in range(20))
+    spec = world.spec("CHILD c &\nexec CHILD lead", more=many)
+    trace = world.machine.traced("openat,execve", *world.machine.argv("--once", spec))
+    reads = re.findall(r"/proc/(\d+)/environ", trace)
+    assert max(map(reads.count, set(reads))) <= 4  # However many ask.
