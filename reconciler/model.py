@@ -275,7 +275,7 @@ class Observation(Generic[S]):
     caller may not change it, where that is known beforehand. ``failing`` says what is wrong that
     no change could mend; it ``demands`` that others, by their ids, are started anew. ``remedy``
     is the command that makes it known. ``more``: one step does only a part, and others follow it
-    in the same pass.
+    in the same pass. ``ending`` says what goes on until it is gone, for which others wait.
     """
 
     state: S | None = None
@@ -288,6 +288,7 @@ class Observation(Generic[S]):
     demands: tuple[str, ...] = ()
     remedy: Remedy | None = None
     more: bool = False
+    ending: str | None = None
 
 
 ABSENT: Observation[Any] = Observation()

@@ -71,6 +71,24 @@ def chosen(spec: Spec, patterns: Sequence[str]) -> tuple[Resource[Any], ...]:
     return tuple(resource for resource in spec.resources if resource.id in wanted)
 
 
+def ending(resources: Sequence[Resource[Any]]) -> tuple[Resource[Any], ...]:
+    """All of these as absent ones, where they stand in the order in which they are begun.
+
+    They end in reverse, and each waits for those that need it. Of two that are absent already the
+    order is that of their ends.
+    """
+    present = {one.id: one.present for one in resources}
+    behind: dict[str, list[str]] = {}
+    for one in resources:
+        for other in one.needs:
+            if other in present and (one.present or present[other]):
+                behind.setdefault(other, []).append(one.id)
+    return tuple(
+        replace(one, present=False, needs=tuple(behind.get(one.id, ())), after=())
+        for one in reversed(resources)
+    )
+
+
 def looked_at(
     spec: Spec, resources: Sequence[Resource[Any]], get_kind: GetKind
 ) -> Sequence[Resource[Any]]:
@@ -127,6 +145,8 @@ def make_plan(
         if seen.unsure is not None:
             unknown.append(Remark(name, seen.unsure))
             blocked[name] = f"{name}, of which not all is known: {seen.unsure}"
+        if seen.ending is not None:
+            blocked[name] = f"{name}, which has not ended yet: {seen.ending}"
         if seen.failing is not None:
             failing.append(Remark(name, seen.failing))
             blocked[name] = f"{name}, which fails: {seen.failing}"

@@ -539,6 +539,11 @@ class Watchdog:
             self._supervisor.alive(self._clock.monotonic())
 
     @property
+    def spec(self) -> Spec:
+        """What it keeps now."""
+        return self._spec
+
+    @property
     def longest_sleep(self) -> float:
         """Seconds after which the one who supervises us wants to hear of us."""
         return self._supervisor.longest_silence
@@ -602,7 +607,13 @@ def keep(session: Session, spec: Spec, told: Callable[[str], None]) -> None:
                 log.event("replaced", str(other), "change")
             session.terminal.flush()
             _become_other(other, lock)
-        log.event("end", f"{spec.name}: the loop ends; what it manages goes on")
+        goes_on = "what it manages goes on"
+        if os.getpid() == 1:
+            from reconciler.shutdown import end_all
+
+            goes_on = "as process 1 it has stopped what it manages"
+            end_all(session, watchdog.spec, log.outcome)
+        log.event("end", f"{spec.name}: the loop ends; {goes_on}")
 
 
 def _become_other(why: Exception, lock: int) -> NoReturn:

@@ -193,7 +193,7 @@ class Processes(Kind[Process, ProcessState]):
         waiting = len(stopping) if resource.present else 0
         waiting = max(0, min(waiting, want.instances - len(found)))
         if not found and not waiting and not behind:
-            return Observation(note=note) if note else ABSENT
+            return Observation(note=note, ending=note) if note else ABSENT
         digest = want.digest()
         older = any(one not in (None, digest) for _, one in found)
         extra = len(found) - want.instances

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
 from reconciler.exits import DONE, TROUBLE
-from reconciler.plan import meant
+from reconciler.plan import ending, meant
 from reconciler.records import replace
 from reconciler.session import Look, Session, Usage
 
@@ -106,7 +106,7 @@ def _named(patterns: Sequence[str], spec: Spec, known: Sequence[str] = ()) -> li
 
             raise Usage(no_such(pattern, spec))
         found |= {resource.id: resource for resource in matches}
-    return list(found.values())
+    return [resource for resource in spec.resources if resource.id in found]
 
 
 def _stopped(session: Session, spec: Spec, found: Sequence[Resource[Any]]) -> list[Outcome]:
@@ -117,8 +117,7 @@ def _stopped(session: Session, spec: Spec, found: Sequence[Resource[Any]]) -> li
     # Whoever is at work may have begun before the pause was there.
     _wake(session, spec, wait=True)
     host = session.host(spec)
-    ends = tuple(replace(resource, present=False, needs=(), after=()) for resource in found)
-    look = planned(replace(spec, resources=ends, complete=True), host)
+    look = planned(replace(spec, resources=ending(found), complete=True), host)
     report = session.act(look, host, lambda outcome: None, remember=False)
     return [outcome for outcome in report.outcomes if outcome.result == "failed"]
 

@@ -18,6 +18,7 @@ from reconciler.exits import BUSY, DONE, TROUBLE
 from reconciler.model import HostError, Outcome, Resource, Spec
 from reconciler.modes.answers import complain, invalid, tell
 from reconciler.modes.pause import planned
+from reconciler.plan import ending
 from reconciler.records import dataclass, field, replace
 from reconciler.session import Session
 from reconciler.text import printable
@@ -134,14 +135,15 @@ def _remove(session: Session, spec: Spec, found: Removal) -> None:
     before = session.look(spec, host, ())
     going: list[Resource[Any]] = []
     folders: list[Resource[Any]] = []
-    for one in reversed(before.spec.resources):
+    present = {one.id: one.present for one in before.spec.resources}
+    for one in ending(before.spec.resources):
         kind, want = kinds.get(one.kind), one.want
-        if one.stray or not one.present:
+        if one.stray or not present[one.id]:
             going += [one] if one.stray else []
             continue
         if not kind.creates or kind.by_age or kind.rhythm(want) is not None:
             continue  # It leaves nothing behind.
-        absent = replace(one, present=False, needs=(), after=(), held=None, skip=None)
+        absent = replace(one, held=None, skip=None)
         if one.kind == "directory":
             folders += [absent] if one.id in made else []
             there = one.id in before.seen and before.seen[one.id].state is not None

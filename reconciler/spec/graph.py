@@ -90,9 +90,8 @@ class Graph:
                 for text in ids:
                     for other in self._named(text, declared, field):
                         if declared.skip is None and other in self.active:
-                            (self.needs if field == "needs" else self.after)[declared.id][other] = (
-                                None
-                            )
+                            first, then = self._in_turn(other, declared.id)
+                            (self.needs if field == "needs" else self.after)[then][first] = None
 
     def _named(self, text: Text, declared: Declared, field: str) -> Iterator[str]:
         name = str(text)
@@ -244,14 +243,17 @@ class Graph:
         if mine.present and theirs.present:
             self.needs[name][other] = None
         elif not mine.present and not theirs.present:
-            # What is inside goes first, although it was written that it needs the other.
-            self.needs[name].pop(other, None)
-            self.after[other][name] = None
+            self.needs[other][name] = None
         elif mine.present:
             self.problems.add(
                 theirs.key.at,
                 f"{other} is to be absent, but {name} ({_where(mine.key.at)}) needs it",
             )
+
+    def _in_turn(self, first: str, then: str) -> tuple[str, str]:
+        """In which order they begin, and end the other way round."""
+        ends = not any(self.active[name].declared.present for name in (first, then))
+        return (then, first) if ends else (first, then)
 
     def _sorted(self) -> tuple[Resource[Any], ...]:
         before = {name: [*self.needs[name], *self.after[name]] for name in self.active}

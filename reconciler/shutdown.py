@@ -1,0 +1,30 @@
+"""Ends what a loop keeps that is process 1 of a container, and takes all others with its end.
+
+Their end would be SIGKILL, all at once, pid_namespaces(7). It must not be done elsewhere: what a
+loop keeps outlives it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from reconciler import kinds
+from reconciler.model import Outcome, Past, Spec
+from reconciler.observe import judged, observe
+from reconciler.plan import ending
+from reconciler.records import replace
+from reconciler.session import Look, Session
+
+
+def end_all(session: Session, spec: Spec, told: Callable[[Outcome], None]) -> None:
+    """Stop all processes, those first that need others, and wait for each."""
+    running = [
+        one
+        for one in ending(spec.resources)
+        if one.skip is None and kinds.get(one.kind).policy(one.want) is not None
+    ]
+    spec = replace(spec, resources=tuple(running), complete=True)
+    host = session.host(spec)
+    found = observe(running, kinds.get, host)
+    plan, seen = judged(spec, running, found, kinds.get, host, Past())
+    session.act(Look(spec, plan, seen), host, told, remember=False)
