@@ -83,8 +83,9 @@ def test_what_is_stopped_while_it_comes_up_has_not_failed(machine: Machine, loop
 def test_what_is_paused_is_not_counted_as_declared(machine: Machine) -> None:
     spec = worker(machine, "90412")
     off = f"{{path: {machine.base}/b, when: 'false'}}"
-    with spec.open("a") as file:
-        file.write(f"\ndirectories: {{a: {{path: {machine.base}/a}}, b: {off}}}\n")
+    text = spec.read_text().replace("directories: {", f"directories: {{b: {off}, ")
+    assert "b: " in text
+    spec.write_text(text)
     machine.once(spec)
     reconcile(machine, "--pause", "process:p", spec, "--stop")
     total = machine.plan(spec)["summary"]["resources"]
