@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from reconciler.contract import GetKind
+from reconciler.contract import GetKind, Kind
 from reconciler.host.children import Children
+from reconciler.host.filesystems import served
 from reconciler.model import HostError, Observation, Resource, Spec
 from reconciler.observe import observe
 from reconciler.plan import observed_kinds
@@ -69,13 +70,29 @@ def begin(
     for name, group in groups.items():
         try:
             # Here and not in the child: what comes back needs the module anyway.
-            get_kind(name)
+            kind = get_kind(name)
         except KeyError:
             continue  # A mark of a kind that this program does not know is left as well.
-        asked[f"observe {name}"] = group
-        work = partial(_look, name, group, whole.get(name), get_kind, host)
-        children.begin(f"observe {name}", work, seconds)
+        for point, part in _by_server(kind, group).items():
+            label = f"observe {name}" + (f" on {point}" if point else "")
+            asked[label] = part
+            strays = None if point else whole.get(name)
+            work = partial(_look, name, part, strays, get_kind, host)
+            children.begin(label, work, seconds)
     return asked
+
+
+def _by_server(kind: Kind[Any, Any], group: list[Resource[Any]]) -> dict[str, list[Resource[Any]]]:
+    """Those that are about a file system with a server, by where that is mounted, so that one
+    which does not answer has the others known; under the empty string all the others."""
+    found: dict[str, list[Resource[Any]]] = {"": []}
+    points = served()
+    for one in group:
+        keys = (*kind.uses(one.want), *(claim.key for claim in kind.claims(one.want)))
+        paths = [f"{key.value}/" for key in keys if key.sort == "path"] if points else []
+        on = [point for point in points if any(path.startswith(f"{point}/") for path in paths)]
+        found.setdefault(max(on, key=len, default=""), []).append(one)
+    return found
 
 
 def gathered(children: Children, asked: Mapping[str, list[Resource[Any]]]) -> Found:
@@ -88,7 +105,11 @@ def gathered(children: Children, asked: Mapping[str, list[Resource[Any]]]) -> Fo
             strays += found
             seen |= observations
         else:
-            unknown: Observation[Any] = Observation(unknown=children.silent[name])
+            why = children.silent[name]
+            point = name.partition(" on ")[2]
+            if point:
+                why = f"the file system mounted on {point} has not answered: {why}"
+            unknown: Observation[Any] = Observation(unknown=why)
             seen |= dict.fromkeys((resource.id for resource in group), unknown)
     return strays, seen
 

@@ -23,6 +23,7 @@ from reconciler.arguments import parsed
 from reconciler.descriptors import keep_descriptors, open_standard_streams
 from reconciler.exits import BUSY, TROUBLE, USAGE
 from reconciler.host.environment import clean, use_utf8
+from reconciler.host.filesystems import served
 from reconciler.model import BeingWritten
 from reconciler.modes.answers import complain, invalid
 from reconciler.session import Session, Usage
@@ -30,6 +31,8 @@ from reconciler.text import error_in_words
 
 _ELSEWHERE = {"resume": "pause", "notify-test": "messages"}
 """The modes that are not in a module of their own name."""
+_NO_LOOK = ("completion", "loop", "man", "schema")
+"""The modes that look at no file of the host, and the loop, which has children of its own."""
 
 
 def entry() -> NoReturn:
@@ -58,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         keep_descriptors()
-        status = _run(sys.argv[1:] if argv is None else argv)
+        status = _run(sys.argv[1:] if argv is None else argv, own=argv is None)
         sys.stdout.flush()
         return status
     except Usage as error:
@@ -76,13 +79,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return complain(error_in_words(error), TROUBLE)
 
 
-def _run(argv: Sequence[str]) -> int:
+def _run(argv: Sequence[str], own: bool) -> int:
     if argv and argv[0] == "--completion-ids":
         from reconciler.modes import completion
 
         return completion.ids(argv[1:])
     options = parsed(argv)
+    bound = own and options.mode not in _NO_LOOK and bool(served()) and _go_on_in_child()
     session = Session(options)
+    if bound:
+        from reconciler.host import bounded
+
+        session.carried, session.carry = bounded.told(), bounded.tell
     if session.terminal.watched and not options.quiet and options.mode != "loop":
         from reconciler.host.progress import watch
         from reconciler.views.progress import Bars
@@ -94,6 +102,17 @@ def _run(argv: Sequence[str]) -> int:
         return status
     # All was done all the same; only the telling of it went wrong.
     return complain(f"cannot print: {(error.strerror or str(error)).lower()}", status or TROUBLE)
+
+
+def _go_on_in_child() -> bool:
+    """A file system may hang whoever looks into it: that is not to be this process."""
+    from reconciler import state
+    from reconciler.host import bounded
+
+    if not bounded.go_on_in_child():
+        return False
+    state.kept_by = bounded.give_away
+    return True
 
 
 def _done(session: Session) -> int:

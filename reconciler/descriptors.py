@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import sys
 
 
@@ -33,6 +34,24 @@ def keep_descriptors() -> None:
                 os.set_inheritable(int(name), False)
             except OSError:
                 continue
+
+
+def is_awaited(status: os.stat_result) -> bool:
+    """May somebody wait until the last one has closed it? A pipe, or a socket."""
+    return stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode)
+
+
+def let_go_of_streams(*numbers: int) -> None:
+    """Have the null device in place of these standard streams, where somebody waits for their end.
+
+    For a child that may hang in the kernel, where no signal ends it.
+    """
+    awaited = [number for number in numbers if is_awaited(os.fstat(number))]
+    if awaited:
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for number in awaited:
+            os.dup2(nowhere, number)
+        os.close(nowhere)
 
 
 def close_all_but(kept: int) -> None:

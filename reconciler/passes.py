@@ -7,10 +7,13 @@ the same one.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
+from reconciler.host.bounded import SILENCE, Stillness
 from reconciler.host.clock import Clock
 from reconciler.host.command import BEAT, on_waiting
+from reconciler.host.filesystems import on_entering, silence
 from reconciler.host.forked import Forked, Interrupted, Line
 from reconciler.model import HostError
 from reconciler.records import dataclass, field
@@ -18,6 +21,8 @@ from reconciler.text import error_in_words
 
 _SILENCE = 90.0
 """Seconds without a sign of life after which a pass counts as hung."""
+_GLANCE = 1.0
+"""Seconds between two looks whether one does anything that has entered what may not answer."""
 _MOST = 8
 """Passes at the same time."""
 _GRACE = 1.0
@@ -32,6 +37,7 @@ class Teller:
         self._clock = clock
         self._said = clock.monotonic()
         on_waiting(self._alive)
+        on_entering(partial(self.tell, "entered"), partial(self.tell, "silent"))
 
     def tell(self, what: str, *values: Any) -> None:
         """Say it; the parent's ``heard`` gets it."""
@@ -62,7 +68,9 @@ class Teller:
 class Pass:
     """A pass that is under way. ``only`` are the ids that it is about, empty for all.
 
-    ``at`` are those that it acts on now, and ``waits`` those that it wants to be at.
+    ``at`` are those that it acts on now, and ``waits`` those that it wants to be at. ``entered``
+    is where that is mounted which it has looked into last, of what may not answer; it has
+    ``hung`` there where it is to be made again without that.
     """
 
     child: Forked
@@ -73,6 +81,9 @@ class Pass:
     waits: frozenset[str] | None = field(default=None)
     result: Any = field(default=None)
     error: str | None = field(default=None)
+    entered: str | None = field(default=None)
+    still: Stillness | None = field(default=None)
+    hung: bool = field(default=False)
 
 
 class Passes:
@@ -141,9 +152,12 @@ class Passes:
         return [one.child.line.descriptor for one in self._going]
 
     def due(self) -> float | None:
-        """Seconds until one that stays silent counts as hung."""
+        """Seconds until one that stays silent counts as hung, or may do so."""
         now = self._clock.monotonic()
-        return min((max(0.0, one.heard + _SILENCE - now) for one in self._going), default=None)
+        times = (
+            _GLANCE if one.entered else max(0.0, one.heard + _SILENCE - now) for one in self._going
+        )
+        return min(times, default=None)
 
     def tend(self, ready: Collection[int]) -> Collection[str]:
         """Hear what is told, and see to those that have ended or hang."""
@@ -157,6 +171,10 @@ class Passes:
                 elif now - one.heard >= _SILENCE:
                     where = f" at {', '.join(sorted(one.at))}" if one.at else ""
                     one.error = f"no sign of life for {_SILENCE:g} s{where}, so it was ended"
+                    self._end(one)
+                elif one.entered and one.still and one.still.seconds() >= SILENCE:
+                    silence(one.entered, one.child.pid)
+                    one.hung = True
                     self._end(one)
             except EOFError:
                 self._end(one)
@@ -173,6 +191,10 @@ class Passes:
             one.result = values[0]
         elif what == "error":
             one.error = values[0]
+        elif what == "entered":
+            one.entered, one.still = values[0], one.still or Stillness(one.child.pid)
+        elif what == "silent":
+            silence(*values)
         elif what != "alive":
             try:
                 answer = self._heard(one, what, values)
@@ -199,7 +221,7 @@ class Passes:
             one.child.line.close()
             ending = one.child.bury()
         finally:
-            if one.result is None and one.error is None:
+            if one.result is None and one.error is None and not one.hung:
                 one.error = f"its process ended without a word ({ending})"
             self._grant()
             self._over(one)

@@ -117,6 +117,10 @@ class Session:
         self._locked = False
         self.said: dict[str, Said] = {}
         """What probes have said in this call."""
+        self.carried: Sequence[Outcome] = ()
+        """What was done in this call by a process that hung then, and whose work this one does."""
+        self.carry: Callable[[Outcome], None] = lambda outcome: None
+        """Hears of what is done, for the next one, should this process hang."""
         self.stops: Stopping | None = None
         """Makes the stops that a loop does not wait for."""
         self._notes: list[str] | None = []

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from reconciler.host import trust
 from reconciler.model import HostError
@@ -32,6 +33,10 @@ _MOST_VARIABLES = 2**20
 _USER_VERSION = slice(60, 64)
 """Where its header has the user version, https://www.sqlite.org/fileformat.html. The store
 keeps the number of its lines there."""
+
+
+kept_by: Callable[[int], Callable[[], None]] | None = None
+"""Takes over a lock that this process is not to hold itself; gives what releases it."""
 
 
 class Newer(HostError):
@@ -106,6 +111,7 @@ def locked(
     handle = _open(path, folder)
     handle = _handed_on(handle) or handle
     end = time.monotonic() + patience
+    release: Callable[[], None] = partial(os.close, handle)
     try:
         while True:
             try:
@@ -116,9 +122,11 @@ def locked(
                     raise Busy(_holder(handle)) from None
             # flock(2) itself cannot be waited for with an end.
             time.sleep(_PAUSE)
+        if kept_by is not None:
+            release = kept_by(handle)
         yield handle
     finally:
-        os.close(handle)
+        release()
 
 
 def hand_on(lock: int) -> dict[bytes, bytes]:

@@ -470,6 +470,10 @@ class Watchdog:
                 where = f" at {', '.join(sorted(one.at))}" if one.at else ""
                 words = f"the pass in hand is ended{where}; the next one goes on from there"
                 self._log.event("interrupted", words, "change")
+            elif one.hung:
+                # What is mounted there is unknown to the next one, which is begun at once.
+                self._again_soon(one)
+                return
             else:
                 self._failed(one.error or "")
         else:
@@ -490,6 +494,13 @@ class Watchdog:
             self._due = min(self._due, now + max(passed.due, _SHORTEST))
             # Such as the next attempt: a full pass that is busy is not waited for.
             self._again = min(self._again, now + max(passed.due, _PATIENT))
+
+    def _again_soon(self, one: Pass) -> None:
+        if one is self._full:
+            self._full, self._planned = None, set()
+            self._due = self._clock.monotonic()
+        else:
+            self.partial_pass(one.only)
 
     def _well(self, one: Pass, passed: Passed) -> None:
         self._session.learn_from(passed.learned)

@@ -69,6 +69,7 @@ STARTING = {
     "os.setuid", "os.setresuid", "os.seteuid", "os.setgroups", "os.initgroups",
 }  # fmt: skip
 STARTERS = {
+    ("os.fork", "host/bounded.py"): "our own work, gone on with in a child",
     ("os.fork", "host/child.py"): "our own work in a child, which runs no other program",
     ("os.fork", "host/forked.py"): "our own passes in children, which run no other program",
     ("os.fork", "host/scan.py"): "our own look at a folder in a second process",

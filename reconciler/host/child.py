@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from reconciler.descriptors import close_all_but
-from reconciler.host.command import BEAT, bury, reap, still_waiting
+from reconciler.descriptors import close_all_but, let_go_of_streams
+from reconciler.host.command import BEAT, bury, forget_parent, reap, still_waiting
+from reconciler.host.filesystems import on_entering
 from reconciler.host.progress import unwatched
 from reconciler.model import UnknownState
 
@@ -25,21 +26,7 @@ def answer(work: Callable[[], bytes], timeout: float) -> bytes:
 
     Raises UnknownState when it did not end in time, or ended without an answer.
     """
-    child = Child(work, timeout)
-    poller = select.poll()
-    poller.register(child.descriptor, select.POLLIN)
-    try:
-        while True:
-            poller.poll(min(child.left, BEAT) * 1000 + 1)
-            found = child.collect()
-            if found is not None:
-                return found
-            still_waiting()
-    except UnknownState:
-        raise
-    except BaseException:
-        child.kill()
-        raise
+    return Child(work, timeout).wait()
 
 
 class Child:
@@ -59,15 +46,32 @@ class Child:
         """Can be read when there is something to collect."""
         os.set_blocking(self.descriptor, False)
         try:
-            self._pid = os.fork()
+            self.pid = os.fork()
         except OSError:
             os.close(self.descriptor)
             os.close(say)
             raise
-        if self._pid == 0:
+        if self.pid == 0:
             os.setsid()
             _work(work, say)
         os.close(say)
+
+    def wait(self) -> bytes:
+        """Its answer. Raises UnknownState as ``collect`` does."""
+        poller = select.poll()
+        poller.register(self.descriptor, select.POLLIN)
+        try:
+            while True:
+                poller.poll(min(self.left, BEAT) * 1000 + 1)
+                found = self.collect()
+                if found is not None:
+                    return found
+                still_waiting()
+        except UnknownState:
+            raise
+        except BaseException:
+            self.kill()
+            raise
 
     @property
     def left(self) -> float:
@@ -97,16 +101,16 @@ class Child:
         """End it and all below it, whatever it does. It must not have been collected."""
         from reconciler.host.processes import end_below
 
-        end_below(self._pid)
+        end_below(self.pid)
         self._end_all()
 
     def _end_all(self) -> int | None:
         """Kill the whole group; how the child has ended, None where even that does not end it."""
         os.close(self.descriptor)
         with suppress(OSError):
-            os.killpg(self._pid, signal.SIGKILL)
-        os.kill(self._pid, signal.SIGKILL)  # It may not have come to make the group.
-        return reap(self._pid)
+            os.killpg(self.pid, signal.SIGKILL)
+        os.kill(self.pid, signal.SIGKILL)  # It may not have come to make the group.
+        return reap(self.pid)
 
 
 def _code(status: int) -> int:
@@ -118,8 +122,11 @@ def _work(work: Callable[[], bytes], say: int) -> None:
     status = 1
     try:
         unwatched()
+        forget_parent()
+        on_entering()
         # The lock among them: it must not outlive the one who holds it.
         close_all_but(say)
+        let_go_of_streams(0, 1, 2)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)

@@ -44,9 +44,10 @@ def on_waiting(listener: Callable[[], None]) -> None:
     _listeners.append(listener)
 
 
-def forget_listeners() -> None:
-    """Nobody hears of it any more: for a child, whose parent has the listeners."""
+def forget_parent() -> None:
+    """For a child: its parent has the listeners, and the children that are still to end."""
     _listeners.clear()
+    _dying.clear()
 
 
 def still_waiting() -> None:

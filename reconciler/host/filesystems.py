@@ -10,7 +10,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from reconciler.model import UnknownState
 from reconciler.records import dataclass
@@ -76,28 +76,81 @@ def _unescaped(point: str) -> str:
 _MAY_HANG = ("fuse", "nfs", "cifs", "smb", "9p", "afs", "ceph", "coda", "glusterfs", "lustre")
 """How the types begin of which a server answers, on this host or another."""
 _BOUND = 2.0
-"""Seconds that such a server may take."""
+"""Seconds that such a server may take to be asked for the first time."""
 _LASTS = 10.0
-"""Seconds for which its answer, or that there was none, is believed."""
-_served: tuple[float, frozenset[str]] = (-_LASTS, frozenset())
-_answers: dict[str, tuple[float, bool]] = {}
+"""Seconds for which its answer is believed."""
+_SILENT = 60.0
+"""Seconds for which one that did not answer is not asked again."""
+_FRESH = 1.0
+"""Seconds for which the table of mounts is believed."""
+_served: tuple[float, frozenset[str]] = (-_FRESH, frozenset())
+_answered: dict[str, float] = {}
+_silent: dict[str, tuple[float, int]] = {}
+_entering: Callable[[str], None] | None = None
+_refusing: Callable[[str, int], None] | None = None
 
 
 def served() -> frozenset[str]:
     """Where file systems are mounted that may hang, for there is a server behind them."""
     global _served
     now = time.monotonic()
-    if not 0 <= now - _served[0] < _LASTS:
+    if not 0 <= now - _served[0] < _FRESH:
         try:
             found = [
                 _unescaped(words[4])
                 for words, kind, _ in mount_lines()
-                if kind.startswith(_MAY_HANG) and kind != "fusectl"
+                if kind.startswith(_MAY_HANG) and kind != "fusectl" and words[4] != "/"
             ]
         except OSError:
             found = []
         _served = now, frozenset(found)
     return _served[1]
+
+
+def on_entering(
+    entering: Callable[[str], None] | None = None,
+    refusing: Callable[[str, int], None] | None = None,
+) -> None:
+    """Have ``entering`` told where such a file system is mounted before each look into it.
+
+    ``refusing`` is told of what was found to be silent, as ``silence`` takes it. From now on
+    nobody else is told.
+    """
+    global _entering, _refusing
+    _entering, _refusing = entering, refusing
+
+
+def silence(point: str, pid: int) -> None:
+    """What is mounted there did not answer; that process may still wait for it.
+
+    It is not asked again for a minute, and as long as that process lives: one that waits in the
+    kernel cannot be killed, and there must not be more and more of them.
+    """
+    _silent[point] = time.monotonic(), pid
+
+
+def is_silent(point: str) -> bool:
+    """Did it not answer lately?"""
+    at, pid = _silent.get(point, (-_SILENT, 0))
+    if pid and (0 <= time.monotonic() - at < _SILENT or _lives(pid)):
+        return True
+    _silent.pop(point, None)
+    return False
+
+
+def _lives(pid: int) -> bool:
+    import select
+
+    try:
+        handle = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        poller = select.poll()
+        poller.register(handle, select.POLLIN)
+        return not poller.poll(0)
+    finally:
+        os.close(handle)
 
 
 def refuse_silent(path: str, exactly: bool = False) -> None:
@@ -106,31 +159,32 @@ def refuse_silent(path: str, exactly: bool = False) -> None:
     ``exactly``: only where it is mounted there.
     """
     for point in served():
-        below = path == point or (not exactly and path.startswith(f"{point}/"))
-        if below and not _answering(point):
-            raise UnknownState(
-                f"the file system mounted on {point} does not answer; see whether its server "
-                "runs, or unmount it"
-            )
+        if path == point or (not exactly and path.startswith(f"{point}/")):
+            if is_silent(point) or not _answers(point):
+                raise UnknownState(
+                    f"the file system mounted on {point} does not answer; see whether its server "
+                    "runs, or unmount it"
+                )
+            if _entering is not None:
+                _entering(point)
 
 
-def _answering(point: str) -> bool:
-    now = time.monotonic()
-    at, answer = _answers.get(point, (-_LASTS, False))
-    if not 0 <= now - at < _LASTS:
-        from reconciler.host.child import answer as answered
+def _answers(point: str) -> bool:
+    """Does it answer to the question that is the easiest? A child asks."""
+    if 0 <= time.monotonic() - _answered.get(point, -_LASTS) < _LASTS:
+        return True
+    from reconciler.host.child import Child
 
-        def look() -> bytes:
-            os.statvfs(point)
-            return b""
-
-        try:
-            answered(look, _BOUND)
-            answer = True
-        except UnknownState:
-            answer = False
-        _answers[point] = time.monotonic(), answer
-    return answer
+    child = Child(lambda: os.fsencode(str(os.statvfs(point).f_bsize)), _BOUND)
+    try:
+        child.wait()
+    except UnknownState:
+        silence(point, child.pid)
+        if _refusing is not None:
+            _refusing(point, child.pid)
+        return False
+    _answered[point] = time.monotonic()
+    return True
 
 
 def by_mount(paths: Iterable[str]) -> dict[str, list[str]]:

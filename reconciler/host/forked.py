@@ -16,7 +16,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-from reconciler.host.command import bury, forget_listeners, reap
+from reconciler.descriptors import let_go_of_streams
+from reconciler.host.command import bury, forget_parent, reap
 from reconciler.host.progress import unwatched
 
 _LENGTH = struct.Struct("!I")
@@ -127,23 +128,31 @@ class Forked:
         return f"signal {-code}" if code < 0 else f"exit status {code}"
 
 
+def end_with(parent: int) -> None:
+    """From now on this process is killed when its parent ends.
+
+    Whoever held the lock is gone then, and another one may hold it.
+    """
+    _library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
 def _work(
     work: Callable[[Line, Callable[[], bool]], None], end: socket.socket, parent: int
 ) -> None:
     """The child's side; never returns."""
     status = 1
     try:
-        # Whoever held the lock is gone then, and another one may hold it.
-        _library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
+        end_with(parent)
         with suppress(OSError):
             os.setpgid(0, 0)
         unwatched()
-        forget_listeners()
+        forget_parent()
         # The lock among them, and the store.
         os.closerange(3, end.fileno())
         os.closerange(end.fileno() + 1, min(os.sysconf("SC_OPEN_MAX"), 65536))
+        let_go_of_streams(0, 1, 2)
         signal.set_wakeup_fd(-1)
         asked = False
 

@@ -66,6 +66,7 @@ def _pass(session: Session, spec: Spec) -> tuple[int, Spec]:
     def told(outcome: Outcome) -> None:
         if not options.quiet or outcome.result == "failed":
             terminal.write(text.outcome_lines(outcome))
+        session.carry(outcome)
 
     session.say(session.heading(spec))
     # What fails is told when it was asked once more.
@@ -75,6 +76,10 @@ def _pass(session: Session, spec: Spec) -> tuple[int, Spec]:
         terminal.write(text.remark_lines(shown, options.verbose))
     report = session.act(look, host, told) if plan.steps else Report(plan)
     report = ask_and_act(session, look, report, host, told)
+    if session.carried:
+        steps = (*(one.step for one in session.carried), *report.plan.steps)
+        outcomes = (*session.carried, *report.outcomes)
+        report = Report(replace(report.plan, steps=steps), outcomes)
     plan = report.plan
     terminal.write(text.failing_lines(plan))
     session.say(*text.report_summary(report))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from machine.disposable import SYSTEMD, CronHost, DisposableHost
 from machine.possible import why_not
+from support import CHECKOUT, Machine
 
 
 @pytest.fixture
@@ -27,3 +31,32 @@ def booted(made: type[DisposableHost], program: str) -> Iterator[DisposableHost]
     with made() as host:
         host.boot()
         yield host
+
+
+@pytest.fixture
+def mute(machine: Machine) -> Iterator[Callable[..., Path]]:
+    """Mounts file systems that do not answer to the requests that it is given, ``mute.py``.
+
+    Mark the test ``root``.
+    """
+    if not Path("/dev/fuse").exists():
+        pytest.skip("there is no /dev/fuse")
+    servers: list[tuple[Path, subprocess.Popen[str]]] = []
+
+    def mount(*requests: str) -> Path:
+        folder = machine.base / f"mnt{len(servers)}"
+        folder.mkdir()
+        argv = [sys.executable, CHECKOUT / "tests" / "mute.py", folder, *requests]
+        server = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+        servers.append((folder, server))
+        assert server.stdout
+        if server.stdout.readline() != "mounted\n":
+            pytest.skip("FUSE cannot be mounted here")
+        return folder
+
+    yield mount
+    for folder, server in servers:
+        # Whoever waits for it in the kernel ends with it.
+        server.kill()
+        server.communicate()
+        subprocess.run(["umount", "-l", folder], check=False, capture_output=True)

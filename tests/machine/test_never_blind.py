@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -150,41 +150,51 @@ def test_a_program_of_the_host_that_hangs(machine: Machine, worker: Worker, loop
 
 @pytest.mark.root
 def test_a_file_system_that_does_not_answer(
-    machine: Machine, worker: Worker, hanging: Path, looping: Any
+    machine: Machine, worker: Worker, mute: Callable[..., Path], looping: Any
 ) -> None:
-    spec = spec_of(machine, worker, f"directories: {{d: {{path: {hanging}/data}}}}\n")
+    there = mute("all")
+    spec = spec_of(machine, worker, f"directories: {{d: {{path: {there}/data}}}}\n")
     loop = looping(spec)
     back_meanwhile(worker, loop, lambda: True)
 
 
-@pytest.fixture
-def hanging(machine: Machine) -> Iterator[Path]:
-    """A FUSE mount whose server never answers."""
-    code = (
-        "import ctypes, os, sys, time\n"
-        "fd = os.open('/dev/fuse', os.O_RDWR)\n"
-        "options = b'fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other' % fd\n"
-        "libc = ctypes.CDLL(None)\n"
-        "if libc.mount(b'x', sys.argv[1].encode(), b'fuse.hang', 0, options): sys.exit(1)\n"
-        "print('mounted', flush=True)\n"
-        "time.sleep(600)\n"
+@pytest.mark.root
+def test_a_file_system_that_falls_silent_in_the_midst(
+    machine: Machine, worker: Worker, mute: Callable[..., Path], looping: Any
+) -> None:
+    """It answers that it is there, and no more; what hangs cannot be killed, and is one."""
+    there = mute("read")
+    near = machine.base / "near"
+    spec = spec_of(
+        machine, worker,
+        f"blocks: {{b: {{path: {there}/data/a.log, content: x}}}}\n"
+        f"permissions: {{p: {{path: {near}, mode: '0750', needs: []}}}}\n"
+        f"directories: {{d: {{path: {near}}}}}\n",
+    )  # fmt: skip
+    loop = looping(spec)
+    back_meanwhile(worker, loop, lambda: True)
+
+
+@pytest.mark.root
+def test_a_loop_leaves_one_that_hangs_and_does_the_rest(
+    machine: Machine, mute: Callable[..., Path], looping: Any
+) -> None:
+    there, near = mute("read"), machine.base / "near"
+    spec = machine.spec(
+        f"version: 1\nname: demo\nloop: {{every: 300ms}}\n"
+        f"blocks: {{b: {{path: {there}/data/a.log, content: x}}}}\n"
+        f"directories: {{d: {{path: {near}, needs: [], after: ['block:b']}}}}\n",
     )
-    if not Path("/dev/fuse").exists():
-        pytest.skip("there is no /dev/fuse")
-    folder = machine.base / "mnt"
-    folder.mkdir()
-    server = subprocess.Popen(
-        [machine.bin / "python", "-c", code, folder], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert server.stdout
-        if server.stdout.readline() != "mounted\n":
-            pytest.skip("FUSE cannot be mounted here")
-        yield folder
-    finally:
-        server.kill()
-        server.communicate()
-        subprocess.run(["umount", "-l", folder], check=False)
+    loop = looping(spec)
+    until(near.exists, 30)
+    passes = loop.passes()
+    until(lambda: loop.passes() > passes + 3)
+    told = [one["id"] for one in loop.events() if one["event"] == "unknown"]
+    assert told == ["block:b"]
+    # One that no signal ends is waiting there; no other one was made to wait with it.
+    assert len(_children(loop.pid)) <= 2
+    assert "error" not in loop.names()
+    assert loop.end() == 0
 
 
 def test_output_that_nobody_reads(machine: Machine, worker: Worker) -> None:

@@ -1,0 +1,153 @@
+"""A file system that does not answer is unknown in every mode, and all else is done in time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import Machine, until
+
+from reconciler.host.bounded import SILENCE
+
+pytestmark = pytest.mark.root
+Mute = Callable[..., Path]
+MOST = SILENCE + 15.0
+"""Seconds for a mode that meets one that hangs: one wait, and the work twice, under load."""
+
+
+def spec_of(folder: Path, there: Path) -> Path:
+    """What lies there is about every sort of request; what lies near comes behind it."""
+    folder.mkdir(exist_ok=True)
+    spec = folder / "spec.yaml"
+    spec.write_text(
+        f"""
+version: 1
+name: demo
+directories:
+  there: {{path: {there}/data}}
+  near: {{path: {folder}/near, after: ['directory:there']}}
+retention:
+  there: {{path: {there}/data, match: '*.log', max_total: 1MiB, action: delete}}
+blocks:
+  there: {{path: {there}/data/a.log, content: x}}
+  near: {{path: {folder}/text, content: x, after: ['block:there', 'retention:there']}}
+"""
+    )
+    return spec
+
+
+def ran(machine: Machine, *argv: str | Path) -> subprocess.CompletedProcess[str]:
+    begin = time.monotonic()
+    done = machine.reconcile(*argv)
+    assert time.monotonic() - begin < MOST, done.stdout + done.stderr
+    return done
+
+
+def begun(machine: Machine, mode: str, folder: Path, there: Path) -> subprocess.Popen[str]:
+    argv = machine.argv(mode, spec_of(folder, there), "--json")
+    return subprocess.Popen(
+        [*map(str, argv), "--state-dir", str(folder / "state")],
+        env=machine.environ, stdin=subprocess.DEVNULL, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def test_a_single_pass_does_all_that_lies_elsewhere(machine: Machine, mute: Mute) -> None:
+    requests = ("statfs", "lookup", "getattr", "open", "read", "readdir")
+    mounts = {request: mute(request) for request in requests}
+    begin = time.monotonic()
+    passes = {
+        request: begun(machine, "--once", machine.base / request, there)
+        for request, there in mounts.items()
+    }
+    for request, one in passes.items():
+        # All that it has written, to the end of the pipe, which one that hangs does not hold.
+        output, errors = one.communicate(timeout=2 * MOST)
+        assert one.returncode == 1, f"{request}: {output}{errors}"
+        report: dict[str, Any] = json.loads(output)
+        unknown = {found["id"]: found["reason"] for found in report["unknown"]}
+        assert "block:there" in unknown, request
+        where = str(mounts[request])
+        assert all(ident.endswith(":there") and where in why for ident, why in unknown.items())
+        assert (machine.base / request / "near").is_dir()
+        assert "x" in (machine.base / request / "text").read_text()
+    assert time.monotonic() - begin < 2 * MOST
+    # What still waits there holds no lock.
+    again = ran(
+        machine, "--once", machine.base / "read" / "spec.yaml",
+        "--state-dir", machine.base / "read" / "state",
+    )  # fmt: skip
+    assert (again.returncode, "another pass" in again.stderr) == (1, False)
+
+
+def test_every_mode_names_it_and_knows_the_rest(machine: Machine, mute: Mute) -> None:
+    there = mute("read")
+    modes = {"--plan": "unknown", "--status": "resources", "--diagnose": "wrong",
+             "--repair": "wrong"}  # fmt: skip
+    begin = time.monotonic()
+    running = {mode: begun(machine, mode, machine.base / mode, there) for mode in modes}
+    for mode, one in running.items():
+        output, errors = one.communicate(timeout=3 * MOST)
+        assert one.returncode == 1, f"{mode}: {errors}"
+        found = [json.dumps(what) for what in json.loads(output)[modes[mode]]]
+        assert any("block:there" in what and str(there) in what for what in found), mode
+        assert not any("block:near" in what and str(there) in what for what in found), mode
+    assert "x" in (machine.base / "--repair" / "text").read_text()
+    assert time.monotonic() - begin < 3 * MOST
+
+
+@pytest.mark.parametrize("mode", ["--check", "--plan", "--once"])
+def test_a_spec_that_lies_there_is_no_reason_to_hang(
+    machine: Machine, mute: Mute, mode: str
+) -> None:
+    there = mute("read")
+    done = ran(machine, mode, there / "data" / "a.log")
+    assert done.returncode == 65
+    assert str(there) in done.stderr
+
+
+def test_what_was_done_before_it_hung_is_told(machine: Machine, mute: Mute) -> None:
+    """It hangs in the midst of acting: at the target of an archive, which no look had read."""
+    there = mute("make")
+    (machine.base / "old.log").write_text("x")
+    os.utime(machine.base / "old.log", (1, 1))
+    spec = machine.spec(
+        f"""
+directories:
+  first: {{path: {machine.base}/first}}
+  last: {{path: {machine.base}/last, after: ['retention:r']}}
+retention:
+  r: {{path: {machine.base}, match: old.log, older_than: 1h, action: archive,
+       to: {there}/data/a.tar.gz, after: ['directory:first']}}
+"""
+    )
+    done = ran(machine, "--once", spec, "--json")
+    assert done.returncode == 1, done.stderr
+    report = json.loads(done.stdout)
+    steps = {one["id"]: one["result"] for one in report["steps"]}
+    assert steps["directory:first"] == "done"
+    assert (machine.base / "first").is_dir()
+    assert (machine.base / "last").is_dir()
+    assert (machine.base / "old.log").exists()
+
+
+def test_a_pass_beside_a_loop_ends_neither(machine: Machine, mute: Mute, looping: Any) -> None:
+    there = mute("read")
+    spec = spec_of(machine.base / "loop", there)
+    loop = looping(spec)
+    until((machine.base / "loop" / "near").exists, 30)
+    loop.up()
+    done = ran(machine, "--once", spec)
+    assert done.returncode == 0
+    assert f"pid {loop.pid}" in done.stdout
+    assert loop.process.poll() is None
+    passes = loop.passes()
+    loop.full_pass()
+    assert loop.passes() > passes
+    assert loop.end() == 0
