@@ -1,4 +1,4 @@
-"""One message to one target, by apprise, in a process that is there for nothing else.
+"""Messages to one target, by apprise, in a process that is there for nothing else.
 
 It must not print, log, raise or answer anything that holds the URL or a piece of it: what went
 wrong is said in words that stand in this file. It must not be run in a process that lives on:
@@ -10,15 +10,16 @@ from __future__ import annotations
 import os
 import signal
 import stat
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 from reconciler.host import trust
-from reconciler.model import Target
+from reconciler.model import Target, UnknownState
 
 TIMEOUT = 15.0
-"""Seconds after which a delivery is killed."""
+"""Seconds for one message, after which its delivery is killed."""
 _LARGEST = 64 * 1024
 _TYPES = {"failed": "warning", "gave_up": "failure", "recovered": "success"}
 _OFF = b"off:"
@@ -74,28 +75,49 @@ def address(target: Target) -> str:
     raise Off(f"{target.url_file} holds no URL")
 
 
-def work(target: Target, title: str, body: str, event: str) -> Callable[[], bytes]:
-    """What a child has to do to deliver a message; ``understood`` reads its answer."""
+def work(target: Target, letters: Sequence[tuple[str, str, str]]) -> Callable[[], Iterator[bytes]]:
+    """What a child has to do to deliver messages: each has a title, a body and an event.
 
-    def deliver() -> bytes:
-        try:
-            # Should whoever kills us be killed, a target that trickles would keep us for good.
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.setitimer(signal.ITIMER_REAL, TIMEOUT + 1.0)
-            _hush()
-            return (_sent(address(target), title, body, event) or "").encode()
-        except Off as why:
-            return _OFF + str(why).encode("utf-8", "replace")
-        except ImportError:
-            return b"apprise cannot be loaded; is it installed?"
-        except BaseException:
-            return b"apprise failed"
+    Its answer has a line for each, which ``understood`` reads. It ends behind one that was not
+    taken, and when they have taken too long together.
+    """
+
+    def deliver() -> Iterator[bytes]:
+        end = time.monotonic() + TIMEOUT
+        # Its default action ends us.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        _hush()
+        seen = _watch_http()
+        for title, body, event in letters:
+            signal.setitimer(signal.ITIMER_REAL, TIMEOUT)
+            answer = _delivered(target, title, body, event, seen)
+            yield answer + b"\n"
+            if answer or time.monotonic() >= end:
+                return
 
     return deliver
 
 
+def _delivered(target: Target, title: str, body: str, event: str, seen: list[str]) -> bytes:
+    seen.clear()
+    try:
+        return (_sent(address(target), title, body, event, seen) or "").encode()
+    except Off as why:
+        return _OFF + " ".join(str(why).split()).encode("utf-8", "replace")
+    except ImportError:
+        return b"apprise cannot be loaded; is it installed?"
+    except BaseException:
+        return b"apprise failed"
+
+
+def unanswered(error: UnknownState) -> str:
+    """Why a delivery has ended without an answer, as that of its child says."""
+    late = f"status {-signal.SIGALRM})" in str(error) or " within " in str(error)
+    return f"no answer within {TIMEOUT:g} s" if late else "its delivery came to no end"
+
+
 def understood(answer: bytes) -> str | None:
-    """Why the message was not taken, or None when it was. Raises Off."""
+    """Why a message was not taken, or None when it was. Raises Off."""
     if answer.startswith(_OFF):
         raise Off(answer[len(_OFF) :].decode("utf-8", "replace"))
     return answer.decode("utf-8", "replace") or None
@@ -122,11 +144,10 @@ def _hush() -> None:
     threading.excepthook = lambda about: None
 
 
-def _sent(url: str, title: str, body: str, event: str) -> str | None:
+def _sent(url: str, title: str, body: str, event: str, seen: list[str]) -> str | None:
     """Hand it to apprise; why it was not taken, or None."""
     import apprise
 
-    seen = _watch_http()
     asset = apprise.AppriseAsset(async_mode=False, storage_mode="memory", app_id="reconcile")
     made = apprise.Apprise(asset=asset)
     if not made.add(url):

@@ -11,19 +11,29 @@ import select
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from reconciler.delivery import TIMEOUT, Off, off, understood, work
-from reconciler.host.child import Child
+from reconciler.delivery import TIMEOUT, Off, off, unanswered, understood, work
+from reconciler.host.child import Answer, Child
 from reconciler.host.clock import Clock
 from reconciler.messages import Message, Meter, News, Trouble, judge, moment, quiet_left
 from reconciler.model import HostError, Notify, Remark, Remedy, Spec, Target, UnknownState
+from reconciler.records import dataclass
 from reconciler.state import quiet
 
 if TYPE_CHECKING:
     from reconciler.store import Store
     from reconciler.store.outbox import Letter
 
+URGENT, DIGEST = "gave_up", "digest"
+"""See ``store.outbox``, which a pass need not load."""
+
 _TOGETHER = 4
 """Deliveries at the same time: each takes some 45 MB while it lasts."""
+_FEW = 5
+"""Messages for one target that go out one by one; more are put together into one."""
+_BATCH = 10
+"""Messages of one delivery."""
+_CALM = 10.0
+"""Seconds behind such a digest until the next one, so that a storm comes in few messages."""
 _LATE = 300.0
 """Seconds after which a message says when it was written."""
 _REST = 60.0
@@ -130,7 +140,7 @@ class Post:
         opened: Callable[[], Store],
         clock: Clock,
         told: Told,
-        start: Callable[[Callable[[], bytes], float], Child] = Child,
+        start: Callable[[Callable[[], Answer], float], Child] = Child,
     ) -> None:
         self._folder = folder
         self._opened = opened
@@ -139,7 +149,9 @@ class Post:
         self._child = start
         self._notify = Notify()
         self._targets: dict[str, Target] = {}
-        self._busy: dict[str, tuple[Child, Letter]] = {}
+        self._busy: dict[str, _Delivery] = {}
+        self._calm: dict[str, float] = {}
+        """Until when a target gets only what was given up, by the monotonic clock."""
         self._failing: set[str] = set()
         self._hindrance: str | None = None
         self._off: dict[str, str] = {}
@@ -152,7 +164,7 @@ class Post:
         self._notify = notify
         self._targets = {target.name: target for target in notify.targets}
         for name in self._busy.keys() - self._targets.keys():
-            self._busy.pop(name)[0].kill()
+            self._busy.pop(name).child.kill()
         self._failing &= self._targets.keys()
         self._adopted = True
 
@@ -177,12 +189,12 @@ class Post:
 
     def descriptors(self) -> Collection[int]:
         """Those of the deliveries that are on their way."""
-        return [child.descriptor for child, _ in self._busy.values()]
+        return [one.child.descriptor for one in self._busy.values()]
 
     def tend(self, ready: Collection[int]) -> Collection[str]:
         """Collect what has come to its end, and begin what is due."""
-        for name, (child, _) in list(self._busy.items()):
-            if child.descriptor in ready or child.left <= 0:
+        for name, one in list(self._busy.items()):
+            if one.child.descriptor in ready or one.child.left <= 0:
                 self._guarded(lambda name=name: self._collect(name))  # type: ignore[misc]
         if self._at is not None and self._at <= self._clock.monotonic():
             self._guarded(self._begin)
@@ -190,15 +202,15 @@ class Post:
 
     def due(self) -> float | None:
         """Seconds until a delivery has had its time, or another one is to begin."""
-        times = [child.left for child, _ in self._busy.values()]
+        times = [one.child.left for one in self._busy.values()]
         if self._at is not None:
             times.append(max(0.0, self._at - self._clock.monotonic()))
         return min(times, default=None)
 
     def close(self) -> None:
         """Whoever comes next delivers the rest."""
-        for child, _ in self._busy.values():
-            child.kill()
+        for one in self._busy.values():
+            one.child.kill()
         self._busy.clear()
 
     # -- for a single pass
@@ -214,12 +226,12 @@ class Post:
                 poller.register(descriptor, select.POLLIN)
             found = poller.poll(max(1.0, min(left, self.due() or left) * 1000))
             self.tend([descriptor for descriptor, _ in found])
-        for name, (child, letter) in list(self._busy.items()):
+        for name, one in list(self._busy.items()):
             del self._busy[name]
-            child.kill()
+            one.child.kill()
             self._guarded(
-                lambda name=name, letter=letter: self._refused(  # type: ignore[misc]
-                    name, letter, f"no answer within {bound:g} s"
+                lambda name=name, one=one: self._refused(  # type: ignore[misc]
+                    name, one.letter, f"no answer within {bound:g} s"
                 )
             )
 
@@ -240,68 +252,83 @@ class Post:
     def _begin(self) -> None:
         """Begin every delivery that is due, one for each target."""
         self._at = None
-        outbox = self._opened().outbox
-        now, wall = self._clock.monotonic(), self._clock.wall()
-        held = quiet_left(self._notify.quiet, wall)
-        letters = outbox.heads("gave_up" if held is not None else None)
+        now = self._clock.monotonic()
         times = []
-        for letter in letters:
-            target = self._targets.get(letter.target)
-            if target is None or letter.target in self._busy:
+        for name, letters in self._opened().outbox.waiting().items():
+            target = self._targets.get(name)
+            if target is None or name in self._busy:
                 continue
-            if letter.left > 0:
-                times.append(letter.left)
-            elif len(self._busy) < _TOGETHER:
-                self._start(target, self._folded(letter))
-        if held is not None and outbox.heads():
-            # Looked at again sooner: the wall clock may be set.
-            times.append(min(held, _REST))
+            ready, wait = self._ready(name, letters)
+            if wait is not None:
+                times.append(wait)
+            if ready and len(self._busy) < _TOGETHER:
+                self._start(target, ready[:_BATCH])
         if times:
             self._at = now + max(0.05, min(times))
 
-    def _folded(self, letter: Letter) -> Letter:
-        """The same, or the digest of all that the quiet hours have held back."""
-        outbox = self._opened().outbox
-        found = [
-            one
-            for one in outbox.fresh(letter.target)
-            if quiet_left(self._notify.quiet, one.wall) is not None and one.event != "gave_up"
-        ]
-        if len(found) < 2 or letter.seq != found[0].seq:
-            return letter
-        outbox.fold(found)
-        (letter,) = (one for one in outbox.heads() if one.target == letter.target)
-        return letter
+    def _ready(self, name: str, letters: Sequence[Letter]) -> tuple[list[Letter], float | None]:
+        """What can go to that target now, and in how many seconds there may be more."""
+        now, wall = self._clock.monotonic(), self._clock.wall()
+        urgent = [one for one in letters if one.event == URGENT]
+        rest = [one for one in letters if one.event != URGENT]
+        calm = self._calm.get(name, 0.0) - now
+        held = quiet_left(self._notify.quiet, wall)
+        wait = None
+        if rest and (held is not None or calm > 0):
+            # Looked at again sooner: the wall clock may be set.
+            wait = calm if held is None else min(held, _REST)
+            rest = []
+        first = [*urgent, *rest][:1]
+        if first and first[0].left > 0:
+            return [], min(first[0].left, wait or first[0].left)
+        night = [one for one in rest if quiet_left(self._notify.quiet, one.wall) is not None]
+        if len(rest) > _FEW or len(night) > 1:
+            outbox = self._opened().outbox
+            outbox.fold(name)
+            self._calm[name] = now + _CALM
+            rest = [one for one in outbox.waiting()[name] if one.event != URGENT]
+        return [*urgent, *rest], wait
 
-    def _start(self, target: Target, letter: Letter) -> None:
-        body = letter.body
-        if abs(self._clock.wall() - letter.wall) > _LATE:
-            body += f" ({moment(letter.wall)})"
-        todo = work(target, letter.title, body, letter.event)
-        self._busy[target.name] = (self._child(todo, TIMEOUT), letter)
+    def _start(self, target: Target, letters: Sequence[Letter]) -> None:
+        wall, urgent = self._clock.wall(), max(one.seq * (one.event == URGENT) for one in letters)
+        todo = []
+        for one in letters:
+            # What was given up has overtaken it, or it is late.
+            late = one.event not in (URGENT, DIGEST) and one.seq < urgent
+            late = late or abs(wall - one.wall) > _LATE
+            body = f"{one.body} ({moment(one.wall)})" if late else one.body
+            todo.append((one.title, body, one.event))
+        # It ends itself when one of them takes too long.
+        child = self._child(work(target, todo), 2 * TIMEOUT)
+        self._busy[target.name] = _Delivery(child, list(letters))
 
     def _collect(self, name: str) -> None:
-        child, letter = self._busy[name]
-        over = child.left <= 0
-        why: str | None
+        """Take what a delivery has said by now."""
+        one = self._busy[name]
+        hung: str | None = None
         try:
-            answer = child.collect()
-            if answer is None:
-                return
-            why = understood(answer)
-        except Off as reason:
-            why = f"it is off: {reason}"
-        except UnknownState:
-            why = f"no answer within {TIMEOUT:g} s" if over else "its delivery came to no end"
-        del self._busy[name]
-        self._at = self._clock.monotonic()
-        if why is not None:
-            self._refused(name, letter, why)
-            return
-        self._opened().outbox.taken(letter)
-        if name in self._failing:
-            self._failing.discard(name)
-            self._told(f"target {name} takes messages again", False)
+            ended = one.child.collect() is not None
+        except UnknownState as error:
+            ended, hung = True, unanswered(error)
+        *answers, _ = one.child.said.split(b"\n")
+        taken = []
+        for answer in answers[one.told :]:
+            one.told += 1
+            one.refused = _why_not(answer)
+            if one.refused is not None:
+                break
+            taken.append(one.letters.pop(0))
+        if taken:
+            self._opened().outbox.taken(taken)
+            if name in self._failing:
+                self._failing.discard(name)
+                self._told(f"target {name} takes messages again", False)
+        if ended:
+            del self._busy[name]
+            self._at = self._clock.monotonic()
+            why = one.refused or hung
+            if why is not None and one.letters:
+                self._refused(name, one.letter, why)
 
     def _refused(self, name: str, letter: Letter, why: str) -> None:
         if why in _FOR_GOOD:
@@ -310,7 +337,7 @@ class Post:
         if name not in self._failing:
             self._failing.add(name)
             self._told(f"target {name} did not take a message: {why}; it is tried again", True)
-        self._opened().outbox.refused(letter)
+        self._opened().outbox.refused(name)
 
     def _settle(self, name: str, letter: Letter, why: str) -> None:
         """This message will never be taken as it is: a shorter one may be, and those behind it."""
@@ -319,8 +346,31 @@ class Post:
             end = f" ... (shortened, for {why})"
             outbox.shorten(letter, letter.body[: _SHORT - len(end)] + end)
             return
-        outbox.taken(letter)
+        outbox.taken([letter])
         self._told(f"target {name} refuses a message for good ({why}); it was left out", True)
+
+
+def _why_not(answer: bytes) -> str | None:
+    try:
+        return understood(answer)
+    except Off as reason:
+        return f"it is off: {reason}"
+
+
+@dataclass(slots=True)
+class _Delivery:
+    """One that is on its way: what is left of its ``letters``, how many answers were told, and why
+    the first of what is left was ``refused``, if so."""
+
+    child: Child
+    letters: list[Letter]
+    told: int = 0
+    refused: str | None = None
+
+    @property
+    def letter(self) -> Letter:
+        """The one that is on its way."""
+        return self.letters[0]
 
 
 def test(spec: Spec) -> list[tuple[str, str, str]]:
@@ -336,24 +386,23 @@ def test(spec: Spec) -> list[tuple[str, str, str]]:
             if why is not None:
                 found[target.name] = ("off", why)
                 continue
-            busy[target.name] = Child(work(target, title(spec), words, "report"), TIMEOUT)
+            todo_ = work(target, [(title(spec), words, "report")])
+            busy[target.name] = Child(todo_, 2 * TIMEOUT)
         poller = select.poll()
         for child in busy.values():
             poller.register(child.descriptor, select.POLLIN)
         if busy:
             poller.poll(min(child.left for child in busy.values()) * 1000 + 1)
         for name, child in list(busy.items()):
-            over = child.left <= 0
             try:
                 answer = child.collect()
                 if answer is None:
                     continue
-                why = understood(answer)
+                why = understood(answer.removesuffix(b"\n"))
                 found[name] = ("taken", "") if why is None else ("refused", why)
             except Off as reason:
                 found[name] = ("off", str(reason))
-            except UnknownState:
-                words_ = f"no answer within {TIMEOUT:g} s" if over else "it came to no end"
-                found[name] = ("refused", words_)
+            except UnknownState as error:
+                found[name] = ("refused", unanswered(error))
             del busy[name]
     return [(target.name, *found[target.name]) for target in spec.notify.targets]

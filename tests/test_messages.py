@@ -16,7 +16,17 @@ import pytest
 from reconciler.delivery import off
 from reconciler.host.clock import Clock
 from reconciler.messages import Message, News, Trouble, judge, moment, quiet_left
-from reconciler.model import Notify, Outcome, Plan, Remark, Secret, Spec, Step, Target
+from reconciler.model import (
+    Notify,
+    Outcome,
+    Plan,
+    Remark,
+    Secret,
+    Spec,
+    Step,
+    Target,
+    UnknownState,
+)
 from reconciler.notify import Post, tell
 from reconciler.state import quiet
 from reconciler.store import Store, outbox
@@ -231,10 +241,11 @@ class Stub(Clock):
 class Sent:
     """A delivery that ends as ``answers`` says for its target."""
 
-    def __init__(self, office: Office, target: str, body: str) -> None:
+    def __init__(self, office: Office, target: str, bodies: Sequence[str]) -> None:
         self.office = office
         self.target = target
-        self.body = body
+        self.bodies = bodies
+        self.said = b""
         self.descriptor = -1
         self.begun = office.clock.now
 
@@ -244,9 +255,12 @@ class Sent:
 
     def collect(self) -> bytes | None:
         answer = self.office.answers.get(self.target, b"")
+        if answer is None:
+            return None
         if answer == b"":
-            self.office.got.append((self.target, self.body))
-        return answer
+            self.office.got += [(self.target, body) for body in self.bodies]
+        self.said = b"\n" * len(self.bodies) if answer == b"" else answer + b"\n"
+        return self.said
 
     def kill(self) -> None:
         pass
@@ -260,6 +274,7 @@ class Office:
         self.clock = Stub()
         self.answers: dict[str, bytes | None] = {}
         self.got: list[tuple[str, str]] = []
+        self.children = 0
         self.told: list[str] = []
         self.store = Store(self.folder, self.clock, True)
         self.notify = Notify((Target("a", ALL, Secret.of("json://a")),))
@@ -270,8 +285,9 @@ class Office:
         """A Post as another process would make it."""
 
         def start(about: Any, timeout: float) -> Any:
-            target, _, body, _ = about
-            return Sent(self, target.name, body)
+            target, letters = about
+            self.children += 1
+            return Sent(self, target.name, [body for _, body, _ in letters])
 
         made = Post(
             self.folder, lambda: self.store, self.clock, lambda text, _: self.told.append(text),
@@ -312,7 +328,7 @@ def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
 
 
 def rows(office: Office) -> list[Letter]:
-    return office.store.outbox.heads()
+    return [one for letters in office.store.outbox.waiting().values() for one in letters]
 
 
 def test_a_target_that_fails_holds_up_only_itself(office: Office) -> None:
@@ -398,12 +414,11 @@ def test_the_night(office: Office) -> None:
     assert 0 < (office.post.due() or 0) <= 60
     office.clock.time = at("07:00:00") + 86400
     office.clock.now += 9 * 3600
-    day = moment(at("21:59:50"))
     office.queue("four")
     found = office.run()
-    assert found[0] == ("a", f"before ({day})")
-    assert found[1][1].startswith("2 messages from the quiet hours:\n- 22:00 one\n- 22:00 two")
-    assert found[2:] == [("a", "four")]
+    day = moment(at("21:59:50"))
+    lines = "- 21:59 before\n- 22:00 one\n- 22:00 two\n- 07:00 four"
+    assert found == [("a", f"4 messages since {day}:\n{lines}")]
 
 
 def test_a_single_message_of_the_night_is_no_digest(office: Office) -> None:
@@ -415,21 +430,119 @@ def test_a_single_message_of_the_night_is_no_digest(office: Office) -> None:
     assert office.run() == [("a", f"one ({moment(at('23:00:00'))})")]
 
 
-def test_what_is_dropped_is_said_in_one_message(
+def test_few_messages_are_one_child_s_work_and_many_are_one_message(office: Office) -> None:
+    office.queue("1", "2", "3", "4", "5")
+    assert office.run() == [("a", str(number)) for number in range(1, 6)]
+    assert office.children == 1
+    office.queue("1", "2", "3", "4", "5", "6")
+    since = moment(office.clock.time)
+    lines = "".join(f"\n- {since[-5:]} {number}" for number in range(1, 7))
+    assert office.run() == [("a", f"6 messages since {since}:{lines}")]
+    assert office.children == 2
+    # The next one is not for people who are just reading that, but for this.
+    office.queue("7")
+    office.queue("8", event="gave_up")
+    assert office.run() == [("a", "8")]
+    assert office.post.due() == pytest.approx(10.0)
+    office.clock.later(10.0)
+    assert office.run() == [("a", "7")]
+    assert office.post.due() is None
+
+
+def test_a_storm_fills_no_queue_and_drops_nothing_that_was_given_up(office: Office) -> None:
+    office.answers["a"] = b"no"
+    since = moment(office.clock.time)
+    for number in range(1000):
+        office.clock.later(0.1)
+        office.queue(f"m{number}", event="failed" if number % 2 else "recovered")
+        if number % 400 == 0:
+            office.queue(f"g{number}", event="gave_up")
+        if number % 50 == 0:
+            office.run()
+        assert len(rows(office)) <= 2 * outbox.MOST
+    office.answers.clear()
+    office.children = 0
+    office.clock.later(300.0)
+    late = f" ({moment(office.clock.time - 400)})"
+    found = [body for _, body in office.run()]
+    assert office.children == 1
+    assert [body.removesuffix(late)[:4] for body in found] == ["g0 (", "g400", "g800", "1000"]
+    first, *lines = found[3].split("\n")
+    assert first == f"1000 messages since {since}; the last 40:"
+    assert [line.split()[2] for line in lines] == [f"m{number}" for number in range(960, 1000)]
+    assert rows(office) == []
+
+
+def test_very_much_that_was_given_up_is_one_message_too(office: Office) -> None:
+    office.answers["a"] = b"no"
+    office.queue(*(f"g{number}" for number in range(outbox.MOST + 5)), event="gave_up")
+    office.answers.clear()
+    ((_, body),) = office.run()
+    assert body.startswith("25 messages since ")
+    assert body.endswith(" g24")
+
+
+def test_what_is_overtaken_says_when_it_was_written(office: Office) -> None:
+    """Or people would take what was over before for the end of it."""
+    office.queue("well again", event="recovered")
+    office.queue("given up", event="gave_up")
+    when = moment(office.clock.time)
+    assert office.run() == [("a", "given up"), ("a", f"well again ({when})")]
+
+
+def test_a_delivery_that_ends_in_the_midst_of_it_tells_the_rest_again(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert outbox.MOST == 1000
-    monkeypatch.setattr(outbox, "MOST", 20)
-    office.answers["a"] = b"no"
-    first = moment(office.clock.time)
-    office.queue(*(f"m{number}" for number in range(25)))
-    office.clock.later(60.0)
-    office.queue("last")
-    office.answers.clear()
+    def collect(sent: Sent) -> bytes | None:
+        office.got += [(sent.target, body) for body in sent.bodies[:2]]
+        sent.said = b"\n\n"
+        raise UnknownState("a child ended without an answer (status -9)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Sent, "collect", collect)
+        office.queue("1", "2", "3", "4")
+        assert office.run() == [("a", "1"), ("a", "2")]
+    assert [one.body for one in rows(office)] == ["3", "4"]
+    assert office.told == [
+        "target a did not take a message: its delivery came to no end; it is tried again"
+    ]
     office.clock.later(10.0)
-    got = [body for _, body in office.run()]
-    assert got[0] == f"6 messages from {first} on could not be delivered here and were dropped"
-    assert (len(got), got[1], got[-1]) == (21, "m6", "last")
+    assert office.run() == [("a", "3"), ("a", "4")]
+
+
+def test_a_refusal_that_comes_before_the_end_of_its_child(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    def collect(sent: Sent) -> bytes | None:
+        nonlocal looks
+        looks += 1
+        sent.said = b"\nHTTP 500\n"
+        return sent.said if looks > 1 else None
+
+    monkeypatch.setattr(Sent, "collect", collect)
+    office.queue("1", "2")
+    for _ in range(9):
+        office.post.tend([-1])
+    assert looks == 2, "it is tried again after a pause only"
+    assert [(one.body, one.left) for one in rows(office)] == [("2", 10.0)]
+
+
+def test_what_has_arrived_is_known_before_the_rest_has(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a loop that is killed meanwhile tells only little of it twice."""
+
+    def collect(sent: Sent) -> bytes | None:
+        sent.said = b"\n"
+        return None
+
+    monkeypatch.setattr(Sent, "collect", collect)
+    office.queue("1", "2")
+    for _ in range(3):
+        office.post.tend([-1])
+    assert [one.body for one in rows(office)] == ["2"]
 
 
 def test_what_is_too_old_is_dropped_but_not_when_the_clock_jumps(office: Office) -> None:

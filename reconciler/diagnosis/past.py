@@ -67,8 +67,13 @@ def remembered(
         ]  # fmt: skip
         found["begun"] = store.history.begun()
         found["messages"] = [
-            {"target": one.target, "since": one.wall, "tries": one.tries, "title": one.title}
-            for one in store.outbox.heads()
+            {
+                "target": target,
+                "since": min(one.wall for one in letters),
+                "tries": letters[0].tries,
+                "title": letters[0].title,
+            }
+            for target, letters in store.outbox.waiting().items()
         ]
     except HostError as error:
         trouble.append(str(error))

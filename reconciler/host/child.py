@@ -9,7 +9,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from reconciler.descriptors import close_all_but, let_go_of_streams
@@ -19,9 +19,11 @@ from reconciler.host.progress import unwatched
 from reconciler.model import UnknownState
 
 _CHUNK = 65536
+Answer = bytes | Iterable[bytes]
+"""All at once, or piece by piece as it becomes known."""
 
 
-def answer(work: Callable[[], bytes], timeout: float) -> bytes:
+def answer(work: Callable[[], Answer], timeout: float) -> bytes:
     """What ``work`` gives, done in a forked child that is killed after ``timeout`` seconds.
 
     Raises UnknownState when it did not end in time, or ended without an answer.
@@ -37,7 +39,7 @@ class Child:
     Raises OSError where no process can be had.
     """
 
-    def __init__(self, work: Callable[[], bytes], timeout: float) -> None:
+    def __init__(self, work: Callable[[], Answer], timeout: float) -> None:
         bury()
         self._timeout = timeout
         self._end = time.monotonic() + timeout
@@ -72,6 +74,11 @@ class Child:
         except BaseException:
             self.kill()
             raise
+
+    @property
+    def said(self) -> bytes:
+        """What has been collected of its answer so far."""
+        return b"".join(self._chunks)
 
     @property
     def left(self) -> float:
@@ -117,7 +124,7 @@ def _code(status: int) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-def _work(work: Callable[[], bytes], say: int) -> None:
+def _work(work: Callable[[], Answer], say: int) -> None:
     """The child's side; never returns."""
     status = 1
     try:
@@ -137,10 +144,11 @@ def _work(work: Callable[[], bytes], say: int) -> None:
         from reconciler.host.processes import end_below
 
         answer = work()
+        for piece in (answer,) if isinstance(answer, bytes) else answer:
+            view = memoryview(piece)
+            while view:
+                view = view[os.write(say, view) :]
         end_below(os.getpid())
-        view = memoryview(answer)
-        while view:
-            view = view[os.write(say, view) :]
         status = 0
     finally:
         with suppress(BaseException):

@@ -5,18 +5,22 @@ It must not hold the URL of a target, nor anything that a person may not read.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import re
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from reconciler.messages import Message, listing, moment
+from reconciler.messages import Message, moment
 from reconciler.records import dataclass
+from reconciler.redaction import shortened
 from reconciler.store.base import Base
 
 if TYPE_CHECKING:
     import sqlite3
 
-MOST = 1000
-"""Messages that are kept for one target."""
+MOST = 20
+"""Messages of one sort that wait for one target; more are put together into one."""
+_LINES, _WIDTH = 40, 500
+"""Lines of such a digest, and characters of each."""
 OLDEST = 7 * 86400.0
 """Seconds that a message is kept for a target that does not take it."""
 _TRIED = 500
@@ -25,6 +29,9 @@ _FIRST, _LONGEST = 10.0, 300.0
 """Seconds between two attempts, at first and at most."""
 DIGEST, DROPPED = "digest", "dropped"
 """Events of messages that are made here."""
+URGENT = "gave_up"
+"""The event of what goes first."""
+_DIGEST = re.compile(r"(\d+) messages since ([^;\n]*)(?:; the last \d+)?:\n")
 _COLUMNS = "seq, target, event, title, body, wall, tries, boot, due"
 
 
@@ -45,6 +52,22 @@ class Letter:
 def pause(tries: int) -> float:
     """Seconds after an attempt that failed, the ``tries``-th."""
     return float(min(_LONGEST, _FIRST * 2.0 ** min(tries - 1, 10)))
+
+
+def digest(letters: Sequence[Letter]) -> str:
+    """Many messages as one: how many, since when, and the last of them, each in a line."""
+    number, since, lines = 0, "", list[str]()
+    for letter in letters:
+        known = _DIGEST.match(letter.body)
+        since = since or (known[2] if known else moment(letter.wall))
+        number += int(known[1]) if known else 1
+        # A line break would begin another message.
+        words = letter.body.replace("\n- ", "; ").replace("\n", " ")
+        one = f"- {moment(letter.wall)[-5:]} {shortened(words, _WIDTH)}"
+        lines += letter.body.split("\n")[1:] if known else [one]
+    lines = lines[-_LINES:]
+    which = f"; the last {len(lines)}" if number > len(lines) else ""
+    return "\n".join([f"{number} messages since {since}{which}:", *lines])
 
 
 class Outbox:
@@ -68,36 +91,28 @@ class Outbox:
             rows,
         )
         for name in dict.fromkeys(row[0] for row in rows):
-            self._drop(
-                base, name, "seq NOT IN (SELECT seq FROM outbox WHERE target = ? "
-                "ORDER BY seq DESC LIMIT ?)", (name, MOST)
-            )  # fmt: skip
+            for urgent in (False, True):
+                self._fold(base, name, urgent, MOST, False)
 
-    def heads(self, only: str | None = None) -> list[Letter]:
-        """The next message for each target; ``only``: of that event."""
-        rows = self._base.read(
-            f"SELECT {_COLUMNS} FROM outbox WHERE seq IN "
-            "(SELECT min(seq) FROM outbox WHERE ? IS NULL OR event = ? GROUP BY target)",
-            (only, only),
-        )
-        return [self._letter(row) for row in rows]
-
-    def fresh(self, target: str) -> list[Letter]:
-        """Its messages that were never tried, in order."""
-        rows = self._base.read(
-            f"SELECT {_COLUMNS} FROM outbox WHERE target = ? AND tries = 0 ORDER BY seq", (target,)
-        )
-        return [self._letter(row) for row in rows]
+    def waiting(self) -> dict[str, list[Letter]]:
+        """What waits for each target, what was given up first, and then in order."""
+        rows = self._base.read(f"SELECT {_COLUMNS} FROM outbox ORDER BY event != '{URGENT}', seq")
+        found: dict[str, list[Letter]] = {}
+        for row in rows:
+            letter = self._letter(row)
+            found.setdefault(letter.target, []).append(letter)
+        return found
 
     def _letter(self, row: tuple[Any, ...]) -> Letter:
         seq, target, event, title, body, wall, tries, boot, due = row
         age = self._base.age(boot, due)
         return Letter(seq, target, event, title, body, wall, tries, max(0.0, -(age or 0.0)))
 
-    def taken(self, letter: Letter) -> None:
-        """It has arrived."""
+    def taken(self, letters: Sequence[Letter]) -> None:
+        """They have arrived."""
         with self._base.change() as base:
-            base.execute("DELETE FROM outbox WHERE seq = ?", (letter.seq,))
+            gone = [(letter.seq,) for letter in letters]
+            base.executemany("DELETE FROM outbox WHERE seq = ?", gone)
 
     def shorten(self, letter: Letter, body: str) -> None:
         """It goes out once more at once, with another text."""
@@ -107,17 +122,18 @@ class Outbox:
                 (body, self._base.boot, self._base.clock.monotonic(), letter.seq),
             )
 
-    def refused(self, letter: Letter) -> None:
-        """It has not; it is tried again after a pause, unless it is too old by then."""
-        due = self._base.clock.monotonic() + pause(letter.tries + 1)
+    def refused(self, target: str) -> None:
+        """It has not taken a message: it gets none for a while, and never what is too old then."""
         with self._base.change() as base:
+            ((tries,),) = base.execute(
+                "SELECT coalesce(max(tries), 0) + 1 FROM outbox WHERE target = ?", (target,)
+            ).fetchall()
             base.execute(
-                "UPDATE outbox SET tries = ?, boot = ?, due = ? WHERE seq = ?",
-                (letter.tries + 1, self._base.boot, due, letter.seq),
+                "UPDATE outbox SET tries = ?, boot = ?, due = ? WHERE target = ?",
+                (tries, self._base.boot, self._base.clock.monotonic() + pause(tries), target),
             )
-            if letter.tries + 1 >= _TRIED:
-                oldest = self._base.clock.wall() - OLDEST
-                self._drop(base, letter.target, "wall < ?", (oldest,))
+            if tries >= _TRIED:
+                self._drop(base, target, "wall < ?", (self._base.clock.wall() - OLDEST,))
 
     def _drop(
         self, base: sqlite3.Connection, target: str, which: str, values: tuple[Any, ...]
@@ -148,18 +164,35 @@ class Outbox:
             (seq, target, DROPPED, title, body, wall, tries, boot, due),
         )
 
-    def fold(self, letters: list[Letter]) -> None:
-        """Make one digest of these messages for one target."""
-        first = letters[0]
-        lines = (f"{moment(letter.wall)[-5:]} {letter.body}" for letter in letters)
-        body = listing(f"{len(letters)} messages from the quiet hours:", lines)
+    def fold(self, target: str) -> None:
+        """Put together into one what waits for that target, but for what was given up."""
         with self._base.change() as base:
-            base.executemany(
-                "DELETE FROM outbox WHERE seq = ?", [(letter.seq,) for letter in letters[1:]]
-            )
-            base.execute(
-                "UPDATE outbox SET event = ?, body = ? WHERE seq = ?", (DIGEST, body, first.seq)
-            )
+            self._fold(base, target, False, 1, True)
+
+    def _fold(
+        self, base: sqlite3.Connection, target: str, urgent: bool, most: int, now: bool
+    ) -> None:
+        """Put more than ``most`` messages together; ``now``: it is to be delivered at once.
+
+        One that is on its way meanwhile is told again in it.
+        """
+        sort = f"target = ? AND (event = '{URGENT}') = ? AND event != '{DROPPED}'"
+        rows = base.execute(
+            f"SELECT {_COLUMNS} FROM outbox WHERE {sort} ORDER BY seq", (target, urgent)
+        ).fetchall()
+        if len(rows) <= most:
+            return
+        letters = [self._letter(row) for row in rows]
+        first, last = letters[0], letters[-1]
+        event = first.event if urgent else DIGEST
+        due = self._base.clock.monotonic() + (0.0 if now else max(one.left for one in letters))
+        base.execute(
+            "INSERT INTO outbox (target, event, title, body, wall, tries, boot, due) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (target, event, last.title, digest(letters), last.wall, first.tries, self._base.boot,
+             due),
+        )  # fmt: skip
+        base.execute(f"DELETE FROM outbox WHERE {sort} AND seq <= ?", (target, urgent, last.seq))
 
     def only(self, targets: Collection[str]) -> None:
         """Forget the messages for all others: nobody wants them any more."""
