@@ -71,9 +71,14 @@ may be repeated in front of something else has a bound."""
 
 
 class FromFile(str):
-    """A value that was read from a file, and so is not to be shown, whatever its name is."""
+    """A value that was read from a file, and so is not to be shown, whatever its name is.
 
-    __slots__ = ()
+    ``path`` is the file, and ``digest`` that of all its bytes.
+    """
+
+    __slots__ = ("digest", "path")
+    path: str
+    digest: bytes
 
 
 def hide(values: Iterable[str]) -> None:

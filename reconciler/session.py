@@ -12,6 +12,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
+from reconciler.digests import blake2b
 from reconciler.host import trust
 from reconciler.records import dataclass, replace
 from reconciler.redaction import HIDDEN, FromFile, hide, hide_marked, redacted_json
@@ -178,6 +179,7 @@ class Session:
             "all_kinds": kinds.all_kinds,
             "facts": self.facts(),
             "settings": self.settings(),
+            "settings_anew": self.settings,
             "environ": os.environ,
         }
 
@@ -324,13 +326,15 @@ class Session:
         from reconciler.spec.reading import ReadError, read
 
         try:
-            value = read(path, f"the file {path}").decode().removesuffix("\n")
+            data = read(path, f"the file {path}")
+            value = FromFile(data.decode().removesuffix("\n"))
         except ReadError as error:
             hint = f"; fix it with: {error.hint}" if error.hint else ""
             raise Usage(f"--set-file: {error.message}{hint}") from None
         except UnicodeDecodeError:
             raise Usage(f"--set-file: the file {path} is not UTF-8 text") from None
-        return FromFile(value)
+        value.path, value.digest = path, blake2b(data, digest_size=32).digest()
+        return value
 
     def _before(
         self, folder: str, path: str, told: Callable[[str], None] = lambda words: None

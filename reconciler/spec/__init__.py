@@ -32,6 +32,7 @@ def load(
     complete: bool = False,
     patience: float | None = None,
     strict: bool = True,
+    settings_anew: Callable[[], Mapping[str, str]] | None = None,
 ) -> Spec:
     """The spec in the file ``path``, compiled or as it was kept in ``state_dir``.
 
@@ -39,8 +40,10 @@ def load(
     ``write_cache`` False: nothing is written. ``complete``: never a spec without its secrets.
     ``all_kinds`` is called only to compile. ``patience`` are the seconds for which one who still
     writes a file of it is waited for, None: whatever is there is taken. Not ``strict``: resources
-    that contradict one another are held, and not refused. Raises BeingWritten, and SpecError with
-    every problem there is; a file that cannot be read, or that root cannot trust, is one too.
+    that contradict one another are held, and not refused. ``settings_anew``: where some are from
+    files, which are waited for as well, it gives them as they are by then. Raises BeingWritten,
+    and SpecError with every problem there is; a file that cannot be read, or that root cannot
+    trust, is one too.
     """
     inputs = cache.Inputs(path, facts, settings, environ)
     file = None if state_dir is None else cache.file_name(state_dir, inputs)
@@ -51,20 +54,39 @@ def load(
     from reconciler.spec.build import Built, build
 
     def made() -> Built:
-        return build(path, all_kinds(), facts, settings, environ, strict)
+        return build(path, all_kinds(), facts, inputs.settings, environ, strict)
+
+    def made_anew() -> Built:
+        nonlocal inputs
+        if settings_anew is not None:
+            inputs = cache.Inputs(path, facts, settings_anew(), environ)
+        try:
+            return made()
+        except errors.SpecError as error:
+            error.files.update(_given(inputs.settings))
+            raise
 
     if patience is None:
         built = made()
     else:
+        from reconciler.spec import errors
         from reconciler.spec.settled import settled
 
-        built = settled(made, lambda built: built.files, patience)
+        built = settled(made_anew, lambda b: {**b.files, **_given(inputs.settings)}, patience)
+        file = None if state_dir is None else cache.file_name(state_dir, inputs)
     if file is not None and write_cache:
         if built.keepable:
             cache.write(file, inputs, built.spec, built.files, built.environ)
         else:
             cache.remove(file)
     return built.spec
+
+
+def _given(settings: Mapping[str, str]) -> dict[str, bytes]:
+    """The files that hold the value of a variable, with their digests."""
+    from reconciler.redaction import FromFile
+
+    return {one.path: one.digest for one in settings.values() if isinstance(one, FromFile)}
 
 
 def __getattr__(name: str) -> Any:

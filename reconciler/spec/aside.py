@@ -41,6 +41,7 @@ def load_aside(
     environ: Mapping[str, str],
     state_dir: str,
     patience: float,
+    settings_anew: Callable[[], Mapping[str, str]] | None = None,
 ) -> Spec:
     """As ``spec.load`` of a complete spec.
 
@@ -68,6 +69,7 @@ def load_aside(
                 complete=True,
                 patience=patience,
                 strict=False,
+                settings_anew=settings_anew,
             )
         except SpecError as error:
             return marshal.dumps((False, render(error), (document(error), tuple(error.files))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -407,3 +408,36 @@ def test_a_change_of_the_way_to_an_include_is_noticed_at_once(
     (base / "later").mkdir()
     (base / "later/x.yaml").write_text(f"directories: {{x: {{path: {base}/from-three}}}}\n")
     until((base / "from-three").is_dir)
+
+
+@pytest.mark.parametrize("half", ["prec", "prec[]"])
+def test_half_a_file_with_the_value_of_a_variable_is_not_taken(machine: Machine, half: str) -> None:
+    """Whether the spec is valid with it or not."""
+    folder = machine.base / "data"
+    folder.mkdir()
+    for name in ("precious", "old"):
+        (folder / name).write_text("x")
+        os.utime(folder / name, (1e9, 1e9))
+    spec = machine.spec(
+        "vars: {keep: none}\n"
+        f"retention: {{r: {{path: {folder}, action: delete, older_than: 1d,"
+        " exclude: ['{{ keep if \"[\" not in keep else 1 / 0 }}']}}\n"
+    )
+    value = machine.base / "value"
+    given = ("--set-file", f"keep={value}", spec)
+    with open(value, "w") as writing:
+        writing.write(half)
+        writing.flush()
+        for mode in ("--once", "--loop"):
+            done = machine.reconcile(mode, *given)
+            assert done.returncode == 75, done.stdout + done.stderr
+            assert f"{value} open for writing; nothing was done" in done.stderr
+        assert sorted(os.listdir(folder)) == ["old", "precious"]
+        once = subprocess.Popen([*map(str, machine.argv("--once", *given))], env=machine.environ)
+        time.sleep(0.5)
+        writing.seek(0)
+        writing.write("precious")
+    assert once.wait(20) == 0
+    assert os.listdir(folder) == ["precious"]
+    # What is kept of it is found by the whole value.
+    assert machine.reconcile("--once", *given).returncode == 0
