@@ -22,9 +22,14 @@ a stop of the worker, or too much output, its whole process group gets TERM, the
 
 TYPE_CHECKING = False  # type checkers take this for True; importing `typing` for it costs time
 if TYPE_CHECKING:
-    from reconciler.executor.api import check_results, create_bash_command, get_latest_log
+    from reconciler.executor.api import (
+        check_results,
+        create_bash_command,
+        get_latest_log,
+        wait_results,
+    )
 
-__all__ = ["check_results", "create_bash_command", "get_latest_log"]
+__all__ = ["check_results", "create_bash_command", "get_latest_log", "wait_results"]
 
 
 def __getattr__(name: str) -> object:

@@ -18,6 +18,7 @@ from reconciler.executor.layout import BadId, Layout, check_id, new_id, resolve_
 def create_bash_command(
     command: str,
     id: str | None = None,
+    overwrite: bool = False,
     *,
     timeout: float | None = None,
     cwd: str | None = None,
@@ -27,6 +28,7 @@ def create_bash_command(
     """Put a command into pending/ and return its id (a new one that sorts by time, unless given).
 
     `timeout` is in seconds (3600 unless given), `cwd` absolute or with ~ (the home unless given).
+    `overwrite`: instead of an earlier command of that id, whose result is removed, unless it runs.
     Raises ValueError if the worker would refuse it, FileExistsError if the id is taken, OSError.
     """
     command_id = new_id() if id is None else check_id(id)
@@ -42,9 +44,23 @@ def create_bash_command(
         raise ValueError(str(error)) from None
     layout = Layout(resolve_home(home))
     folders.provide(layout.directories())
+    if overwrite:
+        _forget(layout, command_id)
     _refuse_known(layout, command_id)
     _put(layout, command_id, data)
     return command_id
+
+
+def _forget(layout: Layout, command_id: str) -> None:
+    """Remove an earlier command of that id, which no worker runs. What runs stays."""
+    if os.path.lexists(layout.running_file(command_id)):
+        return
+    name = f"{command_id}.json"
+    for folder in (layout.pending, layout.failed, layout.stale, layout.completed):
+        with contextlib.suppress(FileNotFoundError), folders.reached(folder) as handle:
+            for each in (name, f"{name}.reason"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(each, dir_fd=handle)
 
 
 def _refuse_known(layout: Layout, command_id: str) -> None:
@@ -96,22 +112,29 @@ def _rights(layout: Layout, pending: os.stat_result) -> tuple[int, int, int]:
 
 
 def check_results(id: str, *, home: str | None = None) -> results.Result | None:
-    """The result of a command as a dict; None as long as there is none.
+    """What has become of a command, as a dict with a `status`; None if no such id is known.
 
-    A command file that was refused gives a dict with the status `refused` and a reason. Raises
-    BadId (a ValueError), and OSError or ValueError for a result that cannot be read.
+    `waiting`, `running`, `stale` (put aside, since no worker took it) and `refused` (with a
+    `reason`) have no `exit_code`, nor has what was ended by a signal: so that
+    `found.get("exit_code", 1)` says whether it went well. Raises BadId (a ValueError), and OSError
+    or ValueError for a result that cannot be read.
     """
-    return results.read(Layout(resolve_home(home)), id)
+    found = results.read(Layout(resolve_home(home)), id)
+    if found is not None and found.get("exit_code") is None:
+        found.pop("exit_code", None)
+    return found
 
 
-def wait_for_result(id: str, seconds: float, *, home: str | None = None) -> results.Result | None:
-    """As `check_results`, after at most `seconds`."""
-    end = time.monotonic() + seconds
+def wait_results(
+    id: str, timeout: float | None = None, *, home: str | None = None
+) -> results.Result | None:
+    """As `check_results`, once it will not change any more, or after `timeout` seconds."""
+    end = None if timeout is None else time.monotonic() + timeout
     pause = 0.01
     while True:
         found = check_results(id, home=home)
-        left = end - time.monotonic()
-        if found is not None or left <= 0:
+        left = pause if end is None else end - time.monotonic()
+        if found is None or results.is_final(found) or left <= 0:
             return found
         time.sleep(min(pause, left))
         pause = min(pause * 1.2, 0.2)
@@ -141,19 +164,25 @@ def get_latest_log(
 ) -> str | None:
     """The output of a command, of the latest if no id is given; its last `limit` bytes.
 
-    None if there is no log. Bytes that are not UTF-8 become U+FFFD. Raises BadId and OSError.
+    None if there is no log, in the archives neither. Bytes that are not UTF-8 become U+FFFD.
+    Raises BadId and OSError.
     """
     path = find_log(id, home=home)
-    if path is None:
-        return None
-    try:
-        fd = files.open_shown(path)
-    except FileNotFoundError:
-        return None
-    with os.fdopen(fd, "rb") as file:
-        size = os.fstat(fd).st_size
-        file.seek(max(0, size - limit))
-        return file.read(limit).decode("utf-8", "replace")
+    with contextlib.suppress(FileNotFoundError):
+        if path is not None:
+            with os.fdopen(files.open_shown(path), "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                file.seek(max(0, size - limit))
+                return file.read(limit).decode("utf-8", "replace")
+    from reconciler.executor import archived
+
+    with archived.log(Layout(resolve_home(home)), id) as found:
+        if found is None:
+            return None
+        last = b""
+        while data := found[1].read(65536):
+            last = (last + data)[-limit:]
+        return last.decode("utf-8", "replace")
 
 
 __all__ = [
@@ -162,5 +191,5 @@ __all__ = [
     "create_bash_command",
     "find_log",
     "get_latest_log",
-    "wait_for_result",
+    "wait_results",
 ]

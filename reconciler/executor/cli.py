@@ -69,6 +69,7 @@ def _main(args: list[str], own_process: bool) -> int:
         "submit": _submit,
         "result": _result,
         "log": _log,
+        "report": _report,
         "status": _status,
         "test": _test,
     }
@@ -182,35 +183,48 @@ def _submit(layout: Layout, options: Namespace) -> int:
         _complain(f"the command waits, as the worker runs none: {trouble}")
     if options.wait is None:
         return OK
-    found = api.wait_for_result(command_id, options.wait, home=layout.home)
-    if found is None:
-        _complain(_no_result(layout, command_id, options.wait))
+    found = api.wait_results(command_id, options.wait, home=layout.home)
+    if found is None or not results.is_final(found):
+        _complain(_no_result(layout, command_id, options.wait, found))
         return FAILED
     print(result_text(found), end="")
     return results.exit_code_of(found)
 
 
-def _no_result(layout: Layout, command_id: str, seconds: float) -> str:
+def _no_result(
+    layout: Layout, command_id: str, seconds: float, found: dict[str, object] | None
+) -> str:
     within = f" within {seconds:g} s" if seconds else ""
-    if os.path.lexists(layout.running_file(command_id)):
-        return f"no result of {command_id}{within}: it is running"
-    if os.path.lexists(layout.pending_file(command_id)):
-        return f"no result of {command_id}{within}: it is waiting for its turn"
-    return f"there is no command {command_id} in {layout.base}"
+    if found is None:
+        return f"there is no command {command_id} in {layout.base}"
+    words = "is running" if found["status"] == "running" else "is waiting for its turn"
+    return f"no result of {command_id}{within}: it {words}"
 
 
 def _result(layout: Layout, options: Namespace) -> int:
-    from reconciler.executor import api
+    from reconciler.executor import api, results
     from reconciler.executor.show import result_text
     from reconciler.executor.text import as_json
 
     seconds = options.wait or 0.0
-    found = api.wait_for_result(options.id, seconds, home=layout.home)
-    if found is None:
-        _complain(_no_result(layout, options.id, seconds))
+    found = api.wait_results(options.id, seconds, home=layout.home)
+    if found is None or not results.is_final(found):
+        _complain(_no_result(layout, options.id, seconds, found))
         return FAILED
-    print(as_json(found) if options.json else result_text(found), end="")
+    if options.json:
+        print(as_json(results.read(layout, options.id) or found), end="")
+    else:
+        print(result_text(found), end="")
     return OK if found.get("status") == "succeeded" else FAILED
+
+
+def _report(layout: Layout, options: Namespace) -> int:
+    from reconciler.executor import report
+    from reconciler.executor.text import as_json
+
+    found = report.since(layout, options.since, options.failed)
+    print(as_json({"commands": found}) if options.json else report.text(found), end="")
+    return OK
 
 
 def _log(layout: Layout, options: Namespace) -> int:
@@ -219,15 +233,30 @@ def _log(layout: Layout, options: Namespace) -> int:
 
     path = api.find_log(options.id, home=layout.home)
     if path is None:
-        what = "no log" if options.id is None else f"no log of {options.id}"
-        _complain(f"there is {what} in {layout.logs}")
-        return FAILED
+        return _archived_log(layout, options.id)
     command_id = os.path.basename(path).removesuffix(".log")
 
     def is_done() -> bool:
         return not options.follow or not os.path.lexists(layout.running_file(command_id))
 
     copy_log(path, is_done)
+    return OK
+
+
+def _archived_log(layout: Layout, command_id: str | None) -> int:
+    from reconciler.executor import archived
+    from reconciler.executor.show import Printer
+
+    with archived.log(layout, command_id) as found:
+        if found is None:
+            what = "no log" if command_id is None else f"no log of {command_id}"
+            _complain(f"there is {what} in {layout.logs}, in its archives neither")
+            return FAILED
+        path, content = found
+        _complain(f"from {path}")
+        printer = Printer()
+        while data := content.read(65536):
+            printer.put(data)
     return OK
 
 

@@ -77,6 +77,7 @@ class Layout:
         "logs",
         "pending",
         "running",
+        "stale",
     )
 
     def __init__(self, home: str) -> None:
@@ -87,6 +88,7 @@ class Layout:
         self.running = os.path.join(self.base, "running")
         self.completed = os.path.join(self.base, "completed")
         self.failed = os.path.join(self.base, "failed")
+        self.stale = os.path.join(self.base, "stale")
         self.logs = os.path.join(self.base, "logs")
         self.heartbeat = os.path.join(self.base, "heartbeat")
         self.event_log = os.path.join(home, "logs", "command_executor.log")

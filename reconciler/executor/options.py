@@ -153,6 +153,13 @@ def parser() -> argparse.ArgumentParser:
     log.add_argument("id", nargs="?", metavar="ID", help="the latest, unless given")
     log.add_argument("-f", "--follow", action="store_true", help="go on until it has ended")
 
+    report = verb("report", "List the commands that came to an end lately, the oldest first.")
+    report.add_argument("--failed", action="store_true", help="only those that did not succeed")
+    report.add_argument(
+        "--since", type=_ago, default=86400.0, metavar="TIME", help="such as 2h or 7d (1d)"
+    )
+    report.add_argument("--json", action="store_true", help="as JSON")
+
     test = verb("test", "Send a harmless command through the worker; exit 0 if it comes back.")
     test.add_argument(
         "--timeout", type=_seconds, default=15.0, metavar="S", help="seconds at most (15)"
@@ -192,6 +199,15 @@ def _seconds(text: str) -> float:
     if not 0 < value <= 366 * 86400:  # also refuses NaN
         raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds above 0")
     return value
+
+
+def _ago(text: str) -> float:
+    from reconciler.parsers import parse_duration
+
+    try:
+        return float(parse_duration(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _count(text: str) -> int:

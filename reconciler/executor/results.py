@@ -85,21 +85,44 @@ def write(layout: Layout, command_id: str, result: Result) -> None:
 
 
 def read(layout: Layout, command_id: str) -> Result | None:
-    """The result; None if there is none. A refused command file has the status `refused`.
+    """The result, or what the command is at; None if no command of that id is known.
 
-    Raises BadId, and OSError or ValueError if a result is there but cannot be read.
+    Until there is a result, there are only `id`, `status` (`waiting` or `running`) and, where
+    there never will be one (`refused`, `stale`), `reason` and `file`. Raises BadId, and OSError or
+    ValueError if a result is there but cannot be read.
     """
     check_id(command_id)
     found = _read_completed(layout, command_id)
     if found is not None:
         return found
     # Looked for before the reason: an old refusal says nothing about a new command of this id.
-    for path in (layout.pending_file(command_id), layout.running_file(command_id)):
+    for path, status in (
+        (layout.pending_file(command_id), "waiting"),
+        (layout.running_file(command_id), "running"),
+    ):
         if os.path.lexists(path):
-            return None
-    refused = _read_refused(layout, command_id)
+            return {"id": command_id, "status": status}
+    return ended(layout, command_id)
+
+
+def ended(layout: Layout, command_id: str) -> Result | None:
+    """The same of what will not change any more."""
+    refused = _read_refused(layout, command_id) or _stale(layout, command_id)
     # A result may have come between the first look and the second.
     return _read_completed(layout, command_id) or refused
+
+
+def is_final(found: Result | None) -> bool:
+    """Will this not change by itself any more?"""
+    return found is not None and found.get("status") not in ("waiting", "running")
+
+
+def _stale(layout: Layout, command_id: str) -> Result | None:
+    path = os.path.join(layout.stale, f"{command_id}.json")
+    if not os.path.lexists(path):
+        return None
+    reason = "no worker took it in time, so it was put aside and has not run"
+    return {"id": command_id, "status": "stale", "reason": reason, "file": path}
 
 
 def _read_completed(layout: Layout, command_id: str) -> Result | None:

@@ -8,7 +8,7 @@ import contextlib
 import os
 import time
 
-from reconciler.executor import api, heartbeat
+from reconciler.executor import api, heartbeat, results
 from reconciler.executor.folders import Untrusted, held, reached
 from reconciler.executor.layout import Layout, is_command_name, new_id
 from reconciler.executor.text import stamp
@@ -96,12 +96,12 @@ def try_out(layout: Layout, seconds: float, busy_is_well: bool = False) -> tuple
         f"echo {word}", new_id("test-"), timeout=seconds, home=layout.home
     )
     try:
-        found = api.wait_for_result(command_id, seconds, home=layout.home)
+        found = api.wait_results(command_id, seconds, home=layout.home)
     except BaseException:
         _withdraw(layout, command_id)
         raise
     took = time.monotonic() - began
-    if found is None:
+    if found is None or not results.is_final(found):
         busy, words = _why_none(layout, command_id)
         if busy and busy_is_well:
             return True, f"works, but not for the test command: {words}"

@@ -8,7 +8,12 @@ import sys
 
 import pytest
 
-from reconciler.executor import check_results, create_bash_command, get_latest_log
+from reconciler.executor import (
+    check_results,
+    create_bash_command,
+    get_latest_log,
+    wait_results,
+)
 from reconciler.executor.cli import main
 
 BAD_IDS = ["../x", "a/b", "x" * 300, ".", "..", ".hidden", "-x", "a b", "a\n", "\x1b[2J", "é"]
@@ -243,7 +248,8 @@ def test_python_functions(executor, monkeypatch, patiently):
     assert check_results("none") is None
     assert get_latest_log() is None
     command_id = create_bash_command("echo $A; pwd", env={"A": "b"}, cwd="/", timeout=9)
-    found = patiently(lambda: check_results(command_id), "a result")
+    found = wait_results(command_id, 20)
+    assert check_results(command_id) == found
     assert found["output_tail"] == "b\n/\n"
     assert found["timeout"] == 9
     assert get_latest_log() == get_latest_log(command_id) == "b\n/\n"

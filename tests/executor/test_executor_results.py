@@ -1,0 +1,161 @@
+"""What has become of a command, wherever it and its log are by now."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler.executor import (
+    check_results,
+    create_bash_command,
+    get_latest_log,
+    wait_results,
+)
+from reconciler.executor.cli import main
+
+
+@pytest.fixture
+def home(executor: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("AI_CO_HOME", str(executor.home))
+    executor.make_folders()
+    return Path(executor.home)
+
+
+def stale(home: Path, command_id: str) -> None:
+    """As the retention rule of the spec does it."""
+    folder = home / "ai_commands/stale"
+    folder.mkdir(exist_ok=True)
+    (home / f"ai_commands/pending/{command_id}.json").rename(folder / f"{command_id}.json")
+
+
+def archived(home: Path, name: str, *logs: str) -> None:
+    """As the retention rule of the spec does it."""
+    folder = home / "ai_commands/logs"
+    with tarfile.open(folder / name, "w:gz") as archive:
+        for log in logs:
+            archive.add(folder / f"{log}.log", f"{log}.log")
+            (folder / f"{log}.log").unlink()
+
+
+def test_a_known_command_always_has_a_status(executor: Any, home: Path, patiently: Any) -> None:
+    assert check_results("none") is None
+    create_bash_command("exec sleep 1077", "one")
+    create_bash_command("exit 3", "two")
+    assert check_results("one") == {"id": "one", "status": "waiting"}
+    assert wait_results("one", 0.05) == {"id": "one", "status": "waiting"}
+    worker = executor.start()
+    patiently(lambda: (check_results("one") or {})["status"] == "running", "it runs")
+    assert (check_results("two") or {})["status"] == "waiting"
+    assert "exit_code" not in (check_results("one") or {"exit_code": 0})
+    worker.send_signal(signal.SIGTERM)
+    worker.wait(20)
+    ended = check_results("one") or {}
+    # Ended by a signal: it has no exit code, and did not go well.
+    assert (ended["status"], ended.get("exit_code", 1)) == ("interrupted", 1)
+    executor.start()
+    assert (wait_results("two", 20) or {})["exit_code"] == 3
+
+
+def test_what_was_put_aside_or_refused_is_told(
+    executor: Any, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    create_bash_command("true", "late")
+    stale(home, "late")
+    found = wait_results("late") or {}
+    assert (found["status"], found.get("exit_code", 1)) == ("stale", 1)
+    assert found["file"] == str(home / "ai_commands/stale/late.json")
+    assert main(["result", "late"]) == 1
+    assert "no worker took it" in capsys.readouterr().out
+    executor.start()
+    (home / "ai_commands/pending/bad.json").write_text("{}")
+    refused = wait_results("bad", 20) or {}
+    assert (refused["status"], refused.get("exit_code", 1)) == ("refused", 1)
+
+
+def test_a_command_may_take_the_place_of_an_earlier_one(executor: Any, home: Path) -> None:
+    create_bash_command("echo old", "id")
+    with pytest.raises(FileExistsError):
+        create_bash_command("echo new", "id")
+    create_bash_command("echo new", "id", overwrite=True)
+    worker = executor.start()
+    assert (wait_results("id", 20) or {})["output_tail"] == "new\n"
+    with pytest.raises(FileExistsError):
+        create_bash_command("echo newer", "id")
+    create_bash_command("exec sleep 1077", "id", True)
+    until = time.monotonic() + 20
+    while (check_results("id") or {})["status"] != "running":
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    # What runs is not replaced.
+    with pytest.raises(FileExistsError, match="is running"):
+        create_bash_command("echo newest", "id", overwrite=True)
+    worker.send_signal(signal.SIGTERM)
+    worker.wait(20)
+
+
+def test_of_one_that_was_put_aside_too(executor: Any, home: Path) -> None:
+    create_bash_command("echo old", "id")
+    stale(home, "id")
+    create_bash_command("echo new", "id", overwrite=True)
+    assert check_results("id") == {"id": "id", "status": "waiting"}
+    assert os.listdir(home / "ai_commands/stale") == []
+
+
+def test_a_log_is_found_in_its_archive(
+    executor: Any, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs = home / "ai_commands/logs"
+    for name, age in (("a", 300), ("b", 200), ("c", 100)):
+        (logs / f"{name}.log").write_text(f"said by {name}\n" * 3)
+        at = time.time() - age
+        os.utime(logs / f"{name}.log", (at, at))
+    archived(home, "archive_20260101.tar.gz", "a")
+    archived(home, "archive_20260102.tar.gz", "c", "b")
+    (logs / "archive_20260103.tar.gz").write_bytes(b"no archive")
+    os.utime(logs / "archive_20260101.tar.gz", (1, 1))
+    for name in "abc":
+        assert get_latest_log(name) == f"said by {name}\n" * 3
+    assert get_latest_log("b", limit=10) == "said by b\n"
+    assert get_latest_log("d") is None
+    # The one written last, where all are in archives.
+    assert get_latest_log() == "said by c\n" * 3
+    assert main(["log", "a"]) == 0
+    out, err = capsys.readouterr()
+    assert (out, err) == (
+        "said by a\n" * 3,
+        f"ai-cmd-executor: from {logs}/archive_20260101.tar.gz\n",
+    )
+    assert main(["log", "d"]) == 1
+
+
+def test_a_report_of_what_failed(
+    executor: Any, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    create_bash_command("exit 3", "bad")
+    create_bash_command("true", "good")
+    create_bash_command("exit 4", "old")
+    create_bash_command("echo never", "late")
+    stale(home, "late")
+    executor.start()
+    for name in ("bad", "good", "old"):
+        wait_results(name, 20)
+    at = time.time() - 90_000
+    os.utime(home / "ai_commands/completed/old.json", (at, at))
+    assert main(["report", "--failed", "--since", "1d"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sorted(line.split()[1] for line in lines[:-1]) == ["bad", "late"]
+    assert any("failed (exit code 3)  exit 3" in line for line in lines)
+    assert lines[-1] == "2 commands"
+    assert main(["report", "--json", "--since", "2d"]) == 0
+    found = json.loads(capsys.readouterr().out)["commands"]
+    assert {one["id"]: one["status"] for one in found} == {
+        "bad": "failed", "good": "succeeded", "old": "failed", "late": "stale"
+    }  # fmt: skip
+    assert main(["report", "--since", "soon"]) == 64
