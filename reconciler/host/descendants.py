@@ -38,14 +38,14 @@ _COMMAND = "AI_COMMAND_ID"
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """What one resource has started: its ``mark``, the user that it runs as, its ``name``.
+    """What one resource has started: its ``mark``, the users that it runs as, its ``name``.
 
     ``ended`` are the first processes of launches that do not run any more, each with the
     ``session_tag`` that it had. ``spared`` are something else of the spec, with all below them.
     """
 
     mark: str
-    uid: int
+    uids: tuple[int, ...]
     name: str
     ended: tuple[tuple[Identity, str], ...] = ()
     spared: tuple[Identity, ...] = ()
@@ -139,9 +139,11 @@ class Descendants:
         self._launches: set[int] = set()
         if leader is not None:
             self._led_by(leader)
-            one = carrier(leader.pid, started.uid) if started is not None else None
-            ours = one is not None and started is not None and one.mark == started.mark
-            self._launches = {leader.pid, one.launch if one is not None and ours else leader.pid}
+            self._launches = {leader.pid}
+            for uid in started.uids if started is not None else ():
+                one = carrier(leader.pid, uid)
+                if one is not None and started is not None and one.mark == started.mark:
+                    self._launches.add(one.launch)
 
     def look(self, table: Table) -> list[Identity]:
         """Those that live, the oldest first, and the leader among them. Raises UnknownState."""
@@ -149,8 +151,10 @@ class Descendants:
         marked: dict[int, Carrier] = {}
         ended: dict[int, str] = {}
         if started is not None:
-            every = table.carriers(started.uid).items()
-            marked = {p: c for p, c in every if c.mark == started.mark and self._means(c.launch)}
+            for uid in started.uids:
+                for pid, one in table.carriers(uid).items():
+                    if one.mark == started.mark and self._means(one.launch):
+                        marked[pid] = one
             ended = {one.pid: tag for one, tag in started.ended if self._means(one.pid)}
         if leader is None and not marked and not ended:
             return []
@@ -200,18 +204,28 @@ class Descendants:
 
     def _others(self, found: Collection[int], table: Table, started: Started) -> set[int]:
         """Of these, what is somebody else's all the same."""
+        from reconciler.host.tmux import SESSION
+
         entries = table.entries
-        others = {
+        theirs = {
             one.pid
             for one in started.spared
             if one.pid in entries and entries[one.pid].identity == one
         }
-        others = table.led(table.below(others)) if others else others
-        for pid in set(found) - others:
-            environ = environment(pid)
+        environs = {pid: environment(pid) for pid in found}
+        within = {pid for pid, environ in environs.items() if SESSION in environ}
+        # A tmux server that was first started by it may have panes of other resources by now.
+        panes = {pid for pid in within if entries[pid].parent in environs.keys() - within}
+        servers = {entries[pid].parent for pid in panes}
+        for uid in started.uids:
+            others = (pid for pid, one in table.carriers(uid).items() if one.mark != started.mark)
+            servers |= {entries[pid].parent for pid in others if pid in entries}
+        theirs |= panes
+        theirs = table.led(table.below(theirs)) | servers if theirs else servers
+        for pid, environ in environs.items():
             if environ.get(MARK, started.mark) != started.mark or _COMMAND in environ:
-                others.add(pid)
-        return others - ({self._leader.pid} if self._leader is not None else set())
+                theirs.add(pid)
+        return theirs - ({self._leader.pid} if self._leader is not None else set())
 
 
 def end(

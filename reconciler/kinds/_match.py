@@ -103,10 +103,13 @@ def started(
     What another resource names as its own is spared. Raises UnknownState.
     """
     from reconciler.host.descendants import Descendants, Started
+    from reconciler.host.processes import owner_of
 
     ended = tuple((one, tag) for one, _, tag in recorded(ident, host, False))
-    uid = host.users.account(user).uid
-    ours = Started(known_as(ident, host), uid, ident.partition(":")[2], ended)
+    # Before the spec was changed it may have run as another one.
+    before = owner_of(leader.pid) if leader is not None else None
+    uids = {host.users.account(user).uid} | ({before} if before is not None else set())
+    ours = Started(known_as(ident, host), tuple(uids), ident.partition(":")[2], ended)
     others = [
         one.want
         for one in host.declared

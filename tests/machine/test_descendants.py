@@ -185,9 +185,9 @@ def test_the_number_of_a_session_alone_proves_nothing(world: World) -> None:
     mark = f"{world.machine.state}/demo/process:lead"
     dead = Identity(1, child.pid)
     tag = session_tag(child.pid)
-    found = Started(mark, os.geteuid(), "lead", ((dead, f"{tag}0"),))
+    found = Started(mark, (os.geteuid(),), "lead", ((dead, f"{tag}0"),))
     assert Descendants(found).look(Table()) == []
-    found = Started(mark, os.geteuid(), "lead", ((dead, tag),))
+    found = Started(mark, (os.geteuid(),), "lead", ((dead, tag),))
     assert child in Descendants(found).look(Table())
     other.kill()
     other.wait()
@@ -252,6 +252,44 @@ def test_a_child_that_another_resource_declares_is_not_ended(world: World) -> No
         world.spec("", ", state: absent", more=more.replace("{command", "{state: absent, command"))
     )
     assert not alive(child)
+
+
+def test_a_tmux_server_that_it_has_started_stays_with_what_others_have_there(world: World) -> None:
+    script = "tmux -L x new-session -d -s other 'CHILD own'\nexec CHILD lead"
+    windows = f"[{{panes: [{{command: [{world.child}, pane]}}]}}]"
+    sessions = f"sessions: {{s: {{socket: x, windows: {windows}}}}}"
+    more = (
+        f"  in: {{command: [{world.child}, in], session: s, after: ['process:lead']}}\n{sessions}\n"
+    )
+    spec = world.spec(script, more=more)
+    world.machine.once(spec, "--only", "process:lead")
+    own, leader = world.begun("own"), world.begun("lead")
+    world.machine.once(spec)
+    inside, pane = world.begun("in"), world.begun("pane")
+    server = look_up(own.pid)
+    assert server is not None
+    assert [now.parent for one in (inside, pane) if (now := look_up(one.pid))] == [
+        server.parent
+    ] * 2
+    world.machine.once(world.spec(script, ", state: absent", more=more))
+    assert not alive(leader) and not alive(own)
+    assert alive(inside) and alive(pane)
+    world.machine.converged(world.spec(script, ", state: absent", more=more))
+
+
+@pytest.mark.root
+@ROOT
+def test_one_that_has_run_as_another_user_ends_with_all_that_is_his(world: World) -> None:
+    world.base.chmod(0o755)
+    for parent in world.base.parents[:3]:
+        parent.chmod(parent.stat().st_mode | 0o011)
+    script = f"setsid sleep 300 & echo $! > {world.base}/far.pid\nexec sleep 300"
+    (world.base / "far.pid").touch()
+    (world.base / "far.pid").chmod(0o666)
+    world.machine.once(world.spec(script, ", user: nobody"))
+    pid = int(until(lambda: (world.base / "far.pid").read_text()))
+    world.machine.once(world.spec("exec CHILD lead"))
+    assert look_up(pid) is None
 
 
 @pytest.mark.parametrize("script", ["CHILD c & wait", "setsid CHILD c & sleep 300"])
@@ -338,7 +376,7 @@ def test_what_the_executor_runs_does_not_end_with_its_worker(world: World) -> No
     other = {name: value for name, value in environ.items() if name != "AI_COMMAND_ID"}
     plain = subprocess.Popen(["sleep", "300"], env=other, start_new_session=True)
     until(lambda: mark.encode() in Path(f"/proc/{plain.pid}/environ").read_bytes())
-    found = Descendants(Started(mark, os.geteuid(), "lead")).look(Table())
+    found = Descendants(Started(mark, (os.geteuid(),), "lead")).look(Table())
     assert [one.pid for one in found] == [plain.pid]
     for one in (command, plain):
         one.kill()
