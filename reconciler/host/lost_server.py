@@ -74,7 +74,7 @@ def refuse_lost(place: Sockets, state_dir: str) -> None:
         if _has_ours(server.pid, state_dir):
             raise UnknownState(
                 f"the tmux server {server.pid} has panes of ours, but its socket {path} is gone, "
-                "or another server's; end one of them, or move its panes",
+                "or is another server's now, which the socket would be taken from",
                 remedy=remedy("kill", "-USR1", str(server.pid)),
             )
 
@@ -89,13 +89,15 @@ def _servers(place: Sockets) -> list[tuple[Identity, str]]:
     answering = place.answering()
     for pid in Processes(Clock()).pids():
         try:
-            # In another mount namespace the same name is that of another file.
             if os.stat(f"/proc/{pid}").st_uid != os.geteuid() or pid == answering:
                 continue
             entry = look_up(pid)
             if entry is None or owner_of(pid) != os.geteuid():
                 continue
-            if os.readlink(f"/proc/{pid}/ns/mnt") != space:
+            with open(f"/proc/{pid}/comm", "rb") as file:
+                name = file.read()
+            # In another mount namespace the same name is that of another file.
+            if not name.startswith(b"tmux") or os.readlink(f"/proc/{pid}/ns/mnt") != space:
                 continue
             held = {os.readlink(f"/proc/{pid}/fd/{one}") for one in os.listdir(f"/proc/{pid}/fd")}
         except OSError:

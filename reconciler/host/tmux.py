@@ -292,7 +292,7 @@ def newest(session: str) -> str:
 
 
 def literal(text: str) -> str:
-    """A text where tmux expects a format."""
+    """A text where tmux expects a format; only ``#[`` cannot be written there, and is ``##[``."""
     return text.replace("#", "##")
 
 

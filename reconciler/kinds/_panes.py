@@ -128,6 +128,10 @@ def _folder(cwd: str | None, host: Host) -> list[str]:
         if status is None:
             words = "is not there; declare it under directories"
             raise HostError(f"the folder {cwd} to start in {words}")
+        if "#[" in cwd:
+            raise HostError(
+                f"the folder {cwd} to start in has '#[' in its name, which tmux does not take"
+            )
         if not stat.S_ISDIR(status.st_mode):
             raise HostError(f"the folder {cwd} to start in is {sort_of(status)}")
     return ["-c", literal(folder)]
