@@ -89,15 +89,13 @@ def _servers(place: Sockets) -> list[tuple[Identity, str]]:
     answering = place.answering()
     for pid in Processes(Clock()).pids():
         try:
-            if os.stat(f"/proc/{pid}").st_uid != os.geteuid() or pid == answering:
-                continue
-            entry = look_up(pid)
+            with open(f"/proc/{pid}/comm", "rb") as file:
+                is_tmux = file.read().startswith(b"tmux")
+            entry = look_up(pid) if is_tmux and pid != answering else None
             if entry is None or owner_of(pid) != os.geteuid():
                 continue
-            with open(f"/proc/{pid}/comm", "rb") as file:
-                name = file.read()
             # In another mount namespace the same name is that of another file.
-            if not name.startswith(b"tmux") or os.readlink(f"/proc/{pid}/ns/mnt") != space:
+            if os.readlink(f"/proc/{pid}/ns/mnt") != space:
                 continue
             held = {os.readlink(f"/proc/{pid}/fd/{one}") for one in os.listdir(f"/proc/{pid}/fd")}
         except OSError:
