@@ -341,7 +341,7 @@ class Session:
     ) -> str | None:
         """The other spec whose state that folder holds. None: none that is still there."""
         from reconciler.shipped import known_as, path_of
-        from reconciler.state import known_spec
+        from reconciler.state import is_gone, known_spec
 
         known = known_spec(folder)
         if known is None or known == known_as(path):
@@ -352,7 +352,7 @@ class Session:
                 told(f"{name} is known as {before}, which is the same file as {path}")
                 return None
         except (FileNotFoundError, NotADirectoryError):
-            if not os.path.lexists(before):
+            if not os.path.lexists(before) and is_gone(folder, known):
                 told(f"the spec {name} was {before}, which is gone; now it is {path}")
                 self._path = path
                 return None
@@ -373,10 +373,11 @@ class Session:
         if self.options.take_over:
             self._path = spec.path
             return
+        missing = "" if os.path.lexists(before) else "The other file is not to be seen: mount it. "
         raise Usage(
             f"the state of {spec.name!r} is that of {before}, and this is {spec.path}; nothing was "
-            "done. Name the other file, give this one a name of its own, or, to go on with this "
-            "one instead, add: --take-over"
+            f"done. {missing}Name the other file, give this one a name of its own, or, to go on "
+            "with this one instead, add: --take-over"
         )
 
     def recover(self, spec: Spec) -> None:
@@ -430,14 +431,15 @@ class Session:
         """Remember whose state it is, where that is not known yet or was ``claim``ed anew."""
         from reconciler.model import HostError
         from reconciler.shipped import known_as
-        from reconciler.state import known_spec, remember_spec
+        from reconciler.state import known_spec, knows_volume, remember_spec
 
         folder = self.folder(spec)
         if folder in self._learnt:
             return
         self._learnt.add(folder)
         known = known_spec(folder)
-        if known is None or (self._path == spec.path and known != known_as(spec.path)):
+        same = known == known_as(spec.path)
+        if known is None or (not knows_volume(folder) if same else self._path == spec.path):
             try:
                 remember_spec(folder, known_as(spec.path))
             except (OSError, HostError) as error:

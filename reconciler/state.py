@@ -23,6 +23,8 @@ STORE = "store.db"
 _HANDED_ON = b"RECONCILE_LOCK"
 _SPEC = "spec"
 """The file that names the spec whose state this is."""
+_VOLUME = "spec.mount"
+"""The file that names it too, and where the file system that it is on was mounted."""
 _SECRETS = "secrets"
 """The file with the marks of what must not be shown, for passes that are not told it."""
 _MOST_MARKS = 4000
@@ -192,10 +194,39 @@ def known_spec(folder: str) -> str | None:
 
 def remember_spec(folder: str, known: str) -> None:
     """From now on it is the state of that spec. Raises OSError or HostError."""
+    from reconciler.host.filesystems import volume
     from reconciler.host.place import put_at
+    from reconciler.shipped import path_of
 
     make_folder(folder)
+    _, mount = volume(path_of(known))
+    put_at(os.path.join(folder, _VOLUME), os.fsencode(f"{known}\0{mount}"))
     put_at(os.path.join(folder, _SPEC), os.fsencode(known) + b"\n")
+
+
+def knows_volume(folder: str) -> bool:
+    """Is it remembered where the file system of the spec is mounted?"""
+    return os.path.lexists(os.path.join(folder, _VOLUME))
+
+
+def is_gone(folder: str, known: str) -> bool:
+    """Is a remembered spec that is not there deleted, for all that is known?
+
+    It may be on a volume that is not mounted just now.
+    """
+    from reconciler.host.filesystems import volume
+    from reconciler.shipped import path_of
+
+    try:
+        above, mount = volume(path_of(known))
+    except OSError:
+        return False
+    try:
+        with os.fdopen(trust.own_file(os.path.join(folder, _VOLUME)), "rb") as file:
+            of, _, before = os.fsdecode(file.read(2 * _LONGEST_PATH)).partition("\0")
+    except (OSError, HostError):
+        of = before = ""
+    return mount == before if of == known else above == os.path.dirname(path_of(known))
 
 
 def variables(folder: str) -> dict[str, str]:

@@ -197,6 +197,22 @@ def by_mount(paths: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
+def volume(path: str) -> tuple[str, str]:
+    """The nearest folder above a path that is there, and where what it is on is mounted.
+
+    Raises OSError.
+    """
+    folder = os.path.dirname(path)
+    while True:
+        try:
+            os.stat(folder)
+            break
+        except (FileNotFoundError, NotADirectoryError):
+            folder = os.path.dirname(folder)
+    (mount,) = by_mount([os.path.realpath(folder)])
+    return folder, mount
+
+
 def of(paths: Iterable[str]) -> list[tuple[FileSystem, list[str]]]:
     """Each file system of these paths, with those that are on it. Raises OSError.
 

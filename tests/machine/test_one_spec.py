@@ -164,3 +164,59 @@ def test_the_executor_is_not_started_by_another_spec(
     assert (machine.state / "executor" / "spec").read_text() == f"{executor}\n"
     done = machine.run(*argv, "--spec", executor, cwd="/")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("rooms", ["folder", "folder/below"])
+def test_a_file_whose_folder_was_moved_is_gone(machine: Machine, rooms: str) -> None:
+    one = machine.base / rooms / "spec.yaml"
+    one.parent.mkdir(parents=True)
+    machine.spec(f"directories: {{d: {{path: {machine.base}/d}}}}").rename(one)
+    machine.once(one)
+    (machine.base / "folder").rename(machine.base / "moved")
+    two = machine.base / "moved" / one.relative_to(machine.base / "folder")
+    done = machine.reconcile("--once", two)
+    assert done.returncode == 0, done.stderr
+    assert f"was {one}, which is gone" in done.stdout + done.stderr
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("point", ["left", "removed", "linked"])
+def test_a_file_on_a_volume_that_is_not_mounted_is_not_gone(machine: Machine, point: str) -> None:
+    text = f"name: demo\nversion: 1\ndirectories: {{d: {{path: {machine.base}/d}}}}\n"
+    two = machine.spec(f"directories: {{d: {{path: {machine.base}/other}}}}", "two.yaml")
+    volume = machine.base / "volume"
+    volume.mkdir()
+    if point == "linked":
+        (machine.base / "link").symlink_to(volume)
+    one = machine.base / ("link" if point == "linked" else "volume") / "spec.yaml"
+    run = ["sh", "-c", (
+        'mount -t tmpfs none "$1" && printf %s "$2" > "$3" && shift 3 && "$@"; '
+        'status=$?; exit $status'
+    ), "sh", volume, text, one]  # fmt: skip
+    # In a mount namespace of its own: behind it the volume is not mounted.
+    done = machine.run("unshare", "-m", *run, *machine.argv("--once", one))
+    assert done.returncode == 0, done.stderr
+    assert known(machine) == f"{one}\n"
+    if point != "left":
+        volume.rmdir()
+    done = machine.reconcile("--once", two)
+    assert done.returncode == 64, done.stdout
+    assert f"is that of {one}, and this is {two}; nothing was done" in done.stderr
+    assert "mount it" in done.stderr
+    assert not (machine.base / "other").exists()
+    machine.once(two, "--take-over")
+    assert known(machine) == f"{two}\n"
+
+
+@pytest.mark.parametrize("folder", ["", "missing/"])
+def test_where_no_volume_is_known_the_folder_tells(
+    machine: Machine, specs: tuple[Path, Path], folder: str
+) -> None:
+    """As in the state of an older version, which learns it by its next pass."""
+    one, two = specs
+    (machine.state / "demo" / "spec.mount").unlink()
+    (machine.state / "demo" / "spec").write_text(f"{machine.base}/{folder}gone.yaml\n")
+    assert machine.reconcile("--once", two).returncode == (64 if folder else 0)
+    (machine.state / "demo" / "spec").write_text(f"{one}\n")
+    machine.once(one)
+    assert (machine.state / "demo" / "spec.mount").exists()
