@@ -58,6 +58,8 @@ class Machine:
         self.sockets = sockets
         self.spool = base / "spool"
         self.bin = Path(sys.executable).parent
+        self.mark = f"{1000 + os.getpid() % 9000}.{time.time_ns() % 10**12:012}"
+        """A duration for sleep(1) by which nobody else on this machine finds a process."""
         self.environ = {
             "HOME": str(self.home),
             # The crontabs of this machine are out of reach, whoever runs the tests.

@@ -88,15 +88,15 @@ def test_the_spec_that_is_taken_is_named(machine: Machine) -> None:
 
 
 def test_a_match_never_takes_a_process_of_another_resource(machine: Machine) -> None:
+    match = f"match: {{cmdline: 'sleep {machine.mark}'}}"
     spec = machine.spec(
-        "processes:\n  one: {command: [sleep, '31001']}\n"
-        "  two: {command: [sleep, '31002'], match: {cmdline: 'sleep 3100'}}\n"
+        f"processes:\n  one: {{command: [sleep, '{machine.mark}1']}}\n"
+        f"  two: {{command: [sleep, '{machine.mark}2'], {match}}}\n"
     )
     machine.once(spec)
-    assert len(machine.running("sleep 3100")) == 2
+    assert len(machine.running(f"sleep {machine.mark}")) == 2
     other = machine.spec(
-        "version: 1\nname: other\n"
-        "processes: {x: {command: x, state: absent, match: {cmdline: 'sleep 3100'}}}"
+        f"version: 1\nname: other\nprocesses: {{x: {{command: x, state: absent, {match}}}}}"
     )
     machine.converged(other)
 

@@ -144,12 +144,17 @@ def by_hand(machine: Machine, *argv: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(argv, env=machine.environ, start_new_session=True)
 
 
+def matched(machine: Machine, more: str = "") -> str:
+    """A process that is known by a command line of this test alone."""
+    match = f"match: {{cmdline: '^sleep {machine.mark}$'}}"
+    return f"processes: {{one: {{command: [sleep, '{machine.mark}'], {match}{more}}}}}"
+
+
 def test_one_that_matches_is_adopted_and_stopped_when_absent(machine: Machine) -> None:
-    hand = by_hand(machine, "sleep", "1077")
-    text = "processes: {{one: {{command: [sleep, '1077'], match: {{cmdline: '^sleep 1077$'}}{}}}}}"
-    spec = machine.spec(text.format(""))
+    hand = by_hand(machine, "sleep", machine.mark)
+    spec = machine.spec(matched(machine))
     machine.converged(spec)
-    machine.once(machine.spec(text.format(", state: absent")))
+    machine.once(machine.spec(matched(machine, ", state: absent")))
     assert hand.wait(timeout=10) == -signal.SIGTERM
 
 
@@ -158,7 +163,7 @@ def test_adoption_by_program_and_by_pid_file(machine: Machine, match: str) -> No
     program = machine.base / "sleeper"
     program.write_bytes(Path("/bin/sleep").read_bytes())
     program.chmod(0o755)
-    hand = by_hand(machine, str(program), "1077")
+    hand = by_hand(machine, str(program), machine.mark)
     (machine.base / "pid").write_text(f"{hand.pid}\n")
     match = match.format(exe=program, base=machine.base)
     spec = machine.spec(f"processes: {{one: {{command: [{program}, '1'], match: {{{match}}}}}}}")
@@ -169,7 +174,7 @@ def test_adoption_by_program_and_by_pid_file(machine: Machine, match: str) -> No
 
 
 def test_a_pid_file_older_than_the_process_is_not_believed(machine: Machine) -> None:
-    hand = by_hand(machine, "sleep", "1077")
+    hand = by_hand(machine, "sleep", machine.mark)
     pid_file = machine.base / "pid"
     pid_file.write_text(f"{hand.pid}\n")
     os.utime(pid_file, (1, 1))
@@ -184,27 +189,31 @@ def test_a_pid_file_older_than_the_process_is_not_believed(machine: Machine) -> 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a PID namespace")
 @pytest.mark.parametrize(
-    "match", ["cmdline: '^sleep 1047$'", "exe: {base}/sleep", "pidfile: {base}/pid"]
+    "match", ["cmdline: '^sleep {mark}$'", "exe: {base}/sleep", "pidfile: {base}/pid"]
 )
 def test_a_process_in_a_container_is_not_the_hosts(machine: Machine, match: str) -> None:
     program = machine.base / "sleep"
     shutil.copy("/bin/sleep", program)
     machine.environ["PATH"] = f"{machine.base}:{machine.environ['PATH']}"
     container = subprocess.Popen(
-        ["unshare", "--pid", "--fork", "--kill-child", "sh", "-c", "sleep 1047 & wait"],
+        ["unshare", "--pid", "--fork", "--kill-child", "sh", "-c", f"sleep {machine.mark} & wait"],
         env=machine.environ,
     )
     try:
-        (theirs,) = until(lambda: machine.running("sleep 1047") and inner(machine, "sleep 1047"))
+        (theirs,) = until(
+            lambda: (
+                machine.running(f"sleep {machine.mark}") and inner(machine, f"sleep {machine.mark}")
+            )
+        )
         (machine.base / "pid").write_text(f"{theirs}\n")
         line = "processes: {{p: {{{}command: [{base}/sleep, '1048'], match: {{{}}}}}}}"
-        match = match.format(base=machine.base)
+        match = match.format(base=machine.base, mark=machine.mark)
         spec = machine.spec(line.format("", match, base=machine.base))
         machine.once(spec)
         assert len(machine.running("sleep 1048")) == 1
         machine.once(machine.spec(line.format("state: absent, ", match, base=machine.base)))
         assert machine.running("sleep 1048") == []
-        assert inner(machine, "sleep 1047") == [theirs]
+        assert inner(machine, f"sleep {machine.mark}") == [theirs]
     finally:
         container.kill()
         container.wait()
@@ -218,16 +227,15 @@ def inner(machine: Machine, text: str) -> list[int]:
 def test_more_matches_than_instances_are_reported_and_stopped_only_when_asked(
     machine: Machine,
 ) -> None:
-    older = by_hand(machine, "sleep", "1077")
-    until(lambda: machine.running("sleep 1077"))
+    older = by_hand(machine, "sleep", machine.mark)
+    until(lambda: machine.running(f"sleep {machine.mark}"))
     machine.run("sleep", "0.02")  # start times are counted in ticks of 10 ms
-    younger = by_hand(machine, "sleep", "1077")
-    until(lambda: len(machine.running("sleep 1077")) == 2)
-    text = "processes: {{one: {{command: [sleep, '1077'], match: {{cmdline: '^sleep 1077$'}}{}}}}}"
-    plan = machine.plan(machine.spec(text.format("")))
+    younger = by_hand(machine, "sleep", machine.mark)
+    until(lambda: len(machine.running(f"sleep {machine.mark}")) == 2)
+    plan = machine.plan(machine.spec(matched(machine)))
     assert plan["steps"] == []
     assert str(younger.pid) in plan["notes"][0]["reason"]
-    spec = machine.spec(text.format(", stop_extra: true"))
+    spec = machine.spec(matched(machine, ", stop_extra: true"))
     (step,) = machine.once(spec)["steps"]
     assert step["verb"] == "stop"
     assert younger.wait(timeout=10) == -signal.SIGTERM
