@@ -149,20 +149,30 @@ class Descendants:
         """Those that live, the oldest first, and the leader among them. Raises UnknownState."""
         started, leader = self._started, self._leader
         marked: dict[int, Carrier] = {}
+        users: dict[int, int] = {}
         ended: dict[int, str] = {}
         if started is not None:
             for uid in started.uids:
                 for pid, one in table.carriers(uid).items():
                     if one.mark == started.mark and self._means(one.launch):
-                        marked[pid] = one
+                        marked[pid], users[pid] = one, uid
             ended = {one.pid: tag for one, tag in started.ended if self._means(one.pid)}
         if leader is None and not marked and not ended:
             return []
         entries = table.entries
         numbers = self._led_by(leader) if leader is not None else set()
+        claimed: dict[int, int] = {}
         for pid in marked.keys() & entries.keys():
             # As long as it is in there, that number is given to nobody else.
-            numbers |= {marked[pid].launch} & {entries[pid].session, entries[pid].group}
+            number = marked[pid].launch
+            if number not in (entries[pid].session, entries[pid].group):
+                continue
+            first = number in marked and marked[number].launch == number
+            if users[pid] == os.geteuid() or first:
+                numbers.add(number)
+            else:
+                # He may have been let into somebody else's session, and says that it is his.
+                claimed[number] = users[pid]
         for pid, entry in entries.items() if ended else ():
             tag = ended.get(entry.session)
             if tag and entry.session not in numbers and session_tag(pid) == tag:
@@ -170,6 +180,10 @@ class Descendants:
         numbers.discard(0)  # What stands for one of another PID namespace.
         found = marked.keys() & entries.keys()
         found |= {pid for pid, one in entries.items() if {one.session, one.group} & numbers}
+        for pid, entry in entries.items() if claimed else ():
+            whose = claimed.get(entry.session, claimed.get(entry.group))
+            if whose is not None and owner_of(pid) == whose:
+                found.add(pid)
         if started is not None:
             found |= self._in_scopes(table, started)
         found = table.led(found) - _ours(entries)

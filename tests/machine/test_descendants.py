@@ -228,6 +228,27 @@ def test_the_mark_of_another_user_is_not_believed(world: World) -> None:
         ours.kill()
 
 
+@pytest.mark.root
+@ROOT
+def test_a_user_who_is_let_into_a_session_of_roots_does_not_have_it_ended(world: World) -> None:
+    """As by a script of root's that runs something as that user, with the mark of his daemon."""
+    marked = (
+        f"RECONCILE_PROCESS={world.machine.state}/demo/process:lead RECONCILE_PID=$$ "
+        "setpriv --reuid 65534 --regid 65534 --clear-groups"
+    )
+    script = f"{marked} sleep 300 & sleep 300 & echo $! >{world.base}/beside.pid; exec sleep 300"
+    job = subprocess.Popen(["sh", "-c", script], start_new_session=True)
+    beside = world.begun("beside")
+    his = until(lambda: [p for p in Processes.of_user(65534) if os.getsid(p) == job.pid])
+    try:
+        started = Started(f"{world.machine.state}/demo/process:lead", (65534,), "lead")
+        until(lambda: [one.pid for one in Descendants(started).look(Table())] == his)
+        assert job.poll() is None and alive(beside)
+    finally:
+        os.killpg(job.pid, signal.SIGKILL)
+        job.wait()
+
+
 def test_a_child_that_another_resource_declares_is_not_ended(world: World) -> None:
     match = f"match: {{cmdline: '{world.child} c$'}}"
     more = f"  c: {{command: [{world.child}, c], {match}}}\n"
