@@ -157,7 +157,8 @@ def _build(
         files=tuple(files.digests),
         empty=tuple(name for name in resolver.declared_kinds if name not in used),
         notify=tell.notify,
-        variables=top.head.variables,
+        # What must not be shown is not remembered either.
+        variables=tuple(one for one in top.head.variables if one[1] not in hidden),
     )
     keepable = not (validator.keeps_secrets or renderer.keeps_secrets or tell.keeps_secrets)
     return Built(spec, files.digests, frozenset(scope.environ.names), keepable)

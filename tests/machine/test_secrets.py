@@ -204,6 +204,18 @@ def test_no_piece_of_a_secret_is_left_anywhere(machine: Machine) -> None:
         assert piece.encode() not in kept, piece
 
 
+def test_a_variable_that_is_a_secret_by_its_place_is_not_remembered(machine: Machine) -> None:
+    spec = machine.spec(
+        "vars: {hook: x, word: x}\n"
+        "notify: {targets: {s: {url: 'json://127.0.0.1:9/{{ hook }}', on: [failed]}}}\n"
+        "directories: {d: {path: '~/{{ word }}'}}\n"
+    )
+    done = machine.reconcile("--once", spec, "--set", f"hook={SECRET}", "--set", "word=plain")
+    assert done.returncode == 0, done.stderr
+    assert "word=plain" in machine.reconcile("--status", spec).stdout
+    assert SECRET.encode() not in everything(machine.state)
+
+
 TOLD_ONCE = """
 vars: {a: plain, b: plain}
 blocks: {b: {path: MADE, content: "user=me\\npw={{ a }}\\nurl=x://me:{{ b }}@h/\\n"}}
