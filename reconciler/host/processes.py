@@ -82,10 +82,16 @@ def look_up(pid: int, zombies: bool = False) -> Entry | None:
 def folder(pid: int) -> str:
     """The folder below /proc that tells of that process: proc_pid_task(5), of another thread once
     the main one has ended, and with it what ``/proc/PID`` had to tell."""
-    rest = _stat(f"/proc/{pid}")
-    if rest is not None and rest[0] == b"Z" and int(rest[17]) > 1:
-        return (_other_thread(pid) or (f"/proc/{pid}",))[0]
-    return f"/proc/{pid}"
+    usual = f"/proc/{pid}"
+    with suppress(OSError):
+        if os.stat(f"{usual}/task").st_nlink == 3:
+            return (
+                usual  # One thread, as those of the kernel have: three names, and no need to read.
+            )
+    rest = _stat(usual)
+    if rest is None or rest[0] != b"Z" or int(rest[17]) < 2:
+        return usual
+    return (_other_thread(pid) or (usual,))[0]
 
 
 def _other_thread(pid: int) -> tuple[str, str] | None:
@@ -463,7 +469,8 @@ def owner_of(pid: int) -> int | None:
     in a namespace below ours is a container's: it has a number there as well, proc_pid_status(5).
     """
     raw = _read(f"/proc/{pid}/status", 4096) or b""
-    if b"\nVmSize:" not in raw:  # The kernel's own has none, nor has a thread that has ended.
+    if b"\nVmSize:" not in raw and b"\nThreads:\t1\n" not in raw:
+        # A thread that has ended has none, as the kernel's own.
         raw = _read(f"{folder(pid)}/status", 4096) or b""
     lines = dict(line.partition(b":")[::2] for line in raw.split(b"\n"))
     uids = set(lines.get(b"Uid", b"").split()[:3])

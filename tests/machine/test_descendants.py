@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -415,3 +416,24 @@ def test_a_quiet_pass_reads_no_environment(world: World) -> None:
     trace = world.machine.traced("openat,execve", *world.machine.argv("--once", spec))
     reads = re.findall(r"/proc/(\d+)/environ", trace)
     assert max(map(reads.count, set(reads))) <= 4  # However many ask.
+
+
+def test_a_command_of_the_executor_outlives_a_restart_of_its_worker(
+    machine: Machine, executor: Path
+) -> None:
+    home = ("--set", f"home={machine.base}/co")
+    machine.once(executor, *home)
+    pending = machine.base / "co/ai_commands/pending"
+    command = f"env > {machine.base}/env; setsid sleep 300 & echo $! > {machine.base}/far.pid"
+    (pending / "x.new").write_text(json.dumps({"id": "x", "command": command}))
+    (pending / "x.new").rename(pending / "x.json")
+    until((machine.base / "co/ai_commands/completed/x.json").exists)
+    assert "RECONCILE_PROCESS" not in (machine.base / "env").read_text()
+    assert "AI_COMMAND_ID=x" in (machine.base / "env").read_text()
+    text = executor.read_text()
+    executor.write_text(text.replace("    env:\n", "    env:\n      CHANGED: yes-it-is\n"))
+    (step,) = machine.once(executor, *home)["steps"]
+    assert (step["id"], step["verb"]) == ("process:worker", "restart")
+    pid = int((machine.base / "far.pid").read_text())
+    assert look_up(pid) is not None
+    os.kill(pid, signal.SIGKILL)
