@@ -200,16 +200,17 @@ class _Run:
     def outcome(self, broken: dict[str, str]) -> Outcome:
         """How the step has ended, after a look whether it helped."""
         begin = self.host.clock.monotonic()
-        note = None
+        note = lives_on = None
         if self._end is None:
             wrong = _wrong(self.step, self.resource, self.get_kind, self.host)
             note, idle = self.kind.spared(self.step.actions)
             self._end = ("dropped" if idle else "done", None)
             if wrong is not None:
-                self._end = "failed", wrong
+                words, lives_on = wrong
+                self._end = "failed", words
                 broken[self.step.id] = "failed"
         self._seconds += self.host.clock.monotonic() - begin
-        return Outcome(self.step, *self._end, self._seconds, note)
+        return Outcome(self.step, *self._end, self._seconds, note, lives_on)
 
 
 def _look(resource: Resource[Any], get_kind: GetKind, host: Host) -> Observation[Any]:
@@ -224,26 +225,32 @@ def _failure(error: Exception) -> str:
     return error_in_words(error)
 
 
-def _wrong(step: Step, resource: Resource[Any], get_kind: GetKind, host: Host) -> str | None:
+Wrong = tuple[str, str | None]
+"""What is wrong after a step, and what lives on of it all the same."""
+
+
+def _wrong(step: Step, resource: Resource[Any], get_kind: GetKind, host: Host) -> Wrong | None:
     """What is still not as it should be, with what the host tells about it; None when all is."""
     try:
         return _still_wrong(step, resource, get_kind, host)
     except Exception as error:
-        return f"done, but cannot look at it any more: {_failure(error)}"
+        return f"done, but cannot look at it any more: {_failure(error)}", None
 
 
-def _still_wrong(step: Step, resource: Resource[Any], get_kind: GetKind, host: Host) -> str | None:
+def _still_wrong(
+    step: Step, resource: Resource[Any], get_kind: GetKind, host: Host
+) -> Wrong | None:
     kind = get_kind(resource.kind)
     seen = _look(resource, get_kind, host)
     if seen.unknown is not None:
-        return f"done, but cannot look at it any more: {seen.unknown}"
+        return f"done, but cannot look at it any more: {seen.unknown}", None
     expected = kind.expected(resource.want) if resource.present else None
     left = kind.left(step.actions, expected, seen.state)
     if not left:
         return None
-    evidence = kind.evidence(resource, host)
+    evidence = seen.lives_on or kind.evidence(resource, host)
     words = f"still wrong after it was done: {kind.words(left)}"
-    return f"{words} ({evidence})" if evidence else words
+    return f"{words} ({evidence})" if evidence else words, seen.lives_on
 
 
 class _Settling:
@@ -293,4 +300,7 @@ class _Settling:
 def proved(outcome: Outcome, resource: Resource[Any], get_kind: GetKind, host: Host) -> Outcome:
     """The outcome of a step that was done, after another look whether it has held."""
     wrong = _wrong(outcome.step, resource, get_kind, host)
-    return outcome if wrong is None else replace(outcome, result="failed", error=wrong)
+    if wrong is None:
+        return outcome
+    words, lives_on = wrong
+    return replace(outcome, result="failed", error=words, lives_on=lives_on)

@@ -83,15 +83,18 @@ class Memory:
             self._resources, self._get_kind, store.attempts, self._begun, self._unwritten, now
         )
 
-    def past(self) -> Past:
-        """What a plan must know. Raises Unreadable where it cannot be known what is paused."""
+    def past(self, seen: Mapping[str, Observation[Any]] | None = None) -> Past:
+        """What a plan must know about what was ``seen``.
+
+        Raises Unreadable where it cannot be known what is paused.
+        """
         past = Past()
         if self.store is not None:
             # What a person has paused stays so once the store is damaged.
             past = replace(past, paused=_paused(self.store.pauses.known))
             with self._guarded(Unreadable):
                 past = replace(past, paused=_paused(self.store.pauses.all()))
-                past = replace(past, holds=self._tries(self.store).holds())
+                past = replace(past, holds=self._tries(self.store).holds(_lives_on(seen or {})))
                 past = replace(past, lasting=self.store.conditions.all())
         return past
 
@@ -214,7 +217,7 @@ class Memory:
         times: list[float | None] = []
         if self.store is not None:
             with self._guarded():
-                times.append(self._tries(self.store).due(plan))
+                times.append(self._tries(self.store).due(plan, _lives_on(seen)))
                 times += self._ripening(self.store, plan, seen)
         return min((time for time in times if time is not None and time > 0), default=None)
 
@@ -263,6 +266,10 @@ def _conditions(
     looked_at = {ident for ident, one in seen.items() if one.unknown is None}
     gone = {one for one in known if one[0] not in declared or one[0] in looked_at} - now
     return sorted(now - known.keys()), sorted(gone)
+
+
+def _lives_on(seen: Mapping[str, Observation[Any]]) -> dict[str, str]:
+    return {ident: one.lives_on for ident, one in seen.items() if one.lives_on is not None}
 
 
 def _paused(pauses: Mapping[str, Pause]) -> dict[str, str]:

@@ -276,6 +276,7 @@ class Observation(Generic[S]):
     no change could mend; it ``demands`` that others, by their ids, are started anew. ``remedy``
     is the command that makes it known. ``more``: one step does only a part, and others follow it
     in the same pass. ``ending`` says what goes on until it is gone, for which others wait.
+    ``lives_on`` says what is there of it although it counts as ended.
     """
 
     state: S | None = None
@@ -289,6 +290,7 @@ class Observation(Generic[S]):
     remedy: Remedy | None = None
     more: bool = False
     ending: str | None = None
+    lives_on: str | None = None
 
 
 ABSENT: Observation[Any] = Observation()
@@ -452,7 +454,7 @@ class Outcome:
     """What became of a step: ``done``, ``failed``, ``skipped``, ``dropped``; time in seconds.
 
     ``begun``: something that must end first has been asked to, and is not waited for. ``note``
-    is what is worth a word although nothing failed.
+    is what is worth a word although nothing failed. ``lives_on``: see Observation.
     """
 
     step: Step
@@ -460,6 +462,7 @@ class Outcome:
     error: str | None = None
     seconds: float = 0.0
     note: str | None = None
+    lives_on: str | None = None
 
     @property
     def moved(self) -> bool:

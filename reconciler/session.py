@@ -557,7 +557,7 @@ class Session:
             seen = observe_aside(looked, kinds.get, host, within)
         if only:
             seen = {one.id: seen[one.id] for one in resources if one.id in seen}
-        past = memory.past()
+        past = memory.past(seen)
         plan, known = judged(spec, resources, seen, kinds.get, host, past, part=bool(only))
         return Look(spec, plan, known, tuple(only))
 

@@ -20,6 +20,7 @@ Unwritten = tuple[str, int, float]
 """Attempts that the store did not take: of which version, how many, and when the last was made by
 the monotonic clock."""
 
+_NOTHING: Mapping[str, str] = {}
 SOON = 0.01
 """Seconds until something is looked at again whose time has come during the pass."""
 
@@ -50,10 +51,16 @@ class Tries:
         for ident, (version, count, at) in unwritten.items():
             self._open[ident] = Attempt(version, count, now - at)
 
-    def holds(self) -> Mapping[str, Hold]:
-        """What must not be started now, by id, and why."""
+    def holds(self, lives_on: Mapping[str, str] = _NOTHING) -> Mapping[str, Hold]:
+        """What must not be started now, by id, and why.
+
+        ``lives_on`` has, by id, what is there of those that count as ended.
+        """
         found = {}
         for ident, tries, policy in self._counted():
+            if tries.behind and ident in lives_on:
+                found[ident] = Hold(f"was not started again: {lives_on[ident]}", True)
+                continue
             left = policy.left(tries.count, tries.since)
             if left <= 0:
                 continue
@@ -105,7 +112,7 @@ class Tries:
             if ident in self._unwritten:
                 version, count, at = self._unwritten[ident]
                 self._unwritten[ident] = version, max(count, 1), at
-            self._table.failed(ident)
+            self._table.failed(ident, outcome.lives_on is not None)
 
     def learn(self, plan: Plan, seen: Collection[str]) -> None:
         """Forgive what has stayed healthy, and what nobody wants any more.
@@ -130,15 +137,18 @@ class Tries:
                 self._unwritten.pop(ident, None)
                 self._table.forgive(ident)
 
-    def due(self, plan: Plan) -> float | None:
-        """Seconds until a wait is over, or an attempt would be forgiven; None: nothing is open."""
+    def due(self, plan: Plan, lives_on: Collection[str] = ()) -> float | None:
+        """Seconds until a wait is over, or an attempt would be forgiven; None: nothing is open.
+
+        ``lives_on`` are those of ``holds``, whose end is learnt when it comes.
+        """
         waiting = {remark.id for remark in plan.held}
         begun = {step.id for step in plan.steps}
         # What is not known, or waits for something else, is seen to by the next full pass.
         blocked = {remark.id for remark in (*plan.unknown, *plan.skipped)}
         times = []
         for ident, tries, policy in self._counted():
-            if not tries.count or ident in blocked:
+            if not tries.count or ident in blocked or (tries.behind and ident in lives_on):
                 continue
             left = policy.left(tries.count, tries.since)
             if ident in begun and policy.given_up(tries.count):

@@ -91,6 +91,31 @@ def left(resource: Resource[Process], host: Host, launches: Collection[int]) -> 
     return Descendants(ours, but=launches).look(host.table)
 
 
+def in_background(
+    resource: Resource[Process], host: Host, behind: Sequence[Identity]
+) -> str | None:
+    """What to say where a program that is to run has put itself into the background instead.
+
+    That is what has left the session in which it was started, as daemon(3) does it, or was sent
+    there by a shell. What else is left ``behind`` is only that. Raises UnknownState.
+    """
+    want = resource.want
+    if not resource.present or want.match is not None or not behind:
+        return None
+    carriers, entries = host.table.carriers(host.users.account(want.user).uid), host.table.entries
+    sent = want.command[-1].rstrip().endswith("&")
+    for one in behind:
+        carrier, entry = carriers.get(one.pid), entries.get(one.pid)
+        if carrier is None or entry is None or carrier.version != want.digest():
+            continue
+        if sent or entry.session != carrier.launch:
+            return (
+                f"it puts itself into the background, where pid {one.pid} runs; have it stay in "
+                "the foreground, or say in match which process it is (cmdline or pidfile)"
+            )
+    return None
+
+
 def started(
     ident: str,
     user: str | None,

@@ -14,7 +14,7 @@ from reconciler.backoff import Policy
 from reconciler.contract import Kind
 from reconciler.host.launch import Launch
 from reconciler.kinds._ailing import health, held
-from reconciler.kinds._match import left, running
+from reconciler.kinds._match import in_background, left, running
 from reconciler.kinds._process import Process
 from reconciler.kinds._start import (
     Place,
@@ -207,7 +207,8 @@ class Processes(Kind[Process, ProcessState]):
         state = ProcessState(number, definition, tuple(found), waiting)
         if behind:
             state = replace(state, left=tuple(behind), launches=seen.launches)
-        return Observation(state, note=note)
+        lives_on = in_background(resource, host, behind) if not found and not stopping else None
+        return Observation(state, note=note, lives_on=lives_on)
 
     def found(self, resource: Resource[Process], host: Host) -> list[tuple[Identity, str | None]]:
         """The processes that are this resource, oldest first, each with its digest if known.
@@ -258,7 +259,9 @@ class Processes(Kind[Process, ProcessState]):
     def watch(
         self, resource: Resource[Process], have: ProcessState | None, host: Host
     ) -> Iterable[Identity]:
-        return [identity for identity, _ in (have.found or () if have is not None else ())]
+        if have is None:
+            return ()
+        return [*(identity for identity, _ in have.found or ()), *(have.left or ())]
 
     def shows(self, resource: Resource[Process], host: Host) -> Iterable[Key]:
         if resource.want.place is None:

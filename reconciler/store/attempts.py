@@ -14,12 +14,13 @@ class Attempt:
     """Starts of a resource that were not forgiven yet.
 
     ``version`` says what was started. ``since`` is the age of the last one in seconds, None when
-    it was made before this boot.
+    it was made before this boot. ``behind``: it ended at once, and left behind what it had started.
     """
 
     version: str
     count: int
     since: float | None
+    behind: bool = False
 
 
 class Attempts:
@@ -30,10 +31,10 @@ class Attempts:
 
     def all(self) -> dict[str, Attempt]:
         """Those that were not forgiven, by id."""
-        rows = self._base.read("SELECT id, version, count, boot, at FROM attempts")
+        rows = self._base.read("SELECT id, version, count, boot, at, behind FROM attempts")
         return {
-            ident: Attempt(version, count, self._base.age(boot, at))
-            for ident, version, count, boot, at in rows
+            ident: Attempt(version, count, self._base.age(boot, at), bool(behind))
+            for ident, version, count, boot, at, behind in rows
         }
 
     def begun(self, ident: str, version: str, least: int = 0) -> None:
@@ -47,14 +48,18 @@ class Attempts:
             base.execute(
                 "INSERT INTO attempts (id, version, count, boot, at) "
                 "VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
-                "count = max(count + 1, excluded.count), boot = excluded.boot, at = excluded.at",
+                "count = max(count + 1, excluded.count), boot = excluded.boot, at = excluded.at, "
+                "behind = NULL",
                 (ident, version, least, self._base.boot, self._base.clock.monotonic()),
             )
 
-    def failed(self, ident: str) -> None:
-        """The start that was made did not even come up."""
+    def failed(self, ident: str, behind: bool = False) -> None:
+        """The start that was made did not even come up; see ``Attempt`` for ``behind``."""
         with self._base.change() as base:
-            base.execute("UPDATE attempts SET count = max(count, 1) WHERE id = ?", (ident,))
+            base.execute(
+                "UPDATE attempts SET count = max(count, 1), behind = ? WHERE id = ?",
+                (behind, ident),
+            )
 
     def seen_running(self, ident: str) -> None:
         """It runs, and its last attempt was made before this boot: its age counts from now."""

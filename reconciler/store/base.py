@@ -30,7 +30,8 @@ _HASTE = 30.0
 # Moments are given twice where needed: ``boot`` and ``at``, seconds of the monotonic clock in
 # that boot, for intervals; ``wall``, seconds since the epoch, for people.
 _TABLES = {
-    "attempts": "id TEXT PRIMARY KEY, version TEXT, count INTEGER, boot TEXT, at REAL",
+    "attempts": "id TEXT PRIMARY KEY, version TEXT, count INTEGER, boot TEXT, at REAL, "
+    "behind INTEGER",
     "conditions": "id TEXT, what TEXT, of TEXT, boot TEXT, at REAL, PRIMARY KEY (id, what, of)",
     "checks": "id TEXT PRIMARY KEY, version TEXT, boot TEXT, at REAL, wall REAL, result TEXT, "
     "failures INTEGER, acted INTEGER, reason TEXT, since REAL, seconds REAL",
