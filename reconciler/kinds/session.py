@@ -5,6 +5,7 @@ It must not touch a session that is not ours, nor what a person opened or types 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from reconciler.host.processes import Identity
     from reconciler.host.tmux import Pane
 
+_NO_SHELLS = ("nologin", "false", "true", "sync")
+"""Shells of accounts that nobody is to log in to, nologin(8), passwd(5)."""
 _LAYOUT = (
     r"even-horizontal|even-vertical|main-horizontal|main-vertical|tiled|[0-9a-f]{4},[0-9x,\[\]{}]+"
 )
@@ -184,6 +187,19 @@ class Sessions(Kind[Session, SessionState]):
         if have is None:
             return (MakeSession(resource.want),)
         return (MakePanes(resource.want, tuple(p for p in have.panes if p[1] != "running")),)
+
+    def evidence(self, resource: Resource[Session], host: Host) -> str | None:
+        """Why a shell may have ended at once."""
+        account = host.users.account(None)
+        shells = any(
+            pane.command is None for _, one in resource.want.layout() for pane in one.panes
+        )
+        if not shells or os.path.basename(account.shell) not in _NO_SHELLS:
+            return None
+        return (
+            f"a pane without a command is a shell, and the shell of {account.name} is "
+            f"{account.shell}; write a command for it, such as [bash, -l]"
+        )
 
 
 def not_ours(session: str, socket: str | None, owner: str) -> Observation[Any]:

@@ -158,3 +158,22 @@ def test_absent_leaves_somebody_elses_session(machine: Machine) -> None:
     machine.tmux("new-session", "-d", "-s", "work", "sleep 1001")
     machine.converged(machine.spec("sessions: {work: {state: absent}}"))
     assert machine.running("sleep 1001")
+
+
+@pytest.mark.root
+def test_an_account_without_a_shell_is_told_so(machine: Machine) -> None:
+    if machine.run("unshare", "-m", "true").returncode:
+        pytest.skip("no mount namespace can be had here")
+    passwd = machine.base / "passwd"
+    lines = Path("/etc/passwd").read_text().splitlines(keepends=True)
+    shell = "root:x:0:0:root:/root:/usr/sbin/nologin\n"
+    passwd.write_text(shell + "".join(line for line in lines if not line.startswith("root:")))
+    spec = machine.spec("sessions: {s: {windows: [{panes: [{}, {command: [sleep, '1004']}]}]}}\n")
+    enter = ("unshare", "-m", "sh", "-c", 'mount --bind "$0" /etc/passwd && exec "$@"', passwd)
+    done = machine.run(*enter, *machine.argv("--once", spec))
+    assert done.returncode == 1
+    assert "the shell of root is /usr/sbin/nologin; write a command for it" in done.stdout
+    spec = machine.spec(
+        "sessions: {s: {windows: [{panes: [{command: [sh]}, {command: [cat]}]}]}}\n"
+    )
+    assert machine.run(*enter, *machine.argv("--once", spec)).returncode == 0
