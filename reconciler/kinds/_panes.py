@@ -68,6 +68,8 @@ def windows(want: Session, todo: Collection[str] | None, host: Host) -> list[lis
             elif window_id is not None:
                 # What is split off becomes the active pane of the window, which then names it.
                 made = window_id
+                # There is room for it, whatever small screen a person looks at it with.
+                script.append(["resize-window", "-t", made, *_SIZE])
                 script.append(["split-window", "-t", made, *start])
             else:
                 made = window_id = newest(here)
@@ -82,6 +84,8 @@ def windows(want: Session, todo: Collection[str] | None, host: Host) -> list[lis
                 script.append(["set-option", "-p", "-t", made, "remain-on-exit", "on"])
             if dead is None and len(window.panes) > 1:
                 script.append(["select-layout", "-t", made, window.layout or "tiled"])
+                # Now it has the size of that screen again.
+                script.append(["set-option", "-w", "-u", "-t", made, "window-size"])
     return script
 
 

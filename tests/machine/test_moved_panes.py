@@ -107,3 +107,13 @@ def test_what_a_person_moves_is_not_started_twice(machine: Machine, moves: list[
     assert running(machine) == []
     assert machine.running("sleep 6639") == others != []
     machine.converged(absent)
+
+
+def test_there_is_room_for_a_pane_in_a_window_that_is_small(machine: Machine) -> None:
+    spec = made(machine)
+    first, second = pane(machine, "1"), pane(machine, "2")
+    machine.tmux("resize-window", "-t", first, "-x", "9", "-y", "2")
+    machine.tmux("kill-pane", "-t", second)
+    machine.once(spec)
+    machine.converged(spec)
+    assert running(machine) == [*"1234"]
