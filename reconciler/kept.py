@@ -1,6 +1,7 @@
 """The spec that a loop keeps: taken anew when it has changed, or else the last good one.
 
-It must not compile it in this process, nor look at the host beyond the files it was made from.
+It must not load it in this process, nor wait for the child that does; nor look at the host beyond
+the files it was made from.
 What is compared is what was seen before the files were read, so that no edit is missed, whenever
 it is made; and a file is not taken while somebody writes to it.
 """
@@ -8,14 +9,16 @@ it is made; and a file is not taken while somebody writes to it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 from reconciler.host.clock import Clock
+from reconciler.host.filesystems import leads_to_server, lives
 from reconciler.host.supervisor import Supervisor
+from reconciler.loop import EVERYTHING
 from reconciler.model import BeingWritten, Facts, HostError, Spec
 from reconciler.session import Session
-from reconciler.spec.aside import Invalid
+from reconciler.spec.aside import Invalid, Loading
 from reconciler.views.log import Log
 
 _STILL = 1.0
@@ -71,14 +74,30 @@ class Kept:
         """How it looked last, and since when."""
         self._waits = ""
         """Why it is not read yet, where passes are held back no longer."""
+        self._asked = False
+        """Is it to be read, whether it looks changed or not?"""
+        self._loading: Loading | None = None
+        self._begun = 0.0
+        self._before: Seen | None = None
+        """Since when it is being loaded, and what its files looked like then."""
+        self._result: Wait | None = None
+        """What becomes of the pass behind it."""
+        self._hung = 0
+        """The child that has not answered; as long as it lives there is no other one."""
         taken(spec)
         watch(self._files)
 
     def reload(self, asked: bool) -> Wait:
-        """Take a changed spec once it is whole, or keep the last good one."""
-        sources = self._sources()
+        """Have a changed spec loaded once it is whole; the pass is held back meanwhile."""
         now = self._clock.monotonic()
-        if not asked and self._seen is not None:
+        self._asked = self._asked or asked
+        if self._loading is not None:
+            return self._still(now)
+        if self._result is not None and not self._asked:
+            result, self._result = self._result, None
+            return result
+        sources = self._sources()
+        if not self._asked and self._seen is not None and sources is not None:
             if sources == self._seen:
                 self._changed = None
                 return _GO_ON
@@ -88,13 +107,64 @@ class Kept:
             left = self._since + _STILL - now
             if left > 0:
                 return Wait(self._held(now), left)
-        first = self._seen is None
-        if not first:
-            self._supervisor.reloading()
+        if lives(self._hung):
+            return _GO_ON
         try:
-            self._load()
+            self._loading = self._session.load_aside(patience=0.0)
+        except OSError:
+            return _GO_ON  # No process can be had just now.
+        self._asked, self._before, self._begun = False, sources, now
+        self._changed = now if self._changed is None else self._changed
+        if self._seen is not None and sources is not None:
+            self._supervisor.reloading()
+        return self._still(now)
+
+    def _still(self, now: float) -> Wait:
+        """It is being loaded: passes wait for that, for some seconds."""
+        left = self._begun + _PATIENCE - now
+        if left > 0:
+            return Wait(True, left)
+        self._say_once(f"the spec {self.spec.path} is not read after {_PATIENCE:g} s")
+        return _GO_ON
+
+    # -- a part of the loop
+
+    def descriptors(self) -> Collection[int]:
+        """One where a spec is being loaded."""
+        return () if self._loading is None else (self._loading.child.descriptor,)
+
+    def due(self) -> float | None:
+        """Seconds until one that hangs is left."""
+        return None if self._loading is None else self._loading.child.left
+
+    def tend(self, ready: Collection[int]) -> Collection[str]:
+        """Take what was loaded; a pass goes by it."""
+        loading = self._loading
+        if loading is None or not (loading.child.descriptor in ready or not loading.child.left):
+            return ()
+        result = self._collected(loading)
+        if self._loading is not None:
+            return ()
+        self._result = result
+        return (EVERYTHING,)
+
+    def close(self) -> None:
+        """The loop ends."""
+        if self._loading is not None:
+            self._loading.child.kill()
+            self._loading = None
+
+    def _collected(self, loading: Loading) -> Wait:
+        """A file that is new in it was not seen before: the next pass reads it again."""
+        try:
+            spec = loading.collect()
+            if spec is None:
+                return _GO_ON
+            self._loading = None
+            self._take(self._session.known(spec))
         except BeingWritten as error:
-            return self._later(now, str(error))
+            self._loading = None
+            return self._later(self._clock.monotonic(), str(error))
         except Invalid as error:
             # What mends it may be in a file that only the new spec is made from.
             self._files = tuple(dict.fromkeys((*self.spec.files, *error.files)))
@@ -104,15 +174,16 @@ class Kept:
                 words = f"the spec is not valid, so {self._in_part()}"
             self._invalid(f"{words}: {error.text}", error.errors)
         except Exception as error:
+            self._hung = loading.child.pid
             words = f"the changed spec cannot be read, so the last good one is kept: {error}"
             self._invalid(words, [])
         else:
             if self._wrong:
                 self._session.report(f"the spec {self.spec.path} is valid again, and was taken")
             self._wrong = ""
-        finally:
-            if not first:
-                self._supervisor.ready(f"keeps {self.spec.path}")
+        if self._seen is not None:
+            self._supervisor.ready(f"keeps {self.spec.path}")
+        self._loading, self._seen = None, self._before
         self._changed, self._waits = None, ""
         return _GO_ON
 
@@ -135,13 +206,17 @@ class Kept:
 
     def _later(self, now: float, why: str) -> Wait:
         """Somebody still writes to it: how that is waited for, and for how long."""
-        self._changed = now if self._changed is None else self._changed
+        if self._seen is not None:
+            self._supervisor.ready(f"keeps {self.spec.path}")
         if self._held(now):
             return Wait(True, _STILL)
-        if not self._waits:
-            self._waits = f"{why}, so the last good spec is kept until it is saved"
-            self._log.event("invalid", self._waits, "bad", errors=[])
+        self._say_once(why)
         return _GO_ON  # That it was closed wakes the loop.
+
+    def _say_once(self, why: str) -> None:
+        if not self._waits:
+            self._waits = f"{why}, so the last good spec is kept until then"
+            self._log.event("invalid", self._waits, "bad", errors=[])
 
     def _invalid(self, words: str, errors: list[dict[str, Any]]) -> None:
         if words != self._wrong:
@@ -149,19 +224,6 @@ class Kept:
         if not self._wrong:
             self._session.report(words)
         self._wrong = words
-
-    def _load(self) -> None:
-        """Read it. A file that is new in it was not seen before: the next pass reads it again."""
-        seen = self._sources()
-        try:
-            spec = self._session.load_aside(patience=0.0)
-        except BeingWritten:
-            raise
-        except Exception:
-            self._seen = seen
-            raise
-        self._seen = seen
-        self._take(spec)
 
     def _take(self, spec: Spec) -> None:
         if spec.name != self.spec.name:
@@ -176,8 +238,13 @@ class Kept:
         self._watch(self._files)
         self._taken(spec)
 
-    def _sources(self) -> Seen:
-        """What the spec is made from, as far as a change of it can be seen without reading."""
+    def _sources(self) -> Seen | None:
+        """What the spec is made from, as far as a change of it can be seen without reading.
+
+        None: that could hang, so that it is for the child to see.
+        """
+        if any(map(leads_to_server, self._files)):
+            return None
         found: list[tuple[str, int, int, int, int, int] | str] = []
         for path in self._files:
             try:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from reconciler.notify import Post
     from reconciler.reports import Reports
+    from reconciler.spec.aside import Loading
     from reconciler.store import Store
     from reconciler.tries import Unwritten
     from reconciler.views.table import Block
@@ -147,16 +148,17 @@ class Session:
             strict=self.options.mode == "check",
             **self._surroundings(),
         )  # fmt: skip
-        return self._known(spec)
+        return self.known(spec)
 
-    def load_aside(self, patience: float = _PATIENCE) -> Spec:
-        """The same, whole, compiled by a child. Raises spec.aside.Invalid, HostError or Usage."""
-        from reconciler.spec.aside import load_aside
+    def load_aside(self, patience: float = _PATIENCE) -> Loading:
+        """The same, whole, loaded by a child; what it gives goes through ``known``."""
+        from reconciler.spec.aside import Loading
 
-        spec = load_aside(
-            self.spec_path(), state_dir=self.state_dir, patience=patience, **self._surroundings()
-        )
-        return self._known(spec)
+        def inputs() -> dict[str, Any]:
+            own = {"state_dir": self.state_dir, "patience": patience}
+            return {"path": self.spec_path(), **own, **self._surroundings()}
+
+        return Loading(inputs, kinds.get, Usage)
 
     def last_good(self) -> Spec | None:
         """What goes on of the spec as it was compiled last; None: nothing that is to be trusted."""
@@ -165,7 +167,7 @@ class Session:
 
         inputs = cache.Inputs(self.spec_path(), self.facts(), self.settings(), os.environ)
         spec = cache.last_good(cache.file_name(self.state_dir, inputs), inputs, kinds.get)
-        return None if spec is None else self._known(reduced(spec))
+        return None if spec is None else self.known(reduced(spec))
 
     def facts(self) -> Facts:
         """What templates may ask about this host, as it is now."""
@@ -183,7 +185,7 @@ class Session:
             "environ": os.environ,
         }
 
-    def _known(self, spec: Spec) -> Spec:
+    def known(self, spec: Spec) -> Spec:
         """What the spec knows and nobody may see is not printed from now on."""
         if spec.secrets:
             hide(secret.reveal() for secret in spec.secrets)

@@ -143,8 +143,8 @@ class Watchdog:
         self._installed = Installed(self._clock, self._program)
         self.parts: tuple[Part, ...]
         self.parts = (
-            self._passes, self, self._deaths, self._files, self._fresh, self._checks, self._stops,
-            self._reports, self._post, self._installed,
+            self._passes, self, self._kept, self._deaths, self._files, self._fresh, self._checks,
+            self._stops, self._reports, self._post, self._installed,
         )  # fmt: skip
         """What goes on beside one another."""
 

@@ -79,6 +79,8 @@ _BOUND = 2.0
 """Seconds that such a server may take to be asked for the first time."""
 _LASTS = 10.0
 """Seconds for which its answer is believed."""
+_MOST_LINKS = 40
+"""As many as the kernel follows, path_resolution(7)."""
 _SILENT = 60.0
 """Seconds for which one that did not answer is not asked again."""
 _FRESH = 1.0
@@ -107,6 +109,37 @@ def served() -> frozenset[str]:
     return _served[1]
 
 
+def leads_to_server(path: str) -> bool:
+    """Does an absolute path come to where a file system is mounted that may hang?
+
+    It is not looked into.
+    """
+    servers = served()
+    return bool(servers) and any(one in servers for one in turnings(path))
+
+
+def turnings(path: str) -> Iterator[str]:
+    """What can change where an absolute path leads: every symlink of it, and its real end.
+
+    Where something is missing, it is the first that is; and nothing is looked into that may hang.
+    """
+    servers = served()
+    for _ in range(_MOST_LINKS):
+        at, rest = "", path.split("/")[1:]
+        while rest:
+            at = f"{at}/{rest.pop(0)}"
+            if at in servers or os.path.islink(at) or not os.path.lexists(at):
+                break
+        yield at
+        if at in servers:
+            return
+        try:
+            goal = os.readlink(at)
+        except OSError:
+            return  # It is the real end, or there is none.
+        path = os.path.normpath(os.path.join(os.path.dirname(at), goal, *rest))
+
+
 def on_entering(
     entering: Callable[[str], None] | None = None,
     refusing: Callable[[str, int], None] | None = None,
@@ -132,13 +165,14 @@ def silence(point: str, pid: int) -> None:
 def is_silent(point: str) -> bool:
     """Did it not answer lately?"""
     at, pid = _silent.get(point, (-_SILENT, 0))
-    if pid and (0 <= time.monotonic() - at < _SILENT or _lives(pid)):
+    if pid and (0 <= time.monotonic() - at < _SILENT or lives(pid)):
         return True
     _silent.pop(point, None)
     return False
 
 
-def _lives(pid: int) -> bool:
+def lives(pid: int) -> bool:
+    """Has a process of that number not ended yet? 0: no."""
     import select
 
     try:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 
 from reconciler.host.clock import Clock
+from reconciler.host.filesystems import turnings
 
 # <sys/inotify.h>
 _CLOSE_WRITE, _ATTRIB = 0x8, 0x4
@@ -22,8 +23,6 @@ _WHAT = _CLOSE_WRITE | _ATTRIB | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _
 _EVENT = struct.Struct("iIII")
 _MOST = 16
 """Blocks of events that are read at a time."""
-_MOST_LINKS = 40
-"""As many as the kernel follows, path_resolution(7)."""
 _CALM = 0.1
 """Seconds without a further change: an editor writes, renames and removes in one go."""
 
@@ -45,7 +44,7 @@ class FileWatch:
     def watch(self, files: Iterable[str]) -> None:
         """Watch these from now on: absolute paths, whether they exist or not."""
         self._files = frozenset(files)
-        places = frozenset(place for path in self._files for place in _on_the_way(path))
+        places = frozenset(place for path in self._files for place in turnings(path))
         if places == self._places and self._handle >= 0:
             return
         self.close()
@@ -101,22 +100,3 @@ class FileWatch:
             os.close(self._handle)
         self._handle = -1
         self._names = {}
-
-
-def _on_the_way(path: str) -> Iterator[str]:
-    """What can change where an absolute path leads: every symlink of it, and its real end.
-
-    Where something is missing, it is the first that is.
-    """
-    for _ in range(_MOST_LINKS):
-        at, rest = "", path.split("/")[1:]
-        while rest:
-            at = f"{at}/{rest.pop(0)}"
-            if os.path.islink(at) or not os.path.lexists(at):
-                break
-        yield at
-        try:
-            goal = os.readlink(at)
-        except OSError:
-            return  # It is the real end, or there is none.
-        path = os.path.normpath(os.path.join(os.path.dirname(at), goal, *rest))

@@ -14,8 +14,8 @@ from reconciler.exits import BUSY, DONE, INVALID
 from reconciler.model import HostError, UnknownState
 from reconciler.modes.answers import complain, tell
 from reconciler.redaction import redacted
-from reconciler.session import Session
-from reconciler.spec.aside import Invalid
+from reconciler.session import Session, Usage
+from reconciler.spec.aside import Asked, Invalid
 from reconciler.turns import Taken
 from reconciler.watchdog import keep
 
@@ -31,7 +31,9 @@ def run(session: Session) -> int:
     gc.enable()  # This one lives for years.
     try:
         try:
-            spec = session.load_aside()
+            spec = session.known(session.load_aside().wait())
+        except Asked as error:
+            raise Usage(str(error)) from None
         except Invalid as error:
             last_good = session.last_good()
             if last_good is None:

@@ -1,18 +1,21 @@
 """A spec for a process that runs for years: compiled in a child, so that it stays small.
 
-It must not import what compiles into the process that asks.
+It must not import what compiles into the process that asks, nor look at a file there.
 """
 
 from __future__ import annotations
 
 import marshal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from reconciler import spec as room
 from reconciler.contract import Kind
-from reconciler.host.child import answer
-from reconciler.model import BeingWritten, Facts, Spec
+from reconciler.host.child import Child
+from reconciler.host.environment import note, on_note
+from reconciler.model import BeingWritten, Spec
+from reconciler.redaction import FromFile
 from reconciler.spec import cache
 
 _TIMEOUT = 120.0
@@ -31,66 +34,84 @@ class Invalid(Exception):
         self.files = files
 
 
-def load_aside(
-    path: str,
-    *,
-    get_kind: Callable[[str], Kind[Any, Any]],
-    all_kinds: Callable[[], Sequence[Kind[Any, Any]]],
-    facts: Facts,
-    settings: Mapping[str, str],
-    environ: Mapping[str, str],
-    state_dir: str,
-    patience: float,
-    settings_anew: Callable[[], Mapping[str, str]] | None = None,
-) -> Spec:
-    """As ``spec.load`` of a complete spec.
+class Asked(Exception):
+    """What the command line asks for cannot be; the message says what and why."""
 
-    Raises Invalid, BeingWritten, and UnknownState when it hangs.
+
+class Loading:
+    """A complete spec, loaded by a child.
+
+    ``inputs`` gives what ``spec.load`` takes; it is called there, since it looks at files too.
+    ``refused`` is what it raises for a command line that cannot be heeded. Raises OSError where no
+    child can be made.
     """
-    inputs = cache.Inputs(path, facts, settings, environ)
-    kept = cache.load(cache.file_name(state_dir, inputs), inputs, get_kind, complete=True)
-    if kept is not None:
-        return kept
 
-    def work() -> bytes:
-        from reconciler.spec.errors import SpecError, document, render
-        from reconciler.spec.packing import packed
+    def __init__(
+        self,
+        inputs: Callable[[], Mapping[str, Any]],
+        get_kind: Callable[[str], Kind[Any, Any]],
+        refused: type[Exception],
+    ) -> None:
+        self._get_kind = get_kind
+        self.child = Child(partial(_loaded, inputs, refused), _TIMEOUT)
 
-        try:
-            spec = room.load(
-                path,
-                get_kind=get_kind,
-                all_kinds=all_kinds,
-                facts=facts,
-                settings=settings,
-                environ=environ,
-                state_dir=state_dir,
-                write_cache=True,
-                complete=True,
-                patience=patience,
-                strict=False,
-                settings_anew=settings_anew,
-            )
-        except SpecError as error:
-            return marshal.dumps((False, render(error), (document(error), tuple(error.files))))
-        except BeingWritten as error:
-            return marshal.dumps((False, str(error), None))
-        body, complete = packed(spec, secrets=True)
-        head = {
-            "name": spec.name,
-            "path": spec.path,
-            "loop_every": spec.loop_every,
-            "complete": complete,
-            "empty": spec.empty,
-            "variables": spec.variables,
-            "secrets": tuple(secret.reveal() for secret in spec.secrets),
-            "files": tuple((name, b"") for name in spec.files),
-        }
-        return marshal.dumps((True, head, body))
+    def wait(self) -> Spec:
+        """The spec. Raises Asked, Invalid, BeingWritten, and UnknownState when it hangs."""
+        return self._spec(self.child.wait())
 
-    valid, first, second = marshal.loads(answer(work, _TIMEOUT))
-    if not valid and second is None:
-        raise BeingWritten(first)
-    if not valid:
-        raise Invalid(first, *second)
-    return cache.decoded(second, first, get_kind)
+    def collect(self) -> Spec | None:
+        """The same, without waiting for it; None: it is not there yet."""
+        answer = self.child.collect()
+        return None if answer is None else self._spec(answer)
+
+    def _spec(self, answer: bytes) -> Spec:
+        end, noted, *more = marshal.loads(answer)
+        for words in noted:
+            note(words)
+        if end == "asked":
+            raise Asked(*more)
+        if end == "written":
+            raise BeingWritten(*more)
+        if end == "invalid":
+            raise Invalid(*more)
+        head, body = more
+        return cache.decoded(body, head, self._get_kind)
+
+
+def _loaded(inputs: Callable[[], Mapping[str, Any]], refused: type[Exception]) -> bytes:
+    """The child's side."""
+    from reconciler.spec.errors import SpecError, document, render
+    from reconciler.spec.packing import packed
+
+    noted: list[str] = []
+    on_note(noted.append)
+    from_files: set[str] = set()
+
+    def settings() -> Mapping[str, str]:
+        found: Mapping[str, str] = given["settings_anew"]()
+        from_files.update(str(one) for one in found.values() if isinstance(one, FromFile))
+        return found
+
+    try:
+        given = inputs()
+        more = {"settings": settings(), "settings_anew": settings}
+        spec = room.load(**{**given, **more}, write_cache=True, complete=True, strict=False)
+    except refused as error:
+        return marshal.dumps(("asked", noted, str(error)))
+    except SpecError as error:
+        files = tuple(error.files)
+        return marshal.dumps(("invalid", noted, render(error), document(error), files))
+    except BeingWritten as error:
+        return marshal.dumps(("written", noted, str(error)))
+    body, complete = packed(spec, secrets=True)
+    head = {
+        "name": spec.name,
+        "path": spec.path,
+        "loop_every": spec.loop_every,
+        "complete": complete,
+        "empty": spec.empty,
+        "variables": spec.variables,
+        "secrets": (*(secret.reveal() for secret in spec.secrets), *from_files),
+        "files": tuple((name, b"") for name in spec.files),
+    }
+    return marshal.dumps(("valid", noted, head, body))

@@ -197,6 +197,41 @@ def test_a_loop_leaves_one_that_hangs_and_does_the_rest(
     assert loop.end() == 0
 
 
+@pytest.mark.root
+def test_an_include_that_hangs(
+    machine: Machine, worker: Worker, mute: Callable[..., Path], looping: Any
+) -> None:
+    there = mute("read")
+    spec = spec_of(machine, worker, "")
+    loop = looping(spec).up()
+    text = spec.read_text()
+    spec.write_text(f"{text}include: [{there}/data/a.log]\n")
+
+    def told() -> int:
+        return sum("is not read after" in str(one) for one in loop.events())
+
+    until(told)
+    passes = loop.passes()
+    until(lambda: loop.passes() > passes + 3)
+    assert told() == 1
+    back_meanwhile(worker, loop, told)
+
+
+def test_a_spec_that_takes_long_to_load(machine: Machine, worker: Worker, looping: Any) -> None:
+    spec = spec_of(machine, worker, "")
+    loop = looping(spec).up()
+    many = "".join(
+        f"  d{at}: {{path: {machine.base}/d{at}, when: '1 > 2'}}\n" for at in range(5000)
+    )
+    spec.write_text(f"{spec.read_text()}directories:\n{many}")
+    seen = [worker.killed()]
+    while "reloaded" not in loop.names():
+        time.sleep(1.1)
+        seen.append(worker.killed())
+    assert max(seen) < SOON
+    assert loop.end() == 0
+
+
 def test_output_that_nobody_reads(machine: Machine, worker: Worker) -> None:
     said, say = os.pipe()
     # As small as it can be: a page.
