@@ -33,7 +33,7 @@ def made_reachable(place: Sockets, mend: bool) -> bool:
     Raises UnknownState where one runs that cannot be reached, or, without ``mend``, may not be
     made so.
     """
-    servers = sorted(_servers(place), key=lambda one: one[1] != place.bound)
+    servers = sorted(_servers(place, False), key=lambda one: one[1] != place.bound)
     if not servers:
         return False
     server, path = servers[0]
@@ -65,12 +65,12 @@ def made_reachable(place: Sockets, mend: bool) -> bool:
     return False
 
 
-def refuse_lost(place: Sockets, state_dir: str) -> None:
-    """What is missing on the server that answers may be on one that does not.
+def refuse_lost(place: Sockets, state_dir: str, answers: bool) -> None:
+    """What is missing on the server, if one ``answers``, may be on one that does not.
 
     Raises UnknownState where a server that has lost its socket has a pane of ours.
     """
-    for server, path in _servers(place):
+    for server, path in _servers(place, answers):
         if _has_ours(server.pid, state_dir):
             raise UnknownState(
                 f"the tmux server {server.pid} has panes of ours, but its socket {path} is gone, "
@@ -79,14 +79,14 @@ def refuse_lost(place: Sockets, state_dir: str) -> None:
             )
 
 
-def _servers(place: Sockets) -> list[tuple[Identity, str]]:
+def _servers(place: Sockets, answers: bool) -> list[tuple[Identity, str]]:
     """The caller's servers of that name but for the one that answers, each with its socket."""
     listening = _listening(place.names)
-    if not listening:
+    if len(listening) <= answers:
         return []
+    answering = place.answering()
     found = []
     space = os.readlink("/proc/self/ns/mnt")
-    answering = place.answering()
     for pid in Processes(Clock()).pids():
         try:
             with open(f"/proc/{pid}/comm", "rb") as file:

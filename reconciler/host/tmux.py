@@ -175,7 +175,7 @@ class Tmux:
             self._lost[socket] = None
             with _sockets(socket) as place:
                 try:
-                    lost_server.refuse_lost(place, self._state_dir)
+                    lost_server.refuse_lost(place, self._state_dir, bool(self.panes(socket)))
                 except UnknownState as error:
                     self._lost[socket] = error
         if (lost := self._lost[socket]) is not None:
