@@ -19,7 +19,7 @@ from reconciler.host.trust import opened
 from reconciler.model import HostError, UnknownState
 
 if TYPE_CHECKING:
-    from reconciler.host.tmux import Sockets
+    from reconciler.host.tmux_socket import Sockets
 
 _ANSWER = 5.0
 """Seconds until a server has made its socket anew."""

@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import os
 import re
-import stat
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from reconciler.host.command import AHEAD, PASSED, Begun, Result, begin, find, run
-from reconciler.host.environment import note, runtime_folder
+from reconciler.host.command import AHEAD, Begun, Result, begin, find, run
 from reconciler.host.processes import ended
 from reconciler.host.remedy import remedy
-from reconciler.host.trust import Untrusted, opened
+from reconciler.host.tmux_socket import sockets
 from reconciler.model import HostError, UnknownState
 from reconciler.records import dataclass
 
@@ -46,10 +43,8 @@ By it the server is known that has them, should it have lost its socket.
 """
 
 _TIMEOUT = 5.0
-_DEFAULT = "default"
 _HOOK = "after-show-messages[7077]"
 """The hook through which commands are run: commands of a hook have no hooks themselves, tmux(1)."""
-_USUAL = "/tmp"
 _HISTORY = 50
 """Lines above those on the screen that are read for the last words of a pane."""
 _MISSING = "tmux is not installed"
@@ -173,7 +168,7 @@ class Tmux:
             from reconciler.host import lost_server
 
             self._lost[socket] = None
-            with _sockets(socket) as place:
+            with sockets(socket) as place:
                 try:
                     lost_server.refuse_lost(place, self._state_dir, bool(self.panes(socket)))
                 except UnknownState as error:
@@ -186,7 +181,7 @@ class Tmux:
         program = find("tmux")
         if program is None:
             raise UnknownState(_MISSING, remedy=remedy("apt-get", "install", "tmux"))
-        with _sockets(socket) as place:
+        with sockets(socket) as place:
             if not place.exists():
                 return None
             argv = (program, *place.server, "list-panes", "-a", "-F", _FORMAT)
@@ -201,7 +196,7 @@ class Tmux:
                 return tuple(pane for line in lines if (pane := _pane(line)) is not None)
             from reconciler.host import lost_server
 
-            with _sockets(socket) as place:
+            with sockets(socket) as place:
                 if result is not None and not _no_server(result):
                     said = place.in_words(result.complaint)
                     raise UnknownState(f"tmux list-panes failed: {said}")
@@ -228,7 +223,7 @@ class Tmux:
         text += f"set-hook -R {_HOOK.partition('[')[0]} ; set-hook -gu {_HOOK}\n"
         account = Users().account(None)
         environ = _environment(account)
-        with _sockets(socket) as place:
+        with sockets(socket) as place:
             if place.answering() is not None or lost_server.made_reachable(place, mend=True):
                 argv: tuple[str, ...] = (program, *place.server, "source-file", "-")
                 result = run(
@@ -257,7 +252,7 @@ class Tmux:
         if program is None:
             return []
         try:
-            with _sockets(socket) as place:
+            with sockets(socket) as place:
                 # With some history: what tmux says of a dead pane scrolls the first line away.
                 # Wrapped lines are joined, so that a value which was wrapped is known again.
                 argv = (
@@ -277,7 +272,7 @@ class Tmux:
 
     def client(self, socket: str | None) -> list[str]:
         """How a person calls tmux for that server. Raises UnknownState."""
-        with _sockets(socket) as place:
+        with sockets(socket) as place:
             return place.client
 
 
@@ -364,147 +359,6 @@ def _no_server(result: Result) -> bool:
         or "no current target" in said  # It has no session left, and is about to end.
         or ("error connecting to" in said and any(word in said for word in gone))
     )
-
-
-class Sockets:
-    """The folder below ``base`` where tmux keeps the caller's sockets, and one of them, tmux(1).
-
-    ``handle`` is the folder, which nobody else can exchange, once it was looked at; None where it
-    is not there yet. ``spare``: the usual folder is not believed, so this one serves instead.
-    """
-
-    def __init__(self, base: str, name: str, spare: bool = False) -> None:
-        self.base = base
-        self.name = name
-        self.path = f"{base}/tmux-{os.geteuid()}"
-        self.spare = spare
-        self.handle: int | None = None
-        self.enter()
-
-    def enter(self) -> None:
-        """Take hold of the folder, if it is there. Raises UnknownState where it is not ours."""
-        try:
-            self.handle = opened(
-                self.path, os.O_PATH | os.O_DIRECTORY, what="the tmux server there", notes=[]
-            )
-            status = os.fstat(self.handle)
-        except FileNotFoundError:
-            return
-        except Untrusted as error:
-            raise UnknownState(error.reason, remedy=error.remedy) from None
-        except OSError as error:
-            raise UnknownState(f"cannot look at {self.path}: {error.strerror}") from None
-        # Whoever owns it could put a server of his own there, and a tmux client obeys its server.
-        if status.st_uid != os.geteuid() or status.st_mode & 0o027:
-            self.close()
-            raise UnknownState(f"{self.path} is not a folder that is only ours")
-
-    @property
-    def bound(self) -> str:
-        """The name that a server gives to its socket, which has no symlinks before the last two."""
-        return f"{os.path.realpath(self.base)}/tmux-{os.geteuid()}/{self.name}"
-
-    @property
-    def names(self) -> list[str]:
-        """The same for all places where a server may have been begun that would now be this one."""
-        bases = [self.base, os.environ.get("TMUX_TMPDIR") or ""]
-        if self.spare or self.base == _USUAL:
-            bases += [_USUAL, _spare() or ""]
-        user = os.geteuid()
-        return [f"{os.path.realpath(one)}/tmux-{user}/{self.name}" for one in bases if one]
-
-    @property
-    def server(self) -> tuple[str, ...]:
-        """The words that make a tmux client talk to this server, through the folder we hold."""
-        return ("-u", "-S", f"/proc/self/fd/{PASSED}/{self.name}")
-
-    @property
-    def client(self) -> list[str]:
-        """The beginning of a command line for people."""
-        if self.spare:
-            return ["tmux", "-S", f"{self.path}/{self.name}"]
-        return ["tmux"] if self.name == _DEFAULT else ["tmux", "-L", self.name]
-
-    def exists(self) -> bool:
-        """Is there a socket? Raises UnknownState where there is something else."""
-        if self.handle is None:
-            return False
-        place = f"{self.path}/{self.name}"
-        try:
-            status = os.stat(self.name, dir_fd=self.handle)
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        except OSError as error:
-            raise UnknownState(f"cannot look at {place}: {error.strerror}") from None
-        if not stat.S_ISSOCK(status.st_mode):
-            raise UnknownState(f"{place} is not tmux's socket; move it away")
-        return True
-
-    def answering(self) -> int | None:
-        """The number of the server that listens there; 0 where it is hidden, None without one."""
-        if not self.exists():
-            return None
-        from socket import AF_UNIX, SO_PEERCRED, SOL_SOCKET, socket
-
-        with socket(AF_UNIX) as made:
-            made.settimeout(_TIMEOUT)
-            if made.connect_ex(f"/proc/self/fd/{self.handle}/{self.name}") != 0:
-                return None
-            # struct ucred, unix(7), begins with it.
-            return int.from_bytes(made.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)[:4], sys.byteorder)
-
-    def tell(self) -> None:
-        """Say how to attach to a server that is not where people look for it."""
-        if self.spare:
-            note(f"tmux runs in {self.path}; attach with: {remedy(*self.client, 'attach')}")
-
-    def in_words(self, text: str) -> str:
-        """What tmux has said, with the folder's own name."""
-        return text.replace(f"/proc/self/fd/{PASSED}/", f"{self.path}/")
-
-    def close(self) -> None:
-        """Let go of the folder."""
-        if self.handle is not None:
-            os.close(self.handle)
-            self.handle = None
-
-
-def _spare() -> str | None:
-    """Where a server lives that the usual folder is not believed for."""
-    return "/run" if os.geteuid() == 0 else runtime_folder()
-
-
-@contextmanager
-def _sockets(socket: str | None) -> Iterator[Sockets]:
-    """The server's place of that ``-L`` name. Raises UnknownState where none may be believed.
-
-    Where somebody else could exchange the usual folder, or has made it, the server lives in
-    ``/run``, or in the caller's own runtime directory. One that was begun there since ``/tmp`` was
-    not believed stays until it ends.
-    """
-    name = socket or _DEFAULT
-    base = os.environ.get("TMUX_TMPDIR") or ""
-    if not os.path.isdir(base):
-        base = _USUAL
-    spare = _spare()
-    place = None
-    if base == _USUAL and spare and os.path.lexists(f"{spare}/tmux-{os.geteuid()}/{name}"):
-        place = Sockets(spare, name, spare=True)
-        if not place.answering() is not None:
-            place.close()
-            place = None
-    try:
-        place = place or Sockets(base, name)
-    except UnknownState as error:
-        words = f"{error}; no tmux server there is believed"
-        if spare is None:
-            raise UnknownState(words) from None
-        note(words)
-        place = Sockets(spare, name, spare=True)
-    try:
-        yield place
-    finally:
-        place.close()
 
 
 def _environment(account: Account) -> dict[str, str]:
