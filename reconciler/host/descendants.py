@@ -32,6 +32,8 @@ from reconciler.records import dataclass
 
 _KILLING = 5.0
 """Seconds in which what is left must have ended of SIGKILL."""
+_DIGITS = 10
+"""Of the number of a process, at most; int() refuses what is much longer."""
 _COMMAND = "AI_COMMAND_ID"
 """Environment variable of the executor's commands, which outlive its worker."""
 
@@ -118,7 +120,7 @@ def carrier(pid: int, uid: int) -> Carrier | None:
     if entry is None or owner_of(pid) != uid or MARK not in environ or _COMMAND in environ:
         return None
     launch = environ.get(LEADER, "")
-    number = int(launch) if launch.isdecimal() else 0
+    number = int(launch) if launch.isdecimal() and len(launch) <= _DIGITS else 0
     return Carrier(entry.identity, environ[MARK], number, environ.get(VERSION, ""))
 
 

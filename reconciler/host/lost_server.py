@@ -118,11 +118,18 @@ def _has_ours(server: int, state_dir: str) -> bool:
 
 def _listening(names: Sequence[str]) -> dict[str, str]:
     """The sockets that listen under one of these names, as /proc/PID/fd names them."""
-    found = {}
+    found: dict[str, str] = {}
+    seen: set[str] = set()
     try:
         with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as file:
             for line in file:
                 words = line.rstrip("\n").split(maxsplit=7)
+                # A name may hold a line break, so that anybody writes a line of his own.
+                twice = words[6] in seen if len(words) > 6 else False
+                seen.update(words[6:7])
+                if twice:
+                    found.pop(f"socket:[{words[6]}]", None)
+                    continue
                 if len(words) == 8 and words[3] == _LISTENS and words[7] in names:
                     found[f"socket:[{words[6]}]"] = words[7]
     except OSError as error:

@@ -499,7 +499,7 @@ def _nfs_writers(handle: int, owners: frozenset[int], services: bool) -> Iterato
             else:
                 uid = int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid
                 known = uid in owners
-        except KeyError:
+        except (KeyError, ValueError, OverflowError):
             known = False
         if not known:
             yield f"{'group' if group else 'user'} {who!r}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -122,3 +123,26 @@ def test_nested_processes_are_each_looked_up_once(monkeypatch: pytest.MonkeyPatc
     looks.clear()
     assert len(Processes(Clock())._owned([first + 500], 7)) == 1
     assert sum(looks[pid] for pid in range(first, first + count)) <= 502
+
+
+def test_a_socket_whose_name_holds_a_line_is_no_lost_tmux_server(
+    tmp_path: Path, free: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a signal would go to whoever has the socket that it names."""
+    from reconciler.host import lost_server
+
+    with socket.socket(socket.AF_UNIX) as ours, socket.socket(socket.AF_UNIX) as his:
+        monkeypatch.chdir(tmp_path)
+        ours.bind("other")
+        ours.listen()
+        inode = os.fstat(ours.fileno()).st_ino
+        name = f"x\n0: 2 0 00010000 1 1 {inode} "
+        (tmp_path / f"{name}/t").mkdir(parents=True)
+        his.bind(f"{name}/t/s")
+        his.listen()
+        assert lost_server._listening(["/t/s"]) == {}
+    with socket.socket(socket.AF_UNIX) as lost:
+        lost.bind("lost")
+        lost.listen()
+        inode = os.fstat(lost.fileno()).st_ino
+        assert lost_server._listening(["lost"]) == {f"socket:[{inode}]": "lost"}

@@ -250,6 +250,17 @@ def test_a_user_who_is_let_into_a_session_of_roots_does_not_have_it_ended(world:
         job.wait()
 
 
+def test_a_mark_with_an_endless_number_is_one_without(world: World) -> None:
+    path = world.machine.once(world.spec("exec CHILD lead")) and world.spec("", ", state: absent")
+    environ = {"RECONCILE_PROCESS": f"{world.machine.state}/demo/process:lead"}
+    odd = subprocess.Popen(["sleep", "300"], env={**environ, "RECONCILE_PID": "9" * 5000})
+    try:
+        assert world.machine.once(path)["unknown"] == []
+        assert odd.wait(10) == -signal.SIGTERM
+    finally:
+        odd.kill()
+
+
 def test_a_child_that_another_resource_declares_is_not_ended(world: World) -> None:
     match = f"match: {{cmdline: '{world.child} c$'}}"
     more = f"  c: {{command: [{world.child}, c], {match}}}\n"
