@@ -82,8 +82,7 @@ class Table:
     def carriers(self, uid: int) -> dict[int, Carrier]:
         """Those of that user that have a mark, by number. Raises UnknownState.
 
-        Another user could have given any mark to a process of his own. A command of the executor's
-        is none, whoever has started its worker.
+        Another user could have given any mark to a process of his own.
         """
         if uid not in self._carriers:
             found = (carrier(pid, uid) for pid in Processes.of_user(uid))
@@ -117,7 +116,7 @@ def carrier(pid: int, uid: int) -> Carrier | None:
         return None
     entry = look_up(pid)  # Before what it is judged by, which is about no later process then.
     environ = environment(pid)
-    if entry is None or owner_of(pid) != uid or MARK not in environ or _COMMAND in environ:
+    if entry is None or owner_of(pid) != uid or MARK not in environ:
         return None
     launch = environ.get(LEADER, "")
     number = int(launch) if launch.isdecimal() and len(launch) <= _DIGITS else 0

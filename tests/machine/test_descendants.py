@@ -165,6 +165,20 @@ def test_one_whose_children_must_outlive_it_leaves_them(world: World) -> None:
         os.kill(one.pid, signal.SIGKILL)
 
 
+def test_what_another_instance_has_started_goes_on(world: World) -> None:
+    script = f"n=0; until mkdir {world.base}/started$n; do n=$((n+1)); done\n"
+    script += "setsid CHILD c$n &\nexec CHILD lead$n"
+    spec = world.spec(script, ", instances: 2")
+    world.machine.once(spec)
+    leaders = [world.begun(name) for name in ("lead0", "lead1")]
+    children = [world.begun(name) for name in ("c0", "c1")]
+    os.kill(leaders[0].pid, signal.SIGKILL)
+    until(lambda: not alive(leaders[0]))
+    world.machine.once(spec)
+    assert [alive(one) for one in children] == [False, True]
+    assert alive(leaders[1]) and alive(world.begun("lead2"))
+
+
 @TAGGED
 def test_one_without_the_mark_is_known_by_the_session_of_the_dead(world: World) -> None:
     # As of a server whose workers have overwritten their environment, setproctitle(3).

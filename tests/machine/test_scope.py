@@ -80,6 +80,30 @@ def test_nor_does_that_of_an_ordinary_users_loop(systemd_host: DisposableHost) -
     assert host.running("sleep 4077") == before
 
 
+@pytest.mark.root
+def test_what_has_neither_mark_nor_session_left_ends_with_its_scope(
+    systemd_host: DisposableHost,
+) -> None:
+    host = systemd_host
+    script = "env -i setsid sleep 40773 & exec sleep 40774"
+    spec = f"version: 1\nname: tree\nprocesses:\n  d: {{command: '{script}'}}\n"
+    host.write("/root/spec.yaml", spec)
+    once = (host.bin / "reconcile", "--once", "/root/spec.yaml")
+    host.run(*once)
+    # Until then the shell's own line has both.
+    host.until(lambda: len(host.running("sleep 40773")) == len(host.running("sleep 40774")) == 1)
+    (child,) = host.running("sleep 40773")
+    (leader,) = host.running("sleep 40774")
+    host.run("kill", "-9", str(leader))
+    host.until(lambda: not host.running("sleep 40774"))
+    host.run(*once)
+    assert child not in host.running("sleep 40773")
+    host.until(lambda: len(host.running("sleep 40773")) == len(host.running("sleep 40774")) == 1)
+    host.write("/root/spec.yaml", spec.replace("{command", "{state: absent, command"))
+    host.run(*once)
+    assert not host.running("sleep 4077")
+
+
 @pytest.fixture
 def moves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     """A systemd that answers at once, and moves the process after a while."""
