@@ -58,11 +58,11 @@ def rotate(
     ``copy``: copied and cut, for a writer that cannot be told to open its log anew; else renamed.
     ``unfinished`` are logs with a mark. With ``mark`` the mark stays when this is done, since
     the writer is still to be told. ``largest`` is how many bytes a log may have when it is done.
-    Returns those that are gone, and what went wrong with others, in words. A log to which a
-    process writes without appending is not cut.
+    Returns those that are rotated or gone, and what went wrong with others, in words. A log to
+    which a process writes without appending is not cut.
     """
     trouble: list[str] = []
-    spared: list[File] = []
+    settled: list[File] = []
     careless = Careless(clock, [file[3:5] for file in logs])
     with Emptied(path) as tree:
         for log in unfinished if copy else ():
@@ -73,14 +73,14 @@ def rotate(
             with _told(path, log, trouble), tree.folder(file.below) as folder:
                 # It grows all the time; the same one that is shorter has been rotated already.
                 now = os.stat(file.name, dir_fd=folder, follow_symlinks=False)
-                if not _is(file, now) or now.st_size < file.size:
-                    spared.append(file)
-                elif copy:
-                    _refuse_careless(tree, folder, file.name, careless, _shown(path, log))
-                    _copy(tree, folder, file, keep, mark, largest, _shown(path, log))
-                else:
-                    _rename(folder, file, keep, mark, _shown(path, log))
-    return spared, trouble
+                if _is(file, now) and now.st_size >= file.size:
+                    if copy:
+                        _refuse_careless(tree, folder, file.name, careless, _shown(path, log))
+                        _copy(tree, folder, file, keep, mark, largest, _shown(path, log))
+                    else:
+                        _rename(folder, file, keep, mark, _shown(path, log))
+                settled.append(file)
+    return settled, trouble
 
 
 def _refuse_careless(tree: Tree, folder: int, name: str, careless: Careless, shown: str) -> None:

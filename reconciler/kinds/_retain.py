@@ -123,7 +123,8 @@ class RotateLogs:
     copy: bool
     mark: bool
     largest: int | None = None
-    spared: list[File] = field(default_factory=_spared, compare=False, repr=False)
+    settled: list[File] = field(default_factory=_spared, compare=False, repr=False)
+    """Those that are rotated, or gone, afterwards; how long one is by then says nothing."""
     failed: list[str] | None = field(default=None, compare=False, repr=False)
     """Where what went wrong is put, for the action that is the last one to tell it."""
 
@@ -142,7 +143,7 @@ class RotateLogs:
         """Raises HostError."""
         from reconciler.host.rotate import rotate
 
-        self.spared[:], trouble = rotate(
+        self.settled[:], trouble = rotate(
             self.path,
             self.files,
             self.unfinished,

@@ -27,11 +27,9 @@ def left(planned: Sequence[Action], have: Due) -> tuple[Change, ...]:
     files, logs = set(), set()
     for action in planned:
         if isinstance(action, RotateLogs):
-            # A log that goes on as the same file is done when it has become shorter.
-            before = {file[3:5]: file.size for file in set(action.files) - set(action.spared)}
-            files |= {
-                file for file in have.files if before.get(file[3:5], file.size + 1) <= file.size
-            }
+            # One that goes on as the same file may have grown beyond its limit again meanwhile.
+            failed = {file[3:5] for file in set(action.files) - set(action.settled)}
+            files |= {file for file in have.files if file[3:5] in failed}
         elif isinstance(action, (DeleteFiles, MoveFiles, ArchiveFiles)):
             files |= set(action.files) - set(action.spared)
         elif isinstance(action, FinishRotation):

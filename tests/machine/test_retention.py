@@ -617,6 +617,27 @@ def test_a_log_with_a_second_name_in_a_shared_folder_is_not_cut(folder: Folder) 
     assert victim.read_text() == "x" * 100
 
 
+@pytest.mark.parametrize("method", ["rename", "copytruncate"])
+def test_a_log_that_has_outgrown_its_limit_again_was_rotated_all_the_same(
+    folder: Folder, method: str
+) -> None:
+    """Its writer is quick: by the look behind the step the log is longer than it was before."""
+    log = folder.path / "a.log"
+    log.write_text("x" * 2000)
+    more = f"[sh, -c, 'head -c 5000 /dev/zero >> {log}']"
+    rule = f"match: a.log, max_file: 1KiB, keep: 9, action: rotate, method: {method}, "
+    spec = folder.spec(f"{rule}compress: false, run: {more}")
+    (step,) = folder.machine.once(spec)["steps"]
+    assert (step["result"], step["error"]) == ("done", None)
+    assert (folder.path / "a.log.1").read_text() == "x" * 2000
+    assert log.read_bytes() == bytes(5000)
+    # The next pass rotates that.
+    (step,) = folder.machine.once(spec)["steps"]
+    assert step["result"] == "done"
+    assert (folder.path / "a.log.1").read_bytes() == bytes(5000)
+    assert (folder.path / "a.log.2").read_text() == "x" * 2000
+
+
 WRITER = """
 import signal, sys, time
 told = []
