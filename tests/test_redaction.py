@@ -46,6 +46,30 @@ def test_a_quoted_value_is_known(value: str) -> None:
         assert len(redacted(form)) <= 6, form
 
 
+@pytest.mark.parametrize(
+    ("value", "form"),
+    [
+        ('it\'s "of" a\\b', 'it\'s "of" a\\\\b'),
+        ('it\'s "of" a\\b', 'it\\\'s "of" a\\b'),
+        ('it\'s "of" a\\b', 'it\\\'s "of" a\\\\b'),
+        ('it\'s "of" a\\b', 'it\'"\'"\'s "of" a\\b'),
+        ('it\'s "of" a\\b', 'it\'s \\"of\\" a\\\\b'),
+        ("fifty% off!", "fifty\\% off!"),
+        ("fifty% off!", "fifty%% off!"),
+        ('a/ключ "x"', 'a/\\u043a\\u043b\\u044e\\u0447 \\"x\\"'),
+        ('a/ключ "x"', 'a/ключ \\"x\\"'),
+        ("a/b c", "a%2Fb%20c"),
+        ("a/b c", "a/b%20c"),
+        ("it's\x1bof a\\b", "it'\"'\"'s\x1bof a\\b"),
+        ("it's\x1bof a\\b", repr("it'\"'\"'s\x1bof a\\b")[1:-1]),
+        ("it's\x1bof a\\b", "it's\\x1bof a\\b"),
+    ],
+)
+def test_each_way_to_quote_is_known_by_itself(value: str, form: str) -> None:
+    """No other way to write the same value covers it."""
+    assert redacted(f"x {form} y", [value]) == "x *** y"
+
+
 @given(st.text(min_size=4, max_size=40), st.integers(0, 60), st.integers(1, 80))
 def test_no_cut_leaves_a_piece(value: str, before: int, limit: int) -> None:
     shown = redacted("=" * before + value + "=" * 50, [value])[:limit]
