@@ -34,6 +34,8 @@ _KILLING = 5.0
 """Seconds in which what is left must have ended of SIGKILL."""
 _DIGITS = 10
 """Of the number of a process, at most; int() refuses what is much longer."""
+_REFUSED = 0.5
+"""The same where one may not be signalled."""
 _COMMAND = "AI_COMMAND_ID"
 """Environment variable of the executor's commands, which outlive its worker."""
 
@@ -283,9 +285,10 @@ def end(
     while alive:
         # Again and again, since one may have been forked meanwhile.
         ask(alive, signal.SIGKILL)
-        processes.wait(alive, until)
+        # One that may not be signalled is waited for in vain.
+        processes.wait(alive, min(until, clock.monotonic() + _REFUSED) if refused else until)
         alive = left()
-        if alive and clock.monotonic() >= until:
+        if alive and (refused or clock.monotonic() >= until):
             raise refused[0] if refused else HostError(_undying(alive[0]))
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from reconciler.host import descendants
 from reconciler.host.clock import Clock
 from reconciler.host.descendants import Descendants, Started, Table, end
 from reconciler.host.processes import Identity, Processes, look_up, session_tag
+from reconciler.model import HostError
 
 PLACES = ["daemon", "session"]
 TAGGED = pytest.mark.skipif(not session_tag(), reason="this kernel has no autogroups")
@@ -414,6 +416,42 @@ def test_what_forks_faster_than_it_is_ended_is_given_up(
         for one in started:
             one.kill()
             one.wait()
+
+
+@pytest.mark.root
+@ROOT
+def test_one_that_may_not_be_ended_is_named_and_holds_up_no_other(free: None) -> None:
+    class Both(Descendants):
+        """One of root's, before one of ours."""
+
+        def look(self, table: Table) -> list[Identity]:
+            return [one for one in (theirs, ours) if alive(one)]
+
+    with (
+        subprocess.Popen(["sleep", "300"]) as root,
+        subprocess.Popen(["sleep", "300"], user=65534) as nobody,
+    ):
+        try:
+            entries = [until(lambda pid=one.pid: look_up(pid)) for one in (root, nobody)]
+            theirs, ours = (entry.identity for entry in entries)
+            until(lambda: os.stat(f"/proc/{nobody.pid}").st_uid == 65534)
+            child = os.fork()
+            if child == 0:
+                status, began = 1, time.monotonic()
+                try:
+                    os.setresuid(65534, 65534, 65534)
+                    end(Processes(Clock()), Both(None), None, "TERM", 0.1)
+                except HostError as error:
+                    named = str(error).startswith("may not send TERM to process")
+                    status = 0 if named and time.monotonic() - began < 3 else 2
+                finally:
+                    os._exit(status)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            assert nobody.wait(10) == -signal.SIGTERM
+            assert root.poll() is None
+        finally:
+            root.kill()
+            nobody.kill()
 
 
 def test_what_the_executor_runs_does_not_end_with_its_worker(world: World) -> None:

@@ -6,10 +6,15 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
-from support import Machine, until
+from support import Machine, compiled, until
+
+from reconciler.host import Host
+from reconciler.host.clock import Clock
+from reconciler.kinds._match import matching
 
 DAEMON = """
 processes:
@@ -171,6 +176,34 @@ def test_adoption_by_program_and_by_pid_file(machine: Machine, match: str) -> No
     hand.kill()
     hand.wait()
     assert machine.steps(spec) == ["process:one"]
+
+
+def test_a_pid_file_is_believed_when_the_clock_was_set_ahead(machine: Machine) -> None:
+    """It was seen by a pass, of a spec without any rule about ages, by a clock 5 s behind."""
+
+    class Behind(Clock):
+        def wall(self) -> float:
+            return super().wall() - 5.0
+
+    hand = by_hand(machine, "sleep", "1078")
+    pid_file = machine.base / "pid"
+    pid_file.write_text(str(hand.pid))
+    os.utime(pid_file, (time.time() - 5.0,) * 2)
+    spec = compiled(
+        machine.base, f"processes: {{one: {{command: [x], match: {{pidfile: {pid_file}}}}}}}"
+    )
+    state = str(machine.base / "its-state")
+    os.mkdir(state, 0o700)
+    before = Host("demo", state, Behind())
+    before.walltime.remembers = True
+    before.walltime.note()
+    (want,) = (one.want for one in spec.resources)
+    assert [one.pid for one in matching(want, before)] == [hand.pid]
+    assert [one.pid for one in matching(want, Host("demo", state))] == [hand.pid]
+    os.unlink(f"{state}/clock")
+    assert matching(want, Host("demo", state)) == []
+    hand.kill()
+    hand.wait()
 
 
 def test_a_pid_file_older_than_the_process_is_not_believed(machine: Machine) -> None:
