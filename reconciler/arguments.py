@@ -19,6 +19,9 @@ from reconciler.session import ACTING, Usage
 argparse._ = str  # type: ignore[attr-defined]
 
 SHELLS = ("bash", "zsh", "fish")
+DOCUMENTS = ("plan", "status", "diagnose", "history", "once", "repair", "loop", "pause", "resume",
+             "check", "notify-test", "uninstall", "invalid")  # fmt: skip
+"""What ``--json`` prints: a document of each mode, and one for an invalid spec."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ MODES: dict[str, tuple[Mode, ...]] = {
     "set up": (
         Mode("check", "is the spec valid? shows all errors at once"),
         Mode("notify-test", "one message to every target, and which took it"),
-        Mode("schema", "the JSON Schema of the spec, for editors"),
+        Mode("schema", "the JSON Schema of the spec, or of --MODE --json"),
         Mode("completion", "a script for your shell: bash, zsh or fish", "SHELL"),
         Mode("uninstall", "stop and remove what the spec has made, and its state"),
         Mode("man", "the manual page: reconcile --man | man -l -"),

@@ -223,7 +223,7 @@ def _report(layout: Layout, options: Namespace) -> int:
     from reconciler.executor.text import as_json
 
     found = report.since(layout, options.since, options.failed)
-    print(as_json({"commands": found}) if options.json else report.text(found), end="")
+    print(as_json({"format": 1, "commands": found}) if options.json else report.text(found), end="")
     return OK
 
 
@@ -266,7 +266,7 @@ def _status(layout: Layout, options: Namespace) -> int:
     from reconciler.executor.status import status
     from reconciler.executor.text import as_json
 
-    found = {**status(layout), "kept": who_keeps(options)}
+    found = {"format": 1, **status(layout), "kept": who_keeps(options)}
     print(as_json(found) if options.json else status_text(found), end="")
     return OK if found["alive"] and not found["trouble"] else FAILED
 

@@ -1,15 +1,43 @@
-"""The JSON Schema of the spec, for editors. It must not look at any spec."""
+"""The JSON Schema of the spec, for editors, or of the document that a mode prints with ``--json``.
+
+It must not look at any spec.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+
 from reconciler import kinds
+from reconciler.arguments import DOCUMENTS
 from reconciler.exits import DONE
-from reconciler.session import Session, print_json
+from reconciler.session import Session, Usage, print_json
+
+_FILE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "documents.json")
+_DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def run(session: Session) -> int:
-    """Print it."""
-    from reconciler.spec.schema import json_schema
+    """Print it. Raises Usage for a mode that prints no document."""
+    mode = session.options.spec
+    if mode not in DOCUMENTS:
+        if mode is not None and mode.replace("-", "").isalpha():
+            modes = ", ".join(DOCUMENTS)
+            raise Usage(f"--schema takes nothing, for the spec, or one of {modes}; not {mode!r}")
+        from reconciler.spec.schema import json_schema
 
-    print_json(json_schema(kinds.all_kinds()))
+        print_json(json_schema(kinds.all_kinds()))
+        return DONE
+    with open(_FILE, encoding="utf-8") as file:
+        documents = json.load(file)
+    # Where the spec is invalid, every mode says just that; but a loop prints it as an event.
+    names = [mode] if mode in ("loop", "invalid") else [mode, "invalid"]
+    print_json(
+        {
+            "$schema": _DRAFT,
+            "title": f"reconcile --{mode} --json",
+            "anyOf": [{"$ref": f"#/$defs/{name}"} for name in names],
+            "$defs": documents,
+        }
+    )
     return DONE

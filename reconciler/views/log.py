@@ -14,7 +14,7 @@ from typing import Any
 from reconciler.model import Outcome, Plan
 from reconciler.redaction import redacted_json
 from reconciler.text import printable
-from reconciler.views.data import outcome_document
+from reconciler.views.data import FORMAT, outcome_document
 from reconciler.views.terminal import Terminal
 from reconciler.views.text import Line, by_hand_lines
 
@@ -40,7 +40,13 @@ class Log:
         """One event: its name, what to tell people, and what to tell programs."""
         now = time.time()
         if self._json:
-            document = {"time": round(now, 3), "event": name, **fields, "text": text}
+            document = {
+                "format": FORMAT,
+                "time": round(now, 3),
+                "event": name,
+                **fields,
+                "text": text,
+            }
             line = json.dumps(redacted_json(document))
             self._terminal.put(line)
         if self._quiet and style != "bad":
