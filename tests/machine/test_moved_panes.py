@@ -117,3 +117,33 @@ def test_there_is_room_for_a_pane_in_a_window_that_is_small(machine: Machine) ->
     machine.once(spec)
     machine.converged(spec)
     assert running(machine) == [*"1234"]
+
+
+def test_marks_of_older_versions_are_read(machine: Machine) -> None:
+    held = "  h: {}\nprocesses:"
+    spec = machine.spec(SPEC.format(MARK).replace("processes:", held))
+    machine.once(spec)
+    form = "#{pane_id} #{@reconcile_window}"
+    for line in machine.tmux("list-panes", "-a", "-F", form).splitlines():
+        own, window = line.split()
+        machine.tmux("set-option", "-w", "-t", own, "@reconcile_window", window)
+        for name in ("window", "home", *(["pane"] if window == "holder" else [])):
+            machine.tmux("set-option", "-p", "-u", "-t", own, f"@reconcile_{name}")
+    for session in "sth":
+        machine.tmux("set-option", "-u", "-t", f"={session}:", "@reconcile_session")
+        machine.tmux("split-window", "-d", "-b", "-t", f"={session}:", "sleep", "66393")
+    machine.converged(spec)
+    ended = machine.running(f"sleep {MARK}1") + machine.running(f"sleep {MARK}4")
+    for pid in ended:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: len(machine.steps(spec)) == 2)
+    machine.once(spec)
+    machine.converged(spec)
+    assert running(machine) == [*"1234"]
+    absent = "sessions: {s: {state: absent}, t: {state: absent}, h: {state: absent}}\n"
+    absent += "processes: {p: {command: [sleep, x], session: t, state: absent}}"
+    machine.once(machine.spec(absent))
+    machine.converged(machine.spec(absent))
+    # What a person has split off from ours is his.
+    assert len(machine.running("sleep 66393")) == 3
+    assert not running(machine) and not machine.running("sleep infinity")
