@@ -442,7 +442,7 @@ def test_one_that_may_not_be_ended_is_named_and_holds_up_no_other(free: None) ->
                     os.setresuid(65534, 65534, 65534)
                     end(Processes(Clock()), Both(None), None, "TERM", 0.1)
                 except HostError as error:
-                    named = str(error).startswith("may not send TERM to process")
+                    named = str(error).startswith("may not send SIGTERM to process")
                     status = 0 if named and time.monotonic() - began < 3 else 2
                 finally:
                     os._exit(status)
