@@ -98,7 +98,8 @@ class Watchdog:
         self._deaths = Deaths(self._clock)
         self._files = FileWatch(self._clock, EVERYTHING)
         self._fresh = Fresh(self._clock)
-        self._stops = Stops(self._clock, EVERYTHING)
+        self._stops = Stops(self._clock, EVERYTHING, session.folder(spec))
+        self._stops.go_on()
         self._passes = Passes(self._clock, self._made, self._heard, self._over, self._stops.going)
         self._full: Pass | None = None
         self._due = self._clock.monotonic()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from reconciler.host.marks import Marks
     from reconciler.host.openfiles import OpenFiles
     from reconciler.host.processes import Processes
-    from reconciler.host.stops import Stopping
+    from reconciler.host.stops import Stop, Stopping
     from reconciler.host.systemd import Systemd
     from reconciler.host.tmux import Tmux
     from reconciler.host.walltime import WallTime
@@ -123,6 +123,13 @@ class Host:
         from reconciler.host.marks import Marks
 
         return Marks(self.state_dir)
+
+    def gone_on_with(self, stop: Stop) -> Stop:
+        """The stop, or what is left of it where a loop that has ended had begun it."""
+        from reconciler.host.stops import handed_on
+
+        begun = (one for _, _, one in handed_on(self.state_dir) if one.identity == stop.identity)
+        return next(begun, stop)
 
     def forget(self) -> None:
         """Drop what was seen, so that the next look is a fresh one."""

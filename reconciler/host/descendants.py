@@ -251,14 +251,18 @@ def end(
     leader: Identity | None,
     name: str,
     timeout: float,
+    begun: float | None = None,
 ) -> None:
     """Signal the ``leader``, then, once it has ended, all that is ``found`` beside it; then KILL.
 
-    They have ``timeout`` seconds together until then. Raises HostError where one may not be
-    signalled, or does not die.
+    They have ``timeout`` seconds together until then. ``begun``: they were signalled already, and
+    have until then, by the monotonic clock. Raises HostError where one may not be signalled, or
+    does not die.
     """
     clock, number = processes.clock, signal.Signals[f"SIG{name}"]
     until = clock.monotonic() + timeout
+    if begun is not None:
+        until = min(until, begun)
     refused: list[HostError] = []
     known: dict[Identity, None] = {}
 
@@ -272,13 +276,17 @@ def end(
         except HostError as error:
             refused.append(error)
 
+    asked = begun is not None
     if leader is not None and processes.alive(leader):
-        processes.ask([leader], number)
+        if not asked:
+            processes.ask([leader], number)
+        asked = False  # Not the others, which are asked once it has ended.
         processes.wait([leader], until)
         known[leader] = None
     alive = left()
     if alive and leader not in alive:
-        ask(alive, number)
+        if not asked:
+            ask(alive, number)
         processes.wait(alive, until)
         alive = left()
     until = clock.monotonic() + _KILLING

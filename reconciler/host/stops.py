@@ -5,21 +5,27 @@ It must not decide who is stopped, and it waits for none of them for longer than
 
 from __future__ import annotations
 
+import os
 import select
+import time
 from collections.abc import Collection, Sequence
-from typing import Protocol
+from contextlib import suppress
+from typing import Any, Protocol
 
+from reconciler.host import trust
 from reconciler.host.child import Child
 from reconciler.host.clock import Clock
 from reconciler.host.descendants import Descendants, Started, end
-from reconciler.host.processes import Identity, Processes
+from reconciler.host.processes import Identity, Processes, boot_id
 from reconciler.model import HostError, UnknownState
-from reconciler.records import dataclass
+from reconciler.records import dataclass, replace
 
 _MOMENT = 0.2
 """Seconds in which most processes end that are asked to."""
 _LONGER = 10.0
 """Seconds that a stop may take beyond its own time."""
+_FILE = "stops"
+_MOST = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +33,8 @@ class Stop:
     """``signal`` to the process, then to what has come of it, and KILL after ``timeout`` seconds.
 
     Without ``started`` that is who is in a group or session that it leads. With ``but`` all is
-    meant that launches have left behind, other than those with these numbers.
+    meant that launches have left behind, other than those with these numbers. ``until``: the
+    signal was sent already, and KILL is due then, by the monotonic clock of this boot.
     """
 
     identity: Identity
@@ -35,12 +42,13 @@ class Stop:
     timeout: float
     started: Started | None = None
     but: tuple[int, ...] | None = None
+    until: float | None = None
 
     def make(self, processes: Processes) -> None:
         """Raises HostError."""
         leader = self.identity if self.but is None else None
         found = Descendants(self.started, leader, self.but or ())
-        end(processes, found, leader, self.signal, self.timeout)
+        end(processes, found, leader, self.signal, self.timeout, self.until)
 
 
 class Stopping(Protocol):
@@ -54,16 +62,31 @@ class Stopping(Protocol):
 class Stops:
     """A part of the loop. ``everything`` is the id that asks for a look at all there is.
 
-    When the loop ends, the stops that go on are left as they are: whoever looks next sees what
-    still runs.
+    When the loop ends, the stops that go on are written down in its ``folder``, where the next
+    loop, or pass, finds what was begun and goes on with it.
     """
 
-    def __init__(self, clock: Clock, everything: str) -> None:
+    def __init__(self, clock: Clock, everything: str, folder: str) -> None:
         self._clock = clock
         self._everything = everything
+        self._folder = folder
         self._going: dict[Identity, tuple[Child, str, str]] = {}
+        self._begun: dict[Identity, Stop] = {}
         self._failed: dict[Identity, str] = {}
         self._wanted: set[str] = set()
+
+    def go_on(self) -> None:
+        """Go on with what the loop before this one has begun."""
+        for ident, wakes, stop in handed_on(self._folder):
+            with suppress(OSError):
+                self._begin(ident, wakes, stop)
+        with suppress(OSError):
+            os.unlink(f"{self._folder}/{_FILE}")
+
+    def _begin(self, ident: str, wakes: str, stop: Stop) -> None:
+        self._going[stop.identity] = (_stopping(stop), ident, wakes)
+        until = self._clock.monotonic() + stop.timeout
+        self._begun[stop.identity] = stop if stop.until is not None else replace(stop, until=until)
 
     def of(self, ident: str) -> list[Identity]:
         """Those that are being stopped for that id, or what was left of whose group is."""
@@ -87,7 +110,7 @@ class Stops:
             if stop.identity not in self._going:
                 wakes = self._everything if last else ident
                 try:
-                    self._going[stop.identity] = (_stopping(stop), ident, wakes)
+                    self._begin(ident, wakes, stop)
                 except OSError as error:
                     pid = stop.identity.pid
                     raise HostError(f"cannot stop process {pid}: {error.strerror}") from None
@@ -128,6 +151,7 @@ class Stops:
         if answer is None:
             return False
         del self._going[identity]
+        self._begun.pop(identity, None)
         if answer:
             self._failed[identity] = answer.decode(errors="replace")
         return True
@@ -154,7 +178,61 @@ class Stops:
         """The loop ends."""
         for child, _, _ in self._going.values():
             child.kill()
+        left = [(who, wakes, self._begun[one]) for one, (_, who, wakes) in self._going.items()]
         self._going.clear()
+        if left:
+            with suppress(OSError, HostError):
+                _hand_on(self._folder, left)
+
+
+def _hand_on(folder: str, begun: Sequence[tuple[str, str, Stop]]) -> None:
+    import json
+
+    from reconciler.host.place import put_at
+
+    known = [
+        [*whose, [*_plain(one.identity), one.signal, one.timeout, one.but, one.until],
+         None if one.started is None else [
+             one.started.mark, one.started.uids, one.started.name,
+             [[*_plain(ended), tag] for ended, tag in one.started.ended],
+             [_plain(spared) for spared in one.started.spared],
+         ]]
+        for *whose, one in begun
+    ]  # fmt: skip
+    put_at(f"{folder}/{_FILE}", json.dumps({"boot": boot_id(), "stops": known}).encode())
+
+
+def handed_on(folder: str) -> list[tuple[str, str, Stop]]:
+    """The stops that a loop had begun when it ended, each with its id and the id that it wakes."""
+    try:
+        with os.fdopen(trust.own_file(f"{folder}/{_FILE}"), "rb") as file:
+            text = file.read(_MOST)
+    except (OSError, HostError):
+        return []
+    import json
+
+    try:
+        known = json.loads(text)
+        if known["boot"] != boot_id():
+            return []
+        return [(ident, wakes, _stop(*values)) for ident, wakes, *values in known["stops"]]
+    except (ValueError, TypeError, KeyError):
+        return []  # It is damaged: what still runs is stopped anew.
+
+
+def _plain(identity: Identity) -> tuple[int, int]:
+    return identity.start, identity.pid
+
+
+def _stop(one: list[Any], started: list[Any] | None) -> Stop:
+    start, pid, signal, timeout, but, until = one
+    ours = None
+    if started is not None:
+        mark, uids, name, ended, spared = started
+        gone = tuple((Identity(start, pid), tag) for start, pid, tag in ended)
+        ours = Started(mark, tuple(uids), name, gone, tuple(Identity(*each) for each in spared))
+    others = None if but is None else tuple(but)
+    return Stop(Identity(start, pid), signal, timeout, ours, others, until)
 
 
 def _stopping(stop: Stop) -> Child:
@@ -165,4 +243,5 @@ def _stopping(stop: Stop) -> Child:
             return str(error).encode()
         return b""
 
-    return Child(work, stop.timeout + _LONGER)
+    left = stop.timeout if stop.until is None else max(0.0, stop.until - time.monotonic())
+    return Child(work, left + _LONGER)

@@ -156,7 +156,7 @@ class StopProcess:
         from reconciler.kinds._match import started
 
         ours = started(self.id, self.user, host, self.identity) if self.tree else None
-        return Stop(self.identity, self.signal, self.timeout, ours)
+        return host.gone_on_with(Stop(self.identity, self.signal, self.timeout, ours))
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
@@ -191,7 +191,8 @@ class StopLeft:
         from reconciler.kinds._match import started
 
         ours = started(self.id, self.user, host, but=self.launches)
-        return Stop(self.found[0], self.signal, self.timeout, ours, self.launches)
+        stop = Stop(self.found[0], self.signal, self.timeout, ours, self.launches)
+        return host.gone_on_with(stop)
 
     def run(self, host: Host) -> None:
         """Raises HostError."""

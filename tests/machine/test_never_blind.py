@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import signal
@@ -23,6 +24,12 @@ END = 3.0
 """Seconds in which SIGTERM must have ended the loop, as promised; and as long again for load."""
 
 
+def alone(machine: Machine, mark: str) -> int | None:
+    """Its number. There is one of it, but for the moment in which it makes its own child."""
+    pids = machine.running(mark)
+    return pids[0] if len(pids) == 1 else None
+
+
 class Worker:
     """A worker of this test alone, kept by a loop."""
 
@@ -34,14 +41,9 @@ class Worker:
     def pids(self) -> list[int]:
         return self.machine.running(self.mark)
 
-    def _alone(self) -> int | None:
-        """Its number. There is one of it, but for the moment in which it makes its own child."""
-        pids = self.pids()
-        return pids[0] if len(pids) == 1 else None
-
     def killed(self) -> float:
         """Kill it; seconds until another one runs."""
-        pid = until(self._alone)
+        pid = until(lambda: alone(self.machine, self.mark))
         begin = time.monotonic()
         os.kill(pid, signal.SIGKILL)
         until(lambda: any(one != pid for one in self.pids()), 20)
@@ -291,3 +293,41 @@ def test_a_terminal_that_is_held(machine: Machine, worker: Worker) -> None:
         loop.kill()
         loop.wait()
         os.close(window)
+
+
+@pytest.mark.parametrize("mode", ["--loop", "--once"])
+def test_a_stop_that_takes_its_time_is_gone_on_with(
+    machine: Machine, looping: Any, mode: str
+) -> None:
+    """What was asked to end is not asked again by whoever comes next, and has its time once."""
+    mark, asked = f"slow-{uuid.uuid4().hex}", machine.base / "asked"
+    script = f"trap 'echo x >> {asked}' TERM; while :; do sleep 0.1; done"
+
+    def spec_with(version: str) -> Path:
+        return machine.spec(
+            f"{HEAD}w: {{command: [sh, -c, {json.dumps(script)}, {mark}, {version}], "
+            "stop: {timeout: 7s}}\n"
+        )
+
+    loop = looping(spec_with("one")).up()
+    first = until(lambda: alone(machine, f"{mark} one"))
+    spec = spec_with("two")
+    until(asked.exists)
+    begin = time.monotonic()
+    assert loop.end() == 0
+    assert time.monotonic() - begin < 2 * END
+    assert first in machine.running(f"{mark} one")
+    if mode == "--loop":
+        loop = looping(spec).up()
+        # It is known to end, and is no drift.
+        assert first in machine.running(f"{mark} one")
+        assert not [one for one in loop.events() if one["event"] == "step"]
+        until(lambda: machine.running(f"{mark} two"), 30)
+    else:
+        machine.once(spec)
+    took = time.monotonic() - begin
+    assert not machine.running(f"{mark} one")
+    assert until(lambda: alone(machine, f"{mark} two"))
+    assert asked.read_text() == "x\n"
+    # It had its seven seconds once: begun anew, it would have had those before, too.
+    assert took < 7 + SOON
