@@ -14,6 +14,8 @@ from reconciler.executor import files, folders, results
 from reconciler.executor.commandfile import Refused, parse
 from reconciler.executor.layout import BadId, Layout, check_id, new_id, resolve_home
 
+_LETS_GO = 5.0  # seconds
+
 
 def create_bash_command(
     command: str,
@@ -53,8 +55,12 @@ def create_bash_command(
 
 def _forget(layout: Layout, command_id: str) -> None:
     """Remove an earlier command of that id, which no worker runs. What runs stays."""
-    if os.path.lexists(layout.running_file(command_id)):
-        return
+    end = time.monotonic() + _LETS_GO
+    while os.path.lexists(layout.running_file(command_id)):
+        # A worker that has written the result is about to let go of the command.
+        if not os.path.lexists(layout.result_file(command_id)) or time.monotonic() >= end:
+            return
+        time.sleep(0.01)
     name = f"{command_id}.json"
     for folder in (layout.pending, layout.failed, layout.stale, layout.completed):
         with contextlib.suppress(FileNotFoundError), folders.reached(folder) as handle:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import tarfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -159,3 +160,15 @@ def test_a_report_of_what_failed(
         "bad": "failed", "good": "succeeded", "old": "failed", "late": "stale"
     }  # fmt: skip
     assert main(["report", "--since", "soon"]) == 64
+
+
+def test_of_one_whose_worker_is_about_to_let_go(executor: Any, home: Path) -> None:
+    """Its result is written, and its file is still in running/."""
+    running = home / "ai_commands/running/id.json"
+    running.write_text("{}")
+    (home / "ai_commands/completed/id.json").write_text('{"status": "succeeded"}')
+    letting_go = threading.Timer(0.3, running.unlink)
+    letting_go.start()
+    create_bash_command("echo new", "id", overwrite=True)
+    assert check_results("id") == {"id": "id", "status": "waiting"}
+    letting_go.join()
