@@ -7,10 +7,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from reconciler.contract import GetKind, Kind
-from reconciler.model import HostError, Observation, Past, Plan, Resource, Spec, not_known
+from reconciler.model import (
+    HostError,
+    Observation,
+    Past,
+    Plan,
+    Resource,
+    Spec,
+    UnknownState,
+    not_known,
+)
 from reconciler.plan import make_plan, observed_kinds
 from reconciler.records import replace
 from reconciler.text import error_in_words
@@ -22,7 +32,8 @@ if TYPE_CHECKING:
 def begin(resources: Iterable[Resource[Any]], get_kind: GetKind, host: Host) -> None:
     """Begin what takes its time in a look at all of them. ``host.let_go`` ends what is left."""
     for name, group in observed_kinds(resources).items():
-        get_kind(name).begin(group, host)
+        with suppress(Exception):  # What goes wrong is said by who waits for it.
+            get_kind(name).begin(group, host)
 
 
 def with_strays(spec: Spec, get_kind: GetKind, host: Host) -> Spec:
@@ -60,10 +71,10 @@ def observe(
         kind = get_kind(name)
         try:
             found = kind.observe(group, host)
-        except (HostError, OSError) as error:
+        except UnknownState as error:
             found = [not_known(error)] * len(group)
         except Exception:
-            # A fault of ours: whatever it has to do with one of them, the others are seen.
+            # Whatever it has to do with one of them, the others are seen.
             found = [_alone(kind, resource, host) for resource in group]
         for resource, observation in zip(group, found, strict=True):
             seen[resource.id] = observation
@@ -105,5 +116,7 @@ def judged(
 def _alone(kind: Kind[Any, Any], resource: Resource[Any], host: Host) -> Observation[Any]:
     try:
         return kind.observe((resource,), host)[0]
+    except HostError as error:
+        return not_known(error)
     except Exception as error:
         return Observation(unknown=error_in_words(error))

@@ -133,7 +133,7 @@ def _entries(path: str) -> Iterator[tuple[os.DirEntry[str], bool]]:
 
 
 def disk(path: str, min_free: tuple[str, float] | None, max_used: float | None) -> Verdict:
-    """Has the file system of ``path`` room for those who are not root? Raises OSError.
+    """Has the file system of ``path`` room for those who are not root? Raises UnknownState.
 
     ``min_free`` is ("%", percent) or ("B", bytes), ``max_used`` is in percent. Percentages hold
     for inodes too, where the file system counts them: without one no file can be made.
@@ -142,6 +142,8 @@ def disk(path: str, min_free: tuple[str, float] | None, max_used: float | None) 
         found = os.statvfs(path)
     except FileNotFoundError:
         return Verdict(False, f"there is no {path}")
+    except OSError as error:
+        raise UnknownState(f"cannot look at {path}: {reason(error)}") from None
     unit = found.f_frsize
     free = found.f_bavail * unit
     # What is kept back for root is neither, as df(1) has it.

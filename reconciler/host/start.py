@@ -363,6 +363,8 @@ def _not_found(program: str, path: str) -> str:
         return "it is not there; install it"
     except OSError as error:
         return f"it cannot be looked at: {_reason(error)}"
+    if stat.S_ISDIR(mode):
+        return "it is a directory; write the path of a program"
     if stat.S_ISREG(mode) and not mode & 0o111:
         return "it is there, but not executable; make it so with chmod +x, or name its interpreter"
     return "it may not be run by this user"

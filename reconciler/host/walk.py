@@ -326,7 +326,8 @@ def opened(path: str, make: bool = False) -> Iterator[int]:
                 continue
             if not stat.S_ISDIR(status.st_mode):
                 os.close(entry)
-                raise HostError(f"{name} on the way to {path} is {sort_of(status)}; move it away")
+                where = f"{name} on the way to {path}" if todo or links else path
+                raise HostError(f"{where} is {sort_of(status)}, not a directory; move it away")
             open_way = open_way or exchangeable(above, status)
             above = status
             os.close(here)

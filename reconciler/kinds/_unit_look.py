@@ -13,7 +13,7 @@ from reconciler.host.remedy import remedy
 from reconciler.host.systemd import is_mask
 from reconciler.kinds._unit import Unit, UnitState
 from reconciler.kinds._unit_file import RUNS_AND_ENDS, mark, ours
-from reconciler.model import Observation, Resource, UnknownState, not_known
+from reconciler.model import HostError, Observation, Resource, UnknownState, not_known
 from reconciler.records import dataclass, replace
 from reconciler.redaction import redacted
 
@@ -86,7 +86,7 @@ class _Look:
         try:
             file = self.systemd.unit_file(self.path)
             state = self._state(file) if self.resource.present else self._left_over(file)
-        except UnknownState as error:
+        except HostError as error:
             return not_known(error)
         denied = None
         if self.want.scope == "system" and os.geteuid() != 0:

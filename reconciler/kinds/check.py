@@ -190,8 +190,13 @@ class Checks(Kind[Check, CheckState]):
 
     def probe(self, resource: Resource[Check], host: Host, parent: int) -> Verdict:
         from reconciler.kinds._probe import verdict
+        from reconciler.model import HostError, Verdict
 
-        return verdict(resource.want, host.users.account(resource.want.user), host, parent)
+        try:
+            account = host.users.account(resource.want.user)
+        except HostError as error:
+            return Verdict(False, f"cannot be known: {error}")
+        return verdict(resource.want, account, host, parent)
 
 
 def _processes(name: str, declared: Declared) -> list[str]:
