@@ -105,9 +105,12 @@ class _Run:
         self.get_kind = get_kind
         self.kind = get_kind(resource.kind)
         self.host = host
-        self._stages = self.kind.stages(step.actions)
         self._end: tuple[str, str | None] | None = None
         self._seconds = 0.0
+        try:
+            self._stages = self.kind.stages(step.actions)
+        except Exception as error:
+            self._stages, self._end = (), ("failed", _failure(error))
 
     @property
     def stages(self) -> int:
@@ -203,7 +206,11 @@ class _Run:
         note = lives_on = None
         if self._end is None:
             wrong = _wrong(self.step, self.resource, self.get_kind, self.host)
-            note, idle = self.kind.spared(self.step.actions)
+            idle = False
+            try:
+                note, idle = self.kind.spared(self.step.actions)
+            except Exception as error:
+                wrong = wrong or _failure(error)
             self._end = ("dropped" if idle else "done", None)
             if wrong is not None:
                 words, lives_on = wrong

@@ -186,7 +186,10 @@ class Memory:
         resource = self._resources.get(outcome.step.id)
         if resource is None or outcome.result not in ("done", "failed"):
             return None
-        return self._get_kind(resource.kind).freed(outcome.step.actions)
+        try:
+            return self._get_kind(resource.kind).freed(outcome.step.actions)
+        except Exception:
+            return None  # It is one figure of the history.
 
     def flush(self) -> None:
         """Write down what was done."""

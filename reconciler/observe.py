@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from reconciler.contract import GetKind, Kind
 from reconciler.model import (
     HostError,
+    Key,
     Observation,
     Past,
     Plan,
@@ -27,6 +28,7 @@ from reconciler.text import error_in_words
 
 if TYPE_CHECKING:
     from reconciler.host import Host
+    from reconciler.host.processes import Identity
 
 
 def begin(resources: Iterable[Resource[Any]], get_kind: GetKind, host: Host) -> None:
@@ -120,3 +122,21 @@ def _alone(kind: Kind[Any, Any], resource: Resource[Any], host: Host) -> Observa
         return not_known(error)
     except Exception as error:
         return Observation(unknown=error_in_words(error))
+
+
+def watched(
+    kind: Kind[Any, Any], resource: Resource[Any], state: Any, host: Host
+) -> list[Identity]:
+    """The processes that it is now; none where that cannot be known, which a look says."""
+    try:
+        return list(kind.watch(resource, state, host))
+    except Exception:
+        return []
+
+
+def shown(kind: Kind[Any, Any], resource: Resource[Any], host: Host) -> list[Key]:
+    """What a diagnosis should look into; nothing where that cannot be known."""
+    try:
+        return list(kind.shows(resource, host))
+    except Exception:
+        return []

@@ -67,7 +67,10 @@ def contradictions(
         owner = mine.get(resource.id)
         if owner is None:
             continue
-        for path, directory in _paths(owner, resource, seen, get_kind, host):
+        paths: list[tuple[str, bool]] = []
+        with suppress(Exception):  # Who is to act there says what is wrong.
+            paths += _paths(owner, resource, seen, get_kind, host)
+        for path, directory in paths:
             both = [(other, path) for other in (*single.get(path, ()), *wide)]
             if not directory and (inode := _linked(path, host)) is not None:
                 if names is None:

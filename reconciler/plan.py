@@ -20,6 +20,7 @@ from reconciler.model import (
     Step,
 )
 from reconciler.records import replace
+from reconciler.text import error_in_words
 
 STARTS = ("create", "start", "restart")
 """The verbs of steps behind which something runs or is there that was not before."""
@@ -122,26 +123,27 @@ def make_plan(
     blocked: dict[str, str] = {}
     planned: set[str] = set()
     demands = _demands(observations, past)
-    for resource in resources:
+
+    def consider(resource: Resource[Any]) -> None:
         name = resource.id
         if resource.skip is not None:
             skipped.append(Remark(name, f"when: {resource.skip}"))
-            continue
+            return
         if name in past.paused:
             skipped.append(Remark(name, f"paused: {past.paused[name]}"))
-            continue
+            return
         if resource.held is not None:
             unknown.append(Remark(name, f"left alone: {resource.held}"))
             blocked[name] = f"{name}, which is left alone: {resource.held}"
-            continue
+            return
         kind = get_kind(resource.kind)
         seen = observations[name]
         if seen.unknown is not None:
             unknown.append(Remark(name, seen.unknown, remedy=seen.remedy))
             blocked[name] = f"{name}, which is unknown: {seen.unknown}"
-            continue
+            return
         if not planned.intersection(resource.needs):
-            notes += _notes(name, seen, past)
+            notes.extend(_notes(name, seen, past))
         if seen.unsure is not None:
             unknown.append(Remark(name, seen.unsure))
             blocked[name] = f"{name}, of which not all is known: {seen.unsure}"
@@ -155,33 +157,42 @@ def make_plan(
         if changes:
             reasons = {}
         elif not reasons:
-            continue
+            return
         if seen.state is None and not kind.creates:
             # What is about to be made is made as it asks; else nothing will be there.
             if not planned.intersection(resource.needs):
                 notes.append(Remark(name, "nothing is there that it could be set on"))
-            continue
+            return
         hindrance = next((blocked[need] for need in resource.needs if need in blocked), None)
         if hindrance is not None:
             skipped.append(Remark(name, f"needs {hindrance}"))
             blocked[name] = hindrance
-            continue
+            return
         ailing = {ailment.of for ailment in _counting(name, seen, past)}
         of = ailing if reasons.keys() == {name} else ()
         step = _step(resource, seen, kind, changes, reasons, tuple(sorted(of)))
         if not step.actions:
-            continue
+            return
         hold = past.holds.get(name) if step.verb in STARTS else None
         if hold is not None:
             held.append(Remark(name, f"{step.why}; {hold.words}"))
             blocked[name] = f"{name}, which {hold.words}"
-            given_up += [name] if hold.final else []
-            continue
+            given_up.extend([name] if hold.final else [])
+            return
         planned.add(name)
         if seen.denied is not None:
             by_hand = tuple(kind.by_hand(resource, seen.state, changes))
             step = replace(step, denied=seen.denied, by_hand=by_hand)
         steps.append(step)
+
+    for resource in resources:
+        try:
+            consider(resource)
+        except Exception as error:
+            # A fault of ours: the others are planned all the same.
+            words = error_in_words(error)
+            unknown.append(Remark(resource.id, words))
+            blocked[resource.id] = f"{resource.id}, which is unknown: {words}"
     return Plan(
         spec.name,
         spec.path,

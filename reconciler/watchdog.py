@@ -30,7 +30,7 @@ from reconciler.host.supervisor import Supervisor
 from reconciler.kept import Kept
 from reconciler.loop import EVERYTHING, Loop, Part
 from reconciler.model import HostError, Observation, Outcome, Plan, Report, Resource, Spec
-from reconciler.observe import observe
+from reconciler.observe import observe, watched
 from reconciler.passes import Pass, Passes, Teller
 from reconciler.plan import difference
 from reconciler.preload import preload
@@ -380,10 +380,7 @@ class Watchdog:
                 paced.add(ident)
             wanted[ident] = []
             if one.unknown is None and resource.present:
-                try:
-                    wanted[ident] = list(kind.watch(resource, one.state, host))
-                except HostError:
-                    continue  # The next full pass sees it.
+                wanted[ident] = watched(kind, resource, one.state, host)
         teller.tell("watch", wanted, paced)
 
     # -- what a child tells

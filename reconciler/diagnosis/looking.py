@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from reconciler import kinds
 from reconciler.host.children import Children
 from reconciler.host.filesystems import by_mount
-from reconciler.model import HostError, Observation, Spec
+from reconciler.model import Observation, Spec
+from reconciler.observe import shown, watched
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -95,10 +96,7 @@ class Looking:
             resource = by_id[ident]
             kind = kinds.get(resource.kind)
             if one.state is not None and kind.policy(resource.want) is not None:
-                try:
-                    wanted[ident] = list(kind.watch(resource, one.state, self.host))
-                except HostError:
-                    continue
+                wanted[ident] = watched(kind, resource, one.state, self.host)
         loop = self.children.answers.get("loop")
         if loop is not None:
             wanted["loop"] = [loop.identity]
@@ -135,7 +133,7 @@ class Looking:
         """What the kinds say is worth a closer look."""
         found: dict[str, list[Any]] = {"log": [], "logs": [], "folder": []}
         for resource in self.declared:
-            for key in kinds.get(resource.kind).shows(resource, self.host):
+            for key in shown(kinds.get(resource.kind), resource, self.host):
                 if key.sort == "queue":
                     folder, _, match = key.value.rpartition("/")
                     found["folder"].append((resource.id, folder, match))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
 from reconciler.exits import DONE, TROUBLE
+from reconciler.observe import watched
 from reconciler.redaction import redacted_json
 from reconciler.session import Session
 
@@ -112,7 +113,7 @@ def _since(session: Session, look: Look, ident: str, host: Host) -> dict[str, An
     kind = kinds.get(resource.kind)
     if kind.policy(resource.want) is None:
         return {}
-    found = list(kind.watch(resource, seen.state, host))
+    found = watched(kind, resource, seen.state, host)
     if not found:
         return {}
     started = [host.processes.started(identity) for identity in found]

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reconciler.contract import GetKind
-from reconciler.model import HostError, Observation, Resource
+from reconciler.model import Observation, Resource
+from reconciler.observe import shown, watched
 from reconciler.plan import STARTS
 from reconciler.store import Store
 
@@ -76,10 +77,7 @@ def _processes(
         kind, one = get_kind(resource.kind), seen.get(resource.id)
         if kind.policy(resource.want) is None or one is None or one.unknown is not None:
             continue
-        try:
-            found = list(kind.watch(resource, one.state, host)) if one.state is not None else []
-        except HostError:
-            continue
+        found = watched(kind, resource, one.state, host) if one.state is not None else []
         found = [identity for identity in found if host.processes.alive(identity)]
         since = [host.processes.started(identity) for identity in found]
         yield {
@@ -111,7 +109,7 @@ def _folders(
     """How many files each folder holds, and how many of them are new."""
     end = time.monotonic() + _SCAN
     for resource in declared:
-        for key in get_kind(resource.kind).shows(resource, host):
+        for key in shown(get_kind(resource.kind), resource, host):
             if key.sort == "folder":
                 row = _folder(key.value, since, end)
                 if row is not None:
