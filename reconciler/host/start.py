@@ -152,6 +152,9 @@ def pane() -> NoReturn:
     with open("/proc/self/environ", "rb") as file:  # Python has added to its own already.
         words = os.fsdecode(file.read()).split("\0")
     given = dict(word.split("=", 1) for word in words if "=" in word)
+    if not any(key.startswith(_SET) for key in given):
+        os.write(2, f"cannot start {argv[0]}: respawned without its environment\n".encode())
+        os._exit(127)
     account = Account(name, int(uid), int(gid), home, shell)
     own = account.uid == os.geteuid()
     environ = {

@@ -67,6 +67,8 @@ _FORMAT = _SEPARATOR.join(
         "#{pane_dead_signal}",
         "#{pane_dead_status}",
         f"#{{{LAUNCH_MARK}}}",
+        # Whether tmux was given what ``start.for_pane`` gives it.
+        "#{m:*start.pane()*,#{pane_start_command}}",
     )
 )
 
@@ -77,7 +79,7 @@ class Pane:
 
     Marks are empty where there is none; ``owner`` and ``declared`` are the session's, ``home`` is
     the pane's own. ``pid`` is that of its first process. ``ending`` says how a dead pane's
-    process ended.
+    process ended. ``replaced``: a person has respawned it with a command of his own.
     """
 
     session_id: str
@@ -94,6 +96,7 @@ class Pane:
     dead: bool
     ending: str
     launch: str
+    replaced: bool
 
 
 class Tmux:
@@ -336,6 +339,7 @@ def _pane(line: str) -> Pane | None:
             killed,
             status,
             launch,
+            started,
         ) = words
         return Pane(
             session_id, session, owner, declared,
@@ -343,6 +347,7 @@ def _pane(line: str) -> Pane | None:
             int(window), window_id, window_mark, pane, mark, int(pid),
             dead == "1" or ended(int(pid)),  # Its server may not have asked yet.
             f"signal {killed}" if killed else f"exit status {status}" if status else "", launch,
+            bool(home and launch and started != "1"),  # Versions without the first began otherwise.
         )  # fmt: skip
     except ValueError:
         # A line that somebody's own options have broken cannot be one of ours.

@@ -39,7 +39,7 @@ def running(resource: Resource[Process], host: Host) -> Running:
     if want.place is not None:
         place = want.place
         for pane in host.tmux.made_for(place.socket, place.session, host.owner):
-            if runs(pane, resource.id) and not pane.dead:
+            if runs(pane, resource.id) and not pane.dead and not pane.replaced:
                 entry = look_up(pane.pid)
                 if entry is not None:
                     found[entry.identity] = pane.launch

@@ -147,3 +147,15 @@ def test_marks_of_older_versions_are_read(machine: Machine) -> None:
     # What a person has split off from ours is his.
     assert len(machine.running("sleep 66393")) == 3
     assert not running(machine) and not machine.running("sleep infinity")
+
+
+@pytest.mark.parametrize("command", [[], ["sleep", "66394"]], ids=["the same", "another"])
+def test_what_a_person_respawns_is_no_process_of_ours(machine: Machine, command: list[str]) -> None:
+    spec = made(machine)
+    machine.tmux("respawn-pane", "-k", "-t", pane(machine, "4"), *command)
+    until(lambda: "process:p" in machine.steps(spec))
+    machine.once(spec)
+    machine.converged(spec)
+    (pid,) = machine.running(f"sleep {MARK}4")
+    assert b"RECONCILE_PROCESS" in Path(f"/proc/{pid}/environ").read_bytes()
+    assert len(machine.running("sleep 66394")) == len(command) // 2
