@@ -9,6 +9,10 @@ import io
 import os
 import stat
 import sys
+from contextlib import suppress
+
+_before: list[tuple[int, int]] = []
+"""The limit of open files as our caller has handed it down, where it was raised."""
 
 
 def open_standard_streams() -> None:
@@ -62,3 +66,23 @@ def close_all_but(kept: int) -> None:
         highest = 65536  # Nothing is left to look with.
     os.closerange(3, kept)
     os.closerange(max(3, kept + 1), highest + 1)
+
+
+def raise_limit() -> None:
+    """Open as many files as this process may ever, getrlimit(2)."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Some kernels refuse a hard limit that was set before theirs was lowered.
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        _before.append((soft, hard))
+
+
+def usual_limit() -> None:
+    """As many as before that: for a child, and for what it runs."""
+    if _before:
+        import resource
+
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, _before.pop())

@@ -17,6 +17,7 @@ from reconciler import kinds
 from reconciler.apply import proved
 from reconciler.asking import aftermath, checks_of
 from reconciler.contract import Kind
+from reconciler.descriptors import raise_limit, usual_limit
 from reconciler.fresh import Fresh, goal
 from reconciler.host.clock import Clock
 from reconciler.host.command import on_waiting
@@ -95,7 +96,7 @@ class Watchdog:
         self._clock = Clock()
         self._heart = heart
         self._log = log
-        self._deaths = Deaths(self._clock)
+        self._deaths = Deaths(self._clock, self._is_short)
         self._files = FileWatch(self._clock, EVERYTHING)
         self._fresh = Fresh(self._clock)
         self._stops = Stops(self._clock, EVERYTHING, session.folder(spec))
@@ -534,6 +535,10 @@ class Watchdog:
             self._log.event("error", words, "bad")
             self._session.report(words)
 
+    def _is_short(self, words: str) -> None:
+        self._log.event("limit", words, "bad")
+        self._session.report(words)
+
     def _program(self, words: str, bad: bool) -> None:
         self._log.event("program", words, "bad" if bad else "quiet")
 
@@ -589,6 +594,7 @@ def keep(session: Session, spec: Spec, told: Callable[[str], None]) -> None:
 
     with turn(folder, taken_over, _PATIENCE) as lock:
         clock = Clock()
+        raise_limit()
         heart = Heart(folder, clock)
         session.terminal.wait_for_nobody()
         log = Log(session.terminal, session.options.json, session.options.quiet)
@@ -627,6 +633,7 @@ def keep(session: Session, spec: Spec, told: Callable[[str], None]) -> None:
 
 def _become_other(why: Exception, lock: int) -> NoReturn:
     """Become the program that is installed now; the lock stays ours. Raises HostError."""
+    usual_limit()
     try:
         start_again(environ=hand_on(lock))
     except OSError as error:

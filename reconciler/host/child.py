@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from reconciler.descriptors import close_all_but, let_go_of_streams
+from reconciler.descriptors import close_all_but, let_go_of_streams, usual_limit
 from reconciler.host.command import BEAT, bury, forget_parent, reap, still_waiting
 from reconciler.host.filesystems import on_entering
 from reconciler.host.progress import unwatched
@@ -133,6 +133,7 @@ def _work(work: Callable[[], Answer], say: int) -> None:
         on_entering()
         # The lock among them: it must not outlive the one who holds it.
         close_all_but(say)
+        usual_limit()
         let_go_of_streams(0, 1, 2)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGTERM):

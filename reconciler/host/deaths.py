@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from reconciler.host.clock import Clock
 from reconciler.host.processes import Identity, ended, look_up
@@ -23,11 +23,12 @@ class Deaths:
     """The processes that are watched, each with the ids that its end concerns.
 
     ``paced``: has it pauses of its own between attempts? What has none, and ends again and
-    again, calls for a look only so often.
+    again, calls for a look only so often. ``short`` is told, once, where not all can be watched.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, short: Callable[[str], None] = lambda words: None) -> None:
         self._clock = clock
+        self._short = short
         self._watched: dict[Identity, int] = {}
         self._concerns: dict[Identity, set[str]] = {}
         self._paced: set[str] = set()
@@ -48,8 +49,15 @@ class Deaths:
                 self._concerns.setdefault(identity, set()).add(ident)
         for identity in [one for one, ids in self._concerns.items() if not ids]:
             self._drop(identity)
+        missed = 0
         for identity in self._concerns.keys() - self._watched.keys():
-            self._open(identity)
+            missed += not self._open(identity)
+        if missed:
+            soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            words = f"the ends of {missed} processes are learnt only at the next full pass, since "
+            words += f"this one may open no more than {soft} files; allow it more (ulimit -n, or "
+            self._short(f"{words}LimitNOFILE= of its unit)")
+            self._short = lambda words: None
 
     def only(self, ids: Collection[str]) -> None:
         """Watch for no other ids than these."""
@@ -59,30 +67,32 @@ class Deaths:
             del self._called[ident]
             self._waiting.pop(ident, None)
 
-    def _open(self, identity: Identity) -> None:
+    def _open(self, identity: Identity) -> bool:
+        """Watch it; False: there is no room for it."""
         try:
             handle = os.pidfd_open(identity.pid)
         except OSError:
             # It has ended, or there are no descriptors left: the next full pass will see.
-            if _surely_ended(identity):
-                self.call(self._concerns.pop(identity))
-            else:
-                del self._concerns[identity]
-            return
+            ids = self._concerns.pop(identity)
+            if not _surely_ended(identity):
+                return False
+            self.call(ids)
+            return True
         if handle >= _highest():
             os.close(handle)
             del self._concerns[identity]
-            return
+            return False
         self._watched[identity] = handle
         try:
             entry = look_up(identity.pid)
         except UnknownState:
-            return  # It is looked at when it fires.
+            return True  # It is looked at when it fires.
         if entry is None or entry.identity != identity:
             # The number may have gone to somebody else before it was opened.
             ids = self._concerns[identity]
             self._drop(identity)
             self.call(ids)
+        return True
 
     def _drop(self, identity: Identity) -> None:
         self._concerns.pop(identity, None)

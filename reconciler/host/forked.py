@@ -16,7 +16,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-from reconciler.descriptors import let_go_of_streams
+from reconciler.descriptors import let_go_of_streams, usual_limit
 from reconciler.host.command import bury, forget_parent, reap
 from reconciler.host.progress import unwatched
 
@@ -152,6 +152,7 @@ def _work(
         # The lock among them, and the store.
         os.closerange(3, end.fileno())
         os.closerange(end.fileno() + 1, min(os.sysconf("SC_OPEN_MAX"), 65536))
+        usual_limit()
         let_go_of_streams(0, 1, 2)
         signal.set_wakeup_fd(-1)
         asked = False

@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import sqlite3
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,8 @@ def test_few_descriptors_make_it_slower_to_learn_of_ends_and_no_more(
     words = (f"  p{number}: {{command: [sleep, '60611']}}\n" for number in range(60))
     spec = machine.spec("loop: {every: 1s}\nprocesses:\n" + "".join(words))
     machine.once(spec)
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, before[1]))
-    try:
-        loop = looping(spec)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    limited(machine, "ulimit -n 64")
+    loop = looping(spec)
     loop.up()
     loop.full_pass()
     loop.rest()
@@ -65,7 +62,55 @@ def test_few_descriptors_make_it_slower_to_learn_of_ends_and_no_more(
     loop.full_pass()
     assert cpu_time(loop.pid) - used < 0.5
     assert sum("60611" in line for line in machine.ours().values()) == 60
-    assert set(loop.names()) == {"begin", "step"}
+    assert set(loop.names()) == {"begin", "limit", "step"}
+    (said,) = (event["text"] for event in loop.events() if event["event"] == "limit")
+    assert "may open no more than 64 files; allow it more (ulimit -n, or LimitNOFILE=" in said
+
+
+def test_a_loop_opens_what_it_may_and_its_children_keep_their_limits(
+    machine: Machine, looping: Any
+) -> None:
+    """However few its caller has allowed by default, it learns of every end."""
+    said = machine.base / "said"
+    real = machine.base / "fakes/crontab"
+    real.rename(machine.base / "crontab")
+    machine.fake("crontab", f"ulimit -Sn >> {said}; exec {machine.base}/crontab")
+    mark = f"worker-{uuid.uuid4().hex}"
+    command = f"[sh, -c, 'sleep 600; :', {mark}]"
+    spec = machine.spec(
+        f"loop: {{every: 1h}}\nprocesses: {{p: {{command: {command}, instances: 60}}}}\n"
+        "cron: {c: {schedule: '0 0 1 1 *', command: 'true'}}\n"
+        f"checks: {{k: {{command: 'ulimit -Sn > {machine.base}/check', every: 1h}}}}\n"
+    )
+    limited(machine, "ulimit -Sn 64; ulimit -Hn 4096")
+    loop = looping(spec).up()
+    until(lambda: len(machine.running(mark)) == 60 and descriptors(loop.pid) > 60)
+    pids = machine.running(mark)
+    for pid in pids[-3:]:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: len(set(machine.running(mark)) - set(pids)) == 3)
+    assert "limit" not in loop.names()
+    assert resource.prlimit(loop.pid, resource.RLIMIT_NOFILE) == (4096, 4096)
+    assert set(said.read_text().split()) == {"64"}
+    # What is started has that of process 1, as far as root's rights reach.
+    (worker,) = set(map(_limit, pids[:5]))
+    if not os.path.isdir("/run/systemd/system"):
+        assert worker in [_limit(1), tuple(min(one, 4096) for one in _limit(1))]
+    until((machine.base / "check").exists)
+    assert (machine.base / "check").read_text().split() == [str(worker[0])]
+
+
+def limited(machine: Machine, limits: str) -> None:
+    """The program is called by a shell that has set these."""
+    script = machine.base / "limited/reconcile"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\n{limits}\nexec {machine.bin}/reconcile "$@"\n')
+    script.chmod(0o755)
+    machine.bin = script.parent
+
+
+def _limit(pid: int) -> tuple[int, int]:
+    return resource.prlimit(pid, resource.RLIMIT_NOFILE)
 
 
 def test_a_store_for_which_there_is_no_room_is_told(
