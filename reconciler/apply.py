@@ -210,7 +210,7 @@ class _Run:
             try:
                 note, idle = self.kind.spared(self.step.actions)
             except Exception as error:
-                wrong = wrong or _failure(error)
+                wrong = wrong or (_failure(error), None)
             self._end = ("dropped" if idle else "done", None)
             if wrong is not None:
                 words, lives_on = wrong
