@@ -197,6 +197,55 @@ def test_a_changed_file_is_on_the_disk_before_it_has_its_name(machine: Machine) 
     assert any(" fsync(" in line and f"{goal.parent}>" not in line for line in seen[:named])
 
 
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_what_is_copied_of_a_log_is_on_the_disk_before_the_log_is_cut(machine: Machine) -> None:
+    logs = machine.base / "logs"
+    logs.mkdir()
+    (logs / "goal").write_text("x" * 5000)  # No whole blocks, which could be taken out at once.
+    spec = machine.spec(
+        f"retention: {{r: {{path: {logs}, action: rotate, method: copytruncate, max_file: 1KiB,"
+        " compress: false}}"
+    )
+    trace = machine.traced(
+        "trace=execve,fsync,ftruncate,linkat", *machine.argv("--once", spec), options=["-y"]
+    )
+    assert (logs / "goal.1").exists()
+    _, _, after = trace.partition('"goal.1"')
+    seen = re.findall(rf" (fsync|ftruncate)\(\d+<{logs}/(#\d+|goal|goal\.1)>", after)
+    copy = [call if name != "goal" else "cut" for call, name in seen]
+    # What came until then is there before, and what came last behind it.
+    assert copy[:3] == ["fsync", "cut", "fsync"]
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_an_archive_is_on_the_disk_under_its_name_before_what_is_in_it_goes(
+    machine: Machine,
+) -> None:
+    """Also where it takes the place of an older one."""
+    old, out = machine.base / "old", machine.base / "out"
+    old.mkdir()
+    out.mkdir()
+    spec = machine.spec(
+        f"retention: {{r: {{path: {old}, older_than: 1d, action: archive, to: {out}/goal.tar.gz}}}}"
+    )
+    for name, call in (("one", "linkat"), ("two", "renameat2")):
+        (old / name).touch()
+        os.utime(old / name, (1, 1))
+        trace = machine.traced(
+            "trace=execve,fsync,linkat,rename,renameat,renameat2,unlinkat",
+            *machine.argv("--once", spec), options=["-y"],
+        )  # fmt: skip
+        assert not (old / name).exists()
+        before = trace.partition(f'"{name}"')[0]
+        named = max(
+            at for at, line in enumerate(before.splitlines())
+            if f" {call}(" in line and '"goal.tar.gz"' in line
+        )  # fmt: skip
+        lines = before.splitlines()
+        assert any(" fsync(" in line and f"{out}/" in line for line in lines[:named])
+        assert any(" fsync(" in line and f"<{out}>" in line for line in lines[named:])
+
+
 # -- what is stopped is asked to end, not killed
 
 

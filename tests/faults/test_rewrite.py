@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -393,3 +394,15 @@ def test_a_file_that_is_a_mount_point_is_written_in_place(machine: Machine) -> N
     assert "hello" in done.stdout
     assert source.read_text() == "one\n"
     assert source.stat().st_mode & 0o777 == 0o640
+    trace = machine.base / "trace"
+    if shutil.which("strace") is None:
+        return
+    done = machine.run(
+        "unshare", "-m", "sh", "-ec",
+        f"mount --make-rprivate /; mount --bind {source} {hosts}; "
+        f"strace -f -y -e trace=ftruncate,fsync -o {trace} {once}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (cut,) = (line for line in trace.read_text().splitlines(True) if " ftruncate(" in line)
+    file = cut.partition("(")[2].partition(",")[0]
+    assert f" fsync({file})" in trace.read_text().partition(cut)[2]

@@ -351,9 +351,11 @@ def test_in_a_user_namespace_an_unknown_owner_of_a_folder_is_root(file: Path, fr
     os.chown(file, 0, 0)
     # Nor for a symlink on the way, which names what another one likes.
     link = file.parent / "link"
-    link.symlink_to(file)
+    link.symlink_to(".")
     os.chown(link, SOMEBODY, SOMEBODY, follow_symlinks=False)
-    done = subprocess.run([*argv[:-1], str(link)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [*argv[:-1], f"{link}/{file.name}"], capture_output=True, text=True, timeout=60
+    )
     assert f"{link} belongs to user 65534" in done.stderr
     # Outside, that number is an account like any other.
     os.chown(file.parent, NOBODY, NOBODY)
