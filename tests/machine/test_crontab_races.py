@@ -59,24 +59,29 @@ print(subprocess.run(["crontab", "-l"], capture_output=True, text=True).stdout, 
 """
 
 
-def changed(machine: Machine, call: str, before: str, way: str) -> list[str]:
-    """The lines of root's crontab after a change of ours that somebody else comes in between."""
+def run(machine: Machine, text: str, *argv: str) -> list[str]:
+    """What a program prints that has a spool of its own; its last argument is its state."""
     if shutil.which("crontab") is None or not os.path.isdir("/var/spool/cron/crontabs"):
         pytest.skip("wants Debian's cron; install it with: apt-get install cron")
     if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
         pytest.skip("no mount namespace can be made here")
     program = machine.base / "program.py"
-    program.write_text(PROGRAM)
+    program.write_text(text)
     state = machine.state / "demo"
     state.mkdir(parents=True, mode=0o700)
     path = machine.environ["PATH"].replace(f"{machine.base}/fakes:", "")
     done = machine.run(
         "unshare", "-m", "sh", "-c", IN_A_SPOOL_OF_ITS_OWN, "sh",
-        sys.executable, program, call, before, way, state, environ={"PATH": path},
+        sys.executable, program, *argv, state, environ={"PATH": path},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in state.iterdir()) == []
     return done.stdout.splitlines()
+
+
+def changed(machine: Machine, call: str, before: str, way: str) -> list[str]:
+    """The lines of root's crontab after a change of ours that somebody else comes in between."""
+    return run(machine, PROGRAM, call, before, way)
 
 
 @pytest.mark.parametrize("way", ["crontab", "append"])
@@ -92,3 +97,27 @@ def test_what_somebody_installs_while_ours_is_taken_away_stays(machine: Machine,
 
 def test_the_first_crontab_of_somebody_else_comes_at_the_same_moment(machine: Machine) -> None:
     assert changed(machine, "publish", "", "crontab") == ["# theirs", "# ours"]
+
+
+FIRST = """
+import os, subprocess, sys
+from reconciler.host import Host
+
+spool, user, state = "/var/spool/cron/crontabs/", *sys.argv[1:]
+
+def rights():
+    status = os.stat(spool + user)
+    os.unlink(spool + user)
+    return oct(status.st_mode), status.st_uid, status.st_gid
+
+subprocess.run(["crontab", "-u", user, "-"], input=b"# by itself\\n", check=True)
+theirs = rights()
+assert Host("demo", state).crontabs.change(user, lambda text: b"# ours\\n") == b"# ours\\n"
+print(rights() == theirs, theirs)
+"""
+
+
+@pytest.mark.parametrize("user", ["root", "daemon"])
+def test_a_first_crontab_has_the_rights_that_crontab_gives_it(machine: Machine, user: str) -> None:
+    (line,) = run(machine, FIRST, user)
+    assert line.startswith("True "), line
