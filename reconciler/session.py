@@ -305,23 +305,38 @@ class Session:
     def _remembered(self) -> Mapping[str, Remembered]:
         """The variables of the last pass over this spec, but for those of ``--unset``."""
         from reconciler.model import Remembered
-        from reconciler.spec.reading import ReadError, name_in, read
         from reconciler.state import variables
 
-        path = self.spec_path()
-        try:
-            name = name_in(read(path))
-        except ReadError:
-            return {}  # Who compiles it says so.
-        folder = os.path.join(self.state_dir, name or "")
-        found = variables(folder) if name is not None else {}
-        if not found or self._before(folder, os.path.abspath(path)) is not None:
+        path = os.path.abspath(self.spec_path())
+        folder = self._folder_of(path)
+        found = variables(folder) if folder is not None else {}
+        if not found or self._before(str(folder), path) is not None:
             return {}
         return {
             name: Remembered(value)
             for name, value in found.items()
             if name not in self.options.unset
         }
+
+    def _folder_of(self, path: str) -> str | None:
+        """The state directory of the spec in that file, before it is compiled."""
+        from reconciler.spec.reading import ReadError, name_in, read
+
+        try:
+            name = name_in(read(path))
+        except ReadError:
+            return None  # Who compiles it says so.
+        if name is not None:
+            return os.path.join(self.state_dir, name)
+        # It is being written just now, or is written as JSON.
+        from reconciler.shipped import known_as
+        from reconciler.state import known_spec
+
+        with suppress(OSError), os.scandir(self.state_dir) as entries:
+            return next(
+                (one.path for one in entries if known_spec(one.path) == known_as(path)), None
+            )
+        return None
 
     def _from_file(self, path: str) -> FromFile:
         """The value of a variable, without the line break at its end. Raises Usage."""

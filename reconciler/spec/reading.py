@@ -67,17 +67,7 @@ def read(path: str, what: str = "the spec") -> bytes:
 def name_in(data: bytes) -> str | None:
     """The name that the main file of a spec gives itself, where it can be told without YAML."""
     found = _NAME.findall(data)
-    if len(found) == 1:
-        return str(found[0].decode())
-    if not data.startswith(b"{"):
-        return None
-    import json
-
-    try:
-        name = json.loads(data)["name"]
-    except (ValueError, KeyError, RecursionError):
-        return None
-    return name if isinstance(name, str) and re.fullmatch(NAME, name) else None
+    return found[0].decode() if len(found) == 1 else None
 
 
 def _cannot(what: str, error: OSError) -> ReadError:
