@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
 from looping import Looping
-from support import Machine, until
+from support import Machine
+
+from reconciler.arguments import parsed
+from reconciler.session import Session
 
 SPEC = """\
 version: 1
@@ -132,22 +134,8 @@ def test_a_spec_as_json_has_them_too(machine: Machine) -> None:
 def test_a_spec_that_is_being_written_has_them_when_it_is_whole(
     machine: Machine, spec: Path
 ) -> None:
-    """It was emptied when it was first looked at, and its name was not there."""
+    """It is waited for, and its name is not there when its variables are looked up."""
     machine.once(spec, "--set", "port=81")
-    text = spec.read_text()
-    with spec.open("w") as file:
-        going = subprocess.Popen(
-            [str(word) for word in machine.argv("--once", spec)],
-            env=machine.environ, cwd=machine.base, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        until(lambda: _has_read(going.pid))
-        file.write(text)
-    out, _ = going.communicate(timeout=30)
-    assert "with port=81" in out
-    assert not (machine.base / "p80").exists()
-
-
-def _has_read(pid: int) -> bool:
-    """Does it wait? It has looked at the file, then."""
-    state = Path(f"/proc/{pid}/wchan").read_text()
-    return "nanosleep" in state or "poll" in state
+    spec.write_text("")
+    session = Session(parsed(["--once", str(spec), "--state-dir", str(machine.state)]))
+    assert session.settings() == {"port": "81"}
