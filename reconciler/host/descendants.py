@@ -126,23 +126,27 @@ def carrier(pid: int, uid: int) -> Carrier | None:
 
 
 class Descendants:
-    """Those of one launch, by its ``leader`` or what is taken for it, or all ``but`` those of
-    the launches with these numbers. Without ``started`` no more is known than who leads whom."""
+    """Those of one launch, by its ``leader`` or what is taken for it, or of the ``launches`` with
+    these numbers, or of all ``but`` these. Without ``started`` only who leads whom is known.
+    """
 
     def __init__(
         self,
         started: Started | None,
         leader: Identity | None = None,
+        launches: Collection[int] = (),
         but: Collection[int] = (),
     ) -> None:
         self._started = started
         self._leader = leader
         self._but = but
         self._leads: set[int] = set()
-        self._launches: set[int] = set()
+        self._launches = set(launches)
+        self.seen: tuple[int, ...] = ()
+        """The numbers of the launches of which the last look has found something."""
         if leader is not None:
             self._led_by(leader)
-            self._launches = {leader.pid}
+            self._launches |= {leader.pid}
             for uid in started.uids if started is not None else ():
                 one = carrier(leader.pid, uid)
                 if one is not None and started is not None and one.mark == started.mark:
@@ -160,6 +164,7 @@ class Descendants:
                     if one.mark == started.mark and self._means(one.launch):
                         marked[pid], users[pid] = one, uid
             ended = {one.pid: tag for one, tag in started.ended if self._means(one.pid)}
+        self.seen = tuple(sorted({one.launch for one in marked.values()} | ended.keys()))
         if leader is None and not marked and not ended:
             return []
         entries = table.entries
@@ -197,7 +202,7 @@ class Descendants:
         return sorted(entries[pid].identity for pid in found if pid in entries)
 
     def _means(self, launch: int) -> bool:
-        return launch in self._launches if self._leader is not None else launch not in self._but
+        return launch in self._launches if self._launches else launch not in self._but
 
     def _led_by(self, leader: Identity) -> set[int]:
         """The number of the session or group that it leads, or has led until it ended."""

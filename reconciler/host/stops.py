@@ -32,22 +32,22 @@ _MOST = 2**20
 class Stop:
     """``signal`` to the process, then to what has come of it, and KILL after ``timeout`` seconds.
 
-    Without ``started`` that is who is in a group or session that it leads. With ``but`` all is
-    meant that launches have left behind, other than those with these numbers. ``until``: the
-    signal was sent already, and KILL is due then, by the monotonic clock of this boot.
+    Without ``started`` that is who is in a group or session that it leads. With ``launches`` all is
+    meant that launches with these numbers have left behind. ``until``: the signal was sent already,
+    and KILL is due then, by the monotonic clock of this boot.
     """
 
     identity: Identity
     signal: str
     timeout: float
     started: Started | None = None
-    but: tuple[int, ...] | None = None
+    launches: tuple[int, ...] = ()
     until: float | None = None
 
     def make(self, processes: Processes) -> None:
         """Raises HostError."""
-        leader = self.identity if self.but is None else None
-        found = Descendants(self.started, leader, self.but or ())
+        leader = None if self.launches else self.identity
+        found = Descendants(self.started, leader, self.launches)
         end(processes, found, leader, self.signal, self.timeout, self.until)
 
 
@@ -191,7 +191,7 @@ def _hand_on(folder: str, begun: Sequence[tuple[str, str, Stop]]) -> None:
     from reconciler.host.place import put_at
 
     known = [
-        [*whose, [*_plain(one.identity), one.signal, one.timeout, one.but, one.until],
+        [*whose, [*_plain(one.identity), one.signal, one.timeout, one.launches, one.until],
          None if one.started is None else [
              one.started.mark, one.started.uids, one.started.name,
              [[*_plain(ended), tag] for ended, tag in one.started.ended],
@@ -225,14 +225,13 @@ def _plain(identity: Identity) -> tuple[int, int]:
 
 
 def _stop(one: list[Any], started: list[Any] | None) -> Stop:
-    start, pid, signal, timeout, but, until = one
+    start, pid, signal, timeout, launches, until = one
     ours = None
     if started is not None:
         mark, uids, name, ended, spared = started
         gone = tuple((Identity(start, pid), tag) for start, pid, tag in ended)
         ours = Started(mark, tuple(uids), name, gone, tuple(Identity(*each) for each in spared))
-    others = None if but is None else tuple(but)
-    return Stop(Identity(start, pid), signal, timeout, ours, others, until)
+    return Stop(Identity(start, pid), signal, timeout, ours, tuple(launches), until)
 
 
 def _stopping(stop: Stop) -> Child:

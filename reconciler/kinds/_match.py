@@ -83,12 +83,18 @@ def _whole(
     ]
 
 
-def left(resource: Resource[Process], host: Host, launches: Collection[int]) -> list[Identity]:
-    """What other launches of it than these have left behind. Raises UnknownState."""
+def left(
+    resource: Resource[Process], host: Host, launches: Collection[int]
+) -> tuple[list[Identity], tuple[int, ...]]:
+    """What other launches of it than these have left behind, and their numbers.
+
+    Raises UnknownState.
+    """
     from reconciler.host.descendants import Descendants
 
     ours = started(resource.id, resource.want.user, host, but=launches)
-    return Descendants(ours, but=launches).look(host.table)
+    found = Descendants(ours, but=launches)
+    return found.look(host.table), found.seen
 
 
 def in_background(
@@ -121,6 +127,7 @@ def started(
     user: str | None,
     host: Host,
     leader: Identity | None = None,
+    launches: Collection[int] = (),
     but: Collection[int] = (),
 ) -> Started:
     """By what is known what that resource has started: see ``Descendants``.
@@ -140,7 +147,7 @@ def started(
         for one in host.declared
         if one.kind == "process" and one.id != ident and one.want.match is not None
     ]
-    found = Descendants(ours, leader, but).look(host.table) if others else ()
+    found = Descendants(ours, leader, launches, but).look(host.table) if others else ()
     pids = {one.pid for one in found}
     theirs = {one for want in others for one in matching(want, host, pids)} if pids else set()
     return replace(ours, spared=tuple(sorted(theirs)))

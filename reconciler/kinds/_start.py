@@ -167,8 +167,7 @@ class StopProcess:
 class StopLeft:
     """Stop what has come of earlier starts, and was left behind when they ended.
 
-    ``found`` was left when it was looked, the oldest first; what ``launches`` have started that go
-    on is none of it.
+    ``found`` was left when it was looked, the oldest first, by the launches with these numbers.
     """
 
     id: str
@@ -190,7 +189,7 @@ class StopLeft:
         from reconciler.host.stops import Stop
         from reconciler.kinds._match import started
 
-        ours = started(self.id, self.user, host, but=self.launches)
+        ours = started(self.id, self.user, host, launches=self.launches)
         stop = Stop(self.found[0], self.signal, self.timeout, ours, self.launches)
         return host.gone_on_with(stop)
 

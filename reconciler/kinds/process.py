@@ -50,7 +50,7 @@ class ProcessState:
     """How many run, and whether from what the spec says now.
 
     ``found`` is oldest first. What is ``stopping`` already counts as running until it is gone.
-    ``left`` is what launches have left behind, other than those with the numbers ``launches``.
+    ``left`` is what ended launches have left behind, which have the numbers ``launches``.
     """
 
     running: int
@@ -172,6 +172,7 @@ class Processes(Kind[Process, ProcessState]):
         want = resource.want
         stopping = host.stops.of(resource.id) if host.stops is not None else []
         behind: list[Identity] = []
+        ended: tuple[int, ...] = ()
         try:
             seen = running(resource, host)
             found = list(seen.found)
@@ -182,7 +183,7 @@ class Processes(Kind[Process, ProcessState]):
                     return not_ours(place.session, place.socket, host.owner)
             few = not resource.present or len(found) < want.instances
             if few and want.kill_tree and not stopping:
-                behind = left(resource, host, seen.launches)
+                behind, ended = left(resource, host, seen.launches)
         except UnknownState as error:
             return not_known(error)
         found = [one for one in found if one[0] not in stopping]
@@ -206,7 +207,7 @@ class Processes(Kind[Process, ProcessState]):
         definition = "older" if older else "current"
         state = ProcessState(number, definition, tuple(found), waiting)
         if behind:
-            state = replace(state, left=tuple(behind), launches=seen.launches)
+            state = replace(state, left=tuple(behind), launches=ended)
         lives_on = in_background(resource, host, behind) if not found and not stopping else None
         return Observation(state, note=note, lives_on=lives_on)
 

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 from looping import Looping
-from support import Machine, until
+from support import Machine, compiled, until
 
-from reconciler.host import descendants
+from reconciler.host import Host, descendants
 from reconciler.host.clock import Clock
 from reconciler.host.descendants import Descendants, Started, Table, end
 from reconciler.host.processes import Identity, Processes, look_up, session_tag
+from reconciler.kinds._start import StopLeft
+from reconciler.kinds.process import KIND
 from reconciler.model import HostError
 
 PLACES = ["daemon", "session"]
@@ -381,12 +383,35 @@ def test_a_pass_that_is_killed_within_a_stop_is_gone_on_with(world: World) -> No
     world.machine.converged(spec)
 
 
+def test_a_late_end_of_what_was_left_spares_what_has_started_since(world: World) -> None:
+    """As of a child of a loop that was killed, while another one has started it anew."""
+    text = "setsid CHILD c &\nexec CHILD lead"
+    world.machine.once(world.spec(text))
+    leader = world.lost("lead")
+    os.kill(leader.pid, signal.SIGKILL)
+    until(lambda: not alive(leader))
+    (resource,) = compiled(world.base, world.spec(text).read_text()).resources
+    host = Host("demo", str(world.machine.state / "demo"))
+    seen = KIND.observe((resource,), host)[0]
+    late, _ = KIND.actions(resource, seen.state, ())
+    assert isinstance(late, StopLeft)
+    stop = late.stop(host)
+    world.machine.once(world.spec(text))
+    child = world.begun("c")
+    stop.make(host.processes)
+    assert alive(world.begun("lead"))
+    assert alive(child)
+
+
 def test_a_loop_ends_what_was_left_and_starts_it_anew(
     world: World, looping: Callable[..., Looping]
 ) -> None:
     spec = world.spec("setsid CHILD c &\nexec CHILD lead")
-    looping(spec)
+    loop = looping(spec).up()
     child, leader = world.lost("c"), world.lost("lead")
+    # Until it has come up, one with a child in a session of its own may be a daemon.
+    until(lambda: Processes(Clock()).age(leader) > 1.0)
+    loop.full_pass()
     os.kill(leader.pid, signal.SIGKILL)
     world.begun("lead")
     assert not alive(child)
