@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 HOLDER = "holder"
 """Mark of a window that only keeps a session open until a process moves in."""
+_ENDING = 10.0
+"""Seconds that what runs in a pane has to end once that is closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,7 @@ class RemoveSession:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
+        from reconciler.host.processes import look_up
         from reconciler.host.tmux import NAME_MARK, SESSION_MARK
 
         want = self.want
@@ -128,8 +131,13 @@ class RemoveSession:
         panes = host.tmux.made_for(want.socket, want.tmux_name, host.owner)
         held = holder(panes)
         # By ids, which never move, and pane by pane: a person may have split our windows.
-        script += [["kill-pane", "-t", one.id] for one in panes if one.mark or one is held]
+        going = [one for one in panes if one.mark or one is held]
+        script += [["kill-pane", "-t", one.id] for one in going]
+        entries = [look_up(one.pid) for one in going]
         host.tmux.command(want.socket, script)
+        # What is in them is told by SIGHUP, and what it needs may be about to end as well.
+        running = [entry.identity for entry in entries if entry is not None]
+        host.processes.wait(running, host.clock.monotonic() + _ENDING)
 
 
 def _on(socket: str | None) -> str:

@@ -61,6 +61,22 @@ def test_what_needs_another_ends_first(machine: Machine, place: str, more: str) 
     machine.converged(spec, "--set", "state=absent")
 
 
+def test_what_runs_in_a_pane_ends_before_what_its_session_needs(machine: Machine) -> None:
+    program = service(machine)
+    program.write_text(program.read_text().replace("TERM", "TERM HUP"))
+    text = (
+        f'vars: {{ state: present }}\nprocesses:\n  db: {{ state: "{{{{ state }}}}", '
+        f'command: [{program}, db] }}\nsessions:\n  s: {{ state: "{{{{ state }}}}", '
+        f'needs: ["process:db"], windows: [{{ panes: [{{ command: [{program}, app] }}] }}] }}\n'
+    )
+    spec = machine.spec(text)
+    machine.once(spec)
+    for name in ("db", "app"):
+        until((machine.base / f"{name}.pid").exists)
+    machine.once(spec, "--set", "state=absent")
+    assert ended(machine) == ["app", "db"]
+
+
 def test_a_loop_waits_for_each_end(machine: Machine, looping: Callable[..., Looping]) -> None:
     # Long enough for passes in between, which must not take what is about to end for ended.
     spec = begun(machine, word=f"until test -e {machine.base}/may; do sleep 0.05; done")
