@@ -18,9 +18,13 @@ _MOST = 5
 _LINES = 40
 _LONGEST = 2000
 """Characters of one line of a message."""
-_RATE = 5
-"""Messages of one event about one thing in an hour; more are held back."""
+_RATE = 6
+"""Turns of one thing, or other messages of one event about it, in an hour: then it flaps."""
 _HOUR = 3600.0
+FLAPPING = "flapping"
+"""Stands for the events of a turn: a thing is wrong, is well again, or has ended and was started
+at once."""
+_TURNS = frozenset(("failed", "recovered"))
 _DONE = {
     "create": "created", "update": "updated", "delete": "deleted", "start": "started",
     "restart": "restarted", "stop": "stopped",
@@ -73,7 +77,7 @@ class News:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What went out of one event about one thing since ``wall``, and what was held back.
+    """How often one thing has turned since ``wall``, and how many of that were held back.
 
     ``wall`` is in seconds since the epoch, ``age`` the seconds since then, None: before this boot.
     """
@@ -88,56 +92,85 @@ class Sent:
         """Has its hour ended?"""
         return self.age is None or self.age >= _HOUR
 
+    @property
+    def flaps(self) -> bool:
+        """Is nothing of it told by itself any more?"""
+        return self.count >= _RATE
+
 
 class Meter:
-    """Lets so many messages of one event about one thing through in an hour, and no more.
+    """Finds what flaps: of that, people are told so, then how often in each hour, and its end.
 
     Somebody else may be able to make a thing fail and recover as often as he likes. ``sent`` is
-    by event and id; ``heard`` are the events that anybody wants. ``sent`` and ``changed`` say
-    afterwards what is to be remembered, and whether that is something else.
+    by event, or FLAPPING, and id; ``heard`` are the events that anybody wants. ``sent`` and
+    ``changed`` say afterwards what is to be remembered, and whether that is something else.
     """
 
     def __init__(
         self, sent: Mapping[tuple[str, str], Sent], wall: float, heard: Collection[str]
     ) -> None:
-        self.sent = {key: one for key, one in sent.items() if one.held or not one.over}
+        self.sent = {key: one for key, one in sent.items() if one.flaps or not one.over}
         self.changed = len(self.sent) < len(sent)
         self._wall = wall
         self._heard = heard
+        self._begun: list[Message] = []
 
     def through(self, event: str, lines: Iterable[tuple[str, str]]) -> Iterator[str]:
-        """Of these lines, each about a thing, those that go out now."""
+        """Of these lines, each about a thing, those that go out by themselves."""
+        sort = FLAPPING if event in _TURNS else event
         for ident, line in lines:
-            if event not in self._heard:
-                continue
-            self.changed = True
-            one = self.sent.get((event, ident), Sent(0, 0, self._wall))
-            if one.count >= _RATE:
-                self.sent[event, ident] = replace(one, held=one.held + 1)
-                continue
-            self.sent[event, ident] = one = replace(one, count=one.count + 1)
-            end = f" ({_RATE} of these since {moment(one.wall)}; more are held back for an hour)"
-            yield line + end if one.count == _RATE else line
+            if event in self._heard and self._counted(sort, ident, line):
+                yield line
+
+    def started(self, ident: str, line: str) -> None:
+        """It had ended, and was started at once, which is told only where it goes on so."""
+        if _TURNS.intersection(self._heard):
+            self._counted(FLAPPING, ident, line)
+
+    def _counted(self, sort: str, ident: str, line: str) -> bool:
+        """Count it; does it go out by itself?"""
+        self.changed = True
+        one = self.sent.get((sort, ident), Sent(0, 0, self._wall))
+        if one.flaps:
+            self.sent[sort, ident] = replace(one, held=one.held + 1)
+            return False
+        self.sent[sort, ident] = one = replace(one, count=one.count + 1)
+        if one.flaps:
+            since = f"{_RATE} times since {moment(one.wall)}"
+            words = f"{ident} flaps: it has turned {since}, the last time: {line}; what"
+            if sort != FLAPPING:
+                words = f"{line}; this is told of it {since}; what"
+            end = "comes is summed up each hour"
+            self._begun.append(_flapping(sort, f"{words} {end}", True))
+        return not one.flaps
 
     def summaries(self, now: Mapping[str, Trouble]) -> Iterator[Message]:
-        """What was held back and whose hour is over; ``now`` is what is wrong now."""
-        held: dict[str, list[str]] = {}
-        for (event, ident), one in self.sent.items():
-            if one.held:
-                held.setdefault(ident, []).append(event)
-        for ident, events in held.items():
-            those = [self.sent[event, ident] for event in events]
-            if not all(one.over for one in those):
+        """What flaps from now on, how often in the hour that is over, and its end.
+
+        ``now`` is what is wrong now.
+        """
+        yield from self._begun
+        for (sort, ident), one in list(self.sent.items()):
+            if not one.flaps or not one.over:
                 continue
-            number = sum(one.held for one in those)
-            messages = "1 message" if number == 1 else f"{number} messages"
-            words = f"{ident}: {messages} held back since {moment(min(o.wall for o in those))}; "
-            words += (
-                f"it is wrong now: it {now[ident].reason}" if ident in now else "it is well now"
-            )
-            yield Message(min(events, key=EVENTS.index), shortened(words, _LONGEST))
             self.changed = True
-            self.sent = {key: one for key, one in self.sent.items() if key[1] != ident}
+            state = f"it is wrong now: it {now[ident].reason}" if ident in now else "it is well now"
+            since = f"{one.held} times more since {moment(one.wall)}"
+            if one.held:
+                self.sent[sort, ident] = Sent(one.count, 0, self._wall)
+                words = f"{ident} still flaps: it has turned {since}; {state}"
+                if sort != FLAPPING:
+                    words = f"{ident}: {sort} {since}; {state}"
+                yield _flapping(sort, words, True)
+                continue
+            del self.sent[sort, ident]
+            if sort == FLAPPING:
+                yield _flapping(sort, f"{ident} flaps no more; {state}", ident in now)
+
+
+def _flapping(sort: str, words: str, wrong: bool) -> Message:
+    event = ("failed" if wrong else "recovered") if sort == FLAPPING else sort
+    return Message(event, shortened(words, _LONGEST))
 
 
 def judge(
@@ -180,6 +213,13 @@ def judge(
             words = f"{ident} is not wanted any more, so it is not followed"
             found["recovered"].append((ident, words))
             del now[ident]
+    for outcome in news.outcomes:
+        ident = outcome.step.id
+        anew = outcome.step.verb == "start" or outcome.step.demanded
+        # What does not stay up is told as wrong.
+        told = ident in known or ident in wrong or ident in news.unproven
+        if outcome.result == "done" and anew and not told:
+            meter.started(ident, blot(f"{ident} was started: {outcome.step.why}"))
     messages = [
         message
         for event, lines in found.items()

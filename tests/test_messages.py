@@ -599,47 +599,120 @@ def test_who_is_told_of_what(office: Office, tmp_path: Path) -> None:
     assert office.store.troubles.all() == {}, "nobody was told"
 
 
-def test_what_flaps_sends_five_messages_an_hour_and_one_that_counts_the_rest(
-    office: Office,
-) -> None:
-    spec = Spec("demo", "/spec", (), notify=Notify((
-        Target("a", ("failed", "recovered"), Secret.of("json://a")),
-    )))  # fmt: skip
-    other = "check:other"
+class Hours:
+    """What passes queue over hours, each as another process: what counts is in the store."""
 
-    def queued(news: News) -> list[tuple[str, str]]:
-        # As another process would do it: what counts is in the store.
-        store = Store(office.folder, office.clock, True)
-        tell(spec, store, news, (), str)
+    def __init__(self, office: Office, *on: str) -> None:
+        self.office = office
+        notify = Notify((Target("a", on, Secret.of("json://a")),))
+        self.spec = Spec("demo", "/spec", (), notify=notify)
+
+    def queued(self, news: News) -> list[tuple[str, str]]:
+        store = Store(self.office.folder, self.office.clock, True)
+        tell(self.spec, store, news, (), str)
         found = store.base.read("SELECT event, body FROM outbox ORDER BY seq")
         with store.base.change() as base:
             base.execute("DELETE FROM outbox")
         store.close()
         return found
 
-    got = []
-    for number in range(30):
-        office.clock.later(10.0)
-        words = f"x: try {number}"
-        plan = news(failing=[("check:c", words)], scope=("check:c",)) if number % 2 == 0 else None
-        got += queued(plan or news(scope=("check:c",)))
-    assert [event for event, _ in got] == ["failed", "recovered"] * 5
-    assert got[8][1].endswith(" 12:00; more are held back for an hour)")
+    def turns(self, ident: str, number: int) -> list[tuple[str, str]]:
+        """It fails and recovers by turns, once in ten seconds."""
+        found = []
+        for at in range(number):
+            self.office.clock.later(10.0)
+            wrong = news(failing=[(ident, f"x: try {at}")], scope=(ident,))
+            found += self.queued(news(scope=(ident,)) if at % 2 else wrong)
+        return found
+
+
+def test_what_flaps_is_told_so_then_each_hour_and_at_its_end(office: Office) -> None:
+    hours = Hours(office, "failed", "recovered")
+    got = hours.turns("check:c", 30)
+    assert [event for event, _ in got] == ["failed", "recovered"] * 2 + ["failed", "failed"]
+    assert got[5][1].startswith("check:c flaps: it has turned 6 times since 2026-11-22 12:00, the ")
+    assert got[5][1].endswith("; what comes is summed up each hour")
     # Somebody else's trouble is told all the same.
-    ((event, words),) = queued(news(failing=[(other, "y")], scope=(other,)))
-    assert (event, words) == ("failed", f"{other} is failing: y")
+    ((event, words),) = hours.queued(news(failing=[("check:o", "y")], scope=("check:o",)))
+    assert (event, words) == ("failed", "check:o is failing: y")
     assert not quiet(office.folder), "a quiet pass would never tell the rest"
     office.clock.later(3290.0)
-    assert queued(news(scope=(other,)))[0][0] == "recovered"
+    assert [event for event, _ in hours.queued(news(scope=("check:o",)))] == ["recovered"]
     office.clock.later(310.0)
-    ((event, words),) = queued(news(scope=()))
+    ((event, words),) = hours.queued(news(scope=()))
     assert event == "failed"
-    assert words.startswith("check:c: 20 messages held back since ")
+    assert words.startswith("check:c still flaps: it has turned 24 times more since 2026-11-22 12:")
     assert words.endswith("; it is well now")
-    assert queued(news(scope=())) == []
+    # It goes on, and stays wrong: nothing before the next hour is over.
+    assert hours.turns("check:c", 5) == []
+    office.clock.later(3590.0)
+    ((_, words),) = hours.queued(news(scope=()))
+    assert "5 times more" in words and words.endswith("; it is wrong now: it is failing: x: try 4")
+    office.clock.later(3600.0)
+    assert hours.queued(news(scope=())) == [
+        ("failed", "check:c flaps no more; it is wrong now: it is failing: x: try 4")
+    ]
+    assert [event for event, _ in hours.queued(news(scope=("check:c",)))] == ["recovered"]
+    assert hours.queued(news(scope=())) == []
     assert quiet(office.folder)
-    # A new hour has begun.
-    assert len(queued(news(failing=[("check:c", "z")], scope=("check:c",)))) == 1
+
+
+def test_five_turns_an_hour_are_told_one_by_one_for_ever(office: Office) -> None:
+    hours = Hours(office, "failed", "recovered")
+    for _ in range(3):
+        got = hours.turns("check:c", 4)
+        assert [event for event, _ in got] == ["failed", "recovered"] * 2
+        office.clock.later(3600.0)
+
+
+def test_what_crashes_after_it_was_well_again_and_again_flaps(office: Office) -> None:
+    """Each time it is started at once, which is told to nobody who has not asked for it."""
+    hours = Hours(office, "failed", "recovered")
+    started = Outcome(step(), "done")
+    got = []
+    for _ in range(20):
+        office.clock.later(61.0)
+        got += hours.queued(news([started]))
+    assert [event for event, _ in got] == ["failed"]
+    assert got[0][1].startswith("process:worker flaps: it has turned 6 times since ")
+    assert "process:worker was started: it is absent" in got[0][1]
+    # A restart that was asked for because of a change is none.
+    changed = Outcome(step("process:other", "restart", "definition is older"), "done")
+    for _ in range(20):
+        office.clock.later(10.0)
+        got += hours.queued(news([changed], scope=("process:other",)))
+    assert len(got) == 1
+    office.clock.later(3600.0)
+    assert "still flaps: it has turned 14 times more" in hours.queued(news())[0][1]
+    office.clock.later(3600.0)
+    assert hours.queued(news()) == [("recovered", "process:worker flaps no more; it is well now")]
+
+
+def test_what_is_given_up_is_told_of_what_flaps_too(office: Office) -> None:
+    hours = Hours(office, "failed", "gave_up", "recovered")
+    hours.turns(WORKER, 10)
+    words = "was given up after 3 attempts; the next in 5 min"
+    ((event, body),) = hours.queued(news(held=held(words), given_up=(WORKER,)))
+    assert event == "gave_up"
+    assert body.startswith(f"{WORKER} was given up after 3 attempts")
+
+
+def test_other_messages_of_one_thing_have_a_bound_too(office: Office) -> None:
+    hours = Hours(office, "changed")
+    done = Outcome(step("directory:d", "create"), "done")
+    got = []
+    for _ in range(20):
+        office.clock.later(10.0)
+        got += hours.queued(news([done], scope=("directory:d",)))
+    assert [event for event, _ in got] == ["changed"] * 6
+    assert got[5][1].startswith("directory:d was created: it is absent; this is told of it 6 times")
+    office.clock.later(3600.0)
+    ((event, words),) = hours.queued(news(scope=()))
+    assert event == "changed"
+    assert words.startswith("directory:d: changed 14 times more since ")
+    office.clock.later(3600.0)
+    assert hours.queued(news(scope=())) == []
+    assert quiet(office.folder)
 
 
 def test_when_a_target_is_off(tmp_path: Path, office: Office) -> None:

@@ -55,7 +55,7 @@ _MADE = "stored"
 _NEWEST_FORMAT = 2
 """The highest read version in a header, https://www.sqlite.org/fileformat.html."""
 _OPEN = {"attempts": "count > 0", "conditions": "1", "checks": "1", "troubles": "1",
-         "outbox": "1", "pauses": "1", "sent": "held > 0"}  # fmt: skip
+         "outbox": "1", "pauses": "1", "sent": "count >= 6"}  # fmt: skip
 """What a pass has to look at: the tables, with the rows of each."""
 _COUNT = "SELECT " + " + ".join(
     f"(SELECT count(*) FROM {name} WHERE {rows})" for name, rows in _OPEN.items()

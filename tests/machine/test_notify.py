@@ -257,6 +257,25 @@ def test_a_check_that_fails(machine: Machine, receiver: Receiver) -> None:
     assert second.startswith("check:c is well again; it was wrong since ")
 
 
+def test_a_worker_that_crashes_when_it_was_well_is_told_of_once(
+    machine: Machine, looping: Any, receiver: Receiver
+) -> None:
+    """Each time it is started at once, and has run for long enough to be well."""
+    starts = machine.base / "starts"
+    command = f"[sh, -c, 'echo >> {starts}; sleep 0.8']"
+    spec = machine.spec(
+        "version: 1\nname: demo\nloop: {every: 100ms}\n"
+        f"notify: {{targets: {{a: {{url: 'json://{receiver.where}/'}}}}}}\n"
+        f"processes: {{p: {{command: {command}, restart: {{healthy_after: 200ms}}}}}}\n"
+    )
+    loop = looping(spec)
+    until(lambda: starts.exists() and starts.stat().st_size >= 10, 60)
+    until(lambda: receiver.got)
+    assert loop.end() == 0
+    (body,) = receiver.bodies()
+    assert body.startswith("process:p flaps: it has turned 6 times since ")
+
+
 def seen_of(canary: str) -> list[str]:
     """Where in the table of processes it is seen."""
     found = []
