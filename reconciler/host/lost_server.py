@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _ANSWER = 5.0
 """Seconds until a server has made its socket anew."""
+_END = 0.2
+"""Seconds in which one ends that has been told to."""
 _LISTENS = "00010000"
 """The flags of a socket that listens in /proc/net/unix, proc_net(5): __SO_ACCEPTCON."""
 
@@ -33,10 +35,15 @@ def made_reachable(place: Sockets, mend: bool) -> bool:
     Raises UnknownState where one runs that cannot be reached, or, without ``mend``, may not be
     made so.
     """
-    servers = sorted(_servers(place, False), key=lambda one: one[1] != place.bound)
+    clock = Clock()
+    processes = Processes(clock)
+    found = _servers(place, False)
+    # One that is about to end has first taken its socket away.
+    processes.wait([server for server, _ in found], clock.monotonic() + _END)
+    servers = [one for one in found if processes.alive(one[0])]
     if not servers:
         return False
-    server, path = servers[0]
+    server, path = min(servers, key=lambda one: one[1] != place.bound)
     folder = os.path.dirname(path)
     words = f"the tmux server {server.pid} runs, but its socket {path} is gone"
     way = in_turn(
@@ -44,8 +51,6 @@ def made_reachable(place: Sockets, mend: bool) -> bool:
     )
     if path != place.bound or not mend:
         raise UnknownState(words, remedy=way)
-    clock = Clock()
-    processes = Processes(clock)
     try:
         if place.handle is None:
             what = "the tmux server there"
@@ -132,6 +137,8 @@ def _listening(names: Sequence[str]) -> dict[str, str]:
                     continue
                 if len(words) == 8 and words[3] == _LISTENS and words[7] in names:
                     found[f"socket:[{words[6]}]"] = words[7]
+    except (FileNotFoundError, PermissionError):
+        return {}  # Some sandboxes have no such file; there a name is all that is known.
     except OSError as error:
         raise UnknownState(f"cannot read /proc/net/unix: {error.strerror}") from None
     return found

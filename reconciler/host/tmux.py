@@ -191,7 +191,7 @@ class Tmux:
             return begin(argv, timeout=_TIMEOUT, passed=place.handle)
 
     def _look(self, socket: str | None) -> tuple[Pane, ...]:
-        for _ in range(2):
+        for _ in range(3):
             begun = self._begun.pop(socket, None) or self._ask(socket)
             result = begun.result() if begun is not None else None
             if result is not None and result.status == 0:
@@ -204,8 +204,8 @@ class Tmux:
                     said = place.in_words(result.complaint)
                     raise UnknownState(f"tmux list-panes failed: {said}")
                 if not lost_server.made_reachable(place, self._mends):
-                    break
-        return ()
+                    return ()
+        raise UnknownState("the tmux server loses its socket again and again")
 
     def command(self, socket: str | None, script: Sequence[Sequence[str]]) -> None:
         """Run tmux commands, each a list of words, up to the first that fails; none if misread.
