@@ -163,9 +163,7 @@ class Crons(Kind[Cron, CronState]):
                 tables[user] = self._table(user, resources, host)
         first: set[str] = set()
         found = []
-        there = any(one.present for one in resources)
-        idle = there and crondaemon.missing()
-        busybox = there and host.crontabs.busybox
+        idle = crondaemon.missing() if any(one.present for one in resources) else False
         for resource in resources:
             old = tables[resource.want.whose]
             if not isinstance(old, Table):
@@ -176,7 +174,7 @@ class Crons(Kind[Cron, CronState]):
             if leading:
                 first.add(old.user)
             seen = self._look(resource, old, leading, idle and len(first) == 1 and leading)
-            if busybox and resource.present and "%" in _line(resource).shown():
+            if resource.present and _needs_percent(resource.want) and host.crontabs.busybox:
                 words = f"{_NO_PERCENT}; {seen.note}" if seen.note else _NO_PERCENT
                 seen = replace(seen, note=words)
             found.append(seen)
@@ -305,6 +303,13 @@ class Crons(Kind[Cron, CronState]):
                 names.add(shown_as)
                 found.append(_stray(shown_as, user, name))
         return found
+
+
+def _needs_percent(want: Cron) -> bool:
+    """Does a ``%`` stand in its line, for what is handed over behind it or as a sign? Pure."""
+    return any(name != "MAILTO" for name, _ in want.env) or any(
+        "%" in word or "\\\\" in word for word in want.command
+    )
 
 
 def _stray(name: str, user: str, entry: str) -> Resource[Cron]:

@@ -253,3 +253,60 @@ def test_a_fault_in_what_is_said_of_one_is_confined_to_it(
         assert "directory:" in done.stdout and "reconcile: " not in done.stderr, done.stderr
     del machine.environ["PYTHONPATH"]
     assert undone(machine) == set()
+
+
+PROGRAMS = {
+    "crontab hangs": ("crontab", "sleep 90985; :", "cron", "did not end within"),
+    "crontab is killed": ("crontab", "kill -9 $$; :", "cron", "crontab -l failed"),
+    "crontab never ends": ("crontab", "yes; :", "cron", "printed more than"),
+    "tmux refuses": ("tmux", "echo no such version >&2; exit 1; :", "session", "no such version"),
+    "tmux prints anything": ("tmux", "head -c 99999 /dev/urandom; exit 0; :", "session", ""),
+}
+
+
+@pytest.mark.parametrize(("program", "does", "kind", "said"), PROGRAMS.values(), ids=PROGRAMS)
+def test_a_program_of_the_host_that_is_broken_is_the_trouble_of_its_kind(
+    machine: Machine, program: str, does: str, kind: str, said: str
+) -> None:
+    sections = good(machine.base)
+    # Root handles this one by hand, if at all.
+    sections["cron"]["more"] = {"schedule": "@daily", "command": ["/bin/echo", "%"]}
+    spec = written(machine, sections)
+    calls = machine.base / "calls"
+    machine.fake(program, f"echo >>{calls}; {does}")
+    done = machine.reconcile("--once", spec, "--json")
+    no_fault(done.stdout + done.stderr)
+    report = json.loads(done.stdout)
+    assert undone(machine) == {kind} and done.returncode == 1
+    amiss = {one["id"]: one["reason"] for one in report["unknown"]}
+    amiss |= {one["id"]: one["error"] for one in report["steps"] if one["result"] != "done"}
+    assert {ident.partition(":")[0] for ident in amiss} == {kind}
+    assert all(said in words for words in amiss.values()), amiss
+    if said.startswith("did not end"):
+        # It is waited for once.
+        assert len(calls.read_text().splitlines()) == 1
+
+
+@pytest.mark.root
+def test_programs_that_are_not_there_are_the_trouble_of_their_kinds(machine: Machine) -> None:
+    spec = written(machine, good(machine.base))
+    (machine.base / "fakes/crontab").unlink()
+    (machine.base / "none").touch(0o600)
+    script = f"""
+        for name in crontab tmux systemctl systemd-analyze; do
+            for folder in /usr/bin /usr/sbin /bin /sbin /usr/local/bin; do
+                [ ! -e "$folder/$name" ] || mount --bind {machine.base}/none "$folder/$name"
+            done
+        done
+        exec "$@"
+    """
+    command = machine.argv("--once", spec, "--json")
+    namespace = ("unshare", "--mount", "--propagation", "private", "sh", "-ec", script, "sh")
+    done = machine.run(*namespace, *command)
+    no_fault(done.stdout + done.stderr)
+    report = json.loads(done.stdout)
+    assert undone(machine) == {"cron", "session"} and done.returncode == 1
+    amiss = {one["id"]: one["reason"] for one in report["unknown"]}
+    amiss |= {one["id"]: one["error"] for one in report["steps"] if one["result"] != "done"}
+    assert set(amiss) == {"cron:good", "session:good"}
+    assert all("not installed" in words or "no tmux" in words for words in amiss.values()), amiss
