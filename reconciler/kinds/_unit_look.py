@@ -23,17 +23,22 @@ if TYPE_CHECKING:
 
 _RUNS = ("active", "reloading", "refreshing")
 _ENABLED = ("enabled", "alias")
+_PATIENCE = 3.0
+"""Seconds within which each unit is asked about alone where a look at all of them failed."""
 _FUTURE = 2.0
 """Seconds that a file's time may lie ahead of the clock before the clock is not believed."""
 
 
 @dataclass(slots=True)
 class _Known:
-    """What the manager of one scope says. ``silent`` is why it says nothing."""
+    """What the manager of one scope says of each unit. ``silent`` is why it says nothing.
+
+    Of those that ``failed`` it is not known, for that reason.
+    """
 
     silent: str | None
     units: Mapping[str, Mapping[str, str]]
-    failed: str | None = None
+    failed: Mapping[str, str]
 
 
 def look(resources: Sequence[Resource[Unit]], host: Host) -> Sequence[Observation[UnitState]]:
@@ -49,17 +54,28 @@ def _asked(scope: str, wants: Sequence[Unit], host: Host) -> _Known:
     systemd = host.systemd
     silent = systemd.silent(scope)
     if silent is not None:
-        return _Known(silent, {})
+        return _Known(silent, {}, {})
     names = sorted({str(want.unit) for want in wants if not want.is_template})
     templates = sorted({str(want.unit) for want in wants if want.is_template})
+    units: dict[str, Mapping[str, str]] = {}
+    failed: dict[str, str] = {}
+    begun = host.clock.monotonic()
+    todo = [names]
+    while todo:
+        some = todo.pop()
+        try:
+            units |= systemd.show(scope, some)
+        except UnknownState as error:
+            if len(some) > 1 and host.clock.monotonic() - begun < _PATIENCE:
+                todo += [[name] for name in some]  # One of them is odd: the others are known.
+            else:
+                failed |= dict.fromkeys(some, str(error))
     try:
-        units: dict[str, Mapping[str, str]] = dict(systemd.show(scope, names))
         states = systemd.file_states(scope, templates)
+        units |= {name: {"UnitFileState": states.get(name, "")} for name in templates}
     except UnknownState as error:
-        return _Known(None, {}, str(error))
-    for name in templates:
-        units[name] = {"UnitFileState": states.get(name, "")}
-    return _Known(None, units)
+        failed |= dict.fromkeys(templates, str(error))
+    return _Known(None, units, failed)
 
 
 class _Look:
@@ -71,8 +87,8 @@ class _Look:
         self.host = host
         self.systemd = host.systemd
         self.silent = known.silent
-        self.failed = known.failed
         self.unit = str(self.want.unit)
+        self.failed = known.failed.get(self.unit)
         self.known = known.units.get(self.unit, {})
         self.path = f"{self.systemd.folder(self.want.scope)}/{self.want.file}"
         self._environment: UnitFile | None = None

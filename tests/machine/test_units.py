@@ -687,3 +687,20 @@ def test_a_missing_alias_is_drift(world: World) -> None:
     world.once(spec)
     assert world.sh(f"readlink {ETC}/other-name.service").endswith("/alias.service")
     world.converged(spec)
+
+
+def test_a_unit_of_which_systemd_tells_something_odd_hides_no_other(world: World) -> None:
+    script = (
+        "#!/bin/sh\n"
+        '[ "$4" = show ] || exec /usr/bin/systemctl "$@"\n'
+        "/usr/bin/systemctl \"$@\" | sed 's/^Names=strange.service/Names=something-else/'\n"
+    )
+    world.host.write("/srv/odd/systemctl", script, mode=0o755)
+    spec = world.spec({"plain.service": sleeper(), "strange.service": sleeper()})
+    report = world.once(spec, 1, environ={"PATH": "/srv/odd:/usr/bin:/bin:/usr/sbin:/sbin"})
+    assert [(one["id"], one["result"]) for one in report["steps"]] == [
+        ("unit:plain.service", "done")
+    ]
+    (unknown,) = report["unknown"]
+    assert unknown["id"] == "unit:strange.service" and "instead of" in unknown["reason"]
+    assert world.show("plain.service", "ActiveState") == "active"
