@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -306,38 +305,34 @@ class Session:
     def _remembered(self) -> Mapping[str, Remembered]:
         """The variables of the last pass over this spec, but for those of ``--unset``."""
         from reconciler.model import Remembered
-        from reconciler.state import variables
+        from reconciler.state import variables, with_variables
 
+        folders = with_variables(self.state_dir)
         path = os.path.abspath(self.spec_path())
-        folder = self._folder_of(path)
-        found = variables(folder) if folder is not None else {}
-        if not found or self._before(str(folder), path) is not None:
+        folder = self._folder_of(path, folders) if folders else None
+        if folder is None or self._before(folder, path) is not None:
             return {}
         return {
             name: Remembered(value)
-            for name, value in found.items()
+            for name, value in variables(folder).items()
             if name not in self.options.unset
         }
 
-    def _folder_of(self, path: str) -> str | None:
-        """The state directory of the spec in that file, before it is compiled."""
+    def _folder_of(self, path: str, folders: Collection[str]) -> str | None:
+        """Which of these is the state directory of the spec in that file, not yet compiled."""
+        from reconciler.shipped import known_as
         from reconciler.spec.reading import ReadError, name_in, read
+        from reconciler.state import known_spec
 
         try:
             name = name_in(read(path))
         except ReadError:
             return None  # Who compiles it says so.
         if name is not None:
-            return os.path.join(self.state_dir, name)
+            folder = os.path.join(self.state_dir, name)
+            return folder if folder in folders else None
         # It is being written just now, or is written as JSON.
-        from reconciler.shipped import known_as
-        from reconciler.state import known_spec
-
-        with suppress(OSError), os.scandir(self.state_dir) as entries:
-            return next(
-                (one.path for one in entries if known_spec(one.path) == known_as(path)), None
-            )
-        return None
+        return next((one for one in folders if known_spec(one) == known_as(path)), None)
 
     def _from_file(self, path: str) -> FromFile:
         """The value of a variable, without the line break at its end. Raises Usage."""

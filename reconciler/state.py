@@ -240,6 +240,16 @@ def variables(folder: str) -> dict[str, str]:
     return {name: value for name, equals, value in pairs if name and equals}
 
 
+def with_variables(state_dir: str) -> list[str]:
+    """The folders below it in which variables are remembered."""
+    try:
+        with os.scandir(state_dir) as entries:
+            folders = [entry.path for entry in entries]
+    except OSError:
+        return []
+    return [one for one in folders if os.path.lexists(os.path.join(one, _VARIABLES))]
+
+
 def remember_variables(folder: str, values: Mapping[str, str]) -> None:
     """From now on these are the spec's, and no others. Raises OSError or HostError."""
     if values == variables(folder):
