@@ -48,7 +48,7 @@ _PATIENCE = 60.0
 """Seconds that a starting loop waits for a pass that is at work."""
 _SHORTEST = 0.05
 """Seconds between two full passes that nobody has asked for."""
-_PATIENT = 0.3
+_PATIENT = 0.15
 """Seconds that a pass, or a process in it, waits for another pass, before it goes beside it."""
 
 _NOTHING = Plan("", "", "", 0)

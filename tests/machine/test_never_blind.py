@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -18,10 +19,20 @@ import pytest
 from looping import Looping
 from support import Machine, until
 
-SOON = 3.0
-"""Seconds for a restart: one is promised, and the machine may be busy with other tests."""
+SOON = 1.0
+"""Seconds for a restart, as promised."""
 END = 3.0
-"""Seconds in which SIGTERM must have ended the loop, as promised; and as long again for load."""
+"""Seconds in which SIGTERM must have ended the loop, as promised."""
+_LOADED = 25
+"""So many times as long as this machine takes for a new interpreter may come to that by load."""
+
+
+def allowed(seconds: float) -> float:
+    """The promised seconds, with what this machine is slow by at this moment."""
+    begin = time.monotonic()
+    for _ in range(3):
+        subprocess.run([sys.executable, "-I", "-c", ""], check=True)
+    return seconds + _LOADED * (time.monotonic() - begin) / 3
 
 
 def alone(machine: Machine, mark: str) -> int | None:
@@ -61,14 +72,14 @@ def back_meanwhile(
     """While the loop is busy, a worker that is killed is back; then SIGTERM ends the loop."""
     for _ in range(2):
         until(busy)
-        assert worker.killed() < SOON
+        assert worker.killed() < allowed(SOON)
         assert not lasts or busy(), "it was not busy any more, so nothing was shown"
         # Its restart policy must not be what it waits for.
         time.sleep(1.1)
     begin = time.monotonic()
     loop.send(signal.SIGTERM)
     loop.process.wait(20)
-    assert time.monotonic() - begin < 2 * END
+    assert time.monotonic() - begin < allowed(END)
     assert loop.process.returncode == 0
     # That is no failure of the pass, and nobody is alarmed.
     assert "error" not in loop.names()
@@ -98,15 +109,19 @@ def test_a_command_behind_a_rotation(machine: Machine, worker: Worker, looping: 
     until(lambda: not machine.running(mark))
 
 
-def test_a_rotation_and_an_archive(machine: Machine, worker: Worker, looping: Any) -> None:
+@pytest.mark.parametrize("action", ["archive", "rotate"])
+def test_a_rotation_and_an_archive(
+    machine: Machine, worker: Worker, looping: Any, action: str
+) -> None:
     """Compressing is slowed down by the size of what is compressed: noise, which takes long."""
     logs = machine.base / "logs"
     logs.mkdir()
-    spec = spec_of(
-        machine, worker,
-        f"retention:\n  r: {{path: {logs}, match: '*.log', older_than: 1h, action: archive,\n"
-        f"    to: {machine.base}/a.tar.gz}}\n",
-    )  # fmt: skip
+    rules = {
+        "archive": f"older_than: 1h, action: archive, to: {machine.base}/a.tar.gz",
+        "rotate": "max_file: 1KiB, action: rotate",
+    }
+    more = f"retention: {{r: {{path: {logs}, match: '*.log', {rules[action]}}}}}\n"
+    spec = spec_of(machine, worker, more)
     noise = os.urandom(1 << 20)
     with open(logs / "a.log", "wb") as file:
         for _ in range(600):
@@ -119,7 +134,11 @@ def test_a_rotation_and_an_archive(machine: Machine, worker: Worker, looping: An
         return any(f.name.startswith(".") for f in machine.base.iterdir()) or _unnamed(loop)
 
     back_meanwhile(worker, loop, busy)
-    assert (logs / "a.log").exists()
+    # What it had begun is undone, and nothing is lost.
+    (left,) = (one for one in logs.iterdir() if one.stat().st_size)
+    assert (left.suffix, left.stat().st_size) == (
+        ".log" if action == "archive" else ".1", 600 << 20
+    )  # fmt: skip
     assert not (machine.base / "a.tar.gz").exists()
 
 
@@ -230,7 +249,7 @@ def test_a_spec_that_takes_long_to_load(machine: Machine, worker: Worker, loopin
     while "reloaded" not in loop.names():
         time.sleep(1.1)
         seen.append(worker.killed())
-    assert max(seen) < SOON
+    assert max(seen) < allowed(SOON)
     assert loop.end() == 0
 
 
@@ -253,7 +272,7 @@ def test_output_that_nobody_reads(machine: Machine, worker: Worker) -> None:
     os.close(say)
     try:
         for _ in range(3):
-            assert worker.killed() < SOON
+            assert worker.killed() < allowed(SOON)
             time.sleep(1.1)
         # Somebody reads again: what had to wait is told.
         text: list[bytes] = []
@@ -263,7 +282,7 @@ def test_output_that_nobody_reads(machine: Machine, worker: Worker) -> None:
         begin = time.monotonic()
         loop.terminate()
         loop.wait(20)
-        assert time.monotonic() - begin < 2 * END
+        assert time.monotonic() - begin < allowed(END)
     finally:
         loop.kill()
         loop.wait()
@@ -283,12 +302,12 @@ def test_a_terminal_that_is_held(machine: Machine, worker: Worker) -> None:
         until(worker.pids)
         os.write(window, b"\x13")
         for _ in range(3):
-            assert worker.killed() < SOON
+            assert worker.killed() < allowed(SOON)
             time.sleep(1.1)
         begin = time.monotonic()
         loop.terminate()
         loop.wait(20)
-        assert time.monotonic() - begin < 2 * END
+        assert time.monotonic() - begin < allowed(END)
     finally:
         loop.kill()
         loop.wait()
@@ -315,7 +334,7 @@ def test_a_stop_that_takes_its_time_is_gone_on_with(
     until(asked.exists)
     begin = time.monotonic()
     assert loop.end() == 0
-    assert time.monotonic() - begin < 2 * END
+    assert time.monotonic() - begin < allowed(END)
     assert first in machine.running(f"{mark} one")
     if mode == "--loop":
         loop = looping(spec).up()
@@ -330,4 +349,4 @@ def test_a_stop_that_takes_its_time_is_gone_on_with(
     assert until(lambda: alone(machine, f"{mark} two"))
     assert asked.read_text() == "x\n"
     # It had its seven seconds once: begun anew, it would have had those before, too.
-    assert took < 7 + SOON
+    assert took < allowed(7 + SOON)
