@@ -40,11 +40,11 @@ def is_tmux(line: str) -> bool:
     return os.path.basename(line.split(" ")[0]).rstrip(":") == "tmux"
 
 
-def leads_session(pid: int) -> bool:
-    """Has that process a session of its own? Not one that has ended meanwhile."""
+def is_server(pid: int) -> bool:
+    """Is that a tmux server, and no client? Not one that has ended meanwhile."""
     try:
-        return os.getsid(pid) == pid
-    except ProcessLookupError:
+        return Path(f"/proc/{pid}/comm").read_text().startswith("tmux: server")
+    except OSError:
         return False
 
 
@@ -168,9 +168,9 @@ class Machine:
         return [pid for pid, line in lines if text in line and not is_tmux(line)]
 
     def server(self) -> int:
-        """The number of the only tmux server here; a client leads no session of its own."""
+        """The number of the only tmux server here."""
         found = [pid for pid, line in self.ours().items() if is_tmux(line)]
-        (pid,) = (pid for pid in found if leads_session(pid))
+        (pid,) = (pid for pid in found if is_server(pid))
         return pid
 
     def traced(self, calls: str, *argv: str | Path, options: Sequence[str] = ()) -> str:
