@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from support import Machine, until
+
+from reconciler.host.clock import Clock
+from reconciler.pulse import Heart, pulse
 
 HEAD = "version: 1\nname: demo\nloop: {every: 200ms}\n"
 
@@ -201,3 +210,92 @@ def test_who_supervises_it_hears_of_every_turn(machine: Machine, looping: Any) -
         hears("STATUS=1 resources, 1 not as declared")
         loop.send(signal.SIGTERM)
         hears("STOPPING=1")
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_at_its_first_moment_ends_no_loop(
+    machine: Machine, number: signal.Signals
+) -> None:
+    spec = folder(machine)
+    words = ["reconcile", "--loop", str(spec), "--state-dir", str(machine.state)]
+    code = (
+        f"import os, sys\nsys.argv = {words!r}\nimport reconciler.cli\n"
+        f"os.kill(os.getpid(), {int(number)})\nsys.exit(reconciler.cli.main())\n"
+    )
+    loop = subprocess.Popen([sys.executable, "-c", code], env=machine.environ, cwd=machine.base)
+    try:
+        until((machine.base / "d").is_dir)
+        loop.send_signal(signal.SIGTERM)
+        assert loop.wait(20) == 0
+    finally:
+        loop.kill()
+        loop.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_while_it_waits_for_the_lock_ends_no_loop(
+    machine: Machine, number: signal.Signals
+) -> None:
+    spec = folder(machine)
+    (machine.state / "demo").mkdir(parents=True, mode=0o700)
+    lock = os.open(machine.state / "demo/lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    loop = subprocess.Popen(
+        machine.argv("--loop", spec), env=machine.environ, cwd=machine.base,
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        ours = os.fstat(lock).st_ino
+        until(lambda: ours in _open_files(loop.pid))
+        loop.send_signal(number)
+        os.close(lock)
+        until((machine.base / "d").is_dir)
+        loop.send_signal(signal.SIGTERM)
+        assert loop.wait(20) == 0
+    finally:
+        loop.kill()
+        loop.wait()
+
+
+def _open_files(pid: int) -> set[int]:
+    found = set()
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            found.add(os.stat(f"/proc/{pid}/fd/{name}").st_ino)
+    return found
+
+
+class Turned(Clock):
+    """A clock that a test turns."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_a_sign_of_life_has_a_second_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its state is on a file system that has gone read-only: a healthy loop is not ended."""
+    runtime, state, clock = tmp_path / "run", tmp_path / "state", Turned()
+    for made in (runtime, state):
+        made.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    heart = Heart(str(state), clock)
+    heart.beat(1.0)
+    first = os.stat(state / "loop").st_ino
+    write = os.pwrite
+
+    def refused(handle: int, data: bytes, at: int) -> int:
+        if os.fstat(handle).st_ino == first:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return write(handle, data, at)
+
+    monkeypatch.setattr(os, "pwrite", refused)
+    for _ in range(50):
+        clock.now += 10.0
+        heart.beat(1.0)
+    seen = pulse(str(state), clock)
+    assert seen is not None
+    assert (seen.healthy, seen.age, seen.identity.pid) == (True, 0.0, os.getpid())
+    heart.stop()
+    assert list((runtime / "reconcile").iterdir()) == []
