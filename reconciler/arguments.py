@@ -49,7 +49,7 @@ MODES: dict[str, tuple[Mode, ...]] = {
         Mode("repair", "diagnose, fix, watchdog, persistence, final check"),
         Mode("loop", "the watchdog: a pass now, and one every interval"),
         Mode("pause", "leave a resource alone until told otherwise", "ID", True),
-        Mode("resume", "see to it again; what was tried in vain is forgiven", "ID", True),
+        Mode("resume", "manage it again, and reset its retry counter", "ID", True),
     ),
     "set up": (
         Mode("check", "is the spec valid? shows all errors at once"),

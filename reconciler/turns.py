@@ -27,8 +27,10 @@ class Taken(Exception):
         self.pid = pid if loop is None else loop.identity.pid
 
     def __str__(self) -> str:
-        who = "another pass is at work" if self.loop is None else "a loop keeps it as declared"
-        return who if self.pid is None else f"{who} (pid {self.pid})"
+        who = f" (pid {self.pid})" if self.pid is not None else ""
+        if self.loop is None:
+            return f"another pass is at work{who}"
+        return f"the watchdog{who} keeps it as declared"
 
 
 @contextmanager

@@ -264,7 +264,7 @@ def test_why_something_was_started_is_told_where_it_is_known() -> None:
         row["cause"] for row in told_causes(deeds, 1000.0, deaths, names, {"process:p": 10.0})
     ]
     assert causes[0] == "the host had been booted"
-    assert causes[1].startswith("not known")
+    assert causes[1].startswith("exit reason unknown")
     assert causes[2] == "the kernel ended python3 (pid 4): out of memory"
     assert causes[3] == "uses 2 GiB"
     # The first one of all, also on a host that has just been booted.
@@ -273,11 +273,11 @@ def test_why_something_was_started_is_told_where_it_is_known() -> None:
         assert row["cause"] == "its first start"
     # Its first one is older than what is shown.
     (row,) = told_causes([deed(9000)], 1000.0, [], {}, {"process:p": 10.0})
-    assert row["cause"].startswith("not known")
+    assert row["cause"].startswith("exit reason unknown")
     deeds = [deed(3000), deed(4000, "pause", ""), deed(5000, "resume", ""), deed(5001), deed(6000)]
     causes = [row["cause"] for row in told_causes(deeds, 1000.0, [], {}, {"process:p": 10.0})]
-    assert causes[1:4] == ["a wish of a loop", "a wish of a loop", "it was resumed"]
-    assert causes[4].startswith("not known")
+    assert causes[1:4] == ["requested by a loop", "requested by a loop", "it was resumed"]
+    assert causes[4].startswith("exit reason unknown")
 
 
 def test_surroundings_of_cron_lines_and_units() -> None:

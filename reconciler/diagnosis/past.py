@@ -21,7 +21,7 @@ from reconciler.store import Store
 
 _DEEDS = 200
 _DAY = 86400.0
-_UNKNOWN = "not known: only its parent learns how a process ends"
+_UNKNOWN = "exit reason unknown"
 
 
 def remembered(
@@ -129,7 +129,7 @@ def _cause(
 ) -> str | None:
     at, why = deed["time"], deed["why"]
     if deed["verb"] in ("pause", "resume"):
-        return f"a wish of a {deed['by']}"
+        return f"requested by a {deed['by']}"
     if deed["verb"] == "restart" or (deed["verb"] == "stop" and why):
         return str(why)
     for death in deaths:

@@ -73,7 +73,9 @@ def stop(keeper: Keeper, word: str) -> str:
             f"a worker of {home} still runs that is not the one of {keeper.path}: "
             f"{heartbeat.judge(layout)[1]}"
         )
-    return f"no worker ran for {home}" if ran is None else f"worker {ran} of {home} is stopped"
+    return (
+        f"no worker was running for {home}" if ran is None else f"worker {ran} of {home} is stopped"
+    )
 
 
 def restart(keeper: Keeper) -> tuple[str, list[str]]:

@@ -127,7 +127,7 @@ def _beside(session: Session, spec: Spec, taken: Taken) -> int:
         session.print_json({**data.report_document(report, session.about(spec)), "busy": about})
     if taken.loop is None:
         return complain(f"{spec.name}: {taken}; nothing was done", BUSY)
-    asked = "; asked for a pass now, it has ended so" if report.outcomes else ""
+    asked = "; it ran a pass:" if report.outcomes else ""
     session.say((f"{spec.name}: {taken}{asked}", "good"))
     session.say(*text.paused_lines(plan))
     for outcome in report.outcomes:

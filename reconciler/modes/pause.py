@@ -63,7 +63,7 @@ def _pause(session: Session) -> int:
 def _resume(session: Session) -> int:
     """See to what ``--resume`` names again, at once where a loop runs.
 
-    What was tried in vain is forgiven, so that it is tried at once.
+    The retry counter is reset, so that it is tried at once.
     """
     options = session.options
     spec = session.load(write_cache=True)
@@ -86,13 +86,11 @@ def _resume(session: Session) -> int:
     if options.json:
         session.print_json(_document(session, spec, "resumed", done))
     for one in done:
-        session.say(
-            (f"{one.id}: seen to again; it was paused: {one.reason or 'no reason'}", "good")
-        )
+        session.say((f"{one.id}: resumed; it was paused: {one.reason or 'no reason'}", "good"))
     for ident in forgiven:
-        session.say((f"{ident}: what was tried in vain is forgiven", "good"))
+        session.say((f"{ident}: retry counter reset", "good"))
     if not done and not forgiven:
-        session.say(("nothing of it was paused", "quiet"))
+        session.say(("was not paused", "quiet"))
     _wake(session, spec)
     return DONE
 

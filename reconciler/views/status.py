@@ -38,9 +38,9 @@ def pause_document(pause: Pause) -> dict[str, Any]:
 
 def pause_lines(pause: Pause) -> Iterator[Line]:
     """A pause that has begun."""
-    until = "until it is resumed" if pause.until is None else f"until {moment(pause.until)}"
+    until = "until resumed" if pause.until is None else f"until {moment(pause.until)}"
     reason = f": {printable(pause.reason)}" if pause.reason else ""
-    yield f"{printable(pause.id)}: left alone {until}{reason}", "change"
+    yield f"{printable(pause.id)}: paused {until}{reason}", "change"
 
 
 def deed_document(deed: Deed) -> dict[str, Any]:

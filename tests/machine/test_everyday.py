@@ -56,7 +56,7 @@ def test_start_stop_and_restart_without_a_loop(machine: Machine, executor: Path,
     assert "stopped by ai-cmd-executor stop" in done.stdout
     assert "start it again with: ai-cmd-executor start\n" in done.stdout
     assert "kept alive by: no loop of reconcile that runs now" in done.stdout
-    assert use("stop").stdout.startswith(f"no worker ran for {home}\n")
+    assert use("stop").stdout.startswith(f"no worker was running for {home}\n")
 
     # From a pause it is taken back, with a worker as well as without one.
     assert use("restart").returncode == 0

@@ -96,7 +96,7 @@ def test_a_pass_beside_a_loop_that_is_well(machine: Machine, looping: Any) -> No
     loop = looping(spec)
     done = machine.reconcile("--once", spec)
     assert done.returncode == 0
-    assert done.stdout == f"demo: a loop keeps it as declared (pid {loop.process.pid})\n"
+    assert done.stdout == f"demo: the watchdog (pid {loop.process.pid}) keeps it as declared\n"
     document = json.loads(machine.reconcile("--once", spec, "--json").stdout)
     assert document["busy"] == {"pid": loop.process.pid, "loop": True}
     second = machine.reconcile("--loop", spec)
