@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -450,3 +452,41 @@ def test_half_a_file_with_the_value_of_a_variable_is_not_taken(machine: Machine,
     assert os.listdir(folder) == ["precious"]
     # What is kept of it is found by the whole value.
     assert machine.reconcile("--once", *given).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [(errno.EAGAIN, True), (errno.EACCES, None), (errno.EINVAL, None)]
+)
+def test_what_can_have_no_lease_is_not_taken_for_open(
+    file: Path, monkeypatch: pytest.MonkeyPatch, error: int, said: bool | None
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(openfiles.fcntl, "fcntl", refuse)
+    with open(file) as handle:
+        assert openfiles.has_writer(handle.fileno()) is said
+
+
+LEASED = """
+import fcntl, os, subprocess, sys
+from reconciler.host.openfiles import has_writer
+
+real = fcntl.fcntl
+
+def slow(handle, what, value=0):
+    if what == fcntl.F_SETLEASE and value == fcntl.F_UNLCK:
+        # Whoever opens it now has the kernel signal the one with the lease.
+        code = "import os, sys; os.open(sys.argv[1], os.O_WRONLY | os.O_NONBLOCK)"
+        done = subprocess.run([sys.executable, "-c", code, sys.argv[1]], capture_output=True)
+        assert b"BlockingIOError" in done.stderr
+    return real(handle, what, value)
+
+fcntl.fcntl = slow
+print(has_writer(os.open(sys.argv[1], os.O_RDONLY)))
+"""
+
+
+def test_one_who_opens_it_while_it_is_looked_at_ends_nobody(machine: Machine, file: Path) -> None:
+    done = machine.run(sys.executable, "-c", LEASED, file)
+    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
