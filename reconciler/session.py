@@ -112,6 +112,8 @@ class Session:
         self._learnt: set[str] = set()
         self._path: str | None = None
         """The spec that takes over the state of its name."""
+        self._guest = False
+        """Is it a file that only takes away, beside the one whose state it is?"""
         self._unwritten: dict[str, Unwritten] = {}
         self._reports: list[str] = []
         self._stores: dict[tuple[str, bool], Store] = {}
@@ -376,7 +378,8 @@ class Session:
     def claim(self, spec: Spec) -> None:
         """Raise Usage where the state of that name is another file's, unless it is taken over.
 
-        Two specs of one name would take each other's work away.
+        Two specs of one name would take each other's work away. One that declares nothing but what
+        is to be absent is done once, and nothing besides what it names.
         """
         from reconciler.host.environment import note
 
@@ -385,6 +388,10 @@ class Session:
             return
         if self.options.take_over:
             self._path = spec.path
+            return
+        if self.options.mode == "once" and not any(one.present for one in spec.resources):
+            note(f"only what is to be absent is declared; the state stays that of {before}")
+            self._guest = True
             return
         missing = "" if os.path.lexists(before) else "The other file is not to be seen: mount it. "
         raise Usage(
@@ -397,7 +404,8 @@ class Session:
         """Settle what one who was killed has left. Only for one who holds the lock."""
         self.learn_path(spec)
         self._locked = True
-        if self.options.mode in APPLYING and not (self.options.only or spec.last_good):
+        partly = self.options.only or spec.last_good or self._guest
+        if self.options.mode in APPLYING and not partly:
             self._remember(spec)
         self.roll_back(spec)
         self._settle_replaced(spec)
@@ -555,7 +563,7 @@ class Session:
             from reconciler.aside import look_aside
 
             spec, seen = look_aside(spec, kinds.get, host, within)
-        elif not only:
+        elif not (only or self._guest):
             spec = with_strays(spec, kinds.get, host)
         try:
             resources = chosen(spec, only)

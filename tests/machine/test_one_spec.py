@@ -51,6 +51,23 @@ def test_another_file_is_refused(
     ]
 
 
+def test_one_that_only_takes_away_does_that_and_nothing_else(machine: Machine) -> None:
+    line = "cron: {{c: {{schedule: '@weekly', command: [/bin/true]{}}}}}"
+    folders = "directories: {{d: {{path: {0}/d{1}}}, e: {{path: {0}/e}}}}"
+    one = machine.spec(folders.format(machine.base, "") + "\n" + line.format(""))
+    machine.once(one)
+    two = machine.spec(f"directories: {{d: {{path: {machine.base}/d, state: absent}}}}", "two.yaml")
+    report = machine.once(two)
+    assert [step["id"] for step in report["steps"]] == ["directory:d"]
+    assert not (machine.base / "d").exists() and (machine.base / "e").is_dir()
+    assert b"/bin/true" in (machine.crontab_text() or b"")
+    assert known(machine) == f"{one}\n"
+    assert machine.steps(one) == ["directory:d"]
+    three = machine.spec(folders.format(machine.base, ", state: absent"), "three.yaml")
+    assert machine.reconcile("--once", three).returncode == 64
+    assert machine.reconcile("--repair", two).returncode == 64
+
+
 def test_looking_is_no_acting(machine: Machine, specs: tuple[Path, Path]) -> None:
     _, two = specs
     for mode in ("--check", "--plan", "--status", "--history", "--diagnose"):
