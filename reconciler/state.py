@@ -183,13 +183,20 @@ def _holder(handle: int) -> int | None:
 
 
 def known_spec(folder: str) -> str | None:
-    """What the spec is remembered by whose state this is; None: it is not known."""
+    """What the spec is remembered by whose state this is; None: it is not known.
+
+    A path, or the name of a spec that comes with the program; anything else is damage.
+    """
+    from reconciler.shipped import path_of
+
     try:
         with os.fdopen(trust.own_file(os.path.join(folder, _SPEC)), "rb", buffering=0) as file:
             known = os.fsdecode(file.read(_LONGEST_PATH).removesuffix(b"\n"))
     except (OSError, HostError):
         return None
-    return known if known and known.isprintable() else None
+    if not known.isprintable() or not (os.path.isabs(known) or os.path.exists(path_of(known))):
+        return None
+    return known
 
 
 def remember_spec(folder: str, known: str) -> None:
