@@ -218,10 +218,13 @@ class Watchdog:
         if not self._passes.room() or not (self._passes.idle or waited):
             return
         # What one is about already is looked at again behind it.
+        self._later &= self._by_id.keys()
         ready = self._later - self._passes.about(self._later)
-        if ready:
-            self._later -= ready
-            self._begin(ready)
+        self._later -= ready
+        processes = {one.id for one in supervised(self._by_id[ident] for ident in ready)}
+        # Apart, for a look at anything else may take long.
+        for part in filter(None, (processes, ready - processes)):
+            self._begin(part)
 
     def _begin(self, only: Collection[str]) -> Pass | None:
         try:

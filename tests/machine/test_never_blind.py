@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 from looping import Looping
-from support import Machine, until
+from machine.disposable import DisposableHost
+from support import SYSTEM, Machine, until
 
 SOON = 1.0
 """Seconds for a restart, as promised."""
@@ -350,3 +351,56 @@ def test_a_stop_that_takes_its_time_is_gone_on_with(
     assert asked.read_text() == "x\n"
     # It had its seven seconds once: begun anew, it would have had those before, too.
     assert took < allowed(7 + SOON)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("hangs", ["unit", "systemctl"])
+def test_a_unit_that_stops_slowly_and_a_systemctl_that_hangs(
+    systemd_host: DisposableHost, hangs: str
+) -> None:
+    host, mark = systemd_host, f"slow-{uuid.uuid4().hex}"
+
+    def spec_with(argument: str) -> None:
+        text = (
+            f"[Service]\nExecStart=/bin/sleep 100{argument}\n"
+            f"ExecStop=/bin/sh -c 'sleep 60; :' {mark}\nTimeoutStopSec=90\n"
+        )
+        unit = {"unit": "slow.service", "content": text, "active": True}
+        worker = {"command": ["sh", "-c", "sleep 600; :", f"{mark}-worker"],
+                  "restart": {"healthy_after": "1s", "backoff": {"initial": "10ms"}}}  # fmt: skip
+        host.write("/srv/slow.yaml", json.dumps(
+            {"version": 1, "name": "slow", "loop": {"every": "1s"},
+             "processes": {"w": worker}, "units": {"slow": unit}}
+        ))  # fmt: skip
+
+    def worker() -> int | None:
+        found = host.running(f"{mark}-worker")
+        return found[0] if len(found) == 1 else None
+
+    spec_with("1")
+    loop = subprocess.Popen(
+        host.argv(host.bin / "reconcile", "--loop", "/srv/slow.yaml",
+                  environ={"PATH": f"/srv/fakes:{SYSTEM}"}),
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        host.until(lambda: host.running("/bin/sleep 1001"))
+        if hangs == "systemctl":
+            host.write(
+                "/srv/fakes/systemctl", f"#!/bin/sh\nexec sh -c 'sleep 60; :' {mark}\n", mode=0o755
+            )
+        else:
+            spec_with("2")
+        busy = f"sleep 60; : {mark}"
+        host.until(lambda: host.running(busy), 40)
+        for _ in range(2):
+            pid = host.until(worker)
+            begin = time.monotonic()
+            host.run("kill", "-9", str(pid))
+            host.until(lambda one=pid: worker() not in (None, one))
+            assert time.monotonic() - begin < allowed(SOON + 1)  # With the way into the host.
+            time.sleep(1.1)
+        assert hangs == "systemctl" or host.running(busy)
+    finally:
+        loop.kill()
+        loop.wait()
