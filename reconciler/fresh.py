@@ -36,12 +36,11 @@ class Fresh:
             self._until[resource.id] = (until, outcome, goal(resource))
 
     def looked_at(self, ids: Collection[str]) -> list[tuple[Outcome, Goal]]:
-        """Those that a pass over these ids, or all, looks at, and those that had their time."""
-        now = self._clock.monotonic()
+        """Those that a pass over these ids, or all, looks at; a look at any other may take long."""
         return [
             (outcome, wanted)
-            for ident, (at, outcome, wanted) in self._until.items()
-            if at <= now or not ids or ident in ids
+            for ident, (_, outcome, wanted) in self._until.items()
+            if not ids or ident in ids
         ]
 
     def proved(self, outcome: Outcome) -> None:

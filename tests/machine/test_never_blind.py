@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from looping import Looping
 from machine.disposable import DisposableHost
-from support import Machine, until
+from support import SYSTEM, Machine, until
 
 SOON = 1.0
 """Seconds for a restart, as promised."""
@@ -354,7 +354,10 @@ def test_a_stop_that_takes_its_time_is_gone_on_with(
 
 
 @pytest.mark.root
-def test_a_unit_that_stops_slowly(systemd_host: DisposableHost) -> None:
+@pytest.mark.parametrize("hangs", ["unit", "systemctl"])
+def test_a_unit_that_stops_slowly_and_a_systemctl_that_hangs(
+    systemd_host: DisposableHost, hangs: str
+) -> None:
     host, mark = systemd_host, f"slow-{uuid.uuid4().hex}"
 
     def spec_with(argument: str) -> None:
@@ -376,12 +379,18 @@ def test_a_unit_that_stops_slowly(systemd_host: DisposableHost) -> None:
 
     spec_with("1")
     loop = subprocess.Popen(
-        host.argv(host.bin / "reconcile", "--loop", "/srv/slow.yaml"),
+        host.argv(host.bin / "reconcile", "--loop", "/srv/slow.yaml",
+                  environ={"PATH": f"/srv/fakes:{SYSTEM}"}),
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
         host.until(lambda: host.running("/bin/sleep 1001"))
-        spec_with("2")
+        if hangs == "systemctl":
+            host.write(
+                "/srv/fakes/systemctl", f"#!/bin/sh\nexec sh -c 'sleep 60; :' {mark}\n", mode=0o755
+            )
+        else:
+            spec_with("2")
         busy = f"sleep 60; : {mark}"
         host.until(lambda: host.running(busy), 40)
         for _ in range(2):
@@ -391,7 +400,7 @@ def test_a_unit_that_stops_slowly(systemd_host: DisposableHost) -> None:
             host.until(lambda one=pid: worker() not in (None, one))
             assert time.monotonic() - begin < allowed(SOON + 1)  # With the way into the host.
             time.sleep(1.1)
-        assert host.running(busy)
+        assert hangs == "systemctl" or host.running(busy)
     finally:
         loop.kill()
         loop.wait()
