@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support import Machine, until
+from support import LONG, Machine, until
 
 from reconciler.host.clock import Clock
 from reconciler.pulse import Pulse, pulse
@@ -94,7 +94,7 @@ class Looping:
     def end(self) -> int:
         """Have it end in an orderly way; its exit status."""
         self.send(signal.SIGTERM)
-        return self.process.wait(20)
+        return self.process.wait(LONG)
 
     def kill(self) -> None:
         """kill -9, if it still runs."""

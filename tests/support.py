@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,59 @@ SYSTEM = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
-def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
-    """What the condition says as soon as it is true. Fails the test when it never is."""
-    end = time.monotonic() + seconds
+LONG = 120.0
+"""Seconds in which something ends on whatever machine. Only what hangs takes so long."""
+LIKE = [sys.executable, "-I", "-c", ""]
+"""A new interpreter: it takes processor, memory and disk, as all that the tests wait for."""
+_LOADED = 25
+"""So many times as long as this machine takes for that may come to a promised time by load."""
+
+
+def allowed(seconds: float) -> float:
+    """The promised seconds, with what this machine is slow by at this moment."""
+    begin = time.monotonic()
+    for _ in range(3):
+        subprocess.run(LIKE, check=True)
+    return seconds + _LOADED * (time.monotonic() - begin) / 3
+
+
+def late(took: float, seconds: float) -> bool:
+    """Has it taken longer than promised? Only then it matters how slow the machine is."""
+    return took >= seconds and took >= allowed(seconds)
+
+
+@contextlib.contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Fails the test when what is done here takes longer than promised."""
+    begin = time.monotonic()
+    yield
+    took = time.monotonic() - begin
+    assert not late(took, seconds), f"took {took:.1f} s instead of {seconds:g}"
+
+
+def until(condition: Callable[[], Any], seconds: float = LONG) -> Any:
+    """What the condition says as soon as it is true.
+
+    Fails the test when it is not within so many seconds, and what the machine is slow by.
+    """
+    begin = time.monotonic()
+    end, final = begin + seconds, False
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > end:
-            raise AssertionError(f"did not come true within {seconds:g} s")
+            if final:
+                raise AssertionError(f"did not come true within {seconds:g} s")
+            end, final = begin + allowed(seconds), True
         time.sleep(0.01)
+
+
+def passed(seconds: float, since: float | None = None) -> None:
+    """Wait until so many seconds are over: the time itself is what the test is about."""
+    end = (time.monotonic() if since is None else since) + seconds
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(left)
 
 
 def is_tmux(line: str) -> bool:
@@ -86,7 +129,7 @@ class Machine:
         environ = {**self.environ, **options.pop("environ", {})}
         return subprocess.run(
             [str(word) for word in argv],
-            env=environ, stdin=subprocess.DEVNULL, text=True, timeout=60,
+            env=environ, stdin=subprocess.DEVNULL, text=True, timeout=LONG,
             **{"cwd": self.base, "capture_output": True, **options},
         )  # fmt: skip
 
@@ -197,7 +240,7 @@ class Machine:
             return trace.read_text(errors="replace") if trace.exists() else ""
 
         try:
-            until(ended, 60)
+            until(ended)
         finally:
             # Asked politely it would wait for what it follows; killed, it just lets go.
             strace.kill()

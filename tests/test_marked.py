@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from support import LONG
 
 from reconciler.kinds import _cronlines as cronlines
 from reconciler.kinds import block
@@ -263,7 +264,7 @@ def test_a_shell_does_with_it_what_was_asked_for(
 ) -> None:
     script, given_to_it = daemon(rendered("* * * * *", command, env))
     done = subprocess.run(
-        [shell, "-c", script], input=given_to_it, capture_output=True, text=True, timeout=20
+        [shell, "-c", script], input=given_to_it, capture_output=True, text=True, timeout=LONG
     )
     assert (done.stdout, done.stderr) == (says, "")
 

@@ -8,28 +8,24 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pytest
+from support import LONG, until
 
 ROOT = Path(__file__).resolve().parents[2]
-BOUND = 20.0  # seconds: only a hang takes so long
 
 T = TypeVar("T")
 
 
-def wait_for(look: Callable[[], T], what: str, bound: float = BOUND) -> T:
+def wait_for(look: Callable[[], T], what: str, bound: float = LONG) -> T:
     """The first true value of `look`, which is asked until then."""
-    end = time.monotonic() + bound
-    while True:
-        found = look()
-        if found:
-            return found
-        assert time.monotonic() < end, f"not within {bound} s: {what}"
-        time.sleep(0.005)
+    try:
+        return cast(T, until(look, bound))
+    except AssertionError as error:
+        raise AssertionError(f"{what}: {error}") from None
 
 
 def is_running(pid: int) -> bool:
@@ -77,9 +73,9 @@ class Executor:
 
     def stop(self, worker: subprocess.Popen[bytes], how: int = signal.SIGTERM) -> int:
         worker.send_signal(how)
-        return worker.wait(BOUND)
+        return worker.wait(LONG)
 
-    def run(self, *args: str, bound: float = BOUND) -> subprocess.CompletedProcess[str]:
+    def run(self, *args: str, bound: float = LONG) -> subprocess.CompletedProcess[str]:
         """A command line, with this home unless it names one."""
         full = args if "--home" in args else ("--home", str(self.home), *args)
         return subprocess.run(
@@ -105,7 +101,7 @@ class Executor:
         temp.write_text(json.dumps(fields))
         temp.rename(self.base / "pending" / f"{name}.json")
 
-    def result(self, name: str, bound: float = BOUND) -> dict[str, Any]:
+    def result(self, name: str, bound: float = LONG) -> dict[str, Any]:
         path = self.base / "completed" / f"{name}.json"
         wait_for(path.exists, f"a result of {name}; the log:\n{self.event_log()}", bound)
         found: dict[str, Any] = json.loads(path.read_bytes())
@@ -147,7 +143,7 @@ def executor(tmp_path: Path, free: None) -> Iterator[Executor]:
             worker.terminate()
     for worker in made.started:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            worker.wait(BOUND)
+            worker.wait(LONG)
         if worker.poll() is None:
             worker.kill()
             worker.wait()

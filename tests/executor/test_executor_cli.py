@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from support import LONG
 
 from reconciler.executor import (
     check_results,
@@ -109,7 +110,7 @@ def test_log_on_a_terminal_is_harmless(executor):
         env={**executor.env, "AI_CO_HOME": str(executor.home)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=20,
+        timeout=LONG,
     )
     assert done.stdout.replace(b"\r\n", b"\n") == "\\x1b[2Jcleared\n\ufffd\tend\\x07\n".encode()
 
@@ -236,7 +237,7 @@ def test_closed_pipe_and_no_output(executor):
     line = f"{sys.executable} -m reconciler.executor --home {executor.home}"
     for command in (f"{line} log big | head -1", f"{line} status >&-", f"{line} log big >&- 2>&-"):
         done = subprocess.run(
-            ["bash", "-c", command], env=executor.env, capture_output=True, text=True, timeout=20
+            ["bash", "-c", command], env=executor.env, capture_output=True, text=True, timeout=LONG
         )
         assert "Traceback" not in done.stderr, command
         assert "Exception" not in done.stderr, command

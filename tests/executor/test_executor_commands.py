@@ -9,6 +9,8 @@ import signal
 import subprocess
 import time
 
+from support import late
+
 ZONED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d")
 
 
@@ -118,14 +120,15 @@ def test_pickup_is_quick(executor, record_property, capsys):
     with capsys.disabled():
         print(f" [pickup: median {taken[10] * 1e3:.1f} ms, most {taken[-1] * 1e3:.1f} ms]", end="")
     record_property("pickup_ms", [round(seconds * 1000, 2) for seconds in taken])
-    assert taken[10] < 0.5  # some milliseconds, were the host not busy with others
+    assert not late(taken[10], 0.5), taken  # some milliseconds, when alone
 
 
 def test_every_way_to_put_a_file_is_quick(executor):
     executor.start()
     for how in ("cp {} {}", "ln {} {}", "mv {} {}", "cat {} > {}"):
         taken = _put_by(executor, how)
-        assert sorted(taken)[1] < 1.0, (how, taken)  # the heartbeat finds them 2 s apart
+        # The heartbeat alone would find them 2 s apart.
+        assert not late(sorted(taken)[1], 1.0), (how, taken)
 
 
 def _put_by(executor, how):
@@ -159,7 +162,7 @@ def test_without_inotify_it_looks_often(executor):
         executor.put(f"n{number}", "true")
         executor.result(f"n{number}")
         taken.append(time.monotonic() - began)
-    assert sorted(taken)[2] < 1.0, taken  # the heartbeat alone would find them 2 s apart
+    assert not late(sorted(taken)[2], 1.0), taken  # the heartbeat alone would find them 2 s apart
 
 
 def test_output_comes_while_the_command_runs(executor, patiently):

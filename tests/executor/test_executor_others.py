@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import LONG
 
 BOB = 65534
 TOKEN = "TOKEN-of-this-test"
@@ -257,7 +258,7 @@ class TestRoot:
         above.chmod(0o777)
         program = [sys.executable, "-m", "reconciler", "--state-dir", str(among.folder / "state")]
         words = [*program, "--plan", "executor", "--set", f"home={among.home}"]
-        plan = subprocess.run(words, env=among.env, capture_output=True, text=True, timeout=60)
+        plan = subprocess.run(words, env=among.env, capture_output=True, text=True, timeout=LONG)
         assert f"chmod o-w {above}" in plan.stdout
         assert "skipped process:worker" in plan.stdout
 

@@ -6,6 +6,8 @@ import json
 import os
 import time
 
+from support import passed
+
 
 def text(content):
     return lambda path: path.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -132,7 +134,7 @@ def test_slow_writer_is_waited_for(executor):
             file.write(part)
             file.flush()
             if part != "}":
-                time.sleep(0.4)  # in all more than the second that a broken file is given
+                passed(0.4)  # in all more than the second that a broken file is given
                 assert path.exists(), "taken before it was whole"
     assert executor.result("slow")["output_tail"] == "ran\n"
     assert executor.names("failed") == []

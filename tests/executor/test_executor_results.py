@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import LONG, until
 
 from reconciler.executor import (
     check_results,
@@ -56,7 +57,7 @@ def test_a_known_command_always_has_a_status(executor: Any, home: Path, patientl
     assert (check_results("two") or {})["status"] == "waiting"
     assert "exit_code" not in (check_results("one") or {"exit_code": 0})
     worker.send_signal(signal.SIGTERM)
-    worker.wait(20)
+    worker.wait(LONG)
     ended = check_results("one") or {}
     # Ended by a signal: it has no exit code, and did not go well.
     assert (ended["status"], ended.get("exit_code", 1)) == ("interrupted", 1)
@@ -86,19 +87,16 @@ def test_a_command_may_take_the_place_of_an_earlier_one(executor: Any, home: Pat
         create_bash_command("echo new", "id")
     create_bash_command("echo new", "id", overwrite=True)
     worker = executor.start()
-    assert (wait_results("id", 20) or {})["output_tail"] == "new\n"
+    assert (wait_results("id", LONG) or {})["output_tail"] == "new\n"
     with pytest.raises(FileExistsError):
         create_bash_command("echo newer", "id")
     create_bash_command("exec sleep 1077", "id", True)
-    until = time.monotonic() + 20
-    while (check_results("id") or {})["status"] != "running":
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    until(lambda: (check_results("id") or {})["status"] == "running")
     # What runs is not replaced.
     with pytest.raises(FileExistsError, match="is running"):
         create_bash_command("echo newest", "id", overwrite=True)
     worker.send_signal(signal.SIGTERM)
-    worker.wait(20)
+    worker.wait(LONG)
 
 
 def test_of_one_that_was_put_aside_too(executor: Any, home: Path) -> None:

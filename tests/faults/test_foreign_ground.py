@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support import Machine, until
+from support import LONG, Machine, until
 
 from reconciler.host import filesystems, trust, walk
 from reconciler.host.files import Files
@@ -277,7 +277,7 @@ def test_a_mount_point_with_an_odd_name_is_one_line(ground: Path, free: None) ->
     argv = ["unshare", "--mount", "sh", "-c", mount, "sh", str(point), sys.executable, script]
     if shutil.which("unshare") is None:
         pytest.skip("no unshare here")
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=LONG)
     if done.returncode == 77 or "unshare" in done.stderr:
         pytest.skip(f"cannot mount here: {done.stderr}")
     assert (done.stdout, done.stderr) == ("1\n", "")

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support import Machine, until
+from support import LONG, Machine, until
 
 from reconciler.host import place, trust, walk
 from reconciler.host.clock import Clock
@@ -275,7 +275,7 @@ def test_a_stopped_process_ends_by_the_signal_that_it_knows(free: None, tmp_path
         entry = look_up(child.pid)
         assert entry is not None
         Stop(entry.identity, "TERM", 10.0).make(Processes(Clock()))
-        assert child.wait(10) == 0
+        assert child.wait(LONG) == 0
     assert said.read_text() == "bye\n"
 
 
@@ -300,7 +300,7 @@ def test_one_that_is_stopped_after_it_was_looked_at_ends_so_too(
 
         monkeypatch.setattr(processes, "_signal", stopped_just_before)
         Stop(entry.identity, "TERM", 10.0).make(processes)
-        assert child.wait(10) == 0
+        assert child.wait(LONG) == 0
     assert said.read_text() == "bye\n"
 
 
@@ -317,7 +317,7 @@ def test_who_gets_the_number_of_a_process_that_is_stopped_is_left_alone(
 
         def given_anew(identities: Iterable[Identity], end: float) -> None:
             wait_as_before(identities, end)
-            child.wait(10)
+            child.wait(LONG)
             # Whoever comes next leads a session of that number; the other stands for his child.
             member = Entry(after.identity, "S", child.pid, child.pid, child.pid)
             seen = {child.pid: later, other.pid: member}

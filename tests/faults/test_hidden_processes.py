@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import LONG
 
 NOBODY, OTHER = 65534, 65533
 pytestmark = [
@@ -60,7 +61,7 @@ def looked(options: str, folder: Path) -> list[str]:
         done = subprocess.run(
             ["unshare", "-m", "sh", "-c", script, sys.executable, LOOK, named, str(sleeper.pid),
              sleep],
-            capture_output=True, text=True, timeout=60, check=False,
+            capture_output=True, text=True, timeout=LONG, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert not done.stderr, done.stderr

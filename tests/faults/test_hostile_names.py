@@ -7,12 +7,12 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from support import Machine, until
+from support import within as promised
 
 from reconciler.host import processes
 from reconciler.host.clock import Clock
@@ -30,10 +30,8 @@ def test_a_command_line_that_a_pattern_never_ends_with(machine: Machine) -> None
     name = "a" * 30_000
     with subprocess.Popen(["/bin/sh", "-c", "read x", "sh", name], stdin=subprocess.PIPE) as one:
         is_the_program(one.pid)
-        before = time.monotonic()
-        with pytest.raises(UnknownState, match="longer than 2 s"):
+        with promised(20), pytest.raises(UnknownState, match="longer than 2 s"):
             Processes(Clock()).with_command_line("(a+)+b$", os.getuid())
-        assert time.monotonic() - before < 20
         # The alarm is off, and the one who had it has it again.
         found = Processes(Clock()).with_command_line("^/bin/sh -c read x sh a{30}", os.getuid())
         assert [each.pid for each in found] == [one.pid]

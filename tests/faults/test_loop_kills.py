@@ -96,7 +96,7 @@ def converges(machine: Machine, births: Births, spec: Path) -> None:
         ids = {step["id"] for step in plan["steps"]} | {one["id"] for one in plan["skipped"]}
         return ids <= {"process:bad"} and not plan["unknown"]
 
-    until(mended, 30)
+    until(mended)
     assert births.living(machine) == sorted(WORKERS)
 
 

@@ -217,11 +217,11 @@ def test_the_trouble_of_each_is_its_own(machine: Machine) -> None:
 def test_a_loop_keeps_what_is_well(machine: Machine, looping: Any) -> None:
     spec, _ = both(machine)
     loop = looping(spec).up(60)
-    until(lambda: not undone(machine), 20)
+    until(lambda: not undone(machine))
     (pid,) = machine.running("sleep 90981")
     os.kill(pid, 9)
     (machine.base / "good/made").rmdir()
-    until(lambda: not undone(machine) and machine.running("sleep 90981") != [pid], 20)
+    until(lambda: not undone(machine) and machine.running("sleep 90981") != [pid])
     no_fault(loop.output.read_text() + loop.errors.read_text())
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Machine, until
+from support import LONG, Machine, until
 
 from reconciler.host import kernel, rewrite
 from reconciler.model import HostError
@@ -299,7 +299,7 @@ def exchange(*arguments):
 kernel.exchange = exchange
 rewrite.rewrite(file, lambda text: text + b"block\\n", 1 << 20, state)
 """
-    done = subprocess.run([sys.executable, "-c", code, file, state], timeout=60)
+    done = subprocess.run([sys.executable, "-c", code, file, state], timeout=LONG)
     assert done.returncode == 9
     assert kept(file) == [b"of a person\n"]
     (said,) = rewrite.settle(str(state))

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from support import Machine, until
+from support import LONG, Machine, until
 
 from reconciler.host import openfiles
 from reconciler.kept import Kept
@@ -385,11 +385,11 @@ def test_the_loop_takes_what_was_saved_in_two_steps(machine: Machine, looping: A
         writing.flush()
         (machine.base / "a").rmdir()
         # It goes on by the last good one before long, and says so.
-        until((machine.base / "a").is_dir, 30)
+        until((machine.base / "a").is_dir)
         assert "invalid" in loop.names()
         assert not (machine.base / "half").exists()
         writing.write(f"permissions: {{p: {{path: {machine.base}/a, mode: '0700'}}}}\n")
-    until((machine.base / "half").is_dir, 30)
+    until((machine.base / "half").is_dir)
     assert loop.names().count("reloaded") == 1
 
 
@@ -448,7 +448,7 @@ def test_half_a_file_with_the_value_of_a_variable_is_not_taken(machine: Machine,
         time.sleep(0.5)
         writing.seek(0)
         writing.write("precious")
-    assert once.wait(20) == 0
+    assert once.wait(LONG) == 0
     assert os.listdir(folder) == ["precious"]
     # What is kept of it is found by the whole value.
     assert machine.reconcile("--once", *given).returncode == 0

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Machine, until
+from support import LONG, Machine, until
 
 from reconciler.host import start
 from reconciler.host.files import Files
@@ -271,7 +271,7 @@ def test_no_command_has_the_terminal_of_the_pass(machine: Machine) -> None:
             os.execve(argv[0], argv, machine.environ)
         finally:
             os._exit(127)
-    end = time.monotonic() + 30
+    end = time.monotonic() + LONG
     while time.monotonic() < end and not os.waitpid(pid, os.WNOHANG)[0]:
         if select.select([terminal], [], [], 0.1)[0]:
             try:

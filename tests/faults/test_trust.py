@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support import LONG
 
 from reconciler.host import trust
 
@@ -341,12 +342,12 @@ def test_in_a_user_namespace_an_unknown_owner_of_a_folder_is_root(file: Path, fr
     )
     argv = ["unshare", "--user", "--map-root-user", sys.executable, "-c", code, str(file)]
     os.chown(file.parent, SOMEBODY, SOMEBODY)
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=LONG)
     if "unshare failed" in done.stderr:
         pytest.skip(done.stderr)
     assert done.stdout == "believed\n", done.stderr
     os.chown(file, SOMEBODY, SOMEBODY)
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=LONG)
     assert f"{file} belongs to user 65534" in done.stderr
     os.chown(file, 0, 0)
     # Nor for a symlink on the way, which names what another one likes.
@@ -354,7 +355,7 @@ def test_in_a_user_namespace_an_unknown_owner_of_a_folder_is_root(file: Path, fr
     link.symlink_to(".")
     os.chown(link, SOMEBODY, SOMEBODY, follow_symlinks=False)
     done = subprocess.run(
-        [*argv[:-1], f"{link}/{file.name}"], capture_output=True, text=True, timeout=60
+        [*argv[:-1], f"{link}/{file.name}"], capture_output=True, text=True, timeout=LONG
     )
     assert f"{link} belongs to user 65534" in done.stderr
     # Outside, that number is an account like any other.

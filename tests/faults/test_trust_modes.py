@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Machine
+from support import LONG, Machine
 
 from reconciler.host import facts as facts_module
 from reconciler.host import trust
@@ -183,7 +183,7 @@ def test_a_user_in_the_folder_of_another_names_his_spec(machine: Machine) -> Non
 
     def said() -> str:
         done = subprocess.run(
-            [sys.executable, "-c", CHILD, here], capture_output=True, text=True, timeout=60
+            [sys.executable, "-c", CHILD, here], capture_output=True, text=True, timeout=LONG
         )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from machine.possible import PATH
-from support import CHECKOUT, until
+from support import CHECKOUT, LONG, until
 
 HERE = Path(__file__).resolve().parent
 SYSTEMD = "/lib/systemd/systemd"
@@ -86,7 +86,7 @@ class DisposableHost:
         with contextlib.suppress(BrokenPipeError):
             holder.stdin.close()
         try:
-            holder.wait(60)
+            holder.wait(LONG)
         finally:
             holder.kill()
             holder.wait()
@@ -119,7 +119,7 @@ class DisposableHost:
         input: str | bytes | None = None,
         user: str = "root",
         environ: dict[str, str] | None = None,
-        timeout: float = 60,
+        timeout: float = LONG,
         check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in there to its end, as if that user had just logged in.
@@ -173,7 +173,7 @@ class DisposableHost:
         lists = [path.read_text().split() for path in self._groups.rglob("cgroup.procs")]
         return {self._holder.pid, *(int(number) for numbers in lists for number in numbers)}
 
-    def until(self, condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+    def until(self, condition: Callable[[], Any], seconds: float = LONG) -> Any:
         """Like ``support.until``, with what the host's journal says when it never comes true."""
 
         def alive_and_true() -> Any:

@@ -6,13 +6,12 @@ import os
 import re
 import signal
 import sys
-import time
 import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Machine, until
+from support import Machine, passed, until
 
 HEAD = "version: 1\nname: demo\nloop: {every: 100ms}\n"
 RESTART = "restart: {attempts: 30, healthy_after: 1s, backoff: {initial: 10ms, max: 20ms}}"
@@ -84,7 +83,7 @@ def test_by_single_passes(machine: Machine, daemon: Daemon) -> None:
     assert done.returncode == 1
     assert ADVICE.search(done.stdout)
     pids = daemon.pids()
-    time.sleep(0.1)  # Longer than the pauses between attempts.
+    passed(0.1)  # Longer than the pauses between attempts.
     again = machine.reconcile("--once", spec)
     assert again.returncode == 1
     assert ADVICE.search(again.stdout)
@@ -114,7 +113,7 @@ def test_what_a_crash_has_left_is_no_background(machine: Machine, looping: Any) 
     loop = looping(spec).up()
     pids = until(lambda: machine.running(mark) if len(machine.running(mark)) == 2 else None)
     until(lambda: len(loop.names()) > 1)
-    time.sleep(1.2)  # It has come up.
+    passed(1.2)  # It has come up.
     leader = next(pid for pid in pids if os.getsid(pid) == pid and _below_init(pid, pids))
     os.kill(leader, signal.SIGKILL)
     until(lambda: len(set(machine.running(mark)) - set(pids)) == 2)

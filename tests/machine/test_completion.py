@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import Machine
+from support import LONG, Machine
 
 TAB, ALL = "\t", "\x1b*"
 """Complete; and, in bash, insert all that could stand here."""
@@ -55,7 +55,7 @@ class Prompt:
     def _typed(self, text: str) -> str:
         os.write(self._main, text.encode())
         seen = b""
-        end = time.monotonic() + 20
+        end = time.monotonic() + LONG
         while b"<END>\r\n" not in seen:
             assert time.monotonic() < end, seen
             if select.select([self._main], [], [], 0.1)[0]:

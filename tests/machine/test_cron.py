@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from support import Machine, until
+from support import LONG, Machine, until
 
 from reconciler.kinds._schedule import parse_schedule
 
@@ -58,13 +58,13 @@ class Cron:
     def write(self, text: bytes, user: str = "root") -> None:
         subprocess.run(
             [*map(str, self.inside("crontab", "-u", user, "-"))],
-            input=text, check=True, timeout=20, env=self.machine.environ,
+            input=text, check=True, timeout=LONG, env=self.machine.environ,
         )  # fmt: skip
 
     def raw(self, user: str = "root") -> bytes | None:
         """What is in the spool, without the header."""
         done = subprocess.run(
-            [*map(str, self.inside("cat", f"{SPOOL}/{user}"))], capture_output=True, timeout=20
+            [*map(str, self.inside("cat", f"{SPOOL}/{user}"))], capture_output=True, timeout=LONG
         )
         return done.stdout.split(b"\n", 3)[3] if done.returncode == 0 else None
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from looping import Looping
-from support import Machine, compiled, until
+from support import LONG, Machine, compiled, until
 
 from reconciler.host import Host, descendants
 from reconciler.host.clock import Clock
@@ -239,7 +239,7 @@ def test_the_mark_of_another_user_is_not_believed(world: World) -> None:
     ours = subprocess.Popen(["sleep", "300"], env=environ, start_new_session=True)
     try:
         world.machine.once(world.spec("", ", state: absent"))
-        assert ours.wait(10) == -signal.SIGTERM
+        assert ours.wait(LONG) == -signal.SIGTERM
         assert theirs.poll() is None
     finally:
         theirs.kill()
@@ -274,7 +274,7 @@ def test_a_mark_with_an_endless_number_is_one_without(world: World) -> None:
     odd = subprocess.Popen(["sleep", "300"], env={**environ, "RECONCILE_PID": "9" * 5000})
     try:
         assert world.machine.once(path)["unknown"] == []
-        assert odd.wait(10) == -signal.SIGTERM
+        assert odd.wait(LONG) == -signal.SIGTERM
     finally:
         odd.kill()
 
@@ -472,7 +472,7 @@ def test_one_that_may_not_be_ended_is_named_and_holds_up_no_other(free: None) ->
                 finally:
                     os._exit(status)
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-            assert nobody.wait(10) == -signal.SIGTERM
+            assert nobody.wait(LONG) == -signal.SIGTERM
             assert root.poll() is None
         finally:
             root.kill()

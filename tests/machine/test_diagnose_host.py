@@ -34,7 +34,7 @@ def test_what_is_wrong_with_its_watchdog_and_with_what_brings_it_back(
 ) -> None:
     host = systemd_host
     reconcile(host, "--once", status=None)
-    host.until(lambda: wrong(host) == [("cron daemon", "systemctl enable --now cron")], 60)
+    host.until(lambda: wrong(host) == [("cron daemon", "systemctl enable --now cron")])
     host.run("systemctl", "enable", "--now", "cron")
     assert wrong(host) == []
     found = reconcile(host, "--diagnose")
@@ -80,4 +80,4 @@ def test_what_is_wrong_with_its_watchdog_and_with_what_brings_it_back(
     assert found["doubts"][0]["key"] == "reboot"
 
     reconcile(host, "--once", status=None)
-    host.until(lambda: wrong(host) == [], 60)
+    host.until(lambda: wrong(host) == [])

@@ -17,7 +17,7 @@ import pytest
 from machine import holder as holding
 from machine.disposable import SYSTEMD, CronHost, DisposableHost
 from machine.possible import why_not
-from support import until
+from support import LONG, until
 
 pytestmark = pytest.mark.root
 
@@ -67,7 +67,7 @@ def unchanged() -> Iterator[None]:
     yield
     # Whatever else this machine does, crontab(1) say, makes files in /tmp that soon go.
     with contextlib.suppress(AssertionError):
-        until(lambda: not Outside.now().beyond(before), 10.0)
+        until(lambda: not Outside.now().beyond(before))
     assert Outside.now().beyond(before) == []
     assert before.mounts <= Outside.now().mounts
 
@@ -183,7 +183,7 @@ def owned(unchanged: None) -> Iterator[Owned]:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_host_is_gone_when_its_owner_is_killed(number: signal.Signals, owned: Owned) -> None:
     owned.owner.send_signal(number)
-    owned.owner.wait(30)
+    owned.owner.wait(LONG)
     assert_gone(owned.mark, owned.pids)
 
 
@@ -230,7 +230,7 @@ def test_no_init_starts_on_the_real_root(extra: str, said: str | None, unchanged
     done = subprocess.run(
         ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--uts", "--ipc", "--net",
          "sh", "-c", script],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LONG,
     )  # fmt: skip
     if said is None:
         assert "STARTED" in done.stdout, done.stderr

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from looping import Looping
-from support import CHECKOUT, Machine, until
+from support import CHECKOUT, LONG, Machine, until
 
 WORKER = "ai-cmd-executor worker --home"
 
@@ -234,5 +234,5 @@ def test_logs_and_their_rotation_are_followed(machine: Machine, following: Any) 
     until(lambda: early_text().endswith("cut\n"))
     for one in (process, early):
         one.send_signal(signal.SIGINT)
-        assert one.wait(10) == 130
+        assert one.wait(LONG) == 130
     assert text() == expected + "cut\n"

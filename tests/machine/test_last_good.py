@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from receiver import Receiver
-from support import Machine, until
+from support import LONG, Machine, until
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_what_runs_goes_on_and_nothing_is_deleted(
         known.spec.write_text(known.text)
         until(lambda: (machine.base / "d").exists() and not old.exists())
         until(lambda: machine.running(known.withenv))
-        unwanted.wait(20)
+        unwanted.wait(LONG)
         until(lambda: len(receiver.got) == 2)
         assert receiver.bodies()[1].endswith("is valid again, and was taken")
     finally:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Machine, until
+from support import LONG, Machine, until
 
 from reconciler.host.clock import Clock
 from reconciler.pulse import Heart, pulse
@@ -153,7 +153,7 @@ def test_a_loop_that_hangs_is_ended_and_its_work_done(machine: Machine, looping:
     assert done.returncode == 0, done.stderr
     assert "has not moved for" in done.stderr
     assert made.is_dir()
-    assert loop.process.wait(20) == -signal.SIGKILL
+    assert loop.process.wait(LONG) == -signal.SIGKILL
 
 
 def test_a_killed_loop_leaves_nothing_that_stops_the_next(machine: Machine, looping: Any) -> None:
@@ -226,7 +226,7 @@ def test_a_signal_at_its_first_moment_ends_no_loop(
     try:
         until((machine.base / "d").is_dir)
         loop.send_signal(signal.SIGTERM)
-        assert loop.wait(20) == 0
+        assert loop.wait(LONG) == 0
     finally:
         loop.kill()
         loop.wait()
@@ -251,7 +251,7 @@ def test_a_signal_while_it_waits_for_the_lock_ends_no_loop(
         os.close(lock)
         until((machine.base / "d").is_dir)
         loop.send_signal(signal.SIGTERM)
-        assert loop.wait(20) == 0
+        assert loop.wait(LONG) == 0
     finally:
         loop.kill()
         loop.wait()

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from looping import Looping
 from receiver import Receiver
-from support import CHECKOUT, Machine, until
+from support import CHECKOUT, LONG, Machine, until, within
 
 from reconciler.delivery import work
 from reconciler.host.child import answer
@@ -269,7 +269,7 @@ def test_a_worker_that_crashes_when_it_was_well_is_told_of_once(
         f"processes: {{p: {{command: {command}, restart: {{healthy_after: 200ms}}}}}}\n"
     )
     loop = looping(spec)
-    until(lambda: starts.exists() and starts.stat().st_size >= 10, 60)
+    until(lambda: starts.exists() and starts.stat().st_size >= 10)
     until(lambda: receiver.got)
     assert loop.end() == 0
     (body,) = receiver.bodies()
@@ -325,20 +325,17 @@ def test_bad_targets_hold_nothing_up_and_no_url_is_seen_anywhere(
         f"directories: {{d: {{path: {made}}}}}\n"
     )
     loop = looping(spec)
-    slowest = 0.0
     for number in range(3):
         until(made.is_dir)
         until(lambda number=number: len(receiver.got) == number + 1)
         made.rmdir()
-        begin = time.monotonic()
-        until(made.is_dir)
-        slowest = max(slowest, time.monotonic() - begin)
+        with within(2.0):
+            until(made.is_dir)
         assert seen_of(CANARY) == []
     until(lambda: len(receiver.got) == 4)
-    assert slowest < 2.0, "seconds until a directory that was removed is back"
     assert {path for path, _ in receiver.got} == {f"/{CANARY}"}
     expected = [name for name in WORDS if patient or name != "trickling"]
-    until(lambda: loop.names().count("notify") == len(expected), 40)
+    until(lambda: loop.names().count("notify") == len(expected))
     assert loop.end() == 0
     assert sorted(e["text"] for e in loop.events() if e["event"] == "notify") == [
         f"target {name} did not take a message: {WORDS[name]}; it is tried again"
@@ -347,7 +344,6 @@ def test_bad_targets_hold_nothing_up_and_no_url_is_seen_anywhere(
     kept = [path for path in machine.state.rglob("*") if path.is_file()]
     assert len(kept) > 2
     assert not [path for path in kept if CANARY.encode() in path.read_bytes()]
-    begin = time.monotonic()
     for one in (hanging, trickling):
         one.mode = "take"
     no_pause(machine)
@@ -371,8 +367,9 @@ def test_a_single_pass_waits_only_so_long(machine: Machine) -> None:
         f"directories: {{d: {{path: {machine.base}/d}}}}\n"
     )
     begin = time.monotonic()
-    done = machine.reconcile("--once", spec)
-    assert 10 < time.monotonic() - begin < 14
+    with within(14):
+        done = machine.reconcile("--once", spec)
+    assert time.monotonic() - begin > 10
     assert done.stdout.splitlines()[-2:] == [
         "1 done, 0 failed; 1 resource.",
         "  ! target a did not take a message: no answer within 10 s; it is tried again",
@@ -471,7 +468,7 @@ def test_slack_itself_with_its_name_on_loopback(machine: Machine) -> None:
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
          "/CN=hooks.slack.com", "-keyout", machine.base / "key", "-out", machine.base / "cert"],
-        check=True, capture_output=True, timeout=60,
+        check=True, capture_output=True, timeout=LONG,
     )  # fmt: skip
     inside = (
         f"ip link set lo up && mount --bind {machine.base}/hosts /etc/hosts && "

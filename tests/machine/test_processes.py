@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support import Machine, compiled, until
+from support import LONG, Machine, compiled, until
 
 from reconciler.host import Host
 from reconciler.host.clock import Clock
@@ -160,7 +160,7 @@ def test_one_that_matches_is_adopted_and_stopped_when_absent(machine: Machine) -
     spec = machine.spec(matched(machine))
     machine.converged(spec)
     machine.once(machine.spec(matched(machine, ", state: absent")))
-    assert hand.wait(timeout=10) == -signal.SIGTERM
+    assert hand.wait(timeout=LONG) == -signal.SIGTERM
 
 
 @pytest.mark.parametrize("match", ["exe: {exe}", "pidfile: {base}/pid"])
@@ -271,7 +271,7 @@ def test_more_matches_than_instances_are_reported_and_stopped_only_when_asked(
     spec = machine.spec(matched(machine, ", stop_extra: true"))
     (step,) = machine.once(spec)["steps"]
     assert step["verb"] == "stop"
-    assert younger.wait(timeout=10) == -signal.SIGTERM
+    assert younger.wait(timeout=LONG) == -signal.SIGTERM
     assert older.poll() is None
     machine.converged(spec)
     older.kill()

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import signal
+import sqlite3
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from looping import Looping
 from receiver import Receiver
-from support import Machine, until
+from support import LONG, Machine, until, within
 
 NAMES = [
     "diagnose",
@@ -156,9 +157,8 @@ def test_beside_a_loop_that_is_well_the_loop_mends(
     (machine.base / "d").chmod(0o700)
     until(lambda: "was given up" in machine.reconcile("--plan", spec).stdout)
     ready.touch()
-    began = time.monotonic()
-    found = repaired(machine, spec)
-    assert time.monotonic() - began < 20
+    with within(20):
+        found = repaired(machine, spec)
     assert found["by_loop"] and found["forgiven"][0]["id"] == "process:p"
     assert set(changed(found)) <= {("update", "directory:d"), ("start", "process:p")}
     assert ("start", "process:p") in changed(found)
@@ -177,7 +177,7 @@ def test_beside_a_loop_that_is_well_the_loop_mends(
     assert changed(found) == [("start", "process:p")]
     assert not found["by_loop"]
     assert "is stopped by a signal" in str(found["steps"][1]["notes"])
-    assert loop.process.wait(10) == -signal.SIGKILL
+    assert loop.process.wait(LONG) == -signal.SIGKILL
 
 
 def test_a_pass_that_is_at_work_is_waited_for(machine: Machine) -> None:
@@ -195,7 +195,7 @@ def test_a_pass_that_is_at_work_is_waited_for(machine: Machine) -> None:
             until(lambda: "[2/5]" in repair.stderr.readline())
             assert repair.poll() is None
             fcntl.flock(lock, fcntl.LOCK_UN)
-            assert repair.wait(30) == 0
+            assert repair.wait(LONG) == 0
             assert changed(json.loads(repair.stdout.read())) == [("update", "directory:d")]
 
 
@@ -232,15 +232,32 @@ def test_people_are_told_of_every_step(machine: Machine) -> None:
             f"{receiver.where}/', on: [progress, report]}}}}}}\n",
         )
         repaired(machine, spec)
-        bodies = receiver.bodies()
+
+        def told() -> str:
+            text = "\n".join(receiver.bodies())
+            if "repair: all is well" in text:
+                return text
+            # A machine that is too slow for the time of a delivery makes good for it later.
+            with contextlib.closing(sqlite3.connect(machine.state / "demo/store.db")) as base, base:
+                base.execute("UPDATE outbox SET due = 0")
+            machine.once(spec)
+            return ""
+
+        text = until(told)
     finally:
         receiver.down()
-    for number, name in enumerate(NAMES, 1):
-        begin = bodies.index(f"repair, step {number} of 5 begins: {name}")
-        ended = f"repair, step {number} of 5 has ended: {name}: "
-        (end,) = (n for n, body in enumerate(bodies) if body.startswith(ended))
-        assert begin < end
-    assert bodies[-1].startswith("repair: all is well; 2 changed: create directory:d, start")
+    # One by one, or several in one message: each is told, in order.
+    expected = [
+        words
+        for number, name in enumerate(NAMES, 1)
+        for words in (
+            f"repair, step {number} of 5 begins: {name}",
+            f"repair, step {number} of 5 has ended: {name}: ",
+        )
+    ]
+    expected.append("repair: all is well; 2 changed: create directory:d, start")
+    places = [text.find(words) for words in expected]
+    assert -1 not in places and places == sorted(places), text
 
 
 def test_what_a_check_asks_for_is_done_when_only_the_check_knows(machine: Machine) -> None:

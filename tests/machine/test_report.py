@@ -13,7 +13,7 @@ import pytest
 from looping import Looping
 from receiver import Receiver
 from stored import stored
-from support import Machine, until
+from support import Machine, passed, until
 
 from reconciler.kinds.process import KIND
 
@@ -78,7 +78,7 @@ def test_single_passes_report_once_after_a_long_pause(machine: Machine, receiver
     spec = told(machine, receiver, "[1s, 1d]")
     machine.once(spec)
     machine.once(spec)
-    time.sleep(2.2)
+    passed(2.2)
     machine.reconcile("--pause", "process:p", spec, "--reason", "new disk")
     machine.once(spec)
     (body,) = receiver.bodies()
@@ -91,7 +91,7 @@ def test_single_passes_report_once_after_a_long_pause(machine: Machine, receiver
 def test_where_nobody_listens_no_figures_are_gathered(machine: Machine, receiver: Receiver) -> None:
     spec = told(machine, receiver, "1s", on="failed")
     machine.once(spec)
-    time.sleep(1.1)
+    passed(1.1)
     machine.once(spec)
     assert stored(machine, "SELECT * FROM reports") == []
     assert receiver.got == []

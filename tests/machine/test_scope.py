@@ -40,7 +40,7 @@ def test_a_restart_of_the_unit_of_the_loop_ends_no_process(systemd_host: Disposa
     host.add_user("ann")
     host.write("/root/spec.yaml", SPEC)
     host.run(host.bin / "reconcile", "--once", "/root/spec.yaml", "--only", "unit:scopes.service")
-    host.until(lambda: host.running("sleep 40771") and host.running("sleep 40772"), 40)
+    host.until(lambda: host.running("sleep 40771") and host.running("sleep 40772"))
     assert group(host, "sleep 40771").startswith("reconcile-d-")
     assert group(host, "sleep 40772").startswith("reconcile-tmux_scopes-")
     before = host.running("sleep 4077")
@@ -51,7 +51,7 @@ def test_a_restart_of_the_unit_of_the_loop_ends_no_process(systemd_host: Disposa
     unit = host.run("systemctl", "list-units", "--plain", "--no-legend", "reconcile-d-*").stdout
     host.run("kill", str(host.running("sleep 40771")[0]))
     # The scope of what has ended goes away by itself; another one takes its place.
-    host.until(lambda: host.running("sleep 40771"), 40)
+    host.until(lambda: host.running("sleep 40771"))
     name = unit.split()[0]
     listed = ("systemctl", "list-units", "--all", "--plain", "--no-legend", name)
     host.until(lambda: not host.run(*listed).stdout)
@@ -70,7 +70,7 @@ def test_nor_does_that_of_an_ordinary_users_loop(systemd_host: DisposableHost) -
     host.write("/home/ann/spec.yaml", OF_ANN, owner="ann")
     only = ("--only", "unit:scopes.service")
     host.run(host.bin / "reconcile", "--once", "/home/ann/spec.yaml", *only, user="ann")
-    host.until(lambda: host.running("sleep 40771") and host.running("sleep 40772"), 40)
+    host.until(lambda: host.running("sleep 40771") and host.running("sleep 40772"))
     for text, name in (("sleep 40771", "reconcile-d-"), ("sleep 40772", "reconcile-tmux_scopes-")):
         (pid,) = host.running(text)
         whole = host.run("cat", f"/proc/{pid}/cgroup").stdout.strip()

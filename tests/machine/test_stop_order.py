@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from looping import Looping
-from support import Machine, compiled, until
+from support import LONG, Machine, compiled, until
 
 from reconciler.host.processes import look_up
 from reconciler.plan import ending
@@ -122,7 +122,7 @@ def test_as_process_1_it_ends_them_before_it_ends(machine: Machine) -> None:
             until((machine.base / f"{name}.pid").exists)
         (child,) = Path(f"/proc/{container.pid}/task/{container.pid}/children").read_text().split()
         os.kill(int(child), signal.SIGTERM)
-        assert container.wait(20) == 0
+        assert container.wait(LONG) == 0
         assert ended(machine) == ["app", "db"]
     finally:
         container.kill()

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from looping import Looping
-from support import Machine, until
+from support import LONG, Machine, until
 
 from reconciler.host.clock import Clock
 from reconciler.pulse import pulse
@@ -221,7 +221,7 @@ def test_a_running_loop_that_meets_a_newer_store_starts_what_is_installed_now(
         change(store, *NEWER["table"], "PRAGMA user_version = 1")
         before = store.read_bytes()
         os.kill(loop.pid, signal.SIGUSR1)
-        said, _ = loop.communicate(timeout=20)
+        said, _ = loop.communicate(timeout=LONG)
     finally:
         loop.kill()
         loop.wait()

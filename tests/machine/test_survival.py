@@ -55,8 +55,8 @@ class Executor:
 
     def up(self) -> None:
         """By itself and soon, it runs and is as declared."""
-        self.host.until(self.works, 60)
-        self.host.until(self.converged, 60)
+        self.host.until(self.works)
+        self.host.until(self.converged)
 
 
 def test_by_its_unit(systemd_host: DisposableHost) -> None:
@@ -129,7 +129,7 @@ def test_by_the_line_that_is_due(cron_host: CronHost) -> None:
     executor.once()
     executor.up()
     cron_host.run("tmux", "kill-server")
-    cron_host.until(lambda: cron_host.running("ai-cmd-executor worker"), 90)
+    cron_host.until(lambda: cron_host.running("ai-cmd-executor worker"))
     executor.up()
 
 
@@ -143,7 +143,7 @@ def test_a_loop_that_is_told_to_take_itself_away_does_so_last(
     executor.up()
     systemd_host.write("/srv/executor.yaml", text.replace("  state: present", "  state: absent"))
     systemd_host.run("systemctl", "kill", "-s", "USR1", "reconcile-executor")
-    systemd_host.until(lambda: not systemd_host.running("reconcile --loop"), 30)
+    systemd_host.until(lambda: not systemd_host.running("reconcile --loop"))
     assert not systemd_host.running("ai-cmd-executor worker")
     assert not systemd_host.exists("/etc/systemd/system/reconcile-executor.service")
     assert systemd_host.run("crontab", "-l", check=False).returncode == 1

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from looping import Looping
 from machine.disposable import CronHost, DisposableHost
-from support import CHECKOUT, Machine, until
+from support import CHECKOUT, LONG, Machine, until
 
 EXECUTOR = str(CHECKOUT / "specs/executor.yaml")
 
@@ -109,7 +109,7 @@ def test_the_watchdog_ends_first_whoever_runs_it(machine: Machine, stopped: bool
         done = machine.reconcile("--uninstall", spec)
         assert done.returncode == 0, done.stdout + done.stderr
         assert f"stopped the watchdog (pid {loop.pid})" in done.stdout
-        assert loop.process.wait(10) == 0
+        assert loop.process.wait(LONG) == 0
         assert not machine.running(mark)
         assert not (machine.state / "demo").exists()
     finally:
@@ -172,7 +172,7 @@ def test_a_pass_that_is_at_work_comes_first(
         )  # fmt: skip
         until(lambda: f"{going.pid}" and _waits_for_the_lock(going.pid, folder))
         assert (machine.base / "d").is_dir()
-    out, _ = going.communicate(timeout=30)
+    out, _ = going.communicate(timeout=LONG)
     assert (going.returncode, (machine.base / "d").exists()) == (0, False), out
 
 

@@ -125,7 +125,7 @@ def test_an_upgrade_is_taken_by_the_same_process(
     holder = Holder(machine.state / "demo/lock")
     try:
         installation.upgrade()
-        until(lambda: kept.version() == "9.9.9", 60)
+        until(lambda: kept.version() == "9.9.9")
     finally:
         got = holder.end()
     assert got is None, "somebody else got the lock meanwhile"
@@ -165,7 +165,7 @@ def test_one_that_is_moved_away_goes_on_until_it_is_back(
 def test_half_of_an_upgrade_is_not_taken(installation: Installation, kept: Kept) -> None:
     (installation.package / "modes/loop.py").write_text("import reconciler.nothing_like_it\n")
     os.utime(installation.package / "modes")
-    until(lambda: "program" in kept.loop.names(), 60)
+    until(lambda: "program" in kept.loop.names())
     (said,) = (e["text"] for e in kept.loop.events() if e["event"] == "program")
     assert "the other one cannot be used" in said
     assert "reconciler.nothing_like_it" in said
@@ -178,7 +178,7 @@ def test_where_there_is_none_it_ends_with_an_error(
     machine: Machine, installation: Installation, kept: Kept
 ) -> None:
     installation.folder.rename(installation.aside)
-    until(lambda: kept.loop.process.poll() is not None, 60)
+    until(lambda: kept.loop.process.poll() is not None)
     assert kept.loop.process.returncode == 1
     said = kept.loop.errors.read_text()
     assert "this program is gone" in said

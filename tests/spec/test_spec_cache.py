@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import LONG
 
 import reconciler.spec.cache
 from reconciler.model import Facts, HostError
@@ -330,7 +331,7 @@ def test_a_hit_imports_nothing_heavy(free: None, room: Any) -> None:
     script = SCRIPT.format(path=str(path), state=str(room.state), tests=str(Path(__file__).parent))
     found = [
         subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=LONG
         ).stdout.split()
         for _ in range(2)
     ]
