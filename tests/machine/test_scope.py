@@ -67,6 +67,8 @@ def test_nor_does_that_of_an_ordinary_users_loop(systemd_host: DisposableHost) -
     """His daemons are in scopes of his own service manager."""
     host = systemd_host
     host.add_user("ann", linger=True)
+    # Where the interpreter is root's own, others must get to it too.
+    host.run("chmod", "o+x", "/root")
     host.write("/home/ann/spec.yaml", OF_ANN, owner="ann")
     only = ("--only", "unit:scopes.service")
     host.run(host.bin / "reconcile", "--once", "/home/ann/spec.yaml", *only, user="ann")

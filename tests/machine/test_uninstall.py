@@ -177,8 +177,14 @@ def test_a_pass_that_is_at_work_comes_first(
 
 
 def _waits_for_the_lock(pid: int, folder: str) -> bool:
+    """That process, or the child that works for it where something mounted may hang."""
     try:
-        links = [os.readlink(one) for one in Path(f"/proc/{pid}/fd").iterdir()]
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        links = [
+            os.readlink(one)
+            for each in (pid, *children)
+            for one in Path(f"/proc/{each}/fd").iterdir()
+        ]
     except OSError:
         return False
     return f"{folder}/lock" in links

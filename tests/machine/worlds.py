@@ -13,6 +13,7 @@ import signal
 import stat
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -233,7 +234,8 @@ class World:
         if not found:
             return ""
         pid = self.dice.choice(found)
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # It has just been started anew.
+            os.kill(pid, signal.SIGKILL)
         return f"killed {pid}"
 
     def _paths(self) -> list[Path]:
