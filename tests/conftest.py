@@ -10,6 +10,7 @@ import ctypes
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -50,6 +51,20 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 sys.addaudithook(_watch)
+
+# What is ignored under nohup, or behind the & of a script, would be in all that a test starts.
+for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(
+            _number,
+            signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL,
+        )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """The marker ``root`` leaves a test out where there is no root."""
+    if os.geteuid() and item.get_closest_marker("root"):
+        pytest.skip("needs root")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -306,7 +306,7 @@ def test_an_ordinary_users_server_is_not_where_others_may_exchange_it(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMUX_TMPDIR", str(machine.sockets))
-    monkeypatch.setattr(tmux, "runtime_folder", lambda: None)
+    monkeypatch.setattr("reconciler.host.tmux_socket.runtime_folder", lambda: None)
     (machine.sockets / f"tmux-{os.geteuid()}").mkdir(mode=0o700)
     machine.sockets.chmod(0o777)
     with pytest.raises(UnknownState, match="no tmux server there is believed"):

@@ -70,7 +70,7 @@ def crashing(machine: Machine, targets: str) -> tuple[Path, Path]:
 
 
 FAILED = "process:p could not be started: it is absent"
-GAVE_UP = "process:p was given up after 3 attempts; the next in 2 s"
+GAVE_UP = "process:p was given up after 3 attempts; the next in "
 WELL = "process:p is well again; it was wrong since "
 
 

@@ -159,9 +159,12 @@ def test_beside_a_loop_that_is_well_the_loop_mends(
     ready.touch()
     with within(20):
         found = repaired(machine, spec)
-    assert found["by_loop"] and found["forgiven"][0]["id"] == "process:p"
+    assert found["forgiven"][0]["id"] == "process:p"
     assert set(changed(found)) <= {("update", "directory:d"), ("start", "process:p")}
-    assert ("start", "process:p") in changed(found)
+    # It is asked, or was faster.
+    assert found["by_loop"] or not found["changed"]
+    last = [e["step"] for e in loop.events() if e["event"] == "step" and "process:p" in e["text"]]
+    assert (last[-1]["verb"], last[-1]["result"]) == ("start", "done")
     assert loop.process.poll() is None
     # What is stopped looks well to the loop.
     pid = pid_of(machine)

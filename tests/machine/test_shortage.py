@@ -95,7 +95,11 @@ def test_a_loop_opens_what_it_may_and_its_children_keep_their_limits(
     # What is started has that of process 1, as far as root's rights reach.
     (worker,) = set(map(_limit, pids[:5]))
     if not os.path.isdir("/run/systemd/system"):
-        assert worker in [_limit(1), tuple(min(one, 4096) for one in _limit(1))]
+        (line,) = (
+            one for one in Path("/proc/1/limits").read_text().splitlines() if "open files" in one
+        )
+        first = tuple(int(word) for word in line.split()[3:5])
+        assert worker in [first, tuple(min(one, 4096) for one in first)]
     until((machine.base / "check").exists)
     assert (machine.base / "check").read_text().split() == [str(worker[0])]
 
