@@ -31,7 +31,7 @@ _LOOKED_AT = 4096
 
 _START = 4
 """Characters by whose digest it is known where a marked value may begin."""
-_PLACES = re.compile(r"(?:(?<![^\W_])|(?=[\W_]))(?=(.{4}))", re.DOTALL)
+_PLACES = r"(?s)(?:(?<![^\W_])|(?=[\W_]))(?=(.{4}))"
 """Those at every place where a value may begin: not within a word."""
 
 _values: tuple[str, ...] = ()
@@ -136,7 +136,7 @@ def _take_marks() -> None:
 
 
 def _without_marked(text: str) -> str:
-    starts = {start: _marked.get(_digest(start, 2)) for start in set(_PLACES.findall(text))}
+    starts = {start: _marked.get(_digest(start, 2)) for start in set(re.findall(_PLACES, text))}
     found = []
     for start in [start for start, lengths in starts.items() if lengths]:
         at = text.find(start)

@@ -83,11 +83,12 @@ def folder(pid: int) -> str:
     """The folder below /proc that tells of that process: proc_pid_task(5), of another thread once
     the main one has ended, and with it what ``/proc/PID`` had to tell."""
     usual = f"/proc/{pid}"
-    with suppress(OSError):
-        if os.stat(f"{usual}/task").st_nlink == 3:
-            return (
-                usual  # One thread, as those of the kernel have: three names, and no need to read.
-            )
+    try:
+        threads = os.stat(f"{usual}/task").st_nlink - 2
+    except OSError:
+        return usual
+    if threads == 1:  # As those of the kernel have: no need to read.
+        return usual
     rest = _stat(usual)
     if rest is None or rest[0] != b"Z" or int(rest[17]) < 2:
         return usual
@@ -357,9 +358,12 @@ class Processes:
         Raises UnknownState.
         """
         for pid in Processes.pids():
-            with suppress(OSError):
-                if os.stat(f"/proc/{pid}").st_uid == uid:
-                    yield pid
+            try:
+                owner = os.stat(f"/proc/{pid}").st_uid
+            except OSError:
+                continue
+            if owner == uid:
+                yield pid
 
     def _owned(self, pids: Iterable[int], uid: int) -> list[Identity]:
         """Those of the user, without us, without kernel threads, and the oldest of each family.

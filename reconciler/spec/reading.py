@@ -16,9 +16,7 @@ LIMIT = 8 * 1024 * 1024
 """The most bytes that a file may have."""
 NAME = r"[a-z0-9][a-z0-9_-]{0,63}"
 """What the name of a spec is made of."""
-_NAME = re.compile(
-    rf"""^name:[ \t]+["']?({NAME})["']?[ \t]*(?:[ \t]#.*)?\r?$""".encode(), re.MULTILINE
-)
+_NAME = rf"""(?m)^name:[ \t]+["']?({NAME})["']?[ \t]*(?:[ \t]#.*)?\r?$""".encode()
 
 
 class ReadError(Exception):
@@ -66,7 +64,7 @@ def read(path: str, what: str = "the spec") -> bytes:
 
 def name_in(data: bytes) -> str | None:
     """The name that the main file of a spec gives itself, where it can be told without YAML."""
-    found = _NAME.findall(data)
+    found = re.findall(_NAME, data)
     return found[0].decode() if len(found) == 1 else None
 
 

@@ -31,7 +31,7 @@ DIGEST, DROPPED = "digest", "dropped"
 """Events of messages that are made here."""
 URGENT = "gave_up"
 """The event of what goes first."""
-_DIGEST = re.compile(r"(\d+) messages since ([^;\n]*)(?:; the last \d+)?:\n")
+_DIGEST = r"(\d+) messages since ([^;\n]*)(?:; the last \d+)?:\n"
 _COLUMNS = "seq, target, event, title, body, wall, tries, boot, due"
 
 
@@ -58,7 +58,7 @@ def digest(letters: Sequence[Letter]) -> str:
     """Many messages as one: how many, since when, and the last of them, each in a line."""
     number, since, lines = 0, "", list[str]()
     for letter in letters:
-        known = _DIGEST.match(letter.body)
+        known = re.match(_DIGEST, letter.body)
         since = since or (known[2] if known else moment(letter.wall))
         number += int(known[1]) if known else 1
         # A line break would begin another message.
