@@ -51,7 +51,9 @@ def contradictions(
 
     ``ids`` may differ, and ``resources`` are all of the spec, also where only some were ``seen``.
     """
-    differing = [one for one in resources if one.id in ids and _asks(one, seen, get_kind)]
+    differing = [
+        one for one in resources if one.id in ids and one.id in seen and _claims(one, get_kind)
+    ]
     if not differing:
         return {}
     owners = [one for each in resources for one in _owners(each, seen, get_kind, host)]
@@ -88,12 +90,10 @@ def contradictions(
     return found
 
 
-def _asks(resource: Resource[Any], seen: Mapping[str, Observation[Any]], get_kind: GetKind) -> bool:
-    """Does it ask something of a path that is there?"""
-    if not resource.present or resource.id not in seen or seen[resource.id].state is None:
-        return False
+def _claims(resource: Resource[Any], get_kind: GetKind) -> list[Claim]:
+    """What it asks of paths."""
     claims = get_kind(resource.kind).claims(resource.want)
-    return any(one.key.sort == "path" and (one.asks or one.of_files) for one in claims)
+    return [one for one in claims if one.key.sort == "path" and (one.asks or one.of_files)]
 
 
 def _owners(
@@ -106,9 +106,7 @@ def _owners(
         return
     if resource.id in seen and seen[resource.id].unknown is not None:
         return
-    for claim in get_kind(resource.kind).claims(resource.want):
-        if claim.key.sort != "path" or not (claim.asks or claim.of_files):
-            continue
+    for claim in _claims(resource, get_kind):
         fixed = claim.key.value
         if claim.covers is not None and (match := re.search(r"/[^/]*[*?[]", fixed)):
             fixed = fixed[: match.start()] or "/"
@@ -137,12 +135,12 @@ def _paths(
 
 
 def _linked(path: str, host: Host) -> tuple[int, int] | None:
-    """What tells a file with more than one name; None for anything else."""
+    """What tells a file with more than one name; None for one that has no other, or is gone."""
     try:
         status = host.files.status(path)
     except HostError:
         return None
-    if status is None or status.st_nlink == 1 or stat.S_ISDIR(status.st_mode):
+    if status is None or status.st_nlink == 1:
         return None
     return status.st_dev, status.st_ino
 
@@ -159,7 +157,7 @@ def _linked_names(
         with suppress(HostError):  # Who is to act there says so.
             for path in _names(owner, host):
                 alone = {one.written for one in single.get(path, ()) if one is not owner}
-                if owner.claim.covers is not None and owner.as_written(path) in alone:
+                if owner.as_written(path) in alone:
                     continue
                 if (inode := _linked(path, host)) is not None:
                     found.setdefault(inode, []).append((owner, path))
@@ -181,8 +179,6 @@ def _names(owner: _Owner, host: Host) -> Iterator[str]:
 
 def _contradicts(owner: _Owner, other: _Owner, path: str, also: str, directory: bool) -> str | None:
     """The first field of which both ask something else for that path, ``also`` for the other."""
-    if other.id == owner.id:
-        return None
     both = []
     for one, named in ((owner, path), (other, also)):
         written = one.as_written(named)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from getpass import getuser
 from pathlib import Path
 
 import pytest
@@ -186,4 +187,39 @@ def test_two_names_of_one_file_may_ask_the_same(machine: Machine, top: Path) -> 
     )
     machine.once(spec)
     assert mode(top / "f") == "0640"
+    machine.converged(spec)
+
+
+APART = {
+    "one that is not about it": "permissions: {b: {path: 'L/y*', mode: '0700'}}",
+    "one that asks something else": f"permissions: {{b: {{path: L/x, owner: {getuser()}}}}}",
+    "one that is left out": "permissions: {b: {path: L/x, mode: '0700', when: '1 == 2'}}",
+    "one that is to go": "  b: {path: L/x, mode: '0700', state: absent}",
+    "one that is unknown": "permissions: {b: {path: L/x, mode: '0700', owner: no-such-user}}",
+    "two that are held": (
+        "permissions: {b: {path: L/x, recursive: true, dir_mode: '0700', file_mode: '0600'},"
+        " c: {path: L, recursive: true, file_mode: '0640'}}"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", APART)
+def test_who_does_not_act_there_is_in_nobodys_way(machine: Machine, top: Path, case: str) -> None:
+    (machine.base / "link").symlink_to(top)
+    text = APART[case].replace("T", str(top)).replace("L", f"{machine.base}/link")
+    spec = machine.spec(f"directories:\n  a: {{path: {top}/x, mode: '0711'}}\n{text}")
+    done = machine.reconcile("--once", spec, "--json")
+    assert "directory:a" not in [one["id"] for one in json.loads(done.stdout)["unknown"]]
+    assert mode(top / "x") == "0711"
+
+
+def test_another_name_that_is_declared_by_itself_is_left_out(machine: Machine, top: Path) -> None:
+    (top / "x/g").hardlink_to(top / "f")
+    (top / "f").chmod(0o644)
+    spec = machine.spec(
+        f"permissions: {{a: {{path: {top}/f, mode: '0600'}}, b: {{path: {top}/x/g, mode: '0600'}},"
+        f" c: {{path: '{top}/x/*', mode: '0700'}}}}"
+    )
+    machine.once(spec)
+    assert mode(top / "f") == "0600"
     machine.converged(spec)
