@@ -482,12 +482,44 @@ def test_very_much_that_was_given_up_is_one_message_too(office: Office) -> None:
     assert body.endswith(" g24")
 
 
+def test_much_that_was_given_up_is_told_by_more_than_one_child(office: Office) -> None:
+    """Each has its time for some of it."""
+    office.queue(*(f"g{number}" for number in range(15)), event="gave_up")
+    assert [body for _, body in office.run()] == [f"g{number}" for number in range(15)]
+    assert office.children == 2
+
+
+def test_many_that_come_while_a_target_rests_do_not_wake_it(office: Office) -> None:
+    office.answers["a"] = b"no"
+    office.queue("0")
+    office.run()
+    office.answers.clear()
+    office.queue(*(f"{number}" for number in range(1, outbox.MOST + 5)))
+    assert office.run() == []
+    office.clock.later(10.0)
+    ((_, body),) = office.run()
+    assert body.startswith("25 messages since ")
+
+
 def test_what_is_overtaken_says_when_it_was_written(office: Office) -> None:
     """Or people would take what was over before for the end of it."""
     office.queue("well again", event="recovered")
     office.queue("given up", event="gave_up")
     when = moment(office.clock.time)
     assert office.run() == [("a", "given up"), ("a", f"well again ({when})")]
+
+
+def test_a_digest_that_is_overtaken_says_the_times_of_its_lines_alone(office: Office) -> None:
+    office.answers["a"] = b"no"
+    office.queue("1", "2", "3", "4", "5", "6")
+    office.run()
+    office.queue("given up", event="gave_up")
+    office.answers.clear()
+    office.clock.later(10.0)
+    urgent, (_, digest) = office.run()
+    assert urgent == ("a", "given up")
+    assert digest.startswith("6 messages since ")
+    assert digest.endswith(" 6")
 
 
 def test_a_delivery_that_ends_in_the_midst_of_it_tells_the_rest_again(

@@ -30,7 +30,7 @@ _FIRST, _LONGEST = 10.0, 300.0
 DIGEST, DROPPED = "digest", "dropped"
 """Events of messages that are made here."""
 URGENT = "gave_up"
-"""The event of what goes first."""
+"""The event of what goes first, and is put together with its like alone."""
 _DIGEST = r"(\d+) messages since ([^;\n]*)(?:; the last \d+)?:\n"
 _COLUMNS = "seq, target, event, title, body, wall, tries, boot, due"
 
@@ -95,8 +95,8 @@ class Outbox:
                 self._fold(base, name, urgent, MOST, False)
 
     def waiting(self) -> dict[str, list[Letter]]:
-        """What waits for each target, what was given up first, and then in order."""
-        rows = self._base.read(f"SELECT {_COLUMNS} FROM outbox ORDER BY event != '{URGENT}', seq")
+        """What waits for each target, in order."""
+        rows = self._base.read(f"SELECT {_COLUMNS} FROM outbox ORDER BY seq")
         found: dict[str, list[Letter]] = {}
         for row in rows:
             letter = self._letter(row)

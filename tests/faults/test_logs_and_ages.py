@@ -110,6 +110,12 @@ def test_one_look_is_for_all_logs_and_has_an_end(
         handle = os.open(logs / "a", os.O_RDONLY)
         assert openfiles.Careless(Clock(), keys).writer(handle) is None
         os.close(handle)
+    # Where nobody writes the kernel says so, and only what others read is no reason to look.
+    looks.clear()
+    with open(logs / "a") as reader, open(logs / "a") as other:
+        assert openfiles.Careless(Clock(), keys).writer(reader.fileno()) is None
+        assert openfiles.has_writer(other.fileno()) is False
+    assert looks == []
 
 
 def test_what_cannot_be_read_keeps_nothing_else_from_being_archived(
