@@ -11,7 +11,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from reconciler.host.filesystems import refuse_silent
+from reconciler.host.filesystems import leads_to_server, refuse_silent
 from reconciler.host.walk import (
     MOST_LINKS,
     Below,
@@ -291,6 +291,8 @@ class Files:
     def _is_there(self, path: str, odd: list[str]) -> bool:
         """Is there something other than a symlink? A glob passes over those, as find(1) does."""
         try:
+            if leads_to_server(path):
+                self._folder(path.rpartition("/")[0], 0)  # It may hang, so it is asked first.
             return not stat.S_ISLNK(os.lstat(path).st_mode) and self.status(path) is not None
         except FileNotFoundError:
             return False

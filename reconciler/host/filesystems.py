@@ -85,7 +85,11 @@ _SILENT = 60.0
 """Seconds for which one that did not answer is not asked again."""
 _FRESH = 1.0
 """Seconds for which the table of mounts is believed."""
+_MOST_SILENT = 3
+"""Silent ones of a user other than root; whatever else he has mounted is not asked then."""
 _served: tuple[float, frozenset[str]] = (-_FRESH, frozenset())
+_mounted_by: dict[str, str] = {}
+"""The number of the user for whom a process of his answers, as far as FUSE says it."""
 _answered: dict[str, float] = {}
 _silent: dict[str, tuple[float, int]] = {}
 _entering: Callable[[str], None] | None = None
@@ -98,13 +102,17 @@ def served() -> frozenset[str]:
     now = time.monotonic()
     if not 0 <= now - _served[0] < _FRESH:
         try:
-            found = [
-                _unescaped(words[4])
-                for words, kind, _ in mount_lines()
+            found = {
+                _unescaped(words[4]): dict(
+                    one.partition("=")[::2] for one in options.split(",")
+                ).get("user_id", "0")
+                for words, kind, options in mount_lines()
                 if kind.startswith(_MAY_HANG) and kind != "fusectl" and words[4] != "/"
-            ]
+            }
         except OSError:
-            found = []
+            found = {}
+        _mounted_by.clear()
+        _mounted_by.update(found)
         _served = now, frozenset(found)
     return _served[1]
 
@@ -194,13 +202,23 @@ def refuse_silent(path: str, exactly: bool = False) -> None:
     """
     for point in served():
         if path == point or (not exactly and path.startswith(f"{point}/")):
-            if is_silent(point) or not _answers(point):
+            if is_silent(point) or _has_enough(point) or not _answers(point):
                 raise UnknownState(
                     f"the file system mounted on {point} does not answer; see whether its server "
                     "runs, or unmount it"
                 )
             if _entering is not None:
                 _entering(point)
+
+
+def _has_enough(point: str) -> bool:
+    """Has the user who has mounted it so many others that are silent that it must not cost more?
+
+    Whoever may mount one may mount a thousand, and each is waited for.
+    """
+    user = _mounted_by.get(point, "0")
+    same = [one for one in _silent if _mounted_by.get(one) == user] if user != "0" else []
+    return len(same) >= _MOST_SILENT and sum(map(is_silent, same)) >= _MOST_SILENT
 
 
 def _answers(point: str) -> bool:

@@ -281,3 +281,35 @@ def test_a_mount_point_with_an_odd_name_is_one_line(ground: Path, free: None) ->
     if done.returncode == 77 or "unshare" in done.stderr:
         pytest.skip(f"cannot mount here: {done.stderr}")
     assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+def test_one_user_s_many_mounts_that_are_mute_are_waited_for_but_a_few_times(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever may mount one may mount a thousand."""
+
+    def lines() -> Iterator[tuple[list[str], str, str]]:
+        for at in range(40):
+            yield ["9", "1", "0:9", "/", f"/his/m{at}"], "fuse.his", "rw,user_id=77,group_id=77"
+        yield ["9", "1", "0:9", "/", "/hers"], "fuse.hers", "rw,user_id=78,group_id=78"
+        for at in range(5):
+            yield ["9", "1", "0:9", "/", f"/net/n{at}"], "nfs4", "rw,hard"
+
+    asked: list[str] = []
+
+    def answers(point: str) -> bool:
+        asked.append(point)
+        filesystems.silence(point, os.getpid())
+        return False
+
+    monkeypatch.setattr(filesystems, "mount_lines", lines)
+    monkeypatch.setattr(filesystems, "_served", (-9.0, frozenset()))
+    monkeypatch.setattr(filesystems, "_mounted_by", {})
+    monkeypatch.setattr(filesystems, "_silent", {})
+    monkeypatch.setattr(filesystems, "_answers", answers)
+    for point in sorted(filesystems.served()):
+        with pytest.raises(UnknownState, match="does not answer"):
+            filesystems.refuse_silent(f"{point}/file")
+    assert len([one for one in asked if one.startswith("/his/")]) == 3
+    assert "/hers" in asked  # Another one's are asked all the same, and so are the host's own.
+    assert len([one for one in asked if one.startswith("/net/")]) == 5

@@ -146,3 +146,25 @@ def test_a_pass_beside_a_loop_ends_neither(machine: Machine, mute: Mute, looping
     loop.full_pass()
     assert loop.passes() > passes
     assert loop.end() == 0
+
+
+def test_a_pattern_that_leads_through_it_leaves_only_that_out(machine: Machine, mute: Mute) -> None:
+    there = mute("all")
+    near = machine.base / "near"
+    (machine.base / "some").mkdir()
+    (machine.base / "some" / "log").touch(mode=0o600)
+    spec = machine.base / "spec.yaml"
+    spec.write_text(
+        f"""
+version: 1
+name: demo
+permissions:
+  logs: {{path: "{machine.base}/*/log", mode: "0640"}}
+directories:
+  near: {{path: {near}}}
+"""
+    )
+    done = ran(machine, "--once", spec)
+    assert (done.returncode, str(there) in done.stdout) == (0, True), done.stdout + done.stderr
+    assert near.is_dir()
+    assert (machine.base / "some" / "log").stat().st_mode & 0o777 == 0o640
