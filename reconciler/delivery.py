@@ -153,9 +153,21 @@ def _sent(url: str, title: str, body: str, event: str, seen: list[str]) -> str |
     if not made.add(url):
         return "apprise does not understand its URL"
     kind: Any = _TYPES.get(event, "info")
-    if made.notify(body=body, title=title, notify_type=kind, body_format="text"):
+    if made.notify(body=_unaddressed(body), title=title, notify_type=kind, body_format="text"):
         return None
     return seen[-1] if seen else "it was refused"
+
+
+def _unaddressed(text: str) -> str:
+    """The same to read, but nobody is called by it, and a link says where it leads.
+
+    Names of others' files stand in it, and not every service takes plain text for that. What would
+    be taken for more is parted by a ZERO WIDTH SPACE.
+    """
+    import re
+
+    call = r"(?<!\w)@(?=\w)|@(?=everyone|here|channel|all\b)|<@?(?=[!@#&]|https?:)|\](?=\()"
+    return re.sub(call, lambda match: f"{match[0]}\u200b", text, flags=re.IGNORECASE)
 
 
 def _watch_http() -> list[str]:

@@ -496,3 +496,19 @@ def test_a_delivery_that_nobody_kills_ends_itself(
         target = Target("t", ("report",), url_file=str(hook(machine, url)))
         with pytest.raises(UnknownState, match="status -14"):
             answer(work(target, [("title", "body", "report")]), 30)
+
+
+def test_a_name_in_a_message_calls_nobody_and_hides_no_link(
+    machine: Machine, receiver: Receiver
+) -> None:
+    """Who gives a file its name does not write to all who read of it."""
+    url = f"json://{receiver.where}"
+    target = Target("t", ("report",), url_file=str(hook(machine, url)))
+    name = "@everyone x@here @eve <!channel> <@U1> <@&7> [x](http://e/) <http://e/|x>"
+    remedy = "systemctl start worker@1.service; ssh root@host; cat <file"
+    assert answer(work(target, [("title", f"{name}\n{remedy}", "report")]), 30) == b"\n"
+    shown, kept = receiver.bodies()[0].split("\n")
+    assert kept == remedy
+    assert shown.replace("\u200b", "") == name
+    for call in ("@everyone", "@here", "@eve", "<!", "@U", "@&", "](", "<http"):
+        assert call not in shown, call
