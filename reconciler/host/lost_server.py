@@ -8,7 +8,10 @@ but a process of the caller's that listens on a socket of just that name.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import socket
+import struct
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from reconciler.host.clock import Clock
@@ -27,6 +30,9 @@ _END = 0.2
 """Seconds in which one ends that has been told to."""
 _LISTENS = "00010000"
 """The flags of a socket that listens in /proc/net/unix, proc_net(5): __SO_ACCEPTCON."""
+_SOCK_DIAG, _ERROR, _DONE = 4, 2, 3  # NETLINK_SOCK_DIAG, NLMSG_ERROR, NLMSG_DONE, netlink(7)
+_LISTENING = struct.pack("=IHHII BBHIIIII", *(40, 20, 0x301, 1, 0), *(1, 0, 0, 1 << 10, 0, 1, 0, 0))
+"""Asks for all sockets of AF_UNIX that listen (TCP_LISTEN), each with its name, sock_diag(7)."""
 
 
 def made_reachable(place: Sockets, mend: bool) -> bool:
@@ -123,22 +129,45 @@ def _has_ours(server: int, state_dir: str) -> bool:
 
 def _listening(names: Sequence[str]) -> dict[str, str]:
     """The sockets that listen under one of these names, as /proc/PID/fd names them."""
-    found: dict[str, str] = {}
-    seen: set[str] = set()
+    try:
+        every = list(_asked())
+    except (OSError, struct.error):
+        every = list(_written())  # As ss(8) does where the kernel does not know the question.
+    return {f"socket:[{inode}]": name for inode, name in every if name in names}
+
+
+def _asked() -> Iterator[tuple[str, str]]:
+    """The number and the name of each socket that listens, by sock_diag(7). Raises OSError."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _SOCK_DIAG) as line:
+        line.settimeout(_ANSWER)
+        line.sendall(_LISTENING)
+        while data := line.recv(1 << 18):
+            while data:
+                size, kind = struct.unpack_from("=IH", data)
+                if kind == _DONE:
+                    return
+                if kind == _ERROR:
+                    raise OSError(-struct.unpack_from("=i", data, 16)[0], "sock_diag")
+                (inode,) = struct.unpack_from("=I", data, 20)
+                length, sort = struct.unpack_from("=HH", data, 32) if size >= 36 else (0, 1)
+                if sort == 0:  # UNIX_DIAG_NAME
+                    yield str(inode), os.fsdecode(data[36 : 32 + length].removesuffix(b"\0"))
+                data = data[-(-size // 4) * 4 :]
+
+
+def _written() -> Iterator[tuple[str, str]]:
+    """The same of /proc/net/unix, without those that have two lines there. Raises UnknownState.
+
+    A name may hold a line break, so that anybody writes a line of his own.
+    """
     try:
         with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as file:
-            for line in file:
-                words = line.rstrip("\n").split(maxsplit=7)
-                # A name may hold a line break, so that anybody writes a line of his own.
-                twice = words[6] in seen if len(words) > 6 else False
-                seen.update(words[6:7])
-                if twice:
-                    found.pop(f"socket:[{words[6]}]", None)
-                    continue
-                if len(words) == 8 and words[3] == _LISTENS and words[7] in names:
-                    found[f"socket:[{words[6]}]"] = words[7]
+            lines = [line.rstrip("\n").split(maxsplit=7) for line in file]
     except (FileNotFoundError, PermissionError):
-        return {}  # Some sandboxes have no such file; there a name is all that is known.
+        return  # Some sandboxes have no such file; there a name is all that is known.
     except OSError as error:
         raise UnknownState(f"cannot read /proc/net/unix: {error.strerror}") from None
-    return found
+    counts = Counter(words[6] for words in lines if len(words) > 6)
+    for words in lines:
+        if len(words) == 8 and words[3] == _LISTENS and counts[words[6]] == 1:
+            yield words[6], words[7]

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from support import Machine, until
@@ -123,6 +124,10 @@ def test_nested_processes_are_each_looked_up_once(monkeypatch: pytest.MonkeyPatc
     assert sum(looks[pid] for pid in range(first, first + count)) <= 502
 
 
+def _no_answer() -> NoReturn:
+    raise OSError
+
+
 def test_a_socket_whose_name_holds_a_line_is_no_lost_tmux_server(
     tmp_path: Path, free: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +144,11 @@ def test_a_socket_whose_name_holds_a_line_is_no_lost_tmux_server(
         his.bind(f"{name}/t/s")
         his.listen()
         assert lost_server._listening(["/t/s"]) == {}
+        with monkeypatch.context() as patch:  # A kernel without sock_diag.
+            patch.setattr(lost_server, "_asked", _no_answer)
+            assert lost_server._listening(["/t/s"]) == {}
+        # Nor does it hide the one whose number stands in it.
+        assert lost_server._listening(["other"]) == {f"socket:[{inode}]": "other"}
     with socket.socket(socket.AF_UNIX) as lost:
         lost.bind("lost")
         lost.listen()
