@@ -62,7 +62,11 @@ _told: list[Any] = []
 def tell(what: Any) -> None:
     """Have ``told`` give it as well where the work is done again; only plain data."""
     if _to_parent is not None:
-        _send(_to_parent, "told", what)
+        # One message of a socket may be too small for it.
+        with open(os.memfd_create("told"), "w+b") as file:
+            pickle.dump(what, file)
+            file.seek(0)
+            _send(_to_parent, "told", None, (file.fileno(),))
 
 
 def told() -> tuple[Any, ...]:
@@ -196,12 +200,14 @@ class _Watch:
         if not data:
             self._poller.unregister(self._line)
             return False
-        self._locks += handles
         what, value = pickle.loads(data)
         if what == "entered":
             self._entered = value
+        elif what == "lock":
+            self._locks += handles
         elif what == "told":
-            _told.append(value)
+            with open(handles[0], "rb") as file:
+                _told.append(pickle.load(file))
         elif what == "unlock":
             os.close(self._locks.pop())
             self._line.send(b".")

@@ -148,6 +148,21 @@ def test_a_pass_beside_a_loop_ends_neither(machine: Machine, mute: Mute, looping
     assert loop.end() == 0
 
 
+def test_a_step_that_has_very_much_to_say_is_told(machine: Machine, mute: Mute) -> None:
+    """More than a message of a socket holds: the pass that acts beside such a mount tells all."""
+    mute("read")
+    folder = machine.base / "many"
+    folder.mkdir()
+    for number in range(3000):
+        (folder / f"{number:0200}").touch(0o600)
+    spec = machine.spec(
+        f"permissions: {{p: {{path: {folder}, recursive: true, file_mode: '0640'}}}}"
+    )
+    (step,) = machine.once(spec)["steps"]
+    assert (step["result"], len(step["actions"])) == ("done", 3000)
+    machine.converged(spec)
+
+
 def test_a_pattern_that_leads_through_it_leaves_only_that_out(machine: Machine, mute: Mute) -> None:
     there = mute("all")
     near = machine.base / "near"
