@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +13,8 @@ import pytest
 from machine.disposable import SYSTEMD, CronHost, DisposableHost
 from machine.possible import why_not
 from support import CHECKOUT, Machine
+
+_CLONE_NEWNS = 0x00020000  # unshare(2)
 
 
 @pytest.fixture
@@ -34,7 +38,20 @@ def booted(made: type[DisposableHost], program: str) -> Iterator[DisposableHost]
 
 
 @pytest.fixture
-def mute(machine: Machine) -> Iterator[Callable[..., Path]]:
+def own_mounts() -> Iterator[None]:
+    """Nobody else sees what is mounted here: a pass elsewhere would act otherwise beside it."""
+    libc, here = ctypes.CDLL(None, use_errno=True), os.getcwd()
+    with open("/proc/thread-self/ns/mnt") as before:
+        if libc.unshare(_CLONE_NEWNS):
+            pytest.skip("no mount namespace can be had here")
+        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+        yield
+        assert libc.setns(before.fileno(), _CLONE_NEWNS) == 0
+    os.chdir(here)
+
+
+@pytest.fixture
+def mute(machine: Machine, own_mounts: None) -> Iterator[Callable[..., Path]]:
     """Mounts file systems that do not answer to the requests that it is given, ``mute.py``.
 
     Mark the test ``root``.
