@@ -126,6 +126,15 @@ def free() -> None:
 
 
 @pytest.fixture
+def one_process() -> None:
+    """For who looks at a pass through strace(1), without its children."""
+    from reconciler.host.filesystems import served
+
+    if points := served():
+        pytest.skip(f"a pass acts in a child here, for {sorted(points)[0]} may not answer")
+
+
+@pytest.fixture
 def machine(tmp_path: Path, own_home: Path) -> Iterator[Machine]:
     """A corner of the real machine. Nothing that is started in it outlives the test."""
     # A socket's path has at most 107 bytes, unix(7); pytest's folders are longer.

@@ -57,12 +57,12 @@ EVERY = pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.s
 
 
 @EVERY
-def test_killed_while_a_line_comes(machine: Machine, every: int) -> None:
+def test_killed_while_a_line_comes(machine: Machine, one_process: None, every: int) -> None:
     assert killed_everywhere(machine, machine.spec(SPEC), MINE, every) > 12 // every
 
 
 @EVERY
-def test_killed_while_the_last_line_goes(machine: Machine, every: int) -> None:
+def test_killed_while_the_last_line_goes(machine: Machine, one_process: None, every: int) -> None:
     machine.write_crontab(MINE)
     machine.once(machine.spec(SPEC))
     text = machine.crontab_text() or b""

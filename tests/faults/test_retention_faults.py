@@ -184,13 +184,13 @@ WHICH = ["archive", "rename", "copytruncate", "cut"]
 
 
 @pytest.mark.parametrize("which", WHICH)
-def test_killed_at_some_changes(machine: Machine, which: str) -> None:
+def test_killed_at_some_changes(machine: Machine, one_process: None, which: str) -> None:
     assert killed_everywhere(machine, stories(machine, which), 5) > 2
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("which", WHICH)
-def test_killed_at_every_change(machine: Machine, which: str) -> None:
+def test_killed_at_every_change(machine: Machine, one_process: None, which: str) -> None:
     assert killed_everywhere(machine, stories(machine, which), 1) > 8
 
 
