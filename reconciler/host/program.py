@@ -51,7 +51,7 @@ class Installed:
         """Since when there is none."""
         self._child: Child | None = None
         self._tried: Looks | None = None
-        """How the one looked that could not be loaded."""
+        """How the one looked that was tried last."""
 
     def _looks(self) -> Looks:
         return tuple(_look(path) for path in (*self._folders, sys.executable))
@@ -80,7 +80,7 @@ class Installed:
             if self._sources() == self._files and looks[-1] == self._ours[-1]:
                 self._ours = looks  # Something else was put beside it.
             else:
-                self._child = Child(_loads, _START)
+                self._child, self._tried = Child(_loads, _START), looks
 
     def _is_gone(self, now: float, at: int) -> None:
         path = (*self._folders, sys.executable)[at]
@@ -121,12 +121,13 @@ class Installed:
             return ()
         self._child = None
         if answer:
-            self._tried = self._last
             words = answer.decode(errors="replace")
             words = f"this program was replaced, and the other one cannot be used: {words}"
             self._told(words, True)
-        elif self._looks() == self._last:
+        elif self._looks() == self._tried:
             self.over = Replaced("this program was replaced; the loop starts itself anew")
+        else:
+            self._tried = None
         return ()
 
     def close(self) -> None:

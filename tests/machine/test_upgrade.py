@@ -219,3 +219,67 @@ def test_how_long_there_may_be_none(
     clock.now += 2
     seen.tend(())
     assert "is not there" in str(seen.over) or "was not there" in str(seen.over)
+
+
+class Attempt:
+    """A child that tries to load the other program; a test says what has become of it."""
+
+    descriptor, left = -1, 30.0
+    answer: bytes | None = None
+
+    def collect(self) -> bytes | None:
+        return self.answer
+
+
+def test_when_another_one_is_tried_and_when_it_is_taken(
+    machine: Machine, installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program, "_PACKAGE", str(installation.package))
+    tried: list[Attempt] = []
+    monkeypatch.setattr(program, "Child", lambda *_: tried.append(Attempt()) or tried[-1])
+    clock, told = Turned(), []
+    seen = program.Installed(clock, lambda words, bad: told.append(words))
+
+    def changed(name: str) -> None:
+        (installation.package / "views" / name).touch()
+        seen.look()
+
+    def later(seconds: float) -> None:
+        clock.now += seconds
+        seen.tend(())
+
+    changed("beside.txt")
+    later(3.1)
+    assert (tried, seen.due()) == ([], None)
+    # As long as files come it is not whole.
+    for number in range(3):
+        changed(f"new{number}.py")
+        later(2.9)
+        assert tried == []
+    later(0.2)
+    # What has changed since it was tried is another one.
+    changed("late.py")
+    tried[-1].answer = b""
+    later(0.1)
+    assert seen.over is None
+    later(3.1)
+    assert len(tried) == 2
+    # One that cannot be loaded is not tried again.
+    tried[-1].answer = b"no such module"
+    later(0.1)
+    later(100.0)
+    seen.look()
+    assert len(tried) == 2 and seen.due() is None and len(told) == 1
+    changed("last.py")
+    later(3.1)
+    tried[-1].answer = b""
+    later(0.1)
+    assert len(tried) == 3 and isinstance(seen.over, program.Replaced)
+
+
+def test_what_somebody_else_may_change_is_not_taken(
+    machine: Machine, installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program, "_PACKAGE", str(installation.package))
+    installation.package.chmod(0o777)
+    assert str(installation.package).encode() in program._loads()
