@@ -238,6 +238,9 @@ def test_the_mark_of_another_user_is_not_believed(world: World) -> None:
     theirs = subprocess.Popen(["sleep", "300"], env=environ, user=65534, start_new_session=True)
     ours = subprocess.Popen(["sleep", "300"], env=environ, start_new_session=True)
     try:
+        # Its number may have been somebody else's when it was listed.
+        assert until(lambda: descendants.carrier(theirs.pid, 65534))
+        assert descendants.carrier(theirs.pid, os.geteuid()) is None
         world.machine.once(world.spec("", ", state: absent"))
         assert ours.wait(LONG) == -signal.SIGTERM
         assert theirs.poll() is None
