@@ -239,14 +239,18 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("how", NEWER)
-def test_one_that_has_it_open_notices(folder: Path, how: str) -> None:
-    """Between two looks of one process a newer one adds to the file."""
+@pytest.mark.parametrize("tick", [True, False])
+def test_one_that_has_it_open_notices(folder: Path, how: str, tick: bool) -> None:
+    """Between two looks of one process a newer one adds to the file, maybe within one tick."""
     for writes in (True, False):
         store = Store(str(folder), Clock(), writes)
         Store(str(folder), Clock(), True).pauses.pause("a", "", None, "me")
         assert set(store.pauses.all()) == {"a"}
         saved = (folder / "store.db").read_bytes()
+        status = (folder / "store.db").stat()
         change(folder / "store.db", *NEWER[how])
+        if tick:
+            os.utime(folder / "store.db", ns=(status.st_atime_ns, status.st_mtime_ns))
         changed = (folder / "store.db").read_bytes()
         with pytest.raises(Newer):
             store.base.refuse_unreadable()
@@ -299,6 +303,50 @@ def test_an_older_store_is_added_to(folder: Path, writes: bool) -> None:
     with sqlite3.connect(path) as made:
         assert made.execute("SELECT version FROM schema").fetchall() == [(1,)]
     made.close()
+
+
+def test_one_that_another_has_added_to_first_is_taken_as_it_is_then(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both find the same table missing, and one of them waits for the other."""
+    Store(str(folder), Clock(), True).pauses.pause("a", "", None, "me")
+    path = folder / "store.db"
+    change(path, "DROP TABLE reports", "ALTER TABLE history DROP COLUMN freed")
+    look, looks = base.Base._tables, []
+
+    def overtaken(self: Any, opened: sqlite3.Connection) -> Any:
+        there = look(self, opened)
+        looks.append(1)
+        if len(looks) == 1:
+            Store(str(folder), Clock(), True).pauses.pause("b", "", None, "them")
+        return there
+
+    monkeypatch.setattr(base.Base, "_tables", overtaken)
+    store = Store(str(folder), Clock(), True)
+    store.pauses.pause("c", "", None, "me")
+    assert set(store.pauses.all()) == {"a", "b", "c"}
+    assert store.damage() is None
+    store.close()
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_one_that_has_it_open_sees_what_has_taken_its_place(folder: Path, writes: bool) -> None:
+    """Somebody has put a copy back, as by mv: the open file has no name any more."""
+    Store(str(folder), Clock(), True).pauses.pause("a", "", None, "me")
+    path = folder / "store.db"
+    status = path.stat()
+    store = Store(str(folder), Clock(), writes)
+    assert set(store.pauses.all()) == {"a"}
+    other = folder / "copy.db"
+    other.write_bytes(path.read_bytes())
+    with sqlite3.connect(other) as made:
+        made.execute("UPDATE pauses SET id = 'b'")
+    made.close()
+    other.chmod(0o600)
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))  # As cp -p has it.
+    other.rename(path)
+    assert set(store.pauses.all()) == {"b"}
+    store.close()
 
 
 def test_only_what_sqlite_calls_damaged_is_set_aside(folder: Path) -> None:
