@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from support import Machine, until
+from support import Machine, compiled, until
+
+from reconciler.kinds.session import KIND
 
 WINDOWS = """
 sessions:
@@ -177,3 +181,31 @@ def test_an_account_without_a_shell_is_told_so(machine: Machine) -> None:
         "sessions: {s: {windows: [{panes: [{command: [sh]}, {command: [cat]}]}]}}\n"
     )
     assert machine.run(*enter, *machine.argv("--once", spec)).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("shell", "pane", "said"),
+    [
+        ("/usr/sbin/nologin", "{}", True),
+        ("/bin/bash", "{}", False),
+        ("/usr/sbin/nologin", "{command: [cat]}", False),
+    ],
+)
+def test_only_a_shell_that_nobody_has_is_named_as_the_cause(
+    machine: Machine, shell: str, pane: str, said: bool
+) -> None:
+    text = f"version: 1\nname: demo\nsessions: {{s: {{windows: [{{panes: [{pane}]}}]}}}}\n"
+    (resource,) = compiled(machine.base, text).resources
+    account = SimpleNamespace(name="somebody", shell=shell)
+    host: Any = SimpleNamespace(users=SimpleNamespace(account=lambda _: account))
+    assert (KIND.evidence(resource, host) is not None) is said
+
+
+def test_a_folder_that_tmux_would_take_for_a_style_is_refused(machine: Machine) -> None:
+    """It would start there without a word in another one."""
+    folder = machine.base / "a#[fg=red]b"
+    folder.mkdir()
+    spec = machine.spec(f"sessions: {{s: {{cwd: '{folder}', command: [sleep, '1005']}}}}")
+    (step,) = machine.once(spec, status=1)["steps"]
+    assert f"{folder} to start in has '#[' in its name" in step["error"]
+    assert machine.steps(spec) == ["session:s"]

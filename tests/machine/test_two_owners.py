@@ -194,7 +194,6 @@ APART = {
     "one that is not about it": "permissions: {b: {path: 'L/y*', mode: '0700'}}",
     "one that asks something else": f"permissions: {{b: {{path: L/x, owner: {getuser()}}}}}",
     "one that is left out": "permissions: {b: {path: L/x, mode: '0700', when: '1 == 2'}}",
-    "one that is to go": "  b: {path: L/x, mode: '0700', state: absent}",
     "one that is unknown": "permissions: {b: {path: L/x, mode: '0700', owner: no-such-user}}",
     "two that are held": (
         "permissions: {b: {path: L/x, recursive: true, dir_mode: '0700', file_mode: '0600'},"
