@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -51,10 +50,8 @@ class Outside(NamedTuple):
 
     @classmethod
     def now(cls) -> Outside:
-        # Tests that run at the same time have folders of their own in /tmp, with such names.
-        ours = {n for n in os.listdir("/tmp") if not re.match(r"(rc|pytest|tmux|pip)-|tmp", n)}
         mounts = set(Path("/proc/self/mountinfo").read_text().splitlines())
-        return cls(mounts, ours, set(os.listdir("/sys/kernel")))
+        return cls(mounts, set(os.listdir("/tmp")), set(os.listdir("/sys/kernel")))
 
     def beyond(self, before: Outside) -> list[str]:
         """What is there now and was not."""
@@ -62,10 +59,11 @@ class Outside(NamedTuple):
 
 
 @pytest.fixture
-def unchanged() -> Iterator[None]:
+def unchanged(own_mounts: None) -> Iterator[None]:
+    # Nobody else mounts anything here, nor makes files in this /tmp.
+    subprocess.run(["mount", "-t", "tmpfs", "tmp", "/tmp"], check=True)
     before = Outside.now()
     yield
-    # Whatever else this machine does, crontab(1) say, makes files in /tmp that soon go.
     with contextlib.suppress(AssertionError):
         until(lambda: not Outside.now().beyond(before))
     assert Outside.now().beyond(before) == []
