@@ -115,8 +115,8 @@ def resident(process: psutil.Process) -> int:
 
 
 def descriptors(process: psutil.Process) -> int:
-    """How many open files it has, also once its main thread has ended. Raises as psutil does."""
-    return process.num_fds() or len(os.listdir(f"{folder(process.pid)}/fd"))
+    """How many open files it has, also once its main thread has ended. Raises OSError."""
+    return len(os.listdir(f"{folder(process.pid)}/fd"))
 
 
 def _seconds(process: psutil.Process) -> float:

@@ -133,7 +133,7 @@ def _sums(family: Iterable[Entry], files: bool) -> Usage:
             with process.oneshot():
                 memory, threads = resident(process), process.num_threads()
             if files:
-                with suppress(psutil.AccessDenied, PermissionError):
+                with suppress(PermissionError):
                     number = descriptors(process)
         except (psutil.Error, OSError):
             continue
