@@ -9,7 +9,9 @@ prints a table in Markdown. Nothing outside a temporary folder is touched.
 from __future__ import annotations
 
 import argparse
+import grp
 import os
+import pwd
 import shutil
 import statistics
 import time
@@ -24,16 +26,17 @@ def folders(machine: Machine, number: int) -> tuple[Path, Path, Path]:
     """So many directories, and the same declared for reconcile, systemd-tmpfiles, cf-agent."""
     base = machine.base / f"d{number}"
     spec = ["version: 1", f"name: d{number}", "directories:"]
+    owner, group = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
     tmpfiles, policy = [], []
     for at in range(number):
         path = base / f"{at // 100:03d}" / f"{at:05d}"
         path.mkdir(parents=True)
         path.chmod(0o750)
-        spec.append(f'  d{at}: {{ path: "{path}", mode: "0750", owner: root, group: root }}')
-        tmpfiles.append(f"d {path} 0750 root root -")
+        spec.append(f'  d{at}: {{ path: "{path}", mode: "0750", owner: {owner}, group: {group} }}')
+        tmpfiles.append(f"d {path} 0750 {owner} {group} -")
         policy.append(f'  "{path}/." perms => p, create => "true";')
     paths = [machine.base / f"d{number}{ending}" for ending in (".yaml", ".conf", ".cf")]
-    head = 'body perms p { mode => "0750"; owners => { "root" }; }\nbody common control '
+    head = f'body perms p {{ mode => "0750"; owners => {{ "{owner}" }}; }}\nbody common control '
     head += '{ bundlesequence => { "d" }; }\nbundle agent d { files:'
     for path, lines in zip(paths, (spec, tmpfiles, [head, *policy, "}"]), strict=True):
         path.write_text("\n".join(lines) + "\n")
