@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
-from reconciler.host.bounded import SILENCE, Stillness
+from reconciler.host.bounded import Stillness
 from reconciler.host.clock import Clock
 from reconciler.host.command import BEAT, on_waiting
 from reconciler.host.filesystems import on_entering, silence
@@ -172,7 +172,7 @@ class Passes:
                     where = f" at {', '.join(sorted(one.at))}" if one.at else ""
                     one.error = f"no sign of life for {_SILENCE:g} s{where}, so it was ended"
                     self._end(one)
-                elif one.entered and one.still and one.still.seconds() >= SILENCE:
+                elif one.entered and one.still and one.still.is_hung(one.entered):
                     silence(one.entered, one.child.pid)
                     one.hung = True
                     self._end(one)

@@ -29,6 +29,10 @@ SILENCE = 5.0
 _LONGEST = 30.0
 """The same for one that has entered none as far as is known."""
 _GLANCE = 0.5
+_LONG = 2.0
+"""Seconds from which a single wait counts as one for the file system: others beat sooner."""
+_MOST = 15.0
+"""Seconds of such waits together that a user's own server may cost."""
 
 
 class Stillness:
@@ -38,6 +42,16 @@ class Stillness:
         self._pid = pid
         self._switches = b""
         self._since = time.monotonic()
+        self._kept = 0.0
+
+    def is_hung(self, entered: str | None) -> bool:
+        """Does it hang, or is it kept again and again, on what it has ``entered`` last?
+
+        Whoever answers just in time, each time, keeps it as well as who does not answer.
+        """
+        if self.seconds() >= (SILENCE if entered else _LONGEST):
+            return True
+        return self._kept >= _MOST and bool(entered) and filesystems.is_of_user(str(entered))
 
     def seconds(self) -> float:
         """Seconds in which it was not seen to run, however often it was asked meanwhile.
@@ -51,6 +65,8 @@ class Stillness:
         except OSError:
             pass  # It is gone, which is told by its end.
         if found != self._switches:
+            if now - self._since >= _LONG:
+                self._kept += now - self._since
             self._switches, self._since = found, now
         return now - self._since
 
@@ -181,7 +197,7 @@ class _Watch:
                 if self._ended in ready:
                     self._pass_on_the_rest()
                     return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1]) & 0xFF
-                if ready or stillness.seconds() < (SILENCE if self._entered else _LONGEST):
+                if ready or not stillness.is_hung(self._entered):
                     continue
                 os.kill(self._pid, signal.SIGKILL)
                 reap(self._pid)

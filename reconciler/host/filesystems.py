@@ -211,13 +211,20 @@ def refuse_silent(path: str, exactly: bool = False) -> None:
                 _entering(point)
 
 
+def is_of_user(point: str) -> bool:
+    """Does a process of somebody other than root answer for it?"""
+    served()
+    return _mounted_by.get(point, "0") != "0"
+
+
 def _has_enough(point: str) -> bool:
     """Has the user who has mounted it so many others that are silent that it must not cost more?
 
     Whoever may mount one may mount a thousand, and each is waited for.
     """
-    user = _mounted_by.get(point, "0")
-    same = [one for one in _silent if _mounted_by.get(one) == user] if user != "0" else []
+    if not is_of_user(point):
+        return False
+    same = [one for one in _silent if _mounted_by.get(one) == _mounted_by[point]]
     return len(same) >= _MOST_SILENT and sum(map(is_silent, same)) >= _MOST_SILENT
 
 
