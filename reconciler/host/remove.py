@@ -282,7 +282,6 @@ def _copy(tree: Tree, source: int, folder: int, file: File) -> None:
                 working(f"copy {file.name}", 2 * file.size, BYTES) as work,
             ):
                 digest = pour(handle, made.handle, work, file.size)
-                os.fsync(made.handle)
                 os.lseek(made.handle, 0, os.SEEK_SET)
                 if pour(made.handle, None, work, file.size) != digest:
                     raise HostError(f"the copy of {file.name} reads back as something else")

@@ -246,6 +246,30 @@ def test_an_archive_is_on_the_disk_under_its_name_before_what_is_in_it_goes(
         assert any(" fsync(" in line and f"<{out}>" in line for line in lines[named:])
 
 
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_what_goes_to_another_file_system_is_on_its_disk_before_it_goes_here(
+    machine: Machine,
+) -> None:
+    old = machine.base / "old"
+    old.mkdir()
+    if not os.path.isdir("/dev/shm") or os.stat("/dev/shm").st_dev == old.stat().st_dev:
+        pytest.skip("no file system is mounted on /dev/shm")
+    (old / "goal").write_text("x")
+    os.utime(old / "goal", (1, 1))
+    with tempfile.TemporaryDirectory(prefix="rc-", dir="/dev/shm") as out:
+        spec = machine.spec(
+            f"retention: {{r: {{path: {old}, older_than: 1d, action: move, to: {out}}}}}"
+        )
+        trace = machine.traced(
+            "trace=execve,fsync,linkat,unlinkat", *machine.argv("--once", spec), options=["-y"]
+        )
+        assert os.listdir(out) == ["goal"]
+    calls = [re.search(rf' (?:fsync\(\d+<({out}[^>]*)>|(linkat|unlinkat)\(.*"goal").* = 0', line)
+             for line in trace.splitlines()]  # fmt: skip
+    seen = [one[2] or ("folder" if one[1] == out else "file") for one in calls if one]
+    assert seen == ["file", "linkat", "folder", "unlinkat"]
+
+
 # -- what is stopped is asked to end, not killed
 
 
