@@ -243,6 +243,25 @@ def test_a_fresh_process_has_time_for_its_first_heartbeat(machine: Machine) -> N
     assert running(machine, "sleep 60406") != [pid]
 
 
+def test_a_loop_looks_again_before_a_heart_has_stopped(machine: Machine, looping: Any) -> None:
+    """Where the clock has leapt, or the host has slept, every heartbeat is old for a moment."""
+    beat = machine.base / "beat"
+    beat.touch()
+    spec = machine.spec(
+        "loop: {every: 1h}\n"
+        f"processes: {{p: {{command: [sleep, '60413'], heartbeat: {{file: {beat}, max_age: 1s}}}}}}"
+    )
+    loop = looping(spec).up()
+    (pid,) = running(machine, "sleep 60413")
+    os.utime(beat, (time.time() + 9999, time.time() + 9999))  # As long as it is not to be old.
+    passed(1.1)
+    os.utime(beat, (0, 0))
+    loop.full_pass()
+    os.utime(beat, (time.time() + 9999, time.time() + 9999))
+    loop.full_pass()
+    assert running(machine, "sleep 60413") == [pid]
+
+
 STUBBORN = "trap : TERM; echo up; while :; do sleep 0.1; done; echo {}"
 
 
