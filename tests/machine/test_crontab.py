@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
+import getpass
 import json
+import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support import Machine, within
 
+from reconciler.host import crontab
 from reconciler.host.clock import Clock
+from reconciler.host.command import Result
 from reconciler.host.crontab import Crontabs
 from reconciler.host.users import Users
+from reconciler.model import HostError
 
 MINE = b"# mine\r\nMAILTO=ops\n0 0 * * * /bin/mine\n\xff\xfe\n"
 SPEC = """
@@ -269,6 +276,83 @@ def test_a_change_between_look_and_install_is_not_lost(machine: Machine) -> None
     machine.once(spec)
     machine.converged(spec)
     assert others(machine) == MINE + theirs
+
+
+def test_what_comes_behind_the_install_is_told_and_stays(machine: Machine) -> None:
+    machine.write_crontab(MINE)
+    machine.environ["CRON_FAKE"] = "behind"
+    report = machine.once(machine.spec("cron: {a: {schedule: '@daily', command: x}}"), status=1)
+    assert "what was written is not what came back" in report["steps"][0]["error"]
+    assert b"theirs\n" in (machine.crontab_text() or b"")
+
+
+class Waiting(Clock):
+    """A clock that only waiting moves, and that tells of it."""
+
+    def __init__(self, waits: Callable[[], None]) -> None:
+        self.now, self.waits = 0.0, waits
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += 1.0
+        self.waits()
+
+
+def test_one_pass_at_a_time_writes_crontabs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = [b"theirs\n"]
+    monkeypatch.setattr(Crontabs, "_spool", lambda _: None)
+    monkeypatch.setattr(Crontabs, "exact", lambda *_: text[0])
+    monkeypatch.setattr(Crontabs, "_install", lambda _, user, new, seen: text.__setitem__(0, new))
+    lock = os.open(tmp_path / "crontab.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    state = str(tmp_path / "state")
+    given_up = Crontabs(Users(), Waiting(lambda: None), state)
+    with pytest.raises(HostError, match="another pass is writing a crontab"):
+        given_up.change("somebody", lambda _: b"ours\n")
+    assert text == [b"theirs\n"]
+
+    def ends() -> None:
+        text[0] += b"of another pass\n"
+        os.close(lock)
+
+    Crontabs(Users(), Waiting(ends), state).change("somebody", lambda old: (old or b"") + b"ours\n")
+    assert text == [b"theirs\nof another pass\nours\n"]
+
+
+def test_only_a_crontab_that_takes_on_rights_writes_the_spool(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one may keep more than the file, as busybox does."""
+    program = machine.base / "crontab"
+    program.write_text("#!/bin/sh\necho BusyBox >&2\n")
+    monkeypatch.setattr(crontab, "find", lambda _: str(program))
+    monkeypatch.setattr(crontab, "_SPOOLS", (str(machine.base),))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    for mode, busybox, spool in ((0o755, True, None), (0o4755, False, str(machine.base))):
+        program.chmod(mode)
+        crontabs = Crontabs(Users(), Clock(), str(machine.base / "state"))
+        assert (crontabs.busybox, crontabs._spool()) == (busybox, spool)
+
+
+@pytest.mark.parametrize(
+    "done", [Result(1, b"", b"mount: permission denied\n"), Result(0, b"", b"")]
+)
+def test_where_crontab_cannot_be_given_another_folder_it_writes_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: Result
+) -> None:
+    monkeypatch.setattr(crontab, "find", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(crontab, "run", lambda *_, **__: done)
+    monkeypatch.setattr(Crontabs, "exact", lambda *_: b"theirs\n")
+    user = getpass.getuser()
+    (tmp_path / "state").mkdir()
+    (tmp_path / user).write_bytes(b"theirs\n")
+    crontabs = Crontabs(Users(), Clock(), str(tmp_path / "state"))
+    assert not crontabs._exchange(user, str(tmp_path), lambda text: b"ours\n")
+    assert (tmp_path / user).read_bytes() == b"theirs\n"
 
 
 def test_what_crontab_refuses_is_told_without_values(machine: Machine) -> None:
