@@ -175,11 +175,11 @@ class Descendants:
             number = marked[pid].launch
             if number not in (entries[pid].session, entries[pid].group):
                 continue
-            first = number in marked and marked[number].launch == number
-            if users[pid] == os.geteuid() or first:
+            if users[pid] == os.geteuid():
                 numbers.add(number)
             else:
-                # He may have been let into somebody else's session, and says that it is his.
+                # He may have been let into somebody else's session, or ours into his group, and
+                # says that it is his.
                 claimed[number] = users[pid]
         for pid, entry in entries.items() if ended else ():
             tag = ended.get(entry.session)
@@ -194,7 +194,10 @@ class Descendants:
                 found.add(pid)
         if started is not None:
             found |= self._in_scopes(table, started)
-        found = table.led(found) - _ours(entries)
+        more = table.led(found) - found
+        if started is not None and os.geteuid() not in started.uids:
+            more = {pid for pid in more if owner_of(pid) in started.uids}
+        found = (found | more) - _ours(entries)
         if started is not None and found:
             found -= self._others(found, table, started)
         if leader is None and os.geteuid() != 0:

@@ -271,6 +271,26 @@ def test_a_user_who_is_let_into_a_session_of_roots_does_not_have_it_ended(world:
         job.wait()
 
 
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("says", ["", "export RECONCILE_PID=$$;"])
+def test_what_root_runs_in_the_group_of_a_user_is_not_ended(world: World, says: str) -> None:
+    """As in ``setpriv --reuid USER command | tee log``: he leads the group, and marks himself."""
+    mark = f"{world.machine.state}/demo/process:lead"
+    environ = {**os.environ, "RECONCILE_PROCESS": mark}
+    argv = ["sh", "-c", f"{says} exec sleep 300"]
+    his = subprocess.Popen(argv, env=environ, user=65534, process_group=0)
+    roots = subprocess.Popen(["sleep", "300"], process_group=his.pid)
+    try:
+        until(lambda: Path(f"/proc/{his.pid}/comm").read_text() == "sleep\n")
+        found = Descendants(Started(mark, (65534,), "lead")).look(Table())
+        assert [one.pid for one in found] == [his.pid]
+    finally:
+        for one in (his, roots):
+            one.kill()
+            one.wait()
+
+
 def test_a_mark_with_an_endless_number_is_one_without(world: World) -> None:
     path = world.machine.once(world.spec("exec CHILD lead")) and world.spec("", ", state: absent")
     environ = {"RECONCILE_PROCESS": f"{world.machine.state}/demo/process:lead"}
