@@ -291,6 +291,21 @@ def test_what_root_runs_in_the_group_of_a_user_is_not_ended(world: World, says: 
             one.wait()
 
 
+def test_a_mark_proves_nothing_of_a_session_that_its_process_is_not_in(world: World) -> None:
+    """As of one in a session of its own, while its number was given to somebody else."""
+    beside = subprocess.Popen(["sleep", "300"], start_new_session=True)
+    mark = f"{world.machine.state}/demo/process:lead"
+    environ = {"RECONCILE_PROCESS": mark, "RECONCILE_PID": str(beside.pid)}
+    marked = subprocess.Popen(["sleep", "300"], env=environ, start_new_session=True)
+    try:
+        found = Descendants(Started(mark, (os.geteuid(),), "lead"))
+        assert [one.pid for one in until(lambda: found.look(Table()))] == [marked.pid]
+    finally:
+        for one in (beside, marked):
+            one.kill()
+            one.wait()
+
+
 def test_a_mark_with_an_endless_number_is_one_without(world: World) -> None:
     path = world.machine.once(world.spec("exec CHILD lead")) and world.spec("", ", state: absent")
     environ = {"RECONCILE_PROCESS": f"{world.machine.state}/demo/process:lead"}
