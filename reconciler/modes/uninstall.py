@@ -212,7 +212,12 @@ def _files(spec: Spec) -> Iterator[Left]:
     for target in spec.notify.targets:
         if target.url_file is not None and os.path.exists(target.url_file):
             yield Left(target.url_file, f"holds the URL of the target {target.name}")
-    yield from (Left(path, "the spec") for path in spec.files if os.path.exists(path))
+    from reconciler.shipped import folder
+
+    ours = (folder("specs"), folder("templates"))
+    for path in spec.files:
+        if os.path.dirname(path) not in ours and os.path.exists(path):
+            yield Left(path, "the spec" if path == spec.path else "read by the spec")
 
 
 def _again(session: Session, spec: Spec, host: Host) -> Iterator[Left]:

@@ -59,8 +59,11 @@ processes:
   other: {{command: ["true"], match: {{cmdline: "sleep 1077.{int(mark[:8], 16)}"}}}}
 cron: {{c: {{schedule: "@reboot", command: [echo, "{{{{ which }}}}"]}}}}
 blocks: {{b: {{path: {base}/rc, content: "x\\n"}}}}
+units: {{u.service: {{when: "false", template: worker.service, vars: {{command: [a]}}}}}}
+include: [more.yaml]
 """
     )
+    (spec.parent / "more.yaml").write_text("checks: {}\n")
     try:
         machine.once(spec, "--set", "which=two")
         (base / "full/file").touch()
@@ -85,6 +88,7 @@ blocks: {{b: {{path: {base}/rc, content: "x\\n"}}}}
             f"process:other (pid {adopted.pid})": "was not started by this spec",
             str(base / "url"): "holds the URL of the target a",
             str(spec): "the spec",
+            str(spec.parent / "more.yaml"): "read by the spec",
         }
         again = uninstalled(machine, spec)
         assert (again["steps"], again["state_removed"]) == ([], True)
