@@ -128,7 +128,7 @@ def _beside(session: Session, spec: Spec, taken: Taken) -> int:
     if taken.loop is None:
         return complain(f"{spec.name}: {taken}; nothing was done", BUSY)
     asked = "; it ran a pass:" if report.outcomes else ""
-    session.say((f"{spec.name}: {taken}{asked}", "good"))
+    session.say((f"{spec.name}: {taken}{text.given(session.about(spec))}{asked}", "good"))
     session.say(*text.paused_lines(plan))
     for outcome in report.outcomes:
         session.say(*text.outcome_lines(outcome))

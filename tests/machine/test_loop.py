@@ -105,6 +105,14 @@ def test_a_pass_beside_a_loop_that_is_well(machine: Machine, looping: Any) -> No
     assert loop.process.poll() is None
 
 
+def test_a_pass_beside_a_loop_says_by_which_variables(machine: Machine, looping: Any) -> None:
+    spec = machine.spec("vars: {which: one}\nloop: {every: 1h}\n")
+    machine.once(spec, "--set", "which=two")
+    looping(spec).up()
+    done = machine.reconcile("--once", spec)
+    assert done.stdout.endswith("keeps it as declared, with which=two\n"), done.stderr
+
+
 def test_a_pass_beside_a_loop_asks_it_to_mend_what_differs(machine: Machine, looping: Any) -> None:
     spec = folder(machine, "1h")
     loop = looping(spec)
