@@ -205,14 +205,14 @@ class Repair:
                 self._note(step, self.set_aside)
             self.forgiven = hand.forgive()
             for ident, count in self.forgiven.items():
-                times = "once" if count == 1 else f"{count} times"
-                self._note(step, f"{ident} was tried {times} in vain; that is forgiven")
+                starts = "start" if count == 1 else "starts"
+                self._note(step, f"{ident}: retry counter reset ({count} {starts})")
             self.paused = hand.pauses()
             for ident, pause in self.paused.items():
                 why = pause["reason"] or "no reason given"
                 self._note(step, f"{ident} is paused ({why}), and left alone")
         except HostError as error:
-            self._note(step, f"{error}; what was tried in vain is not forgiven")
+            self._note(step, f"{error}; retry counters are not reset")
 
     def _note(self, step: Step, words: str) -> None:
         step.notes.append(words)

@@ -119,7 +119,7 @@ def _resource_row(one: Mapping[str, Any], now: float) -> Row:
         words.append(f"pid {pids}{more} for {span(now - one['since'])}")
     if one.get("attempts"):
         times = "once" if one["attempts"] == 1 else f"{one['attempts']} times"
-        words.append(f"started {times} in vain lately")
+        words.append(f"started {times} lately without staying up")
     if one["reason"]:
         reason = one["reason"]
         if one["state"] == "paused":
