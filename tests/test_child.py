@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from support import Machine, until
 
+from reconciler.host import bounded
 from reconciler.host.child import answer
 
 
@@ -19,3 +23,28 @@ def test_what_is_said_to_the_loop_ends_no_child_of_it(free: None, number: signal
         return str(subprocess.run(["sh", "-c", f"kill -{int(number)} $$"]).returncode).encode()
 
     assert answer(work, 20) == str(-number).encode()
+
+
+def test_how_long_one_may_wait_for_a_file_system(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that runs begins anew."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(bounded, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    with subprocess.Popen(["sleep", "300"]) as waiting:
+        try:
+            stat = Path(f"/proc/{waiting.pid}/stat")
+            until(lambda: "(sleep) S" in stat.read_text())
+            one = bounded.Stillness(waiting.pid)
+            one.seconds()
+            for clock.now, entered, hung in (
+                (4.9, "/x", False), (5.0, "/x", True), (29.9, None, False), (30.0, None, True),
+            ):  # fmt: skip
+                assert one.is_hung(entered) is hung
+            waiting.send_signal(signal.SIGSTOP)
+            until(lambda: ") T" in stat.read_text())
+            waiting.send_signal(signal.SIGCONT)
+            until(lambda: one.seconds() == 0.0)
+            assert not one.is_hung("/x")
+        finally:
+            waiting.kill()

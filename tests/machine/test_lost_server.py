@@ -113,17 +113,30 @@ ctypes.CDLL(None).prctl(15, sys.argv[3].encode(), 0, 0, 0)
 os.makedirs(os.path.dirname(sys.argv[1]))
 made = socket.socket(socket.AF_UNIX)
 made.bind(sys.argv[1])
-made.listen()
+if sys.argv[4] != "bound":
+    made.listen()
+if sys.argv[4] == "elsewhere":
+    assert ctypes.CDLL(None).unshare(0x20000) == 0  # CLONE_NEWNS
 print(flush=True)
 sys.stdin.read()
 """
 
 
 @pytest.mark.root
-@pytest.mark.parametrize(("uid", "name"), [(65534, "tmux: server"), (0, "x: server")])
-def test_nothing_else_is_signalled(machine: Machine, uid: int, name: str) -> None:
+@pytest.mark.parametrize(
+    ("uid", "name", "how"),
+    [
+        (65534, "tmux: server", "listens"),
+        (0, "x: server", "listens"),
+        (0, "tmux: server", "bound"),
+        (0, "tmux: server", "elsewhere"),
+    ],
+)
+def test_nothing_else_is_signalled(machine: Machine, uid: int, name: str, how: str) -> None:
+    if how == "elsewhere" and machine.run("unshare", "-m", "true").returncode:
+        pytest.skip("no mount namespace can be had here")
     machine.sockets.chmod(0o777)
-    argv = [sys.executable, "-c", LISTENS, folder(machine) / "default", str(uid), name]
+    argv = [sys.executable, "-c", LISTENS, folder(machine) / "default", str(uid), name, how]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
