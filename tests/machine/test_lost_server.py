@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from support import Machine, until
+
+from reconciler.host import lost_server
 
 SPEC = """
 sessions:
@@ -148,3 +151,25 @@ def test_nothing_else_is_signalled(machine: Machine, uid: int, name: str, how: s
             assert process.poll() is None
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_only_what_listens_has_the_name(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    """Not one that has it only, nor one of which somebody else has written a line there."""
+    if not asked:
+        monkeypatch.setattr(lost_server, "_asked", lambda: iter(lost_server._written()))
+    monkeypatch.chdir(machine.base)
+    names = [f"{machine.mark}{end}" for end in "abcd"]
+    with socket.socket(socket.AF_UNIX) as listens, socket.socket(socket.AF_UNIX) as bound:
+        listens.bind(names[0])
+        listens.listen()
+        bound.bind(names[1])
+        inode = os.fstat(bound.fileno()).st_ino
+        with socket.socket(socket.AF_UNIX) as forged, socket.socket(socket.AF_UNIX) as other:
+            other.bind(names[3])
+            forged.bind(f"x\n0: 2 0 00010000 1 1 {inode} {names[2]}")
+            forged.listen()
+            number = os.fstat(listens.fileno()).st_ino
+            assert lost_server._listening(names) == {f"socket:[{number}]": names[0]}
