@@ -62,10 +62,17 @@ for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The marker ``root`` leaves a test out, by name, for an ordinary user."""
+    """The markers ``root`` and ``namespaces`` leave a test out, by name, where that is not had."""
+    probe = ["unshare", "--mount", "--net", "--pid", "--fork", "mount", "--make-rprivate", "/"]
+    try:
+        without = bool(os.geteuid() or subprocess.run(probe, capture_output=True).returncode)
+    except FileNotFoundError:
+        without = True
     for item in items:
         if os.geteuid() and item.get_closest_marker("root"):
             item.add_marker(pytest.mark.skip(reason="needs root"))
+        elif without and item.get_closest_marker("namespaces"):
+            item.add_marker(pytest.mark.skip(reason="no namespaces can be had here"))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -71,6 +71,7 @@ def looked(options: str, folder: Path) -> list[str]:
         sleeper.wait()
 
 
+@pytest.mark.namespaces
 @pytest.mark.parametrize("hidepid", ["1", "2"])
 def test_what_proc_hides_is_unknown(hidepid: str, tmp_path: Path, free: None) -> None:
     mount = f"mount -t proc -o hidepid={hidepid} proc /proc &&"
@@ -83,6 +84,7 @@ def test_what_proc_hides_is_unknown(hidepid: str, tmp_path: Path, free: None) ->
     assert seen[:2] == ["65534 cmdline 0", "65534 exe 0"]
 
 
+@pytest.mark.namespaces
 def test_where_nothing_is_hidden_the_command_line_tells(tmp_path: Path, free: None) -> None:
     for folder in (tmp_path, *tmp_path.parents):
         if folder.stat().st_mode & 0o001 == 0:

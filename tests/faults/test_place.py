@@ -511,6 +511,7 @@ with place.private_folder(folder, "name") as private:
 """
 
 
+@pytest.mark.namespaces
 @pytest.mark.root
 @as_root
 def test_a_private_folder_is_none_that_somebody_has_mounted(

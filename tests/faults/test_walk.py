@@ -258,6 +258,7 @@ def test_one_folder_that_cannot_be_opened_does_not_keep_a_glob_from_the_others(
     assert "input/output error" in (seen.note or "")
 
 
+@pytest.mark.namespaces
 @pytest.mark.root
 @ROOT
 class TestMounts:

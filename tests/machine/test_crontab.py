@@ -478,6 +478,7 @@ def test_a_file_that_is_not_what_crontab_shows_is_not_exchanged(
     assert (spool / "somebody").read_bytes() == b"theirs\nours\n"
 
 
+@pytest.mark.namespaces
 @pytest.mark.root
 def test_with_busybox_a_note_tells_of_lines_that_fail_there(machine: Machine) -> None:
     """With its real crontab, on a spool of its own."""

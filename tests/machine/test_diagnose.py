@@ -331,6 +331,7 @@ def test_a_user_without_rights_is_told_what_could_not_be_seen(machine: Machine) 
     assert found["host"]["uid"] == 65534
 
 
+@pytest.mark.namespaces
 @pytest.mark.root
 def test_a_full_disk_and_one_that_is_read_only(machine: Machine) -> None:
     place = machine.base / "mnt"

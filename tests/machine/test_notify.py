@@ -456,6 +456,7 @@ def test_people_hear_of_a_broken_spec_and_of_a_loop_that_hung(
     assert "has not moved for" in receiver.bodies()[2]
 
 
+@pytest.mark.namespaces
 @pytest.mark.root
 def test_slack_itself_with_its_name_on_loopback(machine: Machine) -> None:
     """The host of Slack's plugin is fixed: in a network of its own, that name is ours."""

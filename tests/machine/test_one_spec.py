@@ -196,6 +196,7 @@ def test_a_file_whose_folder_was_moved_is_gone(machine: Machine, rooms: str) -> 
     assert f"was {one}, which is gone" in done.stdout + done.stderr
 
 
+@pytest.mark.namespaces
 @pytest.mark.root
 @pytest.mark.parametrize("point", ["left", "removed", "linked"])
 def test_a_file_on_a_volume_that_is_not_mounted_is_not_gone(machine: Machine, point: str) -> None:

@@ -219,6 +219,7 @@ def test_a_pid_file_older_than_the_process_is_not_believed(machine: Machine) -> 
     hand.wait()
 
 
+@pytest.mark.namespaces
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a PID namespace")
 @pytest.mark.parametrize(

@@ -108,6 +108,7 @@ def test_paused_and_stopped_and_uninstalled_in_that_order(machine: Machine) -> N
     assert ended(machine) == ["app", "db"] * 2
 
 
+@pytest.mark.namespaces
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a PID namespace")
 def test_as_process_1_it_ends_them_before_it_ends(machine: Machine) -> None:
