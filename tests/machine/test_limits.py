@@ -375,14 +375,12 @@ def test_what_nobody_measures_costs_nothing(machine: Machine) -> None:
 def test_what_may_not_be_read_is_no_reason(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import psutil
-
     from reconciler.host.usage import measure
 
-    def denied(process: psutil.Process) -> int:
-        raise psutil.AccessDenied(process.pid)
+    def denied(process: Any) -> int:
+        raise PermissionError(process.pid)
 
-    monkeypatch.setattr(psutil.Process, "num_fds", denied)
+    monkeypatch.setattr("reconciler.host.usage.descriptors", denied)
     me = entry(os.getpid())
     host = Host("x", str(machine.base))
     usage = measure({me: {"open_files"}, Identity(1, me.pid): {"memory"}}, host)
