@@ -496,11 +496,11 @@ class Session:
             from reconciler.host.clock import Clock
             from reconciler.store import Store
 
-            self._stores[folder, writes] = Store(folder, Clock(), writes)
-        store = self._stores[folder, writes]
-        # Before anything is done by what it says, or without it.
-        store.base.refuse_unreadable()
-        return store
+            store = Store(folder, Clock(), writes)
+            # Before anything is done by what it says, or without it.
+            store.base.refuse_unreadable()
+            self._stores[folder, writes] = store
+        return self._stores[folder, writes]
 
     def close(self, spec: Spec) -> None:
         """Let go of the stores of that spec, which is about to lose its state directory."""

@@ -168,12 +168,14 @@ class Tmux:
         Raises UnknownState.
         """
         if socket not in self._lost:
-            from reconciler.host import lost_server
-
             self._lost[socket] = None
             with sockets(socket) as place:
                 try:
-                    lost_server.refuse_lost(place, self._state_dir, bool(self.panes(socket)))
+                    answers = bool(self.panes(socket))
+                    if place.has_others(answers):
+                        from reconciler.host import lost_server
+
+                        lost_server.refuse_lost(place, self._state_dir, answers)
                 except UnknownState as error:
                     self._lost[socket] = error
         if (lost := self._lost[socket]) is not None:

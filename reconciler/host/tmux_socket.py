@@ -19,6 +19,8 @@ from reconciler.model import UnknownState
 
 _ANSWER = 5.0
 """Seconds in which a server takes a connection."""
+_LISTENS = b" 00010000 "
+"""The flags of a socket that listens in /proc/net/unix, proc_net(5): __SO_ACCEPTCON."""
 _DEFAULT = "default"
 _USUAL = "/tmp"
 
@@ -69,6 +71,20 @@ class Sockets:
             bases += [_USUAL, _spare() or ""]
         user = os.geteuid()
         return [f"{os.path.realpath(one)}/tmux-{user}/{self.name}" for one in bases if one]
+
+    def has_others(self, answers: bool) -> bool:
+        """May more listen under these names than the one server that ``answers``?
+
+        A quick look: others can add to what /proc/net/unix says, but hide nothing in it.
+        """
+        ends = tuple(os.fsencode(f" {one}") for one in self.names)
+        try:
+            with open("/proc/net/unix", "rb") as file:
+                lines = [line for line in file.read().split(b"\n") if _LISTENS in line]
+        except OSError:
+            return True
+        broken = any(b"\n" in one for one in ends)
+        return broken or sum(line.endswith(ends) for line in lines) > answers
 
     @property
     def server(self) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ It must stay light, since it runs in every pass, also when the compiled spec is 
 from __future__ import annotations
 
 import os
-import re
 import stat
 
 from reconciler.host import trust
@@ -16,7 +15,7 @@ LIMIT = 8 * 1024 * 1024
 """The most bytes that a file may have."""
 NAME = r"[a-z0-9][a-z0-9_-]{0,63}"
 """What the name of a spec is made of."""
-_NAME = rf"""(?m)^name:[ \t]+["']?({NAME})["']?[ \t]*(?:[ \t]#.*)?\r?$""".encode()
+_IN_NAMES = b"abcdefghijklmnopqrstuvwxyz0123456789_-"
 
 
 class ReadError(Exception):
@@ -64,8 +63,14 @@ def read(path: str, what: str = "the spec") -> bytes:
 
 def name_in(data: bytes) -> str | None:
     """The name that the main file of a spec gives itself, where it can be told without YAML."""
-    found = re.findall(_NAME, data)
-    return found[0].decode() if len(found) == 1 else None
+    lines = [line for line in data.split(b"\n") if line.startswith((b"name: ", b"name:\t"))]
+    if len(lines) != 1:
+        return None
+    # Without a regular expression, which each pass would have to compile.
+    word = lines[0][5:].partition(b" #")[0].strip()
+    if word[:1] in (b"'", b'"') and word[:1] == word[-1:]:
+        word = word[1:-1]
+    return word.decode() if word and not word.translate(None, _IN_NAMES) else None
 
 
 def _cannot(what: str, error: OSError) -> ReadError:
