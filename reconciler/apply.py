@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from reconciler.base.records import replace
+from reconciler.base.text import error_in_words
 from reconciler.contract import GetKind
 from reconciler.host.progress import working
 from reconciler.model import HostError, Observation, Outcome, Plan, Report, Resource, Spec, Step
 from reconciler.observe import observe
 from reconciler.plan import difference, needed_by
-from reconciler.records import replace
-from reconciler.text import error_in_words
 
 if TYPE_CHECKING:
     from reconciler.host import Host

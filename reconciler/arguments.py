@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from reconciler import __version__
-from reconciler.records import dataclass
+from reconciler.base.records import dataclass
 from reconciler.session import ACTING, Usage
 
 # argparse would look for its words in another language, and load `locale` for that at every start.
@@ -297,7 +297,7 @@ def _uid(text: str) -> int:
 
 
 def _duration(text: str) -> float:
-    from reconciler.parsers import parse_duration
+    from reconciler.base.scalars import parse_duration
 
     try:
         return parse_duration(text)

@@ -118,7 +118,7 @@ def with_found(
     spec: Spec, strays: list[Resource[Any]], seen: dict[str, Observation[Any]]
 ) -> tuple[Spec, dict[str, Observation[Any]]]:
     """The spec with the strays behind all that it declares."""
-    from reconciler.records import replace
+    from reconciler.base.records import replace
 
     return (replace(spec, resources=(*spec.resources, *strays)) if strays else spec), seen
 

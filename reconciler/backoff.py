@@ -5,7 +5,7 @@ The form is systemd's and Kubernetes' crash loop: pauses that grow, then an end 
 
 from __future__ import annotations
 
-from reconciler.records import dataclass
+from reconciler.base.records import dataclass
 
 _MOST_DOUBLINGS = 1000
 

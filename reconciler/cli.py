@@ -20,14 +20,14 @@ from importlib import import_module
 from typing import NoReturn
 
 from reconciler.arguments import parsed
-from reconciler.descriptors import keep_descriptors, open_standard_streams
-from reconciler.exits import BUSY, TROUBLE, USAGE
+from reconciler.base.descriptors import keep_descriptors, open_standard_streams
+from reconciler.base.exit_codes import BUSY, TROUBLE, USAGE
+from reconciler.base.text import error_in_words
 from reconciler.host.environment import clean, use_utf8
 from reconciler.host.filesystems import served
 from reconciler.model import BeingWritten
 from reconciler.modes.answers import complain, invalid
 from reconciler.session import Session, Usage
-from reconciler.text import error_in_words
 
 _ELSEWHERE = {"resume": "pause", "notify-test": "messages"}
 """The modes that are not in a module of their own name."""

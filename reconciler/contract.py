@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol
 
 from reconciler.backoff import Policy
+from reconciler.base.records import dataclass, names
 from reconciler.model import (
     Action,
     Change,
@@ -23,7 +24,6 @@ from reconciler.model import (
     Verdict,
     W,
 )
-from reconciler.records import dataclass, names
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from reconciler.model import Secret
-from reconciler.parsers import (
+from reconciler.base.scalars import (
     choice_parser,
     integer_parser,
     parse_command,
@@ -30,6 +29,7 @@ from reconciler.parsers import (
     parse_text,
     parse_variables,
 )
+from reconciler.model import Secret
 
 
 class Parsed:

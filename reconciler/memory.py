@@ -10,10 +10,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from reconciler.base.records import replace
 from reconciler.contract import GetKind
 from reconciler.model import HostError, Observation, Outcome, Past, Plan, Resource, Said, Step
 from reconciler.plan import STARTS
-from reconciler.records import replace
 from reconciler.state import Newer, Unreadable
 
 if TYPE_CHECKING:

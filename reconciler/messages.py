@@ -9,9 +9,9 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
+from reconciler.base.records import dataclass, replace
+from reconciler.base.redaction import shortened
 from reconciler.model import EVENTS, Outcome, Plan
-from reconciler.records import dataclass, replace
-from reconciler.redaction import shortened
 
 _MOST = 5
 """Messages of one event in one pass; more are put together into one."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Generic, NewType, Protocol, TypeVar
 
-from reconciler.digests import blake2b
-from reconciler.records import dataclass, field, replace
+from reconciler.base.digests import blake2b
+from reconciler.base.records import dataclass, field, replace
 
 W = TypeVar("W")
 S = TypeVar("S")

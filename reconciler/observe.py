@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from reconciler.base.records import replace
+from reconciler.base.text import error_in_words
 from reconciler.contract import GetKind, Kind
 from reconciler.model import (
     HostError,
@@ -23,8 +25,6 @@ from reconciler.model import (
     not_known,
 )
 from reconciler.plan import make_plan, observed_kinds
-from reconciler.records import replace
-from reconciler.text import error_in_words
 
 if TYPE_CHECKING:
     from reconciler.host import Host

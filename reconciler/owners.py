@@ -13,9 +13,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from reconciler.base.records import dataclass
 from reconciler.contract import GetKind
 from reconciler.model import Claim, HostError, Observation, Resource
-from reconciler.records import dataclass
 
 if TYPE_CHECKING:
     from reconciler.host import Host

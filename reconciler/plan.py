@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from reconciler.backoff import in_words
+from reconciler.base.records import replace
+from reconciler.base.text import error_in_words
 from reconciler.contract import GetKind, Kind
 from reconciler.model import (
     Ailment,
@@ -19,8 +21,6 @@ from reconciler.model import (
     Spec,
     Step,
 )
-from reconciler.records import replace
-from reconciler.text import error_in_words
 
 STARTS = ("create", "start", "restart")
 """The verbs of steps behind which something runs or is there that was not before."""

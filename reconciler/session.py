@@ -12,11 +12,11 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
-from reconciler.digests import blake2b
+from reconciler.base.digests import blake2b
+from reconciler.base.records import dataclass, replace
+from reconciler.base.redaction import HIDDEN, FromFile, hide, hide_marked, redacted_json
+from reconciler.base.text import printable
 from reconciler.host import trust
-from reconciler.records import dataclass, replace
-from reconciler.redaction import HIDDEN, FromFile, hide, hide_marked, redacted_json
-from reconciler.text import printable
 
 if TYPE_CHECKING:
     import argparse

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from reconciler import kinds
+from reconciler.base.records import replace
 from reconciler.model import Outcome, Past, Spec
 from reconciler.observe import judged, observe
 from reconciler.plan import ending
-from reconciler.records import replace
 from reconciler.session import Look, Session
 
 

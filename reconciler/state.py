@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 
+from reconciler.base.redaction import hides_values, marks
 from reconciler.host import trust
 from reconciler.model import HostError
-from reconciler.redaction import hides_values, marks
 
 _PAUSE = 0.1
 

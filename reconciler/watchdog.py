@@ -16,8 +16,10 @@ from typing import Any, NoReturn
 from reconciler import kinds
 from reconciler.apply import proved
 from reconciler.asking import aftermath, checks_of
+from reconciler.base.descriptors import raise_limit, usual_limit
+from reconciler.base.records import dataclass, replace
+from reconciler.base.text import error_in_words
 from reconciler.contract import Kind
-from reconciler.descriptors import raise_limit, usual_limit
 from reconciler.fresh import Fresh, goal
 from reconciler.host.clock import Clock
 from reconciler.host.command import on_waiting
@@ -36,10 +38,8 @@ from reconciler.passes import Pass, Passes, Teller
 from reconciler.plan import difference
 from reconciler.preload import preload
 from reconciler.pulse import Heart
-from reconciler.records import dataclass, replace
 from reconciler.session import Learned, Look, Session
 from reconciler.state import Newer, hand_on
-from reconciler.text import error_in_words
 from reconciler.turns import turn
 from reconciler.views.log import Log
 from reconciler.views.text import given

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
+from reconciler.base.redaction import censored
 from reconciler.diagnosis.conflicts import of_logrotate, of_tmpfiles
 from reconciler.diagnosis.findings import findings
 from reconciler.diagnosis.loglines import analysed, level_of, moment, squeezed, too_silent
 from reconciler.diagnosis.past import told_causes
 from reconciler.diagnosis.persistence import differences, of_crontab, surroundings
 from reconciler.diagnosis.wrong import Wrong, ordered
-from reconciler.redaction import censored
 from reconciler.views.diagnosis import diagnosis_blocks
 from reconciler.views.table import lines_of
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from reconciler import records
+from reconciler.base import records
 
 T = TypeVar("T")
 
@@ -217,7 +217,7 @@ def test_what_it_does_not_know_is_refused() -> None:
 def test_making_one_loads_neither_dataclasses_nor_inspect(free: None) -> None:
     code = (
         "import sys; from reconciler.model import Key; "
-        "from reconciler.records import replace; replace(Key('a', 'b'), sort='c'); "
+        "from reconciler.base.records import replace; replace(Key('a', 'b'), sort='c'); "
         "sys.exit({'dataclasses', 'inspect'} & sys.modules.keys() != set())"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler import redaction
+from reconciler.base import redaction
+from reconciler.base.redaction import censored, redacted
+from reconciler.base.text import printable
 from reconciler.diagnosis.logs import read
 from reconciler.host.files import Files
-from reconciler.redaction import censored, redacted
-from reconciler.text import printable
 
 
 def test_a_value_is_taken_out_before_a_text_is_cut() -> None:

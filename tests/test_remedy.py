@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from support import Machine
 
 import reconciler
-from reconciler import redaction
+from reconciler.base import redaction
 from reconciler.host.remedy import hides, in_turn, piped, quoted, remedy, script
 
 NAMES = [

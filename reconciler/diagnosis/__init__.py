@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
+from reconciler.base.records import strings
+from reconciler.base.redaction import HIDDEN, redacted_json
 from reconciler.diagnosis import probes
 from reconciler.diagnosis.looking import LOOK, Looking
 from reconciler.diagnosis.wrong import Wrong, ordered
@@ -21,8 +23,6 @@ from reconciler.host.children import Children
 from reconciler.host.remedy import remedy
 from reconciler.model import Observation, Past, Plan, Remedy, Spec
 from reconciler.pulse import about_loop
-from reconciler.records import strings
-from reconciler.redaction import HIDDEN, redacted_json
 
 if TYPE_CHECKING:
     from reconciler.session import Session

@@ -9,10 +9,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from reconciler.base.redaction import censored, without_values
 from reconciler.diagnosis.loglines import analysed
 from reconciler.host.logfiles import matching, tail
 from reconciler.model import HostError
-from reconciler.redaction import censored, without_values
 
 _FILES = 30
 _LAST = 3

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from reconciler.base.redaction import censored
 from reconciler.host import filesystems, kernellog, machine
 from reconciler.host.halted import halted
-from reconciler.redaction import censored
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -14,10 +14,10 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from reconciler.base.records import replace
 from reconciler.contract import GetKind, Kind
 from reconciler.host.children import Children
 from reconciler.model import Resource
-from reconciler.records import replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host

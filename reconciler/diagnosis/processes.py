@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from reconciler.redaction import censored
+from reconciler.base.redaction import censored
 
 if TYPE_CHECKING:
     from reconciler.host.processes import Identity

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from reconciler.base.records import dataclass
 from reconciler.model import Remedy
-from reconciler.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -202,7 +202,7 @@ def _seconds(text: str) -> float:
 
 
 def _ago(text: str) -> float:
-    from reconciler.parsers import parse_duration
+    from reconciler.base.scalars import parse_duration
 
     try:
         return float(parse_duration(text))

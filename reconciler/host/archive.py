@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any, NamedTuple
 
-from reconciler.digests import blake2b
+from reconciler.base.digests import blake2b
 from reconciler.host.found import File, by_folder
 from reconciler.host.gzipped import Gunzip, Gzip, TooMuch
 from reconciler.host.openfiles import OpenFiles

@@ -19,8 +19,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from reconciler.descriptors import is_awaited, let_go_of_streams
-from reconciler.exits import TROUBLE
+from reconciler.base.descriptors import is_awaited, let_go_of_streams
+from reconciler.base.exit_codes import TROUBLE
 from reconciler.host import filesystems
 from reconciler.host.command import forget_parent, reap
 

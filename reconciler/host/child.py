@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from reconciler.descriptors import close_all_but, let_go_of_streams, usual_limit
+from reconciler.base.descriptors import close_all_but, let_go_of_streams, usual_limit
 from reconciler.host.command import BEAT, bury, forget_parent, reap, still_waiting
 from reconciler.host.filesystems import on_entering
 from reconciler.host.progress import unwatched

@@ -9,8 +9,8 @@ from __future__ import annotations
 from heapq import heappush, heappushpop
 from typing import Any
 
+from reconciler.base.records import dataclass
 from reconciler.host.found import File
-from reconciler.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
+from reconciler.base.records import dataclass
+from reconciler.base.redaction import censored
 from reconciler.host.environment import note
 from reconciler.host.trust import Untrusted, refuse_untrusted
 from reconciler.model import HostError, UnknownState
-from reconciler.records import dataclass
-from reconciler.redaction import censored
 
 if TYPE_CHECKING:
     import select

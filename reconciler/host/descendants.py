@@ -14,6 +14,7 @@ import signal
 from collections.abc import Collection
 from functools import cached_property
 
+from reconciler.base.records import dataclass
 from reconciler.host import scope
 from reconciler.host.launch import MARK, VERSION
 from reconciler.host.processes import (
@@ -28,7 +29,6 @@ from reconciler.host.processes import (
     told,
 )
 from reconciler.model import HostError
-from reconciler.records import dataclass
 
 _KILLING = 5.0
 """Seconds in which what is left must have ended of SIGKILL."""

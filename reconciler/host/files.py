@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from reconciler.base.records import dataclass
 from reconciler.host.filesystems import leads_to_server, refuse_silent
 from reconciler.host.walk import (
     MOST_LINKS,
@@ -34,7 +35,6 @@ from reconciler.host.walk import (
     sort_of,
 )
 from reconciler.model import HostError, UnknownState
-from reconciler.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

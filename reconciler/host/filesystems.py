@@ -12,8 +12,8 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 
+from reconciler.base.records import dataclass
 from reconciler.model import UnknownState
-from reconciler.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ import stat
 from contextlib import suppress
 from fnmatch import fnmatchcase
 
+from reconciler.base.records import dataclass
 from reconciler.host.reading import PRIVATE, is_private
 from reconciler.host.walk import opened
-from reconciler.records import dataclass
 
 _MOST = 200_000
 

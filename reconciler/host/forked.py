@@ -16,7 +16,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-from reconciler.descriptors import let_go_of_streams, usual_limit
+from reconciler.base.descriptors import let_go_of_streams, usual_limit
 from reconciler.host.command import bury, forget_parent, reap
 from reconciler.host.progress import unwatched
 

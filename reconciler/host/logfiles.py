@@ -10,10 +10,10 @@ import stat
 from contextlib import suppress
 from fnmatch import fnmatchcase
 
+from reconciler.base.records import dataclass
 from reconciler.host.reading import PRIVATE, is_private, regular_file
 from reconciler.host.walk import opened
 from reconciler.model import HostError
-from reconciler.records import dataclass
 
 _MOST = 2**20
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from reconciler.records import dataclass
+from reconciler.base.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

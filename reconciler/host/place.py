@@ -461,7 +461,7 @@ def passing_name(name: str, more: int = 0) -> str:
     """
     passing = f".{name}.reconcile"
     if len(os.fsencode(passing)) + more > _LONGEST_NAME:
-        from reconciler.digests import blake2b
+        from reconciler.base.digests import blake2b
 
         passing = f".{blake2b(os.fsencode(name), digest_size=8).hexdigest()}.reconcile"
     return passing

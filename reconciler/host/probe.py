@@ -15,12 +15,12 @@ from fnmatch import fnmatchcase
 from math import inf
 from types import FrameType
 
+from reconciler.base.text import printable
 from reconciler.host.files import Files
 from reconciler.host.reading import is_private
 from reconciler.host.walk import opened, reason
 from reconciler.host.walltime import WallTime
 from reconciler.model import HostError, UnknownState, Verdict
-from reconciler.text import printable
 
 
 class _Late(BaseException):

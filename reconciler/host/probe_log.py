@@ -12,11 +12,11 @@ import zlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 
+from reconciler.base.redaction import censored
+from reconciler.base.text import printable
 from reconciler.host.probe import span
 from reconciler.host.reading import PRIVATE, regular_file
 from reconciler.model import Verdict
-from reconciler.redaction import censored
-from reconciler.text import printable
 
 _MOST = 64 * 2**20
 _BLOCK = 2**20

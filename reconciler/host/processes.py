@@ -15,13 +15,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 
+from reconciler.base.records import dataclass
 from reconciler.host.clock import Clock
 from reconciler.host.files import Files
 from reconciler.host.filesystems import mount_lines
 from reconciler.host.trust import only_ours
 from reconciler.host.users import run_as
 from reconciler.model import HostError, UnknownState
-from reconciler.records import dataclass
 
 _ENDING = 1.0
 """Seconds for which what descends from a process is ended."""

@@ -13,8 +13,8 @@ from contextlib import suppress
 
 import psutil
 
+from reconciler.base.records import dataclass
 from reconciler.host.processes import Identity, folder, look_up
-from reconciler.records import dataclass
 
 _WATCHED = 0.25
 """Seconds over which the use of the processor is taken."""

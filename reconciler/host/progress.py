@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from reconciler.base.records import dataclass, field
 from reconciler.host.command import still_waiting
-from reconciler.records import dataclass, field
 
 COUNT, BYTES = "", "bytes"
 """What work is counted in: things, or bytes."""

@@ -12,9 +12,9 @@ import stat
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
+from reconciler.base.records import dataclass
 from reconciler.host.walk import opened, sort_of
 from reconciler.model import HostError, UnknownState
-from reconciler.records import dataclass
 
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 PRIVATE = (

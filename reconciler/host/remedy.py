@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from reconciler.base.redaction import censored, redacted
 from reconciler.model import Remedy
-from reconciler.redaction import censored, redacted
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-")
 """What every shell takes as it is, but for a ``=`` in front."""

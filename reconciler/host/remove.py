@@ -11,7 +11,7 @@ import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 
-from reconciler.digests import blake2b
+from reconciler.base.digests import blake2b
 from reconciler.host.found import File, by_folder
 from reconciler.host.openfiles import OpenFiles
 from reconciler.host.place import draft, link, make_folder, write_all

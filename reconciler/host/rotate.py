@@ -12,7 +12,8 @@ import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 
-from reconciler.digests import blake2b
+from reconciler.base.digests import blake2b
+from reconciler.base.text import printable
 from reconciler.host.clock import Clock
 from reconciler.host.found import File
 from reconciler.host.gzipped import Gunzip, Gzip, TooMuch
@@ -33,7 +34,6 @@ from reconciler.host.walk import (
 )
 from reconciler.host.work import MOST, hollow
 from reconciler.model import HostError
-from reconciler.text import printable
 
 _CHUNK = 1 << 20
 _BEHIND, _SHARE = 64 << 20, 4

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from fnmatch import translate
 from typing import Any
 
+from reconciler.base.records import dataclass, field
 from reconciler.host.choose import Chooser, Chosen, Rule
 from reconciler.host.found import File
 from reconciler.host.progress import Work, unwatched, working
 from reconciler.host.walk import Elsewhere, Emptied, Moved, Tree, joined, reason, shown, taken
-from reconciler.records import dataclass, field
 
 _ALONE = 10_000
 """After so many entries a second process takes half of what is left."""

@@ -11,6 +11,8 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
+from reconciler.base.records import dataclass
+from reconciler.base.redaction import censored
 from reconciler.host.clock import Clock
 from reconciler.host.command import Result, find, own_environment, run
 from reconciler.host.environment import runtime_folder
@@ -19,8 +21,6 @@ from reconciler.host.remedy import remedy
 from reconciler.host.users import Users
 from reconciler.host.walk import opened, reason
 from reconciler.model import HostError, UnknownState
-from reconciler.records import dataclass
-from reconciler.redaction import censored
 
 LIMIT = 2**20
 """The most bytes that a unit file may have."""

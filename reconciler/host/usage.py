@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from reconciler.base.records import dataclass, field
 from reconciler.host.processes import Entry, Identity, look_up
 from reconciler.host.processtable import descriptors, resident
-from reconciler.records import dataclass, field
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import pwd
 
+from reconciler.base.records import dataclass
 from reconciler.model import HostError, UnknownState
-from reconciler.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

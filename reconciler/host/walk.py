@@ -13,11 +13,11 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from reconciler.base.records import dataclass
 from reconciler.host.filesystems import refuse_silent, server
 from reconciler.host.progress import Work, working
 from reconciler.host.users import run_as
 from reconciler.model import HostError, UnknownState
-from reconciler.records import dataclass
 
 MOST_LINKS = 40
 """Symlinks on one way, as path_resolution(7) has it."""

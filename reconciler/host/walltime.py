@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from reconciler.digests import blake2b
+from reconciler.base.digests import blake2b
+from reconciler.base.records import dataclass
 from reconciler.host.clock import Clock
 from reconciler.host.processes import boot_id
 from reconciler.host.trust import own_file
 from reconciler.model import HostError, UnknownState
-from reconciler.records import dataclass
 
 _NAME = "clock"
 _STEPS = "clock-steps"

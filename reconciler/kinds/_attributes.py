@@ -10,9 +10,9 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from reconciler.base.records import dataclass, replace
 from reconciler.host.walk import Refused, refuse, shown
 from reconciler.model import Change, Remedy
-from reconciler.records import dataclass, replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
+from reconciler.base.records import dataclass, field
+from reconciler.base.scalars import Wrong, integer_parser, parse_command, parse_name, parse_size
 from reconciler.fields import (
     Command,
     Duration,
@@ -17,8 +19,6 @@ from reconciler.fields import (
     Regex,
     integer,
 )
-from reconciler.parsers import Wrong, integer_parser, parse_command, parse_name, parse_size
-from reconciler.records import dataclass, field
 
 _TEMPLATE = r".*\{\{.*\}\}.*"
 _STRING: dict[str, Any] = {"type": "string", "minLength": 1}

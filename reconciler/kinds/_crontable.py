@@ -18,9 +18,9 @@ import re
 import zlib
 from collections.abc import Mapping
 
+from reconciler.base.records import dataclass, replace
 from reconciler.kinds._cronlines import bare, setting
 from reconciler.kinds._marked import Mark, Split, at_the_end, joined, lines_of, split, word
-from reconciler.records import dataclass, replace
 
 _FOREIGN_BEGIN = re.compile(rb"# BEGIN reconcile (\S+?)(?: -- .*)?(?:\r|\\r)?\n?")
 

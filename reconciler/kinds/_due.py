@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from reconciler.base.records import dataclass
 from reconciler.host.found import File
 from reconciler.model import Change
-from reconciler.records import dataclass
 
 _OLDEST = 3
 _MOST_NAMES = 20

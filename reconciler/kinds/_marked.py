@@ -21,7 +21,7 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
-from reconciler.records import dataclass, replace
+from reconciler.base.records import dataclass, replace
 
 _TAIL = b" -- changes up to its END are undone"
 _ADDED = rb" \(newline added after ([0-9a-f]{8})\)"

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from reconciler.base.records import dataclass, replace
 from reconciler.kinds._start import known_as, recorded, runs
 from reconciler.model import Resource
-from reconciler.records import dataclass, replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from reconciler.digests import blake2b
+from reconciler.base.digests import blake2b
+from reconciler.base.records import dataclass, field
 from reconciler.fields import (
     Command,
     Duration,
@@ -18,7 +19,6 @@ from reconciler.fields import (
 )
 from reconciler.kinds._ailing import Heartbeat, Limits
 from reconciler.kinds._start import Place
-from reconciler.records import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from reconciler.base.records import dataclass, field
 from reconciler.fields import Command, Duration, Flag, Path, Patterns, Signal, Size, choice, integer
 from reconciler.kinds._patterns import about
 from reconciler.kinds._process import Process
-from reconciler.records import dataclass, field
 
 _MOST = 10_000
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 
-from reconciler.records import dataclass
+from reconciler.base.records import dataclass
 
 NICKNAMES = {
     "@hourly": "0 * * * *",

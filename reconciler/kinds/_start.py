@@ -9,14 +9,14 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from reconciler.base.records import dataclass
+from reconciler.base.redaction import censored, redacted
 from reconciler.host.launch import MARK, VERSION, Launch, environment, start
 from reconciler.host.processes import LEADER, Identity, boot_id, ending
 from reconciler.host.trust import refuse_untrusted
 from reconciler.host.walk import NoSpace
 from reconciler.kinds._windows import holder
 from reconciler.model import HostError, UnknownState
-from reconciler.records import dataclass
-from reconciler.redaction import censored, redacted
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -272,7 +272,7 @@ def _file_name(mark: str) -> str:
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in name)[:60]
     if safe == name:
         return safe
-    from reconciler.digests import blake2b
+    from reconciler.base.digests import blake2b
 
     return f"{safe}-{blake2b(name.encode(), digest_size=6).hexdigest()}"
 

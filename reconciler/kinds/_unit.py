@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from reconciler.base.records import dataclass, field
 from reconciler.fields import Flag, Name, Text, Variables, choice
-from reconciler.records import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Unit:
 
     def hidden(self, text: str) -> str:
         """What is shown of a text that holds a secret."""
-        from reconciler.digests import blake2b
+        from reconciler.base.digests import blake2b
 
         digest = blake2b(text.encode("utf-8", "surrogateescape"), digest_size=6)
         return f"(not shown: it holds a value of the environment; digest {digest.hexdigest()})"

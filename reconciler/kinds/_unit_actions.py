@@ -11,9 +11,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from reconciler.base.records import dataclass
 from reconciler.host.remedy import hides, in_turn, remedy
 from reconciler.model import HostError, Remedy, UnknownState
-from reconciler.records import dataclass
 
 if TYPE_CHECKING:
     from reconciler.host import Host

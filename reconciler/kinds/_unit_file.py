@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from reconciler.base.records import replace
 from reconciler.contract import Refused, Templates
 from reconciler.kinds._unit_environment import parted
 from reconciler.kinds._unit_text import links, programs, settings, written
-from reconciler.records import replace
 
 if TYPE_CHECKING:
     from reconciler.kinds._unit import Unit

@@ -9,13 +9,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from reconciler.base.records import dataclass, replace
+from reconciler.base.redaction import redacted
 from reconciler.host.remedy import remedy
 from reconciler.host.systemd import is_mask
 from reconciler.kinds._unit import Unit, UnitState
 from reconciler.kinds._unit_file import RUNS_AND_ENDS, mark, ours
 from reconciler.model import HostError, Observation, Resource, UnknownState, not_known
-from reconciler.records import dataclass, replace
-from reconciler.redaction import redacted
 
 if TYPE_CHECKING:
     from reconciler.host import Host

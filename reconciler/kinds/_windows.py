@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from reconciler.base.records import dataclass
 from reconciler.fields import Command, Environment, Name, Path
-from reconciler.records import dataclass
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from reconciler.base.records import dataclass, field, replace
 from reconciler.contract import Kind
 from reconciler.fields import Name, Path, Text
 from reconciler.kinds._marked import Mark, Split, joined, split, word
@@ -21,7 +22,6 @@ from reconciler.model import (
     Resource,
     not_known,
 )
-from reconciler.records import dataclass, field, replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -268,7 +268,7 @@ def _hidden(content: str, lines: str) -> str:
 
     It is ``lines`` only where the content is.
     """
-    from reconciler.digests import blake2b
+    from reconciler.base.digests import blake2b
 
     def shown(line: str) -> str:
         if line in known:

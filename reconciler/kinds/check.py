@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from reconciler.backoff import in_words
+from reconciler.base.digests import blake2b
+from reconciler.base.records import dataclass, replace
 from reconciler.contract import Kind, Rhythm
-from reconciler.digests import blake2b
 from reconciler.kinds._check import FORMS, Check
 from reconciler.model import ABSENT, Action, Change, Declared, Key, Observation, Remedy, Resource
-from reconciler.records import dataclass, replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host

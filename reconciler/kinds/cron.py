@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
+from reconciler.base.records import dataclass, field, replace
 from reconciler.contract import Kind
 from reconciler.fields import Command, Environment, Name, Parsed
 from reconciler.host import crondaemon
@@ -37,7 +38,6 @@ from reconciler.model import (
     UnknownState,
     not_known,
 )
-from reconciler.records import dataclass, field, replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host

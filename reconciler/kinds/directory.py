@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterable, Sequence, Set
 from typing import TYPE_CHECKING
 
+from reconciler.base.records import dataclass, field, replace
 from reconciler.contract import Kind, diff
 from reconciler.fields import Flag, Mode, Name, Path
 from reconciler.host.walk import sort_of
@@ -26,7 +27,6 @@ from reconciler.model import (
     UnknownState,
     not_known,
 )
-from reconciler.records import dataclass, field, replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host

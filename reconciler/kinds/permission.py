@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING
 
+from reconciler.base.records import dataclass, field, replace
 from reconciler.contract import Kind
 from reconciler.fields import Flag, Mode, Name, Path
 from reconciler.host.walk import Refused, kept_mode, shown, sort_of
@@ -30,7 +31,6 @@ from reconciler.model import (
     UnknownState,
     not_known,
 )
-from reconciler.records import dataclass, field, replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host

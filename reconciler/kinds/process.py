@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from reconciler.backoff import Policy
+from reconciler.base.records import dataclass, replace
 from reconciler.contract import Kind
 from reconciler.host.launch import Launch
 from reconciler.kinds._ailing import health, held
@@ -37,7 +38,6 @@ from reconciler.model import (
     UnknownState,
     not_known,
 )
-from reconciler.records import dataclass, replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host

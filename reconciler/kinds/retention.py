@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from reconciler.base.records import replace
 from reconciler.contract import Kind
 from reconciler.host.choose import Rule
 from reconciler.host.found import File
@@ -34,7 +35,6 @@ from reconciler.model import (
     Resource,
     not_known,
 )
-from reconciler.records import replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host

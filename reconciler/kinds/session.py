@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from reconciler.base.records import dataclass, replace
 from reconciler.contract import Kind
 from reconciler.kinds._windows import (
     MakePanes,
@@ -30,7 +31,6 @@ from reconciler.model import (
     UnknownState,
     not_known,
 )
-from reconciler.records import dataclass, replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from reconciler.base.records import replace
 from reconciler.contract import Kind, Templates, diff, in_words
 from reconciler.kinds._unit import Unit, UnitState
 from reconciler.model import (
@@ -22,7 +23,6 @@ from reconciler.model import (
     Remedy,
     Resource,
 )
-from reconciler.records import replace
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from reconciler.exits import CHANGED, DONE, INVALID, TROUBLE
+from reconciler.base.exit_codes import CHANGED, DONE, INVALID, TROUBLE
+from reconciler.base.text import printable
 from reconciler.session import Session, print_json
-from reconciler.text import printable
 
 if TYPE_CHECKING:
     import argparse

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reconciler.exits import DONE
+from reconciler.base.exit_codes import DONE
 from reconciler.session import Session, print_json
 from reconciler.views.data import FORMAT
 from reconciler.views.text import given

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from reconciler.arguments import parser
+from reconciler.base.exit_codes import DONE, TROUBLE
 from reconciler.completion import Program, asked, program, script
-from reconciler.exits import DONE, TROUBLE
 from reconciler.host.command import program_path
 from reconciler.session import Session
 from reconciler.shipped import folder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reconciler.exits import DONE, TROUBLE
+from reconciler.base.exit_codes import DONE, TROUBLE
 from reconciler.session import Session
 
 

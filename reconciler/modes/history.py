@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from reconciler.exits import DONE
+from reconciler.base.exit_codes import DONE
 from reconciler.plan import meant
 from reconciler.session import Session, Usage
 
@@ -43,7 +43,7 @@ def run(session: Session) -> int:
 
 def _moment(text: str) -> float:
     """Seconds since the epoch of ``2h`` (ago), or of a date and time here. Raises Usage."""
-    from reconciler.parsers import parse_duration
+    from reconciler.base.scalars import parse_duration
 
     try:
         return time.time() - parse_duration(text)

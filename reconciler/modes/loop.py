@@ -10,10 +10,10 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from reconciler.exits import BUSY, DONE, INVALID
+from reconciler.base.exit_codes import BUSY, DONE, INVALID
+from reconciler.base.redaction import redacted
 from reconciler.model import HostError, UnknownState
 from reconciler.modes.answers import complain, tell
-from reconciler.redaction import redacted
 from reconciler.session import Session, Usage
 from reconciler.spec.aside import Asked, Invalid
 from reconciler.turns import Taken

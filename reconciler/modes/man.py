@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from reconciler import __version__
 from reconciler.arguments import FIRST, MODES, STATUSES, listed, of_modes, parser
-from reconciler.exits import DONE
+from reconciler.base.exit_codes import DONE
 
 if TYPE_CHECKING:
     from reconciler.session import Session

@@ -8,10 +8,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from reconciler.exits import DONE, TROUBLE
-from reconciler.records import replace
+from reconciler.base.exit_codes import DONE, TROUBLE
+from reconciler.base.records import replace
+from reconciler.base.text import printable
 from reconciler.session import Session
-from reconciler.text import printable
 
 if TYPE_CHECKING:
     from reconciler.model import Plan, Spec

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reconciler.exits import BUSY
+from reconciler.base.exit_codes import BUSY
+from reconciler.base.records import replace
 from reconciler.modes import messages
 from reconciler.modes.answers import complain, exit_status, tell
-from reconciler.records import replace
 from reconciler.session import Session
 from reconciler.turns import Taken, turn
 from reconciler.views import text

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
-from reconciler.exits import DONE, TROUBLE
+from reconciler.base.exit_codes import DONE, TROUBLE
+from reconciler.base.records import replace
 from reconciler.plan import ending, meant
-from reconciler.records import replace
 from reconciler.session import Look, Session, Usage
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ It must not hold anything of the steps themselves, which are in ``reconciler.rep
 
 from __future__ import annotations
 
-from reconciler.exits import BUSY, DONE, TROUBLE
+from reconciler.base.exit_codes import BUSY, DONE, TROUBLE
 from reconciler.modes.answers import complain
 from reconciler.session import Session
 

@@ -10,7 +10,7 @@ import os
 
 from reconciler import kinds
 from reconciler.arguments import DOCUMENTS
-from reconciler.exits import DONE
+from reconciler.base.exit_codes import DONE
 from reconciler.session import Session, Usage, print_json
 
 _FILE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "documents.json")

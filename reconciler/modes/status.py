@@ -6,9 +6,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
-from reconciler.exits import DONE, TROUBLE
+from reconciler.base.exit_codes import DONE, TROUBLE
+from reconciler.base.redaction import redacted_json
 from reconciler.observe import watched
-from reconciler.redaction import redacted_json
 from reconciler.session import Session
 
 if TYPE_CHECKING:

@@ -14,14 +14,14 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
-from reconciler.exits import BUSY, DONE, TROUBLE
+from reconciler.base.exit_codes import BUSY, DONE, TROUBLE
+from reconciler.base.records import dataclass, field, replace
+from reconciler.base.text import printable
 from reconciler.model import HostError, Outcome, Resource, Spec
 from reconciler.modes.answers import complain, invalid, tell
 from reconciler.modes.pause import planned
 from reconciler.plan import ending
-from reconciler.records import dataclass, field, replace
 from reconciler.session import Session
-from reconciler.text import printable
 from reconciler.turns import Taken, turn
 from reconciler.views import data, text
 

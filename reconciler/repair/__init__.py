@@ -11,14 +11,14 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
+from reconciler.base.records import dataclass, field
+from reconciler.base.text import error_in_words
 from reconciler.diagnosis import Diagnosis, diagnose, keeps
 from reconciler.model import HostError, Outcome, Spec
 from reconciler.plan import STARTS
 from reconciler.pulse import pulse
-from reconciler.records import dataclass, field
 from reconciler.repair.hands import Hands, hands
 from reconciler.session import Session
-from reconciler.text import error_in_words
 from reconciler.turns import Taken
 
 if TYPE_CHECKING:

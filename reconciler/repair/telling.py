@@ -8,10 +8,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from reconciler.base.redaction import redacted_json
 from reconciler.host.clock import Clock
 from reconciler.messages import Message
 from reconciler.model import HostError
-from reconciler.redaction import redacted_json
 from reconciler.turns import Taken, turn
 from reconciler.views.repair import (
     begin_lines,

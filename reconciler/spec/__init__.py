@@ -84,7 +84,7 @@ def load(
 
 def _given(settings: Mapping[str, str]) -> dict[str, bytes]:
     """The files that hold the value of a variable, with their digests."""
-    from reconciler.redaction import FromFile
+    from reconciler.base.redaction import FromFile
 
     return {one.path: one.digest for one in settings.values() if isinstance(one, FromFile)}
 

@@ -11,11 +11,11 @@ from functools import partial
 from typing import Any
 
 from reconciler import spec as room
+from reconciler.base.redaction import FromFile
 from reconciler.contract import Kind
 from reconciler.host.child import Child
 from reconciler.host.environment import note, on_note
 from reconciler.model import BeingWritten, Spec
-from reconciler.redaction import FromFile
 from reconciler.spec import cache
 
 _TIMEOUT = 120.0

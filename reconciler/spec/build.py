@@ -10,9 +10,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from reconciler.base.records import dataclass, strings
 from reconciler.contract import Kind
 from reconciler.model import Facts, Resource, Secret, Spec
-from reconciler.records import dataclass, strings
 from reconciler.spec.errors import Problems
 from reconciler.spec.graph import Entry, Graph
 from reconciler.spec.head import HeadReader

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from reconciler.text import escaped, printable
+from reconciler.base.text import escaped, printable
 
 if TYPE_CHECKING:
     from reconciler.spec.nodes import Mark

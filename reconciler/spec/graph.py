@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from reconciler import model, order
+from reconciler.base.records import dataclass
 from reconciler.model import Claim, Facts, Key, Resource
-from reconciler.records import dataclass
 from reconciler.spec.errors import Problems
 from reconciler.spec.nodes import Mark, Text, place
 from reconciler.spec.resolve import Declared

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from reconciler.digests import blake2b
-from reconciler.records import dataclass, field
+from reconciler.base.digests import blake2b
+from reconciler.base.records import dataclass, field
 from reconciler.spec import reading, source
 from reconciler.spec.errors import Problems
 from reconciler.spec.nodes import Map, Mark, Seq, Source, Text, get, is_null, texts

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from reconciler.base.records import names, replace
 from reconciler.model import Resource, Secret, Spec
-from reconciler.records import names, replace
 
 _KINDS = frozenset(("cron", "process", "session", "unit"))
 SKIPPED = "the spec is not valid now"

@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
-from reconciler.parsers import Plain
+from reconciler.base.scalars import Plain
 
 _BREAK = re.compile(r"\r\n|\n|\r")
 _KEPT = 200

@@ -9,8 +9,8 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from reconciler.base.records import fields
 from reconciler.contract import Refused, Rendered, Value
-from reconciler.records import fields
 from reconciler.shipped import folder
 from reconciler.spec import reading
 from reconciler.spec.errors import Problems

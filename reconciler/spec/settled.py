@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from reconciler.digests import blake2b
+from reconciler.base.digests import blake2b
 from reconciler.host import trust
 from reconciler.host.openfiles import has_writer, visible_writer
 from reconciler.model import BeingWritten

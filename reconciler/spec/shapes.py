@@ -11,7 +11,7 @@ import typing
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from reconciler import parsers
+from reconciler.base import scalars as parsers
 from reconciler.fields import Parsed
 
 

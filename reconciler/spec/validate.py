@@ -12,9 +12,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from reconciler.base.records import fields, replace
+from reconciler.base.scalars import Wrong
 from reconciler.contract import Kind
-from reconciler.parsers import Wrong
-from reconciler.records import fields, replace
 from reconciler.spec.errors import Problems
 from reconciler.spec.nodes import (
     Broken,

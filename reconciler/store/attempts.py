@@ -5,7 +5,7 @@ It must not decide what follows from that.
 
 from __future__ import annotations
 
-from reconciler.records import dataclass
+from reconciler.base.records import dataclass
 from reconciler.store.base import Base
 
 

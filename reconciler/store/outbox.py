@@ -9,9 +9,9 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from reconciler.base.records import dataclass
+from reconciler.base.redaction import shortened
 from reconciler.messages import Message, moment
-from reconciler.records import dataclass
-from reconciler.redaction import shortened
 from reconciler.store.base import Base
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ It must not hold anything that is not a person's wish.
 
 from __future__ import annotations
 
-from reconciler.records import dataclass
+from reconciler.base.records import dataclass
 from reconciler.store.base import Base
 
 

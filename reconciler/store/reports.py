@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from reconciler.records import dataclass
+from reconciler.base.records import dataclass
 from reconciler.store.base import Base
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
-from reconciler.records import replace
-from reconciler.redaction import shortened
-from reconciler.text import printable
+from reconciler.base.records import replace
+from reconciler.base.redaction import shortened
+from reconciler.base.text import printable
 from reconciler.views.period import lines_of
 from reconciler.views.status import amount, history_table, moment, span
 from reconciler.views.table import Block, Row, Table

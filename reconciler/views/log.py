@@ -11,9 +11,9 @@ import time
 from collections.abc import Collection
 from typing import Any
 
+from reconciler.base.redaction import redacted_json
+from reconciler.base.text import printable
 from reconciler.model import Outcome, Plan
-from reconciler.redaction import redacted_json
-from reconciler.text import printable
 from reconciler.views.data import FORMAT, outcome_document
 from reconciler.views.terminal import Terminal
 from reconciler.views.text import Line, by_hand_lines

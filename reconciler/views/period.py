@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from reconciler.base.redaction import shortened
 from reconciler.messages import moment
-from reconciler.redaction import shortened
 from reconciler.views.status import amount, span
 
 Figures = Mapping[str, Any]

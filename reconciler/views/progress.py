@@ -9,8 +9,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from reconciler.base.text import printable
 from reconciler.host.progress import BYTES, Work
-from reconciler.text import printable
 from reconciler.views.terminal import Terminal
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from reconciler.base.text import printable
 from reconciler.host.remedy import remedy
-from reconciler.text import printable
 from reconciler.views.text import Line
 
 _SHOWN = 12

@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from reconciler.base.text import printable
 from reconciler.host.remedy import remedy
-from reconciler.text import printable
 from reconciler.views.table import Block, Row, Table
 from reconciler.views.text import Line, given, heading
 

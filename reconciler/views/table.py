@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from reconciler.records import dataclass
+from reconciler.base.records import dataclass
 from reconciler.views.text import Line
 
 MARGIN = 2

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from reconciler.redaction import redacted
+from reconciler.base.redaction import redacted
 from reconciler.views.table import MARGIN, Block, Table, lines_of
 from reconciler.views.text import Line
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from reconciler.base.text import printable
 from reconciler.model import Outcome, Plan, Remark, Report, Step
-from reconciler.text import printable
 
 Line = tuple[str, str]
 """The text of a line, and what it tells: ``good``, ``change``, ``bad``, ``quiet`` or nothing."""

@@ -155,7 +155,7 @@ def _mark(value: str, key: bytes) -> str:
 
 
 def _digest(text: str, size: int, key: bytes | None = None) -> str:
-    from reconciler.digests import blake2b
+    from reconciler.base.digests import blake2b
 
     data = text.encode("utf-8", "surrogatepass")
     return blake2b(data, key=_key if key is None else key, digest_size=size).hexdigest()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from reconciler.base.redaction import redacted
 from reconciler.model import HostError
-from reconciler.redaction import redacted
 
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 

@@ -1,0 +1,1 @@
+"""Errors, values and words that every room shares. It must not import another room."""
