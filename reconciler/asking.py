@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
-from reconciler.model import Outcome, Report, Said, Spec
-from reconciler.plan import STARTS
+from reconciler.core.model import Outcome, Report, Said, Spec
+from reconciler.core.plan import STARTS
 
 if TYPE_CHECKING:
     from reconciler.checks import Checks

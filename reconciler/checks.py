@@ -12,12 +12,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.records import dataclass, replace
-from reconciler.contract import GetKind, Rhythm
+from reconciler.core.kind import GetKind, Rhythm
+from reconciler.core.model import HostError, Resource, Said, UnknownState
 from reconciler.host.child import Child
 from reconciler.host.clock import Clock
 from reconciler.host.command import BEAT
 from reconciler.host.progress import working
-from reconciler.model import HostError, Resource, Said, UnknownState
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -23,9 +23,9 @@ from reconciler.arguments import parsed
 from reconciler.base.descriptors import keep_descriptors, open_standard_streams
 from reconciler.base.exit_codes import BUSY, TROUBLE, USAGE
 from reconciler.base.text import error_in_words
+from reconciler.core.model import BeingWritten
 from reconciler.host.environment import clean, use_utf8
 from reconciler.host.filesystems import served
-from reconciler.model import BeingWritten
 from reconciler.modes.answers import complain, invalid
 from reconciler.session import Session, Usage
 

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
+from reconciler.core.model import Target, UnknownState
 from reconciler.host import trust
-from reconciler.model import Target, UnknownState
 
 TIMEOUT = 15.0
 """Seconds for one message, after which its delivery is killed."""

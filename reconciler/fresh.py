@@ -9,8 +9,8 @@ from collections.abc import Collection
 from typing import Any
 
 from reconciler import kinds
+from reconciler.core.model import Outcome, Resource
 from reconciler.host.clock import Clock
-from reconciler.model import Outcome, Resource
 
 Goal = tuple[bool, str]
 

@@ -12,11 +12,11 @@ import os
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
+from reconciler.core.model import BeingWritten, Facts, HostError, Spec
 from reconciler.host.clock import Clock
 from reconciler.host.filesystems import leads_to_server, lives
 from reconciler.host.supervisor import Supervisor
 from reconciler.loop import EVERYTHING
-from reconciler.model import BeingWritten, Facts, HostError, Spec
 from reconciler.session import Session
 from reconciler.spec.aside import Invalid, Loading
 from reconciler.views.log import Log

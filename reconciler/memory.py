@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.records import replace
-from reconciler.contract import GetKind
-from reconciler.model import HostError, Observation, Outcome, Past, Plan, Resource, Said, Step
-from reconciler.plan import STARTS
+from reconciler.core.kind import GetKind
+from reconciler.core.model import HostError, Observation, Outcome, Past, Plan, Resource, Said, Step
+from reconciler.core.plan import STARTS
 from reconciler.state import Newer, Unreadable
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 
 from reconciler.base.records import dataclass, replace
 from reconciler.base.redaction import shortened
-from reconciler.model import EVENTS, Outcome, Plan
+from reconciler.core.model import EVENTS, Outcome, Plan
 
 _MOST = 5
 """Messages of one event in one pass; more are put together into one."""

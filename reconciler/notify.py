@@ -12,11 +12,11 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from reconciler.base.records import dataclass
+from reconciler.core.model import HostError, Notify, Remark, Remedy, Spec, Target, UnknownState
 from reconciler.delivery import TIMEOUT, Off, off, unanswered, understood, work
 from reconciler.host.child import Answer, Child
 from reconciler.host.clock import Clock
 from reconciler.messages import Message, Meter, News, Trouble, judge, moment, quiet_left
-from reconciler.model import HostError, Notify, Remark, Remedy, Spec, Target, UnknownState
 from reconciler.state import quiet
 
 if TYPE_CHECKING:

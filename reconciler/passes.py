@@ -12,12 +12,12 @@ from typing import Any
 
 from reconciler.base.records import dataclass, field
 from reconciler.base.text import error_in_words
+from reconciler.core.model import HostError
 from reconciler.host.bounded import Stillness
 from reconciler.host.clock import Clock
 from reconciler.host.command import BEAT, on_waiting
 from reconciler.host.filesystems import on_entering, silence
 from reconciler.host.forked import Forked, Interrupted, Line
-from reconciler.model import HostError
 
 _SILENCE = 90.0
 """Seconds without a sign of life after which a pass counts as hung."""

@@ -11,11 +11,11 @@ from typing import Any
 
 from reconciler.base.digests import blake2b
 from reconciler.base.records import dataclass
+from reconciler.core.model import HostError
 from reconciler.host.clock import Clock
 from reconciler.host.place import put_at
 from reconciler.host.processes import Identity, Processes, boot_id, look_up
 from reconciler.host.trust import own_file
-from reconciler.model import HostError
 from reconciler.state import make_folder
 
 _NAME = "loop"

@@ -13,7 +13,7 @@ from jinja2 import TemplateSyntaxError, nodes, pass_context
 from jinja2.runtime import Undefined
 from jinja2.sandbox import SandboxedEnvironment
 
-from reconciler.contract import Value
+from reconciler.core.kind import Value
 
 _MARK = "\0"
 _REFUSED: dict[type[nodes.Node], str] = {

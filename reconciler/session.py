@@ -21,11 +21,7 @@ from reconciler.host import trust
 if TYPE_CHECKING:
     import argparse
 
-    from reconciler.host import Host
-    from reconciler.host.stops import Stopping
-    from reconciler.host.users import Users
-    from reconciler.memory import Memory
-    from reconciler.model import (
+    from reconciler.core.model import (
         Facts,
         Observation,
         Outcome,
@@ -35,6 +31,10 @@ if TYPE_CHECKING:
         Said,
         Spec,
     )
+    from reconciler.host import Host
+    from reconciler.host.stops import Stopping
+    from reconciler.host.users import Users
+    from reconciler.memory import Memory
     from reconciler.notify import Post
     from reconciler.reports import Reports
     from reconciler.spec.aside import Loading
@@ -306,7 +306,7 @@ class Session:
 
     def _remembered(self) -> Mapping[str, Remembered]:
         """The variables of the last pass over this spec, but for those of ``--unset``."""
-        from reconciler.model import Remembered
+        from reconciler.core.model import Remembered
         from reconciler.state import variables, with_variables
 
         folders = with_variables(self.state_dir)
@@ -421,7 +421,7 @@ class Session:
             roll_back(self.folder(spec))
 
     def _mark_secrets(self, spec: Spec) -> None:
-        from reconciler.model import HostError
+        from reconciler.core.model import HostError
         from reconciler.state import mark_secrets
 
         try:
@@ -431,7 +431,7 @@ class Session:
 
     def _remember(self, spec: Spec) -> None:
         """The variables of this pass are the spec's from now on."""
-        from reconciler.model import HostError
+        from reconciler.core.model import HostError
         from reconciler.state import remember_variables
 
         try:
@@ -450,7 +450,7 @@ class Session:
 
     def learn_path(self, spec: Spec) -> None:
         """Remember whose state it is, where that is not known yet or was ``claim``ed anew."""
-        from reconciler.model import HostError
+        from reconciler.core.model import HostError
         from reconciler.shipped import known_as
         from reconciler.state import known_spec, knows_volume, remember_spec
 
@@ -540,7 +540,7 @@ class Session:
         seconds it ends whatever hangs: what has not answered by then is unknown. Raises Usage
         for an ``only`` that matches nothing.
         """
-        from reconciler.observe import begin
+        from reconciler.core.observe import begin
 
         if only is None:
             only = self.options.only
@@ -554,13 +554,13 @@ class Session:
             host.let_go()
 
     def _look(self, spec: Spec, host: Host, only: Sequence[str], within: float | None) -> Look:
-        from reconciler.observe import judged, observe, with_strays
-        from reconciler.plan import chosen, looked_at
+        from reconciler.core.observe import judged, observe, with_strays
+        from reconciler.core.plan import chosen, looked_at
 
         memory = self.memory(spec, False)
         host.said = memory.said()
         if not only and within is not None:
-            from reconciler.aside import look_aside
+            from reconciler.core.isolated import look_aside
 
             spec, seen = look_aside(spec, kinds.get, host, within)
         elif not (only or self._guest):
@@ -573,7 +573,7 @@ class Session:
         if within is None:
             seen = observe(looked, kinds.get, host, fresh=False)
         elif only:
-            from reconciler.aside import observe_aside
+            from reconciler.core.isolated import observe_aside
 
             seen = observe_aside(looked, kinds.get, host, within)
         if only:
@@ -600,7 +600,7 @@ class Session:
         steps themselves have made wrong, such as the mode of a file that is new, is seen to in a
         short pass behind them.
         """
-        from reconciler.plan import to_do_again, to_look_at_again
+        from reconciler.core.plan import to_do_again, to_look_at_again
 
         if not look.spec.complete:
             look = self.look(self.load(complete=True), host, look.only)
@@ -616,7 +616,7 @@ class Session:
             told(outcome)
 
         def acted(look: Look, again: bool = False) -> Report:
-            from reconciler.apply import apply
+            from reconciler.core.apply import apply
 
             plan, spec = look.plan, look.spec
             return apply(
@@ -683,8 +683,8 @@ class Session:
         nothing = not (outcomes or plan.trouble or self._reports)
         if quiet(self.folder(spec)) and (nothing or not spec.notify.targets):
             return
+        from reconciler.core.model import HostError
         from reconciler.messages import News
-        from reconciler.model import HostError
         from reconciler.notify import tell
 
         wanted = {one.id for one in spec.resources if one.skip is None}

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 from reconciler import kinds
 from reconciler.base.records import replace
-from reconciler.model import Outcome, Past, Spec
-from reconciler.observe import judged, observe
-from reconciler.plan import ending
+from reconciler.core.model import Outcome, Past, Spec
+from reconciler.core.observe import judged, observe
+from reconciler.core.plan import ending
 from reconciler.session import Look, Session
 
 

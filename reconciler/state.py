@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from functools import partial
 
 from reconciler.base.redaction import hides_values, marks
+from reconciler.core.model import HostError
 from reconciler.host import trust
-from reconciler.model import HostError
 
 _PAUSE = 0.1
 

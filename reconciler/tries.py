@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from reconciler.backoff import Policy, in_words
-from reconciler.contract import GetKind
-from reconciler.model import Hold, HostError, Outcome, Plan, Resource, Step
+from reconciler.core.kind import GetKind
+from reconciler.core.model import Hold, HostError, Outcome, Plan, Resource, Step
+from reconciler.core.restart_policy import Policy, in_words
 from reconciler.store.attempts import Attempt
 
 if TYPE_CHECKING:

@@ -14,12 +14,15 @@ from math import inf
 from typing import Any, NoReturn
 
 from reconciler import kinds
-from reconciler.apply import proved
 from reconciler.asking import aftermath, checks_of
 from reconciler.base.descriptors import raise_limit, usual_limit
 from reconciler.base.records import dataclass, replace
 from reconciler.base.text import error_in_words
-from reconciler.contract import Kind
+from reconciler.core.apply import proved
+from reconciler.core.kind import Kind
+from reconciler.core.model import HostError, Observation, Outcome, Plan, Report, Resource, Spec
+from reconciler.core.observe import observe, watched
+from reconciler.core.plan import difference
 from reconciler.fresh import Fresh, goal
 from reconciler.host.clock import Clock
 from reconciler.host.command import on_waiting
@@ -32,10 +35,7 @@ from reconciler.host.stops import Stop, Stops
 from reconciler.host.supervisor import Supervisor
 from reconciler.kept import Kept
 from reconciler.loop import EVERYTHING, Loop, Part
-from reconciler.model import HostError, Observation, Outcome, Plan, Report, Resource, Spec
-from reconciler.observe import observe, watched
 from reconciler.passes import Pass, Passes, Teller
-from reconciler.plan import difference
 from reconciler.preload import preload
 from reconciler.pulse import Heart
 from reconciler.session import Learned, Look, Session

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from reconciler import kinds
-from reconciler.model import Facts, Spec
+from reconciler.core.model import Facts, Spec
 from reconciler.spec import load
 
 SYSTEM = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from reconciler.checks import due_in, heard, places
-from reconciler.model import Said
+from reconciler.core.model import Said
 
 
 def said(**fields: Any) -> Said:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from reconciler import kinds, memory
+from reconciler.core.model import Outcome, Step
 from reconciler.host.clock import Clock
 from reconciler.memory import Memory
-from reconciler.model import Outcome, Step
 from reconciler.store import Store
 
 

@@ -13,10 +13,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.delivery import off
-from reconciler.host.clock import Clock
-from reconciler.messages import Message, News, Trouble, judge, moment, quiet_left
-from reconciler.model import (
+from reconciler.core.model import (
     Notify,
     Outcome,
     Plan,
@@ -27,6 +24,9 @@ from reconciler.model import (
     Target,
     UnknownState,
 )
+from reconciler.delivery import off
+from reconciler.host.clock import Clock
+from reconciler.messages import Message, News, Trouble, judge, moment, quiet_left
 from reconciler.notify import Post, tell
 from reconciler.state import quiet
 from reconciler.store import Store, outbox

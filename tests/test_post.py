@@ -6,8 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from reconciler.core.model import HostError, Notify
 from reconciler.host.clock import Clock
-from reconciler.model import HostError, Notify
 from reconciler.notify import Post
 from reconciler.state import STORE
 

@@ -14,6 +14,7 @@ import pytest
 from receiver import answering
 from support import within
 
+from reconciler.core.model import Secret, UnknownState, Verdict
 from reconciler.executor.text import stamp
 from reconciler.host.clock import Clock
 from reconciler.host.probe import bounded, disk, fresh, queue, span
@@ -22,7 +23,6 @@ from reconciler.host.probe_log import log, time_of
 from reconciler.host.probe_net import http, tcp
 from reconciler.host.users import Users
 from reconciler.host.walltime import WallTime
-from reconciler.model import Secret, UnknownState, Verdict
 
 
 def aged(path: Path, seconds: float, text: str = "") -> Path:

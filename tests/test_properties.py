@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.base.text import printable
-from reconciler.contract import diff
+from reconciler.core.kind import diff
+from reconciler.core.order import Cycle, in_order
 from reconciler.kinds._attributes import Attributes
-from reconciler.order import Cycle, in_order
 
 settings.register_profile("here", database=None, deadline=None)
 settings.load_profile("here")

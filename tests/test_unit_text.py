@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import compiled
 
-from reconciler.contract import Refused, Rendered, Value
+from reconciler.core.kind import Refused, Rendered, Value
+from reconciler.core.model import Spec
 from reconciler.kinds._unit_environment import parted
 from reconciler.kinds._unit_text import links, programs, settings, written
-from reconciler.model import Spec
 from reconciler.spec import SpecError
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from support import Machine, until
 
-from reconciler.model import Plan, Spec
+from reconciler.core.model import Plan, Spec
 from reconciler.session import Learned, Look
 from reconciler.watchdog import Watchdog
 

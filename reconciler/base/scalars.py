@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from reconciler.model import Secret
+from reconciler.core.model import Secret
 
 
 class Wrong(ValueError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reconciler.base.redaction import redacted
-from reconciler.model import HostError
+from reconciler.core.model import HostError
 
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from reconciler import kinds
 from reconciler.base.records import strings
 from reconciler.base.redaction import HIDDEN, redacted_json
+from reconciler.core.model import Observation, Past, Plan, Remedy, Spec
 from reconciler.diagnosis import probes
 from reconciler.diagnosis.looking import LOOK, Looking
 from reconciler.diagnosis.wrong import Wrong, ordered
 from reconciler.host.children import Children
 from reconciler.host.remedy import remedy
-from reconciler.model import Observation, Past, Plan, Remedy, Spec
 from reconciler.pulse import about_loop
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ class _Diagnosing(Looking):
 
     def diagnosis(self) -> Diagnosis:
         """All of it."""
-        from reconciler.aside import begin_all, gathered, with_found
-        from reconciler.observe import judged, observe
+        from reconciler.core.isolated import begin_all, gathered, with_found
+        from reconciler.core.observe import judged, observe
 
         children = self.children
         watched = begin_all(children, self.spec, kinds.get, self.host, LOOK)
@@ -103,7 +103,7 @@ class _Diagnosing(Looking):
 
     def _resources(self, plan: Plan, seen: Mapping[str, Observation[Any]]) -> list[dict[str, Any]]:
         """Each resource with its state and why; ``differs`` what a paused one would change."""
-        from reconciler.plan import difference
+        from reconciler.core.plan import difference
         from reconciler.views.data import standing
 
         words = standing(plan)

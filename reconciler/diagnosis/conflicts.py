@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from reconciler.contract import GetKind
+from reconciler.core.kind import GetKind
+from reconciler.core.model import Spec
 from reconciler.host import dropins, logfiles
-from reconciler.model import Spec
 
 _TMPFILES = ("/etc/tmpfiles.d", "/run/tmpfiles.d", "/usr/local/lib/tmpfiles.d",
              "/usr/lib/tmpfiles.d")  # fmt: skip

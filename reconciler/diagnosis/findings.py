@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from reconciler.core.model import Remedy
 from reconciler.diagnosis.seen import CHECK, HUNG, Command, Document, Seen, named
 from reconciler.diagnosis.surroundings import Surroundings
 from reconciler.diagnosis.wrong import Wrong
 from reconciler.host.remedy import in_turn, piped, remedy
-from reconciler.model import Remedy
 from reconciler.views.status import span
 
 _WEIGHTS = {"directory": 40, "permission": 41, "session": 50, "process": 60, "unit": 72,

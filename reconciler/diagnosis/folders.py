@@ -10,8 +10,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from reconciler.core.model import HostError
 from reconciler.host.folders import contents
-from reconciler.model import HostError
 
 _HOUR = 3600.0
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from reconciler.base.redaction import censored, without_values
+from reconciler.core.model import HostError
 from reconciler.diagnosis.loglines import analysed
 from reconciler.host.logfiles import matching, tail
-from reconciler.model import HostError
 
 _FILES = 30
 _LAST = 3

@@ -12,10 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
+from reconciler.core.model import Observation, Spec
+from reconciler.core.observe import shown, watched
 from reconciler.host.children import Children
 from reconciler.host.filesystems import by_mount
-from reconciler.model import Observation, Spec
-from reconciler.observe import shown, watched
 
 if TYPE_CHECKING:
     from reconciler.host import Host

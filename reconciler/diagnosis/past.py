@@ -9,12 +9,12 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reconciler.contract import GetKind
+from reconciler.core.kind import GetKind
+from reconciler.core.model import HostError, Past, Resource, Said, UnknownState
 from reconciler.host.clock import Clock
 from reconciler.host.folders import refuse_unreadable
 from reconciler.host.remedy import remedy
 from reconciler.memory import Memory
-from reconciler.model import HostError, Past, Resource, Said, UnknownState
 from reconciler.pulse import Pulse, pulse
 from reconciler.state import STORE, Unreadable, quiet
 from reconciler.store import Store

@@ -12,8 +12,8 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from reconciler.core.model import UnknownState
 from reconciler.host import boot, crondaemon, dropins
-from reconciler.model import UnknownState
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -15,9 +15,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.records import replace
-from reconciler.contract import GetKind, Kind
+from reconciler.core.kind import GetKind, Kind
+from reconciler.core.model import Resource
 from reconciler.host.children import Children
-from reconciler.model import Resource
 
 if TYPE_CHECKING:
     from reconciler.host import Host

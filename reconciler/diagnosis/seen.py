@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from reconciler.model import Remedy
+from reconciler.core.model import Remedy
 
 Document = Mapping[str, Any]
 Command = Callable[..., Remedy]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from reconciler.core.model import Remedy
 from reconciler.diagnosis.loglines import too_silent
 from reconciler.diagnosis.seen import HUNG, Document, Seen, named
 from reconciler.diagnosis.wrong import Wrong
 from reconciler.host.remedy import piped, remedy
-from reconciler.model import Remedy
 from reconciler.views.status import amount, span
 
 _LITTLE = 2 * 2**20

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from reconciler.base.records import dataclass
-from reconciler.model import Remedy
+from reconciler.core.model import Remedy
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,8 +81,8 @@ def _refuse_known(layout: Layout, command_id: str) -> None:
 
 
 def _put(layout: Layout, command_id: str, data: bytes) -> None:
+    from reconciler.core.model import HostError
     from reconciler.host import place
-    from reconciler.model import HostError
 
     path = layout.pending_file(command_id)
     with folders.reached(layout.pending) as pending:

@@ -9,9 +9,9 @@ import fcntl
 import os
 import stat
 
+from reconciler.core.model import HostError
 from reconciler.executor.folders import reached
 from reconciler.host import place
-from reconciler.model import HostError
 
 
 class NotRegular(OSError):

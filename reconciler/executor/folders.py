@@ -11,8 +11,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from reconciler.core.model import HostError
 from reconciler.host import trust, walk
-from reconciler.model import HostError
 
 Note = trust.Untrusted
 """Who else may write to a folder, where that is not refused."""

@@ -11,8 +11,8 @@ import signal
 import time
 from collections.abc import Callable, Iterable
 
+from reconciler.core.model import UnknownState
 from reconciler.host.processes import Entry, look_up
-from reconciler.model import UnknownState
 
 GRACE = 3.0  # seconds between TERM and KILL
 _LOOK = 1.0  # seconds for a look at what processes have open

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
+from reconciler.core.model import HostError
 from reconciler.executor import files
 from reconciler.executor.commandfile import Command
 from reconciler.executor.folders import held
@@ -25,7 +26,6 @@ from reconciler.host.launch import MARKS
 from reconciler.host.place import write_all
 from reconciler.host.start import Program, begin
 from reconciler.host.users import Users
-from reconciler.model import HostError
 
 # The command's text is on standard input, since everybody may read the arguments of a process.
 _SHELL = """IFS= read -rd '' && exec </dev/null && eval "unset REPLY;$REPLY\""""

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from reconciler.core.model import Resource, Said
 from reconciler.host.clock import Clock
 from reconciler.host.files import Files
 from reconciler.host.users import Users
-from reconciler.model import Resource, Said
 
 if TYPE_CHECKING:
     from reconciler.host.crontab import Crontabs

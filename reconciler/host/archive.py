@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import IO, Any, NamedTuple
 
 from reconciler.base.digests import blake2b
+from reconciler.core.model import HostError
 from reconciler.host.found import File, by_folder
 from reconciler.host.gzipped import Gunzip, Gzip, TooMuch
 from reconciler.host.openfiles import OpenFiles
@@ -31,7 +32,6 @@ from reconciler.host.walk import (
     reported,
     sort_of,
 )
-from reconciler.model import HostError
 
 _SPOOLED = 8 << 20
 """Bytes of a file that are kept in memory while it is read; longer ones go to the disk."""

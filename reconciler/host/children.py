@@ -13,10 +13,10 @@ from types import TracebackType
 from typing import Any
 
 from reconciler.base.text import error_in_words
+from reconciler.core.model import UnknownState
 from reconciler.host.child import Child
 from reconciler.host.command import BEAT, hurry
 from reconciler.host.progress import working
-from reconciler.model import UnknownState
 
 _SHARE = 0.85
 """Of the time of a child: so long its programs are waited for, so that it still can tell."""

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.records import dataclass
 from reconciler.base.redaction import censored
+from reconciler.core.model import HostError, UnknownState
 from reconciler.host.environment import note
 from reconciler.host.trust import Untrusted, refuse_untrusted
-from reconciler.model import HostError, UnknownState
 
 if TYPE_CHECKING:
     import select

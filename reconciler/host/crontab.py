@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 
+from reconciler.core.model import HostError, UnknownState
 from reconciler.host.clock import Clock
 from reconciler.host.command import AHEAD, Begun, Result, begin, find, own_environment, run
 from reconciler.host.remedy import remedy
 from reconciler.host.users import Users
-from reconciler.model import HostError, UnknownState
 
 _TIMEOUT = 5.0
 _MISSING = "crontab is not installed"

@@ -9,9 +9,9 @@ import os
 import resource
 from collections.abc import Callable, Collection, Iterable, Mapping
 
+from reconciler.core.model import UnknownState
 from reconciler.host.clock import Clock
 from reconciler.host.processes import Identity, ended, look_up
-from reconciler.model import UnknownState
 
 _REST = 5.0
 """Seconds between two calls for one thing that has no pauses of its own."""

@@ -15,6 +15,7 @@ from collections.abc import Collection
 from functools import cached_property
 
 from reconciler.base.records import dataclass
+from reconciler.core.model import HostError
 from reconciler.host import scope
 from reconciler.host.launch import MARK, VERSION
 from reconciler.host.processes import (
@@ -28,7 +29,6 @@ from reconciler.host.processes import (
     session_tag,
     told,
 )
-from reconciler.model import HostError
 
 _KILLING = 5.0
 """Seconds in which what is left must have ended of SIGKILL."""

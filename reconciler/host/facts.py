@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import sys
 
+from reconciler.core.model import Facts
 from reconciler.host import trust
 from reconciler.host.command import find, program_folder
 from reconciler.host.users import Users
-from reconciler.model import Facts
 
 
 def facts(users: Users, state_dir: str) -> Facts:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from reconciler.base.records import dataclass
+from reconciler.core.model import HostError, UnknownState
 from reconciler.host.filesystems import leads_to_server, refuse_silent
 from reconciler.host.walk import (
     MOST_LINKS,
@@ -34,7 +35,6 @@ from reconciler.host.walk import (
     shown,
     sort_of,
 )
-from reconciler.model import HostError, UnknownState
 
 
 @dataclass(frozen=True, slots=True)

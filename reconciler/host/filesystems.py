@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from reconciler.base.records import dataclass
-from reconciler.model import UnknownState
+from reconciler.core.model import UnknownState
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from reconciler.base.records import dataclass
+from reconciler.core.model import HostError, Secret
 from reconciler.host.command import SYSTEM_PATH, program_folder
 from reconciler.host.environment import search_path
 from reconciler.host.processes import LEADER, Identity, boot_id, look_up, session_tag
 from reconciler.host.users import Account
 from reconciler.host.walk import NoSpace, reported
-from reconciler.model import HostError, Secret
 
 MARK = "RECONCILE_PROCESS"
 """Environment variable that says which process of which spec's state folder this one is."""

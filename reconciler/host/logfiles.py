@@ -11,9 +11,9 @@ from contextlib import suppress
 from fnmatch import fnmatchcase
 
 from reconciler.base.records import dataclass
+from reconciler.core.model import HostError
 from reconciler.host.reading import PRIVATE, is_private, regular_file
 from reconciler.host.walk import opened
-from reconciler.model import HostError
 
 _MOST = 2**20
 

@@ -14,12 +14,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from reconciler.core.model import HostError, UnknownState
 from reconciler.host.clock import Clock
 from reconciler.host.environment import note
 from reconciler.host.processes import Identity, Processes, environment, look_up, owner_of
 from reconciler.host.remedy import in_turn, remedy
 from reconciler.host.trust import opened
-from reconciler.model import HostError, UnknownState
 
 if TYPE_CHECKING:
     from reconciler.host.tmux_socket import Sockets

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
+from reconciler.core.model import HostError
 from reconciler.host.trust import own_file
 from reconciler.host.walk import reported
-from reconciler.model import HostError
 
 _LIMIT = 2**20
 

@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+from reconciler.core.model import HostError
 from reconciler.host.command import still_waiting
 from reconciler.host.walk import shared
-from reconciler.model import HostError
 
 _LONGEST_NAME = 255
 _NEW = "reconcile.new"

@@ -16,11 +16,11 @@ from math import inf
 from types import FrameType
 
 from reconciler.base.text import printable
+from reconciler.core.model import HostError, UnknownState, Verdict
 from reconciler.host.files import Files
 from reconciler.host.reading import is_private
 from reconciler.host.walk import opened, reason
 from reconciler.host.walltime import WallTime
-from reconciler.model import HostError, UnknownState, Verdict
 
 
 class _Late(BaseException):

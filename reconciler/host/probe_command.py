@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 from reconciler.base.redaction import censored, redacted
 from reconciler.base.text import printable
+from reconciler.core.model import Secret, Verdict
 from reconciler.host import kernel
 from reconciler.host.launch import environment
 from reconciler.host.start import Program, begin
 from reconciler.host.users import Account
-from reconciler.model import Secret, Verdict
 
 _MOST = 2**20
 _CHUNK = 65536

@@ -14,9 +14,9 @@ from datetime import UTC, datetime, timedelta, timezone
 
 from reconciler.base.redaction import censored
 from reconciler.base.text import printable
+from reconciler.core.model import Verdict
 from reconciler.host.probe import span
 from reconciler.host.reading import PRIVATE, regular_file
-from reconciler.model import Verdict
 
 _MOST = 64 * 2**20
 _BLOCK = 2**20

@@ -10,8 +10,8 @@ import socket
 from collections.abc import Sequence
 from urllib.parse import unquote, urlsplit
 
+from reconciler.core.model import Verdict
 from reconciler.host.walk import reason
-from reconciler.model import Verdict
 
 
 def tcp(host: str, port: int, timeout: float) -> Verdict:

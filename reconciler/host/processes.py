@@ -16,12 +16,12 @@ from contextlib import contextmanager, suppress
 from functools import cache
 
 from reconciler.base.records import dataclass
+from reconciler.core.model import HostError, UnknownState
 from reconciler.host.clock import Clock
 from reconciler.host.files import Files
 from reconciler.host.filesystems import mount_lines
 from reconciler.host.trust import only_ours
 from reconciler.host.users import run_as
-from reconciler.model import HostError, UnknownState
 
 _ENDING = 1.0
 """Seconds for which what descends from a process is ended."""

@@ -9,11 +9,11 @@ import os
 import sys
 from collections.abc import Callable, Collection
 
+from reconciler.core.model import HostError, UnknownState
 from reconciler.host.child import Child
 from reconciler.host.clock import Clock
 from reconciler.host.command import run
 from reconciler.host.trust import Untrusted, refuse_untrusted
-from reconciler.model import HostError, UnknownState
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _SETTLED = 3.0

@@ -13,8 +13,8 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from reconciler.base.records import dataclass
+from reconciler.core.model import HostError, UnknownState
 from reconciler.host.walk import opened, sort_of
-from reconciler.model import HostError, UnknownState
 
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 PRIVATE = (

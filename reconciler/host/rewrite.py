@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from reconciler.core.model import HostError
 from reconciler.host import kernel
 from reconciler.host.place import (
     NO_EXCHANGE,
@@ -34,7 +35,6 @@ from reconciler.host.place import (
 from reconciler.host.reading import Content, content, reading
 from reconciler.host.users import run_as
 from reconciler.host.walk import opened, refuse_file_of_another, reported
-from reconciler.model import HostError
 
 Edit = Callable[[bytes | None], bytes | None]
 """From what a file holds to what it is to hold; None is no file. It may be called repeatedly."""

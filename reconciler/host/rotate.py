@@ -14,6 +14,7 @@ from contextlib import suppress
 
 from reconciler.base.digests import blake2b
 from reconciler.base.text import printable
+from reconciler.core.model import HostError
 from reconciler.host.clock import Clock
 from reconciler.host.found import File
 from reconciler.host.gzipped import Gunzip, Gzip, TooMuch
@@ -33,7 +34,6 @@ from reconciler.host.walk import (
     taken,
 )
 from reconciler.host.work import MOST, hollow
-from reconciler.model import HostError
 
 _CHUNK = 1 << 20
 _BEHIND, _SHARE = 64 << 20, 4

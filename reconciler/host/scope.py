@@ -13,9 +13,9 @@ import re
 import time
 from contextlib import suppress
 
+from reconciler.core.model import HostError
 from reconciler.host.command import find, own_environment, run
 from reconciler.host.environment import runtime_folder
-from reconciler.model import HostError
 
 _ASK = 2.0
 """Seconds for systemd's answer, and for the move behind it."""

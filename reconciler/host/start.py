@@ -24,11 +24,11 @@ from typing import NoReturn
 
 from reconciler.base.descriptors import close_all_but
 from reconciler.base.records import dataclass, replace
+from reconciler.core.model import HostError
 from reconciler.host.command import Begun, Result, find, reap, still_waiting
 from reconciler.host.processes import LEADER, Identity, end_marked, look_up
 from reconciler.host.users import Account
 from reconciler.host.walk import taken_by
-from reconciler.model import HostError
 
 _LONGEST = 5.0
 """Seconds from the new process to its program."""

@@ -13,12 +13,12 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from reconciler.base.records import dataclass, replace
+from reconciler.core.model import HostError, UnknownState
 from reconciler.host import trust
 from reconciler.host.child import Child
 from reconciler.host.clock import Clock
 from reconciler.host.descendants import Descendants, Started, end
 from reconciler.host.processes import Identity, Processes, boot_id
-from reconciler.model import HostError, UnknownState
 
 _MOMENT = 0.2
 """Seconds in which most processes end that are asked to."""

@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from reconciler.base.records import dataclass
 from reconciler.base.redaction import censored
+from reconciler.core.model import HostError, UnknownState
 from reconciler.host.clock import Clock
 from reconciler.host.command import Result, find, own_environment, run
 from reconciler.host.environment import runtime_folder
@@ -20,7 +21,6 @@ from reconciler.host.reading import read_in
 from reconciler.host.remedy import remedy
 from reconciler.host.users import Users
 from reconciler.host.walk import opened, reason
-from reconciler.model import HostError, UnknownState
 
 LIMIT = 2**20
 """The most bytes that a unit file may have."""

@@ -14,11 +14,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from reconciler.base.records import dataclass
+from reconciler.core.model import HostError, UnknownState
 from reconciler.host.command import AHEAD, Begun, Result, begin, find, run
 from reconciler.host.processes import ended
 from reconciler.host.remedy import remedy
 from reconciler.host.tmux_socket import sockets
-from reconciler.model import HostError, UnknownState
 
 if TYPE_CHECKING:
     from reconciler.host.users import Account

@@ -11,11 +11,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from reconciler.core.model import UnknownState
 from reconciler.host.command import PASSED
 from reconciler.host.environment import note, runtime_folder
 from reconciler.host.remedy import remedy
 from reconciler.host.trust import Untrusted, opened
-from reconciler.model import UnknownState
 
 _ANSWER = 5.0
 """Seconds in which a server takes a connection."""

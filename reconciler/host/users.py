@@ -9,7 +9,7 @@ import os
 import pwd
 
 from reconciler.base.records import dataclass
-from reconciler.model import HostError, UnknownState
+from reconciler.core.model import HostError, UnknownState
 
 
 @dataclass(frozen=True, slots=True)

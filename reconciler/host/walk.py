@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from reconciler.base.records import dataclass
+from reconciler.core.model import HostError, UnknownState
 from reconciler.host.filesystems import refuse_silent, server
 from reconciler.host.progress import Work, working
 from reconciler.host.users import run_as
-from reconciler.model import HostError, UnknownState
 
 MOST_LINKS = 40
 """Symlinks on one way, as path_resolution(7) has it."""

@@ -10,10 +10,10 @@ from contextlib import suppress
 
 from reconciler.base.digests import blake2b
 from reconciler.base.records import dataclass
+from reconciler.core.model import HostError, UnknownState
 from reconciler.host.clock import Clock
 from reconciler.host.processes import boot_id
 from reconciler.host.trust import own_file
-from reconciler.model import HostError, UnknownState
 
 _NAME = "clock"
 _STEPS = "clock-steps"

@@ -11,7 +11,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
-from reconciler.contract import Kind
+from reconciler.core.kind import Kind
 
 
 @cache

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from reconciler.base.records import dataclass, field
-from reconciler.fields import Duration, Path, Share, Size, integer
+from reconciler.core.fields import Duration, Path, Share, Size, integer
+from reconciler.core.model import Ailment, UnknownState
 from reconciler.host.processes import look_up
 from reconciler.host.walk import sort_of
-from reconciler.model import Ailment, UnknownState
 
 if TYPE_CHECKING:
     from reconciler.host import Host

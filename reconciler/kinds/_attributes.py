@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from reconciler.base.records import dataclass, replace
+from reconciler.core.model import Change, Remedy
 from reconciler.host.walk import Refused, refuse, shown
-from reconciler.model import Change, Remedy
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from reconciler.base.records import dataclass, field
 from reconciler.base.scalars import Wrong, integer_parser, parse_command, parse_name, parse_size
-from reconciler.fields import (
+from reconciler.core.fields import (
     Command,
     Duration,
     Environment,

@@ -9,8 +9,8 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from reconciler.core.model import HostError, Resource
 from reconciler.host.walk import reason
-from reconciler.model import HostError, Resource
 
 if TYPE_CHECKING:
     from reconciler.kinds._retention import Retention

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reconciler.base.records import dataclass
+from reconciler.core.model import Change
 from reconciler.host.found import File
-from reconciler.model import Change
 
 _OLDEST = 3
 _MOST_NAMES = 20

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from reconciler.core.model import Remedy
 from reconciler.host.remedy import in_words, piped, remedy
 from reconciler.kinds._check import Check
-from reconciler.model import Remedy
 
 
 def inspect(want: Check) -> Remedy | None:

@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from reconciler.base.records import dataclass, replace
+from reconciler.core.model import Resource
 from reconciler.kinds._start import known_as, recorded, runs
-from reconciler.model import Resource
 
 if TYPE_CHECKING:
     from reconciler.host import Host

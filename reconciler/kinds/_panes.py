@@ -11,6 +11,7 @@ import stat
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from reconciler.core.model import HostError
 from reconciler.host.tmux import (
     NAME_MARK,
     SESSION,
@@ -24,7 +25,6 @@ from reconciler.host.tmux import (
 )
 from reconciler.host.walk import sort_of
 from reconciler.kinds._windows import HOLDER, Pane, Session, Window, declared_panes
-from reconciler.model import HostError
 
 if TYPE_CHECKING:
     from reconciler.host import Host

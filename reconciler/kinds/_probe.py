@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from reconciler.core.model import Verdict
 from reconciler.host import Host
 from reconciler.host.users import Account
 from reconciler.kinds._check import Check
-from reconciler.model import Verdict
 
 
 def probe(want: Check, account: Account, host: Host) -> Callable[[], Verdict]:

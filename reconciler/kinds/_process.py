@@ -6,7 +6,7 @@ from typing import Annotated
 
 from reconciler.base.digests import blake2b
 from reconciler.base.records import dataclass, field
-from reconciler.fields import (
+from reconciler.core.fields import (
     Command,
     Duration,
     Environment,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reconciler.base.records import replace
+from reconciler.core.model import Action, Change
 from reconciler.kinds._due import Due, Log, counted
 from reconciler.kinds._retain import (
     ArchiveFiles,
@@ -19,7 +20,6 @@ from reconciler.kinds._retain import (
     TellProcess,
 )
 from reconciler.kinds._retention import Retention
-from reconciler.model import Action, Change
 
 
 def left(planned: Sequence[Action], have: Due) -> tuple[Change, ...]:

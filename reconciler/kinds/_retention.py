@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import Annotated
 
 from reconciler.base.records import dataclass, field
-from reconciler.fields import Command, Duration, Flag, Path, Patterns, Signal, Size, choice, integer
+from reconciler.core.fields import (
+    Command,
+    Duration,
+    Flag,
+    Path,
+    Patterns,
+    Signal,
+    Size,
+    choice,
+    integer,
+)
 from reconciler.kinds._patterns import about
 from reconciler.kinds._process import Process
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.records import dataclass
 from reconciler.base.redaction import censored, redacted
+from reconciler.core.model import HostError, UnknownState
 from reconciler.host.launch import MARK, VERSION, Launch, environment, start
 from reconciler.host.processes import LEADER, Identity, boot_id, ending
 from reconciler.host.trust import refuse_untrusted
 from reconciler.host.walk import NoSpace
 from reconciler.kinds._windows import holder
-from reconciler.model import HostError, UnknownState
 
 if TYPE_CHECKING:
     from reconciler.host import Host

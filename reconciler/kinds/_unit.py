@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from reconciler.base.records import dataclass, field
-from reconciler.fields import Flag, Name, Text, Variables, choice
+from reconciler.core.fields import Flag, Name, Text, Variables, choice
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from reconciler.base.records import dataclass
+from reconciler.core.model import HostError, Remedy, UnknownState
 from reconciler.host.remedy import hides, in_turn, remedy
-from reconciler.model import HostError, Remedy, UnknownState
 
 if TYPE_CHECKING:
     from reconciler.host import Host

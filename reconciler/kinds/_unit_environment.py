@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from reconciler.contract import Refused
+from reconciler.core.kind import Refused
 
 _SECTIONS = ("Service", "Socket", "Mount", "Swap")
 _ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v",

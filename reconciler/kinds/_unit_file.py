@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reconciler.base.records import replace
-from reconciler.contract import Refused, Templates
+from reconciler.core.kind import Refused, Templates
 from reconciler.kinds._unit_environment import parted
 from reconciler.kinds._unit_text import links, programs, settings, written
 

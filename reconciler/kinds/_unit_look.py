@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.records import dataclass, replace
 from reconciler.base.redaction import redacted
+from reconciler.core.model import HostError, Observation, Resource, UnknownState, not_known
 from reconciler.host.remedy import remedy
 from reconciler.host.systemd import is_mask
 from reconciler.kinds._unit import Unit, UnitState
 from reconciler.kinds._unit_file import RUNS_AND_ENDS, mark, ours
-from reconciler.model import HostError, Observation, Resource, UnknownState, not_known
 
 if TYPE_CHECKING:
     from reconciler.host import Host

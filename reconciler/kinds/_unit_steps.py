@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from reconciler.core.model import Action, Change, Resource
 from reconciler.kinds._unit import Unit, UnitState
 from reconciler.kinds._unit_actions import (
     Reload,
@@ -17,7 +18,6 @@ from reconciler.kinds._unit_actions import (
     WriteEnvironment,
     WriteUnit,
 )
-from reconciler.model import Action, Change, Resource
 
 
 def actions(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from reconciler.contract import Refused, Rendered, Value
+from reconciler.core.kind import Refused, Rendered, Value
 
 COMMANDS = frozenset(
     f"Exec{word}"

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from reconciler.base.records import dataclass
-from reconciler.fields import Command, Environment, Name, Path
+from reconciler.core.fields import Command, Environment, Name, Path
 
 if TYPE_CHECKING:
     from reconciler.host import Host

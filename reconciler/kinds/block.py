@@ -9,10 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from reconciler.base.records import dataclass, field, replace
-from reconciler.contract import Kind
-from reconciler.fields import Name, Path, Text
-from reconciler.kinds._marked import Mark, Split, joined, split, word
-from reconciler.model import (
+from reconciler.core.fields import Name, Path, Text
+from reconciler.core.kind import Kind
+from reconciler.core.model import (
     ABSENT,
     Action,
     Change,
@@ -22,6 +21,7 @@ from reconciler.model import (
     Resource,
     not_known,
 )
+from reconciler.kinds._marked import Mark, Split, joined, split, word
 
 if TYPE_CHECKING:
     from reconciler.host import Host

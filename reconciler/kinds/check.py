@@ -8,16 +8,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from reconciler.backoff import in_words
 from reconciler.base.digests import blake2b
 from reconciler.base.records import dataclass, replace
-from reconciler.contract import Kind, Rhythm
+from reconciler.core.kind import Kind, Rhythm
+from reconciler.core.model import (
+    ABSENT,
+    Action,
+    Change,
+    Declared,
+    Key,
+    Observation,
+    Remedy,
+    Resource,
+)
+from reconciler.core.restart_policy import in_words
 from reconciler.kinds._check import FORMS, Check
-from reconciler.model import ABSENT, Action, Change, Declared, Key, Observation, Remedy, Resource
 
 if TYPE_CHECKING:
+    from reconciler.core.model import Said, Verdict
     from reconciler.host import Host
-    from reconciler.model import Said, Verdict
 
 _RUN_TIMEOUT = 60.0
 _ALL = "command, fresh, log, queue, disk, tcp and http"
@@ -37,9 +46,9 @@ class RunCommand:
 
     def run(self, host: Host) -> None:
         """Raises HostError when it cannot be run, fails, or takes longer than a minute."""
+        from reconciler.core.model import HostError
         from reconciler.host.launch import environment
         from reconciler.host.start import Program, run
-        from reconciler.model import HostError
 
         account = host.users.account(None)
         program = Program(self.argv, environment(account, ()), account)
@@ -189,8 +198,8 @@ class Checks(Kind[Check, CheckState]):
         return tuple(RunCommand(argv) for argv in runs)
 
     def probe(self, resource: Resource[Check], host: Host, parent: int) -> Verdict:
+        from reconciler.core.model import HostError, Verdict
         from reconciler.kinds._probe import verdict
-        from reconciler.model import HostError, Verdict
 
         try:
             account = host.users.account(resource.want.user)

@@ -11,20 +11,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from reconciler.base.records import dataclass, field, replace
-from reconciler.contract import Kind
-from reconciler.fields import Command, Environment, Name, Parsed
-from reconciler.host import crondaemon
-from reconciler.kinds._cronlines import rendered, shown
-from reconciler.kinds._crontab import (
-    DropLine,
-    PutLine,
-    by_hand,
-    remarks,
-    too_long,
-)
-from reconciler.kinds._crontable import Table, table
-from reconciler.kinds._schedule import in_words, next_run, parse_schedule
-from reconciler.model import (
+from reconciler.core.fields import Command, Environment, Name, Parsed
+from reconciler.core.kind import Kind
+from reconciler.core.model import (
     ABSENT,
     Action,
     Change,
@@ -38,6 +27,17 @@ from reconciler.model import (
     UnknownState,
     not_known,
 )
+from reconciler.host import crondaemon
+from reconciler.kinds._cronlines import rendered, shown
+from reconciler.kinds._crontab import (
+    DropLine,
+    PutLine,
+    by_hand,
+    remarks,
+    too_long,
+)
+from reconciler.kinds._crontable import Table, table
+from reconciler.kinds._schedule import in_words, next_run, parse_schedule
 
 if TYPE_CHECKING:
     from reconciler.host import Host

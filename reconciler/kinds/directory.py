@@ -10,11 +10,9 @@ from collections.abc import Iterable, Sequence, Set
 from typing import TYPE_CHECKING
 
 from reconciler.base.records import dataclass, field, replace
-from reconciler.contract import Kind, diff
-from reconciler.fields import Flag, Mode, Name, Path
-from reconciler.host.walk import sort_of
-from reconciler.kinds._attributes import Attributes, Barred, SetAttributes, by_hand, judged
-from reconciler.model import (
+from reconciler.core.fields import Flag, Mode, Name, Path
+from reconciler.core.kind import Kind, diff
+from reconciler.core.model import (
     ABSENT,
     Action,
     Change,
@@ -27,6 +25,8 @@ from reconciler.model import (
     UnknownState,
     not_known,
 )
+from reconciler.host.walk import sort_of
+from reconciler.kinds._attributes import Attributes, Barred, SetAttributes, by_hand, judged
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -13,12 +13,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from reconciler.base.records import dataclass, field, replace
-from reconciler.contract import Kind
-from reconciler.fields import Flag, Mode, Name, Path
-from reconciler.host.walk import Refused, kept_mode, shown, sort_of
-from reconciler.kinds._attributes import Attributes, Barred, SetAttributes, barred, by_hand, judged
-from reconciler.kinds._patterns import meant, never
-from reconciler.model import (
+from reconciler.core.fields import Flag, Mode, Name, Path
+from reconciler.core.kind import Kind
+from reconciler.core.model import (
     ABSENT,
     Action,
     Change,
@@ -31,6 +28,9 @@ from reconciler.model import (
     UnknownState,
     not_known,
 )
+from reconciler.host.walk import Refused, kept_mode, shown, sort_of
+from reconciler.kinds._attributes import Attributes, Barred, SetAttributes, barred, by_hand, judged
+from reconciler.kinds._patterns import meant, never
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -10,9 +10,20 @@ import signal
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from reconciler.backoff import Policy
 from reconciler.base.records import dataclass, replace
-from reconciler.contract import Kind
+from reconciler.core.kind import Kind
+from reconciler.core.model import (
+    ABSENT,
+    Action,
+    Change,
+    Declared,
+    Key,
+    Observation,
+    Resource,
+    UnknownState,
+    not_known,
+)
+from reconciler.core.restart_policy import Policy
 from reconciler.host.launch import Launch
 from reconciler.kinds._ailing import health, held
 from reconciler.kinds._match import in_background, left, running
@@ -27,17 +38,6 @@ from reconciler.kinds._start import (
 )
 from reconciler.kinds._windows import Session
 from reconciler.kinds.session import not_ours
-from reconciler.model import (
-    ABSENT,
-    Action,
-    Change,
-    Declared,
-    Key,
-    Observation,
-    Resource,
-    UnknownState,
-    not_known,
-)
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -13,18 +13,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from reconciler.base.records import replace
-from reconciler.contract import Kind
-from reconciler.host.choose import Rule
-from reconciler.host.found import File
-from reconciler.host.scan import Seen, Wanted, scan
-from reconciler.host.walk import reason
-from reconciler.kinds._amiss import wrong
-from reconciler.kinds._due import Due, Log, counted, in_words, size
-from reconciler.kinds._patterns import below, meant
-from reconciler.kinds._process import Process
-from reconciler.kinds._retention import Retention
-from reconciler.kinds.process import KIND as PROCESSES
-from reconciler.model import (
+from reconciler.core.kind import Kind
+from reconciler.core.model import (
     Action,
     Change,
     Claim,
@@ -35,6 +25,16 @@ from reconciler.model import (
     Resource,
     not_known,
 )
+from reconciler.host.choose import Rule
+from reconciler.host.found import File
+from reconciler.host.scan import Seen, Wanted, scan
+from reconciler.host.walk import reason
+from reconciler.kinds._amiss import wrong
+from reconciler.kinds._due import Due, Log, counted, in_words, size
+from reconciler.kinds._patterns import below, meant
+from reconciler.kinds._process import Process
+from reconciler.kinds._retention import Retention
+from reconciler.kinds.process import KIND as PROCESSES
 
 if TYPE_CHECKING:
     from reconciler.host import Host

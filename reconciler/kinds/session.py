@@ -11,16 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.records import dataclass, replace
-from reconciler.contract import Kind
-from reconciler.kinds._windows import (
-    MakePanes,
-    MakeSession,
-    RemoveSession,
-    Session,
-    declared_panes,
-    holder,
-)
-from reconciler.model import (
+from reconciler.core.kind import Kind
+from reconciler.core.model import (
     ABSENT,
     Action,
     Change,
@@ -30,6 +22,14 @@ from reconciler.model import (
     Resource,
     UnknownState,
     not_known,
+)
+from reconciler.kinds._windows import (
+    MakePanes,
+    MakeSession,
+    RemoveSession,
+    Session,
+    declared_panes,
+    holder,
 )
 
 if TYPE_CHECKING:

@@ -11,9 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from reconciler.base.records import replace
-from reconciler.contract import Kind, Templates, diff, in_words
-from reconciler.kinds._unit import Unit, UnitState
-from reconciler.model import (
+from reconciler.core.kind import Kind, Templates, diff, in_words
+from reconciler.core.model import (
     Action,
     Change,
     Claim,
@@ -23,6 +22,7 @@ from reconciler.model import (
     Remedy,
     Resource,
 )
+from reconciler.kinds._unit import Unit, UnitState
 
 if TYPE_CHECKING:
     from reconciler.host import Host

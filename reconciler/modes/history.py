@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from reconciler.base.exit_codes import DONE
-from reconciler.plan import meant
+from reconciler.core.plan import meant
 from reconciler.session import Session, Usage
 
 _FORMS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.exit_codes import BUSY, DONE, INVALID
 from reconciler.base.redaction import redacted
-from reconciler.model import HostError, UnknownState
+from reconciler.core.model import HostError, UnknownState
 from reconciler.modes.answers import complain, tell
 from reconciler.session import Session, Usage
 from reconciler.spec.aside import Asked, Invalid
@@ -20,7 +20,7 @@ from reconciler.turns import Taken
 from reconciler.watchdog import keep
 
 if TYPE_CHECKING:
-    from reconciler.model import Spec
+    from reconciler.core.model import Spec
 
 _LOOK = 10.0
 """Seconds for a look at the store."""

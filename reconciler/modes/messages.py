@@ -14,7 +14,7 @@ from reconciler.base.text import printable
 from reconciler.session import Session
 
 if TYPE_CHECKING:
-    from reconciler.model import Plan, Spec
+    from reconciler.core.model import Plan, Spec
     from reconciler.session import Look
 
 _BOUND = 10.0

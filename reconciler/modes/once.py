@@ -16,7 +16,7 @@ from reconciler.turns import Taken, turn
 from reconciler.views import text
 
 if TYPE_CHECKING:
-    from reconciler.model import Outcome, Spec
+    from reconciler.core.model import Outcome, Spec
 
 _SHORT_WAIT = 5.0
 """Seconds that a single pass waits for what was tried in vain and is soon to be tried again."""
@@ -48,7 +48,7 @@ def run(session: Session) -> int:
 def _pass(session: Session, spec: Spec) -> tuple[int, Spec]:
     """The exit status, and the spec as the pass has left it."""
     from reconciler.asking import ask_and_act
-    from reconciler.model import Report
+    from reconciler.core.model import Report
 
     session.recover(spec)
     host = session.host(spec)
@@ -102,7 +102,7 @@ def _beside(session: Session, spec: Spec, taken: Taken) -> int:
     """
     if session.options.take_over and taken.loop is not None:
         return complain(f"{spec.name}: {taken}; end it before its state is taken over", BUSY)
-    from reconciler.model import Outcome, Report
+    from reconciler.core.model import Outcome, Report
     from reconciler.turns import ask
 
     host = session.host(spec)

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from reconciler import kinds
 from reconciler.base.exit_codes import DONE, TROUBLE
 from reconciler.base.records import replace
-from reconciler.plan import ending, meant
+from reconciler.core.plan import ending, meant
 from reconciler.session import Look, Session, Usage
 
 if TYPE_CHECKING:
+    from reconciler.core.model import Outcome, Resource, Spec
     from reconciler.host import Host
-    from reconciler.model import Outcome, Resource, Spec
     from reconciler.store import Store
     from reconciler.store.pauses import Pause
 
@@ -122,8 +122,8 @@ def _stopped(session: Session, spec: Spec, found: Sequence[Resource[Any]]) -> li
 
 def planned(spec: Spec, host: Host) -> Look:
     """A look at all of it, and a plan that knows of no pause and no attempt."""
-    from reconciler.model import Past
-    from reconciler.observe import judged, observe
+    from reconciler.core.model import Past
+    from reconciler.core.observe import judged, observe
 
     found = observe(spec.resources, kinds.get, host)
     plan, seen = judged(spec, spec.resources, found, kinds.get, host, Past())
@@ -132,8 +132,8 @@ def planned(spec: Spec, host: Host) -> Look:
 
 def _wake(session: Session, spec: Spec, wait: bool = False) -> None:
     """Have a loop look at it now, and with ``wait`` until it has."""
+    from reconciler.core.model import HostError
     from reconciler.host.clock import Clock
-    from reconciler.model import HostError
     from reconciler.pulse import ask, pulse
 
     folder, clock = session.folder(spec), Clock()

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from reconciler import kinds
 from reconciler.base.exit_codes import DONE, TROUBLE
 from reconciler.base.redaction import redacted_json
-from reconciler.observe import watched
+from reconciler.core.observe import watched
 from reconciler.session import Session
 
 if TYPE_CHECKING:
+    from reconciler.core.model import Resource, Spec
     from reconciler.host import Host
-    from reconciler.model import Resource, Spec
     from reconciler.pulse import Pulse
     from reconciler.session import Look
     from reconciler.store.history import Deed
@@ -44,8 +44,8 @@ def run(session: Session) -> int:
 
 def gathered(session: Session, look: Look, host: Host) -> dict[str, Any]:
     """The status as a JSON value."""
+    from reconciler.core.model import HostError
     from reconciler.host.clock import Clock
-    from reconciler.model import HostError
     from reconciler.pulse import about_loop, pulse
     from reconciler.views.status import deed_document
 

@@ -17,10 +17,10 @@ from reconciler import kinds
 from reconciler.base.exit_codes import BUSY, DONE, TROUBLE
 from reconciler.base.records import dataclass, field, replace
 from reconciler.base.text import printable
-from reconciler.model import HostError, Outcome, Resource, Spec
+from reconciler.core.model import HostError, Outcome, Resource, Spec
+from reconciler.core.plan import ending
 from reconciler.modes.answers import complain, invalid, tell
 from reconciler.modes.pause import planned
-from reconciler.plan import ending
 from reconciler.session import Session
 from reconciler.turns import Taken, turn
 from reconciler.views import data, text

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from reconciler import kinds
 from reconciler.base.records import dataclass, field
 from reconciler.base.text import error_in_words
+from reconciler.core.model import HostError, Outcome, Spec
+from reconciler.core.plan import STARTS
 from reconciler.diagnosis import Diagnosis, diagnose, keeps
-from reconciler.model import HostError, Outcome, Spec
-from reconciler.plan import STARTS
 from reconciler.pulse import pulse
 from reconciler.repair.hands import Hands, hands
 from reconciler.session import Session

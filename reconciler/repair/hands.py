@@ -11,8 +11,8 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
+from reconciler.core.model import HostError, Outcome, Said, Spec, Step
 from reconciler.host.clock import Clock
-from reconciler.model import HostError, Outcome, Said, Spec, Step
 from reconciler.pulse import ask, end, pulse
 from reconciler.session import Look, Session
 from reconciler.turns import Taken, turn

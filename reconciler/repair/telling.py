@@ -9,9 +9,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from reconciler.base.redaction import redacted_json
+from reconciler.core.model import HostError
 from reconciler.host.clock import Clock
 from reconciler.messages import Message
-from reconciler.model import HostError
 from reconciler.turns import Taken, turn
 from reconciler.views.repair import (
     begin_lines,
@@ -24,8 +24,8 @@ from reconciler.views.repair import (
 from reconciler.views.text import outcome_lines
 
 if TYPE_CHECKING:
+    from reconciler.core.model import Outcome, Spec
     from reconciler.diagnosis import Diagnosis
-    from reconciler.model import Outcome, Spec
     from reconciler.notify import Post
     from reconciler.repair import Repair, Step
     from reconciler.session import Session

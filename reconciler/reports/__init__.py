@@ -9,12 +9,12 @@ import select
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
-from reconciler.contract import GetKind
+from reconciler.core.kind import GetKind
+from reconciler.core.model import HostError, Notify, Spec, UnknownState
 from reconciler.delivery import off
 from reconciler.host.child import Child
 from reconciler.host.clock import Clock
 from reconciler.messages import Message
-from reconciler.model import HostError, Notify, Spec, UnknownState
 from reconciler.notify import announce
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class Reports:
         def work() -> bytes:
             import json
 
-            from reconciler.observe import observe
+            from reconciler.core.observe import observe
             from reconciler.reports.figures import figures
 
             host = self._host(spec)

@@ -11,10 +11,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from reconciler.contract import GetKind
-from reconciler.model import Observation, Resource
-from reconciler.observe import shown, watched
-from reconciler.plan import STARTS
+from reconciler.core.kind import GetKind
+from reconciler.core.model import Observation, Resource
+from reconciler.core.observe import shown, watched
+from reconciler.core.plan import STARTS
 from reconciler.store import Store
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from reconciler.contract import Kind
-from reconciler.model import Facts, Spec
+from reconciler.core.kind import Kind
+from reconciler.core.model import Facts, Spec
 from reconciler.spec import cache
 
 if TYPE_CHECKING:

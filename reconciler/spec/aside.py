@@ -12,10 +12,10 @@ from typing import Any
 
 from reconciler import spec as room
 from reconciler.base.redaction import FromFile
-from reconciler.contract import Kind
+from reconciler.core.kind import Kind
+from reconciler.core.model import BeingWritten, Spec
 from reconciler.host.child import Child
 from reconciler.host.environment import note, on_note
-from reconciler.model import BeingWritten, Spec
 from reconciler.spec import cache
 
 _TIMEOUT = 120.0

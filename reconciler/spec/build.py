@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reconciler.base.records import dataclass, strings
-from reconciler.contract import Kind
-from reconciler.model import Facts, Resource, Secret, Spec
+from reconciler.core.kind import Kind
+from reconciler.core.model import Facts, Resource, Secret, Spec
 from reconciler.spec.errors import Problems
 from reconciler.spec.graph import Entry, Graph
 from reconciler.spec.head import HeadReader

@@ -19,9 +19,9 @@ from typing import Any
 from reconciler import __version__
 from reconciler.base.digests import blake2b
 from reconciler.base.records import dataclass
-from reconciler.contract import Kind
+from reconciler.core.kind import Kind
+from reconciler.core.model import Facts, HostError, Notify, Resource, Secret, Spec
 from reconciler.host import trust
-from reconciler.model import Facts, HostError, Notify, Resource, Secret, Spec
 from reconciler.spec import reading
 
 _MAGIC = b"reconcile spec 1\n"

@@ -10,9 +10,9 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from reconciler import model, order
 from reconciler.base.records import dataclass
-from reconciler.model import Claim, Facts, Key, Resource
+from reconciler.core import model, order
+from reconciler.core.model import Claim, Facts, Key, Resource
 from reconciler.spec.errors import Problems
 from reconciler.spec.nodes import Mark, Text, place
 from reconciler.spec.resolve import Declared

@@ -9,12 +9,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reconciler import order
 from reconciler.base.records import dataclass
 from reconciler.base.redaction import censored
 from reconciler.base.scalars import parse_duration
-from reconciler.contract import Kind
-from reconciler.model import Remembered
+from reconciler.core import order
+from reconciler.core.kind import Kind
+from reconciler.core.model import Remembered
 from reconciler.spec.errors import Problems, closest, one_of
 from reconciler.spec.include import Document
 from reconciler.spec.nodes import Broken, Map, Node, Text, get, is_null

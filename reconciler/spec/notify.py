@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from reconciler.base.scalars import parse_duration, parse_name, parse_path, parse_quiet
-from reconciler.model import EVENTS, Notify, Secret, Target
+from reconciler.core.model import EVENTS, Notify, Secret, Target
 from reconciler.spec.errors import Problems
 from reconciler.spec.include import Document
 from reconciler.spec.nodes import (

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.records import fields
-from reconciler.contract import Refused, Rendered, Value
+from reconciler.core.kind import Refused, Rendered, Value
 from reconciler.shipped import folder
 from reconciler.spec import reading
 from reconciler.spec.errors import Problems

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from reconciler.base.records import dataclass, field
-from reconciler.contract import Kind
+from reconciler.core.kind import Kind
 from reconciler.spec.errors import Problems
 from reconciler.spec.include import Document
 from reconciler.spec.nodes import Broken, Map, Node, Seq, Text, get, is_null, texts

@@ -9,9 +9,9 @@ import inspect
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from reconciler.contract import Kind
-from reconciler.fields import Duration, Parsed
-from reconciler.model import EVENTS, Target
+from reconciler.core.fields import Duration, Parsed
+from reconciler.core.kind import Kind
+from reconciler.core.model import EVENTS, Target
 from reconciler.spec.scope import FIXED
 from reconciler.spec.shapes import Leaf, Record, Shape, record
 

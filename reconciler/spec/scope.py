@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.redaction import FromFile
-from reconciler.model import Facts
+from reconciler.core.model import Facts
 from reconciler.spec import scalars
 from reconciler.spec.errors import Problems
 from reconciler.spec.hollow import Hollows

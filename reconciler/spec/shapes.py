@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from reconciler.base import scalars as parsers
-from reconciler.fields import Parsed
+from reconciler.core.fields import Parsed
 
 
 @dataclass(frozen=True, slots=True)

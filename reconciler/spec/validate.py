@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from reconciler.base.records import fields, replace
 from reconciler.base.scalars import Wrong
-from reconciler.contract import Kind
+from reconciler.core.kind import Kind
 from reconciler.spec.errors import Problems
 from reconciler.spec.nodes import (
     Broken,

@@ -14,10 +14,10 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from reconciler.core.model import HostError
 from reconciler.host import trust
 from reconciler.host.clock import Clock
 from reconciler.host.processes import boot_id
-from reconciler.model import HostError
 from reconciler.state import STORE, Newer, Unreadable, interrupted, make_folder
 
 if TYPE_CHECKING:

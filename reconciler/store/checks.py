@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from reconciler.model import Said
+from reconciler.core.model import Said
 from reconciler.store.base import Base
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reconciler.model import Outcome, Plan, Remark, Report, Step
+from reconciler.core.model import Outcome, Plan, Remark, Report, Step
 
 FORMAT = 1
 

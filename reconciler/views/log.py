@@ -13,7 +13,7 @@ from typing import Any
 
 from reconciler.base.redaction import redacted_json
 from reconciler.base.text import printable
-from reconciler.model import Outcome, Plan
+from reconciler.core.model import Outcome, Plan
 from reconciler.views.data import FORMAT, outcome_document
 from reconciler.views.terminal import Terminal
 from reconciler.views.text import Line, by_hand_lines

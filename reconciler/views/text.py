@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from reconciler.base.text import printable
-from reconciler.model import Outcome, Plan, Remark, Report, Step
+from reconciler.core.model import Outcome, Plan, Remark, Report, Step
 
 Line = tuple[str, str]
 """The text of a line, and what it tells: ``good``, ``change``, ``bad``, ``quiet`` or nothing."""

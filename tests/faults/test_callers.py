@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from support import Machine, until
 
+from reconciler.core.model import UnknownState
 from reconciler.host import environment, tmux
 from reconciler.host.environment import clean, runtime_folder, search_path
 from reconciler.host.tmux import Tmux
-from reconciler.model import UnknownState
 
 NOBODY = 65534
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from support import LONG, Machine, until
 
+from reconciler.core.model import HostError, UnknownState
 from reconciler.host import bounded, filesystems, trust, walk
 from reconciler.host.files import Files
 from reconciler.host.rewrite import rewrite
-from reconciler.model import HostError, UnknownState
 
 SOMEBODY, SOMEBODY_ELSE = 64321, 64322
 pytestmark = [

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from support import Machine
 
+from reconciler.core.model import HostError, UnknownState
 from reconciler.host.files import Files
-from reconciler.model import HostError, UnknownState
 
 NOBODY = 65534
 

@@ -15,11 +15,11 @@ import pytest
 from support import Machine, until
 from support import within as promised
 
+from reconciler.core.model import UnknownState
 from reconciler.host import processes
 from reconciler.host.clock import Clock
 from reconciler.host.descendants import Table
 from reconciler.host.processes import Entry, Identity, Processes, within
-from reconciler.model import UnknownState
 
 
 def is_the_program(pid: int) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from support import until
 
+from reconciler.core.model import UnknownState, Verdict
 from reconciler.host import Host, start
 from reconciler.host.child import Child, answer
 from reconciler.host.probe import bounded
 from reconciler.host.probe_command import command
 from reconciler.host.processes import look_up
-from reconciler.model import UnknownState, Verdict
 
 AWAY = "setsid -f env -i PATH=$PATH setsid -f sh -c 'echo $$ >{0}.new; mv {0}.new {0}; {1}'; "
 """A process of another session, whose parents have ended, with nothing of our environment."""

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from support import Machine, until
 
+from reconciler.core.model import HostError
 from reconciler.diagnosis import logs as told
 from reconciler.host import kernel, openfiles, rotate
 from reconciler.host.archive import archive
@@ -24,7 +25,6 @@ from reconciler.host.openfiles import OpenFiles
 from reconciler.host.remove import move
 from reconciler.host.scan import Wanted, scan
 from reconciler.host.walk import Tree
-from reconciler.model import HostError
 
 OLD = 1_000_000_000
 HOLDER = """

@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 from support import Machine
 
+from reconciler.core.model import HostError
 from reconciler.host import kernel, place, remove
 from reconciler.host.found import File
 from reconciler.host.walk import Tree
-from reconciler.model import HostError
 
 NOBODY = 65534
 OTHERS = 12345

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.core.model import Verdict
 from reconciler.diagnosis.folders import counted
 from reconciler.diagnosis.logs import read
 from reconciler.host.clock import Clock
@@ -18,7 +19,6 @@ from reconciler.host.probe import queue
 from reconciler.host.probe_log import log
 from reconciler.host.reading import PRIVATE
 from reconciler.host.walltime import WallTime
-from reconciler.model import Verdict
 
 SOMEBODY, SOMEBODY_ELSE, TEAM = 64331, 64332, 64333
 PRIVATELY = "the-inner-word"

@@ -19,10 +19,10 @@ import pytest
 from support import Machine, compiled
 
 from reconciler import kinds
-from reconciler.apply import apply
+from reconciler.core.apply import apply
+from reconciler.core.observe import observe
+from reconciler.core.plan import make_plan
 from reconciler.host import Host
-from reconciler.observe import observe
-from reconciler.plan import make_plan
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts, other users")
 NOBODY = 65534

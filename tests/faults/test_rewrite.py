@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 from support import LONG, Machine, until
 
+from reconciler.core.model import HostError
 from reconciler.host import kernel, rewrite
-from reconciler.model import HostError
 
 BLOCK = b"block\n"
 LIMIT = 1 << 20

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from support import LONG, Machine, until
 
+from reconciler.core.model import BeingWritten, Spec
 from reconciler.host import openfiles
 from reconciler.kept import Kept
-from reconciler.model import BeingWritten, Spec
 from reconciler.spec import settled as settled_module
 from reconciler.spec.aside import Invalid
 from reconciler.spec.errors import SpecError

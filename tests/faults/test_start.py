@@ -21,13 +21,13 @@ from typing import Any
 import pytest
 from support import LONG, Machine, until
 
+from reconciler.core.model import HostError
 from reconciler.host import start
 from reconciler.host.files import Files
 from reconciler.host.launch import Launch
 from reconciler.host.launch import start as start_daemon
 from reconciler.host.processes import look_up
 from reconciler.host.users import Users
-from reconciler.model import HostError
 
 NOBODY = 65534
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")

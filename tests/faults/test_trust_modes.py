@@ -262,8 +262,8 @@ def test_a_program_of_somebody_else_does_not_get_into_what_lasts(
 
 
 def test_a_url_is_not_read_where_somebody_else_could_put_it(machine: Machine) -> None:
+    from reconciler.core.model import Target
     from reconciler.delivery import Off, address, off
-    from reconciler.model import Target
 
     folder = machine.base / "conf"
     folder.mkdir()

@@ -15,7 +15,10 @@ import pytest
 from support import Machine, compiled
 
 from reconciler import kinds
-from reconciler.apply import apply
+from reconciler.core.apply import apply
+from reconciler.core.model import HostError
+from reconciler.core.observe import observe
+from reconciler.core.plan import make_plan, to_look_at_again
 from reconciler.host import Host
 from reconciler.host import walk as crossing
 from reconciler.host.archive import archive
@@ -27,9 +30,6 @@ from reconciler.host.remove import delete, move
 from reconciler.host.rotate import rotate
 from reconciler.host.scan import Wanted, scan
 from reconciler.host.walk import Below, Cursor, Tree
-from reconciler.model import HostError
-from reconciler.observe import observe
-from reconciler.plan import make_plan, to_look_at_again
 
 NOBODY = 65534
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts, other users")

@@ -11,10 +11,10 @@ import pytest
 from support import CHECKOUT, Machine, compiled, until
 
 from reconciler import kinds
+from reconciler.core.model import UnknownState
+from reconciler.core.observe import begin as begin_all
 from reconciler.host import Host
 from reconciler.host.command import begin, find
-from reconciler.model import UnknownState
-from reconciler.observe import begin as begin_all
 
 TMUX = shutil.which("tmux")
 

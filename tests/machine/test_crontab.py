@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from support import Machine, within
 
+from reconciler.core.model import HostError
 from reconciler.host import crontab
 from reconciler.host.clock import Clock
 from reconciler.host.command import Result
 from reconciler.host.crontab import Crontabs
 from reconciler.host.users import Users
-from reconciler.model import HostError
 
 MINE = b"# mine\r\nMAILTO=ops\n0 0 * * * /bin/mine\n\xff\xfe\n"
 SPEC = """

@@ -15,13 +15,13 @@ import pytest
 from looping import Looping
 from support import LONG, Machine, compiled, until
 
+from reconciler.core.model import HostError
 from reconciler.host import Host, descendants
 from reconciler.host.clock import Clock
 from reconciler.host.descendants import Descendants, Started, Table, end
 from reconciler.host.processes import Identity, Processes, look_up, session_tag
 from reconciler.kinds._start import StopLeft
 from reconciler.kinds.process import KIND
-from reconciler.model import HostError
 
 PLACES = ["daemon", "session"]
 TAGGED = pytest.mark.skipif(not session_tag(), reason="this kernel has no autogroups")

@@ -21,9 +21,9 @@ from looping import Looping
 from receiver import Receiver
 from support import CHECKOUT, LONG, Machine, until, within
 
+from reconciler.core.model import Target, UnknownState
 from reconciler.delivery import work
 from reconciler.host.child import answer
-from reconciler.model import Target, UnknownState
 
 CANARY = "hunter2canary"
 ALL = "[changed, failed, gave_up, recovered, progress, report]"

@@ -14,8 +14,8 @@ import pytest
 from support import Machine, compiled, passed, until
 
 from reconciler import kinds
-from reconciler.backoff import Policy
-from reconciler.model import Plan, Remark
+from reconciler.core.model import Plan, Remark
+from reconciler.core.restart_policy import Policy
 from reconciler.store.attempts import Attempt
 from reconciler.tries import SOON, Tries
 

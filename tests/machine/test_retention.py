@@ -18,11 +18,11 @@ import pytest
 from support import Machine, compiled, until
 
 from reconciler import kinds
-from reconciler.apply import apply
+from reconciler.core.apply import apply
+from reconciler.core.model import Action, Report
+from reconciler.core.observe import observe
+from reconciler.core.plan import make_plan
 from reconciler.host import Host
-from reconciler.model import Action, Report
-from reconciler.observe import observe
-from reconciler.plan import make_plan
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts, owners")
 DAY = 86400

@@ -16,10 +16,10 @@ import pytest
 from looping import cpu_time, descriptors
 from support import Machine, until, within
 
+from reconciler.core.model import HostError, UnknownState
 from reconciler.host.clock import Clock
 from reconciler.host.command import run
 from reconciler.host.processes import look_up
-from reconciler.model import HostError, UnknownState
 from reconciler.store.base import Base
 
 

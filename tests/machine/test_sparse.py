@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from support import Machine, compiled
 
 from reconciler import kinds
+from reconciler.core.model import HostError
+from reconciler.core.observe import observe
 from reconciler.host import Host, archive, kernel, remove, rotate, work
 from reconciler.host.choose import Rule
 from reconciler.host.clock import Clock
@@ -22,8 +24,6 @@ from reconciler.host.gzipped import Gunzip
 from reconciler.host.openfiles import OpenFiles
 from reconciler.host.progress import working
 from reconciler.host.scan import Wanted, scan
-from reconciler.model import HostError
-from reconciler.observe import observe
 
 GIB = 2**30
 

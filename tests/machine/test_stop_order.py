@@ -12,8 +12,8 @@ import pytest
 from looping import Looping
 from support import LONG, Machine, compiled, until
 
+from reconciler.core.plan import ending
 from reconciler.host.processes import look_up
-from reconciler.plan import ending
 
 SPEC = """
 vars: {{ state: present }}

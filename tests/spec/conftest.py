@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 import pytest
 
-from reconciler.contract import Kind
-from reconciler.fields import (
+from reconciler.core.fields import (
     Command,
     Duration,
     Environment,
@@ -22,7 +21,8 @@ from reconciler.fields import (
     Text,
     integer,
 )
-from reconciler.model import Claim, Declared, Facts, Key, Spec
+from reconciler.core.kind import Kind
+from reconciler.core.model import Claim, Declared, Facts, Key, Spec
 from reconciler.spec import SpecError, load
 from reconciler.spec.errors import Problem
 

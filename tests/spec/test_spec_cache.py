@@ -13,7 +13,7 @@ import pytest
 from support import LONG
 
 import reconciler.spec.cache
-from reconciler.model import Facts, HostError
+from reconciler.core.model import Facts, HostError
 from reconciler.spec.errors import SpecError
 
 HEAD = "version: 1\nname: demo\n"
@@ -313,7 +313,7 @@ SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
 import importlib.util
-from reconciler.model import Facts
+from reconciler.core.model import Facts
 from reconciler.spec import load
 from reconciler import kinds
 spec = load({path!r}, get_kind=kinds.get, all_kinds=kinds.all_kinds,

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import within
 
-from reconciler.model import Spec
+from reconciler.core.model import Spec
 from reconciler.spec.errors import SpecError
 
 VALID = """\

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.model import Notify, Secret, Target
+from reconciler.core.model import Notify, Secret, Target
 from reconciler.spec import SpecError, json_schema
 from reconciler.spec.errors import document
 

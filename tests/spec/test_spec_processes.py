@@ -11,8 +11,8 @@ import pytest
 from support import compiled
 
 from reconciler import kinds
+from reconciler.core.model import Key
 from reconciler.kinds.process import Process
-from reconciler.model import Key
 from reconciler.spec import SpecError
 from reconciler.spec.cache import decoded
 from reconciler.spec.packing import packed

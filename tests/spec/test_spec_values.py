@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.model import Secret
+from reconciler.core.model import Secret
 
 HEAD = "version: 1\nname: demo\n"
 

@@ -10,11 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.base.records import replace
 from reconciler.base.text import error_in_words
-from reconciler.contract import GetKind
+from reconciler.core.kind import GetKind
+from reconciler.core.model import (
+    HostError,
+    Observation,
+    Outcome,
+    Plan,
+    Report,
+    Resource,
+    Spec,
+    Step,
+)
+from reconciler.core.observe import observe
+from reconciler.core.plan import difference, needed_by
 from reconciler.host.progress import working
-from reconciler.model import HostError, Observation, Outcome, Plan, Report, Resource, Spec, Step
-from reconciler.observe import observe
-from reconciler.plan import difference, needed_by
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol
 
-from reconciler.backoff import Policy
 from reconciler.base.records import dataclass, names
-from reconciler.model import (
+from reconciler.core.model import (
     Action,
     Change,
     Claim,
@@ -24,6 +23,7 @@ from reconciler.model import (
     Verdict,
     W,
 )
+from reconciler.core.restart_policy import Policy
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -14,8 +14,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.records import dataclass
-from reconciler.contract import GetKind
-from reconciler.model import Claim, HostError, Observation, Resource
+from reconciler.core.kind import GetKind
+from reconciler.core.model import Claim, HostError, Observation, Resource
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from reconciler.contract import GetKind, Kind
+from reconciler.core.kind import GetKind, Kind
+from reconciler.core.model import HostError, Observation, Resource, Spec
+from reconciler.core.observe import observe
+from reconciler.core.plan import observed_kinds
 from reconciler.host.children import Children
 from reconciler.host.filesystems import served
-from reconciler.model import HostError, Observation, Resource, Spec
-from reconciler.observe import observe
-from reconciler.plan import observed_kinds
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.base.records import replace
 from reconciler.base.text import error_in_words
-from reconciler.contract import GetKind, Kind
-from reconciler.model import (
+from reconciler.core.kind import GetKind, Kind
+from reconciler.core.model import (
     HostError,
     Key,
     Observation,
@@ -24,7 +24,7 @@ from reconciler.model import (
     UnknownState,
     not_known,
 )
-from reconciler.plan import make_plan, observed_kinds
+from reconciler.core.plan import make_plan, observed_kinds
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -101,7 +101,7 @@ def judged(
     plan = make_plan(spec, resources, seen, get_kind, name, past)
     if not plan.steps:
         return plan, seen
-    from reconciler.owners import contradictions
+    from reconciler.core.owners import contradictions
 
     # Of the others nobody knows whether they differ.
     ids = seen.keys() if part else {step.id for step in plan.steps}

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from reconciler.backoff import in_words
 from reconciler.base.records import replace
 from reconciler.base.text import error_in_words
-from reconciler.contract import GetKind, Kind
-from reconciler.model import (
+from reconciler.core.kind import GetKind, Kind
+from reconciler.core.model import (
     Ailment,
     Change,
     Observation,
@@ -21,6 +20,7 @@ from reconciler.model import (
     Spec,
     Step,
 )
+from reconciler.core.restart_policy import in_words
 
 STARTS = ("create", "start", "restart")
 """The verbs of steps behind which something runs or is there that was not before."""
