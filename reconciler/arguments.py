@@ -211,7 +211,7 @@ def listed(names: Iterable[str]) -> str:
 
 def _no_option(word: str, made: argparse.ArgumentParser) -> str:
     """What to say of an option that there is none of."""
-    from reconciler.spec.errors import closest
+    from reconciler.config.errors import closest
 
     name = word.partition("=")[0]
     bare = name.lstrip("-")

@@ -116,7 +116,7 @@ def _go_on_in_child() -> bool:
 
 
 def _done(session: Session) -> int:
-    from reconciler import spec
+    from reconciler import config as spec
 
     mode = session.options.mode
     # Only the one that is wanted: the others would cost time at every start.

@@ -12,13 +12,13 @@ import os
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
+from reconciler.config.aside import Invalid, Loading
 from reconciler.core.model import BeingWritten, Facts, HostError, Spec
 from reconciler.host.clock import Clock
 from reconciler.host.filesystems import leads_to_server, lives
 from reconciler.host.supervisor import Supervisor
 from reconciler.loop import EVERYTHING
 from reconciler.session import Session
-from reconciler.spec.aside import Invalid, Loading
 from reconciler.views.log import Log
 
 _STILL = 1.0
@@ -194,7 +194,7 @@ class Kept:
             self._log.event("last_good", words, "bad")
 
     def _in_part(self) -> str:
-        from reconciler.spec.last_good import LACKS
+        from reconciler.config.last_good import LACKS
 
         lacking = [one.id for one in self.spec.resources if one.skip == LACKS]
         words = "only processes, sessions, units and cron lines of the last good one are kept"

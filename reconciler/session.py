@@ -21,6 +21,7 @@ from reconciler.host import trust
 if TYPE_CHECKING:
     import argparse
 
+    from reconciler.config.aside import Loading
     from reconciler.core.model import (
         Facts,
         Observation,
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from reconciler.memory import Memory
     from reconciler.notify import Post
     from reconciler.reports import Reports
-    from reconciler.spec.aside import Loading
     from reconciler.store import Store
     from reconciler.tries import Unwritten
     from reconciler.views.table import Block
@@ -142,7 +142,7 @@ class Session:
 
     def load(self, write_cache: bool = False, complete: bool = False) -> Spec:
         """The spec that was asked for. Raises SpecError, BeingWritten or Usage."""
-        from reconciler.spec import load
+        from reconciler.config import load
 
         spec = load(
             self.spec_path(), state_dir=self.state_dir, write_cache=write_cache,
@@ -154,7 +154,7 @@ class Session:
 
     def load_aside(self, patience: float = _PATIENCE) -> Loading:
         """The same, whole, loaded by a child; what it gives goes through ``known``."""
-        from reconciler.spec.aside import Loading
+        from reconciler.config.aside import Loading
 
         def inputs() -> dict[str, Any]:
             own = {"state_dir": self.state_dir, "patience": patience}
@@ -164,8 +164,8 @@ class Session:
 
     def last_good(self) -> Spec | None:
         """What goes on of the spec as it was compiled last; None: nothing that is to be trusted."""
-        from reconciler.spec import cache
-        from reconciler.spec.last_good import reduced
+        from reconciler.config import cache
+        from reconciler.config.last_good import reduced
 
         inputs = cache.Inputs(self.spec_path(), self.facts(), self.settings(), os.environ)
         spec = cache.last_good(cache.file_name(self.state_dir, inputs), inputs, kinds.get)
@@ -252,7 +252,7 @@ class Session:
 
     def spec_path(self) -> str:
         """The file named, or the first of the usual places where there is one."""
-        from reconciler.shipped import FOUND_HERE, find_spec
+        from reconciler.config.shipped import FOUND_HERE, find_spec
 
         path, tried = find_spec(self.options.spec, os.environ, self.users.account(None).home)
         if path is None:
@@ -322,8 +322,8 @@ class Session:
 
     def _folder_of(self, path: str, folders: Collection[str]) -> str | None:
         """Which of these is the state directory of the spec in that file, not yet compiled."""
-        from reconciler.shipped import known_as
-        from reconciler.spec.reading import ReadError, name_in, read
+        from reconciler.config.reading import ReadError, name_in, read
+        from reconciler.config.shipped import known_as
         from reconciler.state import known_spec
 
         try:
@@ -338,7 +338,7 @@ class Session:
 
     def _from_file(self, path: str) -> FromFile:
         """The value of a variable, without the line break at its end. Raises Usage."""
-        from reconciler.spec.reading import ReadError, read
+        from reconciler.config.reading import ReadError, read
 
         try:
             data = read(path, f"the file {path}")
@@ -355,7 +355,7 @@ class Session:
         self, folder: str, path: str, told: Callable[[str], None] = lambda words: None
     ) -> str | None:
         """The other spec whose state that folder holds. None: none that is still there."""
-        from reconciler.shipped import known_as, path_of
+        from reconciler.config.shipped import known_as, path_of
         from reconciler.state import is_gone, known_spec
 
         known = known_spec(folder)
@@ -450,8 +450,8 @@ class Session:
 
     def learn_path(self, spec: Spec) -> None:
         """Remember whose state it is, where that is not known yet or was ``claim``ed anew."""
+        from reconciler.config.shipped import known_as
         from reconciler.core.model import HostError
-        from reconciler.shipped import known_as
         from reconciler.state import known_spec, knows_volume, remember_spec
 
         folder = self.folder(spec)

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from reconciler import kinds
+from reconciler.config import load
 from reconciler.core.model import Facts, Spec
-from reconciler.spec import load
 
 SYSTEM = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 CHECKOUT = Path(__file__).resolve().parent.parent

@@ -11,10 +11,10 @@ import pytest
 from ruamel.yaml import YAML
 from support import Machine, compiled
 
+from reconciler.config.shipped import folder
 from reconciler.host.clock import Clock
 from reconciler.host.systemd import Systemd
 from reconciler.host.users import Users
-from reconciler.shipped import folder
 
 HERE = Path(__file__).parent / "golden" / "units"
 CASES = sorted(path.name.removesuffix(".yaml") for path in HERE.glob("*.yaml"))

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import compiled
 
+from reconciler.config import SpecError
 from reconciler.core.kind import Refused, Rendered, Value
 from reconciler.core.model import Spec
 from reconciler.kinds._unit_environment import parted
 from reconciler.kinds._unit_text import links, programs, settings, written
-from reconciler.spec import SpecError
 
 
 def unit(folder: Path, body: Any, head: str = "", **settings: str) -> Spec:

@@ -272,7 +272,7 @@ class _Diagnosing(Looking):
 
     def _command(self, *words: str) -> Remedy:
         """The command line of ours with that mode, on this spec and in this state directory."""
-        from reconciler.spec.scope import told_secret
+        from reconciler.config.scope import told_secret
 
         options = self.session.options
         here = os.path.join(self.session.facts().bin, "reconcile")

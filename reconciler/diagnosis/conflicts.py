@@ -94,7 +94,7 @@ def of_logrotate(name: str, text: str, logs: Mapping[str, str]) -> Iterator[dict
 
 
 def _specs(spec: Spec, state_dir: str, get_kind: GetKind) -> Iterator[dict[str, Any]]:
-    from reconciler.spec.cache import others
+    from reconciler.config.cache import others
 
     ours = _claimed([spec], get_kind)
     for other in others(state_dir, spec.name, get_kind, _SPECS):

@@ -15,7 +15,7 @@ from reconciler.session import Session, print_json
 if TYPE_CHECKING:
     import argparse
 
-    from reconciler.spec.errors import SpecError
+    from reconciler.config.errors import SpecError
 
 
 def exit_status(trouble: bool, changes: bool, options: argparse.Namespace) -> int:
@@ -39,7 +39,7 @@ def tell(message: str) -> None:
 
 def invalid(session: Session, error: SpecError) -> int:
     """All that is wrong with the spec."""
-    from reconciler.spec.errors import document
+    from reconciler.config.errors import document
     from reconciler.views.data import FORMAT
     from reconciler.views.terminal import Terminal
 

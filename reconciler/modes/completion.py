@@ -13,9 +13,9 @@ from contextlib import suppress
 from reconciler.arguments import parser
 from reconciler.base.exit_codes import DONE, TROUBLE
 from reconciler.completion import Program, asked, program, script
+from reconciler.config.shipped import folder
 from reconciler.host.command import program_path
 from reconciler.session import Session
-from reconciler.shipped import folder
 
 
 def run(session: Session) -> int:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.exit_codes import BUSY, DONE, INVALID
 from reconciler.base.redaction import redacted
+from reconciler.config.aside import Asked, Invalid
 from reconciler.core.model import HostError, UnknownState
 from reconciler.modes.answers import complain, tell
 from reconciler.session import Session, Usage
-from reconciler.spec.aside import Asked, Invalid
 from reconciler.turns import Taken
 from reconciler.watchdog import keep
 

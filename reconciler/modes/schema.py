@@ -24,7 +24,7 @@ def run(session: Session) -> int:
         if mode is not None and mode.replace("-", "").isalpha():
             modes = ", ".join(DOCUMENTS)
             raise Usage(f"--schema takes nothing, for the spec, or one of {modes}; not {mode!r}")
-        from reconciler.spec.schema import json_schema
+        from reconciler.config.schema import json_schema
 
         print_json(json_schema(kinds.all_kinds()))
         return DONE

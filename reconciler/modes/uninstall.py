@@ -66,7 +66,7 @@ class Removal:
 
 def run(session: Session) -> int:
     """Take it all away; 1 where something of it is still there."""
-    from reconciler.spec import SpecError
+    from reconciler.config import SpecError
 
     try:
         spec = session.load(complete=True)
@@ -212,7 +212,7 @@ def _files(spec: Spec) -> Iterator[Left]:
     for target in spec.notify.targets:
         if target.url_file is not None and os.path.exists(target.url_file):
             yield Left(target.url_file, f"holds the URL of the target {target.name}")
-    from reconciler.shipped import folder
+    from reconciler.config.shipped import folder
 
     ours = (folder("specs"), folder("templates"))
     for path in spec.files:
@@ -230,7 +230,7 @@ def _again(session: Session, spec: Spec, host: Host) -> Iterator[Left]:
 
 def _remove_state(session: Session, spec: Spec) -> None:
     """Remove the state directory of the spec and its compiled forms. Raises HostError."""
-    from reconciler.spec import cache
+    from reconciler.config import cache
 
     folder = session.folder(spec)
     session.close(spec)

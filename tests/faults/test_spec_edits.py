@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 from support import LONG, Machine, until
 
+from reconciler.config import settled as settled_module
+from reconciler.config.aside import Invalid
+from reconciler.config.errors import SpecError
+from reconciler.config.settled import settled
 from reconciler.core.model import BeingWritten, Spec
 from reconciler.host import openfiles
 from reconciler.kept import Kept
-from reconciler.spec import settled as settled_module
-from reconciler.spec.aside import Invalid
-from reconciler.spec.errors import SpecError
-from reconciler.spec.settled import settled
 
 WHOLE = "first half, second half"
 

@@ -103,7 +103,7 @@ def test_a_compiled_spec_in_a_folder_of_somebody_else_is_not_used(
     before = compiled.stat().st_mtime_ns
     os.chown(machine.state / ".compiled", NOBODY, NOBODY)
     # With it, a spec that has become invalid for another reason would still be valid.
-    from reconciler.spec import cache
+    from reconciler.config import cache
 
     assert cache._content(str(compiled)) is None
     assert machine.reconcile("--check", spec).returncode == 0
@@ -160,7 +160,7 @@ from reconciler.session import Session, Usage
 from reconciler.views.terminal import Terminal
 session = Session(parsed(["--plan"]))
 session.users.account(None)
-import reconciler.shipped
+import reconciler.config.shipped
 os.chdir(sys.argv[1])
 os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
 try:
@@ -239,7 +239,7 @@ def test_a_program_of_somebody_else_does_not_get_into_what_lasts(
     seen = facts_module.facts(Users(), "/s")
     assert f"the directory {here} belongs to user {NOBODY}" in seen.bin_refused
     from reconciler import kinds
-    from reconciler.spec import SpecError, load
+    from reconciler.config import SpecError, load
 
     def compiled(text: str) -> int:
         spec = load(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support import Machine, compiled
 
-from reconciler.spec.errors import SpecError
+from reconciler.config.errors import SpecError
 
 
 def old(path: Path) -> Path:

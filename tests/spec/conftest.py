@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import pytest
 
+from reconciler.config import SpecError, load
+from reconciler.config.errors import Problem
 from reconciler.core.fields import (
     Command,
     Duration,
@@ -23,8 +25,6 @@ from reconciler.core.fields import (
 )
 from reconciler.core.kind import Kind
 from reconciler.core.model import Claim, Declared, Facts, Key, Spec
-from reconciler.spec import SpecError, load
-from reconciler.spec.errors import Problem
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from support import LONG
 
-import reconciler.spec.cache
+import reconciler.config.cache
+from reconciler.config.errors import SpecError
 from reconciler.core.model import Facts, HostError
-from reconciler.spec.errors import SpecError
 
 HEAD = "version: 1\nname: demo\n"
 FULL = (
@@ -149,34 +149,35 @@ def test_a_changed_program_is_compiled(
     what: str, full: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = {"_fingerprint": lambda: (), "__version__": "9", "_MAGIC": b"reconcile spec 0\n"}
-    monkeypatch.setattr(reconciler.spec.cache, what, other[what])
+    monkeypatch.setattr(reconciler.config.cache, what, other[what])
     assert full.cached(environ=ENV)[1]
 
 
 def test_the_fingerprint_sees_every_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("spec/a.py", "kinds/b.py", "model.py", "kinds/no.txt"):
+    sources = ["base/d.py", "config/a.py", "core/c.py", "kinds/b.py", "kinds/e/f.py"]
+    for name in (*sources, "kinds/no.txt"):
         path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(exist_ok=True, parents=True)
         path.write_text("x")
-    monkeypatch.setattr(reconciler.spec.cache, "_ROOT", str(tmp_path))
-    before = reconciler.spec.cache._fingerprint()
-    assert [name for name, _, _ in before] == ["/model.py", "kinds/b.py", "spec/a.py"]
+    monkeypatch.setattr(reconciler.config.cache, "_ROOT", str(tmp_path))
+    before = reconciler.config.cache._fingerprint()
+    assert [name for name, _, _ in before] == sources
     os.utime(tmp_path / "kinds/b.py", ns=(1, 1))
-    assert reconciler.spec.cache._fingerprint() != before
+    assert reconciler.config.cache._fingerprint() != before
 
 
 def test_every_flipped_or_missing_byte_is_seen(full: Any) -> None:
     (file,) = bins(full)
     content = file.read_bytes()
-    inputs = reconciler.spec.cache.Inputs(str(full.base / "spec.yaml"), FACTS, {}, ENV)
+    inputs = reconciler.config.cache.Inputs(str(full.base / "spec.yaml"), FACTS, {}, ENV)
     kinds = {kind.name: kind for kind in full.kinds()}.__getitem__
-    assert reconciler.spec.cache.load(str(file), inputs, kinds, False) == full.spec
+    assert reconciler.config.cache.load(str(file), inputs, kinds, False) == full.spec
     for at in [*range(60), *range(60, len(content), 97), len(content) - 1]:
         damaged = bytearray(content)
         damaged[at] ^= 1
         for attempt in (bytes(damaged), content[:at]):
             file.write_bytes(attempt)
-            assert reconciler.spec.cache.load(str(file), inputs, kinds, False) is None
+            assert reconciler.config.cache.load(str(file), inputs, kinds, False) is None
     file.write_bytes(b"")
     assert full.cached(environ=ENV) == (full.spec, True)
     assert full.cached(environ=ENV) == (full.spec, False)
@@ -243,7 +244,7 @@ def test_what_cannot_be_written_is_no_error(room: Any, monkeypatch: pytest.Monke
 
 
 def test_old_ones_go(room: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconciler.spec.cache, "_KEPT", 3)
+    monkeypatch.setattr(reconciler.config.cache, "_KEPT", 3)
     for number in range(6):
         path = room.write(HEAD + "vars: {a: 1}\n", f"{number}.yaml")
         room.cached(path=str(path))
@@ -314,14 +315,14 @@ import sys
 sys.path.insert(0, {tests!r})
 import importlib.util
 from reconciler.core.model import Facts
-from reconciler.spec import load
+from reconciler.config import load
 from reconciler import kinds
 spec = load({path!r}, get_kind=kinds.get, all_kinds=kinds.all_kinds,
     facts=Facts("u", "/u", 0, "h", True, True, True, "/s"), settings={{}}, environ={{}},
     state_dir={state!r}, write_cache=True)
 heavy = ["pydantic", "pydantic_core", "ruamel", "ruamel.yaml", "jinja2", "difflib",
-    "reconciler.spec.build", "reconciler.spec.source", "reconciler.spec.resolve",
-    "reconciler.spec.validate", "reconciler.spec.nodes", "reconciler.spec.sandbox"]
+    "reconciler.config.build", "reconciler.config.source", "reconciler.config.resolve",
+    "reconciler.config.validate", "reconciler.config.nodes", "reconciler.config.sandbox"]
 print(len(spec.resources), *[name for name in heavy if name in sys.modules])
 """
 

@@ -11,7 +11,7 @@ import pytest
 from support import compiled
 
 from reconciler import kinds
-from reconciler.spec import SpecError, json_schema
+from reconciler.config import SpecError, json_schema
 
 WORKER = "processes: {worker: {command: sleep 9}, crew: {for_each: [a, b], command: sleep 8}}\n"
 GOOD: dict[str, dict[str, Any]] = {

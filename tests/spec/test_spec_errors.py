@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support import within
 
-from reconciler.spec.errors import Problem, SpecError
+from reconciler.config.errors import Problem, SpecError
 
 HEAD = "version: 1\nname: demo\n"
 F = HEAD + "folders:\n  a:\n"  # what follows is on line 5
@@ -363,7 +363,7 @@ def test_nul_in_the_name_of_a_spec(room: Any) -> None:
 
 
 def test_document_for_machines(room: Any) -> None:
-    from reconciler.spec.errors import document
+    from reconciler.config.errors import document
 
     with pytest.raises(SpecError) as caught:
         room.load(F + "    pth: /a\n    path: /a\n")

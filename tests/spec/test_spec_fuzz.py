@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import within
 
+from reconciler.config.errors import SpecError
 from reconciler.core.model import Spec
-from reconciler.spec.errors import SpecError
 
 VALID = """\
 # A comment

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support import compiled
 
-from reconciler.spec.errors import SpecError
+from reconciler.config.errors import SpecError
 
 HEAD = "version: 1\nname: demo\n"
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from reconciler.config import SpecError, json_schema
+from reconciler.config.errors import document
 from reconciler.core.model import Notify, Secret, Target
-from reconciler.spec import SpecError, json_schema
-from reconciler.spec.errors import document
 
 HEAD = "version: 1\nname: demo\n"
 DEFAULT = ("failed", "gave_up", "recovered", "report")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support import compiled
 
-from reconciler.spec.errors import Problem, SpecError
+from reconciler.config.errors import Problem, SpecError
 
 
 def problems(folder: Path, text: str) -> list[Problem]:

@@ -11,12 +11,12 @@ import pytest
 from support import compiled
 
 from reconciler import kinds
+from reconciler.config import SpecError
+from reconciler.config.cache import decoded
+from reconciler.config.packing import packed
+from reconciler.config.schema import json_schema
 from reconciler.core.model import Key
 from reconciler.kinds.process import Process
-from reconciler.spec import SpecError
-from reconciler.spec.cache import decoded
-from reconciler.spec.packing import packed
-from reconciler.spec.schema import json_schema
 
 HEAD = "processes:\n  p:\n    command: x\n"
 

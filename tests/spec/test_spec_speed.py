@@ -11,7 +11,7 @@ import time
 start = time.perf_counter()
 from reconciler import kinds
 from reconciler.core.model import Facts
-from reconciler.spec import load
+from reconciler.config import load
 spec = load({path!r}, get_kind=kinds.get, all_kinds=kinds.all_kinds,
     facts=Facts("u", "/u", 0, "h", True, True, True, "/s"), settings={{}}, environ={{}},
     state_dir={state!r}, write_cache=True)

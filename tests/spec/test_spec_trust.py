@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.spec.errors import SpecError
+from reconciler.config.errors import SpecError
 
 HEAD = "version: 1\nname: demo\n"
 pytestmark = [

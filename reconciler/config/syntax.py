@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from reconciler.spec.errors import Problems
-from reconciler.spec.nodes import Mark, Source
+from reconciler.config.errors import Problems
+from reconciler.config.nodes import Mark, Source
 
 _TAB_SHOWN = 10
 _TABS = 1000

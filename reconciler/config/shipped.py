@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 FOUND_HERE = "specs/executor.yaml"
 """The spec that is found in the current folder without being named."""
-_PACKAGE = os.path.dirname(os.path.abspath(__file__))
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def folder(name: str) -> str:

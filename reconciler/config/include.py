@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from reconciler.base.digests import blake2b
 from reconciler.base.records import dataclass, field
-from reconciler.spec import reading, source
-from reconciler.spec.errors import Problems
-from reconciler.spec.nodes import Map, Mark, Seq, Source, Text, get, is_null, texts
+from reconciler.config import reading, source
+from reconciler.config.errors import Problems
+from reconciler.config.nodes import Map, Mark, Seq, Source, Text, get, is_null, texts
 
 MAX_DEPTH = 16
 MAX_FILES = 1000

@@ -14,9 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from reconciler.base.records import fields, replace
 from reconciler.base.scalars import Wrong
-from reconciler.core.kind import Kind
-from reconciler.spec.errors import Problems
-from reconciler.spec.nodes import (
+from reconciler.config.errors import Problems
+from reconciler.config.nodes import (
     Broken,
     Map,
     Mark,
@@ -28,9 +27,10 @@ from reconciler.spec.nodes import (
     place,
     texts,
 )
-from reconciler.spec.resolve import COMMON, Declared
-from reconciler.spec.secrecy import censored, hidden, shown
-from reconciler.spec.shapes import Leaf, Record, Shape, record
+from reconciler.config.resolve import COMMON, Declared
+from reconciler.config.secrecy import censored, hidden, shown
+from reconciler.config.shapes import Leaf, Record, Shape, record
+from reconciler.core.kind import Kind
 
 
 class Validator:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from reconciler.spec.nodes import Bare, is_null
-from reconciler.spec.templates import TemplateError
+from reconciler.config.nodes import Bare, is_null
+from reconciler.config.templates import TemplateError
 
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from reconciler.base.records import dataclass
+from reconciler.config.errors import Problems
+from reconciler.config.nodes import Mark, Text, place
+from reconciler.config.resolve import Declared
+from reconciler.config.secrecy import censored, shown
 from reconciler.core import model, order
 from reconciler.core.model import Claim, Facts, Key, Resource
-from reconciler.spec.errors import Problems
-from reconciler.spec.nodes import Mark, Text, place
-from reconciler.spec.resolve import Declared
-from reconciler.spec.secrecy import censored, shown
 
 
 @dataclass(slots=True)

@@ -10,10 +10,9 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from reconciler.base.scalars import parse_duration, parse_name, parse_path, parse_quiet
-from reconciler.core.model import EVENTS, Notify, Secret, Target
-from reconciler.spec.errors import Problems
-from reconciler.spec.include import Document
-from reconciler.spec.nodes import (
+from reconciler.config.errors import Problems
+from reconciler.config.include import Document
+from reconciler.config.nodes import (
     Broken,
     Map,
     Mark,
@@ -26,9 +25,10 @@ from reconciler.spec.nodes import (
     place,
     texts,
 )
-from reconciler.spec.scope import Scope
-from reconciler.spec.secrecy import hidden, shown
-from reconciler.spec.templates import Expression, TemplateError, split
+from reconciler.config.scope import Scope
+from reconciler.config.secrecy import hidden, shown
+from reconciler.config.templates import Expression, TemplateError, split
+from reconciler.core.model import EVENTS, Notify, Secret, Target
 
 _FIELDS = ("targets", "remind_every", "report_every", "quiet", "title")
 _PERIODS = 10

@@ -11,17 +11,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reconciler.base.records import dataclass, strings
+from reconciler.config.errors import Problems
+from reconciler.config.graph import Entry, Graph
+from reconciler.config.head import HeadReader
+from reconciler.config.include import Document, gather, without_templates
+from reconciler.config.notify import NotifyReader, gathered
+from reconciler.config.rendering import Renderer
+from reconciler.config.resolve import Declared, Resolver
+from reconciler.config.scope import Scope, told_secret, worth_hiding
+from reconciler.config.validate import Validator
 from reconciler.core.kind import Kind
 from reconciler.core.model import Facts, Resource, Secret, Spec
-from reconciler.spec.errors import Problems
-from reconciler.spec.graph import Entry, Graph
-from reconciler.spec.head import HeadReader
-from reconciler.spec.include import Document, gather, without_templates
-from reconciler.spec.notify import NotifyReader, gathered
-from reconciler.spec.rendering import Renderer
-from reconciler.spec.resolve import Declared, Resolver
-from reconciler.spec.scope import Scope, told_secret, worth_hiding
-from reconciler.spec.validate import Validator
 
 _PART = 6
 """Characters of a variable in a URL that is blotted out; less may be a word such as a host."""

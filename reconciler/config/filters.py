@@ -7,7 +7,7 @@ import re
 import shlex
 from typing import Any
 
-from reconciler.spec.templates import TemplateError
+from reconciler.config.templates import TemplateError
 
 MAX_TEXT = 64 * 1024
 """Characters that one string may have once rendered."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from reconciler.spec import scalars
-from reconciler.spec.nodes import Bare, Broken, Map, Node, Seq
-from reconciler.spec.templates import Environ, Expression, TemplateError, split, whole
+from reconciler.config import scalars
+from reconciler.config.nodes import Bare, Broken, Map, Node, Seq
+from reconciler.config.templates import Environ, Expression, TemplateError, split, whole
 
 if TYPE_CHECKING:
-    from reconciler.spec.sandbox import Sandbox
+    from reconciler.config.sandbox import Sandbox
 
 _FIRST = 0xF0000
 """The first of the characters that nobody uses, of which each mark has one."""

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from reconciler import spec as room
+from reconciler import config as room
 from reconciler.base.redaction import FromFile
+from reconciler.config import cache
 from reconciler.core.kind import Kind
 from reconciler.core.model import BeingWritten, Spec
 from reconciler.host.child import Child
 from reconciler.host.environment import note, on_note
-from reconciler.spec import cache
 
 _TIMEOUT = 120.0
 
@@ -80,8 +80,8 @@ class Loading:
 
 def _loaded(inputs: Callable[[], Mapping[str, Any]], refused: type[Exception]) -> bytes:
     """The child's side."""
-    from reconciler.spec.errors import SpecError, document, render
-    from reconciler.spec.packing import packed
+    from reconciler.config.errors import SpecError, document, render
+    from reconciler.config.packing import packed
 
     noted: list[str] = []
     on_note(noted.append)

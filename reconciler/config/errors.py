@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from reconciler.base.text import escaped, printable
 
 if TYPE_CHECKING:
-    from reconciler.spec.nodes import Mark
+    from reconciler.config.nodes import Mark
 
 SHOWN = 50
 """Problems that are printed before ``... and N more``."""

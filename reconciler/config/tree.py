@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from reconciler.spec.errors import Problems
-from reconciler.spec.nodes import Bare, Broken, Map, Mark, Node, Seq, Source, Text
+from reconciler.config.errors import Problems
+from reconciler.config.nodes import Bare, Broken, Map, Mark, Node, Seq, Source, Text
 
 MAX_DEPTH = 50
 MAX_NODES = 500_000

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from reconciler.base.records import dataclass, field
+from reconciler.config.errors import Problems
+from reconciler.config.include import Document
+from reconciler.config.nodes import Broken, Map, Node, Seq, Text, get, is_null, texts
+from reconciler.config.rendering import unevaluated
+from reconciler.config.scope import Scope
+from reconciler.config.secrecy import shown
 from reconciler.core.kind import Kind
-from reconciler.spec.errors import Problems
-from reconciler.spec.include import Document
-from reconciler.spec.nodes import Broken, Map, Node, Seq, Text, get, is_null, texts
-from reconciler.spec.rendering import unevaluated
-from reconciler.spec.scope import Scope
-from reconciler.spec.secrecy import shown
 
 COMMON = ("state", "needs", "after", "when", "for_each")
 """Fields that every resource has."""

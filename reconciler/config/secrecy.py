@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reconciler.spec.nodes import Map, Node, Rendered, Text, texts
+from reconciler.config.nodes import Map, Node, Rendered, Text, texts
 
 
 def shown(text: Text) -> str:

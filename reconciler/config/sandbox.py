@@ -22,10 +22,10 @@ from jinja2.runtime import Context, LoopContext, StrictUndefined, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import missing
 
-from reconciler.spec import filters
-from reconciler.spec.errors import closest
-from reconciler.spec.filters import MAX_TEXT
-from reconciler.spec.templates import LITERAL_HINT, Environ, TemplateError
+from reconciler.config import filters
+from reconciler.config.errors import closest
+from reconciler.config.filters import MAX_TEXT
+from reconciler.config.templates import LITERAL_HINT, Environ, TemplateError
 
 _MAX_CODE = 4096
 _BUDGET = 1024 * 1024

@@ -19,10 +19,10 @@ from typing import Any
 from reconciler import __version__
 from reconciler.base.digests import blake2b
 from reconciler.base.records import dataclass
+from reconciler.config import reading
 from reconciler.core.kind import Kind
 from reconciler.core.model import Facts, HostError, Notify, Resource, Secret, Spec
 from reconciler.host import trust
-from reconciler.spec import reading
 
 _MAGIC = b"reconcile spec 1\n"
 _DIGEST = 32
@@ -104,7 +104,7 @@ def write(
     """
     try:
         salt = os.urandom(16)
-        from reconciler.spec.packing import packed
+        from reconciler.config.packing import packed
 
         body, complete = packed(spec)
         head = {
@@ -214,13 +214,17 @@ def _made() -> tuple[Any, ...]:
 def _fingerprint() -> tuple[tuple[str, int, int], ...]:
     """Name, time and size of every source file that has a part in compiling."""
     found = []
-    for folder in ("spec", "kinds", ""):
+    todo = ["base", "config", "core", "kinds"]
+    while todo:
+        folder = todo.pop()
         with os.scandir(os.path.join(_ROOT, folder)) as entries:
             for entry in entries:
-                if entry.name.endswith(".py"):
+                name = f"{folder}/{entry.name}"
+                if name.endswith(".py"):
                     status = entry.stat()
-                    name = f"{folder}/{entry.name}"
                     found.append((name, status.st_mtime_ns, status.st_size))
+                elif folder == "kinds" and entry.is_dir() and entry.name[0] != "_":
+                    todo.append(name)
     return tuple(sorted(found))
 
 

@@ -9,11 +9,11 @@ import inspect
 from collections.abc import Sequence
 from typing import Any, get_args
 
+from reconciler.config.scope import FIXED
+from reconciler.config.shapes import Leaf, Record, Shape, record
 from reconciler.core.fields import Duration, Parsed
 from reconciler.core.kind import Kind
 from reconciler.core.model import EVENTS, Target
-from reconciler.spec.scope import FIXED
-from reconciler.spec.shapes import Leaf, Record, Shape, record
 
 _TEMPLATE = {"type": "string", "pattern": r"\{\{.*\}\}"}
 _TIME = "([01][0-9]|2[0-3]):[0-5][0-9]"

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from reconciler.config import cache
 from reconciler.core.kind import Kind
 from reconciler.core.model import Facts, Spec
-from reconciler.spec import cache
 
 if TYPE_CHECKING:
-    from reconciler.spec.errors import Problem, SpecError
+    from reconciler.config.errors import Problem, SpecError
 
 __all__ = ["Problem", "SpecError", "json_schema", "load"]
 
@@ -51,7 +51,7 @@ def load(
         kept = cache.load(file, inputs, get_kind, complete)
         if kept is not None and not (strict and any(one.held for one in kept.resources)):
             return kept
-    from reconciler.spec.build import Built, build
+    from reconciler.config.build import Built, build
 
     def made() -> Built:
         return build(path, all_kinds(), facts, inputs.settings, environ, strict)
@@ -69,8 +69,8 @@ def load(
     if patience is None:
         built = made()
     else:
-        from reconciler.spec import errors
-        from reconciler.spec.settled import settled
+        from reconciler.config import errors
+        from reconciler.config.settled import settled
 
         built = settled(made_anew, lambda b: {**b.files, **_given(inputs.settings)}, patience)
         file = None if state_dir is None else cache.file_name(state_dir, inputs)
@@ -91,7 +91,7 @@ def _given(settings: Mapping[str, str]) -> dict[str, bytes]:
 
 def __getattr__(name: str) -> Any:
     if name in ("Problem", "SpecError"):
-        from reconciler.spec import errors
+        from reconciler.config import errors
 
         return getattr(errors, name)
     raise AttributeError(name)
@@ -99,6 +99,6 @@ def __getattr__(name: str) -> Any:
 
 def json_schema(kinds: Sequence[Kind[Any, Any]]) -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of a spec file, for editors."""
-    from reconciler.spec.schema import json_schema as schema
+    from reconciler.config.schema import json_schema as schema
 
     return schema(kinds)

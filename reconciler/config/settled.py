@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from reconciler.base.digests import blake2b
+from reconciler.config import reading
+from reconciler.config.errors import SpecError
 from reconciler.core.model import BeingWritten
 from reconciler.host import trust
 from reconciler.host.openfiles import has_writer, visible_writer
-from reconciler.spec import reading
-from reconciler.spec.errors import SpecError
 
 Built = TypeVar("Built")
 

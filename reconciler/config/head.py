@@ -12,15 +12,15 @@ from typing import Any
 from reconciler.base.records import dataclass
 from reconciler.base.redaction import censored
 from reconciler.base.scalars import parse_duration
+from reconciler.config.errors import Problems, closest, one_of
+from reconciler.config.include import Document
+from reconciler.config.nodes import Broken, Map, Node, Text, get, is_null
+from reconciler.config.reading import NAME
+from reconciler.config.scope import FIXED, Scope, told_secret
+from reconciler.config.secrecy import hidden
 from reconciler.core import order
 from reconciler.core.kind import Kind
 from reconciler.core.model import Remembered
-from reconciler.spec.errors import Problems, closest, one_of
-from reconciler.spec.include import Document
-from reconciler.spec.nodes import Broken, Map, Node, Text, get, is_null
-from reconciler.spec.reading import NAME
-from reconciler.spec.scope import FIXED, Scope, told_secret
-from reconciler.spec.secrecy import hidden
 
 _ONCE = "state"
 """The variable by which specs are taken away; it counts for one call."""

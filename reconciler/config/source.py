@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from reconciler.base.text import escaped
-from reconciler.spec import syntax
-from reconciler.spec.errors import Problems, SpecError
-from reconciler.spec.nodes import Map, Mark, Node, Seq, Source, is_null
-from reconciler.spec.tree import REPLACEMENT, Builder, Stop, Unquoted
+from reconciler.config import syntax
+from reconciler.config.errors import Problems, SpecError
+from reconciler.config.nodes import Map, Mark, Node, Seq, Source, is_null
+from reconciler.config.tree import REPLACEMENT, Builder, Stop, Unquoted
 
 _UNFIT = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]"

@@ -10,19 +10,19 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.records import fields
+from reconciler.config import reading
+from reconciler.config.errors import Problems
+from reconciler.config.include import digest
+from reconciler.config.nodes import Map, Mark, Node, Source, Text, get, place
+from reconciler.config.scope import FIXED, Scope
+from reconciler.config.shipped import folder
+from reconciler.config.templates import LITERAL_HINT, TemplateError
 from reconciler.core.kind import Refused, Rendered, Value
-from reconciler.shipped import folder
-from reconciler.spec import reading
-from reconciler.spec.errors import Problems
-from reconciler.spec.include import digest
-from reconciler.spec.nodes import Map, Mark, Node, Source, Text, get, place
-from reconciler.spec.scope import FIXED, Scope
-from reconciler.spec.templates import LITERAL_HINT, TemplateError
 
 if TYPE_CHECKING:
-    from reconciler.render import Template
-    from reconciler.spec.resolve import Declared
-    from reconciler.spec.sandbox import Sandbox
+    from reconciler.config.render import Template
+    from reconciler.config.resolve import Declared
+    from reconciler.config.sandbox import Sandbox
 
 MISSING = b""
 """Stands for the digest of a template that was looked for, and is not there."""
@@ -131,8 +131,8 @@ class Renderer:
     def template(self, text: str) -> tuple[Template, Sandbox]:
         """That template, read. Raises render.Syntax."""
         if text not in self._templates:
-            from reconciler.render import Template
-            from reconciler.spec.sandbox import Sandbox
+            from reconciler.config.render import Template
+            from reconciler.config.sandbox import Sandbox
 
             # One for each: the sandbox keeps what is particular to the template.
             sandbox = Sandbox(lambda: [*self.scope.values, "range"])
@@ -165,7 +165,7 @@ class _Work:
         return self._rendered(field, text)
 
     def _rendered(self, field: str, text: str) -> Rendered:
-        from reconciler.render import Syntax
+        from reconciler.config.render import Syntax
 
         scope = self.renderer.scope
         values, secrets = self._values()

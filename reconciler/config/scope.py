@@ -10,15 +10,15 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.redaction import FromFile
+from reconciler.config import scalars
+from reconciler.config.errors import Problems
+from reconciler.config.hollow import Hollows
+from reconciler.config.nodes import Bare, Broken, Map, Mark, Node, Rendered, Seq, Text, texts
+from reconciler.config.templates import Environ, Expression, TemplateError, split, whole
 from reconciler.core.model import Facts
-from reconciler.spec import scalars
-from reconciler.spec.errors import Problems
-from reconciler.spec.hollow import Hollows
-from reconciler.spec.nodes import Bare, Broken, Map, Mark, Node, Rendered, Seq, Text, texts
-from reconciler.spec.templates import Environ, Expression, TemplateError, split, whole
 
 if TYPE_CHECKING:
-    from reconciler.spec.sandbox import Sandbox
+    from reconciler.config.sandbox import Sandbox
 
 FIXED = ("env", "user", "host", "spec", "state_dir", "each", "range")
 """Names that a variable may not have."""
@@ -93,7 +93,7 @@ class Scope:
     @property
     def sandbox(self) -> Sandbox:
         if self._sandbox is None:
-            from reconciler.spec.sandbox import Sandbox
+            from reconciler.config.sandbox import Sandbox
 
             self._sandbox = Sandbox(lambda: [*self.values, "range"])
         return self._sandbox
