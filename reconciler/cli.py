@@ -106,8 +106,8 @@ def _run(argv: Sequence[str], own: bool) -> int:
 
 def _go_on_in_child() -> bool:
     """A file system may hang whoever looks into it: that is not to be this process."""
-    from reconciler import state
     from reconciler.host import bounded
+    from reconciler.state import folder as state
 
     if not bounded.go_on_in_child():
         return False

@@ -17,11 +17,11 @@ from reconciler.delivery import TIMEOUT, Off, off, unanswered, understood, work
 from reconciler.host.child import Answer, Child
 from reconciler.host.clock import Clock
 from reconciler.messages import Message, Meter, News, Trouble, judge, moment, quiet_left
-from reconciler.state import quiet
+from reconciler.state.folder import quiet
 
 if TYPE_CHECKING:
-    from reconciler.store import Store
-    from reconciler.store.outbox import Letter
+    from reconciler.state.store import Store
+    from reconciler.state.store.outbox import Letter
 
 URGENT, DIGEST = "gave_up", "digest"
 """See ``store.outbox``, which a pass need not load."""

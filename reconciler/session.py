@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from reconciler.host import Host
     from reconciler.host.stops import Stopping
     from reconciler.host.users import Users
-    from reconciler.memory import Memory
     from reconciler.notify import Post
     from reconciler.reports import Reports
-    from reconciler.store import Store
-    from reconciler.tries import Unwritten
+    from reconciler.state.memory import Memory
+    from reconciler.state.restarts import Unwritten
+    from reconciler.state.store import Store
     from reconciler.views.table import Block
     from reconciler.views.terminal import Terminal
     from reconciler.views.text import Line
@@ -191,7 +191,7 @@ class Session:
         """What the spec knows and nobody may see is not printed from now on."""
         if spec.secrets:
             hide(secret.reveal() for secret in spec.secrets)
-        from reconciler.state import secret_marks
+        from reconciler.state.folder import secret_marks
 
         hide_marked(partial(secret_marks, os.path.join(self.state_dir, spec.name)))
         notes, self._notes = self._notes or (), None
@@ -232,7 +232,7 @@ class Session:
 
     def folder(self, spec: Spec) -> str:
         """The state directory of that spec. Raises HostError where others could change it."""
-        from reconciler.state import refuse_folder
+        from reconciler.state.folder import refuse_folder
 
         folder = os.path.join(self.state_dir, spec.name)
         if folder not in self._trusted:
@@ -307,7 +307,7 @@ class Session:
     def _remembered(self) -> Mapping[str, Remembered]:
         """The variables of the last pass over this spec, but for those of ``--unset``."""
         from reconciler.core.model import Remembered
-        from reconciler.state import variables, with_variables
+        from reconciler.state.folder import variables, with_variables
 
         folders = with_variables(self.state_dir)
         path = os.path.abspath(self.spec_path())
@@ -324,7 +324,7 @@ class Session:
         """Which of these is the state directory of the spec in that file, not yet compiled."""
         from reconciler.config.reading import ReadError, name_in, read
         from reconciler.config.shipped import known_as
-        from reconciler.state import known_spec
+        from reconciler.state.folder import known_spec
 
         try:
             name = name_in(read(path))
@@ -356,7 +356,7 @@ class Session:
     ) -> str | None:
         """The other spec whose state that folder holds. None: none that is still there."""
         from reconciler.config.shipped import known_as, path_of
-        from reconciler.state import is_gone, known_spec
+        from reconciler.state.folder import is_gone, known_spec
 
         known = known_spec(folder)
         if known is None or known == known_as(path):
@@ -413,16 +413,16 @@ class Session:
 
     def roll_back(self, spec: Spec) -> None:
         """Undo what one who was killed had begun to write to the store."""
-        from reconciler.state import interrupted
+        from reconciler.state.folder import interrupted
 
         if interrupted(self.folder(spec)):
-            from reconciler.store.base import roll_back
+            from reconciler.state.store.base import roll_back
 
             roll_back(self.folder(spec))
 
     def _mark_secrets(self, spec: Spec) -> None:
         from reconciler.core.model import HostError
-        from reconciler.state import mark_secrets
+        from reconciler.state.folder import mark_secrets
 
         try:
             mark_secrets(self.folder(spec))
@@ -432,7 +432,7 @@ class Session:
     def _remember(self, spec: Spec) -> None:
         """The variables of this pass are the spec's from now on."""
         from reconciler.core.model import HostError
-        from reconciler.state import remember_variables
+        from reconciler.state.folder import remember_variables
 
         try:
             remember_variables(self.folder(spec), dict(spec.variables))
@@ -452,7 +452,7 @@ class Session:
         """Remember whose state it is, where that is not known yet or was ``claim``ed anew."""
         from reconciler.config.shipped import known_as
         from reconciler.core.model import HostError
-        from reconciler.state import known_spec, knows_volume, remember_spec
+        from reconciler.state.folder import known_spec, knows_volume, remember_spec
 
         folder = self.folder(spec)
         if folder in self._learnt:
@@ -468,8 +468,8 @@ class Session:
 
     def memory(self, spec: Spec, writes: bool) -> Memory:
         """What is remembered. ``writes``: it may be added to, by one who holds the lock."""
-        from reconciler.memory import Memory
-        from reconciler.state import quiet
+        from reconciler.state.folder import quiet
+        from reconciler.state.memory import Memory
 
         store = None
         if writes or self._unwritten or not quiet(self.folder(spec)):
@@ -494,7 +494,7 @@ class Session:
         folder = self.folder(spec)
         if (folder, writes) not in self._stores:
             from reconciler.host.clock import Clock
-            from reconciler.store import Store
+            from reconciler.state.store import Store
 
             store = Store(folder, Clock(), writes)
             # Before anything is done by what it says, or without it.
@@ -660,14 +660,14 @@ class Session:
         Our own logs are looked after, too.
         """
         from reconciler.kinds._defaultlog import trim
-        from reconciler.state import quiet
+        from reconciler.state.folder import quiet
 
         logs = os.path.join(host.state_dir, "log")
         for words in trim(look.spec.resources, logs) if not look.spec.last_good else ():
             self.warn(words)
         host.walltime.note()
         if quiet(self.folder(look.spec)) and not self._unwritten:
-            from reconciler.memory import ails
+            from reconciler.state.memory import ails
 
             if not ails(look.seen):
                 return None
@@ -677,7 +677,7 @@ class Session:
 
     def tell(self, look: Look, outcomes: Sequence[Outcome]) -> None:
         """Queue what people are to be told of a pass; ``post`` delivers it."""
-        from reconciler.state import quiet
+        from reconciler.state.folder import quiet
 
         plan, spec = look.plan, look.spec
         nothing = not (outcomes or plan.trouble or self._reports)

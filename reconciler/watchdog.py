@@ -37,10 +37,10 @@ from reconciler.kept import Kept
 from reconciler.loop import EVERYTHING, Loop, Part
 from reconciler.passes import Pass, Passes, Teller
 from reconciler.preload import preload
-from reconciler.pulse import Heart
 from reconciler.session import Learned, Look, Session
-from reconciler.state import Newer, hand_on
-from reconciler.turns import turn
+from reconciler.state.folder import Newer, hand_on
+from reconciler.state.heartbeat import Heart
+from reconciler.state.lock import turn
 from reconciler.views.log import Log
 from reconciler.views.text import given
 

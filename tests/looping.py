@@ -16,7 +16,7 @@ from typing import Any
 from support import LONG, Machine, until
 
 from reconciler.host.clock import Clock
-from reconciler.pulse import Pulse, pulse
+from reconciler.state.heartbeat import Pulse, pulse
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 

@@ -17,7 +17,7 @@ ELSEWHERE = {
     ("os.O_CREAT", "executor/files.py"): "a lock, in a folder that is held open",
     ("open", "host/start.py"): "files of /proc",
     ("open", "host/bounded.py"): "a file that never has a name, memfd_create(2)",
-    ("os.rename", "store/base.py"): "a damaged store is set aside in our own folder",
+    ("os.rename", "state/store/base.py"): "a damaged store is set aside in our own folder",
     ("tempfile", "host/archive.py"): "files that never have a name",
     ("tempfile", "host/crontab.py"): "a folder for crontab(1) in our own",
     ("rename_new", "host/remove.py"): "where there are no hard links to what is moved",
@@ -27,7 +27,7 @@ ELSEWHERE = {
     ("os.mkdir", "host/trust.py"): "our own folders, on a way that is believed",
     ("os.makedirs", "host/launch.py"): "below our own folder",
     ("os.makedirs", "host/marks.py"): "below our own folder",
-    ("os.makedirs", "pulse.py"): "in the runtime directory, which is the caller's alone",
+    ("os.makedirs", "state/heartbeat.py"): "in the runtime directory, which is the caller's alone",
     ("os.makedirs", "host/systemd.py"): "below our own folder",
 }
 """Who makes names otherwise, and why nobody can put another thing in their place."""

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from reconciler import kinds, memory
+from reconciler import kinds
 from reconciler.core.model import Outcome, Step
 from reconciler.host.clock import Clock
-from reconciler.memory import Memory
-from reconciler.store import Store
+from reconciler.state import memory
+from reconciler.state.memory import Memory
+from reconciler.state.store import Store
 
 
 def test_what_is_paused_stays_so_while_the_store_cannot_be_read(tmp_path: Path) -> None:

@@ -28,9 +28,9 @@ from reconciler.delivery import off
 from reconciler.host.clock import Clock
 from reconciler.messages import Message, News, Trouble, judge, moment, quiet_left
 from reconciler.notify import Post, tell
-from reconciler.state import quiet
-from reconciler.store import Store, outbox
-from reconciler.store.outbox import Letter, pause
+from reconciler.state.folder import quiet
+from reconciler.state.store import Store, outbox
+from reconciler.state.store.outbox import Letter, pause
 
 ALL = ("changed", "failed", "gave_up", "recovered", "progress", "report")
 WORKER = "process:worker"

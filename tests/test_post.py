@@ -9,7 +9,7 @@ from typing import Any
 from reconciler.core.model import HostError, Notify
 from reconciler.host.clock import Clock
 from reconciler.notify import Post
-from reconciler.state import STORE
+from reconciler.state.folder import STORE
 
 
 def test_a_store_that_cannot_be_used_is_told_once_until_it_can(tmp_path: Path) -> None:

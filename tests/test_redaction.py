@@ -137,7 +137,7 @@ def test_what_the_store_forgets_is_overwritten(
     import sqlite3
 
     from reconciler.host.clock import Clock
-    from reconciler.store import Store
+    from reconciler.state.store import Store
 
     real = sqlite3.connect
 

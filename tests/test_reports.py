@@ -12,9 +12,9 @@ import pytest
 from reconciler.host.clock import Clock
 from reconciler.messages import moment
 from reconciler.reports import left
-from reconciler.store import Store
-from reconciler.store.history import Deed
-from reconciler.store.reports import Reported
+from reconciler.state.store import Store
+from reconciler.state.store.history import Deed
+from reconciler.state.store.reports import Reported
 from reconciler.views.period import report
 
 DAY = 86400.0

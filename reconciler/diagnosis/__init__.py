@@ -22,7 +22,7 @@ from reconciler.diagnosis.looking import LOOK, Looking
 from reconciler.diagnosis.wrong import Wrong, ordered
 from reconciler.host.children import Children
 from reconciler.host.remedy import remedy
-from reconciler.pulse import about_loop
+from reconciler.state.heartbeat import about_loop
 
 if TYPE_CHECKING:
     from reconciler.session import Session

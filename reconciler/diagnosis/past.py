@@ -14,10 +14,10 @@ from reconciler.core.model import HostError, Past, Resource, Said, UnknownState
 from reconciler.host.clock import Clock
 from reconciler.host.folders import refuse_unreadable
 from reconciler.host.remedy import remedy
-from reconciler.memory import Memory
-from reconciler.pulse import Pulse, pulse
-from reconciler.state import STORE, Unreadable, quiet
-from reconciler.store import Store
+from reconciler.state.folder import STORE, Unreadable, quiet
+from reconciler.state.heartbeat import Pulse, pulse
+from reconciler.state.memory import Memory
+from reconciler.state.store import Store
 
 _DEEDS = 200
 _DAY = 86400.0

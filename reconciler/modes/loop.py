@@ -16,7 +16,7 @@ from reconciler.config.aside import Asked, Invalid
 from reconciler.core.model import HostError, UnknownState
 from reconciler.modes.answers import complain, tell
 from reconciler.session import Session, Usage
-from reconciler.turns import Taken
+from reconciler.state.lock import Taken
 from reconciler.watchdog import keep
 
 if TYPE_CHECKING:

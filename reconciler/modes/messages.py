@@ -68,7 +68,7 @@ def report(session: Session, look: Look) -> None:
 
 def deliver(session: Session, spec: Spec) -> None:
     """Send what people are to be told; what is not taken in time stays for the next pass."""
-    from reconciler.state import quiet
+    from reconciler.state.folder import quiet
 
     if not spec.notify.targets or quiet(session.folder(spec)):
         return

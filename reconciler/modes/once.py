@@ -12,7 +12,7 @@ from reconciler.base.records import replace
 from reconciler.modes import messages
 from reconciler.modes.answers import complain, exit_status, tell
 from reconciler.session import Session
-from reconciler.turns import Taken, turn
+from reconciler.state.lock import Taken, turn
 from reconciler.views import text
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _beside(session: Session, spec: Spec, taken: Taken) -> int:
     if session.options.take_over and taken.loop is not None:
         return complain(f"{spec.name}: {taken}; end it before its state is taken over", BUSY)
     from reconciler.core.model import Outcome, Report
-    from reconciler.turns import ask
+    from reconciler.state.lock import ask
 
     host = session.host(spec)
     plan = session.look(spec, host).plan

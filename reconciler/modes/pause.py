@@ -18,8 +18,8 @@ from reconciler.session import Look, Session, Usage
 if TYPE_CHECKING:
     from reconciler.core.model import Outcome, Resource, Spec
     from reconciler.host import Host
-    from reconciler.store import Store
-    from reconciler.store.pauses import Pause
+    from reconciler.state.store import Store
+    from reconciler.state.store.pauses import Pause
 
 _LONGEST = 10 * 366 * 86400.0
 
@@ -134,7 +134,7 @@ def _wake(session: Session, spec: Spec, wait: bool = False) -> None:
     """Have a loop look at it now, and with ``wait`` until it has."""
     from reconciler.core.model import HostError
     from reconciler.host.clock import Clock
-    from reconciler.pulse import ask, pulse
+    from reconciler.state.heartbeat import ask, pulse
 
     folder, clock = session.folder(spec), Clock()
     loop = pulse(folder, clock)
@@ -146,7 +146,7 @@ def _wake(session: Session, spec: Spec, wait: bool = False) -> None:
 
 
 def _remember(session: Session, store: Store, found: Sequence[Any], verb: str, why: str) -> None:
-    from reconciler.store.history import Deed
+    from reconciler.state.store.history import Deed
 
     now = store.base.clock.wall()
     store.history.add(

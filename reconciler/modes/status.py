@@ -14,9 +14,9 @@ from reconciler.session import Session
 if TYPE_CHECKING:
     from reconciler.core.model import Resource, Spec
     from reconciler.host import Host
-    from reconciler.pulse import Pulse
     from reconciler.session import Look
-    from reconciler.store.history import Deed
+    from reconciler.state.heartbeat import Pulse
+    from reconciler.state.store.history import Deed
 
 _LAST = 5
 _PATIENCE = 2.0
@@ -46,7 +46,7 @@ def gathered(session: Session, look: Look, host: Host) -> dict[str, Any]:
     """The status as a JSON value."""
     from reconciler.core.model import HostError
     from reconciler.host.clock import Clock
-    from reconciler.pulse import about_loop, pulse
+    from reconciler.state.heartbeat import about_loop, pulse
     from reconciler.views.status import deed_document
 
     spec = look.spec

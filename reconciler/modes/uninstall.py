@@ -22,7 +22,7 @@ from reconciler.core.plan import ending
 from reconciler.modes.answers import complain, invalid, tell
 from reconciler.modes.pause import planned
 from reconciler.session import Session
-from reconciler.turns import Taken, turn
+from reconciler.state.lock import Taken, turn
 from reconciler.views import data, text
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def run(session: Session) -> int:
 def _alone(session: Session, spec: Spec) -> Iterator[None]:
     """Hold the lock. Loops are ended, also one that its supervisor has started again."""
     from reconciler.host.clock import Clock
-    from reconciler.pulse import pulse
+    from reconciler.state.heartbeat import pulse
 
     folder, host = session.folder(spec), session.host(spec)
     end = time.monotonic() + _PATIENCE

@@ -16,10 +16,10 @@ from reconciler.base.text import error_in_words
 from reconciler.core.model import HostError, Outcome, Spec
 from reconciler.core.plan import STARTS
 from reconciler.diagnosis import Diagnosis, diagnose, keeps
-from reconciler.pulse import pulse
 from reconciler.repair.hands import Hands, hands
 from reconciler.session import Session
-from reconciler.turns import Taken
+from reconciler.state.heartbeat import pulse
+from reconciler.state.lock import Taken
 
 if TYPE_CHECKING:
     from reconciler.repair.telling import Telling

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from reconciler import kinds
 from reconciler.core.model import HostError, Outcome, Said, Spec, Step
 from reconciler.host.clock import Clock
-from reconciler.pulse import ask, end, pulse
 from reconciler.session import Look, Session
-from reconciler.turns import Taken, turn
+from reconciler.state.heartbeat import ask, end, pulse
+from reconciler.state.lock import Taken, turn
 
 if TYPE_CHECKING:
     from reconciler.host import Host
-    from reconciler.store import Store
+    from reconciler.state.store import Store
 
 _PATIENCE = 60.0
 """Seconds that a pass of somebody else, or one of the loop, is waited for."""
@@ -230,7 +230,7 @@ class Theirs(Hands):
         self._ask()
         # One of which only a part is damaged is not noticed by a pass that reads another. To
         # set it aside needs no lock: who has it open sees that its name is another file's.
-        from reconciler.store import Store
+        from reconciler.state.store import Store
 
         store = Store(self.session.folder(self.spec), Clock(), True)
         try:

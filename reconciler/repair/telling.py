@@ -12,7 +12,7 @@ from reconciler.base.redaction import redacted_json
 from reconciler.core.model import HostError
 from reconciler.host.clock import Clock
 from reconciler.messages import Message
-from reconciler.turns import Taken, turn
+from reconciler.state.lock import Taken, turn
 from reconciler.views.repair import (
     begin_lines,
     end_lines,
@@ -114,7 +114,7 @@ class Telling:
                     session.post(spec, self._told).deliver(bound)
         except Taken as taken:
             if taken.loop is not None:
-                from reconciler.pulse import ask
+                from reconciler.state.heartbeat import ask
 
                 ask(taken.loop, folder, Clock(), 0.0)
         except HostError as error:

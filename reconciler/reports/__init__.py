@@ -19,8 +19,8 @@ from reconciler.notify import announce
 
 if TYPE_CHECKING:
     from reconciler.host import Host
-    from reconciler.store import Store
-    from reconciler.store.reports import Reported
+    from reconciler.state.store import Store
+    from reconciler.state.store.reports import Reported
 
 _GATHERING = 20.0
 """Seconds for the figures."""

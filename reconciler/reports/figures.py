@@ -15,11 +15,11 @@ from reconciler.core.kind import GetKind
 from reconciler.core.model import Observation, Resource
 from reconciler.core.observe import shown, watched
 from reconciler.core.plan import STARTS
-from reconciler.store import Store
+from reconciler.state.store import Store
 
 if TYPE_CHECKING:
     from reconciler.host import Host
-    from reconciler.store.history import Deed
+    from reconciler.state.store.history import Deed
 
 _MOST = 200_000
 _SCAN = 5.0

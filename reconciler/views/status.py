@@ -15,8 +15,8 @@ from reconciler.views.table import Block, Row, Table
 from reconciler.views.text import Line, given, heading
 
 if TYPE_CHECKING:
-    from reconciler.store.history import Deed
-    from reconciler.store.pauses import Pause
+    from reconciler.state.store.history import Deed
+    from reconciler.state.store.pauses import Pause
 
 _STYLES = {"ok": "good", "differs": "change", "paused": "change", "skipped": "quiet"}
 _PLURAL = {"differs": "differ", "waits": "wait"}

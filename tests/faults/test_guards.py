@@ -23,7 +23,7 @@ from reconciler.host import place, trust, walk
 from reconciler.host.clock import Clock
 from reconciler.host.processes import Entry, Identity, Processes, look_up
 from reconciler.host.stops import Stop
-from reconciler.pulse import Pulse
+from reconciler.state.heartbeat import Pulse
 
 NOBODY = 65534
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")

@@ -177,7 +177,7 @@ def test_beside_a_watchdog(machine: Machine, documents: Documents, spec: Path) -
 
 
 def test_beside_a_pass_that_is_at_work(machine: Machine, documents: Documents, spec: Path) -> None:
-    from reconciler.state import locked, make_folder
+    from reconciler.state.folder import locked, make_folder
 
     folder = str(machine.state / "demo")
     make_folder(folder)

@@ -15,7 +15,7 @@ from support import Machine, allowed, passed, until, within
 from reconciler.host import Host
 from reconciler.host.clock import Clock
 from reconciler.host.processes import Identity, look_up
-from reconciler.store import Store
+from reconciler.state.store import Store
 
 PROGRAM = """\
 import os, sys, threading, time

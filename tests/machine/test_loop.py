@@ -18,7 +18,7 @@ import pytest
 from support import LONG, Machine, until
 
 from reconciler.host.clock import Clock
-from reconciler.pulse import Heart, pulse
+from reconciler.state.heartbeat import Heart, pulse
 
 HEAD = "version: 1\nname: demo\nloop: {every: 200ms}\n"
 

@@ -16,8 +16,8 @@ from support import Machine, compiled, passed, until
 from reconciler import kinds
 from reconciler.core.model import Plan, Remark
 from reconciler.core.restart_policy import Policy
-from reconciler.store.attempts import Attempt
-from reconciler.tries import SOON, Tries
+from reconciler.state.restarts import SOON, Tries
+from reconciler.state.store.attempts import Attempt
 
 POLICY = Policy(attempts=4, initial=1, factor=2, most=5, healthy_after=60, retry_every=900)
 

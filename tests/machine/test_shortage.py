@@ -20,7 +20,7 @@ from reconciler.core.model import HostError, UnknownState
 from reconciler.host.clock import Clock
 from reconciler.host.command import run
 from reconciler.host.processes import look_up
-from reconciler.store.base import Base
+from reconciler.state.store.base import Base
 
 
 def test_it_paces_what_dies_when_nothing_can_be_remembered(
@@ -178,7 +178,7 @@ def test_it_does_not_matter_that_a_caller_ignores_the_end_of_children(machine: M
 def test_a_locked_store_is_waited_for_once_and_not_at_every_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reconciler.store.base._TIMEOUT", 0.5)
+    monkeypatch.setattr("reconciler.state.store.base._TIMEOUT", 0.5)
     clock = Clock()
     base = Base(str(tmp_path), clock, True)
     with base.change():

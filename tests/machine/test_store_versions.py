@@ -17,9 +17,9 @@ from looping import Looping
 from support import LONG, Machine, until
 
 from reconciler.host.clock import Clock
-from reconciler.pulse import pulse
-from reconciler.state import Newer
-from reconciler.store import Store, base
+from reconciler.state.folder import Newer
+from reconciler.state.heartbeat import pulse
+from reconciler.state.store import Store, base
 
 NEWER = {
     "table": ["CREATE TABLE later (x TEXT)"],

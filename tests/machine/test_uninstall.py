@@ -162,7 +162,7 @@ def test_a_pass_that_is_at_work_comes_first(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It does not act beside it: it waits, and goes on when it has ended."""
-    from reconciler.state import locked, make_folder
+    from reconciler.state.folder import locked, make_folder
 
     spec = machine.spec("directories: {d: {path: BASE/d}}".replace("BASE", str(machine.base)))
     machine.once(spec)

@@ -14,14 +14,14 @@ from reconciler.base.records import replace
 from reconciler.core.kind import GetKind
 from reconciler.core.model import HostError, Observation, Outcome, Past, Plan, Resource, Said, Step
 from reconciler.core.plan import STARTS
-from reconciler.state import Newer, Unreadable
+from reconciler.state.folder import Newer, Unreadable
 
 if TYPE_CHECKING:
-    from reconciler.store import Store
-    from reconciler.store.conditions import Condition
-    from reconciler.store.history import Deed
-    from reconciler.store.pauses import Pause
-    from reconciler.tries import Tries, Unwritten
+    from reconciler.state.restarts import Tries, Unwritten
+    from reconciler.state.store import Store
+    from reconciler.state.store.conditions import Condition
+    from reconciler.state.store.history import Deed
+    from reconciler.state.store.pauses import Pause
 
 _FLUSH = 1.0
 """Seconds that what was done may wait for being written: each writing waits for the disk."""
@@ -76,7 +76,7 @@ class Memory:
             self._warn(damage)
 
     def _tries(self, store: Store) -> Tries:
-        from reconciler.tries import Tries
+        from reconciler.state.restarts import Tries
 
         now = store.base.clock.monotonic()
         return Tries(
@@ -151,7 +151,7 @@ class Memory:
         """A step has come to its end."""
         if self.store is None:
             return
-        from reconciler.store.history import Deed
+        from reconciler.state.store.history import Deed
 
         clock = self.store.base.clock
         step = outcome.step
@@ -228,7 +228,7 @@ class Memory:
         self, store: Store, plan: Plan, seen: Mapping[str, Observation[Any]]
     ) -> Iterator[float]:
         """Seconds until something has ailed for long enough."""
-        from reconciler.tries import SOON
+        from reconciler.state.restarts import SOON
 
         lasting = store.conditions.all()
         seen_to = {step.id for step in plan.steps}

@@ -18,7 +18,7 @@ from reconciler.core.model import HostError
 from reconciler.host import trust
 from reconciler.host.clock import Clock
 from reconciler.host.processes import boot_id
-from reconciler.state import STORE, Newer, Unreadable, interrupted, make_folder
+from reconciler.state.folder import STORE, Newer, Unreadable, interrupted, make_folder
 
 if TYPE_CHECKING:
     import sqlite3

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from reconciler.core.kind import GetKind
 from reconciler.core.model import Hold, HostError, Outcome, Plan, Resource, Step
 from reconciler.core.restart_policy import Policy, in_words
-from reconciler.store.attempts import Attempt
+from reconciler.state.store.attempts import Attempt
 
 if TYPE_CHECKING:
-    from reconciler.store.attempts import Attempts
+    from reconciler.state.store.attempts import Attempts
 
 Unwritten = tuple[str, int, float]
 """Attempts that the store did not take: of which version, how many, and when the last was made by

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from reconciler.core.model import Said
-from reconciler.store.base import Base
+from reconciler.state.store.base import Base
 
 
 class Checks:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reconciler.base.records import dataclass
-from reconciler.store.base import Base
+from reconciler.state.store.base import Base
 
 _MOST = 10_000
 

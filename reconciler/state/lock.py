@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from reconciler.state import Busy, locked
+from reconciler.state.folder import Busy, locked
 
 if TYPE_CHECKING:
-    from reconciler.pulse import Pulse
+    from reconciler.state.heartbeat import Pulse
 
 _AFTER_END = 5.0
 """Seconds until the lock of one that was ended must be free."""
@@ -64,7 +64,7 @@ def ask(taken: Taken, folder: str, patience: float = 60.0) -> bool:
     if taken.loop is None:
         return False
     from reconciler.host.clock import Clock
-    from reconciler.pulse import ask
+    from reconciler.state.heartbeat import ask
 
     return ask(taken.loop, folder, Clock(), patience)
 
@@ -72,13 +72,13 @@ def ask(taken: Taken, folder: str, patience: float = 60.0) -> bool:
 def _loop(folder: str) -> Pulse | None:
     # Only where somebody is in the way, so that a pass alone need not load this.
     from reconciler.host.clock import Clock
-    from reconciler.pulse import pulse
+    from reconciler.state.heartbeat import pulse
 
     return pulse(folder, Clock())
 
 
 def _end(loop: Pulse) -> None:
     from reconciler.host.clock import Clock
-    from reconciler.pulse import end
+    from reconciler.state.heartbeat import end
 
     end(loop, Clock())

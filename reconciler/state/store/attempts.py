@@ -6,7 +6,7 @@ It must not decide what follows from that.
 from __future__ import annotations
 
 from reconciler.base.records import dataclass
-from reconciler.store.base import Base
+from reconciler.state.store.base import Base
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from typing import Any
 
 from reconciler.base.records import dataclass
-from reconciler.store.base import Base
+from reconciler.state.store.base import Base
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from reconciler.store.base import Base
+from reconciler.state.store.base import Base
 
 Condition = tuple[str, str, str]
 """The id, what is wrong, and with which of them (a process that was started anew is another)."""

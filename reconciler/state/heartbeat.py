@@ -16,7 +16,7 @@ from reconciler.host.clock import Clock
 from reconciler.host.place import put_at
 from reconciler.host.processes import Identity, Processes, boot_id, look_up
 from reconciler.host.trust import own_file
-from reconciler.state import make_folder
+from reconciler.state.folder import make_folder
 
 _NAME = "loop"
 _BEATS = 3

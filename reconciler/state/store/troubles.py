@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from reconciler.messages import Trouble
-from reconciler.store.base import Base
+from reconciler.state.store.base import Base
 
 if TYPE_CHECKING:
     import sqlite3

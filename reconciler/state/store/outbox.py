@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from reconciler.base.records import dataclass
 from reconciler.base.redaction import shortened
 from reconciler.messages import Message, moment
-from reconciler.store.base import Base
+from reconciler.state.store.base import Base
 
 if TYPE_CHECKING:
     import sqlite3

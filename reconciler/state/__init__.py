@@ -1,0 +1,1 @@
+"""What outlives a pass: the store, the lock, the heartbeat, and what was tried."""
