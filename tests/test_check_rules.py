@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from reconciler.checks import due_in, heard, places
 from reconciler.core.model import Said
+from reconciler.watchdog.probes import due_in, heard, places
 
 
 def said(**fields: Any) -> Said:

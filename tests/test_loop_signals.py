@@ -8,7 +8,7 @@ from collections.abc import Collection
 import pytest
 
 from reconciler.host.clock import Clock
-from reconciler.loop import Loop
+from reconciler.watchdog.events import Loop
 
 
 class Late(float):
@@ -122,7 +122,7 @@ class Long(Passes):
 def test_a_part_that_fails_ends_neither_the_loop_nor_the_others(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reconciler.loop._REST", 0.2)
+    monkeypatch.setattr("reconciler.watchdog.events._REST", 0.2)
     broken, well = Broken(name), Broken("nothing")
     work = Long(broken, well)
     Loop(work, Clock(), (broken, well)).run()

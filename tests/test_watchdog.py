@@ -9,7 +9,7 @@ from support import Machine, until
 
 from reconciler.core.model import Plan, Spec
 from reconciler.session import Learned, Look
-from reconciler.watchdog import Watchdog
+from reconciler.watchdog.loop import Watchdog
 
 
 class Ear:

@@ -17,7 +17,7 @@ from reconciler.core.model import HostError, UnknownState
 from reconciler.modes.answers import complain, tell
 from reconciler.session import Session, Usage
 from reconciler.state.lock import Taken
-from reconciler.watchdog import keep
+from reconciler.watchdog.loop import keep
 
 if TYPE_CHECKING:
     from reconciler.core.model import Spec

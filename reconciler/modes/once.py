@@ -47,8 +47,8 @@ def run(session: Session) -> int:
 
 def _pass(session: Session, spec: Spec) -> tuple[int, Spec]:
     """The exit status, and the spec as the pass has left it."""
-    from reconciler.asking import ask_and_act
     from reconciler.core.model import Report
+    from reconciler.watchdog.probing import ask_and_act
 
     session.recover(spec)
     host = session.host(spec)

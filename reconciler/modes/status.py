@@ -98,7 +98,7 @@ def _due(host: Host, resource: Resource[Any]) -> dict[str, Any]:
     rhythm = kind.rhythm(resource.want) if resource.present else None
     if rhythm is None:
         return {}
-    from reconciler.checks import due_in
+    from reconciler.watchdog.probes import due_in
 
     said, version = host.said.get(resource.id), kind.version(resource.want)
     return {"due": round(due_in(said, version, rhythm.every, time.time()), 3)}

@@ -22,7 +22,7 @@ from reconciler.config.errors import SpecError
 from reconciler.config.settled import settled
 from reconciler.core.model import BeingWritten, Spec
 from reconciler.host import openfiles
-from reconciler.kept import Kept
+from reconciler.watchdog.reload import Kept
 
 WHOLE = "first half, second half"
 

@@ -9,7 +9,7 @@ import gc
 import os
 from importlib import import_module
 
-_ROOT = os.path.dirname(os.path.abspath(__file__))
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _ROOMS = ("host", "kinds", "store")
 _MODULES = tuple(
     f"reconciler.{name}" for name in ("aside", "delivery", "memory", "notify", "owners", "tries")

@@ -14,7 +14,6 @@ from math import inf
 from typing import Any, NoReturn
 
 from reconciler import kinds
-from reconciler.asking import aftermath, checks_of
 from reconciler.base.descriptors import raise_limit, usual_limit
 from reconciler.base.records import dataclass, replace
 from reconciler.base.text import error_in_words
@@ -23,7 +22,6 @@ from reconciler.core.kind import Kind
 from reconciler.core.model import HostError, Observation, Outcome, Plan, Report, Resource, Spec
 from reconciler.core.observe import observe, watched
 from reconciler.core.plan import difference
-from reconciler.fresh import Fresh, goal
 from reconciler.host.clock import Clock
 from reconciler.host.command import on_waiting
 from reconciler.host.deaths import Deaths
@@ -33,16 +31,18 @@ from reconciler.host.processes import Identity
 from reconciler.host.program import Installed, Replaced
 from reconciler.host.stops import Stop, Stops
 from reconciler.host.supervisor import Supervisor
-from reconciler.kept import Kept
-from reconciler.loop import EVERYTHING, Loop, Part
-from reconciler.passes import Pass, Passes, Teller
-from reconciler.preload import preload
 from reconciler.session import Learned, Look, Session
 from reconciler.state.folder import Newer, hand_on
 from reconciler.state.heartbeat import Heart
 from reconciler.state.lock import turn
 from reconciler.views.log import Log
 from reconciler.views.text import given
+from reconciler.watchdog.events import EVERYTHING, Loop, Part
+from reconciler.watchdog.passes import Pass, Passes, Teller
+from reconciler.watchdog.preload import preload
+from reconciler.watchdog.probing import aftermath, checks_of
+from reconciler.watchdog.reload import Kept
+from reconciler.watchdog.settling import Fresh, goal
 
 _PATIENCE = 60.0
 """Seconds that a starting loop waits for a pass that is at work."""
@@ -627,7 +627,7 @@ def keep(session: Session, spec: Spec, told: Callable[[str], None]) -> None:
             _become_other(other, lock)
         goes_on = "what it manages goes on"
         if os.getpid() == 1:
-            from reconciler.shutdown import end_all
+            from reconciler.watchdog.shutdown import end_all
 
             goes_on = "as process 1 it has stopped what it manages"
             end_all(session, watchdog.spec, log.outcome)

@@ -13,15 +13,15 @@ from reconciler.core.model import Outcome, Report, Said, Spec
 from reconciler.core.plan import STARTS
 
 if TYPE_CHECKING:
-    from reconciler.checks import Checks
     from reconciler.host import Host
     from reconciler.session import Look, Session
+    from reconciler.watchdog.probes import Checks
 
 
 def checks_of(session: Session, spec: Spec) -> Checks:
     """What asks the probes of that spec, when they are due."""
-    from reconciler.checks import Checks
     from reconciler.host.clock import Clock
+    from reconciler.watchdog.probes import Checks
 
     session.said.update(session.memory(spec, False).said())
 

@@ -1,0 +1,1 @@
+"""The loop: what wakes it, the passes that it has made, and the probes between them."""
