@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from reconciler.host import Host
     from reconciler.host.stops import Stopping
     from reconciler.host.users import Users
-    from reconciler.notify import Post
-    from reconciler.reports import Reports
+    from reconciler.notify.outbox import Post
+    from reconciler.notify.reports import Reports
     from reconciler.state.memory import Memory
     from reconciler.state.restarts import Unwritten
     from reconciler.state.store import Store
@@ -684,8 +684,8 @@ class Session:
         if quiet(self.folder(spec)) and (nothing or not spec.notify.targets):
             return
         from reconciler.core.model import HostError
-        from reconciler.messages import News
-        from reconciler.notify import tell
+        from reconciler.notify.outbox import tell
+        from reconciler.notify.transitions import News
 
         wanted = {one.id for one in spec.resources if one.skip is None}
         store = self.store(spec, True)
@@ -752,7 +752,7 @@ class Session:
     def post(self, spec: Spec, told: Callable[[str, bool], None]) -> Post:
         """Delivers what is queued for the targets of that spec."""
         from reconciler.host.clock import Clock
-        from reconciler.notify import Post
+        from reconciler.notify.outbox import Post
 
         post = Post(self.folder(spec), lambda: self.store(spec, True), Clock(), told)
         post.adopt(spec.notify)
@@ -761,7 +761,7 @@ class Session:
     def reports(self, queued: Callable[[], None], told: Callable[[str], None]) -> Reports:
         """Makes the reports of a spec that sum up a period."""
         from reconciler.host.clock import Clock
-        from reconciler.reports import Reports
+        from reconciler.notify.reports import Reports
 
         def opened(spec: Spec) -> Store:
             return self.store(spec, True)

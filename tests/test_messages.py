@@ -24,10 +24,10 @@ from reconciler.core.model import (
     Target,
     UnknownState,
 )
-from reconciler.delivery import off
 from reconciler.host.clock import Clock
-from reconciler.messages import Message, News, Trouble, judge, moment, quiet_left
-from reconciler.notify import Post, tell
+from reconciler.notify.delivery import off
+from reconciler.notify.outbox import Post, tell
+from reconciler.notify.transitions import Message, News, Trouble, judge, moment, quiet_left
 from reconciler.state.folder import quiet
 from reconciler.state.store import Store, outbox
 from reconciler.state.store.outbox import Letter, pause
@@ -278,7 +278,7 @@ class Office:
         self.told: list[str] = []
         self.store = Store(self.folder, self.clock, True)
         self.notify = Notify((Target("a", ALL, Secret.of("json://a")),))
-        monkeypatch.setattr("reconciler.notify.work", lambda *about: about)
+        monkeypatch.setattr("reconciler.notify.outbox.work", lambda *about: about)
         self.post = self.opened()
 
     def opened(self) -> Post:

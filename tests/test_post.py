@@ -8,7 +8,7 @@ from typing import Any
 
 from reconciler.core.model import HostError, Notify
 from reconciler.host.clock import Clock
-from reconciler.notify import Post
+from reconciler.notify.outbox import Post
 from reconciler.state.folder import STORE
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from reconciler.host.clock import Clock
-from reconciler.messages import moment
-from reconciler.reports import left
+from reconciler.notify.reports import left
+from reconciler.notify.transitions import moment
 from reconciler.state.store import Store
 from reconciler.state.store.history import Deed
 from reconciler.state.store.reports import Reported

@@ -244,7 +244,7 @@ class _Diagnosing(Looking):
         """The secrets of targets that somebody else may read."""
         if not self.spec.notify.targets:
             return []
-        from reconciler.notify import readable
+        from reconciler.notify.outbox import readable
 
         return [
             {"id": ident, "reason": words, "remedy": command}

@@ -47,7 +47,7 @@ class Looking:
 
     def begin_period(self, seen: Mapping[str, Observation[Any]]) -> None:
         """What a report would say of the last day."""
-        from reconciler.reports.figures import figures
+        from reconciler.notify.reports.figures import figures
 
         known = self.spec.resources, seen, self.host, time.time() - _DAY, kinds.get
         self.children.begin("period", partial(figures, *known), _PERIOD)

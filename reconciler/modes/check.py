@@ -18,7 +18,7 @@ def run(session: Session) -> int:
     words = f"{spec.path}: valid; {number} resource{'' if number == 1 else 's'}"
     session.say((f"{words}{given(session.about(spec))}", "good"))
     if spec.notify.targets:
-        from reconciler.notify import remarks
+        from reconciler.notify.outbox import remarks
 
         session.say(
             *((f"  . note {one.id}: {one.reason}", "quiet") for one in remarks(spec.notify))

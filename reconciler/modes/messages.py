@@ -28,7 +28,7 @@ _SHOWN = {
 
 def run(session: Session) -> int:
     """One message to every target; 1 when one that is on did not take it."""
-    from reconciler.notify import test
+    from reconciler.notify.outbox import test
 
     spec = session.load(complete=True)
     found = test(spec)
@@ -49,7 +49,7 @@ def with_targets(session: Session, plan: Plan, spec: Spec) -> Plan:
     """The plan with what is worth a note of targets, for those who want to see every note."""
     if not spec.notify.targets or not (session.options.verbose or session.options.json):
         return plan
-    from reconciler.notify import remarks
+    from reconciler.notify.outbox import remarks
 
     return replace(plan, notes=(*plan.notes, *remarks(spec.notify)))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from reconciler.base.redaction import redacted_json
 from reconciler.core.model import HostError
 from reconciler.host.clock import Clock
-from reconciler.messages import Message
+from reconciler.notify.transitions import Message
 from reconciler.state.lock import Taken, turn
 from reconciler.views.repair import (
     begin_lines,
@@ -26,7 +26,7 @@ from reconciler.views.text import outcome_lines
 if TYPE_CHECKING:
     from reconciler.core.model import Outcome, Spec
     from reconciler.diagnosis import Diagnosis
-    from reconciler.notify import Post
+    from reconciler.notify.outbox import Post
     from reconciler.repair import Repair, Step
     from reconciler.session import Session
 
@@ -94,7 +94,7 @@ class Telling:
     def _queue(self, event: str, words: str) -> None:
         if not any(event in target.on for target in self._spec.notify.targets):
             return
-        from reconciler.notify import announce
+        from reconciler.notify.outbox import announce
 
         try:
             store = self._session.store(self._spec, False)

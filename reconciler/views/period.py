@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from reconciler.base.redaction import shortened
-from reconciler.messages import moment
+from reconciler.notify.transitions import moment
 from reconciler.views.status import amount, span
 
 Figures = Mapping[str, Any]

@@ -22,8 +22,8 @@ from receiver import Receiver
 from support import CHECKOUT, LONG, Machine, until, within
 
 from reconciler.core.model import Target, UnknownState
-from reconciler.delivery import work
 from reconciler.host.child import answer
+from reconciler.notify.delivery import work
 
 CANARY = "hunter2canary"
 ALL = "[changed, failed, gave_up, recovered, progress, report]"
@@ -491,7 +491,7 @@ def test_a_delivery_that_nobody_kills_ends_itself(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loop may have been killed, and a target may trickle for ever."""
-    monkeypatch.setattr("reconciler.delivery.TIMEOUT", 0.1)
+    monkeypatch.setattr("reconciler.notify.delivery.TIMEOUT", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"json://127.0.0.1:{silent.getsockname()[1]}"
         target = Target("t", ("report",), url_file=str(hook(machine, url)))

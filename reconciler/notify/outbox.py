@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.records import dataclass
 from reconciler.core.model import HostError, Notify, Remark, Remedy, Spec, Target, UnknownState
-from reconciler.delivery import TIMEOUT, Off, off, unanswered, understood, work
 from reconciler.host.child import Answer, Child
 from reconciler.host.clock import Clock
-from reconciler.messages import Message, Meter, News, Trouble, judge, moment, quiet_left
+from reconciler.notify.delivery import TIMEOUT, Off, off, unanswered, understood, work
+from reconciler.notify.transitions import Message, Meter, News, Trouble, judge, moment, quiet_left
 from reconciler.state.folder import quiet
 
 if TYPE_CHECKING:

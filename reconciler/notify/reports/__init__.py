@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from reconciler.core.kind import GetKind
 from reconciler.core.model import HostError, Notify, Spec, UnknownState
-from reconciler.delivery import off
 from reconciler.host.child import Child
 from reconciler.host.clock import Clock
-from reconciler.messages import Message
-from reconciler.notify import announce
+from reconciler.notify.delivery import off
+from reconciler.notify.outbox import announce
+from reconciler.notify.transitions import Message
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -147,7 +147,7 @@ class Reports:
             import json
 
             from reconciler.core.observe import observe
-            from reconciler.reports.figures import figures
+            from reconciler.notify.reports.figures import figures
 
             host = self._host(spec)
             seen = observe(spec.resources, self._get_kind, host)

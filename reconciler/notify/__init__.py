@@ -1,0 +1,1 @@
+"""What people are told: transitions, the queue of messages, and their delivery."""
