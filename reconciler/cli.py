@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Usage as error:
         return complain(str(error), USAGE)
     except BrokenPipeError:
-        from reconciler.views.terminal import discard
+        from reconciler.output.terminal import discard
 
         discard(sys.stdout)  # The reader has seen enough; nothing may be written at exit either.
         return TROUBLE
@@ -93,7 +93,7 @@ def _run(argv: Sequence[str], own: bool) -> int:
         session.carried, session.carry = bounded.told(), bounded.tell
     if session.terminal.watched and not options.quiet and options.mode != "loop":
         from reconciler.host.progress import watch
-        from reconciler.views.progress import Bars
+        from reconciler.output.progress import Bars
 
         watch(Bars(session.terminal))
     status = _done(session)

@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from reconciler.host.users import Users
     from reconciler.notify.outbox import Post
     from reconciler.notify.reports import Reports
+    from reconciler.output.table import Block
+    from reconciler.output.terminal import Terminal
+    from reconciler.output.text import Line
     from reconciler.state.memory import Memory
     from reconciler.state.restarts import Unwritten
     from reconciler.state.store import Store
-    from reconciler.views.table import Block
-    from reconciler.views.terminal import Terminal
-    from reconciler.views.text import Line
 
 
 _LONGEST = 4000
@@ -97,7 +97,7 @@ class Session:
     def __init__(self, options: argparse.Namespace) -> None:
         from reconciler.host.environment import on_note
         from reconciler.host.users import Users
-        from reconciler.views.terminal import Terminal
+        from reconciler.output.terminal import Terminal
 
         self.options = options
         for uid in options.trust:
@@ -211,7 +211,7 @@ class Session:
 
     def heading(self, spec: Spec) -> Line:
         """Which spec this is about, on which host."""
-        from reconciler.views.text import given, heading
+        from reconciler.output.text import given, heading
 
         return heading(spec.name, spec.path, os.uname().nodename, given(self.about(spec)))
 

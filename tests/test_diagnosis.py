@@ -13,8 +13,8 @@ from reconciler.diagnosis.loglines import analysed, level_of, moment, squeezed, 
 from reconciler.diagnosis.past import told_causes
 from reconciler.diagnosis.persistence import differences, of_crontab, surroundings
 from reconciler.diagnosis.wrong import Wrong, ordered
-from reconciler.views.diagnosis import diagnosis_blocks
-from reconciler.views.table import lines_of
+from reconciler.output.diagnosis import diagnosis_blocks
+from reconciler.output.table import lines_of
 
 
 def keys(*found: Wrong) -> list[tuple[str, str | None]]:

@@ -9,7 +9,7 @@ import pytest
 from reconciler.host import progress
 from reconciler.host.child import answer
 from reconciler.host.progress import BYTES, Work, watch, working
-from reconciler.views.table import Table, lines_of
+from reconciler.output.table import Table, lines_of
 
 
 class Heard:

@@ -104,7 +104,7 @@ class _Diagnosing(Looking):
     def _resources(self, plan: Plan, seen: Mapping[str, Observation[Any]]) -> list[dict[str, Any]]:
         """Each resource with its state and why; ``differs`` what a paused one would change."""
         from reconciler.core.plan import difference
-        from reconciler.views.data import standing
+        from reconciler.output.data import standing
 
         words = standing(plan)
         steps = {step.id: step for step in plan.steps}

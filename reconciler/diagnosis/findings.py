@@ -9,7 +9,7 @@ from reconciler.diagnosis.seen import CHECK, HUNG, Command, Document, Seen, name
 from reconciler.diagnosis.surroundings import Surroundings
 from reconciler.diagnosis.wrong import Wrong
 from reconciler.host.remedy import in_turn, piped, remedy
-from reconciler.views.status import span
+from reconciler.output.status import span
 
 _WEIGHTS = {"directory": 40, "permission": 41, "session": 50, "process": 60, "unit": 72,
             "cron": 80, "block": 82, "check": CHECK, "retention": 90}  # fmt: skip

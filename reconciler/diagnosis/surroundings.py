@@ -9,7 +9,7 @@ from reconciler.diagnosis.loglines import too_silent
 from reconciler.diagnosis.seen import HUNG, Document, Seen, named
 from reconciler.diagnosis.wrong import Wrong
 from reconciler.host.remedy import piped, remedy
-from reconciler.views.status import amount, span
+from reconciler.output.status import amount, span
 
 _LITTLE = 2 * 2**20
 _HOUR = 3600.0

@@ -40,8 +40,8 @@ def tell(message: str) -> None:
 def invalid(session: Session, error: SpecError) -> int:
     """All that is wrong with the spec."""
     from reconciler.config.errors import document
-    from reconciler.views.data import FORMAT
-    from reconciler.views.terminal import Terminal
+    from reconciler.output.data import FORMAT
+    from reconciler.output.terminal import Terminal
 
     Terminal(session.options.color, to_errors=True).write(error.lines())
     if session.options.json:

@@ -13,7 +13,7 @@ _FORMS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d"
 
 def run(session: Session) -> int:
     """Print it, the oldest first: of what ``--only`` names, and not from before ``--since``."""
-    from reconciler.views.status import deed_document, history_table
+    from reconciler.output.status import deed_document, history_table
 
     options = session.options
     spec = session.load()

@@ -11,9 +11,9 @@ from reconciler.base.exit_codes import BUSY
 from reconciler.base.records import replace
 from reconciler.modes import messages
 from reconciler.modes.answers import complain, exit_status, tell
+from reconciler.output import text
 from reconciler.session import Session
 from reconciler.state.lock import Taken, turn
-from reconciler.views import text
 
 if TYPE_CHECKING:
     from reconciler.core.model import Outcome, Spec
@@ -84,7 +84,7 @@ def _pass(session: Session, spec: Spec) -> tuple[int, Spec]:
     terminal.write(text.failing_lines(plan))
     session.say(*text.report_summary(report))
     if options.json:
-        from reconciler.views import data
+        from reconciler.output import data
 
         session.print_json(data.report_document(report, session.about(spec)))
     session.tell(replace(look, plan=report.plan), report.outcomes)
@@ -121,7 +121,7 @@ def _beside(session: Session, spec: Spec, taken: Taken) -> int:
         )
     options = session.options
     if options.json:
-        from reconciler.views import data
+        from reconciler.output import data
 
         about = {"pid": taken.pid, "loop": taken.loop is not None}
         session.print_json({**data.report_document(report, session.about(spec)), "busy": about})

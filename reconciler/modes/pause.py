@@ -32,7 +32,7 @@ def run(session: Session) -> int:
 def _pause(session: Session) -> int:
     """Leave what ``--pause`` names alone, for ``--for`` or until it is resumed."""
     from reconciler.host.clock import Clock
-    from reconciler.views.status import pause_lines
+    from reconciler.output.status import pause_lines
 
     options = session.options
     spec = session.load(write_cache=True)
@@ -155,7 +155,7 @@ def _remember(session: Session, store: Store, found: Sequence[Any], verb: str, w
 
 
 def _document(session: Session, spec: Spec, key: str, pauses: Sequence[Pause]) -> dict[str, Any]:
-    from reconciler.views.status import pause_document
+    from reconciler.output.status import pause_document
 
     return {
         "format": 1,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from reconciler.modes import messages
 from reconciler.modes.answers import exit_status
+from reconciler.output import data, text
 from reconciler.session import Session
-from reconciler.views import data, text
 
 
 def run(session: Session) -> int:

@@ -25,7 +25,7 @@ _PATIENCE = 2.0
 
 def run(session: Session) -> int:
     """Print it; 1 when something is unknown, failing, or was tried in vain."""
-    from reconciler.views.status import status_blocks
+    from reconciler.output.status import status_blocks
 
     spec = session.load()
     host = session.host(spec)
@@ -34,7 +34,7 @@ def run(session: Session) -> int:
     if session.options.json:
         session.print_json(document)
     elif session.options.quiet:
-        from reconciler.views.text import remark_lines
+        from reconciler.output.text import remark_lines
 
         session.terminal.write(remark_lines(look.plan, False) if look.plan.trouble else ())
     else:
@@ -46,8 +46,8 @@ def gathered(session: Session, look: Look, host: Host) -> dict[str, Any]:
     """The status as a JSON value."""
     from reconciler.core.model import HostError
     from reconciler.host.clock import Clock
+    from reconciler.output.status import deed_document
     from reconciler.state.heartbeat import about_loop, pulse
-    from reconciler.views.status import deed_document
 
     spec = look.spec
     loop = pulse(session.folder(spec), Clock())
@@ -77,7 +77,7 @@ def _next(loop: Pulse | None) -> dict[str, Any]:
 
 
 def _resources(session: Session, look: Look, host: Host) -> list[dict[str, Any]]:
-    from reconciler.views.data import standing
+    from reconciler.output.data import standing
 
     words = standing(look.plan)
     found = []
@@ -137,7 +137,7 @@ def _remembered(session: Session, spec: Spec) -> tuple[list[Deed], dict[str, dic
             "seconds": round(said.seconds, 3),
         }
     for ident, pause in store.pauses.all().items():
-        from reconciler.views.status import pause_document
+        from reconciler.output.status import pause_document
 
         about.setdefault(ident, {})["paused"] = pause_document(pause)
     return store.history.since(0.0, _LAST), about

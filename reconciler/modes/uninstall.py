@@ -21,9 +21,9 @@ from reconciler.core.model import HostError, Outcome, Resource, Spec
 from reconciler.core.plan import ending
 from reconciler.modes.answers import complain, invalid, tell
 from reconciler.modes.pause import planned
+from reconciler.output import data, text
 from reconciler.session import Session
 from reconciler.state.lock import Taken, turn
-from reconciler.views import data, text
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -132,7 +132,7 @@ class Hands(ABC):
 
     def pauses(self) -> dict[str, dict[str, Any]]:
         """What a person has paused."""
-        from reconciler.views.status import pause_document
+        from reconciler.output.status import pause_document
 
         return {i: pause_document(one) for i, one in self._store().pauses.all().items()}
 

@@ -12,8 +12,7 @@ from reconciler.base.redaction import redacted_json
 from reconciler.core.model import HostError
 from reconciler.host.clock import Clock
 from reconciler.notify.transitions import Message
-from reconciler.state.lock import Taken, turn
-from reconciler.views.repair import (
+from reconciler.output.repair import (
     begin_lines,
     end_lines,
     note_lines,
@@ -21,7 +20,8 @@ from reconciler.views.repair import (
     summary,
     wrong_lines,
 )
-from reconciler.views.text import outcome_lines
+from reconciler.output.text import outcome_lines
+from reconciler.state.lock import Taken, turn
 
 if TYPE_CHECKING:
     from reconciler.core.model import Outcome, Spec

@@ -31,12 +31,12 @@ from reconciler.host.processes import Identity
 from reconciler.host.program import Installed, Replaced
 from reconciler.host.stops import Stop, Stops
 from reconciler.host.supervisor import Supervisor
+from reconciler.output.log import Log
+from reconciler.output.text import given
 from reconciler.session import Learned, Look, Session
 from reconciler.state.folder import Newer, hand_on
 from reconciler.state.heartbeat import Heart
 from reconciler.state.lock import turn
-from reconciler.views.log import Log
-from reconciler.views.text import given
 from reconciler.watchdog.events import EVERYTHING, Loop, Part
 from reconciler.watchdog.passes import Pass, Passes, Teller
 from reconciler.watchdog.preload import preload

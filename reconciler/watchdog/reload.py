@@ -17,8 +17,8 @@ from reconciler.core.model import BeingWritten, Facts, HostError, Spec
 from reconciler.host.clock import Clock
 from reconciler.host.filesystems import leads_to_server, lives
 from reconciler.host.supervisor import Supervisor
+from reconciler.output.log import Log
 from reconciler.session import Session
-from reconciler.views.log import Log
 from reconciler.watchdog.events import EVERYTHING
 
 _STILL = 1.0

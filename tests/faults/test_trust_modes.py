@@ -157,7 +157,7 @@ CHILD = """
 import os, sys
 from reconciler.arguments import parsed
 from reconciler.session import Session, Usage
-from reconciler.views.terminal import Terminal
+from reconciler.output.terminal import Terminal
 session = Session(parsed(["--plan"]))
 session.users.account(None)
 import reconciler.config.shipped

@@ -167,7 +167,7 @@ class Reports:
             return
         import json
 
-        from reconciler.views.period import report
+        from reconciler.output.period import report
 
         self._child = None
         assert self._spec is not None

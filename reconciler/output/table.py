@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from reconciler.base.records import dataclass
-from reconciler.views.text import Line
+from reconciler.output.text import Line
 
 MARGIN = 2
 """Blanks before each row, and between two columns."""

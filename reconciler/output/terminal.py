@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from reconciler.base.redaction import redacted
-from reconciler.views.table import MARGIN, Block, Table, lines_of
-from reconciler.views.text import Line
+from reconciler.output.table import MARGIN, Block, Table, lines_of
+from reconciler.output.text import Line
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

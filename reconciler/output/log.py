@@ -14,9 +14,9 @@ from typing import Any
 from reconciler.base.redaction import redacted_json
 from reconciler.base.text import printable
 from reconciler.core.model import Outcome, Plan
-from reconciler.views.data import FORMAT, outcome_document
-from reconciler.views.terminal import Terminal
-from reconciler.views.text import Line, by_hand_lines
+from reconciler.output.data import FORMAT, outcome_document
+from reconciler.output.terminal import Terminal
+from reconciler.output.text import Line, by_hand_lines
 
 # sd-daemon(3): a line that begins with <N> has that syslog priority.
 _PRIORITIES = {"bad": "<3>", "change": "<5>", "good": "<6>", "quiet": "<6>", "": "<6>"}

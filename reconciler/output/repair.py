@@ -7,7 +7,7 @@ from typing import Any
 
 from reconciler.base.text import printable
 from reconciler.host.remedy import remedy
-from reconciler.views.text import Line
+from reconciler.output.text import Line
 
 _SHOWN = 12
 _LONGEST = 600

@@ -9,10 +9,10 @@ from typing import Any
 from reconciler.base.records import replace
 from reconciler.base.redaction import shortened
 from reconciler.base.text import printable
-from reconciler.views.period import lines_of
-from reconciler.views.status import amount, history_table, moment, span
-from reconciler.views.table import Block, Row, Table
-from reconciler.views.text import Line, given
+from reconciler.output.period import lines_of
+from reconciler.output.status import amount, history_table, moment, span
+from reconciler.output.table import Block, Row, Table
+from reconciler.output.text import Line, given
 
 _WIDTH = 80
 _STYLES = {"ok": "good", "differs": "change", "paused": "change", "skipped": "quiet"}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.text import printable
 from reconciler.host.progress import BYTES, Work
-from reconciler.views.terminal import Terminal
+from reconciler.output.terminal import Terminal
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -100,7 +100,7 @@ class Bars:
 
 
 def _much(work: Work) -> str:
-    from reconciler.views.status import amount
+    from reconciler.output.status import amount
 
     def said(number: int) -> str:
         return amount(number) if work.unit == BYTES else f"{number:,}"

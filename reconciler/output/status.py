@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.base.text import printable
 from reconciler.host.remedy import remedy
-from reconciler.views.table import Block, Row, Table
-from reconciler.views.text import Line, given, heading
+from reconciler.output.table import Block, Row, Table
+from reconciler.output.text import Line, given, heading
 
 if TYPE_CHECKING:
     from reconciler.state.store.history import Deed

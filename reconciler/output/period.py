@@ -7,7 +7,7 @@ from typing import Any
 
 from reconciler.base.redaction import shortened
 from reconciler.notify.transitions import moment
-from reconciler.views.status import amount, span
+from reconciler.output.status import amount, span
 
 Figures = Mapping[str, Any]
 _LONGEST = 300
