@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from reconciler.base.redaction import censored
-from reconciler.diagnosis.conflicts import of_logrotate, of_tmpfiles
-from reconciler.diagnosis.findings import findings
-from reconciler.diagnosis.loglines import analysed, level_of, moment, squeezed, too_silent
-from reconciler.diagnosis.past import told_causes
-from reconciler.diagnosis.persistence import differences, of_crontab, surroundings
-from reconciler.diagnosis.wrong import Wrong, ordered
+from reconciler.diagnose.conflicts import of_logrotate, of_tmpfiles
+from reconciler.diagnose.findings import findings
+from reconciler.diagnose.loglines import analysed, level_of, moment, squeezed, too_silent
+from reconciler.diagnose.past import told_causes
+from reconciler.diagnose.persistence import differences, of_crontab, surroundings
+from reconciler.diagnose.wrong import Wrong, ordered
 from reconciler.output.diagnosis import diagnosis_blocks
 from reconciler.output.table import lines_of
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from reconciler.base import redaction
 from reconciler.base.redaction import censored, redacted
 from reconciler.base.text import printable
-from reconciler.diagnosis.logs import read
+from reconciler.diagnose.logs import read
 from reconciler.host.files import Files
 
 

@@ -8,7 +8,7 @@ from reconciler.session import Session
 
 def run(session: Session) -> int:
     """Print it; 1 when something is wrong."""
-    from reconciler.diagnosis import diagnose
+    from reconciler.diagnose import diagnose
     from reconciler.output.diagnosis import diagnosis_blocks, wrong_lines
 
     options = session.options

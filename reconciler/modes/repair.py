@@ -1,6 +1,6 @@
 """Five steps that bring a host back, one command at three in the morning.
 
-It must not hold anything of the steps themselves, which are in ``reconciler.repair``.
+It must not hold anything of the steps themselves, which are in ``reconciler.diagnose.repair``.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from reconciler.session import Session
 
 def run(session: Session) -> int:
     """Make all five; 1 when something is still wrong."""
-    from reconciler.repair import Busy, Repair
-    from reconciler.repair.telling import Telling
+    from reconciler.diagnose.repair import Busy, Repair
+    from reconciler.diagnose.repair.telling import Telling
 
     spec = session.load(write_cache=True, complete=True)
     session.claim(spec)

@@ -222,7 +222,7 @@ def _files(spec: Spec) -> Iterator[Left]:
 
 def _again(session: Session, spec: Spec, host: Host) -> Iterator[Left]:
     """Who would start it again, of whom the spec does not know."""
-    from reconciler.diagnosis.persistence import look
+    from reconciler.diagnose.persistence import look
 
     for one in look(host, spec.path, session.state_dir)["runners"]:
         yield Left(one["what"], "still runs reconcile on this spec; remove that", again=True)

@@ -16,7 +16,7 @@ import pytest
 from support import Machine, until
 
 from reconciler.core.model import HostError
-from reconciler.diagnosis import logs as told
+from reconciler.diagnose import logs as told
 from reconciler.host import kernel, openfiles, rotate
 from reconciler.host.archive import archive
 from reconciler.host.choose import Rule

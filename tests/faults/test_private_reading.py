@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from reconciler.core.model import Verdict
-from reconciler.diagnosis.folders import counted
-from reconciler.diagnosis.logs import read
+from reconciler.diagnose.folders import counted
+from reconciler.diagnose.logs import read
 from reconciler.host.clock import Clock
 from reconciler.host.files import Files
 from reconciler.host.probe import queue

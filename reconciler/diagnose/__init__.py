@@ -17,9 +17,9 @@ from reconciler import kinds
 from reconciler.base.records import strings
 from reconciler.base.redaction import HIDDEN, redacted_json
 from reconciler.core.model import Observation, Past, Plan, Remedy, Spec
-from reconciler.diagnosis import probes
-from reconciler.diagnosis.looking import LOOK, Looking
-from reconciler.diagnosis.wrong import Wrong, ordered
+from reconciler.diagnose import probes
+from reconciler.diagnose.looking import LOOK, Looking
+from reconciler.diagnose.wrong import Wrong, ordered
 from reconciler.host.children import Children
 from reconciler.host.remedy import remedy
 from reconciler.state.heartbeat import about_loop
@@ -142,7 +142,7 @@ class _Diagnosing(Looking):
         checks: list[dict[str, Any]],
         remembered: dict[str, Any],
     ) -> Diagnosis:
-        from reconciler.diagnosis.findings import findings
+        from reconciler.diagnose.findings import findings
 
         answers = self.children.answers
         document: dict[str, Any] = {
@@ -213,7 +213,7 @@ class _Diagnosing(Looking):
         return {**about_loop(loop), "expected_by": expected}
 
     def _restarts(self, remembered: dict[str, Any]) -> list[dict[str, Any]]:
-        from reconciler.diagnosis.past import told_causes
+        from reconciler.diagnose.past import told_causes
 
         answers = self.children.answers
         names = {
@@ -227,7 +227,7 @@ class _Diagnosing(Looking):
         return told_causes(remembered.get("deeds", ()), booted, deaths, names, begun)
 
     def _reboot(self) -> dict[str, Any]:
-        from reconciler.diagnosis.persistence import differences
+        from reconciler.diagnose.persistence import differences
 
         look = self.children.answers.get("reboot")
         if look is None:

@@ -25,9 +25,9 @@ from reconciler.state.lock import Taken, turn
 
 if TYPE_CHECKING:
     from reconciler.core.model import Outcome, Spec
-    from reconciler.diagnosis import Diagnosis
+    from reconciler.diagnose import Diagnosis
+    from reconciler.diagnose.repair import Repair, Step
     from reconciler.notify.outbox import Post
-    from reconciler.repair import Repair, Step
     from reconciler.session import Session
 
 _BOUND = 10.0

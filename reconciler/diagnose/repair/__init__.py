@@ -15,14 +15,14 @@ from reconciler.base.records import dataclass, field
 from reconciler.base.text import error_in_words
 from reconciler.core.model import HostError, Outcome, Spec
 from reconciler.core.plan import STARTS
-from reconciler.diagnosis import Diagnosis, diagnose, keeps
-from reconciler.repair.hands import Hands, hands
+from reconciler.diagnose import Diagnosis, diagnose, keeps
+from reconciler.diagnose.repair.hands import Hands, hands
 from reconciler.session import Session
 from reconciler.state.heartbeat import pulse
 from reconciler.state.lock import Taken
 
 if TYPE_CHECKING:
-    from reconciler.repair.telling import Telling
+    from reconciler.diagnose.repair.telling import Telling
 
 NAMES = (
     "diagnose",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from reconciler.core.model import Remedy
-from reconciler.diagnosis.seen import CHECK, HUNG, Command, Document, Seen, named
-from reconciler.diagnosis.surroundings import Surroundings
-from reconciler.diagnosis.wrong import Wrong
+from reconciler.diagnose.seen import CHECK, HUNG, Command, Document, Seen, named
+from reconciler.diagnose.surroundings import Surroundings
+from reconciler.diagnose.wrong import Wrong
 from reconciler.host.remedy import in_turn, piped, remedy
 from reconciler.output.status import span
 

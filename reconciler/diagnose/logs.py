@@ -11,7 +11,7 @@ from typing import Any
 
 from reconciler.base.redaction import censored, without_values
 from reconciler.core.model import HostError
-from reconciler.diagnosis.loglines import analysed
+from reconciler.diagnose.loglines import analysed
 from reconciler.host.logfiles import matching, tail
 
 _FILES = 30

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from reconciler.core.model import Remedy
-from reconciler.diagnosis.loglines import too_silent
-from reconciler.diagnosis.seen import HUNG, Document, Seen, named
-from reconciler.diagnosis.wrong import Wrong
+from reconciler.diagnose.loglines import too_silent
+from reconciler.diagnose.seen import HUNG, Document, Seen, named
+from reconciler.diagnose.wrong import Wrong
 from reconciler.host.remedy import piped, remedy
 from reconciler.output.status import amount, span
 

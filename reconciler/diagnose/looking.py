@@ -54,7 +54,7 @@ class Looking:
 
     def begin(self) -> None:
         """Everything that needs not wait for something else."""
-        from reconciler.diagnosis import (
+        from reconciler.diagnose import (
             conflicts,
             folders,
             logs,
@@ -88,7 +88,7 @@ class Looking:
         self, rows: Sequence[dict[str, Any]], seen: Mapping[str, Observation[Any]]
     ) -> None:
         """What needs to know how things stand: processes, and why something is not as declared."""
-        from reconciler.diagnosis.processes import measured
+        from reconciler.diagnose.processes import measured
 
         by_id = {one.id: one for one in self.spec.resources}
         wanted: dict[str, Sequence[Identity]] = {}
