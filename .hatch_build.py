@@ -21,7 +21,7 @@ class ManualPage(BuildHookInterface):  # type: ignore[type-arg]
         """Make the page, and say where it is to be installed."""
         sys.path.insert(0, self.root)
         try:
-            from reconciler.modes.man import page
+            from reconciler.cli.commands.man import page
         finally:
             sys.path.remove(self.root)
         self._made = Path(tempfile.mkdtemp())

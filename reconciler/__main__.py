@@ -1,5 +1,5 @@
 """``python -m reconciler``."""
 
-from reconciler.cli import entry
+from reconciler.cli.main import entry
 
 entry()

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.arguments import FIRST, OF, SHELLS, all_modes, parsed, parser
-from reconciler.cli import main
-from reconciler.completion import program
+from reconciler.cli.main import main
+from reconciler.cli.options import FIRST, OF, SHELLS, all_modes, parsed, parser
+from reconciler.output.completion import program
 
 
 def flags() -> list[str]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from support import Machine, until
 
+from reconciler.cli.context import Learned, Look
 from reconciler.core.model import Plan, Spec
-from reconciler.session import Learned, Look
 from reconciler.watchdog.loop import Watchdog
 
 

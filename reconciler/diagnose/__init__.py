@@ -25,7 +25,7 @@ from reconciler.host.remedy import remedy
 from reconciler.state.heartbeat import about_loop
 
 if TYPE_CHECKING:
-    from reconciler.session import Session
+    from reconciler.cli.context import Session
 
 FORMAT = 1
 _PROBE = 4.5

@@ -18,9 +18,9 @@ from reconciler.host.children import Children
 from reconciler.host.filesystems import by_mount
 
 if TYPE_CHECKING:
+    from reconciler.cli.context import Session
     from reconciler.host import Host
     from reconciler.host.processes import Identity
-    from reconciler.session import Session
 
 LOOK = 3.0
 """Seconds for each look at the host."""

@@ -85,8 +85,8 @@ def _main(args: list[str], own_process: bool) -> int:
 
 def _ids(words: list[str]) -> int:
     """The ids that could stand next on an unfinished line, the newest first; says no errors."""
-    from reconciler.completion import asked
     from reconciler.executor.status import newest
+    from reconciler.output.completion import asked
 
     _, options = asked(words, ["--home"])
     layout = Layout(resolve_home(dict(options).get("--home")))

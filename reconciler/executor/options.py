@@ -10,8 +10,8 @@ import shlex
 import sys
 from typing import NoReturn
 
-from reconciler.completion import SHELLS
 from reconciler.executor.keeper import SHIPPED
+from reconciler.output.completion import SHELLS
 
 WAIT = 3600.0  # seconds of a --wait without a number
 LINES = 30  # of `logs`
@@ -36,8 +36,8 @@ class _Completion(argparse.Action):
     """Prints the script, and ends the program as --help does."""
 
     def __call__(self, parser: argparse.ArgumentParser, *given: object) -> None:
-        from reconciler.completion import program, script
         from reconciler.host.command import program_path
+        from reconciler.output.completion import program, script
 
         _, shell, _ = given
         made = program(parser, program_path(parser.prog), [SHIPPED])

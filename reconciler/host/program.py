@@ -150,7 +150,7 @@ def _loads() -> bytes:
     try:
         for path in (sys.executable, _PACKAGE):
             refuse_untrusted(path, "what is run", notes=[])
-        words = [sys.executable, "-P", "-c", "import reconciler.modes.loop"]
+        words = [sys.executable, "-P", "-c", "import reconciler.cli.commands.loop"]
         done = run(words, timeout=_START)
     except (Untrusted, OSError, HostError) as error:
         return str(error).encode(errors="replace")

@@ -17,6 +17,7 @@ from reconciler import kinds
 from reconciler.base.descriptors import raise_limit, usual_limit
 from reconciler.base.records import dataclass, replace
 from reconciler.base.text import error_in_words
+from reconciler.cli.context import Learned, Look, Session
 from reconciler.core.apply import proved
 from reconciler.core.kind import Kind
 from reconciler.core.model import HostError, Observation, Outcome, Plan, Report, Resource, Spec
@@ -33,7 +34,6 @@ from reconciler.host.stops import Stop, Stops
 from reconciler.host.supervisor import Supervisor
 from reconciler.output.log import Log
 from reconciler.output.text import given
-from reconciler.session import Learned, Look, Session
 from reconciler.state.folder import Newer, hand_on
 from reconciler.state.heartbeat import Heart
 from reconciler.state.lock import turn

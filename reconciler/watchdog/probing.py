@@ -13,8 +13,8 @@ from reconciler.core.model import Outcome, Report, Said, Spec
 from reconciler.core.plan import STARTS
 
 if TYPE_CHECKING:
+    from reconciler.cli.context import Look, Session
     from reconciler.host import Host
-    from reconciler.session import Look, Session
     from reconciler.watchdog.probes import Checks
 
 

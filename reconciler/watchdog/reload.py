@@ -12,13 +12,13 @@ import os
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
+from reconciler.cli.context import Session
 from reconciler.config.aside import Invalid, Loading
 from reconciler.core.model import BeingWritten, Facts, HostError, Spec
 from reconciler.host.clock import Clock
 from reconciler.host.filesystems import leads_to_server, lives
 from reconciler.host.supervisor import Supervisor
 from reconciler.output.log import Log
-from reconciler.session import Session
 from reconciler.watchdog.events import EVERYTHING
 
 _STILL = 1.0

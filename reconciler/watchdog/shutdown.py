@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 from reconciler import kinds
 from reconciler.base.records import replace
+from reconciler.cli.context import Look, Session
 from reconciler.core.model import Outcome, Past, Spec
 from reconciler.core.observe import judged, observe
 from reconciler.core.plan import ending
-from reconciler.session import Look, Session
 
 
 def end_all(session: Session, spec: Spec, told: Callable[[Outcome], None]) -> None:

@@ -18,7 +18,7 @@ UNIT = "[Timer]\nOnBootSec=1h\n"
 ODDITIES = ("file", "fifo", "loop", "dangling", "socket", "file/below", "loop/below")
 """What may stand where something is declared, below a folder of each kind's own."""
 HOOK = """
-import os, reconciler.cli as cli
+import os, reconciler.cli.main as cli
 run = cli._run
 def later(*given, **more):
     from reconciler import kinds

@@ -155,8 +155,8 @@ def test_the_executor_starts_nothing_from_a_spec_of_somebody_else(machine: Machi
 
 CHILD = """
 import os, sys
-from reconciler.arguments import parsed
-from reconciler.session import Session, Usage
+from reconciler.cli.options import parsed
+from reconciler.cli.context import Session, Usage
 from reconciler.output.terminal import Terminal
 session = Session(parsed(["--plan"]))
 session.users.account(None)

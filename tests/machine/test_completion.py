@@ -251,7 +251,7 @@ def test_what_is_asked_for_says_nothing_of_what_is_wrong(machine: Machine, scrip
 def test_the_light_helper_imports_nothing_heavy(machine: Machine, scripts: Path) -> None:
     machine.reconcile("--once", "--only", "directory:d")
     program = (
-        "import sys; from reconciler.cli import main; code = main(sys.argv[1:]); "
+        "import sys; from reconciler.cli.main import main; code = main(sys.argv[1:]); "
         "print(code, *sorted({'pydantic', 'ruamel', 'jinja2', 'rich', 'sqlite3'} & {*sys.modules}))"
     )
     done = machine.run(sys.executable, "-c", program, "--completion-ids", "--only")

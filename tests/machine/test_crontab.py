@@ -256,7 +256,7 @@ def test_without_crontab_the_message_says_what_to_install(machine: Machine) -> N
     # The system's own crontab is behind every PATH; there is none only where cron is missing.
     script = (
         "import sys, reconciler.host.command as c; c.SYSTEM_PATH = ''; "
-        "from reconciler.cli import main; sys.exit(main())"
+        "from reconciler.cli.main import main; sys.exit(main())"
     )
     done = machine.run(sys.executable, "-c", script, "--plan", spec, "--state-dir", machine.state)
     assert done.returncode == 1

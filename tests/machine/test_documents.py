@@ -14,8 +14,8 @@ from jsonschema.exceptions import best_match
 from looping import Looping
 from support import Machine, until
 
-from reconciler.arguments import DOCUMENTS
-from reconciler.cli import main
+from reconciler.cli.main import main
+from reconciler.cli.options import DOCUMENTS
 
 
 def closed(schema: Any) -> Any:

@@ -202,7 +202,7 @@ def test_without_tmux_all_the_rest_is_done(machine: Machine, executor: Path) -> 
     # The search goes on in the system's own folders, so tmux is hidden there too.
     program = (
         "import reconciler.host.command as c; c.SYSTEM_PATH = '/nowhere'; "
-        "import sys; from reconciler.cli import main; sys.exit(main(sys.argv[1:]))"
+        "import sys; from reconciler.cli.main import main; sys.exit(main(sys.argv[1:]))"
     )
     done = machine.run(
         machine.bin / "python", "-c", program, "--once", executor, "--state-dir", machine.state,

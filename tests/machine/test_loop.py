@@ -227,8 +227,8 @@ def test_a_signal_at_its_first_moment_ends_no_loop(
     spec = folder(machine)
     words = ["reconcile", "--loop", str(spec), "--state-dir", str(machine.state)]
     code = (
-        f"import os, sys\nsys.argv = {words!r}\nimport reconciler.cli\n"
-        f"os.kill(os.getpid(), {int(number)})\nsys.exit(reconciler.cli.main())\n"
+        f"import os, sys\nsys.argv = {words!r}\nimport reconciler.cli.main\n"
+        f"os.kill(os.getpid(), {int(number)})\nsys.exit(reconciler.cli.main.main())\n"
     )
     loop = subprocess.Popen([sys.executable, "-c", code], env=machine.environ, cwd=machine.base)
     try:

@@ -79,7 +79,7 @@ def ids_of(machine: Machine, spec: Path) -> list[str]:
 
 PLANS = """
 import contextlib, io, sys
-from reconciler.cli import main
+from reconciler.cli.main import main
 for only in sys.argv[4:]:
     out = io.StringIO()
     with contextlib.redirect_stdout(out):

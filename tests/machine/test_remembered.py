@@ -9,8 +9,8 @@ import pytest
 from looping import Looping
 from support import Machine
 
-from reconciler.arguments import parsed
-from reconciler.session import Session
+from reconciler.cli.context import Session
+from reconciler.cli.options import parsed
 
 SPEC = """\
 version: 1

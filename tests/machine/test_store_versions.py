@@ -201,7 +201,7 @@ def test_a_running_loop_that_meets_a_newer_store_starts_what_is_installed_now(
 ) -> None:
     """The program was replaced below the loop, and the new one has used the store."""
     program, new = machine.base / "reconcile", machine.base / "new"
-    program.write_text("import sys\nfrom reconciler.cli import main\nsys.exit(main())\n")
+    program.write_text("import sys\nfrom reconciler.cli.main import main\nsys.exit(main())\n")
     spec = machine.spec(SPEC)
     argv = [sys.executable, str(program), "--loop", str(spec), "--state-dir", str(machine.state)]
     loop = subprocess.Popen(

@@ -119,7 +119,7 @@ def test_a_pass_without_change_loads_no_jinja2(bare: Machine) -> None:
     spec = unit(bare)
     bare.once(spec)
     code = (
-        "import sys; from reconciler.cli import main; status = main(sys.argv[1:]); "
+        "import sys; from reconciler.cli.main import main; status = main(sys.argv[1:]); "
         "sys.exit(status or 3 * any(name in sys.modules for name in ('jinja2', 'pydantic')))"
     )
     done = bare.run(bare.bin / "python", "-c", code, "--once", spec, "--state-dir", bare.state)

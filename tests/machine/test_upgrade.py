@@ -35,7 +35,7 @@ class Installation:
         self.install(self.package)
         self.script = self.folder / "bin/reconcile"
         self.script.write_text(
-            f"#!{self.folder}/bin/python\nimport sys\nfrom reconciler.cli import main\n"
+            f"#!{self.folder}/bin/python\nimport sys\nfrom reconciler.cli.main import main\n"
             "sys.exit(main())\n"
         )
         self.script.chmod(0o755)

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from reconciler import kinds
 from reconciler.base.records import dataclass, field
 from reconciler.base.text import error_in_words
+from reconciler.cli.context import Session
 from reconciler.core.model import HostError, Outcome, Spec
 from reconciler.core.plan import STARTS
 from reconciler.diagnose import Diagnosis, diagnose, keeps
 from reconciler.diagnose.repair.hands import Hands, hands
-from reconciler.session import Session
 from reconciler.state.heartbeat import pulse
 from reconciler.state.lock import Taken
 

@@ -24,11 +24,11 @@ from reconciler.output.text import outcome_lines
 from reconciler.state.lock import Taken, turn
 
 if TYPE_CHECKING:
+    from reconciler.cli.context import Session
     from reconciler.core.model import Outcome, Spec
     from reconciler.diagnose import Diagnosis
     from reconciler.diagnose.repair import Repair, Step
     from reconciler.notify.outbox import Post
-    from reconciler.session import Session
 
 _BOUND = 10.0
 

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from reconciler import __version__
-from reconciler.arguments import FIRST, MODES, STATUSES, listed, of_modes, parser
 from reconciler.base.exit_codes import DONE
+from reconciler.cli.options import FIRST, MODES, STATUSES, listed, of_modes, parser
 
 if TYPE_CHECKING:
-    from reconciler.session import Session
+    from reconciler.cli.context import Session
 
 _DESCRIPTION = (
     "A spec, a YAML file, says how a Linux host should be: its directories and permissions, its "

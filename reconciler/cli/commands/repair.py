@@ -6,8 +6,8 @@ It must not hold anything of the steps themselves, which are in ``reconciler.dia
 from __future__ import annotations
 
 from reconciler.base.exit_codes import BUSY, DONE, TROUBLE
-from reconciler.modes.answers import complain
-from reconciler.session import Session
+from reconciler.cli.commands.answers import complain
+from reconciler.cli.context import Session
 
 
 def run(session: Session) -> int:

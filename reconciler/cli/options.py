@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from reconciler import __version__
 from reconciler.base.records import dataclass
-from reconciler.session import ACTING, Usage
+from reconciler.cli.context import ACTING, Usage
 
 # argparse would look for its words in another language, and load `locale` for that at every start.
 argparse._ = str  # type: ignore[attr-defined]

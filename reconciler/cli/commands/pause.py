@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from reconciler import kinds
 from reconciler.base.exit_codes import DONE, TROUBLE
 from reconciler.base.records import replace
+from reconciler.cli.context import Look, Session, Usage
 from reconciler.core.plan import ending, meant
-from reconciler.session import Look, Session, Usage
 
 if TYPE_CHECKING:
     from reconciler.core.model import Outcome, Resource, Spec
@@ -100,7 +100,7 @@ def _named(patterns: Sequence[str], spec: Spec, known: Sequence[str] = ()) -> li
     for pattern in patterns:
         matches = [resource for resource in spec.resources if meant(resource.id, pattern)]
         if not matches and not any(meant(ident, pattern) for ident in known):
-            from reconciler.session import no_such
+            from reconciler.cli.context import no_such
 
             raise Usage(no_such(pattern, spec))
         found |= {resource.id: resource for resource in matches}

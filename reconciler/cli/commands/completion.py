@@ -10,12 +10,12 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from reconciler.arguments import parser
 from reconciler.base.exit_codes import DONE, TROUBLE
-from reconciler.completion import Program, asked, program, script
+from reconciler.cli.context import Session
+from reconciler.cli.options import parser
 from reconciler.config.shipped import folder
 from reconciler.host.command import program_path
-from reconciler.session import Session
+from reconciler.output.completion import Program, asked, program, script
 
 
 def run(session: Session) -> int:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from reconciler.base.exit_codes import DONE
+from reconciler.cli.context import Session, print_json
 from reconciler.output.data import FORMAT
 from reconciler.output.text import given
-from reconciler.session import Session, print_json
 
 
 def run(session: Session) -> int:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from reconciler.base.exit_codes import DONE, TROUBLE
 from reconciler.base.records import replace
 from reconciler.base.text import printable
-from reconciler.session import Session
+from reconciler.cli.context import Session
 
 if TYPE_CHECKING:
+    from reconciler.cli.context import Look
     from reconciler.core.model import Plan, Spec
-    from reconciler.session import Look
 
 _BOUND = 10.0
 """Seconds that a single pass takes to send messages, once all else is done."""

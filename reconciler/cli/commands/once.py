@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.exit_codes import BUSY
 from reconciler.base.records import replace
-from reconciler.modes import messages
-from reconciler.modes.answers import complain, exit_status, tell
+from reconciler.cli.commands import messages
+from reconciler.cli.commands.answers import complain, exit_status, tell
+from reconciler.cli.context import Session
 from reconciler.output import text
-from reconciler.session import Session
 from reconciler.state.lock import Taken, turn
 
 if TYPE_CHECKING:

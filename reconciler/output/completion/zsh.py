@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from reconciler.completion import Command, Option, Program, filled, function_of
+from reconciler.output.completion import Command, Option, Program, filled, function_of
 
 _SCRIPT = r"""
 #compdef @NAME@

@@ -17,17 +17,17 @@ from reconciler import kinds
 from reconciler.base.exit_codes import BUSY, DONE, TROUBLE
 from reconciler.base.records import dataclass, field, replace
 from reconciler.base.text import printable
+from reconciler.cli.commands.answers import complain, invalid, tell
+from reconciler.cli.commands.pause import planned
+from reconciler.cli.context import Session
 from reconciler.core.model import HostError, Outcome, Resource, Spec
 from reconciler.core.plan import ending
-from reconciler.modes.answers import complain, invalid, tell
-from reconciler.modes.pause import planned
 from reconciler.output import data, text
-from reconciler.session import Session
 from reconciler.state.lock import Taken, turn
 
 if TYPE_CHECKING:
+    from reconciler.cli.context import Look
     from reconciler.host import Host
-    from reconciler.session import Look
 
 _PATIENCE = 60.0
 """Seconds that a pass which is at work, or a watchdog that is started again, is waited for."""

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from reconciler import kinds
 from reconciler.base.exit_codes import DONE, TROUBLE
 from reconciler.base.redaction import redacted_json
+from reconciler.cli.context import Session
 from reconciler.core.observe import watched
-from reconciler.session import Session
 
 if TYPE_CHECKING:
+    from reconciler.cli.context import Look
     from reconciler.core.model import Resource, Spec
     from reconciler.host import Host
-    from reconciler.session import Look
     from reconciler.state.heartbeat import Pulse
     from reconciler.state.store.history import Deed
 

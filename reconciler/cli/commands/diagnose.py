@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reconciler.base.exit_codes import DONE, TROUBLE
-from reconciler.session import Session
+from reconciler.cli.context import Session
 
 
 def run(session: Session) -> int:

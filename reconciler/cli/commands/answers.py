@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.exit_codes import CHANGED, DONE, INVALID, TROUBLE
 from reconciler.base.text import printable
-from reconciler.session import Session, print_json
+from reconciler.cli.context import Session, print_json
 
 if TYPE_CHECKING:
     import argparse

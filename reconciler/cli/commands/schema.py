@@ -9,11 +9,11 @@ import json
 import os
 
 from reconciler import kinds
-from reconciler.arguments import DOCUMENTS
 from reconciler.base.exit_codes import DONE
-from reconciler.session import Session, Usage, print_json
+from reconciler.cli.context import Session, Usage, print_json
+from reconciler.cli.options import DOCUMENTS
 
-_FILE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "documents.json")
+_FILE = os.path.join(os.path.dirname(__file__), "documents.json")
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 

@@ -19,15 +19,15 @@ from contextlib import suppress
 from importlib import import_module
 from typing import NoReturn
 
-from reconciler.arguments import parsed
 from reconciler.base.descriptors import keep_descriptors, open_standard_streams
 from reconciler.base.exit_codes import BUSY, TROUBLE, USAGE
 from reconciler.base.text import error_in_words
+from reconciler.cli.commands.answers import complain, invalid
+from reconciler.cli.context import Session, Usage
+from reconciler.cli.options import parsed
 from reconciler.core.model import BeingWritten
 from reconciler.host.environment import clean, use_utf8
 from reconciler.host.filesystems import served
-from reconciler.modes.answers import complain, invalid
-from reconciler.session import Session, Usage
 
 _ELSEWHERE = {"resume": "pause", "notify-test": "messages"}
 """The modes that are not in a module of their own name."""
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str], own: bool) -> int:
     if argv and argv[0] == "--completion-ids":
-        from reconciler.modes import completion
+        from reconciler.cli.commands import completion
 
         return completion.ids(argv[1:])
     options = parsed(argv)
@@ -120,7 +120,7 @@ def _done(session: Session) -> int:
 
     mode = session.options.mode
     # Only the one that is wanted: the others would cost time at every start.
-    module = import_module(f"reconciler.modes.{_ELSEWHERE.get(mode, mode)}")
+    module = import_module(f"reconciler.cli.commands.{_ELSEWHERE.get(mode, mode)}")
     try:
         return int(module.run(session))
     except BeingWritten as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reconciler.completion import Option, Program, filled, function_of
+from reconciler.output.completion import Option, Program, filled, function_of
 
 _SCRIPT = r"""
 # Completion of @NAME@ for fish. Made by: @NAME@ --completion fish

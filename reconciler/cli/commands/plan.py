@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from reconciler.modes import messages
-from reconciler.modes.answers import exit_status
+from reconciler.cli.commands import messages
+from reconciler.cli.commands.answers import exit_status
+from reconciler.cli.context import Session
 from reconciler.output import data, text
-from reconciler.session import Session
 
 
 def run(session: Session) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator
 
-from reconciler.completion import Program, filled
+from reconciler.output.completion import Program, filled
 
 # Bash parts words at the characters of COMP_WORDBREAKS, among them : and =, which ids and
 # options are full of; so the words are put together again, and of what is found only the part

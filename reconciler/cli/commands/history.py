@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from reconciler.base.exit_codes import DONE
+from reconciler.cli.context import Session, Usage
 from reconciler.core.plan import meant
-from reconciler.session import Session, Usage
 
 _FORMS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 

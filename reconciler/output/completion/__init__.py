@@ -100,7 +100,7 @@ def program(parser: argparse.ArgumentParser, path: str, specs: Sequence[str]) ->
 
 def script(shell: str, made: Program) -> str:
     """The script that completes the program in that shell, one of SHELLS."""
-    from reconciler.completion import bash, fish, zsh
+    from reconciler.output.completion import bash, fish, zsh
 
     return {"bash": bash.script, "zsh": zsh.script, "fish": fish.script}[shell](made)
 
