@@ -13,11 +13,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from support import LONG
 
-from reconciler.kinds import _cronlines as cronlines
+from reconciler.core.managed_block import Mark, joined, lines_of, split, word
 from reconciler.kinds import block
-from reconciler.kinds._cronlines import rendered, shown
-from reconciler.kinds._crontable import Entry, drop, put, table
-from reconciler.kinds._marked import Mark, joined, lines_of, split, word
+from reconciler.kinds.cron import lines as cronlines
+from reconciler.kinds.cron.lines import rendered, shown
+from reconciler.kinds.cron.table import Entry, drop, put, table
 
 settings.register_profile("here", database=None, deadline=None)
 settings.load_profile("here")

@@ -12,13 +12,13 @@ from ruamel.yaml import YAML
 from support import compiled
 
 from reconciler import kinds
+from reconciler.core.attributes import Attributes
 from reconciler.core.model import Ailment, Observation, Past
 from reconciler.core.plan import make_plan
 from reconciler.host.found import File
 from reconciler.host.processes import Identity
-from reconciler.kinds._attributes import Attributes
-from reconciler.kinds._due import Due
 from reconciler.kinds.permission import Wrong
+from reconciler.kinds.retention.due import Due
 
 CASES = sorted((Path(__file__).parent / "plans").glob("*/*.yaml"))
 

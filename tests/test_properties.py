@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.base.text import printable
+from reconciler.core.attributes import Attributes
 from reconciler.core.kind import diff
 from reconciler.core.order import Cycle, in_order
-from reconciler.kinds._attributes import Attributes
 
 settings.register_profile("here", database=None, deadline=None)
 settings.load_profile("here")

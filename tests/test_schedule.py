@@ -13,8 +13,8 @@ from crontab import CronRange, CronTab
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from reconciler.kinds._cronlines import rendered
-from reconciler.kinds._schedule import NICKNAMES, in_words, next_run, parse_schedule, parsed
+from reconciler.kinds.cron.lines import rendered
+from reconciler.kinds.cron.schedule import NICKNAMES, in_words, next_run, parse_schedule, parsed
 
 TAKEN = [
     "* * * * *", "*/5 * * * *", "0-59/5,7 * * * *", "007 1 1 1 0", "* * * jan-mar sun",

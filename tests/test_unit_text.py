@@ -14,8 +14,8 @@ from support import compiled
 from reconciler.config import SpecError
 from reconciler.core.kind import Refused, Rendered, Value
 from reconciler.core.model import Spec
-from reconciler.kinds._unit_environment import parted
-from reconciler.kinds._unit_text import links, programs, settings, written
+from reconciler.kinds.unit.environment import parted
+from reconciler.kinds.unit.text import links, programs, settings, written
 
 
 def unit(folder: Path, body: Any, head: str = "", **settings: str) -> Spec:

@@ -659,7 +659,7 @@ class Session:
 
         Our own logs are looked after, too.
         """
-        from reconciler.kinds._defaultlog import trim
+        from reconciler.kinds.process.default_log import trim
         from reconciler.state.folder import quiet
 
         logs = os.path.join(host.state_dir, "log")

@@ -18,7 +18,7 @@ from reconciler.core.kind import Kind
 def names() -> tuple[str, ...]:
     """The name of every kind there is, which is also its module's name, sorted."""
     found = (entry.partition(".") for entry in os.listdir(os.path.dirname(__file__)))
-    return tuple(sorted(n for n, _, ending in found if ending == "py" and not n.startswith("_")))
+    return tuple(sorted(n for n, _, ending in found if ending in ("", "py") and n[0] != "_"))
 
 
 @cache
@@ -26,7 +26,8 @@ def get(name: str) -> Kind[Any, Any]:
     """The kind of that name. Raises KeyError when there is no such kind."""
     if name not in names():
         raise KeyError(name)
-    kind: Kind[Any, Any] = import_module(f"{__name__}.{name}").KIND
+    folder = os.path.isdir(os.path.join(os.path.dirname(__file__), name))
+    kind: Kind[Any, Any] = import_module(f"{__name__}.{name}{'.kind' if folder else ''}").KIND
     return kind
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from reconciler.base.records import dataclass, field, replace
 from reconciler.core.fields import Name, Path, Text
 from reconciler.core.kind import Kind
+from reconciler.core.managed_block import Mark, Split, joined, split, word
 from reconciler.core.model import (
     ABSENT,
     Action,
@@ -21,7 +22,6 @@ from reconciler.core.model import (
     Resource,
     not_known,
 )
-from reconciler.kinds._marked import Mark, Split, joined, split, word
 
 if TYPE_CHECKING:
     from reconciler.host import Host

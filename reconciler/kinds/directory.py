@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence, Set
 from typing import TYPE_CHECKING
 
 from reconciler.base.records import dataclass, field, replace
+from reconciler.core.attributes import Attributes, Barred, SetAttributes, by_hand, judged
 from reconciler.core.fields import Flag, Mode, Name, Path
 from reconciler.core.kind import Kind, diff
 from reconciler.core.model import (
@@ -26,7 +27,6 @@ from reconciler.core.model import (
     not_known,
 )
 from reconciler.host.walk import sort_of
-from reconciler.kinds._attributes import Attributes, Barred, SetAttributes, by_hand, judged
 
 if TYPE_CHECKING:
     from reconciler.host import Host

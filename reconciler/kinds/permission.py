@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from reconciler.base.records import dataclass, field, replace
+from reconciler.core.attributes import Attributes, Barred, SetAttributes, barred, by_hand, judged
 from reconciler.core.fields import Flag, Mode, Name, Path
 from reconciler.core.kind import Kind
 from reconciler.core.model import (
@@ -28,9 +29,8 @@ from reconciler.core.model import (
     UnknownState,
     not_known,
 )
+from reconciler.core.patterns import meant, never
 from reconciler.host.walk import Refused, kept_mode, shown, sort_of
-from reconciler.kinds._attributes import Attributes, Barred, SetAttributes, barred, by_hand, judged
-from reconciler.kinds._patterns import meant, never
 
 if TYPE_CHECKING:
     from reconciler.host import Host

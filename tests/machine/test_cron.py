@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support import LONG, Machine, until
 
-from reconciler.kinds._schedule import parse_schedule
+from reconciler.kinds.cron.schedule import parse_schedule
 
 pytestmark = [
     pytest.mark.root,

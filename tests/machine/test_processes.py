@@ -14,7 +14,7 @@ from support import LONG, Machine, compiled, until
 
 from reconciler.host import Host
 from reconciler.host.clock import Clock
-from reconciler.kinds._match import matching
+from reconciler.kinds.process.match import matching
 
 DAEMON = """
 processes:

@@ -14,8 +14,8 @@ from reconciler.base.redaction import redacted
 from reconciler.core.model import HostError, Observation, Resource, UnknownState, not_known
 from reconciler.host.remedy import remedy
 from reconciler.host.systemd import is_mask
-from reconciler.kinds._unit import Unit, UnitState
-from reconciler.kinds._unit_file import RUNS_AND_ENDS, mark, ours
+from reconciler.kinds.unit.file import RUNS_AND_ENDS, mark, ours
+from reconciler.kinds.unit.resource import Unit, UnitState
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -314,7 +314,7 @@ class _Look:
         it is a template that names no instance, and some instance is enabled.
         """
         from reconciler.host.systemd import names_in
-        from reconciler.kinds._unit_text import settings
+        from reconciler.kinds.unit.text import settings
 
         text = self.want.text if not self.want.drop_in else None
         path = self.known.get("FragmentPath") or self.path
@@ -345,7 +345,7 @@ class _Look:
     def _active(self) -> bool:
         way, sub = self.known.get("ActiveState"), self.known.get("SubState")
         if way == "failed" or sub == "auto-restart":
-            from reconciler.kinds._unit_actions import cause
+            from reconciler.kinds.unit.actions import cause
 
             words = cause(
                 self.host, self.want.scope, self.unit, self.known, words=not self.want.secret

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.records import replace
 from reconciler.core.kind import Refused, Templates
-from reconciler.kinds._unit_environment import parted
-from reconciler.kinds._unit_text import links, programs, settings, written
+from reconciler.kinds.unit.environment import parted
+from reconciler.kinds.unit.text import links, programs, settings, written
 
 if TYPE_CHECKING:
-    from reconciler.kinds._unit import Unit
+    from reconciler.kinds.unit.resource import Unit
 
 _MARK = "# reconcile: "
 _HEADER_LINES = 10

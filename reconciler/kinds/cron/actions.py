@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.records import dataclass
 from reconciler.base.redaction import redacted
+from reconciler.core.managed_block import lines_of
 from reconciler.core.model import HostError, Remedy
 from reconciler.host.command import find
 from reconciler.host.remedy import hides, remedy, script
-from reconciler.kinds._cronlines import LONGEST, Environment, rendered, shown
-from reconciler.kinds._crontable import Entry, Table, drop, put, table
-from reconciler.kinds._marked import lines_of
+from reconciler.kinds.cron.lines import LONGEST, Environment, rendered, shown
+from reconciler.kinds.cron.table import Entry, Table, drop, put, table
 
 if TYPE_CHECKING:
     from reconciler.host import Host

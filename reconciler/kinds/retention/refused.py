@@ -9,10 +9,10 @@ import signal
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from reconciler.kinds._patterns import below, never
+from reconciler.core.patterns import below, never
 
 if TYPE_CHECKING:
-    from reconciler.kinds._retention import Retention
+    from reconciler.kinds.retention.resource import Retention
 
 _SYSTEM = ("bin", "boot", "dev", "etc", "home", "lib", "lib32", "lib64", "opt", "proc", "root",
            "run", "sbin", "srv", "sys", "usr", "var")  # fmt: skip

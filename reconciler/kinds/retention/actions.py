@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from reconciler.core.model import HostError, Resource
 from reconciler.host.found import File
-from reconciler.kinds._due import Log, counted
-from reconciler.kinds._process import Process
-from reconciler.kinds.process import KIND as PROCESSES
+from reconciler.kinds.process.kind import KIND as PROCESSES
+from reconciler.kinds.process.resource import Process
+from reconciler.kinds.retention.due import Log, counted
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -16,7 +16,7 @@ from reconciler.host.launch import MARK, VERSION, Launch, environment, start
 from reconciler.host.processes import LEADER, Identity, boot_id, ending
 from reconciler.host.trust import refuse_untrusted
 from reconciler.host.walk import NoSpace
-from reconciler.kinds._windows import holder
+from reconciler.kinds.session.windows import holder
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -153,7 +153,7 @@ class StopProcess:
     def stop(self, host: Host) -> Stop:
         """It as something that can be waited for. Raises UnknownState."""
         from reconciler.host.stops import Stop
-        from reconciler.kinds._match import started
+        from reconciler.kinds.process.match import started
 
         ours = started(self.id, self.user, host, self.identity) if self.tree else None
         return host.gone_on_with(Stop(self.identity, self.signal, self.timeout, ours))
@@ -187,7 +187,7 @@ class StopLeft:
     def stop(self, host: Host) -> Stop:
         """It as something that can be waited for. Raises UnknownState."""
         from reconciler.host.stops import Stop
-        from reconciler.kinds._match import started
+        from reconciler.kinds.process.match import started
 
         ours = started(self.id, self.user, host, launches=self.launches)
         stop = Stop(self.found[0], self.signal, self.timeout, ours, self.launches)
@@ -258,7 +258,7 @@ def _leave_to_its_owner(log: str, uid: int) -> None:
     if owner == uid or (uid == os.geteuid() and owner == os.lstat(os.path.dirname(log)).st_uid):
         return
     from reconciler.host.rotate import put_aside
-    from reconciler.kinds._defaultlog import KEEP
+    from reconciler.kinds.process.default_log import KEEP
 
     put_aside(log, KEEP)
 

@@ -28,16 +28,16 @@ from reconciler.core.model import (
     not_known,
 )
 from reconciler.host import crondaemon
-from reconciler.kinds._cronlines import rendered, shown
-from reconciler.kinds._crontab import (
+from reconciler.kinds.cron.actions import (
     DropLine,
     PutLine,
     by_hand,
     remarks,
     too_long,
 )
-from reconciler.kinds._crontable import Table, table
-from reconciler.kinds._schedule import in_words, next_run, parse_schedule
+from reconciler.kinds.cron.lines import rendered, shown
+from reconciler.kinds.cron.schedule import in_words, next_run, parse_schedule
+from reconciler.kinds.cron.table import Table, table
 
 if TYPE_CHECKING:
     from reconciler.host import Host

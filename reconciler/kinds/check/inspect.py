@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from reconciler.core.model import Remedy
 from reconciler.host.remedy import in_words, piped, remedy
-from reconciler.kinds._check import Check
+from reconciler.kinds.check.resource import Check
 
 
 def inspect(want: Check) -> Remedy | None:

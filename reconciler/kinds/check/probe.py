@@ -7,7 +7,7 @@ from collections.abc import Callable
 from reconciler.core.model import Verdict
 from reconciler.host import Host
 from reconciler.host.users import Account
-from reconciler.kinds._check import Check
+from reconciler.kinds.check.resource import Check
 
 
 def probe(want: Check, account: Account, host: Host) -> Callable[[], Verdict]:

@@ -25,10 +25,7 @@ from reconciler.core.model import (
 )
 from reconciler.core.restart_policy import Policy
 from reconciler.host.launch import Launch
-from reconciler.kinds._ailing import health, held
-from reconciler.kinds._match import in_background, left, running
-from reconciler.kinds._process import Process
-from reconciler.kinds._start import (
+from reconciler.kinds.process.actions import (
     Place,
     StartDaemon,
     StartInWindow,
@@ -36,8 +33,11 @@ from reconciler.kinds._start import (
     StopProcess,
     log_path,
 )
-from reconciler.kinds._windows import Session
-from reconciler.kinds.session import not_ours
+from reconciler.kinds.process.limits import health, held
+from reconciler.kinds.process.match import in_background, left, running
+from reconciler.kinds.process.resource import Process
+from reconciler.kinds.session.kind import not_ours
+from reconciler.kinds.session.windows import Session
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -309,7 +309,7 @@ class Processes(Kind[Process, ProcessState]):
 
     def evidence(self, resource: Resource[Process], host: Host) -> str | None:
         """What the process said last, and how it ended, as far as that can be known."""
-        from reconciler.kinds._start import last_words
+        from reconciler.kinds.process.actions import last_words
 
         want = resource.want
         secrets = [secret.value or "" for _, secret in want.env]

@@ -16,8 +16,8 @@ from reconciler.core.fields import (
     choice,
     integer,
 )
-from reconciler.kinds._patterns import about
-from reconciler.kinds._process import Process
+from reconciler.core.patterns import about
+from reconciler.kinds.process.resource import Process
 
 _MOST = 10_000
 

@@ -13,7 +13,7 @@ from reconciler.core.model import HostError, Resource
 from reconciler.host.walk import reason
 
 if TYPE_CHECKING:
-    from reconciler.kinds._retention import Retention
+    from reconciler.kinds.retention.resource import Retention
 
 MOST = 50 << 20
 """Bytes of a log, and of each of those that were taken out of it."""

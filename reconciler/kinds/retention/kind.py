@@ -25,16 +25,16 @@ from reconciler.core.model import (
     Resource,
     not_known,
 )
+from reconciler.core.patterns import below, meant
 from reconciler.host.choose import Rule
 from reconciler.host.found import File
 from reconciler.host.scan import Seen, Wanted, scan
 from reconciler.host.walk import reason
-from reconciler.kinds._amiss import wrong
-from reconciler.kinds._due import Due, Log, counted, in_words, size
-from reconciler.kinds._patterns import below, meant
-from reconciler.kinds._process import Process
-from reconciler.kinds._retention import Retention
-from reconciler.kinds.process import KIND as PROCESSES
+from reconciler.kinds.process.kind import KIND as PROCESSES
+from reconciler.kinds.process.resource import Process
+from reconciler.kinds.retention.due import Due, Log, counted, in_words, size
+from reconciler.kinds.retention.refused import wrong
+from reconciler.kinds.retention.resource import Retention
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -152,22 +152,22 @@ class Retentions(Kind[Retention, Due]):
     def left(
         self, planned: Sequence[Action], expected: Due | None, have: Due | None
     ) -> tuple[Change, ...]:
-        from reconciler.kinds._retain_steps import left
+        from reconciler.kinds.retention.steps import left
 
         return () if have is None else left(planned, have)
 
     def spared(self, actions: Sequence[Action]) -> tuple[str | None, bool]:
-        from reconciler.kinds._retain_steps import spared
+        from reconciler.kinds.retention.steps import spared
 
         return spared(actions)
 
     def rest(self, want: Retention, actions: Sequence[Action]) -> Retention | None:
-        from reconciler.kinds._retain_steps import rest
+        from reconciler.kinds.retention.steps import rest
 
         return rest(want, actions)
 
     def freed(self, actions: Sequence[Action]) -> int | None:
-        from reconciler.kinds._retain_steps import freed
+        from reconciler.kinds.retention.steps import freed
 
         return freed(actions)
 
@@ -175,7 +175,7 @@ class Retentions(Kind[Retention, Due]):
         self, resource: Resource[Retention], have: Due | None, changes: Sequence[Change]
     ) -> Sequence[Action]:
         # What acts is not loaded where nothing is to be done.
-        from reconciler.kinds._retain_steps import actions
+        from reconciler.kinds.retention.steps import actions
 
         return () if have is None else actions(resource.want, have)
 

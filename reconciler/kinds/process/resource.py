@@ -17,8 +17,8 @@ from reconciler.core.fields import (
     Regex,
     integer,
 )
-from reconciler.kinds._ailing import Heartbeat, Limits
-from reconciler.kinds._start import Place
+from reconciler.kinds.process.actions import Place
+from reconciler.kinds.process.limits import Heartbeat, Limits
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from reconciler.core.model import (
     Resource,
 )
 from reconciler.core.restart_policy import in_words
-from reconciler.kinds._check import FORMS, Check
+from reconciler.kinds.check.resource import FORMS, Check
 
 if TYPE_CHECKING:
     from reconciler.core.model import Said, Verdict
@@ -187,7 +187,7 @@ class Checks(Kind[Check, CheckState]):
         return Rhythm(want.every, want.timeout, want.failures, acts, want.user or "")
 
     def inspect(self, want: Check) -> Remedy | None:
-        from reconciler.kinds._inspect import inspect
+        from reconciler.kinds.check.inspect import inspect
 
         return inspect(want)
 
@@ -199,7 +199,7 @@ class Checks(Kind[Check, CheckState]):
 
     def probe(self, resource: Resource[Check], host: Host, parent: int) -> Verdict:
         from reconciler.core.model import HostError, Verdict
-        from reconciler.kinds._probe import verdict
+        from reconciler.kinds.check.probe import verdict
 
         try:
             account = host.users.account(resource.want.user)

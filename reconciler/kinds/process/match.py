@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.records import dataclass, replace
 from reconciler.core.model import Resource
-from reconciler.kinds._start import known_as, recorded, runs
+from reconciler.kinds.process.actions import known_as, recorded, runs
 
 if TYPE_CHECKING:
     from reconciler.host import Host
     from reconciler.host.descendants import Started
     from reconciler.host.processes import Identity
-    from reconciler.kinds._process import Process
+    from reconciler.kinds.process.resource import Process
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ import zlib
 from collections.abc import Mapping
 
 from reconciler.base.records import dataclass, replace
-from reconciler.kinds._cronlines import bare, setting
-from reconciler.kinds._marked import Mark, Split, at_the_end, joined, lines_of, split, word
+from reconciler.core.managed_block import Mark, Split, at_the_end, joined, lines_of, split, word
+from reconciler.kinds.cron.lines import bare, setting
 
 _FOREIGN_BEGIN = re.compile(rb"# BEGIN reconcile (\S+?)(?: -- .*)?(?:\r|\\r)?\n?")
 

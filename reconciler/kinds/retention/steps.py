@@ -9,8 +9,7 @@ from collections.abc import Sequence
 
 from reconciler.base.records import replace
 from reconciler.core.model import Action, Change
-from reconciler.kinds._due import Due, Log, counted
-from reconciler.kinds._retain import (
+from reconciler.kinds.retention.actions import (
     ArchiveFiles,
     DeleteFiles,
     FinishRotation,
@@ -19,7 +18,8 @@ from reconciler.kinds._retain import (
     RunCommand,
     TellProcess,
 )
-from reconciler.kinds._retention import Retention
+from reconciler.kinds.retention.due import Due, Log, counted
+from reconciler.kinds.retention.resource import Retention
 
 
 def left(planned: Sequence[Action], have: Due) -> tuple[Change, ...]:

@@ -22,7 +22,7 @@ from reconciler.core.model import (
     Remedy,
     Resource,
 )
-from reconciler.kinds._unit import Unit, UnitState
+from reconciler.kinds.unit.resource import Unit, UnitState
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -67,7 +67,7 @@ class Units(Kind[Unit, UnitState]):
             yield "drop_in", "is a name of letters, digits and _.- without .conf, such as 10-limits"
 
     def rendered(self, want: Unit, templates: Templates) -> Unit:
-        from reconciler.kinds._unit_file import filled
+        from reconciler.kinds.unit.file import filled
 
         return filled(want, templates)
 
@@ -101,7 +101,7 @@ class Units(Kind[Unit, UnitState]):
     def observe(
         self, resources: Sequence[Resource[Unit]], host: Host
     ) -> Sequence[Observation[UnitState]]:
-        from reconciler.kinds._unit_look import look
+        from reconciler.kinds.unit.observed import look
 
         return look(resources, host)
 
@@ -131,7 +131,7 @@ class Units(Kind[Unit, UnitState]):
 
     def stages(self, actions: Sequence[Action]) -> Sequence[Sequence[Action]]:
         """Files first, of all units; what needs the manager to know them comes last."""
-        from reconciler.kinds._unit_actions import FILES, STAGES
+        from reconciler.kinds.unit.actions import FILES, STAGES
 
         return [
             [action for action in actions if getattr(action, "stage", FILES) == stage]
@@ -152,7 +152,7 @@ class Units(Kind[Unit, UnitState]):
         want = resource.want
         if want.is_template or host.systemd.silent(want.scope) is not None:
             return None
-        from reconciler.kinds._unit_actions import cause
+        from reconciler.kinds.unit.actions import cause
 
         return cause(host, want.scope, str(want.unit), words=not want.secret)
 
@@ -160,7 +160,7 @@ class Units(Kind[Unit, UnitState]):
         self, resource: Resource[Unit], have: UnitState | None, changes: Sequence[Change]
     ) -> Sequence[Action]:
         # What acts is not loaded where nothing is to be done.
-        from reconciler.kinds._unit_steps import actions
+        from reconciler.kinds.unit.steps import actions
 
         return actions(resource, have, changes)
 

@@ -24,7 +24,7 @@ from reconciler.host.tmux import (
     target,
 )
 from reconciler.host.walk import sort_of
-from reconciler.kinds._windows import HOLDER, Pane, Session, Window, declared_panes
+from reconciler.kinds.session.windows import HOLDER, Pane, Session, Window, declared_panes
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -23,7 +23,7 @@ from reconciler.core.model import (
     UnknownState,
     not_known,
 )
-from reconciler.kinds._windows import (
+from reconciler.kinds.session.windows import (
     MakePanes,
     MakeSession,
     RemoveSession,

@@ -78,7 +78,7 @@ class MakeSession:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
-        from reconciler.kinds import _panes
+        from reconciler.kinds.session import panes as _panes
 
         want = self.want
         script = _panes.windows(want, None, host) if want.layout() else _panes.held(want, host)
@@ -101,7 +101,7 @@ class MakePanes:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
-        from reconciler.kinds import _panes
+        from reconciler.kinds.session import panes as _panes
 
         todo = {pane for pane, _ in self.panes}
         host.tmux.command(self.want.socket, _panes.windows(self.want, todo, host))

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from reconciler.core.model import Action, Change, Resource
-from reconciler.kinds._unit import Unit, UnitState
-from reconciler.kinds._unit_actions import (
+from reconciler.kinds.unit.actions import (
     Reload,
     RemoveUnit,
     Renew,
@@ -18,6 +17,7 @@ from reconciler.kinds._unit_actions import (
     WriteEnvironment,
     WriteUnit,
 )
+from reconciler.kinds.unit.resource import Unit, UnitState
 
 
 def actions(

@@ -1,0 +1,1 @@
+"""Processes: daemons, and what runs in a tmux session."""

@@ -1,0 +1,1 @@
+"""How long files are kept: deletion, moves, archives and rotation."""
