@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from reconciler import kinds
+from reconciler.base.values import Facts
 from reconciler.config import load
-from reconciler.core.model import Facts, Spec
+from reconciler.core.model import Spec
 
 SYSTEM = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 CHECKOUT = Path(__file__).resolve().parent.parent

@@ -13,17 +13,9 @@ from typing import Any
 
 import pytest
 
-from reconciler.core.model import (
-    Notify,
-    Outcome,
-    Plan,
-    Remark,
-    Secret,
-    Spec,
-    Step,
-    Target,
-    UnknownState,
-)
+from reconciler.base.errors import UnknownState
+from reconciler.base.values import Secret
+from reconciler.core.model import Notify, Outcome, Plan, Remark, Spec, Step, Target
 from reconciler.host.clock import Clock
 from reconciler.notify.delivery import off
 from reconciler.notify.outbox import Post, tell

@@ -6,7 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from reconciler.core.model import HostError, Notify
+from reconciler.base.errors import HostError
+from reconciler.core.model import Notify
 from reconciler.host.clock import Clock
 from reconciler.notify.outbox import Post
 from reconciler.state.folder import STORE

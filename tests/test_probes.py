@@ -14,7 +14,8 @@ import pytest
 from receiver import answering
 from support import within
 
-from reconciler.core.model import Secret, UnknownState, Verdict
+from reconciler.base.errors import UnknownState
+from reconciler.base.values import Secret, Verdict
 from reconciler.executor.text import stamp
 from reconciler.host.clock import Clock
 from reconciler.host.probe import bounded, disk, fresh, queue, span

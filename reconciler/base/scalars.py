@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from reconciler.core.model import Secret
+from reconciler.base.values import Secret
 
 
 class Wrong(ValueError):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from reconciler.base.errors import HostError
 from reconciler.base.redaction import redacted
-from reconciler.core.model import HostError
 
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 

@@ -21,17 +21,9 @@ from reconciler.host import trust
 if TYPE_CHECKING:
     import argparse
 
+    from reconciler.base.values import Facts
     from reconciler.config.aside import Loading
-    from reconciler.core.model import (
-        Facts,
-        Observation,
-        Outcome,
-        Plan,
-        Remembered,
-        Report,
-        Said,
-        Spec,
-    )
+    from reconciler.core.model import Observation, Outcome, Plan, Remembered, Report, Said, Spec
     from reconciler.host import Host
     from reconciler.host.stops import Stopping
     from reconciler.host.users import Users
@@ -421,7 +413,7 @@ class Session:
             roll_back(self.folder(spec))
 
     def _mark_secrets(self, spec: Spec) -> None:
-        from reconciler.core.model import HostError
+        from reconciler.base.errors import HostError
         from reconciler.state.folder import mark_secrets
 
         try:
@@ -431,7 +423,7 @@ class Session:
 
     def _remember(self, spec: Spec) -> None:
         """The variables of this pass are the spec's from now on."""
-        from reconciler.core.model import HostError
+        from reconciler.base.errors import HostError
         from reconciler.state.folder import remember_variables
 
         try:
@@ -450,8 +442,8 @@ class Session:
 
     def learn_path(self, spec: Spec) -> None:
         """Remember whose state it is, where that is not known yet or was ``claim``ed anew."""
+        from reconciler.base.errors import HostError
         from reconciler.config.shipped import known_as
-        from reconciler.core.model import HostError
         from reconciler.state.folder import known_spec, knows_volume, remember_spec
 
         folder = self.folder(spec)
@@ -683,7 +675,7 @@ class Session:
         nothing = not (outcomes or plan.trouble or self._reports)
         if quiet(self.folder(spec)) and (nothing or not spec.notify.targets):
             return
-        from reconciler.core.model import HostError
+        from reconciler.base.errors import HostError
         from reconciler.notify.outbox import tell
         from reconciler.notify.transitions import News
 

@@ -20,12 +20,12 @@ from importlib import import_module
 from typing import NoReturn
 
 from reconciler.base.descriptors import keep_descriptors, open_standard_streams
+from reconciler.base.errors import BeingWritten
 from reconciler.base.exit_codes import BUSY, TROUBLE, USAGE
 from reconciler.base.text import error_in_words
 from reconciler.cli.commands.answers import complain, invalid
 from reconciler.cli.context import Session, Usage
 from reconciler.cli.options import parsed
-from reconciler.core.model import BeingWritten
 from reconciler.host.environment import clean, use_utf8
 from reconciler.host.filesystems import served
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from reconciler.base.values import Facts
 from reconciler.config import cache
 from reconciler.core.kind import Kind
-from reconciler.core.model import Facts, Spec
+from reconciler.core.model import Spec
 
 if TYPE_CHECKING:
     from reconciler.config.errors import Problem, SpecError

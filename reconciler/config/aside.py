@@ -11,10 +11,11 @@ from functools import partial
 from typing import Any
 
 from reconciler import config as room
+from reconciler.base.errors import BeingWritten
 from reconciler.base.redaction import FromFile
 from reconciler.config import cache
 from reconciler.core.kind import Kind
-from reconciler.core.model import BeingWritten, Spec
+from reconciler.core.model import Spec
 from reconciler.host.child import Child
 from reconciler.host.environment import note, on_note
 

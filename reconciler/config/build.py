@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reconciler.base.records import dataclass, strings
+from reconciler.base.values import Facts, Secret
 from reconciler.config.errors import Problems
 from reconciler.config.graph import Entry, Graph
 from reconciler.config.head import HeadReader
@@ -21,7 +22,7 @@ from reconciler.config.resolve import Declared, Resolver
 from reconciler.config.scope import Scope, told_secret, worth_hiding
 from reconciler.config.validate import Validator
 from reconciler.core.kind import Kind
-from reconciler.core.model import Facts, Resource, Secret, Spec
+from reconciler.core.model import Resource, Spec
 
 _PART = 6
 """Characters of a variable in a URL that is blotted out; less may be a word such as a host."""

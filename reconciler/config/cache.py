@@ -18,10 +18,12 @@ from typing import Any
 
 from reconciler import __version__
 from reconciler.base.digests import blake2b
+from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
+from reconciler.base.values import Facts, Secret
 from reconciler.config import reading
 from reconciler.core.kind import Kind
-from reconciler.core.model import Facts, HostError, Notify, Resource, Secret, Spec
+from reconciler.core.model import Notify, Resource, Spec
 from reconciler.host import trust
 
 _MAGIC = b"reconcile spec 1\n"

@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from reconciler.base.records import dataclass
+from reconciler.base.values import Facts
 from reconciler.config.errors import Problems
 from reconciler.config.nodes import Mark, Text, place
 from reconciler.config.resolve import Declared
 from reconciler.config.secrecy import censored, shown
 from reconciler.core import model, order
-from reconciler.core.model import Claim, Facts, Key, Resource
+from reconciler.core.model import Claim, Key, Resource
 
 
 @dataclass(slots=True)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from reconciler.base.records import names, replace
-from reconciler.core.model import Resource, Secret, Spec
+from reconciler.base.values import Secret
+from reconciler.core.model import Resource, Spec
 
 _KINDS = frozenset(("cron", "process", "session", "unit"))
 SKIPPED = "the spec is not valid now"

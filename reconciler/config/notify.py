@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from reconciler.base.scalars import parse_duration, parse_name, parse_path, parse_quiet
+from reconciler.base.values import Secret
 from reconciler.config.errors import Problems
 from reconciler.config.include import Document
 from reconciler.config.nodes import (
@@ -28,7 +29,7 @@ from reconciler.config.nodes import (
 from reconciler.config.scope import Scope
 from reconciler.config.secrecy import hidden, shown
 from reconciler.config.templates import Expression, TemplateError, split
-from reconciler.core.model import EVENTS, Notify, Secret, Target
+from reconciler.core.model import EVENTS, Notify, Target
 
 _FIELDS = ("targets", "remind_every", "report_every", "quiet", "title")
 _PERIODS = 10

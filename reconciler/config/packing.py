@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from reconciler.core.model import Secret, Spec
+from reconciler.base.values import Secret
+from reconciler.core.model import Spec
 
 # The body is (tables, count, columns, notify). A table has the wants of one kind: (name,
 # positions of the fields that hold more than plain values, number of wants, columns), a column

@@ -10,12 +10,12 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.redaction import FromFile
+from reconciler.base.values import Facts
 from reconciler.config import scalars
 from reconciler.config.errors import Problems
 from reconciler.config.hollow import Hollows
 from reconciler.config.nodes import Bare, Broken, Map, Mark, Node, Rendered, Seq, Text, texts
 from reconciler.config.templates import Environ, Expression, TemplateError, split, whole
-from reconciler.core.model import Facts
 
 if TYPE_CHECKING:
     from reconciler.config.sandbox import Sandbox

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from reconciler.base.digests import blake2b
+from reconciler.base.errors import BeingWritten
 from reconciler.config import reading
 from reconciler.config.errors import SpecError
-from reconciler.core.model import BeingWritten
 from reconciler.host import trust
 from reconciler.host.openfiles import has_writer, visible_writer
 

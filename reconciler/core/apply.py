@@ -8,19 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from reconciler.base.errors import HostError
 from reconciler.base.records import replace
 from reconciler.base.text import error_in_words
 from reconciler.core.kind import GetKind
-from reconciler.core.model import (
-    HostError,
-    Observation,
-    Outcome,
-    Plan,
-    Report,
-    Resource,
-    Spec,
-    Step,
-)
+from reconciler.core.model import Observation, Outcome, Plan, Report, Resource, Spec, Step
 from reconciler.core.observe import observe
 from reconciler.core.plan import difference, needed_by
 from reconciler.host.progress import working

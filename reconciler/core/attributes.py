@@ -10,8 +10,9 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from reconciler.base.errors import Remedy
 from reconciler.base.records import dataclass, replace
-from reconciler.core.model import Change, Remedy
+from reconciler.core.model import Change
 from reconciler.host.walk import Refused, refuse, shown
 
 if TYPE_CHECKING:

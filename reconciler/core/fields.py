@@ -29,7 +29,7 @@ from reconciler.base.scalars import (
     parse_text,
     parse_variables,
 )
-from reconciler.core.model import Secret
+from reconciler.base.values import Secret
 
 
 class Parsed:

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from reconciler.base.errors import HostError
 from reconciler.core.kind import GetKind, Kind
-from reconciler.core.model import HostError, Observation, Resource, Spec
+from reconciler.core.model import Observation, Resource, Spec
 from reconciler.core.observe import observe
 from reconciler.core.plan import observed_kinds
 from reconciler.host.children import Children

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol
 
+from reconciler.base.errors import Remedy
 from reconciler.base.records import dataclass, names
+from reconciler.base.values import Verdict
 from reconciler.core.model import (
     Action,
     Change,
@@ -17,10 +19,8 @@ from reconciler.core.model import (
     Json,
     Key,
     Observation,
-    Remedy,
     Resource,
     S,
-    Verdict,
     W,
 )
 from reconciler.core.restart_policy import Policy

@@ -6,89 +6,17 @@ It must not do input or output, and of this package it imports only digests and 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Generic, NewType, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from reconciler.base.digests import blake2b
+from reconciler.base.errors import Remedy
 from reconciler.base.records import dataclass, field, replace
+from reconciler.base.values import Facts, Secret
 
 W = TypeVar("W")
 S = TypeVar("S")
 
 Json = Any
 """A value that the json module writes: None, bool, int, float, str, list or dict."""
-
-
-Remedy = NewType("Remedy", str)
-"""A command that a person may paste into a shell. Only ``host.remedy`` makes one."""
-
-
-class HostError(Exception):
-    """The host refused or failed; the message says what happened, where, and what to do.
-
-    ``remedy`` is the command that settles it, where there is one; the message ends in it.
-    """
-
-    def __init__(self, *words: object, remedy: Remedy | None = None) -> None:
-        super().__init__(*words)
-        self.remedy = remedy
-
-    def __str__(self) -> str:
-        words = super().__str__()
-        return f"{words}; fix it with: {self.remedy}" if self.remedy else words
-
-
-class UnknownState(HostError):
-    """The host could not be asked. Never the same as "absent"."""
-
-
-class BeingWritten(HostError):
-    """Somebody is still writing the spec. Nothing was done; the message says who."""
-
-
-@dataclass(frozen=True, slots=True)
-class Secret:
-    """A value that may be handed to a process and to nobody else.
-
-    ``value`` is None when it was left out of the compiled spec on disk; ``digest`` is always
-    there, so that a change of the value is seen without the value.
-    """
-
-    value: str | None
-    digest: str
-
-    @classmethod
-    def of(cls, value: str) -> Secret:
-        return cls(value, blake2b(value.encode(), digest_size=8).hexdigest())
-
-    def reveal(self) -> str:
-        """The value itself. Raises HostError when this copy of the spec was read without it."""
-        if self.value is None:
-            raise HostError("a secret value was not loaded; this is a bug in the pass")
-        return self.value
-
-    def __repr__(self) -> str:
-        return "Secret(…)"
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What templates may ask about the host and the caller; part of the compiled spec's key.
-
-    ``bin`` is the folder where this program's own commands are installed, and ``bin_refused`` why
-    root must not have it run again later, if so. ``trust`` are the options ``--trust``.
-    """
-
-    user_name: str
-    user_home: str
-    user_uid: int
-    host_name: str
-    systemd: bool
-    crontab: bool
-    tmux: bool
-    state_dir: str
-    bin: str = ""
-    bin_refused: str = ""
-    trust: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,14 +227,6 @@ ABSENT: Observation[Any] = Observation()
 def not_known(error: Exception) -> Observation[Any]:
     """What was seen where looking failed."""
     return Observation(unknown=str(error), remedy=getattr(error, "remedy", None))
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a probe says: is it well? ``words`` tell people why."""
-
-    ok: bool
-    words: str
 
 
 @dataclass(frozen=True, slots=True)

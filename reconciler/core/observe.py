@@ -10,20 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import replace
 from reconciler.base.text import error_in_words
 from reconciler.core.kind import GetKind, Kind
-from reconciler.core.model import (
-    HostError,
-    Key,
-    Observation,
-    Past,
-    Plan,
-    Resource,
-    Spec,
-    UnknownState,
-    not_known,
-)
+from reconciler.core.model import Key, Observation, Past, Plan, Resource, Spec, not_known
 from reconciler.core.plan import make_plan, observed_kinds
 
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
 from reconciler.core.kind import GetKind
-from reconciler.core.model import Claim, HostError, Observation, Resource
+from reconciler.core.model import Claim, Observation, Resource
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
+from reconciler.base.errors import Remedy
 from reconciler.base.records import strings
 from reconciler.base.redaction import HIDDEN, redacted_json
-from reconciler.core.model import Observation, Past, Plan, Remedy, Spec
+from reconciler.core.model import Observation, Past, Plan, Spec
 from reconciler.diagnose import probes
 from reconciler.diagnose.looking import LOOK, Looking
 from reconciler.diagnose.wrong import Wrong, ordered

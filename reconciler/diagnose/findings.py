@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from reconciler.core.model import Remedy
+from reconciler.base.errors import Remedy
 from reconciler.diagnose.seen import CHECK, HUNG, Command, Document, Seen, named
 from reconciler.diagnose.surroundings import Surroundings
 from reconciler.diagnose.wrong import Wrong

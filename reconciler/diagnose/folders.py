@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from reconciler.core.model import HostError
+from reconciler.base.errors import HostError
 from reconciler.host.folders import contents
 
 _HOUR = 3600.0

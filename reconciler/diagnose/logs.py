@@ -9,8 +9,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from reconciler.base.errors import HostError
 from reconciler.base.redaction import censored, without_values
-from reconciler.core.model import HostError
 from reconciler.diagnose.loglines import analysed
 from reconciler.host.logfiles import matching, tail
 

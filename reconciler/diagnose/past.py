@@ -9,8 +9,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from reconciler.base.errors import HostError, UnknownState
 from reconciler.core.kind import GetKind
-from reconciler.core.model import HostError, Past, Resource, Said, UnknownState
+from reconciler.core.model import Past, Resource, Said
 from reconciler.host.clock import Clock
 from reconciler.host.folders import refuse_unreadable
 from reconciler.host.remedy import remedy

@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from reconciler.core.model import UnknownState
+from reconciler.base.errors import UnknownState
 from reconciler.host import boot, crondaemon, dropins
 
 if TYPE_CHECKING:

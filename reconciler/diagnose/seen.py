@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from reconciler.core.model import Remedy
+from reconciler.base.errors import Remedy
 
 Document = Mapping[str, Any]
 Command = Callable[..., Remedy]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reconciler.core.model import Remedy
+from reconciler.base.errors import Remedy
 from reconciler.diagnose.loglines import too_silent
 from reconciler.diagnose.seen import HUNG, Document, Seen, named
 from reconciler.diagnose.wrong import Wrong

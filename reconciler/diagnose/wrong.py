@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from reconciler.base.errors import Remedy
 from reconciler.base.records import dataclass
-from reconciler.core.model import Remedy
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,7 @@ def _refuse_known(layout: Layout, command_id: str) -> None:
 
 
 def _put(layout: Layout, command_id: str, data: bytes) -> None:
-    from reconciler.core.model import HostError
+    from reconciler.base.errors import HostError
     from reconciler.host import place
 
     path = layout.pending_file(command_id)

@@ -9,7 +9,7 @@ import fcntl
 import os
 import stat
 
-from reconciler.core.model import HostError
+from reconciler.base.errors import HostError
 from reconciler.executor.folders import reached
 from reconciler.host import place
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from reconciler.core.model import HostError
+from reconciler.base.errors import HostError
 from reconciler.host import trust, walk
 
 Note = trust.Untrusted

@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable
 
-from reconciler.core.model import UnknownState
+from reconciler.base.errors import UnknownState
 from reconciler.host.processes import Entry, look_up
 
 GRACE = 3.0  # seconds between TERM and KILL

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-from reconciler.core.model import HostError
+from reconciler.base.errors import HostError
 from reconciler.executor import files
 from reconciler.executor.commandfile import Command
 from reconciler.executor.folders import held

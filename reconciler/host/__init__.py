@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from reconciler.core.model import Resource, Said
 from reconciler.host.clock import Clock
 from reconciler.host.files import Files
 from reconciler.host.users import Users
 
 if TYPE_CHECKING:
+    from reconciler.core.model import Resource, Said
     from reconciler.host.crontab import Crontabs
     from reconciler.host.descendants import Table
     from reconciler.host.marks import Marks

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import IO, Any, NamedTuple
 
 from reconciler.base.digests import blake2b
-from reconciler.core.model import HostError
+from reconciler.base.errors import HostError
 from reconciler.host.found import File, by_folder
 from reconciler.host.gzipped import Gunzip, Gzip, TooMuch
 from reconciler.host.openfiles import OpenFiles

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from reconciler.base.descriptors import close_all_but, let_go_of_streams, usual_limit
-from reconciler.core.model import UnknownState
+from reconciler.base.errors import UnknownState
 from reconciler.host.command import BEAT, bury, forget_parent, reap, still_waiting
 from reconciler.host.filesystems import on_entering
 from reconciler.host.progress import unwatched

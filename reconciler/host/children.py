@@ -12,8 +12,8 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
+from reconciler.base.errors import UnknownState
 from reconciler.base.text import error_in_words
-from reconciler.core.model import UnknownState
 from reconciler.host.child import Child
 from reconciler.host.command import BEAT, hurry
 from reconciler.host.progress import working

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
+from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
 from reconciler.base.redaction import censored
-from reconciler.core.model import HostError, UnknownState
 from reconciler.host.environment import note
 from reconciler.host.trust import Untrusted, refuse_untrusted
 

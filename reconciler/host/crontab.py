@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 
-from reconciler.core.model import HostError, UnknownState
+from reconciler.base.errors import HostError, UnknownState
 from reconciler.host.clock import Clock
 from reconciler.host.command import AHEAD, Begun, Result, begin, find, own_environment, run
 from reconciler.host.remedy import remedy

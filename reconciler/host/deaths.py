@@ -9,7 +9,7 @@ import os
 import resource
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from reconciler.core.model import UnknownState
+from reconciler.base.errors import UnknownState
 from reconciler.host.clock import Clock
 from reconciler.host.processes import Identity, ended, look_up
 

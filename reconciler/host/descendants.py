@@ -14,8 +14,8 @@ import signal
 from collections.abc import Collection
 from functools import cached_property
 
+from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
-from reconciler.core.model import HostError
 from reconciler.host import scope
 from reconciler.host.launch import MARK, VERSION
 from reconciler.host.processes import (

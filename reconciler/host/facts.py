@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from reconciler.core.model import Facts
+from reconciler.base.values import Facts
 from reconciler.host import trust
 from reconciler.host.command import find, program_folder
 from reconciler.host.users import Users

@@ -11,8 +11,8 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
-from reconciler.core.model import HostError, UnknownState
 from reconciler.host.filesystems import leads_to_server, refuse_silent
 from reconciler.host.walk import (
     MOST_LINKS,

@@ -12,8 +12,8 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 
+from reconciler.base.errors import UnknownState
 from reconciler.base.records import dataclass
-from reconciler.core.model import UnknownState
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 
+from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
-from reconciler.core.model import HostError, Secret
+from reconciler.base.values import Secret
 from reconciler.host.command import SYSTEM_PATH, program_folder
 from reconciler.host.environment import search_path
 from reconciler.host.processes import LEADER, Identity, boot_id, look_up, session_tag

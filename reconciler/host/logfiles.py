@@ -10,8 +10,8 @@ import stat
 from contextlib import suppress
 from fnmatch import fnmatchcase
 
+from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
-from reconciler.core.model import HostError
 from reconciler.host.reading import PRIVATE, is_private, regular_file
 from reconciler.host.walk import opened
 

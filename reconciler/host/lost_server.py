@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from reconciler.core.model import HostError, UnknownState
+from reconciler.base.errors import HostError, UnknownState
 from reconciler.host.clock import Clock
 from reconciler.host.environment import note
 from reconciler.host.processes import Identity, Processes, environment, look_up, owner_of

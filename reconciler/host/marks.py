@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from reconciler.core.model import HostError
+from reconciler.base.errors import HostError
 from reconciler.host.trust import own_file
 from reconciler.host.walk import reported
 

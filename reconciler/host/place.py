@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from reconciler.core.model import HostError
+from reconciler.base.errors import HostError
 from reconciler.host.command import still_waiting
 from reconciler.host.walk import shared
 

@@ -15,8 +15,9 @@ from fnmatch import fnmatchcase
 from math import inf
 from types import FrameType
 
+from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.text import printable
-from reconciler.core.model import HostError, UnknownState, Verdict
+from reconciler.base.values import Verdict
 from reconciler.host.files import Files
 from reconciler.host.reading import is_private
 from reconciler.host.walk import opened, reason

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from reconciler.base.redaction import censored, redacted
 from reconciler.base.text import printable
-from reconciler.core.model import Secret, Verdict
+from reconciler.base.values import Secret, Verdict
 from reconciler.host import kernel
 from reconciler.host.launch import environment
 from reconciler.host.start import Program, begin

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 from reconciler.base.redaction import censored
 from reconciler.base.text import printable
-from reconciler.core.model import Verdict
+from reconciler.base.values import Verdict
 from reconciler.host.probe import span
 from reconciler.host.reading import PRIVATE, regular_file
 

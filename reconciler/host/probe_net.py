@@ -10,7 +10,7 @@ import socket
 from collections.abc import Sequence
 from urllib.parse import unquote, urlsplit
 
-from reconciler.core.model import Verdict
+from reconciler.base.values import Verdict
 from reconciler.host.walk import reason
 
 

@@ -15,8 +15,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 
+from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
-from reconciler.core.model import HostError, UnknownState
 from reconciler.host.clock import Clock
 from reconciler.host.files import Files
 from reconciler.host.filesystems import mount_lines

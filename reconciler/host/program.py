@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Collection
 
-from reconciler.core.model import HostError, UnknownState
+from reconciler.base.errors import HostError, UnknownState
 from reconciler.host.child import Child
 from reconciler.host.clock import Clock
 from reconciler.host.command import run

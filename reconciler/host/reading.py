@@ -12,8 +12,8 @@ import stat
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
+from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
-from reconciler.core.model import HostError, UnknownState
 from reconciler.host.walk import opened, sort_of
 
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from reconciler.base.errors import Remedy
 from reconciler.base.redaction import censored, redacted
-from reconciler.core.model import Remedy
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-")
 """What every shell takes as it is, but for a ``=`` in front."""

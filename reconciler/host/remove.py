@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 
 from reconciler.base.digests import blake2b
-from reconciler.core.model import HostError
+from reconciler.base.errors import HostError
 from reconciler.host.found import File, by_folder
 from reconciler.host.openfiles import OpenFiles
 from reconciler.host.place import draft, link, make_folder, write_all

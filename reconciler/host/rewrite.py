@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from reconciler.core.model import HostError
+from reconciler.base.errors import HostError
 from reconciler.host import kernel
 from reconciler.host.place import (
     NO_EXCHANGE,

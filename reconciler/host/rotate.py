@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from reconciler.base.digests import blake2b
+from reconciler.base.errors import HostError
 from reconciler.base.text import printable
-from reconciler.core.model import HostError
 from reconciler.host.clock import Clock
 from reconciler.host.found import File
 from reconciler.host.gzipped import Gunzip, Gzip, TooMuch

@@ -13,7 +13,7 @@ import re
 import time
 from contextlib import suppress
 
-from reconciler.core.model import HostError
+from reconciler.base.errors import HostError
 from reconciler.host.command import find, own_environment, run
 from reconciler.host.environment import runtime_folder
 

@@ -23,8 +23,8 @@ from contextlib import nullcontext, suppress
 from typing import NoReturn
 
 from reconciler.base.descriptors import close_all_but
+from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, replace
-from reconciler.core.model import HostError
 from reconciler.host.command import Begun, Result, find, reap, still_waiting
 from reconciler.host.processes import LEADER, Identity, end_marked, look_up
 from reconciler.host.users import Account

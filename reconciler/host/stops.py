@@ -12,8 +12,8 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
+from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass, replace
-from reconciler.core.model import HostError, UnknownState
 from reconciler.host import trust
 from reconciler.host.child import Child
 from reconciler.host.clock import Clock

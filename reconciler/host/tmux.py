@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
-from reconciler.core.model import HostError, UnknownState
 from reconciler.host.command import AHEAD, Begun, Result, begin, find, run
 from reconciler.host.processes import ended
 from reconciler.host.remedy import remedy

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from reconciler.core.model import UnknownState
+from reconciler.base.errors import UnknownState
 from reconciler.host.command import PASSED
 from reconciler.host.environment import note, runtime_folder
 from reconciler.host.remedy import remedy

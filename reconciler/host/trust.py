@@ -28,7 +28,7 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 
-from reconciler.core.model import HostError, UnknownState
+from reconciler.base.errors import HostError, UnknownState
 
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_LINKS = 40

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import pwd
 
+from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
-from reconciler.core.model import HostError, UnknownState
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
-from reconciler.core.model import HostError, UnknownState
 from reconciler.host.filesystems import refuse_silent, server
 from reconciler.host.progress import Work, working
 from reconciler.host.users import run_as

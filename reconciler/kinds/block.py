@@ -8,20 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, field, replace
 from reconciler.core.fields import Name, Path, Text
 from reconciler.core.kind import Kind
 from reconciler.core.managed_block import Mark, Split, joined, split, word
-from reconciler.core.model import (
-    ABSENT,
-    Action,
-    Change,
-    HostError,
-    Key,
-    Observation,
-    Resource,
-    not_known,
-)
+from reconciler.core.model import ABSENT, Action, Change, Key, Observation, Resource, not_known
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterable, Sequence, Set
 from typing import TYPE_CHECKING
 
+from reconciler.base.errors import Remedy, UnknownState
 from reconciler.base.records import dataclass, field, replace
 from reconciler.core.attributes import Attributes, Barred, SetAttributes, by_hand, judged
 from reconciler.core.fields import Flag, Mode, Name, Path
@@ -21,9 +22,7 @@ from reconciler.core.model import (
     Declared,
     Key,
     Observation,
-    Remedy,
     Resource,
-    UnknownState,
     not_known,
 )
 from reconciler.host.walk import sort_of

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING
 
+from reconciler.base.errors import Remedy, UnknownState
 from reconciler.base.records import dataclass, field, replace
 from reconciler.core.attributes import Attributes, Barred, SetAttributes, barred, by_hand, judged
 from reconciler.core.fields import Flag, Mode, Name, Path
@@ -24,9 +25,7 @@ from reconciler.core.model import (
     Declared,
     Key,
     Observation,
-    Remedy,
     Resource,
-    UnknownState,
     not_known,
 )
 from reconciler.core.patterns import meant, never

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from reconciler.core.model import Target, UnknownState
+from reconciler.base.errors import UnknownState
+from reconciler.core.model import Target
 from reconciler.host import trust
 
 TIMEOUT = 15.0

@@ -11,8 +11,9 @@ import select
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from reconciler.base.errors import HostError, Remedy, UnknownState
 from reconciler.base.records import dataclass
-from reconciler.core.model import HostError, Notify, Remark, Remedy, Spec, Target, UnknownState
+from reconciler.core.model import Notify, Remark, Spec, Target
 from reconciler.host.child import Answer, Child
 from reconciler.host.clock import Clock
 from reconciler.notify.delivery import TIMEOUT, Off, off, unanswered, understood, work

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 
+from reconciler.base.errors import HostError
 from reconciler.base.redaction import hides_values, marks
-from reconciler.core.model import HostError
 from reconciler.host import trust
 
 _PAUSE = 0.1

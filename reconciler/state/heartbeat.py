@@ -10,8 +10,8 @@ from contextlib import suppress
 from typing import Any
 
 from reconciler.base.digests import blake2b
+from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
-from reconciler.core.model import HostError
 from reconciler.host.clock import Clock
 from reconciler.host.place import put_at
 from reconciler.host.processes import Identity, Processes, boot_id, look_up

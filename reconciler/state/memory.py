@@ -10,9 +10,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from reconciler.base.errors import HostError
 from reconciler.base.records import replace
 from reconciler.core.kind import GetKind
-from reconciler.core.model import HostError, Observation, Outcome, Past, Plan, Resource, Said, Step
+from reconciler.core.model import Observation, Outcome, Past, Plan, Resource, Said, Step
 from reconciler.core.plan import STARTS
 from reconciler.state.folder import Newer, Unreadable
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
+from reconciler.base.errors import HostError
 from reconciler.core.kind import GetKind
-from reconciler.core.model import Hold, HostError, Outcome, Plan, Resource, Step
+from reconciler.core.model import Hold, Outcome, Plan, Resource, Step
 from reconciler.core.restart_policy import Policy, in_words
 from reconciler.state.store.attempts import Attempt
 

@@ -15,12 +15,13 @@ from typing import Any, NoReturn
 
 from reconciler import kinds
 from reconciler.base.descriptors import raise_limit, usual_limit
+from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, replace
 from reconciler.base.text import error_in_words
 from reconciler.cli.context import Learned, Look, Session
 from reconciler.core.apply import proved
 from reconciler.core.kind import Kind
-from reconciler.core.model import HostError, Observation, Outcome, Plan, Report, Resource, Spec
+from reconciler.core.model import Observation, Outcome, Plan, Report, Resource, Spec
 from reconciler.core.observe import observe, watched
 from reconciler.core.plan import difference
 from reconciler.host.clock import Clock

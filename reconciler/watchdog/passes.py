@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
+from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, field
 from reconciler.base.text import error_in_words
-from reconciler.core.model import HostError
 from reconciler.host.bounded import Stillness
 from reconciler.host.clock import Clock
 from reconciler.host.command import BEAT, on_waiting

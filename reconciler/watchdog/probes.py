@@ -11,9 +11,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass, replace
 from reconciler.core.kind import GetKind, Rhythm
-from reconciler.core.model import HostError, Resource, Said, UnknownState
+from reconciler.core.model import Resource, Said
 from reconciler.host.child import Child
 from reconciler.host.clock import Clock
 from reconciler.host.command import BEAT

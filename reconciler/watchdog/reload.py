@@ -12,9 +12,11 @@ import os
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
+from reconciler.base.errors import BeingWritten, HostError
+from reconciler.base.values import Facts
 from reconciler.cli.context import Session
 from reconciler.config.aside import Invalid, Loading
-from reconciler.core.model import BeingWritten, Facts, HostError, Spec
+from reconciler.core.model import Spec
 from reconciler.host.clock import Clock
 from reconciler.host.filesystems import leads_to_server, lives
 from reconciler.host.supervisor import Supervisor

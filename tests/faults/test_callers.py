@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support import Machine, until
 
-from reconciler.core.model import UnknownState
+from reconciler.base.errors import UnknownState
 from reconciler.host import environment, tmux
 from reconciler.host.environment import clean, runtime_folder, search_path
 from reconciler.host.tmux import Tmux

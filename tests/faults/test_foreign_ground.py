@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support import LONG, Machine, until
 
-from reconciler.core.model import HostError, UnknownState
+from reconciler.base.errors import HostError, UnknownState
 from reconciler.host import bounded, filesystems, trust, walk
 from reconciler.host.files import Files
 from reconciler.host.rewrite import rewrite

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from support import LONG, Machine, until
 
-from reconciler.core.model import HostError, UnknownState
+from reconciler.base.errors import HostError, UnknownState
 from reconciler.host import place, trust, walk
 from reconciler.host.clock import Clock
 from reconciler.host.processes import Entry, Identity, Processes, look_up

@@ -24,7 +24,7 @@ from reconciler.host.files import Files
 from reconciler.host.processes import Processes
 import grp, pwd, encodings.idna  # Later they could not be read.
 from reconciler.host import trust
-from reconciler.core.model import UnknownState
+from reconciler.base.errors import UnknownState
 base, pid = sys.argv[1:3]
 os.chdir("/")
 for uid in (65534, 65533):

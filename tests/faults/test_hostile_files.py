@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support import Machine
 
-from reconciler.core.model import HostError, UnknownState
+from reconciler.base.errors import HostError, UnknownState
 from reconciler.host.files import Files
 
 NOBODY = 65534

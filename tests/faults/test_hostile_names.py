@@ -15,7 +15,7 @@ import pytest
 from support import Machine, until
 from support import within as promised
 
-from reconciler.core.model import UnknownState
+from reconciler.base.errors import UnknownState
 from reconciler.host import processes
 from reconciler.host.clock import Clock
 from reconciler.host.descendants import Table

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from support import until
 
-from reconciler.core.model import UnknownState, Verdict
+from reconciler.base.errors import UnknownState
+from reconciler.base.values import Verdict
 from reconciler.host import Host, start
 from reconciler.host.child import Child, answer
 from reconciler.host.probe import bounded

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from support import Machine, until
 
-from reconciler.core.model import HostError
+from reconciler.base.errors import HostError
 from reconciler.diagnose import logs as told
 from reconciler.host import kernel, openfiles, rotate
 from reconciler.host.archive import archive

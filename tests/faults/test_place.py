@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from support import Machine
 
-from reconciler.core.model import HostError
+from reconciler.base.errors import HostError
 from reconciler.host import kernel, place, remove
 from reconciler.host.found import File
 from reconciler.host.walk import Tree

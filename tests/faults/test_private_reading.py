@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.core.model import Verdict
+from reconciler.base.values import Verdict
 from reconciler.diagnose.folders import counted
 from reconciler.diagnose.logs import read
 from reconciler.host.clock import Clock

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from support import LONG, Machine, until
 
-from reconciler.core.model import HostError
+from reconciler.base.errors import HostError
 from reconciler.host import kernel, rewrite
 
 BLOCK = b"block\n"

@@ -16,11 +16,12 @@ from typing import Any
 import pytest
 from support import LONG, Machine, until
 
+from reconciler.base.errors import BeingWritten
 from reconciler.config import settled as settled_module
 from reconciler.config.aside import Invalid
 from reconciler.config.errors import SpecError
 from reconciler.config.settled import settled
-from reconciler.core.model import BeingWritten, Spec
+from reconciler.core.model import Spec
 from reconciler.host import openfiles
 from reconciler.watchdog.reload import Kept
 

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from support import LONG, Machine, until
 
-from reconciler.core.model import HostError
+from reconciler.base.errors import HostError
 from reconciler.host import start
 from reconciler.host.files import Files
 from reconciler.host.launch import Launch

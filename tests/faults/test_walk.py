@@ -15,8 +15,8 @@ import pytest
 from support import Machine, compiled
 
 from reconciler import kinds
+from reconciler.base.errors import HostError
 from reconciler.core.apply import apply
-from reconciler.core.model import HostError
 from reconciler.core.observe import observe
 from reconciler.core.plan import make_plan, to_look_at_again
 from reconciler.host import Host

@@ -11,7 +11,7 @@ import pytest
 from support import CHECKOUT, Machine, compiled, until
 
 from reconciler import kinds
-from reconciler.core.model import UnknownState
+from reconciler.base.errors import UnknownState
 from reconciler.core.observe import begin as begin_all
 from reconciler.host import Host
 from reconciler.host.command import begin, find

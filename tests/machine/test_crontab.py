@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support import Machine, within
 
-from reconciler.core.model import HostError
+from reconciler.base.errors import HostError
 from reconciler.host import crontab
 from reconciler.host.clock import Clock
 from reconciler.host.command import Result

@@ -15,7 +15,7 @@ import pytest
 from looping import Looping
 from support import LONG, Machine, compiled, until
 
-from reconciler.core.model import HostError
+from reconciler.base.errors import HostError
 from reconciler.host import Host, descendants
 from reconciler.host.clock import Clock
 from reconciler.host.descendants import Descendants, Started, Table, end

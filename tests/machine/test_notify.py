@@ -21,7 +21,8 @@ from looping import Looping
 from receiver import Receiver
 from support import CHECKOUT, LONG, Machine, until, within
 
-from reconciler.core.model import Target, UnknownState
+from reconciler.base.errors import UnknownState
+from reconciler.core.model import Target
 from reconciler.host.child import answer
 from reconciler.notify.delivery import work
 

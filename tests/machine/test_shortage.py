@@ -16,7 +16,7 @@ import pytest
 from looping import cpu_time, descriptors
 from support import Machine, until, within
 
-from reconciler.core.model import HostError, UnknownState
+from reconciler.base.errors import HostError, UnknownState
 from reconciler.host.clock import Clock
 from reconciler.host.command import run
 from reconciler.host.processes import look_up

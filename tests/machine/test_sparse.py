@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from support import Machine, compiled
 
 from reconciler import kinds
-from reconciler.core.model import HostError
+from reconciler.base.errors import HostError
 from reconciler.core.observe import observe
 from reconciler.host import Host, archive, kernel, remove, rotate, work
 from reconciler.host.choose import Rule

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import pytest
 
+from reconciler.base.values import Facts
 from reconciler.config import SpecError, load
 from reconciler.config.errors import Problem
 from reconciler.core.fields import (
@@ -24,7 +25,7 @@ from reconciler.core.fields import (
     integer,
 )
 from reconciler.core.kind import Kind
-from reconciler.core.model import Claim, Declared, Facts, Key, Spec
+from reconciler.core.model import Claim, Declared, Key, Spec
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,9 @@ import pytest
 from support import LONG
 
 import reconciler.config.cache
+from reconciler.base.errors import HostError
+from reconciler.base.values import Facts
 from reconciler.config.errors import SpecError
-from reconciler.core.model import Facts, HostError
 
 HEAD = "version: 1\nname: demo\n"
 FULL = (
@@ -314,7 +315,7 @@ SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
 import importlib.util
-from reconciler.core.model import Facts
+from reconciler.base.values import Facts
 from reconciler.config import load
 from reconciler import kinds
 spec = load({path!r}, get_kind=kinds.get, all_kinds=kinds.all_kinds,

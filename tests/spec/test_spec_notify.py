@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from reconciler.base.values import Secret
 from reconciler.config import SpecError, json_schema
 from reconciler.config.errors import document
-from reconciler.core.model import Notify, Secret, Target
+from reconciler.core.model import Notify, Target
 
 HEAD = "version: 1\nname: demo\n"
 DEFAULT = ("failed", "gave_up", "recovered", "report")

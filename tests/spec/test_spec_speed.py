@@ -10,7 +10,7 @@ SCRIPT = """
 import time
 start = time.perf_counter()
 from reconciler import kinds
-from reconciler.core.model import Facts
+from reconciler.base.values import Facts
 from reconciler.config import load
 spec = load({path!r}, get_kind=kinds.get, all_kinds=kinds.all_kinds,
     facts=Facts("u", "/u", 0, "h", True, True, True, "/s"), settings={{}}, environ={{}},

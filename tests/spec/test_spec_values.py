@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.core.model import Secret
+from reconciler.base.values import Secret
 
 HEAD = "version: 1\nname: demo\n"
 

@@ -10,12 +10,12 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.exit_codes import BUSY, DONE, INVALID
 from reconciler.base.redaction import redacted
 from reconciler.cli.commands.answers import complain, tell
 from reconciler.cli.context import Session, Usage
 from reconciler.config.aside import Asked, Invalid
-from reconciler.core.model import HostError, UnknownState
 from reconciler.state.lock import Taken
 from reconciler.watchdog.loop import keep
 

@@ -132,7 +132,7 @@ def planned(spec: Spec, host: Host) -> Look:
 
 def _wake(session: Session, spec: Spec, wait: bool = False) -> None:
     """Have a loop look at it now, and with ``wait`` until it has."""
-    from reconciler.core.model import HostError
+    from reconciler.base.errors import HostError
     from reconciler.host.clock import Clock
     from reconciler.state.heartbeat import ask, pulse
 

@@ -44,7 +44,7 @@ def run(session: Session) -> int:
 
 def gathered(session: Session, look: Look, host: Host) -> dict[str, Any]:
     """The status as a JSON value."""
-    from reconciler.core.model import HostError
+    from reconciler.base.errors import HostError
     from reconciler.host.clock import Clock
     from reconciler.output.status import deed_document
     from reconciler.state.heartbeat import about_loop, pulse

@@ -14,13 +14,14 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
+from reconciler.base.errors import HostError
 from reconciler.base.exit_codes import BUSY, DONE, TROUBLE
 from reconciler.base.records import dataclass, field, replace
 from reconciler.base.text import printable
 from reconciler.cli.commands.answers import complain, invalid, tell
 from reconciler.cli.commands.pause import planned
 from reconciler.cli.context import Session
-from reconciler.core.model import HostError, Outcome, Resource, Spec
+from reconciler.core.model import Outcome, Resource, Spec
 from reconciler.core.plan import ending
 from reconciler.output import data, text
 from reconciler.state.lock import Taken, turn

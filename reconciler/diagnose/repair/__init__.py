@@ -11,10 +11,11 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
+from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, field
 from reconciler.base.text import error_in_words
 from reconciler.cli.context import Session
-from reconciler.core.model import HostError, Outcome, Spec
+from reconciler.core.model import Outcome, Spec
 from reconciler.core.plan import STARTS
 from reconciler.diagnose import Diagnosis, diagnose, keeps
 from reconciler.diagnose.repair.hands import Hands, hands

@@ -11,8 +11,9 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
+from reconciler.base.errors import HostError
 from reconciler.cli.context import Look, Session
-from reconciler.core.model import HostError, Outcome, Said, Spec, Step
+from reconciler.core.model import Outcome, Said, Spec, Step
 from reconciler.host.clock import Clock
 from reconciler.state.heartbeat import ask, end, pulse
 from reconciler.state.lock import Taken, turn

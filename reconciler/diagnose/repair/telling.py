@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from reconciler.base.errors import HostError
 from reconciler.base.redaction import redacted_json
-from reconciler.core.model import HostError
 from reconciler.host.clock import Clock
 from reconciler.notify.transitions import Message
 from reconciler.output.repair import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from reconciler.core.model import Remedy
+from reconciler.base.errors import Remedy
 from reconciler.host.remedy import in_words, piped, remedy
 from reconciler.kinds.check.resource import Check
 

@@ -9,23 +9,16 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from reconciler.base.digests import blake2b
+from reconciler.base.errors import Remedy
 from reconciler.base.records import dataclass, replace
 from reconciler.core.kind import Kind, Rhythm
-from reconciler.core.model import (
-    ABSENT,
-    Action,
-    Change,
-    Declared,
-    Key,
-    Observation,
-    Remedy,
-    Resource,
-)
+from reconciler.core.model import ABSENT, Action, Change, Declared, Key, Observation, Resource
 from reconciler.core.restart_policy import in_words
 from reconciler.kinds.check.resource import FORMS, Check
 
 if TYPE_CHECKING:
-    from reconciler.core.model import Said, Verdict
+    from reconciler.base.values import Verdict
+    from reconciler.core.model import Said
     from reconciler.host import Host
 
 _RUN_TIMEOUT = 60.0
@@ -46,7 +39,7 @@ class RunCommand:
 
     def run(self, host: Host) -> None:
         """Raises HostError when it cannot be run, fails, or takes longer than a minute."""
-        from reconciler.core.model import HostError
+        from reconciler.base.errors import HostError
         from reconciler.host.launch import environment
         from reconciler.host.start import Program, run
 
@@ -198,7 +191,8 @@ class Checks(Kind[Check, CheckState]):
         return tuple(RunCommand(argv) for argv in runs)
 
     def probe(self, resource: Resource[Check], host: Host, parent: int) -> Verdict:
-        from reconciler.core.model import HostError, Verdict
+        from reconciler.base.errors import HostError
+        from reconciler.base.values import Verdict
         from reconciler.kinds.check.probe import verdict
 
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from reconciler.core.model import Verdict
+from reconciler.base.values import Verdict
 from reconciler.host import Host
 from reconciler.host.users import Account
 from reconciler.kinds.check.resource import Check

@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from reconciler.base.errors import HostError, Remedy
 from reconciler.base.records import dataclass
 from reconciler.base.redaction import redacted
 from reconciler.core.managed_block import lines_of
-from reconciler.core.model import HostError, Remedy
 from reconciler.host.command import find
 from reconciler.host.remedy import hides, remedy, script
 from reconciler.kinds.cron.lines import LONGEST, Environment, rendered, shown

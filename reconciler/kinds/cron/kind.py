@@ -10,7 +10,9 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
+from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass, field, replace
+from reconciler.base.values import Secret
 from reconciler.core.fields import Command, Environment, Name, Parsed
 from reconciler.core.kind import Kind
 from reconciler.core.model import (
@@ -19,12 +21,9 @@ from reconciler.core.model import (
     Change,
     Claim,
     Declared,
-    HostError,
     Key,
     Observation,
     Resource,
-    Secret,
-    UnknownState,
     not_known,
 )
 from reconciler.host import crondaemon

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from reconciler.core.model import Secret
+from reconciler.base.values import Secret
 
 LONGEST = 998
 """Bytes of a command, from its first word to the end of the line: entry.c of Debian's cron."""

@@ -9,9 +9,9 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
 from reconciler.base.redaction import censored, redacted
-from reconciler.core.model import HostError, UnknownState
 from reconciler.host.launch import MARK, VERSION, Launch, environment, start
 from reconciler.host.processes import LEADER, Identity, boot_id, ending
 from reconciler.host.trust import refuse_untrusted

@@ -9,7 +9,8 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from reconciler.core.model import HostError, Resource
+from reconciler.base.errors import HostError
+from reconciler.core.model import Resource
 from reconciler.host.walk import reason
 
 if TYPE_CHECKING:

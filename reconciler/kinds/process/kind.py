@@ -10,6 +10,7 @@ import signal
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from reconciler.base.errors import UnknownState
 from reconciler.base.records import dataclass, replace
 from reconciler.core.kind import Kind
 from reconciler.core.model import (
@@ -20,7 +21,6 @@ from reconciler.core.model import (
     Key,
     Observation,
     Resource,
-    UnknownState,
     not_known,
 )
 from reconciler.core.restart_policy import Policy

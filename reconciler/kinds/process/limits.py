@@ -9,9 +9,10 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
+from reconciler.base.errors import UnknownState
 from reconciler.base.records import dataclass, field
 from reconciler.core.fields import Duration, Path, Share, Size, integer
-from reconciler.core.model import Ailment, UnknownState
+from reconciler.core.model import Ailment
 from reconciler.host.processes import look_up
 from reconciler.host.walk import sort_of
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from reconciler.core.model import HostError, Resource
+from reconciler.base.errors import HostError
+from reconciler.core.model import Resource
 from reconciler.host.found import File
 from reconciler.kinds.process.kind import KIND as PROCESSES
 from reconciler.kinds.process.resource import Process

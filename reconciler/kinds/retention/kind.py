@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from reconciler.base.errors import HostError
 from reconciler.base.records import replace
 from reconciler.core.kind import Kind
 from reconciler.core.model import (
@@ -19,7 +20,6 @@ from reconciler.core.model import (
     Change,
     Claim,
     Declared,
-    HostError,
     Key,
     Observation,
     Resource,

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from reconciler.core.model import HostError
+from reconciler.base.errors import HostError
 from reconciler.host.tmux import (
     NAME_MARK,
     SESSION,

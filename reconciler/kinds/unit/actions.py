@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from reconciler.base.errors import HostError, Remedy, UnknownState
 from reconciler.base.records import dataclass
-from reconciler.core.model import HostError, Remedy, UnknownState
 from reconciler.host.remedy import hides, in_turn, remedy
 
 if TYPE_CHECKING:

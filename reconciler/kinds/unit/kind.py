@@ -10,18 +10,10 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from reconciler.base.errors import Remedy
 from reconciler.base.records import replace
 from reconciler.core.kind import Kind, Templates, diff, in_words
-from reconciler.core.model import (
-    Action,
-    Change,
-    Claim,
-    Declared,
-    Key,
-    Observation,
-    Remedy,
-    Resource,
-)
+from reconciler.core.model import Action, Change, Claim, Declared, Key, Observation, Resource
 from reconciler.kinds.unit.resource import Unit, UnitState
 
 if TYPE_CHECKING:

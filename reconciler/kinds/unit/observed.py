@@ -9,9 +9,10 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass, replace
 from reconciler.base.redaction import redacted
-from reconciler.core.model import HostError, Observation, Resource, UnknownState, not_known
+from reconciler.core.model import Observation, Resource, not_known
 from reconciler.host.remedy import remedy
 from reconciler.host.systemd import is_mask
 from reconciler.kinds.unit.file import RUNS_AND_ENDS, mark, ours

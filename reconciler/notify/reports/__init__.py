@@ -9,8 +9,9 @@ import select
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
+from reconciler.base.errors import HostError, UnknownState
 from reconciler.core.kind import GetKind
-from reconciler.core.model import HostError, Notify, Spec, UnknownState
+from reconciler.core.model import Notify, Spec
 from reconciler.host.child import Child
 from reconciler.host.clock import Clock
 from reconciler.notify.delivery import off

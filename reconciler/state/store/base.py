@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from reconciler.core.model import HostError
+from reconciler.base.errors import HostError
 from reconciler.host import trust
 from reconciler.host.clock import Clock
 from reconciler.host.processes import boot_id

@@ -1,0 +1,61 @@
+"""Values that a look at the host takes and gives. Plain data."""
+
+from __future__ import annotations
+
+from reconciler.base.digests import blake2b
+from reconciler.base.errors import HostError
+from reconciler.base.records import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A value that may be handed to a process and to nobody else.
+
+    ``value`` is None when it was left out of the compiled spec on disk; ``digest`` is always
+    there, so that a change of the value is seen without the value.
+    """
+
+    value: str | None
+    digest: str
+
+    @classmethod
+    def of(cls, value: str) -> Secret:
+        return cls(value, blake2b(value.encode(), digest_size=8).hexdigest())
+
+    def reveal(self) -> str:
+        """The value itself. Raises HostError when this copy of the spec was read without it."""
+        if self.value is None:
+            raise HostError("a secret value was not loaded; this is a bug in the pass")
+        return self.value
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What templates may ask about the host and the caller; part of the compiled spec's key.
+
+    ``bin`` is the folder where this program's own commands are installed, and ``bin_refused`` why
+    root must not have it run again later, if so. ``trust`` are the options ``--trust``.
+    """
+
+    user_name: str
+    user_home: str
+    user_uid: int
+    host_name: str
+    systemd: bool
+    crontab: bool
+    tmux: bool
+    state_dir: str
+    bin: str = ""
+    bin_refused: str = ""
+    trust: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a probe says: is it well? ``words`` tell people why."""
+
+    ok: bool
+    words: str
