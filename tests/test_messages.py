@@ -15,11 +15,12 @@ import pytest
 
 from reconciler.base.errors import UnknownState
 from reconciler.base.values import Secret
+from reconciler.core.messages import Message, Trouble, moment
 from reconciler.core.model import Notify, Outcome, Plan, Remark, Spec, Step, Target
 from reconciler.host.clock import Clock
 from reconciler.notify.delivery import off
 from reconciler.notify.outbox import Post, tell
-from reconciler.notify.transitions import Message, News, Trouble, judge, moment, quiet_left
+from reconciler.notify.transitions import News, judge, quiet_left
 from reconciler.state.folder import quiet
 from reconciler.state.store import Store, outbox
 from reconciler.state.store.outbox import Letter, pause

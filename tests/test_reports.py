@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from reconciler.core.messages import moment
 from reconciler.host.clock import Clock
 from reconciler.notify.reports import left
-from reconciler.notify.transitions import moment
 from reconciler.output.period import report
 from reconciler.state.store import Store
 from reconciler.state.store.history import Deed

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError, Remedy, UnknownState
 from reconciler.base.records import dataclass
+from reconciler.core.messages import Message, Trouble, moment
 from reconciler.core.model import Notify, Remark, Spec, Target
 from reconciler.host.child import Answer, Child
 from reconciler.host.clock import Clock
 from reconciler.notify.delivery import TIMEOUT, Off, off, unanswered, understood, work
-from reconciler.notify.transitions import Message, Meter, News, Trouble, judge, moment, quiet_left
+from reconciler.notify.transitions import Meter, News, judge, quiet_left
 from reconciler.state.folder import quiet
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 
 from reconciler.base.records import dataclass, replace
 from reconciler.base.redaction import shortened
+from reconciler.core.messages import RATE, Message, Sent, Trouble, moment
 from reconciler.core.model import EVENTS, Outcome, Plan
 
 _MOST = 5
@@ -18,9 +19,6 @@ _MOST = 5
 _LINES = 40
 _LONGEST = 2000
 """Characters of one line of a message."""
-_RATE = 6
-"""Turns of one thing, or other messages of one event about it, in an hour: then it flaps."""
-_HOUR = 3600.0
 FLAPPING = "flapping"
 """Stands for the events of a turn: a thing is wrong, is well again, or has ended and was started
 at once."""
@@ -38,29 +36,6 @@ REMINDER = "reminder"
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """``event`` is one of model.EVENTS, or REMINDER: told to those who are told of ``about``."""
-
-    event: str
-    body: str
-    about: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """Something that people were told is wrong: ``event`` is ``failed`` or ``gave_up``.
-
-    ``wall`` is since when, in seconds since the epoch; ``told`` the seconds since they were told
-    last, None when that was before this boot.
-    """
-
-    event: str
-    reason: str
-    wall: float
-    told: float | None = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class News:
     """What a pass has brought.
 
@@ -73,29 +48,6 @@ class News:
     scope: Collection[str]
     gone: Collection[str]
     unproven: Collection[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """How often one thing has turned since ``wall``, and how many of that were held back.
-
-    ``wall`` is in seconds since the epoch, ``age`` the seconds since then, None: before this boot.
-    """
-
-    count: int
-    held: int
-    wall: float
-    age: float | None = 0.0
-
-    @property
-    def over(self) -> bool:
-        """Has its hour ended?"""
-        return self.age is None or self.age >= _HOUR
-
-    @property
-    def flaps(self) -> bool:
-        """Is nothing of it told by itself any more?"""
-        return self.count >= _RATE
 
 
 class Meter:
@@ -136,7 +88,7 @@ class Meter:
             return False
         self.sent[sort, ident] = one = replace(one, count=one.count + 1)
         if one.flaps:
-            since = f"{_RATE} times since {moment(one.wall)}"
+            since = f"{RATE} times since {moment(one.wall)}"
             words = f"{ident} flaps: it has turned {since}, the last time: {line}; what"
             if sort != FLAPPING:
                 words = f"{line}; this is told of it {since}; what"
@@ -318,14 +270,6 @@ def _figureless(reason: str) -> str:
     if not reason.startswith(("could not be ", "was ")):
         return reason.partition(":")[0]
     return re.sub(r"\d+", "0", reason)
-
-
-def moment(wall: float) -> str:
-    """A time, in seconds since the epoch, as people of this place read it."""
-    try:
-        return time.strftime("%Y-%m-%d %H:%M", time.localtime(wall))
-    except (OverflowError, ValueError, OSError):
-        return "some time ago"
 
 
 def _put_together(event: str, lines: Sequence[str]) -> Iterator[Message]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from reconciler.base.redaction import shortened
-from reconciler.notify.transitions import moment
+from reconciler.core.messages import moment
 from reconciler.output.status import amount, span
 
 Figures = Mapping[str, Any]

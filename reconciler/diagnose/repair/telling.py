@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError
 from reconciler.base.redaction import redacted_json
+from reconciler.core.messages import Message
 from reconciler.host.clock import Clock
-from reconciler.notify.transitions import Message
 from reconciler.output.repair import (
     begin_lines,
     end_lines,

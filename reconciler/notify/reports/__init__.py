@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.core.kind import GetKind
+from reconciler.core.messages import Message
 from reconciler.core.model import Notify, Spec
 from reconciler.host.child import Child
 from reconciler.host.clock import Clock
 from reconciler.notify.delivery import off
 from reconciler.notify.outbox import announce
-from reconciler.notify.transitions import Message
 
 if TYPE_CHECKING:
     from reconciler.host import Host

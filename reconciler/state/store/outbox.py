@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.base.records import dataclass
 from reconciler.base.redaction import shortened
-from reconciler.notify.transitions import Message, moment
+from reconciler.core.messages import Message, moment
 from reconciler.state.store.base import Base
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from reconciler.notify.transitions import Sent
+from reconciler.core.messages import Sent
 from reconciler.state.store.base import Base
 
 if TYPE_CHECKING:

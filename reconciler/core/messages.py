@@ -1,0 +1,67 @@
+"""Messages to people, and what is remembered of them. Plain data."""
+
+from __future__ import annotations
+
+import time
+
+from reconciler.base.records import dataclass
+
+RATE = 6
+"""Turns of one thing, or other messages of one event about it, in an hour: then it flaps."""
+
+
+HOUR = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """``event`` is one of model.EVENTS, or REMINDER: told to those who are told of ``about``."""
+
+    event: str
+    body: str
+    about: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Something that people were told is wrong: ``event`` is ``failed`` or ``gave_up``.
+
+    ``wall`` is since when, in seconds since the epoch; ``told`` the seconds since they were told
+    last, None when that was before this boot.
+    """
+
+    event: str
+    reason: str
+    wall: float
+    told: float | None = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """How often one thing has turned since ``wall``, and how many of that were held back.
+
+    ``wall`` is in seconds since the epoch, ``age`` the seconds since then, None: before this boot.
+    """
+
+    count: int
+    held: int
+    wall: float
+    age: float | None = 0.0
+
+    @property
+    def over(self) -> bool:
+        """Has its hour ended?"""
+        return self.age is None or self.age >= HOUR
+
+    @property
+    def flaps(self) -> bool:
+        """Is nothing of it told by itself any more?"""
+        return self.count >= RATE
+
+
+def moment(wall: float) -> str:
+    """A time, in seconds since the epoch, as people of this place read it."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(wall))
+    except (OverflowError, ValueError, OSError):
+        return "some time ago"
