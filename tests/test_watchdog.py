@@ -7,8 +7,9 @@ from typing import Any
 
 from support import Machine, until
 
-from reconciler.cli.context import Learned, Look
 from reconciler.core.model import Plan, Spec
+from reconciler.core.snapshot import Look
+from reconciler.state.learned import Learned
 from reconciler.watchdog.loop import Watchdog
 
 

@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
 from reconciler.base.digests import blake2b
-from reconciler.base.records import dataclass, replace
+from reconciler.base.records import replace
 from reconciler.base.redaction import HIDDEN, FromFile, hide, hide_marked, redacted_json
 from reconciler.base.text import printable
+from reconciler.core.snapshot import Look
 from reconciler.host import trust
+from reconciler.state.learned import Learned
 
 if TYPE_CHECKING:
     import argparse
 
     from reconciler.base.values import Facts
     from reconciler.config.aside import Loading
-    from reconciler.core.model import Observation, Outcome, Plan, Remembered, Report, Said, Spec
+    from reconciler.core.model import Outcome, Remembered, Report, Said, Spec
     from reconciler.host import Host
     from reconciler.host.stops import Stopping
     from reconciler.host.users import Users
@@ -52,35 +54,6 @@ _MOST_ROUNDS = 100
 
 class Usage(Exception):
     """The command line asks for something that cannot be; the message says what and why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """A look at the host: what was seen, by id, and what is to be done about it.
-
-    ``only`` are the patterns of what was looked at; empty means all.
-    """
-
-    spec: Spec
-    plan: Plan
-    seen: Mapping[str, Observation[Any]]
-    only: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Learned:
-    """What a call knows after a pass that it did not know before, for another process.
-
-    ``acted`` names the probes of which something was done about what they said; ``reports`` are
-    those that nobody was told.
-    """
-
-    begun: frozenset[str]
-    unwritten: Mapping[str, Unwritten | None]
-    warned: frozenset[str]
-    measured: Mapping[Any, Any]
-    acted: tuple[str, ...]
-    reports: tuple[str, ...]
 
 
 class Session:

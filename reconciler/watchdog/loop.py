@@ -11,19 +11,19 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from math import inf
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from reconciler import kinds
 from reconciler.base.descriptors import raise_limit, usual_limit
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, replace
 from reconciler.base.text import error_in_words
-from reconciler.cli.context import Learned, Look, Session
 from reconciler.core.apply import proved
 from reconciler.core.kind import Kind
 from reconciler.core.model import Observation, Outcome, Plan, Report, Resource, Spec
 from reconciler.core.observe import observe, watched
 from reconciler.core.plan import difference
+from reconciler.core.snapshot import Look
 from reconciler.host.clock import Clock
 from reconciler.host.command import on_waiting
 from reconciler.host.deaths import Deaths
@@ -37,6 +37,7 @@ from reconciler.output.log import Log
 from reconciler.output.text import given
 from reconciler.state.folder import Newer, hand_on
 from reconciler.state.heartbeat import Heart
+from reconciler.state.learned import Learned
 from reconciler.state.lock import turn
 from reconciler.watchdog.events import EVERYTHING, Loop, Part
 from reconciler.watchdog.passes import Pass, Passes, Teller
@@ -44,6 +45,9 @@ from reconciler.watchdog.preload import preload
 from reconciler.watchdog.probing import aftermath, checks_of
 from reconciler.watchdog.reload import Kept
 from reconciler.watchdog.settling import Fresh, goal
+
+if TYPE_CHECKING:
+    from reconciler.cli.context import Session
 
 _PATIENCE = 60.0
 """Seconds that a starting loop waits for a pass that is at work."""

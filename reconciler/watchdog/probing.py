@@ -13,7 +13,8 @@ from reconciler.core.model import Outcome, Report, Said, Spec
 from reconciler.core.plan import STARTS
 
 if TYPE_CHECKING:
-    from reconciler.cli.context import Look, Session
+    from reconciler.cli.context import Session
+    from reconciler.core.snapshot import Look
     from reconciler.host import Host
     from reconciler.watchdog.probes import Checks
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reconciler.base.errors import BeingWritten, HostError
 from reconciler.base.values import Facts
-from reconciler.cli.context import Session
 from reconciler.config.aside import Invalid, Loading
 from reconciler.core.model import Spec
 from reconciler.host.clock import Clock
@@ -22,6 +21,9 @@ from reconciler.host.filesystems import leads_to_server, lives
 from reconciler.host.supervisor import Supervisor
 from reconciler.output.log import Log
 from reconciler.watchdog.events import EVERYTHING
+
+if TYPE_CHECKING:
+    from reconciler.cli.context import Session
 
 _STILL = 1.0
 """Seconds without a change after which a changed file is read."""

@@ -7,13 +7,17 @@ loop keeps outlives it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from reconciler import kinds
 from reconciler.base.records import replace
-from reconciler.cli.context import Look, Session
 from reconciler.core.model import Outcome, Past, Spec
 from reconciler.core.observe import judged, observe
 from reconciler.core.plan import ending
+from reconciler.core.snapshot import Look
+
+if TYPE_CHECKING:
+    from reconciler.cli.context import Session
 
 
 def end_all(session: Session, spec: Spec, told: Callable[[Outcome], None]) -> None:

@@ -14,8 +14,8 @@ from reconciler.base.text import printable
 from reconciler.cli.context import Session
 
 if TYPE_CHECKING:
-    from reconciler.cli.context import Look
     from reconciler.core.model import Plan, Spec
+    from reconciler.core.snapshot import Look
 
 _BOUND = 10.0
 """Seconds that a single pass takes to send messages, once all else is done."""

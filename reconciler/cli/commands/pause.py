@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from reconciler import kinds
 from reconciler.base.exit_codes import DONE, TROUBLE
 from reconciler.base.records import replace
-from reconciler.cli.context import Look, Session, Usage
+from reconciler.cli.context import Session, Usage
 from reconciler.core.plan import ending, meant
+from reconciler.core.snapshot import Look
 
 if TYPE_CHECKING:
     from reconciler.core.model import Outcome, Resource, Spec

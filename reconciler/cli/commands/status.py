@@ -12,8 +12,8 @@ from reconciler.cli.context import Session
 from reconciler.core.observe import watched
 
 if TYPE_CHECKING:
-    from reconciler.cli.context import Look
     from reconciler.core.model import Resource, Spec
+    from reconciler.core.snapshot import Look
     from reconciler.host import Host
     from reconciler.state.heartbeat import Pulse
     from reconciler.state.store.history import Deed

@@ -27,7 +27,7 @@ from reconciler.output import data, text
 from reconciler.state.lock import Taken, turn
 
 if TYPE_CHECKING:
-    from reconciler.cli.context import Look
+    from reconciler.core.snapshot import Look
     from reconciler.host import Host
 
 _PATIENCE = 60.0

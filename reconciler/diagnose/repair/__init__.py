@@ -14,7 +14,6 @@ from reconciler import kinds
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, field
 from reconciler.base.text import error_in_words
-from reconciler.cli.context import Session
 from reconciler.core.model import Outcome, Spec
 from reconciler.core.plan import STARTS
 from reconciler.diagnose import Diagnosis, diagnose, keeps
@@ -23,6 +22,7 @@ from reconciler.state.heartbeat import pulse
 from reconciler.state.lock import Taken
 
 if TYPE_CHECKING:
+    from reconciler.cli.context import Session
     from reconciler.diagnose.repair.telling import Telling
 
 NAMES = (

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
 from reconciler.base.errors import HostError
-from reconciler.cli.context import Look, Session
 from reconciler.core.model import Outcome, Said, Spec, Step
+from reconciler.core.snapshot import Look
 from reconciler.host.clock import Clock
 from reconciler.state.heartbeat import ask, end, pulse
 from reconciler.state.lock import Taken, turn
 
 if TYPE_CHECKING:
+    from reconciler.cli.context import Session
     from reconciler.host import Host
     from reconciler.state.store import Store
 
