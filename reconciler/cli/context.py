@@ -56,7 +56,7 @@ class Usage(Exception):
     """The command line asks for something that cannot be; the message says what and why."""
 
 
-class Session:
+class Context:
     """One call of the command: its options, and what follows from them."""
 
     def __init__(self, options: argparse.Namespace) -> None:

@@ -24,7 +24,7 @@ from reconciler.base.errors import BeingWritten
 from reconciler.base.exit_codes import BUSY, TROUBLE, USAGE
 from reconciler.base.text import error_in_words
 from reconciler.cli.commands.answers import complain, invalid
-from reconciler.cli.context import Session, Usage
+from reconciler.cli.context import Context, Usage
 from reconciler.cli.options import parsed
 from reconciler.host.environment import clean, use_utf8
 from reconciler.host.filesystems import served
@@ -86,18 +86,18 @@ def _run(argv: Sequence[str], own: bool) -> int:
         return completion.ids(argv[1:])
     options = parsed(argv)
     bound = own and options.mode not in _NO_LOOK and bool(served()) and _go_on_in_child()
-    session = Session(options)
+    context = Context(options)
     if bound:
         from reconciler.host import bounded
 
-        session.carried, session.carry = bounded.told(), bounded.tell
-    if session.terminal.watched and not options.quiet and options.mode != "loop":
+        context.carried, context.carry = bounded.told(), bounded.tell
+    if context.terminal.watched and not options.quiet and options.mode != "loop":
         from reconciler.host.progress import watch
         from reconciler.output.progress import Bars
 
-        watch(Bars(session.terminal))
-    status = _done(session)
-    error = session.terminal.error
+        watch(Bars(context.terminal))
+    status = _done(context)
+    error = context.terminal.error
     if error is None or isinstance(error, BrokenPipeError):
         return status
     # All was done all the same; only the telling of it went wrong.
@@ -115,16 +115,16 @@ def _go_on_in_child() -> bool:
     return True
 
 
-def _done(session: Session) -> int:
+def _done(context: Context) -> int:
     from reconciler import config as spec
 
-    mode = session.options.mode
+    mode = context.options.mode
     # Only the one that is wanted: the others would cost time at every start.
     module = import_module(f"reconciler.cli.commands.{_ELSEWHERE.get(mode, mode)}")
     try:
-        return int(module.run(session))
+        return int(module.run(context))
     except BeingWritten as error:
-        done = "" if session.acted else "; nothing was done"
+        done = "" if context.acted else "; nothing was done"
         return complain(f"{error}{done}; try again when it is saved", BUSY)
     except spec.SpecError as error:  # Looked up, and imported, only when something is raised.
-        return invalid(session, error)
+        return invalid(context, error)

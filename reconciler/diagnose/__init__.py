@@ -26,7 +26,7 @@ from reconciler.host.remedy import remedy
 from reconciler.state.heartbeat import about_loop
 
 if TYPE_CHECKING:
-    from reconciler.cli.context import Session
+    from reconciler.cli.context import Context
 
 FORMAT = 1
 _PROBE = 4.5
@@ -50,7 +50,7 @@ class Diagnosis:
         return not self.wrong
 
 
-def diagnose(session: Session, spec: Spec | None = None, probe: float = _PROBE) -> Diagnosis:
+def diagnose(context: Context, spec: Spec | None = None, probe: float = _PROBE) -> Diagnosis:
     """Look at everything, and say what is wrong. Takes ten seconds at most.
 
     Each check has ``probe`` seconds, unless it may take less; with more than the usual ones all
@@ -59,11 +59,11 @@ def diagnose(session: Session, spec: Spec | None = None, probe: float = _PROBE) 
     Raises SpecError, and Usage, when there is no ``spec`` and it cannot be loaded.
     """
     if spec is None:
-        spec = session.load()
+        spec = context.load()
     if not spec.complete:
-        spec = session.load(complete=True)  # To ask its checks, and to know its secrets.
+        spec = context.load(complete=True)  # To ask its checks, and to know its secrets.
     with Children() as children:
-        return _Diagnosing(session, spec, children, probe).diagnosis()
+        return _Diagnosing(context, spec, children, probe).diagnosis()
 
 
 class _Diagnosing(Looking):
@@ -148,7 +148,7 @@ class _Diagnosing(Looking):
         answers = self.children.answers
         document: dict[str, Any] = {
             "format": FORMAT,
-            "spec": self.session.about(self.spec),
+            "spec": self.context.about(self.spec),
             "host_name": plan.host,
             "uid": os.geteuid(),
             "time": round(time.time(), 3),
@@ -275,13 +275,13 @@ class _Diagnosing(Looking):
         """The command line of ours with that mode, on this spec and in this state directory."""
         from reconciler.config.scope import told_secret
 
-        options = self.session.options
-        here = os.path.join(self.session.facts().bin, "reconcile")
+        options = self.context.options
+        here = os.path.join(self.context.facts().bin, "reconcile")
         found = shutil.which("reconcile")
         program = (
             "reconcile" if found and os.path.realpath(found) == os.path.realpath(here) else here
         )
-        more = ["--state-dir", self.session.state_dir] if options.state_dir else []
+        more = ["--state-dir", self.context.state_dir] if options.state_dir else []
         for setting in options.set:
             name, _, value = setting.partition("=")
             more += ["--set", f"{name}={HIDDEN}" if told_secret(name, value) else setting]
@@ -289,7 +289,7 @@ class _Diagnosing(Looking):
             more += ["--unset", name]
         for setting in options.set_file:
             name, _, path = setting.partition("=")
-            more += ["--set-file", f"{name}={os.path.abspath(self.session.users.expanded(path))}"]
+            more += ["--set-file", f"{name}={os.path.abspath(self.context.users.expanded(path))}"]
         for uid in options.trust:
             more += ["--trust", str(uid)]
         return remedy(program, *words, self.spec.path, *more)

@@ -18,7 +18,7 @@ from reconciler.host.children import Children
 from reconciler.host.filesystems import by_mount
 
 if TYPE_CHECKING:
-    from reconciler.cli.context import Session
+    from reconciler.cli.context import Context
     from reconciler.host import Host
     from reconciler.host.processes import Identity
 
@@ -33,14 +33,14 @@ _MOST_EVIDENCE = 12
 class Looking:
     """One diagnosis under way."""
 
-    def __init__(self, session: Session, spec: Spec, children: Children, probe: float) -> None:
-        self.session = session
+    def __init__(self, context: Context, spec: Spec, children: Children, probe: float) -> None:
+        self.context = context
         self.probe = probe
         """Seconds for each check."""
         self.spec = spec
         self.children = children
-        self.host: Host = session.host(spec)
-        self.folder = session.folder(spec)
+        self.host: Host = context.host(spec)
+        self.folder = context.folder(spec)
         self.began = time.monotonic()
         self.declared = [one for one in spec.resources if one.present and one.skip is None]
         self.paths = self._paths()
@@ -73,7 +73,7 @@ class Looking:
         begin("loop", partial(past.loop, self.folder), LOOK)
         begin("folders", partial(folders.counted, shown["folder"]), LOOK)
         begin("logs", partial(logs.read, shown["log"], shown["logs"]), LOOK)
-        state_dir = self.session.state_dir
+        state_dir = self.context.state_dir
         begin("reboot", partial(persistence.look, host, spec.path, state_dir), LOOK)
         named = {path: ident for ident, path in shown["log"]}
         known = self._paths(uses=False), named, shown["logs"], spec, state_dir, kinds.get

@@ -47,7 +47,7 @@ from reconciler.watchdog.reload import Kept
 from reconciler.watchdog.settling import Fresh, goal
 
 if TYPE_CHECKING:
-    from reconciler.cli.context import Session
+    from reconciler.cli.context import Context
 
 _PATIENCE = 60.0
 """Seconds that a starting loop waits for a pass that is at work."""
@@ -94,9 +94,9 @@ class Watchdog:
     """One spec, kept as it is declared."""
 
     def __init__(
-        self, session: Session, spec: Spec, heart: Heart, log: Log, supervisor: Supervisor
+        self, context: Context, spec: Spec, heart: Heart, log: Log, supervisor: Supervisor
     ) -> None:
-        self._session = session
+        self._context = context
         self._supervisor = supervisor
         self._clock = Clock()
         self._heart = heart
@@ -104,7 +104,7 @@ class Watchdog:
         self._deaths = Deaths(self._clock, self._is_short)
         self._files = FileWatch(self._clock, EVERYTHING)
         self._fresh = Fresh(self._clock)
-        self._stops = Stops(self._clock, EVERYTHING, session.folder(spec))
+        self._stops = Stops(self._clock, EVERYTHING, context.folder(spec))
         self._stops.go_on()
         self._passes = Passes(self._clock, self._made, self._heard, self._over, self._stops.going)
         self._full: Pass | None = None
@@ -136,16 +136,16 @@ class Watchdog:
         self._error = ""
         """Why it has not; told once, for it may be so for years."""
         self._part_errors: dict[str, str] = {}
-        self._post = session.post(spec, self._posted)
+        self._post = context.post(spec, self._posted)
         self._untold: list[Outcome] = []
         """What people are to be told of, and no pass has yet."""
         self._telling: dict[Pass, tuple[list[Outcome], list[str]]] = {}
         """What each pass tells people when it ends: outcomes, and words about the program."""
-        self._checks = checks_of(session, spec)
-        self._reports = session.reports(self._post.woken, lambda words: self._posted(words, True))
+        self._checks = checks_of(context, spec)
+        self._reports = context.reports(self._post.woken, lambda words: self._posted(words, True))
         self._by_id: dict[str, Resource[Any]] = {}
         self._kept = Kept(
-            session, spec, log, supervisor, self._clock, self._taken, self._files.watch
+            context, spec, log, supervisor, self._clock, self._taken, self._files.watch
         )
         self._installed = Installed(self._clock, self._program)
         self.parts: tuple[Part, ...]
@@ -241,7 +241,7 @@ class Watchdog:
                 self._due = self._clock.monotonic() + 1.0
             return None
         # The child has them too, and tells them; these are for when it cannot.
-        self._telling[begun] = self._untold, self._session.handed_over()
+        self._telling[begun] = self._untold, self._context.handed_over()
         self._untold = []
         return begun
 
@@ -293,19 +293,19 @@ class Watchdog:
             raise
 
     def _pass(self, teller: Teller, only: Sequence[str], stopping: Callable[[], bool]) -> Passed:
-        session, spec = self._session, self._spec
+        context, spec = self._context, self._spec
         stops = _StopsOfLoop(self._stops.going(), teller)
-        session.forked(lambda lines: teller.tell("lines", lines), stops)
+        context.forked(lambda lines: teller.tell("lines", lines), stops)
         outcomes = list(self._untold)
-        session.recover(spec)
-        host = session.host(spec)
+        context.recover(spec)
+        host = context.host(spec)
 
         def told(outcome: Outcome) -> None:
             outcomes.append(outcome)
             teller.tell("outcome", outcome)
 
         self._prove(teller, only, told)
-        look = session.look(spec, host, tuple(only))
+        look = context.look(spec, host, tuple(only))
         plan = replace(look.plan, steps=())
         steps = [step.id for step in look.plan.steps]
         others = teller.ask("looked", plan, frozenset(look.seen), steps)
@@ -343,13 +343,13 @@ class Watchdog:
                 stops.going = teller.turn(ids)
                 moved.extend(by_id[ident] for ident in ids)
 
-            report = session.act(look, host, told, stopping, settle=False, turn=turn)
+            report = context.act(look, host, told, stopping, settle=False, turn=turn)
             watch_moved()
         broken, started = aftermath(report)
-        due = session.learn(look, host)
-        session.tell(look, outcomes)
+        due = context.learn(look, host)
+        context.tell(look, outcomes)
         return Passed(
-            frozenset(look.seen), frozenset(broken), frozenset(started), due, session.learned()
+            frozenset(look.seen), frozenset(broken), frozenset(started), due, context.learned()
         )
 
     def _prove(
@@ -359,9 +359,9 @@ class Watchdog:
         due = self._fresh.looked_at(only)
         if not due:
             return
-        memory = self._session.memory(self._spec, True)
+        memory = self._context.memory(self._spec, True)
         by_id = {resource.id: resource for resource in self._spec.resources}
-        host = self._session.host(self._spec)
+        host = self._context.host(self._spec)
         paused = memory.past().paused
         for outcome, started in due:
             resource = by_id.get(outcome.step.id)
@@ -378,7 +378,7 @@ class Watchdog:
 
     def _watch(self, teller: Teller, look: Look, seen: Mapping[str, Observation[Any]]) -> None:
         """Have the end of every process that was seen, or started just now, wake the loop."""
-        host = self._session.host(look.spec)
+        host = self._context.host(look.spec)
         by_id = {resource.id: resource for resource in look.spec.resources}
         wanted: dict[str, list[Identity]] = {}
         paced = set()
@@ -397,7 +397,7 @@ class Watchdog:
     def _heard(self, one: Pass, what: str, values: Sequence[Any]) -> Any:
         handlers: Mapping[str, Callable[..., Any]] = {
             "looked": partial(self._looked, one),
-            "lines": self._session.terminal.write,
+            "lines": self._context.terminal.write,
             "outcome": self._told,
             "proved": self._fresh.proved,
             "watch": self._deaths.watch,
@@ -472,7 +472,7 @@ class Watchdog:
         passed: Passed | None = one.result
         if passed is None:
             self._untold += outcomes
-            self._session.reports_untold(reports)
+            self._context.reports_untold(reports)
             if self._passes.ending:
                 where = f" at {', '.join(sorted(one.at))}" if one.at else ""
                 words = f"the pass in hand is ended{where}; the next one goes on from there"
@@ -510,7 +510,7 @@ class Watchdog:
             self.partial_pass(one.only)
 
     def _well(self, one: Pass, passed: Passed) -> None:
-        self._session.learn_from(passed.learned)
+        self._context.learn_from(passed.learned)
         if not one.only:
             self._deaths.only(passed.seen | self._by_id.keys())
             self._reports.passed(self._spec)
@@ -518,7 +518,7 @@ class Watchdog:
         if not self._ended_well:
             words = "passes come to their end again"
             self._log.event("well", words, "good")
-            self._session.report(words)
+            self._context.report(words)
         self._ended_well, self._error = True, ""
         self._post.woken()
 
@@ -529,9 +529,9 @@ class Watchdog:
             self._log.event("error", words, "bad")
         if self._ended_well:
             self._ended_well = False
-            self._session.report(words)
+            self._context.report(words)
             with suppress(Exception):
-                self._session.tell(Look(self._spec, _NOTHING, {}, ("-",)), ())
+                self._context.tell(Look(self._spec, _NOTHING, {}, ("-",)), ())
                 self._post.woken()
 
     def part_failed(self, part: Part, error: Exception) -> None:
@@ -541,11 +541,11 @@ class Watchdog:
             self._part_errors[name] = words
             words = f"a part of the loop ({name}) failed, and is tried again: {words}"
             self._log.event("error", words, "bad")
-            self._session.report(words)
+            self._context.report(words)
 
     def _is_short(self, words: str) -> None:
         self._log.event("limit", words, "bad")
-        self._session.report(words)
+        self._context.report(words)
 
     def _program(self, words: str, bad: bool) -> None:
         self._log.event("program", words, "bad" if bad else "quiet")
@@ -555,7 +555,7 @@ class Watchdog:
 
     def moved(self) -> None:
         """A sign of life."""
-        self._session.terminal.flush()
+        self._context.terminal.flush()
         self._heart.beat(self._spec.loop_every)
         if self._ended_well:
             self._supervisor.alive(self._clock.monotonic())
@@ -585,31 +585,31 @@ def _watches(kind: Kind[Any, Any]) -> bool:
     return type(kind).watch is not Kind.watch
 
 
-def keep(session: Session, spec: Spec, told: Callable[[str], None]) -> None:
+def keep(context: Context, spec: Spec, told: Callable[[str], None]) -> None:
     """Keep the spec until a signal ends it.
 
     When another program was installed meanwhile, or has used the store, this process becomes that
     one. Raises turns.Taken and HostError.
     """
-    folder = session.folder(spec)
+    folder = context.folder(spec)
     supervisor = Supervisor()
     # A pass that starts this loop as a service holds the lock, and waits for this word.
     supervisor.ready("waits for a pass that is at work")
 
     def taken_over(words: str) -> None:
         told(words)
-        session.report(words)
+        context.report(words)
 
     with turn(folder, taken_over, _PATIENCE) as lock:
         clock = Clock()
         raise_limit()
         heart = Heart(folder, clock)
-        session.terminal.wait_for_nobody()
-        log = Log(session.terminal, session.options.json, session.options.quiet)
-        watchdog = Watchdog(session, spec, heart, log, supervisor)
+        context.terminal.wait_for_nobody()
+        log = Log(context.terminal, context.options.json, context.options.quiet)
+        watchdog = Watchdog(context, spec, heart, log, supervisor)
         on_waiting(watchdog.moved)
         words = f"{spec.name}: the loop begins, pid {os.getpid()}, {spec.path}"
-        words += given(session.about(spec))
+        words += given(context.about(spec))
         log.event("begin", words, pid=os.getpid(), resources=len(spec.resources))
         supervisor.ready(f"keeps {spec.path}")
         loop = Loop(watchdog, clock, watchdog.parts)
@@ -628,14 +628,14 @@ def keep(session: Session, spec: Spec, told: Callable[[str], None]) -> None:
                 log.event("newer", f"{other}; the program that is installed now takes over", "bad")
             else:
                 log.event("replaced", str(other), "change")
-            session.terminal.flush()
+            context.terminal.flush()
             _become_other(other, lock)
         goes_on = "what it manages goes on"
         if os.getpid() == 1:
             from reconciler.watchdog.shutdown import end_all
 
             goes_on = "as process 1 it has stopped what it manages"
-            end_all(session, watchdog.spec, log.outcome)
+            end_all(context, watchdog.spec, log.outcome)
         log.event("end", f"{spec.name}: the loop ends; {goes_on}")
 
 

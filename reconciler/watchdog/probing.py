@@ -1,4 +1,4 @@
-"""Probes and passes together: what one session asks, and the short pass behind the answers.
+"""Probes and passes together: what one context asks, and the short pass behind the answers.
 
 It must not decide what is due, nor what follows from an answer.
 """
@@ -13,23 +13,23 @@ from reconciler.core.model import Outcome, Report, Said, Spec
 from reconciler.core.plan import STARTS
 
 if TYPE_CHECKING:
-    from reconciler.cli.context import Session
+    from reconciler.cli.context import Context
     from reconciler.core.snapshot import Look
     from reconciler.host import Host
     from reconciler.watchdog.probes import Checks
 
 
-def checks_of(session: Session, spec: Spec) -> Checks:
+def checks_of(context: Context, spec: Spec) -> Checks:
     """What asks the probes of that spec, when they are due."""
     from reconciler.host.clock import Clock
     from reconciler.watchdog.probes import Checks
 
-    session.said.update(session.memory(spec, False).said())
+    context.said.update(context.memory(spec, False).said())
 
     def keep(said: Mapping[str, Said]) -> None:
-        session.memory(spec, True).keep(said)
+        context.memory(spec, True).keep(said)
 
-    return Checks(Clock(), kinds.get, lambda: session.host(spec), session.said, keep, session.clean)
+    return Checks(Clock(), kinds.get, lambda: context.host(spec), context.said, keep, context.clean)
 
 
 def aftermath(report: Report) -> tuple[set[str], set[str]]:
@@ -46,21 +46,21 @@ def aftermath(report: Report) -> tuple[set[str], set[str]]:
 
 
 def ask_and_act(
-    session: Session, look: Look, report: Report, host: Host, told: Callable[[Outcome], None]
+    context: Context, look: Look, report: Report, host: Host, told: Callable[[Outcome], None]
 ) -> Report:
     """Ask what is due of what a pass has looked at, and do what the answers ask for.
 
     The report of both. Raises SpecError when the spec is broken by now, and Usage.
     """
-    asked = _ask(session, look, report)
+    asked = _ask(context, look, report)
     if not asked:
         return report
-    look = session.look(look.spec, host, sorted(asked))
-    more = session.act(look, host, told) if look.plan.steps else Report(look.plan)
+    look = context.look(look.spec, host, sorted(asked))
+    more = context.act(look, host, told) if look.plan.steps else Report(look.plan)
     return report.followed(more, look.seen)
 
 
-def _ask(session: Session, look: Look, report: Report) -> Collection[str]:
+def _ask(context: Context, look: Look, report: Report) -> Collection[str]:
     """Ask, and wait for it; the ids that have answered."""
     probed = [
         resource
@@ -69,12 +69,12 @@ def _ask(session: Session, look: Look, report: Report) -> Collection[str]:
     ]
     if not probed:
         return ()
-    checks = checks_of(session, look.spec)
+    checks = checks_of(context, look.spec)
     checks.take(probed)
     checks.passed(look.seen, *aftermath(report))
     due = checks.to_ask()
     if any(_lacks(resource.want) for resource in probed if resource.id in due):
-        whole = {resource.id: resource for resource in session.load(complete=True).resources}
+        whole = {resource.id: resource for resource in context.load(complete=True).resources}
         checks.take([whole.get(resource.id, resource) for resource in probed])
     try:
         return checks.ask(due)

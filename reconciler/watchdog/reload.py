@@ -23,7 +23,7 @@ from reconciler.output.log import Log
 from reconciler.watchdog.events import EVERYTHING
 
 if TYPE_CHECKING:
-    from reconciler.cli.context import Session
+    from reconciler.cli.context import Context
 
 _STILL = 1.0
 """Seconds without a change after which a changed file is read."""
@@ -51,7 +51,7 @@ class Kept:
 
     def __init__(
         self,
-        session: Session,
+        context: Context,
         spec: Spec,
         log: Log,
         supervisor: Supervisor,
@@ -60,7 +60,7 @@ class Kept:
         watch: Callable[[Sequence[str]], None],
     ) -> None:
         self.spec = spec
-        self._session = session
+        self._context = context
         self._log = log
         self._supervisor = supervisor
         self._clock = clock
@@ -114,7 +114,7 @@ class Kept:
         if lives(self._hung):
             return _GO_ON
         try:
-            self._loading = self._session.load_aside(patience=0.0)
+            self._loading = self._context.load_aside(patience=0.0)
         except OSError:
             return _GO_ON  # No process can be had just now.
         self._asked, self._before, self._begun = False, sources, now
@@ -165,7 +165,7 @@ class Kept:
             if spec is None:
                 return _GO_ON
             self._loading = None
-            self._take(self._session.known(spec))
+            self._take(self._context.known(spec))
         except BeingWritten as error:
             self._loading = None
             return self._later(self._clock.monotonic(), str(error))
@@ -183,7 +183,7 @@ class Kept:
             self._invalid(words, [])
         else:
             if self._wrong:
-                self._session.report(f"the spec {self.spec.path} is valid again, and was taken")
+                self._context.report(f"the spec {self.spec.path} is valid again, and was taken")
             self._wrong = ""
         if self._seen is not None:
             self._supervisor.ready(f"keeps {self.spec.path}")
@@ -226,7 +226,7 @@ class Kept:
         if words != self._wrong:
             self._log.event("invalid", words, "bad", errors=errors)
         if not self._wrong:
-            self._session.report(words)
+            self._context.report(words)
         self._wrong = words
 
     def _take(self, spec: Spec) -> None:
@@ -259,4 +259,4 @@ class Kept:
                 # Not only the time of change: an editor may keep that, and a clock may jump.
                 times = one.st_mtime_ns, one.st_ctime_ns
                 found.append((path, one.st_dev, one.st_ino, *times, one.st_size))
-        return self._session.facts(), tuple(found)
+        return self._context.facts(), tuple(found)

@@ -17,10 +17,10 @@ from reconciler.core.plan import ending
 from reconciler.core.snapshot import Look
 
 if TYPE_CHECKING:
-    from reconciler.cli.context import Session
+    from reconciler.cli.context import Context
 
 
-def end_all(session: Session, spec: Spec, told: Callable[[Outcome], None]) -> None:
+def end_all(context: Context, spec: Spec, told: Callable[[Outcome], None]) -> None:
     """Stop all processes, those first that need others, and wait for each."""
     running = [
         one
@@ -28,7 +28,7 @@ def end_all(session: Session, spec: Spec, told: Callable[[Outcome], None]) -> No
         if one.skip is None and kinds.get(one.kind).policy(one.want) is not None
     ]
     spec = replace(spec, resources=tuple(running), complete=True)
-    host = session.host(spec)
+    host = context.host(spec)
     found = observe(running, kinds.get, host)
     plan, seen = judged(spec, running, found, kinds.get, host, Past())
-    session.act(Look(spec, plan, seen), host, told, remember=False)
+    context.act(Look(spec, plan, seen), host, told, remember=False)

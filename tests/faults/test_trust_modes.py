@@ -156,15 +156,15 @@ def test_the_executor_starts_nothing_from_a_spec_of_somebody_else(machine: Machi
 CHILD = """
 import os, sys
 from reconciler.cli.options import parsed
-from reconciler.cli.context import Session, Usage
+from reconciler.cli.context import Context, Usage
 from reconciler.output.terminal import Terminal
-session = Session(parsed(["--plan"]))
-session.users.account(None)
+context = Context(parsed(["--plan"]))
+context.users.account(None)
 import reconciler.config.shipped
 os.chdir(sys.argv[1])
 os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
 try:
-    print("found", session.spec_path())
+    print("found", context.spec_path())
 except Usage as error:
     print(error)
 """

@@ -9,7 +9,7 @@ import pytest
 from looping import Looping
 from support import Machine
 
-from reconciler.cli.context import Session
+from reconciler.cli.context import Context
 from reconciler.cli.options import parsed
 
 SPEC = """\
@@ -137,5 +137,5 @@ def test_a_spec_that_is_being_written_has_them_when_it_is_whole(
     """It is waited for, and its name is not there when its variables are looked up."""
     machine.once(spec, "--set", "port=81")
     spec.write_text("")
-    session = Session(parsed(["--once", str(spec), "--state-dir", str(machine.state)]))
-    assert session.settings() == {"port": "81"}
+    context = Context(parsed(["--once", str(spec), "--state-dir", str(machine.state)]))
+    assert context.settings() == {"port": "81"}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.exit_codes import CHANGED, DONE, INVALID, TROUBLE
 from reconciler.base.text import printable
-from reconciler.cli.context import Session, print_json
+from reconciler.cli.context import Context, print_json
 
 if TYPE_CHECKING:
     import argparse
@@ -37,13 +37,13 @@ def tell(message: str) -> None:
     sys.stderr.write("reconcile: " + "\n".join(lines) + "\n")
 
 
-def invalid(session: Session, error: SpecError) -> int:
+def invalid(context: Context, error: SpecError) -> int:
     """All that is wrong with the spec."""
     from reconciler.config.errors import document
     from reconciler.output.data import FORMAT
     from reconciler.output.terminal import Terminal
 
-    Terminal(session.options.color, to_errors=True).write(error.lines())
-    if session.options.json:
+    Terminal(context.options.color, to_errors=True).write(error.lines())
+    if context.options.json:
         print_json({"format": FORMAT, "valid": False, "errors": document(error)})
     return INVALID

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from reconciler.base.exit_codes import DONE
-from reconciler.cli.context import Session, print_json
+from reconciler.cli.context import Context, print_json
 from reconciler.output.data import FORMAT
 from reconciler.output.text import given
 
 
-def run(session: Session) -> int:
+def run(context: Context) -> int:
     """Say that it is; what is wrong is raised as SpecError."""
-    spec = session.load(complete=True)
-    if session.options.json:
-        about = session.about(spec)
+    spec = context.load(complete=True)
+    if context.options.json:
+        about = context.about(spec)
         print_json({"format": FORMAT, "spec": about, "valid": True, "errors": []})
     number = len(spec.resources)
     words = f"{spec.path}: valid; {number} resource{'' if number == 1 else 's'}"
-    session.say((f"{words}{given(session.about(spec))}", "good"))
+    context.say((f"{words}{given(context.about(spec))}", "good"))
     if spec.notify.targets:
         from reconciler.notify.outbox import remarks
 
-        session.say(
+        context.say(
             *((f"  . note {one.id}: {one.reason}", "quiet") for one in remarks(spec.notify))
         )
     return DONE

@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from reconciler.base.exit_codes import DONE, TROUBLE
-from reconciler.cli.context import Session
+from reconciler.cli.context import Context
 from reconciler.cli.options import parser
 from reconciler.config.shipped import folder
 from reconciler.host.command import program_path
 from reconciler.output.completion import Program, asked, program, script
 
 
-def run(session: Session) -> int:
+def run(context: Context) -> int:
     """Print the script for ``--completion``'s shell."""
-    sys.stdout.write(script(session.options.completion, _program()))
+    sys.stdout.write(script(context.options.completion, _program()))
     return DONE
 
 
@@ -36,11 +36,11 @@ def ids(words: Sequence[str]) -> int:
         if name in ("--set", "--unset", "--set-file", "--state-dir", "--trust"):
             line.append(f"{name}={value}")
     try:
-        session = Session(parser().parse_args(line))
-        spec = session.load()
+        context = Context(parser().parse_args(line))
+        spec = context.load()
         found = [resource.id for resource in spec.resources]
         if any(name == "--resume" for name, _ in options):
-            found = list(session.store(spec, False).pauses.all())
+            found = list(context.store(spec, False).pauses.all())
     except Exception:
         return TROUBLE
     sys.stdout.write("".join(f"{ident}\n" for ident in found if ident.isprintable()))

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from reconciler.base.exit_codes import DONE, TROUBLE
-from reconciler.cli.context import Session
+from reconciler.cli.context import Context
 
 
-def run(session: Session) -> int:
+def run(context: Context) -> int:
     """Print it; 1 when something is wrong."""
     from reconciler.diagnose import diagnose
     from reconciler.output.diagnosis import diagnosis_blocks, wrong_lines
 
-    options = session.options
-    found = diagnose(session)
+    options = context.options
+    found = diagnose(context)
     if options.json:
-        session.print_json(found.document)
+        context.print_json(found.document)
     elif options.quiet:
-        session.terminal.write(wrong_lines(found.document) if found.wrong else ())
+        context.terminal.write(wrong_lines(found.document) if found.wrong else ())
     else:
-        session.terminal.write(diagnosis_blocks(found.document, options.verbose))
+        context.terminal.write(diagnosis_blocks(found.document, options.verbose))
     return DONE if found.healthy else TROUBLE

@@ -5,39 +5,39 @@ from __future__ import annotations
 import time
 
 from reconciler.base.exit_codes import DONE
-from reconciler.cli.context import Session, Usage
+from reconciler.cli.context import Context, Usage
 from reconciler.core.plan import meant
 
 _FORMS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 
 
-def run(session: Session) -> int:
+def run(context: Context) -> int:
     """Print it, the oldest first: of what ``--only`` names, and not from before ``--since``."""
     from reconciler.output.status import deed_document, history_table
 
-    options = session.options
-    spec = session.load()
+    options = context.options
+    spec = context.load()
     since = _moment(options.since) if options.since is not None else 0.0
-    session.head(spec)
+    context.head(spec)
     deeds = [
         deed
-        for deed in session.store(spec, False).history.since(since)
+        for deed in context.store(spec, False).history.since(since)
         if not options.only or any(meant(deed.id, pattern) for pattern in options.only)
     ]
     if options.json:
-        session.print_json(
+        context.print_json(
             {
                 "format": 1,
-                "spec": session.about(spec),
+                "spec": context.about(spec),
                 "history": [deed_document(deed) for deed in deeds],
             }
         )
     if options.quiet:
         deeds = [deed for deed in deeds if deed.result == "failed"]
     if deeds:
-        session.terminal.write([history_table([deed_document(deed) for deed in deeds])])
+        context.terminal.write([history_table([deed_document(deed) for deed in deeds])])
     else:
-        session.say((f"{spec.name}: nothing that was done is known", "quiet"))
+        context.say((f"{spec.name}: nothing that was done is known", "quiet"))
     return DONE
 
 

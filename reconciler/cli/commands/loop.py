@@ -14,7 +14,7 @@ from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.exit_codes import BUSY, DONE, INVALID
 from reconciler.base.redaction import redacted
 from reconciler.cli.commands.answers import complain, tell
-from reconciler.cli.context import Session, Usage
+from reconciler.cli.context import Context, Usage
 from reconciler.config.aside import Asked, Invalid
 from reconciler.state.lock import Taken
 from reconciler.watchdog.loop import keep
@@ -26,29 +26,29 @@ _LOOK = 10.0
 """Seconds for a look at the store."""
 
 
-def run(session: Session) -> int:
+def run(context: Context) -> int:
     """Go on until a signal says that it is enough."""
     gc.enable()  # This one lives for years.
     try:
         try:
-            spec = session.known(session.load_aside().wait())
+            spec = context.known(context.load_aside().wait())
         except Asked as error:
             raise Usage(str(error)) from None
         except Invalid as error:
-            last_good = session.last_good()
+            last_good = context.last_good()
             if last_good is None:
                 sys.stderr.write(redacted(error.text))
                 return INVALID
             spec = last_good
-        _refuse_unreadable(session, spec)
-        session.claim(spec)
-        keep(session, spec, tell)
+        _refuse_unreadable(context, spec)
+        context.claim(spec)
+        keep(context, spec, tell)
         return DONE
     except Taken as taken:
         return complain(f"{taken}; this loop does not begin", BUSY)
 
 
-def _refuse_unreadable(session: Session, spec: Spec) -> None:
+def _refuse_unreadable(context: Context, spec: Spec) -> None:
     """Raise HostError where a newer version has made the store, or it cannot be read.
 
     It is looked at by a child: a loop that has nothing to remember does not load SQLite.
@@ -57,7 +57,7 @@ def _refuse_unreadable(session: Session, spec: Spec) -> None:
 
     def look() -> bytes:
         try:
-            session.store(spec, False)
+            context.store(spec, False)
         except HostError as error:
             return f"{error}".encode("utf-8", "surrogateescape")
         return b""

@@ -14,7 +14,7 @@ from reconciler.base.exit_codes import DONE
 from reconciler.cli.options import FIRST, MODES, STATUSES, listed, of_modes, parser
 
 if TYPE_CHECKING:
-    from reconciler.cli.context import Session
+    from reconciler.cli.context import Context
 
 _DESCRIPTION = (
     "A spec, a YAML file, says how a Linux host should be: its directories and permissions, its "
@@ -74,7 +74,7 @@ _EXAMPLES = (
 )
 
 
-def run(session: Session) -> int:
+def run(context: Context) -> int:
     """Print it."""
     import sys
 

@@ -11,7 +11,7 @@ from reconciler.base.exit_codes import BUSY
 from reconciler.base.records import replace
 from reconciler.cli.commands import messages
 from reconciler.cli.commands.answers import complain, exit_status, tell
-from reconciler.cli.context import Session
+from reconciler.cli.context import Context
 from reconciler.output import text
 from reconciler.state.lock import Taken, turn
 
@@ -27,89 +27,89 @@ _STILL_WRONG = (
 )
 
 
-def run(session: Session) -> int:
+def run(context: Context) -> int:
     """Make the pass, and send what people are to be told."""
-    spec = session.load(write_cache=True)
-    session.claim(spec)
+    spec = context.load(write_cache=True)
+    context.claim(spec)
 
     def taken_over(words: str) -> None:
         tell(f"{spec.name}: {words}")
-        session.report(words)
+        context.report(words)
 
     try:
-        with turn(session.folder(spec), taken_over):
-            status, told = _pass(session, spec)
-            messages.deliver(session, told)
+        with turn(context.folder(spec), taken_over):
+            status, told = _pass(context, spec)
+            messages.deliver(context, told)
             return status
     except Taken as taken:
-        return _beside(session, spec, taken)
+        return _beside(context, spec, taken)
 
 
-def _pass(session: Session, spec: Spec) -> tuple[int, Spec]:
+def _pass(context: Context, spec: Spec) -> tuple[int, Spec]:
     """The exit status, and the spec as the pass has left it."""
     from reconciler.core.model import Report
     from reconciler.watchdog.probing import ask_and_act
 
-    session.recover(spec)
-    host = session.host(spec)
-    look = session.look(spec, host)
+    context.recover(spec)
+    host = context.host(spec)
+    look = context.look(spec, host)
     end = host.clock.monotonic() + _SHORT_WAIT
-    due = session.learn(look, host)
+    due = context.learn(look, host)
     while look.plan.held and due is not None and host.clock.monotonic() + due <= end:
         # The next pass may come in minutes only.
         host.clock.sleep(due)
-        look = session.look(spec, host)
-        due = session.learn(look, host)
+        look = context.look(spec, host)
+        due = context.learn(look, host)
     plan = look.plan
-    terminal, options = session.terminal, session.options
+    terminal, options = context.terminal, context.options
 
     def told(outcome: Outcome) -> None:
         if not options.quiet or outcome.result == "failed":
             terminal.write(text.outcome_lines(outcome))
-        session.carry(outcome)
+        context.carry(outcome)
 
-    session.say(session.heading(spec))
+    context.say(context.heading(spec))
     # What fails is told when it was asked once more.
     told_now = replace(plan, failing=())
     if not options.quiet or told_now.trouble:
-        shown = messages.with_targets(session, told_now, spec)
+        shown = messages.with_targets(context, told_now, spec)
         terminal.write(text.remark_lines(shown, options.verbose))
-    report = session.act(look, host, told) if plan.steps else Report(plan)
-    report = ask_and_act(session, look, report, host, told)
-    if session.carried:
-        steps = (*(one.step for one in session.carried), *report.plan.steps)
-        outcomes = (*session.carried, *report.outcomes)
+    report = context.act(look, host, told) if plan.steps else Report(plan)
+    report = ask_and_act(context, look, report, host, told)
+    if context.carried:
+        steps = (*(one.step for one in context.carried), *report.plan.steps)
+        outcomes = (*context.carried, *report.outcomes)
         report = Report(replace(report.plan, steps=steps), outcomes)
     plan = report.plan
     terminal.write(text.failing_lines(plan))
-    session.say(*text.report_summary(report))
+    context.say(*text.report_summary(report))
     if options.json:
         from reconciler.output import data
 
-        session.print_json(data.report_document(report, session.about(spec)))
-    session.tell(replace(look, plan=report.plan), report.outcomes)
+        context.print_json(data.report_document(report, context.about(spec)))
+    context.tell(replace(look, plan=report.plan), report.outcomes)
     if look.spec.notify.report_every and not look.only:
-        messages.report(session, look)
+        messages.report(context, look)
     trouble = report.failed or plan.trouble
     return exit_status(trouble, report.changed, options), look.spec
 
 
-def _beside(session: Session, spec: Spec, taken: Taken) -> int:
+def _beside(context: Context, spec: Spec, taken: Taken) -> int:
     """Somebody else is at work on this spec: normal when it is a loop that is well.
 
     The loop is the one who acts. Where something differs it is asked for a pass now, and what
     has become of it is told.
     """
-    if session.options.take_over and taken.loop is not None:
+    if context.options.take_over and taken.loop is not None:
         return complain(f"{spec.name}: {taken}; end it before its state is taken over", BUSY)
     from reconciler.core.model import Outcome, Report
     from reconciler.state.lock import ask
 
-    host = session.host(spec)
-    plan = session.look(spec, host).plan
+    host = context.host(spec)
+    plan = context.look(spec, host).plan
     report = Report(plan)
-    if taken.loop is not None and plan.steps and ask(taken, session.folder(spec)):
-        left = {step.id: step.why for step in session.look(spec, host).plan.steps}
+    if taken.loop is not None and plan.steps and ask(taken, context.folder(spec)):
+        left = {step.id: step.why for step in context.look(spec, host).plan.steps}
         report = Report(
             plan,
             tuple(
@@ -119,17 +119,17 @@ def _beside(session: Session, spec: Spec, taken: Taken) -> int:
                 for step in plan.steps
             ),
         )
-    options = session.options
+    options = context.options
     if options.json:
         from reconciler.output import data
 
         about = {"pid": taken.pid, "loop": taken.loop is not None}
-        session.print_json({**data.report_document(report, session.about(spec)), "busy": about})
+        context.print_json({**data.report_document(report, context.about(spec)), "busy": about})
     if taken.loop is None:
         return complain(f"{spec.name}: {taken}; nothing was done", BUSY)
     asked = "; it ran a pass:" if report.outcomes else ""
-    session.say((f"{spec.name}: {taken}{text.given(session.about(spec))}{asked}", "good"))
-    session.say(*text.paused_lines(plan))
+    context.say((f"{spec.name}: {taken}{text.given(context.about(spec))}{asked}", "good"))
+    context.say(*text.paused_lines(plan))
     for outcome in report.outcomes:
-        session.say(*text.outcome_lines(outcome))
+        context.say(*text.outcome_lines(outcome))
     return exit_status(report.failed, report.changed, options)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from reconciler import kinds
 from reconciler.base.exit_codes import DONE, TROUBLE
 from reconciler.base.records import replace
-from reconciler.cli.context import Session, Usage
+from reconciler.cli.context import Context, Usage
 from reconciler.core.plan import ending, meant
 from reconciler.core.snapshot import Look
 
@@ -25,74 +25,74 @@ if TYPE_CHECKING:
 _LONGEST = 10 * 366 * 86400.0
 
 
-def run(session: Session) -> int:
+def run(context: Context) -> int:
     """``--pause`` or ``--resume``."""
-    return _resume(session) if session.options.resume else _pause(session)
+    return _resume(context) if context.options.resume else _pause(context)
 
 
-def _pause(session: Session) -> int:
+def _pause(context: Context) -> int:
     """Leave what ``--pause`` names alone, for ``--for`` or until it is resumed."""
     from reconciler.host.clock import Clock
     from reconciler.output.status import pause_lines
 
-    options = session.options
-    spec = session.load(write_cache=True)
-    session.claim(spec)
-    session.learn_path(spec)
-    session.roll_back(spec)
+    options = context.options
+    spec = context.load(write_cache=True)
+    context.claim(spec)
+    context.learn_path(spec)
+    context.roll_back(spec)
     found = _named(options.pause, spec)
-    session.head(spec)
+    context.head(spec)
     clock = Clock()
     until = clock.wall() + min(options.duration, _LONGEST) if options.duration else None
-    reason = session.clean(options.reason or "")
-    store = session.store(spec, False)
+    reason = context.clean(options.reason or "")
+    store = context.store(spec, False)
     for resource in found:
         store.pauses.pause(resource.id, reason, until, _who())
-    _remember(session, store, found, "pause", reason)
+    _remember(context, store, found, "pause", reason)
     pauses = store.pauses.all()
-    failed = _stopped(session, spec, found) if options.stop else ()
+    failed = _stopped(context, spec, found) if options.stop else ()
     now = [pauses[resource.id] for resource in found if resource.id in pauses]
     if options.json:
-        session.print_json(_document(session, spec, "paused", now))
+        context.print_json(_document(context, spec, "paused", now))
     for one in now:
-        session.say(*pause_lines(one))
+        context.say(*pause_lines(one))
     for outcome in failed:
-        session.terminal.write([(f"  failed {outcome.step.id}: {outcome.error}", "bad")])
+        context.terminal.write([(f"  failed {outcome.step.id}: {outcome.error}", "bad")])
     return TROUBLE if failed else DONE
 
 
-def _resume(session: Session) -> int:
+def _resume(context: Context) -> int:
     """See to what ``--resume`` names again, at once where a loop runs.
 
     The retry counter is reset, so that it is tried at once.
     """
-    options = session.options
-    spec = session.load(write_cache=True)
-    session.claim(spec)
-    session.learn_path(spec)
-    session.roll_back(spec)
-    store = session.store(spec, False)
+    options = context.options
+    spec = context.load(write_cache=True)
+    context.claim(spec)
+    context.learn_path(spec)
+    context.roll_back(spec)
+    store = context.store(spec, False)
     paused = store.pauses.all()
     # Also what the spec no longer declares can be resumed.
     gone = [ident for ident in paused if any(meant(ident, one) for one in options.resume)]
     found = [resource.id for resource in _named(options.resume, spec, gone)]
-    session.head(spec)
+    context.head(spec)
     ids = list(dict.fromkeys((*found, *gone)))
     done = [paused[ident] for ident in ids if store.pauses.resume(ident) and ident in paused]
     # Whoever wants it back has mended what was wrong, or wants to see that it is not mended.
     forgiven = [ident for ident in ids if ident in store.attempts.all()]
     for ident in forgiven:
         store.attempts.forgive(ident)
-    _remember(session, store, done, "resume", "")
+    _remember(context, store, done, "resume", "")
     if options.json:
-        session.print_json(_document(session, spec, "resumed", done))
+        context.print_json(_document(context, spec, "resumed", done))
     for one in done:
-        session.say((f"{one.id}: resumed; it was paused: {one.reason or 'no reason'}", "good"))
+        context.say((f"{one.id}: resumed; it was paused: {one.reason or 'no reason'}", "good"))
     for ident in forgiven:
-        session.say((f"{ident}: retry counter reset", "good"))
+        context.say((f"{ident}: retry counter reset", "good"))
     if not done and not forgiven:
-        session.say(("was not paused", "quiet"))
-    _wake(session, spec)
+        context.say(("was not paused", "quiet"))
+    _wake(context, spec)
     return DONE
 
 
@@ -108,16 +108,16 @@ def _named(patterns: Sequence[str], spec: Spec, known: Sequence[str] = ()) -> li
     return [resource for resource in spec.resources if resource.id in found]
 
 
-def _stopped(session: Session, spec: Spec, found: Sequence[Resource[Any]]) -> list[Outcome]:
+def _stopped(context: Context, spec: Spec, found: Sequence[Resource[Any]]) -> list[Outcome]:
     """End what was paused; what could not be ended."""
     wrong = [resource.id for resource in found if kinds.get(resource.kind).verbs[2] != "stop"]
     if wrong:
         raise Usage(f"--stop is for processes; {wrong[0]} is paused, and left as it is")
     # Whoever is at work may have begun before the pause was there.
-    _wake(session, spec, wait=True)
-    host = session.host(spec)
+    _wake(context, spec, wait=True)
+    host = context.host(spec)
     look = planned(replace(spec, resources=ending(found), complete=True), host)
-    report = session.act(look, host, lambda outcome: None, remember=False)
+    report = context.act(look, host, lambda outcome: None, remember=False)
     return [outcome for outcome in report.outcomes if outcome.result == "failed"]
 
 
@@ -131,36 +131,36 @@ def planned(spec: Spec, host: Host) -> Look:
     return Look(spec, plan, seen)
 
 
-def _wake(session: Session, spec: Spec, wait: bool = False) -> None:
+def _wake(context: Context, spec: Spec, wait: bool = False) -> None:
     """Have a loop look at it now, and with ``wait`` until it has."""
     from reconciler.base.errors import HostError
     from reconciler.host.clock import Clock
     from reconciler.state.heartbeat import ask, pulse
 
-    folder, clock = session.folder(spec), Clock()
+    folder, clock = context.folder(spec), Clock()
     loop = pulse(folder, clock)
     if loop is not None and loop.healthy:
         try:
             ask(loop, folder, clock, 60.0 if wait else 0.0)
         except HostError as error:
-            session.warn(str(error))
+            context.warn(str(error))
 
 
-def _remember(session: Session, store: Store, found: Sequence[Any], verb: str, why: str) -> None:
+def _remember(context: Context, store: Store, found: Sequence[Any], verb: str, why: str) -> None:
     from reconciler.state.store.history import Deed
 
     now = store.base.clock.wall()
     store.history.add(
-        [Deed(now, session.by, one.id, verb, "done", why, None, 0.0) for one in found]
+        [Deed(now, context.by, one.id, verb, "done", why, None, 0.0) for one in found]
     )
 
 
-def _document(session: Session, spec: Spec, key: str, pauses: Sequence[Pause]) -> dict[str, Any]:
+def _document(context: Context, spec: Spec, key: str, pauses: Sequence[Pause]) -> dict[str, Any]:
     from reconciler.output.status import pause_document
 
     return {
         "format": 1,
-        "spec": session.about(spec),
+        "spec": context.about(spec),
         key: [pause_document(one) for one in pauses],
     }
 

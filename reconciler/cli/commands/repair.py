@@ -7,24 +7,24 @@ from __future__ import annotations
 
 from reconciler.base.exit_codes import BUSY, DONE, TROUBLE
 from reconciler.cli.commands.answers import complain
-from reconciler.cli.context import Session
+from reconciler.cli.context import Context
 
 
-def run(session: Session) -> int:
+def run(context: Context) -> int:
     """Make all five; 1 when something is still wrong."""
     from reconciler.diagnose.repair import Busy, Repair
     from reconciler.diagnose.repair.telling import Telling
 
-    spec = session.load(write_cache=True, complete=True)
-    session.claim(spec)
-    session.say(session.heading(spec))
-    telling = Telling(session, spec)
-    repair = Repair(session, spec, telling)
+    spec = context.load(write_cache=True, complete=True)
+    context.claim(spec)
+    context.say(context.heading(spec))
+    telling = Telling(context, spec)
+    repair = Repair(context, spec, telling)
     try:
         repair.run()
     except Busy as busy:
-        if session.options.json:
-            session.print_json({**repair.document(), "busy": True})
+        if context.options.json:
+            context.print_json({**repair.document(), "busy": True})
         return complain(f"{spec.name}: {busy}", BUSY)
     telling.end(repair)
     return DONE if repair.healthy else TROUBLE

@@ -10,16 +10,16 @@ import os
 
 from reconciler import kinds
 from reconciler.base.exit_codes import DONE
-from reconciler.cli.context import Session, Usage, print_json
+from reconciler.cli.context import Context, Usage, print_json
 from reconciler.cli.options import DOCUMENTS
 
 _FILE = os.path.join(os.path.dirname(__file__), "documents.json")
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
-def run(session: Session) -> int:
+def run(context: Context) -> int:
     """Print it. Raises Usage for a mode that prints no document."""
-    mode = session.options.spec
+    mode = context.options.spec
     if mode not in DOCUMENTS:
         if mode is not None and mode.replace("-", "").isalpha():
             modes = ", ".join(DOCUMENTS)

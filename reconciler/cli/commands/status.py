@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from reconciler import kinds
 from reconciler.base.exit_codes import DONE, TROUBLE
 from reconciler.base.redaction import redacted_json
-from reconciler.cli.context import Session
+from reconciler.cli.context import Context
 from reconciler.core.observe import watched
 
 if TYPE_CHECKING:
@@ -23,26 +23,26 @@ _PATIENCE = 2.0
 """Seconds that a kind may take to be looked at."""
 
 
-def run(session: Session) -> int:
+def run(context: Context) -> int:
     """Print it; 1 when something is unknown, failing, or was tried in vain."""
     from reconciler.output.status import status_blocks
 
-    spec = session.load()
-    host = session.host(spec)
-    look = session.look(spec, host, within=_PATIENCE)
-    document = gathered(session, look, host)
-    if session.options.json:
-        session.print_json(document)
-    elif session.options.quiet:
+    spec = context.load()
+    host = context.host(spec)
+    look = context.look(spec, host, within=_PATIENCE)
+    document = gathered(context, look, host)
+    if context.options.json:
+        context.print_json(document)
+    elif context.options.quiet:
         from reconciler.output.text import remark_lines
 
-        session.terminal.write(remark_lines(look.plan, False) if look.plan.trouble else ())
+        context.terminal.write(remark_lines(look.plan, False) if look.plan.trouble else ())
     else:
-        session.terminal.write(status_blocks(redacted_json(document)))
+        context.terminal.write(status_blocks(redacted_json(document)))
     return TROUBLE if look.plan.trouble else DONE
 
 
-def gathered(session: Session, look: Look, host: Host) -> dict[str, Any]:
+def gathered(context: Context, look: Look, host: Host) -> dict[str, Any]:
     """The status as a JSON value."""
     from reconciler.base.errors import HostError
     from reconciler.host.clock import Clock
@@ -50,22 +50,22 @@ def gathered(session: Session, look: Look, host: Host) -> dict[str, Any]:
     from reconciler.state.heartbeat import about_loop, pulse
 
     spec = look.spec
-    loop = pulse(session.folder(spec), Clock())
+    loop = pulse(context.folder(spec), Clock())
     about: dict[str, dict[str, Any]] = {}
     deeds: list[Deed] = []
     try:
-        deeds, about = _remembered(session, spec)
+        deeds, about = _remembered(context, spec)
     except HostError as error:
-        session.warn(str(error))
+        context.warn(str(error))
     plan = look.plan
     return {
         "format": 1,
-        "spec": session.about(spec),
+        "spec": context.about(spec),
         "host": plan.host,
         "time": round(time.time(), 3),
         "loop": {**about_loop(loop), **_next(loop)},
         "resources": [
-            {**one, **about.get(one["id"], {})} for one in _resources(session, look, host)
+            {**one, **about.get(one["id"], {})} for one in _resources(context, look, host)
         ],
         "last": [deed_document(deed) for deed in deeds],
     }
@@ -76,7 +76,7 @@ def _next(loop: Pulse | None) -> dict[str, Any]:
     return {} if loop is None else {"next": round(max(0.0, loop.every - loop.age), 3)}
 
 
-def _resources(session: Session, look: Look, host: Host) -> list[dict[str, Any]]:
+def _resources(context: Context, look: Look, host: Host) -> list[dict[str, Any]]:
     from reconciler.output.data import standing
 
     words = standing(look.plan)
@@ -88,7 +88,7 @@ def _resources(session: Session, look: Look, host: Host) -> list[dict[str, Any]]
         one: dict[str, Any] = {"id": resource.id, "state": state, "reason": reason}
         if not resource.present:
             one["absent"] = True
-        found.append({**one, **_since(session, look, resource.id, host), **_due(host, resource)})
+        found.append({**one, **_since(context, look, resource.id, host), **_due(host, resource)})
     return found
 
 
@@ -104,7 +104,7 @@ def _due(host: Host, resource: Resource[Any]) -> dict[str, Any]:
     return {"due": round(due_in(said, version, rhythm.every, time.time()), 3)}
 
 
-def _since(session: Session, look: Look, ident: str, host: Host) -> dict[str, Any]:
+def _since(context: Context, look: Look, ident: str, host: Host) -> dict[str, Any]:
     """The processes that a resource is, and since when they run."""
     seen = look.seen.get(ident)
     if seen is None or seen.unknown is not None or seen.state is None:
@@ -120,9 +120,9 @@ def _since(session: Session, look: Look, ident: str, host: Host) -> dict[str, An
     return {"since": round(min(started), 3), "pids": [identity.pid for identity in found]}
 
 
-def _remembered(session: Session, spec: Spec) -> tuple[list[Deed], dict[str, dict[str, Any]]]:
+def _remembered(context: Context, spec: Spec) -> tuple[list[Deed], dict[str, dict[str, Any]]]:
     """What the store holds: what was done last, and the rest by id."""
-    store = session.store(spec, False)
+    store = context.store(spec, False)
     about: dict[str, dict[str, Any]] = {}
     for ident, attempt in store.attempts.all().items():
         if attempt.count:

@@ -20,7 +20,7 @@ from reconciler.base.records import dataclass, field, replace
 from reconciler.base.text import printable
 from reconciler.cli.commands.answers import complain, invalid, tell
 from reconciler.cli.commands.pause import planned
-from reconciler.cli.context import Session
+from reconciler.cli.context import Context
 from reconciler.core.model import Outcome, Resource, Spec
 from reconciler.core.plan import ending
 from reconciler.output import data, text
@@ -65,46 +65,46 @@ class Removal:
         return failed or bool(self.unknown) or any(one.again for one in self.left)
 
 
-def run(session: Session) -> int:
+def run(context: Context) -> int:
     """Take it all away; 1 where something of it is still there."""
     from reconciler.config import SpecError
 
     try:
-        spec = session.load(complete=True)
+        spec = context.load(complete=True)
     except SpecError as error:
-        status = invalid(session, error)
+        status = invalid(context, error)
         tell(
             "nothing was removed: only the spec says what it has made. Correct or restore the file "
             "(an older version of it will do), then run: reconcile --uninstall SPEC"
         )
         return status
-    session.claim(spec)
-    session.say(session.heading(spec))
+    context.claim(spec)
+    context.say(context.heading(spec))
     found = Removal()
     try:
-        with _alone(session, spec):
-            session.recover(spec)
-            _remove(session, spec, found)
+        with _alone(context, spec):
+            context.recover(spec)
+            _remove(context, spec, found)
             if not found.trouble:
-                _remove_state(session, spec)
+                _remove_state(context, spec)
                 found.state_removed = True
     except Taken as taken:
         return complain(f"{spec.name}: {taken}; nothing was removed", BUSY)
-    _show(session, spec, found)
+    _show(context, spec, found)
     return TROUBLE if found.trouble else DONE
 
 
 @contextmanager
-def _alone(session: Session, spec: Spec) -> Iterator[None]:
+def _alone(context: Context, spec: Spec) -> Iterator[None]:
     """Hold the lock. Loops are ended, also one that its supervisor has started again."""
     from reconciler.host.clock import Clock
     from reconciler.state.heartbeat import pulse
 
-    folder, host = session.folder(spec), session.host(spec)
+    folder, host = context.folder(spec), context.host(spec)
     end = time.monotonic() + _PATIENCE
 
     def told(words: str) -> None:
-        session.say((f"  {words}", "change"))
+        context.say((f"  {words}", "change"))
 
     with ExitStack() as held:
         while True:
@@ -129,11 +129,11 @@ def _end(loop: Any, host: Host) -> None:
     host.processes.end(loop, _LOOP_ENDS)
 
 
-def _remove(session: Session, spec: Spec, found: Removal) -> None:
+def _remove(context: Context, spec: Spec, found: Removal) -> None:
     """Do it: everything but folders first, which may be empty then."""
-    host = session.host(spec)
-    made = _made(session, spec)
-    before = session.look(spec, host, ())
+    host = context.host(spec)
+    made = _made(context, spec)
+    before = context.look(spec, host, ())
     going: list[Resource[Any]] = []
     folders: list[Resource[Any]] = []
     present = {one.id: one.present for one in before.spec.resources}
@@ -161,18 +161,18 @@ def _remove(session: Session, spec: Spec, found: Removal) -> None:
             going.append(absent)
     # What is skipped now may have been made when it was not.
     skipped = {one.id for one in before.spec.resources if one.skip is not None}
-    _apply(session, spec, host, going, skipped, found)
-    _apply(session, spec, host, folders, skipped, found)
+    _apply(context, spec, host, going, skipped, found)
+    _apply(context, spec, host, folders, skipped, found)
     found.left += _files(spec)
-    found.left += _again(session, spec, host)
+    found.left += _again(context, spec, host)
 
 
-def _made(session: Session, spec: Spec) -> set[str]:
+def _made(context: Context, spec: Spec) -> set[str]:
     """The ids of what was made by a pass, as far as that is remembered."""
     try:
-        deeds = session.store(spec, False).history.since(0.0)
+        deeds = context.store(spec, False).history.since(0.0)
     except HostError as error:
-        session.warn(f"{error}; folders are left")
+        context.warn(f"{error}; folders are left")
         return set()
     return {one.id for one in deeds if one.verb == "create" and one.result == "done"}
 
@@ -185,7 +185,7 @@ def _adopted(one: Resource[Any], before: Look) -> Iterator[Left]:
 
 
 def _apply(
-    session: Session,
+    context: Context,
     spec: Spec,
     host: Host,
     resources: Sequence[Resource[Any]],
@@ -197,10 +197,10 @@ def _apply(
     look = planned(whole, host)
 
     def told(outcome: Outcome) -> None:
-        if not session.options.quiet or outcome.result == "failed":
-            session.terminal.write(text.outcome_lines(outcome))
+        if not context.options.quiet or outcome.result == "failed":
+            context.terminal.write(text.outcome_lines(outcome))
 
-    found.outcomes += session.act(look, host, told).outcomes
+    found.outcomes += context.act(look, host, told).outcomes
     for remark in look.plan.unknown:
         if remark.id in skipped:
             continue
@@ -221,22 +221,22 @@ def _files(spec: Spec) -> Iterator[Left]:
             yield Left(path, "the spec" if path == spec.path else "read by the spec")
 
 
-def _again(session: Session, spec: Spec, host: Host) -> Iterator[Left]:
+def _again(context: Context, spec: Spec, host: Host) -> Iterator[Left]:
     """Who would start it again, of whom the spec does not know."""
     from reconciler.diagnose.persistence import look
 
-    for one in look(host, spec.path, session.state_dir)["runners"]:
+    for one in look(host, spec.path, context.state_dir)["runners"]:
         yield Left(one["what"], "still runs reconcile on this spec; remove that", again=True)
 
 
-def _remove_state(session: Session, spec: Spec) -> None:
+def _remove_state(context: Context, spec: Spec) -> None:
     """Remove the state directory of the spec and its compiled forms. Raises HostError."""
     from reconciler.config import cache
 
-    folder = session.folder(spec)
-    session.close(spec)
-    inputs = cache.Inputs(spec.path, session.facts(), {}, {})
-    cache.remove(cache.file_name(session.state_dir, inputs))
+    folder = context.folder(spec)
+    context.close(spec)
+    inputs = cache.Inputs(spec.path, context.facts(), {}, {})
+    cache.remove(cache.file_name(context.state_dir, inputs))
     try:
         # Private, and on a way that is believed: see state.refuse_folder.
         shutil.rmtree(folder)
@@ -246,10 +246,10 @@ def _remove_state(session: Session, spec: Spec) -> None:
         raise HostError(f"cannot remove the state {folder}: {error.strerror}") from None
 
 
-def _show(session: Session, spec: Spec, found: Removal) -> None:
-    if session.options.json:
-        about = session.about(spec)
-        session.print_json(
+def _show(context: Context, spec: Spec, found: Removal) -> None:
+    if context.options.json:
+        about = context.about(spec)
+        context.print_json(
             {
                 "format": data.FORMAT,
                 "spec": about,
@@ -263,21 +263,21 @@ def _show(session: Session, spec: Spec, found: Removal) -> None:
     lines: list[text.Line] = [
         (f"  ? unknown {printable(one.what)}: {printable(one.why)}", "bad") for one in found.unknown
     ]
-    if not session.options.quiet:
+    if not context.options.quiet:
         lines += [("left as it is:", "")] if found.left else []
     lines += [
         (f"  {printable(one.what)}: {printable(one.why)}", "bad" if one.again else "")
         for one in found.left
-        if one.again or not session.options.quiet
+        if one.again or not context.options.quiet
     ]
-    session.terminal.write(lines)
+    context.terminal.write(lines)
     done = sum(one.result == "done" for one in found.outcomes)
     failed = sum(one.result == "failed" for one in found.outcomes)
     words = f"{done} done, {failed} failed"
     if found.unknown:
         words += f", {len(found.unknown)} unknown"
     if found.state_removed:
-        session.say((f"Uninstalled: {words}; state and remembered variables are removed.", "good"))
+        context.say((f"Uninstalled: {words}; state and remembered variables are removed.", "good"))
     else:
         tell(
             f"not uninstalled: {words}; state and remembered variables are kept. Correct what is "

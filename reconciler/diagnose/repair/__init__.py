@@ -22,7 +22,7 @@ from reconciler.state.heartbeat import pulse
 from reconciler.state.lock import Taken
 
 if TYPE_CHECKING:
-    from reconciler.cli.context import Session
+    from reconciler.cli.context import Context
     from reconciler.diagnose.repair.telling import Telling
 
 NAMES = (
@@ -65,8 +65,8 @@ class Busy(HostError):
 class Repair:
     """One repair. ``told`` hears of each step as it begins and ends, and of what was done."""
 
-    def __init__(self, session: Session, spec: Spec, told: Telling) -> None:
-        self.session = session
+    def __init__(self, context: Context, spec: Spec, told: Telling) -> None:
+        self.context = context
         self.spec = spec
         self.told = told
         self.steps: list[Step] = []
@@ -121,7 +121,7 @@ class Repair:
     # -- the steps; each gives words for its end
 
     def _diagnose(self, step: Step) -> str:
-        self.before = diagnose(self.session, self.spec)
+        self.before = diagnose(self.context, self.spec)
         self.told.wrong(self.before)
         return _wrongs(self.before)
 
@@ -162,7 +162,7 @@ class Repair:
         started = {one.step.id for one in self.changed if one.step.verb in STARTS}
         while True:
             # What a pass has said of checks is older than what was mended.
-            self.after = diagnose(self.session, self.spec, _PROBE)
+            self.after = diagnose(self.context, self.spec, _PROBE)
             if not started or time.monotonic() >= end or not self._may_come(started):
                 break
             time.sleep(_PAUSE)
@@ -189,10 +189,10 @@ class Repair:
 
     def _hands(self) -> Any:
         def ended(words: str) -> None:
-            self.session.report(words)
+            self.context.report(words)
             self._note(self.steps[-1], words)
 
-        return hands(self.session, self.spec, ended, self._acted)
+        return hands(self.context, self.spec, ended, self._acted)
 
     def _acted(self, outcome: Outcome, by_loop: bool) -> None:
         self.by_loop = self.by_loop or by_loop
@@ -245,7 +245,7 @@ class Repair:
 
         end = time.monotonic() + seconds
         while True:
-            found = pulse(self.session.folder(self.spec), Clock())
+            found = pulse(self.context.folder(self.spec), Clock())
             if found is not None and found.healthy:
                 return found.identity.pid
             if time.monotonic() >= end:
@@ -258,7 +258,7 @@ class Repair:
         before = self.before.document if self.before is not None else {}
         return {
             "format": FORMAT,
-            "spec": self.session.about(self.spec),
+            "spec": self.context.about(self.spec),
             "host": os.uname().nodename,
             "time": round(time.time(), 3),
             "by_loop": self.by_loop,

@@ -19,7 +19,7 @@ from reconciler.state.heartbeat import ask, end, pulse
 from reconciler.state.lock import Taken, turn
 
 if TYPE_CHECKING:
-    from reconciler.cli.context import Session
+    from reconciler.cli.context import Context
     from reconciler.host import Host
     from reconciler.state.store import Store
 
@@ -33,24 +33,24 @@ Acted = Callable[[Outcome, bool], None]
 
 @contextmanager
 def hands(
-    session: Session, spec: Spec, ended: Callable[[str], None], acted: Acted
+    context: Context, spec: Spec, ended: Callable[[str], None], acted: Acted
 ) -> Iterator[Hands]:
     """Whoever may act now. Raises Taken when that is a pass that does not come to its end.
 
     A loop that hangs, or is stopped by a signal, is ended first, which is told ``ended``.
     """
-    folder = session.folder(spec)
+    folder = context.folder(spec)
     _end_stopped(folder, ended)
     with ExitStack() as held:
         found: Hands
         try:
             held.enter_context(turn(folder, ended, _PATIENCE))
-            session.recover(spec)
-            found = Ours(session, spec, acted)
+            context.recover(spec)
+            found = Ours(context, spec, acted)
         except Taken as taken:
             if taken.loop is None:
                 raise
-            found = Theirs(session, spec, acted)
+            found = Theirs(context, spec, acted)
         yield found
 
 
@@ -66,27 +66,27 @@ def _end_stopped(folder: str, ended: Callable[[str], None]) -> None:
 class Hands(ABC):
     """What both can do. ``spec`` has what it left on the host and no more declares."""
 
-    def __init__(self, session: Session, spec: Spec, acted: Acted) -> None:
-        self.session = session
+    def __init__(self, context: Context, spec: Spec, acted: Acted) -> None:
+        self.context = context
         self._acted = acted
         self._believed: set[str] = set()
         self.whole = self._look(spec, ())
         self.spec = self.whole.spec
 
     def _host(self, spec: Spec) -> Host:
-        host = self.session.host(spec)
+        host = self.context.host(spec)
         host.restless = True
         return host
 
     def _look(self, spec: Spec, ids: Sequence[str]) -> Look:
-        return self.session.look(spec, self._host(spec), ids)
+        return self.context.look(spec, self._host(spec), ids)
 
     def look_again(self) -> None:
         """What was forgiven is to be done now."""
         self.whole = self._look(self.spec, ())
 
     def _store(self) -> Store:
-        return self.session.store(self.spec, False)
+        return self.context.store(self.spec, False)
 
     @abstractmethod
     def put_right(self, ids: Sequence[str], outcomes: list[Outcome]) -> None:
@@ -104,7 +104,7 @@ class Hands(ABC):
             kind = kinds.get(resource.kind)
             rhythm = kind.rhythm(resource.want) if resource.id in failing else None
             if rhythm is not None:
-                self.session.said[resource.id] = Said(
+                self.context.said[resource.id] = Said(
                     kind.version(resource.want), "failing", rhythm.failures, 0,
                     failing[resource.id], wall, wall, 0.0,
                 )  # fmt: skip
@@ -113,7 +113,7 @@ class Hands(ABC):
     def _doubt(self) -> None:
         """What was believed has been acted upon; whether it has helped is asked anew."""
         for ident in self._believed:
-            self.session.said.pop(ident, None)
+            self.context.said.pop(ident, None)
         self._believed.clear()
 
     def forgive(self) -> dict[str, int]:
@@ -129,7 +129,7 @@ class Hands(ABC):
         if failing:
             store.checks.forget(failing)
         for ident in failing:
-            self.session.said.pop(ident, None)
+            self.context.said.pop(ident, None)
         return {ident: count for ident, count in tried.items() if count}
 
     def pauses(self) -> dict[str, dict[str, Any]]:
@@ -147,18 +147,18 @@ class Ours(Hands):
     """We have the lock."""
 
     def _store(self) -> Store:
-        return self.session.store(self.spec, True)
+        return self.context.store(self.spec, True)
 
     def put_right(self, ids: Sequence[str], outcomes: list[Outcome]) -> None:
         host = self._host(self.spec)
-        look = self.session.look(self.spec, host, ids) if ids else None
+        look = self.context.look(self.spec, host, ids) if ids else None
         if look is None or not look.plan.steps:
             return
 
         def told(outcome: Outcome) -> None:
             self._acted(outcome, False)
 
-        outcomes += self.session.act(look, host, told).outcomes
+        outcomes += self.context.act(look, host, told).outcomes
         self._doubt()
 
     def mend_store(self, damaged: bool) -> str | None:
@@ -168,9 +168,9 @@ class Ours(Hands):
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         host = self._host(self.spec)
-        look = self.session.look(self.spec, host, ())
-        self.session.learn(look, host)
-        self.session.tell(look, outcomes)
+        look = self.context.look(self.spec, host, ())
+        self.context.learn(look, host)
+        self.context.tell(look, outcomes)
 
 
 class Theirs(Hands):
@@ -208,7 +208,7 @@ class Theirs(Hands):
             self._acted(outcome, True)
 
     def _ask(self) -> bool:
-        folder, clock = self.session.folder(self.spec), Clock()
+        folder, clock = self.context.folder(self.spec), Clock()
         loop = pulse(folder, clock)
         return loop is not None and ask(loop, folder, clock, _PATIENCE)
 
@@ -234,7 +234,7 @@ class Theirs(Hands):
         # set it aside needs no lock: who has it open sees that its name is another file's.
         from reconciler.state.store import Store
 
-        store = Store(self.session.folder(self.spec), Clock(), True)
+        store = Store(self.context.folder(self.spec), Clock(), True)
         try:
             store.base.mend()
             return store.damage() or "the store was damaged; the loop has set it aside"

@@ -24,7 +24,7 @@ from reconciler.output.text import outcome_lines
 from reconciler.state.lock import Taken, turn
 
 if TYPE_CHECKING:
-    from reconciler.cli.context import Session
+    from reconciler.cli.context import Context
     from reconciler.core.model import Outcome, Spec
     from reconciler.diagnose import Diagnosis
     from reconciler.diagnose.repair import Repair, Step
@@ -36,8 +36,8 @@ _BOUND = 10.0
 class Telling:
     """Of one repair."""
 
-    def __init__(self, session: Session, spec: Spec) -> None:
-        self._session = session
+    def __init__(self, context: Context, spec: Spec) -> None:
+        self._context = context
         self._spec = spec
         self._post: Post | None = None
 
@@ -45,16 +45,16 @@ class Telling:
 
     def begins(self, step: Step) -> None:
         """A step begins."""
-        self._session.say(*begin_lines(step.number, step.name))
+        self._context.say(*begin_lines(step.number, step.name))
         self._queue("progress", f"repair, step {step.number} of 5 begins: {step.name}")
 
     def ends(self, step: Step) -> None:
         """It has come to its end."""
         lines = end_lines(step.number, step.name, step.words, step.error, step.seconds)
         if step.failed:
-            self._session.terminal.write(lines)
+            self._context.terminal.write(lines)
         else:
-            self._session.say(*lines)
+            self._context.say(*lines)
         words = f"failed: {step.error}" if step.error else step.words
         self._queue(
             "progress",
@@ -65,26 +65,26 @@ class Telling:
 
     def wrong(self, found: Diagnosis) -> None:
         """What the first look has found."""
-        self._session.say(*wrong_lines(found.document, commands=False))
+        self._context.say(*wrong_lines(found.document, commands=False))
 
     def note(self, words: str) -> None:
         """Something beside the steps of a plan."""
-        self._session.say(*note_lines(words))
+        self._context.say(*note_lines(words))
 
     def outcome(self, outcome: Outcome) -> None:
         """A step of the plan has come to its end."""
         if outcome.result == "failed":
-            self._session.terminal.write(outcome_lines(outcome))
+            self._context.terminal.write(outcome_lines(outcome))
         else:
-            self._session.say(*outcome_lines(outcome))
+            self._context.say(*outcome_lines(outcome))
 
     def end(self, repair: Repair) -> None:
         """All five have come to their end."""
         document = redacted_json(repair.document())
-        if self._session.options.json:
-            self._session.print_json(document)
-        lines = list(repair_lines(document, self._session.options.quiet))
-        self._session.terminal.write(lines)
+        if self._context.options.json:
+            self._context.print_json(document)
+        lines = list(repair_lines(document, self._context.options.quiet))
+        self._context.terminal.write(lines)
         self._queue("report", summary(document))
         sys.stdout.flush()
         self._send(_BOUND)
@@ -97,29 +97,29 @@ class Telling:
         from reconciler.notify.outbox import announce
 
         try:
-            store = self._session.store(self._spec, False)
-            announce(self._spec, store, Message(event, words), self._session.clean)
+            store = self._context.store(self._spec, False)
+            announce(self._spec, store, Message(event, words), self._context.clean)
         except HostError as error:
-            self._session.warn(f"{error}; nobody is told")
+            self._context.warn(f"{error}; nobody is told")
 
     def _send(self, bound: float) -> None:
         """Have what is queued delivered, by the loop where one has the lock."""
         if not self._spec.notify.targets:
             return
-        session, spec = self._session, self._spec
-        folder = session.folder(spec)
+        context, spec = self._context, self._spec
+        folder = context.folder(spec)
         try:
             with turn(folder, lambda words: None):
                 if bound:
-                    session.post(spec, self._told).deliver(bound)
+                    context.post(spec, self._told).deliver(bound)
         except Taken as taken:
             if taken.loop is not None:
                 from reconciler.state.heartbeat import ask
 
                 ask(taken.loop, folder, Clock(), 0.0)
         except HostError as error:
-            session.warn(str(error))
+            context.warn(str(error))
 
     def _told(self, words: str, bad: bool) -> None:
         if bad:
-            self._session.warn(words)
+            self._context.warn(words)
