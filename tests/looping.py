@@ -16,7 +16,7 @@ from typing import Any
 from support import LONG, Machine, until
 
 from reconciler.host.clock import Clock
-from reconciler.state.heartbeat import Pulse, pulse
+from reconciler.state.heartbeat import WatchdogHeartbeat, pulse
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -47,7 +47,7 @@ class Looping:
     def names(self) -> list[str]:
         return [event["event"] for event in self.events()]
 
-    def pulse(self) -> Pulse | None:
+    def pulse(self) -> WatchdogHeartbeat | None:
         """Its own sign of life; None as long as it has not begun, and when it has ended."""
         seen = pulse(str(self.folder), Clock())
         return seen if seen is not None and seen.identity.pid == self.pid else None

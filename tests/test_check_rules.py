@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from reconciler.core.model import Said
+from reconciler.core.model import ProbeHistory
 from reconciler.watchdog.probes import due_in, heard, places
 
 
-def said(**fields: Any) -> Said:
+def said(**fields: Any) -> ProbeHistory:
     values = {"version": "v", "result": "ok", "failures": 0, "acted": 0, "reason": "",
               "since": 500.0, "wall": 1000.0}  # fmt: skip
-    return Said(**{**values, **fields})
+    return ProbeHistory(**{**values, **fields})
 
 
 @pytest.mark.parametrize(
@@ -32,13 +32,13 @@ def said(**fields: Any) -> Said:
         (said(age=20.0, version="w"), 1000, 0),
     ],
 )
-def test_due(before: Said | None, wall: float, left: float) -> None:
+def test_due(before: ProbeHistory | None, wall: float, left: float) -> None:
     assert due_in(before, "v", 60.0, wall) == left
 
 
 def test_heard() -> None:
     seen = []
-    last: Said | None = None
+    last: ProbeHistory | None = None
     for at, ok in enumerate((True, False, False, False, True, False)):
         last = heard(last, "v", ok, str(at), 2, float(at))
         seen.append((last.result, last.failures, last.since))

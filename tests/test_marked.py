@@ -13,11 +13,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from support import LONG
 
-from reconciler.core.managed_block import Mark, joined, lines_of, split, word
+from reconciler.core.managed_block import BlockMark, joined, lines_of, split, word
 from reconciler.kinds import block
 from reconciler.kinds.cron import lines as cronlines
 from reconciler.kinds.cron.lines import rendered, shown
-from reconciler.kinds.cron.table import Entry, drop, put, table
+from reconciler.kinds.cron.table import CronEntry, drop, put, table
 
 settings.register_profile("here", database=None, deadline=None)
 settings.load_profile("here")
@@ -25,10 +25,10 @@ settings.load_profile("here")
 CRONTABS = sorted(
     path for path in (Path(__file__).parent / "golden/crontabs").iterdir() if not path.suffix
 )
-MARK = Mark(b"#", b"demo")
+MARK = BlockMark(b"#", b"demo")
 BEGIN = b"# BEGIN reconcile demo -- changes up to its END are undone\n"
 END = b"# END reconcile demo\n"
-LINE = Entry(b"1 2 3 4 5 ours")
+LINE = CronEntry(b"1 2 3 4 5 ours")
 TEXTS = st.binary(max_size=80) | st.lists(
     st.sampled_from(
         [b"a", b"\n", b"\r\n", b"\r", b"#", b" ", b"\0", b"\xff", b"# END", b"=", b"%"]
@@ -70,11 +70,13 @@ def test_every_form_of_crontab_comes_back_as_it_was(path: Path, number: int) -> 
     text = path.read_bytes()
     now: bytes | None = text
     for at in range(number):
-        now = put(table(now, "demo", "me"), f"cron:{at}", Entry(b"* * * * * x", b"MAILTO=a@b"))
+        now = put(table(now, "demo", "me"), f"cron:{at}", CronEntry(b"* * * * * x", b"MAILTO=a@b"))
         assert now is not None
         assert now.startswith(text)
         assert table(now, "demo", "me").trouble is None
-        assert put(table(now, "demo", "me"), "cron:0", Entry(b"* * * * * x", b"MAILTO=a@b")) == now
+        assert (
+            put(table(now, "demo", "me"), "cron:0", CronEntry(b"* * * * * x", b"MAILTO=a@b")) == now
+        )
     for at in range(number):
         now = drop(table(now, "demo", "me"), f"cron:{at}")
     # crontab(1) takes no last line without an end.
@@ -181,7 +183,7 @@ def test_a_damaged_crontab_is_mended_and_no_line_of_a_person_is_lost(
 
 def test_two_specs_stand_below_one_another_and_neither_moves() -> None:
     first = put(table(b"# mine\n", "one", "me"), "cron:a", LINE)
-    both = put(table(first, "two", "me"), "cron:a", Entry(b"* * * * * two", b"MAILTO=x"))
+    both = put(table(first, "two", "me"), "cron:a", CronEntry(b"* * * * * two", b"MAILTO=x"))
     assert table(both, "one", "me").trouble is None
     assert table(both, "two", "me").trouble is None
     below = (both or b"") + b"# theirs\n"
@@ -195,7 +197,7 @@ def test_two_specs_stand_below_one_another_and_neither_moves() -> None:
 
 def test_mailto_is_put_back_to_what_the_person_has_set() -> None:
     for text, last in ((b'MAILTO="ops"\n# x\n', b'MAILTO="ops"\n'), (b"", b"MAILTO=me\n")):
-        made = put(table(text, "demo", "me"), "cron:a", Entry(b"* * * * * x", b"MAILTO=a@b"))
+        made = put(table(text, "demo", "me"), "cron:a", CronEntry(b"* * * * * x", b"MAILTO=a@b"))
         made = put(table(made, "demo", "me"), "cron:b", LINE)
         assert made is not None
         # A line without MAILTO stands above those with one.

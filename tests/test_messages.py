@@ -23,7 +23,7 @@ from reconciler.notify.outbox import Post, tell
 from reconciler.notify.transitions import News, judge, quiet_left
 from reconciler.state.folder import quiet
 from reconciler.state.store import Store, outbox
-from reconciler.state.store.outbox import Letter, pause
+from reconciler.state.store.outbox import QueuedMessage, pause
 
 ALL = ("changed", "failed", "gave_up", "recovered", "progress", "report")
 WORKER = "process:worker"
@@ -320,7 +320,7 @@ def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
     made.store.close()
 
 
-def rows(office: Office) -> list[Letter]:
+def rows(office: Office) -> list[QueuedMessage]:
     return [one for letters in office.store.outbox.waiting().values() for one in letters]
 
 

@@ -17,7 +17,7 @@ from reconciler.core.model import Ailment, Observation, Past
 from reconciler.core.plan import make_plan
 from reconciler.host.found import File
 from reconciler.host.processes import Identity
-from reconciler.kinds.permission import Wrong
+from reconciler.kinds.permission import WrongEntry
 from reconciler.kinds.retention.due import Due
 
 CASES = sorted((Path(__file__).parent / "plans").glob("*/*.yaml"))
@@ -34,7 +34,7 @@ def state(kind: str, have: Any, want: Any) -> Any:
         return Attributes(**have)
     if kind == "permission":
         wrongs = (
-            Wrong(one["path"], Attributes(**one["have"]), Attributes(**one["want"]), False)
+            WrongEntry(one["path"], Attributes(**one["have"]), Attributes(**one["want"]), False)
             for one in have["paths"]
         )
         return kinds.get(kind).expected(None).__class__(tuple(wrongs))

@@ -8,7 +8,7 @@ from typing import Any
 from support import Machine, until
 
 from reconciler.core.model import Plan, Spec
-from reconciler.core.snapshot import Look
+from reconciler.core.snapshot import Snapshot
 from reconciler.state.learned import Learned
 from reconciler.watchdog.loop import Watchdog
 
@@ -35,10 +35,10 @@ class Ear:
 def test_a_pass_that_comes_to_no_end_is_no_sign_of_life(machine: Machine) -> None:
     broken = True
 
-    def look(spec: Spec, host: Any, only: Any) -> Look:
+    def look(spec: Spec, host: Any, only: Any) -> Snapshot:
         if broken:
             raise RuntimeError("no end")
-        return Look(spec, Plan(spec.name, spec.path, "host", 0), {})
+        return Snapshot(spec, Plan(spec.name, spec.path, "host", 0), {})
 
     ear: Any = Ear()
     reports: list[str] = []

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from reconciler.base.values import Secret
 
 
-class Wrong(ValueError):
+class InvalidScalar(ValueError):
     """A part of a value is wrong: ``at`` leads to it, by the keys and indexes on the way.
 
     ``key``: it is the last key itself, and not what stands behind it.
@@ -216,7 +216,7 @@ def _each(values: Sequence[object], parse: Callable[[object], str]) -> tuple[str
         try:
             found.append(parse(item))
         except ValueError as error:
-            raise Wrong(str(error), (at,)) from None
+            raise InvalidScalar(str(error), (at,)) from None
     return tuple(found)
 
 
@@ -258,7 +258,7 @@ def parse_signal(value: object) -> tuple[str, str]:
         if unknown or "process" not in value:
             wrong = f"has no field {unknown[0]!r}" if unknown else "needs 'process'"
             where = tuple(unknown[:1])
-            raise Wrong(f"{wrong}; write {{process: NAME, signal: HUP}}", where, key=True)
+            raise InvalidScalar(f"{wrong}; write {{process: NAME, signal: HUP}}", where, key=True)
         words = [_one_line(value.get("signal", "HUP")), _one_line(value["process"])]
     else:
         words = _one_line(value).split()
@@ -289,11 +289,13 @@ def parse_environment(value: object) -> tuple[tuple[str, Secret], ...]:
     pairs = []
     for name, text in value.items():
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,254}", name):
-            raise Wrong(f"{name!r} is not a name for an environment variable", (name,), key=True)
+            raise InvalidScalar(
+                f"{name!r} is not a name for an environment variable", (name,), key=True
+            )
         try:
             pairs.append((str(name), Secret.of(_text(text))))
         except ValueError as error:
-            raise Wrong(f"{name}: {error}", (name,)) from None
+            raise InvalidScalar(f"{name}: {error}", (name,)) from None
     return tuple(sorted(pairs, key=lambda pair: pair[0]))
 
 
@@ -306,11 +308,15 @@ def parse_variables(value: object) -> tuple[str, ...]:
         raise ValueError("needs a mapping of names to values, such as {port: 8080}")
     for name, held in value.items():
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name):
-            raise Wrong(f"{name!r} is not a name that a template can use", (name,), key=True)
+            raise InvalidScalar(
+                f"{name!r} is not a name that a template can use", (name,), key=True
+            )
         if isinstance(held, dict) or (
             isinstance(held, (list, tuple)) and any(isinstance(i, (dict, list)) for i in held)
         ):
-            raise Wrong(f"{name} needs text, a number, true, false or a list of them", (name,))
+            raise InvalidScalar(
+                f"{name} needs text, a number, true, false or a list of them", (name,)
+            )
     return tuple(sorted(map(str, value)))
 
 
@@ -335,7 +341,7 @@ def choice_parser(words: tuple[str, ...]) -> Callable[[object], str]:
     def parse(value: object) -> str:
         text = _text(value)
         if text not in words:
-            raise Wrong(f"{text!r} is none of {', '.join(words)}", near=(text, words))
+            raise InvalidScalar(f"{text!r} is none of {', '.join(words)}", near=(text, words))
         return text
 
     return parse

@@ -16,7 +16,7 @@ from reconciler.base.digests import blake2b
 from reconciler.base.records import replace
 from reconciler.base.redaction import HIDDEN, FromFile, hide, hide_marked, redacted_json
 from reconciler.base.text import printable
-from reconciler.core.snapshot import Look
+from reconciler.core.snapshot import Snapshot
 from reconciler.host import trust
 from reconciler.state.learned import Learned
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from reconciler.base.values import Facts
     from reconciler.config.aside import Loading
-    from reconciler.core.model import Outcome, Remembered, Report, Said, Spec
+    from reconciler.core.model import Outcome, ProbeHistory, Remembered, Report, Spec
     from reconciler.host import Host
     from reconciler.host.stops import Stopping
     from reconciler.host.users import Users
@@ -52,7 +52,7 @@ _MOST_ROUNDS = 100
 """Short passes behind one, for what one step does only a part of."""
 
 
-class Usage(Exception):
+class UsageError(Exception):
     """The command line asks for something that cannot be; the message says what and why."""
 
 
@@ -84,7 +84,7 @@ class Context:
         self._stores: dict[tuple[str, bool], Store] = {}
         self._measured: dict[Any, Any] = {}
         self._locked = False
-        self.said: dict[str, Said] = {}
+        self.said: dict[str, ProbeHistory] = {}
         """What probes have said in this call."""
         self.carried: Sequence[Outcome] = ()
         """What was done in this call by a process that hung then, and whose work this one does."""
@@ -103,7 +103,7 @@ class Context:
         try:
             return state_directory(self.options.state_dir, self.users)
         except ValueError as error:
-            raise Usage(str(error)) from None
+            raise UsageError(str(error)) from None
 
     def load(self, write_cache: bool = False, complete: bool = False) -> Spec:
         """The spec that was asked for. Raises SpecError, BeingWritten or Usage."""
@@ -125,7 +125,7 @@ class Context:
             own = {"state_dir": self.state_dir, "patience": patience}
             return {"path": self.spec_path(), **own, **self._surroundings()}
 
-        return Loading(inputs, kinds.get, Usage)
+        return Loading(inputs, kinds.get, UsageError)
 
     def last_good(self) -> Spec | None:
         """What goes on of the spec as it was compiled last; None: nothing that is to be trusted."""
@@ -221,7 +221,7 @@ class Context:
 
         path, tried = find_spec(self.options.spec, os.environ, self.users.account(None).home)
         if path is None:
-            raise Usage("no spec: name one, or make one of " + ", ".join(tried))
+            raise UsageError("no spec: name one, or make one of " + ", ".join(tried))
         if self.options.spec is None and path == FOUND_HERE:
             self._refuse_found(path)
         return path
@@ -239,7 +239,7 @@ class Context:
         here = os.getcwd()
         for note in notes:
             if f"{note.path}/".startswith(f"{here}/"):
-                raise Usage(
+                raise UsageError(
                     f"found {os.path.join(here, path)}, which nobody has named, but {note.reason}; "
                     "name the spec that you mean"
                 )
@@ -253,9 +253,9 @@ class Context:
         for word in self.options.set:
             name, equals, value = word.partition("=")
             if not name or not equals:
-                raise Usage(f"--set takes NAME=VALUE, not {name!r}")
+                raise UsageError(f"--set takes NAME=VALUE, not {name!r}")
             if value == HIDDEN or f"://{HIDDEN}" in value:
-                raise Usage(
+                raise UsageError(
                     f"--set {name}: {HIDDEN} stands for a value that is not shown; write the value "
                     f"instead, or put it into a file and give --set-file {name}=FILE"
                 )
@@ -264,7 +264,7 @@ class Context:
         for word in self.options.set_file:
             name, equals, path = word.partition("=")
             if not name or not path:
-                raise Usage(f"--set-file takes NAME=FILE, not {name!r}")
+                raise UsageError(f"--set-file takes NAME=FILE, not {name!r}")
             found[name] = self._from_file(self.users.expanded(path))
         hide(value for value in found.values() if isinstance(value, FromFile))
         return found
@@ -310,9 +310,9 @@ class Context:
             value = FromFile(data.decode().removesuffix("\n"))
         except ReadError as error:
             hint = f"; fix it with: {error.hint}" if error.hint else ""
-            raise Usage(f"--set-file: {error.message}{hint}") from None
+            raise UsageError(f"--set-file: {error.message}{hint}") from None
         except UnicodeDecodeError:
-            raise Usage(f"--set-file: the file {path} is not UTF-8 text") from None
+            raise UsageError(f"--set-file: the file {path} is not UTF-8 text") from None
         value.path, value.digest = path, blake2b(data, digest_size=32).digest()
         return value
 
@@ -359,7 +359,7 @@ class Context:
             self._guest = True
             return
         missing = "" if os.path.lexists(before) else "The other file is not to be seen: mount it. "
-        raise Usage(
+        raise UsageError(
             f"the state of {spec.name!r} is that of {before}, and this is {spec.path}; nothing was "
             f"done. {missing}Name the other file, give this one a name of its own, or, to go on "
             "with this one instead, add: --take-over"
@@ -497,7 +497,7 @@ class Context:
         host: Host,
         only: Sequence[str] | None = None,
         within: float | None = None,
-    ) -> Look:
+    ) -> Snapshot:
         """Look at the host, and plan.
 
         ``only`` is by default what ``--only`` says. The spec comes back with what it has left on
@@ -518,7 +518,7 @@ class Context:
         finally:
             host.let_go()
 
-    def _look(self, spec: Spec, host: Host, only: Sequence[str], within: float | None) -> Look:
+    def _look(self, spec: Spec, host: Host, only: Sequence[str], within: float | None) -> Snapshot:
         from reconciler.core.observe import judged, observe, with_strays
         from reconciler.core.plan import chosen, looked_at
 
@@ -533,7 +533,7 @@ class Context:
         try:
             resources = chosen(spec, only)
         except KeyError as error:
-            raise Usage(no_such(error.args[0], spec)) from None
+            raise UsageError(no_such(error.args[0], spec)) from None
         looked = looked_at(spec, resources, kinds.get) if only else resources
         if within is None:
             seen = observe(looked, kinds.get, host, fresh=False)
@@ -545,11 +545,11 @@ class Context:
             seen = {one.id: seen[one.id] for one in resources if one.id in seen}
         past = memory.past(seen)
         plan, known = judged(spec, resources, seen, kinds.get, host, past, part=bool(only))
-        return Look(spec, plan, known, tuple(only))
+        return Snapshot(spec, plan, known, tuple(only))
 
     def act(
         self,
-        look: Look,
+        look: Snapshot,
         host: Host,
         told: Callable[[Outcome], None],
         stopping: Callable[[], bool] = lambda: False,
@@ -580,7 +580,7 @@ class Context:
             memory.ended(outcome)
             told(outcome)
 
-        def acted(look: Look, again: bool = False) -> Report:
+        def acted(look: Snapshot, again: bool = False) -> Report:
             from reconciler.core.apply import apply
 
             plan, spec = look.plan, look.spec
@@ -619,7 +619,7 @@ class Context:
             end()
         return report
 
-    def learn(self, look: Look, host: Host) -> float | None:
+    def learn(self, look: Snapshot, host: Host) -> float | None:
         """Remember what was seen; seconds until something waits no longer.
 
         Our own logs are looked after, too.
@@ -640,7 +640,7 @@ class Context:
         memory.learn(look.plan, look.seen)
         return memory.due(look.plan, look.seen)
 
-    def tell(self, look: Look, outcomes: Sequence[Outcome]) -> None:
+    def tell(self, look: Snapshot, outcomes: Sequence[Outcome]) -> None:
         """Queue what people are to be told of a pass; ``post`` delivers it."""
         from reconciler.state.folder import quiet
 

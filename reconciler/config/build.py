@@ -13,7 +13,7 @@ from typing import Any
 from reconciler.base.records import dataclass, strings
 from reconciler.base.values import Facts, Secret
 from reconciler.config.errors import Problems
-from reconciler.config.graph import Entry, Graph
+from reconciler.config.graph import Graph, GraphEntry
 from reconciler.config.head import HeadReader
 from reconciler.config.include import Document, gather, without_templates
 from reconciler.config.notify import NotifyReader, gathered
@@ -132,7 +132,7 @@ def _build(
     declared = resolver.resources(scope)
     validator = Validator(kinds, facts.user_home, problems)
     renderer = Renderer(scope, problems, files.digests)
-    entries = [Entry(each, renderer.want(each, validator.want(each))) for each in declared]
+    entries = [GraphEntry(each, renderer.want(each, validator.want(each))) for each in declared]
     graph = Graph(entries, resolver.bases, facts, problems)
     whole = all(entry.want is not None for entry in entries)
     resources = graph.ordered(whole=whole)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from reconciler.base.text import escaped, printable
 
 if TYPE_CHECKING:
-    from reconciler.config.nodes import Mark
+    from reconciler.config.nodes import SourceMark
 
 SHOWN = 50
 """Problems that are printed before ``... and N more``."""
@@ -163,7 +163,7 @@ class Problems:
 
     def add(
         self,
-        mark: Mark,
+        mark: SourceMark,
         message: str,
         hint: str | None = None,
         near: tuple[str, Iterable[str]] | None = None,

@@ -13,7 +13,7 @@ from typing import Any
 from reconciler.base.records import dataclass
 from reconciler.base.values import Facts
 from reconciler.config.errors import Problems
-from reconciler.config.nodes import Mark, Text, place
+from reconciler.config.nodes import SourceMark, Text, place
 from reconciler.config.resolve import Declared
 from reconciler.config.secrecy import censored, shown
 from reconciler.core import model, order
@@ -21,7 +21,7 @@ from reconciler.core.model import Claim, Key, Resource
 
 
 @dataclass(slots=True)
-class Entry:
+class GraphEntry:
     """A declared resource and what its kind wants; None when that is not valid."""
 
     declared: Declared
@@ -32,7 +32,7 @@ class Graph:
     """All resources of a spec. ``bases`` are the ids as written, without ``[each]``."""
 
     def __init__(
-        self, entries: list[Entry], bases: set[str], facts: Facts, problems: Problems
+        self, entries: list[GraphEntry], bases: set[str], facts: Facts, problems: Problems
     ) -> None:
         self.entries = entries
         self.bases = bases
@@ -42,7 +42,7 @@ class Graph:
         self.active = {e.declared.id: e for e in entries if e.declared.skip is None}
         self.needs: dict[str, dict[str, None]] = {name: {} for name in self.active}
         self.after: dict[str, dict[str, None]] = {name: {} for name in self.active}
-        self.wishes: list[tuple[Mark, str, str | None]] = []
+        self.wishes: list[tuple[SourceMark, str, str | None]] = []
         """Where two that count the same ask for different things: place, message and hint."""
         self._held: dict[str, str] = {}
         """Those, and why they are left alone."""
@@ -58,7 +58,7 @@ class Graph:
                 self._members.setdefault(declared.base, []).append(declared.id)
 
     @staticmethod
-    def _skip_with_what_is_used(entries: list[Entry]) -> None:
+    def _skip_with_what_is_used(entries: list[GraphEntry]) -> None:
         """What lives in a resource by its name is skipped with it: a process with its session."""
         skips = {entry.declared.id: entry.declared.skip for entry in entries}
         for entry in entries:
@@ -275,7 +275,7 @@ class Graph:
         entries = {entry.declared.id: entry for entry in self.entries}
         return tuple(self._resource(name, entries[name]) for name in names)
 
-    def _resource(self, name: str, entry: Entry) -> Resource[Any]:
+    def _resource(self, name: str, entry: GraphEntry) -> Resource[Any]:
         declared = entry.declared
         return Resource(
             name,
@@ -307,11 +307,11 @@ def _base(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-def _where(mark: Mark) -> str:
+def _where(mark: SourceMark) -> str:
     return f"{mark.source.shown}, line {mark.source.line_of(mark.start) + 1}"
 
 
-def _in_field(declared: Declared, field: str, message: str) -> tuple[Mark, str]:
+def _in_field(declared: Declared, field: str, message: str) -> tuple[SourceMark, str]:
     """Where the field stands, and what is wrong with it."""
     at = place(declared.body, field) if field in declared.body else declared.key.at
     message = f"{field}: {censored(message, declared.body)}"

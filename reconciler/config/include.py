@@ -12,7 +12,7 @@ from reconciler.base.digests import blake2b
 from reconciler.base.records import dataclass, field
 from reconciler.config import reading, source
 from reconciler.config.errors import Problems
-from reconciler.config.nodes import Map, Mark, Seq, Source, Text, get, is_null, texts
+from reconciler.config.nodes import Map, Seq, Source, SourceMark, Text, get, is_null, texts
 
 MAX_DEPTH = 16
 MAX_FILES = 1000
@@ -28,7 +28,7 @@ class Document:
 
 
 @dataclass(slots=True)
-class Files:
+class SpecFiles:
     """Documents in the order in which they count, included ones before what includes them.
 
     ``digests`` has the content of every file that was read, by absolute path.
@@ -40,9 +40,9 @@ class Files:
     """Some file could not be read as YAML, so that not all is known."""
 
 
-def gather(path: str, problems: Problems) -> Files:
+def gather(path: str, problems: Problems) -> SpecFiles:
     """Read the spec at ``path`` and what it includes."""
-    files = Files()
+    files = SpecFiles()
     _add(path, os.path.abspath(path), None, (), files, problems)
     return files
 
@@ -72,9 +72,9 @@ def digest(data: bytes) -> bytes:
 def _add(
     shown: str,
     path: str,
-    at: Mark | None,
+    at: SourceMark | None,
     chain: tuple[Source, ...],
-    files: Files,
+    files: SpecFiles,
     problems: Problems,
 ) -> None:
     here = Source(shown, path)
@@ -98,7 +98,7 @@ def _add(
 
 
 def _follow(
-    here: Source, root: Map, chain: tuple[Source, ...], files: Files, problems: Problems
+    here: Source, root: Map, chain: tuple[Source, ...], files: SpecFiles, problems: Problems
 ) -> None:
     entries = root.get("include")  # type: ignore[call-overload]
     if entries is None or is_null(entries):

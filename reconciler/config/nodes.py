@@ -23,7 +23,7 @@ _URLS = re.compile(
 )
 
 
-class Place(NamedTuple):
+class SourcePlace(NamedTuple):
     """A position for people: ``line`` and ``column`` from 1, ``caret`` an index in ``text``."""
 
     line: int
@@ -60,7 +60,7 @@ class Source:
         assert self._starts is not None
         return self._starts[line], self._ends[line]
 
-    def place(self, start: int, end: int) -> Place:
+    def place(self, start: int, end: int) -> SourcePlace:
         line = self.line_of(start)
         first, last = self.span(line)
         start = min(start, last)
@@ -68,7 +68,7 @@ class Source:
         # A line may be megabytes long, and there may be many problems on it.
         cut = max(first, start - _KEPT)
         text = self._veiled(cut, min(last, start + _KEPT))
-        return Place(line + 1, start - first + 1, length, text, start - cut)
+        return SourcePlace(line + 1, start - first + 1, length, text, start - cut)
 
     @property
     def veils(self) -> list[tuple[int, int]]:
@@ -91,7 +91,7 @@ class Source:
         return text
 
 
-class Mark(NamedTuple):
+class SourceMark(NamedTuple):
     """From ``start`` up to ``end`` in the text of ``source``."""
 
     source: Source
@@ -103,7 +103,7 @@ class Text(str):
     """A scalar; unquoted ones are also ``Plain``."""
 
     __slots__ = ("at",)
-    at: Mark
+    at: SourceMark
 
 
 class Bare(Text, Plain):
@@ -136,7 +136,7 @@ class Map(dict["Text", "Node"]):
     """A mapping; its keys are the ``Text`` that was written."""
 
     __slots__ = ("at",)
-    at: Mark
+    at: SourceMark
 
     def key(self, name: str) -> Text:
         """The key ``name`` as written. Raises KeyError."""
@@ -150,7 +150,7 @@ class Seq(list["Node"]):
     """A sequence."""
 
     __slots__ = ("at",)
-    at: Mark
+    at: SourceMark
 
 
 Node: TypeAlias = Text | Map | Seq
@@ -175,14 +175,14 @@ def is_null(node: object) -> bool:
     return isinstance(node, Plain) and node in ("", "~", "null", "Null", "NULL")
 
 
-def text_at(value: str, mark: Mark) -> Text:
+def text_at(value: str, mark: SourceMark) -> Text:
     """``value`` as if it had been written, in quotes, at ``mark``."""
     text = Text(value)
     text.at = mark
     return text
 
 
-def place(node: Map, name: str) -> Mark:
+def place(node: Map, name: str) -> SourceMark:
     """Where to point for the value of ``name``: at it, or at its key when nothing is there."""
     value = node[name]  # type: ignore[index]
     return node.key(name).at if is_null(value) and not value else value.at

@@ -16,10 +16,10 @@ from reconciler.config.include import Document
 from reconciler.config.nodes import (
     Broken,
     Map,
-    Mark,
     Node,
     Rendered,
     Seq,
+    SourceMark,
     Text,
     get,
     is_null,
@@ -266,7 +266,7 @@ class NotifyReader:
         value = get(node, name)
         if value is None:
             return None
-        mark: Mark = place(node, name)
+        mark: SourceMark = place(node, name)
         text = self._scope.node(value)
         if isinstance(text, Broken):
             return None

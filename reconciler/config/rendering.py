@@ -13,7 +13,7 @@ from reconciler.base.records import fields
 from reconciler.config import reading
 from reconciler.config.errors import Problems
 from reconciler.config.include import digest
-from reconciler.config.nodes import Map, Mark, Node, Source, Text, get, place
+from reconciler.config.nodes import Map, Node, Source, SourceMark, Text, get, place
 from reconciler.config.scope import FIXED, Scope
 from reconciler.config.shipped import folder
 from reconciler.config.templates import LITERAL_HINT, TemplateError
@@ -261,7 +261,7 @@ class _Work:
             return
         start, end = source.span(min(line, source.text.count("\n") + 1) - 1)
         user = f"{at.source.shown}, line {at.source.line_of(at.start) + 1}"
-        problems.add(Mark(source, start, end), f"{message} (for {self.id}, {user})", hint)
+        problems.add(SourceMark(source, start, end), f"{message} (for {self.id}, {user})", hint)
 
 
 def _names(path: str) -> list[str]:

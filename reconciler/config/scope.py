@@ -14,7 +14,7 @@ from reconciler.base.values import Facts
 from reconciler.config import scalars
 from reconciler.config.errors import Problems
 from reconciler.config.hollow import Hollows
-from reconciler.config.nodes import Bare, Broken, Map, Mark, Node, Rendered, Seq, Text, texts
+from reconciler.config.nodes import Bare, Broken, Map, Node, Rendered, Seq, SourceMark, Text, texts
 from reconciler.config.templates import Environ, Expression, TemplateError, split, whole
 
 if TYPE_CHECKING:
@@ -315,7 +315,7 @@ class Scope:
             found = raw.find(error.code)
             if found >= 0:
                 start = mark.start + found
-                mark = Mark(mark.source, start, start + len(error.code))
+                mark = SourceMark(mark.source, start, start + len(error.code))
             if message.startswith(("gives ", "is ", "cannot ", "needs ")):
                 code = error.code if len(error.code) <= 60 else f"{error.code[:57]}..."
                 message = f"{{{{ {code} }}}} {message}"

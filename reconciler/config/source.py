@@ -12,7 +12,7 @@ from typing import Any
 from reconciler.base.text import escaped
 from reconciler.config import syntax
 from reconciler.config.errors import Problems, SpecError
-from reconciler.config.nodes import Map, Mark, Node, Seq, Source, is_null
+from reconciler.config.nodes import Map, Node, Seq, Source, SourceMark, is_null
 from reconciler.config.tree import REPLACEMENT, Builder, Stop, Unquoted
 
 _UNFIT = re.compile(
@@ -42,7 +42,7 @@ def load(data: bytes, source: Source, problems: Problems, main: bool = True) -> 
         if found <= _UNFIT_SHOWN:
             code = ord(match[0])
             problems.add(
-                Mark(source, match.start(), match.end()),
+                SourceMark(source, match.start(), match.end()),
                 f"a character that YAML text may not hold: U+{code:04X}",
                 f'inside "double quotes" it can be written as {escaped(match[0])}',
             )
@@ -53,7 +53,7 @@ def load(data: bytes, source: Source, problems: Problems, main: bool = True) -> 
         return None
     hint = _BEGIN if main else "write sections, such as directories:, or take it out of include"
     if is_null(root):
-        problems.add(Mark(source, 0, 0), "the file is empty", hint)
+        problems.add(SourceMark(source, 0, 0), "the file is empty", hint)
         return None
     if not isinstance(root, Map):
         what = "a list" if isinstance(root, Seq) else "a single value"
@@ -66,7 +66,7 @@ _BEGIN = "it begins with: version: 1"
 
 
 def _decode(data: bytes, source: Source, problems: Problems) -> str | None:
-    start = Mark(source, 0, 0)
+    start = SourceMark(source, 0, 0)
     wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     if wide or data[:4] == b"\0\0\xfe\xff" or (len(data) > 3 and _half_empty(data[:64])):
         problems.add(start, "the file is UTF-16 or UTF-32 text", "save it as UTF-8")
@@ -86,7 +86,7 @@ def _decode(data: bytes, source: Source, problems: Problems) -> str | None:
         else:
             message = f"the byte 0x{data[error.start]:02x} here is not UTF-8"
             hint = "save the file as UTF-8"
-    problems.add(Mark(source, bad, bad + 1), message, hint)
+    problems.add(SourceMark(source, bad, bad + 1), message, hint)
     return None
 
 

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from reconciler.config.errors import Problems
-from reconciler.config.nodes import Mark, Source
+from reconciler.config.nodes import Source, SourceMark
 
 _TAB_SHOWN = 10
 _TABS = 1000
@@ -26,7 +26,7 @@ def unquoted_template(source: Source, start: int, flow: bool, problems: Problems
     written = (rest[:length] + (tail[0] if tail else "")).rstrip()
     quote = "'" if '"' in written else '"'
     problems.add(
-        Mark(source, start, start + len(written)),
+        SourceMark(source, start, start + len(written)),
         "a value that begins with a template needs quotes",
         f"write {quote}{written}{quote}",
     )
@@ -51,7 +51,7 @@ def tabs(
         places = [problem.line for problem in problems.found]
         line = source.line_of(seen) if not places else max(places) - 1
         limit = source.span(line)[1]
-    found: list[tuple[Mark, bool]] = []
+    found: list[tuple[SourceMark, bool]] = []
     index = 0
     comment = 0
     for match in re.finditer("\t+", text[:limit]):
@@ -67,7 +67,7 @@ def tabs(
         if not inside and _in_comment(text, first, at, spans, index):
             comment = last
             continue
-        found.append((Mark(source, at, match.end()), inside))
+        found.append((SourceMark(source, at, match.end()), inside))
         if len(found) >= _TABS:
             break
     if broken:
@@ -104,7 +104,7 @@ def explain(error: Exception, source: Source, last: Any, problems: Problems) -> 
         at = position if isinstance(position, int) else (last.end_mark.index if last else 0)
     began = _index(getattr(error, "context_mark", None))
     start, message, hint = _plainly(problem, at, began, source, text, last)
-    problems.add(Mark(source, start, start + 1), message, hint)
+    problems.add(SourceMark(source, start, start + 1), message, hint)
 
 
 def _index(mark: Any) -> int | None:

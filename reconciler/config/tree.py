@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from reconciler.config.errors import Problems
-from reconciler.config.nodes import Bare, Broken, Map, Mark, Node, Seq, Source, Text
+from reconciler.config.nodes import Bare, Broken, Map, Node, Seq, Source, SourceMark, Text
 
 MAX_DEPTH = 50
 MAX_NODES = 500_000
@@ -90,10 +90,10 @@ class Builder:
                 self.last = event
         if self.root is None:
             self.root = Bare()
-            self.root.at = Mark(self.source, 0, 0)
+            self.root.at = SourceMark(self.source, 0, 0)
 
-    def mark(self, event: Any) -> Mark:
-        return Mark(self.source, event.start_mark.index, event.end_mark.index)
+    def mark(self, event: Any) -> SourceMark:
+        return SourceMark(self.source, event.start_mark.index, event.end_mark.index)
 
     def document(self, event: Any) -> None:
         self.documents += 1
@@ -132,7 +132,7 @@ class Builder:
         tag = getattr(event, "tag", None)
         if tag is not None:
             self.problems.add(
-                Mark(self.source, event.start_mark.index, event.start_mark.index + 1),
+                SourceMark(self.source, event.start_mark.index, event.start_mark.index + 1),
                 "tags (words that begin with '!') are not used",
                 "leave it out; put a value in quotes to make it text",
             )
@@ -153,7 +153,7 @@ class Builder:
             self.anchors[event.anchor] = (node, 1, 0)
         self.place(node, mark)
 
-    def broken(self, value: str, mark: Mark) -> Broken:
+    def broken(self, value: str, mark: SourceMark) -> Broken:
         node = Broken(value)
         node.at = mark
         return node
@@ -181,7 +181,7 @@ class Builder:
             self.stack[-1].height = max(self.stack[-1].height, height + 1)
         self.place(node, mark)
 
-    def deep(self, mark: Mark, height: int) -> None:
+    def deep(self, mark: SourceMark, height: int) -> None:
         if len(self.stack) + height > MAX_DEPTH:
             self.problems.add(mark, f"nested more than {MAX_DEPTH} levels deep")
             raise Stop
@@ -204,7 +204,7 @@ class Builder:
             raise Unquoted(start - 1, outer)
         self.count(event)
         node: Map | Seq = Map() if is_map else Seq()
-        node.at = Mark(self.source, start, start + 1)
+        node.at = SourceMark(self.source, start, start + 1)
         self.deep(node.at, 1)
         frame = _Frame(node, bool(event.flow_style), event.anchor, self.expanded - 1)
         frame.is_key = is_key
@@ -237,7 +237,7 @@ class Builder:
                         key.at, "'<<' takes a mapping, or a list of mappings, such as *defaults"
                     )
 
-    def place(self, node: Node, mark: Mark) -> None:
+    def place(self, node: Node, mark: SourceMark) -> None:
         """Put a finished node where it belongs; ``mark`` is where it was written."""
         if not self.stack:
             self.root = node

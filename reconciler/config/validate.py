@@ -13,15 +13,15 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from reconciler.base.records import fields, replace
-from reconciler.base.scalars import Wrong
+from reconciler.base.scalars import InvalidScalar
 from reconciler.config.errors import Problems
 from reconciler.config.nodes import (
     Broken,
     Map,
-    Mark,
     Node,
     Rendered,
     Seq,
+    SourceMark,
     Text,
     is_null,
     place,
@@ -170,7 +170,7 @@ class Validator:
         hint = None
         near = None
         cause = entry.get("ctx", {}).get("error")
-        if isinstance(cause, Wrong):
+        if isinstance(cause, InvalidScalar):
             holder = node
             node, mark, names = _follow(body, (*loc, *cause.at))
             if cause.key and isinstance(holder, Map) and cause.at:
@@ -194,7 +194,7 @@ def _steps(name: str) -> list[str | int]:
     return [int(word) if word.isdigit() else word for word in re.findall(r"[^.\[\]]+", name)]
 
 
-def _follow(body: Map, loc: Iterable[Any]) -> tuple[Node, Mark, str]:
+def _follow(body: Map, loc: Iterable[Any]) -> tuple[Node, SourceMark, str]:
     """The node that ``loc`` leads to, where it was written, and its name: ``panes[0].cwd``."""
     node: Node = body
     mark = body.at

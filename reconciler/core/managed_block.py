@@ -45,7 +45,7 @@ def lines_of(text: bytes) -> list[bytes]:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class BlockMark:
     """What our markers look like: the sign that begins a comment, and the block's name."""
 
     sign: bytes
@@ -91,7 +91,7 @@ class Split:
         return self.before + self.after if self.after else _restored(self.before, self.added)
 
 
-def split(text: bytes, mark: Mark) -> Split:
+def split(text: bytes, mark: BlockMark) -> Split:
     """Part a text into what is ours and what is not.
 
     The text is searched and never split into lines: that would take a hundred times its size.
@@ -136,7 +136,7 @@ class _Marker:
     begins: bool
 
 
-def _lines_like(text: bytes, mark: Mark, side: bytes) -> Iterator[_Marker]:
+def _lines_like(text: bytes, mark: BlockMark, side: bytes) -> Iterator[_Marker]:
     start = mark.start(side)
     at = text.find(start)
     while at >= 0:
@@ -147,7 +147,7 @@ def _lines_like(text: bytes, mark: Mark, side: bytes) -> Iterator[_Marker]:
         at = text.find(start, at + 1)
 
 
-def joined(parts: Split, mark: Mark, end: bytes = b"\n") -> bytes:
+def joined(parts: Split, mark: BlockMark, end: bytes = b"\n") -> bytes:
     """The text with one whole block of ``parts.inner``, whose lines end in ``end``."""
     before, added = parts.before, parts.added
     if before and not before.endswith(b"\n"):

@@ -230,7 +230,7 @@ def not_known(error: Exception) -> Observation[Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ProbeHistory:
     """What the probes of a check have said last.
 
     ``version`` is that of what was asked. ``result`` is ``ok``, ``failing``, or ``shaky``: not

@@ -10,7 +10,7 @@ from reconciler.core.model import Observation, Plan, Spec
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Snapshot:
     """A look at the host: what was seen, by id, and what is to be done about it.
 
     ``only`` are the patterns of what was looked at; empty means all.

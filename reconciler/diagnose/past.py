@@ -11,12 +11,12 @@ from typing import Any
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.core.kind import GetKind
-from reconciler.core.model import Past, Resource, Said
+from reconciler.core.model import Past, ProbeHistory, Resource
 from reconciler.host.clock import Clock
 from reconciler.host.folders import refuse_unreadable
 from reconciler.host.remedy import remedy
 from reconciler.state.folder import STORE, Unreadable, quiet
-from reconciler.state.heartbeat import Pulse, pulse
+from reconciler.state.heartbeat import WatchdogHeartbeat, pulse
 from reconciler.state.memory import Memory
 from reconciler.state.store import Store
 
@@ -27,7 +27,7 @@ _UNKNOWN = "exit reason unknown"
 
 def remembered(
     folder: str, resources: Sequence[Resource[Any]], get_kind: GetKind
-) -> tuple[Past, dict[str, Said], dict[str, Any]]:
+) -> tuple[Past, dict[str, ProbeHistory], dict[str, Any]]:
     """What a plan must know, and the rest: attempts, pauses, what was done in the last day."""
     refuse_unreadable(folder)
     clock = Clock()
@@ -90,7 +90,7 @@ def remembered(
     return past, said, found
 
 
-def loop(folder: str) -> Pulse | None:
+def loop(folder: str) -> WatchdogHeartbeat | None:
     """The loop of that state directory. Raises OSError where that cannot be known."""
     refuse_unreadable(folder)
     return pulse(folder, Clock())

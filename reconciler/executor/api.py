@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 
 from reconciler.executor import files, folders, results
-from reconciler.executor.commandfile import Refused, parse
+from reconciler.executor.commandfile import CommandRefused, parse
 from reconciler.executor.layout import BadId, Layout, check_id, new_id, resolve_home
 
 _LETS_GO = 5.0  # seconds
@@ -42,7 +42,7 @@ def create_bash_command(
         parse(data, command_id)
     except TypeError as error:
         raise ValueError(f"not a command: {error}") from None
-    except Refused as error:
+    except CommandRefused as error:
         raise ValueError(str(error)) from None
     layout = Layout(resolve_home(home))
     folders.provide(layout.directories())

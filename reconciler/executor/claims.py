@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 
 from reconciler.executor import files
-from reconciler.executor.commandfile import MAX_FILE, Command, Refused, parse
+from reconciler.executor.commandfile import MAX_FILE, Command, CommandRefused, parse
 from reconciler.executor.folders import held
 from reconciler.executor.layout import BadId, Layout, check_id
 from reconciler.executor.text import shown, stamp
@@ -24,7 +24,7 @@ from reconciler.executor.text import shown, stamp
 _LOCK = ".lock"  # in ai_commands/
 
 
-class Busy(OSError):
+class QueueBusy(OSError):
     """Another worker is moving files right now; try again."""
 
 
@@ -32,7 +32,7 @@ class Gone(Exception):
     """The file is not in pending/ any more: somebody else was faster."""
 
 
-class Claim:
+class QueueClaim:
     """A file in running/ whose lock this process holds."""
 
     def __init__(self, running: int, command_id: str, lock: int) -> None:
@@ -68,7 +68,9 @@ def moving(layout: Layout) -> Iterator[None]:
         while not files.try_lock(fd):
             if time.monotonic() > end:
                 path = os.path.join(layout.base, _LOCK)
-                raise Busy(f"another process holds the lock {path}; find it with: fuser -v {path}")
+                raise QueueBusy(
+                    f"another process holds the lock {path}; find it with: fuser -v {path}"
+                )
             time.sleep(0.002)
         yield
     finally:
@@ -94,15 +96,15 @@ def _refuse_foreign(fd: int) -> None:
     info = os.fstat(fd)
     if os.geteuid() != 0:
         if info.st_mode & stat.S_IWOTH:
-            raise Refused("everybody may write to the file; take that away: chmod o-w")
+            raise CommandRefused("everybody may write to the file; take that away: chmod o-w")
     elif not trust.only_ours(info, fd):
-        raise Refused(
+        raise CommandRefused(
             f"user {info.st_uid} owns the file or somebody else may write to it, and root runs "
             "only what root has written; if it is meant, put a copy of root's into pending/"
         )
 
 
-def take(layout: Layout, name: str, command: Command) -> tuple[Claim, Command]:
+def take(layout: Layout, name: str, command: Command) -> tuple[QueueClaim, Command]:
     """Move pending/`name`, which was read as `command`, to running/ and lock it.
 
     Returns what the file said when it was ours. Raises Gone, Busy, OSError, and Refused: then the
@@ -122,7 +124,7 @@ def take(layout: Layout, name: str, command: Command) -> tuple[Claim, Command]:
             reason = f"a result of this id exists: {layout.result_file(command.id)}"
         if reason:
             _to_failed(layout, pending, name, name, reason)
-            raise Refused(reason)
+            raise CommandRefused(reason)
         with _new_lock(running, command.id) as lock:
             try:
                 os.rename(name, target, src_dir_fd=pending, dst_dir_fd=running)
@@ -132,17 +134,17 @@ def take(layout: Layout, name: str, command: Command) -> tuple[Claim, Command]:
                 _, data = read_command(running, target)
                 current = parse(data, name.removesuffix(".json"))
                 if current.id != command.id:
-                    raise Refused("the file's id changed while the file was taken")
+                    raise CommandRefused("the file's id changed while the file was taken")
                 # It may hold secrets in its environment, whoever has written it.
                 files.narrow(running, target, layout.file_mode)
-            except (Refused, OSError) as error:
+            except (CommandRefused, OSError) as error:
                 _to_failed(layout, running, target, name, str(error))
-                raise Refused(str(error)) from None
+                raise CommandRefused(str(error)) from None
         with contextlib.suppress(OSError):  # a power cut could put it back into pending/
             from reconciler.host.place import sync_folder
 
             sync_folder(running)
-        return Claim(running, current.id, lock), current
+        return QueueClaim(running, current.id, lock), current
 
 
 @contextlib.contextmanager
@@ -151,7 +153,7 @@ def _new_lock(running: int, command_id: str) -> Iterator[int]:
     lock = files.open_lock(running, _lock_of(command_id))
     try:
         if not files.try_lock(lock):  # its worker has taken away the file, but not yet the lock
-            raise Busy(f"another worker still holds the lock of {command_id}")
+            raise QueueBusy(f"another worker still holds the lock of {command_id}")
         yield lock
     except BaseException:
         os.unlink(_lock_of(command_id), dir_fd=running)
@@ -169,7 +171,7 @@ def refuse(layout: Layout, name: str, reason: str) -> None:
         _to_failed(layout, pending, name, name, reason)
 
 
-def adopt(layout: Layout, name: str) -> Claim | None:
+def adopt(layout: Layout, name: str) -> QueueClaim | None:
     """Running/`name`, if its worker is dead. None if it is alive or done."""
     try:
         command_id = check_id(name.removesuffix(".json"))
@@ -186,7 +188,7 @@ def adopt(layout: Layout, name: str) -> Claim | None:
         # That of a worker that has just finished may be open and free, but is not there any more.
         if files.same_file(lock, _lock_of(command_id), running):
             if _is_left(running, name):
-                return Claim(running, command_id, lock)
+                return QueueClaim(running, command_id, lock)
             os.unlink(_lock_of(command_id), dir_fd=running)
         os.close(lock)
         return None

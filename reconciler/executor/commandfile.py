@@ -21,11 +21,11 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KEYS = ("id", "command", "timeout", "cwd", "env")
 
 
-class Refused(Exception):
+class CommandRefused(Exception):
     """Not a command; the message is the reason."""
 
 
-class Unfinished(Refused):
+class Unfinished(CommandRefused):
     """Not a command yet: it may still be being written."""
 
 
@@ -43,16 +43,16 @@ class Command(NamedTuple):
 def parse(data: bytes, stem: str) -> Command:
     """The command in `data`; `stem` is its file's name without .json. Raises Refused."""
     if len(data) > MAX_FILE:
-        raise Refused(f"the file is larger than {MAX_FILE} bytes")
+        raise CommandRefused(f"the file is larger than {MAX_FILE} bytes")
     found = _decode(data)
     if not isinstance(found, dict):
-        raise Refused(
+        raise CommandRefused(
             f"the file holds {_kind(found)}, not an object; "
             'write {"command": "echo hello"}; other keys are id, timeout, cwd, env'
         )
     _check_depth(found)
     if "command" not in found:
-        raise Refused('there is no "command"; write {"command": "echo hello"}')
+        raise CommandRefused('there is no "command"; write {"command": "echo hello"}')
     return Command(
         id=_id(found.get("id"), stem),
         command=_command(found["command"]),
@@ -74,14 +74,14 @@ def _decode(data: bytes) -> object:
         where = f"line {error.lineno}, column {error.colno}"
         raise Unfinished(f"not JSON: {shown(error.msg)} ({where})") from None
     except RecursionError:
-        raise Refused("not a command: nested too deeply") from None
+        raise CommandRefused("not a command: nested too deeply") from None
     except ValueError as error:  # a number with thousands of digits
-        raise Refused(f"not a command: {shown(error)}") from None
+        raise CommandRefused(f"not a command: {shown(error)}") from None
     return decoded
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise Refused(f"{name} is not a number that JSON knows")
+    raise CommandRefused(f"{name} is not a number that JSON knows")
 
 
 def _check_depth(value: object) -> None:
@@ -91,7 +91,7 @@ def _check_depth(value: object) -> None:
         below: list[object] = []
         for item in level:
             if isinstance(item, float) and not math.isfinite(item):
-                raise Refused("a number in it is too large")
+                raise CommandRefused("a number in it is too large")
             if isinstance(item, dict):
                 below.extend(item.values())
             elif isinstance(item, list):
@@ -99,7 +99,7 @@ def _check_depth(value: object) -> None:
         if not below:
             return
         level = below
-    raise Refused(f"nested more than {MAX_DEPTH} levels deep")
+    raise CommandRefused(f"nested more than {MAX_DEPTH} levels deep")
 
 
 def _kind(value: object) -> str:
@@ -111,13 +111,13 @@ def _kind(value: object) -> str:
 
 def _text(key: str, value: object) -> str:
     if not isinstance(value, str):
-        raise Refused(f'"{key}" must be a string, not {_kind(value)}')
+        raise CommandRefused(f'"{key}" must be a string, not {_kind(value)}')
     if "\0" in value:
-        raise Refused(f'"{key}" contains a NUL character')
+        raise CommandRefused(f'"{key}" contains a NUL character')
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
-        raise Refused(f'"{key}" contains half of a surrogate pair') from None
+        raise CommandRefused(f'"{key}" contains half of a surrogate pair') from None
     return value
 
 
@@ -126,16 +126,16 @@ def _id(value: object, stem: str) -> str:
         return check_id(stem if value is None else value)
     except BadId as error:
         source = 'it comes from the file\'s name, as there is no "id"' if value is None else ""
-        raise Refused(f"{error}{'; ' if source else ''}{source}") from None
+        raise CommandRefused(f"{error}{'; ' if source else ''}{source}") from None
 
 
 def _command(value: object) -> str:
     command = _text("command", value)
     if not command.strip():
-        raise Refused('"command" is empty')
+        raise CommandRefused('"command" is empty')
     size = len(command.encode("utf-8"))
     if size > MAX_COMMAND:
-        raise Refused(
+        raise CommandRefused(
             f'"command" is {size} bytes long, at most {MAX_COMMAND} are possible; '
             "put it into a script file and run that"
         )
@@ -146,9 +146,9 @@ def _timeout(value: object) -> float:
     if value is None:
         return DEFAULT_TIMEOUT
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Refused(f'"timeout" must be a number of seconds, not {_kind(value)}')
+        raise CommandRefused(f'"timeout" must be a number of seconds, not {_kind(value)}')
     if not 0 < value <= MAX_TIMEOUT:
-        raise Refused(f'"timeout" must be more than 0 and at most {MAX_TIMEOUT:.0f} seconds')
+        raise CommandRefused(f'"timeout" must be more than 0 and at most {MAX_TIMEOUT:.0f} seconds')
     return float(value)
 
 
@@ -157,7 +157,7 @@ def _cwd(value: object) -> str | None:
         return None
     cwd = _text("cwd", value)
     if not cwd.startswith(("/", "~")):
-        raise Refused(f"\"cwd\" must be absolute or begin with ~, not '{shown(cwd)}'")
+        raise CommandRefused(f"\"cwd\" must be absolute or begin with ~, not '{shown(cwd)}'")
     return cwd
 
 
@@ -165,11 +165,11 @@ def _env(value: object) -> dict[str, str]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise Refused(f'"env" must be an object of names and strings, not {_kind(value)}')
+        raise CommandRefused(f'"env" must be an object of names and strings, not {_kind(value)}')
     env = {}
     for name, item in value.items():
         if not _NAME.fullmatch(name):
-            raise Refused(
+            raise CommandRefused(
                 f"\"env\": '{shown(name[:60])}' is no name of a variable: "
                 "letters, digits and _, not beginning with a digit"
             )

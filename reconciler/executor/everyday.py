@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from reconciler.executor import heartbeat
-from reconciler.executor.keeper import QUICK, WORKER, Busy, Keeper, KeeperError, home_of
+from reconciler.executor.keeper import QUICK, WORKER, Keeper, KeeperBusy, KeeperError, home_of
 from reconciler.executor.layout import Layout, resolve_home
 from reconciler.executor.text import stamp
 
@@ -119,7 +119,7 @@ def _pass(keeper: Keeper) -> dict[str, Any]:
     while True:
         try:
             return keeper.once()
-        except Busy as busy:
+        except KeeperBusy as busy:
             if time.monotonic() >= end:
                 raise KeeperError(f"{busy}; try again when it has ended") from None
         time.sleep(0.5)

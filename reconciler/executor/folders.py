@@ -21,7 +21,7 @@ _MODE = 0o755
 _PATH_ONLY = os.O_PATH | os.O_DIRECTORY
 
 
-class Untrusted(OSError):
+class UntrustedFolder(OSError):
     """Somebody else could decide what is run; the message names the folder and the remedy."""
 
 
@@ -48,7 +48,9 @@ def opened(
             notes=notes,
         )
     except trust.Untrusted as error:
-        raise Untrusted(f"whoever may write to a queue decides what is run: {error}") from None
+        raise UntrustedFolder(
+            f"whoever may write to a queue decides what is run: {error}"
+        ) from None
     except OSError as error:
         error.filename = path
         raise

@@ -10,7 +10,7 @@ import os
 import time
 
 from reconciler.executor.files import put, read_small
-from reconciler.executor.folders import Untrusted, opened
+from reconciler.executor.folders import UntrustedFolder, opened
 from reconciler.executor.layout import Layout
 from reconciler.executor.processes import identity, is_alive
 from reconciler.executor.text import as_json, shown, stamp
@@ -65,7 +65,7 @@ class Heartbeat:
         the worker does not run anything for it has to be said."""
         try:
             found = opened(self._layout.base)
-        except Untrusted:
+        except UntrustedFolder:
             if self._folder < 0:
                 raise
             return

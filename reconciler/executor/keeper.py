@@ -33,7 +33,7 @@ class KeeperError(OSError):
     """The reconciler could not do it; the message says why."""
 
 
-class Busy(KeeperError):
+class KeeperBusy(KeeperError):
     """Another pass is at work; later it will not be."""
 
 
@@ -178,7 +178,7 @@ class Keeper:
                         raise KeeperError(said)
                     return found
         if done.returncode == _BUSY:
-            raise Busy(said)
+            raise KeeperBusy(said)
         if done.returncode == _INVALID:
             raise KeeperError(f"the spec is not valid:\n{said}")
         if done.returncode == _WRONG_USAGE:

@@ -9,9 +9,9 @@ import os
 import time
 
 from reconciler.executor import claims, files
-from reconciler.executor.commandfile import Command, Refused, Unfinished, parse
+from reconciler.executor.commandfile import Command, CommandRefused, Unfinished, parse
 from reconciler.executor.eventlog import EventLog
-from reconciler.executor.folders import Untrusted, held
+from reconciler.executor.folders import UntrustedFolder, held
 from reconciler.executor.layout import Layout, is_command_name
 
 SETTLE = 1.0  # seconds without a change, after which a broken file is not being written any more
@@ -41,7 +41,7 @@ class Pending:
         self._wake: dict[str, float] = {}  # names that are left alone until then
         self.dirty = True
 
-    def take_next(self) -> tuple[claims.Claim, Command] | None:
+    def take_next(self) -> tuple[claims.QueueClaim, Command] | None:
         """The next command, claimed; None if there is none now. Raises OSError."""
         if self.dirty:
             self._scan()
@@ -54,7 +54,7 @@ class Pending:
             except claims.Gone:
                 self._forget(name)
                 continue
-            except (claims.Busy, Untrusted):
+            except (claims.QueueBusy, UntrustedFolder):
                 self._queue.append(name)
                 raise
             except OSError as error:
@@ -100,13 +100,13 @@ class Pending:
         self._wake.pop(name, None)
         self._unsettled.pop(name, None)
 
-    def _try(self, name: str) -> tuple[claims.Claim, Command] | None:
+    def _try(self, name: str) -> tuple[claims.QueueClaim, Command] | None:
         try:
             command = self._read(name)
             if command is None:
                 return None
             taken = claims.take(self._layout, name, command)
-        except Refused as error:
+        except CommandRefused as error:
             reason = str(error)
             # take() has moved it itself if it got that far.
             if os.path.lexists(os.path.join(self._layout.pending, name)):
@@ -129,14 +129,14 @@ class Pending:
         except FileNotFoundError:
             raise claims.Gone from None
         except files.NotRegular as error:
-            raise Refused(str(error)) from None
+            raise CommandRefused(str(error)) from None
         except Unfinished as error:
             if self._settled(name, info):
-                raise Refused(str(error)) from None
+                raise CommandRefused(str(error)) from None
         except PermissionError as error:  # whoever writes it may be about to give it away
             info = os.stat(name, dir_fd=pending, follow_symlinks=False)
             if self._settled(name, info):
-                raise Refused(f"it cannot be read: {error.strerror}") from None
+                raise CommandRefused(f"it cannot be read: {error.strerror}") from None
         return None
 
     def _settled(self, name: str, info: os.stat_result) -> bool:

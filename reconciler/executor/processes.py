@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable, Iterable
 
 from reconciler.base.errors import UnknownState
-from reconciler.host.processes import Entry, look_up
+from reconciler.host.processes import ProcessEntry, look_up
 
 GRACE = 3.0  # seconds between TERM and KILL
 _LOOK = 1.0  # seconds for a look at what processes have open
 _DEATH = 5.0  # seconds to wait for a killed process; longer means that the kernel holds it
 
 
-def process_stat(pid: int) -> Entry | None:
+def process_stat(pid: int) -> ProcessEntry | None:
     """None if there is no such process, or it cannot be looked at."""
     try:
         return look_up(pid, zombies=True)

@@ -9,15 +9,15 @@ import json
 import os
 
 from reconciler.executor import claims, files, results
-from reconciler.executor.commandfile import Refused, parse
+from reconciler.executor.commandfile import CommandRefused, parse
 from reconciler.executor.eventlog import EventLog
 from reconciler.executor.folders import held
 from reconciler.executor.layout import Layout, is_command_name
 from reconciler.executor.processes import end_tree, is_alive
-from reconciler.executor.runner import Pulse
+from reconciler.executor.runner import BeatsWhileRunning
 
 
-def recover(layout: Layout, log: EventLog, pulse: Pulse) -> None:
+def recover(layout: Layout, log: EventLog, pulse: BeatsWhileRunning) -> None:
     """Every file in running/ whose worker is dead. Raises OSError if running/ cannot be read."""
     with held(layout.running, readable=True) as running:
         found = set(os.listdir(running))
@@ -28,7 +28,7 @@ def recover(layout: Layout, log: EventLog, pulse: Pulse) -> None:
             return
         try:
             claim = claims.adopt(layout, name)
-        except claims.Busy:
+        except claims.QueueBusy:
             continue  # with the next heartbeat
         except OSError as error:
             log.error_once(f"running/{name}", f"running/{name} cannot be recovered: {error}")
@@ -37,7 +37,9 @@ def recover(layout: Layout, log: EventLog, pulse: Pulse) -> None:
             _recover_one(layout, log, pulse, claim)
 
 
-def _recover_one(layout: Layout, log: EventLog, pulse: Pulse, claim: claims.Claim) -> None:
+def _recover_one(
+    layout: Layout, log: EventLog, pulse: BeatsWhileRunning, claim: claims.QueueClaim
+) -> None:
     try:
         process = _process(layout, claim.id)
         if os.path.lexists(layout.result_file(claim.id)):
@@ -62,7 +64,9 @@ def _process(layout: Layout, command_id: str) -> dict[str, object]:
     return found if isinstance(found, dict) else {}
 
 
-def _end_orphans(layout: Layout, command_id: str, process: dict[str, object], pulse: Pulse) -> str:
+def _end_orphans(
+    layout: Layout, command_id: str, process: dict[str, object], pulse: BeatsWhileRunning
+) -> str:
     """End the command if its leader is certainly the process that was recorded."""
     pid = process.get("pid")
     if not isinstance(pid, int) or not is_alive(process):
@@ -75,11 +79,11 @@ def _end_orphans(layout: Layout, command_id: str, process: dict[str, object], pu
 
 
 def _result(
-    layout: Layout, claim: claims.Claim, process: dict[str, object], ended: str
+    layout: Layout, claim: claims.QueueClaim, process: dict[str, object], ended: str
 ) -> results.Result:
     command = None
     # A file that only the dead worker understood is recorded with what is known.
-    with contextlib.suppress(Refused):
+    with contextlib.suppress(CommandRefused):
         command = parse(claim.read(), claim.id)
     tail = ""
     with contextlib.suppress(OSError):

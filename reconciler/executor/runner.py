@@ -31,7 +31,7 @@ from reconciler.host.users import Users
 _SHELL = """IFS= read -rd '' && exec </dev/null && eval "unset REPLY;$REPLY\""""
 
 
-class Pulse(Protocol):
+class BeatsWhileRunning(Protocol):
     """How the worker waits, so that it stays alive to others while a command runs."""
 
     stopping: bool
@@ -40,7 +40,7 @@ class Pulse(Protocol):
         """Until `fd` is readable, a signal came or the time is over; keeps the heartbeat."""
 
 
-class Outcome(NamedTuple):
+class CommandOutcome(NamedTuple):
     status: str
     exit_code: int | None
     signal: int | None
@@ -52,7 +52,7 @@ class Outcome(NamedTuple):
     output_tail: str
 
 
-def run(layout: Layout, command: Command, bash: str, pulse: Pulse) -> Outcome:
+def run(layout: Layout, command: Command, bash: str, pulse: BeatsWhileRunning) -> CommandOutcome:
     """Run the command to its end. Whatever goes wrong is in the outcome."""
     start, began = stamp(), time.monotonic()
     log_fd, pid, reason = -1, None, ""
@@ -133,7 +133,7 @@ def _start(layout: Layout, command: Command, bash: str, log_fd: int) -> int:
     return pid
 
 
-def _watch(pid: int, timeout: float, log_fd: int, pulse: Pulse) -> str:
+def _watch(pid: int, timeout: float, log_fd: int, pulse: BeatsWhileRunning) -> str:
     """Wait for the end of the process; why it must be ended, or nothing."""
     end = time.monotonic() + timeout
     with _pidfd(pid) as pidfd, Output(log_fd, MAX_LOG, pidfd) as output:
@@ -178,8 +178,8 @@ def _reap(pid: int) -> int | None:
 
 def _outcome(
     status: str, code: int | None, reason: str | None, start: str, began: float, log_fd: int
-) -> Outcome:
-    return Outcome(
+) -> CommandOutcome:
+    return CommandOutcome(
         status=status,
         exit_code=code if code is not None and code >= 0 else None,
         signal=-code if code is not None and code < 0 else None,

@@ -9,7 +9,7 @@ import os
 import time
 
 from reconciler.executor import api, heartbeat, results
-from reconciler.executor.folders import Untrusted, held, reached
+from reconciler.executor.folders import UntrustedFolder, held, reached
 from reconciler.executor.layout import Layout, is_command_name, new_id
 from reconciler.executor.text import stamp
 from reconciler.host.remedy import remedy
@@ -47,7 +47,7 @@ def _refused(layout: Layout) -> str | None:
         try:
             with held(path):
                 pass
-        except Untrusted as error:
+        except UntrustedFolder as error:
             return str(error)
         except OSError:
             continue

@@ -10,7 +10,7 @@ import os
 import struct
 import time
 
-from reconciler.executor.folders import Untrusted, opened
+from reconciler.executor.folders import UntrustedFolder, opened
 
 LOOK_EVERY = 0.04  # seconds, without inotify
 
@@ -63,7 +63,7 @@ class Watch:
         """
         try:
             folder = opened(self.path)
-        except Untrusted:
+        except UntrustedFolder:
             raise
         except OSError:
             self._watched = None

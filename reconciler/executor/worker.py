@@ -12,10 +12,10 @@ import time
 from types import FrameType
 
 from reconciler.executor import files, folders, heartbeat, results, runner
-from reconciler.executor.claims import Busy, Claim
+from reconciler.executor.claims import QueueBusy, QueueClaim
 from reconciler.executor.commandfile import Command
 from reconciler.executor.eventlog import EventLog
-from reconciler.executor.folders import Untrusted
+from reconciler.executor.folders import UntrustedFolder
 from reconciler.executor.layout import Layout
 from reconciler.executor.leftovers import Leftovers
 from reconciler.executor.pending import Pending
@@ -45,7 +45,7 @@ class Worker:
         self._leftovers = Leftovers(layout, self.log)
         self._wake_read = -1
         self._bash = _find_bash()
-        self._unwritten: tuple[Claim, results.Result] | None = None
+        self._unwritten: tuple[QueueClaim, results.Result] | None = None
 
     def run(self) -> int:
         """Raises Untrusted where somebody else could decide what is run, and OSError."""
@@ -70,10 +70,10 @@ class Worker:
                 self._turn()
                 self._held_up_since = None
                 self._be_well()
-            except Busy as error:
+            except QueueBusy as error:
                 self._be_held_up(error)
                 self.wait(None, 0.05)
-            except Untrusted as error:
+            except UntrustedFolder as error:
                 self._be_in_trouble(f"nothing is run: {error}")
                 self.wait(None, RETRY)
             except Exception as error:  # a worker that ends for one bad moment helps nobody
@@ -88,7 +88,7 @@ class Worker:
                 for name in os.listdir(folder):
                     files.narrow(folder, name, self.layout.file_mode)
 
-    def _be_held_up(self, error: Busy) -> None:
+    def _be_held_up(self, error: QueueBusy) -> None:
         now = time.monotonic()
         if self._held_up_since is None:
             self._held_up_since = now
@@ -172,7 +172,7 @@ class Worker:
         self.log.error_once("pending", "pending/ is gone; waiting until somebody makes it again")
         return False
 
-    def _execute(self, claim: Claim, command: Command) -> None:
+    def _execute(self, claim: QueueClaim, command: Command) -> None:
         self._set_state("running", claim.id)
         self.log.info(f"run {claim.id}, timeout {command.timeout:g} s")
         self._beat()
@@ -189,7 +189,7 @@ class Worker:
         self.log.info(f"done {claim.id}: {how}{why}, {result['seconds']} s")
         self._write_result(claim, result)
 
-    def _write_result(self, claim: Claim, result: results.Result) -> None:
+    def _write_result(self, claim: QueueClaim, result: results.Result) -> None:
         """Keeps the claim and tries again later if the result cannot be written now."""
         subject = f"result {claim.id}"
         try:

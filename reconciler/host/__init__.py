@@ -15,13 +15,13 @@ from reconciler.host.files import Files
 from reconciler.host.users import Users
 
 if TYPE_CHECKING:
-    from reconciler.core.model import Resource, Said
+    from reconciler.core.model import ProbeHistory, Resource
     from reconciler.host.crontab import Crontabs
-    from reconciler.host.descendants import Table
+    from reconciler.host.descendants import ProcessSnapshot
     from reconciler.host.marks import Marks
     from reconciler.host.openfiles import OpenFiles
     from reconciler.host.processes import Processes
-    from reconciler.host.stops import Stop, Stopping
+    from reconciler.host.stops import Stopping, StopUnderWay
     from reconciler.host.systemd import Systemd
     from reconciler.host.tmux import Tmux
     from reconciler.host.walltime import WallTime
@@ -43,7 +43,7 @@ class Host:
     ) -> None:
         self.measured = measured if measured is not None else {}
         """What earlier looks of the same call have measured, for what is a rate."""
-        self.said: Mapping[str, Said] = {}
+        self.said: Mapping[str, ProbeHistory] = {}
         """What probes have said last, by the id of what was probed."""
         self.stops: Stopping | None = None
         """Makes the stops that a loop does not wait for; None: whoever stops something waits."""
@@ -76,11 +76,11 @@ class Host:
         return Processes(self.clock)
 
     @cached_property
-    def table(self) -> Table:
+    def table(self) -> ProcessSnapshot:
         """All processes, as they were when they were first asked for since ``forget``."""
-        from reconciler.host.descendants import Table
+        from reconciler.host.descendants import ProcessSnapshot
 
-        return Table()
+        return ProcessSnapshot()
 
     @cached_property
     def open_files(self) -> OpenFiles:
@@ -124,7 +124,7 @@ class Host:
 
         return Marks(self.state_dir)
 
-    def gone_on_with(self, stop: Stop) -> Stop:
+    def gone_on_with(self, stop: StopUnderWay) -> StopUnderWay:
         """The stop, or what is left of it where a loop that has ended had begun it."""
         from reconciler.host.stops import handed_on
 

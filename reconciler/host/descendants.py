@@ -20,8 +20,8 @@ from reconciler.host import scope
 from reconciler.host.launch import MARK, VERSION
 from reconciler.host.processes import (
     LEADER,
-    Entry,
     Identity,
+    ProcessEntry,
     Processes,
     environment,
     look_up,
@@ -69,14 +69,14 @@ class Carrier:
     version: str
 
 
-class Table:
+class ProcessSnapshot:
     """The processes of this host, each thing as it is when it is first asked for."""
 
     def __init__(self) -> None:
         self._carriers: dict[int, dict[int, Carrier]] = {}
 
     @cached_property
-    def entries(self) -> dict[int, Entry]:
+    def entries(self) -> dict[int, ProcessEntry]:
         """All that live, by number. Raises UnknownState."""
         found = ((pid, look_up(pid)) for pid in Processes.pids())
         return {pid: entry for pid, entry in found if entry is not None}
@@ -152,7 +152,7 @@ class Descendants:
                 if one is not None and started is not None and one.mark == started.mark:
                     self._launches.add(one.launch)
 
-    def look(self, table: Table) -> list[Identity]:
+    def look(self, table: ProcessSnapshot) -> list[Identity]:
         """Those that live, the oldest first, and the leader among them. Raises UnknownState."""
         started, leader = self._started, self._leader
         marked: dict[int, Carrier] = {}
@@ -216,7 +216,7 @@ class Descendants:
             self._leads = {leader.pid} & {entry.session, entry.group} if same else set()
         return set(self._leads)
 
-    def _in_scopes(self, table: Table, started: Started) -> set[int]:
+    def _in_scopes(self, table: ProcessSnapshot, started: Started) -> set[int]:
         """Those in the scopes of launches; a scope has the name of a process that has ended."""
         if not os.path.isdir("/run/systemd/system"):
             return set()
@@ -227,7 +227,7 @@ class Descendants:
         entries = table.entries if launches else ()
         return {pid for pid in entries if inside(told(pid, "cgroup", 8192) or b"")}
 
-    def _others(self, found: Collection[int], table: Table, started: Started) -> set[int]:
+    def _others(self, found: Collection[int], table: ProcessSnapshot, started: Started) -> set[int]:
         """Of these, what is somebody else's all the same."""
         from reconciler.host.tmux import SESSION
 
@@ -275,7 +275,7 @@ def end(
     known: dict[Identity, None] = {}
 
     def left() -> list[Identity]:
-        known.update(dict.fromkeys(found.look(Table())))
+        known.update(dict.fromkeys(found.look(ProcessSnapshot())))
         return [one for one in known if processes.alive(one)]
 
     def ask(identities: Collection[Identity], number: signal.Signals) -> None:
@@ -315,7 +315,7 @@ def _undying(one: Identity) -> str:
     return f"process {one.pid} still runs: others are started faster than they can be ended"
 
 
-def _ours(entries: dict[int, Entry]) -> set[int]:
+def _ours(entries: dict[int, ProcessEntry]) -> set[int]:
     """We, and those that we come from."""
     found = {1}
     pid = os.getpid()

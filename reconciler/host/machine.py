@@ -11,7 +11,7 @@ from reconciler.base.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class MemoryFigures:
     """In bytes; ``available`` is what can be had without swapping."""
 
     total: int
@@ -20,7 +20,7 @@ class Memory:
     swap_free: int
 
 
-def memory() -> Memory:
+def memory() -> MemoryFigures:
     """Of /proc/meminfo, proc(5). Raises OSError."""
     found = {}
     with open("/proc/meminfo", encoding="ascii", errors="replace") as file:
@@ -29,7 +29,7 @@ def memory() -> Memory:
             words = rest.split()
             if words and words[0].isdigit():
                 found[name] = int(words[0]) * (1024 if words[1:] == ["kB"] else 1)
-    return Memory(
+    return MemoryFigures(
         found.get("MemTotal", 0),
         found.get("MemAvailable", found.get("MemFree", 0)),
         found.get("SwapTotal", 0),

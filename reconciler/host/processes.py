@@ -45,7 +45,7 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ProcessEntry:
     """A line of the process table."""
 
     identity: Identity
@@ -62,7 +62,7 @@ def boot_id() -> str:
         return file.read().strip()
 
 
-def look_up(pid: int, zombies: bool = False) -> Entry | None:
+def look_up(pid: int, zombies: bool = False) -> ProcessEntry | None:
     """The process with that number, or None when there is none or, by default, it is a zombie.
 
     One whose main thread has ended while others go on is none, and has the state of one of these.
@@ -76,7 +76,9 @@ def look_up(pid: int, zombies: bool = False) -> Entry | None:
         state = (_other_thread(pid) or ("", state))[1]
     if state in "ZXx" and not (zombies and state == "Z"):
         return None
-    return Entry(Identity(int(rest[19]), pid), state, int(rest[1]), int(rest[2]), int(rest[3]))
+    return ProcessEntry(
+        Identity(int(rest[19]), pid), state, int(rest[1]), int(rest[2]), int(rest[3])
+    )
 
 
 def folder(pid: int) -> str:

@@ -22,7 +22,7 @@ _CHILDREN = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Child:
+class ChildProcess:
     """One that a process has started, itself or by way of others."""
 
     pid: int
@@ -48,7 +48,7 @@ class Row:
     open_files: int | None
     waits_in: str | None
     cpu: float
-    children: tuple[Child, ...]
+    children: tuple[ChildProcess, ...]
 
 
 def rows(wanted: Iterable[Identity]) -> list[Row]:
@@ -130,7 +130,7 @@ def _command(process: psutil.Process) -> str:
     return " ".join(line) or f"[{process.name()}]"
 
 
-def _children(process: psutil.Process) -> list[Child]:
+def _children(process: psutil.Process) -> list[ChildProcess]:
     found = []
     try:
         below = process.children(recursive=True)[:_CHILDREN]
@@ -143,7 +143,7 @@ def _children(process: psutil.Process) -> list[Child]:
         except (psutil.Error, OSError):
             continue
         if entry is not None:
-            found.append(Child(child.pid, entry.state, command))
+            found.append(ChildProcess(child.pid, entry.state, command))
     return found
 
 

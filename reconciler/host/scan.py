@@ -59,7 +59,7 @@ class Wanted:
 
 
 @dataclass(slots=True)
-class Seen:
+class SeenFiles:
     """What was found. ``rotated`` are uncompressed rotated logs, ``passing`` files of ours that
     a pass did not finish, both as (folder, name); ``unread`` says which folders could not be
     read, ``left_out`` which are not entered, and why (root's own in somebody's folder, nested too
@@ -73,7 +73,7 @@ class Seen:
     ageless: int = 0
 
 
-def scan(wanted: Wanted) -> Seen:
+def scan(wanted: Wanted) -> SeenFiles:
     """Look once through the whole of it. Raises OSError or HostError when the top is unreadable."""
     with Emptied(wanted.path) as tree, working(f"look through {wanted.path}", None) as work:
         look = _Look(wanted, tree, work)
@@ -94,13 +94,13 @@ class _Look:
         self.tree = tree
         self.work = work
         self.chooser = Chooser(wanted.rule)
-        self._found = Seen()
+        self._found = SeenFiles()
         self._count = 0
         self._match = None if wanted.match == ("*",) else _either(wanted.match)
         self._exclude = _either(wanted.exclude) if wanted.exclude else None
         self._never = re.compile(wanted.never).fullmatch if wanted.never else None
 
-    def seen(self) -> Seen:
+    def seen(self) -> SeenFiles:
         """The result."""
         self._found.chosen = self.chooser.chosen()
         return self._found

@@ -29,7 +29,7 @@ _MOST = 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class StopUnderWay:
     """``signal`` to the process, then to what has come of it, and KILL after ``timeout`` seconds.
 
     Without ``started`` that is who is in a group or session that it leads. With ``launches`` all is
@@ -56,7 +56,7 @@ class Stopping(Protocol):
 
     def of(self, ident: str) -> list[Identity]: ...
 
-    def make(self, ident: str, stops: Sequence[Stop], last: bool) -> str | None: ...
+    def make(self, ident: str, stops: Sequence[StopUnderWay], last: bool) -> str | None: ...
 
 
 class Stops:
@@ -71,7 +71,7 @@ class Stops:
         self._everything = everything
         self._folder = folder
         self._going: dict[Identity, tuple[Child, str, str]] = {}
-        self._begun: dict[Identity, Stop] = {}
+        self._begun: dict[Identity, StopUnderWay] = {}
         self._failed: dict[Identity, str] = {}
         self._wanted: set[str] = set()
 
@@ -83,7 +83,7 @@ class Stops:
         with suppress(OSError):
             os.unlink(f"{self._folder}/{_FILE}")
 
-    def _begin(self, ident: str, wakes: str, stop: Stop) -> None:
+    def _begin(self, ident: str, wakes: str, stop: StopUnderWay) -> None:
         self._going[stop.identity] = (_stopping(stop), ident, wakes)
         until = self._clock.monotonic() + stop.timeout
         self._begun[stop.identity] = stop if stop.until is not None else replace(stop, until=until)
@@ -96,7 +96,7 @@ class Stops:
         """All that are being stopped, each with the id for which it is."""
         return {identity: whose for identity, (_, whose, _) in self._going.items()}
 
-    def make(self, ident: str, stops: Sequence[Stop], last: bool) -> str | None:
+    def make(self, ident: str, stops: Sequence[StopUnderWay], last: bool) -> str | None:
         """Stop them all at the same time, for that id; None: they have ended.
 
         Else the words for what goes on; once that has ended, ``ident`` wants a look. ``last``:
@@ -185,7 +185,7 @@ class Stops:
                 _hand_on(self._folder, left)
 
 
-def _hand_on(folder: str, begun: Sequence[tuple[str, str, Stop]]) -> None:
+def _hand_on(folder: str, begun: Sequence[tuple[str, str, StopUnderWay]]) -> None:
     import json
 
     from reconciler.host.place import put_at
@@ -202,7 +202,7 @@ def _hand_on(folder: str, begun: Sequence[tuple[str, str, Stop]]) -> None:
     put_at(f"{folder}/{_FILE}", json.dumps({"boot": boot_id(), "stops": known}).encode())
 
 
-def handed_on(folder: str) -> list[tuple[str, str, Stop]]:
+def handed_on(folder: str) -> list[tuple[str, str, StopUnderWay]]:
     """The stops that a loop had begun when it ended, each with its id and the id that it wakes."""
     try:
         with os.fdopen(trust.own_file(f"{folder}/{_FILE}"), "rb") as file:
@@ -224,17 +224,17 @@ def _plain(identity: Identity) -> tuple[int, int]:
     return identity.start, identity.pid
 
 
-def _stop(one: list[Any], started: list[Any] | None) -> Stop:
+def _stop(one: list[Any], started: list[Any] | None) -> StopUnderWay:
     start, pid, signal, timeout, launches, until = one
     ours = None
     if started is not None:
         mark, uids, name, ended, spared = started
         gone = tuple((Identity(start, pid), tag) for start, pid, tag in ended)
         ours = Started(mark, tuple(uids), name, gone, tuple(Identity(*each) for each in spared))
-    return Stop(Identity(start, pid), signal, timeout, ours, tuple(launches), until)
+    return StopUnderWay(Identity(start, pid), signal, timeout, ours, tuple(launches), until)
 
 
-def _stopping(stop: Stop) -> Child:
+def _stopping(stop: StopUnderWay) -> Child:
     def work() -> bytes:
         try:
             stop.make(Processes(Clock()))

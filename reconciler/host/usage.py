@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from reconciler.base.records import dataclass, field
-from reconciler.host.processes import Entry, Identity, look_up
+from reconciler.host.processes import Identity, ProcessEntry, look_up
 from reconciler.host.processtable import descriptors, resident
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _PAUSE = 0.25
 
 
 @dataclass(slots=True)
-class Usage:
+class ResourceUsage:
     """Sums over a process and all its descendants.
 
     ``memory`` is resident, in bytes. ``cpu`` is in percent of one core, None: not known yet.
@@ -49,7 +49,7 @@ class _Sample:
     percent: float | None = None
 
 
-def measure(asked: Mapping[Identity, Collection[str]], host: Host) -> dict[Identity, Usage]:
+def measure(asked: Mapping[Identity, Collection[str]], host: Host) -> dict[Identity, ResourceUsage]:
     """What each of these uses, of what is asked: names of the fields of Usage.
 
     Processor time is an average since the last look of this call, or over a short pause that all
@@ -75,7 +75,7 @@ def measure(asked: Mapping[Identity, Collection[str]], host: Host) -> dict[Ident
 
 def _sample(
     watched: Iterable[Identity],
-    families: Mapping[Identity, list[Entry]],
+    families: Mapping[Identity, list[ProcessEntry]],
     samples: dict[Identity, _Sample],
     host: Host,
 ) -> None:
@@ -93,9 +93,9 @@ def _sample(
             samples[one] = _Sample(now, seconds, percent)
 
 
-def _families(roots: Iterable[Identity], host: Host) -> dict[Identity, list[Entry]]:
+def _families(roots: Iterable[Identity], host: Host) -> dict[Identity, list[ProcessEntry]]:
     """Each with all its descendants, zombies among them; empty for what has ended."""
-    entries: dict[int, Entry] = {}
+    entries: dict[int, ProcessEntry] = {}
     children: dict[int, list[int]] = {}
     for pid in host.processes.pids():
         entry = look_up(pid, zombies=True)
@@ -106,8 +106,8 @@ def _families(roots: Iterable[Identity], host: Host) -> dict[Identity, list[Entr
 
 
 def _family(
-    root: Identity, entries: Mapping[int, Entry], children: Mapping[int, list[int]]
-) -> Iterator[Entry]:
+    root: Identity, entries: Mapping[int, ProcessEntry], children: Mapping[int, list[int]]
+) -> Iterator[ProcessEntry]:
     entry = entries.get(root.pid)
     if entry is None or entry.identity != root:
         return
@@ -121,8 +121,8 @@ def _family(
         todo += below
 
 
-def _sums(family: Iterable[Entry], files: bool) -> Usage:
-    found = Usage()
+def _sums(family: Iterable[ProcessEntry], files: bool) -> ResourceUsage:
+    found = ResourceUsage()
     for entry in family:
         if entry.state == "Z":
             continue
@@ -148,7 +148,7 @@ def _sums(family: Iterable[Entry], files: bool) -> Usage:
     return found
 
 
-def _times(entry: Entry) -> float:
+def _times(entry: ProcessEntry) -> float:
     try:
         return sum(psutil.Process(entry.identity.pid).cpu_times()[:4])
     except (psutil.Error, OSError):

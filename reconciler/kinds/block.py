@@ -12,7 +12,7 @@ from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, field, replace
 from reconciler.core.fields import Name, Path, Text
 from reconciler.core.kind import Kind
-from reconciler.core.managed_block import Mark, Split, joined, split, word
+from reconciler.core.managed_block import BlockMark, Split, joined, split, word
 from reconciler.core.model import ABSENT, Action, Change, Key, Observation, Resource, not_known
 
 if TYPE_CHECKING:
@@ -187,8 +187,8 @@ class Blocks(Kind[Block, BlockState]):
         return (WriteBlock(want.path, resource.id, want.comment, want.lines, want.secret),)
 
 
-def _mark(comment: str, spec: str, block: str) -> Mark:
-    return Mark(comment.encode("utf-8", "surrogateescape"), word(spec) + b" " + word(block))
+def _mark(comment: str, spec: str, block: str) -> BlockMark:
+    return BlockMark(comment.encode("utf-8", "surrogateescape"), word(spec) + b" " + word(block))
 
 
 def _read(path: str, host: Host) -> bytes | None:
@@ -216,7 +216,7 @@ def _read_by_others(path: str) -> str | None:
     return f"{path} holds a secret and is readable by {who}; fix it with: {command}"
 
 
-def _parts(text: bytes | None, mark: Mark) -> Split:
+def _parts(text: bytes | None, mark: BlockMark) -> Split:
     parts = split(text or b"", mark)
     return replace(parts, new=True) if text is None else parts
 
@@ -236,7 +236,7 @@ def _lines(content: str, end: bytes) -> bytes:
     return data.replace(b"\n", end) if end != b"\n" else data
 
 
-def _with(parts: Split, mark: Mark, lines: str) -> bytes:
+def _with(parts: Split, mark: BlockMark, lines: str) -> bytes:
     end = _line_end(parts)
     if parts.inner is None:
         parts = _without_loose(parts, lines)

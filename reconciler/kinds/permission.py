@@ -58,7 +58,7 @@ class Permission:
 
 
 @dataclass(frozen=True, slots=True)
-class Wrong:
+class WrongEntry:
     """A path that is not as it should be; ``named`` and so on are as in ``SetAttributes``."""
 
     path: str
@@ -72,13 +72,13 @@ class Wrong:
 
 
 @dataclass(frozen=True, slots=True)
-class Wrongs:
+class WrongEntries:
     """Everything below the path that is not as it should be; should be empty."""
 
-    paths: tuple[Wrong, ...] = ()
+    paths: tuple[WrongEntry, ...] = ()
 
 
-class Permissions(Kind[Permission, Wrongs]):
+class Permissions(Kind[Permission, WrongEntries]):
     """The section ``permissions``."""
 
     name = "permission"
@@ -118,15 +118,15 @@ class Permissions(Kind[Permission, Wrongs]):
         parts = want.path.split("/")
         return (Key("path", "/".join(parts[: _first_glob(parts)]) or "/"),)
 
-    def expected(self, want: Permission) -> Wrongs:
-        return Wrongs()
+    def expected(self, want: Permission) -> WrongEntries:
+        return WrongEntries()
 
     def observe(
         self, resources: Sequence[Resource[Permission]], host: Host
-    ) -> Sequence[Observation[Wrongs]]:
+    ) -> Sequence[Observation[WrongEntries]]:
         return [self._look(resource.want, host) for resource in resources]
 
-    def _look(self, want: Permission, host: Host) -> Observation[Wrongs]:
+    def _look(self, want: Permission, host: Host) -> Observation[WrongEntries]:
         left_out: list[str] = []
         glob = _is_glob(want.path)
         try:
@@ -142,7 +142,7 @@ class Permissions(Kind[Permission, Wrongs]):
                     return Observation(unknown=f"{what}; write the path that it leads to")
             if roots:
                 _asked(want, True).numbers(host)  # Is there such an owner?
-            wrongs: list[Wrong] = []
+            wrongs: list[WrongEntry] = []
             for root in roots:
                 try:
                     wrongs += self._wrong_below(root, want, host, left_out)
@@ -157,11 +157,13 @@ class Permissions(Kind[Permission, Wrongs]):
         notes = [*_spared(want), *_left_out(left_out)]
         if refused and denied is None:
             notes.append(f"{len(refused)} of {len(wrongs)} are refused: {refused[0]}")
-        return Observation(Wrongs(tuple(wrongs)), note="; ".join(notes) or None, denied=denied)
+        return Observation(
+            WrongEntries(tuple(wrongs)), note="; ".join(notes) or None, denied=denied
+        )
 
     def _wrong_below(
         self, root: str, want: Permission, host: Host, left_out: list[str]
-    ) -> Iterator[Wrong]:
+    ) -> Iterator[WrongEntry]:
         found = host.files.looked_at(root)
         if found is None or _excluded(root, os.path.dirname(root), want.exclude):
             return
@@ -189,7 +191,9 @@ class Permissions(Kind[Permission, Wrongs]):
             yield _wrong(path, have, asked, stat.S_ISDIR(entry.st_mode), False, root, identity)
         left_out += below.left_out()
 
-    def changes(self, expected: Wrongs | None, have: Wrongs | None) -> tuple[Change, ...]:
+    def changes(
+        self, expected: WrongEntries | None, have: WrongEntries | None
+    ) -> tuple[Change, ...]:
         if expected is None:
             return ()
         if have is None:
@@ -206,7 +210,7 @@ class Permissions(Kind[Permission, Wrongs]):
         return tuple(found)
 
     def actions(
-        self, resource: Resource[Permission], have: Wrongs | None, changes: Sequence[Change]
+        self, resource: Resource[Permission], have: WrongEntries | None, changes: Sequence[Change]
     ) -> Sequence[Action]:
         paths = have.paths if have is not None else ()
         return tuple(
@@ -217,23 +221,23 @@ class Permissions(Kind[Permission, Wrongs]):
         )
 
     def by_hand(
-        self, resource: Resource[Permission], have: Wrongs | None, changes: Sequence[Change]
+        self, resource: Resource[Permission], have: WrongEntries | None, changes: Sequence[Change]
     ) -> Sequence[Remedy]:
         return by_hand(
             one.refused for one in (have.paths if have else ()) if one.refused is not None
         )
 
-    def touched(self, have: Wrongs) -> Iterable[tuple[str, bool]]:
+    def touched(self, have: WrongEntries) -> Iterable[tuple[str, bool]]:
         return ((one.path, one.directory) for one in have.paths)
 
     def left(
-        self, planned: Sequence[Action], expected: Wrongs | None, have: Wrongs | None
+        self, planned: Sequence[Action], expected: WrongEntries | None, have: WrongEntries | None
     ) -> tuple[Change, ...]:
         if have is None:
             return self.changes(expected, have)
         done = {(one.path, one.identity) for one in planned if isinstance(one, SetAttributes)}
         still = tuple(one for one in have.paths if (one.path, one.identity) in done)
-        return self.changes(expected, Wrongs(still)) if still else ()
+        return self.changes(expected, WrongEntries(still)) if still else ()
 
 
 def _wrong(
@@ -244,10 +248,10 @@ def _wrong(
     named: bool,
     top: str | None = None,
     identity: tuple[int, int] = (0, 0),
-) -> Wrong:
+) -> WrongEntry:
     if isinstance(have, Barred):
-        return Wrong(path, have.have, want, directory, named, top, identity, have.refused)
-    return Wrong(path, have, want, directory, named, top, identity)
+        return WrongEntry(path, have.have, want, directory, named, top, identity, have.refused)
+    return WrongEntry(path, have, want, directory, named, top, identity)
 
 
 def _covers(want: Permission, path: str) -> bool:

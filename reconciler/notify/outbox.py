@@ -23,7 +23,7 @@ from reconciler.state.folder import quiet
 
 if TYPE_CHECKING:
     from reconciler.state.store import Store
-    from reconciler.state.store.outbox import Letter
+    from reconciler.state.store.outbox import QueuedMessage
 
 URGENT, DIGEST = "gave_up", "digest"
 """See ``store.outbox``, which a pass need not load."""
@@ -268,7 +268,9 @@ class Post:
         if times:
             self._at = now + max(0.05, min(times))
 
-    def _ready(self, name: str, letters: Sequence[Letter]) -> tuple[list[Letter], float | None]:
+    def _ready(
+        self, name: str, letters: Sequence[QueuedMessage]
+    ) -> tuple[list[QueuedMessage], float | None]:
         """What can go to that target now, and in how many seconds there may be more."""
         now, wall = self._clock.monotonic(), self._clock.wall()
         urgent = [one for one in letters if one.event == URGENT]
@@ -291,7 +293,7 @@ class Post:
             rest = [one for one in outbox.waiting()[name] if one.event != URGENT]
         return [*urgent, *rest], wait
 
-    def _start(self, target: Target, letters: Sequence[Letter]) -> None:
+    def _start(self, target: Target, letters: Sequence[QueuedMessage]) -> None:
         wall, urgent = self._clock.wall(), max(one.seq * (one.event == URGENT) for one in letters)
         todo = []
         for one in letters:
@@ -332,7 +334,7 @@ class Post:
             if why is not None and one.letters:
                 self._refused(name, one.letter, why)
 
-    def _refused(self, name: str, letter: Letter, why: str) -> None:
+    def _refused(self, name: str, letter: QueuedMessage, why: str) -> None:
         if why in _FOR_GOOD:
             self._settle(name, letter, why)
             return
@@ -341,7 +343,7 @@ class Post:
             self._told(f"target {name} did not take a message: {why}; it is tried again", True)
         self._opened().outbox.refused(name)
 
-    def _settle(self, name: str, letter: Letter, why: str) -> None:
+    def _settle(self, name: str, letter: QueuedMessage, why: str) -> None:
         """This message will never be taken as it is: a shorter one may be, and those behind it."""
         outbox = self._opened().outbox
         if len(letter.body) > _SHORT:
@@ -365,12 +367,12 @@ class _Delivery:
     the first of what is left was ``refused``, if so."""
 
     child: Child
-    letters: list[Letter]
+    letters: list[QueuedMessage]
     told: int = 0
     refused: str | None = None
 
     @property
-    def letter(self) -> Letter:
+    def letter(self) -> QueuedMessage:
         """The one that is on its way."""
         return self.letters[0]
 

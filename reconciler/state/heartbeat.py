@@ -26,7 +26,7 @@ _PATIENCE = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
+class WatchdogHeartbeat:
     """A loop that runs, or hangs.
 
     ``age`` is in seconds since it moved last. ``begun`` and ``done`` count its full passes.
@@ -46,7 +46,7 @@ class Pulse:
         return self.age <= _BEATS * self.every + _PATIENCE
 
 
-def about_loop(loop: Pulse | None) -> dict[str, Any]:
+def about_loop(loop: WatchdogHeartbeat | None) -> dict[str, Any]:
     """What is told of a loop, as a JSON value; times in seconds."""
     if loop is None:
         return {"running": False}
@@ -61,7 +61,7 @@ def about_loop(loop: Pulse | None) -> dict[str, Any]:
     }
 
 
-class Heart:
+class HeartbeatWriter:
     """What the loop beats with; the file is there as long as it runs.
 
     Where the state directory cannot be written to, such as on a file system that has gone
@@ -137,7 +137,7 @@ def _second_place(folder: str) -> str:
     return f"{runtime}/reconcile/{blake2b(os.fsencode(folder), digest_size=8).hexdigest()}.loop"
 
 
-def pulse(folder: str, clock: Clock) -> Pulse | None:
+def pulse(folder: str, clock: Clock) -> WatchdogHeartbeat | None:
     """The loop of that state directory; None when none runs, or not since this boot."""
     found = _read(_place(folder), clock)
     if found is None or not found.healthy:
@@ -148,7 +148,7 @@ def pulse(folder: str, clock: Clock) -> Pulse | None:
     return found
 
 
-def _read(place: str, clock: Clock) -> Pulse | None:
+def _read(place: str, clock: Clock) -> WatchdogHeartbeat | None:
     try:
         handle = own_file(place)
     except (OSError, HostError):
@@ -165,12 +165,12 @@ def _read(place: str, clock: Clock) -> Pulse | None:
         if boot != boot_id() or entry is None or entry.identity != identity:
             return None
         stopped = entry.state == "T"
-        return Pulse(identity, age, float(every), int(begun), int(done), stopped)
+        return WatchdogHeartbeat(identity, age, float(every), int(begun), int(done), stopped)
     except ValueError:
         return None
 
 
-def ask(loop: Pulse, folder: str, clock: Clock, patience: float) -> bool:
+def ask(loop: WatchdogHeartbeat, folder: str, clock: Clock, patience: float) -> bool:
     """Have a loop make a full pass now; has it come to its end within ``patience`` seconds?"""
     last = clock.monotonic() + patience
     Processes(clock).tell([loop.identity], "USR1")
@@ -185,6 +185,6 @@ def ask(loop: Pulse, folder: str, clock: Clock, patience: float) -> bool:
     return False
 
 
-def end(hung: Pulse, clock: Clock) -> None:
+def end(hung: WatchdogHeartbeat, clock: Clock) -> None:
     """End a loop that hangs; what it manages goes on. Raises HostError when it stays."""
     Processes(clock).kill(hung.identity)

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 from reconciler.state.folder import Busy, locked
 
 if TYPE_CHECKING:
-    from reconciler.state.heartbeat import Pulse
+    from reconciler.state.heartbeat import WatchdogHeartbeat
 
 _AFTER_END = 5.0
 """Seconds until the lock of one that was ended must be free."""
 
 
-class Taken(Exception):
+class LockHeld(Exception):
     """Another actor is at work on this spec. ``loop`` is it, or None when it is a pass."""
 
-    def __init__(self, pid: int | None, loop: Pulse | None) -> None:
+    def __init__(self, pid: int | None, loop: WatchdogHeartbeat | None) -> None:
         super().__init__(pid, loop)
         self.loop = loop
         self.pid = pid if loop is None else loop.identity.pid
@@ -46,7 +46,7 @@ def turn(folder: str, told: Callable[[str], None], patience: float = 0.0) -> Ite
         except Busy as busy:
             loop = _loop(folder)
             if loop is None or loop.healthy:
-                raise Taken(busy.pid, loop) from None
+                raise LockHeld(busy.pid, loop) from None
             told(
                 f"the loop (pid {loop.identity.pid}) has not moved for {loop.age:.0f} s; "
                 "it is ended, and its work is taken over"
@@ -55,11 +55,11 @@ def turn(folder: str, told: Callable[[str], None], patience: float = 0.0) -> Ite
             try:
                 lock = held.enter_context(locked(folder, _AFTER_END))
             except Busy as faster:
-                raise Taken(faster.pid, _loop(folder)) from None
+                raise LockHeld(faster.pid, _loop(folder)) from None
         yield lock
 
 
-def ask(taken: Taken, folder: str, patience: float = 60.0) -> bool:
+def ask(taken: LockHeld, folder: str, patience: float = 60.0) -> bool:
     """Have the loop that is at work make a pass now; did it within ``patience`` seconds?"""
     if taken.loop is None:
         return False
@@ -69,7 +69,7 @@ def ask(taken: Taken, folder: str, patience: float = 60.0) -> bool:
     return ask(taken.loop, folder, Clock(), patience)
 
 
-def _loop(folder: str) -> Pulse | None:
+def _loop(folder: str) -> WatchdogHeartbeat | None:
     # Only where somebody is in the way, so that a pass alone need not load this.
     from reconciler.host.clock import Clock
     from reconciler.state.heartbeat import pulse
@@ -77,7 +77,7 @@ def _loop(folder: str) -> Pulse | None:
     return pulse(folder, Clock())
 
 
-def _end(loop: Pulse) -> None:
+def _end(loop: WatchdogHeartbeat) -> None:
     from reconciler.host.clock import Clock
     from reconciler.state.heartbeat import end
 

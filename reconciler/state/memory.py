@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from reconciler.base.errors import HostError
 from reconciler.base.records import replace
 from reconciler.core.kind import GetKind
-from reconciler.core.model import Observation, Outcome, Past, Plan, Resource, Said, Step
+from reconciler.core.model import Observation, Outcome, Past, Plan, ProbeHistory, Resource, Step
 from reconciler.core.plan import STARTS
 from reconciler.state.folder import Newer, Unreadable
 
 if TYPE_CHECKING:
-    from reconciler.state.restarts import Tries, Unwritten
+    from reconciler.state.restarts import RestartTracker, Unwritten
     from reconciler.state.store import Store
     from reconciler.state.store.conditions import Condition
     from reconciler.state.store.history import Deed
@@ -46,7 +46,7 @@ class Memory:
         begun: set[str],
         by: Callable[[], str],
         clean: Callable[[str], str],
-        said: dict[str, Said],
+        said: dict[str, ProbeHistory],
         unwritten: dict[str, Unwritten],
     ) -> None:
         self.store = store
@@ -76,11 +76,11 @@ class Memory:
         if damage is not None:
             self._warn(damage)
 
-    def _tries(self, store: Store) -> Tries:
-        from reconciler.state.restarts import Tries
+    def _tries(self, store: Store) -> RestartTracker:
+        from reconciler.state.restarts import RestartTracker
 
         now = store.base.clock.monotonic()
-        return Tries(
+        return RestartTracker(
             self._resources, self._get_kind, store.attempts, self._begun, self._unwritten, now
         )
 
@@ -99,15 +99,15 @@ class Memory:
                 past = replace(past, lasting=self.store.conditions.all())
         return past
 
-    def said(self) -> Mapping[str, Said]:
+    def said(self) -> Mapping[str, ProbeHistory]:
         """What probes have said last, by id."""
-        found: dict[str, Said] = {}
+        found: dict[str, ProbeHistory] = {}
         if self.store is not None:
             with self._guarded():
                 found = self.store.checks.all()
         return found | self._said
 
-    def keep(self, said: Mapping[str, Said]) -> None:
+    def keep(self, said: Mapping[str, ProbeHistory]) -> None:
         """Write down what probes have said."""
         if self.store is not None:
             with self._guarded():

@@ -26,7 +26,7 @@ SOON = 0.01
 """Seconds until something is looked at again whose time has come during the pass."""
 
 
-class Tries:
+class RestartTracker:
     """The attempts that a pass knows of. What its methods raise is the store's HostError."""
 
     def __init__(

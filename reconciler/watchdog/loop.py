@@ -23,7 +23,7 @@ from reconciler.core.kind import Kind
 from reconciler.core.model import Observation, Outcome, Plan, Report, Resource, Spec
 from reconciler.core.observe import observe, watched
 from reconciler.core.plan import difference
-from reconciler.core.snapshot import Look
+from reconciler.core.snapshot import Snapshot
 from reconciler.host.clock import Clock
 from reconciler.host.command import on_waiting
 from reconciler.host.deaths import Deaths
@@ -31,20 +31,20 @@ from reconciler.host.environment import start_again
 from reconciler.host.inotify import FileWatch
 from reconciler.host.processes import Identity
 from reconciler.host.program import Installed, Replaced
-from reconciler.host.stops import Stop, Stops
+from reconciler.host.stops import Stops, StopUnderWay
 from reconciler.host.supervisor import Supervisor
 from reconciler.output.log import Log
 from reconciler.output.text import given
 from reconciler.state.folder import Newer, hand_on
-from reconciler.state.heartbeat import Heart
+from reconciler.state.heartbeat import HeartbeatWriter
 from reconciler.state.learned import Learned
 from reconciler.state.lock import turn
 from reconciler.watchdog.events import EVERYTHING, Loop, Part
 from reconciler.watchdog.passes import Pass, Passes, Teller
 from reconciler.watchdog.preload import preload
 from reconciler.watchdog.probing import aftermath, checks_of
-from reconciler.watchdog.reload import Kept
-from reconciler.watchdog.settling import Fresh, goal
+from reconciler.watchdog.reload import SpecReload
+from reconciler.watchdog.settling import Settling, goal
 
 if TYPE_CHECKING:
     from reconciler.cli.context import Context
@@ -84,7 +84,7 @@ class _StopsOfLoop:
         """See ``Stops.of``; as of the beginning of the step in hand."""
         return [identity for identity, whose in self.going.items() if whose == ident]
 
-    def make(self, ident: str, stops: Sequence[Stop], last: bool) -> str | None:
+    def make(self, ident: str, stops: Sequence[StopUnderWay], last: bool) -> str | None:
         """See ``Stops.make``."""
         words: str | None = self._teller.ask("stop", ident, tuple(stops), last) if stops else None
         return words
@@ -94,7 +94,7 @@ class Watchdog:
     """One spec, kept as it is declared."""
 
     def __init__(
-        self, context: Context, spec: Spec, heart: Heart, log: Log, supervisor: Supervisor
+        self, context: Context, spec: Spec, heart: HeartbeatWriter, log: Log, supervisor: Supervisor
     ) -> None:
         self._context = context
         self._supervisor = supervisor
@@ -103,7 +103,7 @@ class Watchdog:
         self._log = log
         self._deaths = Deaths(self._clock, self._is_short)
         self._files = FileWatch(self._clock, EVERYTHING)
-        self._fresh = Fresh(self._clock)
+        self._fresh = Settling(self._clock)
         self._stops = Stops(self._clock, EVERYTHING, context.folder(spec))
         self._stops.go_on()
         self._passes = Passes(self._clock, self._made, self._heard, self._over, self._stops.going)
@@ -144,7 +144,7 @@ class Watchdog:
         self._checks = checks_of(context, spec)
         self._reports = context.reports(self._post.woken, lambda words: self._posted(words, True))
         self._by_id: dict[str, Resource[Any]] = {}
-        self._kept = Kept(
+        self._kept = SpecReload(
             context, spec, log, supervisor, self._clock, self._taken, self._files.watch
         )
         self._installed = Installed(self._clock, self._program)
@@ -376,7 +376,7 @@ class Watchdog:
             teller.tell("proved", now)
         memory.flush()
 
-    def _watch(self, teller: Teller, look: Look, seen: Mapping[str, Observation[Any]]) -> None:
+    def _watch(self, teller: Teller, look: Snapshot, seen: Mapping[str, Observation[Any]]) -> None:
         """Have the end of every process that was seen, or started just now, wake the loop."""
         host = self._context.host(look.spec)
         by_id = {resource.id: resource for resource in look.spec.resources}
@@ -531,7 +531,7 @@ class Watchdog:
             self._ended_well = False
             self._context.report(words)
             with suppress(Exception):
-                self._context.tell(Look(self._spec, _NOTHING, {}, ("-",)), ())
+                self._context.tell(Snapshot(self._spec, _NOTHING, {}, ("-",)), ())
                 self._post.woken()
 
     def part_failed(self, part: Part, error: Exception) -> None:
@@ -603,7 +603,7 @@ def keep(context: Context, spec: Spec, told: Callable[[str], None]) -> None:
     with turn(folder, taken_over, _PATIENCE) as lock:
         clock = Clock()
         raise_limit()
-        heart = Heart(folder, clock)
+        heart = HeartbeatWriter(folder, clock)
         context.terminal.wait_for_nobody()
         log = Log(context.terminal, context.options.json, context.options.quiet)
         watchdog = Watchdog(context, spec, heart, log, supervisor)

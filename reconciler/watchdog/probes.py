@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass, replace
 from reconciler.core.kind import GetKind, Rhythm
-from reconciler.core.model import Resource, Said
+from reconciler.core.model import ProbeHistory, Resource
 from reconciler.host.child import Child
 from reconciler.host.clock import Clock
 from reconciler.host.command import BEAT
@@ -33,7 +33,7 @@ _KEPT = 60.0
 """Seconds that a verdict like the last one may wait for being written."""
 
 
-def due_in(said: Said | None, version: str, every: float, wall: float) -> float:
+def due_in(said: ProbeHistory | None, version: str, every: float, wall: float) -> float:
     """Seconds until it is to be asked again; 0 for now. Pure.
 
     By the monotonic clock. What was said before this boot has no age by it; there the wall
@@ -60,21 +60,21 @@ def places(numbers: Mapping[str, int]) -> dict[str, int]:
 
 
 def heard(
-    before: Said | None, version: str, ok: bool, words: str, failures: int, wall: float
-) -> Said:
+    before: ProbeHistory | None, version: str, ok: bool, words: str, failures: int, wall: float
+) -> ProbeHistory:
     """What is said of a check after one more verdict. Pure.
 
     It is ``failing`` after so many ``failures`` in a row, and until it is well; before that it is
     ``shaky``. What was said of another version of it does not count.
     """
     if before is None or before.version != version:
-        before = Said(version, "", 0, 0, "", wall, wall)
+        before = ProbeHistory(version, "", 0, 0, "", wall, wall)
     result, count, acted = "ok", 0, 0
     if not ok:
         count, acted = before.failures + 1, before.acted
         result = "failing" if before.result == "failing" or count >= failures else "shaky"
     since = before.since if result == before.result else wall
-    return Said(version, result, count, acted, words, since, wall, 0.0)
+    return ProbeHistory(version, result, count, acted, words, since, wall, 0.0)
 
 
 @dataclass(slots=True)
@@ -84,7 +84,7 @@ class _Probe:
     begun: float
 
 
-class Checks:
+class ProbeScheduler:
     """A part of the loop: asks what is due, and keeps what was said.
 
     ``said`` is what was said last, by id, and shared with the passes. ``keep`` writes it down,
@@ -96,8 +96,8 @@ class Checks:
         clock: Clock,
         get_kind: GetKind,
         host: Callable[[], Host],
-        said: dict[str, Said],
-        keep: Callable[[Mapping[str, Said]], None],
+        said: dict[str, ProbeHistory],
+        keep: Callable[[Mapping[str, ProbeHistory]], None],
         clean: Callable[[str], str],
     ) -> None:
         self._clock = clock
@@ -210,7 +210,7 @@ class Checks:
 
     def tend(self, ready: Collection[int]) -> Collection[str]:
         """Collect what was said and ask what is due; the ids of which something else is said."""
-        found: dict[str, Said] = {}
+        found: dict[str, ProbeHistory] = {}
         changed = set()
         for ident, probe in list(self._running.items()):
             verdict = self._verdict(probe)
@@ -255,7 +255,7 @@ class Checks:
             return False, "cannot be known: the probe gave no answer"
         return bool(ok), str(words)
 
-    def _write(self, found: Mapping[str, Said], changed: Collection[str]) -> None:
+    def _write(self, found: Mapping[str, ProbeHistory], changed: Collection[str]) -> None:
         """What is said for the same reason again need not wait for the disk each time."""
         now = self._clock.monotonic()
         late = {i for i in found if now - self._written.get(i, -_KEPT) >= _KEPT}

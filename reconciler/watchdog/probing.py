@@ -9,27 +9,29 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
-from reconciler.core.model import Outcome, Report, Said, Spec
+from reconciler.core.model import Outcome, ProbeHistory, Report, Spec
 from reconciler.core.plan import STARTS
 
 if TYPE_CHECKING:
     from reconciler.cli.context import Context
-    from reconciler.core.snapshot import Look
+    from reconciler.core.snapshot import Snapshot
     from reconciler.host import Host
-    from reconciler.watchdog.probes import Checks
+    from reconciler.watchdog.probes import ProbeScheduler
 
 
-def checks_of(context: Context, spec: Spec) -> Checks:
+def checks_of(context: Context, spec: Spec) -> ProbeScheduler:
     """What asks the probes of that spec, when they are due."""
     from reconciler.host.clock import Clock
-    from reconciler.watchdog.probes import Checks
+    from reconciler.watchdog.probes import ProbeScheduler
 
     context.said.update(context.memory(spec, False).said())
 
-    def keep(said: Mapping[str, Said]) -> None:
+    def keep(said: Mapping[str, ProbeHistory]) -> None:
         context.memory(spec, True).keep(said)
 
-    return Checks(Clock(), kinds.get, lambda: context.host(spec), context.said, keep, context.clean)
+    return ProbeScheduler(
+        Clock(), kinds.get, lambda: context.host(spec), context.said, keep, context.clean
+    )
 
 
 def aftermath(report: Report) -> tuple[set[str], set[str]]:
@@ -46,7 +48,7 @@ def aftermath(report: Report) -> tuple[set[str], set[str]]:
 
 
 def ask_and_act(
-    context: Context, look: Look, report: Report, host: Host, told: Callable[[Outcome], None]
+    context: Context, look: Snapshot, report: Report, host: Host, told: Callable[[Outcome], None]
 ) -> Report:
     """Ask what is due of what a pass has looked at, and do what the answers ask for.
 
@@ -60,7 +62,7 @@ def ask_and_act(
     return report.followed(more, look.seen)
 
 
-def _ask(context: Context, look: Look, report: Report) -> Collection[str]:
+def _ask(context: Context, look: Snapshot, report: Report) -> Collection[str]:
     """Ask, and wait for it; the ids that have answered."""
     probed = [
         resource

@@ -43,7 +43,7 @@ class Wait(NamedTuple):
 _GO_ON = Wait(False, 0.0)
 
 
-class Kept:
+class SpecReload:
     """The spec as it is kept now; ``taken`` is told of every one, the first as well.
 
     ``watch`` is given the files whose changes are to be noticed.

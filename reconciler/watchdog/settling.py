@@ -20,7 +20,7 @@ def goal(resource: Resource[Any]) -> Goal:
     return resource.present, kinds.get(resource.kind).version(resource.want)
 
 
-class Fresh:
+class Settling:
     """What was started a moment ago, and must hold for a while: a part of the loop."""
 
     def __init__(self, clock: Clock) -> None:

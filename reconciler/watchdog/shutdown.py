@@ -14,7 +14,7 @@ from reconciler.base.records import replace
 from reconciler.core.model import Outcome, Past, Spec
 from reconciler.core.observe import judged, observe
 from reconciler.core.plan import ending
-from reconciler.core.snapshot import Look
+from reconciler.core.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from reconciler.cli.context import Context
@@ -31,4 +31,4 @@ def end_all(context: Context, spec: Spec, told: Callable[[Outcome], None]) -> No
     host = context.host(spec)
     found = observe(running, kinds.get, host)
     plan, seen = judged(spec, running, found, kinds.get, host, Past())
-    context.act(Look(spec, plan, seen), host, told, remember=False)
+    context.act(Snapshot(spec, plan, seen), host, told, remember=False)

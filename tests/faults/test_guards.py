@@ -21,9 +21,9 @@ from support import LONG, Machine, until
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.host import place, trust, walk
 from reconciler.host.clock import Clock
-from reconciler.host.processes import Entry, Identity, Processes, look_up
-from reconciler.host.stops import Stop
-from reconciler.state.heartbeat import Pulse
+from reconciler.host.processes import Identity, ProcessEntry, Processes, look_up
+from reconciler.host.stops import StopUnderWay
+from reconciler.state.heartbeat import WatchdogHeartbeat
 
 NOBODY = 65534
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
@@ -298,7 +298,7 @@ def test_a_stopped_process_ends_by_the_signal_that_it_knows(free: None, tmp_path
         until(lambda: is_stopped(child.pid))
         entry = look_up(child.pid)
         assert entry is not None
-        Stop(entry.identity, "TERM", 10.0).make(Processes(Clock()))
+        StopUnderWay(entry.identity, "TERM", 10.0).make(Processes(Clock()))
         assert child.wait(LONG) == 0
     assert said.read_text() == "bye\n"
 
@@ -323,7 +323,7 @@ def test_one_that_is_stopped_after_it_was_looked_at_ends_so_too(
             signal_as_before(identities, number)  # type: ignore[arg-type]
 
         monkeypatch.setattr(processes, "_signal", stopped_just_before)
-        Stop(entry.identity, "TERM", 10.0).make(processes)
+        StopUnderWay(entry.identity, "TERM", 10.0).make(processes)
         assert child.wait(LONG) == 0
     assert said.read_text() == "bye\n"
 
@@ -337,13 +337,15 @@ def test_who_gets_the_number_of_a_process_that_is_stopped_is_left_alone(
         time.sleep(0.02)  # Two starts that can be told apart, in clock ticks.
         entry, after = look_up(child.pid), look_up(other.pid)
         assert entry is not None and after is not None
-        later = Entry(Identity(after.identity.start + 1, child.pid), "S", 1, child.pid, child.pid)
+        later = ProcessEntry(
+            Identity(after.identity.start + 1, child.pid), "S", 1, child.pid, child.pid
+        )
 
         def given_anew(identities: Iterable[Identity], end: float) -> None:
             wait_as_before(identities, end)
             child.wait(LONG)
             # Whoever comes next leads a session of that number; the other stands for his child.
-            member = Entry(after.identity, "S", child.pid, child.pid, child.pid)
+            member = ProcessEntry(after.identity, "S", child.pid, child.pid, child.pid)
             seen = {child.pid: later, other.pid: member}
             for module in ("processes", "descendants"):
                 monkeypatch.setattr(
@@ -353,7 +355,7 @@ def test_who_gets_the_number_of_a_process_that_is_stopped_is_left_alone(
             monkeypatch.setattr(processes, "wait", wait_as_before)
 
         monkeypatch.setattr(processes, "wait", given_anew)
-        Stop(entry.identity, "TERM", 10.0).make(processes)
+        StopUnderWay(entry.identity, "TERM", 10.0).make(processes)
         assert other.poll() is None
 
 
@@ -362,8 +364,8 @@ def test_who_gets_the_number_of_a_process_that_is_stopped_is_left_alone(
 
 @pytest.mark.parametrize("every", [1.0, 30.0, 3600.0])
 def test_a_loop_has_three_intervals_and_half_a_minute(every: float) -> None:
-    def loop(age: float) -> Pulse:
-        return Pulse(Identity(1, 1), age, every, 1, 1)
+    def loop(age: float) -> WatchdogHeartbeat:
+        return WatchdogHeartbeat(Identity(1, 1), age, every, 1, 1)
 
     longest = 3 * every + 30
     assert loop(longest - 0.1).healthy

@@ -18,8 +18,8 @@ from support import within as promised
 from reconciler.base.errors import UnknownState
 from reconciler.host import processes
 from reconciler.host.clock import Clock
-from reconciler.host.descendants import Table
-from reconciler.host.processes import Entry, Identity, Processes, within
+from reconciler.host.descendants import ProcessSnapshot
+from reconciler.host.processes import Identity, ProcessEntry, Processes, within
 
 
 def is_the_program(pid: int) -> None:
@@ -80,7 +80,7 @@ def test_the_environments_of_other_users_are_not_read(
         try:
             is_the_program(theirs.pid)
             is_the_program(ours.pid)
-            found = Table().carriers(0)
+            found = ProcessSnapshot().carriers(0)
         finally:
             theirs.kill()
             ours.kill()
@@ -104,12 +104,12 @@ def test_nested_processes_are_each_looked_up_once(monkeypatch: pytest.MonkeyPatc
     looks: Counter[int] = Counter()
     first, count = 10_000_000, 1000
 
-    def look_up(pid: int) -> Entry | None:
+    def look_up(pid: int) -> ProcessEntry | None:
         looks[pid] += 1
         if not first <= pid < first + count:
             return None
         # Every other one of a chain, none of which is the parent of the next that is asked for.
-        return Entry(Identity(pid, pid), "S", pid - 1 if pid > first else 1, pid, pid)
+        return ProcessEntry(Identity(pid, pid), "S", pid - 1 if pid > first else 1, pid, pid)
 
     monkeypatch.setattr(processes, "look_up", look_up)
     monkeypatch.setattr(processes, "owner_of", lambda _: 7)

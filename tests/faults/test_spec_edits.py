@@ -23,7 +23,7 @@ from reconciler.config.errors import SpecError
 from reconciler.config.settled import settled
 from reconciler.core.model import Spec
 from reconciler.host import openfiles
-from reconciler.watchdog.reload import Kept
+from reconciler.watchdog.reload import SpecReload
 
 WHOLE = "first half, second half"
 
@@ -224,7 +224,7 @@ class Bench:
         quiet: Any = SimpleNamespace(reloading=lambda: None, ready=lambda words: None)
         clock: Any = SimpleNamespace(monotonic=lambda: self.now)
         self.watched: tuple[str, ...] = ()
-        self.kept = Kept(
+        self.kept = SpecReload(
             session, self.spec(path.read_text()), log, quiet, clock, lambda spec: None, self.watch
         )
 

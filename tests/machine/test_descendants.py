@@ -18,7 +18,7 @@ from support import LONG, Machine, compiled, until
 from reconciler.base.errors import HostError
 from reconciler.host import Host, descendants
 from reconciler.host.clock import Clock
-from reconciler.host.descendants import Descendants, Started, Table, end
+from reconciler.host.descendants import Descendants, ProcessSnapshot, Started, end
 from reconciler.host.processes import Identity, Processes, look_up, session_tag
 from reconciler.kinds.process.actions import StopLeft
 from reconciler.kinds.process.kind import KIND
@@ -205,9 +205,9 @@ def test_the_number_of_a_session_alone_proves_nothing(world: World) -> None:
     dead = Identity(1, child.pid)
     tag = session_tag(child.pid)
     found = Started(mark, (os.geteuid(),), "lead", ((dead, f"{tag}0"),))
-    assert Descendants(found).look(Table()) == []
+    assert Descendants(found).look(ProcessSnapshot()) == []
     found = Started(mark, (os.geteuid(),), "lead", ((dead, tag),))
-    assert child in Descendants(found).look(Table())
+    assert child in Descendants(found).look(ProcessSnapshot())
     other.kill()
     other.wait()
 
@@ -264,7 +264,7 @@ def test_a_user_who_is_let_into_a_session_of_roots_does_not_have_it_ended(world:
     his = until(lambda: [p for p in Processes.of_user(65534) if os.getsid(p) == job.pid])
     try:
         started = Started(f"{world.machine.state}/demo/process:lead", (65534,), "lead")
-        until(lambda: [one.pid for one in Descendants(started).look(Table())] == his)
+        until(lambda: [one.pid for one in Descendants(started).look(ProcessSnapshot())] == his)
         assert job.poll() is None and alive(beside)
     finally:
         os.killpg(job.pid, signal.SIGKILL)
@@ -283,7 +283,7 @@ def test_what_root_runs_in_the_group_of_a_user_is_not_ended(world: World, says: 
     roots = subprocess.Popen(["sleep", "300"], process_group=his.pid)
     try:
         until(lambda: Path(f"/proc/{his.pid}/comm").read_text() == "sleep\n")
-        found = Descendants(Started(mark, (65534,), "lead")).look(Table())
+        found = Descendants(Started(mark, (65534,), "lead")).look(ProcessSnapshot())
         assert [one.pid for one in found] == [his.pid]
     finally:
         for one in (his, roots):
@@ -299,7 +299,7 @@ def test_a_mark_proves_nothing_of_a_session_that_its_process_is_not_in(world: Wo
     marked = subprocess.Popen(["sleep", "300"], env=environ, start_new_session=True)
     try:
         found = Descendants(Started(mark, (os.geteuid(),), "lead"))
-        assert [one.pid for one in until(lambda: found.look(Table()))] == [marked.pid]
+        assert [one.pid for one in until(lambda: found.look(ProcessSnapshot()))] == [marked.pid]
     finally:
         for one in (beside, marked):
             one.kill()
@@ -465,7 +465,7 @@ def test_what_forks_faster_than_it_is_ended_is_given_up(
     class Forking(Descendants):
         """Each look finds another one, as of a chain of forks."""
 
-        def look(self, table: Table) -> list[Identity]:
+        def look(self, table: ProcessSnapshot) -> list[Identity]:
             started.append(subprocess.Popen(["sleep", "300"]))
             entry = look_up(started[-1].pid)
             assert entry is not None
@@ -487,7 +487,7 @@ def test_one_that_may_not_be_ended_is_named_and_holds_up_no_other(free: None) ->
     class Both(Descendants):
         """One of root's, before one of ours."""
 
-        def look(self, table: Table) -> list[Identity]:
+        def look(self, table: ProcessSnapshot) -> list[Identity]:
             return [one for one in (theirs, ours) if alive(one)]
 
     with (
@@ -524,7 +524,7 @@ def test_what_the_executor_runs_does_not_end_with_its_worker(world: World) -> No
     other = {name: value for name, value in environ.items() if name != "AI_COMMAND_ID"}
     plain = subprocess.Popen(["sleep", "300"], env=other, start_new_session=True)
     until(lambda: mark.encode() in Path(f"/proc/{plain.pid}/environ").read_bytes())
-    found = Descendants(Started(mark, (os.geteuid(),), "lead")).look(Table())
+    found = Descendants(Started(mark, (os.geteuid(),), "lead")).look(ProcessSnapshot())
     assert [one.pid for one in found] == [plain.pid]
     for one in (command, plain):
         one.kill()

@@ -18,7 +18,7 @@ import pytest
 from support import LONG, Machine, until
 
 from reconciler.host.clock import Clock
-from reconciler.state.heartbeat import Heart, pulse
+from reconciler.state.heartbeat import HeartbeatWriter, pulse
 
 HEAD = "version: 1\nname: demo\nloop: {every: 200ms}\n"
 
@@ -288,7 +288,7 @@ def test_a_sign_of_life_has_a_second_place(tmp_path: Path, monkeypatch: pytest.M
     for made in (runtime, state):
         made.mkdir(mode=0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
-    heart = Heart(str(state), clock)
+    heart = HeartbeatWriter(str(state), clock)
     heart.beat(1.0)
     first = os.stat(state / "loop").st_ino
     write = os.pwrite

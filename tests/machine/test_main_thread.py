@@ -10,10 +10,10 @@ from support import Machine, until
 from reconciler.executor.processes import identity, is_alive
 from reconciler.host import Host
 from reconciler.host.clock import Clock
-from reconciler.host.descendants import Table
+from reconciler.host.descendants import ProcessSnapshot
 from reconciler.host.processes import Processes, ending, look_up
 from reconciler.host.processtable import rows
-from reconciler.host.stops import Stop
+from reconciler.host.stops import StopUnderWay
 from reconciler.host.usage import measure
 
 PROGRAM = """
@@ -69,9 +69,9 @@ def test_it_is_known_by_mark_line_and_program(machine: Machine) -> None:
     program = os.readlink(f"/proc/{pid}/task/{os.listdir(f'/proc/{pid}/task')[-1]}/exe")
     assert entry.identity in processes.with_program(program, uid)
     mark = f"{machine.state}/demo/process:app"
-    marked = [one.identity for one in Table().carriers(uid).values() if one.mark == mark]
+    marked = [one.identity for one in ProcessSnapshot().carriers(uid).values() if one.mark == mark]
     assert marked == [entry.identity]
-    Stop(entry.identity, "TERM", 5.0).make(processes)
+    StopUnderWay(entry.identity, "TERM", 5.0).make(processes)
     assert ended(pid)
 
 

@@ -16,7 +16,7 @@ from support import Machine, compiled, passed, until
 from reconciler import kinds
 from reconciler.core.model import Plan, Remark
 from reconciler.core.restart_policy import Policy
-from reconciler.state.restarts import SOON, Tries
+from reconciler.state.restarts import SOON, RestartTracker
 from reconciler.state.store.attempts import Attempt
 
 POLICY = Policy(attempts=4, initial=1, factor=2, most=5, healthy_after=60, retry_every=900)
@@ -50,7 +50,7 @@ def test_a_wait_that_ends_while_a_pass_goes_on_is_not_forgotten(tmp_path: Path) 
     plan = Plan("demo", "/x", "host", 1, held=(Remark("process:p", "was tried once in vain"),))
     for since, due in ((0.4, 0.6), (1.0, SOON), (1.001, SOON)):
         table: Any = SimpleNamespace(all=lambda age=since: {"process:p": Attempt(version, 1, age)})
-        tries = Tries({resource.id: resource}, kinds.get, table, set(), {}, 0.0)
+        tries = RestartTracker({resource.id: resource}, kinds.get, table, set(), {}, 0.0)
         assert tries.due(plan) == pytest.approx(due)
 
 

@@ -15,7 +15,7 @@ from reconciler.cli.context import Context
 from reconciler.cli.options import parser
 from reconciler.config.shipped import folder
 from reconciler.host.command import program_path
-from reconciler.output.completion import Program, asked, program, script
+from reconciler.output.completion import CompletedProgram, asked, program, script
 
 
 def run(context: Context) -> int:
@@ -47,7 +47,7 @@ def ids(words: Sequence[str]) -> int:
     return DONE
 
 
-def _program() -> Program:
+def _program() -> CompletedProgram:
     names: list[str] = []
     with suppress(OSError):
         names = sorted(os.listdir(folder("specs")))

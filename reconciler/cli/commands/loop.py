@@ -14,9 +14,9 @@ from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.exit_codes import BUSY, DONE, INVALID
 from reconciler.base.redaction import redacted
 from reconciler.cli.commands.answers import complain, tell
-from reconciler.cli.context import Context, Usage
+from reconciler.cli.context import Context, UsageError
 from reconciler.config.aside import Asked, Invalid
-from reconciler.state.lock import Taken
+from reconciler.state.lock import LockHeld
 from reconciler.watchdog.loop import keep
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def run(context: Context) -> int:
         try:
             spec = context.known(context.load_aside().wait())
         except Asked as error:
-            raise Usage(str(error)) from None
+            raise UsageError(str(error)) from None
         except Invalid as error:
             last_good = context.last_good()
             if last_good is None:
@@ -44,7 +44,7 @@ def run(context: Context) -> int:
         context.claim(spec)
         keep(context, spec, tell)
         return DONE
-    except Taken as taken:
+    except LockHeld as taken:
         return complain(f"{taken}; this loop does not begin", BUSY)
 
 

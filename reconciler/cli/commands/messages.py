@@ -15,7 +15,7 @@ from reconciler.cli.context import Context
 
 if TYPE_CHECKING:
     from reconciler.core.model import Plan, Spec
-    from reconciler.core.snapshot import Look
+    from reconciler.core.snapshot import Snapshot
 
 _BOUND = 10.0
 """Seconds that a single pass takes to send messages, once all else is done."""
@@ -54,7 +54,7 @@ def with_targets(context: Context, plan: Plan, spec: Spec) -> Plan:
     return replace(plan, notes=(*plan.notes, *remarks(spec.notify)))
 
 
-def report(context: Context, look: Look) -> None:
+def report(context: Context, look: Snapshot) -> None:
     """Queue the reports that are due."""
 
     def told(words: str) -> None:

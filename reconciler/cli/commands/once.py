@@ -13,7 +13,7 @@ from reconciler.cli.commands import messages
 from reconciler.cli.commands.answers import complain, exit_status, tell
 from reconciler.cli.context import Context
 from reconciler.output import text
-from reconciler.state.lock import Taken, turn
+from reconciler.state.lock import LockHeld, turn
 
 if TYPE_CHECKING:
     from reconciler.core.model import Outcome, Spec
@@ -41,7 +41,7 @@ def run(context: Context) -> int:
             status, told = _pass(context, spec)
             messages.deliver(context, told)
             return status
-    except Taken as taken:
+    except LockHeld as taken:
         return _beside(context, spec, taken)
 
 
@@ -94,7 +94,7 @@ def _pass(context: Context, spec: Spec) -> tuple[int, Spec]:
     return exit_status(trouble, report.changed, options), look.spec
 
 
-def _beside(context: Context, spec: Spec, taken: Taken) -> int:
+def _beside(context: Context, spec: Spec, taken: LockHeld) -> int:
     """Somebody else is at work on this spec: normal when it is a loop that is well.
 
     The loop is the one who acts. Where something differs it is asked for a pass now, and what

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from reconciler import kinds
 from reconciler.base.exit_codes import DONE, TROUBLE
 from reconciler.base.records import replace
-from reconciler.cli.context import Context, Usage
+from reconciler.cli.context import Context, UsageError
 from reconciler.core.plan import ending, meant
-from reconciler.core.snapshot import Look
+from reconciler.core.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from reconciler.core.model import Outcome, Resource, Spec
@@ -103,7 +103,7 @@ def _named(patterns: Sequence[str], spec: Spec, known: Sequence[str] = ()) -> li
         if not matches and not any(meant(ident, pattern) for ident in known):
             from reconciler.cli.context import no_such
 
-            raise Usage(no_such(pattern, spec))
+            raise UsageError(no_such(pattern, spec))
         found |= {resource.id: resource for resource in matches}
     return [resource for resource in spec.resources if resource.id in found]
 
@@ -112,7 +112,7 @@ def _stopped(context: Context, spec: Spec, found: Sequence[Resource[Any]]) -> li
     """End what was paused; what could not be ended."""
     wrong = [resource.id for resource in found if kinds.get(resource.kind).verbs[2] != "stop"]
     if wrong:
-        raise Usage(f"--stop is for processes; {wrong[0]} is paused, and left as it is")
+        raise UsageError(f"--stop is for processes; {wrong[0]} is paused, and left as it is")
     # Whoever is at work may have begun before the pause was there.
     _wake(context, spec, wait=True)
     host = context.host(spec)
@@ -121,14 +121,14 @@ def _stopped(context: Context, spec: Spec, found: Sequence[Resource[Any]]) -> li
     return [outcome for outcome in report.outcomes if outcome.result == "failed"]
 
 
-def planned(spec: Spec, host: Host) -> Look:
+def planned(spec: Spec, host: Host) -> Snapshot:
     """A look at all of it, and a plan that knows of no pause and no attempt."""
     from reconciler.core.model import Past
     from reconciler.core.observe import judged, observe
 
     found = observe(spec.resources, kinds.get, host)
     plan, seen = judged(spec, spec.resources, found, kinds.get, host, Past())
-    return Look(spec, plan, seen)
+    return Snapshot(spec, plan, seen)
 
 
 def _wake(context: Context, spec: Spec, wait: bool = False) -> None:

@@ -12,7 +12,7 @@ from reconciler.cli.context import Context
 
 def run(context: Context) -> int:
     """Make all five; 1 when something is still wrong."""
-    from reconciler.diagnose.repair import Busy, Repair
+    from reconciler.diagnose.repair import Repair, RepairBusy
     from reconciler.diagnose.repair.telling import Telling
 
     spec = context.load(write_cache=True, complete=True)
@@ -22,7 +22,7 @@ def run(context: Context) -> int:
     repair = Repair(context, spec, telling)
     try:
         repair.run()
-    except Busy as busy:
+    except RepairBusy as busy:
         if context.options.json:
             context.print_json({**repair.document(), "busy": True})
         return complain(f"{spec.name}: {busy}", BUSY)

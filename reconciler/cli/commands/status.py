@@ -13,9 +13,9 @@ from reconciler.core.observe import watched
 
 if TYPE_CHECKING:
     from reconciler.core.model import Resource, Spec
-    from reconciler.core.snapshot import Look
+    from reconciler.core.snapshot import Snapshot
     from reconciler.host import Host
-    from reconciler.state.heartbeat import Pulse
+    from reconciler.state.heartbeat import WatchdogHeartbeat
     from reconciler.state.store.history import Deed
 
 _LAST = 5
@@ -42,7 +42,7 @@ def run(context: Context) -> int:
     return TROUBLE if look.plan.trouble else DONE
 
 
-def gathered(context: Context, look: Look, host: Host) -> dict[str, Any]:
+def gathered(context: Context, look: Snapshot, host: Host) -> dict[str, Any]:
     """The status as a JSON value."""
     from reconciler.base.errors import HostError
     from reconciler.host.clock import Clock
@@ -71,12 +71,12 @@ def gathered(context: Context, look: Look, host: Host) -> dict[str, Any]:
     }
 
 
-def _next(loop: Pulse | None) -> dict[str, Any]:
+def _next(loop: WatchdogHeartbeat | None) -> dict[str, Any]:
     """In how many seconds the loop makes its next full pass."""
     return {} if loop is None else {"next": round(max(0.0, loop.every - loop.age), 3)}
 
 
-def _resources(context: Context, look: Look, host: Host) -> list[dict[str, Any]]:
+def _resources(context: Context, look: Snapshot, host: Host) -> list[dict[str, Any]]:
     from reconciler.output.data import standing
 
     words = standing(look.plan)
@@ -104,7 +104,7 @@ def _due(host: Host, resource: Resource[Any]) -> dict[str, Any]:
     return {"due": round(due_in(said, version, rhythm.every, time.time()), 3)}
 
 
-def _since(context: Context, look: Look, ident: str, host: Host) -> dict[str, Any]:
+def _since(context: Context, look: Snapshot, ident: str, host: Host) -> dict[str, Any]:
     """The processes that a resource is, and since when they run."""
     seen = look.seen.get(ident)
     if seen is None or seen.unknown is not None or seen.state is None:

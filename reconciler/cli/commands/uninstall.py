@@ -24,10 +24,10 @@ from reconciler.cli.context import Context
 from reconciler.core.model import Outcome, Resource, Spec
 from reconciler.core.plan import ending
 from reconciler.output import data, text
-from reconciler.state.lock import Taken, turn
+from reconciler.state.lock import LockHeld, turn
 
 if TYPE_CHECKING:
-    from reconciler.core.snapshot import Look
+    from reconciler.core.snapshot import Snapshot
     from reconciler.host import Host
 
 _PATIENCE = 60.0
@@ -88,7 +88,7 @@ def run(context: Context) -> int:
             if not found.trouble:
                 _remove_state(context, spec)
                 found.state_removed = True
-    except Taken as taken:
+    except LockHeld as taken:
         return complain(f"{spec.name}: {taken}; nothing was removed", BUSY)
     _show(context, spec, found)
     return TROUBLE if found.trouble else DONE
@@ -115,7 +115,7 @@ def _alone(context: Context, spec: Spec) -> Iterator[None]:
             try:
                 held.enter_context(turn(folder, told, max(0.0, end - time.monotonic())))
                 break
-            except Taken as taken:
+            except LockHeld as taken:
                 if taken.loop is None or time.monotonic() >= end:
                     raise
         yield
@@ -177,7 +177,7 @@ def _made(context: Context, spec: Spec) -> set[str]:
     return {one.id for one in deeds if one.verb == "create" and one.result == "done"}
 
 
-def _adopted(one: Resource[Any], before: Look) -> Iterator[Left]:
+def _adopted(one: Resource[Any], before: Snapshot) -> Iterator[Left]:
     seen = before.seen[one.id].state if one.id in before.seen else None
     for identity, digest in (seen.found or ()) if seen is not None else ():
         if digest is None:

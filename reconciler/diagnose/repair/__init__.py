@@ -19,7 +19,7 @@ from reconciler.core.plan import STARTS
 from reconciler.diagnose import Diagnosis, diagnose, keeps
 from reconciler.diagnose.repair.hands import Hands, hands
 from reconciler.state.heartbeat import pulse
-from reconciler.state.lock import Taken
+from reconciler.state.lock import LockHeld
 
 if TYPE_CHECKING:
     from reconciler.cli.context import Context
@@ -41,7 +41,7 @@ _PAUSE = 0.5
 
 
 @dataclass(slots=True)
-class Step:
+class RepairStep:
     """One of the five. ``error`` says why it came to no end; ``words`` what it has found."""
 
     number: int
@@ -58,7 +58,7 @@ class Step:
         return self.error is not None or any(one.result == "failed" for one in self.outcomes)
 
 
-class Busy(HostError):
+class RepairBusy(HostError):
     """Another pass is at work, and does not come to its end."""
 
 
@@ -69,7 +69,7 @@ class Repair:
         self.context = context
         self.spec = spec
         self.told = told
-        self.steps: list[Step] = []
+        self.steps: list[RepairStep] = []
         self.before: Diagnosis | None = None
         self.after: Diagnosis | None = None
         self.forgiven: dict[str, int] = {}
@@ -77,16 +77,16 @@ class Repair:
         self.set_aside: str | None = None
         self.by_loop = False
         """Was it the loop that acted?"""
-        self.busy: Taken | None = None
+        self.busy: LockHeld | None = None
         self.began = time.monotonic()
 
     def run(self) -> None:
         """All five, whatever becomes of each. Raises Busy before anything was changed."""
         works = (self._diagnose, self._fix, self._watchdog, self._persistence, self._final)
         for number, (name, work) in enumerate(zip(NAMES, works, strict=True), 1):
-            self._step(Step(number, name), work)
+            self._step(RepairStep(number, name), work)
             if number == 2 and self.busy is not None:
-                raise Busy(f"{self.busy}; nothing was done")
+                raise RepairBusy(f"{self.busy}; nothing was done")
 
     @property
     def outcomes(self) -> list[Outcome]:
@@ -103,13 +103,13 @@ class Repair:
         """Is nothing wrong in the end?"""
         return self.after is not None and self.after.healthy
 
-    def _step(self, step: Step, work: Callable[[Step], str]) -> None:
+    def _step(self, step: RepairStep, work: Callable[[RepairStep], str]) -> None:
         self.steps.append(step)
         self.told.begins(step)
         began = time.monotonic()
         try:
             step.words = work(step)
-        except Taken as taken:
+        except LockHeld as taken:
             step.error = str(taken)
             self.busy = taken
         except Exception as error:
@@ -120,12 +120,12 @@ class Repair:
 
     # -- the steps; each gives words for its end
 
-    def _diagnose(self, step: Step) -> str:
+    def _diagnose(self, step: RepairStep) -> str:
         self.before = diagnose(self.context, self.spec)
         self.told.wrong(self.before)
         return _wrongs(self.before)
 
-    def _fix(self, step: Step) -> str:
+    def _fix(self, step: RepairStep) -> str:
         with self._hands() as hand:
             self._forgive(step, hand)
             hand.believe(self._failing())
@@ -136,7 +136,7 @@ class Repair:
             hand.put_right(ids, step.outcomes)
         return _done(step)
 
-    def _watchdog(self, step: Step) -> str:
+    def _watchdog(self, step: RepairStep) -> str:
         keepers = [one.id for one in self.spec.resources if _is_keeper(one, self.spec.path)]
         if not keepers:
             return "the spec declares none"
@@ -148,7 +148,7 @@ class Repair:
         loop = self._loop(5.0)
         return f"the loop runs (pid {loop})" if loop is not None else _done(step)
 
-    def _persistence(self, step: Step) -> str:
+    def _persistence(self, step: RepairStep) -> str:
         with self._hands() as hand:
             ids = [one.id for one in hand.spec.resources if kinds.get(one.kind).persists]
             if not ids:
@@ -157,7 +157,7 @@ class Repair:
             hand.tell(self.outcomes)
         return _done(step)
 
-    def _final(self, step: Step) -> str:
+    def _final(self, step: RepairStep) -> str:
         end = time.monotonic() + _COMES_UP
         started = {one.step.id for one in self.changed if one.step.verb in STARTS}
         while True:
@@ -198,7 +198,7 @@ class Repair:
         self.by_loop = self.by_loop or by_loop
         self.told.outcome(outcome)
 
-    def _forgive(self, step: Step, hand: Hands) -> None:
+    def _forgive(self, step: RepairStep, hand: Hands) -> None:
         """Nothing that was tried in vain keeps anything from being tried now."""
         try:
             self.set_aside = hand.mend_store(self._damaged())
@@ -215,7 +215,7 @@ class Repair:
         except HostError as error:
             self._note(step, f"{error}; retry counters are not reset")
 
-    def _note(self, step: Step, words: str) -> None:
+    def _note(self, step: RepairStep, words: str) -> None:
         step.notes.append(words)
         self.told.note(words)
 
@@ -285,7 +285,7 @@ def _is_late(resource: Any, path: str) -> bool:
     return kinds.get(resource.kind).persists or _is_keeper(resource, path)
 
 
-def _done(step: Step) -> str:
+def _done(step: RepairStep) -> str:
     done = sum(one.result == "done" for one in step.outcomes)
     failed = sum(one.result == "failed" for one in step.outcomes)
     words = f"{done} done" if done else "nothing to do"
@@ -299,7 +299,7 @@ def _wrongs(found: Diagnosis) -> str:
     return "1 thing is wrong" if number == 1 else f"{number} things are wrong"
 
 
-def _step_document(step: Step) -> dict[str, Any]:
+def _step_document(step: RepairStep) -> dict[str, Any]:
     return {
         "number": step.number,
         "name": step.name,

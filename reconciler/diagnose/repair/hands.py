@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
 from reconciler.base.errors import HostError
-from reconciler.core.model import Outcome, Said, Spec, Step
-from reconciler.core.snapshot import Look
+from reconciler.core.model import Outcome, ProbeHistory, Spec, Step
+from reconciler.core.snapshot import Snapshot
 from reconciler.host.clock import Clock
 from reconciler.state.heartbeat import ask, end, pulse
-from reconciler.state.lock import Taken, turn
+from reconciler.state.lock import LockHeld, turn
 
 if TYPE_CHECKING:
     from reconciler.cli.context import Context
@@ -47,7 +47,7 @@ def hands(
             held.enter_context(turn(folder, ended, _PATIENCE))
             context.recover(spec)
             found = Ours(context, spec, acted)
-        except Taken as taken:
+        except LockHeld as taken:
             if taken.loop is None:
                 raise
             found = Theirs(context, spec, acted)
@@ -78,7 +78,7 @@ class Hands(ABC):
         host.restless = True
         return host
 
-    def _look(self, spec: Spec, ids: Sequence[str]) -> Look:
+    def _look(self, spec: Spec, ids: Sequence[str]) -> Snapshot:
         return self.context.look(spec, self._host(spec), ids)
 
     def look_again(self) -> None:
@@ -104,7 +104,7 @@ class Hands(ABC):
             kind = kinds.get(resource.kind)
             rhythm = kind.rhythm(resource.want) if resource.id in failing else None
             if rhythm is not None:
-                self.context.said[resource.id] = Said(
+                self.context.said[resource.id] = ProbeHistory(
                     kind.version(resource.want), "failing", rhythm.failures, 0,
                     failing[resource.id], wall, wall, 0.0,
                 )  # fmt: skip

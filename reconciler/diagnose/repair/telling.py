@@ -21,13 +21,13 @@ from reconciler.output.repair import (
     wrong_lines,
 )
 from reconciler.output.text import outcome_lines
-from reconciler.state.lock import Taken, turn
+from reconciler.state.lock import LockHeld, turn
 
 if TYPE_CHECKING:
     from reconciler.cli.context import Context
     from reconciler.core.model import Outcome, Spec
     from reconciler.diagnose import Diagnosis
-    from reconciler.diagnose.repair import Repair, Step
+    from reconciler.diagnose.repair import Repair, RepairStep
     from reconciler.notify.outbox import Post
 
 _BOUND = 10.0
@@ -43,12 +43,12 @@ class Telling:
 
     # -- to whoever watches
 
-    def begins(self, step: Step) -> None:
+    def begins(self, step: RepairStep) -> None:
         """A step begins."""
         self._context.say(*begin_lines(step.number, step.name))
         self._queue("progress", f"repair, step {step.number} of 5 begins: {step.name}")
 
-    def ends(self, step: Step) -> None:
+    def ends(self, step: RepairStep) -> None:
         """It has come to its end."""
         lines = end_lines(step.number, step.name, step.words, step.error, step.seconds)
         if step.failed:
@@ -112,7 +112,7 @@ class Telling:
             with turn(folder, lambda words: None):
                 if bound:
                     context.post(spec, self._told).deliver(bound)
-        except Taken as taken:
+        except LockHeld as taken:
             if taken.loop is not None:
                 from reconciler.state.heartbeat import ask
 

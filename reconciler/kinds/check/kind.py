@@ -18,7 +18,7 @@ from reconciler.kinds.check.resource import FORMS, Check
 
 if TYPE_CHECKING:
     from reconciler.base.values import Verdict
-    from reconciler.core.model import Said
+    from reconciler.core.model import ProbeHistory
     from reconciler.host import Host
 
 _RUN_TIMEOUT = 60.0
@@ -140,7 +140,7 @@ class Checks(Kind[Check, CheckState]):
         return [self._look(resource, host.said.get(resource.id), wall) for resource in resources]
 
     def _look(
-        self, resource: Resource[Check], said: Said | None, wall: float
+        self, resource: Resource[Check], said: ProbeHistory | None, wall: float
     ) -> Observation[CheckState]:
         want = resource.want
         if not resource.present:

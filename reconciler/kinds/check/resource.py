@@ -7,7 +7,13 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from reconciler.base.records import dataclass, field
-from reconciler.base.scalars import Wrong, integer_parser, parse_command, parse_name, parse_size
+from reconciler.base.scalars import (
+    InvalidScalar,
+    integer_parser,
+    parse_command,
+    parse_name,
+    parse_size,
+)
 from reconciler.core.fields import (
     Command,
     Duration,
@@ -76,25 +82,29 @@ def parse_request(value: object) -> tuple[str, tuple[int, ...]]:
         wrong = sorted(set(value) - {"url", "status"})
         if wrong or "url" not in value:
             words = f"has no field {wrong[0]!r}" if wrong else "needs 'url'"
-            raise Wrong(f"{words}; write {{url: URL, status: 200}}", tuple(wrong[:1]), key=True)
+            raise InvalidScalar(
+                f"{words}; write {{url: URL, status: 200}}", tuple(wrong[:1]), key=True
+            )
         status = value.get("status", status)
         value = value["url"]
     url = parse_name(value)
     codes = status if isinstance(status, (list, tuple)) else [status]
     if not codes:
         words = "status: is empty; give it a status code or leave it out"
-        raise Wrong(words, ("status",))
+        raise InvalidScalar(words, ("status",))
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
         usable = None
     if not usable or not url.isascii() or " " in url:
-        raise Wrong("needs a URL that begins with http:// or https:// and names a host", where)
+        raise InvalidScalar(
+            "needs a URL that begins with http:// or https:// and names a host", where
+        )
     try:
         return url, tuple(_status(code) for code in codes)
     except ValueError as error:
-        raise Wrong(f"status: {error}", ("status",)) from None
+        raise InvalidScalar(f"status: {error}", ("status",)) from None
 
 
 def parse_reaction(value: object) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from reconciler.core.managed_block import lines_of
 from reconciler.host.command import find
 from reconciler.host.remedy import hides, remedy, script
 from reconciler.kinds.cron.lines import LONGEST, Environment, rendered, shown
-from reconciler.kinds.cron.table import Entry, Table, drop, put, table
+from reconciler.kinds.cron.table import CronEntry, CronTable, drop, put, table
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -43,12 +43,12 @@ class PutLine:
     command: tuple[str, ...]
     env: Environment
 
-    def made(self) -> Entry:
+    def made(self) -> CronEntry:
         """The entry itself, with all values. Raises HostError."""
         values = {name: secret.reveal() for name, secret in self.env}
         mailto = values.pop("MAILTO", None)
         line = rendered(self.schedule, self.command, values)
-        return Entry(line, None if mailto is None else b"MAILTO=" + (mailto.encode() or b'""'))
+        return CronEntry(line, None if mailto is None else b"MAILTO=" + (mailto.encode() or b'""'))
 
     def describe(self) -> str:
         """The action in words."""
@@ -88,7 +88,7 @@ class DropLine:
             host.marks.remove("cron", self.user)
 
 
-def _change(user: str, host: Host, change: Callable[[Table], bytes | None]) -> Table:
+def _change(user: str, host: Host, change: Callable[[CronTable], bytes | None]) -> CronTable:
     def edit(text: bytes | None) -> bytes | None:
         return change(table(text, host.owner, user))
 

@@ -36,7 +36,7 @@ from reconciler.kinds.cron.actions import (
 )
 from reconciler.kinds.cron.lines import rendered, shown
 from reconciler.kinds.cron.schedule import in_words, next_run, parse_schedule
-from reconciler.kinds.cron.table import Table, table
+from reconciler.kinds.cron.table import CronTable, table
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -155,7 +155,7 @@ class Crons(Kind[Cron, CronState]):
     def observe(
         self, resources: Sequence[Resource[Cron]], host: Host
     ) -> Sequence[Observation[CronState]]:
-        tables: dict[str, Table | Observation[CronState]] = {}
+        tables: dict[str, CronTable | Observation[CronState]] = {}
         for resource in resources:
             user = resource.want.whose
             if user not in tables:
@@ -165,7 +165,7 @@ class Crons(Kind[Cron, CronState]):
         idle = crondaemon.missing() if any(one.present for one in resources) else False
         for resource in resources:
             old = tables[resource.want.whose]
-            if not isinstance(old, Table):
+            if not isinstance(old, CronTable):
                 found.append(old)
                 continue
             # What is wrong with the block is told once, and mended with any of its lines.
@@ -181,7 +181,7 @@ class Crons(Kind[Cron, CronState]):
 
     def _table(
         self, user: str, resources: Sequence[Resource[Cron]], host: Host
-    ) -> Table | Observation[CronState]:
+    ) -> CronTable | Observation[CronState]:
         from reconciler.host.crontab import NotAllowed
 
         try:
@@ -199,7 +199,7 @@ class Crons(Kind[Cron, CronState]):
             return not_known(error)
 
     def _look(
-        self, resource: Resource[Cron], old: Table, leading: bool, idle: bool
+        self, resource: Resource[Cron], old: CronTable, leading: bool, idle: bool
     ) -> Observation[CronState]:
         want = resource.want
         entry = old.entries.get(want.entry or resource.id)

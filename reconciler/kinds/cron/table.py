@@ -19,14 +19,22 @@ import zlib
 from collections.abc import Mapping
 
 from reconciler.base.records import dataclass, replace
-from reconciler.core.managed_block import Mark, Split, at_the_end, joined, lines_of, split, word
+from reconciler.core.managed_block import (
+    BlockMark,
+    Split,
+    at_the_end,
+    joined,
+    lines_of,
+    split,
+    word,
+)
 from reconciler.kinds.cron.lines import bare, setting
 
 _FOREIGN_BEGIN = re.compile(rb"# BEGIN reconcile (\S+?)(?: -- .*)?(?:\r|\\r)?\n?")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CronEntry:
     """One line of ours, with the MAILTO above it where it has one; without line ends.
 
     ``vouched``: the check sum of its tag says that it is as we wrote it.
@@ -43,7 +51,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class CronTable:
     """A crontab as one spec sees it. ``entries`` are ours, by id.
 
     ``trouble`` says in a few words what is wrong with our block as a whole, None when nothing.
@@ -52,7 +60,7 @@ class Table:
     spec: str
     user: str
     parts: Split
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, CronEntry]
     trouble: str | None = None
 
     @property
@@ -69,7 +77,7 @@ class Table:
                 found[pair[0]] = pair[1]
         return found
 
-    def text(self, entries: Mapping[str, Entry]) -> bytes | None:
+    def text(self, entries: Mapping[str, CronEntry]) -> bytes | None:
         """The whole crontab with these entries; None when there should be none at all."""
         if not entries:
             left = self.parts.others
@@ -100,15 +108,15 @@ class Table:
         return b"MAILTO=" + self.user.encode("utf-8", "surrogateescape")
 
 
-def table(text: bytes | None, spec: str, user: str) -> Table:
+def table(text: bytes | None, spec: str, user: str) -> CronTable:
     """Read a crontab; None is one that is not there."""
     mark = _mark(spec)
     parts = split(text or b"", mark)
     if text is None:
         parts = replace(parts, new=True)
-    entries: dict[str, Entry] = {}
+    entries: dict[str, CronEntry] = {}
     if parts.inner is None and not parts.damaged and _tag(spec) not in parts.before:
-        return Table(spec, user, parts, entries)
+        return CronTable(spec, user, parts, entries)
     trouble = "a marker is missing or doubled" if parts.damaged else None
     kept, spared = _inner(parts.inner or b"", spec, entries), _inner(parts.spare, spec, {})
     before = _loose(parts.before, spec, entries)
@@ -124,13 +132,13 @@ def table(text: bytes | None, spec: str, user: str) -> Table:
     if _without_blocks(after):
         trouble = trouble or "there are lines below it"
         parts = at_the_end(parts)
-    made = Table(spec, user, parts, entries)
+    made = CronTable(spec, user, parts, entries)
     if trouble is None and made.text(entries) != text:
         trouble = "its own lines were edited" if entries else "there is nothing in it"
     return replace(made, trouble=trouble)
 
 
-def put(old: Table, name: str, entry: Entry) -> bytes | None:
+def put(old: CronTable, name: str, entry: CronEntry) -> bytes | None:
     """The crontab with that entry, and our block in order."""
     # A line that lost its tag and is the same is no line of a person's.
     lines = [line for line in lines_of(old.parts.before) if not _orphan(old, line, entry)]
@@ -138,17 +146,17 @@ def put(old: Table, name: str, entry: Entry) -> bytes | None:
     return replace(old, parts=parts).text({**old.entries, name: entry})
 
 
-def _orphan(old: Table, line: bytes, entry: Entry) -> bool:
+def _orphan(old: CronTable, line: bytes, entry: CronEntry) -> bool:
     return old.trouble is not None and line.rstrip(b"\n") == entry.line
 
 
-def drop(old: Table, name: str) -> bytes | None:
+def drop(old: CronTable, name: str) -> bytes | None:
     """The crontab without that entry, and our block in order."""
     return old.text({key: entry for key, entry in old.entries.items() if key != name})
 
 
-def _mark(spec: str) -> Mark:
-    return Mark(b"#", word(spec))
+def _mark(spec: str) -> BlockMark:
+    return BlockMark(b"#", word(spec))
 
 
 def _tag(spec: str) -> bytes:
@@ -166,7 +174,7 @@ def _named(tag: bytes, spec: str) -> tuple[str, bytes]:
     return plain.decode("utf-8", "surrogateescape"), check
 
 
-def _place(pair: tuple[str, Entry]) -> tuple[bool, str]:
+def _place(pair: tuple[str, CronEntry]) -> tuple[bool, str]:
     """By id, but those that set MAILTO below those that do not."""
     return pair[1].mailto is not None, pair[0]
 
@@ -184,12 +192,12 @@ def _group(lines: list[bytes], at: int) -> tuple[bytes, ...]:
     return tuple(found)
 
 
-def _inner(inner: bytes, spec: str, entries: dict[str, Entry]) -> list[bytes]:
+def _inner(inner: bytes, spec: str, entries: dict[str, CronEntry]) -> list[bytes]:
     """Reads the entries; what is left is not ours."""
     return _parted(lines_of(inner), spec, entries, False)
 
 
-def _loose(text: bytes, spec: str, entries: dict[str, Entry]) -> bytes:
+def _loose(text: bytes, spec: str, entries: dict[str, CronEntry]) -> bytes:
     """A text outside of our block without what is surely ours in it."""
     if _tag(spec) not in text:
         return text
@@ -197,7 +205,7 @@ def _loose(text: bytes, spec: str, entries: dict[str, Entry]) -> bytes:
 
 
 def _parted(
-    lines: list[bytes], spec: str, entries: dict[str, Entry], strictly: bool
+    lines: list[bytes], spec: str, entries: dict[str, CronEntry], strictly: bool
 ) -> list[bytes]:
     """``strictly``: only what our own check sum vouches for is not a person's."""
     left: list[bytes] = []
@@ -215,7 +223,7 @@ def _parted(
             at += len(group)
             if setting(group[-1]) is None:
                 mailto = group[0] if len(group) > 1 else None
-                entries.setdefault(name, Entry(group[-1], mailto, vouched))
+                entries.setdefault(name, CronEntry(group[-1], mailto, vouched))
     return left
 
 
@@ -229,7 +237,7 @@ def _without_blocks(text: bytes) -> list[bytes]:
     while at < len(lines):
         found = _FOREIGN_BEGIN.fullmatch(lines[at])
         if found is not None:
-            mark = Mark(b"#", found[1])
+            mark = BlockMark(b"#", found[1])
             end = next((n for n, x in enumerate(lines[at:], at) if mark.stands_in(x, b"END")), None)
             if end is not None:
                 at = end + 1

@@ -20,7 +20,7 @@ from reconciler.kinds.session.windows import holder
 
 if TYPE_CHECKING:
     from reconciler.host import Host
-    from reconciler.host.stops import Stop
+    from reconciler.host.stops import StopUnderWay
     from reconciler.host.tmux import Pane
 
 _WORDS = 3
@@ -150,13 +150,13 @@ class StopProcess:
         """The action in words."""
         return f"stop pid {self.identity.pid} ({self.signal}, after {self.timeout:g} s KILL)"
 
-    def stop(self, host: Host) -> Stop:
+    def stop(self, host: Host) -> StopUnderWay:
         """It as something that can be waited for. Raises UnknownState."""
-        from reconciler.host.stops import Stop
+        from reconciler.host.stops import StopUnderWay
         from reconciler.kinds.process.match import started
 
         ours = started(self.id, self.user, host, self.identity) if self.tree else None
-        return host.gone_on_with(Stop(self.identity, self.signal, self.timeout, ours))
+        return host.gone_on_with(StopUnderWay(self.identity, self.signal, self.timeout, ours))
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
@@ -184,13 +184,13 @@ class StopLeft:
         how = f"({self.signal}, after {self.timeout:g} s KILL)"
         return f"stop what an earlier start has left: pid {pids}{more} {how}"
 
-    def stop(self, host: Host) -> Stop:
+    def stop(self, host: Host) -> StopUnderWay:
         """It as something that can be waited for. Raises UnknownState."""
-        from reconciler.host.stops import Stop
+        from reconciler.host.stops import StopUnderWay
         from reconciler.kinds.process.match import started
 
         ours = started(self.id, self.user, host, launches=self.launches)
-        stop = Stop(self.found[0], self.signal, self.timeout, ours, self.launches)
+        stop = StopUnderWay(self.found[0], self.signal, self.timeout, ours, self.launches)
         return host.gone_on_with(stop)
 
     def run(self, host: Host) -> None:

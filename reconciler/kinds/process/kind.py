@@ -42,7 +42,7 @@ from reconciler.kinds.session.windows import Session
 if TYPE_CHECKING:
     from reconciler.host import Host
     from reconciler.host.processes import Identity
-    from reconciler.host.usage import Usage
+    from reconciler.host.usage import ResourceUsage
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ class Processes(Kind[Process, ProcessState]):
         for resource, one in zip(resources, seen, strict=True):
             if resource.want.limits is not None and resource.want.limits.used:
                 asked |= dict.fromkeys(_judged(resource, one.state), resource.want.limits.used)
-        usages: Mapping[Identity, Usage] = {}
+        usages: Mapping[Identity, ResourceUsage] = {}
         if asked:
             from reconciler.host.usage import measure
 
@@ -155,7 +155,7 @@ class Processes(Kind[Process, ProcessState]):
         self,
         resource: Resource[Process],
         seen: Observation[ProcessState],
-        usages: Mapping[Identity, Usage],
+        usages: Mapping[Identity, ResourceUsage],
         host: Host,
     ) -> Observation[ProcessState]:
         """How those are that run, as far as somebody wants to know."""

@@ -19,7 +19,7 @@ from reconciler.host.walk import sort_of
 if TYPE_CHECKING:
     from reconciler.host import Host
     from reconciler.host.processes import Identity
-    from reconciler.host.usage import Usage
+    from reconciler.host.usage import ResourceUsage
 
 _AGAIN = 5.0
 """Seconds after which a loop looks again at a heart that seems to have stopped."""
@@ -47,7 +47,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Heartbeat:
+class HeartbeatLimit:
     """``file`` is written again and again; older than ``max_age`` means that the process hangs."""
 
     file: Path
@@ -65,9 +65,9 @@ class Health:
 
 def health(
     limits: Limits | None,
-    heartbeat: Heartbeat | None,
+    heartbeat: HeartbeatLimit | None,
     identities: Sequence[Identity],
-    usages: Mapping[Identity, Usage],
+    usages: Mapping[Identity, ResourceUsage],
     host: Host,
 ) -> Health:
     """How they are, each for itself."""
@@ -114,7 +114,7 @@ def held(identities: Sequence[Identity]) -> Iterator[Ailment]:
             yield Ailment("stopped", "it is stopped (SIGSTOP)", 0.0, identity.text)
 
 
-def _over(limits: Limits, usage: Usage) -> dict[str, str]:
+def _over(limits: Limits, usage: ResourceUsage) -> dict[str, str]:
     """The limits that it is over, each with words."""
     found = {}
     if limits.memory is not None and usage.memory > limits.memory:
@@ -129,7 +129,7 @@ def _over(limits: Limits, usage: Usage) -> dict[str, str]:
     return found
 
 
-def _stopped(heartbeat: Heartbeat, age: float, host: Host) -> str | None:
+def _stopped(heartbeat: HeartbeatLimit, age: float, host: Host) -> str | None:
     """Why it seems to hang; ``age`` is that of the process, which has that time for a first beat.
 
     Raises UnknownState.

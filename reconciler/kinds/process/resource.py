@@ -18,7 +18,7 @@ from reconciler.core.fields import (
     integer,
 )
 from reconciler.kinds.process.actions import Place
-from reconciler.kinds.process.limits import Heartbeat, Limits
+from reconciler.kinds.process.limits import HeartbeatLimit, Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Process:
     kill_tree: Flag = True
     restart: Restart = Restart()
     limits: Limits | None = None
-    heartbeat: Heartbeat | None = None
+    heartbeat: HeartbeatLimit | None = None
     place: Place | None = field(default=None, metadata={"written": False})
 
     def digest(self) -> str:

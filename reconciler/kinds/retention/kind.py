@@ -28,7 +28,7 @@ from reconciler.core.model import (
 from reconciler.core.patterns import below, meant
 from reconciler.host.choose import Rule
 from reconciler.host.found import File
-from reconciler.host.scan import Seen, Wanted, scan
+from reconciler.host.scan import SeenFiles, Wanted, scan
 from reconciler.host.walk import reason
 from reconciler.kinds.process.kind import KIND as PROCESSES
 from reconciler.kinds.process.resource import Process
@@ -242,7 +242,7 @@ def _any_time(path: str) -> str:
     return "".join(parts) + r"(\.part[0-9]+)?\.tar\.gz"
 
 
-def _due(want: Retention, seen: Seen, now: int, host: Host) -> tuple[Due, int, list[str]]:
+def _due(want: Retention, seen: SeenFiles, now: int, host: Host) -> tuple[Due, int, list[str]]:
     """What is due of what was seen, how much of it is held open, and notes on what is left."""
     files = seen.chosen.files
     held = 0
@@ -298,13 +298,13 @@ def _bounded(want: Retention, files: tuple[File, ...]) -> tuple[tuple[File, ...]
     return tuple(taken), notes
 
 
-def _goes_on(want: Retention, seen: Seen) -> bool:
+def _goes_on(want: Retention, seen: SeenFiles) -> bool:
     """Is there more than one step does, and no brake on it? A log is rotated once in a pass."""
     more = seen.chosen.more or seen.chosen.more_bytes
     return bool(more) and want.max_files_per_pass is None and not want.rotates
 
 
-def _notes(want: Retention, seen: Seen, held: int) -> Iterable[str]:
+def _notes(want: Retention, seen: SeenFiles, held: int) -> Iterable[str]:
     if held:
         yield f"{counted(held, 'file')} held open by a process, left alone for now"
     chosen = seen.chosen

@@ -24,7 +24,7 @@ from reconciler.host.tmux import (
     target,
 )
 from reconciler.host.walk import sort_of
-from reconciler.kinds.session.windows import HOLDER, Pane, Session, Window, declared_panes
+from reconciler.kinds.session.windows import HOLDER, PaneSpec, Session, Window, declared_panes
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -104,7 +104,7 @@ def _session(want: Session, first: Sequence[str], host: Host) -> list[list[str]]
     ]
 
 
-def _start(pane: Pane, window: Window, want: Session, host: Host) -> list[str]:
+def _start(pane: PaneSpec, window: Window, want: Session, host: Host) -> list[str]:
     # Without a command, tmux would take what a person has as default-command.
     command: Sequence[str] = pane.command or ("/bin/sh", "-c", 'exec "${SHELL:-/bin/sh}" -l')
     if len(command) == 1:

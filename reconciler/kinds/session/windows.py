@@ -22,7 +22,7 @@ _ENDING = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Pane:
+class PaneSpec:
     """One pane; without a command it is a shell."""
 
     command: Command | None = None
@@ -35,7 +35,7 @@ class Window:
 
     name: Name | None = None
     cwd: Path | None = None
-    panes: tuple[Pane, ...] = (Pane(),)
+    panes: tuple[PaneSpec, ...] = (PaneSpec(),)
     layout: Name | None = None
 
 
@@ -62,7 +62,7 @@ class Session:
         """Its windows, each with the key that marks it."""
         windows = self.windows
         if self.command is not None:
-            windows = (Window(self.session, None, (Pane(self.command),)),)
+            windows = (Window(self.session, None, (PaneSpec(self.command),)),)
         return tuple((window.name or str(at), window) for at, window in enumerate(windows))
 
 

@@ -27,7 +27,7 @@ class Option(NamedTuple):
     repeated: bool = False
 
 
-class Command(NamedTuple):
+class CompletedCommand(NamedTuple):
     """A subcommand or a mode, with the options that only it has.
 
     ``option`` is the mode as an option, None for a subcommand. ``value`` is the metavar of the
@@ -41,7 +41,7 @@ class Command(NamedTuple):
     option: Option | None = None
 
 
-class Program(NamedTuple):
+class CompletedProgram(NamedTuple):
     """All that can be completed. ``specs`` are the names of specs that are no files.
 
     ``path`` is the absolute path of the program that is asked for ids.
@@ -49,7 +49,7 @@ class Program(NamedTuple):
 
     name: str
     path: str
-    commands: tuple[Command, ...]
+    commands: tuple[CompletedCommand, ...]
     options: tuple[Option, ...]
     specs: tuple[str, ...]
 
@@ -70,7 +70,7 @@ class Program(NamedTuple):
                 yield command.option
 
 
-def program(parser: argparse.ArgumentParser, path: str, specs: Sequence[str]) -> Program:
+def program(parser: argparse.ArgumentParser, path: str, specs: Sequence[str]) -> CompletedProgram:
     """What the parser takes: its subcommands, or the modes of which one is given.
 
     ``path`` is where the program is installed.
@@ -92,25 +92,27 @@ def program(parser: argparse.ArgumentParser, path: str, specs: Sequence[str]) ->
         else:
             plain.append(_option(action))
     commands = [
-        Command(mode.names[0], mode.words, tuple(special.get(mode.names[0], ())), value, mode)
+        CompletedCommand(
+            mode.names[0], mode.words, tuple(special.get(mode.names[0], ())), value, mode
+        )
         for mode in map(_option, modes)
     ]
-    return Program(parser.prog, path, tuple(commands), tuple(plain), tuple(specs))
+    return CompletedProgram(parser.prog, path, tuple(commands), tuple(plain), tuple(specs))
 
 
-def script(shell: str, made: Program) -> str:
+def script(shell: str, made: CompletedProgram) -> str:
     """The script that completes the program in that shell, one of SHELLS."""
     from reconciler.output.completion import bash, fish, zsh
 
     return {"bash": bash.script, "zsh": zsh.script, "fish": fish.script}[shell](made)
 
 
-def function_of(made: Program) -> str:
+def function_of(made: CompletedProgram) -> str:
     """The program's name as a part of the names of a shell's functions."""
     return made.name.replace("-", "_")
 
 
-def filled(script: str, made: Program, values: Mapping[str, str]) -> str:
+def filled(script: str, made: CompletedProgram, values: Mapping[str, str]) -> str:
     """The script with each ``@NAME@`` in it replaced, also by what all shells need."""
     text = script.lstrip("\n")
     known = {"NAME": made.name, "FUNCTION": function_of(made), "ASK": ASK}
@@ -124,16 +126,16 @@ def _of_subparsers(
     found: argparse._SubParsersAction[argparse.ArgumentParser],
     path: str,
     specs: tuple[str, ...],
-) -> Program:
+) -> CompletedProgram:
     commands = []
     for choice in found._choices_actions:
         below = found.choices[choice.dest]
         options = [_option(one) for one in below._actions if one.option_strings]
         values = [one for one in below._actions if not one.option_strings]
         value = str(values[0].metavar) if values else ""
-        commands.append(Command(choice.dest, choice.help or "", tuple(options), value))
+        commands.append(CompletedCommand(choice.dest, choice.help or "", tuple(options), value))
     options = [_option(one) for one in parser._actions if one.option_strings]
-    return Program(parser.prog, path, tuple(commands), tuple(options), specs)
+    return CompletedProgram(parser.prog, path, tuple(commands), tuple(options), specs)
 
 
 def _option(action: argparse.Action, words: str | None = None) -> Option:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator
 
-from reconciler.output.completion import Program, filled
+from reconciler.output.completion import CompletedProgram, filled
 
 # Bash parts words at the characters of COMP_WORDBREAKS, among them : and =, which ids and
 # options are full of; so the words are put together again, and of what is found only the part
@@ -95,7 +95,7 @@ complete -F _@FUNCTION@ @NAME@
 """
 
 
-def script(made: Program) -> str:
+def script(made: CompletedProgram) -> str:
     """The script, to be sourced."""
     values = {
         "PATH": shlex.quote(made.path),
@@ -108,7 +108,7 @@ def script(made: Program) -> str:
     return filled(_SCRIPT, made, values)
 
 
-def _cases(made: Program) -> Iterator[str]:
+def _cases(made: CompletedProgram) -> Iterator[str]:
     """For each command its options, and what its words are."""
     common = [name for option in made.options for name in option.names]
     for command in made.commands:
@@ -125,7 +125,7 @@ def _cases(made: Program) -> Iterator[str]:
     yield f"        *) options='{' '.join(names)}' ;;"
 
 
-def _kinds(made: Program) -> Iterator[str]:
+def _kinds(made: CompletedProgram) -> Iterator[str]:
     for option in made.all_options():
         if option.value:
             what = f"kind={_kind(option.value)}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reconciler.output.completion import Option, Program, filled, function_of
+from reconciler.output.completion import CompletedProgram, Option, filled, function_of
 
 _SCRIPT = r"""
 # Completion of @NAME@ for fish. Made by: @NAME@ --completion fish
@@ -37,7 +37,7 @@ complete -c @NAME@ -f
 """
 
 
-def script(made: Program) -> str:
+def script(made: CompletedProgram) -> str:
     """The script."""
     function = function_of(made)
     values = {
@@ -49,7 +49,7 @@ def script(made: Program) -> str:
     return filled(_SCRIPT, made, values)
 
 
-def _lines(made: Program, function: str) -> Iterator[str]:
+def _lines(made: CompletedProgram, function: str) -> Iterator[str]:
     none = f"not __{function}_mode >/dev/null"
     for option in made.options:
         yield from _option(made, option, "" if made.commands[0].option else none, function)
@@ -74,7 +74,7 @@ def _lines(made: Program, function: str) -> Iterator[str]:
             yield _line(made, inside, values)
 
 
-def _option(made: Program, option: Option, when: str, function: str) -> Iterator[str]:
+def _option(made: CompletedProgram, option: Option, when: str, function: str) -> Iterator[str]:
     names = []
     for name in option.names:
         names.append(f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}")
@@ -96,7 +96,7 @@ def _values(value: str, function: str) -> str:
     return f"-k -a '{found}'" if found else ""
 
 
-def _line(made: Program, when: str, rest: str) -> str:
+def _line(made: CompletedProgram, when: str, rest: str) -> str:
     condition = f" -n {_quoted(when)}" if when else ""
     return f"complete -c {made.name}{condition} {rest}"
 

@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from reconciler.output.completion import Command, Option, Program, filled, function_of
+from reconciler.output.completion import (
+    CompletedCommand,
+    CompletedProgram,
+    Option,
+    filled,
+    function_of,
+)
 
 _SCRIPT = r"""
 #compdef @NAME@
@@ -50,7 +56,7 @@ fi
 """
 
 
-def script(made: Program) -> str:
+def script(made: CompletedProgram) -> str:
     """The script."""
     function = function_of(made)
     values = {
@@ -70,11 +76,11 @@ def script(made: Program) -> str:
     return filled(_SCRIPT, made, values)
 
 
-def _described(command: Command) -> str:
+def _described(command: CompletedCommand) -> str:
     return f"{command.name}:{command.words}"
 
 
-def _cases(made: Program, function: str) -> Iterator[str]:
+def _cases(made: CompletedProgram, function: str) -> Iterator[str]:
     for command in made.commands:
         specs = [one.strip() for one in _specs(command.options, function)]
         if command.option is not None:

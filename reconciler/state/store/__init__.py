@@ -10,12 +10,12 @@ from __future__ import annotations
 from reconciler.host.clock import Clock
 from reconciler.state.store.attempts import Attempts
 from reconciler.state.store.base import Base
-from reconciler.state.store.checks import Checks
+from reconciler.state.store.checks import CheckTable
 from reconciler.state.store.conditions import Conditions
 from reconciler.state.store.history import History
 from reconciler.state.store.outbox import Outbox
 from reconciler.state.store.pauses import Pauses
-from reconciler.state.store.reports import Reports
+from reconciler.state.store.reports import ReportTable
 from reconciler.state.store.sent import SentMessages
 from reconciler.state.store.troubles import Troubles
 
@@ -30,12 +30,12 @@ class Store:
     def __init__(self, folder: str, clock: Clock, writes: bool) -> None:
         self.base = Base(folder, clock, writes)
         self.attempts = Attempts(self.base)
-        self.checks = Checks(self.base)
+        self.checks = CheckTable(self.base)
         self.conditions = Conditions(self.base)
         self.history = History(self.base)
         self.outbox = Outbox(self.base)
         self.pauses = Pauses(self.base)
-        self.reports = Reports(self.base)
+        self.reports = ReportTable(self.base)
         self.sent = SentMessages(self.base)
         self.troubles = Troubles(self.base)
 

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from reconciler.core.model import Said
+from reconciler.core.model import ProbeHistory
 from reconciler.state.store.base import Base
 
 
-class Checks:
+class CheckTable:
     """The table of checks; see Base for what its methods raise."""
 
     def __init__(self, base: Base) -> None:
         self._base = base
 
-    def all(self) -> dict[str, Said]:
+    def all(self) -> dict[str, ProbeHistory]:
         """What was said last, by id; what was said before this boot has no age."""
         rows = self._base.read(
             "SELECT id, version, result, failures, acted, reason, since, wall, boot, at, seconds "
@@ -26,10 +26,12 @@ class Checks:
         found = {}
         for ident, version, result, failures, acted, reason, since, wall, boot, at, seconds in rows:
             age = self._base.age(boot, at)
-            found[ident] = Said(version, result, failures, acted, reason, since, wall, age, seconds)
+            found[ident] = ProbeHistory(
+                version, result, failures, acted, reason, since, wall, age, seconds
+            )
         return found
 
-    def say(self, found: Mapping[str, Said]) -> None:
+    def say(self, found: Mapping[str, ProbeHistory]) -> None:
         """These were said now; a verdict's ``age`` says how long ago."""
         now = self._base.clock.monotonic()
         with self._base.change() as base:

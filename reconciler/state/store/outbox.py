@@ -36,7 +36,7 @@ _COLUMNS = "seq, target, event, title, body, wall, tries, boot, due"
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class QueuedMessage:
     """A message for a target. ``left`` are the seconds until it is tried (again)."""
 
     seq: int
@@ -54,7 +54,7 @@ def pause(tries: int) -> float:
     return float(min(_LONGEST, _FIRST * 2.0 ** min(tries - 1, 10)))
 
 
-def digest(letters: Sequence[Letter]) -> str:
+def digest(letters: Sequence[QueuedMessage]) -> str:
     """Many messages as one: how many, since when, and the last of them, each in a line."""
     number, since, lines = 0, "", list[str]()
     for letter in letters:
@@ -94,27 +94,27 @@ class Outbox:
             for urgent in (False, True):
                 self._fold(base, name, urgent, MOST, False)
 
-    def waiting(self) -> dict[str, list[Letter]]:
+    def waiting(self) -> dict[str, list[QueuedMessage]]:
         """What waits for each target, in order."""
         rows = self._base.read(f"SELECT {_COLUMNS} FROM outbox ORDER BY seq")
-        found: dict[str, list[Letter]] = {}
+        found: dict[str, list[QueuedMessage]] = {}
         for row in rows:
             letter = self._letter(row)
             found.setdefault(letter.target, []).append(letter)
         return found
 
-    def _letter(self, row: tuple[Any, ...]) -> Letter:
+    def _letter(self, row: tuple[Any, ...]) -> QueuedMessage:
         seq, target, event, title, body, wall, tries, boot, due = row
         age = self._base.age(boot, due)
-        return Letter(seq, target, event, title, body, wall, tries, max(0.0, -(age or 0.0)))
+        return QueuedMessage(seq, target, event, title, body, wall, tries, max(0.0, -(age or 0.0)))
 
-    def taken(self, letters: Sequence[Letter]) -> None:
+    def taken(self, letters: Sequence[QueuedMessage]) -> None:
         """They have arrived."""
         with self._base.change() as base:
             gone = [(letter.seq,) for letter in letters]
             base.executemany("DELETE FROM outbox WHERE seq = ?", gone)
 
-    def shorten(self, letter: Letter, body: str) -> None:
+    def shorten(self, letter: QueuedMessage, body: str) -> None:
         """It goes out once more at once, with another text."""
         with self._base.change() as base:
             base.execute(

@@ -24,7 +24,7 @@ class Reported:
     figures: dict[str, Any]
 
 
-class Reports:
+class ReportTable:
     """The table of reports, by the length of their period in seconds; see Base."""
 
     def __init__(self, base: Base) -> None:
