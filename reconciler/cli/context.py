@@ -519,7 +519,7 @@ class Context:
             host.let_go()
 
     def _look(self, spec: Spec, host: Host, only: Sequence[str], within: float | None) -> Snapshot:
-        from reconciler.core.observe import judged, observe, with_strays
+        from reconciler.core.observe import judged, observe, with_orphans
         from reconciler.core.plan import chosen, looked_at
 
         memory = self.memory(spec, False)
@@ -529,7 +529,7 @@ class Context:
 
             spec, seen = look_aside(spec, kinds.get, host, within)
         elif not (only or self._guest):
-            spec = with_strays(spec, kinds.get, host)
+            spec = with_orphans(spec, kinds.get, host)
         try:
             resources = chosen(spec, only)
         except KeyError as error:

@@ -77,8 +77,8 @@ def begin(
         for point, part in _by_server(kind, group).items():
             label = f"observe {name}" + (f" on {point}" if point else "")
             asked[label] = part
-            strays = None if point else whole.get(name)
-            work = partial(_look, name, part, strays, get_kind, host)
+            orphans = None if point else whole.get(name)
+            work = partial(_look, name, part, orphans, get_kind, host)
             children.begin(label, work, seconds)
     return asked
 
@@ -98,12 +98,12 @@ def _by_server(kind: Kind[Any, Any], group: list[Resource[Any]]) -> dict[str, li
 
 def gathered(children: Children, asked: Mapping[str, list[Resource[Any]]]) -> Found:
     """What all of them have seen; what did not answer is unknown."""
-    strays: list[Resource[Any]] = []
+    orphans: list[Resource[Any]] = []
     seen: dict[str, Observation[Any]] = {}
     for name, group in asked.items():
         if name in children.answers:
             found, observations = children.answers[name]
-            strays += found
+            orphans += found
             seen |= observations
         else:
             why = children.silent[name]
@@ -112,16 +112,16 @@ def gathered(children: Children, asked: Mapping[str, list[Resource[Any]]]) -> Fo
                 why = f"the file system mounted on {point} has not answered: {why}"
             unknown: Observation[Any] = Observation(unknown=why)
             seen |= dict.fromkeys((resource.id for resource in group), unknown)
-    return strays, seen
+    return orphans, seen
 
 
 def with_found(
-    spec: Spec, strays: list[Resource[Any]], seen: dict[str, Observation[Any]]
+    spec: Spec, orphans: list[Resource[Any]], seen: dict[str, Observation[Any]]
 ) -> tuple[Spec, dict[str, Observation[Any]]]:
-    """The spec with the strays behind all that it declares."""
+    """The spec with the orphans behind all that it declares."""
     from reconciler.base.records import replace
 
-    return (replace(spec, resources=(*spec.resources, *strays)) if strays else spec), seen
+    return (replace(spec, resources=(*spec.resources, *orphans)) if orphans else spec), seen
 
 
 def _look(
@@ -135,7 +135,7 @@ def _look(
     found: list[Resource[Any]] = []
     if whole is not None:
         try:
-            found = list(get_kind(name).strays(whole, host))
+            found = list(get_kind(name).orphans(whole, host))
         except (HostError, OSError):
             found = []  # What cannot be looked at is said of what is declared.
     return found, observe([*group, *found], get_kind, host, fresh=False)

@@ -191,7 +191,7 @@ class Kind(Generic[W, S]):
         """
         raise TypeError(f"kind {self.name} cannot observe")
 
-    def strays(self, resources: Sequence[Resource[W]], host: Host) -> Sequence[Resource[W]]:
+    def orphans(self, resources: Sequence[Resource[W]], host: Host) -> Sequence[Resource[W]]:
         """What is ours on the host and declared no more, as absent resources. Read only.
 
         ``resources`` are all of this kind, the skipped ones too: what they have made is left.

@@ -88,7 +88,7 @@ class Resource(Generic[W]):
     ``id`` is ``kind:name``. ``want`` is the kind's own dataclass. ``needs`` holds written and
     found needs, ``after`` order only; both name ids. ``skip`` is the ``when`` expression that
     was false, or None. ``held``: why it is left alone, since another one has as good a claim to
-    what it is about. ``stray``: no spec declares it any more, it was found on the host.
+    what it is about. ``orphan``: no spec declares it any more, it was found on the host.
     """
 
     id: str
@@ -98,7 +98,7 @@ class Resource(Generic[W]):
     after: tuple[str, ...] = ()
     skip: str | None = None
     held: str | None = None
-    stray: bool = False
+    orphan: bool = False
 
     @property
     def kind(self) -> str:

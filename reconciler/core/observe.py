@@ -29,7 +29,7 @@ def begin(resources: Iterable[Resource[Any]], get_kind: GetKind, host: Host) -> 
             get_kind(name).begin(group, host)
 
 
-def with_strays(spec: Spec, get_kind: GetKind, host: Host) -> Spec:
+def with_orphans(spec: Spec, get_kind: GetKind, host: Host) -> Spec:
     """The spec and, behind all that it declares, what it has left on the host and no more does.
 
     Never raises for the host: what cannot be looked at is said of what is declared.
@@ -44,7 +44,7 @@ def with_strays(spec: Spec, get_kind: GetKind, host: Host) -> Spec:
     found: list[Resource[Any]] = []
     for name, group in groups.items():
         try:
-            found += get_kind(name).strays(group, host)
+            found += get_kind(name).orphans(group, host)
         except Exception:
             continue  # A mark of a kind that this program does not know is left as well.
     return replace(spec, resources=(*spec.resources, *found)) if found else spec

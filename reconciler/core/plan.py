@@ -197,7 +197,7 @@ def make_plan(
         spec.name,
         spec.path,
         host,
-        sum(not resource.stray for resource in resources),
+        sum(not resource.orphan for resource in resources),
         tuple(steps),
         tuple(unknown),
         tuple(skipped),

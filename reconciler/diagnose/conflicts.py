@@ -115,7 +115,7 @@ def _claimed(
     found = {}
     for spec in specs:
         for resource in spec.resources:
-            if resource.skip is not None or not resource.present or resource.stray:
+            if resource.skip is not None or not resource.present or resource.orphan:
                 continue
             for claim in get_kind(resource.kind).claims(resource.want):
                 if claim.key.sort in _SORTS:

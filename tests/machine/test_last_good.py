@@ -78,8 +78,8 @@ def test_what_runs_goes_on_and_nothing_is_deleted(
     # A line that nobody declares, as its file may do by now; and one that is missing.
     lines = machine.crontab.read_text().splitlines()
     at = next(number for number, line in enumerate(lines) if line.startswith("0 0 1 1 *"))
-    stray = [lines[at - 1].replace("cron:c", "cron:other"), "5 5 5 5 * other"]
-    machine.crontab.write_text("\n".join([*lines[: at - 1], *stray, *lines[at + 1 :], ""]))
+    orphan = [lines[at - 1].replace("cron:c", "cron:other"), "5 5 5 5 * other"]
+    machine.crontab.write_text("\n".join([*lines[: at - 1], *orphan, *lines[at + 1 :], ""]))
     unwanted = known.unwanted_runs()
     try:
         loop = looping(known.spec).up()

@@ -139,8 +139,8 @@ def _remove(context: Context, spec: Spec, found: Removal) -> None:
     present = {one.id: one.present for one in before.spec.resources}
     for one in ending(before.spec.resources):
         kind, want = kinds.get(one.kind), one.want
-        if one.stray or not present[one.id]:
-            going += [one] if one.stray else []
+        if one.orphan or not present[one.id]:
+            going += [one] if one.orphan else []
             continue
         if not kind.creates or kind.by_age or kind.rhythm(want) is not None:
             continue  # It leaves nothing behind.

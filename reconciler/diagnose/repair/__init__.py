@@ -130,9 +130,9 @@ class Repair:
             self._forgive(step, hand)
             hand.believe(self._failing())
             hand.look_again()
-            with_strays = hand.spec
-            late = {one.id for one in with_strays.resources if _is_late(one, self.spec.path)}
-            ids = [one.id for one in with_strays.resources if one.id not in late]
+            with_orphans = hand.spec
+            late = {one.id for one in with_orphans.resources if _is_late(one, self.spec.path)}
+            ids = [one.id for one in with_orphans.resources if one.id not in late]
             hand.put_right(ids, step.outcomes)
         return _done(step)
 

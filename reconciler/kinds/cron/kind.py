@@ -277,7 +277,7 @@ class Crons(Kind[Cron, CronState]):
         name = resource.want.entry
         return (DropLine(resource.want.whose, resource.id if name is None else name),)
 
-    def strays(self, resources: Sequence[Resource[Cron]], host: Host) -> Sequence[Resource[Cron]]:
+    def orphans(self, resources: Sequence[Resource[Cron]], host: Host) -> Sequence[Resource[Cron]]:
         caller = host.users.account(None).name
         users = [resource.want.whose for resource in resources] or [caller]
         marked = host.marks.of(self.name)
@@ -289,7 +289,7 @@ class Crons(Kind[Cron, CronState]):
                 old = table(host.crontabs.read(user), host.owner, user)
             except HostError as error:
                 if not declared and "there is no user" not in str(error):
-                    found.append(_stray(f"cron:{_UNREADABLE} ({user})", user, _UNREADABLE))
+                    found.append(_orphan(f"cron:{_UNREADABLE} ({user})", user, _UNREADABLE))
                 continue
             mine = {one.id for one in declared}
             left = [name for name in old.entries if name not in mine]
@@ -300,7 +300,7 @@ class Crons(Kind[Cron, CronState]):
                 if shown_as in names:
                     shown_as = f"{shown_as} ({user})"
                 names.add(shown_as)
-                found.append(_stray(shown_as, user, name))
+                found.append(_orphan(shown_as, user, name))
         return found
 
 
@@ -311,9 +311,9 @@ def _needs_percent(want: Cron) -> bool:
     )
 
 
-def _stray(name: str, user: str, entry: str) -> Resource[Cron]:
+def _orphan(name: str, user: str, entry: str) -> Resource[Cron]:
     return Resource(
-        name, Cron("@reboot", (":",), user=user, entry=entry), present=False, stray=True
+        name, Cron("@reboot", (":",), user=user, entry=entry), present=False, orphan=True
     )
 
 
