@@ -135,7 +135,8 @@ def start_by_hand(machine: Machine, *argv: str) -> int:
     command = " ".join((f"{machine.bin}/ai-cmd-executor", *argv))
     done = machine.run("sh", "-c", f"setsid {command} >/dev/null 2>&1 & echo $!")
     pid = int(done.stdout)
-    until(lambda: pid in machine.running(WORKER))
+    # Until it has become the program with its usual words, by which it is known.
+    until(lambda: pid in machine.running(WORKER) and pid in machine.running("worker --home /"))
     return pid
 
 

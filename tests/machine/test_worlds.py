@@ -15,7 +15,7 @@ from machine.worlds import PEOPLE, World, snapshot
 from support import Machine
 
 FIRST = int(os.environ.get("WORLDS_FROM", "1"))
-SEEDS = range(FIRST, FIRST + int(os.environ.get("WORLDS", "24")))
+SEEDS = range(FIRST, FIRST + int(os.environ.get("WORLDS", "30")))
 FILES = ("permission:", "retention:")
 """What a pass may do otherwise than planned: to files that it has itself made, moved or renamed."""
 
@@ -27,7 +27,7 @@ def test_a_random_world(machine: Machine, seed: int) -> None:
     checked = machine.reconcile("--check", world.spec)
     assert checked.returncode == 0, checked.stderr
     done_so_far: list[str] = []
-    for _ in range(3):
+    for _ in range(2):
         agreed(world, done_so_far)
         assert snapshot(world.foreign) == foreign
         for path in world.people:
@@ -44,7 +44,7 @@ def agreed(world: World, deeds: list[str]) -> None:
     before = state(world)
     plan = machine.plan(world.spec)
     assert plan["unknown"] == [], said
-    for step in plan["steps"][:3]:
+    for step in plan["steps"][:1]:
         only = machine.plan(world.spec, "--only", step["id"])
         assert [one for one in only["steps"] if one not in plan["steps"]] == [], said
         assert step["id"] in [one["id"] for one in only["steps"]], said
