@@ -230,7 +230,8 @@ class World:
         return [deed for deed in done if deed]
 
     def _kill(self) -> str:
-        found = sorted(self.machine.running("sleep 8640"))
+        # What a shell waits for would end the shell a moment later.
+        found = sorted(filter(leads_session, self.machine.running("sleep 8640")))
         if not found:
             return ""
         pid = self.dice.choice(found)
@@ -286,6 +287,14 @@ class World:
             return ""
         self.machine.write_crontab(b"5 5 * * * mine\n" + text.replace(b"/bin/", b"/sbin/", 1))
         return "changed the crontab"
+
+
+def leads_session(pid: int) -> bool:
+    """Has that process a session of its own? Not one that has ended meanwhile."""
+    try:
+        return os.getsid(pid) == pid
+    except ProcessLookupError:
+        return False
 
 
 def snapshot(*tops: Path) -> dict[str, tuple[object, ...]]:
