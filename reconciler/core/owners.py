@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import HostError
-from reconciler.base.records import dataclass
+from reconciler.base.records import dataclass, replace
 from reconciler.core.kind import GetKind
 from reconciler.core.model import Claim, Observation, Resource
 
@@ -92,9 +92,10 @@ def contradictions(
 
 
 def _claims(resource: Resource[Any], get_kind: GetKind) -> list[Claim]:
-    """What it asks of paths."""
-    claims = get_kind(resource.kind).claims(resource.want)
-    return [one for one in claims if one.key.sort == "path" and (one.asks or one.of_files)]
+    """What it asks of paths, were it only that they are there, or are not."""
+    kind = get_kind(resource.kind)
+    claims = (one for one in kind.claims(resource.want) if one.key.sort == "path")
+    return [one for one in claims if one.asks or one.of_files or kind.creates]
 
 
 def _owners(
@@ -103,7 +104,7 @@ def _owners(
     get_kind: GetKind,
     host: Host,
 ) -> Iterator[_Owner]:
-    if not resource.present or resource.held or resource.skip is not None:
+    if resource.held or resource.skip is not None:
         return
     if resource.id in seen and seen[resource.id].unknown is not None:
         return
@@ -115,8 +116,14 @@ def _owners(
             real = host.files.real(fixed)
         except HostError:
             continue
-        if real is not None:
-            yield _Owner(resource.id, claim, fixed, real or "/")
+        if real is None:
+            continue
+        # One that makes it and one that takes it away would do so by turns.
+        if not resource.present:
+            claim = replace(claim, asks={"state": "absent"}, of_files=None)
+        elif get_kind(resource.kind).creates:
+            claim = replace(claim, asks={**claim.asks, "state": "present"})
+        yield _Owner(resource.id, claim, fixed, real or "/")
 
 
 def _paths(

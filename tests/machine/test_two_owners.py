@@ -50,6 +50,21 @@ def test_what_is_declared_by_itself_is_left_out(
     machine.converged(spec)
 
 
+@pytest.mark.parametrize("mode", ["", ", mode: '0700'"])
+def test_one_makes_what_another_takes_away(machine: Machine, top: Path, mode: str) -> None:
+    """By way of a symlink: they would do so by turns, for ever."""
+    (machine.base / "link").symlink_to(top)
+    (top / "z").mkdir()
+    spec = machine.spec(
+        f"directories:\n  here: {{path: {top}/z{mode}}}\n"
+        f"  gone: {{path: {machine.base}/link/z, state: absent}}\n"
+    )
+    report = machine.once(spec, status=1)
+    assert report["steps"] == [] and (top / "z").is_dir()
+    assert [one["id"] for one in report["unknown"]] == ["directory:here", "directory:gone"]
+    assert "want different things (state)" in report["unknown"][0]["reason"]
+
+
 def test_only_what_is_declared_by_itself_is_left_out(machine: Machine, top: Path) -> None:
     """Of other fields the pattern counts."""
     spec = machine.spec(
