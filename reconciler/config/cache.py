@@ -301,8 +301,8 @@ def _rebuilt(value: Any, owner: type) -> Any:
         return value
     module, _, name = value[0].partition(":")
     if module not in (owner.__module__, Secret.__module__):
-        package = owner.__module__.rpartition(".")[0]
-        if not package or not module.startswith(f"{package}."):
+        room = ".".join(owner.__module__.split(".")[:2])
+        if not module.startswith((f"{room}.", "reconciler.core.")):
             raise TypeError(f"{value[0]} is none of the kinds' own classes")
     cls = getattr(sys.modules[module], name)
     return cls(*(_rebuilt(item, owner) for item in value[1:]))

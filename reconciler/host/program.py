@@ -41,8 +41,8 @@ class Installed:
         self.over: Replaced | HostError | None = None
         self._clock = clock
         self._told = told
-        rooms = [entry.path for entry in os.scandir(_PACKAGE) if entry.is_dir()]
-        self._folders = [_PACKAGE, *sorted(one for one in rooms if "__" not in one)]
+        rooms = [folder for folder, _, _ in os.walk(_PACKAGE) if "__" not in folder]
+        self._folders = sorted(rooms)
         self._ours = self._last = self._looks()
         self._files = self._sources()
         self._since = 0.0

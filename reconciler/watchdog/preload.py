@@ -10,9 +10,10 @@ import os
 from importlib import import_module
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_ROOMS = ("host", "kinds", "store")
+_ROOMS = ("host", "kinds", "state")
 _MODULES = tuple(
-    f"reconciler.{name}" for name in ("aside", "delivery", "memory", "notify", "owners", "tries")
+    f"reconciler.{name}"
+    for name in ("core.isolated", "core.owners", "notify.delivery", "notify.outbox")
 )
 _UNUSED = frozenset(("__init__", "choose", "processtable"))
 
@@ -20,10 +21,13 @@ _UNUSED = frozenset(("__init__", "choose", "processtable"))
 def preload() -> None:
     """Import it all: some 8 MB. Raises ImportError and OSError where it is gone already."""
     for room in _ROOMS:
-        for file in sorted(os.listdir(os.path.join(_ROOT, room))):
-            name, ending = os.path.splitext(file)
-            if ending == ".py" and name not in _UNUSED:
-                import_module(f"reconciler.{room}.{name}")
+        os.listdir(os.path.join(_ROOT, room))  # Else a room that is gone would be an empty one.
+        for folder, _, files in os.walk(os.path.join(_ROOT, room)):
+            package = os.path.relpath(folder, os.path.dirname(_ROOT)).replace("/", ".")
+            for file in sorted(files):
+                name, ending = os.path.splitext(file)
+                if ending == ".py" and name not in _UNUSED:
+                    import_module(f"{package}.{name}")
     for name in (*_MODULES, "sqlite3"):  # What is Python's own is not gone, but takes its time.
         import_module(name)
     # None of it will ever be garbage; looked through for that, a child would copy it all.

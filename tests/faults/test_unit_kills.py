@@ -22,7 +22,7 @@ def booted_host() -> Iterator[DisposableHost]:
     yield from booted(DisposableHost, SYSTEMD)
 
 
-@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [12, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_at_every_change(free: None, booted_host: DisposableHost, every: int) -> None:
     host = booted_host
     if host.run("sh", "-c", "command -v strace", check=False).returncode:
