@@ -45,7 +45,7 @@ class Installation:
         init = to / "__init__.py"
         init.write_text(init.read_text().replace("0.1.0", version))
         # Says which one it is.
-        log = to / "views/log.py"
+        log = to / "output/log.py"
         log.write_text(log.read_text().replace('"time": ', f'"version": "{version}", "time": '))
 
     def upgrade(self) -> None:
@@ -163,8 +163,9 @@ def test_one_that_is_moved_away_goes_on_until_it_is_back(
 
 
 def test_half_of_an_upgrade_is_not_taken(installation: Installation, kept: Kept) -> None:
-    (installation.package / "modes/loop.py").write_text("import reconciler.nothing_like_it\n")
-    os.utime(installation.package / "modes")
+    commands = installation.package / "cli/commands"
+    (commands / "loop.py").write_text("import reconciler.nothing_like_it\n")
+    os.utime(commands)
     until(lambda: "program" in kept.loop.names())
     (said,) = (e["text"] for e in kept.loop.events() if e["event"] == "program")
     assert "the other one cannot be used" in said
@@ -241,7 +242,7 @@ def test_when_another_one_is_tried_and_when_it_is_taken(
     seen = program.Installed(clock, lambda words, bad: told.append(words))
 
     def changed(name: str) -> None:
-        (installation.package / "views" / name).touch()
+        (installation.package / "output" / name).touch()
         seen.look()
 
     def later(seconds: float) -> None:

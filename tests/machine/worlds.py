@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from support import Machine
+from support import Machine, until
 
 DAY = 86400
 PEOPLE = b"# kept by a person\nexport EDITOR=vi\n\n\ttabs and  blanks \xff\n"
@@ -227,6 +227,14 @@ class World:
             self._crontab,
         ]  # fmt: skip
         done = [self.dice.choice(deeds)() for _ in range(self.dice.randint(1, 5))]
+        seen: list[list[int]] = []
+
+        def calm() -> bool:
+            # What tmux has closed ends a moment later.
+            seen.append(sorted(self.machine.running("sleep 8640")))
+            return len(seen) > 5 and seen[-1] == seen[-6]
+
+        until(calm)
         return [deed for deed in done if deed]
 
     def _kill(self) -> str:
