@@ -58,7 +58,9 @@ class World:
     def begun(self, name: str) -> Identity:
         """That child, once it runs."""
         path = self.base / f"{name}.pid"
-        entry = until(lambda: path.exists() and look_up(int(path.read_text())))
+        # Made a moment before its number is in it.
+        number = until(lambda: path.exists() and path.read_text())
+        entry = until(lambda: look_up(int(number)))
         identity: Identity = entry.identity
         return identity
 
