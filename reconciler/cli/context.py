@@ -52,7 +52,7 @@ _MOST_ROUNDS = 100
 """Short passes behind one, for what one step does only a part of."""
 
 
-class UsageError(Exception):
+class InvalidUsage(Exception):
     """The command line asks for something that cannot be; the message says what and why."""
 
 
@@ -103,7 +103,7 @@ class Context:
         try:
             return state_directory(self.options.state_dir, self.users)
         except ValueError as error:
-            raise UsageError(str(error)) from None
+            raise InvalidUsage(str(error)) from None
 
     def load(self, write_cache: bool = False, complete: bool = False) -> Spec:
         """The spec that was asked for. Raises SpecError, BeingWritten or Usage."""
@@ -125,7 +125,7 @@ class Context:
             own = {"state_dir": self.state_dir, "patience": patience}
             return {"path": self.spec_path(), **own, **self._surroundings()}
 
-        return Loading(inputs, kinds.get, UsageError)
+        return Loading(inputs, kinds.get, InvalidUsage)
 
     def last_good(self) -> Spec | None:
         """What goes on of the spec as it was compiled last; None: nothing that is to be trusted."""
@@ -221,7 +221,7 @@ class Context:
 
         path, tried = find_spec(self.options.spec, os.environ, self.users.account(None).home)
         if path is None:
-            raise UsageError("no spec: name one, or make one of " + ", ".join(tried))
+            raise InvalidUsage("no spec: name one, or make one of " + ", ".join(tried))
         if self.options.spec is None and path == FOUND_HERE:
             self._refuse_found(path)
         return path
@@ -239,7 +239,7 @@ class Context:
         here = os.getcwd()
         for note in notes:
             if f"{note.path}/".startswith(f"{here}/"):
-                raise UsageError(
+                raise InvalidUsage(
                     f"found {os.path.join(here, path)}, which nobody has named, but {note.reason}; "
                     "name the spec that you mean"
                 )
@@ -253,9 +253,9 @@ class Context:
         for word in self.options.set:
             name, equals, value = word.partition("=")
             if not name or not equals:
-                raise UsageError(f"--set takes NAME=VALUE, not {name!r}")
+                raise InvalidUsage(f"--set takes NAME=VALUE, not {name!r}")
             if value == HIDDEN or f"://{HIDDEN}" in value:
-                raise UsageError(
+                raise InvalidUsage(
                     f"--set {name}: {HIDDEN} stands for a value that is not shown; write the value "
                     f"instead, or put it into a file and give --set-file {name}=FILE"
                 )
@@ -264,7 +264,7 @@ class Context:
         for word in self.options.set_file:
             name, equals, path = word.partition("=")
             if not name or not path:
-                raise UsageError(f"--set-file takes NAME=FILE, not {name!r}")
+                raise InvalidUsage(f"--set-file takes NAME=FILE, not {name!r}")
             found[name] = self._from_file(self.users.expanded(path))
         hide(value for value in found.values() if isinstance(value, FromFile))
         return found
@@ -310,9 +310,9 @@ class Context:
             value = FromFile(data.decode().removesuffix("\n"))
         except ReadError as error:
             hint = f"; fix it with: {error.hint}" if error.hint else ""
-            raise UsageError(f"--set-file: {error.message}{hint}") from None
+            raise InvalidUsage(f"--set-file: {error.message}{hint}") from None
         except UnicodeDecodeError:
-            raise UsageError(f"--set-file: the file {path} is not UTF-8 text") from None
+            raise InvalidUsage(f"--set-file: the file {path} is not UTF-8 text") from None
         value.path, value.digest = path, blake2b(data, digest_size=32).digest()
         return value
 
@@ -359,7 +359,7 @@ class Context:
             self._guest = True
             return
         missing = "" if os.path.lexists(before) else "The other file is not to be seen: mount it. "
-        raise UsageError(
+        raise InvalidUsage(
             f"the state of {spec.name!r} is that of {before}, and this is {spec.path}; nothing was "
             f"done. {missing}Name the other file, give this one a name of its own, or, to go on "
             "with this one instead, add: --take-over"
@@ -533,7 +533,7 @@ class Context:
         try:
             resources = chosen(spec, only)
         except KeyError as error:
-            raise UsageError(no_such(error.args[0], spec)) from None
+            raise InvalidUsage(no_such(error.args[0], spec)) from None
         looked = looked_at(spec, resources, kinds.get) if only else resources
         if within is None:
             seen = observe(looked, kinds.get, host, fresh=False)

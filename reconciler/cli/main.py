@@ -24,7 +24,7 @@ from reconciler.base.errors import BeingWritten
 from reconciler.base.exit_codes import BUSY, TROUBLE, USAGE
 from reconciler.base.text import error_in_words
 from reconciler.cli.commands.answers import complain, invalid
-from reconciler.cli.context import Context, UsageError
+from reconciler.cli.context import Context, InvalidUsage
 from reconciler.cli.options import parsed
 from reconciler.host.environment import clean, use_utf8
 from reconciler.host.filesystems import served
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = _run(sys.argv[1:] if argv is None else argv, own=argv is None)
         sys.stdout.flush()
         return status
-    except UsageError as error:
+    except InvalidUsage as error:
         return complain(str(error), USAGE)
     except BrokenPipeError:
         from reconciler.output.terminal import discard

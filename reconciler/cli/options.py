@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from reconciler import __version__
 from reconciler.base.records import dataclass
-from reconciler.cli.context import ACTING, UsageError
+from reconciler.cli.context import ACTING, InvalidUsage
 
 # argparse would look for its words in another language, and load `locale` for that at every start.
 argparse._ = str  # type: ignore[attr-defined]
@@ -105,7 +105,7 @@ _FEW = 2
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}\ntry: {self.prog} --help")
+        raise InvalidUsage(f"{message}\ntry: {self.prog} --help")
 
     def format_help(self) -> str:
         return "\n".join(_help(self)) + "\n"

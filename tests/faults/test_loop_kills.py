@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -92,7 +93,10 @@ def converges(machine: Machine, births: Births, spec: Path) -> None:
     """All is mended but what cannot be, and each worker runs once."""
 
     def mended() -> bool:
-        plan = machine.plan(spec)
+        done = machine.reconcile("--plan", spec, "--json")
+        if "somebody was killed while he wrote to the store" in done.stderr:
+            return False  # Which the next loop undoes before it acts.
+        plan = json.loads(done.stdout)
         ids = {step["id"] for step in plan["steps"]} | {one["id"] for one in plan["skipped"]}
         return ids <= {"process:bad"} and not plan["unknown"]
 

@@ -156,7 +156,7 @@ def test_the_executor_starts_nothing_from_a_spec_of_somebody_else(machine: Machi
 CHILD = """
 import os, sys
 from reconciler.cli.options import parsed
-from reconciler.cli.context import Context, UsageError
+from reconciler.cli.context import Context, InvalidUsage
 from reconciler.output.terminal import Terminal
 context = Context(parsed(["--plan"]))
 context.users.account(None)
@@ -165,7 +165,7 @@ os.chdir(sys.argv[1])
 os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
 try:
     print("found", context.spec_path())
-except UsageError as error:
+except InvalidUsage as error:
     print(error)
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from reconciler.base.exit_codes import DONE
-from reconciler.cli.context import Context, UsageError
+from reconciler.cli.context import Context, InvalidUsage
 from reconciler.core.plan import meant
 
 _FORMS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d")
@@ -54,4 +54,4 @@ def _moment(text: str) -> float:
             return time.mktime(time.strptime(text, form))
         except (ValueError, OverflowError):
             continue
-    raise UsageError(f"--since takes 2h, 7d, 2026-11-22 or '2026-11-22 14:30', not {text!r}")
+    raise InvalidUsage(f"--since takes 2h, 7d, 2026-11-22 or '2026-11-22 14:30', not {text!r}")

@@ -14,7 +14,7 @@ from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.exit_codes import BUSY, DONE, INVALID
 from reconciler.base.redaction import redacted
 from reconciler.cli.commands.answers import complain, tell
-from reconciler.cli.context import Context, UsageError
+from reconciler.cli.context import Context, InvalidUsage
 from reconciler.config.aside import Asked, Invalid
 from reconciler.state.lock import LockHeld
 from reconciler.watchdog.loop import keep
@@ -33,7 +33,7 @@ def run(context: Context) -> int:
         try:
             spec = context.known(context.load_aside().wait())
         except Asked as error:
-            raise UsageError(str(error)) from None
+            raise InvalidUsage(str(error)) from None
         except Invalid as error:
             last_good = context.last_good()
             if last_good is None:

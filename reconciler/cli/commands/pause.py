@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from reconciler import kinds
 from reconciler.base.exit_codes import DONE, TROUBLE
 from reconciler.base.records import replace
-from reconciler.cli.context import Context, UsageError
+from reconciler.cli.context import Context, InvalidUsage
 from reconciler.core.plan import ending, meant
 from reconciler.core.snapshot import Snapshot
 
@@ -103,7 +103,7 @@ def _named(patterns: Sequence[str], spec: Spec, known: Sequence[str] = ()) -> li
         if not matches and not any(meant(ident, pattern) for ident in known):
             from reconciler.cli.context import no_such
 
-            raise UsageError(no_such(pattern, spec))
+            raise InvalidUsage(no_such(pattern, spec))
         found |= {resource.id: resource for resource in matches}
     return [resource for resource in spec.resources if resource.id in found]
 
@@ -112,7 +112,7 @@ def _stopped(context: Context, spec: Spec, found: Sequence[Resource[Any]]) -> li
     """End what was paused; what could not be ended."""
     wrong = [resource.id for resource in found if kinds.get(resource.kind).verbs[2] != "stop"]
     if wrong:
-        raise UsageError(f"--stop is for processes; {wrong[0]} is paused, and left as it is")
+        raise InvalidUsage(f"--stop is for processes; {wrong[0]} is paused, and left as it is")
     # Whoever is at work may have begun before the pause was there.
     _wake(context, spec, wait=True)
     host = context.host(spec)

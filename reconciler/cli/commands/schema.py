@@ -10,7 +10,7 @@ import os
 
 from reconciler import kinds
 from reconciler.base.exit_codes import DONE
-from reconciler.cli.context import Context, UsageError, print_json
+from reconciler.cli.context import Context, InvalidUsage, print_json
 from reconciler.cli.options import DOCUMENTS
 
 _FILE = os.path.join(os.path.dirname(__file__), "documents.json")
@@ -23,7 +23,7 @@ def run(context: Context) -> int:
     if mode not in DOCUMENTS:
         if mode is not None and mode.replace("-", "").isalpha():
             modes = ", ".join(DOCUMENTS)
-            raise UsageError(
+            raise InvalidUsage(
                 f"--schema takes nothing, for the spec, or one of {modes}; not {mode!r}"
             )
         from reconciler.config.schema import json_schema
