@@ -26,8 +26,7 @@ def get(name: str) -> Kind[Any, Any]:
     """The kind of that name. Raises KeyError when there is no such kind."""
     if name not in names():
         raise KeyError(name)
-    folder = os.path.isdir(os.path.join(os.path.dirname(__file__), name))
-    kind: Kind[Any, Any] = import_module(f"{__name__}.{name}{'.kind' if folder else ''}").KIND
+    kind: Kind[Any, Any] = import_module(f"{__name__}.{name}").KIND
     return kind
 
 

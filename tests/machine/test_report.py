@@ -15,7 +15,7 @@ from receiver import Receiver
 from stored import stored
 from support import Machine, passed, until
 
-from reconciler.kinds.process.kind import KIND
+from reconciler.kinds.process import KIND
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support import Machine, compiled, until
 
-from reconciler.kinds.session.kind import KIND
+from reconciler.kinds.session import KIND
 
 WINDOWS = """
 sessions:

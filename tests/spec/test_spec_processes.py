@@ -16,7 +16,7 @@ from reconciler.config.cache import decoded
 from reconciler.config.packing import packed
 from reconciler.config.schema import json_schema
 from reconciler.core.model import Key
-from reconciler.kinds.process.kind import Process
+from reconciler.kinds.process import Process
 
 HEAD = "processes:\n  p:\n    command: x\n"
 

@@ -1,1 +1,219 @@
-"""Health checks."""
+"""Health beyond existence: what is asked of the host now and then, beside the passes.
+
+It must not be probed by a pass, which only looks at what the last probes have said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from reconciler.base.digests import blake2b
+from reconciler.base.errors import Remedy
+from reconciler.base.records import dataclass, replace
+from reconciler.core.kind import Kind, Rhythm
+from reconciler.core.model import ABSENT, Action, Change, Declared, Key, Observation, Resource
+from reconciler.core.restart_policy import in_words
+from reconciler.kinds.check.resource import FORMS, Check
+
+if TYPE_CHECKING:
+    from reconciler.base.values import Verdict
+    from reconciler.core.model import ProbeHistory
+    from reconciler.host import Host
+
+_RUN_TIMEOUT = 60.0
+_ALL = "command, fresh, log, queue, disk, tcp and http"
+
+
+@dataclass(frozen=True, slots=True)
+class RunCommand:
+    """Run a command because a check fails, with the environment of managed processes."""
+
+    argv: tuple[str, ...]
+
+    def describe(self) -> str:
+        """The action in words."""
+        from reconciler.host.remedy import in_words
+
+        return f"run {in_words(self.argv)}"
+
+    def run(self, host: Host) -> None:
+        """Raises HostError when it cannot be run, fails, or takes longer than a minute."""
+        from reconciler.base.errors import HostError
+        from reconciler.host.launch import environment
+        from reconciler.host.start import Program, run
+
+        account = host.users.account(None)
+        program = Program(self.argv, environment(account, ()), account)
+        done = run(program, timeout=_RUN_TIMEOUT)
+        if done.status != 0:
+            raise HostError(f"{self.describe()} failed: {done.complaint}")
+
+
+@dataclass(frozen=True, slots=True)
+class CheckState:
+    """What the last probes have said: ``ok``, ``shaky`` or ``failing``, and the words.
+
+    ``run``: the commands of ``on_failure`` are to be run now.
+    """
+
+    result: str = "ok"
+    run: bool = False
+    words: str = ""
+
+
+class Checks(Kind[Check, CheckState]):
+    """The section ``checks``."""
+
+    name = "check"
+    section = "checks"
+    resource = Check
+    one_of = FORMS
+
+    def linked(self, want: Check, declared: Declared) -> Check:
+        found: list[str] = []
+        for reaction in want.on_failure:
+            if reaction[0] == "restart":
+                found += _processes(reaction[1], declared)
+        return replace(want, restarts=tuple(found))
+
+    def check(self, want: Check) -> Iterable[tuple[str, str]]:
+        forms = [name for name in FORMS if getattr(want, name) is not None]
+        if not forms:
+            yield "command", f"a check needs exactly one of {_ALL}"
+        for name in forms[1:]:
+            yield name, f"a check has exactly one of {_ALL}; this one has {forms[0]} already"
+        if want.command is None:
+            for name in ("expect", "cwd", "env", "user"):
+                if getattr(want, name):
+                    yield name, "is for a check with a command"
+        elif "/" in want.command[0] and not want.command[0].startswith("/"):
+            yield "command", f"{want.command[0]!r} is not absolute; write its whole path"
+        queue, disk = want.queue, want.disk
+        if queue is not None and queue.max_age is None and queue.max_count is None:
+            yield "queue", "says nothing of how much is too much; give it max_age or max_count"
+        if queue is not None and any("/" in pattern for pattern in queue.match):
+            yield (
+                "queue.match",
+                "a pattern with '/' matches nothing: only the folder itself is looked at",
+            )
+        if disk is not None and disk.min_free is None and disk.max_used is None:
+            yield "disk", "says nothing of how much is too little; give it min_free or max_used"
+        for at, reaction in enumerate(want.on_failure):
+            if reaction in want.on_failure[:at]:
+                yield f"on_failure[{at}]", f"{' '.join(reaction)!r} stands there twice"
+            program = reaction[1] if reaction[0] == "run" else ""
+            if "/" in program and not program.startswith("/"):
+                yield f"on_failure[{at}]", f"{program!r} is not absolute; write its whole path"
+
+    def uses(self, want: Check) -> Iterable[Key]:
+        for path in want.paths:
+            yield Key("path", path)
+        for reaction in want.on_failure:
+            if reaction[0] == "restart":
+                yield Key("id", f"process:{reaction[1]}")
+        for name in want.restarts:
+            yield Key("id", name)
+
+    def shows(self, resource: Resource[Check], host: Host) -> Iterable[Key]:
+        want = resource.want
+        if want.queue is not None:
+            folder = want.queue.path.rstrip("/")
+            yield from (Key("queue", f"{folder}/{pattern}") for pattern in want.queue.match)
+        if want.log is not None:
+            yield Key("log", want.log.path)
+
+    def version(self, want: Check) -> str:
+        """Of what is asked; what was said about another question does not count."""
+        asked = [getattr(want, name) for name in FORMS]
+        secrets = [(name, secret.digest) for name, secret in want.env]
+        parts = (asked, want.expect, want.cwd, want.user, secrets)
+        return blake2b(repr(parts).encode(), digest_size=8).hexdigest()
+
+    def expected(self, want: Check) -> CheckState:
+        return CheckState()
+
+    def observe(
+        self, resources: Sequence[Resource[Check]], host: Host
+    ) -> Sequence[Observation[CheckState]]:
+        wall = host.clock.wall()
+        return [self._look(resource, host.said.get(resource.id), wall) for resource in resources]
+
+    def _look(
+        self, resource: Resource[Check], said: ProbeHistory | None, wall: float
+    ) -> Observation[CheckState]:
+        want = resource.want
+        if not resource.present:
+            return ABSENT
+        if said is None or said.version != self.version(want):
+            return Observation(CheckState())  # It was not asked yet.
+        if said.result == "shaky":
+            words = f"failed {said.failures} of {want.failures} times in a row: {said.reason}"
+            return Observation(CheckState("shaky", False, words), note=words)
+        if said.result != "failing":
+            return Observation(CheckState())
+        words = said.reason
+        if wall - said.since >= 60:
+            words += f" (for {in_words(wall - said.since)})"
+        due = said.failures >= want.failures
+        runs = any(reaction[0] == "run" for reaction in want.on_failure)
+        demands = want.restarts if due else ()
+        state = CheckState("failing", due and runs, said.reason)
+        return Observation(state, failing=words, demands=demands)
+
+    def changes(self, expected: CheckState | None, have: CheckState | None) -> tuple[Change, ...]:
+        # There is nothing that a pass could change but to do what on_failure says.
+        if expected is None or have is None or not have.run:
+            return ()
+        return (Change("result", f"failing: {have.words}", "ok"),)
+
+    def words(self, changes: Sequence[Change]) -> str:
+        return "; ".join(str(change.have) for change in changes)
+
+    def left(
+        self, planned: Sequence[Action], expected: CheckState | None, have: CheckState | None
+    ) -> tuple[Change, ...]:
+        return ()  # Whether it has helped is said by the next probes.
+
+    def rhythm(self, want: Check) -> Rhythm:
+        acts = any(reaction[0] != "notify" for reaction in want.on_failure)
+        return Rhythm(want.every, want.timeout, want.failures, acts, want.user or "")
+
+    def inspect(self, want: Check) -> Remedy | None:
+        from reconciler.kinds.check.inspect import inspect
+
+        return inspect(want)
+
+    def actions(
+        self, resource: Resource[Check], have: CheckState | None, changes: Sequence[Change]
+    ) -> Sequence[Action]:
+        runs = (one[1:] for one in resource.want.on_failure if one[0] == "run")
+        return tuple(RunCommand(argv) for argv in runs)
+
+    def probe(self, resource: Resource[Check], host: Host, parent: int) -> Verdict:
+        from reconciler.base.errors import HostError
+        from reconciler.base.values import Verdict
+        from reconciler.kinds.check.probe import verdict
+
+        try:
+            account = host.users.account(resource.want.user)
+        except HostError as error:
+            return Verdict(False, f"cannot be known: {error}")
+        return verdict(resource.want, account, host, parent)
+
+
+def _processes(name: str, declared: Declared) -> list[str]:
+    """The ids of the processes of that name: one, or all that ``for_each`` has made of it."""
+    known = [other for other in declared.wants if other.startswith("process:")]
+    found = [other for other in known if other == f"process:{name}"]
+    found = found or [other for other in known if other.startswith(f"process:{name}[")]
+    if found:
+        return found
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, [other.partition(":")[2] for other in known], 1)
+    hint = f"did you mean {near[0]!r}?" if near else "declare it under processes"
+    raise ValueError("on_failure", f"there is no process {name!r} to restart; {hint}")
+
+
+KIND = Checks()

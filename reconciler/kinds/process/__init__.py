@@ -1,1 +1,326 @@
-"""Processes: daemons, and what runs in a tmux session."""
+"""Long-running processes, in a window of a tmux session or as daemons.
+
+It must not start a second one beside one that already runs, nor signal anything that is not
+known by boot, process id and start time.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from reconciler.base.errors import UnknownState
+from reconciler.base.records import dataclass, replace
+from reconciler.core.kind import Kind
+from reconciler.core.model import (
+    ABSENT,
+    Action,
+    Change,
+    Declared,
+    Key,
+    Observation,
+    Resource,
+    not_known,
+)
+from reconciler.core.restart_policy import Policy
+from reconciler.host.launch import Launch
+from reconciler.kinds.process.actions import (
+    Place,
+    StartDaemon,
+    StartInWindow,
+    StopLeft,
+    StopProcess,
+    log_path,
+)
+from reconciler.kinds.process.limits import health, held
+from reconciler.kinds.process.match import in_background, left, running
+from reconciler.kinds.process.resource import Process
+from reconciler.kinds.session import not_ours
+from reconciler.kinds.session.windows import Session
+
+if TYPE_CHECKING:
+    from reconciler.host import Host
+    from reconciler.host.processes import Identity
+    from reconciler.host.usage import ResourceUsage
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessState:
+    """How many run, and whether from what the spec says now.
+
+    ``found`` is oldest first. What is ``stopping`` already counts as running until it is gone.
+    ``left`` is what ended launches have left behind, which have the numbers ``launches``.
+    """
+
+    running: int
+    definition: str = "current"
+    found: tuple[tuple[Identity, str | None], ...] | None = None
+    stopping: int | None = None
+    left: tuple[Identity, ...] | None = None
+    launches: tuple[int, ...] | None = None
+
+
+class Processes(Kind[Process, ProcessState]):
+    """The section ``processes``."""
+
+    name = "process"
+    section = "processes"
+    resource = Process
+    verbs = ("start", "restart", "stop")
+    settle = 0.5
+
+    def linked(self, want: Process, declared: Declared) -> Process:
+        if want.session is None:
+            return want
+        name = f"session:{want.session}"
+        if name not in declared.wants:
+            words = f"there is no session {want.session!r}; declare it under sessions"
+            plain = want.session.removeprefix("session:")
+            if f"session:{plain}" in declared.wants:
+                words = f"names a session without its kind; write {plain!r}"
+            raise ValueError("session", words)
+        session = declared.wants[name]
+        if not isinstance(session, Session):
+            return want  # It is declared, but wrong; that has been said.
+        return replace(want, place=Place(session.socket, session.tmux_name))
+
+    def check(self, want: Process) -> Iterable[tuple[str, str]]:
+        if want.session is not None and want.log is not None:
+            yield "log", "is for daemons; what runs in a session writes to its window"
+        if want.match is not None:
+            ways = (want.match.cmdline, want.match.exe, want.match.pidfile)
+            if sum(way is not None for way in ways) != 1:
+                yield "match", "needs exactly one of cmdline, exe and pidfile"
+        if want.restart.backoff.factor < 1:
+            yield "restart.backoff.factor", "must be at least 1; pauses do not shrink"
+        if want.restart.backoff.max < want.restart.backoff.initial:
+            yield "restart.backoff.max", "must not be shorter than backoff.initial"
+        if "/" in want.command[0] and not want.command[0].startswith("/"):
+            yield "command", f"{want.command[0]!r} is not absolute; write its whole path"
+        if f"SIG{want.stop.signal}" not in signal.Signals.__members__:
+            yield (
+                "stop.signal",
+                f"there is no signal {want.stop.signal!r}; write TERM, INT, QUIT or HUP",
+            )
+        if want.limits is not None and not want.limits.used and want.limits.age is None:
+            yield "limits", "needs at least one of memory, cpu, open_files, threads and age"
+
+    def policy(self, want: Process) -> Policy:
+        restart, backoff = want.restart, want.restart.backoff
+        return Policy(
+            restart.attempts,
+            backoff.initial,
+            backoff.factor,
+            backoff.max,
+            restart.healthy_after,
+            restart.retry_every,
+        )
+
+    def version(self, want: Process) -> str:
+        return want.digest()
+
+    def uses(self, want: Process) -> Iterable[Key]:
+        if want.session is not None:
+            yield Key("id", f"session:{want.session}")
+        if want.cwd is not None:
+            yield Key("path", want.cwd)
+        if want.log is not None:
+            yield Key("path", want.log.rpartition("/")[0] or "/")
+        if want.heartbeat is not None:
+            yield Key("path", want.heartbeat.file.rpartition("/")[0] or "/")
+
+    def expected(self, want: Process) -> ProcessState:
+        return ProcessState(want.instances)
+
+    def observe(
+        self, resources: Sequence[Resource[Process]], host: Host
+    ) -> Sequence[Observation[ProcessState]]:
+        seen = [self._look(resource, host) for resource in resources]
+        asked: dict[Identity, frozenset[str]] = {}
+        for resource, one in zip(resources, seen, strict=True):
+            if resource.want.limits is not None and resource.want.limits.used:
+                asked |= dict.fromkeys(_judged(resource, one.state), resource.want.limits.used)
+        usages: Mapping[Identity, ResourceUsage] = {}
+        if asked:
+            from reconciler.host.usage import measure
+
+            usages = measure(asked, host)
+        return [
+            self._judge(resource, one, usages, host)
+            for resource, one in zip(resources, seen, strict=True)
+        ]
+
+    def _judge(
+        self,
+        resource: Resource[Process],
+        seen: Observation[ProcessState],
+        usages: Mapping[Identity, ResourceUsage],
+        host: Host,
+    ) -> Observation[ProcessState]:
+        """How those are that run, as far as somebody wants to know."""
+        want = resource.want
+        identities = _judged(resource, seen.state)
+        stopped = tuple(held(identities)) if host.restless else ()
+        if not identities or (want.limits is None and want.heartbeat is None):
+            return replace(seen, ailments=stopped) if stopped else seen
+        found = health(want.limits, want.heartbeat, identities, usages, host)
+        notes = "; ".join(note for note in (seen.note, found.note) if note) or None
+        return replace(seen, ailments=stopped + found.ailments, unsure=found.unsure, note=notes)
+
+    def _look(self, resource: Resource[Process], host: Host) -> Observation[ProcessState]:
+        want = resource.want
+        stopping = host.stops.of(resource.id) if host.stops is not None else []
+        behind: list[Identity] = []
+        ended: tuple[int, ...] = ()
+        try:
+            seen = running(resource, host)
+            found = list(seen.found)
+            if not found and resource.present and want.place is not None:
+                place = want.place
+                panes = host.tmux.session(place.socket, place.session, host.owner)
+                if panes and panes[0].owner != host.owner:
+                    return not_ours(place.session, place.socket, host.owner)
+            few = not resource.present or len(found) < want.instances
+            if few and want.kill_tree and not stopping:
+                behind, ended = left(resource, host, seen.launches)
+        except UnknownState as error:
+            return not_known(error)
+        found = [one for one in found if one[0] not in stopping]
+        note = None
+        if stopping:
+            pids = ", ".join(str(identity.pid) for identity in stopping)
+            note = f"pid {pids} is being stopped"
+        waiting = len(stopping) if resource.present else 0
+        waiting = max(0, min(waiting, want.instances - len(found)))
+        if not found and not waiting and not behind:
+            return Observation(note=note, ending=note) if note else ABSENT
+        digest = want.digest()
+        older = any(one not in (None, digest) for _, one in found)
+        extra = len(found) - want.instances
+        number = len(found) + waiting
+        if resource.present and extra > 0 and not want.stop_extra:
+            pids = ", ".join(str(identity.pid) for identity, _ in found[want.instances :])
+            note = f"{note}; " if note else ""
+            note += f"{extra} more than wanted run (pid {pids}); stop_extra: true would stop them"
+            number = want.instances
+        definition = "older" if older else "current"
+        state = ProcessState(number, definition, tuple(found), waiting)
+        if behind:
+            state = replace(state, left=tuple(behind), launches=ended)
+        lives_on = in_background(resource, host, behind) if not found and not stopping else None
+        return Observation(state, note=note, lives_on=lives_on)
+
+    def found(self, resource: Resource[Process], host: Host) -> list[tuple[Identity, str | None]]:
+        """The processes that are this resource, oldest first, each with its digest if known.
+
+        Raises UnknownState.
+        """
+        return list(running(resource, host).found)
+
+    def changes(
+        self, expected: ProcessState | None, have: ProcessState | None
+    ) -> tuple[Change, ...]:
+        # Of what is not running it matters little what it has left.
+        return super().changes(expected, None if expected and have and not have.running else have)
+
+    def stale(self, planned: Sequence[Action], now: Sequence[Action]) -> bool:
+        # What was left behind may start and end others all the time.
+        def plain(actions: Sequence[Action]) -> list[Action]:
+            left = (one for one in actions if not isinstance(one, StopLeft))
+            return [
+                *left,
+                *(replace(one, found=()) for one in actions if isinstance(one, StopLeft)),
+            ]
+
+        return plain(planned) != plain(now)
+
+    def verb(self, expected: ProcessState | None, have: ProcessState | None) -> str:
+        if expected is not None and have is not None and have.definition == "current":
+            return "start" if have.running < expected.running else "stop"
+        return super().verb(expected, have)
+
+    def actions(
+        self, resource: Resource[Process], have: ProcessState | None, changes: Sequence[Change]
+    ) -> Sequence[Action]:
+        want = resource.want
+        found = have.found or () if have is not None else ()
+        left = [self._stop_left(resource, have)] if have is not None and have.left else []
+        if not resource.present:
+            return [*(self._stop(resource, identity) for identity, _ in found), *left]
+        digest = want.digest()
+        older = [identity for identity, seen in found if seen not in (None, digest)]
+        kept = [identity for identity, seen in found if seen in (None, digest)]
+        extra = kept[want.instances :] if want.stop_extra else []
+        stopping = have.stopping or 0 if have is not None else 0
+        missing = max(0, want.instances - len(kept) - stopping)
+        stops = [self._stop(resource, identity) for identity in [*older, *extra]]
+        return [*stops, *left, *([self._start(resource, digest)] * missing)]
+
+    def watch(
+        self, resource: Resource[Process], have: ProcessState | None, host: Host
+    ) -> Iterable[Identity]:
+        if have is None:
+            return ()
+        return [*(identity for identity, _ in have.found or ()), *(have.left or ())]
+
+    def shows(self, resource: Resource[Process], host: Host) -> Iterable[Key]:
+        if resource.want.place is None:
+            yield Key("log", log_path(resource.id, resource.want.log, host))
+
+    def again(
+        self, resource: Resource[Process], have: ProcessState, of: Collection[str]
+    ) -> Sequence[Action]:
+        stops = self.ends(resource, have, of)
+        return [*stops, *([self._start(resource, resource.want.digest())] * len(stops))]
+
+    def ends(
+        self, resource: Resource[Process], have: ProcessState, of: Collection[str]
+    ) -> Sequence[Action]:
+        ours = [one for one in _judged(resource, have) if not of or one.text in of]
+        return [self._stop(resource, identity) for identity in ours]
+
+    def awaits(
+        self, resource: Resource[Process], actions: Sequence[Action], host: Host
+    ) -> str | None:
+        if host.stops is None:
+            return None
+        stops = [
+            action.stop(host) for action in actions if isinstance(action, (StopProcess, StopLeft))
+        ]
+        return host.stops.make(resource.id, stops, last=not resource.present)
+
+    def _stop(self, resource: Resource[Process], identity: Identity) -> Action:
+        want = resource.want
+        how = want.stop.signal, want.stop.timeout
+        return StopProcess(resource.id, want.user, want.kill_tree, identity, *how)
+
+    def _stop_left(self, resource: Resource[Process], have: ProcessState) -> Action:
+        want = resource.want
+        how = want.stop.signal, want.stop.timeout
+        return StopLeft(resource.id, want.user, have.left or (), have.launches or (), *how)
+
+    def _start(self, resource: Resource[Process], digest: str) -> Action:
+        want = resource.want
+        launch = Launch(resource.id, digest, want.command, want.env, want.cwd, want.user)
+        if want.place is not None:
+            return StartInWindow(launch, want.place)
+        return StartDaemon(launch, want.log)
+
+    def evidence(self, resource: Resource[Process], host: Host) -> str | None:
+        """What the process said last, and how it ended, as far as that can be known."""
+        from reconciler.kinds.process.actions import last_words
+
+        want = resource.want
+        secrets = [secret.value or "" for _, secret in want.env]
+        return last_words(resource.id, want.place, want.log, want.user, host, secrets)
+
+
+def _judged(resource: Resource[Process], have: ProcessState | None) -> list[Identity]:
+    """Those of what runs that are wanted: their health matters."""
+    if have is None or not resource.present:
+        return []
+    return [identity for identity, _ in (have.found or ())[: resource.want.instances]]
+
+
+KIND = Processes()

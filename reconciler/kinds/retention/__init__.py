@@ -1,1 +1,324 @@
-"""How long files are kept: deletion, moves, archives and rotation."""
+"""How long files are kept: what is too old, too many or too large is deleted, moved, archived
+or, where it is a live log, rotated.
+
+It must not touch what no rule names, nor anything beyond a symlink or a mount point.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from reconciler.base.errors import HostError
+from reconciler.base.records import replace
+from reconciler.core.kind import Kind
+from reconciler.core.model import (
+    Action,
+    Change,
+    Claim,
+    Declared,
+    Key,
+    Observation,
+    Resource,
+    not_known,
+)
+from reconciler.core.patterns import below, meant
+from reconciler.host.choose import Rule
+from reconciler.host.found import File
+from reconciler.host.scan import SeenFiles, Wanted, scan
+from reconciler.host.walk import reason
+from reconciler.kinds.process import KIND as PROCESSES
+from reconciler.kinds.process.resource import Process
+from reconciler.kinds.retention.due import Due, Log, counted, in_words, size
+from reconciler.kinds.retention.refused import wrong
+from reconciler.kinds.retention.resource import Retention
+
+if TYPE_CHECKING:
+    from reconciler.host import Host
+
+
+_LATER = "for the next passes (max_files_per_pass)"
+
+
+class Retentions(Kind[Retention, Due]):
+    """The section ``retention``."""
+
+    name = "retention"
+    section = "retention"
+    resource = Retention
+    verbs = ("update", "update", "delete")
+    creates = False
+    by_age = True
+
+    def named(self, want: Retention, name: str) -> Retention:
+        return replace(want, exclude=tuple(map(meant, want.exclude)))
+
+    def linked(self, want: Retention, declared: Declared) -> Retention:
+        if want.rotates and not want.copies:
+            logs = (
+                one.log
+                for ident, one in declared.wants.items()
+                if isinstance(one, Process) and one.log is not None and ident in declared.present
+            )
+            want = replace(want, streams=tuple(log for log in logs if _may_be_about(want, log)))
+        if want.signal is None:
+            return want
+        name = f"process:{want.signal[1]}"
+        if name not in declared.wants:
+            words = f"there is no process {want.signal[1]!r}; declare it under processes"
+            raise ValueError("signal", words)
+        process = declared.wants[name]
+        if not isinstance(process, Process):
+            return want  # It is declared, but wrong; that has been said.
+        # Its environment has no bearing on who it is, and secrets are not for us to keep.
+        return replace(want, told=replace(PROCESSES.linked(process, declared), env=()))
+
+    def disputed(self, want: Retention) -> Iterable[tuple[str, str]]:
+        for log in filter(want.is_about, want.streams):
+            yield "method" if want.method else "action", _renamed(log)
+
+    def check(self, want: Retention) -> Iterable[tuple[str, str]]:
+        return wrong(want)
+
+    def claims(self, want: Retention) -> Iterable[Claim]:
+        return (Claim(Key("files", f"{want.path}/{', '.join(sorted(want.match))}")),)
+
+    def uses(self, want: Retention) -> Iterable[Key]:
+        yield Key("path", want.path)
+        if want.action == "move" and want.to is not None:
+            yield Key("path", want.to)
+        elif want.to is not None:
+            yield Key("path", want.to.rpartition("/")[0] or "/")
+        if want.signal is not None:
+            yield Key("id", f"process:{want.signal[1]}")
+
+    def shows(self, resource: Resource[Retention], host: Host) -> Iterable[Key]:
+        want = resource.want
+        return [Key("logs", f"{want.path}/{one}") for one in want.match] if want.rotates else []
+
+    def expected(self, want: Retention) -> Due:
+        return Due()
+
+    def observe(
+        self, resources: Sequence[Resource[Retention]], host: Host
+    ) -> Sequence[Observation[Due]]:
+        return [self._look(resource.want, host) for resource in resources]
+
+    def _look(self, want: Retention, host: Host) -> Observation[Due]:
+        stream = _stream(want, host) if want.rotates and not want.copies else None
+        if stream is not None:
+            return Observation(unknown=_renamed(stream))
+        now = int(host.clock.wall() * 10**9)
+        try:
+            seen = scan(_wanted(want, now))
+            due, held, later = _due(want, seen, now, host)
+        except FileNotFoundError:
+            return Observation(Due(), note=f"{want.path} is not there, so nothing is due")
+        except OSError as error:
+            return Observation(unknown=f"cannot look through {want.path}: {reason(error)}")
+        except HostError as error:
+            return not_known(error)
+        doubt = host.walltime.doubt() if due.files and want.older_than is not None else None
+        if doubt is not None:
+            return not_known(doubt)
+        unsure = None
+        if seen.unread:
+            number = counted(len(seen.unread), "folder")
+            unsure = f"{number} below {want.path} cannot be read: {seen.unread[0]}"
+        notes = [*_notes(want, seen, held), *later]
+        if want.dry and due:
+            notes.insert(0, f"dry: {in_words(due.changes())}; nothing is done")
+            due = Due()
+        more = _goes_on(want, seen) and bool(due) and not later
+        return Observation(due, note="; ".join(notes) or None, unsure=unsure, more=more)
+
+    def changes(self, expected: Due | None, have: Due | None) -> tuple[Change, ...]:
+        return have.changes() if expected is not None and have is not None else ()
+
+    def words(self, changes: Sequence[Change]) -> str:
+        return in_words(changes)
+
+    def verb(self, expected: Due | None, have: Due | None) -> str:
+        return "update"
+
+    def stale(self, planned: Sequence[Action], now: Sequence[Action]) -> bool:
+        # Each file is looked at again right before it is touched. That others have become due
+        # since is for the next pass.
+        return False
+
+    def left(
+        self, planned: Sequence[Action], expected: Due | None, have: Due | None
+    ) -> tuple[Change, ...]:
+        from reconciler.kinds.retention.steps import left
+
+        return () if have is None else left(planned, have)
+
+    def spared(self, actions: Sequence[Action]) -> tuple[str | None, bool]:
+        from reconciler.kinds.retention.steps import spared
+
+        return spared(actions)
+
+    def rest(self, want: Retention, actions: Sequence[Action]) -> Retention | None:
+        from reconciler.kinds.retention.steps import rest
+
+        return rest(want, actions)
+
+    def freed(self, actions: Sequence[Action]) -> int | None:
+        from reconciler.kinds.retention.steps import freed
+
+        return freed(actions)
+
+    def actions(
+        self, resource: Resource[Retention], have: Due | None, changes: Sequence[Change]
+    ) -> Sequence[Action]:
+        # What acts is not loaded where nothing is to be done.
+        from reconciler.kinds.retention.steps import actions
+
+        return () if have is None else actions(resource.want, have)
+
+
+def _may_be_about(want: Retention, log: str) -> bool:
+    """Could it be about that file, if some folder of either is a symlink?"""
+    there = replace(want, path=log.rpartition("/")[0] or "/")
+    return there.is_about(log) or want.is_about(log) or any("/" in one for one in want.match)
+
+
+def _stream(want: Retention, host: Host) -> str | None:
+    """What it would rename though a daemon writes to it, as the host has it: symlinks as well."""
+    top = os.path.realpath(want.path)
+    folders: dict[str, str] = {}
+    # Those of daemons without a log of their own may have any name.
+    ours = os.path.join(host.state_dir, "log", "x.log")
+    for log in (*want.streams, ours):
+        folder, _, name = log.rpartition("/")
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder or "/")
+        real = f"{folders[folder].rstrip('/')}/{name}"
+        inside = real.removeprefix(f"{top.rstrip('/')}/")
+        rule = replace(want, match=("*",)) if log is ours else want
+        if inside != real and rule.is_about(f"{want.path.rstrip('/')}/{inside}"):
+            return folder if log is ours else log
+    return None
+
+
+def _renamed(log: str) -> str:
+    return (
+        f"would rename {log}, the standard output of a daemon, which goes on writing to the "
+        "renamed file whatever it is told; write method: copytruncate"
+    )
+
+
+def _wanted(want: Retention, now: int) -> Wanted:
+    before = None if want.older_than is None else now - int(want.older_than * 10**9)
+    never = shun = None
+    if want.action == "archive" and want.to is not None:
+        never = _any_time(want.to)
+    if want.action == "move":
+        shun = want.to
+    return Wanted(
+        want.path,
+        Rule(want.keep_last, before, want.max_total, want.most),
+        want.match,
+        tuple(below(want.path, pattern) for pattern in want.exclude),
+        want.recursive,
+        want.age_by or "mtime",
+        want.max_file,
+        want.kept if want.rotates else None,
+        never,
+        shun,
+    )
+
+
+def _any_time(path: str) -> str:
+    """A pattern for the path with any values of its strftime fields, and for its further parts."""
+    path = path.removesuffix(".tar.gz")
+    parts = (
+        "%" if part == "%%" else ".*" if part.startswith("%") else re.escape(part)
+        for part in re.split(r"(%[-_0^#]?[a-zA-Z%])", path)
+    )
+    return "".join(parts) + r"(\.part[0-9]+)?\.tar\.gz"
+
+
+def _due(want: Retention, seen: SeenFiles, now: int, host: Host) -> tuple[Due, int, list[str]]:
+    """What is due of what was seen, how much of it is held open, and notes on what is left."""
+    files = seen.chosen.files
+    held = 0
+    if files and not want.rotates and want.skip_open is not False:
+        from reconciler.host.remove import free
+
+        found = free(want.path, files, host.open_files)
+        files, held = found, len(files) - len(found)
+    uncompressed: tuple[Log, ...] = ()
+    if want.compresses and seen.rotated:
+        from reconciler.host.rotate import compressible
+
+        # Somebody else may make as many names as he likes that look like logs of ours.
+        rotated = sorted(seen.rotated)[: want.most]
+        closed, still = compressible(want.path, rotated, host.open_files)
+        uncompressed, held = tuple(closed), len(still)
+    unfinished = tuple(sorted(seen.passing)[: want.most])
+    files, later = _bounded(want, files)
+    goal = None
+    if want.action == "archive" and want.to is not None:
+        goal = time.strftime(want.to, time.localtime(now / 10**9))
+    return Due(files, unfinished, uncompressed, now, goal), held, later
+
+
+def _bounded(want: Retention, files: tuple[File, ...]) -> tuple[tuple[File, ...], list[str]]:
+    """Of those that are due, what one pass can read and write, and notes on the rest."""
+    if not files or not (want.copies or want.action in ("archive", "move")):
+        return files, []
+    from reconciler.host.work import MOST, affordable, is_hollow, room
+
+    notes: list[str] = []
+    to, whole = want.to or want.path, want.action == "archive"
+    if whole:
+        # An archive holds holes as zeros, every one of them.
+        hollow = [file for file in files if is_hollow(file)]
+        if hollow:
+            number = counted(len(hollow), "file")
+            notes.append(f"{number} of holes, too long to be archived ({hollow[0].path})")
+        files = tuple(file for file in files if not is_hollow(file))
+        to = to.partition("%")[0].rpartition("/")[0]
+    try:
+        device, free = room(to)
+    except OSError:
+        return files, notes  # Who writes there will tell what is wrong.
+    if want.action == "move" and files[0].device == device:
+        return files, notes
+    taken, rest = affordable(
+        files, lambda file: file.size if whole else file.taken, min(MOST, free)
+    )
+    if rest:
+        why = f"one reads {size(MOST)}" if free >= MOST else f"there is room for {size(free)}"
+        notes.append(f"{counted(len(rest), 'file')} more due, for the next passes ({why})")
+    return tuple(taken), notes
+
+
+def _goes_on(want: Retention, seen: SeenFiles) -> bool:
+    """Is there more than one step does, and no brake on it? A log is rotated once in a pass."""
+    more = seen.chosen.more or seen.chosen.more_bytes
+    return bool(more) and want.max_files_per_pass is None and not want.rotates
+
+
+def _notes(want: Retention, seen: SeenFiles, held: int) -> Iterable[str]:
+    if held:
+        yield f"{counted(held, 'file')} held open by a process, left alone for now"
+    chosen = seen.chosen
+    if chosen.more or chosen.more_bytes:
+        more = counted(chosen.more, "file") if chosen.more else size(chosen.more_bytes)
+        when = "for further steps" if _goes_on(want, seen) else _LATER
+        yield f"{more} more due, {when}"
+    if seen.left_out:
+        yield f"{counted(len(seen.left_out), 'folder')} left out: {seen.left_out[0]}"
+    left = max(len(seen.rotated), len(seen.passing)) - want.most
+    if left > 0:
+        yield f"{counted(left, 'log')} more to finish, {_LATER}"
+    if seen.ageless:
+        yield f"{counted(seen.ageless, 'file')} without a time of birth, taken for new"
+
+
+KIND = Retentions()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from reconciler.base.errors import HostError
 from reconciler.core.model import Resource
 from reconciler.host.found import File
-from reconciler.kinds.process.kind import KIND as PROCESSES
+from reconciler.kinds.process import KIND as PROCESSES
 from reconciler.kinds.process.resource import Process
 from reconciler.kinds.retention.due import Log, counted
 
