@@ -624,7 +624,7 @@ class Context:
 
         Our own logs are looked after, too.
         """
-        from reconciler.kinds.process.default_log import trim
+        from reconciler.host.default_log import trim
         from reconciler.state.folder import quiet
 
         logs = os.path.join(host.state_dir, "log")

@@ -258,7 +258,7 @@ def _leave_to_its_owner(log: str, uid: int) -> None:
     if owner == uid or (uid == os.geteuid() and owner == os.lstat(os.path.dirname(log)).st_uid):
         return
     from reconciler.host.rotate import put_aside
-    from reconciler.kinds.process.default_log import KEEP
+    from reconciler.host.default_log import KEEP
 
     put_aside(log, KEEP)
 
