@@ -627,9 +627,14 @@ class Context:
         from reconciler.host.default_log import trim
         from reconciler.state.folder import quiet
 
-        logs = os.path.join(host.state_dir, "log")
-        for words in trim(look.spec.resources, logs) if not look.spec.last_good else ():
-            self.warn(words)
+        rules = [one.want for one in look.spec.resources if one.kind == "retention"]
+
+        def is_rotated(log: str) -> bool:
+            return any(rule.rotates and rule.is_about(log) for rule in rules)
+
+        if not look.spec.last_good:
+            for words in trim(os.path.join(host.state_dir, "log"), is_rotated):
+                self.warn(words)
         host.walltime.note()
         if quiet(self.folder(look.spec)) and not self._unwritten:
             from reconciler.state.memory import ails

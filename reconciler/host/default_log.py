@@ -6,15 +6,10 @@ It must not touch a log that a rule of the spec rotates.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
 
 from reconciler.base.errors import HostError
-from reconciler.core.model import Resource
 from reconciler.host.walk import reason
-
-if TYPE_CHECKING:
-    from reconciler.kinds.retention.resource import Retention
 
 MOST = 50 << 20
 """Bytes of a log, and of each of those that were taken out of it."""
@@ -22,8 +17,11 @@ KEEP = 5
 """How many of the latter stay."""
 
 
-def trim(resources: Iterable[Resource[Any]], folder: str) -> Iterator[str]:
-    """Take out of each log in ``folder`` what is more than ``MOST``; what went wrong, in words."""
+def trim(folder: str, is_rotated: Callable[[str], bool]) -> Iterator[str]:
+    """Take out of each log in ``folder`` what is more than ``MOST``; what went wrong, in words.
+
+    ``is_rotated``: does a rule of the spec rotate it? Then it stays as it is.
+    """
     try:
         with os.scandir(folder) as entries:
             large = [
@@ -36,9 +34,8 @@ def trim(resources: Iterable[Resource[Any]], folder: str) -> Iterator[str]:
     except OSError as error:
         yield f"cannot look through {folder}: {reason(error)}"
         return
-    rules: list[Retention] = [one.want for one in resources if one.kind == "retention"]
     for path in large:
-        if any(rule.rotates and rule.is_about(path) for rule in rules):
+        if is_rotated(path):
             continue
         from reconciler.host.rotate import bound
 

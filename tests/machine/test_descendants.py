@@ -20,8 +20,8 @@ from reconciler.host import Host, descendants
 from reconciler.host.clock import Clock
 from reconciler.host.descendants import Descendants, ProcessSnapshot, Started, end
 from reconciler.host.processes import Identity, Processes, look_up, session_tag
-from reconciler.kinds.process.actions import StopLeft
 from reconciler.kinds.process import KIND
+from reconciler.kinds.process.actions import StopLeft
 
 PLACES = ["daemon", "session"]
 TAGGED = pytest.mark.skipif(not session_tag(), reason="this kernel has no autogroups")
