@@ -23,9 +23,9 @@ from reconciler.base.descriptors import keep_descriptors, open_standard_streams
 from reconciler.base.errors import BeingWritten
 from reconciler.base.exit_codes import BUSY, TROUBLE, USAGE
 from reconciler.base.text import error_in_words
+from reconciler.cli.arguments import usual
 from reconciler.cli.commands.answers import complain, invalid
 from reconciler.cli.context import Context, InvalidUsage
-from reconciler.cli.options import parsed
 from reconciler.host.environment import clean, use_utf8
 from reconciler.host.filesystems import served
 
@@ -84,7 +84,11 @@ def _run(argv: Sequence[str], own: bool) -> int:
         from reconciler.cli.commands import completion
 
         return completion.ids(argv[1:])
-    options = parsed(argv)
+    options = usual(argv)
+    if options is None:
+        from reconciler.cli.options import parsed
+
+        options = parsed(argv)
     bound = own and options.mode not in _NO_LOOK and bool(served()) and _go_on_in_child()
     context = Context(options)
     if bound:
