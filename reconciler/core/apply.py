@@ -12,7 +12,16 @@ from reconciler.base.errors import HostError
 from reconciler.base.records import replace
 from reconciler.base.text import error_in_words
 from reconciler.core.kind import GetKind
-from reconciler.core.model import Observation, Outcome, Plan, Report, Resource, Spec, Step
+from reconciler.core.model import (
+    Action,
+    Observation,
+    Outcome,
+    Plan,
+    Report,
+    Resource,
+    Spec,
+    Step,
+)
 from reconciler.core.observe import observe
 from reconciler.core.plan import difference, needed_by
 from reconciler.host.progress import working
@@ -62,11 +71,10 @@ def apply(
         if stopping():
             for run in runs:
                 run.leave("it was not begun, because the pass was asked to stop")
-        for stage in range(max(run.stages for run in runs)):
-            for run in runs:
-                run.go_on(stage, broken)
-        for run in runs:
-            settling.add(run.outcome(broken))
+        else:
+            _run_all(runs, get_kind, host, broken)
+        for outcome in _outcomes(runs, get_kind, host, broken):
+            settling.add(outcome)
     turn(())  # What follows takes nothing away from others.
     if settle:
         settling.wait(by_id.keys())
@@ -88,6 +96,84 @@ def _groups(
         yield group
 
 
+def _waves(runs: Sequence[_Run]) -> list[list[_Run]]:
+    """The runs in an order in which none of a wave needs, or comes after, another one of it."""
+    levels: dict[str, int] = {}
+    for run in runs:
+        before = {*run.step.needs, *run.resource.after}
+        levels[run.step.id] = 1 + max((levels.get(one, 0) for one in before), default=0)
+    waves: list[list[_Run]] = [[] for _ in range(max(levels.values()))]
+    for run in runs:
+        waves[levels[run.step.id] - 1].append(run)
+    return waves
+
+
+def _run_all(runs: Sequence[_Run], get_kind: GetKind, host: Host, broken: dict[str, str]) -> None:
+    """Do the steps of a group, stage by stage; ``broken`` has what others must not build on."""
+    seen = observe([run.resource for run in runs], get_kind, host)
+    waves = _waves(runs)
+    for stage in range(max(run.stages for run in runs)):
+        for wave in waves:
+            acting = [run for run in wave if run.begins(stage, seen[run.step.id], broken)]
+            _act(acting, stage, host)
+            for run in acting:
+                run.note_if_broken(broken)
+
+
+def _act(runs: Sequence[_Run], stage: int, host: Host) -> None:
+    """Do the actions of that stage; the first ones of all runs, then the second ones."""
+    most = max((len(run.actions(stage)) for run in runs), default=0)
+    if not most:
+        return
+    more = f" and {len(runs) - 1} more" if len(runs) > 1 else ""
+    total = sum(len(run.actions(stage)) for run in runs)
+    with working(f"{runs[0].step.verb} {runs[0].step.id}{more}", total) as work:
+        for at in range(most):
+            acting = [run for run in runs if run.goes_on and at < len(run.actions(stage))]
+            if not acting:
+                break
+            host.forget()
+            begin = host.clock.monotonic()
+            actions = [run.actions(stage)[at] for run in acting]
+            errors: Sequence[Exception | None]
+            try:
+                errors = acting[0].kind.run_all(actions, host)
+            except Exception as failure:
+                errors = [failure] * len(acting)
+            seconds = (host.clock.monotonic() - begin) / len(acting)
+            for run, error in zip(acting, errors, strict=True):
+                run.acted(error, seconds)
+            work.advance(len(acting))
+    for run in runs:
+        run.end_stage()
+
+
+def _outcomes(
+    runs: Sequence[_Run], get_kind: GetKind, host: Host, broken: dict[str, str]
+) -> Iterator[Outcome]:
+    """How the steps have ended, after one look whether they helped."""
+    begin = host.clock.monotonic()
+    done = [run for run in runs if run.end is None]
+    wrong = _wrong([(run.step, run.resource) for run in done], get_kind, host)
+    seconds = (host.clock.monotonic() - begin) / (len(done) or 1)
+    for run in runs:
+        note = lives_on = None
+        if run.end is None:
+            run.seconds += seconds
+            problem = wrong[run.step.id]
+            idle = False
+            try:
+                note, idle = run.kind.spared(run.step.actions)
+            except Exception as error:
+                problem = problem or (_failure(error), None)
+            run.end = ("dropped" if idle else "done", None)
+            if problem is not None:
+                words, lives_on = problem
+                run.end = "failed", words
+                broken[run.step.id] = "failed"
+        yield Outcome(run.step, *run.end, run.seconds, note, lives_on)
+
+
 class _Run:
     """One step on its way, from the look before it to the look after it."""
 
@@ -101,56 +187,60 @@ class _Run:
         again: bool,
     ) -> None:
         self.step = step
-        self._again = again
-        self._begins = begins
         self.resource = resource
-        self.get_kind = get_kind
         self.kind = get_kind(resource.kind)
-        self.host = host
-        self._end: tuple[str, str | None] | None = None
-        self._seconds = 0.0
+        self.seconds = 0.0
+        self.end: tuple[str, str | None] | None = None
+        self._host = host
+        self._again = again
+        self._on_begin = begins
+        self._failed: list[str] = []
         try:
             self._stages = self.kind.stages(step.actions)
         except Exception as error:
-            self._stages, self._end = (), ("failed", _failure(error))
+            self._stages, self.end = (), ("failed", _failure(error))
 
     @property
     def stages(self) -> int:
         return len(self._stages)
 
+    def actions(self, stage: int) -> Sequence[Action]:
+        return self._stages[stage]
+
     def leave(self, why: str) -> None:
         """Do not even begin it."""
-        self._end = "skipped", why
+        self.end = "skipped", why
 
-    def go_on(self, stage: int, broken: dict[str, str]) -> None:
-        """Do the next stage, unless the step has come to its end already.
-
-        ``broken`` has those that others must not build on, with their results.
-        """
-        if self._end is not None or stage >= len(self._stages):
-            return
-        begin = self.host.clock.monotonic()
+    def begins(self, stage: int, seen: Observation[Any], broken: dict[str, str]) -> bool:
+        """Is that stage to be done? ``seen`` is the look before the first one."""
+        if self.end is not None or stage >= len(self._stages):
+            return False
+        begin = self._host.clock.monotonic()
         need = needed_by(self.step, broken)
         if need is not None and broken[need] == "dropped":
             # It may be done yet, and then this one, too.
-            self._end = "dropped", f"needs {need}, which was not done, as the host has changed"
+            self.end = "dropped", f"needs {need}, which was not done, as the host has changed"
         elif need is not None:
-            self._end = "skipped", f"needs {need}, which failed or was not done"
-        else:
+            self.end = "skipped", f"needs {need}, which failed or was not done"
+        elif stage == 0:
             try:
-                self._end = (self._begin() if stage == 0 else None) or self._act(stage)
+                self.end = self._hindrance(seen)
             except Exception as error:
                 # Whatever it is, it is this step's trouble alone.
-                self._end = "failed", _failure(error)
-        if self._end is not None and self._end[1] is not None:
-            broken[self.step.id] = self._end[0]
-        self._seconds += self.host.clock.monotonic() - begin
+                self.end = "failed", _failure(error)
+        self.note_if_broken(broken)
+        self.seconds += self._host.clock.monotonic() - begin
+        return self.end is None
 
-    def _begin(self) -> tuple[str, str | None] | None:
-        """Look again: is the step still what is to be done?"""
+    def note_if_broken(self, broken: dict[str, str]) -> None:
+        """Others must not build on it where it has failed, or was dropped for a reason."""
+        if self.end is not None and self.end[1] is not None:
+            broken[self.step.id] = self.end[0]
+
+    def _hindrance(self, seen: Observation[Any]) -> tuple[str, str | None] | None:
+        """How it ends without being done; None: it is still what is to be done."""
         if self.step.denied is not None:
             return "failed", self.step.denied
-        seen = _look(self.resource, self.get_kind, self.host)
         if seen.unknown is not None:
             return "failed", f"cannot look at it any more: {seen.unknown}"
         changes = difference(self.resource, seen, self.kind)
@@ -170,60 +260,37 @@ class _Run:
             return "dropped", "the host has changed since the plan; the next pass looks again"
         failed = None
         try:
-            awaited = self.kind.awaits(self.resource, self.step.actions, self.host)
+            awaited = self.kind.awaits(self.resource, self.step.actions, self._host)
         except HostError as error:
             awaited, failed = None, str(error)
         if awaited is not None:
             # A start is an attempt only once it is made.
             return "begun", awaited
         try:
-            waits = self._begins(self.step)
+            waits = self._on_begin(self.step)
         except HostError as error:
             return "failed", str(error)
         if waits is not None:
             return "dropped", waits
         return None if failed is None else ("failed", failed)
 
-    def _act(self, stage: int) -> tuple[str, str | None] | None:
-        actions = self._stages[stage]
-        failed: list[str] = []
-        with working(f"{self.step.verb} {self.step.id}", len(actions)) as work:
-            for action in actions:
-                self.host.forget()
-                try:
-                    action.run(self.host)
-                except Exception as error:
-                    failed.append(_failure(error))
-                if failed and not self.kind.apart:
-                    break
-                work.advance()
-        if not failed:
-            return None
-        more = f"; and {len(failed) - _MOST_NAMED} more" if len(failed) > _MOST_NAMED else ""
-        return "failed", "; ".join(failed[:_MOST_NAMED]) + more
+    @property
+    def goes_on(self) -> bool:
+        """Is the next action of the stage to be done, too?"""
+        return not self._failed or self.kind.apart
 
-    def outcome(self, broken: dict[str, str]) -> Outcome:
-        """How the step has ended, after a look whether it helped."""
-        begin = self.host.clock.monotonic()
-        note = lives_on = None
-        if self._end is None:
-            wrong = _wrong(self.step, self.resource, self.get_kind, self.host)
-            idle = False
-            try:
-                note, idle = self.kind.spared(self.step.actions)
-            except Exception as error:
-                wrong = wrong or (_failure(error), None)
-            self._end = ("dropped" if idle else "done", None)
-            if wrong is not None:
-                words, lives_on = wrong
-                self._end = "failed", words
-                broken[self.step.id] = "failed"
-        self._seconds += self.host.clock.monotonic() - begin
-        return Outcome(self.step, *self._end, self._seconds, note, lives_on)
+    def acted(self, error: Exception | None, seconds: float) -> None:
+        """One action was done, or has failed."""
+        self.seconds += seconds
+        if error is not None:
+            self._failed.append(_failure(error))
 
-
-def _look(resource: Resource[Any], get_kind: GetKind, host: Host) -> Observation[Any]:
-    return observe((resource,), get_kind, host)[resource.id]
+    def end_stage(self) -> None:
+        """Where an action has failed, the step has."""
+        failed = self._failed
+        if failed:
+            more = f"; and {len(failed) - _MOST_NAMED} more" if len(failed) > _MOST_NAMED else ""
+            self.end = "failed", "; ".join(failed[:_MOST_NAMED]) + more
 
 
 def _failure(error: Exception) -> str:
@@ -238,19 +305,24 @@ Wrong = tuple[str, str | None]
 """What is wrong after a step, and what lives on of it all the same."""
 
 
-def _wrong(step: Step, resource: Resource[Any], get_kind: GetKind, host: Host) -> Wrong | None:
-    """What is still not as it should be, with what the host tells about it; None when all is."""
-    try:
-        return _still_wrong(step, resource, get_kind, host)
-    except Exception as error:
-        return f"done, but cannot look at it any more: {_failure(error)}", None
+def _wrong(
+    steps: Sequence[tuple[Step, Resource[Any]]], get_kind: GetKind, host: Host
+) -> dict[str, Wrong | None]:
+    """Of each, what is still not as it should be, with what the host tells about it; or None."""
+    seen = observe([resource for _, resource in steps], get_kind, host)
+    found: dict[str, Wrong | None] = {}
+    for step, resource in steps:
+        try:
+            found[step.id] = _still_wrong(step, resource, seen[step.id], get_kind, host)
+        except Exception as error:
+            found[step.id] = f"done, but cannot look at it any more: {_failure(error)}", None
+    return found
 
 
 def _still_wrong(
-    step: Step, resource: Resource[Any], get_kind: GetKind, host: Host
+    step: Step, resource: Resource[Any], seen: Observation[Any], get_kind: GetKind, host: Host
 ) -> Wrong | None:
     kind = get_kind(resource.kind)
-    seen = _look(resource, get_kind, host)
     if seen.unknown is not None:
         return f"done, but cannot look at it any more: {seen.unknown}", None
     expected = kind.expected(resource.want) if resource.present else None
@@ -296,9 +368,11 @@ class _Settling:
         left -= self._host.clock.monotonic() if due else 0.0
         if left > 0:
             self._host.clock.sleep(left)
+        outcomes = [(self.outcomes[at], self._by_id[ident]) for ident, (at, _) in due.items()]
         failed = set()
-        for ident, (at, _) in due.items():
-            found = proved(self.outcomes[at], self._by_id[ident], self._get_kind, self._host)
+        for (ident, (at, _)), found in zip(
+            due.items(), proved(outcomes, self._get_kind, self._host), strict=True
+        ):
             self.outcomes[at] = found
             if found.result == "failed":
                 failed.add(ident)
@@ -306,10 +380,16 @@ class _Settling:
         return failed
 
 
-def proved(outcome: Outcome, resource: Resource[Any], get_kind: GetKind, host: Host) -> Outcome:
-    """The outcome of a step that was done, after another look whether it has held."""
-    wrong = _wrong(outcome.step, resource, get_kind, host)
-    if wrong is None:
-        return outcome
-    words, lives_on = wrong
-    return replace(outcome, result="failed", error=words, lives_on=lives_on)
+def proved(
+    outcomes: Sequence[tuple[Outcome, Resource[Any]]], get_kind: GetKind, host: Host
+) -> list[Outcome]:
+    """The outcomes of steps that were done, after another look whether they have held."""
+    wrong = _wrong([(outcome.step, resource) for outcome, resource in outcomes], get_kind, host)
+    found = []
+    for outcome, _ in outcomes:
+        problem = wrong[outcome.step.id]
+        if problem is not None:
+            words, lives_on = problem
+            outcome = replace(outcome, result="failed", error=words, lives_on=lives_on)
+        found.append(outcome)
+    return found

@@ -216,6 +216,10 @@ class Kind(Generic[W, S]):
         """The actions of one step, parted into stages. Pure; see ``together``."""
         return (actions,)
 
+    def run_all(self, actions: Sequence[Action], host: Host) -> Sequence[Exception | None]:
+        """Run actions of different steps, none of which needs another; an outcome for each."""
+        return [_outcome(action, host) for action in actions]
+
     def stale(self, planned: Sequence[Action], now: Sequence[Action]) -> bool:
         """Has the host moved so far since the plan that its step must not be done? Pure."""
         return tuple(planned) != tuple(now)
@@ -316,6 +320,14 @@ class Kind(Generic[W, S]):
     ) -> Sequence[Action]:
         """What removes the changes, in order. Pure."""
         raise TypeError(f"kind {self.name} cannot act")
+
+
+def _outcome(action: Action, host: Host) -> Exception | None:
+    try:
+        action.run(host)
+    except Exception as error:
+        return error
+    return None
 
 
 def diff(expected: Any, have: Any) -> tuple[Change, ...]:

@@ -363,13 +363,18 @@ class Watchdog:
         by_id = {resource.id: resource for resource in self._spec.resources}
         host = self._context.host(self._spec)
         paused = memory.past().paused
-        for outcome, started in due:
-            resource = by_id.get(outcome.step.id)
-            # What is wanted by now may be something else than what was started, and what is
-            # paused may have been ended by the one who wants it left alone.
-            same = resource is not None and goal(resource) == started
-            same = same and outcome.step.id not in paused
-            now = proved(outcome, resource, kinds.get, host) if resource and same else outcome
+        # What is wanted by now may be something else than what was started, and what is
+        # paused may have been ended by the one who wants it left alone.
+        same = [
+            (outcome, by_id[outcome.step.id])
+            for outcome, started in due
+            if outcome.step.id in by_id
+            and goal(by_id[outcome.step.id]) == started
+            and outcome.step.id not in paused
+        ]
+        held = {one.step.id: one for one in proved(same, kinds.get, host)}
+        for outcome, _ in due:
+            now = held.get(outcome.step.id, outcome)
             if now.result == "failed":
                 memory.ended(now)
                 told(now)
