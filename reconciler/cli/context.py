@@ -16,6 +16,7 @@ from reconciler.base.digests import blake2b
 from reconciler.base.records import replace
 from reconciler.base.redaction import HIDDEN, FromFile, hide, hide_marked, redacted_json
 from reconciler.base.text import printable
+from reconciler.core.kind import Ageing
 from reconciler.core.snapshot import Snapshot
 from reconciler.host import trust
 from reconciler.state.learned import Learned
@@ -592,7 +593,7 @@ class Context:
         try:
             report = acted(look)
             spec, seen, last = look.spec, look.seen, report
-            moves = sum(kinds.get(one.kind).by_age for one in spec.resources)
+            moves = sum(isinstance(kinds.get(one.kind), Ageing) for one in spec.resources)
             for number in range(_MOST_ROUNDS):
                 again = to_look_at_again(look.seen, spec.resources, last, kinds.get)
                 # Rules that move files to one another come to no end.

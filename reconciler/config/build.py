@@ -21,7 +21,7 @@ from reconciler.config.rendering import Renderer
 from reconciler.config.resolve import Declared, Resolver
 from reconciler.config.scope import Scope, told_secret, worth_hiding
 from reconciler.config.validate import Validator
-from reconciler.core.kind import Kind
+from reconciler.core.kind import Kind, Persistent
 from reconciler.core.model import Resource, Spec
 
 _PART = 6
@@ -95,7 +95,7 @@ def _refuse_program(
     """Nothing that outlives a pass of root may run this program, where others can change it."""
     if not facts.bin_refused:
         return
-    lasting = {kind.name for kind in kinds if kind.persists}
+    lasting = {kind.name for kind in kinds if isinstance(kind, Persistent)}
     places = {one.id: one.key.at for one in declared}
     for one in resources:
         wanted = one.kind in lasting and one.present and one.skip is None

@@ -17,6 +17,7 @@ from reconciler.config.nodes import SourceMark, Text, place
 from reconciler.config.resolve import Declared
 from reconciler.config.secrecy import censored, shown
 from reconciler.core import model, order
+from reconciler.core.kind import Completed, Modifying
 from reconciler.core.model import Claim, Key, Resource
 
 
@@ -162,7 +163,8 @@ class Graph:
         there = sorted(
             (claim.key.value, name, at)
             for name, made in claims.items()
-            if self.active[name].declared.present or self.active[name].declared.kind.creates
+            if self.active[name].declared.present
+            or not isinstance(self.active[name].declared.kind, Modifying)
             for at, claim in enumerate(made)
         )
         for value, name, at in there:
@@ -211,14 +213,15 @@ class Graph:
         everything = model.Declared(wants, made, self.facts, self._spared, present)
         for entry in self.entries:
             declared = entry.declared
-            if entry.want is None:
+            kind = declared.kind
+            if entry.want is None or not isinstance(kind, Completed):
                 continue  # What is wrong with it has been told.
             try:
-                entry.want = declared.kind.linked(entry.want, everything)
+                entry.want = kind.linked(entry.want, everything)
             except ValueError as error:
                 self.problems.add(*_in_field(declared, *error.args))
                 continue
-            for field, message in declared.kind.disputed(entry.want):
+            for field, message in kind.disputed(entry.want):
                 if declared.id in present:
                     at, words = _in_field(declared, field, message)
                     self.wishes.append((at, words, None))
@@ -228,7 +231,7 @@ class Graph:
         """Needs that follow from what is used and who makes it."""
         makers: dict[Key, list[str]] = {Key("id", name): [name] for name in self.active}
         for name, made in claims.items():
-            if self.active[name].declared.kind.creates:
+            if not isinstance(self.active[name].declared.kind, Modifying):
                 for claim in made:
                     makers.setdefault(claim.key, []).append(name)
         for name, entry in self.active.items():

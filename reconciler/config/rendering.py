@@ -17,7 +17,7 @@ from reconciler.config.nodes import Map, Node, Source, SourceMark, Text, get, pl
 from reconciler.config.scope import FIXED, Scope
 from reconciler.config.shipped import folder
 from reconciler.config.templates import LITERAL_HINT, TemplateError
-from reconciler.core.kind import Refused, Rendered, Value
+from reconciler.core.kind import Refused, Rendered, Templated, Value
 
 if TYPE_CHECKING:
     from reconciler.config.render import Template
@@ -70,13 +70,14 @@ class Renderer:
 
     def want(self, declared: Declared, want: Any) -> Any:
         """``want`` with what its templates give; None when something is wrong with them."""
-        if want is None or not declared.present or not marked(declared.kind.resource):
+        kind = declared.kind
+        if want is None or not declared.present or not isinstance(kind, Templated):
             return want
         work = _Work(self, declared)
         if declared.each is not None:
             self.scope.set_each(*declared.each)
         try:
-            return declared.kind.rendered(want, work)
+            return kind.rendered(want, work)
         except Refused as error:
             work.refuse(error)
         except _Known:

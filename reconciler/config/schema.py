@@ -12,7 +12,7 @@ from typing import Any, get_args
 from reconciler.config.scope import FIXED
 from reconciler.config.shapes import Leaf, Record, Shape, record
 from reconciler.core.fields import Duration, Parsed
-from reconciler.core.kind import Kind
+from reconciler.core.kind import Kind, Probed
 from reconciler.core.model import EVENTS, Target
 
 _TEMPLATE = {"type": "string", "pattern": r"\{\{.*\}\}"}
@@ -154,8 +154,8 @@ def _section(kind: Kind[Any, Any]) -> dict[str, Any]:
     body["properties"].update(
         {name: {"$ref": f"#/$defs/resource/properties/{name}"} for name in _common()["properties"]}
     )
-    if kind.one_of:
-        body["oneOf"] = [{"required": [name]} for name in kind.one_of]
+    if isinstance(kind, Probed):
+        body["oneOf"] = [{"required": [name]} for name in kind.forms]
     elif not shape.required:
         body["type"] = ["object", "null"]
     section: dict[str, Any] = {"type": ["object", "null"], "additionalProperties": body}

@@ -30,7 +30,7 @@ from reconciler.config.nodes import (
 from reconciler.config.resolve import COMMON, Declared
 from reconciler.config.secrecy import censored, hidden, shown
 from reconciler.config.shapes import Leaf, Record, Shape, record
-from reconciler.core.kind import Kind
+from reconciler.core.kind import Completed, Kind, Modifying
 
 
 class Validator:
@@ -60,10 +60,11 @@ class Validator:
             return None
         if declared.broken or (problems and _is_broken(body)):
             return None
-        if not declared.present and not kind.creates:
+        if not declared.present and isinstance(kind, Modifying):
             mark = place(body, "state") if "state" in body else declared.key.at
             problems.add(mark, f"{title} makes nothing that could be absent; take it out instead")
-        want = kind.named(want, declared.name)
+        if isinstance(kind, Completed):
+            want = kind.named(want, declared.name)
         if _secret(body):
             marked = [one.name for one in fields(kind.resource) if "secret" in one.metadata]
             want = replace(want, **dict.fromkeys(marked, True))

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 from reconciler.base.errors import HostError
 from reconciler.base.records import replace
 from reconciler.base.text import error_in_words
-from reconciler.core.kind import GetKind
+from reconciler.core.kind import (
+    Batched,
+    Diagnosed,
+    Following,
+    GetKind,
+    Running,
+    Supervised,
+    Verified,
+    run_one,
+)
 from reconciler.core.model import (
     Action,
     Observation,
@@ -23,7 +32,7 @@ from reconciler.core.model import (
     Step,
 )
 from reconciler.core.observe import observe
-from reconciler.core.plan import difference, needed_by
+from reconciler.core.plan import difference, needed_by, told
 from reconciler.host.progress import working
 
 if TYPE_CHECKING:
@@ -88,7 +97,7 @@ def _groups(
     group: list[Step] = []
     for step in steps:
         kind = get_kind(by_id[step.id].kind)
-        if group and not (kind.together and kind is get_kind(by_id[group[0].id].kind)):
+        if group and not (isinstance(kind, Batched) and kind is get_kind(by_id[group[0].id].kind)):
             yield group
             group = []
         group.append(step)
@@ -137,7 +146,11 @@ def _act(runs: Sequence[_Run], stage: int, host: Host) -> None:
             actions = [run.actions(stage)[at] for run in acting]
             errors: Sequence[Exception | None]
             try:
-                errors = acting[0].kind.run_all(actions, host)
+                kind = acting[0].kind
+                if isinstance(kind, Batched):
+                    errors = kind.run_all(actions, host)
+                else:
+                    errors = [run_one(action, host) for action in actions]
             except Exception as failure:
                 errors = [failure] * len(acting)
             seconds = (host.clock.monotonic() - begin) / len(acting)
@@ -163,7 +176,8 @@ def _outcomes(
             problem = wrong[run.step.id]
             idle = False
             try:
-                note, idle = run.kind.spared(run.step.actions)
+                if isinstance(run.kind, Verified):
+                    note, idle = run.kind.spared(run.step.actions)
             except Exception as error:
                 problem = problem or (_failure(error), None)
             run.end = ("dropped" if idle else "done", None)
@@ -195,8 +209,10 @@ class _Run:
         self._again = again
         self._on_begin = begins
         self._failed: list[str] = []
+        self._stages: Sequence[Sequence[Action]] = (step.actions,)
         try:
-            self._stages = self.kind.stages(step.actions)
+            if isinstance(self.kind, Batched):
+                self._stages = self.kind.stages(step.actions)
         except Exception as error:
             self._stages, self.end = (), ("failed", _failure(error))
 
@@ -248,7 +264,9 @@ class _Run:
             if not {ailment.of for ailment in seen.ailments} >= set(self.step.of):
                 return "dropped", "it is well again since the plan was made"
             state, of = seen.state, self.step.of
-            now = self.kind.again(self.resource, state, of) if state is not None else ()
+            now: Sequence[Action] = ()
+            if state is not None and isinstance(self.kind, Supervised):
+                now = self.kind.restart(self.resource, state, of)
         elif not changes:
             # Somebody was faster, or an earlier step has done it along the way.
             return "dropped", None
@@ -256,13 +274,18 @@ class _Run:
             now = self.kind.actions(self.resource, seen.state, changes)
         # Where each action stands alone, others who move the host all the time must not keep it
         # from being done for ever.
-        if not (self._again and self.kind.apart) and self.kind.stale(self.step.actions, now):
+        if isinstance(self.kind, Verified):
+            stale = self.kind.stale(self.step.actions, now)
+        else:
+            stale = self.step.actions != tuple(now)
+        if stale and not (self._again and isinstance(self.kind, Following)):
             return "dropped", "the host has changed since the plan; the next pass looks again"
-        failed = None
-        try:
-            awaited = self.kind.awaits(self.resource, self.step.actions, self._host)
-        except HostError as error:
-            awaited, failed = None, str(error)
+        awaited = failed = None
+        if isinstance(self.kind, Supervised):
+            try:
+                awaited = self.kind.awaits(self.resource, self.step.actions, self._host)
+            except HostError as error:
+                failed = str(error)
         if awaited is not None:
             # A start is an attempt only once it is made.
             return "begun", awaited
@@ -277,7 +300,7 @@ class _Run:
     @property
     def goes_on(self) -> bool:
         """Is the next action of the stage to be done, too?"""
-        return not self._failed or self.kind.apart
+        return not self._failed or isinstance(self.kind, Following)
 
     def acted(self, error: Exception | None, seconds: float) -> None:
         """One action was done, or has failed."""
@@ -326,11 +349,15 @@ def _still_wrong(
     if seen.unknown is not None:
         return f"done, but cannot look at it any more: {seen.unknown}", None
     expected = kind.expected(resource.want) if resource.present else None
-    left = kind.left(step.actions, expected, seen.state)
+    left = kind.changes(expected, seen.state)
+    if isinstance(kind, Verified):
+        left = kind.left(step.actions, left, seen.state)
     if not left:
         return None
-    evidence = seen.lives_on or kind.evidence(resource, host)
-    words = f"still wrong after it was done: {kind.words(left)}"
+    evidence = seen.lives_on
+    if evidence is None and isinstance(kind, Diagnosed):
+        evidence = kind.evidence(resource, host)
+    words = f"still wrong after it was done: {told(kind, left)}"
     return f"{words} ({evidence})" if evidence else words, seen.lives_on
 
 
@@ -355,7 +382,7 @@ class _Settling:
     def add(self, outcome: Outcome) -> None:
         """A step has come to its end."""
         kind = self._get_kind(self._by_id[outcome.step.id].kind)
-        if outcome.result == "done" and kind.settle:
+        if outcome.result == "done" and isinstance(kind, Running) and kind.settle:
             until = self._host.clock.monotonic() + kind.settle
             self._fresh[outcome.step.id] = len(self.outcomes), until
         self.outcomes.append(outcome)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import HostError
-from reconciler.core.kind import GetKind, Kind
+from reconciler.core.kind import GetKind, Kind, Orphans
 from reconciler.core.model import Observation, Resource, Spec
 from reconciler.core.observe import observe
 from reconciler.core.plan import observed_kinds
@@ -133,9 +133,10 @@ def _look(
 ) -> Found:
     """The child's side."""
     found: list[Resource[Any]] = []
-    if whole is not None:
+    kind = get_kind(name)
+    if whole is not None and isinstance(kind, Orphans):
         try:
-            found = list(get_kind(name).orphans(whole, host))
+            found = list(kind.orphans(whole, host))
         except (HostError, OSError):
             found = []  # What cannot be looked at is said of what is declared.
     return found, observe([*group, *found], get_kind, host, fresh=False)

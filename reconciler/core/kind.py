@@ -1,6 +1,8 @@
 """What a kind of resource must be able to say and do; plan and apply know kinds by this alone.
 
-It must not name a kind, nor look at the host.
+Every kind is a ``Kind``. What only some need is a class of its own below, which such a kind
+inherits as well, and which the core asks for with ``isinstance``. It must not name a kind, nor
+look at the host.
 """
 
 from __future__ import annotations
@@ -30,6 +32,88 @@ if TYPE_CHECKING:
     from reconciler.host.processes import Identity
 
 
+class Kind(Generic[W, S]):
+    """One section of the spec. A kind is one module in ``kinds/`` with ``KIND = TheKind()``.
+
+    ``W`` is what the user may write, a frozen dataclass; ``S`` is what is seen on the host, a
+    frozen dataclass whose fields hold JSON values in the user's words (a mode is ``"0755"``).
+    """
+
+    section: ClassVar[str]
+    """The key in the YAML: ``directories``."""
+    resource: type[W]
+
+    @property
+    def name(self) -> str:
+        """The id's prefix, which is also the module's name: ``directory``."""
+        return self.resource.__name__.lower()
+
+    def check(self, want: W) -> Iterable[tuple[str, str]]:
+        """Rules across fields that a valid ``want`` may still break: (field, message). Pure."""
+        return ()
+
+    def uses(self, want: W) -> Iterable[Key]:
+        """What must be in place before it: a path means its nearest declared ancestor. Pure."""
+        return ()
+
+    def claims(self, want: W) -> Iterable[Claim]:
+        """What it manages, for the one-owner rule and for others' found needs. Pure."""
+        return ()
+
+    def expected(self, want: W) -> S:
+        """The state wanted; a field that is None is left alone. Pure."""
+        raise NotImplementedError
+
+    def observe(self, resources: Sequence[Resource[W]], host: Host) -> Sequence[Observation[S]]:
+        """Look at the whole section at once, without changing anything.
+
+        One observation for each resource, in their order. Raises UnknownState when nothing of
+        the section can be known.
+        """
+        raise NotImplementedError
+
+    def changes(self, expected: S | None, have: S | None) -> tuple[Change, ...]:
+        """The fields that differ. Pure."""
+        return diff(expected, have)
+
+    def actions(
+        self, resource: Resource[W], have: S | None, changes: Sequence[Change]
+    ) -> Sequence[Action]:
+        """What removes the changes, in order. Pure."""
+        raise NotImplementedError
+
+
+GetKind = Callable[[str], Kind[Any, Any]]
+"""The registry: a kind by its name."""
+
+
+# -- what the configuration asks for
+
+
+class Completed:
+    """Fields of it follow from its name or from other resources.
+
+    What others give goes into fields whose metadata says ``written: False``, which no user may
+    write.
+    """
+
+    def named(self, want: Any, name: str) -> Any:
+        """``want`` with what follows from the resource's name. Pure."""
+        return want
+
+    def linked(self, want: Any, declared: Declared) -> Any:
+        """``want`` with what follows from others. Pure. Raises ValueError with (field, message)."""
+        return want
+
+    def disputed(self, want: Any) -> Iterable[tuple[str, str]]:
+        """What is wrong with it but was once accepted: (field, message). Pure.
+
+        Asked of what is linked. ``--check`` refuses it; elsewhere it is left alone, as unknown,
+        so that the others of a spec that is in use go on.
+        """
+        return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Value:
     """What a ``{{ … }}`` of a template gave, and the line of the template where it stands.
@@ -51,21 +135,6 @@ class Rendered:
 
     pieces: tuple[str | Value, ...]
     secret: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Rhythm:
-    """How a thing is probed beside the passes: ``every`` so many seconds, for ``timeout`` at most.
-
-    So many ``failures`` in a row count. ``acts``: something is then done about it by a step.
-    ``user`` is whose program is run, empty for the caller and for what runs none.
-    """
-
-    every: float
-    timeout: float
-    failures: int
-    acts: bool
-    user: str = ""
 
 
 class Refused(ValueError):
@@ -97,173 +166,216 @@ class Templates(Protocol):
         """What the template in that field gives."""
 
 
-class Kind(Generic[W, S]):
-    """One section of the spec. A kind is one module in ``kinds/`` with ``KIND = TheKind()``.
+class Templated:
+    """Some of its fields are templates."""
 
-    ``W`` is what the user may write, a frozen dataclass; ``S`` is what is seen on the host, a
-    frozen dataclass whose fields hold JSON values in the user's words (a mode is ``"0755"``).
-    """
-
-    name: ClassVar[str]
-    """The id's prefix, which is also the module's name: ``directory``."""
-    section: ClassVar[str]
-    """The key in the YAML: ``directories``."""
-    resource: type[W]
-    verbs: ClassVar[tuple[str, str, str]] = ("create", "update", "delete")
-    """What to call a step that makes, changes or removes the thing."""
-    creates: ClassVar[bool] = True
-    """False for a kind that only changes what something else has made."""
-    one_of: ClassVar[tuple[str, ...]] = ()
-    """Fields of which each resource has exactly one; ``check`` sees to it."""
-    trails: ClassVar[bool] = False
-    """Is it about what others make, so that it is looked at again when something was made?"""
-    settle: ClassVar[float] = 0.0
-    """Seconds that a step must hold before it counts as done."""
-    together: ClassVar[bool] = False
-    """Are the steps of this kind that follow one another done as one, stage by stage?"""
-
-    apart: ClassVar[bool] = False
-    """Have the actions of a step nothing to do with one another? Then all are tried, and each
-    looks by itself whether it still is about what was seen."""
-
-    entire: ClassVar[bool] = False
-    """Does what is seen of one depend on the others of its kind? Then all are looked at."""
-
-    persists: ClassVar[bool] = False
-    """Is it there so that all the rest comes back after a reboot?"""
-    by_age: ClassVar[bool] = False
-    """Does it go by the age of files, so that the wall clock matters?"""
-
-    def named(self, want: W, name: str) -> W:
-        """``want`` with defaults that follow from the resource's name filled in. Pure."""
-        return want
-
-    def linked(self, want: W, declared: Declared) -> W:
-        """``want`` with what follows from other resources filled in. Pure.
-
-        It goes into fields whose metadata says ``written: False``, which no user may write.
-        Raises ValueError with (field, message).
-        """
-        return want
-
-    def rendered(self, want: W, templates: Templates) -> W:
-        """``want`` with what its templates give filled in. Pure; not asked of an absent one.
+    def rendered(self, want: Any, templates: Templates) -> Any:
+        """``want`` with what they give. Pure; not asked of an absent one.
 
         It goes into fields whose metadata says ``written: False``. Raises Refused.
         """
-        return want
+        raise NotImplementedError
 
-    def check(self, want: W) -> Iterable[tuple[str, str]]:
-        """Rules across fields that a valid ``want`` may still break: (field, message). Pure."""
-        return ()
 
-    def disputed(self, want: W) -> Iterable[tuple[str, str]]:
-        """What is wrong with it but was taken once: (field, message). Pure.
+class Persistent:
+    """It brings all the rest back after a reboot."""
 
-        Asked of what is linked. ``--check`` refuses it; elsewhere it is left alone, as unknown,
-        so that the others of a spec that is in use go on.
-        """
-        return ()
 
-    def claims(self, want: W) -> Iterable[Claim]:
-        """What it manages, for the one-owner rule and for others' found needs. Pure."""
-        return ()
+# -- what plan and apply ask for
 
-    def uses(self, want: W) -> Iterable[Key]:
-        """What must be in place before it: a path means its nearest declared ancestor. Pure."""
-        return ()
 
-    def expected(self, want: W) -> S:
-        """The state wanted; a field that is None is left alone. Pure."""
-        raise TypeError(f"kind {self.name} does not say what it expects")
+class Described:
+    """Its steps are described in words of its own."""
 
-    def begin(self, resources: Sequence[Resource[W]], host: Host) -> None:
-        """Begin what takes its time in looking at them, so that all kinds wait at once.
-
-        Read only, and it need not do anything. What goes wrong is told by ``observe``.
-        """
-
-    def observe(self, resources: Sequence[Resource[W]], host: Host) -> Sequence[Observation[S]]:
-        """Look at the whole section at once, without changing anything.
-
-        One observation for each resource, in their order. Raises UnknownState when nothing of
-        the section can be known.
-        """
-        raise TypeError(f"kind {self.name} cannot observe")
-
-    def orphans(self, resources: Sequence[Resource[W]], host: Host) -> Sequence[Resource[W]]:
-        """What is ours on the host and declared no more, as absent resources. Read only.
-
-        ``resources`` are all of this kind, the skipped ones too: what they have made is left.
-        Raises UnknownState.
-        """
-        return ()
-
-    def changes(self, expected: S | None, have: S | None) -> tuple[Change, ...]:
-        """The fields that differ. Pure."""
-        return diff(expected, have)
-
-    def verb(self, expected: S | None, have: S | None) -> str:
+    def verb(self, expected: Any, have: Any) -> str:
         """What to call the step that removes the difference. Pure."""
-        create, update, delete = self.verbs
-        return delete if expected is None else create if have is None else update
+        return verb(expected, have)
 
     def words(self, changes: Sequence[Change]) -> str:
         """The changes in words, for people: "mode is 0700, should be 0755". Pure."""
         return in_words(changes)
 
-    def stages(self, actions: Sequence[Action]) -> Sequence[Sequence[Action]]:
-        """The actions of one step, parted into stages. Pure; see ``together``."""
-        return (actions,)
-
-    def run_all(self, actions: Sequence[Action], host: Host) -> Sequence[Exception | None]:
-        """Run actions of different steps, none of which needs another; an outcome for each."""
-        return [_outcome(action, host) for action in actions]
-
-    def stale(self, planned: Sequence[Action], now: Sequence[Action]) -> bool:
-        """Has the host moved so far since the plan that its step must not be done? Pure."""
-        return tuple(planned) != tuple(now)
-
-    def left(
-        self, planned: Sequence[Action], expected: S | None, have: S | None
-    ) -> tuple[Change, ...]:
-        """What is still wrong after the planned actions were done. Pure."""
-        return self.changes(expected, have)
-
-    def rest(self, want: W, actions: Sequence[Action]) -> W | None:
-        """What it may still do in the same pass behind these actions; None: nothing. Pure.
-
-        It is asked of what goes ``by_age``.
-        """
-        return want
-
-    def freed(self, actions: Sequence[Action]) -> int | None:
-        """The bytes that these have freed, after they were done; None: it is not about that."""
-        return None
-
-    def touched(self, have: S) -> Iterable[tuple[str, bool]]:
-        """The paths that differ, and whether each is a directory, where it is about many. Pure."""
-        return ()
-
     def by_hand(
-        self, resource: Resource[W], have: S | None, changes: Sequence[Change]
+        self, resource: Resource[Any], have: Any, changes: Sequence[Change]
     ) -> Sequence[Remedy]:
         """Shell commands that do what ``actions`` would, for somebody who has the rights. Pure."""
         return ()
 
-    def policy(self, want: W) -> Policy | None:
-        """How often, and with which pauses, a start is tried; None: at every pass. Pure."""
+
+class Verified:
+    """What a later look means for its step is not only whether something differs."""
+
+    def stale(self, planned: Sequence[Action], now: Sequence[Action]) -> bool:
+        """Has the host moved so far since the plan that the step must not be done? Pure."""
+        return tuple(planned) != tuple(now)
+
+    def left(self, planned: Sequence[Action], found: Sequence[Change], have: Any) -> Any:
+        """Of what is ``found`` to differ after the step, the changes it should have made. Pure."""
+        return found
+
+    def spared(self, actions: Sequence[Action]) -> tuple[str | None, bool]:
+        """What these left alone when they were run, in words, and whether that was all. Pure."""
+        return None, False
+
+
+class Modifying:
+    """It changes what something else has made, and makes nothing itself."""
+
+
+class Following(Modifying):
+    """It sets what others make, so it is looked at again when something was made.
+
+    Its actions have nothing to do with one another: all are tried, and each looks by itself
+    whether it still is about what was seen.
+    """
+
+    def touched(self, have: Any) -> Iterable[tuple[str, bool]]:
+        """The paths that differ, and whether each is a directory, where it is about many. Pure."""
+        return ()
+
+
+class Ageing(Modifying):
+    """It goes by the age of files, so that the wall clock matters."""
+
+    def rest(self, want: Any, actions: Sequence[Action]) -> Any:
+        """What it may still do in the same pass behind these actions; None: nothing. Pure."""
+        return want
+
+    def freed(self, actions: Sequence[Action]) -> int | None:
+        """The bytes that these have freed, after they were done. Pure."""
         return None
 
-    def version(self, want: W) -> str:
-        """Of what is started; attempts with another one do not count. Pure."""
-        return ""
 
-    def evidence(self, resource: Resource[W], host: Host) -> str | None:
+class Batched:
+    """Its steps that follow one another are done as one, stage by stage."""
+
+    def stages(self, actions: Sequence[Action]) -> Sequence[Sequence[Action]]:
+        """The actions of one step, parted into stages. Pure."""
+        return (actions,)
+
+    def run_all(self, actions: Sequence[Action], host: Host) -> Sequence[Exception | None]:
+        """Run actions of different steps, none of which needs another; an outcome for each."""
+        return [run_one(action, host) for action in actions]
+
+
+class Running:
+    """It runs, and may end. A step about it must hold for ``settle`` seconds to count as done."""
+
+    settle: ClassVar[float] = 0.0
+
+    def watch(self, resource: Resource[Any], have: Any, host: Host) -> Iterable[Identity]:
+        """The processes whose end should wake the loop before its next pass. Read only.
+
+        ``have`` was seen in this pass, or None. Raises UnknownState.
+        """
+        return ()
+
+
+class Supervised(Running):
+    """It is started again whenever it ends, by a restart policy."""
+
+    def policy(self, want: Any) -> Policy:
+        """How often, and with which pauses, a start is tried. Pure."""
+        raise NotImplementedError
+
+    def version(self, want: Any) -> str:
+        """Of what is started; attempts with another one do not count. Pure."""
+        raise NotImplementedError
+
+    def ends(self, resource: Resource[Any], have: Any, of: Collection[str]) -> Sequence[Action]:
+        """What ends these of it, as ``restart`` does before it starts others. Pure."""
+        raise NotImplementedError
+
+    def restart(self, resource: Resource[Any], have: Any, of: Collection[str]) -> Sequence[Action]:
+        """What restarts it although nothing differs: it is unhealthy, or a check asks. Pure.
+
+        ``of`` says which of them, as ailments do; empty: all.
+        """
+        raise NotImplementedError
+
+    def awaits(self, resource: Resource[Any], actions: Sequence[Action], host: Host) -> str | None:
+        """Ask what must end before these actions to end, where that is not waited for.
+
+        In words what is still to end; None: they can be done now. Raises HostError.
+        """
+        raise NotImplementedError
+
+
+class Orphans:
+    """It leaves things on the host that are known as ours when no spec declares them any more.
+
+    What is seen of one depends on all others of its kind, so that all are looked at.
+    """
+
+    def orphans(self, resources: Sequence[Resource[Any]], host: Host) -> Sequence[Resource[Any]]:
+        """What is ours on the host and no longer declared, as absent resources. Read only.
+
+        ``resources`` are all of this kind, the skipped ones too: what they have made is left.
+        Raises UnknownState.
+        """
+        raise NotImplementedError
+
+
+class Prefetched:
+    """Looking at it takes its time, which all kinds can wait for at once."""
+
+    def begin(self, resources: Sequence[Resource[Any]], host: Host) -> None:
+        """Begin to look, read only. What goes wrong is told by ``observe``."""
+        raise NotImplementedError
+
+
+# -- what goes on beside the passes
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """How a thing is probed beside the passes: ``every`` so many seconds, for ``timeout`` at most.
+
+    So many ``failures`` in a row count. ``acts``: something is then done about it by a step.
+    ``user`` is whose program is run, empty for the caller and for what runs none.
+    """
+
+    every: float
+    timeout: float
+    failures: int
+    acts: bool
+    user: str = ""
+
+
+class Probed:
+    """It is asked now and then; a pass only sees what was said last (host.said)."""
+
+    forms: ClassVar[tuple[str, ...]]
+    """Fields of which each resource has exactly one, which ``check`` ensures."""
+
+    def rhythm(self, want: Any) -> Rhythm:
+        """How it is probed. Pure."""
+        raise NotImplementedError
+
+    def version(self, want: Any) -> str:
+        """Of what is asked; what was said about another question does not count. Pure."""
+        raise NotImplementedError
+
+    def probe(self, resource: Resource[Any], host: Host, parent: int) -> Verdict:
+        """Ask now. Only in a child of its own, of the process ``parent``; it may block.
+
+        Never raises for the host: what cannot be known is not well.
+        """
+        raise NotImplementedError
+
+    def inspect(self, want: Any) -> Remedy | None:
+        """The shell command with which a person looks into it, where no pass fixes it. Pure."""
+        return None
+
+
+class Diagnosed:
+    """It can tell people more than whether something differs."""
+
+    def evidence(self, resource: Resource[Any], host: Host) -> str | None:
         """Why a step may have failed, as the host tells it; for people."""
         return None
 
-    def shows(self, resource: Resource[W], host: Host) -> Iterable[Key]:
+    def shows(self, resource: Resource[Any], host: Host) -> Iterable[Key]:
         """What a diagnosis should look into. Pure, but for the places that ``host`` names.
 
         ``log`` is a file, ``logs`` and ``queue`` are a folder and a shell pattern of its files
@@ -271,63 +383,8 @@ class Kind(Generic[W, S]):
         """
         return ()
 
-    def watch(self, resource: Resource[W], have: S | None, host: Host) -> Iterable[Identity]:
-        """The processes whose end should wake the loop before its next pass. Read only.
 
-        ``have`` was seen in this pass, or None. Raises UnknownState.
-        """
-        return ()
-
-    def again(self, resource: Resource[W], have: S, of: Collection[str]) -> Sequence[Action]:
-        """What starts it anew, although nothing differs: it ails, or a check asks for it. Pure.
-
-        ``of`` says which of them, as ailments do; empty: all.
-        """
-        return ()
-
-    def ends(self, resource: Resource[W], have: S, of: Collection[str]) -> Sequence[Action]:
-        """What ends these of it, as ``again`` does before it starts others. Pure."""
-        return ()
-
-    def rhythm(self, want: W) -> Rhythm | None:
-        """How it is probed, if it is; a pass then sees what was said (host.said). Pure."""
-        return None
-
-    def probe(self, resource: Resource[W], host: Host, parent: int) -> Verdict:
-        """Ask now. Only in a child of its own, of the process ``parent``; it may block.
-
-        Never raises for the host: what cannot be known is not well.
-        """
-        raise TypeError(f"kind {self.name} is not probed")
-
-    def inspect(self, want: W) -> Remedy | None:
-        """The shell command with which a person looks into it, where no pass mends it. Pure."""
-        return None
-
-    def spared(self, actions: Sequence[Action]) -> tuple[str | None, bool]:
-        """What these left alone when they were run, in words, and whether that was all. Pure."""
-        return None, False
-
-    def awaits(self, resource: Resource[W], actions: Sequence[Action], host: Host) -> str | None:
-        """Ask what must end before these actions to end, where that is not waited for.
-
-        In words what is still to end; None: they can be done now. Raises HostError.
-        """
-        return None
-
-    def actions(
-        self, resource: Resource[W], have: S | None, changes: Sequence[Change]
-    ) -> Sequence[Action]:
-        """What removes the changes, in order. Pure."""
-        raise TypeError(f"kind {self.name} cannot act")
-
-
-def _outcome(action: Action, host: Host) -> Exception | None:
-    try:
-        action.run(host)
-    except Exception as error:
-        return error
-    return None
+# -- what holds where a kind says nothing else
 
 
 def diff(expected: Any, have: Any) -> tuple[Change, ...]:
@@ -350,6 +407,20 @@ def diff(expected: Any, have: Any) -> tuple[Change, ...]:
     return tuple(found)
 
 
+def run_one(action: Action, host: Host) -> Exception | None:
+    """Run it; what went wrong."""
+    try:
+        action.run(host)
+    except Exception as error:
+        return error
+    return None
+
+
+def verb(expected: Any, have: Any) -> str:
+    """What to call the step that removes the difference."""
+    return "delete" if expected is None else "create" if have is None else "update"
+
+
 def in_words(changes: Sequence[Change]) -> str:
     """The changes in words, for people: "mode is 0700, should be 0755"."""
     words = []
@@ -363,7 +434,3 @@ def in_words(changes: Sequence[Change]) -> str:
         else:
             words.append(f"{change.field} is {change.have}, should be {change.want}")
     return "; ".join(words)
-
-
-GetKind = Callable[[str], Kind[Any, Any]]
-"""The registry: a kind by its name."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import replace
 from reconciler.base.text import error_in_words
-from reconciler.core.kind import GetKind, Kind
+from reconciler.core.kind import Diagnosed, GetKind, Kind, Orphans, Prefetched, Running
 from reconciler.core.model import Key, Observation, Past, Plan, Resource, Spec, not_known
 from reconciler.core.plan import make_plan, observed_kinds
 
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 def begin(resources: Iterable[Resource[Any]], get_kind: GetKind, host: Host) -> None:
     """Begin what takes its time in a look at all of them. ``host.let_go`` ends what is left."""
     for name, group in observed_kinds(resources).items():
-        with suppress(Exception):  # What goes wrong is said by who waits for it.
-            get_kind(name).begin(group, host)
+        kind = get_kind(name)
+        if isinstance(kind, Prefetched):
+            with suppress(Exception):  # What goes wrong is said by who waits for it.
+                kind.begin(group, host)
 
 
 def with_orphans(spec: Spec, get_kind: GetKind, host: Host) -> Spec:
@@ -44,7 +46,9 @@ def with_orphans(spec: Spec, get_kind: GetKind, host: Host) -> Spec:
     found: list[Resource[Any]] = []
     for name, group in groups.items():
         try:
-            found += get_kind(name).orphans(group, host)
+            kind = get_kind(name)
+            if isinstance(kind, Orphans):
+                found += kind.orphans(group, host)
         except Exception:
             continue  # A mark of a kind that this program does not know is left as well.
     return replace(spec, resources=(*spec.resources, *found)) if found else spec
@@ -119,6 +123,8 @@ def watched(
     kind: Kind[Any, Any], resource: Resource[Any], state: Any, host: Host
 ) -> list[Identity]:
     """The processes that it is now; none where that cannot be known, which a look says."""
+    if not isinstance(kind, Running):
+        return []
     try:
         return list(kind.watch(resource, state, host))
     except Exception:
@@ -127,6 +133,8 @@ def watched(
 
 def shown(kind: Kind[Any, Any], resource: Resource[Any], host: Host) -> list[Key]:
     """What a diagnosis should look into; nothing where that cannot be known."""
+    if not isinstance(kind, Diagnosed):
+        return []
     try:
         return list(kind.shows(resource, host))
     except Exception:

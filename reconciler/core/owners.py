@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, replace
-from reconciler.core.kind import GetKind
+from reconciler.core.kind import Following, GetKind, Modifying
 from reconciler.core.model import Claim, Observation, Resource
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _claims(resource: Resource[Any], get_kind: GetKind) -> list[Claim]:
     """What it asks of paths, were it only that they are there, or are not."""
     kind = get_kind(resource.kind)
     claims = (one for one in kind.claims(resource.want) if one.key.sort == "path")
-    return [one for one in claims if one.asks or one.of_files or kind.creates]
+    return [one for one in claims if one.asks or one.of_files or not isinstance(kind, Modifying)]
 
 
 def _owners(
@@ -121,7 +121,7 @@ def _owners(
         # One that makes it and one that takes it away would do so by turns.
         if not resource.present:
             claim = replace(claim, asks={"state": "absent"}, of_files=None)
-        elif get_kind(resource.kind).creates:
+        elif not isinstance(get_kind(resource.kind), Modifying):
             claim = replace(claim, asks={**claim.asks, "state": "present"})
         yield _Owner(resource.id, claim, fixed, real or "/")
 
@@ -134,7 +134,10 @@ def _paths(
     host: Host,
 ) -> Iterator[tuple[str, bool]]:
     """The real paths of what differs, and whether each is a directory."""
-    many = list(get_kind(resource.kind).touched(seen[resource.id].state))[:_MOST]
+    kind = get_kind(resource.kind)
+    many = []
+    if isinstance(kind, Following):
+        many = list(kind.touched(seen[resource.id].state))[:_MOST]
     for path, directory in many:
         yield owner.real + path[len(owner.written) :], directory
     if not many:

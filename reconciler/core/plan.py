@@ -5,9 +5,21 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from reconciler.base.errors import Remedy
 from reconciler.base.records import replace
 from reconciler.base.text import error_in_words
-from reconciler.core.kind import GetKind, Kind
+from reconciler.core.kind import (
+    Ageing,
+    Described,
+    Following,
+    GetKind,
+    Kind,
+    Modifying,
+    Orphans,
+    Supervised,
+    in_words,
+    verb,
+)
 from reconciler.core.model import (
     Ailment,
     Change,
@@ -20,7 +32,7 @@ from reconciler.core.model import (
     Spec,
     Step,
 )
-from reconciler.core.restart_policy import in_words
+from reconciler.core.restart_policy import in_words as time_in_words
 
 STARTS = ("create", "start", "restart")
 """The verbs of steps behind which something runs or is there that was not before."""
@@ -94,10 +106,11 @@ def looked_at(
     spec: Spec, resources: Sequence[Resource[Any]], get_kind: GetKind
 ) -> Sequence[Resource[Any]]:
     """Those that have to be looked at so that these are seen as in a look at all of them."""
-    if not any(get_kind(name).entire for name in {one.kind for one in resources}):
+    kinds = {one.kind for one in resources}
+    kinds = {name for name in kinds if isinstance(get_kind(name), Orphans)}
+    if not kinds:
         return resources
     ids = {one.id for one in resources}
-    kinds = {one.kind for one in resources if get_kind(one.kind).entire}
     return [one for one in spec.resources if one.id in ids or one.kind in kinds]
 
 
@@ -153,12 +166,13 @@ def make_plan(
             failing.append(Remark(name, seen.failing))
             blocked[name] = f"{name}, which fails: {seen.failing}"
         changes = difference(resource, seen, kind)
-        reasons = demands.get(name, {}) if resource.present and seen.state is not None else {}
-        if changes:
-            reasons = {}
-        elif not reasons:
-            return
-        if seen.state is None and not kind.creates:
+        reasons: Mapping[str, str] = {}
+        if not changes:
+            if resource.present and seen.state is not None and isinstance(kind, Supervised):
+                reasons = demands.get(name, {})
+            if not reasons:
+                return
+        if seen.state is None and isinstance(kind, Modifying):
             # What is about to be made is made as it asks; else nothing will be there.
             if not planned.intersection(resource.needs):
                 notes.append(Remark(name, "nothing is there that it could be set on"))
@@ -181,7 +195,9 @@ def make_plan(
             return
         planned.add(name)
         if seen.denied is not None:
-            by_hand = tuple(kind.by_hand(resource, seen.state, changes))
+            by_hand: tuple[Remedy, ...] = ()
+            if isinstance(kind, Described):
+                by_hand = tuple(kind.by_hand(resource, seen.state, changes))
             step = replace(step, denied=seen.denied, by_hand=by_hand)
         steps.append(step)
 
@@ -236,7 +252,7 @@ def _notes(name: str, seen: Observation[Any], past: Past) -> list[Remark]:
     for ailment in seen.ailments:
         lasted = _lasted(name, ailment, past)
         if lasted < ailment.lasting:
-            time = f"{lasted:.0f} s of {in_words(ailment.lasting)}"
+            time = f"{lasted:.0f} s of {time_in_words(ailment.lasting)}"
             words.append(f"{ailment.words}, so far for {time}")
             gist.append(f"{ailment.what} {ailment.of}")
     return [Remark(name, "; ".join(words), "; ".join(gist))] if words else []
@@ -251,19 +267,23 @@ def _step(
     of: tuple[str, ...],
 ) -> Step:
     """What removes the changes, or else starts it anew for those reasons."""
-    if reasons:
+    if reasons and isinstance(kind, Supervised):
         words = "; ".join(reasons.values())
         changes = (Change("health", words, "well"),)
-        actions = tuple(kind.again(resource, seen.state, of))
-        verb = kind.verbs[1]
+        actions = tuple(kind.restart(resource, seen.state, of))
         asked = tuple(reasons)
         return Step(
-            resource.id, verb, changes, actions, words, resource.needs, demanded=asked, of=of
+            resource.id, "restart", changes, actions, words, resource.needs, demanded=asked, of=of
         )
     expected = kind.expected(resource.want) if resource.present else None
     actions = tuple(kind.actions(resource, seen.state, changes))
-    verb = kind.verb(expected, seen.state)
-    return Step(resource.id, verb, changes, actions, kind.words(changes), resource.needs)
+    what = (kind.verb if isinstance(kind, Described) else verb)(expected, seen.state)
+    return Step(resource.id, what, changes, actions, told(kind, changes), resource.needs)
+
+
+def told(kind: Kind[Any, Any], changes: Sequence[Change]) -> str:
+    """The changes in words, for people."""
+    return (kind.words if isinstance(kind, Described) else in_words)(changes)
 
 
 def to_look_at_again(
@@ -281,17 +301,20 @@ def to_look_at_again(
     # What has failed is tried once in a pass.
     failed = {outcome.step.id for outcome in report.outcomes if outcome.result == "failed"} - moved
     acted = [get_kind(one.kind) for one in resources if one.id in done]
-    made = any(not kind.trails for kind in acted)
-    aged = {one.id for one in resources if one.id in done and get_kind(one.kind).by_age}
+    made = any(not isinstance(kind, Following) for kind in acted)
+    aged = {
+        one.id for one in resources if one.id in done and isinstance(get_kind(one.kind), Ageing)
+    }
     found: list[str] = []
     for resource in resources:
         kind = get_kind(resource.kind)
         others = done - {resource.id}
-        again = kind.trails and made
+        follows = isinstance(kind, Following)
+        again = follows and made
         # With what it needs, if that is done only now.
-        late = kind.apart or bool(others) or not set(resource.needs).isdisjoint(found)
+        late = follows or bool(others) or not set(resource.needs).isdisjoint(found)
         again = again or (resource.id in moved and late)
-        again = again or (kind.by_age and not others.isdisjoint(aged))
+        again = again or (isinstance(kind, Ageing) and not others.isdisjoint(aged))
         again = again and resource.id not in failed
         if again and resource.id in seen and not broken.intersection(resource.needs):
             found.append(resource.id)
@@ -315,7 +338,7 @@ def to_do_again(
     for resource in spec.resources:
         wanted = resource.id in again or (resource.id in acted and seen[resource.id].more)
         kind = get_kind(resource.kind)
-        if wanted and kind.by_age and resource.id in acted:
+        if wanted and isinstance(kind, Ageing) and resource.id in acted:
             want = kind.rest(resource.want, acted[resource.id])
             wanted = want is not None
             resource = resource if want is None else replace(resource, want=want)

@@ -17,6 +17,7 @@ from reconciler import kinds
 from reconciler.base.errors import Remedy
 from reconciler.base.records import strings
 from reconciler.base.redaction import HIDDEN, redacted_json
+from reconciler.core.kind import Ageing, Probed, Supervised
 from reconciler.core.model import Observation, Past, Plan, Spec
 from reconciler.diagnose import probes
 from reconciler.diagnose.looking import LOOK, Looking
@@ -82,7 +83,7 @@ class _Diagnosing(Looking):
         past, self.host.said, remembered = children.answers.get("past", (Past(), {}, {}))
         resources = self.spec.resources
         # Of what is probed a pass sees only what was said, which was not known before.
-        probed = [one for one in resources if kinds.get(one.kind).rhythm(one.want) is not None]
+        probed = [one for one in resources if isinstance(kinds.get(one.kind), Probed)]
         seen |= observe(probed, kinds.get, self.host, fresh=False)
         plan, judgement = judged(self.spec, resources, seen, kinds.get, self.host, past)
         seen = dict(judgement)
@@ -104,7 +105,7 @@ class _Diagnosing(Looking):
 
     def _resources(self, plan: Plan, seen: Mapping[str, Observation[Any]]) -> list[dict[str, Any]]:
         """Each resource with its state and why; ``differs`` what a paused one would change."""
-        from reconciler.core.plan import difference
+        from reconciler.core.plan import difference, told
         from reconciler.output.data import standing
 
         words = standing(plan)
@@ -118,21 +119,21 @@ class _Diagnosing(Looking):
             row: dict[str, Any] = {
                 "id": resource.id, "state": state, "reason": reason, "needs": list(resource.needs),
                 "after": list(resource.after),
-                "by_age": kind.by_age, "note": notes.get(resource.id),
+                "by_age": isinstance(kind, Ageing), "note": notes.get(resource.id),
             }  # fmt: skip
             step = steps.get(resource.id)
             if step is not None:
                 row |= {"verb": step.verb, "denied": step.denied, "by_hand": list(step.by_hand)}
-            rhythm = kind.rhythm(resource.want) if resource.present else None
-            if rhythm is not None:
-                row |= {"acts": rhythm.acts, "inspect": kind.inspect(resource.want)}
+            if resource.present and isinstance(kind, Probed):
+                acts = kind.rhythm(resource.want).acts
+                row |= {"acts": acts, "inspect": kind.inspect(resource.want)}
             if state == "unknown":
                 row["remedy"] = remedies.get(resource.id)
             if not resource.present:
                 row["absent"] = True
             observation = seen.get(resource.id)
             if state == "paused" and observation is not None:
-                row["differs"] = kind.words(difference(resource, observation, kind)) or None
+                row["differs"] = told(kind, difference(resource, observation, kind)) or None
             found.append(row)
         return found
 
@@ -236,7 +237,7 @@ class _Diagnosing(Looking):
         lost = [
             one.id
             for one in self.declared
-            if kinds.get(one.kind).policy(one.want) is not None
+            if isinstance(kinds.get(one.kind), Supervised)
             or any(c.key.sort == "tmux session" for c in kinds.get(one.kind).claims(one.want))
         ]
         return {**look, "differences": differences(look, bool(self.sockets())), "lost": lost}

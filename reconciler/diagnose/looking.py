@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
+from reconciler.core.kind import Diagnosed, Supervised
 from reconciler.core.model import Observation, Spec
 from reconciler.core.observe import shown, watched
 from reconciler.host.children import Children
@@ -95,7 +96,7 @@ class Looking:
         for ident, one in seen.items():
             resource = by_id[ident]
             kind = kinds.get(resource.kind)
-            if one.state is not None and kind.policy(resource.want) is not None:
+            if one.state is not None and isinstance(kind, Supervised):
                 wanted[ident] = watched(kind, resource, one.state, self.host)
         loop = self.children.answers.get("loop")
         if loop is not None:
@@ -106,8 +107,10 @@ class Looking:
         amiss = ("differs", "given up", "waits", "failing")
         for row in [row for row in rows if row["state"] in amiss][:_MOST_EVIDENCE]:
             resource = by_id[row["id"]]
-            work = partial(kinds.get(resource.kind).evidence, resource, self.host)
-            self.children.begin(f"evidence {row['id']}", work, _EVIDENCE)
+            kind = kinds.get(resource.kind)
+            if isinstance(kind, Diagnosed):
+                work = partial(kind.evidence, resource, self.host)
+                self.children.begin(f"evidence {row['id']}", work, _EVIDENCE)
 
     def _paths(self, uses: bool = True) -> dict[str, str]:
         """The paths that the spec manages, or only ``uses``, each with whose it is, by its id."""

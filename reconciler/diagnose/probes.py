@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.records import replace
-from reconciler.core.kind import GetKind, Kind
+from reconciler.core.kind import GetKind, Probed
 from reconciler.core.model import Resource
 from reconciler.host.children import Children
 
@@ -37,9 +37,9 @@ def begin(
     asked, rest = [], []
     for resource in resources:
         kind = get_kind(resource.kind)
-        rhythm = kind.rhythm(resource.want)
-        if rhythm is None or resource.skip is not None or not resource.present:
+        if not isinstance(kind, Probed) or resource.skip is not None or not resource.present:
             continue
+        rhythm = kind.rhythm(resource.want)
         ident = resource.id
         need = next((one for one in (ident, *resource.needs) if one in broken), None)
         if need is not None:
@@ -67,7 +67,7 @@ def _probe(
     resource: Resource[Any],
     limit: float,
     whole: float,
-    kind: Kind[Any, Any],
+    kind: Probed,
     host: Host,
     parent: int,
 ) -> dict[str, Any]:

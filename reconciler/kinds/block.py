@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, field, replace
 from reconciler.core.fields import Name, Path, Text
-from reconciler.core.kind import Kind
+from reconciler.core.kind import Described, Kind, Persistent
 from reconciler.core.managed_block import BlockMark, Split, joined, split, word
 from reconciler.core.model import ABSENT, Action, Change, Key, Observation, Resource, not_known
 
@@ -107,13 +107,11 @@ class DropBlock:
             rewrite(path, edit, _LIMIT, host.state_dir)
 
 
-class Blocks(Kind[Block, BlockState]):
+class Blocks(Kind[Block, BlockState], Persistent, Described):
     """The section ``blocks``."""
 
-    name = "block"
     section = "blocks"
     resource = Block
-    persists = True
 
     def check(self, want: Block) -> Iterable[tuple[str, str]]:
         if want.comment != want.comment.strip():

@@ -13,7 +13,7 @@ from reconciler.base.errors import Remedy, UnknownState
 from reconciler.base.records import dataclass, field, replace
 from reconciler.core.attributes import Attributes, Barred, SetAttributes, by_hand, judged
 from reconciler.core.fields import Flag, Mode, Name, Path
-from reconciler.core.kind import Kind, diff
+from reconciler.core.kind import Completed, Described, Diagnosed, Kind, diff
 from reconciler.core.model import (
     ABSENT,
     Action,
@@ -83,10 +83,9 @@ class RemoveDirectory:
 Seen = Attributes | Barred
 
 
-class Directories(Kind[Directory, Seen]):
+class Directories(Kind[Directory, Seen], Completed, Described, Diagnosed):
     """The section ``directories``."""
 
-    name = "directory"
     section = "directories"
     resource = Directory
 

@@ -16,7 +16,7 @@ from reconciler.base.errors import Remedy, UnknownState
 from reconciler.base.records import dataclass, field, replace
 from reconciler.core.attributes import Attributes, Barred, SetAttributes, barred, by_hand, judged
 from reconciler.core.fields import Flag, Mode, Name, Path
-from reconciler.core.kind import Kind
+from reconciler.core.kind import Completed, Described, Following, Kind, Verified
 from reconciler.core.model import (
     ABSENT,
     Action,
@@ -78,15 +78,11 @@ class WrongEntries:
     paths: tuple[WrongEntry, ...] = ()
 
 
-class Permissions(Kind[Permission, WrongEntries]):
+class Permissions(Kind[Permission, WrongEntries], Completed, Described, Verified, Following):
     """The section ``permissions``."""
 
-    name = "permission"
     section = "permissions"
     resource = Permission
-    creates = False
-    trails = True
-    apart = True
 
     def check(self, want: Permission) -> Iterable[tuple[str, str]]:
         if want.mode is not None and (want.file_mode or want.dir_mode):
@@ -231,13 +227,13 @@ class Permissions(Kind[Permission, WrongEntries]):
         return ((one.path, one.directory) for one in have.paths)
 
     def left(
-        self, planned: Sequence[Action], expected: WrongEntries | None, have: WrongEntries | None
-    ) -> tuple[Change, ...]:
+        self, planned: Sequence[Action], found: Sequence[Change], have: WrongEntries | None
+    ) -> Sequence[Change]:
         if have is None:
-            return self.changes(expected, have)
+            return found
         done = {(one.path, one.identity) for one in planned if isinstance(one, SetAttributes)}
         still = tuple(one for one in have.paths if (one.path, one.identity) in done)
-        return self.changes(expected, WrongEntries(still)) if still else ()
+        return self.changes(WrongEntries(), WrongEntries(still)) if still else ()
 
 
 def _wrong(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import HostError
 from reconciler.base.records import replace
-from reconciler.core.kind import GetKind
+from reconciler.core.kind import Ageing, GetKind, Probed
 from reconciler.core.model import Observation, Outcome, Past, Plan, ProbeHistory, Resource, Step
 from reconciler.core.plan import STARTS
 from reconciler.state.folder import Newer, Unreadable
@@ -144,9 +144,7 @@ class Memory:
 
     def _is_probed(self, ident: str) -> bool:
         resource = self._resources.get(ident)
-        return (
-            resource is not None and self._get_kind(resource.kind).rhythm(resource.want) is not None
-        )
+        return resource is not None and isinstance(self._get_kind(resource.kind), Probed)
 
     def ended(self, outcome: Outcome) -> None:
         """A step has come to its end."""
@@ -187,8 +185,11 @@ class Memory:
         resource = self._resources.get(outcome.step.id)
         if resource is None or outcome.result not in ("done", "failed"):
             return None
+        kind = self._get_kind(resource.kind)
+        if not isinstance(kind, Ageing):
+            return None
         try:
-            return self._get_kind(resource.kind).freed(outcome.step.actions)
+            return kind.freed(outcome.step.actions)
         except Exception:
             return None  # It is one figure of the history.
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import HostError
-from reconciler.core.kind import GetKind
+from reconciler.core.kind import GetKind, Supervised
 from reconciler.core.model import Hold, Outcome, Plan, Resource, Step
 from reconciler.core.restart_policy import Policy, in_words
 from reconciler.state.store.attempts import Attempt
@@ -84,9 +84,8 @@ class RestartTracker:
             if resource is None or not resource.present or resource.skip is not None:
                 continue
             kind = self._get_kind(resource.kind)
-            policy = kind.policy(resource.want)
-            if policy is not None and tries.version == kind.version(resource.want):
-                found.append((ident, tries, policy))
+            if isinstance(kind, Supervised) and tries.version == kind.version(resource.want):
+                found.append((ident, tries, kind.policy(resource.want)))
         return found
 
     def begins(self, step: Step) -> None:
@@ -94,7 +93,7 @@ class RestartTracker:
         resource = self._resources[step.id]
         kind = self._get_kind(resource.kind)
         starts = step.verb in ("start", "restart")
-        if starts and kind.policy(resource.want) is not None:
+        if starts and isinstance(kind, Supervised):
             self._begun.add(step.id)
             version = kind.version(resource.want)
             known = self._open.get(step.id)

@@ -19,7 +19,7 @@ from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, replace
 from reconciler.base.text import error_in_words
 from reconciler.core.apply import proved
-from reconciler.core.kind import Kind
+from reconciler.core.kind import Running, Supervised
 from reconciler.core.model import Observation, Outcome, Plan, Report, Resource, Spec
 from reconciler.core.observe import observe, watched
 from reconciler.core.plan import difference
@@ -329,7 +329,7 @@ class Watchdog:
                     one.id
                     for one in moved
                     if one.id in helped
-                    and _watches(kind := kinds.get(one.kind))
+                    and isinstance(kind := kinds.get(one.kind), Running)
                     and not kind.settle
                     and difference(one, seen[one.id], kind)
                 ]
@@ -390,7 +390,7 @@ class Watchdog:
         for ident, one in seen.items():
             resource = by_id[ident]
             kind = kinds.get(resource.kind)
-            if kind.policy(resource.want) is not None:
+            if isinstance(kind, Supervised):
                 paced.add(ident)
             wanted[ident] = []
             if one.unknown is None and resource.present:
@@ -581,13 +581,8 @@ def supervised(resources: Iterable[Resource[Any]]) -> list[Resource[Any]]:
     return [
         one
         for one in resources
-        if one.present and one.skip is None and kinds.get(one.kind).policy(one.want) is not None
+        if one.present and one.skip is None and isinstance(kinds.get(one.kind), Supervised)
     ]
-
-
-def _watches(kind: Kind[Any, Any]) -> bool:
-    """Is it about something whose end is learnt?"""
-    return type(kind).watch is not Kind.watch
 
 
 def keep(context: Context, spec: Spec, told: Callable[[str], None]) -> None:

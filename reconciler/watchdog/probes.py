@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass, replace
-from reconciler.core.kind import GetKind, Rhythm
+from reconciler.core.kind import GetKind, Probed, Rhythm
 from reconciler.core.model import ProbeHistory, Resource
 from reconciler.host.child import Child
 from reconciler.host.clock import Clock
@@ -130,10 +130,9 @@ class ProbeScheduler:
             if not resource.present or resource.skip is not None:
                 continue
             kind = self._get_kind(resource.kind)
-            rhythm = kind.rhythm(resource.want)
-            if rhythm is not None:
+            if isinstance(kind, Probed):
                 wanted[resource.id] = resource
-                rhythms[resource.id] = rhythm, kind.version(resource.want)
+                rhythms[resource.id] = kind.rhythm(resource.want), kind.version(resource.want)
         for ident in self._rhythms.keys() | rhythms.keys():
             if self._rhythms.get(ident) != rhythms.get(ident):
                 self._drop(ident)
@@ -318,5 +317,7 @@ def _probe(
     """The child's side."""
     import json
 
-    verdict = get_kind(resource.kind).probe(resource, host(), parent)
+    kind = get_kind(resource.kind)
+    assert isinstance(kind, Probed)
+    verdict = kind.probe(resource, host(), parent)
     return json.dumps([verdict.ok, verdict.words]).encode()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
+from reconciler.core.kind import Probed
 from reconciler.core.model import Outcome, ProbeHistory, Report, Spec
 from reconciler.core.plan import STARTS
 
@@ -67,7 +68,7 @@ def _ask(context: Context, look: Snapshot, report: Report) -> Collection[str]:
     probed = [
         resource
         for resource in look.spec.resources
-        if resource.id in look.seen and kinds.get(resource.kind).rhythm(resource.want)
+        if resource.id in look.seen and isinstance(kinds.get(resource.kind), Probed)
     ]
     if not probed:
         return ()

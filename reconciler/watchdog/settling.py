@@ -9,6 +9,7 @@ from collections.abc import Collection
 from typing import Any
 
 from reconciler import kinds
+from reconciler.core.kind import Running, Supervised
 from reconciler.core.model import Outcome, Resource
 from reconciler.host.clock import Clock
 
@@ -17,7 +18,8 @@ Goal = tuple[bool, str]
 
 def goal(resource: Resource[Any]) -> Goal:
     """What is wanted of a resource, as far as what was started can tell."""
-    return resource.present, kinds.get(resource.kind).version(resource.want)
+    kind = kinds.get(resource.kind)
+    return resource.present, kind.version(resource.want) if isinstance(kind, Supervised) else ""
 
 
 class Settling:
@@ -29,10 +31,10 @@ class Settling:
 
     def add(self, outcome: Outcome, resource: Resource[Any]) -> None:
         """How a step about that resource has ended: perhaps it has to prove itself."""
-        settle = kinds.get(resource.kind).settle
+        kind = kinds.get(resource.kind)
         self._until.pop(resource.id, None)
-        if outcome.result == "done" and settle:
-            until = self._clock.monotonic() + settle
+        if outcome.result == "done" and isinstance(kind, Running) and kind.settle:
+            until = self._clock.monotonic() + kind.settle
             self._until[resource.id] = (until, outcome, goal(resource))
 
     def looked_at(self, ids: Collection[str]) -> list[tuple[Outcome, Goal]]:

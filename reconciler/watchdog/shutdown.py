@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from reconciler import kinds
 from reconciler.base.records import replace
+from reconciler.core.kind import Supervised
 from reconciler.core.model import Outcome, Past, Spec
 from reconciler.core.observe import judged, observe
 from reconciler.core.plan import ending
@@ -25,7 +26,7 @@ def end_all(context: Context, spec: Spec, told: Callable[[Outcome], None]) -> No
     running = [
         one
         for one in ending(spec.resources)
-        if one.skip is None and kinds.get(one.kind).policy(one.want) is not None
+        if one.skip is None and isinstance(kinds.get(one.kind), Supervised)
     ]
     spec = replace(spec, resources=tuple(running), complete=True)
     host = context.host(spec)

@@ -24,7 +24,7 @@ from reconciler.core.fields import (
     Text,
     integer,
 )
-from reconciler.core.kind import Kind
+from reconciler.core.kind import Completed, Kind, Modifying
 from reconciler.core.model import Claim, Declared, Key, Spec
 
 
@@ -40,7 +40,6 @@ class Folder:
 
 
 class Folders(Kind[Folder, Any]):
-    name = "folder"
     section = "folders"
     resource = Folder
 
@@ -59,11 +58,9 @@ class Grant:
     mode: Mode | None = None
 
 
-class Grants(Kind[Grant, Any]):
-    name = "grant"
+class Grants(Kind[Grant, Any], Modifying):
     section = "grants"
     resource = Grant
-    creates = False
 
     def check(self, want: Grant) -> Iterable[tuple[str, str]]:
         if want.mode is None:
@@ -110,8 +107,7 @@ class Worker:
     lead: Part | None = field(default=None, metadata={"written": False})
 
 
-class Workers(Kind[Worker, Any]):
-    name = "worker"
+class Workers(Kind[Worker, Any], Completed):
     section = "workers"
     resource = Worker
 

@@ -13,6 +13,7 @@ from reconciler import kinds
 from reconciler.base.exit_codes import DONE, TROUBLE
 from reconciler.base.records import replace
 from reconciler.cli.context import Context, InvalidUsage
+from reconciler.core.kind import Supervised
 from reconciler.core.plan import ending, meant
 from reconciler.core.snapshot import Snapshot
 
@@ -110,7 +111,9 @@ def _named(patterns: Sequence[str], spec: Spec, known: Sequence[str] = ()) -> li
 
 def _stopped(context: Context, spec: Spec, found: Sequence[Resource[Any]]) -> list[Outcome]:
     """End what was paused; what could not be ended."""
-    wrong = [resource.id for resource in found if kinds.get(resource.kind).verbs[2] != "stop"]
+    wrong = [
+        resource.id for resource in found if not isinstance(kinds.get(resource.kind), Supervised)
+    ]
     if wrong:
         raise InvalidUsage(f"--stop is for processes; {wrong[0]} is paused, and left as it is")
     # Whoever is at work may have begun before the pause was there.

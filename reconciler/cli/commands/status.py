@@ -9,6 +9,7 @@ from reconciler import kinds
 from reconciler.base.exit_codes import DONE, TROUBLE
 from reconciler.base.redaction import redacted_json
 from reconciler.cli.context import Context
+from reconciler.core.kind import Probed, Supervised
 from reconciler.core.observe import watched
 
 if TYPE_CHECKING:
@@ -95,13 +96,12 @@ def _resources(context: Context, look: Snapshot, host: Host) -> list[dict[str, A
 def _due(host: Host, resource: Resource[Any]) -> dict[str, Any]:
     """In how many seconds a check is asked again."""
     kind = kinds.get(resource.kind)
-    rhythm = kind.rhythm(resource.want) if resource.present else None
-    if rhythm is None:
+    if not resource.present or not isinstance(kind, Probed):
         return {}
     from reconciler.watchdog.probes import due_in
 
     said, version = host.said.get(resource.id), kind.version(resource.want)
-    return {"due": round(due_in(said, version, rhythm.every, time.time()), 3)}
+    return {"due": round(due_in(said, version, kind.rhythm(resource.want).every, time.time()), 3)}
 
 
 def _since(context: Context, look: Snapshot, ident: str, host: Host) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def _since(context: Context, look: Snapshot, ident: str, host: Host) -> dict[str
         return {}
     resource = next(one for one in look.spec.resources if one.id == ident)
     kind = kinds.get(resource.kind)
-    if kind.policy(resource.want) is None:
+    if not isinstance(kind, Supervised):
         return {}
     found = watched(kind, resource, seen.state, host)
     if not found:

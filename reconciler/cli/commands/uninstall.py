@@ -21,6 +21,7 @@ from reconciler.base.text import printable
 from reconciler.cli.commands.answers import complain, invalid, tell
 from reconciler.cli.commands.pause import planned
 from reconciler.cli.context import Context
+from reconciler.core.kind import Modifying, Probed
 from reconciler.core.model import Outcome, Resource, Spec
 from reconciler.core.plan import ending
 from reconciler.output import data, text
@@ -142,7 +143,7 @@ def _remove(context: Context, spec: Spec, found: Removal) -> None:
         if one.orphan or not present[one.id]:
             going += [one] if one.orphan else []
             continue
-        if not kind.creates or kind.by_age or kind.rhythm(want) is not None:
+        if isinstance(kind, (Modifying, Probed)):
             continue  # It leaves nothing behind.
         absent = replace(one, held=None, skip=None)
         if one.kind == "directory":

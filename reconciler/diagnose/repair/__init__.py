@@ -14,6 +14,7 @@ from reconciler import kinds
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, field
 from reconciler.base.text import error_in_words
+from reconciler.core.kind import Persistent, Probed
 from reconciler.core.model import Outcome, Spec
 from reconciler.core.plan import STARTS
 from reconciler.diagnose import Diagnosis, diagnose, keeps
@@ -150,7 +151,9 @@ class Repair:
 
     def _persistence(self, step: RepairStep) -> str:
         with self._hands() as hand:
-            ids = [one.id for one in hand.spec.resources if kinds.get(one.kind).persists]
+            ids = [
+                one.id for one in hand.spec.resources if isinstance(kinds.get(one.kind), Persistent)
+            ]
             if not ids:
                 return "the spec declares nothing for it"
             hand.put_right(ids, step.outcomes)
@@ -179,9 +182,10 @@ class Repair:
         if any(_is_keeper(one, self.spec.path) for one in self.spec.resources if one.id in started):
             hopeful.add("loop")
         for one in self.spec.resources:
-            rhythm = kinds.get(one.kind).rhythm(one.want)
-            related = hopeful.intersection(one.needs) if one.needs else rhythm and rhythm.acts
-            if rhythm is not None and related:
+            kind = kinds.get(one.kind)
+            if not isinstance(kind, Probed):
+                continue
+            if hopeful.intersection(one.needs) if one.needs else kind.rhythm(one.want).acts:
                 hopeful.add(one.id)
         return any(hopeful.intersection((one.key, *one.ids)) for one in self.after.wrong)
 
@@ -282,7 +286,7 @@ def _is_keeper(resource: Any, path: str) -> bool:
 
 def _is_late(resource: Any, path: str) -> bool:
     """Has it a step of its own, behind the one for everything else?"""
-    return kinds.get(resource.kind).persists or _is_keeper(resource, path)
+    return isinstance(kinds.get(resource.kind), Persistent) or _is_keeper(resource, path)
 
 
 def _done(step: RepairStep) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
 from reconciler.base.errors import HostError
+from reconciler.core.kind import Probed, Supervised
 from reconciler.core.model import Outcome, ProbeHistory, Spec, Step
 from reconciler.core.snapshot import Snapshot
 from reconciler.host.clock import Clock
@@ -102,8 +103,8 @@ class Hands(ABC):
         wall = clock.wall()
         for resource in self.spec.resources:
             kind = kinds.get(resource.kind)
-            rhythm = kind.rhythm(resource.want) if resource.id in failing else None
-            if rhythm is not None:
+            if resource.id in failing and isinstance(kind, Probed):
+                rhythm = kind.rhythm(resource.want)
                 self.context.said[resource.id] = ProbeHistory(
                     kind.version(resource.want), "failing", rhythm.failures, 0,
                     failing[resource.id], wall, wall, 0.0,
@@ -223,8 +224,10 @@ class Theirs(Hands):
             return
         resource = next(one for one in self.spec.resources if one.id == step.id)
         host = self._host(self.spec)
-        for action in kinds.get(resource.kind).ends(resource, seen.state, of):
-            action.run(host)
+        kind = kinds.get(resource.kind)
+        if isinstance(kind, Supervised):
+            for action in kind.ends(resource, seen.state, of):
+                action.run(host)
 
     def mend_store(self, damaged: bool) -> str | None:
         if not damaged:

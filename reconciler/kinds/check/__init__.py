@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 from reconciler.base.digests import blake2b
 from reconciler.base.errors import Remedy
 from reconciler.base.records import dataclass, replace
-from reconciler.core.kind import Kind, Rhythm
+from reconciler.core.kind import (
+    Completed,
+    Described,
+    Diagnosed,
+    Kind,
+    Probed,
+    Rhythm,
+    Verified,
+)
 from reconciler.core.model import ABSENT, Action, Change, Declared, Key, Observation, Resource
 from reconciler.core.restart_policy import in_words
 from reconciler.kinds.check.resource import FORMS, Check
@@ -62,13 +70,12 @@ class CheckState:
     words: str = ""
 
 
-class Checks(Kind[Check, CheckState]):
+class Checks(Kind[Check, CheckState], Completed, Described, Verified, Probed, Diagnosed):
     """The section ``checks``."""
 
-    name = "check"
     section = "checks"
     resource = Check
-    one_of = FORMS
+    forms = FORMS
 
     def linked(self, want: Check, declared: Declared) -> Check:
         found: list[str] = []
@@ -171,8 +178,8 @@ class Checks(Kind[Check, CheckState]):
         return "; ".join(str(change.have) for change in changes)
 
     def left(
-        self, planned: Sequence[Action], expected: CheckState | None, have: CheckState | None
-    ) -> tuple[Change, ...]:
+        self, planned: Sequence[Action], found: Sequence[Change], have: CheckState | None
+    ) -> Sequence[Change]:
         return ()  # Whether it has helped is said by the next probes.
 
     def rhythm(self, want: Check) -> Rhythm:

@@ -14,7 +14,7 @@ from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass, field, replace
 from reconciler.base.values import Secret
 from reconciler.core.fields import Command, Environment, Name, Parsed
-from reconciler.core.kind import Kind
+from reconciler.core.kind import Completed, Described, Kind, Orphans, Persistent, Prefetched
 from reconciler.core.model import (
     ABSENT,
     Action,
@@ -92,14 +92,11 @@ class CronState:
     schedule: str | None = None
 
 
-class Crons(Kind[Cron, CronState]):
+class Crons(Kind[Cron, CronState], Completed, Persistent, Described, Orphans, Prefetched):
     """The section ``cron``."""
 
-    name = "cron"
     section = "cron"
     resource = Cron
-    persists = True
-    entire = True
 
     def named(self, want: Cron, name: str) -> Cron:
         # A text that is folded, as long ones are, ends with a line end that nobody has meant.

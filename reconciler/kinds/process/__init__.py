@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.errors import UnknownState
 from reconciler.base.records import dataclass, replace
-from reconciler.core.kind import Kind
+from reconciler.core.kind import Completed, Described, Diagnosed, Kind, Supervised, Verified
 from reconciler.core.model import (
     ABSENT,
     Action,
@@ -61,13 +61,11 @@ class ProcessState:
     launches: tuple[int, ...] | None = None
 
 
-class Processes(Kind[Process, ProcessState]):
+class Processes(Kind[Process, ProcessState], Completed, Described, Verified, Supervised, Diagnosed):
     """The section ``processes``."""
 
-    name = "process"
     section = "processes"
     resource = Process
-    verbs = ("start", "restart", "stop")
     settle = 0.5
 
     def linked(self, want: Process, declared: Declared) -> Process:
@@ -238,7 +236,7 @@ class Processes(Kind[Process, ProcessState]):
     def verb(self, expected: ProcessState | None, have: ProcessState | None) -> str:
         if expected is not None and have is not None and have.definition == "current":
             return "start" if have.running < expected.running else "stop"
-        return super().verb(expected, have)
+        return "stop" if expected is None else "start" if have is None else "restart"
 
     def actions(
         self, resource: Resource[Process], have: ProcessState | None, changes: Sequence[Change]
@@ -268,7 +266,7 @@ class Processes(Kind[Process, ProcessState]):
         if resource.want.place is None:
             yield Key("log", log_path(resource.id, resource.want.log, host))
 
-    def again(
+    def restart(
         self, resource: Resource[Process], have: ProcessState, of: Collection[str]
     ) -> Sequence[Action]:
         stops = self.ends(resource, have, of)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError
 from reconciler.base.records import replace
-from reconciler.core.kind import Kind
+from reconciler.core.kind import Ageing, Completed, Described, Diagnosed, Kind, Verified
 from reconciler.core.model import (
     Action,
     Change,
@@ -43,15 +43,11 @@ if TYPE_CHECKING:
 _LATER = "for the next passes (max_files_per_pass)"
 
 
-class Retentions(Kind[Retention, Due]):
+class Retentions(Kind[Retention, Due], Completed, Described, Verified, Ageing, Diagnosed):
     """The section ``retention``."""
 
-    name = "retention"
     section = "retention"
     resource = Retention
-    verbs = ("update", "update", "delete")
-    creates = False
-    by_age = True
 
     def named(self, want: Retention, name: str) -> Retention:
         return replace(want, exclude=tuple(map(meant, want.exclude)))
@@ -150,8 +146,8 @@ class Retentions(Kind[Retention, Due]):
         return False
 
     def left(
-        self, planned: Sequence[Action], expected: Due | None, have: Due | None
-    ) -> tuple[Change, ...]:
+        self, planned: Sequence[Action], found: Sequence[Change], have: Due | None
+    ) -> Sequence[Change]:
         from reconciler.kinds.retention.steps import left
 
         return () if have is None else left(planned, have)

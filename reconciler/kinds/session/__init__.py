@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import UnknownState
 from reconciler.base.records import dataclass, replace
-from reconciler.core.kind import Kind
+from reconciler.core.kind import Completed, Diagnosed, Kind, Prefetched, Running
 from reconciler.core.model import (
     ABSENT,
     Action,
@@ -58,10 +58,9 @@ class SessionState:
     panes: tuple[tuple[str, str], ...] = ()
 
 
-class Sessions(Kind[Session, SessionState]):
+class Sessions(Kind[Session, SessionState], Completed, Prefetched, Running, Diagnosed):
     """The section ``sessions``."""
 
-    name = "session"
     section = "sessions"
     resource = Session
 

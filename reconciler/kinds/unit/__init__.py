@@ -12,7 +12,20 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.errors import Remedy
 from reconciler.base.records import replace
-from reconciler.core.kind import Kind, Templates, diff, in_words
+from reconciler.core.kind import (
+    Batched,
+    Completed,
+    Described,
+    Diagnosed,
+    Kind,
+    Persistent,
+    Running,
+    Templated,
+    Templates,
+    Verified,
+    diff,
+    in_words,
+)
 from reconciler.core.model import Action, Change, Claim, Declared, Key, Observation, Resource
 from reconciler.kinds.unit.resource import Unit, UnitState
 
@@ -23,15 +36,22 @@ _UNIT = r"[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]*)?\.(service|timer|path|socket|t
 _SUFFIXES = ".service, .timer, .path, .socket or .target"
 
 
-class Units(Kind[Unit, UnitState]):
+class Units(
+    Kind[Unit, UnitState],
+    Completed,
+    Templated,
+    Persistent,
+    Described,
+    Verified,
+    Batched,
+    Running,
+    Diagnosed,
+):
     """The section ``units``."""
 
-    name = "unit"
     section = "units"
     resource = Unit
-    persists = True
     settle = 0.5
-    together = True
 
     def named(self, want: Unit, name: str) -> Unit:
         return want if want.unit is not None else replace(want, unit=name)

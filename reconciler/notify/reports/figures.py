@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from reconciler.core.kind import GetKind
+from reconciler.core.kind import GetKind, Supervised
 from reconciler.core.model import Observation, Resource
 from reconciler.core.observe import shown, watched
 from reconciler.core.plan import STARTS
@@ -75,7 +75,7 @@ def _processes(
     """Those that are kept running, and since when they do."""
     for resource in declared:
         kind, one = get_kind(resource.kind), seen.get(resource.id)
-        if kind.policy(resource.want) is None or one is None or one.unknown is not None:
+        if not isinstance(kind, Supervised) or one is None or one.unknown is not None:
             continue
         found = watched(kind, resource, one.state, host) if one.state is not None else []
         found = [identity for identity in found if host.processes.alive(identity)]
