@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support import compiled
 
 from reconciler.config import SpecError
-from reconciler.core.kind import Refused, Rendered, Value
+from reconciler.core.kind import BadValue, RenderedTemplate, Value
 from reconciler.core.model import Spec
 from reconciler.kinds.unit.environment import parted
 from reconciler.kinds.unit.text import links, programs, settings, written
@@ -32,7 +32,7 @@ def put(line: str, value: Any, raw: bool = False) -> str:
     """``line`` with the value in the place of its ``@@``."""
     before, _, after = line.partition("@@")
     pieces = (f"[Service]\n{before}", Value(value, raw, 2), f"{after}\n")
-    return written("content", Rendered(pieces, False)).split("\n", 1)[1].removesuffix("\n")
+    return written("content", RenderedTemplate(pieces, False)).split("\n", 1)[1].removesuffix("\n")
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_escaped(line: str, value: Any, want: str) -> None:
 @pytest.mark.parametrize("value", ["a\nExecStart=/bin/evil", "a\rb", "a\x1bb", "a\x85b"])
 @pytest.mark.parametrize("raw", [True, False])
 def test_control_characters_are_refused_everywhere(line: str, value: str, raw: bool) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(BadValue) as caught:
         put(line, value, raw)
     assert caught.value.line == 2
 
@@ -99,7 +99,7 @@ def test_control_characters_are_refused_everywhere(line: str, value: str, raw: b
     ],
 )
 def test_refused(line: str, value: Any, said: str) -> None:
-    with pytest.raises(Refused, match=said):
+    with pytest.raises(BadValue, match=said):
         put(line, value)
 
 
@@ -113,7 +113,7 @@ def test_no_value_ends_its_line_or_its_word(value: str) -> None:
     ):
         try:
             text = put(line, value)
-        except Refused:
+        except BadValue:
             continue
         assert "\n" not in text
         assert len(list(settings(f"[Service]\n{text}\nNice=1"))) == 2

@@ -17,7 +17,7 @@ from reconciler.config.nodes import Map, Node, Source, SourceMark, Text, get, pl
 from reconciler.config.scope import FIXED, Scope
 from reconciler.config.shipped import folder
 from reconciler.config.templates import LITERAL_HINT, TemplateError
-from reconciler.core.kind import Refused, Rendered, Templated, Value
+from reconciler.core.kind import BadValue, RenderedTemplate, Templated, Value
 
 if TYPE_CHECKING:
     from reconciler.config.render import Template
@@ -78,7 +78,7 @@ class Renderer:
             self.scope.set_each(*declared.each)
         try:
             return kind.rendered(want, work)
-        except Refused as error:
+        except BadValue as error:
             work.refuse(error)
         except _Known:
             pass
@@ -152,7 +152,7 @@ class _Work:
         self._title = f"{declared.kind.name} {declared.name!r}"
         self._sources: dict[str, Source] = {}
 
-    def render(self, field: str) -> Rendered:
+    def render(self, field: str) -> RenderedTemplate:
         """What the template in ``field`` gives. Raises _Known."""
         node = get(self.declared.body, field)
         assert isinstance(node, Text)
@@ -165,7 +165,7 @@ class _Work:
             raise _Known
         return self._rendered(field, text)
 
-    def _rendered(self, field: str, text: str) -> Rendered:
+    def _rendered(self, field: str, text: str) -> RenderedTemplate:
         from reconciler.config.render import Syntax
 
         scope = self.renderer.scope
@@ -200,7 +200,7 @@ class _Work:
         self.renderer.keeps_secrets |= hidden
         if slips:
             raise _Known
-        return Rendered(pieces, hidden)
+        return RenderedTemplate(pieces, hidden)
 
     def _tell_unused(self, field: str, names: frozenset[str]) -> bool:
         """Is there a variable that the template never mentions? It is a slip, and told.
@@ -247,7 +247,7 @@ class _Work:
             raise _Known
         return found
 
-    def refuse(self, error: Refused) -> None:
+    def refuse(self, error: BadValue) -> None:
         """Tell what a kind does not take."""
         self._tell(error.field, error.line, str(error), None)
 

@@ -127,7 +127,7 @@ class Value:
 
 
 @dataclass(frozen=True, slots=True)
-class Rendered:
+class RenderedTemplate:
     """A template with its values, which are not yet text: how they are escaped is for the kind.
 
     ``secret``: some value is one of the environment, which must not be shown.
@@ -137,7 +137,7 @@ class Rendered:
     secret: bool
 
 
-class Refused(ValueError):
+class BadValue(ValueError):
     """A kind refuses what a template gave.
 
     ``line`` is one of the template that ``field`` names or holds, None is the field itself.
@@ -162,7 +162,7 @@ class Templates(Protocol):
     id: str
     """The resource's id."""
 
-    def render(self, field: str) -> Rendered:
+    def render(self, field: str) -> RenderedTemplate:
         """What the template in that field gives."""
 
 
@@ -172,7 +172,7 @@ class Templated:
     def rendered(self, want: Any, templates: Templates) -> Any:
         """``want`` with what they give. Pure; not asked of an absent one.
 
-        It goes into fields whose metadata says ``written: False``. Raises Refused.
+        It goes into fields whose metadata says ``written: False``. Raises BadValue.
         """
         raise NotImplementedError
 

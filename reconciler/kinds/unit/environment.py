@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from reconciler.core.kind import Refused
+from reconciler.core.kind import BadValue
 
 _SECTIONS = ("Service", "Socket", "Mount", "Swap")
 _ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v",
@@ -78,7 +78,7 @@ def _words(value: str, field: str) -> Iterator[str]:
     """The assignments of a line, as they are written."""
     for found in re.finditer(r"(?:\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|\\.|[^\s\\])+", value):
         if "=" not in found[0]:
-            raise Refused(field, None, "Environment= holds a word that is no NAME=value")
+            raise BadValue(field, None, "Environment= holds a word that is no NAME=value")
         yield found[0]
 
 

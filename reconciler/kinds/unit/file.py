@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reconciler.base.records import replace
-from reconciler.core.kind import Refused, Templates
+from reconciler.core.kind import BadValue, Templates
 from reconciler.kinds.unit.environment import parted
 from reconciler.kinds.unit.text import links, programs, settings, written
 
@@ -20,19 +20,19 @@ _HEADER_LINES = 10
 
 
 def filled(want: Unit, templates: Templates) -> Unit:
-    """``want`` with its text, and what follows from that. Raises Refused."""
+    """``want`` with its text, and what follows from that. Raises BadValue."""
     field = "template" if want.template is not None else "content"
     if want.template is None and want.content is None:
         if want.drop_in is not None:
-            raise Refused("drop_in", None, "needs a template or content to be written")
+            raise BadValue("drop_in", None, "needs a template or content to be written")
         if want.enabled is None and want.active is None:
             words = "nothing is asked for; give a template or content, enabled or active"
-            raise Refused("unit", None, words)
+            raise BadValue("unit", None, words)
         return want
     rendered = templates.render(field)
     text = written(field, rendered)
     if not text.strip():
-        raise Refused(field, None, "gives an empty file")
+        raise BadValue(field, None, "gives an empty file")
     environment = None
     if rendered.secret:
         text, environment = parted(text, want.environment_file, field)
@@ -54,15 +54,15 @@ def _check(want: Unit, text: str, installs: bool) -> None:
     said = {key: value for _, key, value in settings(text)}
     if want.enabled and not installs:
         words = "cannot be true: the unit has no [Install] section with WantedBy= to enable it by"
-        raise Refused("enabled", None, words)
+        raise BadValue("enabled", None, words)
     oneshot = said.get("Type") == "oneshot"
     remains = said.get("RemainAfterExit", "no").lower() in ("yes", "true", "1", "on", "y", "t")
     if want.active and oneshot and not remains:
-        raise Refused("active", None, f"cannot be true: {RUNS_AND_ENDS}")
+        raise BadValue("active", None, f"cannot be true: {RUNS_AND_ENDS}")
     reloads = "ExecReload" in said or said.get("Type") == "notify-reload"
     if want.on_change == "reload" and not reloads:
         words = "cannot be reload: the unit has no ExecReload=; write restart or none"
-        raise Refused("on_change", None, words)
+        raise BadValue("on_change", None, words)
 
 
 RUNS_AND_ENDS = (

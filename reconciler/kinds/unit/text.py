@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from reconciler.core.kind import Refused, Rendered, Value
+from reconciler.core.kind import BadValue, RenderedTemplate, Value
 
 COMMANDS = frozenset(
     f"Exec{word}"
@@ -145,7 +145,7 @@ class _Writer:
             text = self._text(value.value, value.line)
             if not _NAME.fullmatch(text):
                 words = "as a name of a section or a key may have letters, digits, and @._- alone"
-                raise Refused(self.field, value.line, f"a value {words}; values stand after '='")
+                raise BadValue(self.field, value.line, f"a value {words}; values stand after '='")
             return text
         if self.sort == "comment":
             return self._text(value.value, value.line)
@@ -160,9 +160,9 @@ class _Writer:
 
     def _list(self, items: list[str], line: int, ends: bool) -> str:
         if self.quote or not ends or self.word.strip(_PREFIXES):
-            raise Refused(self.field, line, "a list has to stand between blanks")
+            raise BadValue(self.field, line, "a list has to stand between blanks")
         if self.word and not items:
-            raise Refused(self.field, line, "there is no program: the list is empty")
+            raise BadValue(self.field, line, "there is no program: the list is empty")
         words: list[str] = []
         for item in items:
             words.append(self._item(item, line, not self.word or bool(words)))
@@ -187,9 +187,9 @@ class _Writer:
             # Quotes in the middle of a word are no quotes; C-style escapes hold everywhere.
             return re.sub(r"[\s\"'\\;]", lambda found: f"\\x{ord(found[0]):02x}", text)
         if key in _WORDS and text and not _PLAIN_WORD.fullmatch(text):
-            raise Refused(self.field, line, f'a value with blanks or quotes: write "{key}" in ""')
+            raise BadValue(self.field, line, f'a value with blanks or quotes: write "{key}" in ""')
         if text.endswith("\\"):
-            raise Refused(self.field, line, "a value ends in a backslash, which joins two lines")
+            raise BadValue(self.field, line, "a value ends in a backslash, which joins two lines")
         return text
 
     def _command(self, text: str, line: int) -> str:
@@ -198,19 +198,19 @@ class _Writer:
         if not self.word.strip(_PREFIXES + "\"'"):
             self.unexpanded = ":" in _prefix(self.word)
             if not text or text[0] in f"{_PREFIXES}|":
-                raise Refused(self.field, line, f"{text[:40]!r} cannot be the name of a program")
+                raise BadValue(self.field, line, f"{text[:40]!r} cannot be the name of a program")
         if "$" in text:
-            raise Refused(self.field, line, "the name of a program cannot hold a '$'")
+            raise BadValue(self.field, line, "the name of a program cannot hold a '$'")
         return text
 
     def _text(self, value: object, line: int) -> str:
         if isinstance(value, bool):
             return "true" if value else "false"
         if value is None:
-            raise Refused(self.field, line, "a value is null and has no text; use | default('')")
+            raise BadValue(self.field, line, "a value is null and has no text; use | default('')")
         if isinstance(value, (list, dict)):
             what = "a list" if isinstance(value, list) else "a mapping"
-            raise Refused(self.field, line, f"a value is {what}, not text")
+            raise BadValue(self.field, line, f"a value is {what}, not text")
         return self._one_line(str(value), line)
 
     def _one_line(self, text: str, line: int) -> str:
@@ -218,9 +218,9 @@ class _Writer:
             # Not what isprintable() says: text in any language is fine.
             if ord(character) < 32 or 127 <= ord(character) < 160 or character in "\u2028\u2029":
                 what = "a line break" if character in "\n\r" else "a control character"
-                raise Refused(self.field, line, f"a value holds {what}, which a unit cannot hold")
+                raise BadValue(self.field, line, f"a value holds {what}, which a unit cannot hold")
             if 0xD800 <= ord(character) < 0xE000:
-                raise Refused(self.field, line, "a value is not UTF-8 text")
+                raise BadValue(self.field, line, "a value is not UTF-8 text")
         return text
 
 
@@ -229,8 +229,8 @@ def _prefix(word: str) -> str:
     return word[: len(word) - len(word.lstrip(_PREFIXES))]
 
 
-def written(field: str, rendered: Rendered) -> str:
-    """The text of a unit file. Raises Refused for a value that cannot stand where it does."""
+def written(field: str, rendered: RenderedTemplate) -> str:
+    """The text of a unit file. Raises BadValue for a value that cannot stand where it does."""
     writer = _Writer(field)
     pieces = rendered.pieces
     for at, piece in enumerate(pieces):
