@@ -1,9 +1,10 @@
-"""A file system of FUSE that does not answer to some requests, for tests: MOUNT REQUEST...
+"""A file system of FUSE that does not answer to some requests, for tests: MOUNT [REQUEST...].
 
 It holds ``data/a.log`` and the folder ``other``, and takes no changes. Each request that it has
 read and does not answer leaves a process behind that waits for it in the kernel, which no signal
 ends; they end with this process. Requests are named as in fuse.h: ``lookup``, ``read``; ``all``
-are not even read.
+are not even read. ``slow=SECONDS`` answers to each so late, ``names=NUMBER`` puts so many files
+beside ``a.log``, and ``user=UID`` is who has mounted it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import signal
 import stat
 import struct
 import sys
+import time
 
 _NAMES = {
     1: "lookup", 2: "forget", 3: "getattr", 8: "make", 9: "make", 14: "open", 15: "read",
@@ -68,9 +70,14 @@ def _answer(name: str, node: int, body: bytes) -> bytes | int | None:
     return b"" if name in ("release", "releasedir") else errno.ENOSYS
 
 
-def main(mount: str, mute: list[str]) -> None:
+def main(mount: str, words: list[str]) -> None:
+    given = dict(word.split("=") for word in words if "=" in word)
+    mute = [word for word in words if "=" not in word]
+    for number in range(int(given.get("names", "0"))):
+        _TREE[2][b"%d.log" % number] = 100 + number
     device = os.open("/dev/fuse", os.O_RDWR)
-    options = b"fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other" % device
+    user = int(given.get("user", "0"))
+    options = b"fd=%d,rootmode=40000,user_id=%d,group_id=0,allow_other" % (device, user)
     if ctypes.CDLL(None).mount(b"mute", mount.encode(), b"fuse.mute", 0, options):
         sys.exit("cannot mount it")
     print("mounted", flush=True)
@@ -83,6 +90,8 @@ def main(mount: str, mute: list[str]) -> None:
         answer = None if name in mute else _answer(name, node, request[_HEAD.size : size])
         if answer is None:
             continue
+        if name != "init":
+            time.sleep(float(given.get("slow", "0")))
         data, error = (b"", -answer) if isinstance(answer, int) else (answer, 0)
         os.write(device, struct.pack("IiQ", 16 + len(data), error, unique) + data)
 

@@ -17,6 +17,8 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from math import inf
 from typing import Any
 
 from reconciler.base.descriptors import is_awaited, let_go_of_streams
@@ -29,46 +31,53 @@ SILENCE = 5.0
 _LONGEST = 30.0
 """The same for one that has entered none as far as is known."""
 _GLANCE = 0.5
-_LONG = 2.0
-"""Seconds from which a single wait counts as one for the file system: others beat sooner."""
+_WAITS_FOR_SERVER = (b"request_wait_answer", b"fuse_get_req")
+"""Where in the kernel a process waits for a server of FUSE, proc_pid_wchan(5)."""
 _MOST = 15.0
-"""Seconds of such waits together that a user's own server may cost."""
+"""Seconds of waits together, however short each is, that another user's server may cost a pass."""
 
 
 class Stillness:
-    """For how long a process has done nothing at all, as seen from another one."""
+    """How long a process has done nothing at all, and has waited for a server, seen from outside.
+
+    To be asked at least each second.
+    """
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
         self._switches = b""
-        self._since = time.monotonic()
-        self._kept = 0.0
+        self._since = self._looked = time.monotonic()
+        self._waited = 0.0
 
     def is_hung(self, entered: str | None) -> bool:
-        """Does it hang, or is it kept again and again, on what it has ``entered`` last?
+        """Does it hang, or is it held up again and again, on what it has ``entered`` last?
 
-        Whoever answers just in time, each time, keeps it as well as who does not answer.
+        Whoever answers just in time, each time, holds it up as well as who does not answer.
         """
-        if self.seconds() >= (SILENCE if entered else _LONGEST):
+        now = time.monotonic()
+        if now - self._looked >= _GLANCE:
+            self._look(now)
+        if now - self._since >= (SILENCE if entered else _LONGEST):
             return True
-        return self._kept >= _MOST and bool(entered) and filesystems.is_of_user(str(entered))
+        return bool(entered) and self._waited >= _MOST and filesystems.is_of_user(str(entered))
 
-    def seconds(self) -> float:
-        """Seconds in which it was not seen to run, however often it was asked meanwhile.
-
-        A process that runs at all is switched to and from, proc(5).
-        """
-        now, found = time.monotonic(), b""
-        try:
+    def _look(self, now: float) -> None:
+        found, waits = b"", False
+        with suppress(OSError):  # It is gone, which is told by its end.
             with open(f"/proc/{self._pid}/status", "rb") as file:
-                found = b"".join(line for line in file if b"ctxt_switches" in line)
-        except OSError:
-            pass  # It is gone, which is told by its end.
+                for line in file:
+                    # A process that runs at all is switched to and from, proc(5).
+                    if b"ctxt_switches" in line:
+                        found += line
+                    elif line.startswith(b"State:"):
+                        waits = b"D" in line
+            with open(f"/proc/{self._pid}/wchan", "rb") as file:
+                waits = waits or file.read() in _WAITS_FOR_SERVER
         if found != self._switches:
-            if now - self._since >= _LONG:
-                self._kept += now - self._since
             self._switches, self._since = found, now
-        return now - self._since
+        if waits:
+            self._waited += now - self._looked
+        self._looked = now
 
 
 _to_parent: socket.socket | None = None
@@ -192,12 +201,11 @@ class _Watch:
                 ready = {descriptor for descriptor, _ in self._poller.poll(_GLANCE * 1000)}
                 for source in ready & self._goals.keys():
                     self._pass_on(source)
-                if self._line.fileno() in ready and self._hear():
-                    continue
-                if self._ended in ready:
+                heard = self._line.fileno() in ready and self._hear()
+                if self._ended in ready and not heard:
                     self._pass_on_the_rest()
                     return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1]) & 0xFF
-                if ready or not stillness.is_hung(self._entered):
+                if not stillness.is_hung(self._entered):
                     continue
                 os.kill(self._pid, signal.SIGKILL)
                 reap(self._pid)
@@ -258,7 +266,7 @@ def _blamed(entered: str | None, pid: int) -> bool:
     points = {entered} if entered and not filesystems.is_silent(entered) else set()
     points = points or {one for one in filesystems.served() if not filesystems.is_silent(one)}
     for point in points:
-        filesystems.silence(point, pid)
+        filesystems.silence(point, pid, inf)  # This pass may take longer than a minute.
     where = ", ".join(sorted(points)) or "this host"
     what = "this begins again without it" if points else "this was ended"
     sys.stderr.write(f"reconcile: no answer from the file system on {where}, so {what}\n")

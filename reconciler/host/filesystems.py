@@ -81,8 +81,6 @@ _LASTS = 10.0
 """Seconds for which its answer is believed."""
 _MOST_LINKS = 40
 """As many as the kernel follows, path_resolution(7)."""
-_SILENT = 60.0
-"""Seconds for which one that did not answer is not asked again."""
 _FRESH = 1.0
 """Seconds for which the table of mounts is believed."""
 _MOST_SILENT = 3
@@ -161,19 +159,19 @@ def on_entering(
     _entering, _refusing = entering, refusing
 
 
-def silence(point: str, pid: int) -> None:
+def silence(point: str, pid: int, seconds: float = 60.0) -> None:
     """What is mounted there did not answer; that process may still wait for it.
 
-    It is not asked again for a minute, and as long as that process lives: one that waits in the
+    It is not asked again for so long, and as long as that process lives: one that waits in the
     kernel cannot be killed, and there must not be more and more of them.
     """
-    _silent[point] = time.monotonic(), pid
+    _silent[point] = time.monotonic() + seconds, pid
 
 
 def is_silent(point: str) -> bool:
     """Did it not answer lately?"""
-    at, pid = _silent.get(point, (-_SILENT, 0))
-    if pid and (0 <= time.monotonic() - at < _SILENT or lives(pid)):
+    until, pid = _silent.get(point, (0.0, 0))
+    if pid and (time.monotonic() < until or lives(pid)):
         return True
     _silent.pop(point, None)
     return False
@@ -212,9 +210,9 @@ def refuse_silent(path: str, exactly: bool = False) -> None:
 
 
 def is_of_user(point: str) -> bool:
-    """Does a process of somebody other than root answer for it?"""
+    """Does a process of somebody other than root and the caller answer for it?"""
     served()
-    return _mounted_by.get(point, "0") != "0"
+    return _mounted_by.get(point, "0") not in ("0", str(os.geteuid()))
 
 
 def _has_enough(point: str) -> bool:

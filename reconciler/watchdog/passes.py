@@ -172,7 +172,8 @@ class Passes:
                     where = f" at {', '.join(sorted(one.at))}" if one.at else ""
                     one.error = f"no sign of life for {_SILENCE:g} s{where}, so it was ended"
                     self._end(one)
-                elif one.entered and one.still and one.still.is_hung(one.entered):
+                    continue
+                if one.entered and one.still and one.still.is_hung(one.entered):
                     silence(one.entered, one.child.pid)
                     one.hung = True
                     self._end(one)

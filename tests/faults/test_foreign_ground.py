@@ -14,7 +14,7 @@ import pytest
 from support import LONG, Machine, until
 
 from reconciler.base.errors import HostError, UnknownState
-from reconciler.host import bounded, filesystems, trust, walk
+from reconciler.host import filesystems, trust, walk
 from reconciler.host.files import Files
 from reconciler.host.rewrite import rewrite
 
@@ -313,26 +313,3 @@ def test_one_user_s_many_mounts_that_are_mute_are_waited_for_but_a_few_times(
     assert len([one for one in asked if one.startswith("/his/")]) == 3
     assert "/hers" in asked  # Another one's are asked all the same, and so are the host's own.
     assert len([one for one in asked if one.startswith("/net/")]) == 5
-
-
-@pytest.mark.parametrize(("user", "hung"), [(77, True), (0, False)])
-def test_who_is_slow_again_and_again_is_left_as_who_is_mute(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch, user: int, hung: bool
-) -> None:
-    """Each single wait is short enough, and there may be any number of them."""
-    mounted = ["9", "1", "0:9", "/", "/his"], "fuse.his", f"rw,user_id={user},group_id=7"
-    monkeypatch.setattr(filesystems, "mount_lines", lambda: iter([mounted]))
-    monkeypatch.setattr(filesystems, "_served", (-9.0, frozenset()))
-    monkeypatch.setattr(filesystems, "_mounted_by", {})
-    monkeypatch.setattr(bounded, "_LONG", 0.2)
-    monkeypatch.setattr(bounded, "_MOST", 0.5)
-    monkeypatch.setattr(bounded, "SILENCE", 60.0)
-    code = "import time\nwhile True: time.sleep(0.3)"
-    with subprocess.Popen([sys.executable, "-c", code]) as kept:
-        try:
-            stillness = bounded.Stillness(kept.pid)
-            until(lambda: stillness.is_hung("/his") or stillness._kept > 1.0)
-            assert stillness.is_hung("/his") is hung
-            assert not stillness.is_hung(None)
-        finally:
-            kept.kill()

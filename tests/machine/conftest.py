@@ -52,7 +52,7 @@ def own_mounts() -> Iterator[None]:
 
 @pytest.fixture
 def mute(machine: Machine, own_mounts: None) -> Iterator[Callable[..., Path]]:
-    """Mounts file systems that do not answer to the requests that it is given, ``mute.py``.
+    """Mounts file systems that answer late or not at all, by what ``mute.py`` is given.
 
     Mark the test ``root``.
     """

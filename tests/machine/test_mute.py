@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 from support import LONG, Machine, until, within
 
+from reconciler.host import bounded, filesystems
 from reconciler.host.bounded import SILENCE
 
 pytestmark = pytest.mark.root
@@ -183,3 +186,51 @@ directories:
     assert (done.returncode, str(there) in done.stdout) == (0, True), done.stdout + done.stderr
     assert near.is_dir()
     assert (machine.base / "some" / "log").stat().st_mode & 0o777 == 0o640
+
+
+def test_whose_server_is_slow_in_small_pieces_is_left_after_a_total(
+    machine: Machine, mute: Mute
+) -> None:
+    """Each single wait is short enough, and there may be any number of them."""
+    by_root, by_somebody = mute("slow=0.02"), mute("slow=0.3", "names=500", "user=65534")
+    code = "import sys; from reconciler.host import bounded; bounded._MOST = 1.5; "
+    code += "from reconciler.cli.main import main; sys.exit(main())"
+    for mode in ("--plan", "--once"):
+        spec = machine.spec(
+            f"""
+permissions:
+  hers: {{path: {by_somebody}/data, recursive: true, file_mode: "0600"}}
+  ours: {{path: {by_root}/data, mode: "0755"}}
+directories:
+  near: {{path: {machine.base}/near, after: ['permission:hers']}}
+"""
+        )
+        with within(12):
+            argv = [*machine.argv(mode, spec, "--json")][1:]
+            done = machine.run(sys.executable, "-c", code, *argv)
+        assert done.returncode == 1, done.stdout + done.stderr
+        report = json.loads(done.stdout)
+        (unknown,) = report["unknown"]
+        assert unknown["id"] == "permission:hers"
+        assert str(by_somebody) in unknown["reason"]
+    assert (machine.base / "near").is_dir()
+
+
+@pytest.mark.parametrize(("user", "hung"), [(65534, True), (0, False)])
+def test_only_waits_for_the_server_of_another_user_are_counted(
+    mute: Mute, user: int, hung: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = mute("slow=0.2", f"user={user}")
+    monkeypatch.setattr(bounded, "_MOST", 1.0)
+    monkeypatch.setattr(bounded, "_GLANCE", 0.05)
+    monkeypatch.setattr(filesystems, "_served", (-9.0, frozenset()))
+    code = "import os, sys, time\nwhile True: os.path.exists(sys.argv[1]) or time.sleep(0.2)"
+    for path, waits in ((f"{there}/data", True), (str(there.parent / "gone"), False)):
+        with subprocess.Popen([sys.executable, "-c", code, path]) as other:
+            stillness = bounded.Stillness(other.pid)
+            end = time.monotonic() + 2
+            while time.monotonic() < end and not stillness.is_hung(str(there)):
+                time.sleep(0.05)
+            found = stillness.is_hung(str(there)), stillness.is_hung(None)
+            other.kill()
+        assert found == (hung and waits, False)
