@@ -46,6 +46,7 @@ class Started:
 
     ``ended`` are the first processes of launches that do not run any more, each with the
     ``session_tag`` that it had. ``spared`` are something else of the spec, with all below them.
+    ``executor``: it is one by its declaration, whose commands outlive it.
     """
 
     mark: str
@@ -53,6 +54,7 @@ class Started:
     name: str
     ended: tuple[tuple[Identity, str], ...] = ()
     spared: tuple[Identity, ...] = ()
+    executor: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +250,9 @@ class Descendants:
         theirs |= panes
         theirs = table.led(table.below(theirs)) | servers if theirs else servers
         for pid, environ in environs.items():
-            if environ.get(MARK, started.mark) != started.mark or _COMMAND in environ:
+            # Anybody can put that name into the environment of a process of his.
+            command = started.executor and _COMMAND in environ
+            if environ.get(MARK, started.mark) != started.mark or command:
                 theirs.add(pid)
         return theirs - ({self._leader.pid} if self._leader is not None else set())
 

@@ -196,6 +196,8 @@ def _hand_on(folder: str, begun: Sequence[tuple[str, str, StopUnderWay]]) -> Non
              one.started.mark, one.started.uids, one.started.name,
              [[*_plain(ended), tag] for ended, tag in one.started.ended],
              [_plain(spared) for spared in one.started.spared],
+             # Older versions know only those before.
+             *([True] if one.started.executor else []),
          ]]
         for *whose, one in begun
     ]  # fmt: skip
@@ -228,9 +230,10 @@ def _stop(one: list[Any], started: list[Any] | None) -> StopUnderWay:
     start, pid, signal, timeout, launches, until = one
     ours = None
     if started is not None:
-        mark, uids, name, ended, spared = started
+        mark, uids, name, ended, spared, *executor = started
         gone = tuple((Identity(start, pid), tag) for start, pid, tag in ended)
-        ours = Started(mark, tuple(uids), name, gone, tuple(Identity(*each) for each in spared))
+        others = tuple(Identity(*each) for each in spared)
+        ours = Started(mark, tuple(uids), name, gone, others, bool(executor))
     return StopUnderWay(Identity(start, pid), signal, timeout, ours, tuple(launches), until)
 
 

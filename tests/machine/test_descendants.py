@@ -140,6 +140,13 @@ def test_all_of_it_ends_at_a_stop_and_at_a_restart(world: World, place: str) -> 
     world.machine.converged(spec)
 
 
+def test_a_child_that_calls_itself_a_command_of_the_executor_ends_as_well(world: World) -> None:
+    world.machine.once(world.spec("AI_COMMAND_ID=x setsid CHILD c &\nexec CHILD lead"))
+    child = world.begun("c")
+    world.machine.once(world.spec("", ", state: absent"))
+    assert not alive(child)
+
+
 def test_absent_sees_what_was_left_and_the_plan_says_so(world: World) -> None:
     world.machine.once(world.spec("setsid CHILD c &\nexec CHILD lead"))
     child, leader = world.begun("c"), world.begun("lead")
@@ -526,8 +533,13 @@ def test_what_the_executor_runs_does_not_end_with_its_worker(world: World) -> No
     other = {name: value for name, value in environ.items() if name != "AI_COMMAND_ID"}
     plain = subprocess.Popen(["sleep", "300"], env=other, start_new_session=True)
     until(lambda: mark.encode() in Path(f"/proc/{plain.pid}/environ").read_bytes())
-    found = Descendants(Started(mark, (os.geteuid(),), "lead")).look(ProcessSnapshot())
-    assert [one.pid for one in found] == [plain.pid]
+
+    def found(executor: bool) -> set[int]:
+        started = Started(mark, (os.geteuid(),), "lead", executor=executor)
+        return {one.pid for one in Descendants(started).look(ProcessSnapshot())}
+
+    assert found(True) == {plain.pid}
+    assert found(False) == {plain.pid, command.pid}  # Anybody can name himself so.
     for one in (command, plain):
         one.kill()
         one.wait()

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from reconciler.host.processes import Identity
     from reconciler.kinds.process.resource import Process
 
+_EXECUTOR = ("ai-cmd-executor", "reconciler.executor")
+"""What the command of a worker has in it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Running:
@@ -141,7 +144,15 @@ def started(
     # Before the spec was changed it may have run as another one.
     before = owner_of(leader.pid) if leader is not None else None
     uids = {host.users.account(user).uid} | ({before} if before is not None else set())
-    ours = Started(known_as(ident, host), tuple(uids), ident.partition(":")[2], ended)
+    executor = any(
+        program in word
+        for one in host.declared
+        if one.id == ident
+        for word in one.want.command
+        for program in _EXECUTOR
+    )
+    name = ident.partition(":")[2]
+    ours = Started(known_as(ident, host), tuple(uids), name, ended, executor=executor)
     others = [
         one.want
         for one in host.declared
