@@ -307,6 +307,7 @@ class Files:
             status = self.status(path or "/")
             if status is None or not stat.S_ISDIR(status.st_mode):
                 return []
+            self._refuse_private(path, status)
             names = os.listdir(path or "/")
         except UnknownState as error:
             if odd is None:
@@ -323,6 +324,15 @@ class Files:
 
         hidden = pattern.startswith(".")
         return [name for name in matching(names, pattern) if hidden or not name.startswith(".")]
+
+    def _refuse_private(self, path: str, status: os.stat_result) -> None:
+        """Raises UnknownState where nobody is to be shown what is in a folder: see ``reading``."""
+        if os.geteuid() == 0 and not status.st_mode & stat.S_IROTH:
+            from reconciler.host.reading import PRIVATE, is_private
+
+            with _held(path) as handle:
+                if is_private(handle):
+                    raise UnknownState(f"what is in {path} is {PRIVATE}")
 
     def tree(self, path: str, excluded: Callable[[str], bool]) -> Below:
         """Everything below a directory but symlinks and other mounts, as ``walk.Below`` has it."""

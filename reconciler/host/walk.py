@@ -776,9 +776,10 @@ class Below:
                 if below:
                     self._above = 1
                     yield f"{self._path}/{below}", os.fstat(folder)
+                self._refuse_closed(tree, folder, below)
                 files, folders = self._listed(folder, below)
             except OSError as error:
-                if not below:
+                if not below and not isinstance(error, Moved):
                     raise
                 self._skip(below, error)
                 if isinstance(error, PermissionError):
@@ -794,6 +795,21 @@ class Below:
                 else:
                     yield f"{self._path}/{joined(below, name)}", status
             todo += reversed(folders)
+
+    def _refuse_closed(self, tree: Tree, folder: int, below: str) -> None:
+        """Raises Moved where the names in a folder are not for those who may have moved it here."""
+        status = os.fstat(folder)
+        if os.geteuid() != 0 or status.st_uid != 0 or status.st_mode & stat.S_IROTH:
+            return
+        path = f"{self._path}/{below}".rstrip("/")
+        if self._own.get(path) == (status.st_dev, status.st_ino):
+            return
+        if not below or tree.contested(above=1):
+            from reconciler.host.reading import is_private
+
+            if is_private(folder):
+                above = os.stat("..", dir_fd=folder)
+                raise Moved(errno.EPERM, _moved(*os.path.split(path), above).reason)
 
     def _one(self, tree: Tree, below: str, name: str) -> Iterator[tuple[str, os.stat_result]]:
         """A folder that cannot be read still has a mode and an owner."""

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support import Machine
 
 from reconciler.base.values import Verdict
 from reconciler.diagnose.folders import counted
@@ -150,3 +151,27 @@ def test_an_ordinary_user_reads_with_his_own_rights(
     path = file(his / "app.log", 0o600, SOMEBODY_ELSE)
     monkeypatch.setattr(os, "geteuid", lambda: SOMEBODY_ELSE)
     assert PRIVATELY in log(str(path), "ERROR", 0, 60.0).words
+
+
+@pytest.mark.parametrize("where", ["", "/sub", "/sub/*", "/*/*"])
+def test_a_permission_names_nothing_in_a_closed_folder_of_roots(
+    machine: Machine, his: Path, where: str
+) -> None:
+    closed = his / "sub"
+    closed.mkdir(mode=0o700)
+    (closed / f"{PRIVATELY}-folder").mkdir()
+    file(closed / f"{PRIVATELY}-folder/{PRIVATELY}", 0o640)
+    file(closed / PRIVATELY, 0o644)
+    file(his / "open", 0o644, SOMEBODY)
+    spec = machine.spec(
+        f"permissions: {{p: {{path: '{his}{where}', recursive: true, file_mode: '0600'}}}}"
+    )
+    for mode in ("--plan", "--once", "--status", "--diagnose"):
+        done = machine.reconcile(mode, spec)
+        assert PRIVATELY not in done.stdout + done.stderr, mode
+        assert f"{his}/sub" in done.stdout + done.stderr
+    assert os.stat(closed / PRIVATELY).st_mode & 0o777 == 0o644
+    if where == "":
+        assert os.stat(his / "open").st_mode & 0o777 == 0o600
+    closed.chmod(0o755)  # Everybody may read the names now.
+    assert PRIVATELY in machine.reconcile("--plan", spec).stdout

@@ -501,7 +501,8 @@ class TestTransitions:
             "file_mode: '0644', dir_mode: '0755'}}"
         )
         plan = machine.plan(spec)
-        assert "2 of 4 are refused" in plan["notes"][0]["reason"]
+        assert "1 of 3 are refused" in plan["notes"][0]["reason"]
+        assert "secret" not in str(plan)
         (step,) = machine.once(spec, status=1)["steps"]
         assert step["result"] == "failed"
         assert f"chown nobody {home}/m" in step["error"]
