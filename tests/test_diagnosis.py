@@ -301,7 +301,7 @@ def test_surroundings_of_cron_lines_and_units() -> None:
 def test_conflicts_with_tmpfiles_and_logrotate() -> None:
     paths = {"/srv/q": "directory:q", "/tmp/x/y": "directory:y", "/run/z": "directory:z"}
     text = "d /srv/q 0700 root root 10d\nq /tmp 1777 root root 1d\nd /run 0755 - - -\n# d /run/z\n"
-    found = {row["id"]: row["words"] for row in of_tmpfiles("a.conf", text, paths)}
+    found = {row["id"]: row["words"] for row in of_tmpfiles("a.conf", text, paths, sorted(paths))}
     assert found.keys() == {"directory:q", "directory:y"}
     assert "cleans it after 10d" in found["directory:q"]
     assert "older than 1d below /tmp" in found["directory:y"]

@@ -759,7 +759,18 @@ def no_such(pattern: str, spec: Spec) -> str:
 
 
 def print_json(document: Any) -> None:
-    """Print a document on standard output, without secrets."""
+    """Print a document on standard output, without secrets; each row of a list on one line."""
+    sys.stdout.write(_laid_out(redacted_json(document)) + "\n")
+
+
+def _laid_out(value: Any, margin: str = "\n") -> str:
+    """As JSON. Only a row without an indent is written by the encoder in C."""
     import json
 
-    sys.stdout.write(json.dumps(redacted_json(document), indent=2) + "\n")
+    within = f"{margin}  "
+    if isinstance(value, dict) and value:
+        pairs = (f"{json.dumps(key)}: {_laid_out(one, within)}" for key, one in value.items())
+        return f"{{{within}{f',{within}'.join(pairs)}{margin}}}"
+    if isinstance(value, list) and value and not isinstance(value[0], str):
+        return f"[{within}{f',{within}'.join(map(json.dumps, value))}{margin}]"
+    return json.dumps(value)

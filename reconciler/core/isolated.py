@@ -86,11 +86,13 @@ def begin(
 def _by_server(kind: Kind[Any, Any], group: list[Resource[Any]]) -> dict[str, list[Resource[Any]]]:
     """Those that are about a file system with a server, by where that is mounted, so that one
     which does not answer has the others known; under the empty string all the others."""
-    found: dict[str, list[Resource[Any]]] = {"": []}
     points = served()
+    if not points:
+        return {"": group}
+    found: dict[str, list[Resource[Any]]] = {"": []}
     for one in group:
         keys = (*kind.uses(one.want), *(claim.key for claim in kind.claims(one.want)))
-        paths = [f"{key.value}/" for key in keys if key.sort == "path"] if points else []
+        paths = [f"{key.value}/" for key in keys if key.sort == "path"]
         on = [point for point in points if any(path.startswith(f"{point}/") for path in paths)]
         found.setdefault(max(on, key=len, default=""), []).append(one)
     return found

@@ -164,7 +164,7 @@ class _Diagnosing(Looking):
             "checks": checks,
             "loop": self._loop(),
             "past": remembered,
-            "period": answers.get("period"),
+            "period": self._period(),
             "restarts": self._restarts(remembered),
             "kernel": answers.get("kernel", {}).get("deaths"),
             "reboot": self._reboot(),
@@ -202,6 +202,19 @@ class _Diagnosing(Looking):
                     known["ids"] += disk["ids"]
         return [found[mount] for mount in sorted(found)]
 
+    def _period(self) -> dict[str, Any] | None:
+        """What a report would say of the last day."""
+        found: dict[str, Any] | None = self.children.answers.get("period")
+        if found is not None:
+            found["folders"] = [
+                {"id": one["id"], "path": one["path"], "files": one["files"],
+                 "new": one["changed_last_day"], "bytes": one["bytes"],
+                 "complete": one["complete"]}
+                for one in self.children.answers.get("folders", ())
+                if one.get("match", "") is None
+            ]  # fmt: skip
+        return found
+
     def _sessions(self) -> list[dict[str, Any]]:
         answers = self.children.answers
         return [one for name in answers if name.startswith("tmux ") for one in answers[name]]
@@ -238,7 +251,7 @@ class _Diagnosing(Looking):
             one.id
             for one in self.declared
             if isinstance(kinds.get(one.kind), Supervised)
-            or any(c.key.sort == "tmux session" for c in kinds.get(one.kind).claims(one.want))
+            or any(key.sort == "tmux session" for key in self.claims[one.id])
         ]
         return {**look, "differences": differences(look, bool(self.sockets())), "lost": lost}
 

@@ -1,4 +1,4 @@
-"""Others who see to the same things: tmpfiles.d, logrotate, and other specs beside this one.
+"""Others who manage the same things: tmpfiles.d, logrotate, and other specs beside this one.
 
 It must not judge, run anything, nor read the host by itself. It is called in a child of its own.
 """
@@ -6,6 +6,8 @@ It must not judge, run anything, nor read the host by itself. It is called in a 
 from __future__ import annotations
 
 import os
+import re
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -31,7 +33,7 @@ def found(
     state_dir: str,
     get_kind: GetKind,
 ) -> list[dict[str, Any]]:
-    """Who else sees to one of these ``paths`` or ``logs``, which map to ids, or ``globs``."""
+    """Who else manages one of these ``paths`` or ``logs``, which map to ids, or ``globs``."""
     matching = {path: ident for ident, glob in globs for path in logfiles.matching(glob)}
     return [
         *_tmpfiles(paths),
@@ -42,34 +44,50 @@ def found(
 
 def _tmpfiles(paths: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     seen: set[str] = set()
+    in_order = sorted(paths)
     for folder in _TMPFILES:
         for name, text in dropins.texts([folder]):
             if os.path.basename(name) in seen or not name.endswith(".conf"):
                 continue  # tmpfiles.d(5): the first of a name hides the others.
             seen.add(os.path.basename(name))
-            yield from of_tmpfiles(name, text, paths)
+            yield from of_tmpfiles(name, text, paths, in_order)
 
 
-def of_tmpfiles(name: str, text: str, paths: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    """The lines of one file that make, clean, change or remove one of the paths. Pure."""
+def of_tmpfiles(
+    name: str, text: str, paths: Mapping[str, str], in_order: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """The lines of one file that make, clean, change or remove one of the paths. Pure.
+
+    ``in_order`` are the paths, sorted.
+    """
     for line in text.splitlines():
         words = line.split()
         if len(words) < 2 or line.lstrip().startswith("#") or "%" in words[1]:
             continue
         sort, path = words[0][:1], words[1].rstrip("/") or "/"
         age = words[5] if len(words) > 5 and words[5] != "-" else None
-        for ours, ident in paths.items():
+        begin = re.split(r"[*?[]", path, maxsplit=1)[0]
+        prefix = f"{path.rstrip('/')}/"
+        for ours in _beginning(in_order, begin):
             same = ours == path or fnmatchcase(ours, path)
-            below = ours.startswith(f"{path.rstrip('/')}/")
+            below = ours.startswith(prefix)
             if same and sort in _MADE:
-                words_ = f"sees to {path} as well" + (f", and cleans it after {age}" if age else "")
+                told = f"manages {path} as well" + (f", and cleans it after {age}" if age else "")
             elif below and sort in "dDvqQe" and age is not None:
-                words_ = f"removes what is older than {age} below {path}"
+                told = f"removes what is older than {age} below {path}"
             elif (same or below) and sort in "rRD" and (same or sort != "D"):
-                words_ = f"removes {path} at boot"
+                told = f"removes {path} at boot"
             else:
                 continue
-            yield {"id": ident, "path": ours, "with": name, "words": words_}
+            yield {"id": paths[ours], "path": ours, "with": name, "words": told}
+
+
+def _beginning(in_order: Sequence[str], prefix: str) -> Iterator[str]:
+    """Those of the sorted paths that begin so."""
+    for at in range(bisect_left(in_order, prefix), len(in_order)):
+        if not in_order[at].startswith(prefix):
+            return
+        yield in_order[at]
 
 
 def _logrotate(logs: Mapping[str, str]) -> Iterator[dict[str, Any]]:
@@ -96,14 +114,15 @@ def of_logrotate(name: str, text: str, logs: Mapping[str, str]) -> Iterator[dict
 def _specs(spec: Spec, state_dir: str, get_kind: GetKind) -> Iterator[dict[str, Any]]:
     from reconciler.config.cache import others
 
-    ours = _claimed([spec], get_kind)
+    ours: dict[tuple[str, str], tuple[str, Mapping[str, str]]] = {}
     for other in others(state_dir, spec.name, get_kind, _SPECS):
+        ours = ours or _claimed([spec], get_kind)
         for key, (ident, asks) in _claimed([other], get_kind).items():
             if key not in ours:
                 continue
             mine, wanted = ours[key]
             differ = sorted(n for n in asks.keys() & wanted.keys() if asks[n] != wanted[n])
-            words = f"{ident} of the spec {other.name} sees to it as well"
+            words = f"{ident} of the spec {other.name} manages it as well"
             if differ:
                 words += ", and asks for another " + " and ".join(differ)
             yield {"id": mine, "path": key[1], "with": other.path, "words": words}

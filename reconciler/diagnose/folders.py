@@ -13,11 +13,11 @@ from typing import Any
 from reconciler.base.errors import HostError
 from reconciler.host.folders import contents
 
-_HOUR = 3600.0
+_HOUR, _DAY = 3600.0, 86400.0
 
 
 def counted(folders: Sequence[tuple[str, str, str | None]]) -> list[dict[str, Any]]:
-    """Of each folder (id, path, pattern or None): files, the oldest, the newest, the last hour.
+    """Of each folder (id, path, pattern or None): files, the oldest, the newest, the new ones.
 
     Times are in seconds since the epoch. Names that begin with a dot are passed over.
     """
@@ -26,7 +26,8 @@ def counted(folders: Sequence[tuple[str, str, str | None]]) -> list[dict[str, An
 
 def _one(path: str, match: str | None) -> dict[str, Any]:
     try:
-        found = contents(path, match, time.time() - _HOUR)
+        now = time.time()
+        found = contents(path, match, (now - _HOUR, now - _DAY))
     except OSError as error:
         return {"reason": (error.strerror or str(error)).lower()}
     except HostError as error:
@@ -37,7 +38,8 @@ def _one(path: str, match: str | None) -> dict[str, Any]:
         "files": found.files,
         "bytes": found.size,
         "complete": found.complete,
-        "changed_last_hour": found.recent,
+        "changed_last_hour": found.recent[0],
+        "changed_last_day": found.recent[1],
         "oldest": None if oldest is None else {"name": oldest[1], "time": round(oldest[0], 3)},
         "newest": None if newest is None else round(newest, 3),
         "writable": found.writable,

@@ -44,13 +44,28 @@ class Looking:
         self.folder = context.folder(spec)
         self.began = time.monotonic()
         self.declared = [one for one in spec.resources if one.present and one.skip is None]
-        self.paths = self._paths()
+        self.claims = {
+            one.id: [claim.key for claim in kinds.get(one.kind).claims(one.want)]
+            for one in self.declared
+        }
+        self.own_paths: dict[str, str] = {}
+        """The paths that the spec manages, each with whose it is, by its id."""
+        self.paths: dict[str, str] = {}
+        """The same, and those that it only uses."""
+        for one in self.declared:
+            keys = self.claims[one.id]
+            for key in keys:
+                if key.sort == "path":
+                    self.own_paths.setdefault(key.value, one.id)
+            for key in (*keys, *kinds.get(one.kind).uses(one.want)):
+                if key.sort == "path":
+                    self.paths.setdefault(key.value, one.id)
 
     def begin_period(self, seen: Mapping[str, Observation[Any]]) -> None:
         """What a report would say of the last day."""
         from reconciler.notify.reports.figures import figures
 
-        known = self.spec.resources, seen, self.host, time.time() - _DAY, kinds.get
+        known = self.spec.resources, seen, self.host, time.time() - _DAY, kinds.get, True
         self.children.begin("period", partial(figures, *known), _PERIOD)
 
     def begin(self) -> None:
@@ -77,7 +92,7 @@ class Looking:
         state_dir = self.context.state_dir
         begin("reboot", partial(persistence.look, host, spec.path, state_dir), LOOK)
         named = {path: ident for ident, path in shown["log"]}
-        known = self._paths(uses=False), named, shown["logs"], spec, state_dir, kinds.get
+        known = self.own_paths, named, shown["logs"], spec, state_dir, kinds.get
         begin("conflicts", partial(conflicts.found, *known), LOOK)
         for socket in self.sockets():
             begin(f"tmux {socket}", partial(sessions.listed, host, socket), LOOK)
@@ -112,25 +127,16 @@ class Looking:
                 work = partial(kind.evidence, resource, self.host)
                 self.children.begin(f"evidence {row['id']}", work, _EVIDENCE)
 
-    def _paths(self, uses: bool = True) -> dict[str, str]:
-        """The paths that the spec manages, or only ``uses``, each with whose it is, by its id."""
-        found: dict[str, str] = {}
-        for resource in self.declared:
-            kind = kinds.get(resource.kind)
-            keys = [claim.key for claim in kind.claims(resource.want)]
-            for key in [*keys, *(kind.uses(resource.want) if uses else ())]:
-                if key.sort == "path":
-                    found.setdefault(key.value, resource.id)
-        return found
-
     def sockets(self) -> list[str]:
         """The tmux servers on which it has sessions, by their ``-L`` name."""
-        found = []
-        for resource in self.declared:
-            for claim in kinds.get(resource.kind).claims(resource.want):
-                if claim.key.sort == "tmux session":
-                    found.append(claim.key.value.partition("/")[0])
-        return list(dict.fromkeys(found))
+        return list(
+            dict.fromkeys(
+                key.value.partition("/")[0]
+                for keys in self.claims.values()
+                for key in keys
+                if key.sort == "tmux session"
+            )
+        )
 
     def _shown(self) -> dict[str, list[Any]]:
         """What the kinds say is worth a closer look."""

@@ -11,6 +11,7 @@ import re
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 
 from reconciler.base.errors import UnknownState
 from reconciler.base.records import dataclass
@@ -23,6 +24,7 @@ class FileSystem:
     mount: str
     type: str
     total: int
+    used: int
     free: int
     inodes: int
     inodes_free: int
@@ -246,11 +248,16 @@ def _answers(point: str) -> bool:
 
 def by_mount(paths: Iterable[str]) -> dict[str, list[str]]:
     """The paths, by where their file system is mounted as far as names tell. Raises OSError."""
-    points = sorted({point for point, _, _ in mounts()}, key=len, reverse=True)
+    known = {point: point for point, _, _ in mounts()} | {"/": "/", "": "/"}
+
+    def mount(path: str) -> str:
+        if path not in known:
+            known[path] = mount(path.rpartition("/")[0])
+        return known[path]
+
     found: dict[str, list[str]] = {}
     for path in paths:
-        inside = (one for one in points if one == "/" or f"{path}/".startswith(f"{one}/"))
-        found.setdefault(next(inside, "/"), []).append(path)
+        found.setdefault(mount(path), []).append(path)
     return found
 
 
@@ -278,8 +285,7 @@ def of(paths: Iterable[str]) -> list[tuple[FileSystem, list[str]]]:
     table = mounts()
     found: dict[int, tuple[FileSystem, list[str]]] = {}
     for path in paths:
-        there = _nearest(path)
-        device = os.stat(there).st_dev
+        there, device = _nearest(path)
         if device not in found:
             found[device] = _file_system(there, device, table), []
         found[device][1].append(path)
@@ -298,6 +304,7 @@ def _file_system(path: str, device: int, table: Iterable[tuple[str, str, str]]) 
         mount=point,
         type=kind,
         total=sizes.f_blocks * sizes.f_frsize,
+        used=(sizes.f_blocks - sizes.f_bfree) * sizes.f_frsize,
         free=sizes.f_bavail * sizes.f_frsize,
         inodes=sizes.f_files,
         inodes_free=sizes.f_favail,
@@ -305,16 +312,16 @@ def _file_system(path: str, device: int, table: Iterable[tuple[str, str, str]]) 
     )
 
 
-def _nearest(path: str) -> str:
+def _nearest(path: str) -> tuple[str, int]:
+    """The nearest folder at or above a path that is there, and its device."""
     while path != "/":
-        try:
+        with suppress(OSError):
+            status = os.stat(path)
             # A file may seem to be elsewhere than its folder: overlays have such numbers.
-            if stat.S_ISDIR(os.stat(path).st_mode):
-                return path
-        except OSError:
-            pass
+            if stat.S_ISDIR(status.st_mode):
+                return path, status.st_dev
         path = os.path.dirname(path)
-    return path
+    return path, os.stat(path).st_dev
 
 
 def _mount(path: str) -> str:

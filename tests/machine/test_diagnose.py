@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import pytest
 from support import LONG, Machine, changes, until, within
 
 HEAD = "version: 1\nname: demo\nloop: {every: 1h}\n"
+FORKS = ("fork", "vfork", "clone", "clone3")
 
 
 def diagnosed(machine: Machine, spec: Path, *options: str, seconds: float = 10.0) -> dict[str, Any]:
@@ -357,3 +360,18 @@ def test_a_spec_that_is_wrong_is_no_diagnosis(machine: Machine) -> None:
     assert done.returncode == 65
     done = machine.reconcile("--diagnose", machine.spec("directories: {}"), "--only", "directory:d")
     assert done.returncode == 64
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+@pytest.mark.parametrize("mode", ["--diagnose", "--status"])
+def test_ten_times_the_resources_take_ten_times_the_calls(machine: Machine, mode: str) -> None:
+    counted = []
+    for number in (10, 100):
+        lines = [f"  d{at}: {{path: {machine.base}/{at}}}" for at in range(number)]
+        spec = machine.spec("\n".join([HEAD + "directories:", *lines]) + "\n")
+        machine.once(spec)
+        trace = machine.traced("trace=all", *machine.argv(mode, spec, "--json"))
+        counted.append(Counter(re.findall(r"(?m)^(?:\d+ +)?(\w+)\(", trace)))
+    few, many = counted
+    assert {name: few[name] for name in FORKS} == {name: many[name] for name in FORKS}
+    assert {name for name in many if many[name] > 10 * few[name] + 5} == set()

@@ -89,7 +89,7 @@ def _resources(context: Context, look: Snapshot, host: Host) -> list[dict[str, A
         one: dict[str, Any] = {"id": resource.id, "state": state, "reason": reason}
         if not resource.present:
             one["absent"] = True
-        found.append({**one, **_since(context, look, resource.id, host), **_due(host, resource)})
+        found.append({**one, **_since(look, resource, host), **_due(host, resource)})
     return found
 
 
@@ -104,12 +104,11 @@ def _due(host: Host, resource: Resource[Any]) -> dict[str, Any]:
     return {"due": round(due_in(said, version, kind.rhythm(resource.want).every, time.time()), 3)}
 
 
-def _since(context: Context, look: Snapshot, ident: str, host: Host) -> dict[str, Any]:
+def _since(look: Snapshot, resource: Resource[Any], host: Host) -> dict[str, Any]:
     """The processes that a resource is, and since when they run."""
-    seen = look.seen.get(ident)
+    seen = look.seen.get(resource.id)
     if seen is None or seen.unknown is not None or seen.state is None:
         return {}
-    resource = next(one for one in look.spec.resources if one.id == ident)
     kind = kinds.get(resource.kind)
     if not isinstance(kind, Supervised):
         return {}

@@ -5,23 +5,24 @@ It must not change anything. It is called in a child of its own, since a look ma
 
 from __future__ import annotations
 
-import os
-import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from reconciler.base.errors import HostError
 from reconciler.core.kind import GetKind, Supervised
 from reconciler.core.model import Observation, Resource
 from reconciler.core.observe import shown, watched
 from reconciler.core.plan import STARTS
+from reconciler.host import filesystems
+from reconciler.host.folders import contents
 from reconciler.state.store import Store
 
 if TYPE_CHECKING:
     from reconciler.host import Host
     from reconciler.state.store.history import Deed
 
-_MOST = 200_000
 _SCAN = 5.0
 """Seconds for counting the files of all folders."""
 _CAUSES = 5
@@ -33,8 +34,12 @@ def figures(
     host: Host,
     since: float,
     get_kind: GetKind,
+    counted: bool = False,
 ) -> dict[str, Any]:
-    """Those from ``since`` until now, both in seconds since the epoch, as a JSON value."""
+    """Those from ``since`` until now, both in seconds since the epoch, as a JSON value.
+
+    ``counted``: the files of folders are counted by the caller, who adds them.
+    """
     declared = [one for one in resources if one.present and one.skip is None]
     store = Store(host.state_dir, host.clock, False)
     try:
@@ -51,7 +56,7 @@ def figures(
         "steps": {
             result: sum(one.result == result for one in deeds) for result in ("done", "failed")
         },
-        "folders": list(_folders(declared, host, since, get_kind)),
+        "folders": [] if counted else list(_folders(declared, host, since, get_kind)),
         "disks": list(_disks(declared, get_kind)),
         "freed": sum(one.freed or 0 for one in deeds),
         "troubles": [
@@ -111,73 +116,21 @@ def _folders(
     for resource in declared:
         for key in shown(get_kind(resource.kind), resource, host):
             if key.sort == "folder":
-                row = _folder(key.value, since, end)
-                if row is not None:
-                    yield {"id": resource.id, "path": key.value, **row}
-
-
-def _folder(path: str, since: float, end: float) -> dict[str, Any] | None:
-    number = new = size = 0
-    whole = True
-    try:
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if number == _MOST or time.monotonic() > end:
-                    whole = False
-                    break
-                if entry.name.startswith("."):
-                    continue
-                try:
-                    status = entry.stat(follow_symlinks=False)
-                except OSError:
-                    continue
-                if stat.S_ISREG(status.st_mode):
-                    number += 1
-                    new += status.st_mtime >= since
-                    size += status.st_size
-    except OSError:
-        return None
-    return {"files": number, "new": new, "bytes": size, "complete": whole}
+                with suppress(OSError, HostError):
+                    found = contents(key.value, None, (since,), end)
+                    yield {
+                        "id": resource.id, "path": key.value, "files": found.files,
+                        "new": found.recent[0], "bytes": found.size, "complete": found.complete,
+                    }  # fmt: skip
 
 
 def _disks(declared: Sequence[Resource[Any]], get_kind: GetKind) -> Iterator[dict[str, Any]]:
     """The file systems of all that is managed, each once. Sizes are in bytes."""
-    found: dict[int, str] = {}
-    for resource in declared:
-        for claim in get_kind(resource.kind).claims(resource.want):
-            if claim.key.sort != "path":
-                continue
-            path = claim.key.value
-            while path != "/" and not os.path.isdir(path):
-                path = os.path.dirname(path)
-            try:
-                found.setdefault(os.stat(path).st_dev, path)
-            except OSError:
-                continue
-    for device, path in found.items():
-        mount = _mount(path, device)
-        try:
-            room = os.statvfs(mount)
-        except OSError:
-            continue
-        size = room.f_frsize
-        yield {
-            "mount": mount,
-            "total": room.f_blocks * size,
-            "used": (room.f_blocks - room.f_bfree) * size,
-            "free": room.f_bavail * size,
-        }
-
-
-def _mount(path: str, device: int) -> str:
-    """The topmost folder above it on the same file system."""
-    path = os.path.realpath(path)
-    while path != "/":
-        above = os.path.dirname(path)
-        try:
-            if os.stat(above).st_dev != device:
-                break
-        except OSError:
-            break
-        path = above
-    return path
+    paths = [
+        claim.key.value
+        for resource in declared
+        for claim in get_kind(resource.kind).claims(resource.want)
+        if claim.key.sort == "path"
+    ]
+    for one, _ in filesystems.of(paths):
+        yield {"mount": one.mount, "total": one.total, "used": one.used, "free": one.free}
