@@ -10,8 +10,8 @@ from support import CHECKOUT
 PACKAGE = CHECKOUT / "reconciler"
 PLACE = {"host/place.py", "host/rewrite.py", "host/kernel.py"}
 ELSEWHERE = {
-    ("os.rename", "executor/claims.py"): "from folder to folder of a queue that is held open",
-    ("os.mkdir", "executor/folders.py"): "folders of a queue, as mkdir(2) makes them",
+    ("os.rename", "executor/queue.py"): "from folder to folder of a queue that is held open",
+    ("os.mkdir", "executor/home.py"): "folders of a queue, as mkdir(2) makes them",
     ("os.O_CREAT", "executor/runner.py"): "in a folder of the queue that is held open",
     ("os.O_CREAT", "executor/eventlog.py"): "in the folder of the queue",
     ("os.O_CREAT", "executor/files.py"): "a lock, in a folder that is held open",

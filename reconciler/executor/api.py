@@ -10,9 +10,9 @@ import os
 import time
 from collections.abc import Mapping
 
-from reconciler.executor import files, folders, results
+from reconciler.executor import files, results
 from reconciler.executor.commandfile import CommandRefused, parse
-from reconciler.executor.layout import BadId, Layout, check_id, new_id, resolve_home
+from reconciler.executor.home import BadId, Layout, check_id, new_id, provide, reached, resolve_home
 
 _LETS_GO = 5.0  # seconds
 
@@ -45,7 +45,7 @@ def create_bash_command(
     except CommandRefused as error:
         raise ValueError(str(error)) from None
     layout = Layout(resolve_home(home))
-    folders.provide(layout.directories())
+    provide(layout.directories())
     if overwrite:
         _forget(layout, command_id)
     _refuse_known(layout, command_id)
@@ -63,7 +63,7 @@ def _forget(layout: Layout, command_id: str) -> None:
         time.sleep(0.01)
     name = f"{command_id}.json"
     for folder in (layout.pending, layout.failed, layout.stale, layout.completed):
-        with contextlib.suppress(FileNotFoundError), folders.reached(folder) as handle:
+        with contextlib.suppress(FileNotFoundError), reached(folder) as handle:
             for each in (name, f"{name}.reason"):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(each, dir_fd=handle)
@@ -85,7 +85,7 @@ def _put(layout: Layout, command_id: str, data: bytes) -> None:
     from reconciler.host import place
 
     path = layout.pending_file(command_id)
-    with folders.reached(layout.pending) as pending:
+    with reached(layout.pending) as pending:
         mode, uid, gid = _rights(layout, os.fstat(pending))
         try:
             with place.draft(pending, os.path.basename(path)) as made:
@@ -180,9 +180,9 @@ def get_latest_log(
                 size = os.fstat(file.fileno()).st_size
                 file.seek(max(0, size - limit))
                 return file.read(limit).decode("utf-8", "replace")
-    from reconciler.executor import archived
+    from reconciler.executor.logs import archived_log
 
-    with archived.log(Layout(resolve_home(home)), id) as found:
+    with archived_log(Layout(resolve_home(home)), id) as found:
         if found is None:
             return None
         last = b""

@@ -8,7 +8,7 @@ import contextlib
 import os
 import sys
 
-from reconciler.executor.layout import BadId, Layout, resolve_home
+from reconciler.executor.home import BadId, Layout, resolve_home
 from reconciler.executor.text import shown
 from reconciler.host.environment import clean, use_utf8
 
@@ -112,26 +112,26 @@ def _worker(given: str | None, args: list[str], own_process: bool) -> int:
 
 
 def _start(layout: Layout, options: Namespace) -> int:
-    from reconciler.executor import everyday
+    from reconciler.executor.keeper import keeper_of, start
 
-    keeper = everyday.keeper_of(options)
-    return _started(keeper, *everyday.start(keeper))
+    keeper = keeper_of(options)
+    return _started(keeper, *start(keeper))
 
 
 def _stop(layout: Layout, options: Namespace) -> int:
-    from reconciler.executor import everyday
+    from reconciler.executor.keeper import keeper_of, stop
 
-    keeper = everyday.keeper_of(options)
-    print(shown(everyday.stop(keeper, "stop")))
+    keeper = keeper_of(options)
+    print(shown(stop(keeper, "stop")))
     print(shown(f"it stays so until: {keeper.command('start')}"))
     return OK
 
 
 def _restart(layout: Layout, options: Namespace) -> int:
-    from reconciler.executor import everyday
+    from reconciler.executor.keeper import keeper_of, restart
 
-    keeper = everyday.keeper_of(options)
-    return _started(keeper, *everyday.restart(keeper))
+    keeper = keeper_of(options)
+    return _started(keeper, *restart(keeper))
 
 
 def _started(keeper: Keeper, words: str, others: list[str]) -> int:
@@ -142,8 +142,8 @@ def _started(keeper: Keeper, words: str, others: list[str]) -> int:
 
 
 def _logs(layout: Layout, options: Namespace) -> int:
+    from reconciler.executor.logs import tail
     from reconciler.executor.show import Printer
-    from reconciler.executor.tail import tail
 
     printer = Printer()
     if options.follow and not os.path.lexists(layout.event_log):
@@ -219,11 +219,11 @@ def _result(layout: Layout, options: Namespace) -> int:
 
 
 def _report(layout: Layout, options: Namespace) -> int:
-    from reconciler.executor import report
+    from reconciler.executor.status import report_text, reported
     from reconciler.executor.text import as_json
 
-    found = report.since(layout, options.since, options.failed)
-    print(as_json({"format": 1, "commands": found}) if options.json else report.text(found), end="")
+    found = reported(layout, options.since, options.failed)
+    print(as_json({"format": 1, "commands": found}) if options.json else report_text(found), end="")
     return OK
 
 
@@ -244,10 +244,10 @@ def _log(layout: Layout, options: Namespace) -> int:
 
 
 def _archived_log(layout: Layout, command_id: str | None) -> int:
-    from reconciler.executor import archived
+    from reconciler.executor.logs import archived_log
     from reconciler.executor.show import Printer
 
-    with archived.log(layout, command_id) as found:
+    with archived_log(layout, command_id) as found:
         if found is None:
             what = "no log" if command_id is None else f"no log of {command_id}"
             _complain(f"there is {what} in {layout.logs}, in its archives neither")
@@ -261,7 +261,7 @@ def _archived_log(layout: Layout, command_id: str | None) -> int:
 
 
 def _status(layout: Layout, options: Namespace) -> int:
-    from reconciler.executor.everyday import who_keeps
+    from reconciler.executor.keeper import who_keeps
     from reconciler.executor.show import status_text
     from reconciler.executor.status import status
     from reconciler.executor.text import as_json

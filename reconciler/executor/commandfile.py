@@ -9,7 +9,7 @@ import math
 import re
 from typing import NamedTuple, NoReturn
 
-from reconciler.executor.layout import BadId, check_id
+from reconciler.executor.home import BadId, check_id
 from reconciler.executor.text import shown
 
 MAX_FILE = 1024 * 1024

@@ -8,7 +8,7 @@ import contextlib
 import os
 
 from reconciler.executor import files
-from reconciler.executor.folders import held
+from reconciler.executor.home import held
 from reconciler.executor.text import shown, stamp
 
 

@@ -10,7 +10,7 @@ import os
 import stat
 
 from reconciler.base.errors import HostError
-from reconciler.executor.folders import reached
+from reconciler.executor.home import reached
 from reconciler.host import place
 
 

@@ -10,8 +10,7 @@ import os
 import time
 
 from reconciler.executor.files import put, read_small
-from reconciler.executor.folders import UntrustedFolder, opened
-from reconciler.executor.layout import Layout
+from reconciler.executor.home import Layout, UntrustedFolder, opened
 from reconciler.executor.processes import identity, is_alive
 from reconciler.executor.text import as_json, shown, stamp
 

@@ -9,8 +9,7 @@ import os
 
 from reconciler.executor import files
 from reconciler.executor.commandfile import Command
-from reconciler.executor.folders import held, reached
-from reconciler.executor.layout import Layout, check_id
+from reconciler.executor.home import Layout, check_id, held, reached
 from reconciler.executor.text import as_json, stamp
 
 TAIL = 4096  # bytes of output that a result repeats

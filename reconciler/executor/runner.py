@@ -14,10 +14,8 @@ from typing import NamedTuple, Protocol
 from reconciler.base.errors import HostError
 from reconciler.executor import files
 from reconciler.executor.commandfile import Command
-from reconciler.executor.folders import held
-from reconciler.executor.layout import Layout
-from reconciler.executor.leftovers import MAX_LOG, cut_log
-from reconciler.executor.output import Output
+from reconciler.executor.home import Layout, held
+from reconciler.executor.log_limit import MAX_LOG, Output, cut_log
 from reconciler.executor.processes import end_tree, identity
 from reconciler.executor.results import tail_of
 from reconciler.executor.text import as_json, shown, stamp

@@ -1,17 +1,26 @@
-"""What an executor is doing, and whether it really works: `status` and `test`.
+"""What an executor is doing, whether it works, and what it has done: status, test and report.
 Must not print.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
+from collections.abc import Iterator
 
 from reconciler.executor import api, heartbeat, results
-from reconciler.executor.folders import UntrustedFolder, held, reached
-from reconciler.executor.layout import Layout, is_command_name, new_id
-from reconciler.executor.text import stamp
+from reconciler.executor.home import (
+    BadId,
+    Layout,
+    UntrustedFolder,
+    held,
+    is_command_name,
+    new_id,
+    reached,
+)
+from reconciler.executor.text import shown, stamp
 from reconciler.host.remedy import remedy
 
 
@@ -148,3 +157,51 @@ def _withdraw(layout: Layout, command_id: str) -> bool:
     except OSError:
         return False
     return True
+
+
+_LONGEST = 60  # characters of a command
+_ENDED = ("succeeded",)
+
+
+def reported(layout: Layout, seconds: float, failed: bool) -> list[results.Result]:
+    """The commands that came to an end, or to `stale`, in the last `seconds`; the oldest first.
+
+    `failed`: only those that did not succeed.
+    """
+    begin = time.time() - seconds
+    found = [one for one in _all(layout, begin) if not failed or one[1]["status"] not in _ENDED]
+    return [result for _, result in sorted(found, key=lambda one: one[0])]
+
+
+def _all(layout: Layout, begin: float) -> Iterator[tuple[float, results.Result]]:
+    for folder in (layout.completed, layout.failed, layout.stale):
+        try:
+            with os.scandir(folder) as entries:
+                names = [
+                    (info.st_mtime if folder != layout.stale else info.st_ctime, entry.name)
+                    for entry in entries
+                    if is_command_name(entry.name)
+                    for info in (entry.stat(follow_symlinks=False),)
+                ]
+        except OSError:
+            continue
+        for at, name in names:
+            if at < begin:
+                continue
+            with contextlib.suppress(OSError, ValueError, BadId, json.JSONDecodeError):
+                result = results.ended(layout, name.removesuffix(".json"))
+                if result is not None:
+                    yield at, {**result, "at": stamp(at)}
+
+
+def report_text(found: list[results.Result]) -> str:
+    """One line for each, and their number."""
+    lines = []
+    for one in found:
+        code, command = one.get("exit_code"), one.get("command")
+        status = str(one["status"]) + (f" (exit code {code})" if code else "")
+        first = shown(str(command or one.get("reason") or "").partition("\n")[0])
+        cut = first if len(first) <= _LONGEST else f"{first[:_LONGEST]}…"
+        lines.append(f"{one['at']}  {shown(one['id'])}  {shown(status)}  {cut}\n")
+    number = f"{len(found)} command{'' if len(found) == 1 else 's'}\n"
+    return "".join(lines) + number

@@ -10,7 +10,7 @@ import os
 import struct
 import time
 
-from reconciler.executor.folders import UntrustedFolder, opened
+from reconciler.executor.home import UntrustedFolder, opened
 
 LOOK_EVERY = 0.04  # seconds, without inotify
 

@@ -1,25 +1,25 @@
 """The worker: takes one command after the other until it is told to stop.
-Must not know what a command file or a result looks like inside.
+Must not know what a command file looks like inside, nor touch what another living worker holds.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
 import time
 from types import FrameType
 
-from reconciler.executor import files, folders, heartbeat, results, runner
-from reconciler.executor.claims import QueueBusy, QueueClaim
-from reconciler.executor.commandfile import Command
+from reconciler.executor import files, heartbeat, home, queue, results, runner
+from reconciler.executor.commandfile import Command, CommandRefused, parse
 from reconciler.executor.eventlog import EventLog
-from reconciler.executor.folders import UntrustedFolder
-from reconciler.executor.layout import Layout
-from reconciler.executor.leftovers import Leftovers
-from reconciler.executor.pending import Pending
-from reconciler.executor.recovery import recover
+from reconciler.executor.home import Layout, UntrustedFolder, held, is_command_name
+from reconciler.executor.log_limit import Leftovers
+from reconciler.executor.processes import end_tree, is_alive
+from reconciler.executor.queue import Pending, QueueBusy, QueueClaim
+from reconciler.executor.runner import BeatsWhileRunning
 from reconciler.executor.text import stamp
 from reconciler.executor.watch import LOOK_EVERY, Watch
 
@@ -50,9 +50,9 @@ class Worker:
     def run(self) -> int:
         """Raises Untrusted where somebody else could decide what is run, and OSError."""
         self._listen_to_signals()
-        notes: list[folders.Note] = []
+        notes: list[home.Note] = []
         for path in self.layout.directories():
-            os.close(folders.opened(path, make=True, notes=notes))
+            os.close(home.opened(path, make=True, notes=notes))
         self._beat()
         self.log.info(f"started, home {self.layout.home}")
         for note in dict.fromkeys(map(str, notes)):
@@ -84,7 +84,7 @@ class Worker:
     def _close_old_files(self) -> None:
         """An earlier version has made them readable for all, or somebody has opened them since."""
         for path in (self.layout.completed, self.layout.failed, self.layout.logs):
-            with folders.held(path, readable=True) as folder:
+            with home.held(path, readable=True) as folder:
                 for name in os.listdir(folder):
                     files.narrow(folder, name, self.layout.file_mode)
 
@@ -249,3 +249,89 @@ def _find_bash() -> str:
         if os.path.isabs(path) and os.access(path, os.X_OK):
             return path
     raise FileNotFoundError("there is no bash in /bin, /usr/bin or $PATH; install it")
+
+
+def recover(layout: Layout, log: EventLog, pulse: BeatsWhileRunning) -> None:
+    """Every file in running/ whose worker is dead. Raises OSError if running/ cannot be read."""
+    with held(layout.running, readable=True) as running:
+        found = set(os.listdir(running))
+    # A lock of its own may have been left, too: adopting nothing takes it away.
+    found |= {name.removesuffix(".lock") + ".json" for name in found if name.endswith(".lock")}
+    for name in sorted(filter(is_command_name, found)):
+        if pulse.stopping:
+            return
+        try:
+            claim = queue.adopt(layout, name)
+        except queue.QueueBusy:
+            continue  # with the next heartbeat
+        except OSError as error:
+            log.error_once(f"running/{name}", f"running/{name} cannot be recovered: {error}")
+            continue
+        if claim is not None:
+            _recover_one(layout, log, pulse, claim)
+
+
+def _recover_one(
+    layout: Layout, log: EventLog, pulse: BeatsWhileRunning, claim: queue.QueueClaim
+) -> None:
+    try:
+        process = _process(layout, claim.id)
+        if os.path.lexists(layout.result_file(claim.id)):
+            log.info(f"recovered {claim.id}: its result is there already")
+        else:
+            ended = _end_orphans(layout, claim.id, process, pulse)
+            results.write(layout, claim.id, _result(layout, claim, process, ended))
+            log.error(f"recovered {claim.id}: interrupted, its worker was killed; {ended}")
+    except OSError as error:
+        log.error_once(f"recover {claim.id}", f"{claim.id} cannot be recovered yet: {error}")
+        claim.leave()  # the file stays in running/: tried again with a later heartbeat
+        return
+    claim.finish()
+
+
+def _process(layout: Layout, command_id: str) -> dict[str, object]:
+    """What the dead worker recorded about the command's process; empty if it had no time to."""
+    try:
+        found = json.loads(files.read_small(layout.process_file(command_id), 65536))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _end_orphans(
+    layout: Layout, command_id: str, process: dict[str, object], pulse: BeatsWhileRunning
+) -> str:
+    """End the command if its leader is certainly the process that was recorded."""
+    pid = process.get("pid")
+    if not isinstance(pid, int) or not is_alive(process):
+        return "its process does not run any more"
+    log = None
+    with contextlib.suppress(OSError), held(layout.logs) as logs:
+        log = os.stat(f"{command_id}.log", dir_fd=logs, follow_symlinks=False)
+    how = end_tree(pid, False, log, lambda seconds: pulse.wait(None, seconds))
+    return f"its process group {pid} was ended {how}"
+
+
+def _result(
+    layout: Layout, claim: queue.QueueClaim, process: dict[str, object], ended: str
+) -> results.Result:
+    command = None
+    # A file that only the dead worker understood is recorded with what is known.
+    with contextlib.suppress(CommandRefused):
+        command = parse(claim.read(), claim.id)
+    tail = ""
+    with contextlib.suppress(OSError):
+        fd = files.open_regular(layout.log_file(claim.id))
+        try:
+            tail = results.tail_of(fd)
+        finally:
+            os.close(fd)
+    return results.make(
+        layout,
+        claim.id,
+        command,
+        status="interrupted",
+        reason=f"the worker was killed while the command was running; {ended}",
+        start=process.get("start"),
+        output_tail=tail,
+    )

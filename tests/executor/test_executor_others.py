@@ -329,9 +329,9 @@ def test_a_user_refuses_what_everybody_may_write_to(executor: Any, free: None) -
     """Where it is only a group, that is noted. (As root, this is another user's rule.)"""
     code = (
         "import os, sys\n"
-        "from reconciler.executor import folders\n"
+        "from reconciler.executor import home\n"
         "notes = []\n"
-        "os.close(folders.opened(sys.argv[1], notes=notes))\n"
+        "os.close(home.opened(sys.argv[1], notes=notes))\n"
         "print(*notes)\n"
     )
     folder = Path(tempfile.mkdtemp(prefix="executor-user-"))
@@ -348,7 +348,7 @@ def test_a_user_refuses_what_everybody_may_write_to(executor: Any, free: None) -
             if os.geteuid() != 0 and mode == 0o775:
                 continue  # there may be no other group
             done = subprocess.run(
-                [sys.executable, "-c", f"import reconciler.executor.folders\n{code}", str(folder)],
+                [sys.executable, "-c", f"import reconciler.executor.home\n{code}", str(folder)],
                 env=executor.env,
                 capture_output=True,
                 text=True,
@@ -483,7 +483,7 @@ def test_a_command_from_standard_input(executor: Any) -> None:
 
 
 SMALL = (
-    "from reconciler.executor import leftovers, runner; leftovers.MAX_LOG = runner.MAX_LOG = 99999"
+    "from reconciler.executor import log_limit, runner; log_limit.MAX_LOG = runner.MAX_LOG = 99999"
 )
 # It has its log open for reading as well, before it has it for writing.
 WRITES_ON = (
