@@ -17,7 +17,7 @@ from reconciler.core.managed_block import BlockMark, joined, lines_of, split, wo
 from reconciler.kinds import block
 from reconciler.kinds.cron import lines as cronlines
 from reconciler.kinds.cron.lines import rendered, shown
-from reconciler.kinds.cron.table import CronEntry, drop, put, table
+from reconciler.kinds.cron.table import CronEntry, CronTable, changed, table
 
 settings.register_profile("here", database=None, deadline=None)
 settings.load_profile("here")
@@ -39,6 +39,14 @@ TEXTS = st.binary(max_size=80) | st.lists(
 
 def wrapped(text: bytes, inner: bytes, end: bytes = b"\n") -> bytes:
     return joined(replace(split(text, MARK), inner=inner), MARK, end)
+
+
+def put(old: CronTable, name: str, entry: CronEntry) -> bytes | None:
+    return changed(old, {name: entry})
+
+
+def drop(old: CronTable, name: str) -> bytes | None:
+    return changed(old, {name: None})
 
 
 @given(TEXTS, TEXTS, st.sampled_from([b"\n", b"\r\n"]))

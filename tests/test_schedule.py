@@ -7,14 +7,16 @@ import random
 import shlex
 import time
 from collections.abc import Iterator
+from datetime import datetime
 
 import pytest
 from crontab import CronRange, CronTab
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from reconciler.kinds.cron.lines import rendered
-from reconciler.kinds.cron.schedule import NICKNAMES, in_words, next_run, parse_schedule, parsed
+from reconciler.kinds.cron import schedule as schedules
+from reconciler.kinds.cron.lines import misread, rendered
+from reconciler.kinds.cron.schedule import NICKNAMES, in_words, next_run, parse_schedule
 
 TAKEN = [
     "* * * * *", "*/5 * * * *", "0-59/5,7 * * * *", "007 1 1 1 0", "* * * jan-mar sun",
@@ -26,9 +28,9 @@ REFUSED = {
     "30 2 30 2 *": "never",
     "0 0 31 4,6,9,11 *": "never",
     "0 0 31 2 */2": "never",
-    "5-1 * * * *": "5-59,0-1",
-    "* * * * sat-sun": "sat-7",
-    "* * * * fri-mon": "fri-6,0-mon",
+    "5-1 * * * *": "ranges from low to high",
+    "* * * * sat-sun": "day of week: 'sat-sun' is not allowed; write 0-7",
+    "* * * * fri-mon": "ranges from low to high",
     "*/0 * * * *": "minute",
     "60 * * * *": "minute: '60' is not allowed; write 0-59",
     "* 24 * * *": "hour",
@@ -39,7 +41,7 @@ REFUSED = {
     "* * * * mon#1": "day of week",
     "* * L * *": "day of month",
     "? * * * *": "minute",
-    "5/10 * * * *": "5-59/10",
+    "5/10 * * * *": "steps of * or of a range",
     "* * * jan/2 *": "month",
     "1,,2 * * * *": "minute",
     "1, * * * *": "minute",
@@ -60,24 +62,30 @@ REFUSED = {
 }
 WORDS = {
     "* * * * *": "every minute",
-    "*/5 * * * *": "every 5 minutes",
-    "*/7 * * * *": "at minute 0, 7, 14, 21, 28, 35, 42, 49 and 56 of every hour",
-    "30 3 * * 1-5": "at 03:30 on Monday to Friday",
+    "*/5 * * * *": "every fifth minute of every hour",
+    "*/7 * * * *": "every seventh minute of every hour",
+    "30 3 * * 1-5": "at 03:30 on Monday through Friday",
     "0 8,20 * * sat,sun": "at 08:00 and 20:00 on Saturday and Sunday",
-    "0 * * * *": "every hour",
-    "*/60 * * * *": "every hour",
+    "0 * * * *": "at the start of every hour",
     "15 * * * *": "at minute 15 of every hour",
-    "0 */2 * * *": "every 2 hours",
-    "15 */2 * * *": "at minute 15 of every 2nd hour",
-    "*/15 9-17 * * mon-fri": "every 15 minutes of hour 9 to 17 on Monday to Friday",
-    "0 9-17 * * *": "at 9 to 17 o'clock every day",
+    "0 */2 * * *": "at minute 0 past every second hour",
+    "15 */2 * * *": "at minute 15 past every second hour",
+    "*/15 9-17 * * mon-fri": (
+        "every 15th minute from 09:00 through 17:59 on Monday through Friday"
+    ),
+    "0 9-17 * * *": "at minute 0 past every hour from 9 through 17",
     "@daily": "at 00:00 every day",
     "@weekly": "at 00:00 on Sunday",
-    "@yearly": "at 00:00 on day 1 of the month in January",
-    "5 4 1,15 * 5": "at 04:05 on day 1 and 15 of the month or on Friday",
-    "0 0 1-7/2 * */6": "at 00:00 on day 1, 3, 5 and 7 of the month if that is Saturday and Sunday",
+    "@yearly": "at 00:00 on January 1",
+    "5 4 1,15 * 5": "at 04:05 on the first and the 15th day of month and on Friday",
+    "0 0 1-7/2 * */6": (
+        "at 00:00 on every second day of month from 1 through 7 if it's on every sixth day of week"
+    ),
     "0 0 1-31 * 1": "at 00:00 every day",
-    "0 0 1 jan-mar,12 *": "at 00:00 on day 1 of the month in January to March and December",
+    "0 0 1 * 0-7": "at 00:00 every day",
+    "0 0 1 jan-mar,12 *": (
+        "at 00:00 on the first day of every month from January through March and December"
+    ),
     "@reboot": "when the host boots",
 }
 
@@ -150,14 +158,21 @@ def test_an_hour_that_comes_twice_is_run_twice_only_by_the_hour(zone: None) -> N
     assert next_run("@reboot", summer) is None
 
 
-def runs(text: str, moment: float) -> bool:
+def read(text: str) -> list[set[int]]:
+    """The values of the five fields, as python-crontab has them; Sunday is 0."""
+    (job,) = CronTab(tab=f"{text} true\n")
+    found = [{value for part in one.parts for value in times(part)} for one in job.slices]
+    return [*found[:4], {day % 7 for day in found[4]}]
+
+
+def runs(text: str, fields: list[set[int]], moment: float) -> bool:
     """Does cron.c run it in that minute? The test as it stands there."""
-    schedule = parsed(text)
-    assert schedule is not None
     now = time.localtime(moment)
-    if now.tm_min not in schedule.minutes or now.tm_hour not in schedule.hours:
+    if now.tm_min not in fields[0] or now.tm_hour not in fields[1] or now.tm_mon not in fields[3]:
         return False
-    return schedule.on(now.tm_mon, now.tm_mday, (now.tm_wday + 1) % 7)
+    days = now.tm_mday in fields[2], (now.tm_wday + 1) % 7 in fields[4]
+    words = text.split()
+    return (all if "*" in (words[2][0], words[4][0]) else any)(days)
 
 
 def test_the_next_run_is_the_first_minute_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +188,8 @@ def test_the_next_run_is_the_first_minute_that_fits(monkeypatch: pytest.MonkeyPa
         now = 1_800_000_000 + chance.randrange(10**7)
         found = next_run(text, now)
         minute = now - now % 60 + 60
-        while not runs(text, minute):
+        fields = read(text)
+        while not runs(text, fields, minute):
             minute += 60
         assert found == minute, text
 
@@ -216,12 +232,12 @@ def test_another_reader_reads_our_lines_as_we_mean_them(schedule: str, command: 
     except ValueError as error:
         assert str(error).startswith("never")  # Such as 30 February; all else is well formed.
         assume(False)
-    ours = parsed(text)
     (job,) = CronTab(tab=f"{rendered(text, (command,), {}).decode()}\n")
-    assert ours is not None and job.is_valid()
-    found = [{value for part in one.parts for value in times(part)} for one in job.slices]
-    assert found[:4] == [ours.minutes, ours.hours, ours.days, ours.months]
-    assert {day % 7 for day in found[4]} == ours.weekdays
+    assert job.is_valid()
+    ours = schedules.read(text, datetime.now())
+    assert read(text) == [
+        ours.minutes, ours.hours, ours.days, ours.months, {day % 7 for day in ours.weekdays}
+    ]  # fmt: skip
     if job.stdin:  # Where crons differ in what they make of backslashes.
         assert job.command == "/bin/sh"
         assert shlex.split(job.stdin) == ["exec", command, "</dev/null"]
@@ -232,3 +248,20 @@ def test_another_reader_reads_our_lines_as_we_mean_them(schedule: str, command: 
 def times(part: object) -> list[int]:
     """What a part of a field stands for there: a number, or a range."""
     return list(part.range()) if isinstance(part, CronRange) else [int(str(part))]
+
+
+@settings(deadline=None, max_examples=50, database=None)
+@given(st.sampled_from(TAKEN), COMMANDS, st.booleans())
+@example("@daily", "\\%", True)
+def test_every_line_of_ours_is_read_as_one_command(
+    schedule: str, command: str, secret: bool
+) -> None:
+    line = rendered(schedule, (command,), {"A": "x % y"} if secret else {})
+    assert not misread(line)
+
+
+@pytest.mark.parametrize(
+    "line", ["A=b", "* * * * * a\n* * * * * b", "* * * * * a\nB=c", "@daily a\n"]
+)
+def test_what_is_no_single_command_is_noticed(line: str) -> None:
+    assert misread(line.encode())

@@ -56,6 +56,10 @@ class NotAllowed(UnknownState):
     """The caller may not look at that crontab; root may."""
 
 
+class RefusedTable(HostError):
+    """crontab(1) does not take that text for a crontab; nothing was installed."""
+
+
 class Crontabs:
     """The crontabs of this host. ``forget`` before every new look.
 
@@ -261,7 +265,7 @@ class Crontabs:
 
     def _agreed(self, user: str, done: Result) -> None:
         if done.status != 0:
-            raise HostError(f"crontab refused the new crontab of {user}: {done.complaint}")
+            raise RefusedTable(f"crontab refused the new crontab of {user}: {done.complaint}")
 
     def _listed(self, user: str, extra: Mapping[str, str]) -> bytes | None:
         """The crontab as it is at this moment, as -l shows it."""

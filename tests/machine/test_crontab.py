@@ -111,7 +111,7 @@ def test_a_folded_text_has_one_line(machine: Machine) -> None:
     ("old", "new", "why"),
     [
         (b"*/5 * * * * ", b"*/6 * * * * ", "line is '*/6 * * * * /bin/echo 50\\\\%', should be"),
-        (b"/bin/echo 50\\%\n", b"/bin/echo 51\\%\n", "runs every 5 minutes, next 2"),
+        (b"/bin/echo 50\\%\n", b"/bin/echo 51\\%\n", "runs every fifth minute of every hour, next"),
         (b"TOKEN='canary-4711'", b"TOKEN='canary-4712'", "env differs: TOKEN as declared"),
         (b"TOKEN='", b"NAME='", "env differs: NAME, TOKEN as declared"),
         (b"TOKEN='", b"TOKEN= '", "line is 'a line that was edited by hand'"),

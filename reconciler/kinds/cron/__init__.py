@@ -7,14 +7,22 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, cast
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass, field, replace
 from reconciler.base.values import Secret
 from reconciler.core.fields import Command, Environment, Name, Parsed
-from reconciler.core.kind import Completed, Described, Kind, Orphans, Persistent, Prefetched
+from reconciler.core.kind import (
+    Batched,
+    Completed,
+    Described,
+    Kind,
+    Orphans,
+    Persistent,
+    Prefetched,
+)
 from reconciler.core.model import (
     ABSENT,
     Action,
@@ -32,10 +40,10 @@ from reconciler.kinds.cron.actions import (
     PutLine,
     by_hand,
     remarks,
+    run_all,
     too_long,
 )
 from reconciler.kinds.cron.lines import rendered, shown
-from reconciler.kinds.cron.schedule import in_words, next_run, parse_schedule
 from reconciler.kinds.cron.table import CronTable, table
 
 if TYPE_CHECKING:
@@ -65,11 +73,18 @@ _SCHEDULE = {
 }
 
 
+def _schedule(value: object) -> str:
+    # Where nothing differs there is nothing to be read.
+    from reconciler.kinds.cron.schedule import parse_schedule
+
+    return parse_schedule(value)
+
+
 @dataclass(frozen=True, slots=True)
 class Cron:
     """A line in the crontab of ``user``, by default the caller."""
 
-    schedule: Annotated[str, Parsed(parse_schedule, _SCHEDULE)]
+    schedule: Annotated[str, Parsed(_schedule, _SCHEDULE)]
     command: Command
     env: Environment = ()
     user: Name | None = None
@@ -92,7 +107,7 @@ class CronState:
     schedule: str | None = None
 
 
-class Crons(Kind[Cron, CronState], Completed, Persistent, Described, Orphans, Prefetched):
+class Crons(Kind[Cron, CronState], Completed, Persistent, Described, Batched, Orphans, Prefetched):
     """The section ``cron``."""
 
     section = "cron"
@@ -153,10 +168,13 @@ class Crons(Kind[Cron, CronState], Completed, Persistent, Described, Orphans, Pr
         self, resources: Sequence[Resource[Cron]], host: Host
     ) -> Sequence[Observation[CronState]]:
         tables: dict[str, CronTable | Observation[CronState]] = {}
+        settings: dict[str, Mapping[bytes, bytes]] = {}
         for resource in resources:
             user = resource.want.whose
             if user not in tables:
-                tables[user] = self._table(user, resources, host)
+                seen_table = tables[user] = self._table(user, resources, host)
+                if isinstance(seen_table, CronTable):
+                    settings[user] = seen_table.settings()
         first: set[str] = set()
         found = []
         idle = crondaemon.missing() if any(one.present for one in resources) else False
@@ -169,7 +187,8 @@ class Crons(Kind[Cron, CronState], Completed, Persistent, Described, Orphans, Pr
             leading = resource.present and old.user not in first
             if leading:
                 first.add(old.user)
-            seen = self._look(resource, old, leading, idle and len(first) == 1 and leading)
+            told = idle and len(first) == 1 and leading
+            seen = self._look(resource, old, settings[old.user], leading, told)
             if resource.present and _needs_percent(resource.want) and host.crontabs.busybox:
                 words = f"{_NO_PERCENT}; {seen.note}" if seen.note else _NO_PERCENT
                 seen = replace(seen, note=words)
@@ -196,16 +215,20 @@ class Crons(Kind[Cron, CronState], Completed, Persistent, Described, Orphans, Pr
             return not_known(error)
 
     def _look(
-        self, resource: Resource[Cron], old: CronTable, leading: bool, idle: bool
+        self,
+        resource: Resource[Cron],
+        old: CronTable,
+        settings: Mapping[bytes, bytes],
+        leading: bool,
+        idle: bool,
     ) -> Observation[CronState]:
         want = resource.want
         entry = old.entries.get(want.entry or resource.id)
         state: CronState | None = None
         values: dict[str, str] = {}
         if entry is not None:
-            expected = self.expected(want)
             line, values = shown(entry.line, False)
-            if want.env and not entry.vouched and line != expected.line:
+            if want.env and not entry.vouched and line != self.expected(want).line:
                 # Who has edited it may have put a value anywhere in it.
                 line = shown(b"", True)[0]
             digests = {name: Secret.of(value).digest for name, value in values.items()}
@@ -220,7 +243,7 @@ class Crons(Kind[Cron, CronState], Completed, Persistent, Described, Orphans, Pr
             return ABSENT if state is None else Observation(state)
         path = next((s.value or values.get(n) for n, s in want.env if n == "PATH"), None)
         own_path = any(name == "PATH" for name, _ in want.env)
-        notes = [] if own_path and path is None else remarks(want.command, old.settings(), path)
+        notes = [] if own_path and path is None else remarks(want.command, settings, path)
         if idle:
             notes.append("no cron daemon runs, so nothing will run it; start cron")
         return Observation(state, note="; ".join(notes) or None)
@@ -231,15 +254,14 @@ class Crons(Kind[Cron, CronState], Completed, Persistent, Described, Orphans, Pr
                 return ()
             if expected is None:
                 return (Change("state", "present", "absent"),)
-            runs = Change("runs", None, in_words(expected.schedule or "@reboot"))
             names = ", ".join(name for name, _ in expected.env)
             env = (Change("env", None, names),) if names else ()
             line = Change("line", None, expected.line)
-            return (Change("state", "absent", "present"), line, *env, runs)
+            return (Change("state", "absent", "present"), line, *env, _runs(expected))
         found = []
         if have.line != expected.line:
             found.append(Change("line", have.line, expected.line))
-            found.append(Change("runs", None, in_words(expected.schedule or "@reboot")))
+            found.append(_runs(expected))
         if have.env != expected.env:
             differ = dict(set(have.env) ^ set(expected.env))
             found.append(Change("env", "differs", f"{', '.join(sorted(differ))} as declared"))
@@ -273,6 +295,9 @@ class Crons(Kind[Cron, CronState], Completed, Persistent, Described, Orphans, Pr
             return (_line(resource),)
         name = resource.want.entry
         return (DropLine(resource.want.whose, resource.id if name is None else name),)
+
+    def run_all(self, actions: Sequence[Action], host: Host) -> Sequence[Exception | None]:
+        return run_all(cast("Sequence[PutLine | DropLine]", actions), host)
 
     def orphans(self, resources: Sequence[Resource[Cron]], host: Host) -> Sequence[Resource[Cron]]:
         caller = host.users.account(None).name
@@ -319,7 +344,15 @@ def _line(resource: Resource[Cron]) -> PutLine:
     return PutLine(want.whose, resource.id, want.schedule, want.command, want.env)
 
 
+def _runs(state: CronState) -> Change:
+    from reconciler.kinds.cron.schedule import in_words
+
+    return Change("runs", None, in_words(state.schedule or "@reboot"))
+
+
 def _next(line: str) -> str:
+    from reconciler.kinds.cron.schedule import next_run
+
     words = line.split(" ")
     schedule = words[0] if line.startswith("@") else " ".join(words[:5])
     at = next_run(schedule, time.time()) if line else None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError, Remedy
@@ -15,9 +15,10 @@ from reconciler.base.records import dataclass
 from reconciler.base.redaction import redacted
 from reconciler.core.managed_block import lines_of
 from reconciler.host.command import find
+from reconciler.host.crontab import RefusedTable
 from reconciler.host.remedy import hides, remedy, script
-from reconciler.kinds.cron.lines import LONGEST, Environment, rendered, shown
-from reconciler.kinds.cron.table import CronEntry, CronTable, drop, put, table
+from reconciler.kinds.cron.lines import LONGEST, Environment, misread, rendered, shown
+from reconciler.kinds.cron.table import CronEntry, changed, table
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -61,14 +62,7 @@ class PutLine:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
-        made = self.made()
-        # Where a pass is killed in between, the mark says too much, which does no harm.
-        host.marks.add("cron", self.user)
-        try:
-            _change(self.user, host, lambda old: put(old, self.entry, made))
-        except HostError as error:
-            secrets = [secret.value or "" for _, secret in self.env]
-            raise HostError(redacted(str(error), secrets)) from None
+        _run(self, host)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +78,60 @@ class DropLine:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
-        if not _change(self.user, host, lambda old: drop(old, self.entry)).entries:
-            host.marks.remove("cron", self.user)
+        _run(self, host)
 
 
-def _change(user: str, host: Host, change: Callable[[CronTable], bytes | None]) -> CronTable:
+def _run(action: PutLine | DropLine, host: Host) -> None:
+    (error,) = run_all([action], host)
+    if error is not None:
+        raise error
+
+
+def run_all(actions: Sequence[PutLine | DropLine], host: Host) -> list[HostError | None]:
+    """Make all changes of each user's crontab at once; an outcome for each action."""
+    failed: dict[tuple[str, str], HostError] = {}
+    of_user: dict[str, dict[str, CronEntry | None]] = {}
+    secrets: list[str] = []
+    for action in actions:
+        entries = of_user.setdefault(action.user, {})
+        if isinstance(action, DropLine):
+            entries[action.entry] = None
+            continue
+        secrets += [secret.value or "" for _, secret in action.env]
+        try:
+            made = action.made()
+            if misread(made.line):
+                raise HostError(f"python-crontab reads another command in {action.shown()!r}")
+            entries[action.entry] = made
+        except HostError as error:
+            failed[action.user, action.entry] = error
+    for user, entries in of_user.items():
+        todo = [entries] if entries else []
+        while todo:
+            some = todo.pop()
+            try:
+                _change(user, some, host)
+            except HostError as error:
+                if len(some) > 1 and isinstance(error, RefusedTable):
+                    # One line that is refused keeps no other one out.
+                    pairs, half = list(some.items()), len(some) // 2
+                    todo += [dict(pairs[half:]), dict(pairs[:half])]
+                    continue
+                told = type(error)(redacted(str(error), secrets))
+                failed |= {(user, entry): told for entry in some}
+    return [failed.get((action.user, action.entry)) for action in actions]
+
+
+def _change(user: str, entries: Mapping[str, CronEntry | None], host: Host) -> None:
+    if any(entries.values()):
+        # Where a pass is killed in between, the mark says too much, which does no harm.
+        host.marks.add("cron", user)
+
     def edit(text: bytes | None) -> bytes | None:
-        return change(table(text, host.owner, user))
+        return changed(table(text, host.owner, user), entries)
 
-    return table(host.crontabs.change(user, edit), host.owner, user)
+    if not table(host.crontabs.change(user, edit), host.owner, user).entries:
+        host.marks.remove("cron", user)
 
 
 def too_long(schedule: str, command: tuple[str, ...], env: Mapping[str, str]) -> str | None:
@@ -116,9 +155,7 @@ def by_hand(user: str, spec: str, lines: Sequence[PutLine]) -> Remedy | None:
     """
     if any(line.env for line in lines):
         return None
-    text: bytes | None = b""
-    for line in lines:
-        text = put(table(text, spec, user), line.entry, line.made())
+    text = changed(table(b"", spec, user), {line.entry: line.made() for line in lines})
     ours = [shown(line, False)[0] for line in lines_of(text or b"")]
     # Not grep: that leaves out all the rest when a line holds bytes that are no text to it.
     without = [word for x in ours for word in ("-e", f"/^{re.sub(_SPECIAL, _ESCAPED, x)}$/d")]

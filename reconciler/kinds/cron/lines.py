@@ -56,6 +56,26 @@ def rendered(schedule: str, command: tuple[str, ...], variables: Mapping[str, st
     return _bytes(schedule) + _SHELL + _bytes(script.replace("%", "\\%").replace("\n", "%"))
 
 
+def misread(line: bytes) -> bool:
+    """Does python-crontab find anything but one command in a line of ours, or another command?"""
+    import logging
+
+    from crontab import CronTab
+
+    # It knows fewer schedules than cron does, and says so on standard error.
+    logging.getLogger("crontab").setLevel(logging.CRITICAL)
+    text = _text(line)
+    read = CronTab(tab=f"{text}\n")
+    jobs = list(read)
+    if read.env or len(jobs) > 1 or "\n" in text:
+        return True
+    if not jobs or "#" in text:  # It takes every # for a comment, which cron does not.
+        return False
+    command = text.split(" ", 1 if text.startswith("@") else 5)[-1]
+    said, _, given = _text(_decoded(_bytes(command))).partition("\n")
+    return (jobs[0].command, jobs[0].stdin or "") != (said.strip(), given)
+
+
 def _through_shell(text: str) -> str:
     return f"/bin/sh -c {quoted(text)}"
 

@@ -138,21 +138,16 @@ def table(text: bytes | None, spec: str, user: str) -> CronTable:
     return replace(made, trouble=trouble)
 
 
-def put(old: CronTable, name: str, entry: CronEntry) -> bytes | None:
-    """The crontab with that entry, and our block in order."""
-    # A line that lost its tag and is the same is no line of a person's.
-    lines = [line for line in lines_of(old.parts.before) if not _orphan(old, line, entry)]
-    parts = replace(old.parts, before=b"".join(lines))
-    return replace(old, parts=parts).text({**old.entries, name: entry})
-
-
-def _orphan(old: CronTable, line: bytes, entry: CronEntry) -> bool:
-    return old.trouble is not None and line.rstrip(b"\n") == entry.line
-
-
-def drop(old: CronTable, name: str) -> bytes | None:
-    """The crontab without that entry, and our block in order."""
-    return old.text({key: entry for key, entry in old.entries.items() if key != name})
+def changed(old: CronTable, entries: Mapping[str, CronEntry | None]) -> bytes | None:
+    """The crontab with these entries, without those that are None, and our block in order."""
+    made = {name: entry for name, entry in entries.items() if entry is not None}
+    if made and old.trouble is not None:
+        # A line that lost its tag and is the same is no line of a person's.
+        ours = {entry.line for entry in made.values()}
+        lines = [one for one in lines_of(old.parts.before) if one.rstrip(b"\n") not in ours]
+        old = replace(old, parts=replace(old.parts, before=b"".join(lines)))
+    left = {name: entry for name, entry in old.entries.items() if name not in entries}
+    return old.text(left | made)
 
 
 def _mark(spec: str) -> BlockMark:
