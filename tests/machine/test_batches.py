@@ -1,0 +1,78 @@
+"""Ten times the resources take as many processes: each program is asked once for all of them."""
+
+from __future__ import annotations
+
+import getpass
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from support import CHECKOUT, Machine
+
+Calls = Callable[[Callable[[], object]], Counter[str]]
+
+
+@pytest.fixture
+def calls(machine: Machine) -> Calls:
+    """What was called how often while something is done: crontab and tmux by their first option."""
+    log = machine.base / "calls"
+    crontab = f"CRON_SPOOL={machine.spool} CRON_USER={getpass.getuser()} "
+    crontab += f"exec {CHECKOUT}/tests/fakes/crontab"
+    for name, real in (("crontab", crontab), ("tmux", f"exec {shutil.which('tmux')}")):
+        machine.fake(name, f"echo {name} >>{log}; {real}")
+
+    def count(act: Callable[[], object]) -> Counter[str]:
+        log.unlink(missing_ok=True)
+        act()
+        return Counter(log.read_text().split()) if log.exists() else Counter()
+
+    return count
+
+
+def crons(machine: Machine, number: int, minute: int, state: str = "present") -> Path:
+    lines = (
+        f'  l{at}: {{schedule: "{minute} 3 * * *", command: "true {at}", state: {state}}}\n'
+        for at in range(number)
+    )
+    return machine.spec("cron:\n" + "".join(lines))
+
+
+def test_crontab_is_called_as_often_for_many_lines(machine: Machine, calls: Calls) -> None:
+    found = {}
+    for number in (5, 50):
+        for step, args in enumerate([(1,), (2,), (2, "absent")]):
+            spec = crons(machine, number, *args)
+            found[number, step] = calls(partial(machine.once, spec))["crontab"]
+            text = (machine.crontab_text() or b"").decode()
+            lines = [line for line in text.splitlines() if " 3 * * * true " in line]
+            assert len(lines) == (0 if step == 2 else number)
+            assert step == 2 or all(line.startswith(f"{args[0]} ") for line in lines)
+            machine.converged(spec)
+    assert [found[5, step] for step in range(3)] == [found[50, step] for step in range(3)]
+    assert max(found.values()) <= 12, found
+
+
+def test_a_line_that_crontab_refuses_keeps_no_other_out(machine: Machine) -> None:
+    refuse = 'case "$(cat)" in *odd*) echo "bad minute" >&2; exit 1 ;; esac'
+    fake = (
+        f"CRON_SPOOL={machine.spool} CRON_USER={getpass.getuser()} {CHECKOUT}/tests/fakes/crontab"
+    )
+    machine.fake(
+        "crontab",
+        f'if [ "$*" = "-n -" ]; then {refuse}; exit 0; fi; exec env {fake}',
+    )
+    lines = "".join(
+        f'  l{at}: {{schedule: "0 3 * * *", command: "true {"odd" if at == 4 else at}"}}\n'
+        for at in range(9)
+    )
+    spec = machine.spec(f"cron:\n{lines}")
+    report = machine.once(spec, status=1)
+    results = {step["id"]: step["result"] for step in report["steps"]}
+    assert results == {f"cron:l{at}": "failed" if at == 4 else "done" for at in range(9)}
+    (failed,) = (step for step in report["steps"] if step["result"] == "failed")
+    assert "bad minute" in failed["error"]
+    text = (machine.crontab_text() or b"").decode()
+    assert text.count(" 3 * * * true ") == 8 and "odd" not in text
