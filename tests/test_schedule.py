@@ -64,27 +64,25 @@ WORDS = {
     "* * * * *": "every minute",
     "*/5 * * * *": "every fifth minute of every hour",
     "*/7 * * * *": "every seventh minute of every hour",
-    "30 3 * * 1-5": "at 03:30 on Monday through Friday",
+    "30 3 * * 1-5": "at 03:30 on Monday to Friday",
     "0 8,20 * * sat,sun": "at 08:00 and 20:00 on Saturday and Sunday",
     "0 * * * *": "at the start of every hour",
     "15 * * * *": "at minute 15 of every hour",
     "0 */2 * * *": "at minute 0 past every second hour",
     "15 */2 * * *": "at minute 15 past every second hour",
-    "*/15 9-17 * * mon-fri": (
-        "every 15th minute from 09:00 through 17:59 on Monday through Friday"
-    ),
-    "0 9-17 * * *": "at minute 0 past every hour from 9 through 17",
+    "*/15 9-17 * * mon-fri": ("every 15th minute from 09:00 to 17:59 on Monday to Friday"),
+    "0 9-17 * * *": "at minute 0 past every hour from 9 to 17",
     "@daily": "at 00:00 every day",
     "@weekly": "at 00:00 on Sunday",
     "@yearly": "at 00:00 on January 1",
     "5 4 1,15 * 5": "at 04:05 on the first and the 15th day of month and on Friday",
     "0 0 1-7/2 * */6": (
-        "at 00:00 on every second day of month from 1 through 7 if it's on every sixth day of week"
+        "at 00:00 on every second day of month from 1 to 7 if it's on every sixth day of week"
     ),
     "0 0 1-31 * 1": "at 00:00 every day",
     "0 0 1 * 0-7": "at 00:00 every day",
     "0 0 1 jan-mar,12 *": (
-        "at 00:00 on the first day of every month from January through March and December"
+        "at 00:00 on the first day of every month from January to March and December"
     ),
     "@reboot": "when the host boots",
 }

@@ -85,7 +85,7 @@ def read(text: str, now: datetime = datetime.min) -> CronSim:
 
 
 def in_words(text: str) -> str:
-    """A valid schedule for people: "at 03:30 on Monday through Friday"."""
+    """A valid schedule for people: "at 03:30 on Monday to Friday"."""
     if text == REBOOT:
         return "when the host boots"
     schedule = read(text)
@@ -94,7 +94,7 @@ def in_words(text: str) -> str:
         # Where one of the two day fields suffices, one that has all days makes the other idle.
         words = text.split()
         schedule = read(" ".join([*words[:2], "*", words[3], "*"]))
-    said = schedule.explain()
+    said: str = schedule.explain().replace(" through ", " to ")
     return said[:1].lower() + said[1:]
 
 
