@@ -17,10 +17,11 @@ from reconciler.host.users import Users
 if TYPE_CHECKING:
     from reconciler.core.model import ProbeHistory, Resource
     from reconciler.host.crontab import Crontabs
-    from reconciler.host.descendants import ProcessSnapshot
     from reconciler.host.marks import Marks
     from reconciler.host.openfiles import OpenFiles
+    from reconciler.host.process_snapshot import ProcessSnapshot
     from reconciler.host.processes import Processes
+    from reconciler.host.start_records import StartRecords
     from reconciler.host.stops import Stopping, StopUnderWay
     from reconciler.host.systemd import Systemd
     from reconciler.host.tmux import Tmux
@@ -78,9 +79,16 @@ class Host:
     @cached_property
     def table(self) -> ProcessSnapshot:
         """All processes, as they were when they were first asked for since ``forget``."""
-        from reconciler.host.descendants import ProcessSnapshot
+        from reconciler.host.process_snapshot import ProcessSnapshot
 
         return ProcessSnapshot()
+
+    @cached_property
+    def start_records(self) -> StartRecords:
+        """The daemons that were started, as they were when it was first asked since ``forget``."""
+        from reconciler.host.start_records import StartRecords
+
+        return StartRecords(self.state_dir)
 
     @cached_property
     def open_files(self) -> OpenFiles:
@@ -134,7 +142,8 @@ class Host:
     def forget(self) -> None:
         """Drop what was seen, so that the next look is a fresh one."""
         self.files.forget()
-        self.__dict__.pop("table", None)
+        for name in ("table", "start_records"):
+            self.__dict__.pop(name, None)
         if "tmux" in self.__dict__:
             self.tmux.forget()
         if "crontabs" in self.__dict__:

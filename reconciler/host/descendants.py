@@ -9,31 +9,25 @@ number for proof where it may have been given anew, nor signal anybody by a numb
 from __future__ import annotations
 
 import os
-import re
 import signal
 from collections.abc import Collection
-from functools import cached_property
 
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
 from reconciler.host import scope
-from reconciler.host.launch import MARK, VERSION
+from reconciler.host.launch import MARK
+from reconciler.host.process_snapshot import Carrier, ProcessSnapshot, carrier
 from reconciler.host.processes import (
-    LEADER,
     Identity,
-    ProcessEntry,
     Processes,
     environment,
     look_up,
     owner_of,
     session_tag,
-    told,
 )
 
 _KILLING = 5.0
 """Seconds in which what is left must have ended of SIGKILL."""
-_DIGITS = 10
-"""Of the number of a process, at most; int() refuses what is much longer."""
 _REFUSED = 0.5
 """The same where one may not be signalled."""
 _COMMAND = "AI_COMMAND_ID"
@@ -55,76 +49,6 @@ class Started:
     ended: tuple[tuple[Identity, str], ...] = ()
     spared: tuple[Identity, ...] = ()
     executor: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Carrier:
-    """A process with a mark in its environment, proc_pid_environ(5).
-
-    ``launch`` is the number of the first process of its launch, ``version`` that of what was
-    started.
-    """
-
-    identity: Identity
-    mark: str
-    launch: int
-    version: str
-
-
-class ProcessSnapshot:
-    """The processes of this host, each thing as it is when it is first asked for."""
-
-    def __init__(self) -> None:
-        self._carriers: dict[int, dict[int, Carrier]] = {}
-
-    @cached_property
-    def entries(self) -> dict[int, ProcessEntry]:
-        """All that live, by number. Raises UnknownState."""
-        found = ((pid, look_up(pid)) for pid in Processes.pids())
-        return {pid: entry for pid, entry in found if entry is not None}
-
-    def carriers(self, uid: int) -> dict[int, Carrier]:
-        """Those of that user that have a mark, by number. Raises UnknownState.
-
-        Another user could have given any mark to a process of his own.
-        """
-        if uid not in self._carriers:
-            found = (carrier(pid, uid) for pid in Processes.of_user(uid))
-            self._carriers[uid] = {one.identity.pid: one for one in found if one is not None}
-        return self._carriers[uid]
-
-    def below(self, pids: Collection[int]) -> set[int]:
-        """These and all that descend from them by their parents."""
-        found = set(pids)
-        while more := {p for p, entry in self.entries.items() if entry.parent in found} - found:
-            found |= more
-        return found
-
-    def led(self, pids: Collection[int]) -> set[int]:
-        """These and all in the sessions and groups that one of them leads."""
-        found, entries = set(pids), self.entries
-        while True:
-            lead = {
-                p for p in found & entries.keys() if p in (entries[p].session, entries[p].group)
-            }
-            more = {p for p, one in entries.items() if one.session in lead or one.group in lead}
-            if more <= found:
-                return found
-            found |= more
-
-
-def carrier(pid: int, uid: int) -> Carrier | None:
-    """That process with its mark, if it is that user's and has one."""
-    # Others may have thousands, each with a long environment.
-    if f"{MARK}=".encode() not in (told(pid, "environ", 2**20) or b""):
-        return None
-    entry = look_up(pid)  # Before what it is judged by, which is about no later process then.
-    environ = environment(pid)
-    if entry is None or owner_of(pid) != uid or MARK not in environ:
-        return None
-    launch = environ.get(LEADER, "")
-    number = int(launch) if launch.isdecimal() and len(launch) <= _DIGITS else 0
-    return Carrier(entry.identity, environ[MARK], number, environ.get(VERSION, ""))
 
 
 class Descendants:
@@ -162,8 +86,8 @@ class Descendants:
         ended: dict[int, str] = {}
         if started is not None:
             for uid in started.uids:
-                for pid, one in table.carriers(uid).items():
-                    if one.mark == started.mark and self._means(one.launch):
+                for pid, one in table.marked(uid, started.mark).items():
+                    if self._means(one.launch):
                         marked[pid], users[pid] = one, uid
             ended = {one.pid: tag for one, tag in started.ended if self._means(one.pid)}
         self.seen = tuple(sorted({one.launch for one in marked.values()} | ended.keys()))
@@ -183,27 +107,27 @@ class Descendants:
                 # He may have been let into somebody else's session, or ours into his group, and
                 # says that it is his.
                 claimed[number] = users[pid]
-        for pid, entry in entries.items() if ended else ():
-            tag = ended.get(entry.session)
-            if tag and entry.session not in numbers and session_tag(pid) == tag:
-                numbers.add(entry.session)
+        for session, tag in ended.items():
+            members = table.members.get(session, ()) if tag else ()
+            inside = (pid for pid in members if entries[pid].session == session)
+            if any(session_tag(pid) == tag for pid in inside):
+                numbers.add(session)
         numbers.discard(0)  # What stands for one of another PID namespace.
         found = marked.keys() & entries.keys()
-        found |= {pid for pid, one in entries.items() if {one.session, one.group} & numbers}
-        for pid, entry in entries.items() if claimed else ():
-            whose = claimed.get(entry.session, claimed.get(entry.group))
-            if whose is not None and owner_of(pid) == whose:
-                found.add(pid)
+        for number in numbers:
+            found |= table.members.get(number, set())
+        for number, whose in claimed.items():
+            found |= {pid for pid in table.members.get(number, ()) if owner_of(pid) == whose}
         if started is not None:
             found |= self._in_scopes(table, started)
         more = table.led(found) - found
         if started is not None and os.geteuid() not in started.uids:
             more = {pid for pid in more if owner_of(pid) in started.uids}
-        found = (found | more) - _ours(entries)
+        found = (found | more) - table.ours
         if started is not None and found:
             found -= self._others(found, table, started)
         if leader is None and os.geteuid() != 0:
-            found &= set(Processes.of_user(os.geteuid()))  # Others we could not end.
+            found &= set(table.of_user(os.geteuid()))  # Others we could not end.
         return sorted(entries[pid].identity for pid in found if pid in entries)
 
     def _means(self, launch: int) -> bool:
@@ -224,10 +148,10 @@ class Descendants:
             return set()
         launches = self._launches or {one.pid for one, _ in started.ended if self._means(one.pid)}
         launches = {n for n in launches if n not in table.entries or n in self._leads}
-        units = "|".join(re.escape(scope.unit(started.name, number)) for number in launches)
-        inside = re.compile(rf"/({units})(/|\n)".encode()).search
-        entries = table.entries if launches else ()
-        return {pid for pid in entries if inside(told(pid, "cgroup", 8192) or b"")}
+        found: set[int] = set()
+        for number in launches:
+            found |= table.scopes.get(scope.unit(started.name, number), set())
+        return found
 
     def _others(self, found: Collection[int], table: ProcessSnapshot, started: Started) -> set[int]:
         """Of these, what is somebody else's all the same."""
@@ -245,8 +169,7 @@ class Descendants:
         panes = {pid for pid in within if entries[pid].parent in environs.keys() - within}
         servers = {entries[pid].parent for pid in panes}
         for uid in started.uids:
-            others = (pid for pid, one in table.carriers(uid).items() if one.mark != started.mark)
-            servers |= {entries[pid].parent for pid in others if pid in entries}
+            servers |= {pid for pid in found if table.marks_below(uid, pid) - {started.mark}}
         theirs |= panes
         theirs = table.led(table.below(theirs)) | servers if theirs else servers
         for pid, environ in environs.items():
@@ -317,13 +240,3 @@ def _undying(one: Identity) -> str:
     if entry is not None and entry.state == "D":
         return f"process {one.pid} does not die of SIGKILL; it hangs in the kernel"
     return f"process {one.pid} still runs: others are started faster than they can be ended"
-
-
-def _ours(entries: dict[int, ProcessEntry]) -> set[int]:
-    """We, and those that we come from."""
-    found = {1}
-    pid = os.getpid()
-    while pid in entries and pid != 1:
-        found.add(pid)
-        pid = entries[pid].parent
-    return found

@@ -14,7 +14,7 @@ from reconciler.base.records import dataclass
 from reconciler.base.values import Secret
 from reconciler.host.command import SYSTEM_PATH, program_folder
 from reconciler.host.environment import search_path
-from reconciler.host.processes import LEADER, Identity, boot_id, look_up, session_tag
+from reconciler.host.processes import LEADER, Identity, boot_id, session_tag
 from reconciler.host.users import Account
 from reconciler.host.walk import NoSpace, reported
 
@@ -87,7 +87,7 @@ def start(launch: Launch, account: Account, log: int, known_as: str, record: str
         text = f"{what_it_is} {session_tag()}\n"
         # A start without a record is better than none.
         with suppress(NoSpace), reported(what):
-            _make_room(record)
+            os.makedirs(os.path.dirname(record), mode=0o700, exist_ok=True)
             path = f"{record}.{identity.pid}"
             with suppress(FileNotFoundError):
                 os.unlink(path)  # Of one that had this number before.
@@ -108,13 +108,3 @@ def start(launch: Launch, account: Account, log: int, known_as: str, record: str
         raise HostError(f"cannot start {launch.argv[0]}: {error.strerror}") from None
     finally:
         os.close(null)
-
-
-def _make_room(record: str) -> None:
-    """The folder for records, without those of this name whose process has ended."""
-    folder, _, prefix = record.rpartition("/")
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    for name in os.listdir(folder):
-        pid = name.removeprefix(f"{prefix}.").removeprefix(f"{prefix}:")
-        if pid != name and not (pid.isdigit() and look_up(int(pid))):
-            os.unlink(f"{folder}/{name}")

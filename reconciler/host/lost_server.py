@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.host.clock import Clock
 from reconciler.host.environment import note
-from reconciler.host.processes import Identity, Processes, environment, look_up, owner_of
+from reconciler.host.processes import Identity, Processes, environment, look_up, owner_of, pids
 from reconciler.host.remedy import in_turn, remedy
 from reconciler.host.trust import opened
 
@@ -98,7 +98,7 @@ def _servers(place: Sockets, answers: bool) -> list[tuple[Identity, str]]:
     answering = place.answering()
     found = []
     space = os.readlink("/proc/self/ns/mnt")
-    for pid in Processes(Clock()).pids():
+    for pid in pids():
         try:
             with open(f"/proc/{pid}/comm", "rb") as file:
                 is_tmux = file.read().startswith(b"tmux")
@@ -117,8 +117,7 @@ def _servers(place: Sockets, answers: bool) -> list[tuple[Identity, str]]:
 
 def _has_ours(server: int, state_dir: str) -> bool:
     """Has one of its panes been made by the spec with that state directory?"""
-    processes = Processes(Clock())
-    for pid in processes.pids():
+    for pid in pids():
         entry = look_up(pid)
         if entry is not None and entry.parent == server:
             values = environment(entry.identity.pid).values()

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import signal
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from functools import cache
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
 from reconciler.host.clock import Clock
-from reconciler.host.files import Files
-from reconciler.host.filesystems import mount_lines
-from reconciler.host.trust import only_ours
 from reconciler.host.users import run_as
 
 _ENDING = 1.0
@@ -130,39 +126,6 @@ def ended(pid: int) -> bool:
     return False
 
 
-def _is_hidden(pid: int) -> bool:
-    """Does it run, and may not be looked at? proc(5), hidepid."""
-    if pid == 0 or os.geteuid() == 0 or _read(f"/proc/{pid}/stat", 1024) is not None:
-        return False
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return True
-    except (OSError, OverflowError):
-        pass
-    return False
-
-
-def hides(uid: int) -> bool:
-    """Are processes of that user not all shown to us? proc(5), hidepid; our own always are.
-
-    Raises UnknownState.
-    """
-    if uid == os.geteuid() or os.geteuid() == 0:
-        return False
-    options: dict[str, str] = {}
-    try:
-        for words, _, given in mount_lines():
-            if words[4] == "/proc":
-                options = dict(one.partition("=")[::2] for one in given.split(","))
-    except OSError as error:
-        raise UnknownState(f"cannot read /proc/self/mountinfo: {error.strerror}") from None
-    if options.get("hidepid", "0") in ("0", "off"):
-        return False
-    group = options.get("gid", "")
-    return not (group.isdigit() and int(group) in (os.getegid(), *os.getgroups()))
-
-
 def ending(pid: int) -> str | None:
     """How a process ended whose parent has not asked yet: "exit status 3", "signal 9".
 
@@ -240,8 +203,16 @@ def _end_all(members: Callable[[], set[int]]) -> None:
             os.close(handle)
 
 
+def pids() -> list[int]:
+    """The numbers of all processes. Raises UnknownState."""
+    try:
+        return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    except OSError as error:
+        raise UnknownState(f"cannot read /proc: {error.strerror}") from None
+
+
 class Processes:
-    """The process table, read from /proc when asked for."""
+    """Single processes, each looked at when asked for."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -250,98 +221,6 @@ class Processes:
         """Does exactly this process still run?"""
         entry = look_up(identity.pid)
         return entry is not None and entry.identity == identity
-
-    @staticmethod
-    def pids() -> list[int]:
-        """The numbers of all processes. Raises UnknownState."""
-        try:
-            return [int(name) for name in os.listdir("/proc") if name.isdigit()]
-        except OSError as error:
-            raise UnknownState(f"cannot read /proc: {error.strerror}") from None
-
-    def with_command_line(
-        self, pattern: str, uid: int, among: Collection[int] | None = None
-    ) -> list[Identity]:
-        """Processes of that user, or those ``among`` these, whose arguments match the pattern.
-
-        They are joined by blanks; only the first 32 KiB of them are looked at. Raises UnknownState
-        where that takes longer than two seconds in all: who owns the processes decides what stands
-        there.
-        """
-        if hides(uid):
-            raise UnknownState(
-                f"processes of user {uid} cannot be seen: /proc is mounted with hidepid; "
-                f"{run_as('that user')}"
-            )
-        with within(_MATCHING, f"matching command lines of user {uid} with {pattern!r}"):
-            found = self._with_command_line(re.compile(pattern).search, uid, among)
-        return self._owned(found, uid)
-
-    def _with_command_line(
-        self, matches: Callable[[str], object], uid: int, among: Collection[int] | None
-    ) -> list[int]:
-        found = []
-        # What others call their processes must not keep us busy.
-        for pid in self.of_user(uid) if among is None else among:
-            raw = told(pid, "cmdline", 32768)
-            # Of a set-user-ID program, whoever runs it decides.
-            if not raw or (len(raw) > _SHORT and owner_of(pid) != uid):
-                continue
-            if matches(os.fsdecode(raw.rstrip(b"\0").replace(b"\0", b" "))):
-                found.append(pid)
-        return found
-
-    def with_program(
-        self, path: str, uid: int, among: Collection[int] | None = None
-    ) -> list[Identity]:
-        """Processes of that user, or those ``among`` these, that run the program at ``path``.
-
-        Raises UnknownState where none is seen, and not all of that user's can be.
-        """
-        found = []
-        path = os.path.realpath(path)
-        hidden = hides(uid)
-        for pid in self.pids() if among is None else among:
-            try:
-                program = _program(pid)
-            except PermissionError:
-                hidden = hidden or (uid != os.geteuid() and owner_of(pid) == uid)
-                continue
-            except OSError:
-                continue
-            # An upgrade replaces the file below a running program.
-            if program.removesuffix(" (deleted)") == path:
-                found.append(pid)
-        owned = self._owned(found, uid)
-        if hidden and not owned:
-            raise UnknownState(
-                f"which programs user {uid} runs cannot be seen; {run_as('that user')}"
-            )
-        return owned
-
-    def from_file(self, path: str, uid: int, files: Files, gained: float = 0.0) -> list[Identity]:
-        """The process of that user whose number stands in the file at ``path``.
-
-        A process that is younger than the file is somebody else. The wall clock may have been
-        set ahead by ``gained`` seconds since the file was written. Raises UnknownState.
-        """
-        status = files.status(path)
-        if status is not None and not _believed(path, uid):
-            raise UnknownState(
-                f"the file {path} could be written by others than user {uid} and root, so the "
-                "process that it names is not believed to be ours"
-            )
-        text = (files.read(path, 64) or b"").split() if status is not None else []
-        if status is None or not text or not text[0].isdigit() or len(text[0]) > 10:
-            return []
-        pid = int(text[0])
-        if _is_hidden(pid):
-            raise UnknownState(
-                f"the file {path} names process {pid}, which runs and cannot be seen; "
-                f"{run_as('its user')}"
-            )
-        found = self._owned([pid], uid)
-        return [one for one in found if self.started(one) - gained <= status.st_mtime + 1.0]
 
     def started(self, identity: Identity) -> float:
         """When it started, in seconds since the epoch."""
@@ -352,54 +231,6 @@ class Processes:
     def age(self, identity: Identity) -> float:
         """Seconds since it started, whatever the wall clock has done meanwhile."""
         return self.clock.since_boot() - identity.start / os.sysconf("SC_CLK_TCK")
-
-    @staticmethod
-    def of_user(uid: int) -> Iterator[int]:
-        """The numbers of all processes that act as that user: a quick look, which others pass.
-
-        Raises UnknownState.
-        """
-        for pid in Processes.pids():
-            try:
-                owner = os.stat(f"/proc/{pid}").st_uid
-            except OSError:
-                continue
-            if owner == uid:
-                yield pid
-
-    def _owned(self, pids: Iterable[int], uid: int) -> list[Identity]:
-        """Those of the user, without us, without kernel threads, and the oldest of each family.
-
-        A program that forks has children with its own command line; they are part of it.
-        """
-        entries = {}
-        for pid in pids:
-            entry = look_up(pid) if owner_of(pid) == uid and pid != os.getpid() else None
-            if entry is not None:
-                entries[pid] = entry
-        for pid in self._ancestors(os.getpid()):
-            entries.pop(pid, None)
-        # Whether they are below one of the entries; each process is looked up once.
-        known = {0: False, **dict.fromkeys(entries, True)}
-        return sorted(
-            entry.identity for entry in entries.values() if not self._is_below(entry.parent, known)
-        )
-
-    def _is_below(self, pid: int, known: dict[int, bool]) -> bool:
-        """Is that process, or one that it comes from, ``known`` to be one? Adds what it learns."""
-        way: dict[int, bool] = {}
-        while pid not in known and pid not in way:
-            way[pid] = True
-            entry = look_up(pid)
-            pid = entry.parent if entry is not None else 0
-        found = known.get(pid, False)
-        known.update(dict.fromkeys(way, found))
-        return found
-
-    def _ancestors(self, pid: int) -> set[int]:
-        known: dict[int, bool] = {0: False}
-        self._is_below(pid, known)
-        return known.keys() - {0}
 
     def kill(self, identity: Identity) -> None:
         """KILL exactly this process, not its group. Raises HostError when it does not die."""
@@ -486,42 +317,6 @@ def owner_of(pid: int) -> int | None:
     return int(uids.pop())
 
 
-def _believed(path: str, uid: int) -> bool:
-    """May only root, the caller and that user write to the file, and put another in its place?"""
-    for one in (path, os.path.dirname(path)):
-        handle = os.open(one, os.O_PATH | os.O_CLOEXEC)
-        try:
-            if not only_ours(os.fstat(handle), handle, also=(uid,)):
-                return False
-        finally:
-            os.close(handle)
-    return True
-
-
-@contextmanager
-def within(seconds: float, what: str) -> Iterator[None]:
-    """Raise UnknownState where the block takes longer; ``what`` is done in it.
-
-    It also ends a search for a pattern, which looks for signals. Only in the main thread, which
-    alone learns of them; others have no such limit.
-    """
-
-    def over(_number: int, _frame: object) -> None:
-        raise UnknownState(f"{what} took longer than {seconds:g} s, so it was given up")
-
-    try:
-        before = signal.signal(signal.SIGALRM, over)
-    except ValueError:  # Not the main thread.
-        yield
-        return
-    try:
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
 def session_tag(pid: int | str = "self") -> str:
     """What tells its session from every other one of this boot; "" where the kernel says nothing.
 
@@ -540,22 +335,20 @@ def told(pid: int, name: str, limit: int) -> bytes | None:
 
 def environment(pid: int) -> dict[str, str]:
     """The environment it was started with; empty when that may not be read."""
-    pairs = (one.partition(b"=") for one in (told(pid, "environ", 2**20) or b"").split(b"\0"))
-    return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
+    return variables_in(told(pid, "environ", 2**20) or b"")
 
 
-def _program(pid: int) -> str:
-    """The file that it runs. Raises OSError."""
-    try:
-        return os.readlink(f"/proc/{pid}/exe")
-    except FileNotFoundError:
-        return os.readlink(f"{folder(pid)}/exe")
+def variables_in(raw: bytes, names: Collection[str] | None = None) -> dict[str, str]:
+    """What stands in an ``environ`` of /proc, or of it these names."""
+    pairs = (one.partition(b"=") for one in raw.split(b"\0"))
+    wanted = None if names is None else {os.fsencode(name) for name in names}
+    return {
+        os.fsdecode(name): os.fsdecode(value)
+        for name, _, value in pairs
+        if wanted is None or name in wanted
+    }
 
 
-_MATCHING = 2.0
-"""Seconds for matching all command lines with one pattern."""
-_SHORT = 512
-"""Bytes of a command line that is matched in no time, whoever wrote it."""
 _OUT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from reconciler.base.records import dataclass, field
-from reconciler.host.processes import Identity, ProcessEntry, look_up
+from reconciler.host.processes import Identity, ProcessEntry, look_up, pids
 from reconciler.host.processtable import descriptors, resident
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _families(roots: Iterable[Identity], host: Host) -> dict[Identity, list[Proc
     """Each with all its descendants, zombies among them; empty for what has ended."""
     entries: dict[int, ProcessEntry] = {}
     children: dict[int, list[int]] = {}
-    for pid in host.processes.pids():
+    for pid in pids():
         entry = look_up(pid, zombies=True)
         if entry is not None:
             entries[pid] = entry

@@ -347,7 +347,7 @@ def test_who_gets_the_number_of_a_process_that_is_stopped_is_left_alone(
             # Whoever comes next leads a session of that number; the other stands for his child.
             member = ProcessEntry(after.identity, "S", child.pid, child.pid, child.pid)
             seen = {child.pid: later, other.pid: member}
-            for module in ("processes", "descendants"):
+            for module in ("processes", "descendants", "process_snapshot"):
                 monkeypatch.setattr(
                     f"reconciler.host.{module}.look_up",
                     lambda pid, zombies=False: seen.get(pid) or look_up(pid, zombies),

@@ -21,6 +21,7 @@ LOOK = """
 import os, sys
 from reconciler.host.clock import Clock
 from reconciler.host.files import Files
+from reconciler.host.process_snapshot import ProcessSnapshot
 from reconciler.host.processes import Processes
 import grp, pwd, encodings.idna  # Later they could not be read.
 from reconciler.host import trust
@@ -33,11 +34,11 @@ for uid in (65534, 65533):
         os.setresgid(65534, 65534, 65534)
         os.setgroups([])
         os.setresuid(65534, 65534, 65534)
-        table = Processes(Clock())
+        table, born = ProcessSnapshot(), Processes(Clock()).started
         for what, look in (
             ("cmdline", lambda: table.with_command_line("^hidden", uid)),
             ("exe", lambda: table.with_program(sys.argv[3], uid)),
-            ("pidfile", lambda: table.from_file(base, uid, Files())),
+            ("pidfile", lambda: table.from_file(base, uid, Files(), born)),
         ):
             try:
                 print(uid, what, len(look()), flush=True)

@@ -16,10 +16,9 @@ from support import Machine, until
 from support import within as promised
 
 from reconciler.base.errors import UnknownState
-from reconciler.host import processes
-from reconciler.host.clock import Clock
-from reconciler.host.descendants import ProcessSnapshot
-from reconciler.host.processes import Identity, ProcessEntry, Processes, within
+from reconciler.host import process_snapshot, processes
+from reconciler.host.process_snapshot import ProcessSnapshot, within
+from reconciler.host.processes import Identity, ProcessEntry
 
 
 def is_the_program(pid: int) -> None:
@@ -32,9 +31,9 @@ def test_a_command_line_that_a_pattern_never_ends_with(machine: Machine) -> None
     with subprocess.Popen(["/bin/sh", "-c", "read x", "sh", name], stdin=subprocess.PIPE) as one:
         is_the_program(one.pid)
         with promised(20), pytest.raises(UnknownState, match="longer than 2 s"):
-            Processes(Clock()).with_command_line("(a+)+b$", os.getuid())
+            ProcessSnapshot().with_command_line("(a+)+b$", os.getuid())
         # The alarm is off, and the one who had it has it again.
-        found = Processes(Clock()).with_command_line("^/bin/sh -c read x sh a{30}", os.getuid())
+        found = ProcessSnapshot().with_command_line("^/bin/sh -c read x sh a{30}", os.getuid())
         assert [each.pid for each in found] == [one.pid]
         assert one.stdin is not None
         one.stdin.close()
@@ -54,7 +53,7 @@ def test_what_somebody_calls_a_set_user_id_program_hides_no_process_of_roots(fre
                 until(lambda: os.readlink(f"/proc/{one.pid}/exe") == program)
                 is_the_program(one.pid)
                 assert os.stat(f"/proc/{one.pid}").st_uid == 0
-                assert Processes(Clock()).with_command_line("(a+)+b$", 0) == []
+                assert ProcessSnapshot().with_command_line("(a+)+b$", 0) == []
             finally:
                 one.kill()
 
@@ -111,16 +110,16 @@ def test_nested_processes_are_each_looked_up_once(monkeypatch: pytest.MonkeyPatc
         # Every other one of a chain, none of which is the parent of the next that is asked for.
         return ProcessEntry(Identity(pid, pid), "S", pid - 1 if pid > first else 1, pid, pid)
 
-    monkeypatch.setattr(processes, "look_up", look_up)
-    monkeypatch.setattr(processes, "owner_of", lambda _: 7)
+    monkeypatch.setattr(process_snapshot, "look_up", look_up)
+    monkeypatch.setattr(process_snapshot, "owner_of", lambda _: 7)
     asked = range(first + 2, first + count, 2)
-    found = Processes(Clock())._owned(asked, 7)
+    found = ProcessSnapshot()._owned(asked, 7)
     # Only the oldest of a family counts.
     assert [one.pid for one in found] == [first + 2]
     assert max(looks[pid] for pid in range(first, first + count)) <= 2
     # As wide as deep: children of one that is none of them.
     looks.clear()
-    assert len(Processes(Clock())._owned([first + 500], 7)) == 1
+    assert len(ProcessSnapshot()._owned([first + 500], 7)) == 1
     assert sum(looks[pid] for pid in range(first, first + count)) <= 502
 
 

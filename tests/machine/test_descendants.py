@@ -18,7 +18,8 @@ from support import LONG, Machine, compiled, until
 from reconciler.base.errors import HostError
 from reconciler.host import Host, descendants
 from reconciler.host.clock import Clock
-from reconciler.host.descendants import Descendants, ProcessSnapshot, Started, end
+from reconciler.host.descendants import Descendants, Started, end
+from reconciler.host.process_snapshot import ProcessSnapshot, carrier
 from reconciler.host.processes import Identity, Processes, look_up, session_tag
 from reconciler.kinds.process import KIND
 from reconciler.kinds.process.actions import StopLeft
@@ -248,8 +249,8 @@ def test_the_mark_of_another_user_is_not_believed(world: World) -> None:
     ours = subprocess.Popen(["sleep", "300"], env=environ, start_new_session=True)
     try:
         # Its number may have been somebody else's when it was listed.
-        assert until(lambda: descendants.carrier(theirs.pid, 65534))
-        assert descendants.carrier(theirs.pid, os.geteuid()) is None
+        assert until(lambda: carrier(theirs.pid, 65534))
+        assert carrier(theirs.pid, os.geteuid()) is None
         world.machine.once(world.spec("", ", state: absent"))
         assert ours.wait(LONG) == -signal.SIGTERM
         assert theirs.poll() is None
@@ -270,7 +271,7 @@ def test_a_user_who_is_let_into_a_session_of_roots_does_not_have_it_ended(world:
     script = f"{marked} sleep 300 & sleep 300 & echo $! >{world.base}/beside.pid; exec sleep 300"
     job = subprocess.Popen(["sh", "-c", script], start_new_session=True)
     beside = world.begun("beside")
-    his = until(lambda: [p for p in Processes.of_user(65534) if os.getsid(p) == job.pid])
+    his = until(lambda: [p for p in ProcessSnapshot().of_user(65534) if os.getsid(p) == job.pid])
     try:
         started = Started(f"{world.machine.state}/demo/process:lead", (65534,), "lead")
         until(lambda: [one.pid for one in Descendants(started).look(ProcessSnapshot())] == his)

@@ -9,12 +9,12 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from reconciler.base.errors import HostError, UnknownState
+from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
 from reconciler.base.redaction import censored, redacted
 from reconciler.host.launch import MARK, VERSION, Launch, environment, start
-from reconciler.host.processes import LEADER, Identity, boot_id, ending
-from reconciler.host.trust import refuse_untrusted
+from reconciler.host.processes import LEADER, Identity, ending
+from reconciler.host.start_records import file_name
 from reconciler.host.walk import NoSpace
 from reconciler.kinds.session.windows import holder
 
@@ -58,6 +58,7 @@ class StartDaemon:
         launch = self.launch
         account = host.users.account(launch.user)
         log = log_path(launch.mark, self.log, host)
+        records = host.start_records
         ours = account.uid == os.geteuid()
         owner = (-1, -1) if ours else (account.uid, account.gid)
         try:
@@ -71,9 +72,9 @@ class StartDaemon:
             descriptor = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         host.log_ends[log] = os.fstat(descriptor)
         try:
-            start(
-                launch, account, descriptor, known_as(launch.mark, host), _record(launch.mark, host)
-            )
+            records.make_room(launch.mark)
+            record = f"{records.folder}/{file_name(launch.mark)}"
+            start(launch, account, descriptor, known_as(launch.mark, host), record)
         finally:
             os.close(descriptor)
 
@@ -210,31 +211,6 @@ def in_words(launch: Launch) -> str:
     return repr(line(launch.argv))
 
 
-def recorded(mark: str, host: Host, alive: bool) -> list[tuple[Identity, str, str]]:
-    """The daemons of that mark of which a record tells, and which are ``alive``, or not.
-
-    Each with its digest and the ``session_tag`` of its session, empty where that is not known.
-    """
-    folder, _, prefix = _record(mark, host).rpartition("/")
-    found = []
-    try:
-        names = os.listdir(folder) if refuse_untrusted(folder) else []
-    except (OSError, HostError):
-        return []  # What others could have written there is no record of ours.
-    for name in names:
-        if not name.startswith(f"{prefix}."):
-            continue
-        try:
-            words = (host.files.read(f"{folder}/{name}", 256) or b"").decode("ascii").split()
-            boot, pid, ticks, digest, *tag = words
-            identity = Identity(int(ticks), int(pid))
-        except (UnknownState, ValueError):
-            continue
-        if boot == boot_id() and host.processes.alive(identity) == alive:
-            found.append((identity, digest, "".join(tag)))
-    return found
-
-
 def known_as(mark: str, host: Host) -> str:
     """What a process is marked with. Its name alone would be that of anybody's spec."""
     return f"{host.state_dir}/{mark}"
@@ -242,7 +218,7 @@ def known_as(mark: str, host: Host) -> str:
 
 def log_path(mark: str, log: str | None, host: Host) -> str:
     """Where a daemon's output goes: ``log``, or a file of its own in the state directory."""
-    return log or f"{host.state_dir}/log/{_file_name(mark)}.log"
+    return log or f"{host.state_dir}/log/{file_name(mark)}.log"
 
 
 def _leave_to_its_owner(log: str, uid: int) -> None:
@@ -261,20 +237,6 @@ def _leave_to_its_owner(log: str, uid: int) -> None:
     from reconciler.host.rotate import put_aside
 
     put_aside(log, KEEP)
-
-
-def _record(mark: str, host: Host) -> str:
-    return f"{host.state_dir}/run/{_file_name(mark)}"
-
-
-def _file_name(mark: str) -> str:
-    name = mark.partition(":")[2]
-    safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in name)[:60]
-    if safe == name:
-        return safe
-    from reconciler.base.digests import blake2b
-
-    return f"{safe}-{blake2b(name.encode(), digest_size=6).hexdigest()}"
 
 
 def last_words(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.records import dataclass, replace
 from reconciler.core.model import Resource
-from reconciler.kinds.process.actions import known_as, recorded, runs
+from reconciler.kinds.process.actions import known_as, runs
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -47,12 +47,13 @@ def running(resource: Resource[Process], host: Host) -> Running:
                 if entry is not None:
                     found[entry.identity] = pane.launch
     else:
-        found.update((one, digest) for one, digest, _ in recorded(resource.id, host, True))
+        records = host.start_records.of(resource.id, alive=True)
+        found.update((one.identity, one.digest) for one in records)
     parts: dict[Identity, tuple[int, int]] = {}
     for identity in matching(want, host):
         if identity in found or want.match is None:
             continue
-        from reconciler.host.descendants import carrier
+        from reconciler.host.process_snapshot import carrier
 
         one = carrier(identity.pid, host.users.account(want.match.user or want.user).uid)
         first = one is not None and one.launch == identity.pid
@@ -61,14 +62,14 @@ def running(resource: Resource[Process], host: Host) -> Running:
         launch = one.launch if one is not None and one.mark == mark and not first else 0
         if launch and launch in (known for known, _ in parts.values()):
             continue  # Another one stands for all of that launch.
-        entry = look_up(identity.pid)
+        entry = host.table.entry(identity.pid)
         parts[identity] = launch, entry.session if entry is not None else 0
         found[identity] = None
     unsure = any(digest is None for digest in found.values())
     if len(_whole(found, parts)) < want.instances or not resource.present or unsure:
-        for one in host.table.carriers(host.users.account(want.user).uid).values():
+        for one in host.table.marked(host.users.account(want.user).uid, mark).values():
             # Its children know the mark as well; it alone has its own number there.
-            if one.mark == mark and one.launch == one.identity.pid:
+            if one.launch == one.identity.pid:
                 found[one.identity] = one.version
     launches = {one.pid for one in found} | {launch for launch, _ in parts.values()}
     return Running(tuple(sorted(_whole(found, parts))), tuple(sorted(launches)))
@@ -140,7 +141,8 @@ def started(
     from reconciler.host.descendants import Descendants, Started
     from reconciler.host.processes import owner_of
 
-    ended = tuple((one, tag) for one, _, tag in recorded(ident, host, False))
+    records = host.start_records.of(ident, alive=False)
+    ended = tuple((one.identity, one.tag) for one in records)
     # Before the spec was changed it may have run as another one.
     before = owner_of(leader.pid) if leader is not None else None
     uids = {host.users.account(user).uid} | ({before} if before is not None else set())
@@ -171,9 +173,9 @@ def matching(want: Process, host: Host, among: Collection[int] | None = None) ->
         return ()
     uid = host.users.account(match.user or want.user).uid
     if match.cmdline is not None:
-        return host.processes.with_command_line(match.cmdline, uid, among)
+        return host.table.with_command_line(match.cmdline, uid, among)
     if match.exe is not None:
-        return host.processes.with_program(match.exe, uid, among)
-    gained = host.walltime.gained
-    found = host.processes.from_file(match.pidfile or "", uid, host.files, gained)
+        return host.table.with_program(match.exe, uid, among)
+    born, gained = host.processes.started, host.walltime.gained
+    found = host.table.from_file(match.pidfile or "", uid, host.files, born, gained)
     return [one for one in found if among is None or one.pid in among]
