@@ -37,7 +37,7 @@ from reconciler.kinds.process.limits import health, held
 from reconciler.kinds.process.match import in_background, left, running
 from reconciler.kinds.process.resource import Process
 from reconciler.kinds.session import not_ours
-from reconciler.kinds.session.windows import Session
+from reconciler.kinds.session.resource import Session
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -16,7 +16,7 @@ from reconciler.host.launch import MARK, VERSION, Launch, environment, start
 from reconciler.host.processes import LEADER, Identity, ending
 from reconciler.host.start_records import file_name
 from reconciler.host.walk import NoSpace
-from reconciler.kinds.session.windows import holder
+from reconciler.kinds.session.resource import holder
 
 if TYPE_CHECKING:
     from reconciler.host import Host

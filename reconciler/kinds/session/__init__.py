@@ -23,14 +23,7 @@ from reconciler.core.model import (
     Resource,
     not_known,
 )
-from reconciler.kinds.session.windows import (
-    MakePanes,
-    MakeSession,
-    RemoveSession,
-    Session,
-    declared_panes,
-    holder,
-)
+from reconciler.kinds.session.resource import Session, declared_panes, holder
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -181,6 +174,9 @@ class Sessions(Kind[Session, SessionState], Completed, Prefetched, Running, Diag
     def actions(
         self, resource: Resource[Session], have: SessionState | None, changes: Sequence[Change]
     ) -> Sequence[Action]:
+        # What acts is not loaded where nothing is to be done.
+        from reconciler.kinds.session.actions import MakePanes, MakeSession, RemoveSession
+
         if not resource.present:
             return (RemoveSession(resource.want),)
         if have is None:

@@ -1,8 +1,8 @@
-"""The tmux commands that make a session, its windows and its panes.
+"""How a session, its windows and its panes are made and closed, by scripts of tmux commands.
 
-They run in one go, see ``Tmux.command``; what exists is named by the ids that tmux has printed,
-and what has just been made as the newest. It must not decide what to make: that is the session
-kind's.
+A script runs in one go, see ``Tmux.command``; what exists is named by the ids that tmux has
+printed, and what has just been made as the newest. It must not decide what to make: that is the
+session kind's.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError
+from reconciler.base.records import dataclass
+from reconciler.host.processes import look_up
 from reconciler.host.tmux import (
     NAME_MARK,
     SESSION,
@@ -24,13 +26,93 @@ from reconciler.host.tmux import (
     target,
 )
 from reconciler.host.walk import sort_of
-from reconciler.kinds.session.windows import HOLDER, PaneSpec, Session, Window, declared_panes
+from reconciler.kinds.session.resource import (
+    HOLDER,
+    PaneSpec,
+    Session,
+    Window,
+    declared_panes,
+    holder,
+)
 
 if TYPE_CHECKING:
     from reconciler.host import Host
 
 _HOLD = ("sleep", "infinity")
+_ENDING = 10.0
+"""Seconds that what runs in a pane has to end once that is closed."""
 _SIZE = ("-x", "200", "-y", "50")
+
+
+@dataclass(frozen=True, slots=True)
+class MakeSession:
+    """Make the session with all its windows, or with one that only holds it open."""
+
+    want: Session
+
+    def describe(self) -> str:
+        """The action in words."""
+        return f"make tmux session {self.want.tmux_name}" + _on(self.want.socket)
+
+    def run(self, host: Host) -> None:
+        """Raises HostError."""
+        want = self.want
+        script = windows(want, None, host) if want.layout() else held(want, host)
+        host.tmux.command(want.socket, script)
+
+
+@dataclass(frozen=True, slots=True)
+class MakePanes:
+    """Make the missing panes, and respawn the dead ones, of a session that is there."""
+
+    want: Session
+    panes: tuple[tuple[str, str], ...]
+
+    def describe(self) -> str:
+        """The action in words."""
+        words = (
+            f"{'respawn' if now == 'dead' else 'make'} pane {pane}" for pane, now in self.panes
+        )
+        return f"in tmux session {self.want.tmux_name}{_on(self.want.socket)}: " + ", ".join(words)
+
+    def run(self, host: Host) -> None:
+        """Raises HostError."""
+        todo = {pane for pane, _ in self.panes}
+        host.tmux.command(self.want.socket, windows(self.want, todo, host))
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveSession:
+    """Close our panes, and so the session, unless somebody has opened others in it."""
+
+    want: Session
+
+    def describe(self) -> str:
+        """The action in words."""
+        return f"close our windows of tmux session {self.want.tmux_name}" + _on(self.want.socket)
+
+    def run(self, host: Host) -> None:
+        """Raises HostError."""
+        want = self.want
+        script = []
+        panes = host.tmux.session(want.socket, want.tmux_name, host.owner)
+        if panes and panes[0].owner == host.owner:
+            here = f"{panes[0].session_id}:"
+            script = [["set-option", "-u", "-t", here, one] for one in (SESSION_MARK, NAME_MARK)]
+        panes = host.tmux.made_for(want.socket, want.tmux_name, host.owner)
+        held = holder(panes)
+        # By ids, which never move, and pane by pane: a person may have split our windows.
+        going = [one for one in panes if one.mark or one is held]
+        script += [["kill-pane", "-t", one.id] for one in going]
+        entries = [look_up(one.pid) for one in going]
+        host.tmux.command(want.socket, script)
+        # What is in them is told by SIGHUP, and what it needs may be about to end as well.
+        running = [entry.identity for entry in entries if entry is not None]
+        host.processes.wait(running, host.clock.monotonic() + _ENDING)
+
+
+def _on(socket: str | None) -> str:
+    return f" (tmux -L {socket})" if socket else ""
 
 
 def held(want: Session, host: Host) -> list[list[str]]:

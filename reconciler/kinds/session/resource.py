@@ -1,0 +1,78 @@
+"""What a user may write about a tmux session, and how its panes are marked. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from reconciler.base.records import dataclass
+from reconciler.core.fields import Command, Environment, Name, Path
+
+if TYPE_CHECKING:
+    from reconciler.host.tmux import Pane as SeenPane
+
+HOLDER = "holder"
+"""Mark of a window that only keeps a session open until a process moves in."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaneSpec:
+    """One pane; without a command it is a shell."""
+
+    command: Command | None = None
+    cwd: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One window; without panes it has one, with a shell."""
+
+    name: Name | None = None
+    cwd: Path | None = None
+    panes: tuple[PaneSpec, ...] = (PaneSpec(),)
+    layout: Name | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A tmux session with its windows, or with ``command`` in one pane.
+
+    ``socket`` is the server's ``-L`` name. Without windows it only holds processes.
+    """
+
+    session: Name | None = None
+    socket: Name | None = None
+    cwd: Path | None = None
+    env: Environment = ()
+    windows: tuple[Window, ...] = ()
+    command: Command | None = None
+
+    @property
+    def tmux_name(self) -> str:
+        """The session's name in tmux."""
+        return self.session or ""
+
+    def layout(self) -> tuple[tuple[str, Window], ...]:
+        """Its windows, each with the key that marks it."""
+        windows = self.windows
+        if self.command is not None:
+            windows = (Window(self.session, None, (PaneSpec(self.command),)),)
+        return tuple((window.name or str(at), window) for at, window in enumerate(windows))
+
+
+def declared_panes(panes: Iterable[SeenPane]) -> dict[str, SeenPane]:
+    """The panes that we made for the spec, by their key."""
+    return {
+        f"{pane.window_mark.removeprefix('window:')}.{pane.mark}": pane
+        for pane in panes
+        if pane.window_mark.startswith("window:") and pane.mark
+    }
+
+
+def holder(panes: Iterable[SeenPane]) -> SeenPane | None:
+    """The pane that keeps a session open.
+
+    Older versions marked its window only, which a person may have split: then it is the oldest.
+    """
+    found = [one for one in panes if one.window_mark == HOLDER and one.mark in (HOLDER, "")]
+    return min(found, key=lambda one: int(one.id[1:]), default=None)
