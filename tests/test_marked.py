@@ -7,6 +7,7 @@ import subprocess
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
@@ -295,13 +296,60 @@ def test_what_stands_behind_the_percent_sign_is_not_shown(line: bytes) -> None:
 
 @given(TEXTS, st.text(st.sampled_from("ab \n#"), max_size=12))
 def test_a_block_in_a_file_goes_without_a_trace(text: bytes, content: str) -> None:
-    want = block.Block("/x", content)
+    lines = block.Block("/x", content).lines
     mark = block._mark("#", "demo", "block:x")
-    made = block._with(block._parts(text, mark), mark, want.lines)
-    assert block._with(block._parts(made, mark), mark, want.lines) == made
-    assert block._without_loose(block._parts(made, mark), want.lines).others == text
-    end = block._line_end(block._parts(text, mark))
+    write = (block.WriteBlock("/x", "block:x", "#", lines),)
+    made = block.edited(text, write, "demo")
+    assert made is not None
+    assert block.edited(made, write, "demo") == made
+    assert block.edited(made, (block.DropBlock("/x", "block:x", "#", lines),), "demo") == text
+    end = block._line_end(split(text, mark))
     assert all(line.endswith(end) for line in lines_of(split(made, mark).inner or b""))
+
+
+EDITS = st.lists(
+    st.tuples(
+        st.sampled_from("abcd"), st.booleans(), st.text(st.sampled_from("ab \n#"), max_size=6)
+    ),
+    unique_by=lambda edit: edit[0],
+    max_size=4,
+)
+
+
+@given(st.one_of(st.none(), TEXTS), EDITS, TEXTS, EDITS, st.sampled_from([b"", END, BEGIN]))
+def test_many_edits_of_a_file_are_as_one_after_the_other(
+    text: bytes | None, first: list[Any], between: bytes, then: list[Any], odd: bytes
+) -> None:
+    def edits(found: list[Any]) -> list[block.WriteBlock | block.DropBlock]:
+        return [
+            (block.WriteBlock if writes else block.DropBlock)("/x", f"block:{name}", "#", lines)
+            for name, writes, lines in found
+        ]
+
+    def by_turns(text: bytes | None, found: list[Any]) -> bytes | None:
+        """One edit after the other, each of the whole text."""
+        marks = [(block._mark("#", "demo", edit.block), edit) for edit in edits(found)]
+        parted = [(split(text or b"", mark), mark, edit) for mark, edit in marks]
+        whole = [one for one in parted if one[0].inner is not None and not one[0].damaged]
+        whole.sort(key=lambda one: len(one[0].before), reverse=True)
+        damaged = [one for one in parted if one[0].damaged]
+        new = [one for one in parted if one[0].inner is None and not one[0].damaged]
+        alone = False
+        for _, mark, edit in (*whole, *damaged, *new):
+            parts = replace(split(text or b"", mark), new=text is None or split(text, mark).new)
+            if isinstance(edit, block.DropBlock):
+                alone = alone or (parts.new and text is not None)
+                text = None if text is None else block._edited_one(parts, mark, edit)
+            else:
+                text = block._edited_one(parts, mark, edit)
+        return None if alone and not text else text
+
+    odd = odd.replace(b"demo", b"demo block:b")
+    for found, also in ((first, b""), (then, between + odd)):
+        text = text if text is None else text + also
+        one_by_one = by_turns(text, found)
+        text = block.edited(text, edits(found), "demo")
+        assert text == one_by_one
 
 
 def test_names_of_entries_come_back() -> None:

@@ -127,6 +127,44 @@ def split(text: bytes, mark: BlockMark) -> Split:
     )
 
 
+class MarkedText:
+    """A text with many blocks, which is searched once for all of their markers."""
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+        self._spans: dict[bytes, dict[bytes, tuple[int, int]]] = {}
+
+    def find(self, mark: BlockMark) -> tuple[Split, int, int] | None:
+        """The text around that block, and where the block begins and ends; None: not a marker.
+
+        Of what stands before and after it, the parts of an undamaged one have only the line before.
+        """
+        if mark.sign not in self._spans:
+            self._spans[mark.sign] = self._searched(mark.sign)
+        span = self._spans[mark.sign].get(mark.name)
+        if span is None:
+            return None
+        start, end = span
+        before = self.text.rfind(b"\n", 0, max(0, start - 1)) + 1
+        parts = split(self.text[before:end], mark)
+        if parts.damaged:
+            parts = split(self.text, mark)
+        return None if parts.inner is None and not parts.damaged else (parts, start, end)
+
+    def _searched(self, sign: bytes) -> dict[bytes, tuple[int, int]]:
+        """By name, where what looks like the first marker begins, and the last one ends."""
+        found: dict[bytes, tuple[int, int]] = {}
+        line = rb"^%s (?:BEGIN|END) reconcile (\S+ \S+)[^\n]*\n?" % re.escape(sign)
+        for match in re.finditer(line, self.text, re.MULTILINE):
+            name = match[1]
+            while name:
+                start, _ = found.get(name, match.span())
+                found[name] = start, match.end()
+                # As BlockMark.stands_in has it.
+                name = name[:-2] if name.endswith(b"\\r") else b""
+        return found
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class _Marker:
     """A line of ours: where it begins and ends in the text, its own end included."""

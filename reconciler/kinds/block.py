@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, field, replace
 from reconciler.core.fields import Name, Path, Text
-from reconciler.core.kind import Described, Kind, Persistent
-from reconciler.core.managed_block import BlockMark, Split, joined, split, word
+from reconciler.core.kind import Batched, Described, Kind, Persistent
+from reconciler.core.managed_block import BlockMark, MarkedText, Split, joined, split, word
 from reconciler.core.model import ABSENT, Action, Change, Key, Observation, Resource, not_known
 
 if TYPE_CHECKING:
@@ -65,15 +65,7 @@ class WriteBlock:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
-        from reconciler.host.rewrite import rewrite
-
-        mark = _mark(self.comment, host.owner, self.block)
-
-        def edit(text: bytes | None) -> bytes:
-            return _with(_parts(text, mark), mark, self.lines)
-
-        path = host.files.real(self.path) or self.path
-        rewrite(path, edit, _LIMIT, host.state_dir, born=0o600 if self.secret else 0o644)
+        _edit(self.path, (self,), host)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,23 +83,10 @@ class DropBlock:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
-        from reconciler.host.rewrite import rewrite
-
-        mark = _mark(self.comment, host.owner, self.block)
-
-        def edit(text: bytes | None) -> bytes | None:
-            if text is None:
-                return None
-            parts = _parts(text, mark)
-            left = _without_loose(parts, self.lines).others
-            return None if not left and parts.new else left
-
-        path = host.files.real(self.path)
-        if path is not None:
-            rewrite(path, edit, _LIMIT, host.state_dir)
+        _edit(self.path, (self,), host)
 
 
-class Blocks(Kind[Block, BlockState], Persistent, Described):
+class Blocks(Kind[Block, BlockState], Persistent, Described, Batched):
     """The section ``blocks``."""
 
     section = "blocks"
@@ -132,28 +111,15 @@ class Blocks(Kind[Block, BlockState], Persistent, Described):
     def observe(
         self, resources: Sequence[Resource[Block]], host: Host
     ) -> Sequence[Observation[BlockState]]:
-        return [self._look(resource, host) for resource in resources]
-
-    def _look(self, resource: Resource[Block], host: Host) -> Observation[BlockState]:
-        want = resource.want
-        try:
-            text = _read(want.path, host)
-        except HostError as error:
-            return not_known(error)
-        mark = _mark(want.comment, host.owner, resource.id)
-        parts = _parts(text, mark)
-        if text is None or (parts.inner is None and not parts.damaged):
-            return ABSENT
-        end = _line_end(parts)
-        inner = (parts.inner or b"").decode("utf-8", "surrogateescape")
-        content = inner.replace("\r\n", "\n") if end == b"\r\n" else inner
-        seen = _hidden(content, want.lines) if want.secret else content
-        if parts.damaged:
-            return Observation(BlockState(seen, "one is missing or doubled"))
-        whole = joined(replace(parts, inner=_lines(content, end)), mark, end)
-        markers = _IN_ORDER if whole == text else "were edited"
-        note = _read_by_others(want.path) if want.secret else None
-        return Observation(BlockState(seen, markers), note=note)
+        texts: dict[str, MarkedText | HostError] = {}
+        for resource in resources:
+            path = resource.want.path
+            if path not in texts:
+                try:
+                    texts[path] = MarkedText(_read(path, host))
+                except HostError as error:
+                    texts[path] = error
+        return [_look(resource, texts[resource.want.path], host) for resource in resources]
 
     def changes(self, expected: BlockState | None, have: BlockState | None) -> tuple[Change, ...]:
         if expected is None or have is None:
@@ -184,23 +150,143 @@ class Blocks(Kind[Block, BlockState], Persistent, Described):
             return (DropBlock(want.path, resource.id, want.comment, want.lines),)
         return (WriteBlock(want.path, resource.id, want.comment, want.lines, want.secret),)
 
+    def run_all(self, actions: Sequence[Action], host: Host) -> Sequence[Exception | None]:
+        edits = [action for action in actions if isinstance(action, (WriteBlock, DropBlock))]
+        by_path: dict[str, list[WriteBlock | DropBlock]] = {}
+        for edit in edits:
+            by_path.setdefault(edit.path, []).append(edit)
+        errors: dict[str, Exception] = {}
+        for path, its in by_path.items():
+            try:
+                _edit(path, its, host)
+            except Exception as error:
+                errors[path] = error
+        return [errors.get(edit.path) for edit in edits]
+
 
 def _mark(comment: str, spec: str, block: str) -> BlockMark:
     return BlockMark(comment.encode("utf-8", "surrogateescape"), word(spec) + b" " + word(block))
 
 
-def _read(path: str, host: Host) -> bytes | None:
-    """What the file holds; None when there is none. Raises HostError."""
+def _read(path: str, host: Host) -> bytes:
+    """What the file holds; nothing when there is none. Raises HostError."""
     from reconciler.host.reading import read_in
     from reconciler.host.walk import opened, reported
 
     real = host.files.real(path)
     if real is None:
-        return None
+        return b""
     parent, _, name = real.rpartition("/")
     with reported(f"cannot read {path}"), opened(parent) as folder:
         there = read_in(folder, name, path, _LIMIT)
-    return None if there is None else there[0]
+    return b"" if there is None else there[0]
+
+
+def _look(
+    resource: Resource[Block], text: MarkedText | HostError, host: Host
+) -> Observation[BlockState]:
+    if isinstance(text, HostError):
+        return not_known(text)
+    want = resource.want
+    mark = _mark(want.comment, host.owner, resource.id)
+    found = text.find(mark)
+    if found is None:
+        return ABSENT
+    parts, start, end = found
+    line_end = _line_end(parts)
+    inner = (parts.inner or b"").decode("utf-8", "surrogateescape")
+    content = inner.replace("\r\n", "\n") if line_end == b"\r\n" else inner
+    seen = _hidden(content, want.lines) if want.secret else content
+    if parts.damaged:
+        return Observation(BlockState(seen, "one is missing or doubled"))
+    whole = joined(replace(parts, inner=_lines(content, line_end)), mark, line_end)
+    markers = _IN_ORDER if whole == parts.before + text.text[start:end] else "were edited"
+    note = _read_by_others(want.path) if want.secret else None
+    return Observation(BlockState(seen, markers), note=note)
+
+
+def _edit(path: str, edits: Sequence[WriteBlock | DropBlock], host: Host) -> None:
+    """Rewrite the file once for all of them. Raises HostError."""
+    from reconciler.host.rewrite import rewrite
+
+    secret = any(isinstance(edit, WriteBlock) and edit.secret for edit in edits)
+    real = host.files.real(path)
+    if real is None and not any(isinstance(edit, WriteBlock) for edit in edits):
+        return
+    rewrite(
+        real or path,
+        lambda text: edited(text, edits, host.owner),
+        _LIMIT,
+        host.state_dir,
+        born=0o600 if secret else 0o644,
+    )
+
+
+def edited(text: bytes | None, edits: Sequence[WriteBlock | DropBlock], owner: str) -> bytes | None:
+    """The text of a file after these edits of different blocks; None: no file. Pure.
+
+    What is not damaged is edited in its own place, without a look at the rest: there may be many.
+    """
+    marked = MarkedText(text or b"")
+    inside: list[tuple[int, int, Split, BlockMark, WriteBlock | DropBlock]] = []
+    damaged: list[tuple[BlockMark, WriteBlock | DropBlock]] = []
+    new: list[tuple[BlockMark, WriteBlock]] = []
+    alone = False
+    for edit in edits:
+        mark = _mark(edit.comment, owner, edit.block)
+        if (found := marked.find(mark)) is not None:
+            parts, start, end = found
+            alone = alone or (parts.new and isinstance(edit, DropBlock))
+            if parts.damaged:
+                damaged.append((mark, edit))
+            else:
+                inside.append((start, end, parts, mark, edit))
+        elif isinstance(edit, WriteBlock):
+            new.append((mark, edit))
+    if text is None and not new:
+        return None
+    made = _edited_inside(marked.text, inside)
+    for mark, edit in damaged:
+        made = _edited_one(split(made, mark), mark, edit)
+    made = _with_new(made, new, text is None)
+    return None if alone and not made else made
+
+
+def _edited_one(parts: Split, mark: BlockMark, edit: WriteBlock | DropBlock) -> bytes:
+    if isinstance(edit, WriteBlock):
+        return _with(parts, mark, edit.lines)
+    return _without_loose(parts, edit.lines).others
+
+
+def _edited_inside(
+    text: bytes, inside: Iterable[tuple[int, int, Split, BlockMark, WriteBlock | DropBlock]]
+) -> bytes:
+    """From the last one to the first, so that it is known whether something follows."""
+    pieces: list[bytes] = []
+    at, follows = len(text), b""
+    for start, end, parts, mark, edit in sorted(inside, key=lambda one: one[0], reverse=True):
+        pieces.append(text[end:at])
+        follows = follows or text[end:at][:1]
+        made = _edited_one(replace(parts, after=follows), mark, edit)
+        made = made[: len(made) - len(follows)]
+        # Without anything behind it, it may take the end of the line before with it.
+        at = start - len(parts.before) + min(len(parts.before), len(made))
+        pieces.append(made[len(parts.before) :])
+        follows = follows or made[len(parts.before) :][:1]
+    pieces.append(text[:at])
+    return b"".join(reversed(pieces))
+
+
+def _with_new(text: bytes, new: Iterable[tuple[BlockMark, WriteBlock]], is_new: bool) -> bytes:
+    """With new blocks behind all that is there."""
+    end = _line_end(Split(text, None, b""))
+    pieces = [text]
+    for mark, edit in new:
+        last = pieces[-1][pieces[-1].rfind(b"\n", 0, max(0, len(pieces[-1]) - 1)) + 1 :]
+        parts = Split(last, None, b"", new=is_new, end=end)
+        pieces.append(_with(parts, mark, edit.lines)[len(last) :])
+        is_new = False
+    return b"".join(pieces)
 
 
 def _read_by_others(path: str) -> str | None:
@@ -212,11 +298,6 @@ def _read_by_others(path: str) -> str | None:
         return None
     command = remedy("chmod", "go-r", path)
     return f"{path} holds a secret and is readable by {who}; fix it with: {command}"
-
-
-def _parts(text: bytes | None, mark: BlockMark) -> Split:
-    parts = split(text or b"", mark)
-    return replace(parts, new=True) if text is None else parts
 
 
 def _line_end(parts: Split) -> bytes:
