@@ -8,12 +8,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.redaction import censored
-from reconciler.host import filesystems, kernellog, machine
-from reconciler.host.halted import halted
+from reconciler.host import machine
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -28,16 +26,12 @@ _DEATHS = re.compile(
 
 def about(host: Host) -> dict[str, Any]:
     """Load, memory in bytes, and times in seconds since the epoch."""
-    memory = machine.memory()
     now = host.clock.wall()
     uptime = host.clock.since_boot()
     account = host.users.account(None)
     doubt = host.walltime.doubt()
     return {
-        "load": [round(one, 2) for one in machine.load()],
-        "cpus": machine.processors(),
-        "memory": {"total": memory.total, "available": memory.available},
-        "swap": {"total": memory.swap_total, "free": memory.swap_free},
+        **machine.figures(),
         "uptime": round(uptime, 1),
         "booted": round(now - uptime, 1),
         "time": round(now, 3),
@@ -51,10 +45,7 @@ def about(host: Host) -> dict[str, Any]:
 
 def disks(paths: Mapping[str, str]) -> list[dict[str, Any]]:
     """The file systems of those paths, each with the ids that it belongs to; sizes in bytes."""
-    return [
-        {**asdict(one), "ids": [paths[path] for path in there]}
-        for one, there in filesystems.of(paths)
-    ]
+    return [{**one, "ids": [paths[path] for path in there]} for one, there in machine.disks(paths)]
 
 
 def kernel() -> dict[str, Any]:
@@ -63,7 +54,7 @@ def kernel() -> dict[str, Any]:
     Raises OSError where its messages may not be read.
     """
     deaths = []
-    for at, text in kernellog.messages():
+    for at, text in machine.kernel_messages():
         death = _DEATHS.search(text)
         if death is not None:
             deaths.append(
@@ -80,4 +71,4 @@ def kernel() -> dict[str, Any]:
 
 def stopped(uid: int) -> list[dict[str, Any]]:
     """The user's processes that are stopped by a signal."""
-    return [{"pid": pid, "name": name} for pid, name in halted(uid)]
+    return [{"pid": pid, "name": name} for pid, name in machine.stopped(uid)]

@@ -1,4 +1,4 @@
-"""File systems: where each is mounted, whether it answers, and what room it has.
+"""File systems: where each is mounted, and whether it answers.
 
 It must not judge that. One that is dead does not answer, and whoever looks at it waits for good:
 ``by_mount`` looks at none, and ``refuse_silent`` has a child look.
@@ -8,27 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 
 from reconciler.base.errors import UnknownState
-from reconciler.base.records import dataclass
-
-
-@dataclass(frozen=True, slots=True)
-class FileSystem:
-    """Where it is mounted, and its sizes in bytes; ``free`` is for those who are not root."""
-
-    mount: str
-    type: str
-    total: int
-    used: int
-    free: int
-    inodes: int
-    inodes_free: int
-    read_only: bool
 
 
 def mounts() -> list[tuple[str, str, str]]:
@@ -275,56 +258,3 @@ def volume(path: str) -> tuple[str, str]:
             folder = os.path.dirname(folder)
     (mount,) = by_mount([os.path.realpath(folder)])
     return folder, mount
-
-
-def of(paths: Iterable[str]) -> list[tuple[FileSystem, list[str]]]:
-    """Each file system of these paths, with those that are on it. Raises OSError.
-
-    What is not there counts for the nearest folder above it.
-    """
-    table = mounts()
-    found: dict[int, tuple[FileSystem, list[str]]] = {}
-    for path in paths:
-        there, device = _nearest(path)
-        if device not in found:
-            found[device] = _file_system(there, device, table), []
-        found[device][1].append(path)
-    return list(found.values())
-
-
-def _file_system(path: str, device: int, table: Iterable[tuple[str, str, str]]) -> FileSystem:
-    name = f"{os.major(device)}:{os.minor(device)}"
-    fitting = [(point, kind) for point, number, kind in table if number == name]
-    real = f"{os.path.realpath(path)}/"
-    inside = [one for one in fitting if one[0] == "/" or real.startswith(f"{one[0]}/")]
-    # btrfs and overlays have numbers of their own.
-    point, kind = max(inside or fitting or [(_mount(path), "")], key=lambda one: len(one[0]))
-    sizes = os.statvfs(path)
-    return FileSystem(
-        mount=point,
-        type=kind,
-        total=sizes.f_blocks * sizes.f_frsize,
-        used=(sizes.f_blocks - sizes.f_bfree) * sizes.f_frsize,
-        free=sizes.f_bavail * sizes.f_frsize,
-        inodes=sizes.f_files,
-        inodes_free=sizes.f_favail,
-        read_only=bool(sizes.f_flag & os.ST_RDONLY),
-    )
-
-
-def _nearest(path: str) -> tuple[str, int]:
-    """The nearest folder at or above a path that is there, and its device."""
-    while path != "/":
-        with suppress(OSError):
-            status = os.stat(path)
-            # A file may seem to be elsewhere than its folder: overlays have such numbers.
-            if stat.S_ISDIR(status.st_mode):
-                return path, status.st_dev
-        path = os.path.dirname(path)
-    return path, os.stat(path).st_dev
-
-
-def _mount(path: str) -> str:
-    while path != "/" and not os.path.ismount(path):
-        path = os.path.dirname(path)
-    return path
