@@ -14,7 +14,8 @@ from typing import Any
 
 from reconciler.core.kind import GetKind
 from reconciler.core.model import Spec
-from reconciler.host import dropins, logfiles
+from reconciler.host import dropins
+from reconciler.host.folders import matching as logs_matching
 
 _TMPFILES = ("/etc/tmpfiles.d", "/run/tmpfiles.d", "/usr/local/lib/tmpfiles.d",
              "/usr/lib/tmpfiles.d")  # fmt: skip
@@ -34,7 +35,7 @@ def found(
     get_kind: GetKind,
 ) -> list[dict[str, Any]]:
     """Who else manages one of these ``paths`` or ``logs``, which map to ids, or ``globs``."""
-    matching = {path: ident for ident, glob in globs for path in logfiles.matching(glob)}
+    matching = {path: ident for ident, glob in globs for path in logs_matching(glob)}
     return [
         *_tmpfiles(paths),
         *_logrotate({**matching, **logs}),

@@ -12,7 +12,7 @@ from typing import Any
 from reconciler.base.errors import HostError
 from reconciler.base.redaction import censored, without_values
 from reconciler.diagnose.loglines import analysed
-from reconciler.host.logfiles import matching, tail
+from reconciler.host.folders import matching, tail
 
 _FILES = 30
 _LAST = 3

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import UnknownState
-from reconciler.host import boot, crondaemon, dropins
+from reconciler.host import crondaemon, dropins
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -34,7 +34,7 @@ def look(host: Host, spec_path: str, state_dir: str) -> dict[str, Any]:
     runners: list[dict[str, Any]] = []
     unseen: list[str] = []
     account = host.users.account(None)
-    systemd = boot.systemd_runs()
+    systemd = os.path.isdir("/run/systemd/system")
     idle = crondaemon.missing()
     try:
         text = (host.crontabs.read(account.name) or b"").decode(errors="replace")
@@ -53,7 +53,7 @@ def look(host: Host, spec_path: str, state_dir: str) -> dict[str, Any]:
         folder = host.systemd.folder(scope)
         for name, told in dropins.texts([folder]):
             if name.endswith(".service") and _runs(told, spec_path):
-                enabled = boot.wanted(os.path.basename(name), folder)
+                enabled = crondaemon.wanted(os.path.basename(name), folder)
                 runners.append(_unit(name, told, scope, enabled, lingers, account.uid))
     for name in _HOOKS:
         path = os.path.join(account.home, name)

@@ -1,13 +1,12 @@
 """The daemon that runs what crontabs say: whether it is there, runs, and is started at boot.
 
-It must not start it, nor read a crontab.
+It must not start it, nor read a crontab. What a boot starts is read from files: systemd itself
+might hang.
 """
 
 from __future__ import annotations
 
 import os
-
-from reconciler.host import boot
 
 _UNITS = ("cron.service", "crond.service", "cronie.service", "fcron.service")
 _FOLDERS = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
@@ -48,4 +47,13 @@ def starts_at_boot() -> bool | None:
     there = [n for n in _UNITS if any(os.path.exists(f"{f}/{n}") for f in _FOLDERS)]
     if not there:
         return None
-    return any(boot.wanted(name, folder) for name in there for folder in _FOLDERS)
+    return any(wanted(name, folder) for name in there for folder in _FOLDERS)
+
+
+def wanted(unit: str, folder: str) -> bool:
+    """Is there a symlink in this folder of units that has that one started?"""
+    try:
+        below = [one for one in os.listdir(folder) if one.endswith((".wants", ".requires"))]
+    except OSError:
+        return False
+    return any(os.path.lexists(f"{folder}/{one}/{unit}") for one in below)

@@ -1,6 +1,6 @@
-"""What waits in folders: how many files, how old, and how many have changed lately.
+"""Folders of people, and the logs in them: what waits there, and what was written last.
 
-It must not open a file, nor follow a symlink to one, nor judge what it counts.
+It must not follow a symlink to a file, understand what stands in one, nor judge what it counts.
 """
 
 from __future__ import annotations
@@ -8,16 +8,39 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from math import inf
 
+from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
-from reconciler.host.reading import PRIVATE, is_private
+from reconciler.host.reading import PRIVATE, is_private, regular_file
 from reconciler.host.walk import opened
 
 _MOST = 200_000
+_TAIL = 2**20
+
+
+@contextmanager
+def listed(path: str) -> Iterator[int]:
+    """A descriptor of the folder for reading. Raises OSError, HostError."""
+    with opened(path) as top:
+        handle = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=top)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def regular_files(folder: int) -> Iterator[tuple[str, os.stat_result]]:
+    """The regular files directly in an open folder."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(OSError):  # Somebody has taken it just now.
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISREG(status.st_mode):
+                    yield entry.name, status
 
 
 @dataclass(slots=True)
@@ -44,29 +67,13 @@ def contents(path: str, match: str | None, since: Sequence[float], end: float = 
     ``since`` are moments in seconds since the epoch; at ``end``, by the monotonic clock, it has
     looked at enough. Raises OSError, HostError.
     """
-    with opened(path) as top:
-        handle = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=top)
-        try:
-            return _contents(handle, match, since, end)
-        finally:
-            os.close(handle)
-
-
-def _contents(folder: int, match: str | None, since: Sequence[float], end: float) -> Contents:
-    # Root may write everywhere but on a file system that is read only.
-    writable = os.access(".", os.W_OK | os.X_OK, dir_fd=folder)
-    found = Contents(writable, os.fstat(folder).st_uid)
-    recent = [0] * len(since)
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            hidden = entry.name.startswith(".")
-            if hidden or (match is not None and not fnmatchcase(entry.name, match)):
-                continue
-            try:
-                status = entry.stat(follow_symlinks=False)
-            except OSError:
-                continue
-            if not stat.S_ISREG(status.st_mode):
+    with listed(path) as folder:
+        # Root may write everywhere but on a file system that is read only.
+        writable = os.access(".", os.W_OK | os.X_OK, dir_fd=folder)
+        found = Contents(writable, os.fstat(folder).st_uid)
+        recent = [0] * len(since)
+        for name, status in regular_files(folder):
+            if name.startswith(".") or not fnmatchcase(name, match or "*"):
                 continue
             if found.files == _MOST or time.monotonic() > end:
                 found.complete = False
@@ -77,11 +84,11 @@ def _contents(folder: int, match: str | None, since: Sequence[float], end: float
             for at, moment in enumerate(since):
                 recent[at] += changed >= moment
             if found.oldest is None or changed < found.oldest[0]:
-                found.oldest = changed, entry.name
+                found.oldest = changed, name
             found.newest = max(found.newest or changed, changed)
-    found.recent = tuple(recent)
-    if found.oldest is not None and is_private(folder):
-        found.oldest = found.oldest[0], PRIVATE
+        found.recent = tuple(recent)
+        if found.oldest is not None and is_private(folder):
+            found.oldest = found.oldest[0], PRIVATE
     return found
 
 
@@ -89,3 +96,43 @@ def refuse_unreadable(path: str) -> None:
     """Nothing, where the folder may be listed or is not there. Raises OSError."""
     with suppress(FileNotFoundError):
         os.listdir(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The whole ``lines`` at the end of a log; is that the ``whole`` of it?
+
+    ``size`` is in bytes, ``changed`` in seconds since the epoch.
+    """
+
+    lines: list[str]
+    whole: bool
+    size: int
+    changed: float
+
+
+def tail(path: str) -> Tail:
+    """What stands in the last MiB. Raises OSError, and HostError for what is not to be read."""
+    with regular_file(path) as (handle, private):
+        if private:
+            raise HostError(PRIVATE)
+        status = os.fstat(handle)
+        start = max(0, status.st_size - _TAIL)
+        data = os.pread(handle, _TAIL, start)
+    # The first line is a piece of one where the file was not read from its beginning.
+    lines = data.decode(errors="replace").splitlines()[1 if start else 0 :]
+    return Tail(lines, not start, status.st_size, status.st_mtime)
+
+
+def matching(pattern: str) -> list[str]:
+    """The files that a folder and a pattern of names mean now; links of others lead to none.
+
+    None in a folder whose names must not be shown either.
+    """
+    folder, _, match = pattern.rpartition("/")
+    found: list[str] = []
+    with suppress(OSError, HostError), listed(folder or "/") as handle:
+        if not is_private(handle):
+            names = (name for name, _ in regular_files(handle) if fnmatchcase(name, match))
+            found += [f"{folder}/{name}" for name in names]
+    return sorted(found)

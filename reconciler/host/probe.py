@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
-import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from math import inf
 from types import FrameType
@@ -19,8 +18,9 @@ from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.text import printable
 from reconciler.base.values import Verdict
 from reconciler.host.files import Files
+from reconciler.host.folders import listed, regular_files
 from reconciler.host.reading import is_private
-from reconciler.host.walk import opened, reason
+from reconciler.host.walk import reason
 from reconciler.host.walltime import WallTime
 
 
@@ -87,17 +87,15 @@ def queue(
     A name that begins with a dot must be asked for. Raises UnknownState and OSError.
     """
     number, earliest = 0, (inf, "")
-    for entry, hidden in _entries(path):
-        if not any(_matches(entry.name, pattern) for pattern in patterns):
-            continue
-        try:
-            status = entry.stat(follow_symlinks=False)
-        except FileNotFoundError:
-            continue  # Somebody has taken it just now.
-        if not stat.S_ISREG(status.st_mode):
-            continue
-        number += 1
-        earliest = min(earliest, (status.st_mtime, "" if hidden else entry.name))
+    try:
+        with listed(path) as folder:
+            hidden = is_private(folder)
+            for name, status in regular_files(folder):
+                if any(_matches(name, pattern) for pattern in patterns):
+                    number += 1
+                    earliest = min(earliest, (status.st_mtime, "" if hidden else name))
+    except FileNotFoundError:
+        raise UnknownState(f"there is no {path}") from None
     if number == 0:
         return Verdict(True, "no file waits")
     changed, name = earliest
@@ -116,21 +114,6 @@ def queue(
 
 def _matches(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) and (pattern.startswith(".") or not name.startswith("."))
-
-
-def _entries(path: str) -> Iterator[tuple[os.DirEntry[str], bool]]:
-    """Each, and whether no name of that folder is to be shown."""
-    try:
-        with opened(path) as folder:
-            hidden = is_private(folder)
-            handle = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
-        try:
-            with os.scandir(handle) as entries:
-                yield from ((entry, hidden) for entry in entries)
-        finally:
-            os.close(handle)
-    except FileNotFoundError:
-        raise UnknownState(f"there is no {path}") from None
 
 
 def disk(path: str, min_free: tuple[str, float] | None, max_used: float | None) -> Verdict:

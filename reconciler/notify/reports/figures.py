@@ -15,7 +15,6 @@ from reconciler.core.kind import GetKind, Supervised
 from reconciler.core.model import Observation, Resource
 from reconciler.core.observe import shown, watched
 from reconciler.core.plan import STARTS
-from reconciler.host import filesystems
 from reconciler.host.folders import contents
 from reconciler.state.store import Store
 
@@ -126,11 +125,13 @@ def _folders(
 
 def _disks(declared: Sequence[Resource[Any]], get_kind: GetKind) -> Iterator[dict[str, Any]]:
     """The file systems of all that is managed, each once. Sizes are in bytes."""
+    from reconciler.host.machine import disks
+
     paths = [
         claim.key.value
         for resource in declared
         for claim in get_kind(resource.kind).claims(resource.want)
         if claim.key.sort == "path"
     ]
-    for one, _ in filesystems.of(paths):
-        yield {"mount": one.mount, "total": one.total, "used": one.used, "free": one.free}
+    for one, _ in disks(paths):
+        yield {field: one[field] for field in ("mount", "total", "used", "free")}
