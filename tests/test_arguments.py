@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.cli.arguments import usual
-from reconciler.cli.context import InvalidUsage
+from reconciler.cli.invocation import InvalidUsage
 from reconciler.cli.options import parsed
 
 WORDS = ("--once", "--plan", "--status", "--loop", "--diagnose", "my.yaml", "executor", "-q",

@@ -25,7 +25,8 @@ from reconciler.base.exit_codes import BUSY, TROUBLE, USAGE
 from reconciler.base.text import error_in_words
 from reconciler.cli.arguments import usual
 from reconciler.cli.commands.answers import complain, invalid
-from reconciler.cli.context import Context, InvalidUsage
+from reconciler.cli.context import Context
+from reconciler.cli.invocation import InvalidUsage
 from reconciler.host.environment import clean, use_utf8
 from reconciler.host.filesystems import served
 

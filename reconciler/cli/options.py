@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 
 from reconciler import __version__
 from reconciler.base.records import dataclass
-from reconciler.cli.context import ACTING, InvalidUsage
+from reconciler.cli.context import ACTING
+from reconciler.cli.invocation import InvalidUsage
 
 # argparse would look for its words in another language, and load `locale` for that at every start.
 argparse._ = str  # type: ignore[attr-defined]

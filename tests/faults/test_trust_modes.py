@@ -156,7 +156,8 @@ def test_the_executor_starts_nothing_from_a_spec_of_somebody_else(machine: Machi
 CHILD = """
 import os, sys
 from reconciler.cli.options import parsed
-from reconciler.cli.context import Context, InvalidUsage
+from reconciler.cli.context import Context
+from reconciler.cli.invocation import InvalidUsage
 from reconciler.output.terminal import Terminal
 context = Context(parsed(["--plan"]))
 context.users.account(None)

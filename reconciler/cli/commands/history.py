@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from reconciler.base.exit_codes import DONE
-from reconciler.cli.context import Context, InvalidUsage
+from reconciler.cli.context import Context
+from reconciler.cli.invocation import InvalidUsage
 from reconciler.core.plan import meant
 
 _FORMS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d")

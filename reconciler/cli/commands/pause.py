@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from reconciler import kinds
 from reconciler.base.exit_codes import DONE, TROUBLE
 from reconciler.base.records import replace
-from reconciler.cli.context import Context, InvalidUsage
+from reconciler.cli.context import Context
+from reconciler.cli.invocation import InvalidUsage
 from reconciler.core.kind import Supervised
 from reconciler.core.plan import ending, meant
 from reconciler.core.snapshot import Snapshot

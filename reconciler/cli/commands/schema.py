@@ -10,7 +10,8 @@ import os
 
 from reconciler import kinds
 from reconciler.base.exit_codes import DONE
-from reconciler.cli.context import Context, InvalidUsage, print_json
+from reconciler.cli.context import Context, print_json
+from reconciler.cli.invocation import InvalidUsage
 from reconciler.cli.options import DOCUMENTS
 
 _FILE = os.path.join(os.path.dirname(__file__), "documents.json")

@@ -1,0 +1,228 @@
+"""What one command line names: the spec, its variables, and the state directory.
+
+It must not load the spec, nor change anything. It stays light, since a call that is answered by the
+watchdog needs nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from reconciler.base.digests import blake2b
+from reconciler.base.redaction import HIDDEN, FromFile, hide
+from reconciler.host import trust
+from reconciler.host.users import Users
+
+if TYPE_CHECKING:
+    import argparse
+
+    from reconciler.base.values import Facts
+    from reconciler.core.model import Remembered, Spec
+
+
+class InvalidUsage(Exception):
+    """The command line asks for something that cannot be; the message says what and why."""
+
+
+class Invocation:
+    """The options of one call, and what they name."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        for uid in options.trust:
+            trust.trust_owner(uid)
+        self.users: Users = Users()
+        self._trusted: set[str] = set()
+        self._path: str | None = None
+        """The spec that takes over the state of its name."""
+        self._guest = False
+        """Is it a file that only takes away, beside the one whose state it is?"""
+
+    @cached_property
+    def state_dir(self) -> str:
+        """Where state is kept. Raises Usage."""
+        from reconciler.host.facts import state_directory
+
+        try:
+            return state_directory(self.options.state_dir, self.users)
+        except ValueError as error:
+            raise InvalidUsage(str(error)) from None
+
+    def facts(self) -> Facts:
+        """What templates may ask about this host, as it is now."""
+        from reconciler.host.facts import facts
+
+        return facts(self.users, self.state_dir)
+
+    def about(self, spec: Spec) -> dict[str, Any]:
+        """The same as a JSON value.
+
+        ``variables`` are those that were set, now or before, to something else than the file
+        says; ``trusts`` are the accounts that ``--trust`` names.
+        """
+        found: dict[str, Any] = {"name": spec.name, "path": spec.path}
+        found |= {"variables": dict(spec.variables)} if spec.variables else {}
+        return {**found, "trusts": self.options.trust} if self.options.trust else found
+
+    def folder(self, spec: Spec) -> str:
+        """The state directory of that spec. Raises HostError where others could change it."""
+        from reconciler.state.folder import refuse_folder
+
+        folder = os.path.join(self.state_dir, spec.name)
+        if folder not in self._trusted:
+            refuse_folder(folder)
+            self._trusted.add(folder)
+        return folder
+
+    def spec_path(self) -> str:
+        """The file named, or the first of the usual places where there is one."""
+        from reconciler.config.shipped import FOUND_HERE, find_spec
+
+        path, tried = find_spec(self.options.spec, os.environ, self.users.account(None).home)
+        if path is None:
+            raise InvalidUsage("no spec: name one, or make one of " + ", ".join(tried))
+        if self.options.spec is None and path == FOUND_HERE:
+            self._refuse_found(path)
+        return path
+
+    def _refuse_found(self, path: str) -> None:
+        """Raise Usage where the current folder, in which a spec was found, is somebody else's.
+
+        Only a spec that was named is believed there.
+        """
+        notes: list[trust.Untrusted] = []
+        try:
+            trust.refuse_untrusted(path, "the spec", notes=notes)
+        except (trust.Untrusted, OSError):
+            return  # Who reads it says so.
+        here = os.getcwd()
+        for note in notes:
+            if f"{note.path}/".startswith(f"{here}/"):
+                raise InvalidUsage(
+                    f"found {os.path.join(here, path)}, which nobody has named, but {note.reason}; "
+                    "name the spec that you mean"
+                )
+
+    def settings(self) -> Mapping[str, str]:
+        """The variables of the last pass, and those of ``--set`` and ``--set-file`` instead.
+
+        Raises Usage.
+        """
+        found: dict[str, str] = dict(self._remembered())
+        for word in self.options.set:
+            name, equals, value = word.partition("=")
+            if not name or not equals:
+                raise InvalidUsage(f"--set takes NAME=VALUE, not {name!r}")
+            if value == HIDDEN or f"://{HIDDEN}" in value:
+                raise InvalidUsage(
+                    f"--set {name}: {HIDDEN} stands for a value that is not shown; write the value "
+                    f"instead, or put it into a file and give --set-file {name}=FILE"
+                )
+            # No shell expands the ~ of --set home=~/x, and people mean it.
+            found[name] = self.users.expanded(value)
+        for word in self.options.set_file:
+            name, equals, path = word.partition("=")
+            if not name or not path:
+                raise InvalidUsage(f"--set-file takes NAME=FILE, not {name!r}")
+            found[name] = self._from_file(self.users.expanded(path))
+        hide(value for value in found.values() if isinstance(value, FromFile))
+        return found
+
+    def _remembered(self) -> Mapping[str, Remembered]:
+        """The variables of the last pass over this spec, but for those of ``--unset``."""
+        from reconciler.core.model import Remembered
+        from reconciler.state.folder import variables, with_variables
+
+        folders = with_variables(self.state_dir)
+        path = os.path.abspath(self.spec_path())
+        folder = self._folder_of(path, folders) if folders else None
+        if folder is None or self._before(folder, path) is not None:
+            return {}
+        return {
+            name: Remembered(value)
+            for name, value in variables(folder).items()
+            if name not in self.options.unset
+        }
+
+    def _folder_of(self, path: str, folders: Collection[str]) -> str | None:
+        """Which of these is the state directory of the spec in that file, not yet compiled."""
+        from reconciler.config.reading import ReadError, name_in, read
+        from reconciler.config.shipped import known_as
+        from reconciler.state.folder import known_spec
+
+        try:
+            name = name_in(read(path))
+        except ReadError:
+            return None  # Who compiles it says so.
+        if name is not None:
+            folder = os.path.join(self.state_dir, name)
+            return folder if folder in folders else None
+        # It is being written just now, or is written as JSON.
+        return next((one for one in folders if known_spec(one) == known_as(path)), None)
+
+    def _from_file(self, path: str) -> FromFile:
+        """The value of a variable, without the line break at its end. Raises Usage."""
+        from reconciler.config.reading import ReadError, read
+
+        try:
+            data = read(path, f"the file {path}")
+            value = FromFile(data.decode().removesuffix("\n"))
+        except ReadError as error:
+            hint = f"; fix it with: {error.hint}" if error.hint else ""
+            raise InvalidUsage(f"--set-file: {error.message}{hint}") from None
+        except UnicodeDecodeError:
+            raise InvalidUsage(f"--set-file: the file {path} is not UTF-8 text") from None
+        value.path, value.digest = path, blake2b(data, digest_size=32).digest()
+        return value
+
+    def _before(
+        self, folder: str, path: str, told: Callable[[str], None] = lambda words: None
+    ) -> str | None:
+        """The other spec whose state that folder holds. None: none that is still there."""
+        from reconciler.config.shipped import known_as, path_of
+        from reconciler.state.folder import is_gone, known_spec
+
+        known = known_spec(folder)
+        if known is None or known == known_as(path):
+            return None
+        before, name = path_of(known), os.path.basename(folder)
+        try:
+            if os.path.samefile(before, path):
+                told(f"{name} is known as {before}, which is the same file as {path}")
+                return None
+        except (FileNotFoundError, NotADirectoryError):
+            if not os.path.lexists(before) and is_gone(folder, known):
+                told(f"the spec {name} was {before}, which is gone; now it is {path}")
+                self._path = path
+                return None
+        except OSError:
+            pass  # That it cannot be looked at does not say that it is gone.
+        return before
+
+    def claim(self, spec: Spec) -> None:
+        """Raise Usage where the state of that name is another file's, unless it is taken over.
+
+        Two specs of one name would take each other's work away. One that declares nothing but what
+        is to be absent is done once, and nothing besides what it names.
+        """
+        from reconciler.host.environment import note
+
+        before = self._before(self.folder(spec), spec.path, note)
+        if before is None:
+            return
+        if self.options.take_over:
+            self._path = spec.path
+            return
+        if self.options.mode == "once" and not any(one.present for one in spec.resources):
+            note(f"only what is to be absent is declared; the state stays that of {before}")
+            self._guest = True
+            return
+        missing = "" if os.path.lexists(before) else "The other file is not to be seen: mount it. "
+        raise InvalidUsage(
+            f"the state of {spec.name!r} is that of {before}, and this is {spec.path}; nothing was "
+            f"done. {missing}Name the other file, give this one a name of its own, or, to go on "
+            "with this one instead, add: --take-over"
+        )
