@@ -32,6 +32,12 @@ class Secret:
         return "Secret(…)"
 
 
+class Remembered(str):
+    """The value of a variable from an earlier pass; the spec need not have it any more."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What templates may ask about the host and the caller; part of the compiled spec's key.

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from reconciler.notify.outbox import Post
     from reconciler.notify.reports import Reports
     from reconciler.output.table import Block
-    from reconciler.output.terminal import Terminal
     from reconciler.output.text import Line
     from reconciler.state.memory import Memory
     from reconciler.state.restarts import Unwritten
     from reconciler.state.store import Store
+    from reconciler.watchdog.requests import Answer
 
 
 _LONGEST = 4000
@@ -55,10 +55,8 @@ class Context(Invocation):
 
     def __init__(self, options: argparse.Namespace) -> None:
         from reconciler.host.environment import on_note
-        from reconciler.output.terminal import Terminal
 
         super().__init__(options)
-        self.terminal: Terminal = Terminal(options.color, to_errors=options.json)
         self._warned: set[str] = set()
         self._begun: set[str] = set()
         self.acted = False
@@ -69,6 +67,8 @@ class Context(Invocation):
         self._stores: dict[tuple[str, bool], Store] = {}
         self._measured: dict[Any, Any] = {}
         self._locked = False
+        self.answer: Answer | None = None
+        """What the loop has answered that was asked for a pass, where it has acted in it."""
         self.said: dict[str, ProbeHistory] = {}
         """What probes have said in this call."""
         self.carried: Sequence[Outcome] = ()
@@ -107,7 +107,7 @@ class Context(Invocation):
         from reconciler.config import cache
         from reconciler.config.last_good import reduced
 
-        inputs = cache.Inputs(self.spec_path(), self.facts(), self.settings(), os.environ)
+        inputs = self.inputs()
         spec = cache.last_good(cache.file_name(self.state_dir, inputs), inputs, kinds.get)
         return None if spec is None else self.known(reduced(spec))
 
@@ -540,11 +540,6 @@ class Context(Invocation):
     def print_json(self, document: Any) -> None:
         """Print the one document on standard output."""
         print_json(document)
-
-    def say(self, *lines: tuple[str, str]) -> None:
-        """Print lines for people, unless they asked for quiet."""
-        if not self.options.quiet:
-            self.terminal.write(lines)
 
 
 def no_such(pattern: str, spec: Spec) -> str:

@@ -13,14 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.base.digests import blake2b
 from reconciler.base.redaction import HIDDEN, FromFile, hide
+from reconciler.base.values import Remembered
 from reconciler.host import trust
 from reconciler.host.users import Users
+from reconciler.output.terminal import Terminal
 
 if TYPE_CHECKING:
     import argparse
 
     from reconciler.base.values import Facts
-    from reconciler.core.model import Remembered, Spec
+    from reconciler.config.cache import Compiled, Inputs
+    from reconciler.core.model import Spec
+    from reconciler.output.text import Line
 
 
 class InvalidUsage(Exception):
@@ -34,6 +38,7 @@ class Invocation:
         self.options = options
         for uid in options.trust:
             trust.trust_owner(uid)
+        self.terminal = Terminal(options.color, to_errors=options.json)
         self.users: Users = Users()
         self._trusted: set[str] = set()
         self._path: str | None = None
@@ -57,7 +62,25 @@ class Invocation:
 
         return facts(self.users, self.state_dir)
 
-    def about(self, spec: Spec) -> dict[str, Any]:
+    def inputs(self) -> Inputs:
+        """What the spec is compiled from, besides its files. Raises InvalidUsage."""
+        from reconciler.config.cache import Inputs
+
+        return Inputs(self.spec_path(), self.facts(), self.settings(), os.environ)
+
+    def compiled(self) -> Compiled | None:
+        """What is known of the compiled spec, where it would be compiled to the same again."""
+        from reconciler.config import cache
+
+        inputs = self.inputs()
+        return cache.unchanged(cache.file_name(self.state_dir, inputs), inputs)
+
+    def say(self, *lines: Line) -> None:
+        """Print lines for people, unless they asked for quiet."""
+        if not self.options.quiet:
+            self.terminal.write(lines)
+
+    def about(self, spec: Spec | Compiled) -> dict[str, Any]:
         """The same as a JSON value.
 
         ``variables`` are those that were set, now or before, to something else than the file
@@ -133,7 +156,6 @@ class Invocation:
 
     def _remembered(self) -> Mapping[str, Remembered]:
         """The variables of the last pass over this spec, but for those of ``--unset``."""
-        from reconciler.core.model import Remembered
         from reconciler.state.folder import variables, with_variables
 
         folders = with_variables(self.state_dir)

@@ -17,7 +17,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from reconciler.base.descriptors import keep_descriptors, open_standard_streams
 from reconciler.base.errors import BeingWritten
@@ -25,10 +25,12 @@ from reconciler.base.exit_codes import BUSY, TROUBLE, USAGE
 from reconciler.base.text import error_in_words
 from reconciler.cli.arguments import usual
 from reconciler.cli.commands.answers import complain, invalid
-from reconciler.cli.context import Context
-from reconciler.cli.invocation import InvalidUsage
+from reconciler.cli.invocation import InvalidUsage, Invocation
 from reconciler.host.environment import clean, use_utf8
 from reconciler.host.filesystems import served
+
+if TYPE_CHECKING:
+    from reconciler.cli.context import Context
 
 _ELSEWHERE = {"resume": "pause", "notify-test": "messages"}
 """The modes that are not in a module of their own name."""
@@ -91,7 +93,18 @@ def _run(argv: Sequence[str], own: bool) -> int:
 
         options = parsed(argv)
     bound = own and options.mode not in _NO_LOOK and bool(served()) and _go_on_in_child()
+    answer = None
+    if options.mode == "once":
+        from reconciler.cli.commands.beside import ask
+
+        call = Invocation(options)
+        status, answer = ask(call)
+        if status is not None:
+            return _printed(call, status)
+    from reconciler.cli.context import Context
+
     context = Context(options)
+    context.answer = answer
     if bound:
         from reconciler.host import bounded
 
@@ -101,8 +114,12 @@ def _run(argv: Sequence[str], own: bool) -> int:
         from reconciler.output.progress import Bars
 
         watch(Bars(context.terminal))
-    status = _done(context)
-    error = context.terminal.error
+    return _printed(context, _done(context))
+
+
+def _printed(call: Invocation, status: int) -> int:
+    """The exit status, in view of how printing went."""
+    error = call.terminal.error
     if error is None or isinstance(error, BrokenPipeError):
         return status
     # All was done all the same; only the telling of it went wrong.

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from reconciler.base.values import Facts
 from reconciler.config import cache
-from reconciler.core.kind import Kind
-from reconciler.core.model import Spec
 
 if TYPE_CHECKING:
+    from reconciler.base.values import Facts
     from reconciler.config.errors import Problem, SpecError
+    from reconciler.core.kind import Kind
+    from reconciler.core.model import Spec
 
 __all__ = ["Problem", "SpecError", "json_schema", "load"]
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import repeat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reconciler import __version__
 from reconciler.base.digests import blake2b
@@ -22,11 +22,13 @@ from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
 from reconciler.base.values import Facts, Secret
 from reconciler.config import reading
-from reconciler.core.kind import Kind
-from reconciler.core.model import Notify, Resource, Spec
 from reconciler.host import trust
 
-_MAGIC = b"reconcile spec 1\n"
+if TYPE_CHECKING:
+    from reconciler.core.kind import Kind
+    from reconciler.core.model import Resource, Spec
+
+_MAGIC = b"reconcile spec 2\n"
 _DIGEST = 32
 _FOLDER = ".compiled"
 """Beside the folders of the specs, none of which can have such a name."""
@@ -43,6 +45,16 @@ class Inputs:
     facts: Facts
     settings: Mapping[str, str]
     environ: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """What is known of a compiled spec before it is unpacked. ``digest`` is of all there is."""
+
+    name: str
+    path: str
+    variables: tuple[tuple[str, str], ...]
+    digest: str
 
 
 def file_name(state_dir: str, inputs: Inputs) -> str:
@@ -62,39 +74,56 @@ def load(
 
     ``complete``: None as well for one that was written without its secrets.
     """
-    return _load(
-        file,
-        inputs,
-        get_kind,
-        lambda head: (head["complete"] or not complete) and _fits(head, inputs),
-    )
+
+    def fits(head: Mapping[str, Any]) -> bool:
+        return (head["complete"] or not complete) and _fits(head, inputs)
+
+    found = _found(file, inputs, fits)
+    return None if found is None else _unpacked(*found, get_kind)
 
 
 def last_good(file: str, inputs: Inputs, get_kind: Callable[[str], Kind[Any, Any]]) -> Spec | None:
     """The same as it was compiled last, whatever its files hold now; it lacks its secrets."""
-    return _load(file, inputs, get_kind, lambda head: _made_alike(head, inputs))
+    found = _found(file, inputs, lambda head: _made_alike(head, inputs))
+    return None if found is None else _unpacked(*found, get_kind)
 
 
-def _load(
-    file: str,
-    inputs: Inputs,
-    get_kind: Callable[[str], Kind[Any, Any]],
-    fits: Callable[[Any], bool],
-) -> Spec | None:
+def unchanged(file: str, inputs: Inputs) -> Compiled | None:
+    """What is known of the spec in ``file``; None when there is none that fits. Never raises."""
+    found = _found(file, inputs, lambda head: _fits(head, inputs))
+    if found is None:
+        return None
+    head, body = found
+    # The salt is another one each time that it is written.
+    digest = _hash(head["salt"] + body).hex()
+    return Compiled(head["name"], head["path"], head["variables"], digest)
+
+
+def _found(
+    file: str, inputs: Inputs, fits: Callable[[Mapping[str, Any]], bool]
+) -> tuple[dict[str, Any], bytes] | None:
+    """The head and the packed body of what is in ``file``, if it fits."""
     try:
         content = _content(file)
         if content is None:
             return None
         head, body = marshal.loads(content)
-        del content
         if not fits(head):
             return None
         settings = inputs.settings
         head["variables"] = tuple((name, str(settings[name])) for name in head["set"])
-        return decoded(body, head, get_kind)
+        return head, body
     except Exception:
-        # Damage that the digest missed, or a kind that is gone: compiling tells what is wrong.
-        return None
+        return None  # Damage that the digest missed: compiling tells what is wrong.
+
+
+def _unpacked(
+    head: Mapping[str, Any], body: bytes, get_kind: Callable[[str], Kind[Any, Any]]
+) -> Spec | None:
+    try:
+        return decoded(marshal.loads(body), head, get_kind)
+    except Exception:
+        return None  # Or a kind that is gone.
 
 
 def write(
@@ -125,7 +154,7 @@ def write(
             # Only the names: a value is not kept that nothing was made of.
             "set": tuple(name for name, _ in spec.variables),
         }
-        payload = marshal.dumps((head, body))
+        payload = marshal.dumps((head, marshal.dumps(body)))
         _replace(file, _MAGIC + _hash(payload) + payload)
     except (OSError, HostError, ValueError, TypeError):
         return
@@ -156,11 +185,11 @@ def others(
     for entry in entries[:most]:
         try:
             content = _content(entry.path)
-            head, body = marshal.loads(content) if content is not None else ({}, None)
+            head, body = marshal.loads(content) if content is not None else ({}, b"")
             if head.get("name") in (None, *seen) or not os.path.exists(head["path"]):
                 continue
             seen.add(head["name"])
-            yield decoded(body, head, get_kind)
+            yield decoded(marshal.loads(body), head, get_kind)
         except Exception:
             continue  # Made by another version, or damaged: it would not be used either.
 
@@ -263,6 +292,8 @@ def _values(column: Any, count: int) -> Iterator[Any]:
 
 def decoded(body: Any, head: Mapping[str, Any], get_kind: Callable[[str], Kind[Any, Any]]) -> Spec:
     """The Spec of what ``packing`` has packed, where it is said what is what in it."""
+    from reconciler.core.model import Notify, Resource, Spec
+
     tables, count, columns, notify = body
     wants = []
     for name, deep, number, values in tables:

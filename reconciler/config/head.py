@@ -12,6 +12,7 @@ from typing import Any
 from reconciler.base.records import dataclass
 from reconciler.base.redaction import censored
 from reconciler.base.scalars import parse_duration
+from reconciler.base.values import Remembered
 from reconciler.config.errors import Problems, closest, one_of
 from reconciler.config.include import Document
 from reconciler.config.nodes import Broken, Map, Node, Text, get, is_null
@@ -20,7 +21,6 @@ from reconciler.config.scope import FIXED, Scope, told_secret
 from reconciler.config.secrecy import hidden
 from reconciler.core import order
 from reconciler.core.kind import Kind
-from reconciler.core.model import Remembered
 
 _ONCE = "state"
 """The variable by which specs are taken away; it counts for one call."""

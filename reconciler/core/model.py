@@ -148,12 +148,6 @@ class Notify:
     report_every: tuple[float, ...] = ()
 
 
-class Remembered(str):
-    """The value of a variable from an earlier pass; the spec need not have it any more."""
-
-    __slots__ = ()
-
-
 @dataclass(frozen=True, slots=True)
 class Spec:
     """A valid spec. ``resources`` stand in an order that respects needs and ``after``.

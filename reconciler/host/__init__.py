@@ -11,12 +11,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from reconciler.host.clock import Clock
-from reconciler.host.files import Files
 from reconciler.host.users import Users
 
 if TYPE_CHECKING:
     from reconciler.core.model import ProbeHistory, Resource
     from reconciler.host.crontab import Crontabs
+    from reconciler.host.files import Files
     from reconciler.host.marks import Marks
     from reconciler.host.openfiles import OpenFiles
     from reconciler.host.process_snapshot import ProcessSnapshot
@@ -58,7 +58,6 @@ class Host:
         self.state_dir = state_dir
         self.clock = clock or Clock()
         self.users = Users()
-        self.files = Files()
         self.log_ends: dict[str, os.stat_result] = {}
         """A daemon's log as this pass opened it to start it, by its path."""
         self.last: list[Callable[[], None]] = []
@@ -68,6 +67,13 @@ class Host:
     def patient(self) -> bool:
         """May what takes its time be waited for? Not in a loop."""
         return self.stops is None
+
+    @cached_property
+    def files(self) -> Files:
+        """Entries of file systems."""
+        from reconciler.host.files import Files
+
+        return Files()
 
     @cached_property
     def processes(self) -> Processes:
@@ -141,7 +147,8 @@ class Host:
 
     def forget(self) -> None:
         """Drop what was seen, so that the next look is a fresh one."""
-        self.files.forget()
+        if "files" in self.__dict__:
+            self.files.forget()
         for name in ("table", "start_records"):
             self.__dict__.pop(name, None)
         if "tmux" in self.__dict__:

@@ -6,10 +6,12 @@ It must not print: it yields lines, each with a style, in which everything is sa
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reconciler.base.text import printable
-from reconciler.core.model import Outcome, Plan, Remark, Report, Step
+
+if TYPE_CHECKING:
+    from reconciler.core.model import Outcome, Plan, Remark, Report, Step
 
 Line = tuple[str, str]
 """The text of a line, and what it tells: ``good``, ``change``, ``bad``, ``quiet`` or nothing."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reconciler.base.records import dataclass
-from reconciler.state.restarts import Unwritten
+
+if TYPE_CHECKING:
+    from reconciler.state.restarts import Unwritten
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ from reconciler.watchdog.passes import Pass, Passes, Teller
 from reconciler.watchdog.preload import preload
 from reconciler.watchdog.probing import aftermath, checks_of
 from reconciler.watchdog.reload import SpecReload
+from reconciler.watchdog.requests import PassRequests
 from reconciler.watchdog.settling import Settling, goal
 
 if TYPE_CHECKING:
@@ -148,10 +149,11 @@ class Watchdog:
             context, spec, log, supervisor, self._clock, self._taken, self._files.watch
         )
         self._installed = Installed(self._clock, self._program)
+        self._requests = PassRequests(context.folder(spec), self._keeps)
         self.parts: tuple[Part, ...]
         self.parts = (
             self._passes, self, self._kept, self._deaths, self._files, self._fresh, self._checks,
-            self._stops, self._reports, self._post, self._installed,
+            self._stops, self._reports, self._post, self._installed, self._requests,
         )  # fmt: skip
         """What goes on beside one another."""
 
@@ -207,6 +209,8 @@ class Watchdog:
         self._heart.begin(self._spec.loop_every)
         self._sooner = wait.seconds
         self._full = self._begin(())
+        if self._full is not None:
+            self._requests.begun(self._full)
         self._plans(self._spec.resources)
 
     def partial_pass(self, ids: Collection[str]) -> None:
@@ -417,6 +421,7 @@ class Watchdog:
                 return None  # Another pass was faster.
             self._acted[outcome.step.id] = self._clock.monotonic(), one
             self._telling[one][0].append(outcome)
+            self._requests.did(one, outcome)
         try:
             return handlers[what](*values)
         except HostError:
@@ -442,6 +447,7 @@ class Watchdog:
         """What a pass has seen, and would do. Gives what it is to leave to others."""
         others = self._passes.of_others(one)
         others |= self._overtook(one)
+        self._requests.looked(one, plan, not others)
         plan, seen = plan.without(others), seen - others
         self._log.remarks(plan, seen)
         wrong = {remark.id for remark in (*plan.unknown, *plan.held, *plan.failing)}
@@ -474,6 +480,7 @@ class Watchdog:
     def _over(self, one: Pass) -> None:
         """A pass has come to its end."""
         outcomes, reports = self._telling.pop(one)
+        self._requests.over(one)
         passed: Passed | None = one.result
         if passed is None:
             self._untold += outcomes
@@ -554,6 +561,14 @@ class Watchdog:
 
     def _program(self, words: str, bad: bool) -> None:
         self._log.event("program", words, "bad" if bad else "quiet")
+
+    def _keeps(self, digest: str) -> bool:
+        """Is that compiled spec the very one that is kept?"""
+        with suppress(Exception):  # Whatever is wrong with it: who asks looks himself then.
+            if self._kept.is_settled():
+                compiled = self._context.compiled()
+                return compiled is not None and compiled.digest == digest
+        return False
 
     def _posted(self, words: str, bad: bool) -> None:
         self._log.event("notify", words, "bad" if bad else "quiet")

@@ -191,6 +191,11 @@ class SpecReload:
         self._changed, self._waits = None, ""
         return _GO_ON
 
+    def is_settled(self) -> bool:
+        """Is the spec what its files hold now, as far as a look at them tells?"""
+        busy = self._loading is not None or self._wrong or self.spec.last_good
+        return not busy and self._seen is not None and self._sources() == self._seen
+
     def remind(self) -> None:
         """Say, at each pass, that only a part of the last good spec is kept, if so."""
         if self.spec.last_good:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.exit_codes import CHANGED, DONE, INVALID, TROUBLE
 from reconciler.base.text import printable
-from reconciler.cli.context import Context, print_json
 
 if TYPE_CHECKING:
     import argparse
 
+    from reconciler.cli.context import Context
     from reconciler.config.errors import SpecError
 
 
@@ -45,5 +45,5 @@ def invalid(context: Context, error: SpecError) -> int:
 
     Terminal(context.options.color, to_errors=True).write(error.lines())
     if context.options.json:
-        print_json({"format": FORMAT, "valid": False, "errors": document(error)})
+        context.print_json({"format": FORMAT, "valid": False, "errors": document(error)})
     return INVALID

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reconciler.base.exit_codes import BUSY
 from reconciler.base.records import replace
 from reconciler.cli.commands import messages
-from reconciler.cli.commands.answers import complain, exit_status, tell
+from reconciler.cli.commands.answers import exit_status, tell
 from reconciler.cli.context import Context
 from reconciler.output import text
 from reconciler.state.lock import LockHeld, turn
@@ -20,11 +19,6 @@ if TYPE_CHECKING:
 
 _SHORT_WAIT = 5.0
 """Seconds that a single pass waits for what was tried in vain and is soon to be tried again."""
-
-_STILL_WRONG = (
-    "still wrong after a pass of the loop (with other --set values than the loop's own, stop the "
-    "loop first)"
-)
 
 
 def run(context: Context) -> int:
@@ -42,7 +36,9 @@ def run(context: Context) -> int:
             messages.deliver(context, told)
             return status
     except LockHeld as taken:
-        return _beside(context, spec, taken)
+        from reconciler.cli.commands import beside
+
+        return beside.run(context, spec, taken)
 
 
 def _pass(context: Context, spec: Spec) -> tuple[int, Spec]:
@@ -92,44 +88,3 @@ def _pass(context: Context, spec: Spec) -> tuple[int, Spec]:
         messages.report(context, look)
     trouble = report.failed or plan.trouble
     return exit_status(trouble, report.changed, options), look.spec
-
-
-def _beside(context: Context, spec: Spec, taken: LockHeld) -> int:
-    """Somebody else is at work on this spec: normal when it is a loop that is well.
-
-    The loop is the one who acts. Where something differs it is asked for a pass now, and what
-    has become of it is told.
-    """
-    if context.options.take_over and taken.loop is not None:
-        return complain(f"{spec.name}: {taken}; end it before its state is taken over", BUSY)
-    from reconciler.core.model import Outcome, Report
-    from reconciler.state.lock import ask
-
-    host = context.host(spec)
-    plan = context.look(spec, host).plan
-    report = Report(plan)
-    if taken.loop is not None and plan.steps and ask(taken, context.folder(spec)):
-        left = {step.id: step.why for step in context.look(spec, host).plan.steps}
-        report = Report(
-            plan,
-            tuple(
-                Outcome(step, "failed", f"{_STILL_WRONG}: {left[step.id]}")
-                if step.id in left
-                else Outcome(step, "done")
-                for step in plan.steps
-            ),
-        )
-    options = context.options
-    if options.json:
-        from reconciler.output import data
-
-        about = {"pid": taken.pid, "loop": taken.loop is not None}
-        context.print_json({**data.report_document(report, context.about(spec)), "busy": about})
-    if taken.loop is None:
-        return complain(f"{spec.name}: {taken}; nothing was done", BUSY)
-    asked = "; it ran a pass:" if report.outcomes else ""
-    context.say((f"{spec.name}: {taken}{text.given(context.about(spec))}{asked}", "good"))
-    context.say(*text.paused_lines(plan))
-    for outcome in report.outcomes:
-        context.say(*text.outcome_lines(outcome))
-    return exit_status(report.failed, report.changed, options)

@@ -1,0 +1,258 @@
+"""A single pass asks the loop of its spec to make the pass: one message, and the answer.
+
+The socket lies in the state directory, which is its owner's alone; only he is answered, and only he
+is believed. Neither side waits for the other without an end, and it must not be needed: whoever
+gets no answer looks at the host himself.
+"""
+
+from __future__ import annotations
+
+import os
+
+# The module `socket` makes enums of all constants, which takes as long as the whole request.
+from _socket import AF_UNIX, SO_PEERCRED, SOCK_SEQPACKET, SOL_SOCKET, socket
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from reconciler.base.errors import HostError
+from reconciler.base.records import dataclass
+from reconciler.host import trust
+
+if TYPE_CHECKING:
+    import socket as sockets
+
+    from reconciler.core.model import Outcome, Plan
+    from reconciler.output.text import Line
+    from reconciler.watchdog.passes import Pass
+
+_NAME = "requests"
+_LONGEST = 1 << 20
+"""Bytes of a message. The kernel takes fewer: a longer answer is not given."""
+_HEARD = b"heard"
+_MOST = 16
+"""Requests at the same time; whoever comes then is not answered."""
+_SECONDS = 2.0
+"""Until one who has connected must have asked, and until one who has asked must be heard."""
+_PATIENCE = 60.0
+"""Seconds that a pass is waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the loop, a process ``pid``, has made of its pass.
+
+    ``lines`` tell what is paused. Each of ``outcomes`` has a result, the id, and its lines.
+    ``acted``: it was not all as declared, or somebody else was at work on a part of it.
+    """
+
+    pid: int
+    acted: bool
+    lines: Sequence[Line]
+    outcomes: Sequence[tuple[str, str, Sequence[Line]]]
+
+
+def listens(state_dir: str) -> bool:
+    """May a loop listen there, of whichever spec?"""
+    try:
+        with os.scandir(state_dir) as folders:
+            return any(os.path.lexists(os.path.join(one.path, _NAME)) for one in folders)
+    except OSError:
+        return False
+
+
+def request_pass(folder: str, spec: str) -> Answer | None:
+    """Have the loop of that state directory make a full pass over the compiled spec ``spec``.
+
+    None: there is no loop, it has another spec, or it does not answer.
+    """
+    end = monotonic() + _SECONDS
+    with suppress(OSError, HostError, ValueError):
+        handle = trust.opened(folder, os.O_PATH | os.O_DIRECTORY)
+        try:
+            made = socket(AF_UNIX, SOCK_SEQPACKET)
+            try:
+                made.settimeout(_SECONDS)
+                made.connect(f"/proc/self/fd/{handle}/{_NAME}")
+                pid = _peer(made)
+                made.send(spec.encode())
+                if pid is None or made.recv(len(_HEARD)) != _HEARD or monotonic() > end:
+                    return None
+                made.settimeout(_PATIENCE)
+                return _read(pid, made.recv(_LONGEST).decode())
+            finally:
+                made.close()
+        finally:
+            os.close(handle)
+    return None
+
+
+def _peer(connected: socket) -> int | None:
+    """The process at the other end; None where it is another user's, unix(7)."""
+    credentials = memoryview(connected.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)).cast("i")
+    pid, uid, _ = credentials
+    return pid if uid == os.geteuid() else None
+
+
+def _written(plan: Plan, outcomes: Sequence[Outcome], whole: bool) -> str:
+    """The answer: what is paused, then each outcome, in lines of text that ``_read`` reads.
+
+    ``whole`` False: a part of it was left to somebody else.
+    """
+    from reconciler.base.text import printable
+    from reconciler.output.text import outcome_lines, paused_lines
+
+    def indented(lines: Iterable[Line]) -> list[str]:
+        return [f"\t{style}\t{text}" for text, style in lines]
+
+    found = [str(bool(outcomes) or not whole), *indented(paused_lines(plan))]
+    for one in outcomes:
+        found += [f"{one.result}\t{printable(one.step.id)}", *indented(outcome_lines(one))]
+    return "\n".join(found)
+
+
+def _read(pid: int, said: str) -> Answer:
+    """Raises ValueError."""
+    acted, *rest = said.split("\n")
+    if acted not in ("True", "False"):
+        raise ValueError(said)
+    lines: list[Line] = []
+    outcomes: list[tuple[str, str, list[Line]]] = []
+    for line in rest:
+        first, *words = line.split("\t")
+        if first:
+            (ident,) = words
+            outcomes.append((first, ident, []))
+        else:
+            style, text = words
+            (outcomes[-1][2] if outcomes else lines).append((text, style))
+    return Answer(pid, acted == "True", lines, outcomes)
+
+
+class PassRequests:
+    """A part of the loop: has a pass made for whoever asks, and answers when it is over.
+
+    ``is_kept`` says whether a compiled spec is the very one that the loop keeps.
+    """
+
+    def __init__(self, folder: str, is_kept: Callable[[str], bool]) -> None:
+        self._is_kept = is_kept
+        self._folder: int | None = None
+        self._listener: sockets.socket | None = None
+        self._unread: dict[socket, float] = {}
+        """Who has not asked yet, and until when he may."""
+        self._waiting: list[socket] = []
+        """Who waits for a pass that is yet to begin."""
+        self._served: dict[Pass, list[socket]] = {}
+        self._seen: dict[Pass, tuple[Plan, bool]] = {}
+        self._done: dict[Pass, list[Outcome]] = {}
+        with suppress(OSError, HostError):  # Single passes look for themselves then.
+            self._listen(folder)
+
+    def _listen(self, folder: str) -> None:
+        import socket as sockets
+
+        from reconciler.state.folder import make_folder
+
+        make_folder(folder)
+        self._folder = trust.opened(folder, os.O_PATH | os.O_DIRECTORY)
+        with suppress(FileNotFoundError):  # Of a loop that was killed.
+            os.unlink(_NAME, dir_fd=self._folder)
+        made = sockets.socket(AF_UNIX, SOCK_SEQPACKET)
+        before = os.umask(0o177)
+        try:
+            made.bind(f"/proc/self/fd/{self._folder}/{_NAME}")
+        finally:
+            os.umask(before)
+        made.setblocking(False)
+        made.listen(_MOST)
+        self._listener = made
+
+    # -- the passes
+
+    def begun(self, one: Pass) -> None:
+        """A full pass has begun: it is for all who have asked by now."""
+        if self._waiting:
+            self._served[one], self._waiting = self._waiting, []
+            self._done[one] = []
+
+    def looked(self, one: Pass, plan: Plan, whole: bool) -> None:
+        """A pass has looked; ``whole``: it leaves nothing to others."""
+        self._seen[one] = plan, whole
+
+    def did(self, one: Pass, outcome: Outcome) -> None:
+        """A pass has come to the end of a step."""
+        self._done.get(one, []).append(outcome)
+
+    def over(self, one: Pass) -> None:
+        """A pass has come to its end."""
+        seen, outcomes = self._seen.pop(one, None), self._done.pop(one, [])
+        for asker in self._served.pop(one, ()):
+            with suppress(OSError):  # He is gone, or it is too long for one message.
+                if seen is not None and one.result is not None:
+                    asker.send(_written(seen[0], outcomes, seen[1]).encode())
+            asker.close()
+
+    # -- a part of the loop
+
+    def descriptors(self) -> Collection[int]:
+        """Where somebody connects, and who is to ask."""
+        own = () if self._listener is None else (self._listener.fileno(),)
+        return [*own, *(one.fileno() for one in self._unread)]
+
+    def due(self) -> float | None:
+        """Seconds until somebody has connected and not asked for too long."""
+        now = monotonic()
+        return min((max(0.0, end - now) for end in self._unread.values()), default=None)
+
+    def tend(self, ready: Collection[int]) -> Collection[str]:
+        """Hear who asks; whether a full pass is wanted."""
+        if self._listener is not None and self._listener.fileno() in ready:
+            self._accept(self._listener)
+        wanted = [self._hear(one, end) for one, end in list(self._unread.items())]
+        from reconciler.watchdog.events import EVERYTHING
+
+        return (EVERYTHING,) if any(wanted) else ()
+
+    def _accept(self, listener: sockets.socket) -> None:
+        with suppress(OSError):
+            while True:
+                made, _ = listener.accept()
+                made.setblocking(False)
+                served = sum(map(len, self._served.values()))
+                known = len(self._unread) + len(self._waiting) + served
+                if _peer(made) is None or known >= _MOST:
+                    made.close()
+                else:
+                    self._unread[made] = monotonic() + _SECONDS
+
+    def _hear(self, one: socket, end: float) -> bool:
+        """Take what he asks for, if he has; whether that is a pass."""
+        try:
+            asked = one.recv(256).decode()
+            kept = self._is_kept(asked)
+            if kept:
+                one.send(_HEARD)
+        except BlockingIOError:
+            if monotonic() < end:
+                return False
+            kept = False
+        except (OSError, ValueError):
+            kept = False
+        del self._unread[one]
+        if kept:
+            self._waiting.append(one)
+        else:
+            one.close()
+        return kept
+
+    def close(self) -> None:
+        """The loop ends."""
+        served = (one for askers in self._served.values() for one in askers)
+        for one in (*self._unread, *self._waiting, *served):
+            one.close()
+        if self._listener is not None and self._folder is not None:
+            self._listener.close()
+            with suppress(OSError):
+                os.unlink(_NAME, dir_fd=self._folder)
