@@ -83,10 +83,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str], own: bool) -> int:
-    if argv and argv[0] == "--completion-ids":
-        from reconciler.cli.commands import completion
+    if "_ARGCOMPLETE" in os.environ:
+        from reconciler.cli.commands.completion import answer
 
-        return completion.ids(argv[1:])
+        answer()
     options = usual(argv)
     if options is None:
         from reconciler.cli.options import parsed

@@ -15,6 +15,7 @@ from reconciler.host.environment import clean, use_utf8
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
+    from typing import NoReturn
 
     from reconciler.executor.keeper import Keeper
 
@@ -59,8 +60,8 @@ def _main(args: list[str], own_process: bool) -> int:
         return _worker(args[2], args, own_process)  # a worker needs no parser in its memory
     from reconciler.executor.options import UsageError, parse_options
 
-    if args[:1] == ["--completion-ids"]:
-        return _ids(args[1:])
+    if "_ARGCOMPLETE" in os.environ:
+        _answer()
     verbs = {
         "start": _start,
         "stop": _stop,
@@ -83,15 +84,19 @@ def _main(args: list[str], own_process: bool) -> int:
         return USAGE
 
 
-def _ids(words: list[str]) -> int:
-    """The ids that could stand next on an unfinished line, the newest first; says no errors."""
+def _answer() -> NoReturn:
+    """Answer the completion script of a shell."""
+    from reconciler.executor.options import parser
     from reconciler.executor.status import newest
-    from reconciler.output.completion import asked
+    from reconciler.output import completion
 
-    _, options = asked(words, ["--home"])
-    layout = Layout(resolve_home(dict(options).get("--home")))
-    print("".join(f"{name}\n" for name in newest(layout)), end="")
-    return OK
+    def ids(_: str, options: Namespace, dest: str) -> list[str]:
+        return newest(Layout(resolve_home(options.home)))
+
+    values: dict[str, completion.Values] = {
+        "ID": ids, "DIR": completion.folders, "SPEC": completion.specs,
+    }  # fmt: skip
+    completion.answer(parser(), values)
 
 
 def _worker(given: str | None, args: list[str], own_process: bool) -> int:

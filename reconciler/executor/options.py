@@ -10,7 +10,6 @@ import shlex
 import sys
 from typing import NoReturn
 
-from reconciler.executor.keeper import SHIPPED
 from reconciler.output.completion import SHELLS
 
 WAIT = 3600.0  # seconds of a --wait without a number
@@ -37,11 +36,13 @@ class _Completion(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *given: object) -> None:
         from reconciler.host.command import program_path
-        from reconciler.output.completion import program, script
+        from reconciler.output.completion import script
 
         _, shell, _ = given
-        made = program(parser, program_path(parser.prog), [SHIPPED])
-        print(script(str(shell), made), end="")
+        try:
+            print(script(parser.prog, program_path(parser.prog), str(shell)), end="")
+        except ValueError as error:
+            raise UsageError(str(error)) from None
         parser.exit()
 
 

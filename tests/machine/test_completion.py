@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 from support import LONG, Machine
 
+from reconciler.output.completion import script
+
 TAB, ALL = "\t", "\x1b*"
 """Complete; and, in bash, insert all that could stand here."""
 IDS = "directories: {d: {path: /tmp}, e: {path: /var/tmp}}\n"
@@ -234,25 +236,58 @@ def test_the_program_on_the_line_is_not_run_before_enter(
             assert shell.words(f"./{line}")[-1] == last, name
     if shutil.which("fish") is not None:
         program = f"source {scripts}/reconcile.fish; complete -C './reconcile --pause proc'"
-        assert machine.run("fish", "--no-config", "-c", program).stdout.startswith("process:web\t")
+        assert machine.run("fish", "--no-config", "-c", program).stdout.split() == ["process:web"]
     assert not ran.exists()
 
 
+def asked(machine: Machine, line: str, *argv: str | Path) -> tuple[list[str], str, int]:
+    """What the program answers to a script for that line, what it says besides, its status."""
+    answer = machine.base / "answer"
+    answer.write_text("")
+    done = machine.run(
+        *(argv or (machine.bin / "reconcile",)),
+        environ={
+            "_ARGCOMPLETE": "1", "_ARGCOMPLETE_IFS": "\n", "_ARGCOMPLETE_SUPPRESS_SPACE": "1",
+            "_ARGCOMPLETE_STDOUT_FILENAME": str(answer), "COMP_LINE": line,
+            "COMP_POINT": str(len(line)), "COMP_TYPE": "9",
+        },
+    )  # fmt: skip
+    return answer.read_text().splitlines(), done.stdout + done.stderr, done.returncode
+
+
 def test_what_is_asked_for_says_nothing_of_what_is_wrong(machine: Machine, scripts: Path) -> None:
-    for words in (["--plan", "missing.yaml"], ["--set", "nonsense"], ["--plan", "'half"]):
-        done = machine.reconcile("--completion-ids", *words)
-        assert (done.stdout, done.stderr) == ("", ""), words
+    lines = "--plan missing.yaml --only ", "--set nonsense --only ", "--plan 'half"
+    for line in lines:
+        found, said, _ = asked(machine, f"reconcile {line}")
+        assert not [one for one in found if ":" in one], line
+        assert said == "", line
     machine.spec("version: 2", "my.yaml")
-    done = machine.reconcile("--completion-ids", "--only")
-    assert (done.stdout, done.stderr, done.returncode) == ("", "", 1)
+    assert asked(machine, "reconcile --plan --only ") == ([], "", 0)
     assert not machine.state.exists()
 
 
 def test_the_light_helper_imports_nothing_heavy(machine: Machine, scripts: Path) -> None:
     machine.reconcile("--once", "--only", "directory:d")
+    heavy = machine.base / "heavy"
     program = (
-        "import sys; from reconciler.cli.main import main; code = main(sys.argv[1:]); "
-        "print(code, *sorted({'pydantic', 'ruamel', 'jinja2', 'rich', 'sqlite3'} & {*sys.modules}))"
+        "import os, sys; from reconciler.cli.main import main\n"
+        "def end(status):\n"
+        "    found = {'pydantic', 'ruamel', 'jinja2', 'rich', 'sqlite3'} & {*sys.modules}\n"
+        f"    open({str(heavy)!r}, 'w').write(f'{{status}} {{sorted(found)}}')\n"
+        "    sys.exit(0)\n"
+        "os._exit = end\n"
+        "from argcomplete.finders import CompletionFinder\n"
+        "call = CompletionFinder.__call__\n"
+        "CompletionFinder.__call__ = lambda *a, **k: call(*a, exit_method=end, **k)\n"
+        "main([])"
     )
-    done = machine.run(sys.executable, "-c", program, "--completion-ids", "--only")
-    assert done.stdout.splitlines()[-1] == "0"
+    found, _, _ = asked(machine, "reconcile --plan --only ", sys.executable, "-c", program)
+    assert "process:web" in found
+    assert heavy.read_text() == "0 []"
+
+
+def test_no_shell_expands_the_path_of_the_program() -> None:
+    for path in ("/opt/a b/reconcile", "/opt/$(id)/reconcile", "/opt/`id`/r", '/opt/"/r', "/a*/r"):
+        with pytest.raises(ValueError, match="characters that shells change"):
+            script("reconcile", path, "bash")
+    assert "/opt/a-b_1.2/bin/reconcile" in script("r", "/opt/a-b_1.2/bin/reconcile", "fish")

@@ -1,57 +1,68 @@
-"""The completion script of a shell, and the ids that it asks for while somebody writes a line.
+"""The completion script of a shell, and what it offers while somebody writes a line.
 
 It must not look at the host, nor write anything.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator
+from typing import NoReturn
 
-from reconciler.base.exit_codes import DONE, TROUBLE
-from reconciler.cli.context import Context
-from reconciler.cli.options import parser
+from reconciler.base.exit_codes import DONE
+from reconciler.cli.context import Context, InvalidUsage
+from reconciler.cli.options import OF, all_modes, parser
 from reconciler.config.shipped import folder
 from reconciler.host.command import program_path
-from reconciler.output.completion import CompletedProgram, asked, program, script
+from reconciler.output import completion
 
 
 def run(context: Context) -> int:
     """Print the script for ``--completion``'s shell."""
-    sys.stdout.write(script(context.options.completion, _program()))
-    return DONE
-
-
-def ids(words: Sequence[str]) -> int:
-    """Print what ids could stand next on an unfinished line: with ``--resume`` what is paused.
-
-    Says nothing of what is wrong: nobody has asked for anything yet.
-    """
-    valued = [name for one in _program().all_options() if one.value for name in one.names]
-    plain, options = asked(words, valued)
-    line = ["--status", *plain[:1]]
-    for name, value in options:
-        if name in ("--set", "--unset", "--set-file", "--state-dir", "--trust"):
-            line.append(f"{name}={value}")
+    name = parser().prog
     try:
-        context = Context(parser().parse_args(line))
-        spec = context.load()
-        found = [resource.id for resource in spec.resources]
-        if any(name == "--resume" for name, _ in options):
-            found = list(context.store(spec, False).pauses.all())
-    except Exception:
-        return TROUBLE
-    sys.stdout.write("".join(f"{ident}\n" for ident in found if ident.isprintable()))
+        sys.stdout.write(completion.script(name, program_path(name), context.options.completion))
+    except ValueError as error:
+        raise InvalidUsage(str(error)) from None
     return DONE
 
 
-def _program() -> CompletedProgram:
-    names: list[str] = []
-    with suppress(OSError):
-        names = sorted(os.listdir(folder("specs")))
-    made = parser()
-    return program(
-        made, program_path(made.prog), [name[:-5] for name in names if name.endswith(".yaml")]
-    )
+def answer() -> NoReturn:
+    """Answer a script: modes first, then what goes with the mode that stands there."""
+    words = [word.partition("=")[0] for word in os.environ.get("COMP_LINE", "").split()[1:]]
+    modes = {f"--{mode.name}" for mode in all_modes()}
+    mode = next((word for word in words[:-1] if word in modes), None)
+    values: dict[str, completion.Values] = {
+        "ID": _ids, "DIR": completion.folders, "SPEC": _specs,
+    }  # fmt: skip
+    completion.answer(parser(), values, options=mode is None, hidden=hidden_with(mode))
+
+
+def hidden_with(mode: str | None) -> set[str]:
+    """The options that cannot stand beside this mode, such as ``--pause``."""
+    if mode is None:
+        return set()
+    others = {f"--{one.name}" for one in all_modes() if f"--{one.name}" != mode or not one.many}
+    return others | {flag for flag, of in OF.items() if mode[2:] not in of}
+
+
+def _specs(prefix: str, *_: object) -> Iterator[str]:
+    for name in sorted(os.listdir(folder("specs"))):
+        if name.endswith(".yaml"):
+            yield name.removesuffix(".yaml")
+    yield from completion.specs(prefix)
+
+
+def _ids(_: str, options: argparse.Namespace, dest: str) -> list[str]:
+    """The ids of the spec that the line names; what is paused for ``--resume``."""
+    for name in ("spec", "state_dir"):
+        if getattr(options, name) is not None:
+            setattr(options, name, os.path.expanduser(getattr(options, name)))
+    options.mode = "status"
+    context = Context(options)
+    spec = context.load()
+    if dest == "resume":
+        return list(context.store(spec, False).pauses.all())
+    return [resource.id for resource in spec.resources]
