@@ -84,9 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str], own: bool) -> int:
     if "_ARGCOMPLETE" in os.environ:
-        from reconciler.cli.commands.completion import answer
+        from reconciler.cli.commands import completion
 
-        answer()
+        completion.answer()
     options = usual(argv)
     if options is None:
         from reconciler.cli.options import parsed

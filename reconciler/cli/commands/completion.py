@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from reconciler.base.exit_codes import DONE
-from reconciler.cli.context import Context, InvalidUsage
+from reconciler.cli.context import Context
+from reconciler.cli.invocation import InvalidUsage
 from reconciler.cli.options import OF, all_modes, parser
 from reconciler.config.shipped import folder
 from reconciler.host.command import program_path
