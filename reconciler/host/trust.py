@@ -25,7 +25,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from contextlib import suppress
 
 from reconciler.base.errors import HostError, UnknownState
@@ -36,26 +36,11 @@ _MOST_LINKS = 40
 _ON_THE_WAY = 0o755
 """The mode of folders that are made on the way."""
 
-# acl(5), and <linux/posix_acl_xattr.h>: a version, then a tag, rights and an id for each entry.
-_ACL = "system.posix_acl_access"
-_ACL_VERSION = 2
-_ACL_ENTRY = 8
-"""Bytes of an entry: two of the tag, two of the rights, four of the id."""
-_ACL_USER, _ACL_GROUP_OBJ, _ACL_GROUP = 0x02, 0x04, 0x08
-_WRITE = 2
-# RFC 7530, section 6.2.1, as nfs4_acl(5) has it in the attribute: a number of entries, each with
-# a type, flags, a mask and who it is for, in the order of the network.
 _NFS_ACL = "system.nfs4_acl"
-_NFS_ALLOW, _NFS_INHERIT_ONLY, _NFS_GROUP = 0, 0x8, 0x40
-_NFS_WRITE = 0x2 | 0x4 | 0x40 | 0x40000 | 0x80000
-"""To write, to append, to delete what is in it, to change the list or the owner."""
-_FIRST_PERSON = 1000
-"""The first uid of a person, login.defs(5)."""
-_GROUPS_FOR = 60.0
-"""Seconds for which the members of a group are remembered."""
+_NFS_FOR = 60.0
+"""Seconds for which it is remembered whether a device has such lists."""
 
 _more_owners: set[int] = set()
-_groups: dict[tuple[int, frozenset[int], bool], tuple[float, bool]] = {}
 _nfs: dict[int, tuple[float, bool]] = {}
 """Has a device such lists, and when that was asked, by the monotonic clock."""
 
@@ -102,16 +87,12 @@ def opened(
 ) -> int:
     """A descriptor of ``path``, opened with ``flags``, that nobody else has put there.
 
-    It never waits for the other end of a FIFO. With O_NOFOLLOW, what stands at the very end must
-    not be a symlink. ``what`` somebody else could change is for the
-    message. ``also`` are owners that are believed here besides. ``make`` is the mode of a
-    folder that is made where it is missing. ``shared`` is for what people who are not root may
-    want to share: then only what everybody may write to is refused, and the rest is noted; for
-    root it changes nothing. ``notes`` takes what is only noted. Raises Untrusted, and OSError as
-    open(2) has it.
+    It never waits for the other end of a FIFO. ``what`` somebody else could change is for the
+    message, ``also`` are further owners that are believed, ``make`` is the mode of a folder that
+    is made where it is missing. ``shared``: for an ordinary caller only what everybody may write
+    to is refused; the rest goes into ``notes``. Raises Untrusted, and OSError as open(2) has it.
     """
-    owners = frozenset((0, os.geteuid(), *_more_owners, *also))
-    way = _Way(path, what, owners, make, notes, shared)
+    way = _Way(path, what, _owners(also), make, notes, shared)
     entry = way.walked(not flags & os.O_NOFOLLOW)
     if flags & os.O_PATH:
         return entry
@@ -130,10 +111,7 @@ def refuse_untrusted(
     also: Collection[int] = (),
     notes: list[Untrusted] | None = None,
 ) -> bool:
-    """Raise Untrusted where somebody else could decide what stands at ``path``; is it there?
-
-    As ``opened`` has it. What cannot be looked at raises OSError, but for what is missing.
-    """
+    """Raise Untrusted as ``opened`` does; is there anything? Raises OSError."""
     try:
         os.close(opened(path, os.O_PATH, what=what, also=also, notes=notes))
     except FileNotFoundError:
@@ -159,7 +137,7 @@ def own_file(path: str, flags: int = os.O_RDONLY) -> int:
     always = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     handle = os.open(path, flags | always)
     status = os.fstat(handle)
-    if not stat.S_ISREG(status.st_mode) or status.st_uid not in (0, os.geteuid(), *_more_owners):
+    if not stat.S_ISREG(status.st_mode) or status.st_uid not in _owners():
         os.close(handle)
         raise HostError(f"{path} is not a regular file of ours; move it away")
     return handle
@@ -171,10 +149,9 @@ def is_trusted_way(folder: str, *, services: bool = False) -> bool:
     ``services``: a group that has only accounts of services is nobody else, as that of syslog
     with /var/log on Ubuntu.
     """
-    owners = frozenset((0, os.geteuid(), *_more_owners))
     notes: list[Untrusted] = []
     try:
-        way = _Way(folder, "what stands there", owners, None, notes, False, True, services)
+        way = _Way(folder, "what stands there", _owners(), None, notes, False, True, services)
         os.close(way.walked(True))
     except (Untrusted, OSError):
         return False
@@ -186,8 +163,7 @@ def refuse_untrusted_way(folder: str, what: str) -> None:
 
     It may be sticky; people may share it, as ``opened`` has it. Raises OSError as well.
     """
-    owners = frozenset((0, os.geteuid(), *_more_owners))
-    way = _Way(folder, what, owners, None, None, shared=True, through=True)
+    way = _Way(folder, what, _owners(), None, None, shared=True, through=True)
     os.close(way.walked(True))
 
 
@@ -198,35 +174,22 @@ def only_ours(
 
     ``services`` as for ``is_trusted_way``.
     """
-    owners = frozenset((0, os.geteuid(), *_more_owners, *also))
-    if status.st_uid not in owners:
-        return False
-    return next(_writers(handle, status, owners, services), None) is None
+    owners = _owners(also)
+    if status.st_uid not in owners or _is_alone(handle, status):
+        return status.st_uid in owners
+    from reconciler.host.writers import writers
+
+    return next(writers(handle, status, owners, services), None) is None
 
 
-def readers(path: str) -> str | None:
-    """Who else may read the file at ``path``, by its mode and those of the folders above it.
+def _owners(also: Collection[int] = ()) -> frozenset[int]:
+    return frozenset((0, os.geteuid(), *_more_owners, *also))
 
-    In words; None where only its owner, root and the caller may, or where that is not known.
-    """
-    path = os.path.realpath(path)
-    try:
-        status = os.stat(path)
-        gid = status.st_gid
-        everybody = bool(status.st_mode & stat.S_IROTH)
-        group = bool(status.st_mode & stat.S_IRGRP)
-        while (everybody or group) and path != "/":
-            path = os.path.dirname(path)
-            above = os.stat(path)
-            passed = bool(above.st_mode & stat.S_IXOTH)
-            everybody = everybody and passed
-            group = group and (passed or bool(above.st_gid == gid and above.st_mode & stat.S_IXGRP))
-    except OSError:
-        return None
-    if everybody:
-        return "everybody"
-    owners = frozenset((0, os.geteuid(), status.st_uid))
-    return f"group {gid}" if group and _has_others(gid, owners) else None
+
+def _is_alone(handle: int, status: os.stat_result) -> bool:
+    """May certainly nobody but its owner write to what is open there?"""
+    by_mode = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return not by_mode and not has_nfs_lists(handle, status.st_dev)
 
 
 class _Way:
@@ -256,7 +219,7 @@ class _Way:
         self._lenient = shared and os.geteuid() != 0
 
     def walked(self, follow: bool) -> int:
-        """A path-only descriptor of what stands at the end. Raises Untrusted and OSError.
+        """A path-only descriptor of its end. Raises Untrusted, OSError.
 
         ``follow`` False: it must not be a symlink itself.
         """
@@ -348,8 +311,7 @@ class _Way:
         last: bool,
     ) -> None:
         """Raises Untrusted. ``above`` is the folder that it is in, if its name was looked up."""
-        alone = status.st_uid in self._owners and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        if alone and not _has_nfs_lists(entry, status.st_dev):
+        if status.st_uid in self._owners and _is_alone(entry, status):
             return
         link = stat.S_ISLNK(status.st_mode)
         if status.st_uid not in self._owners:
@@ -362,7 +324,9 @@ class _Way:
         device = stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)
         if link or device or (sticky and not last):
             return  # In a sticky folder others may add entries, but not replace ours, inode(7).
-        writer = next(_writers(entry, status, self._owners, self._services), None)
+        from reconciler.host.writers import writers
+
+        writer = next(writers(entry, status, self._owners, self._services), None)
         if writer is not None:
             who, remedy = writer
             text = f"{who} may write to {step}"
@@ -406,151 +370,23 @@ def _caller() -> str:
     return "root" if uid == 0 else f"user {uid}"
 
 
-def _writers(
-    handle: int, status: os.stat_result, owners: frozenset[int], services: bool = False
-) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Who may write to it besides its owner and ``owners``, and what takes that right away."""
-    if _has_nfs_lists(handle, status.st_dev):
-        for who in _nfs_writers(handle, owners, services):
-            yield f"{who}, by an NFSv4 access list,", ()
-    others = bool(status.st_mode & stat.S_IWOTH)
-    # With an access list, what stands for the group in the mode is the mask, acl(5): without
-    # this bit nobody may write by the list either.
-    group = bool(status.st_mode & stat.S_IWGRP)
-    entries = _access_list(handle) if group else None
-    for tag, number in entries or ():
-        if tag == _ACL_USER and number not in owners:
-            yield f"user {number}", ("setfacl", "-x", f"u:{number}")
-        elif tag == _ACL_GROUP and _has_others(number, owners, services):
-            yield f"group {number}", ("setfacl", "-x", f"g:{number}")
-        elif tag == _ACL_GROUP_OBJ and _has_others(status.st_gid, owners, services):
-            yield f"group {status.st_gid}", ("setfacl", "-m", "g::r-X")
-    group = group and entries is None and _has_others(status.st_gid, owners, services)
-    if group or others:
-        who = "everybody" if others else f"group {status.st_gid}"
-        yield who, ("chmod", f"{'g' if group else ''}{'o' if others else ''}-w")
-
-
-def _access_list(handle: int) -> list[tuple[int, int]] | None:
-    """The entries that may write, as tag and id, of what is open as ``handle``; None: no list.
-
-    Those of the owner and of all others are left out: the mode has them.
-    """
-    try:
-        # A path-only descriptor has no attributes, open(2); what it stands for has.
-        data = os.getxattr(f"/proc/self/fd/{handle}", _ACL)
-    except OSError:
-        return None
-    if len(data) % _ACL_ENTRY != 4 or int.from_bytes(data[:4], "little") != _ACL_VERSION:
-        return None
-    found = []
-    for at in range(4, len(data), _ACL_ENTRY):
-        # By hand: the module struct would take longer to load than all else here.
-        tag = int.from_bytes(data[at : at + 2], "little")
-        rights = int.from_bytes(data[at + 2 : at + 4], "little")
-        if rights & _WRITE and tag in (_ACL_USER, _ACL_GROUP_OBJ, _ACL_GROUP):
-            found.append((tag, int.from_bytes(data[at + 4 : at + 8], "little")))
-    return found
-
-
-def _has_nfs_lists(handle: int, device: int) -> bool:
+def has_nfs_lists(handle: int, device: int) -> bool:
     """May what is on that device have a list that its mode does not show? Asked once a minute."""
     if os.major(device):
         return False  # A block device.
     now = time.monotonic()
     known = _nfs.get(device)
-    if known is None or not 0 <= now - known[0] < _GROUPS_FOR:
-        known = now, _nfs_list(handle) is not None
+    if known is None or not 0 <= now - known[0] < _NFS_FOR:
+        known = now, nfs_list(handle) is not None
         _nfs[device] = known
     return known[1]
 
 
-def _nfs_list(handle: int) -> bytes | None:
+def nfs_list(handle: int) -> bytes | None:
     try:
         return os.getxattr(f"/proc/self/fd/{handle}", _NFS_ACL)
     except OSError:
         return None
-
-
-def _nfs_writers(handle: int, owners: frozenset[int], services: bool) -> Iterator[str]:
-    """Who is named in the list and may write. The owner, the group and all are in the mode."""
-    import grp
-    import pwd
-
-    data = _nfs_list(handle) or b""
-
-    def number(at: int) -> int:
-        return int.from_bytes(data[at : at + 4], "big")
-
-    at = 4
-    for _ in range(number(0)):
-        sort, flags, mask, length = (number(at + step) for step in (0, 4, 8, 12))
-        who = data[at + 16 : at + 16 + length].decode(errors="replace")
-        at += 16 + (length + 3) // 4 * 4
-        named = who and not who.endswith("@")
-        if sort != _NFS_ALLOW or flags & _NFS_INHERIT_ONLY or not mask & _NFS_WRITE or not named:
-            continue
-        name = who.partition("@")[0]
-        group = bool(flags & _NFS_GROUP)
-        try:
-            if group:
-                gid = int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
-                known = not _has_others(gid, owners, services)
-            else:
-                uid = int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid
-                known = uid in owners
-        except (KeyError, ValueError, OverflowError):
-            known = False
-        if not known:
-            yield f"{'group' if group else 'user'} {who!r}"
-
-
-def _has_others(gid: int, owners: frozenset[int], services: bool = False) -> bool:
-    """Has the group a member who is none of ``owners``? True where that cannot be known."""
-    known = _groups.get((gid, owners, services))
-    now = time.monotonic()
-    if known is None or not 0 <= now - known[0] < _GROUPS_FOR:
-        _groups[gid, owners, services] = known = now, _looked_up(gid, owners, services)
-    return known[1]
-
-
-def _looked_up(gid: int, owners: frozenset[int], services: bool) -> bool:
-    import grp
-    import pwd
-
-    try:
-        group = grp.getgrgid(gid)
-        names, title = group.gr_mem, group.gr_name
-    except KeyError:
-        names, title = [], ""
-    members = gid == 0
-    for name in names:
-        try:
-            member = pwd.getpwnam(name).pw_uid
-        except KeyError:
-            continue  # No account, so nobody who could use it.
-        if member not in owners and not (services and member < _FIRST_PERSON):
-            return True
-        members = True
-    for account in pwd.getpwall():
-        if account.pw_gid != gid:
-            continue
-        # On some systems sync, halt and operator have the group of root.
-        system = (gid == 0 or services) and account.pw_uid < _FIRST_PERSON
-        if account.pw_uid not in owners and not system:
-            return True
-        members = True
-    if members:
-        return False
-    # A directory service does not list all accounts, but a group of somebody's name is his alone.
-    for owner in owners:
-        try:
-            account = pwd.getpwuid(owner)
-        except KeyError:
-            continue
-        if account.pw_gid == gid and account.pw_name == title:
-            return False
-    return True
 
 
 def _overflow_uid() -> int | None:

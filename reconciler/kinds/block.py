@@ -291,7 +291,7 @@ def _with_new(text: bytes, new: Iterable[tuple[BlockMark, WriteBlock]], is_new: 
 
 def _read_by_others(path: str) -> str | None:
     from reconciler.host.remedy import remedy
-    from reconciler.host.trust import readers
+    from reconciler.host.writers import readers
 
     who = readers(path)
     if who is None:

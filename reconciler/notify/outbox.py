@@ -67,7 +67,7 @@ def remarks(notify: Notify) -> tuple[Remark, ...]:
 def readable(notify: Notify) -> Iterator[tuple[str, str, Remedy]]:
     """The targets whose URL somebody else may read: which one, how, and what ends that."""
     from reconciler.host.remedy import remedy
-    from reconciler.host.trust import readers
+    from reconciler.host.writers import readers
 
     for target in notify.targets:
         path = target.secret_file

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from support import LONG
 
-from reconciler.host import trust
+from reconciler.host import trust, writers
 
 NOBODY, SOMEBODY = 65534, 64321
 root = [
@@ -56,7 +56,7 @@ def reachable(free: None) -> Iterator[Path]:
 def fresh() -> Iterator[None]:
     """No groups and no owners are remembered from another test."""
     yield
-    trust._groups.clear()
+    writers._groups.clear()
     trust._more_owners.clear()
 
 
@@ -181,7 +181,7 @@ def test_a_group_may_write_where_it_has_no_other_member(
     members: list[str], listed: bool, refused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     databases(monkeypatch, members, listed)
-    assert trust._has_others(64000, frozenset((0, os.geteuid()))) is refused
+    assert writers._has_others(64000, frozenset((0, os.geteuid()))) is refused
 
 
 @both
@@ -204,7 +204,7 @@ def test_the_group_of_root(
     accounts = [SimpleNamespace(pw_name="x", pw_uid=uid, pw_gid=gid)]
     monkeypatch.setattr(pwd, "getpwall", lambda: accounts)
     monkeypatch.setattr(grp, "getgrgid", lambda gid: SimpleNamespace(gr_name="root", gr_mem=[]))
-    assert trust._has_others(0, frozenset((0,))) is refused
+    assert writers._has_others(0, frozenset((0,))) is refused
 
 
 @both
