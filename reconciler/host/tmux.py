@@ -43,6 +43,8 @@ By it the server is known that has them, should it have lost its socket.
 """
 
 _TIMEOUT = 5.0
+_MORE = 0.05
+"""Seconds that each further script may take."""
 _HOOK = "after-show-messages[7077]"
 """The hook through which commands are run: commands of a hook have no hooks themselves, tmux(1)."""
 _HISTORY = 50
@@ -99,6 +101,20 @@ class Pane:
     replaced: bool
 
 
+class _Panes:
+    """The panes of one server, by what is asked for."""
+
+    def __init__(self, panes: Sequence[Pane]) -> None:
+        self.all = tuple(panes)
+        self.by_home: dict[str, list[Pane]] = {}
+        self.by_owner: dict[tuple[str, str], list[Pane]] = {}
+        self.by_name: dict[str, list[Pane]] = {}
+        for one in panes:
+            self.by_home.setdefault(one.home, []).append(one)
+            self.by_owner.setdefault((one.owner, one.declared), []).append(one)
+            self.by_name.setdefault(one.session, []).append(one)
+
+
 class Tmux:
     """The tmux servers of the caller. ``forget`` before every new look."""
 
@@ -106,7 +122,7 @@ class Tmux:
         """``mends``: a server that has lost its socket may be told to make it anew by a look."""
         self._state_dir = state_dir
         self._mends = mends
-        self._seen: dict[str | None, tuple[Pane, ...] | UnknownState] = {}
+        self._seen: dict[str | None, _Panes | UnknownState] = {}
         self._lost: dict[str | None, UnknownState | None] = {}
         self._begun: dict[str | None, Begun] = {}
 
@@ -134,9 +150,12 @@ class Tmux:
 
         Raises UnknownState when tmux is missing, or does not answer.
         """
+        return self._panes(socket).all
+
+    def _panes(self, socket: str | None) -> _Panes:
         if socket not in self._seen:
             try:
-                self._seen[socket] = self._look(socket)
+                self._seen[socket] = _Panes(self._look(socket))
             except UnknownState as error:
                 self._seen[socket] = error  # A server that hangs is waited for once a look.
         seen = self._seen[socket]
@@ -149,18 +168,20 @@ class Tmux:
 
         Where there is none, those in the one of that name, unless it is another of that spec's.
         """
-        panes = self.panes(socket)
-        ours = [one for one in panes if one.owner == owner and one.declared == name]
-        others = (one for one in panes if one.owner != owner or one.declared in ("", name))
-        found = ours or [one for one in others if one.session == name]
+        panes = self._panes(socket)
+        found = panes.by_owner.get((owner, name)) or [
+            one
+            for one in panes.by_name.get(name, ())
+            if one.owner != owner or one.declared in ("", name)
+        ]
         return list(
             {one.id: one for one in found if one.session_id == found[0].session_id}.values()
         )
 
     def made_for(self, socket: str | None, name: str, owner: str) -> list[Pane]:
         """The panes with the marks of that session, wherever a person has moved them."""
-        home = home_of(owner, name)
-        return list({one.id: one for one in self.panes(socket) if one.home == home}.values())
+        panes = self._panes(socket).by_home.get(home_of(owner, name), ())
+        return list({one.id: one for one in panes}.values())
 
     def refuse_lost(self, socket: str | None) -> None:
         """To be called before something is taken for missing: it may be where nobody reaches it.
@@ -209,12 +230,13 @@ class Tmux:
                     return ()
         raise UnknownState("the tmux server loses its socket again and again")
 
-    def command(self, socket: str | None, script: Sequence[Sequence[str]]) -> None:
-        """Run tmux commands, each a list of words, up to the first that fails; none if misread.
+    def command(self, socket: str | None, *scripts: Sequence[Sequence[str]]) -> None:
+        """Run tmux commands, each a list of words; of a script up to its first that fails.
 
         Nothing comes between them, neither another client nor a hook of a person's, so that what
         one has made last is what the next finds as such. Starts the server when there is none,
-        with the environment of managed processes. Raises HostError with what tmux said.
+        with the environment of managed processes. Raises HostError with what tmux said; it does
+        not say of which script.
         """
         from reconciler.host import lost_server, scope, start
         from reconciler.host.users import Users
@@ -222,17 +244,21 @@ class Tmux:
         program = find("tmux")
         if program is None:
             raise HostError(_MISSING, remedy=remedy("apt-get", "install", "tmux"))
-        commands = " ; ".join(" ".join(quoted(word) for word in words) for words in script)
-        # In one pair of quotes: a script that was cut off on its way is not run at all.
-        text = f"set-hook -g {_HOOK} {quoted(commands)} ; "
-        text += f"set-hook -R {_HOOK.partition('[')[0]} ; set-hook -gu {_HOOK}\n"
+        text = ""
+        for script in scripts:
+            commands = " ; ".join(" ".join(quoted(word) for word in words) for words in script)
+            # In one pair of quotes: a script that was cut off on its way is not run at all.
+            text += f"set-hook -g {_HOOK} {quoted(commands)} ; "
+            text += f"set-hook -R {_HOOK.partition('[')[0]} ; "
+        text += f"set-hook -gu {_HOOK}\n"
+        timeout = _TIMEOUT + _MORE * len(scripts)
         account = Users().account(None)
         environ = _environment(account)
         with sockets(socket) as place:
             if place.answering() is not None or lost_server.made_reachable(place, mend=True):
                 argv: tuple[str, ...] = (program, *place.server, "source-file", "-")
                 result = run(
-                    argv, timeout=_TIMEOUT, send=text.encode(), environ=environ, passed=place.handle
+                    argv, timeout=timeout, send=text.encode(), environ=environ, passed=place.handle
                 )
             else:
                 # By its name: the panes of a server are told where it is. tmux makes the folder.
@@ -244,7 +270,7 @@ class Tmux:
                 # Its panes have what it has.
                 result = start.run(
                     start.Program(argv, environ, account),
-                    timeout=_TIMEOUT,
+                    timeout=timeout,
                     send=text.encode(),
                     born=lambda _: scope.enter(f"tmux {place.name}"),
                 )

@@ -76,3 +76,39 @@ def test_a_line_that_crontab_refuses_keeps_no_other_out(machine: Machine) -> Non
     assert "bad minute" in failed["error"]
     text = (machine.crontab_text() or b"").decode()
     assert text.count(" 3 * * * true ") == 8 and "odd" not in text
+
+
+def sessions(machine: Machine, number: int, panes: int, state: str = "present") -> Path:
+    sleep = f"{{command: [sleep, '{machine.mark}']}}"
+    window = f"{{name: w, panes: [{', '.join([sleep] * panes)}]}}"
+    lines = (f"  s{at}: {{windows: [{window}], state: {state}}}\n" for at in range(number))
+    return machine.spec("sessions:\n" + "".join(lines))
+
+
+def test_tmux_is_called_as_often_for_many_sessions(machine: Machine, calls: Calls) -> None:
+    found = {}
+    for number in (1, 3, 30):  # The first one leaves a socket behind, which is asked then.
+        for step, args in enumerate([(1,), (2,), (2, "absent")]):
+            spec = sessions(machine, number, *args)
+            found[number, step] = calls(partial(machine.once, spec))["tmux"]
+            running = 0 if step == 2 else number * args[0]
+            assert len(machine.running(f"sleep {machine.mark}")) == running
+            machine.converged(spec)
+    assert [found[3, step] for step in range(3)] == [found[30, step] for step in range(3)]
+    assert max(found.values()) <= 6, found
+
+
+def test_a_session_that_tmux_refuses_keeps_no_other_out(machine: Machine) -> None:
+    sleep = f"{{command: [sleep, '{machine.mark}']}}"
+    many = f"{{name: w, layout: even-vertical, panes: [{', '.join([sleep] * 40)}]}}"
+    spec = machine.spec(
+        f"sessions:\n  a: {{windows: [{{name: w, panes: [{sleep}]}}]}}\n"
+        f"  odd: {{windows: [{many}]}}\n  z: {{windows: [{{name: w, panes: [{sleep}]}}]}}\n"
+    )
+    report = machine.once(spec, status=1)
+    results = {step["id"]: step["result"] for step in report["steps"]}
+    assert results == {"session:a": "done", "session:odd": "failed", "session:z": "done"}
+    (failed,) = (step for step in report["steps"] if step["result"] == "failed")
+    assert "no space for" in failed["error"]
+    assert {"a", "z"} <= set(machine.tmux("list-sessions", "-F", "#S").split())
+    assert machine.steps(spec) == ["session:odd"]

@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from reconciler.base.errors import UnknownState
 from reconciler.base.records import dataclass, replace
-from reconciler.core.kind import Completed, Diagnosed, Kind, Prefetched, Running
+from reconciler.core.kind import Batched, Completed, Diagnosed, Kind, Prefetched, Running
 from reconciler.core.model import (
     ABSENT,
     Action,
@@ -51,7 +51,7 @@ class SessionState:
     panes: tuple[tuple[str, str], ...] = ()
 
 
-class Sessions(Kind[Session, SessionState], Completed, Prefetched, Running, Diagnosed):
+class Sessions(Kind[Session, SessionState], Completed, Batched, Prefetched, Running, Diagnosed):
     """The section ``sessions``."""
 
     section = "sessions"
@@ -182,6 +182,11 @@ class Sessions(Kind[Session, SessionState], Completed, Prefetched, Running, Diag
         if have is None:
             return (MakeSession(resource.want),)
         return (MakePanes(resource.want, tuple(p for p in have.panes if p[1] != "running")),)
+
+    def run_all(self, actions: Sequence[Action], host: Host) -> Sequence[Exception | None]:
+        from reconciler.kinds.session.actions import SessionAction, run_all
+
+        return run_all(cast("Sequence[SessionAction]", actions), host)
 
     def evidence(self, resource: Resource[Session], host: Host) -> str | None:
         """Why a shell may have ended at once."""

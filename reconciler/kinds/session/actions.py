@@ -11,7 +11,7 @@ import stat
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from reconciler.base.errors import HostError
+from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
 from reconciler.host.processes import look_up
 from reconciler.host.tmux import (
@@ -37,6 +37,8 @@ from reconciler.kinds.session.resource import (
 
 if TYPE_CHECKING:
     from reconciler.host import Host
+    from reconciler.host.processes import Identity
+    from reconciler.host.tmux import Pane
 
 _HOLD = ("sleep", "infinity")
 _ENDING = 10.0
@@ -54,11 +56,17 @@ class MakeSession:
         """The action in words."""
         return f"make tmux session {self.want.tmux_name}" + _on(self.want.socket)
 
+    def script(self, host: Host) -> Script:
+        """What is still to be done. Raises HostError."""
+        want = self.want
+        if want.layout():
+            return windows(want, None, host)
+        there = host.tmux.session(want.socket, want.tmux_name, host.owner)
+        return held(want, host) if not there else []
+
     def run(self, host: Host) -> None:
         """Raises HostError."""
-        want = self.want
-        script = windows(want, None, host) if want.layout() else held(want, host)
-        host.tmux.command(want.socket, script)
+        run_one(self, host)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +83,13 @@ class MakePanes:
         )
         return f"in tmux session {self.want.tmux_name}{_on(self.want.socket)}: " + ", ".join(words)
 
+    def script(self, host: Host) -> Script:
+        """What is still to be done. Raises HostError."""
+        return windows(self.want, {pane for pane, _ in self.panes}, host)
+
     def run(self, host: Host) -> None:
         """Raises HostError."""
-        todo = {pane for pane, _ in self.panes}
-        host.tmux.command(self.want.socket, windows(self.want, todo, host))
+        run_one(self, host)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,31 +102,84 @@ class RemoveSession:
         """The action in words."""
         return f"close our windows of tmux session {self.want.tmux_name}" + _on(self.want.socket)
 
-    def run(self, host: Host) -> None:
-        """Raises HostError."""
+    def going(self, host: Host) -> list[Pane]:
+        """By ids, which never move, and pane by pane: a person may have split our windows."""
+        panes = host.tmux.made_for(self.want.socket, self.want.tmux_name, host.owner)
+        held = holder(panes)
+        return [one for one in panes if one.mark or one is held]
+
+    def script(self, host: Host) -> Script:
+        """What is still to be done. Raises UnknownState."""
         want = self.want
         script = []
         panes = host.tmux.session(want.socket, want.tmux_name, host.owner)
         if panes and panes[0].owner == host.owner:
             here = f"{panes[0].session_id}:"
             script = [["set-option", "-u", "-t", here, one] for one in (SESSION_MARK, NAME_MARK)]
-        panes = host.tmux.made_for(want.socket, want.tmux_name, host.owner)
-        held = holder(panes)
-        # By ids, which never move, and pane by pane: a person may have split our windows.
-        going = [one for one in panes if one.mark or one is held]
-        script += [["kill-pane", "-t", one.id] for one in going]
+        return script + [["kill-pane", "-t", one.id] for one in self.going(host)]
+
+    def run(self, host: Host) -> None:
+        """Raises HostError."""
+        run_one(self, host)
+
+
+SessionAction = MakeSession | MakePanes | RemoveSession
+Script = list[list[str]]
+
+
+def run_one(action: SessionAction, host: Host) -> None:
+    """Raises HostError."""
+    (error,) = run_all([action], host)
+    if error is not None:
+        raise error
+
+
+def run_all(actions: Sequence[SessionAction], host: Host) -> list[HostError | None]:
+    """Do all of them, those of one server in one call of tmux; an outcome for each."""
+    found: list[HostError | None] = [None] * len(actions)
+    scripts: dict[str | None, dict[int, Script]] = {}
+    running: list[Identity] = []
+    for at, action in enumerate(actions):
+        try:
+            going = action.going(host) if isinstance(action, RemoveSession) else []
+            script = action.script(host)
+        except HostError as error:
+            found[at] = error
+            continue
         entries = [look_up(one.pid) for one in going]
-        host.tmux.command(want.socket, script)
-        # What is in them is told by SIGHUP, and what it needs may be about to end as well.
-        running = [entry.identity for entry in entries if entry is not None]
-        host.processes.wait(running, host.clock.monotonic() + _ENDING)
+        running += [entry.identity for entry in entries if entry is not None]
+        if script:
+            scripts.setdefault(action.want.socket, {})[at] = script
+    for socket, some in scripts.items():
+        try:
+            host.tmux.command(socket, *some.values())
+        except HostError as error:
+            for at in some:
+                found[at] = error if len(some) == 1 else _alone(actions[at], host, error)
+    # What is in them is told by SIGHUP, and what it needs may be about to end as well.
+    host.processes.wait(running, host.clock.monotonic() + _ENDING)
+    return found
+
+
+def _alone(action: SessionAction, host: Host, error: HostError) -> HostError | None:
+    """Where one of many has failed: do what this one has still to do by itself."""
+    host.tmux.forget()
+    try:
+        script = action.script(host)
+        if script and isinstance(error, UnknownState):
+            return error  # Whatever took too long does so again.
+        if script:
+            host.tmux.command(action.want.socket, script)
+    except HostError as own:
+        return own
+    return None
 
 
 def _on(socket: str | None) -> str:
     return f" (tmux -L {socket})" if socket else ""
 
 
-def held(want: Session, host: Host) -> list[list[str]]:
+def held(want: Session, host: Host) -> Script:
     """The session with one window, which only holds it open. Raises HostError."""
     name = want.tmux_name
     first = [*_environment(want, host), *_folder(want.cwd, host), "--", *_HOLD]
@@ -124,8 +188,8 @@ def held(want: Session, host: Host) -> list[list[str]]:
     return [*_session(want, first, host), *marks]
 
 
-def windows(want: Session, todo: Collection[str] | None, host: Host) -> list[list[str]]:
-    """The panes of these keys, or all of them, and the session if it is missing.
+def windows(want: Session, todo: Collection[str] | None, host: Host) -> Script:
+    """The panes of these keys, or of all, that do not run, and the session if it is missing.
 
     Raises HostError.
     """
@@ -140,10 +204,10 @@ def windows(want: Session, todo: Collection[str] | None, host: Host) -> list[lis
         alive = [there[one] for one in keys if one in there]
         window_id = next((p.window_id for p in alive if f"{p.session_id}:" == here), None)
         for at, pane in enumerate(window.panes):
-            if todo is not None and keys[at] not in todo:
+            dead = there.get(keys[at])
+            if (todo is not None and keys[at] not in todo) or (dead is not None and not dead.dead):
                 continue
             start = _start(pane, window, want, host)
-            dead = there.get(keys[at])
             if dead is not None:
                 made = dead.id
                 script.append(["respawn-pane", "-k", "-t", made, *start])
@@ -171,7 +235,7 @@ def windows(want: Session, todo: Collection[str] | None, host: Host) -> list[lis
     return script
 
 
-def _session(want: Session, first: Sequence[str], host: Host) -> list[list[str]]:
+def _session(want: Session, first: Sequence[str], host: Host) -> Script:
     """A new session with its first pane.
 
     It outlives whoever has it on a screen, whatever people have set for all of their sessions.
