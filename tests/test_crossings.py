@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from support import CHECKOUT
 
 PACKAGE = CHECKOUT / "reconciler"
-PLACE = {"host/place.py", "host/rewrite.py", "host/kernel.py"}
+PLACE = {"host/place.py", "host/private_folder.py", "host/rewrite.py", "host/kernel.py"}
 ELSEWHERE = {
     ("os.rename", "executor/queue.py"): "from folder to folder of a queue that is held open",
     ("os.mkdir", "executor/home.py"): "folders of a queue, as mkdir(2) makes them",

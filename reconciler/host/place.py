@@ -14,25 +14,18 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
 
 from reconciler.base.errors import HostError
 from reconciler.host.command import still_waiting
-from reconciler.host.walk import shared
+from reconciler.host.private_folder import ACL, NEW, private_folder, take_away
 
-_LONGEST_NAME = 255
-_NEW = "reconcile.new"
-"""What is being made is called so in a folder of its own."""
 _NO_UNNAMED = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
 """A file system or kernel without O_TMPFILE, open(2)."""
 NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 """A file system or kernel without RENAME_EXCHANGE, rename(2)."""
 _TRIES = 10
-_ACL = "system.posix_acl_access"
-_DEFAULT_ACL = "system.posix_acl_default"
 _NOT_COPIED = ("security.ima", "security.evm")
 """Attributes that are made of the content of a file, and so are wrong for any other."""
 _NOT_TAKEN = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP)
@@ -53,7 +46,7 @@ class Draft:
         self._name = name
         self._private = private
         """The folder that only we may enter, where it was made in one; its name there is new."""
-        _take_away(handle, _ACL)
+        take_away(handle, ACL)
         if os.fstat(handle).st_gid != os.getegid():
             os.fchown(handle, -1, os.getegid())
 
@@ -90,7 +83,7 @@ class Draft:
         else:
             from reconciler.host.kernel import rename_new
 
-            rename_new(self._private, _NEW, self._folder, name)
+            rename_new(self._private, NEW, self._folder, name)
         self._compare(name)
         if sync:
             sync_folder(self._folder)
@@ -106,7 +99,7 @@ class Draft:
             self._rename(self._private)
         else:
             with private_folder(self._folder, self._name) as private:
-                link(self.handle, private.handle, _NEW)
+                link(self.handle, private.handle, NEW)
                 self._rename(private.handle)
         self._compare(self._name)
         if sync:
@@ -122,9 +115,9 @@ class Draft:
 
         ours = os.fstat(self.handle)
         with private_folder(self._folder, self._name) as private:
-            self.name_in(private.handle, _NEW)
+            self.name_in(private.handle, NEW)
             try:
-                kernel.exchange(private.handle, _NEW, self._folder, self._name)
+                kernel.exchange(private.handle, NEW, self._folder, self._name)
             except OSError as error:
                 if error.errno not in NO_EXCHANGE:
                     raise
@@ -132,8 +125,8 @@ class Draft:
                     return False
                 self._rename(private.handle)
             else:
-                if not same(os.stat(_NEW, dir_fd=private.handle, follow_symlinks=False)):
-                    put_back(private.handle, _NEW, self._folder, self._name, ours)
+                if not same(os.stat(NEW, dir_fd=private.handle, follow_symlinks=False)):
+                    put_back(private.handle, NEW, self._folder, self._name, ours)
                     return False
             sync_folder(self._folder)
         return True
@@ -144,10 +137,10 @@ class Draft:
         if self._private is None:
             link(self.handle, private, name)
         else:
-            os.rename(_NEW, name, src_dir_fd=self._private, dst_dir_fd=private)
+            os.rename(NEW, name, src_dir_fd=self._private, dst_dir_fd=private)
 
     def _rename(self, private: int) -> None:
-        os.rename(_NEW, self._name, src_dir_fd=private, dst_dir_fd=self._folder)
+        os.rename(NEW, self._name, src_dir_fd=private, dst_dir_fd=self._folder)
 
     def _compare(self, name: str) -> None:
         """Raises HostError when it is something else that has the name now."""
@@ -196,7 +189,7 @@ def draft(folder: int, name: str) -> Iterator[Draft]:
             raise
         with private_folder(folder, name) as private:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            handle = os.open(_NEW, flags, 0o600, dir_fd=private.handle)
+            handle = os.open(NEW, flags, 0o600, dir_fd=private.handle)
             try:
                 yield Draft(folder, name, handle, private.handle)
             finally:
@@ -297,8 +290,8 @@ def make_folder(
     from reconciler.host.kernel import rename_new
 
     with private_folder(folder, name) as private:
-        os.mkdir(_NEW, 0o700, dir_fd=private.handle)
-        there = os.open(_NEW, _FOLDER, dir_fd=private.handle)
+        os.mkdir(NEW, 0o700, dir_fd=private.handle)
+        there = os.open(NEW, _FOLDER, dir_fd=private.handle)
         try:
             if like is not None:
                 mode = _likened(there, like, mode)
@@ -306,104 +299,12 @@ def make_folder(
                 os.fchown(there, uid, gid)
             # rename(2) changes its "..", for which its owner must be able to write to it.
             os.fchmod(there, mode | 0o300)
-            rename_new(private.handle, _NEW, folder, name)
+            rename_new(private.handle, NEW, folder, name)
             os.fchmod(there, mode)
         except BaseException:
             os.close(there)
             raise
     return there
-
-
-class Private(NamedTuple):
-    """A folder that only we may enter: a descriptor of it, and its name."""
-
-    handle: int
-    name: str
-
-
-@contextmanager
-def private_folder(folder: int, name: str) -> Iterator[Private]:
-    """A folder beside ``name`` that only we may enter, and one pass at a time.
-
-    It goes away again when nothing is left in it. Raises OSError or HostError.
-    """
-    usual = private_name(name)
-    # Something of that name that is not ours does not hinder us.
-    for called in (usual, f"{usual}.{os.urandom(4).hex()}"):
-        there = False
-        try:
-            os.mkdir(called, 0o700, dir_fd=folder)
-        except FileExistsError:
-            there = True
-        handle = entered(folder, called)
-        if handle is not None:
-            break
-    else:
-        raise HostError(f"cannot make a folder beside {name} that only we may enter")
-    try:
-        if there:
-            _clear(handle)  # What a killed pass has left.
-        yield Private(handle, called)
-    finally:
-        with suppress(OSError):
-            try:
-                os.rmdir(called, dir_fd=folder)
-            except OSError:
-                _clear(handle)
-                os.rmdir(called, dir_fd=folder)
-        os.close(handle)
-
-
-def private_name(name: str) -> str:
-    """What that folder is called, unless something that is not ours is in the way."""
-    return f"{passing_name(name, 11)}.d"
-
-
-def entered(folder: int, called: str) -> int | None:
-    """A locked descriptor of a private folder; None when it is not private, or in use."""
-    import fcntl
-
-    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        entry = os.open(called, flags, dir_fd=folder)
-    except OSError:
-        return None
-    try:
-        status = os.fstat(entry)
-        above = os.fstat(folder)
-        # Who mounts something there may say of it what he likes.
-        if status.st_dev != above.st_dev:
-            return None
-        # A file system without such rights (FAT) has no private folders: there it is as safe as
-        # the folder that it is in.
-        if not _is_private(status) and (shared(above) or shared(status)):
-            return None
-        # A default ACL may have kept rights from us too.
-        os.chmod(f"/proc/self/fd/{entry}", 0o700 | status.st_mode & stat.S_ISGID)
-        handle = os.open(".", _FOLDER, dir_fd=entry)
-    finally:
-        os.close(entry)
-    for acl in (_ACL, _DEFAULT_ACL):
-        _take_away(handle, acl)
-    with suppress(BlockingIOError):
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return handle
-    os.close(handle)
-    return None
-
-
-def _is_private(status: os.stat_result) -> bool:
-    """Is it a directory that only we may enter? With an ACL the bits of the group are its mask."""
-    ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
-    return ours and not status.st_mode & 0o077
-
-
-def _clear(private: int) -> None:
-    with suppress(FileNotFoundError):
-        try:
-            os.unlink(_NEW, dir_fd=private)
-        except IsADirectoryError:
-            os.rmdir(_NEW, dir_fd=private)
 
 
 def _likened(handle: int, like: int, mode: int) -> int:
@@ -420,7 +321,7 @@ def _likened(handle: int, like: int, mode: int) -> int:
     elif now.st_uid != was.st_uid:
         mode &= 0o777
     for name in _attributes(like):
-        if name in _NOT_COPIED or (name == _ACL and not same_group):
+        if name in _NOT_COPIED or (name == ACL and not same_group):
             continue
         try:
             os.setxattr(handle, name, os.getxattr(like, name))
@@ -434,7 +335,7 @@ def _likened(handle: int, like: int, mode: int) -> int:
 
 def has_acl(handle: int) -> bool:
     """Do more people than its mode says have rights, or fewer? Its group bits are a mask then."""
-    return _ACL in _attributes(handle)
+    return ACL in _attributes(handle)
 
 
 def _attributes(handle: int) -> list[str]:
@@ -444,27 +345,6 @@ def _attributes(handle: int) -> list[str]:
         if error.errno not in _NOT_TAKEN:
             raise
         return []
-
-
-def _take_away(handle: int, attribute: str) -> None:
-    try:
-        os.removexattr(handle, attribute)
-    except OSError as error:
-        if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
-            raise
-
-
-def passing_name(name: str, more: int = 0) -> str:
-    """The name of what stands beside ``name`` as a mark while something is done about it.
-
-    ``more`` characters have room behind it.
-    """
-    passing = f".{name}.reconcile"
-    if len(os.fsencode(passing)) + more > _LONGEST_NAME:
-        from reconciler.base.digests import blake2b
-
-        passing = f".{blake2b(os.fsencode(name), digest_size=8).hexdigest()}.reconcile"
-    return passing
 
 
 def sync_folder(folder: int) -> None:

@@ -22,16 +22,13 @@ from reconciler.host import kernel
 from reconciler.host.place import (
     NO_EXCHANGE,
     Draft,
-    Private,
     draft,
-    entered,
-    private_folder,
-    private_name,
     put_at,
     put_back,
     sync_folder,
     write_all,
 )
+from reconciler.host.private_folder import Private, entered, private_folder, private_name
 from reconciler.host.reading import Content, content, reading
 from reconciler.host.users import run_as
 from reconciler.host.walk import opened, refuse_file_of_another, reported

@@ -19,7 +19,8 @@ from reconciler.host.clock import Clock
 from reconciler.host.found import File
 from reconciler.host.gzipped import Gunzip, Gzip, TooMuch
 from reconciler.host.openfiles import Careless, OpenFiles
-from reconciler.host.place import draft, link, passing_name, sync_folder, write_all
+from reconciler.host.place import draft, link, sync_folder, write_all
+from reconciler.host.private_folder import passing_name
 from reconciler.host.progress import BYTES, working
 from reconciler.host.remove import pour
 from reconciler.host.scan import ROTATED

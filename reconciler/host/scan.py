@@ -27,7 +27,7 @@ _LARGE = 512 * 1024
 _Part = tuple[str, int | None]
 """A folder, and which half of its entries, by their inode numbers; None for all."""
 OURS = re.compile(r"\..*\.reconcile")
-"""The name of a file that is being written, as ``place.passing_name`` gives it."""
+"""The name of a file that is being written, as ``private_folder.passing_name`` gives it."""
 _PRIVATE = re.compile(r"\..*\.reconcile\.d(\.[0-9a-f]{8})?")
 """The name of a folder in which something of ours is made, ``place``."""
 ROTATED = re.compile(r"(.+)\.([1-9][0-9]{0,3})(\.gz)?")

@@ -19,7 +19,7 @@ import pytest
 from support import LONG, Machine, until
 
 from reconciler.base.errors import HostError, UnknownState
-from reconciler.host import place, trust, walk
+from reconciler.host import place, private_folder, trust, walk
 from reconciler.host.clock import Clock
 from reconciler.host.processes import Identity, ProcessEntry, Processes, look_up
 from reconciler.host.stops import StopUnderWay
@@ -117,9 +117,9 @@ def test_a_private_folder_is_the_effective_users(folder: Path) -> None:
     os.chown(mine, NOBODY, NOBODY)
     above = os.open(folder, os.O_PATH)
     try:
-        assert place.entered(above, "mine") is None
+        assert private_folder.entered(above, "mine") is None
         with acting_as(NOBODY):
-            handle = place.entered(above, "mine")
+            handle = private_folder.entered(above, "mine")
             assert handle is not None
             os.close(handle)
     finally:

@@ -21,7 +21,7 @@ import pytest
 from support import Machine
 
 from reconciler.base.errors import HostError
-from reconciler.host import kernel, place, remove
+from reconciler.host import kernel, place, private_folder, remove
 from reconciler.host.found import File
 from reconciler.host.walk import Tree
 
@@ -490,10 +490,10 @@ def test_a_private_folder_is_one_passs_at_a_time(tmp_path: Path) -> None:
     """Two that are at one name get two, and what is in the first stays there."""
     folder = os.open(tmp_path, os.O_PATH | os.O_DIRECTORY)
     try:
-        with place.private_folder(folder, "name") as first:
-            new = tmp_path / first.name / place._NEW
+        with private_folder.private_folder(folder, "name") as first:
+            new = tmp_path / first.name / private_folder.NEW
             new.write_text("half done")
-            with place.private_folder(folder, "name") as second:
+            with private_folder.private_folder(folder, "name") as second:
                 assert second.name != first.name
                 assert os.listdir(second.handle) == []
             assert new.read_text() == "half done"
@@ -504,9 +504,9 @@ def test_a_private_folder_is_one_passs_at_a_time(tmp_path: Path) -> None:
 
 MOUNTED = """
 import os, sys
-from reconciler.host import place
+from reconciler.host import private_folder
 folder = os.open(sys.argv[1], os.O_PATH | os.O_DIRECTORY)
-with place.private_folder(folder, "name") as private:
+with private_folder.private_folder(folder, "name") as private:
     print(private.name)
 """
 
@@ -519,11 +519,11 @@ def test_a_private_folder_is_none_that_somebody_has_mounted(
 ) -> None:
     """Whoever answers for a file system may say of its owners what he likes."""
     work = tmp_path / "work"
-    usual = work / place.private_name("name")
+    usual = work / private_folder.private_name("name")
     usual.mkdir(parents=True, mode=0o700)
     script = (
-        f"mount -t tmpfs -o mode=700 none {usual} && echo his >{usual}/{place._NEW} && "
-        f'{machine.bin}/python -c "$1" {work} && cat {usual}/{place._NEW}'
+        f"mount -t tmpfs -o mode=700 none {usual} && echo his >{usual}/{private_folder.NEW} && "
+        f'{machine.bin}/python -c "$1" {work} && cat {usual}/{private_folder.NEW}'
     )
     done = machine.run("unshare", "--mount", "sh", "-c", script, "sh", MOUNTED)
     if "permission denied" in done.stderr.lower():
