@@ -1,7 +1,4 @@
-"""Puts the manual page into the wheel, made from the parser while the wheel is built.
-
-It must not need anything that is not in this folder or in the standard library.
-"""
+"""Puts the manual pages into the wheel, made from the parsers while the wheel is built."""
 
 from __future__ import annotations
 
@@ -14,20 +11,23 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
-class ManualPage(BuildHookInterface):  # type: ignore[type-arg]
+class ManualPages(BuildHookInterface):  # type: ignore[type-arg]
     """The custom hook of ``pyproject.toml``."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Make the page, and say where it is to be installed."""
-        sys.path.insert(0, self.root)
+        """Make the pages, and say where they are to be installed."""
+        sys.path[:0] = folders = [self.root, f"{self.root}/.manual"]
         try:
-            from reconciler.cli.commands.man import page
+            from pages import pages
         finally:
-            sys.path.remove(self.root)
+            del sys.path[: len(folders)]
         self._made = Path(tempfile.mkdtemp())
-        file = self._made / "reconcile.1"
-        file.write_text(page())
-        build_data["shared_data"][str(file)] = "share/man/man1/reconcile.1"
+        for name, text in pages().items():
+            file = self._made / name
+            file.write_text(text)
+            build_data["shared_data"][str(file)] = f"share/man/man1/{name}"
+            # Where --man finds it, wherever the rest is put.
+            build_data["force_include"][str(file)] = f"reconciler/{name}"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """Nothing is left behind."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support import CHECKOUT
 
 from reconciler.cli.commands.completion import hidden_with
 from reconciler.cli.main import main
-from reconciler.cli.options import FIRST, OF, SHELLS, all_modes, parsed, parser
+from reconciler.cli.options import FIRST, OF, SHELLS, STATUSES, all_modes, parsed, parser
 
 
 def flags() -> list[str]:
@@ -42,26 +45,46 @@ def test_without_arguments_the_first_commands_are_shown(capsys: pytest.CaptureFi
     assert "choose from" in capsys.readouterr().err
 
 
-def test_the_manual_page_names_everything_and_is_sound_roff(
-    free: None, capsys: pytest.CaptureFixture[str]
+@pytest.fixture
+def pages(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The manual pages as the wheel gets them."""
+    monkeypatch.syspath_prepend(CHECKOUT / ".manual")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1795000000")
+    made: dict[str, str] = importlib.import_module("pages").pages()
+    return made
+
+
+def test_the_manual_pages_name_everything_and_are_sound_roff(
+    free: None, pages: dict[str, str]
 ) -> None:
-    assert main(["--man"]) == 0
-    page = capsys.readouterr().out
-    for flag in flags():
+    page = pages["reconcile.1"]
+    for flag in set(flags()) - {"--help", "-h"}:
         assert f"\\fB{flag}\\fR".replace("-", "\\-") in page
-    linters = {"groff": ["-man", "-ww", "-z", "-Tutf8"], "mandoc": ["-T", "lint", "-W", "error"]}
+    for status, _ in STATUSES:
+        assert f"\\fB{status}\\fR" in page
+    for verb in ("start", "stop", "submit", "report"):
+        assert f".SS \\fBai\\-cmd\\-executor {verb}" in pages["ai-cmd-executor.1"]
+    linters = {"groff": ["-man", "-ww", "-z", "-Tutf8"], "mandoc": ["-T", "lint"]}
     there = [name for name in linters if shutil.which(name) is not None]
-    for name in there:
-        done = subprocess.run([name, *linters[name]], input=page, capture_output=True, text=True)
-        assert (done.returncode, done.stdout + done.stderr) == (0, ""), name
+    for name, text in pages.items():
+        assert re.match(r'\.TH [A-Z\\-]+ "1" "2026-11-18" ', text)
+        for linter in there:
+            argv = [linter, *linters[linter]]
+            done = subprocess.run(argv, input=text, capture_output=True, text=True)
+            assert (done.returncode, done.stdout + done.stderr) == (0, ""), (linter, name)
     if not there:
         pytest.skip("groff and mandoc are missing; install one with: apt-get install groff")
 
 
-def test_the_manual_page_is_installed(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--man"])
-    installed = Path(sys.prefix, "share/man/man1/reconcile.1")
-    assert installed.read_text() == capsys.readouterr().out
+def test_the_manual_pages_are_installed(
+    pages: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--man"]) == 0
+    printed = capsys.readouterr().out
+    for name, text in pages.items():
+        installed = Path(sys.prefix, "share/man/man1", name).read_text()
+        assert installed.splitlines()[1:] == text.splitlines()[1:]  # But for the date.
+        assert name != "reconcile.1" or printed == installed
 
 
 def test_an_option_of_some_modes_goes_with_no_other(capsys: pytest.CaptureFixture[str]) -> None:
