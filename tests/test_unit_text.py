@@ -14,7 +14,7 @@ from support import compiled
 from reconciler.config import SpecError
 from reconciler.core.kind import BadValue, RenderedTemplate, Value
 from reconciler.core.model import Spec
-from reconciler.kinds.unit.environment import parted
+from reconciler.kinds.unit.file import parted
 from reconciler.kinds.unit.text import links, programs, settings, written
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from reconciler.base.errors import Remedy
-from reconciler.base.records import replace
+from reconciler.base.records import dataclass, field, replace
+from reconciler.core.fields import Flag, Name, Text, Variables, choice
 from reconciler.core.kind import (
     Batched,
     Completed,
@@ -27,13 +28,136 @@ from reconciler.core.kind import (
     in_words,
 )
 from reconciler.core.model import Action, Change, Claim, Declared, Key, Observation, Resource
-from reconciler.kinds.unit.resource import Unit, UnitState
 
 if TYPE_CHECKING:
     from reconciler.host import Host
 
 _UNIT = r"[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]*)?\.(service|timer|path|socket|target)"
 _SUFFIXES = ".service, .timer, .path, .socket or .target"
+_MARK = "# reconcile: "
+_HEADER_LINES = 10
+RUNS_AND_ENDS = (
+    "with Type=oneshot and without RemainAfterExit=yes it runs and ends, so that it never stays "
+    "active; leave active out, and start it by a timer"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A unit of systemd; without ``template`` and ``content`` its file is left alone."""
+
+    unit: Name | None = None
+    template: Name | None = field(default=None, metadata={"template": "file"})
+    content: Text | None = field(default=None, metadata={"template": "text"})
+    vars: Variables = field(default=(), metadata={"template": "values"})
+    scope: Annotated[Literal["system", "user"], choice("system", "user")] = "system"
+    enabled: Flag | None = None
+    active: Flag | None = None
+    on_change: Annotated[
+        Literal["restart", "reload", "none"], choice("restart", "reload", "none")
+    ] = "restart"
+    drop_in: Name | None = None
+    text: str | None = field(default=None, metadata={"written": False})
+    secret: bool = field(default=False, metadata={"written": False})
+    environment: str | None = field(default=None, metadata={"written": False})
+    """What its EnvironmentFile holds; None: it has none."""
+    programs: tuple[str, ...] = field(default=(), metadata={"written": False})
+    links: tuple[str, ...] = field(default=(), metadata={"written": False})
+    """The symlinks that enabling makes, below the folder of units."""
+    templated: bool = field(default=False, metadata={"written": False})
+    """Does the spec declare the template that it is an instance of?"""
+
+    @property
+    def file(self) -> str:
+        """The name of its file below the folder of units."""
+        return f"{self.unit}.d/{self.drop_in}.conf" if self.drop_in else str(self.unit)
+
+    @property
+    def environment_name(self) -> str:
+        """The name of its EnvironmentFile."""
+        return f"{self.unit}.{self.drop_in}" if self.drop_in else str(self.unit)
+
+    @property
+    def environment_file(self) -> str:
+        """Where its EnvironmentFile is, as the unit says it; ``%E`` is for systemd.unit(5)."""
+        root = "/etc" if self.scope == "system" else "%E"
+        return f"{root}/reconcile/env/{self.environment_name}"
+
+    @property
+    def is_template(self) -> bool:
+        """Is it one of which only instances can be started?"""
+        return "@." in str(self.unit)
+
+    @property
+    def template_unit(self) -> str | None:
+        """The name of the template whose instance it is, systemd.unit(5); None: of none."""
+        stem, at, rest = str(self.unit).partition("@")
+        if not at or self.is_template or self.text is not None:
+            return None
+        return f"{stem}@.{rest.rpartition('.')[2]}"
+
+    @property
+    def mode(self) -> str:
+        """What a file of units has; one with a secret is not for everybody."""
+        return "0600" if self.secret else "0644"
+
+    def shown(self, text: str) -> str:
+        """A text of its file, as it may be shown."""
+        return self.hidden(text) if self.secret else text
+
+    def hidden(self, text: str) -> str:
+        """What is shown of a text that holds a secret."""
+        from reconciler.base.digests import blake2b
+
+        digest = blake2b(text.encode("utf-8", "surrogateescape"), digest_size=6)
+        return f"(not shown: it holds a value of the environment; digest {digest.hexdigest()})"
+
+
+@dataclass(frozen=True, slots=True)
+class UnitState:
+    """A unit's file and how it runs; None is not looked at, or not known.
+
+    ``loaded`` and ``started`` are ``older`` when the manager, or what runs, has not seen the
+    file as it is now. ``environment`` is its EnvironmentFile: what is shown of it, empty for none.
+    The last ones are for the actions: the file itself and where it is, the
+    options that unmask it, what must be restarted with it; ``there`` is False when there is
+    neither a file nor anything that runs, and ``silent`` True where no manager can be told.
+    """
+
+    content: str | None = None
+    mode: str | None = None
+    owner: str | None = None
+    environment: str | None = None
+    masked: bool | None = None
+    loaded: str | None = None
+    enabled: bool | None = None
+    active: bool | None = None
+    started: str | None = None
+    text: str | None = None
+    path: str | None = None
+    masks: tuple[tuple[str, ...], ...] | None = None
+    others: tuple[str, ...] | None = None
+    there: bool | None = None
+    silent: bool | None = None
+    environment_path: str | None = None
+    environment_text: str | None = None
+
+
+def header(spec: str, resource: str) -> str:
+    """The lines that say who made a file, and tell us that it is ours."""
+    said = "# Made by reconcile; edit the spec instead: what is changed here is put back."
+    return f"{said}\n{mark(spec)} {resource}\n\n"
+
+
+def mark(spec: str) -> str:
+    """How the line begins that makes a file that spec's own."""
+    return f"{_MARK}{spec}"
+
+
+def ours(text: str, spec: str) -> bool:
+    """Does the header of a file say that this spec made it?"""
+    first = text.split("\n", _HEADER_LINES)[:_HEADER_LINES]
+    return any(line.split()[:3] == mark(spec).split() for line in first)
 
 
 class Units(
@@ -172,7 +296,7 @@ class Units(
         self, resource: Resource[Unit], have: UnitState | None, changes: Sequence[Change]
     ) -> Sequence[Action]:
         # What acts is not loaded where nothing is to be done.
-        from reconciler.kinds.unit.steps import actions
+        from reconciler.kinds.unit.actions import actions
 
         return actions(resource, have, changes)
 

@@ -1,22 +1,25 @@
 """From a template to the whole text of a unit file, with the header that makes it ours.
 
-It must not look at the host: what can be told from the text alone is told here.
+An environment with secrets goes out of the unit, which ``systemctl show`` shows to everybody, into
+a file that only the unit's manager reads. It must not look at the host. The rules are those of
+``Environment=`` and ``EnvironmentFile=`` in systemd.exec(5), and of quoting in systemd.syntax(7).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Iterator
 
 from reconciler.base.records import replace
 from reconciler.core.kind import BadValue, Templates
-from reconciler.kinds.unit.environment import parted
+from reconciler.kinds.unit import RUNS_AND_ENDS, Unit, header
 from reconciler.kinds.unit.text import links, programs, settings, written
 
-if TYPE_CHECKING:
-    from reconciler.kinds.unit.resource import Unit
-
-_MARK = "# reconcile: "
-_HEADER_LINES = 10
+_SECTIONS = ("Service", "Socket", "Mount", "Swap")
+_ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v",
+            "s": " ", '"': '"', "'": "'", "\\": "\\"}  # fmt: skip
+_CODE = re.compile(r"x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{3})")
+_SPECIFIER = re.compile(r"%(.)")
 
 
 def filled(want: Unit, templates: Templates) -> Unit:
@@ -65,24 +68,90 @@ def _check(want: Unit, text: str, installs: bool) -> None:
         raise BadValue("on_change", None, words)
 
 
-RUNS_AND_ENDS = (
-    "with Type=oneshot and without RemainAfterExit=yes it runs and ends, so that it never stays "
-    "active; leave active out, and start it by a timer"
-)
+def parted(text: str, file: str, field: str) -> tuple[str, str | None]:
+    """The text of a unit with ``EnvironmentFile=file`` in place of its ``Environment=``, and what
+    that file is to hold; None: there is no such line.
+
+    What needs a specifier, such as ``%h``, stays in the unit: such a file knows none.
+    """
+    out: list[str] = []
+    moved: list[str] = []
+    place: int | None = None
+    section = ""
+    for lines, whole in _joined(text):
+        if whole.startswith("["):
+            section = whole.strip("[]")
+        key, equals, value = whole.partition("=")
+        of_environment = equals and key.strip() in ("Environment", "EnvironmentFile")
+        if section not in _SECTIONS or not of_environment:
+            out += lines
+            continue
+        if place is None:
+            place = len(out)  # What the unit's own files say counts more, as it did.
+        if key.strip() == "EnvironmentFile" or not value.strip():
+            out += lines
+            continue
+        left = []
+        for word in _words(value, field):
+            plain = _unescaped(word)
+            if plain is None:
+                left.append(word)
+            else:
+                moved.append(plain)
+        if left:
+            out.append(f"Environment={' '.join(left)}")
+    if not moved or place is None:
+        return text, None
+    out.insert(place, f"EnvironmentFile={file}")
+    return "\n".join(out), "".join(map(_line, moved))
 
 
-def header(spec: str, resource: str) -> str:
-    """The lines that say who made a file, and tell us that it is ours."""
-    said = "# Made by reconcile; edit the spec instead: what is changed here is put back."
-    return f"{said}\n{mark(spec)} {resource}\n\n"
+def _joined(text: str) -> Iterator[tuple[list[str], str]]:
+    """Its lines, with those that a backslash joins together, and what they say as one."""
+    lines: list[str] = []
+    whole = ""
+    for line in text.split("\n"):
+        lines.append(line)
+        if len(lines) > 1 and line.lstrip().startswith(("#", ";")):
+            continue  # A comment may stand inside a long line, systemd.syntax(7).
+        if (len(line) - len(line.rstrip("\\"))) % 2 and not line.startswith(("#", ";")):
+            whole += f"{line[:-1]} "
+            continue
+        yield lines, (whole + line).strip()
+        lines, whole = [], ""
+    if lines:
+        yield lines, whole.strip()
 
 
-def mark(spec: str) -> str:
-    """How the line begins that makes a file that spec's own."""
-    return f"{_MARK}{spec}"
+def _words(value: str, field: str) -> Iterator[str]:
+    """The assignments of a line, as they are written."""
+    for found in re.finditer(r"(?:\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|\\.|[^\s\\])+", value):
+        if "=" not in found[0]:
+            raise BadValue(field, None, "Environment= holds a word that is no NAME=value")
+        yield found[0]
 
 
-def ours(text: str, spec: str) -> bool:
-    """Does the header of a file say that this spec made it?"""
-    first = text.split("\n", _HEADER_LINES)[:_HEADER_LINES]
-    return any(line.split()[:3] == mark(spec).split() for line in first)
+def _unescaped(word: str) -> str | None:
+    """What systemd makes of an assignment; None where it puts something in for a specifier."""
+    if any(sign != "%" for sign in _SPECIFIER.findall(word)):
+        return None
+    quote = word[0] if word[0] in "\"'" and word.endswith(word[0]) and len(word) > 1 else ""
+    word = word[1:-1] if quote else word
+    out, at = "", 0
+    while at < len(word):
+        if word[at] != "\\" or at + 1 == len(word):
+            out, at = out + word[at], at + 1
+            continue
+        code = _CODE.match(word, at + 1)
+        if code is not None:
+            number = int(code[4], 8) if code[4] else int(code[1] or code[2] or code[3], 16)
+            out, at = out + chr(number), code.end()
+        else:
+            out, at = out + _ESCAPES.get(word[at + 1], word[at : at + 2]), at + 2
+    return out.replace("%%", "%")
+
+
+def _line(pair: str) -> str:
+    """An assignment for the file, in double quotes, in which four characters are escaped."""
+    name, _, value = pair.partition("=")
+    return f'{name}="' + re.sub(r"([\\\"$`])", r"\\\1", value) + '"\n'

@@ -15,8 +15,7 @@ from reconciler.base.redaction import redacted
 from reconciler.core.model import Observation, Resource, not_known
 from reconciler.host.remedy import remedy
 from reconciler.host.systemd import is_mask
-from reconciler.kinds.unit.file import RUNS_AND_ENDS, mark, ours
-from reconciler.kinds.unit.resource import Unit, UnitState
+from reconciler.kinds.unit import RUNS_AND_ENDS, Unit, UnitState, mark, ours
 
 if TYPE_CHECKING:
     from reconciler.host import Host
