@@ -16,6 +16,7 @@ class InvalidScalar(ValueError):
 
     ``key``: it is the last key itself, and not what stands behind it.
     ``near`` is what was written, and the words of which one may have been meant.
+    ``hint`` says what to do.
     """
 
     def __init__(
@@ -24,8 +25,10 @@ class InvalidScalar(ValueError):
         at: tuple[str | int, ...] = (),
         near: tuple[str, Sequence[str]] | None = None,
         key: bool = False,
+        hint: str | None = None,
     ) -> None:
         super().__init__(message)
+        self.hint = hint
         self.at = at
         self.key = key
         self.near = near

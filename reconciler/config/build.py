@@ -13,10 +13,10 @@ from typing import Any
 from reconciler.base.records import dataclass, strings
 from reconciler.base.values import Facts, Secret
 from reconciler.config.errors import Problems
-from reconciler.config.graph import Graph, GraphEntry
+from reconciler.config.graph import Graph
 from reconciler.config.head import HeadReader
 from reconciler.config.include import Document, gather, without_templates
-from reconciler.config.notify import NotifyReader, gathered
+from reconciler.config.notify import NotifyReader
 from reconciler.config.rendering import Renderer
 from reconciler.config.resolve import Declared, Resolver
 from reconciler.config.scope import Scope, told_secret, worth_hiding
@@ -96,7 +96,7 @@ def _refuse_program(
     if not facts.bin_refused:
         return
     lasting = {kind.name for kind in kinds if isinstance(kind, Persistent)}
-    places = {one.id: one.key.at for one in declared}
+    places = {one.id: one.at for one in declared}
     for one in resources:
         wanted = one.kind in lasting and one.present and one.skip is None
         if wanted and any(f"{facts.bin}/" in text for text in strings(one.want)):
@@ -125,16 +125,18 @@ def _build(
     about = {"name": top.head.name, "path": full, "dir": os.path.dirname(full)}
     scope = Scope(facts, environ, about, problems)
     top.read_vars(settings, scope)
-    top.read_loop(scope)
-    tell = NotifyReader(scope, facts.user_home, problems, settings)
-    tell.read(gathered(files.documents, problems))
-    resolver = Resolver(files.documents, kinds, problems)
-    declared = resolver.resources(scope)
     validator = Validator(kinds, facts.user_home, problems)
+    top.read_loop(scope, validator)
+    tell = NotifyReader(scope, validator, problems, settings)
+    tell.read(files.documents)
+    resolver = Resolver(files.documents, kinds, problems)
     renderer = Renderer(scope, problems, files.digests)
-    entries = [GraphEntry(each, renderer.want(each, validator.want(each))) for each in declared]
-    graph = Graph(entries, resolver.bases, facts, problems)
-    whole = all(entry.want is not None for entry in entries)
+    declared = []
+    for one in resolver.resources(scope):
+        one.want = renderer.want(one, validator.want(one))
+        declared.append(one)
+    graph = Graph(declared, resolver.bases, facts, problems)
+    whole = all(one.want is not None for one in declared)
     resources = graph.ordered(whole=whole)
     for wish in graph.wishes if strict else ():
         problems.add(*wish)
@@ -161,5 +163,5 @@ def _build(
         # What must not be shown is not remembered either.
         variables=tuple(one for one in top.head.variables if one[1] not in hidden),
     )
-    keepable = not (validator.keeps_secrets or renderer.keeps_secrets or tell.keeps_secrets)
+    keepable = not (validator.keeps_secrets or renderer.keeps_secrets)
     return Built(spec, files.digests, frozenset(scope.environ.names), keepable)

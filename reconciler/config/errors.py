@@ -82,17 +82,9 @@ def _width(text: str) -> int:
     """Terminal columns of ``text`` once escaped."""
     if text.isascii() and text.isprintable():
         return len(text)
-    import unicodedata
+    from rich.cells import cell_len
 
-    width = 0
-    for character in text:
-        if not character.isprintable():
-            width += len(escaped(character))
-        elif unicodedata.combining(character):
-            continue
-        else:
-            width += 2 if unicodedata.east_asian_width(character) in "WF" else 1
-    return width
+    return cell_len("".join(map(escaped, text)))
 
 
 class SpecError(Exception):
@@ -183,18 +175,7 @@ class Problems:
                 message = _LINK.sub("://***", message.replace(value, "***"))
                 hint = hint and _LINK.sub("://***", hint.replace(value, "***"))
         place = mark.source.place(mark.start, mark.end)
-        self._keep(
-            Problem(
-                mark.source.shown,
-                place.line,
-                place.column,
-                place.length,
-                message,
-                place.text,
-                hint,
-                place.caret,
-            )
-        )
+        self._keep(Problem(mark.source.shown, message=message, hint=hint, **place))
 
     def add_file(self, file: str, message: str, hint: str | None = None) -> None:
         """A problem that has no position in a file."""

@@ -7,42 +7,33 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from reconciler.base.records import dataclass
 from reconciler.base.values import Facts
 from reconciler.config.errors import Problems
-from reconciler.config.nodes import SourceMark, Text, place
+from reconciler.config.nodes import SourceMark, Text, censored, shown
 from reconciler.config.resolve import Declared
-from reconciler.config.secrecy import censored, shown
 from reconciler.core import model, order
 from reconciler.core.kind import Completed, Modifying
 from reconciler.core.model import Claim, Key, Resource
-
-
-@dataclass(slots=True)
-class GraphEntry:
-    """A declared resource and what its kind wants; None when that is not valid."""
-
-    declared: Declared
-    want: Any
 
 
 class Graph:
     """All resources of a spec. ``bases`` are the ids as written, without ``[each]``."""
 
     def __init__(
-        self, entries: list[GraphEntry], bases: set[str], facts: Facts, problems: Problems
+        self, declared: Sequence[Declared], bases: Collection[str], facts: Facts, problems: Problems
     ) -> None:
-        self.entries = entries
+        self.declared = declared
         self.bases = bases
         self.facts = facts
         self.problems = problems
-        self._skip_with_what_is_used(entries)
-        self.active = {e.declared.id: e for e in entries if e.declared.skip is None}
-        self.needs: dict[str, dict[str, None]] = {name: {} for name in self.active}
-        self.after: dict[str, dict[str, None]] = {name: {} for name in self.active}
+        self._skip_with_what_is_used()
+        self.active = {one.id: one for one in declared if one.skip is None}
+        # Most need nothing: only others have an entry here.
+        self.needs: dict[str, dict[str, None]] = {}
+        self.after: dict[str, dict[str, None]] = {}
         self.wishes: list[tuple[SourceMark, str, str | None]] = []
         """Where two that count the same ask for different things: place, message and hint."""
         self._held: dict[str, str] = {}
@@ -50,32 +41,31 @@ class Graph:
         self._spared: dict[Key, dict[str, tuple[str, ...]]] = {}
         self._clashing: set[str] = set()
         """Those that manage what another one does, so that they would need one another."""
+        self._ids = {one.id for one in declared}
         self._members: dict[str, list[str]] = {}
+        """The ids that ``for_each`` has made of a base."""
         self._bare: dict[str, str] = {}
-        for entry in entries:
-            declared = entry.declared
-            self._members.setdefault(declared.id, []).append(declared.id)
-            if declared.base != declared.id:
-                self._members.setdefault(declared.base, []).append(declared.id)
+        for one in declared:
+            if one.base != one.id:
+                self._members.setdefault(one.base, []).append(one.id)
 
-    @staticmethod
-    def _skip_with_what_is_used(entries: list[GraphEntry]) -> None:
+    def _skip_with_what_is_used(self) -> None:
         """What lives in a resource by its name is skipped with it: a process with its session."""
-        skips = {entry.declared.id: entry.declared.skip for entry in entries}
-        for entry in entries:
-            if entry.want is not None and entry.declared.skip is None:
-                for key in entry.declared.kind.uses(entry.want):
-                    if key.sort == "id" and skips.get(key.value) is not None:
-                        entry.declared.skip = skips[key.value]
+        skips = {one.id: one.skip for one in self.declared if one.skip is not None}
+        for one in self.declared if skips else ():
+            if one.want is not None and one.skip is None:
+                for key in one.kind.uses(one.want):
+                    if key.sort == "id" and key.value in skips:
+                        one.skip = skips[key.value]
 
     def ordered(self, *, whole: bool = True) -> tuple[Resource[Any], ...]:
         """The resources in order; problems are told. ``whole`` is False when some are not valid."""
         before = len(self.problems.found)
         self._written()
         claims = {
-            name: tuple(entry.declared.kind.claims(entry.want))
-            for name, entry in self.active.items()
-            if entry.want is not None
+            name: tuple(one.kind.claims(one.want))
+            for name, one in self.active.items()
+            if one.want is not None
         }
         self._one_owner(claims)
         self._covered(claims)
@@ -86,32 +76,33 @@ class Graph:
 
     def _written(self) -> None:
         """``needs`` and ``after`` as they were written."""
-        for entry in self.entries:
-            declared = entry.declared
-            for field, ids in (("needs", declared.needs), ("after", declared.after)):
+        for one in self.declared:
+            for field, ids in (("needs", one.needs), ("after", one.after)):
                 for text in ids:
-                    for other in self._named(text, declared, field):
-                        if declared.skip is None and other in self.active:
-                            first, then = self._in_turn(other, declared.id)
-                            (self.needs if field == "needs" else self.after)[then][first] = None
+                    for other in self._named(text, one, field):
+                        if one.skip is None and other in self.active:
+                            first, then = self._in_turn(other, one.id)
+                            links = self.needs if field == "needs" else self.after
+                            links.setdefault(then, {})[first] = None
 
-    def _named(self, text: Text, declared: Declared, field: str) -> Iterator[str]:
+    def _named(self, text: Text, declared: Declared, field: str) -> Sequence[str]:
         name = str(text)
-        if name in self._members:
-            if declared.id in self._members[name]:
-                self.problems.add(text.at, f"{declared.id}: {field} names the resource itself")
-                return
-            yield from self._members[name]
-        elif name not in self.bases:
+        members = (name,) if name in self._ids else self._members.get(name, ())
+        if declared.id in members:
+            self.problems.add(text.at, f"{declared.id}: {field} names the resource itself")
+            return ()
+        if not members and name not in self.bases:
             what = f"{declared.id}: {field}: there is no resource {shown(text)!r}"
+            known = [*self._ids, *self._members]
             if ":" in name:
-                self.problems.add(text.at, what, near=(name, self._members))
-                return
+                self.problems.add(text.at, what, near=(name, known))
+                return ()
             if not self._bare:
-                self._bare = {other.partition(":")[2]: other for other in self._members}
+                self._bare = {other.partition(":")[2]: other for other in known}
             full = self._bare.get(name)
             hint = f"did you mean {full!r}?" if full else "an id is kind:name"
             self.problems.add(text.at, what, hint)
+        return members
 
     def _one_owner(self, claims: Mapping[str, tuple[Claim, ...]]) -> None:
         """Two of one section may not claim one key; others may not ask for different things."""
@@ -125,14 +116,14 @@ class Graph:
                 others.append((name, claim))
 
     def _clash(self, name: str, claim: Claim, other: str, theirs: Claim) -> bool:
-        mine, first = self.active[name].declared, self.active[other].declared
+        mine, first = self.active[name], self.active[other]
         what = f"{claim.key.sort} {claim.key.value!r}"
-        where = _where(first.key.at)
+        where = first.at
         if mine.kind is first.kind:
-            self.problems.add(mine.key.at, f"{name} and {other} ({where}) both manage the {what}")
+            self.problems.add(mine.at, f"{name} and {other} ({where}) both manage the {what}")
             self._clashing |= {name, other}
             return True
-        both = self.active[name].declared.present and self.active[other].declared.present
+        both = self.active[name].present and self.active[other].present
         for field in claim.differs(theirs) if both else ():
             value, wanted = _asked(claim, field), _asked(theirs, field)
             if claim.covers is not None and theirs.covers is None:
@@ -150,7 +141,7 @@ class Graph:
         spared[value] = tuple(sorted({*spared.get(value, ()), field}))
 
     def _wish(self, name: str, other: str, message: str, hint: str | None = None) -> None:
-        self.wishes.append((self.active[name].declared.key.at, message, hint))
+        self.wishes.append((self.active[name].at, message, hint))
         for one in (name, other):
             self._held.setdefault(one, message)
 
@@ -163,13 +154,12 @@ class Graph:
         there = sorted(
             (claim.key.value, name, at)
             for name, made in claims.items()
-            if self.active[name].declared.present
-            or not isinstance(self.active[name].declared.kind, Modifying)
+            if self.active[name].present or not isinstance(self.active[name].kind, Modifying)
             for at, claim in enumerate(made)
         )
         for value, name, at in there:
             wider = claims[name][at]
-            if wider.covers is None or not self.active[name].declared.present:
+            if wider.covers is None or not self.active[name].present:
                 continue
             # Only what begins like it can be meant: there may be thousands of both.
             start = re.split(r"[*?[]", value, maxsplit=1)[0]
@@ -180,7 +170,7 @@ class Graph:
                 claim = claims[other][which]
                 near = other != name and claim.key.sort == wider.key.sort and theirs != value
                 if near and wider.covers(theirs):
-                    if self.active[other].declared.present:
+                    if self.active[other].present:
                         self._differs(other, claim, name, wider)
                     else:
                         self._spared.setdefault(wider.key, {})[theirs] = ()
@@ -190,12 +180,12 @@ class Graph:
             if claim.covers is None:
                 self._spare(wider, claim.key.value, field)
                 continue
-            theirs = self.active[other].declared
+            theirs = self.active[other]
             self._wish(
                 name,
                 other,
                 f"{name} wants {field} {_asked(claim, field)} for the {claim.key.sort} "
-                f"{claim.key.value!r}, but {other} ({_where(theirs.key.at)}) wants "
+                f"{claim.key.value!r}, but {other} ({theirs.at}) wants "
                 f"{_asked(wider, field)} for all of {wider.key.value!r}",
                 f"exclude it there, such as with exclude: [{_base(claim.key.value)}]",
             )
@@ -205,69 +195,70 @@ class Graph:
         """Let every kind fill in what follows from other resources."""
         made: dict[Key, list[Claim]] = {}
         for name, its in claims.items():
-            if self.active[name].declared.present:
+            if self.active[name].present:
                 for claim in its:
                     made.setdefault(claim.key, []).append(claim)
-        wants = {e.declared.id: e.want for e in self.entries}
-        present = {name for name, entry in self.active.items() if entry.declared.present}
+        wants = {one.id: one.want for one in self.declared}
+        present = {name for name, one in self.active.items() if one.present}
         everything = model.Declared(wants, made, self.facts, self._spared, present)
-        for entry in self.entries:
-            declared = entry.declared
-            kind = declared.kind
-            if entry.want is None or not isinstance(kind, Completed):
+        for one in self.declared:
+            kind = one.kind
+            if one.want is None or not isinstance(kind, Completed):
                 continue  # What is wrong with it has been told.
             try:
-                entry.want = kind.linked(entry.want, everything)
+                one.want = kind.linked(one.want, everything)
             except ValueError as error:
-                self.problems.add(*_in_field(declared, *error.args))
+                self.problems.add(*_in_field(one, *error.args))
                 continue
-            for field, message in kind.disputed(entry.want):
-                if declared.id in present:
-                    at, words = _in_field(declared, field, message)
-                    self.wishes.append((at, words, None))
-                    self._held.setdefault(declared.id, message)
+            for field, message in kind.disputed(one.want):
+                if one.id in present:
+                    self.wishes.append((*_in_field(one, field, message), None))
+                    self._held.setdefault(one.id, message)
 
     def _found(self, claims: Mapping[str, tuple[Claim, ...]]) -> None:
         """Needs that follow from what is used and who makes it."""
         makers: dict[Key, list[str]] = {Key("id", name): [name] for name in self.active}
         for name, made in claims.items():
-            if not isinstance(self.active[name].declared.kind, Modifying):
+            if not isinstance(self.active[name].kind, Modifying):
                 for claim in made:
                     makers.setdefault(claim.key, []).append(name)
-        for name, entry in self.active.items():
-            uses = entry.declared.kind.uses(entry.want) if entry.want is not None else ()
+        for name, one in self.active.items():
+            uses = one.kind.uses(one.want) if one.want is not None else ()
             for key in uses:
                 for other in _nearest(key, name, makers):
                     self._need(name, other)
 
     def _need(self, name: str, other: str) -> None:
-        mine, theirs = self.active[name].declared, self.active[other].declared
+        mine, theirs = self.active[name], self.active[other]
         if {name, other} <= self._clashing:
             return
         if mine.present and theirs.present:
-            self.needs[name][other] = None
+            self.needs.setdefault(name, {})[other] = None
         elif not mine.present and not theirs.present:
-            self.needs[other][name] = None
+            self.needs.setdefault(other, {})[name] = None
         elif mine.present:
             self.problems.add(
-                theirs.key.at,
-                f"{other} is to be absent, but {name} ({_where(mine.key.at)}) needs it",
+                theirs.at,
+                f"{other} is to be absent, but {name} ({mine.at}) needs it",
             )
 
     def _in_turn(self, first: str, then: str) -> tuple[str, str]:
         """In which order they begin, and end the other way round."""
-        ends = not any(self.active[name].declared.present for name in (first, then))
+        ends = not any(self.active[name].present for name in (first, then))
         return (then, first) if ends else (first, then)
 
     def _sorted(self) -> tuple[Resource[Any], ...]:
-        before = {name: [*self.needs[name], *self.after[name]] for name in self.active}
-        names = [entry.declared.id for entry in self.entries]
+        before = {
+            name: [*self.needs.get(name, ()), *self.after.get(name, ())]
+            for name in self.needs.keys() | self.after.keys()
+        }
+        names = [one.id for one in self.declared]
         while True:
             try:
                 names = order.in_order(names, before)
                 break
             except order.Cycle as cycle:
-                at = self.active[cycle.ids[0]].declared.key.at
+                at = self.active[cycle.ids[0]].at
                 self.problems.add(
                     at,
                     f"these wait for one another in a circle: {cycle}",
@@ -275,19 +266,18 @@ class Graph:
                 )
                 # There may be another circle, which has none of these.
                 before = {name: [] if name in cycle.ids else ids for name, ids in before.items()}
-        entries = {entry.declared.id: entry for entry in self.entries}
-        return tuple(self._resource(name, entries[name]) for name in names)
-
-    def _resource(self, name: str, entry: GraphEntry) -> Resource[Any]:
-        declared = entry.declared
-        return Resource(
-            name,
-            entry.want,
-            declared.present,
-            tuple(self.needs.get(name, ())),
-            tuple(self.after.get(name, ())),
-            declared.skip,
-            self._held.get(name),
+        declared = {one.id: one for one in self.declared}
+        return tuple(
+            Resource(
+                name,
+                declared[name].want,
+                declared[name].present,
+                tuple(self.needs.get(name, ())),
+                tuple(self.after.get(name, ())),
+                declared[name].skip,
+                self._held.get(name),
+            )
+            for name in names
         )
 
 
@@ -310,12 +300,7 @@ def _base(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-def _where(mark: SourceMark) -> str:
-    return f"{mark.source.shown}, line {mark.source.line_of(mark.start) + 1}"
-
-
 def _in_field(declared: Declared, field: str, message: str) -> tuple[SourceMark, str]:
     """Where the field stands, and what is wrong with it."""
-    at = place(declared.body, field) if field in declared.body else declared.key.at
-    message = f"{field}: {censored(message, declared.body)}"
-    return at, f"{declared.kind.name} {declared.name!r}: {message}"
+    message = censored(message, declared.body)
+    return declared.place(field), f"{declared.title}: {field}: {message}"

@@ -11,21 +11,29 @@ from typing import Any
 
 from reconciler.base.records import dataclass
 from reconciler.base.redaction import censored
-from reconciler.base.scalars import parse_duration
 from reconciler.base.values import Remembered
 from reconciler.config.errors import Problems, closest, one_of
 from reconciler.config.include import Document
-from reconciler.config.nodes import Broken, Map, Node, Text, get, is_null
+from reconciler.config.nodes import Map, Node, SourceMark, Text, is_null
 from reconciler.config.reading import NAME
 from reconciler.config.scope import FIXED, Scope, told_secret
-from reconciler.config.secrecy import hidden
+from reconciler.config.validate import Validator
 from reconciler.core import order
+from reconciler.core.fields import Duration
 from reconciler.core.kind import Kind
 
 _ONCE = "state"
 """The variable by which specs are taken away; it counts for one call."""
 _MAIN = ("version", "name", "loop")
 _KEYWORDS = ("and", "or", "not", "in", "is", "if", "else", "true", "false", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class LoopFields:
+    """How ``reconcile --loop`` works."""
+
+    every: Duration = 30.0
+    """The time between two passes."""
 
 
 @dataclass(slots=True)
@@ -58,9 +66,7 @@ class HeadReader:
             if not document.main:
                 continue
             root = document.root
-            top = Text()
-            top.at = root.at
-            version, name = get(root, "version"), get(root, "name")
+            version, name = root.get("version"), root.get("name")
             if version is None:
                 self.problems.add(root.at, "'version' is missing", "write version: 1")
             elif not isinstance(version, Text) or version != "1":
@@ -86,29 +92,30 @@ class HeadReader:
         for key in document.root:
             if key in allowed:
                 continue
+            at = document.root.key(key)
             if key in _MAIN:
-                self.problems.add(key.at, f"{str(key)!r} belongs into the main file only")
+                self.problems.add(at, f"{key!r} belongs into the main file only")
                 continue
             self.problems.add(
-                key.at,
-                f"there is no section {str(key)!r}",
+                at,
+                f"there is no section {key!r}",
                 f"the sections are {one_of(self.sections)}" if self.sections else None,
                 near=(key, allowed),
             )
 
     def read_vars(self, settings: Mapping[str, str], scope: Scope) -> None:
         """Evaluate all variables, each after those that it uses."""
-        found: dict[str, tuple[Text, Node]] = {}
+        found: dict[str, tuple[SourceMark, Node]] = {}
         for document in self.documents:
-            node = get(document.root, "vars")
+            node = document.root.get("vars")
             if node is None or is_null(node):
                 continue
             if not isinstance(node, Map):
                 self.problems.add(node.at, "vars needs names with values: name: value")
                 continue
-            for key, value in node.items():
-                if self._variable_name(key, found):
-                    found[str(key)] = (key, value)
+            for name, value, at in node.entries():
+                if self._variable_name(name, at, found):
+                    found[name] = at, value
         for name, setting in settings.items():
             if name not in found and not isinstance(setting, Remembered):
                 near = closest(name, found)
@@ -127,22 +134,18 @@ class HeadReader:
             names = order.in_order(list(found), before)
         except order.Cycle as cycle:
             first = found[cycle.ids[0]][0]
-            self.problems.add(first.at, f"variables use one another: {cycle}")
+            self.problems.add(first, f"variables use one another: {cycle}")
             self.problems.stop_if_any()
             raise
         for name in names:
             if name in settings:
-                scope.define(name, str(settings[name]))
-                if told_secret(name, settings[name]):
-                    scope.secrets.add(name)
+                scope.define(name, str(settings[name]), told_secret(name, settings[name]))
                 continue
             result = scope.value(found[name][1])
             if result is None:
                 scope.failed.add(name)
                 continue
-            scope.define(name, result[0], found[name][1])
-            if result[1]:
-                scope.secrets.add(name)
+            scope.define(name, *result, found[name][1])
         self.head.variables = tuple(
             (name, str(value))
             for name, value in sorted(settings.items())
@@ -154,46 +157,30 @@ class HeadReader:
         secret = name in scope.secrets or censored(value, most=None) != value
         return not secret and not scope.gives(own, value)
 
-    def _variable_name(self, key: Text, found: Mapping[str, tuple[Text, Node]]) -> bool:
-        name = str(key)
+    def _variable_name(
+        self, name: str, at: SourceMark, found: Mapping[str, tuple[SourceMark, Node]]
+    ) -> bool:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name) or name.lower() in _KEYWORDS:
-            self.problems.add(
-                key.at, f"{name!r} is not a name for a variable: letters, digits and '_' make one"
-            )
+            wrong = "is not a name for a variable: letters, digits and '_' make one"
         elif name in FIXED:
-            self.problems.add(
-                key.at, f"{name!r} has a fixed meaning in templates; take another name"
-            )
+            wrong = "has a fixed meaning in templates; take another name"
         elif name in found:
-            first = found[name][0].at
-            self.problems.add(
-                key.at,
-                f"the variable {name!r} is set twice; first in {first.source.shown}, line "
-                f"{first.source.line_of(first.start) + 1}",
-            )
+            self.problems.add(at, f"the variable {name!r} is set twice; first in {found[name][0]}")
+            return False
         else:
             return True
+        self.problems.add(at, f"{name!r} {wrong}")
         return False
 
-    def read_loop(self, scope: Scope) -> None:
+    def read_loop(self, scope: Scope, validator: Validator) -> None:
         """Read ``loop`` of the main file."""
         for document in self.documents:
-            loop = get(document.root, "loop")
+            loop = document.root.get("loop")
             if not document.main or loop is None or is_null(loop):
                 continue
-            if not isinstance(loop, Map):
-                self.problems.add(loop.at, "loop needs fields", "write loop: {every: 30s}")
-                continue
-            for key, value in loop.items():
-                if key != "every":
-                    self.problems.add(
-                        key.at, f"loop has no field {str(key)!r}", near=(key, ["every"])
-                    )
-                    continue
-                text = scope.node(value)
-                if isinstance(text, Broken):
-                    continue
-                try:
-                    self.head.loop_every = parse_duration(text)
-                except ValueError as error:
-                    self.problems.add(value.at, hidden(text, f"every: {error}"))
+            node = scope.node(loop)
+            if isinstance(node, Map):
+                found = validator.read(LoopFields, node, "loop", node.at)
+                self.head.loop_every = found.every if found else 0.0
+            else:
+                self.problems.add(node.at, "loop needs fields", "write loop: {every: 30s}")

@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from reconciler.base.digests import blake2b
 from reconciler.base.records import dataclass, field
-from reconciler.config import reading, source
+from reconciler.config import reading, yaml
 from reconciler.config.errors import Problems
-from reconciler.config.nodes import Map, Seq, Source, SourceMark, Text, get, is_null, texts
+from reconciler.config.nodes import Map, Seq, Source, SourceMark, Text, is_null, texts
 
 MAX_DEPTH = 16
 MAX_FILES = 1000
 
 
-@dataclass(slots=True)
-class Document:
+class Document(NamedTuple):
     """One file. ``main`` is the one that was named by the user."""
 
-    source: Source
     root: Map
     main: bool
 
@@ -49,10 +47,10 @@ def gather(path: str, problems: Problems) -> SpecFiles:
 
 def without_templates(document: Document, sections: Sequence[str]) -> Document:
     """The same file without the resources that hold a template."""
-    root = Map(document.root)
-    root.at = document.root.at
+    root = document.root
+    found = dict(root)
     for section in sections:
-        entries = get(root, section)
+        entries = root.get(section)
         if isinstance(entries, Map):
             kept = {
                 key: body
@@ -60,13 +58,8 @@ def without_templates(document: Document, sections: Sequence[str]) -> Document:
                 if not any("{{" in text for text in texts(body))
                 and not (isinstance(body, Map) and "when" in body)
             }
-            root[root.key(section)] = made = Map(kept)
-            made.at = entries.at
-    return Document(document.source, root, document.main)
-
-
-def digest(data: bytes) -> bytes:
-    return blake2b(data, digest_size=32).digest()
+            found[section] = entries.but(kept)
+    return Document(root.but(found), document.main)
 
 
 def _add(
@@ -88,19 +81,19 @@ def _add(
         else:
             problems.add(at, error.message, error.hint)
         return
-    files.digests[path] = problems.files[path] = digest(data)
-    root = source.load(data, here, problems, at is None)
+    files.digests[path] = problems.files[path] = reading.digest(data)
+    root = yaml.load(data, here, problems, at is None)
     if root is None:
         files.broken = True
         return
     _follow(here, root, (*chain, here), files, problems)
-    files.documents.append(Document(here, root, at is None))
+    files.documents.append(Document(root, at is None))
 
 
 def _follow(
     here: Source, root: Map, chain: tuple[Source, ...], files: SpecFiles, problems: Problems
 ) -> None:
-    entries = root.get("include")  # type: ignore[call-overload]
+    entries = root.get("include")
     if entries is None or is_null(entries):
         return
     if not isinstance(entries, Seq):

@@ -1,14 +1,16 @@
 """The tree of a YAML file in which every key and value knows where it was written.
 
-A scalar is a ``str``, so that parsers take it as it is; it gives no meaning to any of them.
+A scalar is a ``str``, so that parsers take it as it is; it gives no meaning to any of them. Of its
+place it holds no more than where it starts, since a file may have half a million scalars.
 """
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
-from collections.abc import Iterator
-from typing import NamedTuple, TypeAlias
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from reconciler.base.scalars import Plain
 
@@ -23,52 +25,60 @@ _URLS = re.compile(
 )
 
 
-class SourcePlace(NamedTuple):
-    """A position for people: ``line`` and ``column`` from 1, ``caret`` an index in ``text``."""
-
-    line: int
-    column: int
-    length: int
-    text: str
-    caret: int
-
-
 class Source:
-    """One file: ``shown`` is its name for people, ``path`` absolute, ``text`` without a BOM."""
+    """One file: ``shown`` is its name for people, ``path`` absolute, ``text`` without a BOM.
 
-    __slots__ = ("_ends", "_starts", "_veils", "path", "shown", "text")
+    ``starts`` and ``ends`` are those of its scalars, in their order.
+    """
+
+    __slots__ = ("_breaks", "_veils", "ends", "path", "shown", "starts", "text")
 
     def __init__(self, shown: str, path: str, text: str = "") -> None:
         self.shown = shown
         self.path = path
         self.text = text
-        self._starts: list[int] | None = None
-        self._ends: list[int] = []
+        self.starts = array("L")
+        self.ends = array("L")
+        self._breaks: tuple[list[int], list[int]] | None = None
         self._veils: list[tuple[int, int]] | None = None
+
+    def _lines(self) -> tuple[list[int], list[int]]:
+        """Where the lines start, and where they end without their line breaks."""
+        if self._breaks is None:
+            breaks = [match.span() for match in _BREAK.finditer(self.text)]
+            starts, ends = [end for _, end in breaks], [start for start, _ in breaks]
+            self._breaks = [0, *starts], [*ends, len(self.text)]
+        return self._breaks
 
     def line_of(self, index: int) -> int:
         """The line of a character, from 0."""
-        if self._starts is None:
-            breaks = [match.span() for match in _BREAK.finditer(self.text)]
-            self._ends = [start for start, _ in breaks] + [len(self.text)]
-            self._starts = [0] + [end for _, end in breaks]
-        return bisect_right(self._starts, index) - 1
+        return bisect_right(self._lines()[0], index) - 1
 
     def span(self, line: int) -> tuple[int, int]:
         """Where the text of ``line`` (from 0) begins and ends, without its line break."""
-        self.line_of(0)
-        assert self._starts is not None
-        return self._starts[line], self._ends[line]
+        starts, ends = self._lines()
+        return starts[line], ends[line]
 
-    def place(self, start: int, end: int) -> SourcePlace:
+    def end_of(self, start: int) -> int:
+        """Where the scalar that starts there ends."""
+        at = bisect_left(self.starts, start)
+        known = at < len(self.starts) and self.starts[at] == start
+        return self.ends[at] if known else start + 1
+
+    def place(self, start: int, end: int) -> Mapping[str, Any]:
+        """What ``Problem`` says of a place."""
         line = self.line_of(start)
         first, last = self.span(line)
         start = min(start, last)
-        length = max(1, min(end, last) - start)
         # A line may be megabytes long, and there may be many problems on it.
         cut = max(first, start - _KEPT)
-        text = self._veiled(cut, min(last, start + _KEPT))
-        return SourcePlace(line + 1, start - first + 1, length, text, start - cut)
+        return {
+            "line": line + 1,
+            "column": start - first + 1,
+            "length": max(1, min(end, last) - start),
+            "source_line": self._veiled(cut, min(last, start + _KEPT)),
+            "caret": start - cut,
+        }
 
     @property
     def veils(self) -> list[tuple[int, int]]:
@@ -98,12 +108,21 @@ class SourceMark(NamedTuple):
     start: int
     end: int
 
+    def __str__(self) -> str:
+        return f"{self.source.shown}, line {self.source.line_of(self.start) + 1}"
+
 
 class Text(str):
     """A scalar; unquoted ones are also ``Plain``."""
 
-    __slots__ = ("at",)
-    at: SourceMark
+    __slots__ = ("source", "start")
+    source: Source
+    start: int
+
+    @property
+    def at(self) -> SourceMark:
+        """Where it was written."""
+        return SourceMark(self.source, self.start, self.source.end_of(self.start))
 
 
 class Bare(Text, Plain):
@@ -122,43 +141,78 @@ class Rendered(Text):
     """What the templates in a scalar gave.
 
     ``secret``: it holds a value of the environment and must not be shown. ``hollow`` is the
-    template that was all of a part of a path and gave nothing, or None. ``source`` is the
+    template that was all of a part of a path and gave nothing, or None. ``template`` is the
     scalar as written.
     """
 
-    __slots__ = ("hollow", "secret", "source")
+    __slots__ = ("hollow", "secret", "template")
     hollow: str | None
     secret: bool
-    source: str
+    template: str
 
 
-class Map(dict["Text", "Node"]):
-    """A mapping; its keys are the ``Text`` that was written."""
+class Map(dict[str, "Node"]):
+    """A mapping. ``starts`` has where each of its keys was written, in their order."""
 
-    __slots__ = ("at",)
-    at: SourceMark
+    __slots__ = ("source", "start", "starts")
+    source: Source
+    start: int
+    starts: tuple[int, ...]
 
-    def key(self, name: str) -> Text:
-        """The key ``name`` as written. Raises KeyError."""
-        for key in self:
-            if key == name:
-                return key
-        raise KeyError(name)
+    @property
+    def at(self) -> SourceMark:
+        """Where it begins."""
+        return SourceMark(self.source, self.start, self.start + 1)
+
+    def entries(self) -> Iterator[tuple[str, Node, SourceMark]]:
+        """Every key with its value, and where the key is written."""
+        for (name, value), start in zip(self.items(), self.starts, strict=True):
+            yield name, value, SourceMark(self.source, start, self.source.end_of(start))
+
+    def key(self, name: str) -> SourceMark:
+        """Where a key is written."""
+        return next(mark for key, _, mark in self.entries() if key == name)
+
+    def place(self, name: str) -> SourceMark:
+        """Where to point for a value: at it, or at its key when nothing is there."""
+        value = self[name]
+        return self.key(name) if is_null(value) and not value else value.at
+
+    def but(self, items: Mapping[str, Node]) -> Map:
+        """The same with these values; a key that is not there is left out."""
+        made = placed(Map(items), self.source, self.start)
+        pairs = zip(self, self.starts, strict=True)
+        same = len(items) == len(self)
+        made.starts = self.starts if same else tuple(at for name, at in pairs if name in items)
+        return made
 
 
 class Seq(list["Node"]):
     """A sequence."""
 
-    __slots__ = ("at",)
-    at: SourceMark
+    __slots__ = ("source", "start")
+    source: Source
+    start: int
+
+    @property
+    def at(self) -> SourceMark:
+        """Where it begins."""
+        return SourceMark(self.source, self.start, self.start + 1)
 
 
 Node: TypeAlias = Text | Map | Seq
+N = TypeVar("N", bound="Text | Map | Seq")
 
 
-def get(node: Map, key: str) -> Node | None:
-    """The value of ``key``, or None."""
-    return node.get(key)  # type: ignore[call-overload,no-any-return]
+def placed(node: N, source: Source, start: int) -> N:
+    """The node, which was written there."""
+    node.source, node.start = source, start
+    return node
+
+
+def broken(text: Text) -> Broken:
+    """What stands for a text whose problem was told."""
+    return placed(Broken(text), text.source, text.start)
 
 
 def texts(node: Node) -> Iterator[Text]:
@@ -170,19 +224,57 @@ def texts(node: Node) -> Iterator[Text]:
             yield from texts(item)
 
 
+def follow(body: Map, loc: Iterable[Any]) -> tuple[Node, SourceMark, str]:
+    """The node that ``loc`` leads to, where it was written, and its name: ``panes[0].cwd``."""
+    node: Node = body
+    mark = body.at
+    names = ""
+    for step in loc:
+        if isinstance(node, Map) and step in node:
+            mark = node.place(step)
+            node = node[step]
+            names += f".{step}" if names else str(step)
+        elif isinstance(node, Seq) and isinstance(step, int) and step < len(node):
+            node = node[step]
+            mark = node.at
+            names += f"[{step}]"
+        else:
+            break
+    return node, mark, names
+
+
 def is_null(node: object) -> bool:
     """Was nothing written here, or YAML's word for nothing?"""
     return isinstance(node, Plain) and node in ("", "~", "null", "Null", "NULL")
 
 
-def text_at(value: str, mark: SourceMark) -> Text:
-    """``value`` as if it had been written, in quotes, at ``mark``."""
-    text = Text(value)
-    text.at = mark
-    return text
+def _secrets(node: Node) -> Iterator[Rendered]:
+    """The values below it that must not be shown."""
+    return (text for text in texts(node) if isinstance(text, Rendered) and text.secret)
 
 
-def place(node: Map, name: str) -> SourceMark:
-    """Where to point for the value of ``name``: at it, or at its key when nothing is there."""
-    value = node[name]  # type: ignore[index]
-    return node.key(name).at if is_null(value) and not value else value.at
+def is_secret(node: Node) -> bool:
+    """Does it hold a value of the environment?"""
+    return any(True for _ in _secrets(node))
+
+
+def shown(text: Text) -> str:
+    """``text`` for a message: its template where the value came from the environment."""
+    return text.template if isinstance(text, Rendered) and text.secret else str(text)
+
+
+def hidden(node: Node, message: str) -> str:
+    """``message``, unless it is about a value that must not be shown."""
+    for text in _secrets(node):
+        return (
+            f"what {text.template} gives is not valid here (the value is not shown, since it "
+            "comes from the environment)"
+        )
+    return message
+
+
+def censored(message: str, body: Map) -> str:
+    """``message`` of a kind about ``body``, without any value that must not be shown."""
+    for text in _secrets(body):
+        message = message.replace(text, text.template) if text else message
+    return message

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 
+from reconciler.base.digests import blake2b
 from reconciler.host import trust
 from reconciler.host.environment import note
 
@@ -59,6 +60,11 @@ def read(path: str, what: str = "the spec") -> bytes:
         raise _cannot(what, error) from None
     finally:
         os.close(fd)
+
+
+def digest(data: bytes) -> bytes:
+    """By which a file is known to be as it was read."""
+    return blake2b(data, digest_size=32).digest()
 
 
 def name_in(data: bytes) -> str | None:

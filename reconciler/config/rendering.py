@@ -12,17 +12,15 @@ from typing import TYPE_CHECKING, Any
 from reconciler.base.records import fields
 from reconciler.config import reading
 from reconciler.config.errors import Problems
-from reconciler.config.include import digest
-from reconciler.config.nodes import Map, Node, Source, SourceMark, Text, get, place
+from reconciler.config.nodes import Map, Source, SourceMark, Text
 from reconciler.config.scope import FIXED, Scope
 from reconciler.config.shipped import folder
-from reconciler.config.templates import LITERAL_HINT, TemplateError
-from reconciler.core.kind import BadValue, RenderedTemplate, Templated, Value
+from reconciler.config.template import LITERAL_HINT, TemplateError
+from reconciler.core.kind import BadValue, RenderedTemplate, Templated
 
 if TYPE_CHECKING:
-    from reconciler.config.render import Template
     from reconciler.config.resolve import Declared
-    from reconciler.config.sandbox import Sandbox
+    from reconciler.config.template_file import Template
 
 MISSING = b""
 """Stands for the digest of a template that was looked for, and is not there."""
@@ -36,11 +34,8 @@ _marked: dict[type[Any], Mapping[str, str]] = {}
 def marked(resource: type[Any]) -> Mapping[str, str]:
     """The fields of a kind's resource that have to do with templates, and how."""
     if resource not in _marked:
-        _marked[resource] = {
-            entry.name: entry.metadata["template"]
-            for entry in fields(resource)
-            if "template" in entry.metadata
-        }
+        own = (one for one in fields(resource) if "template" in one.metadata)
+        _marked[resource] = {one.name: one.metadata["template"] for one in own}
     return _marked[resource]
 
 
@@ -66,7 +61,7 @@ class Renderer:
         self.keeps_secrets = False
         """Some value of the environment stands in what a template gave."""
         self._sources: dict[str, Source] = {}
-        self._templates: dict[Any, tuple[Template, Sandbox]] = {}
+        self._templates: dict[str, Template] = {}
 
     def want(self, declared: Declared, want: Any) -> Any:
         """``want`` with what its templates give; None when something is wrong with them."""
@@ -74,16 +69,12 @@ class Renderer:
         if want is None or not declared.present or not isinstance(kind, Templated):
             return want
         work = _Work(self, declared)
-        if declared.each is not None:
-            self.scope.set_each(*declared.each)
         try:
             return kind.rendered(want, work)
         except BadValue as error:
-            work.refuse(error)
+            work.tell(error.field, error.line, str(error))
         except _Known:
             pass
-        finally:
-            self.scope.clear_each()
         return None
 
     def source(self, name: Text, title: str) -> Source:
@@ -101,25 +92,24 @@ class Renderer:
         except UnicodeDecodeError as error:
             self.problems.add(name.at, f"{title}: the template {shown} is not UTF-8: {error}")
             raise _Known from None
-        self.digests[path] = self.problems.files[path] = digest(data)
+        self.digests[path] = self.problems.files[path] = reading.digest(data)
         self._sources[path] = made = Source(shown, path, text)
         return made
 
     def _find(self, name: Text, title: str) -> tuple[str, str]:
         """The path of a template, and its name for people: beside the spec, else shipped."""
-        beside = name.at.source
-        own, shown = os.path.dirname(beside.path), os.path.dirname(beside.shown)
+        own, shown = os.path.dirname(name.source.path), os.path.dirname(name.source.shown)
         home = str(self.scope.values["user"]["home"])
         plain = home + name[1:] if name.startswith("~/") else str(name)
         places = [(own, shown), (f"{own}/templates", os.path.join(shown, "templates"))]
         if not plain.startswith("/"):
             places.append((folder("templates"), folder("templates")))
-        for place_, words in places:
-            path = os.path.normpath(os.path.join(place_, plain))
+        for place, words in places:
+            path = os.path.normpath(os.path.join(place, plain))
             if os.path.lexists(path):
                 return path, os.path.join(words, plain)
             self.digests[path] = self.problems.files[path] = MISSING
-        near = [entry for place_, _ in places for entry in _names(place_)]
+        near = [entry for place, _ in places for entry in _names(place)]
         tried = " and ".join(dict.fromkeys(words or "." for _, words in places))
         self.problems.add(
             name.at,
@@ -129,15 +119,14 @@ class Renderer:
         )
         raise _Known
 
-    def template(self, text: str) -> tuple[Template, Sandbox]:
-        """That template, read. Raises render.Syntax."""
+    def template(self, text: str) -> Template:
+        """That template, read. Raises InvalidTemplate."""
         if text not in self._templates:
-            from reconciler.config.render import Template
             from reconciler.config.sandbox import Sandbox
+            from reconciler.config.template_file import Template
 
-            # One for each: the sandbox keeps what is particular to the template.
             sandbox = Sandbox(lambda: [*self.scope.values, "range"])
-            self._templates[text] = Template(sandbox, text, sandbox.spend), sandbox
+            self._templates[text] = Template(sandbox, text)
         return self._templates[text]
 
 
@@ -149,32 +138,30 @@ class _Work:
         self.declared = declared
         self.id = declared.id
         self.spec = str(renderer.scope.values["spec"]["name"])
-        self._title = f"{declared.kind.name} {declared.name!r}"
+        self._marked = marked(declared.kind.resource)
         self._sources: dict[str, Source] = {}
 
     def render(self, field: str) -> RenderedTemplate:
         """What the template in ``field`` gives. Raises _Known."""
-        node = get(self.declared.body, field)
+        from reconciler.config.template_file import InvalidTemplate
+
+        node = self.declared.body[field]
         assert isinstance(node, Text)
         text = str(node)
-        if marked(self.declared.kind.resource)[field] == "file":
-            self._sources[field] = source = self.renderer.source(node, f"{self._title}: {field}")
+        if self._marked[field] == "file":
+            title = f"{self.declared.title}: {field}"
+            self._sources[field] = source = self.renderer.source(node, title)
             text = source.text
         if len(text) > MAX_TEXT:
-            self._tell(field, 1, f"is longer than {MAX_TEXT:,} characters", None)
+            self.tell(field, 1, f"is longer than {MAX_TEXT:,} characters")
             raise _Known
-        return self._rendered(field, text)
-
-    def _rendered(self, field: str, text: str) -> RenderedTemplate:
-        from reconciler.config.render import Syntax
-
         scope = self.renderer.scope
         values, secrets = self._values()
         try:
-            template, sandbox = self.renderer.template(text)
-        except Syntax as error:
-            said = self._said(error.said)
-            self._tell(field, error.line, said, LITERAL_HINT if "unexpected" in said else None)
+            template = self.renderer.template(text)
+        except InvalidTemplate as error:
+            said = str(error)
+            self.tell(field, error.line, said, LITERAL_HINT if "unexpected" in said else None)
             raise _Known from None
         slips = self._tell_unused(field, template.names)
         if template.names & scope.failed:
@@ -182,19 +169,13 @@ class _Work:
         before = scope.environ.secrets
         hidden = bool(template.names & secrets)
         try:
-            with sandbox.bounded(""):
-                pieces = tuple(
-                    Value(sandbox.plain(piece.value), piece.raw, piece.line)
-                    if isinstance(piece, Value)
-                    else piece
-                    for piece in template.pieces(values)
-                )
+            pieces = template.pieces(values)
         except TemplateError as error:
             message, hint = error.message, error.hint
             if hidden or scope.environ.secrets != before:
                 message = "cannot be evaluated with this value of the environment (not shown)"
                 hint = None
-            self._tell(field, template.line_of(error), message, hint)
+            self.tell(field, template.line_of(error), message, hint)
             raise _Known from None
         hidden = hidden or scope.environ.secrets != before
         self.renderer.keeps_secrets |= hidden
@@ -207,62 +188,49 @@ class _Work:
 
         What ``run_ass: nobody`` was to do is not done, and the service would run as root.
         """
-        slips = [key for key in self._own_keys() if str(key) not in names]
-        for key in slips:
-            what = f"{self._title}: vars: the {field} does not use {str(key)!r}"
-            near = str(key), [name for name in names if name not in FIXED]
-            self.renderer.problems.add(key.at, what, "take it out", near=near)
+        slips = [(body, key) for _, body in self._own() for key in body if key not in names]
+        for body, key in slips:
+            what = f"{self.declared.title}: vars: the {field} does not use {key!r}"
+            near = key, [name for name in names if name not in FIXED]
+            self.renderer.problems.add(body.key(key), what, "take it out", near=near)
         return bool(slips)
 
-    def _own_keys(self) -> Iterator[Text]:
-        """The names of the resource's own variables, as they stand in the spec."""
-        for name, sort in marked(self.declared.kind.resource).items():
-            body = get(self.declared.body, name) if sort == "values" else None
+    def _own(self) -> Iterator[tuple[str, Map]]:
+        """The fields that hold the resource's own variables, and these."""
+        for name, sort in self._marked.items():
+            body = self.declared.body.get(name) if sort == "values" else None
             if isinstance(body, Map):
-                yield from body
-
-    def _said(self, said: str) -> str:
-        if said.startswith("No filter named"):
-            return f"there is n{said[1:].rstrip('.')}"
-        return said[:1].lower() + said[1:].rstrip(".")
+                yield name, body
 
     def _values(self) -> tuple[dict[str, Any], set[str]]:
         """All that the template sees, the resource's own values last, and which are secret."""
         scope = self.renderer.scope
         values, secrets = dict(scope.values), set(scope.secrets)
-        for name, sort in marked(self.declared.kind.resource).items():
-            body = get(self.declared.body, name) if sort == "values" else None
-            for key, node in body.items() if isinstance(body, Map) else ():
-                values[str(key)], is_secret = self._value(name, key, node)
-                (secrets.add if is_secret else secrets.discard)(str(key))
+        for field, body in self._own():
+            for key, node in body.items():
+                if key in FIXED:
+                    what = f"{field}: {key!r} is a name that every template knows"
+                    what = f"{self.declared.title}: {what}"
+                    self.renderer.problems.add(body.key(key), what, "give it another name")
+                    raise _Known
+                found = scope.value(node)
+                if found is None:
+                    raise _Known
+                values[key] = found[0]
+                (secrets.add if found[1] else secrets.discard)(key)
         return values, secrets
 
-    def _value(self, field: str, key: Text, node: Node) -> tuple[Any, bool]:
-        if key in FIXED:
-            what = f"{self._title}: {field}: {str(key)!r} is a name that every template knows"
-            self.renderer.problems.add(key.at, what, "give it another name")
-            raise _Known
-        found = self.renderer.scope.value(node)
-        if found is None:
-            raise _Known
-        return found
-
-    def refuse(self, error: BadValue) -> None:
-        """Tell what a kind does not take."""
-        self._tell(error.field, error.line, str(error), None)
-
-    def _tell(self, field: str, line: int | None, message: str, hint: str | None) -> None:
+    def tell(self, field: str, line: int | None, message: str, hint: str | None = None) -> None:
+        """Add a problem on a line of the template; None: the field itself."""
         problems = self.renderer.problems
-        body = self.declared.body
-        at = place(body, field) if field in body else self.declared.key.at
+        at = self.declared.place(field)
         source = self._sources.get(field)
         if source is None or line is None:
             where = "" if line is None else f"line {line}: "
-            problems.add(at, f"{self._title}: {field}: {where}{message}", hint)
+            problems.add(at, f"{self.declared.title}: {field}: {where}{message}", hint)
             return
         start, end = source.span(min(line, source.text.count("\n") + 1) - 1)
-        user = f"{at.source.shown}, line {at.source.line_of(at.start) + 1}"
-        problems.add(SourceMark(source, start, end), f"{message} (for {self.id}, {user})", hint)
+        problems.add(SourceMark(source, start, end), f"{message} (for {self.id}, {at})", hint)
 
 
 def _names(path: str) -> list[str]:

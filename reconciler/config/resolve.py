@@ -8,13 +8,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from reconciler.base.records import dataclass, field
+from reconciler.base.records import dataclass
 from reconciler.config.errors import Problems
 from reconciler.config.include import Document
-from reconciler.config.nodes import Broken, Map, Node, Seq, Text, get, is_null, texts
+from reconciler.config.nodes import (
+    Broken,
+    Map,
+    Node,
+    Seq,
+    SourceMark,
+    Text,
+    is_null,
+    placed,
+    shown,
+    texts,
+)
 from reconciler.config.rendering import unevaluated
 from reconciler.config.scope import Scope
-from reconciler.config.secrecy import shown
 from reconciler.core.kind import Kind
 
 COMMON = ("state", "needs", "after", "when", "for_each")
@@ -28,24 +38,36 @@ MAX_NAME = 200
 
 @dataclass(slots=True)
 class Declared:
-    """A resource as it was declared, its templates rendered. ``base`` is its id without [each]."""
+    """A resource as it was declared, at ``at``, its templates rendered.
+
+    ``base`` is its id without [each]. ``want`` is what its kind makes of it, None where that is
+    not valid.
+    """
 
     kind: Kind[Any, Any]
     name: str
     base: str
-    key: Text
+    at: SourceMark
     body: Map
     present: bool = True
-    needs: list[Text] = field(default_factory=list)
-    after: list[Text] = field(default_factory=list)
+    needs: Sequence[Text] = ()
+    after: Sequence[Text] = ()
     skip: str | None = None
     broken: bool = False
-    each: tuple[Any, bool] | None = None
-    """The value of ``for_each`` that it stands for, and whether that is secret."""
+    want: Any = None
 
     @property
     def id(self) -> str:
         return f"{self.kind.name}:{self.name}"
+
+    @property
+    def title(self) -> str:
+        """What it is called in messages."""
+        return f"{self.kind.name} {self.name!r}"
+
+    def place(self, field: str) -> SourceMark:
+        """Where a field is written, or else the resource."""
+        return self.body.place(field) if field in self.body else self.at
 
 
 class Resolver:
@@ -57,15 +79,17 @@ class Resolver:
         self.documents = documents
         self.sections = {kind.section: kind for kind in kinds}
         self.problems = problems
-        self.bases: set[str] = set()
+        self.bases: dict[str, SourceMark] = {}
         """The ids of everything that was written, also where ``for_each`` gave nothing."""
         self.declared_kinds: dict[str, None] = {}
         """The kinds whose section was written, also where it is empty."""
 
-    def resources(self, scope: Scope) -> list[Declared]:
-        """Every resource, in the order of the files and of what is written in them."""
-        found: dict[str, Text] = {}
-        declared: list[Declared] = []
+    def resources(self, scope: Scope) -> Iterator[Declared]:
+        """Every resource, in the order of the files and of what is written in them.
+
+        As long as one is looked at, its ``each`` is in scope.
+        """
+        made = 0
         for document in self.documents:
             for section, entries in document.root.items():
                 kind = self.sections.get(section)
@@ -77,103 +101,94 @@ class Resolver:
                 if not isinstance(entries, Map):
                     self.problems.add(
                         entries.at,
-                        f"{kind.section} needs a name for each: name: {{fields}}",
+                        f"{section} needs a name for each: name: {{fields}}",
                         "write each as 'name:' with its fields indented below it",
                     )
                     continue
-                for key, body in entries.items():
-                    base = f"{kind.name}:{key}"
-                    if base in found:
-                        first = found[base].at
-                        line = first.source.line_of(first.start) + 1
-                        self.problems.add(
-                            key.at,
-                            f"{kind.name} {str(key)!r} is defined twice; first in "
-                            f"{first.source.shown}, line {line}",
-                        )
+                for name, body, at in entries.entries():
+                    base = f"{kind.name}:{name}"
+                    if base in self.bases:
+                        first = self.bases[base]
+                        message = f"{kind.name} {name!r} is defined twice; first in {first}"
+                        self.problems.add(at, message)
                         continue
-                    found[base] = key
-                    self.bases.add(base)
-                    self._name(kind, key)
-                    declared.extend(self._declare(kind, key, body, scope))
-                    if len(declared) > MAX_RESOURCES:
-                        self.problems.add(key.at, f"more than {MAX_RESOURCES:,} resources")
-                        return declared
-        return declared
+                    self.bases[base] = at
+                    self._name(kind, name, at)
+                    for declared in self._declare(kind, name, at, body, scope):
+                        made += 1
+                        yield declared
+                    if made > MAX_RESOURCES:
+                        self.problems.add(at, f"more than {MAX_RESOURCES:,} resources")
+                        return
 
-    def _name(self, kind: Kind[Any, Any], key: Text) -> None:
-        wrong = None
-        if "{{" in key:
+    def _name(self, kind: Kind[Any, Any], name: str, at: SourceMark) -> None:
+        wrong = hint = None
+        if "{{" in name:
             wrong = "templates are not evaluated in names"
-        elif not 0 < len(key) <= MAX_NAME:
+            hint = "for_each makes one resource for each value of a list"
+        elif not 0 < len(name) <= MAX_NAME:
             wrong = f"a name has 1 to {MAX_NAME} characters"
-        elif not key.isprintable():
+        elif not name.isprintable():
             wrong = "a name holds no control characters"
-        elif key.strip() != key:
+        elif name.strip() != name:
             wrong = "a name neither begins nor ends with a blank"
-        elif "[" in key or "]" in key:
+        elif "[" in name or "]" in name:
             wrong = "a name holds no '[' or ']', which are made by for_each"
         if wrong is not None:
-            hint = "for_each makes one resource for each value of a list" if "{{" in key else None
-            self.problems.add(key.at, f"{kind.name} {str(key)!r}: {wrong}", hint)
+            self.problems.add(at, f"{kind.name} {name!r}: {wrong}", hint)
 
     def _declare(
-        self, kind: Kind[Any, Any], key: Text, body: Node, scope: Scope
+        self, kind: Kind[Any, Any], name: str, at: SourceMark, body: Node, scope: Scope
     ) -> Iterator[Declared]:
         if is_null(body):
-            fields = Map()
-            fields.at = key.at
-        elif isinstance(body, Map):
-            fields = body
-        else:
-            message = f"{kind.name} {str(key)!r} needs fields, not {_what(body)}"
-            self.problems.add(
-                body.at, message, "write 'field: value' lines indented below the name"
-            )
+            body = placed(Map(), at.source, at.start)
+            body.starts = ()
+        if not isinstance(body, Map):
+            message = f"{kind.name} {name!r} needs fields, not {_what(body)}"
+            hint = "write 'field: value' lines indented below the name"
+            self.problems.add(body.at, message, hint)
             return
-        base = f"{kind.name}:{key}"
-        if "for_each" not in fields:
-            yield self._one(Declared(kind, str(key), base, key, fields), scope)
+        base = f"{kind.name}:{name}"
+        node = body.get("for_each")
+        if node is None:
+            yield self._one(Declared(kind, name, base, at, body), scope)
             return
-        node = fields["for_each"]  # type: ignore[index]
         values = self._values(node, scope)
         if values is None:
-            yield Declared(kind, str(key), base, key, fields, broken=True)
+            scope.failed.add("each")
+            declared = self._one(Declared(kind, name, base, at, body), scope)
+            declared.broken = True
+            yield declared
+            scope.failed.discard("each")
             return
-        if len(values) * sum(1 for _ in texts(fields)) > MAX_WORK:
+        if len(values) * sum(1 for _ in texts(body)) > MAX_WORK:
             self.problems.add(node.at, f"for_each makes more than {MAX_WORK:,} values to work out")
             return
         seen: set[str] = set()
-        for number, (value, is_secret, at, marked) in enumerate(values):
+        for number, (value, is_secret, item, marked) in enumerate(values):
             label = _label(value, number)
             if not 0 < len(label) <= MAX_NAME or not label.isprintable():
-                self.problems.add(
-                    at.at, f"item {number + 1} of for_each cannot be part of a name: {label[:40]!r}"
-                )
+                what = f"item {number + 1} of for_each cannot be part of a name: {label[:40]!r}"
+                self.problems.add(item.at, what)
                 continue
             if label in seen:
-                self.problems.add(at.at, f"for_each has {label!r} twice")
+                self.problems.add(item.at, f"for_each has {label!r} twice")
                 continue
             seen.add(label)
             scope.set_each(value, is_secret, marked)
-            declared = Declared(kind, f"{key}[{label}]", base, key, fields)
-            declared.each = value, is_secret
-            yield self._one(declared, scope)
+            yield self._one(Declared(kind, f"{name}[{label}]", base, at, body), scope)
         scope.clear_each()
 
     def _values(self, node: Node, scope: Scope) -> list[tuple[Any, bool, Node, Any]] | None:
         """The values of a ``for_each``, whether they are secret, and where they stand; last, what
-        they are with the marks of ``Hollows``."""
-        marked = scope.hollows.value
+        they are with the marks of ``Blanks``."""
         if isinstance(node, Seq):
-            every = [(scope.value(item), item) for item in node]
-            if any(result is None for result, _ in every):
+            every = [scope.value(item) for item in node]
+            found = [result for result in every if result is not None]
+            if len(found) < len(every):
                 return None
-            return [
-                (*result, item, marked(item, result[0], "each"))
-                for result, item in every
-                if result is not None
-            ]
+            marked = scope.blanks.each(node, [value for value, _ in found])
+            return [(*one, *more) for one, *more in zip(found, node, marked, strict=True)]
         if isinstance(node, Map) or "{{" not in node:
             hint = 'write a list, [a, b], or name a variable that is one: "{{ names }}"'
             self.problems.add(node.at, "for_each needs a list", hint)
@@ -188,28 +203,30 @@ class Resolver:
         if len(values) > MAX_RESOURCES:
             self.problems.add(node.at, f"for_each takes at most {MAX_RESOURCES:,} values")
             return None
-        others = marked(node, values, "each")
+        others = scope.blanks.each(node, values)
         return [(value, is_secret, node, one) for value, one in zip(values, others, strict=True)]
 
     def _one(self, declared: Declared, scope: Scope) -> Declared:
         before = len(self.problems.found)
-        written = declared.body
-        when = get(written, "when")
-        plain = Map({k: v for k, v in written.items() if k not in ("when", "for_each")})
-        plain.at = written.at
-        body = scope.node(plain, unevaluated(declared.kind.resource))
+        when = declared.body.get("when")
+        kept = (*unevaluated(declared.kind.resource), "when", "for_each")
+        body = scope.node(declared.body, kept)
         assert isinstance(body, Map)
         declared.body = body
         if when is not None:
-            self._when(declared, when, scope)
-        state = get(body, "state")
+            if not isinstance(when, Text) or is_null(when):
+                hint = 'when needs an expression, such as "host.systemd"'
+                self.problems.add(when.at, hint)
+            elif scope.truth(when) is False:
+                declared.skip = when.strip()
+        state = body.get("state")
         if state is not None and not isinstance(state, Broken):
             if not isinstance(state, Text) or state not in ("present", "absent"):
                 said = shown(state) if isinstance(state, Text) else _what(state)
                 self.problems.add(
                     state.at,
                     f"state is present or absent, not {said[:40]}",
-                    near=(str(state), ["present", "absent"]) if isinstance(state, Text) else None,
+                    near=(said, ["present", "absent"]),
                 )
             declared.present = state != "absent"
         declared.needs = self._ids(body, "needs")
@@ -217,29 +234,18 @@ class Resolver:
         declared.broken = len(self.problems.found) != before
         return declared
 
-    def _when(self, declared: Declared, when: Node, scope: Scope) -> None:
-        if not isinstance(when, Text) or is_null(when):
-            self.problems.add(when.at, 'when needs an expression, such as "host.systemd"')
-        elif scope.truth(when) is False:
-            declared.skip = str(when).strip()
-
-    def _ids(self, body: Map, name: str) -> list[Text]:
-        node = get(body, name)
+    def _ids(self, body: Map, name: str) -> Sequence[Text]:
+        node = body.get(name)
         if node is None or is_null(node):
-            return []
+            return ()
         if not isinstance(node, Seq):
             hint = f"write {name}: [{shown(node)[:60]}]" if isinstance(node, Text) else None
             self.problems.add(node.at, f"{name} needs a list of ids", hint)
-            return []
-        found = []
+            return ()
         for item in node:
-            if isinstance(item, Broken):
-                continue
-            if isinstance(item, Text):
-                found.append(item)
-            else:
+            if not isinstance(item, Text):
                 self.problems.add(item.at, f"{name} holds ids, such as directory:logs")
-        return found
+        return [one for one in node if isinstance(one, Text) and not isinstance(one, Broken)]
 
 
 def _what(node: Node) -> str:

@@ -1,16 +1,18 @@
-"""Evaluates the expressions of templates with jinja2, within bounds of time and memory.
+"""Evaluates templates with jinja2, within bounds of time and memory.
 
 A spec is trusted, but a slip in it must not hang a root process or fill its memory: only what
 is listed here can be called, and every result is charged against a budget. It must not reach
-the host, and jinja2 is imported here and nowhere else in this room.
+the host nor read a file, and jinja2 is imported here and nowhere else in this room.
 """
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from types import BuiltinMethodType
 from typing import Any
 
@@ -22,21 +24,16 @@ from jinja2.runtime import Context, LoopContext, StrictUndefined, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import missing
 
-from reconciler.config import filters
 from reconciler.config.errors import closest
-from reconciler.config.filters import MAX_TEXT
-from reconciler.config.templates import LITERAL_HINT, Environ, TemplateError
+from reconciler.config.scope import MAX_TEXT
+from reconciler.config.template import LITERAL_HINT, Environ, TemplateError
 
 _MAX_CODE = 4096
 _BUDGET = 1024 * 1024
 """Characters and items that the parts of one expression may give together."""
 _MAX_BITS = 256
+_TOO_MUCH = "gives more than a template may give"
 
-_FILTERS = (
-    "abs", "capitalize", "d", "default", "dictsort", "first", "float", "int", "items", "last",
-    "length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "reverse", "select",
-    "selectattr", "sort", "string", "title", "trim", "unique", "upper",
-)  # fmt: skip
 _STRING_METHODS = (
     "capitalize", "count", "endswith", "find", "isalnum", "isalpha", "isdigit", "join", "lower",
     "lstrip", "partition", "removeprefix", "removesuffix", "replace", "rpartition", "rsplit",
@@ -47,8 +44,68 @@ _METHODS: dict[type, frozenset[str]] = {
     dict: frozenset(("get", "keys", "values", "items")),
     list: frozenset(("index", "count")),
     tuple: frozenset(("index", "count")),
+    LoopContext: frozenset(("index", "index0", "first", "last", "length", "revindex", "revindex0")),
 }
-_LOOP = frozenset(("index", "index0", "first", "last", "length", "revindex", "revindex0"))
+_WORDS = {
+    str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list",
+    tuple: "a list", dict: "a mapping", type(None): "null",
+}  # fmt: skip
+# The text of an error may quote a value, which may be a secret: only its sort is told.
+_TOLD = {
+    "TypeError": "it does not fit the types of its values",
+    "ZeroDivisionError": "it divides by zero",
+    "OverflowError": "a number is too large",
+    "FilterArgumentError": "a filter is used in a wrong way",
+    "KeyError": "there is no such key",
+}
+
+
+def _join(value: Any, d: Any = "", attribute: Any = None) -> str:
+    if attribute is not None:
+        raise TemplateError("join takes no attribute here", "use map(attribute='...') before it")
+    words = [str(word) for word in value]
+    if sum(map(len, words)) + len(str(d)) * max(0, len(words) - 1) > MAX_TEXT:
+        raise TemplateError(_TOO_MUCH)
+    return str(d).join(words)
+
+
+def _replace(value: Any, old: Any, new: Any, count: int = -1) -> str:
+    text, old, new = str(value), str(old), str(new)
+    if len(text) + (text.count(old) if old else len(text) + 1) * len(new) > 2 * MAX_TEXT:
+        raise TemplateError(_TOO_MUCH)
+    return text.replace(old, new, count)
+
+
+def _round(value: Any, digits: int = 0) -> float:
+    if not 0 <= digits <= 12:
+        raise TemplateError("round takes 0 to 12 digits")
+    return round(float(value), digits)
+
+
+def _range(*bounds: int) -> list[int]:
+    numbers = range(*bounds)
+    if len(numbers) > 100_000:
+        raise TemplateError("range() gives at most 100,000 numbers")
+    return list(numbers)
+
+
+_FILTERS: dict[str, Callable[..., Any]] = {
+    **{
+        name: FILTERS[name]
+        for name in (
+            "abs", "capitalize", "count", "d", "default", "dictsort", "first", "float", "int",
+            "items", "last", "length", "list", "lower", "map", "max", "min", "reject",
+            "rejectattr", "reverse", "select", "selectattr", "sort", "string", "title", "trim",
+            "unique", "upper",
+        )
+    },
+    "join": _join,
+    "replace": _replace,
+    "round": _round,
+    "tojson": lambda value: json.dumps(value, ensure_ascii=False),
+    "quote": lambda value: shlex.quote(str(value)),
+    "regex_escape": lambda value: re.escape(str(value)),
+}  # fmt: skip
 
 
 class _Missing(StrictUndefined):
@@ -59,53 +116,42 @@ class _Missing(StrictUndefined):
 
     @property
     def _undefined_message(self) -> str:
-        name = str(self._undefined_name)
-        if isinstance(self._undefined_obj, Environ):
+        name, owner = str(self._undefined_name), self._undefined_obj
+        if isinstance(owner, Environ):
             return (
                 f"the environment variable {name} is not set\n"
                 f"set it, or give a value for then: {{{{ env.{name} | default('...') }}}}"
             )
-        if isinstance(self._undefined_obj, dict):
-            near = closest(name, (str(key) for key in self._undefined_obj))
-            what = "there is no " + repr(name) + " in it"
-        elif self._undefined_obj is missing:
+        if isinstance(owner, dict):
+            near = closest(name, map(str, owner))
+            what = f"there is no {name!r} in it"
+        elif owner is missing:
             near = closest(name, self.scope())
             what = f"{name!r} is not defined"
         else:
-            return f"{_word(self._undefined_obj)} has no {name!r}"
+            return f"{_WORDS.get(type(owner), 'this')} has no {name!r}"
         return what + (f"\ndid you mean {near!r}?" if near else "")
 
 
-def _word(value: object) -> str:
-    return {
-        str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list",
-        tuple: "a list", dict: "a mapping", type(None): "null",
-    }.get(type(value), "this")  # fmt: skip
+def defined(value: Any) -> Any:
+    """The value. Raises UndefinedError, which says what was undefined first."""
+    if isinstance(value, Undefined):
+        str(value)
+    return value
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """Compiles and evaluates single expressions; see ``evaluate``."""
+    """Compiles and evaluates expressions and templates; ``names`` are those in scope."""
 
     intercepted_binops = frozenset(("+", "-", "*", "/", "//", "%", "**"))
 
     def __init__(self, names: Callable[[], Iterable[str]]) -> None:
-        super().__init__(
-            optimized=False, undefined=type("_Scoped", (_Missing,), {"scope": staticmethod(names)})
-        )
+        undefined = type("_Scoped", (_Missing,), {"scope": staticmethod(names)})
+        super().__init__(optimized=False, undefined=undefined)
         self.left = 0
-        self.codes: dict[str, tuple[Callable[..., Any], frozenset[str]]] = {}
-        allowed: dict[str, Any] = {name: FILTERS[name] for name in _FILTERS}
-        allowed["count"] = FILTERS["length"]
-        allowed.update(
-            join=filters.join,
-            replace=filters.replace,
-            tojson=filters.to_json,
-            quote=filters.quote,
-            regex_escape=filters.regex_escape,
-            round=filters.rounded,
-        )
-        self.filters = {name: self._charged(filter_) for name, filter_ in allowed.items()}
-        self.globals = {"range": self._range}
+        self._codes: dict[str, tuple[Callable[..., Any], frozenset[str]]] = {}
+        self.filters = {name: self._charged(function) for name, function in _FILTERS.items()}
+        self.globals = {"range": _range}
 
     def names(self, code: str) -> frozenset[str]:
         """The names that an expression refers to. Raises TemplateError."""
@@ -118,66 +164,58 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """
         compiled, _ = self._compiled(code)
         with self.bounded(code):
-            result = compiled(scope)
-            if isinstance(result, Undefined):
-                str(result)
-            return self.plain(result)
+            return self.plain(defined(compiled(scope)))
 
     @contextmanager
     def bounded(self, code: str) -> Iterator[None]:
         """Work within the budget; whatever goes wrong becomes a TemplateError about ``code``."""
         self.left = _BUDGET
+        hint = None
         try:
             yield
+            return
         except TemplateError as error:
-            raise TemplateError(error.message, error.hint, code) from error
+            cause: Exception = error
+            message, hint = error.message, error.hint
         except UndefinedError as error:
+            cause = error
             message, _, hint = str(error).partition("\n")
-            raise TemplateError(message, hint or None, code) from error
         except SecurityError as error:
-            raise TemplateError("this is not allowed in a template", None, code) from error
+            cause, message = error, "this is not allowed in a template"
         except RecursionError as error:
-            raise TemplateError("is nested too deep", None, code) from error
+            cause, message = error, "is nested too deep"
         except MemoryError as error:
-            raise TemplateError("needs too much memory", None, code) from error
+            cause, message = error, "needs too much memory"
         except Exception as error:
-            # Its text may quote a value, which may be a secret: only its sort is told.
-            raise TemplateError(f"cannot be evaluated: {_told(error)}", None, code) from error
+            said = _TOLD.get(type(error).__name__, "a value does not fit here")
+            cause, message = error, f"cannot be evaluated: {said}"
+        raise TemplateError(message, hint or None, code) from cause
 
     def _compiled(self, code: str) -> tuple[Callable[..., Any], frozenset[str]]:
-        known = self.codes.get(code)
-        if known is None:
-            known = self.codes[code] = self._parsed(code)
-        return known
-
-    def _parsed(self, code: str) -> tuple[Callable[..., Any], frozenset[str]]:
+        if code in self._codes:
+            return self._codes[code]
         if len(code) > _MAX_CODE:
             raise TemplateError(f"is longer than {_MAX_CODE:,} characters", None, code[:40])
         try:
             tree = Parser(self, code, state="variable").parse_expression()
-            names = {name.name for name in tree.find_all(nodes.Name)}
-            if isinstance(tree, nodes.Name):
-                names.add(tree.name)
+            # The tree's own root is not among what is found in it.
+            names = {name.name for name in nodes.Tuple([tree], "load").find_all(nodes.Name)}
             compiled = self.compile_expression(code, undefined_to_none=False)
         except TemplateSyntaxError as error:
-            raise TemplateError(*self.syntax(code, error.message or "")) from None
+            message = syntax(error.message or "")
+            near = re.match(r"there is no filter '([^']*)'", message)
+            if near is None:
+                message = f"cannot be read as an expression: {message}"
+                raise TemplateError(message, LITERAL_HINT, code) from None
+            meant = closest(near[1], self.filters)
+            hint = f"did you mean {meant!r}?" if meant else f"there are {', '.join(self.filters)}"
+            raise TemplateError(message, hint, code) from None
         except (RecursionError, MemoryError):
             raise TemplateError("is nested too deep", None, code) from None
         except (SyntaxError, ValueError, OverflowError):
             raise TemplateError("cannot be read as an expression", None, code) from None
-        return compiled, frozenset(names)
-
-    def syntax(self, code: str, message: str) -> tuple[str, str, str]:
-        """Message, hint and code for what jinja2 says of something that it cannot parse."""
-        filter_ = re.match(r"No filter named '([^']*)'", message)
-        if filter_ is not None:
-            near = closest(filter_[1], self.filters)
-            hint = f"did you mean {near!r}?" if near else f"there are {', '.join(self.filters)}"
-            return f"there is no filter {filter_[1]!r}", hint, code
-        if message.startswith("chunk after"):
-            message = "there is more after the expression"
-        said = message[:1].lower() + message[1:].rstrip(".")
-        return f"cannot be read as an expression: {said}", LITERAL_HINT, code
+        self._codes[code] = compiled, frozenset(names)
+        return self._codes[code]
 
     def spend(self, value: Any) -> Any:
         """Charge a result; it is a bound on the work of one expression. Raises TemplateError."""
@@ -190,26 +228,16 @@ class Sandbox(ImmutableSandboxedEnvironment):
         else:
             self.left -= 1
         if self.left < 0:
-            raise TemplateError("gives more than a template may give")
+            raise TemplateError(_TOO_MUCH)
         return value
 
     def _charged(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def charged(*args: Any, **kwargs: Any) -> Any:
             result = function(*args, **kwargs)
-            return self._metered(result) if isinstance(result, Iterator) else self.spend(result)
+            return map(self.spend, result) if isinstance(result, Iterator) else self.spend(result)
 
         return charged
-
-    def _metered(self, items: Iterator[Any]) -> Iterator[Any]:
-        for item in items:
-            yield self.spend(item)
-
-    def _range(self, *bounds: int) -> list[int]:
-        numbers = range(*bounds)
-        if len(numbers) > 100_000:
-            raise TemplateError("range() gives at most 100,000 numbers")
-        return list(numbers)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "**":
@@ -220,21 +248,19 @@ class Sandbox(ImmutableSandboxedEnvironment):
             for text, times in ((left, right), (right, left)):
                 long = isinstance(text, (str, list, tuple)) and isinstance(times, int)
                 if long and len(text) * max(times, 0) > MAX_TEXT:
-                    raise TemplateError("gives more than a template may give")
+                    raise TemplateError(_TOO_MUCH)
         return self.spend(super().call_binop(context, operator, left, right))
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        if isinstance(obj, Undefined):
-            str(obj)  # Raises, and names what was undefined first.
+        defined(obj)
         if isinstance(obj, Environ):
             value = obj.read(attribute)
             return self.undefined(obj=obj, name=attribute) if value is None else value
         if isinstance(obj, dict) and attribute in obj:
             return obj[attribute]
-        for kind, methods in _METHODS.items():
-            if isinstance(obj, kind) and attribute in methods:
-                return getattr(obj, attribute)
-        if isinstance(obj, LoopContext) and attribute in _LOOP:
+        if isinstance(obj, str) and attribute in ("join", "replace"):
+            return partial(_replace, obj) if attribute == "replace" else partial(_join, d=obj)
+        if any(isinstance(obj, kind) and attribute in its for kind, its in _METHODS.items()):
             return getattr(obj, attribute)
         return self.undefined(obj=obj, name=attribute)
 
@@ -249,21 +275,17 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return self.undefined(obj=obj, name=argument)
 
     def call(self, context: Context, obj: Any, *args: Any, **kwargs: Any) -> Any:
-        if obj == self._range:
-            return self.spend(self._range(*args, **kwargs))
-        if isinstance(obj, Undefined):
-            return obj()
+        defined(obj)
+        ours = obj is _range or (isinstance(obj, partial) and obj.func in (_join, _replace))
         owner = getattr(obj, "__self__", None)
-        if isinstance(obj, BuiltinMethodType) and owner is not None:
-            if obj.__name__ == "join" and isinstance(owner, str):
-                return self.spend(filters.join(args[0], owner))
-            if obj.__name__ == "replace" and isinstance(owner, str):
-                return self.spend(filters.replace(owner, *args))
-            if any(isinstance(owner, k) and obj.__name__ in m for k, m in _METHODS.items()):
-                result = obj(*args, **kwargs)
-                known = isinstance(result, (str, bool, int, dict, type(None)))
-                return self.spend(result if known else list(result))
-        raise TemplateError("this cannot be called in a template")
+        if not ours and not (
+            isinstance(obj, BuiltinMethodType)
+            and any(isinstance(owner, k) and obj.__name__ in m for k, m in _METHODS.items())
+        ):
+            raise TemplateError("this cannot be called in a template")
+        result = obj(*args, **kwargs)
+        known = isinstance(result, (str, bool, int, dict, type(None)))
+        return self.spend(result if known else list(result))
 
     def plain(self, value: Any, depth: int = 0) -> Any:
         """``value`` as data that a spec may hold."""
@@ -275,16 +297,14 @@ class Sandbox(ImmutableSandboxedEnvironment):
             return {str(key): self.plain(item, depth + 1) for key, item in value.items()}
         if isinstance(value, (list, tuple, Iterator)):
             return [self.plain(item, depth + 1) for item in value]
-        if isinstance(value, Undefined):
-            str(value)
+        defined(value)
         raise TemplateError("gives something that is no value", "name one of its fields")
 
 
-def _told(error: Exception) -> str:
-    return {
-        "TypeError": "it does not fit the types of its values",
-        "ZeroDivisionError": "it divides by zero",
-        "OverflowError": "a number is too large",
-        "FilterArgumentError": "a filter is used in a wrong way",
-        "KeyError": "there is no such key",
-    }.get(type(error).__name__, "a value does not fit here")
+def syntax(said: str) -> str:
+    """What jinja2 says of something that it cannot parse, in our words."""
+    if said.startswith("No filter named"):
+        return f"there is no filter {said.split()[-1].rstrip('.')}"
+    if said.startswith("chunk after"):
+        return "there is more after the expression"
+    return said[:1].lower() + said[1:].rstrip(".")

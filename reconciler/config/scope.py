@@ -6,16 +6,27 @@ It must not look at the environment or the host beyond what it was handed.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.redaction import FromFile
 from reconciler.base.values import Facts
-from reconciler.config import scalars
+from reconciler.config.blanks import Blanks
 from reconciler.config.errors import Problems
-from reconciler.config.hollow import Hollows
-from reconciler.config.nodes import Bare, Broken, Map, Node, Rendered, Seq, SourceMark, Text, texts
-from reconciler.config.templates import Environ, Expression, TemplateError, split, whole
+from reconciler.config.nodes import (
+    Broken,
+    Map,
+    Node,
+    Rendered,
+    Seq,
+    SourceMark,
+    Text,
+    broken,
+    placed,
+    texts,
+)
+from reconciler.config.template import Environ, Expression, TemplateError, split, typed, whole
 
 if TYPE_CHECKING:
     from reconciler.config.sandbox import Sandbox
@@ -78,7 +89,7 @@ class Scope:
             "spec": dict(spec),
             "state_dir": facts.state_dir,
         }
-        self.hollows = Hollows(self.values, lambda: self.sandbox)
+        self.blanks = Blanks(self.values, lambda: self.sandbox)
         self.secrets: set[str] = set()
         """Variables (and ``each``) that hold a value of the environment."""
         self.uses: dict[str, set[str]] = {}
@@ -86,37 +97,33 @@ class Scope:
         self.failed: set[str] = set()
         """Variables whose value could not be made out."""
         self._left = MAX_ALL
-        self._known: dict[str, tuple[Any, bool]] = {}
-        self._splits: dict[str, list[str | Expression]] = {}
-        self._sandbox: Sandbox | None = None
+        self._evaluations: dict[str, tuple[Any, bool]] = {}
+        self._secret = False
+        """Was any value of the environment a part of what was evaluated since this was False?"""
 
-    @property
+    @cached_property
     def sandbox(self) -> Sandbox:
-        if self._sandbox is None:
-            from reconciler.config.sandbox import Sandbox
+        from reconciler.config.sandbox import Sandbox
 
-            self._sandbox = Sandbox(lambda: [*self.values, "range"])
-        return self._sandbox
+        return Sandbox(lambda: [*self.values, "range"])
 
-    def define(self, name: str, value: Any, node: Node | None = None) -> None:
+    def define(
+        self, name: str, value: Any, is_secret: bool = False, node: Node | None = None
+    ) -> None:
         """Put a variable in scope; ``node`` is what it was made of, if it was written there."""
         self.values[name] = value
-        hollows = self.hollows
-        marked = hollows.marked(value, name) if node is None else hollows.value(node, value, name)
-        hollows.define(name, marked)
+        self.blanks.define(name, value, node)
+        (self.secrets.add if is_secret else self.secrets.discard)(name)
 
-    def set_each(self, value: Any, is_secret: bool, marked: Any = None) -> None:
-        """Put ``each`` in scope; ``marked`` is what it is with the marks of ``Hollows``."""
-        self.values["each"] = value
-        self.hollows.define("each", value if marked is None else marked)
-        self.secrets.discard("each")
-        if is_secret:
-            self.secrets.add("each")
+    def set_each(self, value: Any, is_secret: bool, marked: Any) -> None:
+        """Put ``each`` in scope; ``marked`` is what ``Blanks`` makes of it."""
+        self.define("each", value, is_secret)
+        self.blanks.define("each", marked)
 
     def clear_each(self) -> None:
         """Take ``each`` out of scope."""
         self.values.pop("each", None)
-        self.hollows.forget("each")
+        self.blanks.forget("each")
         self.secrets.discard("each")
 
     def names(self, node: Node) -> set[str]:
@@ -127,7 +134,7 @@ class Scope:
                 try:
                     for part in split(text):
                         if isinstance(part, Expression):
-                            found |= self.sandbox.names(part.code)
+                            found |= self.sandbox.names(part)
                 except TemplateError:
                     continue  # Told when it is evaluated.
         return found
@@ -141,82 +148,73 @@ class Scope:
             todo = set().union(*(self.uses[name] for name in todo)) - found
         return found
 
-    def evaluate(self, code: str) -> tuple[Any, bool]:
-        """The value of an expression, and whether it is secret. Raises TemplateError, _Known."""
-        known = self._known.get(code)
-        if known is not None:
-            return known
-        names = self.sandbox.names(code)
-        if names & self.failed:
-            raise _Known
-        before = self.environ.secrets
-        hidden = bool(names & self.secrets)
-        try:
-            value = self.sandbox.evaluate(code, self.values)
-        except TemplateError as error:
-            if hidden or self.environ.secrets != before:
+    def _evaluate(self, code: str) -> Any:
+        """The value of an expression. Raises TemplateError, _Known."""
+        known = self._evaluations.get(code)
+        if known is None:
+            names = self.sandbox.names(code)
+            if names & self.failed:
+                raise _Known
+            before = self.environ.secrets
+            hidden = bool(names & self.secrets)
+            try:
+                value = self.sandbox.evaluate(code, self.values)
+            except TemplateError:
+                if not hidden and self.environ.secrets == before:
+                    raise
                 message = "cannot be evaluated with this value of the environment (not shown)"
                 raise TemplateError(message, None, code) from None
-            raise error from None
-        result = (value, hidden or self.environ.secrets != before)
-        if "each" not in names:
-            self._known[code] = result
-        return result
+            known = value, hidden or self.environ.secrets != before
+            if "each" not in names:
+                self._evaluations[code] = known
+        self._secret |= known[1]
+        return known[0]
 
     def text(self, text: Text) -> Text:
         """``text`` with its templates rendered; Broken when that failed."""
         if "{{" not in text or isinstance(text, Broken):
             return text
         try:
-            parts = self._splits.get(text)
-            if parts is None:
-                parts = self._splits[str(text)] = split(text)
-            return self._joined(text, parts)
+            return self._rendered(text)
         except TemplateError as error:
-            self.tell(text, error)
-            self._others(text, error)
+            self._tell_all(text, error)
         except _Known:
             pass
-        broken = Broken(text)
-        broken.at = text.at
-        return broken
+        return broken(text)
 
-    def _others(self, text: Text, first: TemplateError) -> None:
-        """Tell what is wrong with the other templates of a text of which one has failed."""
-        told = {first.code, ""}
-        for part in self._splits.get(text, ()):
-            if isinstance(part, Expression) and part.code not in told:
-                told.add(part.code)
+    def _tell_all(self, text: Text, first: TemplateError) -> None:
+        """Tell what is wrong with a text, and with its other templates."""
+        self.tell(text, first)
+        try:
+            parts: Sequence[str] = split(text)
+        except TemplateError:
+            return
+        for part in dict.fromkeys(parts):
+            if isinstance(part, Expression) and first.code not in (part, ""):
                 try:
-                    self.evaluate(part.code)
+                    self._evaluate(part)
                 except TemplateError as error:
                     self.tell(text, error)
                 except _Known:
                     continue
 
-    def _joined(self, text: Text, parts: list[str | Expression]) -> Rendered:
-        words: list[str] = []
-        hidden = False
-        size = 0
+    def _rendered(self, text: Text) -> Rendered:
+        self._secret = False
+        words = []
+        parts = split(text)
         for part in parts:
-            if isinstance(part, Expression):
-                value, is_secret = self.evaluate(part.code)
-                hidden = hidden or is_secret
-                word = _shown(value, part.code)
-            else:
-                word = part
-            words.append(word)
-            size += len(word)
-            if size > MAX_TEXT:
-                raise TemplateError(f"the rendered text is longer than {MAX_TEXT:,} characters")
+            is_code = isinstance(part, Expression)
+            words.append(_shown(self._evaluate(part), part) if is_code else part)
+        size = sum(map(len, words))
+        if size > MAX_TEXT:
+            raise TemplateError(f"the rendered text is longer than {MAX_TEXT:,} characters")
         self._left -= size
         if self._left < 0:
             raise TemplateError(f"all rendered texts together exceed {MAX_ALL:,} characters")
-        result = Rendered("".join(words))
-        result.at = text.at
-        result.secret = hidden
-        result.hollow = self.hollows.taken(parts) or (None if all(words) else _hollow(parts, words))
-        result.source = str(text)
+        result = placed(Rendered("".join(words)), text.source, text.start)
+        result.secret = self._secret
+        result.hollow = self.blanks.taken(parts, words)
+        result.template = str(text)
         return result
 
     def node(self, node: Node, kept: Collection[str] = ()) -> Node:
@@ -227,58 +225,45 @@ class Scope:
         if isinstance(node, Text):
             return self.text(node)
         if isinstance(node, Map):
-            changed = {
-                key: value if key in kept else self.node(value) for key, value in node.items()
-            }
-            if all(changed[key] is value for key, value in node.items()):
-                return node
-            result: Map | Seq = Map(changed)
-        else:
-            items = [self.node(item) for item in node]
-            if all(new is old for new, old in zip(items, node, strict=True)):
-                return node
-            result = Seq(items)
-        result.at = node.at
-        return result
-
-    def typed(self, node: Node) -> tuple[Any, bool]:
-        """The value of a variable, typed by the core schema of YAML 1.2, and if it is secret.
-
-        A string that is exactly one template has the type of what it gives. Raises
-        TemplateError and _Known.
-        """
-        if isinstance(node, Map):
-            pairs = {str(key): self.typed(value) for key, value in node.items()}
-            return {k: v for k, (v, _) in pairs.items()}, any(s for _, s in pairs.values())
-        if isinstance(node, Seq):
-            items = [self.typed(item) for item in node]
-            return [value for value, _ in items], any(is_secret for _, is_secret in items)
-        if isinstance(node, Broken):
-            raise _Known
-        if "{{" in node:
-            code = whole(node.strip())
-            if code is not None:
-                return self.evaluate(code)
-            rendered = self._joined(node, split(node))
-            return str(rendered), rendered.secret
-        if isinstance(node, Bare):
-            return scalars.typed(node), False
-        return str(node), False
+            changed = {key: one if key in kept else self.node(one) for key, one in node.items()}
+            same = all(changed[key] is value for key, value in node.items())
+            return node if same else node.but(changed)
+        items = [self.node(item) for item in node]
+        same = all(new is old for new, old in zip(items, node, strict=True))
+        return node if same else placed(Seq(items), node.source, node.start)
 
     def value(self, node: Node) -> tuple[Any, bool] | None:
-        """As ``typed``; None when it failed, which has been told at the scalar."""
+        """The value of a variable, and if it is secret; None when it failed, which is told.
+
+        Its type is that of the core schema of YAML 1.2, or that of what its one template gives.
+        """
         try:
-            return self.typed(node)
+            return self._value(node)
         except TemplateError as error:
-            self.tell(_culprit(node, error), error)
+            every = list(texts(node))
+            culprit = (text for text in every if error.code and error.code in text)
+            self.tell(next(culprit, every[0]), error)
         except _Known:
             pass
         return None
 
+    def _value(self, node: Node) -> tuple[Any, bool]:
+        if any(isinstance(text, Broken) for text in texts(node)):
+            raise _Known
+        secret = self._secret = False
+
+        def join(text: Text) -> str:
+            nonlocal secret
+            secret |= self._secret
+            return str(self._rendered(text))
+
+        value = typed(node, self._evaluate, join)
+        return value, secret or self._secret
+
     def gives(self, node: Node, text: str) -> bool:
         """Is ``text`` what a variable is that was written as ``node``? A secret never is."""
         try:
-            value, is_secret = self.typed(node)
+            value, is_secret = self._value(node)
             return not is_secret and text in (str(node), _shown(value, ""))
         except (TemplateError, _Known):
             return False
@@ -288,14 +273,14 @@ class Scope:
         if isinstance(text, Broken):
             return None
         try:
-            code = (whole(text.strip()) if "{{" in text else None) or str(text).strip()
+            code = (whole(text) if "{{" in text else None) or text.strip()
             if "{{" in code:
                 raise TemplateError(
                     "when is an expression itself", "leave the {{ }} out and name the variables"
                 )
             if not code:
                 raise TemplateError("when needs an expression")
-            value, _ = self.evaluate(code)
+            value = self._evaluate(code)
         except TemplateError as error:
             self.tell(text, error)
             return None
@@ -320,33 +305,6 @@ class Scope:
                 code = error.code if len(error.code) <= 60 else f"{error.code[:57]}..."
                 message = f"{{{{ {code} }}}} {message}"
         self.problems.add(mark, message, error.hint)
-
-
-def _culprit(node: Node, error: TemplateError) -> Text:
-    """The scalar in ``node`` that an error is about."""
-    every = list(texts(node))
-    for text in every:
-        if error.code and error.code in text:
-            return text
-    return every[0]
-
-
-def _hollow(parts: list[str | Expression], words: list[str]) -> str | None:
-    """The code of templates that are a whole part of a path, between slashes, and gave nothing."""
-    so_far = ""
-    code: str | None = None
-    for part, word in zip([*parts, "/"], [*words, "/"], strict=True):
-        if isinstance(part, Expression):
-            so_far += word.strip()
-            code = code or part.code
-            continue
-        first, *others = word.split("/")
-        so_far += first
-        if others:
-            if code is not None and not so_far:
-                return code
-            so_far, code = others[-1], None
-    return None
 
 
 def _shown(value: Any, code: str) -> str:

@@ -1,17 +1,18 @@
-"""Declared resources to the kinds' own dataclasses, guarded by pydantic.
+"""Declared resources to the kinds' own dataclasses, by pydantic.
 
 Every field that is wrong is told at its own place. It must not look at more than one resource
-at a time, and it is the only module that imports pydantic.
+at a time.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from reconciler.base import scalars
 from reconciler.base.records import fields, replace
 from reconciler.base.scalars import InvalidScalar
 from reconciler.config.errors import Problems
@@ -23,14 +24,26 @@ from reconciler.config.nodes import (
     Seq,
     SourceMark,
     Text,
+    censored,
+    follow,
+    hidden,
     is_null,
-    place,
+    is_secret,
+    shown,
     texts,
 )
 from reconciler.config.resolve import COMMON, Declared
-from reconciler.config.secrecy import censored, hidden, shown
-from reconciler.config.shapes import Leaf, Record, Shape, record
+from reconciler.core.fields import Parsed
 from reconciler.core.kind import Completed, Kind, Modifying
+
+_FREE = (
+    scalars.parse_text,
+    scalars.parse_name,
+    scalars.parse_command,
+    scalars.parse_patterns,
+    scalars.parse_regex,
+)
+"""Parsers of free text, in which there may be a value that must not be kept on disk."""
 
 
 class Validator:
@@ -40,131 +53,125 @@ class Validator:
         self.kinds = kinds
         self.home = home
         self.problems = problems
-        self._adapters: dict[str, TypeAdapter[Any]] = {}
+        self._adapters: dict[type[Any], tuple[TypeAdapter[Any], frozenset[str]]] = {}
+        self._secret = False
+        """Does what is looked at hold a value of the environment?"""
         self.keeps_secrets = False
         """Some value of the environment stands in a field that is not made for secrets."""
 
     def want(self, declared: Declared) -> Any:
         """The kind's dataclass, or None when something is wrong with it."""
-        problems = self.problems
+        problems, kind, body = self.problems, declared.kind, declared.body
         before = len(problems.found)
-        kind = declared.kind
-        shape = record(kind.resource)
-        title = f"{kind.name} {declared.name!r}"
-        body = self._record(shape, declared.body, title, declared)
-        try:
-            want = self._adapter(kind).validate_python(body)
-        except ValidationError as error:
-            for entry in error.errors(include_url=False, include_input=False):
-                self._tell(entry, declared, body, title)
-            return None
-        if declared.broken or (problems and _is_broken(body)):
+        want = self.read(kind.resource, body, declared.title, declared.at, COMMON)
+        if want is None or declared.broken:
             return None
         if not declared.present and isinstance(kind, Modifying):
-            mark = place(body, "state") if "state" in body else declared.key.at
-            problems.add(mark, f"{title} makes nothing that could be absent; take it out instead")
+            message = f"{declared.title} makes nothing that could be absent; take it out instead"
+            problems.add(declared.place("state"), message)
         if isinstance(kind, Completed):
             want = kind.named(want, declared.name)
-        if _secret(body):
+        if self._secret:
             marked = [one.name for one in fields(kind.resource) if "secret" in one.metadata]
             want = replace(want, **dict.fromkeys(marked, True))
         for name, message in kind.check(want):
-            _, mark, names = _follow(body, _steps(name))
-            mark = mark if names else declared.key.at
-            problems.add(mark, f"{title}: {names or name}: {censored(message, body)}")
+            steps = [
+                int(word) if word.isdigit() else word for word in re.findall(r"[^.\[\]]+", name)
+            ]
+            _, mark, names = follow(body, steps)
+            mark = mark if names else declared.at
+            message = f"{declared.title}: {names or name}: {censored(message, body)}"
+            problems.add(mark, message)
         return want if len(problems.found) == before else None
 
-    def _adapter(self, kind: Kind[Any, Any]) -> TypeAdapter[Any]:
-        if kind.name not in self._adapters:
-            self._adapters[kind.name] = TypeAdapter(kind.resource)
-        return self._adapters[kind.name]
+    def read(
+        self, cls: type[Any], body: Map, title: str, at: SourceMark, common: Sequence[str] = ()
+    ) -> Any:
+        """What is written at ``at`` as that dataclass, or None when something is wrong with it.
 
-    def _record(self, shape: Record, node: Map, title: str, declared: Declared | None) -> Map:
-        """Check the keys of a mapping, and make its paths complete."""
-        common = COMMON if declared is not None else ()
-        result = node
-        for key, value in node.items():
-            inner = shape.fields.get(key)
-            if inner is None:
-                if key not in common:
-                    self._unknown(key, shape, title, declared)
-                continue
-            new = self._value(inner, value, f"{title}: {key}")
-            if new is not value:
-                if result is node:
-                    result = Map(node)
-                    result.at = node.at
-                result[key] = new
-        return result
+        ``common`` are keys that are read by others. What is wrong is told of ``title``.
+        """
+        if cls not in self._adapters:
+            # A key that no field has is an error; in the dataclasses below it as well.
+            cls.__pydantic_config__ = {"extra": "forbid"}
+            own = (one.name for one in fields(cls) if not one.metadata.get("written", True))
+            self._adapters[cls] = TypeAdapter(cls), frozenset(own)
+        adapter, ours = self._adapters[cls]
+        written = {key: node for key, node in body.items() if key not in common}
+        refused = [(key,) for key in ours & written.keys()]
+        for (key,) in refused:
+            del written[key]
+        self._secret = False
+        found: list[Mapping[str, Any]] = []
+        want = None
+        try:
+            want = adapter.validate_python(written, context=self.value)
+        except ValidationError as error:
+            found += error.errors(include_url=False, include_input=False)
+        refused += [one["loc"] for one in found if one["type"] == "unexpected_keyword_argument"]
+        for loc in refused:
+            self._tell_key(loc, cls, body, title, common)
+        for one in found:
+            if one["type"] != "unexpected_keyword_argument":
+                self._tell(one, body, title, at)
+        return None if refused or (self.problems and _is_broken(body)) else want
 
-    def _value(self, shape: Shape, node: Node, title: str) -> Node:
-        if isinstance(shape, Leaf):
-            if isinstance(node, Text):
-                if isinstance(node, Rendered) and node.secret and shape.may_hold_secrets:
-                    self.keeps_secrets = True
-                return self._path(node, title) if shape.is_path else node
-            if shape.may_hold_secrets and _secret(node):
-                self.keeps_secrets = True
-            return node
-        if isinstance(shape, Record):
-            return self._record(shape, node, title, None) if isinstance(node, Map) else node
-        if not isinstance(node, Seq):
-            return node
-        items = [self._value(shape.item, item, title) for item in node]
-        if all(new is old for new, old in zip(items, node, strict=True)):
-            return node
-        result = Seq(items)
-        result.at = node.at
-        return result
+    def value(self, parsed: Parsed, node: Node) -> Any:
+        """What a field holds, by its annotation. Raises ValueError."""
+        if (
+            node.secret
+            if isinstance(node, Rendered)
+            else type(node) in (Map, Seq) and is_secret(node)
+        ):
+            self._secret = True
+            self.keeps_secrets |= parsed.secrets or parsed.parse in _FREE
+        if parsed.parse is scalars.parse_path and isinstance(node, Text):
+            return parsed.parse(self._path(node))
+        return parsed.parse(node)
 
-    def _path(self, text: Text, title: str) -> Text:
+    def _path(self, text: Text) -> str:
         if isinstance(text, Rendered) and text.hollow is not None:
-            self.problems.add(
-                text.at,
-                f"{title}: {{{{ {text.hollow} }}}} is empty, which would make this {shown(text)!r}",
-                "give it a value: a path that loses a part would name something else",
+            raise InvalidScalar(
+                f"{{{{ {text.hollow} }}}} is empty, which would make this {shown(text)!r}",
+                hint="give it a value: a path that loses a part would name something else",
             )
-            return _broken(text)
         if not text.startswith("~") or is_null(text):
             return text
         if text != "~" and not text.startswith("~/"):
-            self.problems.add(
-                text.at,
-                f"{title}: {shown(text)!r} names the home of another user",
-                "write the whole path; only ~ and ~/... are understood",
+            raise InvalidScalar(
+                f"{shown(text)!r} names the home of another user",
+                hint="write the whole path; only ~ and ~/... are understood",
             )
-            return _broken(text)
-        full = Rendered(self.home + text[1:])
-        full.at = text.at
-        full.hollow = None
-        full.secret = isinstance(text, Rendered) and text.secret
-        full.source = text.source if isinstance(text, Rendered) else str(text)
-        return full
+        return self.home + text[1:]
 
-    def _unknown(self, key: Text, shape: Record, title: str, declared: Declared | None) -> None:
-        known = [*shape.fields, *(COMMON if declared is not None else ())]
-        others = [
-            kind.section
-            for kind in self.kinds
-            if declared is not None and key in record(kind.resource).fields
-        ]
+    def _tell_key(
+        self, loc: Sequence[Any], cls: type[Any], body: Map, title: str, common: Sequence[str]
+    ) -> None:
+        """A key that is none of a field."""
+        *above, key = loc
+        holder, _, names = follow(body, above)
+        assert isinstance(holder, Map)
+        known = [*_keys(cls, above), *(() if above else common)]
+        others = []
+        if common and not above:
+            others = [kind.section for kind in self.kinds if key in _keys(kind.resource)]
         hint = f"its fields are {', '.join(known)}"
         if others:
             hint = f"it is a field under {' and '.join(others)}"
         elif ":" in key:
             hint = "write a space after the colon"
-        self.problems.add(key.at, f"{title} has no field {str(key)!r}", hint, near=(key, known))
+        what = f"{title}: {names}" if names else title
+        self.problems.add(holder.key(key), f"{what} has no field {key!r}", hint, near=(key, known))
 
-    def _tell(self, entry: Any, declared: Declared, body: Map, title: str) -> None:
+    def _tell(self, entry: Mapping[str, Any], body: Map, title: str, at: SourceMark) -> None:
         """One error of pydantic, at the innermost thing that was written."""
         sort, loc = entry["type"], entry["loc"]
         if sort == "missing":
-            holder, _, names = _follow(body, loc[:-1])
-            mark = declared.key.at if holder is body else holder.at
+            holder, _, names = follow(body, loc[:-1])
             what = f"{title}: {names}" if names else title
-            self.problems.add(mark, f"{what} needs {loc[-1]!r}")
+            self.problems.add(holder.at if names else at, f"{what} needs {loc[-1]!r}")
             return
-        node, mark, names = _follow(body, loc)
+        node, mark, names = follow(body, loc)
         if _is_broken(node):
             return
         message = entry["msg"]
@@ -172,11 +179,12 @@ class Validator:
         near = None
         cause = entry.get("ctx", {}).get("error")
         if isinstance(cause, InvalidScalar):
+            hint = cause.hint
             holder = node
-            node, mark, names = _follow(body, (*loc, *cause.at))
+            node, mark, names = follow(body, (*loc, *cause.at))
             if cause.key and isinstance(holder, Map) and cause.at:
-                mark = next(key.at for key in holder if key == cause.at[-1])
-                node, _, names = _follow(body, loc)
+                mark = holder.key(str(cause.at[-1]))
+                node, _, names = follow(body, loc)
             near = cause.near if hidden(node, "") == "" else None
         if isinstance(cause, ValueError):
             message = str(cause)
@@ -190,39 +198,25 @@ class Validator:
         self.problems.add(mark, f"{title}: {names}: {hidden(node, message)}", hint, near)
 
 
-def _steps(name: str) -> list[str | int]:
-    """``windows[1].layout`` as the keys and indexes that lead there."""
-    return [int(word) if word.isdigit() else word for word in re.findall(r"[^.\[\]]+", name)]
-
-
-def _follow(body: Map, loc: Iterable[Any]) -> tuple[Node, SourceMark, str]:
-    """The node that ``loc`` leads to, where it was written, and its name: ``panes[0].cwd``."""
-    node: Node = body
-    mark = body.at
-    names = ""
+def _keys(cls: Any, loc: Iterable[Any] = ()) -> list[str]:
+    """The keys that a user may write in the dataclass to which ``loc`` leads."""
+    free = False
+    """Is the next step a key of the user's own?"""
     for step in loc:
-        if isinstance(node, Map) and step in node:
-            mark = place(node, step)
-            node = node[step]
-            names += f".{step}" if names else str(step)
-        elif isinstance(node, Seq) and isinstance(step, int) and step < len(node):
-            node = node[step]
-            mark = node.at
-            names += f"[{step}]"
+        if isinstance(step, str) and not free:
+            named = {one.metadata.get("alias", one.name): one.name for one in fields(cls)}
+            cls = get_type_hints(cls, include_extras=True)[named[step]]
+            while not hasattr(cls, "__dataclass_fields__"):
+                free = get_origin(cls) is dict
+                cls = get_args(cls)[1 if free else 0]  # Of a list, of what may be missing.
         else:
-            break
-    return node, mark, names
+            free = False
+    return [
+        str(one.metadata.get("alias", one.name))
+        for one in fields(cls)
+        if one.metadata.get("written", True)
+    ]
 
 
 def _is_broken(node: Node) -> bool:
     return any(isinstance(text, Broken) for text in texts(node))
-
-
-def _broken(text: Text) -> Broken:
-    broken = Broken(text)
-    broken.at = text.at
-    return broken
-
-
-def _secret(node: Node) -> bool:
-    return any(isinstance(text, Rendered) and text.secret for text in texts(node))

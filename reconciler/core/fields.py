@@ -50,11 +50,27 @@ class Parsed:
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> dict[str, Any]:
         return {
             "type": "function-plain",
-            "function": {"type": "no-info", "function": self.parse},
+            "function": {"type": "with-info", "function": self._read},
         }
 
+    def _read(self, value: Any, info: Any) -> Any:
+        """What is in a field, as the context of the validation reads it."""
+        return info.context(self, value)
+
     def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
-        return dict(self.schema)
+        schema = dict(self.schema)
+        schema.pop("format", None)  # A regular expression with a template need not be one.
+        return schema if _takes_templates(schema) else {"anyOf": [schema, TEMPLATE]}
+
+
+def _takes_templates(schema: dict[str, Any]) -> bool:
+    """Is a text with a template valid by it already?"""
+    if "{" in schema.get("pattern", ""):
+        return True
+    kind = schema.get("type", ())
+    free = kind == "string" or "string" in kind or kind == "object"
+    free = free or any(map(_takes_templates, schema.get("oneOf", ())))
+    return free and "enum" not in schema and "pattern" not in schema
 
 
 def integer(least: int, most: int) -> Parsed:
@@ -69,6 +85,8 @@ def choice(*words: str) -> Parsed:
     return Parsed(choice_parser(words), {"enum": list(words)})
 
 
+TEMPLATE: dict[str, Any] = {"type": "string", "pattern": r"\{\{.*\}\}"}
+"""In place of every value there may be a template, of which an editor cannot know more."""
 _STRING: dict[str, Any] = {"type": "string"}
 _SCALAR: dict[str, Any] = {"type": ["string", "number", "boolean"]}
 

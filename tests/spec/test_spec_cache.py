@@ -322,7 +322,7 @@ spec = load({path!r}, get_kind=kinds.get, all_kinds=kinds.all_kinds,
     facts=Facts("u", "/u", 0, "h", True, True, True, "/s"), settings={{}}, environ={{}},
     state_dir={state!r}, write_cache=True)
 heavy = ["pydantic", "pydantic_core", "ruamel", "ruamel.yaml", "jinja2", "difflib",
-    "reconciler.config.build", "reconciler.config.source", "reconciler.config.resolve",
+    "reconciler.config.build", "reconciler.config.yaml", "reconciler.config.resolve",
     "reconciler.config.validate", "reconciler.config.nodes", "reconciler.config.sandbox"]
 print(len(spec.resources), *[name for name in heavy if name in sys.modules])
 """

@@ -63,20 +63,20 @@ def test_nothing(room: Any) -> None:
         ("{targets: {a: {url_file: /x, url: 'json://b'}}}",
          ["3:20 target 'a' has both url and url_file = take one out"]),
         ("{targets: {a: {url_file: x}}}",
-         ["3:34 target 'a': url_file: 'x' is not absolute; a path starts with / or ~ "
+         ["3:34 notify: targets.a.url_file: 'x' is not absolute; a path starts with / or ~ "
           "({{ spec.dir }} is the folder of the spec)"]),
         ("{targets: {a: {url_file: /x, on: [failde, 3]}}}",
-         ["3:43 target 'a': on: there is no event 'failde' = did you mean 'failed'?",
-          "3:51 target 'a': on: there is no event '3' = the events are changed, failed, gave_up, "
-          "recovered, progress, report"]),
+         ["3:43 notify: targets.a.on[0]: there is no event 'failde' = did you mean 'failed'?",
+          "3:51 notify: targets.a.on[1]: there is no event '3' = the events are changed, failed, "
+          "gave_up, recovered, progress, report"]),
         ("{targets: {a: {url_fil: /x, url_file: /x}}}",
-         ["3:24 target 'a' has no field 'url_fil' = did you mean 'url_file'?"]),
+         ["3:24 notify: targets.a has no field 'url_fil' = did you mean 'url_file'?"]),
         ("{targets: {}, quit: 22:00-07:00}",
          ["3:23 notify has no field 'quit' = did you mean 'quiet'?"]),
         ("{targets: {}, report_every: []}",
-         ["3:37 notify: report_every takes one to 10 durations = write 1d, or [1d, 7d, 30d]"]),
+         ["3:37 notify: report_every: takes 1 to 10 of them = write 1d, or [1d, 7d, 30d]"]),
         ("{targets: {}, report_every: [1d, daily]}",
-         ["3:42 notify: report_every: 'daily' is not a duration; write a positive number and a "
+         ["3:42 notify: report_every[1]: 'daily' is not a duration; write a positive number and a "
           "unit, such as 500ms, 30s, 5m, 2h or 7d"]),
         ("{targets: {}, quiet: 22:00-24:00}",
          ["3:30 notify: quiet: '22:00-24:00' is not a time of the day; write from when to when, "

@@ -6,12 +6,11 @@ time with the marks, so that it is seen where they end up. It must not change wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from reconciler.config import scalars
-from reconciler.config.nodes import Bare, Broken, Map, Node, Seq
-from reconciler.config.templates import Environ, Expression, TemplateError, split, whole
+from reconciler.config.nodes import Node
+from reconciler.config.template import Environ, Expression, TemplateError, split, typed
 
 if TYPE_CHECKING:
     from reconciler.config.sandbox import Sandbox
@@ -69,106 +68,89 @@ class _Environ(Environ):
         return value if value is None else self._marked(value, f"env.{name}")
 
 
-class Hollows:
-    """The marks, and the names in scope as they are with them.
-
-    ``known`` are those names that differ from what they are without.
-    """
+class Blanks:
+    """The marks, and the names in scope as they are with them: those that differ."""
 
     def __init__(self, values: Mapping[str, Any], sandbox: Callable[[], Sandbox]) -> None:
         self._values = values
         self._sandbox = sandbox
         self._marks: dict[str, str] = {}
-        self._labels: dict[str, str] = {}
         self._found: dict[str, Any] = {}
-        self.known: dict[str, Any] = {}
         environ = values["env"]
-        self._blank_environ = any(not value.strip() for value in environ.values.values())
-        self.known["env"] = _Environ(environ, self.marked)
-        for name, value in values.items():
-            if name != "env":
-                self.define(name, self.marked(value, name))
+        self._any = any(not value.strip() for value in environ.values.values())
+        self._known = {name: self._marked(value, name) for name, value in values.items()}
+        self._known["env"] = _Environ(environ, self._marked)
 
-    def define(self, name: str, marked: Any) -> None:
-        """From now on this is what ``name`` is with its marks."""
+    def define(self, name: str, value: Any, node: Node | None = None) -> None:
+        """``name`` has that value, which ``node`` gave if it was made of one."""
+        if self._any and node is not None:
+            value = typed(node, self._evaluated, self._joined)
         self._found.clear()
-        self.known[name] = marked
+        self._known[name] = self._marked(value, name)
 
     def forget(self, name: str) -> None:
         """It is no longer in scope."""
         self._found.clear()
-        self.known.pop(name, None)
+        self._known.pop(name, None)
 
-    def marked(self, value: Any, label: str) -> Any:
+    def each(self, node: Node, values: Sequence[Any]) -> Sequence[Any]:
+        """The values of a ``for_each`` with their marks, to be defined by and by."""
+        found = typed(node, self._evaluated, self._joined) if self._any else values
+        return [
+            self._marked(one, "each") for one in (found if len(found) == len(values) else values)
+        ]
+
+    def _marked(self, value: Any, label: str) -> Any:
         """The value, with a mark for each blank text in it."""
         if isinstance(value, str):
-            known = isinstance(value, _Mark) or value.strip()
-            return value if known else _mark(self._character(label), value)
+            return value if isinstance(value, _Mark) or value.strip() else self._new(value, label)
         if isinstance(value, dict):
-            return {key: self.marked(item, f"{label}.{key}") for key, item in value.items()}
+            return {key: self._marked(item, f"{label}.{key}") for key, item in value.items()}
         if isinstance(value, list):
-            return [self.marked(item, f"{label}[{at}]") for at, item in enumerate(value)]
+            return [self._marked(item, f"{label}[{at}]") for at, item in enumerate(value)]
         return value
 
-    def _character(self, label: str) -> str:
-        if label not in self._marks:
-            made = chr(_FIRST + min(len(self._marks), _MOST))
-            self._marks[label] = made
-            self._labels[made] = label
-        return self._marks[label]
-
-    @property
-    def _any(self) -> bool:
-        return bool(self._marks) or self._blank_environ
-
-    def value(self, node: Node, real: Any, label: str) -> Any:
-        """What ``Scope.typed`` would give of ``node`` with the marks; ``real`` is what it gave."""
-        return self.marked(self._typed(node) if self._any else real, label)
-
-    def _typed(self, node: Node) -> Any:
-        if isinstance(node, Map):
-            return {str(key): self._typed(value) for key, value in node.items()}
-        if isinstance(node, Seq):
-            return [self._typed(item) for item in node]
-        if "{{" in node and not isinstance(node, Broken):
-            code = whole(node.strip())
-            if code is not None:
-                return self._evaluated(code)
-            return _settled(self._pieces(split(node)))[0]
-        return scalars.typed(node) if isinstance(node, Bare) else str(node)
+    def _new(self, value: str, label: str) -> _Mark:
+        self._any = True
+        character = self._marks.setdefault(label, chr(_FIRST + min(len(self._marks), _MOST)))
+        return _mark(character, value)
 
     def _evaluated(self, code: str) -> Any:
         """What an expression gives with the marks, or without them where it does not take them."""
         if code not in self._found:
             try:
-                found = self._sandbox().evaluate(code, {**self._values, **self.known})
+                found = self._sandbox().evaluate(code, {**self._values, **self._known})
             except TemplateError:
                 found = self._sandbox().evaluate(code, self._values)
             self._found[code] = found
         return self._found[code]
 
-    def _pieces(self, parts: Iterable[str | Expression]) -> list[tuple[str, int | None]]:
+    def _joined(self, text: str) -> str:
+        return _settled(self._pieces(split(text)))[0]
+
+    def _pieces(self, parts: Sequence[str]) -> list[tuple[str, int | None]]:
         """Texts, each with the number of the expression that gave it; None: it was written."""
         found: list[tuple[str, int | None]] = []
         for at, part in enumerate(parts):
             if not isinstance(part, Expression):
                 found.append((part, None))
                 continue
-            value = self._evaluated(part.code)
+            text = self._evaluated(part)
+            if not str(text).strip():
+                text = self._new("", part)
             # A constant is as good as written.
-            said = self._sandbox().names(part.code)
-            found.append((str(value), at if said else None))
+            found.append((str(text), at if self._sandbox().names(part) else None))
         return found
 
-    def taken(self, parts: Iterable[str | Expression]) -> str | None:
+    def taken(self, parts: Sequence[str], words: Sequence[str]) -> str | None:
         """The name of an empty value that takes a part out of the path that these give."""
-        if not self._any:
+        if not self._any and all(map(str.strip, words)):
             return None
         mark = _settled(self._pieces(parts))[1]
-        return None if mark is None else self._labels[mark]
+        return next((label for label, one in self._marks.items() if one == mark), None)
 
 
-def _settled(pieces: Iterable[tuple[str, int | None]]) -> tuple[str, str | None]:
+def _settled(pieces: Sequence[tuple[str, int | None]]) -> tuple[str, str | None]:
     """The text that they give, and the first mark that is all of a part of it.
 
     ``{{ prefix }}{{ root }}`` loses nothing where another value begins with the slash: the marks
