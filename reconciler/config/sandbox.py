@@ -203,7 +203,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             compiled = self.compile_expression(code, undefined_to_none=False)
         except TemplateSyntaxError as error:
             message = syntax(error.message or "")
-            near = re.match(r"there is no filter '([^']*)'", message)
+            near = re.match(r"there is no filter named '([^']*)'", message)
             if near is None:
                 message = f"cannot be read as an expression: {message}"
                 raise TemplateError(message, LITERAL_HINT, code) from None
@@ -304,7 +304,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 def syntax(said: str) -> str:
     """What jinja2 says of something that it cannot parse, in our words."""
     if said.startswith("No filter named"):
-        return f"there is no filter {said.split()[-1].rstrip('.')}"
+        return f"there is no filter named {said.split()[-1].rstrip('.')}"
     if said.startswith("chunk after"):
         return "there is more after the expression"
     return said[:1].lower() + said[1:].rstrip(".")
