@@ -181,6 +181,7 @@ def test_what_would_not_come_back_after_a_reboot() -> None:
         "cron_installed": True,
         "lingers": False,
         "user": "ann",
+        "setup": [],
         "differences": [],
         "lost": ["process:p"],
     }

@@ -21,7 +21,7 @@ argparse._ = str  # type: ignore[attr-defined]
 
 SHELLS = ("bash", "zsh", "fish")
 DOCUMENTS = ("plan", "status", "diagnose", "history", "once", "repair", "loop", "pause", "resume",
-             "check", "notify-test", "uninstall", "invalid")  # fmt: skip
+             "check", "init", "notify-test", "uninstall", "invalid")  # fmt: skip
 """What ``--json`` prints: a document of each mode, and one for an invalid spec."""
 
 
@@ -53,6 +53,7 @@ MODES: dict[str, tuple[Mode, ...]] = {
         Mode("resume", "manage it again, and reset its retry counter", "ID", True),
     ),
     "set up": (
+        Mode("init", "a shipped spec to edit, and what keeps it on this host"),
         Mode("check", "is the spec valid? shows all errors at once"),
         Mode("notify-test", "one message to every target, and which took it"),
         Mode("schema", "the JSON Schema of the spec, or of --MODE --json"),

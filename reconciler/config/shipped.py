@@ -30,6 +30,18 @@ def path_of(known: str) -> str:
     return known if "/" in known else os.path.join(folder("specs"), f"{known}.yaml")
 
 
+def shipped_specs() -> list[str]:
+    """The names of the specs that come with this program, sorted."""
+    names = os.listdir(folder("specs"))
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+
+
+def config_folder(environ: Mapping[str, str], home: str) -> str:
+    """Where a user's specs lie, as the XDG base directory specification has it."""
+    config = environ.get("XDG_CONFIG_HOME", "")
+    return os.path.join(config if config.startswith("/") else f"{home}/.config", "reconcile")
+
+
 def find_spec(
     given: str | None, environ: Mapping[str, str], home: str
 ) -> tuple[str | None, list[str]]:
@@ -43,13 +55,10 @@ def find_spec(
             if os.path.exists(shipped):
                 return shipped, []
         return given, []
-    config = environ.get("XDG_CONFIG_HOME", "")
-    if not config.startswith("/"):
-        config = os.path.join(home, ".config")
     usual = [
         environ.get("RECONCILE_SPEC", ""),
         FOUND_HERE,
-        os.path.join(config, "reconcile/spec.yaml"),
+        os.path.join(config_folder(environ, home), "spec.yaml"),
         "/etc/reconcile/spec.yaml",
     ]
     tried = [path for path in usual if path]

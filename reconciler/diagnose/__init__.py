@@ -167,7 +167,7 @@ class _Diagnosing(Looking):
             "period": self._period(),
             "restarts": self._restarts(remembered),
             "kernel": answers.get("kernel", {}).get("deaths"),
-            "reboot": self._reboot(),
+            "reboot": self._reboot({row["id"]: row for row in rows}),
             "conflicts": answers.get("conflicts", []),
             "readable": self._readable(),
             "unseen": self._unseen(),
@@ -241,19 +241,29 @@ class _Diagnosing(Looking):
         begun = remembered.get("begun", {})
         return told_causes(remembered.get("deeds", ()), booted, deaths, names, begun)
 
-    def _reboot(self) -> dict[str, Any]:
-        from reconciler.diagnose.persistence import differences
+    def _reboot(self, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        from reconciler.diagnose.persistence import differences, runs, setup
 
         look = self.children.answers.get("reboot")
         if look is None:
             return {}
+        keepers = [
+            {**rows[one.id], "scope": getattr(one.want, "scope", None)}
+            for one in self.declared
+            if runs("\n".join(strings(one.want)), self.spec.path)
+        ]
         lost = [
             one.id
             for one in self.declared
             if isinstance(kinds.get(one.kind), Supervised)
             or any(key.sort == "tmux session" for key in self.claims[one.id])
         ]
-        return {**look, "differences": differences(look, bool(self.sockets())), "lost": lost}
+        return {
+            **look,
+            "setup": setup(look, keepers, self._command("--once")),
+            "differences": differences(look, bool(self.sockets())),
+            "lost": lost,
+        }
 
     def _readable(self) -> list[dict[str, Any]]:
         """The secrets of targets that somebody else may read."""
@@ -286,27 +296,29 @@ class _Diagnosing(Looking):
         return found
 
     def _command(self, *words: str) -> Remedy:
-        """The command line of ours with that mode, on this spec and in this state directory."""
-        from reconciler.config.scope import told_secret
+        return command_line(self.context, self.spec.path, *words)
 
-        options = self.context.options
-        here = os.path.join(self.context.facts().bin, "reconcile")
-        found = shutil.which("reconcile")
-        program = (
-            "reconcile" if found and os.path.realpath(found) == os.path.realpath(here) else here
-        )
-        more = ["--state-dir", self.context.state_dir] if options.state_dir else []
-        for setting in options.set:
-            name, _, value = setting.partition("=")
-            more += ["--set", f"{name}={HIDDEN}" if told_secret(name, value) else setting]
-        for name in options.unset:
-            more += ["--unset", name]
-        for setting in options.set_file:
-            name, _, path = setting.partition("=")
-            more += ["--set-file", f"{name}={os.path.abspath(self.context.users.expanded(path))}"]
-        for uid in options.trust:
-            more += ["--trust", str(uid)]
-        return remedy(program, *words, self.spec.path, *more)
+
+def command_line(context: Context, path: str, *words: str) -> Remedy:
+    """The command line of ours with that mode, on the spec at ``path``, in this state directory."""
+    from reconciler.config.scope import told_secret
+
+    options = context.options
+    here = os.path.join(context.facts().bin, "reconcile")
+    found = shutil.which("reconcile")
+    program = "reconcile" if found and os.path.realpath(found) == os.path.realpath(here) else here
+    more = ["--state-dir", context.state_dir] if options.state_dir else []
+    for setting in options.set:
+        name, _, value = setting.partition("=")
+        more += ["--set", f"{name}={HIDDEN}" if told_secret(name, value) else setting]
+    for name in options.unset:
+        more += ["--unset", name]
+    for setting in options.set_file:
+        name, _, file = setting.partition("=")
+        more += ["--set-file", f"{name}={os.path.abspath(context.users.expanded(file))}"]
+    for uid in options.trust:
+        more += ["--trust", str(uid)]
+    return remedy(program, *words, path, *more)
 
 
 def keeps(want: Any, path: str) -> bool:

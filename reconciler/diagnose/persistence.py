@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from reconciler.base.errors import UnknownState
+from reconciler.base.errors import Remedy, UnknownState
 from reconciler.host import crondaemon, dropins
+from reconciler.host.remedy import remedy
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -52,13 +53,13 @@ def look(host: Host, spec_path: str, state_dir: str) -> dict[str, Any]:
     for scope in ("system", "user") if systemd else ():
         folder = host.systemd.folder(scope)
         for name, told in dropins.texts([folder]):
-            if name.endswith(".service") and _runs(told, spec_path):
+            if name.endswith(".service") and runs(told, spec_path):
                 enabled = crondaemon.wanted(os.path.basename(name), folder)
                 runners.append(_unit(name, told, scope, enabled, lingers, account.uid))
     for name in _HOOKS:
         path = os.path.join(account.home, name)
         told = dropins.text(path) or ""
-        if _runs(told, spec_path):
+        if runs(told, spec_path):
             runners.append(_hook(path, told))
     return {
         "runners": runners,
@@ -98,11 +99,12 @@ def of_crontab(text: str, spec_path: str) -> Iterator[tuple[str, dict[str, str]]
         match = _VARIABLE.fullmatch(stripped.replace(" = ", "=", 1))
         if match is not None:
             given[match[1]] = match[2].strip().strip("\"'")
-        elif _runs(line, spec_path):
+        elif runs(line, spec_path):
             yield stripped, dict(given)
 
 
-def _runs(text: str, spec_path: str) -> bool:
+def runs(text: str, spec_path: str) -> bool:
+    """Does a text run the reconciler on the spec at that path? Pure."""
     return "reconcile" in text and spec_path in text and any(mode in text for mode in _MODES)
 
 
@@ -144,6 +146,53 @@ def _unit(
     if not enabled:
         row["why"] = "it is not enabled"
     return row
+
+
+def setup(
+    look: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], apply: Remedy
+) -> list[dict[str, Any]]:
+    """What keeps the spec, and brings it back after a reboot, with what is missing of it. Pure.
+
+    ``rows`` are the declared resources that run the reconciler on this spec: ``id``, ``state``
+    and ``scope`` (of a unit, else None); ``apply`` is the command that makes them. Each that is
+    told has ``what``, ``state`` (set up or missing), ``words`` and ``remedy``, or None.
+    """
+    found = []
+
+    def tell(what: str, is_there: bool, words: str, command: Remedy | None = None) -> None:
+        state = "set up" if is_there else "missing"
+        found.append({"what": what, "state": state, "words": words,
+                      "remedy": None if is_there else command})  # fmt: skip
+
+    for row in rows:
+        is_there = row["state"] in ("ok", "paused", "failing")
+        unknown = row["reason"] if row["state"] == "unknown" else ""
+        tell(row["id"], is_there, unknown, apply)
+    if any(row["id"].startswith("cron:") for row in rows):
+        words, command = cron_daemon(look)
+        tell("cron daemon", command is None, words, command)
+    if any(row["scope"] == "user" for row in rows):
+        words = "" if look["lingers"] else "its units start at the first login only"
+        linger = remedy("loginctl", "enable-linger", look["user"])
+        tell(f"user {look['user']}", look["lingers"], words, linger)
+    if not rows:
+        tell("watchdog", False, "the spec declares nothing that runs reconcile at boot")
+    return found
+
+
+def cron_daemon(look: Mapping[str, Any]) -> tuple[str, Remedy | None]:
+    """How the cron daemon stands, and the command that sets it up if it does not run. Pure."""
+    root = () if os.geteuid() == 0 else ("sudo",)
+    if not look["cron_runs"]:
+        start: tuple[str, ...] = ("apt-get", "install", "cron")
+        if look["cron_installed"]:
+            systemd = ("systemctl", "enable", "--now", "cron")
+            start = systemd if look["systemd"] else ("service", "cron", "start")
+        return "no cron daemon runs", remedy(*root, *start)
+    if look["cron_enabled"] is False:
+        words = "the cron daemon would not start at boot"
+        return words, remedy(*root, "systemctl", "enable", "cron")
+    return "", None
 
 
 def surroundings(command: str, environ: Mapping[str, str], uid: int) -> dict[str, Any]:

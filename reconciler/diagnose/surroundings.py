@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from reconciler.base.errors import Remedy
 from reconciler.diagnose.loglines import too_silent
+from reconciler.diagnose.persistence import cron_daemon
 from reconciler.diagnose.seen import HUNG, Document, Seen, named
 from reconciler.diagnose.wrong import Wrong
 from reconciler.host.remedy import piped, remedy
@@ -175,16 +176,10 @@ class Surroundings(Seen):
         lines = tuple(one["id"] for one in self.document["resources"]
                       if one["id"].startswith("cron:") and one["state"] != "skipped"
                       and not one.get("absent"))  # fmt: skip
-        if lines and not reboot["cron_runs"]:
-            systemd = ("systemctl", "enable", "--now", "cron")
-            start = systemd if reboot["systemd"] else ("service", "cron", "start")
-            start = start if reboot["cron_installed"] else ("apt-get", "install", "cron")
-            words = f"no cron daemon runs, so nothing runs {named(lines)}"
-            yield Wrong("cron daemon", words, 79, self._as_root(*start), lines, by="person")
-        elif lines and reboot["cron_enabled"] is False:
-            words = "the cron daemon would not start at boot"
-            enable = self._as_root("systemctl", "enable", "cron")
-            yield Wrong("cron daemon", words, 79, enable, lines, by="person")
+        words, command = cron_daemon(reboot)
+        if lines and command is not None:
+            words += "" if reboot["cron_runs"] else f", so nothing runs {named(lines)}"
+            yield Wrong("cron daemon", words, 79, command, lines, by="person")
         for one in reboot["differences"]:
             if one["matters"]:
                 yield self._elsewhere(one)

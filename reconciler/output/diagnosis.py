@@ -307,6 +307,7 @@ def _reboot(reboot: Document) -> Iterator[Line]:
             yield f"{count} would be brought back", "good"
         else:
             yield f"nothing would bring back {count}: {', '.join(reboot['lost'][:6])}", "change"
+    yield from setup_lines([one for one in reboot["setup"] if one["state"] == "missing"])
     others: dict[str, list[str]] = {}
     for one in reboot["differences"]:
         rows = ", ".join(f"{row['name']} ({row['there'] or 'unset'})" for row in one["environ"])
@@ -317,6 +318,21 @@ def _reboot(reboot: Document) -> Iterator[Line]:
     for rows, what in others.items():
         who = what[0] if len(what) == 1 else f"{len(what)} of these"
         yield f"{who} would have another {rows} than this shell", "quiet"
+
+
+def setup_lines(setup: Sequence[Document]) -> Iterator[Line]:
+    """What keeps a spec after a reboot: what is set up, and what is missing with its command."""
+    missing: dict[str | None, list[str]] = {}
+    for one in setup:
+        if one["state"] == "set up":
+            yield f"set up: {one['what']}", "good"
+        else:
+            words = f" ({one['words']})" if one["words"] else ""
+            missing.setdefault(one["remedy"], []).append(f"{one['what']}{words}")
+    for command, what in missing.items():
+        yield f"missing: {', '.join(what)}", "change"
+        if command is not None:
+            yield f"  set up by: {command}", ""
 
 
 def _conflicts(rows: Sequence[Document], most: int) -> Iterator[Line]:
