@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from reconciler.base.redaction import censored
 from reconciler.diagnose.conflicts import of_logrotate, of_tmpfiles
@@ -14,7 +16,8 @@ from reconciler.diagnose.past import told_causes
 from reconciler.diagnose.persistence import differences, of_crontab, surroundings
 from reconciler.diagnose.wrong import Wrong, ordered
 from reconciler.output.diagnosis import diagnosis_blocks
-from reconciler.output.table import lines_of
+from reconciler.output.table import Table
+from reconciler.output.terminal import drawn
 
 
 def keys(*found: Wrong) -> list[tuple[str, str | None]]:
@@ -331,9 +334,12 @@ def test_no_line_but_a_command_or_a_path_is_wider_than_a_terminal() -> None:
     seen = document(resources=rows)
     found = ordered(findings(seen, lambda *words: " ".join(words)))
     seen["wrong"] = [one.document(cause) for one, cause in found]
-    lines = [
-        text
-        for text, _ in lines_of(diagnosis_blocks({**seen, "doubts": [], "seconds": 1.0}, False))
-    ]
+    drawing = Console(width=80, file=io.StringIO(), color_system=None)
+    for block in diagnosis_blocks({**seen, "doubts": [], "seconds": 1.0}, False):
+        if isinstance(block, Table):
+            drawing.print(drawn(block))
+        else:
+            drawing.print(block[0], soft_wrap=True)  # As it is, however long.
+    lines = drawing.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert max(map(len, lines)) <= 80
     assert lines[-2].strip() == "--once" or "--" in "".join(lines)

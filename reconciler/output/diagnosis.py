@@ -282,7 +282,7 @@ def _restarts(rows: Sequence[Document], most: int) -> Iterator[Block]:
         yield f"{len(rows) - most} more before these (reconcile --history)", "quiet"
     if rows:
         deeds = [{**one, "why": one["cause"], "error": None} for one in rows[-most:]]
-        yield replace(history_table(deeds), width=_WIDTH)
+        yield history_table(deeds)
 
 
 def _period(period: Document | None) -> Iterator[Line]:
@@ -343,7 +343,7 @@ def _conflicts(rows: Sequence[Document], most: int) -> Iterator[Line]:
 
 
 def _table(head: tuple[str, ...], rows: Sequence[Row], *numbers: int) -> Table:
-    return Table(head, tuple(rows), frozenset(numbers), _WIDTH)
+    return Table(head, tuple(rows), frozenset(numbers))
 
 
 def _number(count: int, one: str, many: str | None = None) -> str:

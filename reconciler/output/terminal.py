@@ -124,7 +124,7 @@ class Terminal:
         # Where it goes to no terminal, colours or not, there is no width to fit a table into.
         for block in blocks if self.watched else lines_of(blocks):
             if isinstance(block, Table):
-                console.print(_drawn(block))
+                console.print(drawn(block))
             else:
                 console.print(Text(block[0], style=_STYLES[block[1]]), soft_wrap=True)
 
@@ -132,11 +132,11 @@ class Terminal:
 def _censored(block: Block) -> Block:
     if isinstance(block, Table):
         rows = tuple((tuple(map(redacted, cells)), style) for cells, style in block.rows)
-        return Table(block.head, rows, block.right, block.width)
+        return Table(block.head, rows, block.right)
     return redacted(block[0]), block[1]
 
 
-def _drawn(table: Table) -> RenderableType:
+def drawn(table: Table) -> RenderableType:
     """The table as rich knows it: the last column is folded where it does not fit, and where that
     is not enough, the first one."""
     from rich import table as rich
