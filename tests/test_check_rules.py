@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from reconciler.core.model import ProbeHistory
-from reconciler.watchdog.probes import due_in, heard, places
+from reconciler.watchdog.probes import heard, places
+from reconciler.watchdog.probing import due_in
 
 
 def said(**fields: Any) -> ProbeHistory:

@@ -453,14 +453,18 @@ class Context(Invocation):
         if quiet(self.folder(spec)) and (nothing or not spec.notify.targets):
             return
         from reconciler.base.errors import HostError
-        from reconciler.notify.outbox import tell
-        from reconciler.notify.transitions import News
 
         wanted = {one.id for one in spec.resources if one.skip is None}
         store = self.store(spec, True)
         try:
+            troubles = store.troubles.all()
+            if nothing and not troubles:
+                return
+            from reconciler.notify.outbox import tell
+            from reconciler.notify.transitions import News
+
             whole = not look.only and not spec.last_good
-            gone = set(store.troubles.all()) - wanted if whole else set()
+            gone = set(troubles) - wanted if whole else set()
             unproven = self.memory(spec, True).unproven()
             news = News(plan, outcomes, look.seen, gone, unproven)
             tell(spec, store, news, self._reports, self.clean)

@@ -28,6 +28,7 @@ from reconciler.cli.commands.answers import complain, invalid
 from reconciler.cli.invocation import InvalidUsage, Invocation
 from reconciler.host.environment import clean, use_utf8
 from reconciler.host.filesystems import served
+from reconciler.state.folder import is_asked
 
 if TYPE_CHECKING:
     from reconciler.cli.context import Context
@@ -94,13 +95,14 @@ def _run(argv: Sequence[str], own: bool) -> int:
         options = parsed(argv)
     bound = own and options.mode not in _NO_LOOK and bool(served()) and _go_on_in_child()
     answer = None
-    if options.mode == "once":
-        from reconciler.cli.commands.beside import ask
-
+    if options.mode == "once" and not (options.only or options.json or options.unset):
         call = Invocation(options)
-        status, answer = ask(call)
-        if status is not None:
-            return _printed(call, status)
+        if is_asked(call.state_dir) and not options.take_over:
+            from reconciler.cli.commands.beside import ask
+
+            status, answer = ask(call)
+            if status is not None:
+                return _printed(call, status)
     from reconciler.cli.context import Context
 
     context = Context(options)

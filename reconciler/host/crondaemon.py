@@ -8,6 +8,11 @@ from __future__ import annotations
 
 import os
 
+from reconciler.base.errors import UnknownState
+from reconciler.host.processes import pids, told
+
+_DAEMONS = (b"cron", b"crond", b"fcron", b"busybox")
+"""As /proc/PID/comm has them."""
 _UNITS = ("cron.service", "crond.service", "cronie.service", "fcron.service")
 _FOLDERS = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 
@@ -24,17 +29,10 @@ def missing() -> bool:
     if os.path.exists("/run/systemd/generator/cron.target.wants"):
         return False
     try:
-        pids = [name for name in os.listdir("/proc") if name.isdigit()]
-    except OSError:
+        names = (told(pid, "comm", 20) or b"" for pid in pids())
+        return not any(name.strip() in _DAEMONS for name in names)
+    except UnknownState:
         return False
-    for pid in pids:
-        try:
-            with open(f"/proc/{pid}/comm", "rb") as file:
-                if file.read(20).strip() in (b"cron", b"crond", b"fcron", b"busybox"):
-                    return False
-        except OSError:
-            continue
-    return True
 
 
 def installed() -> bool:

@@ -32,6 +32,8 @@ _LONGEST_PATH = 4097
 _VARIABLES = "variables"
 """The file with the variables of its last pass, each as ``NAME=VALUE`` and a NUL."""
 _MOST_VARIABLES = 2**20
+REQUESTS = "requests"
+"""The socket on which a loop takes requests."""
 _USER_VERSION = slice(60, 64)
 """Where its header has the user version, https://www.sqlite.org/fileformat.html. The store
 keeps the number of its lines there."""
@@ -295,6 +297,15 @@ def mark_secrets(folder: str) -> None:
         lines = [key.hex(), *known, *sorted(new)]
         del lines[1:-_MOST_MARKS]  # The oldest go first.
         put_at(os.path.join(folder, _SECRETS), "\n".join(lines).encode())
+
+
+def is_asked(state_dir: str) -> bool:
+    """May a loop take requests there, of whichever spec?"""
+    try:
+        with os.scandir(state_dir) as entries:
+            return any(os.path.lexists(os.path.join(one.path, REQUESTS)) for one in entries)
+    except OSError:
+        return False
 
 
 def interrupted(folder: str) -> bool:

@@ -19,6 +19,7 @@ from reconciler.host.child import Child
 from reconciler.host.clock import Clock
 from reconciler.host.command import BEAT
 from reconciler.host.progress import working
+from reconciler.watchdog.probing import due_in
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -31,18 +32,6 @@ _SOON = 0.5
 """Seconds until what has only just been started is asked again."""
 _KEPT = 60.0
 """Seconds that a verdict like the last one may wait for being written."""
-
-
-def due_in(said: ProbeHistory | None, version: str, every: float, wall: float) -> float:
-    """Seconds until it is to be asked again; 0 for now. Pure.
-
-    By the monotonic clock. What was said before this boot has no age by it; there the wall
-    clock must do, and where that was set back, it is due.
-    """
-    if said is None or said.version != version:
-        return 0.0
-    age = said.age if said.age is not None else wall - said.wall
-    return max(0.0, every - age) if age >= 0 else 0.0
 
 
 def places(numbers: Mapping[str, int]) -> dict[str, int]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
 from reconciler.core.kind import Probed
-from reconciler.core.model import Outcome, ProbeHistory, Report, Spec
+from reconciler.core.model import Outcome, ProbeHistory, Report, Resource, Spec
 from reconciler.core.plan import STARTS
 
 if TYPE_CHECKING:
@@ -18,6 +18,18 @@ if TYPE_CHECKING:
     from reconciler.core.snapshot import Snapshot
     from reconciler.host import Host
     from reconciler.watchdog.probes import ProbeScheduler
+
+
+def due_in(said: ProbeHistory | None, version: str, every: float, wall: float) -> float:
+    """Seconds until it is to be asked again; 0 for now. Pure.
+
+    By the monotonic clock. What was said before this boot has no age by it; there the wall
+    clock must do, and where that was set back, it is due.
+    """
+    if said is None or said.version != version:
+        return 0.0
+    age = said.age if said.age is not None else wall - said.wall
+    return max(0.0, every - age) if age >= 0 else 0.0
 
 
 def checks_of(context: Context, spec: Spec) -> ProbeScheduler:
@@ -55,7 +67,7 @@ def ask_and_act(
 
     The report of both. Raises SpecError when the spec is broken by now, and Usage.
     """
-    asked = _ask(context, look, report)
+    asked = _ask(context, look, report, host)
     if not asked:
         return report
     look = context.look(look.spec, host, sorted(asked))
@@ -63,14 +75,14 @@ def ask_and_act(
     return report.followed(more, look.seen)
 
 
-def _ask(context: Context, look: Snapshot, report: Report) -> Collection[str]:
+def _ask(context: Context, look: Snapshot, report: Report, host: Host) -> Collection[str]:
     """Ask, and wait for it; the ids that have answered."""
     probed = [
         resource
         for resource in look.spec.resources
         if resource.id in look.seen and isinstance(kinds.get(resource.kind), Probed)
     ]
-    if not probed:
+    if not (probed and (report.outcomes or any(_is_due(one, host) for one in probed))):
         return ()
     checks = checks_of(context, look.spec)
     checks.take(probed)
@@ -83,6 +95,15 @@ def _ask(context: Context, look: Snapshot, report: Report) -> Collection[str]:
         return checks.ask(due)
     finally:
         checks.close()
+
+
+def _is_due(resource: Resource[Any], host: Host) -> bool:
+    kind, want = kinds.get(resource.kind), resource.want
+    assert isinstance(kind, Probed)
+    if not resource.present or resource.skip is not None:
+        return False
+    said, every = host.said.get(resource.id), kind.rhythm(want).every
+    return due_in(said, kind.version(want), every, host.clock.wall()) <= 0
 
 
 def _lacks(want: Any) -> bool:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
 from reconciler.host import trust
+from reconciler.state.folder import REQUESTS, make_folder
 
 if TYPE_CHECKING:
     import socket as sockets
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from reconciler.output.text import Line
     from reconciler.watchdog.passes import Pass
 
-_NAME = "requests"
 _LONGEST = 1 << 20
 """Bytes of a message. The kernel takes fewer: a longer answer is not given."""
 _HEARD = b"heard"
@@ -53,15 +53,6 @@ class Answer:
     outcomes: Sequence[tuple[str, str, Sequence[Line]]]
 
 
-def listens(state_dir: str) -> bool:
-    """May a loop listen there, of whichever spec?"""
-    try:
-        with os.scandir(state_dir) as folders:
-            return any(os.path.lexists(os.path.join(one.path, _NAME)) for one in folders)
-    except OSError:
-        return False
-
-
 def request_pass(folder: str, spec: str) -> Answer | None:
     """Have the loop of that state directory make a full pass over the compiled spec ``spec``.
 
@@ -74,7 +65,7 @@ def request_pass(folder: str, spec: str) -> Answer | None:
             made = socket(AF_UNIX, SOCK_SEQPACKET)
             try:
                 made.settimeout(_SECONDS)
-                made.connect(f"/proc/self/fd/{handle}/{_NAME}")
+                made.connect(f"/proc/self/fd/{handle}/{REQUESTS}")
                 pid = _peer(made)
                 made.send(spec.encode())
                 if pid is None or made.recv(len(_HEARD)) != _HEARD or monotonic() > end:
@@ -153,16 +144,14 @@ class PassRequests:
     def _listen(self, folder: str) -> None:
         import socket as sockets
 
-        from reconciler.state.folder import make_folder
-
         make_folder(folder)
         self._folder = trust.opened(folder, os.O_PATH | os.O_DIRECTORY)
         with suppress(FileNotFoundError):  # Of a loop that was killed.
-            os.unlink(_NAME, dir_fd=self._folder)
+            os.unlink(REQUESTS, dir_fd=self._folder)
         made = sockets.socket(AF_UNIX, SOCK_SEQPACKET)
         before = os.umask(0o177)
         try:
-            made.bind(f"/proc/self/fd/{self._folder}/{_NAME}")
+            made.bind(f"/proc/self/fd/{self._folder}/{REQUESTS}")
         finally:
             os.umask(before)
         made.setblocking(False)
@@ -255,4 +244,4 @@ class PassRequests:
         if self._listener is not None and self._folder is not None:
             self._listener.close()
             with suppress(OSError):
-                os.unlink(_NAME, dir_fd=self._folder)
+                os.unlink(REQUESTS, dir_fd=self._folder)

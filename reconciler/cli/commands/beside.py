@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from reconciler.base.exit_codes import BUSY
+from reconciler.base.exit_codes import BUSY, DONE
 from reconciler.base.text import printable
 from reconciler.cli.commands.answers import complain, exit_status
 from reconciler.output.text import given, outcome_lines, paused_lines
-from reconciler.watchdog.requests import listens, request_pass
+from reconciler.watchdog.requests import request_pass
 
 if TYPE_CHECKING:
     from reconciler.cli.context import Context
@@ -32,10 +32,7 @@ def ask(call: Invocation) -> tuple[int | None, Answer | None]:
 
     Only where nothing has changed that the spec was compiled from, and the loop keeps the same.
     """
-    options = call.options
-    if options.only or options.json or options.unset or options.take_over:
-        return None, None
-    compiled = call.compiled() if listens(call.state_dir) else None
+    compiled = call.compiled()
     if compiled is None:
         return None, None
     answer = request_pass(os.path.join(call.state_dir, compiled.name), compiled.digest)
@@ -44,7 +41,7 @@ def ask(call: Invocation) -> tuple[int | None, Answer | None]:
     about = given(call.about(compiled))
     words = f"{compiled.name}: the watchdog (pid {answer.pid}) keeps it as declared{about}"
     call.say((words, "good"), *answer.lines)
-    return exit_status(False, False, options), answer
+    return DONE, answer
 
 
 def run(context: Context, spec: Spec, taken: LockHeld) -> int:

@@ -6,8 +6,10 @@ It must not show a URL.
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from reconciler.base.errors import HostError
 from reconciler.base.exit_codes import DONE, TROUBLE
 from reconciler.base.records import replace
 from reconciler.base.text import printable
@@ -56,6 +58,10 @@ def with_targets(context: Context, plan: Plan, spec: Spec) -> Plan:
 
 def report(context: Context, look: Snapshot) -> None:
     """Queue the reports that are due."""
+    from reconciler.notify.delivery import off
+
+    if all("report" not in one.on or off(one) for one in look.spec.notify.targets):
+        return
 
     def told(words: str) -> None:
         context.warn(words)
@@ -72,6 +78,9 @@ def deliver(context: Context, spec: Spec) -> None:
 
     if not spec.notify.targets or quiet(context.folder(spec)):
         return
+    with suppress(HostError):  # Who delivers says so.
+        if not context.store(spec, False).outbox.waiting():
+            return
     if any(one.url is not None and one.url.value is None for one in spec.notify.targets):
         spec = context.load(complete=True)
 

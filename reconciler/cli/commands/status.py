@@ -98,7 +98,7 @@ def _due(host: Host, resource: Resource[Any]) -> dict[str, Any]:
     kind = kinds.get(resource.kind)
     if not resource.present or not isinstance(kind, Probed):
         return {}
-    from reconciler.watchdog.probes import due_in
+    from reconciler.watchdog.probing import due_in
 
     said, version = host.said.get(resource.id), kind.version(resource.want)
     return {"due": round(due_in(said, version, kind.rhythm(resource.want).every, time.time()), 3)}
