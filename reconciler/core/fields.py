@@ -145,7 +145,10 @@ Signal = Annotated[
                 {**_STRING, "minLength": 1},
                 {
                     "type": "object",
-                    "properties": {"process": _STRING, "signal": _STRING},
+                    "properties": {
+                        "process": {**_STRING, "description": "The process resource."},
+                        "signal": {**_STRING, "description": "The signal, by default HUP."},
+                    },
                     "required": ["process"],
                     "additionalProperties": False,
                 },

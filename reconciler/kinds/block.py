@@ -27,8 +27,11 @@ class Block:
     """Lines in the file ``path`` between two comments that say whose they are."""
 
     path: Path
+    """The file; its folder must be there."""
     content: Text
+    """The lines of the block."""
     comment: Name = "#"
+    """What begins a comment in that file."""
     secret: bool = field(default=False, metadata={"written": False, "secret": True})
     """Does a value of the environment stand in it?"""
 

@@ -40,11 +40,17 @@ class Directory:
     """
 
     path: Path
+    """The directory."""
     mode: Mode | None = None
+    """Permission bits in quotes, such as "0755"."""
     owner: Name | None = None
+    """A user, by name or number."""
     group: Name | None = None
+    """A group, by name or number."""
     keep_narrower: Flag = False
+    """Rights that somebody has taken from group and others are not given back."""
     trusted: Flag = False
+    """It is refused where somebody else could exchange it, for what is run from it."""
     born: Attributes | None = field(default=None, metadata={"written": False})
 
 

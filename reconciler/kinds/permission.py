@@ -46,13 +46,21 @@ class Permission:
     """
 
     path: Path
+    """What is there already; a glob means all that it matches."""
     mode: Mode | None = None
+    """Permission bits in quotes, such as "0644"."""
     file_mode: Mode | None = None
+    """The mode of files, where that of directories is another one."""
     dir_mode: Mode | None = None
+    """The mode of directories, where that of files is another one."""
     owner: Name | None = None
+    """A user, by name or number."""
     group: Name | None = None
+    """A group, by name or number."""
     recursive: Flag = False
+    """All below it as well, on the same file system."""
     exclude: tuple[Name, ...] = ()
+    """Globs for names, or for paths below path, that are left alone."""
     spared: tuple[tuple[str, tuple[str, ...]], ...] = field(default=(), metadata={"written": False})
     """Paths that are declared by themselves, with the fields for which that counts."""
 

@@ -88,6 +88,29 @@ def test_it_describes_what_editors_show(room: Any) -> None:
     assert fields["required"] == ["path"]
 
 
+def test_every_property_has_a_description_and_the_schema_an_id() -> None:
+    schema = json_schema(kinds.all_kinds())
+    assert schema["$id"] == "urn:reconcile:spec:1"
+    found = []
+
+    def look(place: str, part: Any) -> None:
+        if isinstance(part, dict):
+            for name, value in part.get("properties", {}).items():
+                found.append(f"{place}.{name}")
+                known = value.get("description") or value.get("$ref", "").startswith(
+                    "#/$defs/resource/"
+                )
+                assert known, f"{place}.{name}"
+            for name, value in part.items():
+                look(f"{place}.{name}", value)
+        elif isinstance(part, list):
+            for value in part:
+                look(place, value)
+
+    look("", schema)
+    assert len(found) > 150
+
+
 @pytest.mark.parametrize(
     ("sections", "valid"),
     [

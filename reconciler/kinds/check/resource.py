@@ -160,13 +160,14 @@ Request = Annotated[
                 {
                     "type": "object",
                     "properties": {
-                        "url": _STRING,
+                        "url": {**_STRING, "description": "A URL of http or https."},
                         "status": {
+                            "description": "The status that it should have, or a list of them.",
                             "anyOf": [
                                 _STATUS,
                                 {"type": "string", "pattern": _TEMPLATE},
                                 {"type": "array", "items": _STATUS, "minItems": 1},
-                            ]
+                            ],
                         },
                     },
                     "required": ["url"],
@@ -187,8 +188,11 @@ Reaction = Annotated[
                 {
                     "type": "object",
                     "properties": {
-                        "restart": _STRING,
-                        "run": {"oneOf": [_STRING, {"type": "array", "minItems": 1}]},
+                        "restart": {**_STRING, "description": "The process resource."},
+                        "run": {
+                            "oneOf": [_STRING, {"type": "array", "minItems": 1}],
+                            "description": "A list of arguments, or a string for sh -c.",
+                        },
                     },
                     "minProperties": 1,
                     "maxProperties": 1,
@@ -206,7 +210,9 @@ class Fresh:
     """``path`` was changed within ``max_age``, such as the heartbeat of a process."""
 
     path: Path
+    """A file or directory."""
     max_age: Duration
+    """The longest time since it was last changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,9 +220,13 @@ class Lines:
     """At most ``max`` lines of the log ``path`` match, of those written ``within`` that time."""
 
     path: Path
+    """The log."""
     match: Regex
+    """A regular expression; lines in which it is found count."""
     max: Annotated[int, integer(0, 1_000_000)] = 0
+    """So many lines may match."""
     within: Duration = 600.0
+    """The time that is looked back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,9 +234,13 @@ class Queue:
     """Of the files in the folder ``path`` none waits for too long, or there are not too many."""
 
     path: Path
+    """The folder in which files wait."""
     match: Patterns = ("*",)
+    """A glob for their names, or a list of globs."""
     max_age: Duration | None = None
+    """The longest time that a file may wait."""
     max_count: Annotated[int, integer(0, 100_000_000)] | None = None
+    """The most files that may wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +248,11 @@ class Disk:
     """The file system of ``path`` has room: a size or a percentage free, or not too much used."""
 
     path: Path
+    """A path on the file system."""
     min_free: Level | None = None
+    """A size or a percentage; that much, and that share of the inodes, must be free."""
     max_used: Percent | None = None
+    """A percentage; no more of the space and of the inodes may be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,20 +263,35 @@ class Check:
     """
 
     command: Command | None = None
+    """A list of arguments, or a string for sh -c, that ends with status 0."""
     expect: Regex | None = None
+    """A regular expression that is found in a line of the command's output."""
     cwd: Path | None = None
+    """The folder in which the command runs."""
     env: Environment = ()
+    """Variables of the command's environment."""
     user: Name | None = None
+    """Who runs the command; another user needs root."""
     fresh: Fresh | None = None
+    """What was changed not too long ago."""
     log: Lines | None = None
+    """A log in which not too many lines match."""
     queue: Queue | None = None
+    """A folder in which files do not wait too long."""
     disk: Disk | None = None
+    """A file system with room."""
     tcp: Address | None = None
+    """HOST:PORT on which somebody listens."""
     http: Request | None = None
+    """A URL that answers GET, as it is or with the status that it should have."""
     every: Duration = 60.0
+    """The time from one probe to the next."""
     timeout: Duration = 10.0
+    """The longest time that a probe may take."""
     failures: Annotated[int, integer(1, 1000)] = 1
+    """So many failures in a row count."""
     on_failure: tuple[Reaction, ...] = ()
+    """What is done then: restart process:NAME, run COMMAND, or notify."""
     restarts: tuple[str, ...] = field(default=(), metadata={"written": False})
 
     @property

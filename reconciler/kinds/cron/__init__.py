@@ -85,9 +85,13 @@ class Cron:
     """A line in the crontab of ``user``, by default the caller."""
 
     schedule: Annotated[str, Parsed(_schedule, _SCHEDULE)]
+    """Five fields as in crontab(5), or a word such as @daily or @reboot."""
     command: Command
+    """A list of arguments, or a string for the shell."""
     env: Environment = ()
+    """Variables of the command's environment; MAILTO says where cron sends its output."""
     user: Name | None = None
+    """In whose crontab; another user's needs root."""
     caller: str = field(default="", metadata={"written": False})
     entry: str | None = field(default=None, metadata={"written": False})
 

@@ -33,11 +33,17 @@ class Limits:
     """
 
     memory: Size | None = None
+    """The most memory, without what is shared."""
     cpu: Share | None = None
+    """The most processor time, in percent of one core."""
     open_files: Annotated[int, integer(1, 10**9)] | None = None
+    """The most open files."""
     threads: Annotated[int, integer(1, 10**9)] | None = None
+    """The most threads."""
     age: Duration | None = None
+    """It is restarted when it is older."""
     lasting: Duration = field(default=60.0, metadata={"alias": "for"})
+    """For how long it must be over a limit."""
 
     @property
     def used(self) -> frozenset[str]:
@@ -51,7 +57,9 @@ class HeartbeatLimit:
     """``file`` is written again and again; older than ``max_age`` means that the process hangs."""
 
     file: Path
+    """The file that the process writes again and again."""
     max_age: Duration
+    """When the file is older, the process hangs."""
 
 
 @dataclass(frozen=True, slots=True)

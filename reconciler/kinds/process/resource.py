@@ -26,9 +26,13 @@ class Match:
     """How a process that we did not start is known: exactly one of the first three."""
 
     cmdline: Regex | None = None
+    """A regular expression that is found in its arguments, joined by blanks."""
     exe: Path | None = None
+    """Its program."""
     pidfile: Path | None = None
+    """A file that holds its process id."""
     user: Name | None = None
+    """Who runs it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,9 @@ class Stop:
     """``signal`` to the process and what it has started, then KILL after ``timeout`` seconds."""
 
     signal: Name = "TERM"
+    """The signal that is sent first, to the process and to what it has started."""
     timeout: Duration = 10.0
+    """The time until KILL is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +50,11 @@ class Backoff:
     """The pauses between attempts, from ``initial`` by ``factor`` to ``max``, in seconds."""
 
     initial: Duration = 1.0
+    """The pause after the first attempt."""
     factor: Number = 2.0
+    """By which each pause is longer than the one before."""
     max: Duration = 300.0
+    """The longest pause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +65,13 @@ class Restart:
     """
 
     attempts: Annotated[int, integer(1, 1000)] = 10
+    """So many failed attempts until it is given up."""
     backoff: Backoff = Backoff()
+    """The pauses between attempts."""
     healthy_after: Duration = 60.0
+    """When it has run for so long, earlier attempts no longer count."""
     retry_every: Duration = 900.0
+    """How often it is tried after it was given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +81,33 @@ class Process:
     """
 
     command: Command
+    """A list of arguments, or a string for sh -c."""
     cwd: Path | None = None
+    """Its folder; by default the home of its user."""
     env: Environment = ()
+    """Variables of its environment."""
     user: Name | None = None
+    """Who runs it; another user needs root."""
     instances: Annotated[int, integer(1, 1000)] = 1
+    """How many of them run."""
     session: Name | None = None
+    """The session resource in which it gets a window; without it, it is a daemon."""
     log: Path | None = None
+    """The file to which a daemon's output goes."""
     match: Match | None = None
+    """How one is known that was not started here, so that it is adopted."""
     stop: Stop = Stop()
+    """How it is stopped."""
     stop_extra: Flag = False
+    """Of more than instances, the younger ones are stopped."""
     kill_tree: Flag = True
+    """All that came of a start ends with it."""
     restart: Restart = Restart()
+    """How often, and with which pauses, a start is tried."""
     limits: Limits | None = None
+    """It is restarted when it uses more than that."""
     heartbeat: HeartbeatLimit | None = None
+    """It is restarted when a file was not written for too long."""
     place: Place | None = field(default=None, metadata={"written": False})
 
     def digest(self) -> str:

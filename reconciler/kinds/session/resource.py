@@ -20,7 +20,9 @@ class PaneSpec:
     """One pane; without a command it is a shell."""
 
     command: Command | None = None
+    """A list of arguments, or a string for sh -c."""
     cwd: Path | None = None
+    """The folder in which it begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +30,13 @@ class Window:
     """One window; without panes it has one, with a shell."""
 
     name: Name | None = None
+    """Its name."""
     cwd: Path | None = None
+    """The folder of its panes."""
     panes: tuple[PaneSpec, ...] = (PaneSpec(),)
+    """Its panes, in their order."""
     layout: Name | None = None
+    """A layout of tmux, such as tiled or main-vertical."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +47,17 @@ class Session:
     """
 
     session: Name | None = None
+    """Its name in tmux; by default the resource's name."""
     socket: Name | None = None
+    """The name of the server's socket, as in tmux -L."""
     cwd: Path | None = None
+    """The folder of its windows."""
     env: Environment = ()
+    """Variables of its environment."""
     windows: tuple[Window, ...] = ()
+    """Its windows, in their order."""
     command: Command | None = None
+    """What runs in its one pane, where it has no windows."""
 
     @property
     def tmux_name(self) -> str:

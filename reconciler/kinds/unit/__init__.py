@@ -47,16 +47,25 @@ class Unit:
     """A unit of systemd; without ``template`` and ``content`` its file is left alone."""
 
     unit: Name | None = None
+    """Its name, such as web.service; by default the resource's name."""
     template: Name | None = field(default=None, metadata={"template": "file"})
+    """The template that gives its file."""
     content: Text | None = field(default=None, metadata={"template": "text"})
+    """The text of its file, which may hold templates."""
     vars: Variables = field(default=(), metadata={"template": "values"})
+    """Values for the template."""
     scope: Annotated[Literal["system", "user"], choice("system", "user")] = "system"
+    """Whose systemd runs it: that of the system, or that of the user."""
     enabled: Flag | None = None
+    """Is it started at boot, or with what it is wanted by?"""
     active: Flag | None = None
+    """Does it run?"""
     on_change: Annotated[
         Literal["restart", "reload", "none"], choice("restart", "reload", "none")
     ] = "restart"
+    """What a running unit gets when its file has changed."""
     drop_in: Name | None = None
+    """A name: UNIT.d/NAME.conf is written instead, also for a unit of somebody else."""
     text: str | None = field(default=None, metadata={"written": False})
     secret: bool = field(default=False, metadata={"written": False})
     environment: str | None = field(default=None, metadata={"written": False})
