@@ -15,7 +15,7 @@ ELSEWHERE = {
     ("os.O_CREAT", "executor/runner.py"): "in a folder of the queue that is held open",
     ("os.O_CREAT", "executor/eventlog.py"): "in the folder of the queue",
     ("os.O_CREAT", "executor/files.py"): "a lock, in a folder that is held open",
-    ("open", "host/start.py"): "files of /proc",
+    ("open", "host/inherited.py"): "files of /proc",
     ("open", "host/bounded.py"): "a file that never has a name, memfd_create(2)",
     ("os.rename", "state/store/base.py"): "a damaged store is set aside in our own folder",
     ("tempfile", "host/archive.py"): "files that never have a name",

@@ -16,7 +16,6 @@ import os
 import select
 import signal
 import stat
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -36,21 +35,8 @@ _HASTY = 0.5
 """The same for a user one of whose processes has used all of that up within the last minute."""
 _GLANCE = 0.1
 """Seconds between two looks whether its user has stopped it meanwhile."""
-_OPEN_FILES = 7
-"""RLIMIT_NOFILE, the place of "Max open files" in /proc/PID/limits."""
-_SET = "RECONCILE_SET_"
-"""What a pane's program gets in its environment has this in front of its name until then."""
 _RUN = "RECONCILE_RUN"
 """Environment variable by which all that a command has started is known, if it must be ended."""
-_OF_PANE = ("TERM", "TMUX", "TMUX_PANE")
-"""What a program of another user gets of tmux's environment."""
-_LOADER = (
-    "LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "GCONV_PATH", "GLIBC_TUNABLES", "LOCPATH",
-)  # fmt: skip
-"""What has libraries loaded into any program, ld.so(8), gconv; it waits until ids are changed."""
-_PANE = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from reconciler.host import start; start.pane()"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,48 +116,6 @@ def run(
         raise
 
 
-def for_pane(program: Program) -> tuple[dict[str, str], list[str]]:
-    """The environment and the arguments with which tmux is to run a pane in its place.
-
-    What is in its environment is not set before its ids are, and is in nobody's arguments.
-    """
-    account = program.account
-    _refuse_other(account)
-    environ = {f"{_SET}{name}": value for name, value in program.environ.items()}
-    if account.uid != os.geteuid():
-        environ |= dict.fromkeys(_LOADER, "")
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    who = (account.name, str(account.uid), str(account.gid), account.home, account.shell)
-    interpreter = (sys.executable, "-I", "-S", "-c", _PANE, root)
-    return environ, [*interpreter, *who, program.cwd or "", *program.argv]
-
-
-def pane() -> NoReturn:
-    """The first process of a pane, which has its own terminal and session, becomes the program."""
-    name, uid, gid, home, shell, cwd, *argv = sys.argv[2:]
-    with open("/proc/self/environ", "rb") as file:  # Python has added to its own already.
-        words = os.fsdecode(file.read()).split("\0")
-    given = dict(word.split("=", 1) for word in words if "=" in word)
-    if not any(key.startswith(_SET) for key in given):
-        os.write(2, f"cannot start {argv[0]}: respawned without its environment\n".encode())
-        os._exit(127)
-    account = Account(name, int(uid), int(gid), home, shell)
-    own = account.uid == os.geteuid()
-    environ = {
-        key: value
-        for key, value in given.items()
-        if not key.startswith(_SET) and (own or key in _OF_PANE)
-    }
-    environ |= {
-        key.removeprefix(_SET): value for key, value in given.items() if key.startswith(_SET)
-    }
-    try:
-        _become(Program(argv, environ, account, cwd or None), 2)
-    except BaseException as error:
-        os.write(2, f"cannot start {argv[0]}: {_reason(error)}\n".encode(errors="replace"))
-    os._exit(127)
-
-
 def _fork(
     program: Program,
     streams: Sequence[int],
@@ -179,9 +123,10 @@ def _fork(
     born: Callable[[Identity], None] | None = None,
     detached: bool = False,
 ) -> Identity:
+    import reconciler.host.inherited
     import reconciler.host.kernel  # noqa: F401  Once here, not in each child.
 
-    _refuse_other(program.account)
+    refuse_other(program.account)
     said, say = os.pipe()
     child = -1
     try:
@@ -268,7 +213,8 @@ def _kill(identity: Identity | None, child: int | None) -> None:
                 os.close(handle)
 
 
-def _refuse_other(account: Account) -> None:
+def refuse_other(account: Account) -> None:
+    """Raises HostError where only root may start something as that user."""
     if account.uid != os.geteuid() and os.geteuid() != 0:
         raise HostError(f"only root may start a process as {account.name}")
 
@@ -299,20 +245,21 @@ def _new_process(
         copies = [os.dup(stream) for stream in streams]
         for number, copy in enumerate(copies):
             os.dup2(copy, number)
-        _become(program, say)
+        become(program, say)
     except BaseException as error:
         with suppress(OSError):
-            os.write(say, _reason(error).encode(errors="replace"))
+            os.write(say, reason(error).encode(errors="replace"))
     finally:
         os._exit(127)
 
 
-def _become(program: Program, last: int) -> NoReturn:
+def become(program: Program, last: int) -> NoReturn:
     """Turn into the program; descriptor ``last`` is kept until then. Raises what is in the way.
 
     Nothing is imported behind the change of ids: our own files may be out of reach.
     """
     from reconciler.host import kernel
+    from reconciler.host.inherited import as_process_1_has_it
 
     account = program.account
     root = os.geteuid() == 0
@@ -325,7 +272,7 @@ def _become(program: Program, last: int) -> NoReturn:
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o022)
-    _limits_of_process_1()
+    as_process_1_has_it()
     kernel.usual_io_priority()
     if root:
         kernel.usual_securebits()
@@ -365,7 +312,7 @@ def _not_found(program: str, path: str) -> str:
     except FileNotFoundError:
         return "it is not there; install it"
     except OSError as error:
-        return f"it cannot be looked at: {_reason(error)}"
+        return f"it cannot be looked at: {reason(error)}"
     if stat.S_ISDIR(mode):
         return "it is a directory; write the path of a program"
     if stat.S_ISREG(mode) and not mode & 0o111:
@@ -376,7 +323,7 @@ def _not_found(program: str, path: str) -> str:
 def _not_run(file: str, error: OSError) -> str:
     """Why execve(2) has refused a file that is there, in words."""
     if error.errno not in (errno.ENOENT, errno.ENOEXEC):
-        return _reason(error)
+        return reason(error)
     first = b""
     with suppress(OSError):
         handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -386,7 +333,7 @@ def _not_run(file: str, error: OSError) -> str:
         return (
             "its first line names no interpreter, such as #!/bin/sh, and it is no binary"
             if error.errno == errno.ENOEXEC
-            else _reason(error)
+            else reason(error)
         )
     if first.endswith(b"\r"):
         return "its lines end in CR LF, so that its interpreter is not found; save it with LF"
@@ -417,54 +364,8 @@ def _enter(cwd: str | None, home: str) -> None:
     raise HostError(f"the folder {cwd} to start in {words}")
 
 
-def _limits_of_process_1() -> None:
-    """What is inherited, as process 1 has it, as far as we may; so it is the same from everywhere.
-
-    Its umask is not: that of systemd is 0.
-    """
-    with suppress(OSError):
-        os.sched_setscheduler(0, os.sched_getscheduler(1), os.sched_getparam(1))
-    with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 1))
-    with suppress(OSError), open("/proc/1/limits", "rb") as file:
-        # Behind a head, one line for each in the order of their numbers, getrlimit(2).
-        for number, line in enumerate(file.read().splitlines()[1:]):
-            soft, hard = (_limit(word) for word in line[26:].split()[:2])
-            if number == _OPEN_FILES and os.path.isdir("/run/systemd/system"):
-                # It raises its own; its services get these, systemd-system.conf(5).
-                soft, hard = 1024, _least(hard, 524288)
-            _set_limit(number, soft, hard)
-    with suppress(OSError):
-        with open("/proc/1/oom_score_adj", "rb") as file:
-            score = file.read()
-        with open("/proc/self/oom_score_adj", "wb", buffering=0) as mine:
-            mine.write(score)
-    with suppress(OSError):
-        os.sched_setaffinity(0, os.sched_getaffinity(1))
-
-
-def _set_limit(number: int, soft: int, hard: int) -> None:
-    import resource
-
-    with suppress(OSError, ValueError):
-        _, ours = resource.getrlimit(number)
-        try:
-            resource.setrlimit(number, (soft, hard))
-        except (OSError, ValueError):
-            hard = _least(hard, ours)  # Only root may raise it.
-            resource.setrlimit(number, (_least(soft, hard), hard))
-
-
-def _limit(word: bytes) -> int:
-    return -1 if word == b"unlimited" else int(word)
-
-
-def _least(one: int, other: int) -> int:
-    """Of two limits; -1 is RLIM_INFINITY."""
-    return max(one, other) if -1 in (one, other) else min(one, other)
-
-
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """What went wrong, in words."""
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror or type(error).__name__}{where}"

@@ -69,7 +69,7 @@ _FORMAT = _SEPARATOR.join(
         "#{pane_dead_signal}",
         "#{pane_dead_status}",
         f"#{{{LAUNCH_MARK}}}",
-        # Whether tmux was given what ``start.for_pane`` gives it.
+        # Whether tmux was given what ``pane.for_pane`` gives it.
         "#{m:*start.pane()*,#{pane_start_command}}",
     )
 )

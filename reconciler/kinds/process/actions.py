@@ -92,7 +92,8 @@ class StartInWindow:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
-        from reconciler.host.start import Program, for_pane
+        from reconciler.host.pane import for_pane
+        from reconciler.host.start import Program
         from reconciler.host.tmux import (
             LAUNCH_MARK,
             WINDOW_MARK,

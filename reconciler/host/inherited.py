@@ -1,0 +1,55 @@
+"""What a process inherits, made the same whoever starts it: as process 1 has it.
+
+It must not raise: as far as we may not, it stays as the caller has it.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from contextlib import suppress
+
+_OPEN_FILES = 7
+"""RLIMIT_NOFILE, the place of "Max open files" in /proc/PID/limits."""
+
+
+def as_process_1_has_it() -> None:
+    """What is inherited, as process 1 has it, as far as we may; so it is the same from everywhere.
+
+    Its umask is not: that of systemd is 0.
+    """
+    with suppress(OSError):
+        os.sched_setscheduler(0, os.sched_getscheduler(1), os.sched_getparam(1))
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 1))
+    with suppress(OSError), open("/proc/1/limits", "rb") as file:
+        # Behind a head, one line for each in the order of their numbers, getrlimit(2).
+        for number, line in enumerate(file.read().splitlines()[1:]):
+            soft, hard = (
+                -1 if word == b"unlimited" else int(word) for word in line[26:].split()[:2]
+            )
+            if number == _OPEN_FILES and os.path.isdir("/run/systemd/system"):
+                # It raises its own; its services get these, systemd-system.conf(5).
+                soft, hard = 1024, _least(hard, 524288)
+            _set_limit(number, soft, hard)
+    with suppress(OSError):
+        with open("/proc/1/oom_score_adj", "rb") as file:
+            score = file.read()
+        with open("/proc/self/oom_score_adj", "wb", buffering=0) as mine:
+            mine.write(score)
+    with suppress(OSError):
+        os.sched_setaffinity(0, os.sched_getaffinity(1))
+
+
+def _set_limit(number: int, soft: int, hard: int) -> None:
+    with suppress(OSError, ValueError):
+        try:
+            resource.setrlimit(number, (soft, hard))
+        except (OSError, ValueError):
+            hard = _least(hard, resource.getrlimit(number)[1])  # Only root may raise it.
+            resource.setrlimit(number, (_least(soft, hard), hard))
+
+
+def _least(one: int, other: int) -> int:
+    """Of two limits; -1 is RLIM_INFINITY."""
+    return max(one, other) if -1 in (one, other) else min(one, other)
