@@ -33,9 +33,12 @@ def printable(text: str, limit: int = 1000) -> str:
     return escapes(text)
 
 
-def escapes(text: str) -> str:
-    """``text`` with everything escaped that is not safe to print."""
-    return text if text.isprintable() else "".join(map(escaped, text))
+def escapes(text: object, keep: str = "") -> str:
+    """A text with everything escaped that is not safe to print, but for what is in ``keep``."""
+    raw = str(text)
+    if raw.isprintable():
+        return raw
+    return "".join(one if one in keep else escaped(one) for one in raw)
 
 
 def error_in_words(error: BaseException) -> str:

@@ -70,14 +70,18 @@ def _forget(layout: Layout, command_id: str) -> None:
 
 
 def _refuse_known(layout: Layout, command_id: str) -> None:
+    if os.path.lexists(path := layout.running_file(command_id)):
+        raise FileExistsError(f"the command '{command_id}' is running: {path}; use another id")
     for path, words in (
         (layout.pending_file(command_id), "is waiting already"),
-        (layout.running_file(command_id), "is running"),
         (layout.result_file(command_id), "has a result already"),
         (os.path.join(layout.failed, f"{command_id}.json"), "was refused before"),
     ):
         if os.path.lexists(path):
-            raise FileExistsError(f"the command '{command_id}' {words}: {path}; use another id")
+            raise FileExistsError(
+                f"the command '{command_id}' {words}: {path}; use another id, or replace it with "
+                "overwrite=True (submit --overwrite)"
+            )
 
 
 def _put(layout: Layout, command_id: str, data: bytes) -> None:

@@ -8,16 +8,14 @@ import contextlib
 import os
 import sys
 
+from reconciler.base.text import escapes
 from reconciler.executor.home import BadId, Layout, resolve_home
-from reconciler.executor.text import shown
 from reconciler.host.environment import clean, use_utf8
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
     from typing import NoReturn
-
-    from reconciler.executor.keeper import Keeper
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 64, 130  # 64: EX_USAGE of sysexits(3)
 
@@ -52,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
 def _complain(text: str) -> None:
     """To standard error, whoever reads it or not."""
     with contextlib.suppress(OSError):
-        print(f"ai-cmd-executor: {shown(text, keep=chr(10))}", file=sys.stderr)
+        print(f"ai-cmd-executor: {escapes(text, keep=chr(10))}", file=sys.stderr)
 
 
 def _main(args: list[str], own_process: bool) -> int:
@@ -117,32 +115,30 @@ def _worker(given: str | None, args: list[str], own_process: bool) -> int:
 
 
 def _start(layout: Layout, options: Namespace) -> int:
-    from reconciler.executor.keeper import keeper_of, start
+    from reconciler.executor.keeper import keeper_of
 
-    keeper = keeper_of(options)
-    return _started(keeper, *start(keeper))
+    return _started(*keeper_of(options).start())
 
 
 def _stop(layout: Layout, options: Namespace) -> int:
-    from reconciler.executor.keeper import keeper_of, stop
+    from reconciler.executor.keeper import keeper_of
 
     keeper = keeper_of(options)
-    print(shown(stop(keeper, "stop")))
-    print(shown(f"it stays so until: {keeper.command('start')}"))
+    print(escapes(keeper.stop("stop")))
+    print(escapes(f"it stays so until: {keeper.command('start')}"))
     return OK
 
 
 def _restart(layout: Layout, options: Namespace) -> int:
-    from reconciler.executor.keeper import keeper_of, restart
+    from reconciler.executor.keeper import keeper_of
 
-    keeper = keeper_of(options)
-    return _started(keeper, *restart(keeper))
+    return _started(*keeper_of(options).restart())
 
 
-def _started(keeper: Keeper, words: str, others: list[str]) -> int:
-    print(shown(words))
+def _started(words: str, others: list[str]) -> int:
+    print(escapes(words))
     for other in others:
-        _complain(f"beside the worker, the pass over {keeper.path} had trouble: {other}")
+        _complain(other)
     return OK
 
 
@@ -173,6 +169,7 @@ def _submit(layout: Layout, options: Namespace) -> int:
         command_id = api.create_bash_command(
             command_text(options.command),
             options.id,
+            options.overwrite,
             timeout=options.timeout,
             cwd=directory(options.cwd),
             env=environment(options.env),
@@ -183,7 +180,7 @@ def _submit(layout: Layout, options: Namespace) -> int:
     print(command_id, flush=True)
     alive, words = heartbeat.judge(layout)
     if not alive:
-        _complain(f"{words}; the command waits until one is started: {_starts(layout)}")
+        _complain(f"{words}; the command waits; {_starts(layout)}")
     elif trouble := heartbeat.trouble_of(heartbeat.read(layout)):
         _complain(f"the command waits, as the worker runs none: {trouble}")
     if options.wait is None:
@@ -255,7 +252,7 @@ def _archived_log(layout: Layout, command_id: str | None) -> int:
     with archived_log(layout, command_id) as found:
         if found is None:
             what = "no log" if command_id is None else f"no log of {command_id}"
-            _complain(f"there is {what} in {layout.logs}, in its archives neither")
+            _complain(f"there is {what} in {layout.logs} or in its archives")
             return FAILED
         path, content = found
         _complain(f"from {path}")
@@ -277,12 +274,10 @@ def _status(layout: Layout, options: Namespace) -> int:
 
 
 def _starts(layout: Layout) -> str:
-    """The two ways to a worker, for people."""
+    """How a person gets a worker."""
     from reconciler.host.remedy import remedy
 
-    start = remedy("ai-cmd-executor", "start", "--home", layout.home)
-    worker = remedy("ai-cmd-executor", "worker", "--home", layout.home)
-    return f"{start}, which keeps it alive, or {worker}"
+    return f"start one with: {remedy('ai-cmd-executor', 'start', '--home', layout.home)}"
 
 
 def _test(layout: Layout, options: Namespace) -> int:
@@ -290,13 +285,12 @@ def _test(layout: Layout, options: Namespace) -> int:
 
     if not os.path.isdir(layout.home):
         _complain(
-            f"the home {layout.home} is not there; no worker can be running; start one: "
-            f"{_starts(layout)}"
+            f"the home {layout.home} does not exist, so no worker is running; {_starts(layout)}"
         )
         return FAILED
     good, words = try_out(layout, options.timeout, options.busy_ok)
     if good:
-        print(shown(words))
+        print(escapes(words))
         return OK
     _complain(words)
     return FAILED

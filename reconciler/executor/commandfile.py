@@ -9,8 +9,8 @@ import math
 import re
 from typing import NamedTuple, NoReturn
 
+from reconciler.base.text import escapes
 from reconciler.executor.home import BadId, check_id
-from reconciler.executor.text import shown
 
 MAX_FILE = 1024 * 1024
 MAX_COMMAND = 128 * 1024 - 1  # bytes; one argument of execve(2), MAX_ARG_STRLEN
@@ -72,11 +72,11 @@ def _decode(data: bytes) -> object:
         decoded: object = json.loads(text, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
-        raise Unfinished(f"not JSON: {shown(error.msg)} ({where})") from None
+        raise Unfinished(f"not JSON: {escapes(error.msg)} ({where})") from None
     except RecursionError:
         raise CommandRefused("not a command: nested too deeply") from None
     except ValueError as error:  # a number with thousands of digits
-        raise CommandRefused(f"not a command: {shown(error)}") from None
+        raise CommandRefused(f"not a command: {escapes(error)}") from None
     return decoded
 
 
@@ -157,7 +157,7 @@ def _cwd(value: object) -> str | None:
         return None
     cwd = _text("cwd", value)
     if not cwd.startswith(("/", "~")):
-        raise CommandRefused(f"\"cwd\" must be absolute or begin with ~, not '{shown(cwd)}'")
+        raise CommandRefused(f"\"cwd\" must be absolute or begin with ~, not '{escapes(cwd)}'")
     return cwd
 
 
@@ -170,7 +170,7 @@ def _env(value: object) -> dict[str, str]:
     for name, item in value.items():
         if not _NAME.fullmatch(name):
             raise CommandRefused(
-                f"\"env\": '{shown(name[:60])}' is no name of a variable: "
+                f"\"env\": '{escapes(name[:60])}' is no name of a variable: "
                 "letters, digits and _, not beginning with a digit"
             )
         if isinstance(item, int) and not isinstance(item, bool):

@@ -7,9 +7,10 @@ from __future__ import annotations
 import contextlib
 import os
 
+from reconciler.base.text import escapes
 from reconciler.executor import files
 from reconciler.executor.home import held
-from reconciler.executor.text import shown, stamp
+from reconciler.executor.text import stamp
 
 
 class EventLog:
@@ -41,7 +42,7 @@ class EventLog:
             self._write("INFO", text)
 
     def _write(self, level: str, text: str) -> None:
-        line = f"{stamp()} {level} [{os.getpid()}] {shown(text)}\n".encode(
+        line = f"{stamp()} {level} [{os.getpid()}] {escapes(text)}\n".encode(
             "utf-8", "backslashreplace"
         )
         with contextlib.suppress(OSError):

@@ -12,20 +12,12 @@ import stat
 from reconciler.base.errors import HostError
 from reconciler.executor.home import reached
 from reconciler.host import place
+from reconciler.host.reading import content
+from reconciler.host.walk import sort_of
 
 
 class NotRegular(OSError):
-    """The name is a symbolic link, a directory, a pipe or a device, not a file with content."""
-
-
-_KINDS = (
-    (stat.S_ISLNK, "a symbolic link"),
-    (stat.S_ISDIR, "a directory"),
-    (stat.S_ISFIFO, "a named pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
+    """The name is a symlink, a directory, a FIFO or a device, not a file with content."""
 
 
 def open_regular(path: str, folder: int | None = None) -> int:
@@ -34,11 +26,11 @@ def open_regular(path: str, folder: int | None = None) -> int:
     `path` may be a name in `folder`. Raises NotRegular, which says what it is instead, and OSError.
     """
     # Looked at before open: opening a device can already do something.
-    _refuse_other_kinds(os.stat(path, dir_fd=folder, follow_symlinks=False))
+    _refuse_other_sorts(os.stat(path, dir_fd=folder, follow_symlinks=False))
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
     fd = os.open(path, flags, dir_fd=folder)
     try:
-        _refuse_other_kinds(os.fstat(fd))
+        _refuse_other_sorts(os.fstat(fd))
     except BaseException:
         os.close(fd)
         raise
@@ -46,36 +38,22 @@ def open_regular(path: str, folder: int | None = None) -> int:
 
 
 def open_shown(path: str) -> int:
-    """The same in a home of anybody's: no symbolic link of others leads to what is shown."""
+    """The same in a home of anybody's: no symlink of others leads to what is shown."""
     folder, name = os.path.split(path)
     with reached(folder) as handle:
         return open_regular(name, handle)
 
 
-def _refuse_other_kinds(info: os.stat_result) -> None:
-    for test, words in _KINDS:
-        if test(info.st_mode):
-            raise NotRegular(f"it is {words}, not a regular file")
-
-
-def read_at_most(fd: int, limit: int) -> bytes:
-    """The file's content from its beginning; `limit` + 1 bytes mean that there is more."""
-    parts = []
-    offset = 0
-    while offset <= limit:
-        part = os.pread(fd, limit + 1 - offset, offset)
-        if not part:
-            break
-        parts.append(part)
-        offset += len(part)
-    return b"".join(parts)
+def _refuse_other_sorts(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise NotRegular(f"it is {sort_of(status)}, not a regular file")
 
 
 def read_small(path: str, limit: int, folder: int | None = None) -> bytes:
     """The content of a regular file of at most `limit` bytes; OSError otherwise."""
     fd = open_regular(path, folder)
     try:
-        data = read_at_most(fd, limit)
+        data = content(fd, limit + 1)
     finally:
         os.close(fd)
     if len(data) > limit:

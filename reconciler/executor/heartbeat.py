@@ -9,10 +9,11 @@ import json
 import os
 import time
 
+from reconciler.base.text import escapes
 from reconciler.executor.files import put, read_small
 from reconciler.executor.home import Layout, UntrustedFolder, opened
 from reconciler.executor.processes import identity, is_alive
-from reconciler.executor.text import as_json, shown, stamp
+from reconciler.executor.text import as_json, stamp
 
 EVERY = 2.0  # seconds between two beats; the promise is 5
 FRESH = 15.0  # seconds after which a heartbeat is old
@@ -46,9 +47,9 @@ class Heartbeat:
             "state": state,
             "command": command_id,
             "command_since": since,
-            "trouble": trouble and shown(trouble),
+            "trouble": trouble and escapes(trouble),
             "started": self._started,
-            "home": shown(self._layout.home),
+            "home": escapes(self._layout.home),
         }
         try:
             # Not synced: it is worth nothing after a reboot, and it is written all day. Readable
@@ -105,20 +106,23 @@ def judge(layout: Layout) -> tuple[bool, str]:
     """Whether a worker is alive with a fresh heartbeat, and the reason in words."""
     found = read(layout)
     if found is None:
-        return False, f"no worker: there is no heartbeat at {layout.heartbeat}"
+        return False, f"no worker is running: no heartbeat at {layout.heartbeat}"
     pid = found.get("pid")
     seconds = age(found)
     if found.get("state") == "stopped":
-        return False, f"no worker: the last one (process {pid}) was stopped at {found.get('time')}"
+        return (
+            False,
+            f"no worker is running: the last one (pid {pid}) stopped at {found.get('time')}",
+        )
     if not is_alive(found):
-        return False, f"no worker: process {pid} of the last heartbeat does not run any more"
+        return False, f"no worker is running: the last one (pid {pid}) has ended"
     if seconds is None or seconds > FRESH:
         old = "of unknown age" if seconds is None else f"{seconds:.0f} s old"
-        return False, f"the worker (process {pid}) hangs: its heartbeat is {old}"
+        return False, f"the worker (pid {pid}) hangs: its heartbeat is {old}"
     return True, f"worker {pid}: {found.get('state')}, heartbeat {seconds:.1f} s ago"
 
 
 def trouble_of(found: dict[str, object] | None) -> str | None:
     """Why the worker of this heartbeat runs no commands; None while it does."""
     trouble = (found or {}).get("trouble")
-    return shown(trouble) if trouble else None
+    return escapes(trouble) if trouble else None

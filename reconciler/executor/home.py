@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from reconciler.base.errors import HostError
-from reconciler.executor.text import shown
+from reconciler.base.text import escapes
 from reconciler.host import trust, walk
 
 ID_RULE = "1 to 128 of the characters A-Z a-z 0-9 . _ -, beginning with a letter or a digit"
@@ -34,7 +34,7 @@ def check_id(value: object) -> str:
         raise BadId(f"the id must be a string, not {type(value).__name__}: {ID_RULE}")
     if not _ID.fullmatch(value):
         text = value if len(value) <= 60 else f"{value[:60]}... ({len(value)} characters)"
-        raise BadId(f"the id '{shown(text)}' is not allowed: {ID_RULE}")
+        raise BadId(f"the id '{escapes(text)}' is not allowed: {ID_RULE}")
     return value
 
 
@@ -64,8 +64,8 @@ def file_mode() -> int:
     given = os.environ.get("AI_CO_FILE_MODE") or "0600"
     if not _FILE_MODE.fullmatch(given):
         raise ValueError(
-            f"AI_CO_FILE_MODE is '{shown(given)}', not the mode of a file that its owner may read "
-            "and write, such as 0600, 0640 or 0644"
+            f"AI_CO_FILE_MODE is '{escapes(given)}', not the mode of a file that its owner may "
+            "read and write, such as 0600, 0640 or 0644"
         )
     return int(given, 8)
 
@@ -190,7 +190,7 @@ def held(path: str, *, make: bool = False, readable: bool = False) -> Iterator[i
 def reached(path: str) -> Iterator[int]:
     """A descriptor of a folder of any home, to give a command to it or take one back.
 
-    It may be somebody else's home, so no symbolic link of others is followed. Raises OSError.
+    It may be somebody else's home, so no symlink of others is followed. Raises OSError.
     """
     with _as_oserror(), walk.opened(path) as handle:
         yield handle

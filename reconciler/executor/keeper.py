@@ -1,5 +1,5 @@
-"""The watchdog of the worker, asked as the program `reconcile` beside this one.
-Must not start or end a worker itself, nor import that program: what it says is read from its JSON.
+"""The watchdog of the worker, asked through the program `reconcile` beside this one.
+Must not start or end a worker itself: what is to be done is a mode of that program.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from typing import Any
 
-
 WORKER = "process:worker"
 SHIPPED = "executor"  # the spec that comes with the program, by its bare name
-QUICK = 5.0  # seconds for a look that only adds to what is known otherwise
+_QUICK = 5.0  # seconds for a look that only adds to what is known otherwise
 _LOOK = 30.0
 _PASS = 900.0  # a pass may have a large archive to write
+_COMES_UP = 30.0  # seconds for the first heartbeat of a worker that was started
+_GOES_DOWN = 5.0  # seconds for the last one of a worker that has ended
+_PASS_OF_OTHERS = 120.0  # seconds for a pass of cron that is at work already
+_STANDS_STILL = ("waits", "given up")
 _WRONG_USAGE, _INVALID, _BUSY = 64, 65, 75  # exit codes of reconcile
-_TAKES_VALUE = ("--set", "--unset", "--set-file", "--state-dir", "--trust", "--only", "--color")
-_LOOPS_OWN = ("AI_CO_HOME", "TMUX_TMPDIR")  # what the spec reads of the environment
 
 
 class KeeperError(OSError):
@@ -43,43 +44,51 @@ class KeeperBusy(KeeperError):
 
 
 class Keeper:
-    """The spec in use, the variables it is used with, and the loop that keeps it, if one runs.
+    """The spec in use, the variables it is used with, and the watchdog that keeps it, if one runs.
 
-    After `look`: `loop` is the loop's process number or None, `healthy` whether it moves,
+    After `look`: `loop` is the watchdog's process number or None, `healthy` whether it moves,
     `paused` the pause of the worker or None, `state` and `reason` how the worker stands, `pids`
     its processes, `path` the spec's file.
     """
 
     def __init__(self, options: Namespace) -> None:
-        self.spec: str | None = options.spec
-        self.wanted = _wanted_home(options.home)
-        self.settings: list[str] = [f"home={self.wanted}"] if self.wanted else []
-        self.settings += options.set
-        self.files: list[str] = options.set_file
-        self._given = _given(options)
+        wanted = options.home or os.environ.get("AI_CO_HOME")
+        self.wanted = resolve_home(wanted) if wanted else None
         self.loop: int | None = None
         self.healthy = False
         self.paused: dict[str, Any] | None = None
         self.state = self.reason = self.path = ""
         self.pids: list[int] = []
-        self._state_dir: str | None = options.state_dir
+        self._spec: str | None = options.spec
+        self._options = options
+        self._settings: list[str] = [f"home={self.wanted}"] if self.wanted else []
+        self._settings += options.set
+        self._files: list[str] = options.set_file
         self._trust: list[str] = options.trust
-        self._takes_over: bool = getattr(options, "take_over", False)
         self._environ = dict(os.environ)
+        self._call: dict[str, Any] = {}
+        """What the watchdog was called with."""
 
     @property
     def home(self) -> str | None:
         """The home of the worker that runs; None if none does."""
-        return next(filter(None, map(home_of, self.pids)), None)
+        return next(filter(None, map(_home_of, self.pids)), None)
+
+    @property
+    def home_of_loop(self) -> str | None:
+        """The home that was given to the watchdog; None if none was, or none runs."""
+        chosen = dict(word.split("=", 1) for word in self._call.get("set", ()) if "=" in word)
+        given = chosen.get("home") or self._call.get("environ", {}).get("AI_CO_HOME")
+        return resolve_home(given) if given else None
 
     def look(self, seconds: float = _LOOK) -> None:
         """Find out how the worker stands. Raises KeeperError."""
         try:
             found = self._status(seconds)
         except KeeperError as error:
-            if self.spec is not None or "no spec:" not in str(error):
+            if self._spec is not None or "no spec:" not in str(error):
                 raise
-            self.spec = SHIPPED
+            self._spec = SHIPPED
             found = self._status(seconds)
         self.path = found["spec"]["path"]
         loop = found["loop"]
@@ -89,59 +98,124 @@ class Keeper:
         self.state, self.reason = one["state"], one["reason"]
         self.paused = one.get("paused")
         self.pids = one.get("pids", [])
+        self._call = {} if self.loop is None else self._called_with(found["spec"]["name"])
+
+    def _called_with(self, name: str) -> dict[str, Any]:
+        from reconciler.host.facts import state_directory
+        from reconciler.host.users import Users
+        from reconciler.state.heartbeat import call
+
+        return call(os.path.join(state_directory(self._options.state_dir, Users()), name))
 
     def side_with_the_loop(self) -> None:
-        """Take over what the loop has been started with, so that both mean the same worker.
+        """Take over what the watchdog was called with, so that both mean the same worker.
 
         Raises KeeperError if that is not the worker whose home was given.
         """
-        words = _words_of(self.loop, "cmdline")
-        if words is None:
-            return  # none runs, it has just ended, or it is somebody else's
-        assert self.loop is not None
-        spec, given = _loop_options(words)
-        self.settings, self.files = given["--set"], given["--set-file"]
-        self._trust = list(dict.fromkeys((*self._trust, *given["--trust"])))
-        if self.spec is None and spec is not None:
-            self.spec = spec if os.sep not in spec else _seen_from(self.loop, spec)
-        theirs = _environ_of(self.loop)
-        for name in _LOOPS_OWN:
-            self._environ.pop(name, None)
-            if name in theirs:
-                self._environ[name] = theirs[name]
+        call = self._call
+        if not call:
+            return  # none runs, or an older program does
+        # A secret is not told by the watchdog.
+        own = [word for word in self._settings if word.partition("=")[0] in call["hidden"]]
+        self._settings, self._files = [*call["set"], *own], call["set_file"]
+        self._trust = list(dict.fromkeys((*self._trust, *call["trust"])))
+        self._spec = self._spec or call["spec"]
+        for name, value in call["environ"].items():
+            if value is None:
+                self._environ.pop(name, None)
+            else:
+                self._environ[name] = value
         self.look()
-        home = self.home or self.home_of_loop()
+        home = self.home or self.home_of_loop
         if home and self.wanted and resolve_home(home) != self.wanted:
             raise KeeperError(
-                f"the loop (pid {self.loop}) keeps the worker of {home}, not that of "
-                f"{self.wanted}: give {remedy('--home', home)}, or end that loop first"
+                f"the watchdog (pid {self.loop}) keeps the worker of {home}, not that of "
+                f"{self.wanted}; give {remedy('--home', home)}, or end that watchdog first"
             )
 
-    def command(self, mode: str) -> str:
+    def command(self, verb: str) -> str:
         """The command line that does that to the same worker, for people."""
-        return remedy("ai-cmd-executor", mode, *self._given)
+        words: list[str] = []
+        for name in ("home", "spec", "state_dir"):
+            value = getattr(self._options, name)
+            words += [f"--{name.replace('_', '-')}", value] if value is not None else []
+        for name in ("set", "set_file", "trust"):
+            for value in getattr(self._options, name):
+                words += [f"--{name.replace('_', '-')}", value]
+        return remedy("ai-cmd-executor", verb, *words)
 
-    def home_of_loop(self) -> str | None:
-        """The home that was given to the loop; None if none was, or none runs."""
-        words = _words_of(self.loop, "cmdline")
-        if words is None:
-            return None
-        settings = _loop_options(words)[1]["--set"]
-        chosen = dict(word.split("=", 1) for word in settings if "=" in word)
-        given = chosen.get("home") or _environ_of(self.loop).get("AI_CO_HOME")
-        return resolve_home(given) if given else None
+    def start(self) -> tuple[str, list[str]]:
+        """Have the worker managed again, and wait for its heartbeat.
 
-    def pause(self, reason: str) -> None:
-        """Leave the worker alone from now on, and end it. Raises KeeperError."""
+        Returns how it is, and what else the pass could not do. Raises KeeperError when there is
+        no worker in the end.
+        """
+        if self.paused is not None or self.state in _STANDS_STILL:
+            self._resume()
+        trouble = _trouble(self._pass())
+        why = trouble.pop(WORKER, None)
+        end = time.monotonic() + _COMES_UP
+        words = "no worker is running"
+        while True:
+            self.look()
+            if not self.pids:
+                reason = why or self.reason or "it exited right after start"
+                raise KeeperError(f"no worker is running: {reason}")
+            pid = self.pids[0]
+            layout = Layout(_home_of(pid) or self.wanted or resolve_home(None))
+            while time.monotonic() < end and os.path.exists(f"/proc/{pid}"):
+                alive, words = heartbeat.judge(layout)
+                if alive and (heartbeat.read(layout) or {}).get("pid") in self.pids:
+                    other = f"beside the worker, the pass over {self.path} had trouble"
+                    others = [f"{other}: {ident}: {reason}" for ident, reason in trouble.items()]
+                    return f"{words}, home {layout.home}", others
+                time.sleep(0.05)
+            if time.monotonic() >= end:
+                raise KeeperError(f"{words}; see {layout.event_log}")
+
+    def stop(self, verb: str) -> str:
+        """Pause the worker and end it, so that nothing starts it again. Raises KeeperError."""
+        home = self.home or self.wanted or resolve_home(None)
+        ran = self.pids[0] if self.pids else None
+        reason = f"stopped by ai-cmd-executor {verb}"
         self._ask("--pause", WORKER, "--stop", "--reason", reason, seconds=_LOOK * 5)
+        layout = Layout(home)
+        if not _until(lambda: not heartbeat.judge(layout)[0], _GOES_DOWN):
+            raise KeeperError(
+                f"a worker of {home} still runs that is not the one of {self.path}: "
+                f"{heartbeat.judge(layout)[1]}"
+            )
+        return (
+            f"no worker was running for {home}"
+            if ran is None
+            else f"worker {ran} of {home} is stopped"
+        )
 
-    def resume(self) -> None:
-        """See to the worker again. Raises KeeperError."""
+    def restart(self) -> tuple[str, list[str]]:
+        """Stop and start. Whatever happens in between, the worker is not left paused."""
+        try:
+            self.stop("restart")
+        except BaseException:
+            with contextlib.suppress(KeeperError):
+                self._resume()
+            raise
+        self._resume()
+        self.paused = None
+        return self.start()
+
+    def _resume(self) -> None:
         self._ask("--resume", WORKER, seconds=_LOOK)
 
-    def once(self) -> dict[str, Any]:
-        """A pass, or the loop's; its report. Raises Busy and KeeperError."""
-        return self._ask("--once", seconds=_PASS)
+    def _pass(self) -> dict[str, Any]:
+        """A pass, or the watchdog's; its report."""
+        end = time.monotonic() + _PASS_OF_OTHERS
+        while True:
+            try:
+                return self._ask("--once", seconds=_PASS)
+            except KeeperBusy as busy:
+                if time.monotonic() >= end:
+                    raise KeeperError(f"{busy}; try again when it has ended") from None
+            time.sleep(0.5)
 
     def _status(self, seconds: float) -> dict[str, Any]:
         try:
@@ -155,15 +229,18 @@ class Keeper:
 
     def _ask(self, mode: str, *words: str, seconds: float) -> dict[str, Any]:
         """The document that `reconcile` answers with."""
-        argv = [*_program(), mode, *words, *([self.spec] if self.spec is not None else [])]
-        for setting in self.settings:
-            argv += ["--set", setting]
-        for setting in self.files:
-            argv += ["--set-file", setting]
-        argv += ["--state-dir", self._state_dir] if self._state_dir is not None else []
-        for uid in self._trust:
-            argv += ["--trust", uid]
-        argv += ["--take-over"] if self._takes_over and mode != "--status" else []
+        argv = [*_program(), mode, *words, *([self._spec] if self._spec is not None else [])]
+        for name, values in (
+            ("--set", self._settings),
+            ("--set-file", self._files),
+            ("--trust", self._trust),
+        ):
+            for value in values:
+                argv += [name, value]
+        if self._options.state_dir is not None:
+            argv += ["--state-dir", self._options.state_dir]
+        if getattr(self._options, "take_over", False) and mode != "--status":
+            argv += ["--take-over"]
         try:
             done = subprocess.run(
                 [*argv, "--json"],
@@ -191,158 +268,19 @@ class Keeper:
         raise KeeperError(said or f"reconcile {mode} ended with {done.returncode}")
 
 
-def home_of(pid: int) -> str | None:
-    """The home of a worker, from its command line, which always ends with it."""
-    words = _words_of(pid, "cmdline") or []
-    return words[-1] if words[-3:-1] == ["worker", "--home"] else None
-
-
-def _program() -> list[str]:
-    path = program_path("reconcile")
-    if os.access(path, os.X_OK):
-        return [path]
-    # Without -P, the current folder would come first where Python looks for modules.
-    return [sys.executable, "-P", "-m", "reconciler"]
-
-
-def _wanted_home(given: str | None) -> str | None:
-    """The home that was asked for; None if none was, which leaves it to the spec."""
-    return resolve_home(given) if given or os.environ.get("AI_CO_HOME") else None
-
-
-def _given(options: Namespace) -> list[str]:
-    """The options that have to be given again for the same worker."""
-    words: list[str] = []
-    for name in ("home", "spec", "state_dir"):
-        value = getattr(options, name)
-        if value is not None:
-            words += [f"--{name.replace('_', '-')}", value]
-    for setting in options.set:
-        words += ["--set", setting]
-    for setting in options.set_file:
-        words += ["--set-file", setting]
-    for uid in options.trust:
-        words += ["--trust", uid]
-    return words
-
-
-def _words_of(pid: int | None, what: str) -> list[str] | None:
-    """The words of /proc/PID/cmdline or environ; None if they cannot be read."""
-    try:
-        with open(f"/proc/{pid}/{what}", "rb") as file:
-            return [os.fsdecode(word) for word in file.read().split(b"\0")[:-1]]
-    except OSError:
-        return None
-
-
-def _environ_of(pid: int | None) -> dict[str, str]:
-    words = _words_of(pid, "environ") or []
-    return dict(word.split("=", 1) for word in words if "=" in word)
-
-
-def _loop_options(words: list[str]) -> tuple[str | None, dict[str, list[str]]]:
-    """The SPEC on the command line of a loop, and the values of its --set and --trust."""
-    spec: str | None = None
-    given: dict[str, list[str]] = {"--set": [], "--set-file": [], "--trust": []}
-    names = [os.path.basename(word) for word in words]
-    at = next((i for i, name in enumerate(names) if name in ("reconcile", "reconciler")), 0)
-    rest = iter(words[at + 1 :])
-    for word in rest:
-        name, equals, value = word.partition("=")
-        if name in _TAKES_VALUE:
-            value = value if equals else next(rest, "")
-            if name in given:
-                given[name].append(value)
-        elif not word.startswith("-") and spec is None:
-            spec = word
-    return spec, given
-
-
-def _seen_from(pid: int, path: str) -> str:
-    """A path as the process means it."""
-    try:
-        return os.path.join(os.readlink(f"/proc/{pid}/cwd"), path)
-    except OSError:
-        return path
-
-
-_COMES_UP = 30.0  # seconds for the first heartbeat of a worker that was started
-_GOES_DOWN = 5.0  # seconds for the last one of a worker that has ended
-_PASS_OF_OTHERS = 120.0  # seconds for a pass of cron that is at work already
-_STANDS_STILL = ("waits", "given up")
-
-
 def keeper_of(options: Namespace) -> Keeper:
-    """The spec in use, looked at, as its loop means it. Raises KeeperError."""
+    """The spec in use, looked at, as its watchdog means it. Raises KeeperError."""
     keeper = Keeper(options)
     keeper.look()
     keeper.side_with_the_loop()
     return keeper
 
 
-def start(keeper: Keeper) -> tuple[str, list[str]]:
-    """Have the worker seen to again, and wait for its heartbeat.
-
-    Returns how it is, and what else the pass could not do. Raises KeeperError when there is no
-    worker in the end.
-    """
-    if keeper.paused is not None or keeper.state in _STANDS_STILL:
-        keeper.resume()
-    report = _pass(keeper)
-    trouble = _trouble(report)
-    why = trouble.pop(WORKER, None)
-    end = time.monotonic() + _COMES_UP
-    words = "no worker"
-    while True:
-        keeper.look()
-        if not keeper.pids:
-            raise KeeperError(f"no worker: {why or keeper.reason or 'it has ended at once'}")
-        pid = keeper.pids[0]
-        layout = Layout(home_of(pid) or keeper.wanted or resolve_home(None))
-        while time.monotonic() < end and os.path.exists(f"/proc/{pid}"):
-            alive, words = heartbeat.judge(layout)
-            if alive and (heartbeat.read(layout) or {}).get("pid") in keeper.pids:
-                others = [f"{ident}: {reason}" for ident, reason in trouble.items()]
-                return f"{words}, home {layout.home}", others
-            time.sleep(0.05)
-        if time.monotonic() >= end:
-            raise KeeperError(f"{words}; see {layout.event_log}")
-
-
-def stop(keeper: Keeper, word: str) -> str:
-    """Pause the worker and end it, so that nothing starts it again. Raises KeeperError."""
-    home = keeper.home or keeper.wanted or resolve_home(None)
-    ran = keeper.pids[0] if keeper.pids else None
-    keeper.pause(f"stopped by ai-cmd-executor {word}")
-    layout = Layout(home)
-    if not _until(lambda: not heartbeat.judge(layout)[0], _GOES_DOWN):
-        raise KeeperError(
-            f"a worker of {home} still runs that is not the one of {keeper.path}: "
-            f"{heartbeat.judge(layout)[1]}"
-        )
-    return (
-        f"no worker was running for {home}" if ran is None else f"worker {ran} of {home} is stopped"
-    )
-
-
-def restart(keeper: Keeper) -> tuple[str, list[str]]:
-    """Stop and start. Whatever happens in between, the worker is not left paused."""
-    try:
-        stop(keeper, "restart")
-    except BaseException:
-        with contextlib.suppress(KeeperError):
-            keeper.resume()
-        raise
-    keeper.resume()
-    keeper.paused = None
-    return start(keeper)
-
-
 def who_keeps(options: Namespace) -> dict[str, Any]:
     """Who keeps the worker alive and whether it is paused, for `status`; soon, whatever hangs."""
     try:
         keeper = Keeper(options)
-        keeper.look(QUICK)
+        keeper.look(_QUICK)
     except (KeeperError, KeyError, ValueError) as error:
         return {"unknown": str(error).partition("\n")[0]}
     paused = keeper.paused and {
@@ -356,20 +294,27 @@ def who_keeps(options: Namespace) -> dict[str, Any]:
         "loop": keeper.loop,
         "loop_healthy": keeper.healthy,
         "paused": paused,
-        "home": keeper.home or keeper.home_of_loop(),
+        "home": keeper.home or keeper.home_of_loop,
         "again": keeper.command("start"),
     }
 
 
-def _pass(keeper: Keeper) -> dict[str, Any]:
-    end = time.monotonic() + _PASS_OF_OTHERS
-    while True:
-        try:
-            return keeper.once()
-        except KeeperBusy as busy:
-            if time.monotonic() >= end:
-                raise KeeperError(f"{busy}; try again when it has ended") from None
-        time.sleep(0.5)
+def _home_of(pid: int) -> str | None:
+    """The home of a worker, from its command line, which always ends with it."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = [os.fsdecode(word) for word in file.read().split(b"\0")[:-1]]
+    except OSError:
+        return None
+    return words[-1] if words[-3:-1] == ["worker", "--home"] else None
+
+
+def _program() -> list[str]:
+    path = program_path("reconcile")
+    if os.access(path, os.X_OK):
+        return [path]
+    # Without -P, the current folder would come first where Python looks for modules.
+    return [sys.executable, "-P", "-m", "reconciler"]
 
 
 def _trouble(report: dict[str, Any]) -> dict[str, str]:

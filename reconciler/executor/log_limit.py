@@ -5,8 +5,6 @@ Must not limit what a command writes elsewhere, nor wait for what writes.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import fcntl
 import os
 import select
 import time
@@ -15,14 +13,17 @@ from reconciler.executor import files
 from reconciler.executor.eventlog import EventLog
 from reconciler.executor.home import Layout, held
 from reconciler.executor.processes import bound_writers, end_writers, free_writers
-from reconciler.executor.watch import inotify_open
-from reconciler.host.openfiles import leased
+from reconciler.host.inotify import MODIFY, ONCE, Inotify
+from reconciler.host.openfiles import has_writer
 
-_NEAR = 0.9  # of the bound: from here on no writer can go over it
-_AHEAD = 1.0  # seconds in which the bound could be reached at the speed of the last look
+MAX_LOG = 100 * 1024 * 1024  # bytes of output of one command, and of what it leaves behind
+EVERY = 0.25  # seconds between two looks at the sizes
+_NEAR = 0.9  # of the limit: from here on no writer can go over it
+_AHEAD = 1.0  # seconds in which the limit could be reached at the speed of the last look
 _FIRST = 0.005  # seconds from the first write to the look that tells the speed
 _GROWING = 0.025  # seconds between two looks at a log that grows
-_MODIFY_ONCE = 0x2 | 0x80000000  # IN_MODIFY and IN_ONESHOT, inotify(7)
+_ENDED = 2.0  # seconds between two looks whether somebody still writes
+_MOST = 256  # logs; each is an open descriptor
 
 
 class Output:
@@ -33,7 +34,7 @@ class Output:
     nearly full or grows so fast that it would be full before long; the kernel ends it then.
     """
 
-    def __init__(self, fd: int, most: int, pidfd: int | None) -> None:
+    def __init__(self, fd: int, most: int, pid: int) -> None:
         self._fd = fd
         self._most = most
         self._size = 0
@@ -41,55 +42,51 @@ class Output:
         self._near_at: float | None = None
         self._armed = False
         self._epoll = select.epoll()
-        self.wakes = None if pidfd is None else self._epoll.fileno()
-        """Readable as soon as the log is written to, or that process has ended."""
-        if pidfd is not None:
-            self._epoll.register(pidfd, select.EPOLLIN)
-        self._notify, self._libc = -1, None
+        self.wakes = self._epoll.fileno()
+        """Readable as soon as the log is written to, or the process has ended."""
+        self._pidfd = os.pidfd_open(pid)
+        self._epoll.register(self._pidfd, select.EPOLLIN)
+        self._inotify: Inotify | None = None
         with contextlib.suppress(OSError):  # Without it, the log is looked at every EVERY.
-            self._notify, self._libc = inotify_open()
-            self._epoll.register(self._notify, select.EPOLLIN)
+            self._inotify = Inotify()
+            self._epoll.register(self._inotify.handle, select.EPOLLIN)
 
     def __enter__(self) -> Output:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._epoll.close()
-        if self._notify >= 0:
-            os.close(self._notify)
+        os.close(self._pidfd)
+        if self._inotify is not None:
+            self._inotify.close()
 
     def look(self) -> float | None:
-        """Seconds until it has to be looked at again; None: it is over its bound."""
-        if self._libc is not None:
-            with contextlib.suppress(BlockingIOError):
-                os.read(self._notify, 4096)
+        """Seconds until it has to be looked at again; None: it is over its limit."""
+        if self._inotify is not None:
+            for _ in self._inotify.events():
+                pass
         now, size = time.monotonic(), os.fstat(self._fd).st_size
         grown, speed = size > self._size, (size - self._size) / max(now - self._at, 0.001)
         self._size, self._at = size, now
         if size > self._most:
-            bound_writers(os.fstat(self._fd), self._most + 1)
+            bound_writers(self._fd, self._most + 1)
             return None
         if size > _NEAR * self._most or size + _AHEAD * speed > self._most:
             if grown or self._near_at is None:
                 # One byte more, so that it is seen to have written too much.
-                bound_writers(os.fstat(self._fd), self._most + 1, for_good=False)
+                bound_writers(self._fd, self._most + 1, for_good=False)
             self._near_at = now
         elif self._near_at is not None and now - self._near_at > _AHEAD:
-            free_writers(os.fstat(self._fd), self._most + 1)
+            free_writers(self._fd, self._most + 1)
             self._near_at = None
         if grown:
             first, self._armed = self._armed, False
             return _FIRST if first else _GROWING
-        if self._libc is not None:
-            path = ctypes.c_char_p(f"/proc/self/fd/{self._fd}".encode())
-            self._armed = self._libc.inotify_add_watch(self._notify, path, _MODIFY_ONCE) >= 0
+        if self._inotify is not None:
+            with contextlib.suppress(OSError):
+                self._inotify.add(f"/proc/self/fd/{self._fd}", MODIFY | ONCE)
+                self._armed = True
         return EVERY
-
-
-MAX_LOG = 100 * 1024 * 1024  # bytes of output of one command, and of what it leaves behind
-EVERY = 0.25  # seconds between two looks at the sizes
-_ENDED = 2.0  # seconds between two looks whether somebody still writes
-_MOST = 256  # logs; each is an open descriptor
 
 
 class Leftovers:
@@ -129,22 +126,22 @@ class Leftovers:
             self._ended_at = now + _ENDED
         for name, fd in list(self._open.items()):
             if os.fstat(fd).st_size > MAX_LOG:
-                killed = ", ".join(map(str, end_writers(os.fstat(fd)))) or "none"
+                killed = ", ".join(map(str, end_writers(fd))) or "none"
                 cut_log(fd)
                 self._log.error(
                     f"what {name.removesuffix('.log')} left behind wrote on until its output was "
                     f"over {MAX_LOG} bytes; the log was cut, processes killed: {killed}"
                 )
-            if ended and not _has_writer(fd):
+            if ended and has_writer(fd) is False:
                 os.close(self._open.pop(name))
 
     def _note(self, logs: int, name: str) -> None:
         with contextlib.suppress(OSError):
             fd = files.open_regular(name, logs)
-            writer = _has_writer(fd)
+            writer = has_writer(fd) is not False
             if writer:
                 # One byte more, so that it is seen to have written too much.
-                bound_writers(os.fstat(fd), MAX_LOG + 1)
+                bound_writers(fd, MAX_LOG + 1)
             if len(self._open) >= _MOST or not writer:
                 os.close(fd)
                 return
@@ -163,8 +160,3 @@ def cut_log(fd: int) -> None:
             os.write(writable, note.encode())
         finally:
             os.close(writable)
-
-
-def _has_writer(fd: int) -> bool:
-    """Whether somebody has the file open for writing; True where that cannot be known."""
-    return leased(fd, fcntl.F_RDLCK) is not True

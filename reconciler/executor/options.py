@@ -122,6 +122,9 @@ def parser() -> argparse.ArgumentParser:
 
     submit = verb("submit", "Put a command into the queue and print its id.")
     submit.add_argument("--id", help="its id (a new one, unless given)")
+    submit.add_argument(
+        "--overwrite", action="store_true", help="instead of an earlier command of that id"
+    )
     submit.add_argument("--timeout", type=_seconds, metavar="S", help="seconds (3600)")
     submit.add_argument("--cwd", type=_not_empty, metavar="DIR", help="where it runs (the home)")
     submit.add_argument(

@@ -16,11 +16,15 @@ import stat
 import time
 from collections.abc import Iterator
 
+from reconciler.base.text import escapes
 from reconciler.executor import files
 from reconciler.executor.commandfile import MAX_FILE, Command, CommandRefused, Unfinished, parse
 from reconciler.executor.eventlog import EventLog
 from reconciler.executor.home import BadId, Layout, UntrustedFolder, check_id, held, is_command_name
-from reconciler.executor.text import shown, stamp
+from reconciler.executor.text import stamp
+from reconciler.host import trust
+from reconciler.host.place import sync_folder
+from reconciler.host.reading import content
 
 _LOCK = ".lock"  # in ai_commands/
 
@@ -86,14 +90,12 @@ def read_command(folder: int, name: str) -> tuple[os.stat_result, bytes]:
     fd = files.open_regular(name, folder)
     try:
         _refuse_foreign(fd)
-        return os.fstat(fd), files.read_at_most(fd, MAX_FILE)
+        return os.fstat(fd), content(fd, MAX_FILE + 1)
     finally:
         os.close(fd)
 
 
 def _refuse_foreign(fd: int) -> None:
-    from reconciler.host import trust
-
     info = os.fstat(fd)
     if os.geteuid() != 0:
         if info.st_mode & stat.S_IWOTH:
@@ -101,7 +103,7 @@ def _refuse_foreign(fd: int) -> None:
     elif not trust.only_ours(info, fd):
         raise CommandRefused(
             f"user {info.st_uid} owns the file or somebody else may write to it, and root runs "
-            "only what root has written; if it is meant, put a copy of root's into pending/"
+            "only what root has written; to run it all the same, copy it to pending/ as root"
         )
 
 
@@ -142,8 +144,6 @@ def take(layout: Layout, name: str, command: Command) -> tuple[QueueClaim, Comma
                 _to_failed(layout, running, target, name, str(error))
                 raise CommandRefused(str(error)) from None
         with contextlib.suppress(OSError):  # a power cut could put it back into pending/
-            from reconciler.host.place import sync_folder
-
             sync_folder(running)
         return QueueClaim(running, current.id, lock), current
 
@@ -216,7 +216,7 @@ def _to_failed(layout: Layout, source: int, there: str, name: str, reason: str) 
         raise Gone from None
     with held(layout.failed, make=True) as failed:
         target = _free_name(failed, name, info.st_ino)
-        note = f"{shown(reason)}\nrefused at {stamp()}; the file was {shown(name)}\n"
+        note = f"{escapes(reason)}\nrefused at {stamp()}; the file was {escapes(name)}\n"
         beside = f"{target}.reason"
         files.put(failed, beside, note.encode("utf-8", "backslashreplace"), layout.file_mode)
         try:

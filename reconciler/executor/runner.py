@@ -8,17 +8,17 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import Any, Protocol
 
 from reconciler.base.errors import HostError
+from reconciler.base.text import escapes
 from reconciler.executor import files
 from reconciler.executor.commandfile import Command
 from reconciler.executor.home import Layout, held
 from reconciler.executor.log_limit import MAX_LOG, Output, cut_log
 from reconciler.executor.processes import end_tree, identity
 from reconciler.executor.results import tail_of
-from reconciler.executor.text import as_json, shown, stamp
+from reconciler.executor.text import as_json, stamp
 from reconciler.host.command import reap
 from reconciler.host.launch import MARKS
 from reconciler.host.place import write_all
@@ -38,37 +38,26 @@ class BeatsWhileRunning(Protocol):
         """Until `fd` is readable, a signal came or the time is over; keeps the heartbeat."""
 
 
-class CommandOutcome(NamedTuple):
-    status: str
-    exit_code: int | None
-    signal: int | None
-    reason: str | None
-    timed_out: bool
-    start: str
-    end: str
-    seconds: float
-    output_tail: str
-
-
-def run(layout: Layout, command: Command, bash: str, pulse: BeatsWhileRunning) -> CommandOutcome:
-    """Run the command to its end. Whatever goes wrong is in the outcome."""
+def run(layout: Layout, command: Command, bash: str, pulse: BeatsWhileRunning) -> dict[str, Any]:
+    """Run the command to its end; fields of its result. Whatever goes wrong is in them."""
     start, began = stamp(), time.monotonic()
     log_fd, pid, reason = -1, None, ""
     try:
         log_fd = _new_log(layout, command.id)
         pid = _start(layout, command, bash, log_fd)
     except (OSError, ValueError, HostError) as error:
-        reason = f"not started: {shown(error)}"
+        reason = f"not started: {escapes(error)}"
     try:
         if pid is None:
             if log_fd >= 0:
                 with contextlib.suppress(OSError):
-                    write_all(log_fd, f"{shown(reason)}\n".encode())
+                    write_all(log_fd, f"{escapes(reason)}\n".encode())
             return _outcome("failed", None, reason, start, began, log_fd)
         cause = _watch(pid, command.timeout, log_fd, pulse)
         if cause:
-            how = end_tree(pid, True, os.fstat(log_fd), lambda seconds: pulse.wait(None, seconds))
-        code = _reap(pid)
+            how = end_tree(pid, True, log_fd, lambda seconds: pulse.wait(None, seconds))
+        status = reap(pid)
+        code = None if status is None else os.waitstatus_to_exitcode(status)
         if cause == "output":
             reason = f"output over {MAX_LOG} bytes; its processes were ended {how}"
             cut_log(log_fd)
@@ -104,7 +93,7 @@ def _start(layout: Layout, command: Command, bash: str, log_fd: int) -> int:
     """Start the command's shell, a child of ours; its number. Raises OSError and HostError."""
     cwd = layout.home if command.cwd is None else os.path.expanduser(command.cwd)
     if not os.path.isdir(cwd):
-        raise NotADirectoryError(f"the working directory {shown(cwd)} is not there")
+        raise NotADirectoryError(f"the working directory {escapes(cwd)} is not there")
     # It may outlive the worker, and must not be ended with it.
     own = {name: value for name, value in os.environ.items() if name not in MARKS}
     env = {**own, "AI_CO_HOME": layout.home, "AI_COMMAND_ID": command.id, **command.env}
@@ -134,7 +123,7 @@ def _start(layout: Layout, command: Command, bash: str, log_fd: int) -> int:
 def _watch(pid: int, timeout: float, log_fd: int, pulse: BeatsWhileRunning) -> str:
     """Wait for the end of the process; why it must be ended, or nothing."""
     end = time.monotonic() + timeout
-    with _pidfd(pid) as pidfd, Output(log_fd, MAX_LOG, pidfd) as output:
+    with Output(log_fd, MAX_LOG, pid) as output:
         while not _has_exited(pid):
             left = end - time.monotonic()
             if pulse.stopping:
@@ -144,23 +133,9 @@ def _watch(pid: int, timeout: float, log_fd: int, pulse: BeatsWhileRunning) -> s
             tick = output.look()
             if tick is None:
                 return "output"
-            pulse.wait(output.wakes, min(left, tick if pidfd is not None else 0.02))
+            pulse.wait(output.wakes, min(left, tick))
     # A command that ended by itself in the same moment has a result of its own.
     return "output" if os.fstat(log_fd).st_size > MAX_LOG else ""
-
-
-@contextlib.contextmanager
-def _pidfd(pid: int) -> Iterator[int | None]:
-    """None on a kernel or at a limit that does not give one: then the process is asked often."""
-    try:
-        fd = os.pidfd_open(pid)
-    except OSError:
-        yield None
-        return
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def _has_exited(pid: int) -> bool:
@@ -168,23 +143,18 @@ def _has_exited(pid: int) -> bool:
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def _reap(pid: int) -> int | None:
-    """The exit code, negative for a signal; None for a process that even KILL did not end."""
-    status = reap(pid)
-    return None if status is None else os.waitstatus_to_exitcode(status)
-
-
 def _outcome(
     status: str, code: int | None, reason: str | None, start: str, began: float, log_fd: int
-) -> CommandOutcome:
-    return CommandOutcome(
-        status=status,
-        exit_code=code if code is not None and code >= 0 else None,
-        signal=-code if code is not None and code < 0 else None,
-        reason=reason,
-        timed_out=status == "timed_out",
-        start=start,
-        end=stamp(),
-        seconds=round(time.monotonic() - began, 3),
-        output_tail=tail_of(log_fd) if log_fd >= 0 else "",
-    )
+) -> dict[str, Any]:
+    """`code` is negative for a signal; None for a process that even KILL did not end."""
+    return {
+        "status": status,
+        "exit_code": code if code is not None and code >= 0 else None,
+        "signal": -code if code is not None and code < 0 else None,
+        "reason": reason,
+        "timed_out": status == "timed_out",
+        "start": start,
+        "end": stamp(),
+        "seconds": round(time.monotonic() - began, 3),
+        "output_tail": tail_of(log_fd) if log_fd >= 0 else "",
+    }

@@ -10,20 +10,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
+from reconciler.base.text import escapes
 from reconciler.executor import files
-from reconciler.executor.text import shown
 
 
 def result_text(found: dict[str, object]) -> str:
     """A few lines about one result, with the end of its output."""
-    lines = [f"{shown(found.get('id'))}: {shown(found.get('status'))}"]
+    lines = [f"{escapes(found.get('id'))}: {escapes(found.get('status'))}"]
     for key in ("exit_code", "signal", "reason", "start", "end", "seconds", "log_path", "file"):
         if found.get(key) is not None:
-            lines.append(f"  {key.replace('_', ' ')}: {shown(found[key])}")
+            lines.append(f"  {key.replace('_', ' ')}: {escapes(found[key])}")
     tail = found.get("output_tail")
     if isinstance(tail, str) and tail:
         lines.append("  output, its end:")
-        lines.extend(f"    {shown(line, keep=chr(9))}" for line in tail.rstrip("\n").split("\n"))
+        lines.extend(f"    {escapes(line, keep=chr(9))}" for line in tail.rstrip("\n").split("\n"))
     return "\n".join(lines) + "\n"
 
 
@@ -32,18 +32,20 @@ def status_text(found: dict[str, object]) -> str:
         return "?" if found[key] is None else str(found[key])
 
     lines = [
-        shown(found["summary"]),
-        f"  home: {shown(found['home'])}",
+        escapes(found["summary"]),
+        f"  home: {escapes(found['home'])}",
         "  " + ", ".join(f"{key} {count(key)}" for key in _COUNTED),
     ]
     if found.get("trouble"):
-        lines.append(f"  not well: {shown(found['trouble'])}")
+        lines.append(f"  trouble: {escapes(found['trouble'])}")
     if found.get("command"):
-        lines.append(f"  command: {shown(found['command'])} since {shown(found['command_since'])}")
+        lines.append(
+            f"  command: {escapes(found['command'])} since {escapes(found['command_since'])}"
+        )
     if found.get("oldest_pending"):
         lines.append(
-            f"  oldest pending: {shown(found['oldest_pending'])}, "
-            f"waiting for {shown(found['oldest_pending_age'])} s"
+            f"  oldest pending: {escapes(found['oldest_pending'])}, "
+            f"waiting for {escapes(found['oldest_pending_age'])} s"
         )
     kept = found.get("kept")
     if isinstance(kept, dict):
@@ -52,25 +54,25 @@ def status_text(found: dict[str, object]) -> str:
 
 
 def _kept_lines(kept: dict[str, object], home: object) -> Iterator[str]:
-    """Who keeps the worker alive, and whether it is to be left alone."""
+    """Who keeps the worker alive, and whether it is paused."""
     if "unknown" in kept:
-        yield f"  kept alive: unknown, because {shown(kept['unknown'])}"
+        yield f"  kept alive: unknown, because {escapes(kept['unknown'])}"
         return
-    loop = f"the loop of reconcile (pid {kept['loop']})"
+    watchdog = f"the watchdog (pid {kept['loop']})"
     if kept["loop"] is None:
-        yield "  kept alive by: no loop of reconcile that runs now"
+        yield "  kept alive by: nobody; no watchdog is running"
     elif kept["loop_healthy"]:
-        yield f"  kept alive by: {loop}"
+        yield f"  kept alive by: {watchdog}"
     else:
-        yield f"  kept alive by: nobody; {loop} hangs"
+        yield f"  kept alive by: nobody; {watchdog} hangs"
     if kept["home"] not in (None, home):
-        yield f"  the worker of {shown(kept['spec'])} has another home: {shown(kept['home'])}"
+        yield f"  the worker of {escapes(kept['spec'])} has another home: {escapes(kept['home'])}"
     paused = kept["paused"]
     if isinstance(paused, dict):
-        until = f" until {shown(paused['until'])}" if paused["until"] else ""
-        why = f": {shown(paused['reason'])}" if paused["reason"] else ""
-        yield f"  paused since {shown(paused['since'])}{until} by {shown(paused['by'])}{why}"
-        yield f"  start it again with: {shown(kept['again'])}"
+        until = f" until {escapes(paused['until'])}" if paused["until"] else ""
+        why = f": {escapes(paused['reason'])}" if paused["reason"] else ""
+        yield f"  paused since {escapes(paused['since'])}{until} by {escapes(paused['by'])}{why}"
+        yield f"  start it again with: {escapes(kept['again'])}"
 
 
 _COUNTED = ("pending", "running", "completed", "failed")
@@ -110,7 +112,7 @@ class Printer:
             return
         if self._to_terminal:
             text = self._decoder.decode(data).replace("\r\n", "\n")
-            sys.stdout.write(shown(text, keep="\n\t"))
+            sys.stdout.write(escapes(text, keep="\n\t"))
         else:
             sys.stdout.buffer.write(data)
         sys.stdout.flush()

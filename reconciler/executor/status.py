@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterator
 
+from reconciler.base.text import escapes
 from reconciler.executor import api, heartbeat, results
 from reconciler.executor.home import (
     BadId,
@@ -20,7 +21,7 @@ from reconciler.executor.home import (
     new_id,
     reached,
 )
-from reconciler.executor.text import shown, stamp
+from reconciler.executor.text import stamp
 from reconciler.host.remedy import remedy
 
 
@@ -113,7 +114,7 @@ def try_out(layout: Layout, seconds: float, busy_is_well: bool = False) -> tuple
     if found is None or not results.is_final(found):
         busy, words = _why_none(layout, command_id)
         if busy and busy_is_well:
-            return True, f"works, but not for the test command: {words}"
+            return True, f"works, and runs another command: {words}"
         return False, f"no result within {seconds:g} s: {words}"
     tail = found.get("output_tail")
     if found.get("exit_code") != 0:
@@ -134,7 +135,7 @@ def _why_none(layout: Layout, command_id: str) -> tuple[bool, str]:
     withdrawn = _withdraw(layout, command_id)
     alive, words = heartbeat.judge(layout)
     if not alive:
-        start = f"start one with: {remedy('ai-cmd-executor', 'worker', '--home', layout.home)}"
+        start = f"start one with: {remedy('ai-cmd-executor', 'start', '--home', layout.home)}"
         return False, f"{words}; {start}"
     if not withdrawn:
         return False, f"{words}; it has taken the test command {command_id}, but not finished it"
@@ -200,8 +201,8 @@ def report_text(found: list[results.Result]) -> str:
     for one in found:
         code, command = one.get("exit_code"), one.get("command")
         status = str(one["status"]) + (f" (exit code {code})" if code else "")
-        first = shown(str(command or one.get("reason") or "").partition("\n")[0])
+        first = escapes(str(command or one.get("reason") or "").partition("\n")[0])
         cut = first if len(first) <= _LONGEST else f"{first[:_LONGEST]}…"
-        lines.append(f"{one['at']}  {shown(one['id'])}  {shown(status)}  {cut}\n")
+        lines.append(f"{one['at']}  {escapes(one['id'])}  {escapes(status)}  {cut}\n")
     number = f"{len(found)} command{'' if len(found) == 1 else 's'}\n"
     return "".join(lines) + number

@@ -1,29 +1,9 @@
-"""Text for people: safe to print, and times with a zone.
-Must not read or write anything.
-"""
+"""Times with a zone, and JSON that is safe to print."""
 
 from __future__ import annotations
 
 import json
 import time
-
-
-def shown(text: object, keep: str = "") -> str:
-    """`text` with every character that could steer a terminal or hide something escaped.
-
-    `keep` names characters to leave as they are, such as a newline.
-    """
-    raw = str(text)
-    if raw.isprintable():
-        return raw
-    return "".join(c if c.isprintable() or c in keep else _escaped(c) for c in raw)
-
-
-def _escaped(char: str) -> str:
-    point = ord(char)
-    if 0xDC80 <= point <= 0xDCFF:  # a byte that was not UTF-8, as Python carries it in names
-        return f"\\x{point - 0xDC00:02x}"
-    return char.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 def stamp(seconds: float | None = None) -> str:

@@ -21,8 +21,9 @@ from reconciler.executor.processes import end_tree, is_alive
 from reconciler.executor.queue import Pending, QueueBusy, QueueClaim
 from reconciler.executor.runner import BeatsWhileRunning
 from reconciler.executor.text import stamp
-from reconciler.executor.watch import LOOK_EVERY, Watch
+from reconciler.host.inotify import FolderWatch
 
+_LOOK_EVERY = 0.04  # seconds between two looks into pending/ without inotify
 RETRY = 1.0  # seconds until something that did not work is tried again
 _HELD_UP = 10.0  # seconds that another process may hold the lock before that is trouble
 _SAY_AGAIN = 60.0  # seconds between two lines about trouble that lasts
@@ -60,10 +61,10 @@ class Worker:
         self._close_old_files()
         self._leftovers.find()
         self._pending = Pending(self.layout, self.log)
-        self._watch = Watch(self.layout.pending)
-        if self._watch.fd is None:
-            why = self._watch.why_looking
-            self.log.error(f"no inotify ({why}): looking every {LOOK_EVERY * 1000:.0f} ms")
+        self._watch = FolderWatch(self.layout.pending)
+        if self._watch.descriptor is None:
+            why = self._watch.why_not
+            self.log.error(f"no inotify ({why}): looking every {_LOOK_EVERY * 1000:.0f} ms")
         self._recover_at = 0.0
         while not self.stopping:
             try:
@@ -146,9 +147,9 @@ class Worker:
             self._set_state("idle")
             self._beat()
         seconds = min(self._recover_at - time.monotonic(), self._pending.wake_in())
-        if self._watch.fd is None or not there:
-            seconds = min(seconds, LOOK_EVERY)
-        self.wait(self._watch.fd, seconds)
+        if self._watch.descriptor is None or not there:
+            seconds = min(seconds, _LOOK_EVERY)
+        self.wait(self._watch.descriptor, seconds)
 
     def _keep_up(self) -> None:
         """What has to be right before the next look into pending/."""
@@ -162,7 +163,14 @@ class Worker:
             self._recover_at = time.monotonic() + heartbeat.EVERY
         self._pending.look_again(happened)
         if self._pending.dirty:
-            self._watch.ensure()  # first, so that nothing comes unseen between it and the scan
+            # First, so that nothing comes unseen between it and the scan.
+            try:
+                with held(self.layout.pending) as pending:
+                    self._watch.ensure(pending)
+            except UntrustedFolder:
+                raise
+            except OSError:
+                self._watch.ensure(None)
 
     def _there(self) -> bool:
         """Is pending/ there? If not it is waited for: whoever took it away knows why."""
@@ -177,8 +185,7 @@ class Worker:
         self.log.info(f"run {claim.id}, timeout {command.timeout:g} s")
         self._beat()
         try:
-            outcome = runner.run(self.layout, command, self._bash, self)
-            fields = outcome._asdict()
+            fields = runner.run(self.layout, command, self._bash, self)
         except Exception as error:  # our own mistake must not lose the command
             reason = f"the worker failed: {type(error).__name__}: {error}"
             fields = {"status": "failed", "reason": reason}
@@ -305,10 +312,14 @@ def _end_orphans(
     pid = process.get("pid")
     if not isinstance(pid, int) or not is_alive(process):
         return "its process does not run any more"
-    log = None
+    log: int | None = None
     with contextlib.suppress(OSError), held(layout.logs) as logs:
-        log = os.stat(f"{command_id}.log", dir_fd=logs, follow_symlinks=False)
-    how = end_tree(pid, False, log, lambda seconds: pulse.wait(None, seconds))
+        log = files.open_regular(f"{command_id}.log", logs)
+    try:
+        how = end_tree(pid, False, log, lambda seconds: pulse.wait(None, seconds))
+    finally:
+        if log is not None:
+            os.close(log)
     return f"its process group {pid} was ended {how}"
 
 

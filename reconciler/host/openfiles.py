@@ -54,20 +54,32 @@ def has_writer(handle: int) -> bool | None:
 
 def visible_writer(handle: int) -> int | None:
     """A process that has it open for writing, among those that the caller can see, proc(5)."""
+    return next(writers(handle), None)
+
+
+def writers(handle: int) -> Iterator[int]:
+    """All of them, those of the caller first: others may hold as many descriptors as they like."""
     wanted = os.fstat(handle)
     _, number = _opened("self", str(handle))
     end = time.monotonic() + _LONGEST
     count = 0
-    for pid in filter(str.isdigit, os.listdir("/proc")):
+    for pid in sorted(filter(str.isdigit, os.listdir("/proc")), key=_is_foreign):
         # That has ended, or is somebody else's.
         with suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
             for entry in entries:
                 count += 1
                 if not count % _STEP and time.monotonic() > end:
-                    return None
+                    return
                 if _writes(pid, entry.name, wanted, number):
-                    return int(pid)
-    return None
+                    yield int(pid)
+                    break
+
+
+def _is_foreign(pid: str) -> bool:
+    try:
+        return os.stat(f"/proc/{pid}").st_uid != os.geteuid()
+    except OSError:
+        return True
 
 
 def _writes(pid: str, handle: str, wanted: os.stat_result, number: int | None) -> bool:

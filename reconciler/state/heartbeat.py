@@ -6,6 +6,7 @@ It must not decide what follows from it.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -19,6 +20,9 @@ from reconciler.host.trust import own_file
 from reconciler.state.folder import make_folder
 
 _NAME = "loop"
+_CALL = 512
+"""Where in the file it stands what the loop was called with; older programs read 400 bytes."""
+_LONGEST_CALL = 1 << 20
 _BEATS = 3
 _PAUSE = 0.02
 _PATIENCE = 30.0
@@ -65,12 +69,13 @@ class HeartbeatWriter:
     """What the loop beats with; the file is there as long as it runs.
 
     Where the state directory cannot be written to, such as on a file system that has gone
-    read-only, it beats in the caller's runtime directory.
+    read-only, it beats in the caller's runtime directory. ``call`` is what it was called with.
     """
 
-    def __init__(self, folder: str, clock: Clock) -> None:
+    def __init__(self, folder: str, clock: Clock, call: Mapping[str, Any] | None = None) -> None:
         with suppress(HostError):
             make_folder(folder)
+        self._call = call
         self._places = [_place(folder), _second_place(folder)]
         self._handles: dict[str, int] = {}
         self._clock = clock
@@ -108,9 +113,11 @@ class HeartbeatWriter:
 
     def _handle(self, place: str) -> int:
         if place not in self._handles:
+            import json
+
             os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
             # A new one, whatever stands there: nobody else's file is written to.
-            put_at(place, b"", sync=False)
+            put_at(place, b"\n".rjust(_CALL) + json.dumps(self._call).encode(), sync=False)
             self._handles[place] = own_file(place, os.O_WRONLY)
         return self._handles[place]
 
@@ -168,6 +175,25 @@ def _read(place: str, clock: Clock) -> WatchdogHeartbeat | None:
         return WatchdogHeartbeat(identity, age, float(every), int(begun), int(done), stopped)
     except ValueError:
         return None
+
+
+def call(folder: str) -> dict[str, Any]:
+    """What the loop of that state directory was called with, as ``watchdog.loop`` tells it.
+
+    Empty where none runs, or an older program does, which tells nothing.
+    """
+    import json
+
+    for place in (_place(folder), _second_place(folder)):
+        with suppress(OSError, HostError, ValueError):
+            handle = own_file(place)
+            try:
+                found = json.loads(os.pread(handle, _LONGEST_CALL, _CALL))
+            finally:
+                os.close(handle)
+            if isinstance(found, dict):
+                return found
+    return {}
 
 
 def ask(loop: WatchdogHeartbeat, folder: str, clock: Clock, patience: float) -> bool:

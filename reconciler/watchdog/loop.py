@@ -57,6 +57,9 @@ _SHORTEST = 0.05
 _PATIENT = 0.15
 """Seconds that a pass, or a process in it, waits for another pass, before it goes beside it."""
 
+_OF_SPEC = ("AI_CO_HOME", "TMUX_TMPDIR")
+"""Variables of the environment by which a spec may mean something else."""
+
 _NOTHING = Plan("", "", "", 0)
 
 
@@ -600,6 +603,24 @@ def supervised(resources: Iterable[Resource[Any]]) -> list[Resource[Any]]:
     ]
 
 
+def _call(context: Context, spec: Spec) -> dict[str, Any]:
+    """What it was called with, for who wants to mean the same; of what is secret only the names."""
+    from reconciler.config.scope import told_secret
+
+    options, users = context.options, context.users
+    given = [(word, *word.partition("=")[::2]) for word in options.set]
+    files = (word.partition("=")[::2] for word in options.set_file)
+    named = options.spec is not None and os.sep not in options.spec
+    return {
+        "spec": options.spec if named else os.path.abspath(spec.path),
+        "set": [word for word, name, value in given if not told_secret(name, value)],
+        "hidden": [name for _, name, value in given if told_secret(name, value)],
+        "set_file": [f"{name}={os.path.abspath(users.expanded(path))}" for name, path in files],
+        "trust": list(map(str, options.trust)),
+        "environ": {name: os.environ.get(name) for name in _OF_SPEC},
+    }
+
+
 def keep(context: Context, spec: Spec, told: Callable[[str], None]) -> None:
     """Keep the spec until a signal ends it.
 
@@ -618,7 +639,7 @@ def keep(context: Context, spec: Spec, told: Callable[[str], None]) -> None:
     with turn(folder, taken_over, _PATIENCE) as lock:
         clock = Clock()
         raise_limit()
-        heart = HeartbeatWriter(folder, clock)
+        heart = HeartbeatWriter(folder, clock, _call(context, spec))
         context.terminal.wait_for_nobody()
         log = Log(context.terminal, context.options.json, context.options.quiet)
         watchdog = Watchdog(context, spec, heart, log, supervisor)

@@ -52,7 +52,7 @@ def test_codes_of_timeout_and_signal(executor):
 def test_submit_without_a_worker_says_so(executor):
     done = executor.run("submit", "echo later")
     assert done.returncode == 0
-    assert f"ai-cmd-executor worker --home {executor.home}" in done.stderr
+    assert f"start one with: ai-cmd-executor start --home {executor.home}" in done.stderr
     command_id = done.stdout.strip()
     assert executor.names("pending") == [f"{command_id}.json"]
     waited = executor.run("result", command_id, "--wait", "0.1")
@@ -165,8 +165,10 @@ def test_used_ids_are_refused(executor):
     again = executor.run("submit", "--id", "a", "echo b")
     assert again.returncode == 1
     assert "waiting already" in again.stderr
+    assert "--overwrite" in again.stderr
+    assert executor.run("submit", "--id", "a", "--overwrite", "echo c").returncode == 0
     executor.start()
-    executor.result("a")
+    assert executor.result("a")["output_tail"] == "c\n"
     again = executor.run("submit", "--id", "a", "echo b")
     assert again.returncode == 1
     assert "has a result already" in again.stderr
@@ -207,7 +209,7 @@ def test_test_without_a_worker_takes_its_command_back(executor):
     done = executor.run("test", "--timeout", "0.3")
     assert done.returncode == 1
     assert "no worker" in done.stderr
-    assert f"ai-cmd-executor worker --home {executor.home}" in done.stderr
+    assert f"start one with: ai-cmd-executor start --home {executor.home}" in done.stderr
     assert executor.names("pending") == []
 
 
@@ -220,7 +222,7 @@ def test_test_of_a_busy_and_of_a_dead_worker(executor, patiently):
     assert "busy with long" in done.stderr
     done = executor.run("test", "--timeout", "0.3", "--busy-ok")
     assert done.returncode == 0
-    assert "works, but not for the test command" in done.stdout
+    assert "works, and runs another command" in done.stdout
     executor.stop(worker)
     assert executor.run("status").returncode == 1
     worker = executor.start()
@@ -228,7 +230,7 @@ def test_test_of_a_busy_and_of_a_dead_worker(executor, patiently):
     worker.wait()
     done = executor.run("status")
     assert done.returncode == 1
-    assert f"process {worker.pid}" in done.stdout
+    assert f"pid {worker.pid}" in done.stdout
 
 
 def test_closed_pipe_and_no_output(executor):

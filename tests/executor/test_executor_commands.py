@@ -149,9 +149,9 @@ def _put_by(executor, how):
 def test_without_inotify_it_looks_often(executor):
     """As on a host whose inotify instances are used up."""
     code = (
-        "import sys; from reconciler.executor import watch\n"
-        "def none(): raise OSError(24, 'used up')\n"
-        "watch.inotify_open = none\n"
+        "import sys; from reconciler.host.inotify import Inotify\n"
+        "def none(self): raise OSError(24, 'used up')\n"
+        "Inotify.__init__ = none\n"
         "from reconciler.executor.cli import main; sys.exit(main())"
     )
     executor.start(program=[executor.program[0], "-c", code])

@@ -66,9 +66,9 @@ BAD = {
     "name with blank": (command(), "file's name"),
     "name\x1b[2J": (command(), "\\x1b"),
     "too-big": (lambda path: os.truncate(_made(path), 5 * 2**20), "larger than"),
-    "symlink": (link, "symbolic link"),
-    "dangling": (lambda path: path.symlink_to("/nowhere/at/all"), "symbolic link"),
-    "fifo": (os.mkfifo, "named pipe"),
+    "symlink": (link, "a symlink"),
+    "dangling": (lambda path: path.symlink_to("/nowhere/at/all"), "a symlink"),
+    "fifo": (os.mkfifo, "a FIFO"),
     "directory": (lambda path: (path / "x").mkdir(parents=True), "a directory"),
 }
 

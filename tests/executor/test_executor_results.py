@@ -83,12 +83,12 @@ def test_what_was_put_aside_or_refused_is_told(
 
 def test_a_command_may_take_the_place_of_an_earlier_one(executor: Any, home: Path) -> None:
     create_bash_command("echo old", "id")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(FileExistsError, match="overwrite=True"):
         create_bash_command("echo new", "id")
     create_bash_command("echo new", "id", overwrite=True)
     worker = executor.start()
     assert (wait_results("id", LONG) or {})["output_tail"] == "new\n"
-    with pytest.raises(FileExistsError):
+    with pytest.raises(FileExistsError, match="overwrite=True"):
         create_bash_command("echo newer", "id")
     create_bash_command("exec sleep 1077", "id", True)
     until(lambda: (check_results("id") or {})["status"] == "running")

@@ -55,7 +55,7 @@ def test_start_stop_and_restart_without_a_loop(machine: Machine, executor: Path,
     assert done.returncode == 1
     assert "stopped by ai-cmd-executor stop" in done.stdout
     assert "start it again with: ai-cmd-executor start\n" in done.stdout
-    assert "kept alive by: no loop of reconcile that runs now" in done.stdout
+    assert "kept alive by: nobody; no watchdog is running" in done.stdout
     assert use("stop").stdout.startswith(f"no worker was running for {home}\n")
 
     # From a pause it is taken back, with a worker as well as without one.
@@ -88,7 +88,7 @@ def test_beside_a_loop_with_values_of_its_own(
         until(lambda: loop.read_text().count("\n") > 1)
         elsewhere = {"cwd": "/"}
         done = use("status", **elsewhere)
-        assert f"kept alive by: the loop of reconcile (pid {process.pid})" in done.stdout
+        assert f"kept alive by: the watchdog (pid {process.pid})" in done.stdout
         assert f"has another home: {home}" in done.stdout
         done = use("stop", **elsewhere)
         assert done.returncode == 0, done.stderr
@@ -139,7 +139,7 @@ def test_start_says_why_there_is_no_worker(machine: Machine, executor: Path, use
     executor.write_text(text.replace(command, f"{broken}\n    {policy}"))
     done = use("start")
     assert done.returncode == 1
-    assert done.stderr.startswith("ai-cmd-executor: no worker: ")
+    assert done.stderr.startswith("ai-cmd-executor: no worker is running: ")
     assert "(exit status 3)" in done.stderr
     # A pass would wait for an hour; whoever starts it wants it tried at once.
     gate.touch()
