@@ -48,7 +48,7 @@ def test_a_step_that_did_not_hold_is_one_deed_that_failed(
         Outcome(replace(step), "done"),
         Outcome(replace(step), "failed", "it was never there"),
     ):
-        kept.ended(outcome)
+        kept.ended([outcome])
     kept.flush()
     assert [(deed.id, deed.result) for deed in store.history.since(0.0)] == [
         ("process:q", "done"),

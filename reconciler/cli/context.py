@@ -65,6 +65,7 @@ class Context(Invocation):
         self._unwritten: dict[str, Unwritten] = {}
         self._reports: list[str] = []
         self._stores: dict[tuple[str, bool], Store] = {}
+        self._memories: dict[str, Memory] = {}
         self._measured: dict[Any, Any] = {}
         self._locked = False
         self.answer: Answer | None = None
@@ -235,20 +236,19 @@ class Context(Invocation):
         from reconciler.state.folder import quiet
         from reconciler.state.memory import Memory
 
-        store = None
-        if writes or self._unwritten or not quiet(self.folder(spec)):
+        folder = self.folder(spec)
+        writes = writes or self._locked
+        store = self._stores.get((folder, writes))
+        if store is None and (writes or self._unwritten or not quiet(folder)):
             store = self.store(spec, writes)
-        return Memory(
-            spec.resources,
-            kinds.get,
-            store,
-            self.warn,
-            self._begun,
-            lambda: self.by,
-            self.clean,
-            self.said,
-            self._unwritten,
-        )
+        if folder not in self._memories:
+            self._memories[folder] = Memory(
+                (), kinds.get, None, self.warn, self._begun, lambda: self.by, self.clean,
+                self.said, self._unwritten,
+            )  # fmt: skip
+        memory = self._memories[folder]
+        memory.take(spec.resources, store)
+        return memory
 
     def store(self, spec: Spec, writes: bool) -> Store:
         """The store of that spec, opened once for looking and once for more.
@@ -322,6 +322,7 @@ class Context(Invocation):
         from reconciler.core.plan import chosen, looked_at
 
         memory = self.memory(spec, False)
+        memory.refresh()
         host.said = memory.said()
         if not only and within is not None:
             from reconciler.core.isolated import look_aside
@@ -372,12 +373,13 @@ class Context(Invocation):
         memory = self.memory(look.spec, remember)
         early: list[Outcome] = []
 
-        def ended(outcome: Outcome) -> None:
-            if outcome.result == "dropped" and outcome.moved:
-                early.append(outcome)  # It may be done yet.
-                return
-            memory.ended(outcome)
-            told(outcome)
+        def ended(outcomes: Sequence[Outcome]) -> None:
+            # What was dropped may be done yet.
+            early.extend(one for one in outcomes if one.result == "dropped" and one.moved)
+            over = [one for one in outcomes if one not in early]
+            memory.ended(over)
+            for one in over:
+                told(one)
 
         def acted(look: Snapshot, again: bool = False) -> Report:
             from reconciler.core.apply import apply
@@ -409,8 +411,8 @@ class Context(Invocation):
                 more = replace(more, plan=replace(more.plan, steps=steps))
                 last, seen = acted(more, again=True), more.seen
                 report = report.followed(last, seen)
+            memory.ended(early)
             for outcome in early:
-                memory.ended(outcome)
                 told(outcome)
         finally:
             memory.flush()
@@ -476,7 +478,7 @@ class Context(Invocation):
         """This is another process now: what it says goes to ``write``, and it must not touch what
         the store has open, which is its parent's."""
         self._of_parent = self._stores, dict(self.said), dict(self._unwritten)
-        self._stores = {}
+        self._stores, self._memories = {}, {}
         self.terminal.relay = write
         self.stops = stops
 

@@ -40,10 +40,13 @@ if TYPE_CHECKING:
 
 _MOST_NAMED = 3
 """Of the actions of a step that failed."""
-OnBegin = Callable[[Step], str | None]
-"""Told of each step that is about to act; why it must wait, if so."""
-OnOutcome = Callable[[Outcome], None]
-"""Told of each step as it ends; a step that is found dead at the end is told again."""
+_AT_ONCE = 64
+"""Supervised resources at most that are started or stopped together: another pass that wants to
+restart one of them waits for all."""
+OnBegin = Callable[[Sequence[Step]], Mapping[str, str]]
+"""Told of the steps that are about to act; why some must wait, by id."""
+OnOutcomes = Callable[[Sequence[Outcome]], None]
+"""Told of steps as they end; a step that is found dead at the end is told again."""
 
 
 def apply(
@@ -51,9 +54,9 @@ def apply(
     spec: Spec,
     get_kind: GetKind,
     host: Host,
-    told: OnOutcome,
+    told: OnOutcomes,
     stopping: Callable[[], bool] = lambda: False,
-    begins: OnBegin = lambda step: None,
+    begins: OnBegin = lambda steps: {},
     settle: bool = True,
     again: bool = False,
     turn: Callable[[Collection[str]], None] = lambda ids: None,
@@ -74,16 +77,15 @@ def apply(
             # What has only just been started may yet fail, and what needs it is skipped then.
             needs = {need for step in group for need in step.needs}
             broken |= dict.fromkeys(settling.wait(needs), "failed")
-        runs = [_Run(step, by_id[step.id], get_kind, host, begins, again) for step in group]
+        runs = [_Run(step, by_id[step.id], get_kind, again) for step in group]
         if not stopping():
             turn([step.id for step in group])
         if stopping():
             for run in runs:
                 run.leave("it was not begun, because the pass was asked to stop")
         else:
-            _run_all(runs, get_kind, host, broken)
-        for outcome in _outcomes(runs, get_kind, host, broken):
-            settling.add(outcome)
+            _run_all(runs, get_kind, host, begins, broken)
+        settling.add(list(_outcomes(runs, get_kind, host, broken)))
     turn(())  # What follows takes nothing away from others.
     if settle:
         settling.wait(by_id.keys())
@@ -93,11 +95,18 @@ def apply(
 def _groups(
     steps: Sequence[Step], by_id: Mapping[str, Resource[Any]], get_kind: GetKind
 ) -> Iterator[list[Step]]:
-    """Steps that follow one another and are done together, else each alone."""
+    """Steps that follow one another and are done together, else each alone.
+
+    What must hold for a while before others build on it is in a group before theirs.
+    """
     group: list[Step] = []
     for step in steps:
         kind = get_kind(by_id[step.id].kind)
-        if group and not (isinstance(kind, Batched) and kind is get_kind(by_id[group[0].id].kind)):
+        joins = isinstance(kind, Batched) and group and kind is get_kind(by_id[group[0].id].kind)
+        if joins and isinstance(kind, Supervised):
+            ids = {one.id for one in group}
+            joins = len(group) < _AT_ONCE and ids.isdisjoint(step.needs)
+        if group and not joins:
             yield group
             group = []
         group.append(step)
@@ -117,16 +126,50 @@ def _waves(runs: Sequence[_Run]) -> list[list[_Run]]:
     return waves
 
 
-def _run_all(runs: Sequence[_Run], get_kind: GetKind, host: Host, broken: dict[str, str]) -> None:
+def _run_all(
+    runs: Sequence[_Run], get_kind: GetKind, host: Host, on_begin: OnBegin, broken: dict[str, str]
+) -> None:
     """Do the steps of a group, stage by stage; ``broken`` has what others must not build on."""
     seen = observe([run.resource for run in runs], get_kind, host)
     waves = _waves(runs)
     for stage in range(max(run.stages for run in runs)):
         for wave in waves:
-            acting = [run for run in wave if run.begins(stage, seen[run.step.id], broken)]
-            _act(acting, stage, host)
+            acting = [run for run in wave if run.goes_on_to(stage, seen[run.step.id], broken)]
+            if stage == 0 and acting:
+                _begin(acting, host, on_begin)
+            going = [run for run in acting if run.end is None]
+            _act(going, stage, host)
             for run in acting:
                 run.note_if_broken(broken)
+
+
+def _begin(runs: Sequence[_Run], host: Host, on_begin: OnBegin) -> None:
+    """Ask what must end before; those that have to wait come to their end here."""
+    kind = runs[0].kind
+    awaited: Sequence[str | HostError | None] = [None] * len(runs)
+    if isinstance(kind, Supervised):
+        try:
+            awaited = kind.awaits([(run.resource, run.step.actions) for run in runs], host)
+        except Exception as error:
+            awaited = [HostError(_failure(error))] * len(runs)
+    acting = []
+    for run, why in zip(runs, awaited, strict=True):
+        if isinstance(why, str):
+            # A start is an attempt only once it is made.
+            run.end = "begun", why
+        else:
+            acting.append((run, why))
+    try:
+        waits = on_begin([run.step for run, _ in acting])
+    except Exception as error:
+        for run, _ in acting:
+            run.end = "failed", _failure(error)
+        return
+    for run, failed in acting:
+        if run.step.id in waits:
+            run.end = "dropped", waits[run.step.id]
+        elif failed is not None:
+            run.end = "failed", str(failed)
 
 
 def _act(runs: Sequence[_Run], stage: int, host: Host) -> None:
@@ -196,8 +239,6 @@ class _Run:
         step: Step,
         resource: Resource[Any],
         get_kind: GetKind,
-        host: Host,
-        begins: OnBegin,
         again: bool,
     ) -> None:
         self.step = step
@@ -205,9 +246,7 @@ class _Run:
         self.kind = get_kind(resource.kind)
         self.seconds = 0.0
         self.end: tuple[str, str | None] | None = None
-        self._host = host
         self._again = again
-        self._on_begin = begins
         self._failed: list[str] = []
         self._stages: Sequence[Sequence[Action]] = (step.actions,)
         try:
@@ -227,11 +266,10 @@ class _Run:
         """Do not even begin it."""
         self.end = "skipped", why
 
-    def begins(self, stage: int, seen: Observation[Any], broken: dict[str, str]) -> bool:
+    def goes_on_to(self, stage: int, seen: Observation[Any], broken: dict[str, str]) -> bool:
         """Is that stage to be done? ``seen`` is the look before the first one."""
         if self.end is not None or stage >= len(self._stages):
             return False
-        begin = self._host.clock.monotonic()
         need = needed_by(self.step, broken)
         if need is not None and broken[need] == "dropped":
             # It may be done yet, and then this one, too.
@@ -245,7 +283,6 @@ class _Run:
                 # Whatever it is, it is this step's trouble alone.
                 self.end = "failed", _failure(error)
         self.note_if_broken(broken)
-        self.seconds += self._host.clock.monotonic() - begin
         return self.end is None
 
     def note_if_broken(self, broken: dict[str, str]) -> None:
@@ -280,22 +317,7 @@ class _Run:
             stale = self.step.actions != tuple(now)
         if stale and not (self._again and isinstance(self.kind, Following)):
             return "dropped", "the host has changed since the plan; the next pass looks again"
-        awaited = failed = None
-        if isinstance(self.kind, Supervised):
-            try:
-                awaited = self.kind.awaits(self.resource, self.step.actions, self._host)
-            except HostError as error:
-                failed = str(error)
-        if awaited is not None:
-            # A start is an attempt only once it is made.
-            return "begun", awaited
-        try:
-            waits = self._on_begin(self.step)
-        except HostError as error:
-            return "failed", str(error)
-        if waits is not None:
-            return "dropped", waits
-        return None if failed is None else ("failed", failed)
+        return None
 
     @property
     def goes_on(self) -> bool:
@@ -369,7 +391,7 @@ class _Settling:
         by_id: Mapping[str, Resource[Any]],
         get_kind: GetKind,
         host: Host,
-        told: OnOutcome,
+        told: OnOutcomes,
     ) -> None:
         self.outcomes: list[Outcome] = []
         self._by_id = by_id
@@ -379,14 +401,15 @@ class _Settling:
         self._fresh: dict[str, tuple[int, float]] = {}
         """What must yet hold: the place of its outcome, and until when."""
 
-    def add(self, outcome: Outcome) -> None:
-        """A step has come to its end."""
-        kind = self._get_kind(self._by_id[outcome.step.id].kind)
-        if outcome.result == "done" and isinstance(kind, Running) and kind.settle:
-            until = self._host.clock.monotonic() + kind.settle
-            self._fresh[outcome.step.id] = len(self.outcomes), until
-        self.outcomes.append(outcome)
-        self._told(outcome)
+    def add(self, outcomes: Sequence[Outcome]) -> None:
+        """Steps have come to their end."""
+        for outcome in outcomes:
+            kind = self._get_kind(self._by_id[outcome.step.id].kind)
+            if outcome.result == "done" and isinstance(kind, Running) and kind.settle:
+                until = self._host.clock.monotonic() + kind.settle
+                self._fresh[outcome.step.id] = len(self.outcomes), until
+            self.outcomes.append(outcome)
+        self._told(outcomes)
 
     def wait(self, ids: Collection[str]) -> set[str]:
         """Wait until those of ``ids`` have held; the ids that have not."""
@@ -396,15 +419,12 @@ class _Settling:
         if left > 0:
             self._host.clock.sleep(left)
         outcomes = [(self.outcomes[at], self._by_id[ident]) for ident, (at, _) in due.items()]
-        failed = set()
-        for (ident, (at, _)), found in zip(
-            due.items(), proved(outcomes, self._get_kind, self._host), strict=True
-        ):
-            self.outcomes[at] = found
-            if found.result == "failed":
-                failed.add(ident)
-                self._told(found)
-        return failed
+        found = proved(outcomes, self._get_kind, self._host)
+        for (at, _), outcome in zip(due.values(), found, strict=True):
+            self.outcomes[at] = outcome
+        failed = [outcome for outcome in found if outcome.result == "failed"]
+        self._told(failed)
+        return {outcome.step.id for outcome in failed}
 
 
 def proved(

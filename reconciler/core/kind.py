@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol
 
-from reconciler.base.errors import Remedy
+from reconciler.base.errors import HostError, Remedy
 from reconciler.base.records import dataclass, names
 from reconciler.base.values import Verdict
 from reconciler.core.model import (
@@ -293,10 +293,12 @@ class Supervised(Running):
         """
         raise NotImplementedError
 
-    def awaits(self, resource: Resource[Any], actions: Sequence[Action], host: Host) -> str | None:
+    def awaits(
+        self, steps: Sequence[tuple[Resource[Any], Sequence[Action]]], host: Host
+    ) -> Sequence[str | HostError | None]:
         """Ask what must end before these actions to end, where that is not waited for.
 
-        In words what is still to end; None: they can be done now. Raises HostError.
+        For each in words what is still to end, or why it cannot be ended; None: they can be done.
         """
         raise NotImplementedError
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from reconciler.host.marks import Marks
     from reconciler.host.openfiles import OpenFiles
     from reconciler.host.process_snapshot import ProcessSnapshot
-    from reconciler.host.processes import Processes
+    from reconciler.host.processes import Identity, Processes
     from reconciler.host.start_records import StartRecords
     from reconciler.host.stops import Stopping, StopUnderWay
     from reconciler.host.systemd import Systemd
@@ -60,6 +60,8 @@ class Host:
         self.users = Users()
         self.log_ends: dict[str, os.stat_result] = {}
         """A daemon's log as this pass opened it to start it, by its path."""
+        self.notes: dict[str, Any] = {}
+        """What a kind has worked out for all resources at once, until ``forget``."""
         self.last: list[Callable[[], None]] = []
         """What would end ourselves, and is therefore done when all else is."""
 
@@ -140,17 +142,21 @@ class Host:
 
     def gone_on_with(self, stop: StopUnderWay) -> StopUnderWay:
         """The stop, or what is left of it where a loop that has ended had begun it."""
+        return self._begun_stops.get(stop.identity, stop)
+
+    @cached_property
+    def _begun_stops(self) -> Mapping[Identity, StopUnderWay]:
         from reconciler.host.stops import handed_on
 
-        begun = (one for _, _, one in handed_on(self.state_dir) if one.identity == stop.identity)
-        return next(begun, stop)
+        return {one.identity: one for _, _, one in handed_on(self.state_dir)}
 
     def forget(self) -> None:
         """Drop what was seen, so that the next look is a fresh one."""
         if "files" in self.__dict__:
             self.files.forget()
-        for name in ("table", "start_records"):
+        for name in ("table", "start_records", "_begun_stops"):
             self.__dict__.pop(name, None)
+        self.notes.clear()
         if "tmux" in self.__dict__:
             self.tmux.forget()
         if "crontabs" in self.__dict__:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Collection
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
@@ -30,6 +30,11 @@ _KILLING = 5.0
 """Seconds in which what is left must have ended of SIGKILL."""
 _REFUSED = 0.5
 """The same where one may not be signalled."""
+_WATCHED = 64
+"""Processes whose end is waited for at the same time; each takes a descriptor."""
+_GLANCE = 0.1
+"""Seconds until the others are looked at as well."""
+_TOGETHER = 0.005
 _COMMAND = "AI_COMMAND_ID"
 """Environment variable of the executor's commands, which outlive its worker."""
 
@@ -180,14 +185,19 @@ class Descendants:
         return theirs - ({self._leader.pid} if self._leader is not None else set())
 
 
-def end(
+Ending = Generator[tuple[Collection[Identity], float], ProcessSnapshot, None]
+"""Yields whom it waits for, and until when by the monotonic clock; goes on with the processes as
+they are once these have ended, or that time is over."""
+
+
+def ending(
     processes: Processes,
     found: Descendants,
     leader: Identity | None,
     name: str,
     timeout: float,
     begun: float | None = None,
-) -> None:
+) -> Ending:
     """Signal the ``leader``, then, once it has ended, all that is ``found`` beside it; then KILL.
 
     They have ``timeout`` seconds together until then. ``begun``: they were signalled already, and
@@ -201,8 +211,8 @@ def end(
     refused: list[HostError] = []
     known: dict[Identity, None] = {}
 
-    def left() -> list[Identity]:
-        known.update(dict.fromkeys(found.look(ProcessSnapshot())))
+    def left(table: ProcessSnapshot) -> list[Identity]:
+        known.update(dict.fromkeys(found.look(table)))
         return [one for one in known if processes.alive(one)]
 
     def ask(identities: Collection[Identity], number: signal.Signals) -> None:
@@ -212,27 +222,71 @@ def end(
             refused.append(error)
 
     asked = begun is not None
+    waits: list[Identity] = []
     if leader is not None and processes.alive(leader):
         if not asked:
             processes.ask([leader], number)
         asked = False  # Not the others, which are asked once it has ended.
-        processes.wait([leader], until)
         known[leader] = None
-    alive = left()
+        waits = [leader]
+    alive = left((yield waits, until))
     if alive and leader not in alive:
         if not asked:
             ask(alive, number)
-        processes.wait(alive, until)
-        alive = left()
+        alive = left((yield alive, until))
     until = clock.monotonic() + _KILLING
     while alive:
         # Again and again, since one may have been forked meanwhile.
         ask(alive, signal.SIGKILL)
-        # One that may not be signalled is waited for in vain.
-        processes.wait(alive, min(until, clock.monotonic() + _REFUSED) if refused else until)
-        alive = left()
+        # One that may not be signalled does not end.
+        alive = left((yield alive, min(until, clock.monotonic() + _REFUSED) if refused else until))
         if alive and (refused or clock.monotonic() >= until):
             raise refused[0] if refused else HostError(_undying(alive[0]))
+
+
+def end_all(
+    processes: Processes, endings: Sequence[Ending]
+) -> Iterator[tuple[int, HostError | None]]:
+    """Make them all at the same time; the number of each as it is over, and what went wrong.
+
+    The process table is read once for all that go on.
+    """
+    waits: dict[int, tuple[Collection[Identity], float]] = {}
+    ready, table = list(range(len(endings))), None
+    while ready or waits:
+        for at in ready:
+            try:
+                # A generator that has not begun takes nothing.
+                waits[at] = endings[at].send(table) if table else next(endings[at])
+            except StopIteration:
+                yield at, None
+            except HostError as error:
+                yield at, error
+        _wait(processes, waits)
+        now = processes.clock.monotonic()
+        ready = [
+            at
+            for at, (whom, until) in waits.items()
+            if now >= until or not any(map(processes.alive, whom))
+        ]
+        for at in ready:
+            del waits[at]
+        table = ProcessSnapshot()
+
+
+def _wait(processes: Processes, waits: Mapping[int, tuple[Collection[Identity], float]]) -> None:
+    """Until some of them have ended, or had their time."""
+    whom = [one for identities, _ in waits.values() for one in identities]
+    if not all(identities for identities, _ in waits.values()):
+        return
+    end = min((until for _, until in waits.values()), default=0.0)
+    if len(waits) == 1:
+        processes.wait(whom, end)
+    elif waits:
+        now = processes.clock.monotonic()
+        processes.wait_for_one(whom[:_WATCHED], min(end, now + _GLANCE))
+        # Those that were asked together end soon after one another.
+        processes.clock.sleep(_TOGETHER)
 
 
 def _undying(one: Identity) -> str:

@@ -281,21 +281,30 @@ class Processes:
 
     def wait(self, identities: Iterable[Identity], end: float) -> None:
         """Until all have ended, or until ``end`` by the monotonic clock, in seconds."""
+        for identity in identities:
+            self.wait_for_one([identity], end)
+
+    def wait_for_one(self, identities: Collection[Identity], end: float) -> None:
+        """Until one of them has ended, or until ``end``."""
         import select
 
-        for identity in identities:
-            try:
-                handle = os.pidfd_open(identity.pid)
-            except ProcessLookupError:
-                continue
-            try:
-                left = end - self.clock.monotonic()
-                if left > 0 and self.alive(identity):
-                    poller = select.poll()
-                    poller.register(handle, select.POLLIN)
-                    # poll(2) counts milliseconds in a C int.
-                    poller.poll(min(left * 1000, 2**31 - 1))
-            finally:
+        handles: list[int] = []
+        poller = select.poll()
+        try:
+            for identity in identities:
+                try:
+                    handles.append(os.pidfd_open(identity.pid))
+                except ProcessLookupError:
+                    return
+                if not self.alive(identity):
+                    return
+                poller.register(handles[-1], select.POLLIN)
+            left = end - self.clock.monotonic()
+            if left > 0 and handles:
+                # poll(2) counts milliseconds in a C int.
+                poller.poll(min(left * 1000, 2**31 - 1))
+        finally:
+            for handle in handles:
                 os.close(handle)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from reconciler.base.records import dataclass, replace
 from reconciler.host import trust
 from reconciler.host.child import Child
 from reconciler.host.clock import Clock
-from reconciler.host.descendants import Descendants, Started, end
+from reconciler.host.descendants import Descendants, Ending, Started, end_all, ending
 from reconciler.host.processes import Identity, Processes, boot_id
 
 _MOMENT = 0.2
@@ -44,11 +44,21 @@ class StopUnderWay:
     launches: tuple[int, ...] = ()
     until: float | None = None
 
-    def make(self, processes: Processes) -> None:
-        """Raises HostError."""
+    def ending(self, processes: Processes) -> Ending:
+        """It as one of several that are made at the same time."""
         leader = None if self.launches else self.identity
         found = Descendants(self.started, leader, self.launches)
-        end(processes, found, leader, self.signal, self.timeout, self.until)
+        return ending(processes, found, leader, self.signal, self.timeout, self.until)
+
+    def make(self, processes: Processes) -> None:
+        """Make it alone. Raises HostError."""
+        for _, error in end_all(processes, [self.ending(processes)]):
+            if error is not None:
+                raise error
+
+
+WantedStops = tuple[str, Sequence[StopUnderWay], bool]
+"""For which id, which stops, and whether all that needs it may go as well then."""
 
 
 class Stopping(Protocol):
@@ -56,7 +66,16 @@ class Stopping(Protocol):
 
     def of(self, ident: str) -> list[Identity]: ...
 
-    def make(self, ident: str, stops: Sequence[StopUnderWay], last: bool) -> str | None: ...
+    def make(self, wanted: Sequence[WantedStops]) -> Sequence[str | HostError | None]: ...
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """Stops that one child makes; it tells of each as it is over. ``heard`` counts these."""
+
+    child: Child
+    stops: Sequence[StopUnderWay]
+    heard: int = 0
 
 
 class Stops:
@@ -70,23 +89,29 @@ class Stops:
         self._clock = clock
         self._everything = everything
         self._folder = folder
-        self._going: dict[Identity, tuple[Child, str, str]] = {}
+        self._going: dict[Identity, tuple[_Batch, str, str]] = {}
         self._begun: dict[Identity, StopUnderWay] = {}
         self._failed: dict[Identity, str] = {}
         self._wanted: set[str] = set()
 
     def go_on(self) -> None:
         """Go on with what the loop before this one has begun."""
-        for ident, wakes, stop in handed_on(self._folder):
-            with suppress(OSError):
-                self._begin(ident, wakes, stop)
+        with suppress(OSError):
+            self._begin(handed_on(self._folder))
         with suppress(OSError):
             os.unlink(f"{self._folder}/{_FILE}")
 
-    def _begin(self, ident: str, wakes: str, stop: StopUnderWay) -> None:
-        self._going[stop.identity] = (_stopping(stop), ident, wakes)
-        until = self._clock.monotonic() + stop.timeout
-        self._begun[stop.identity] = stop if stop.until is not None else replace(stop, until=until)
+    def _begin(self, new: Sequence[tuple[str, str, StopUnderWay]]) -> None:
+        """Raises OSError."""
+        if not new:
+            return
+        stops = [stop for _, _, stop in new]
+        batch = _Batch(_stopping(stops), stops)
+        for ident, wakes, stop in new:
+            self._going[stop.identity] = batch, ident, wakes
+            until = self._clock.monotonic() + stop.timeout
+            known = stop if stop.until is not None else replace(stop, until=until)
+            self._begun[stop.identity] = known
 
     def of(self, ident: str) -> list[Identity]:
         """Those that are being stopped for that id, or what was left of whose group is."""
@@ -96,88 +121,112 @@ class Stops:
         """All that are being stopped, each with the id for which it is."""
         return {identity: whose for identity, (_, whose, _) in self._going.items()}
 
-    def make(self, ident: str, stops: Sequence[StopUnderWay], last: bool) -> str | None:
-        """Stop them all at the same time, for that id; None: they have ended.
+    def make(self, wanted: Sequence[WantedStops]) -> list[str | HostError | None]:
+        """Stop them all at the same time; for each id: None where all of its have ended.
 
-        Else the words for what goes on; once that has ended, ``ident`` wants a look. ``last``:
-        everything does, since what it needs may go as well. Raises HostError when one could not
-        be stopped, now or the time before.
+        Else the words for what goes on; once that has ended, the id wants a look, or, as what it
+        needs may go as well, everything does. Or why one could not be stopped, now or the time
+        before.
         """
-        for stop in stops:
-            if stop.identity in self._failed:
-                raise HostError(self._failed.pop(stop.identity))
-        for stop in stops:
-            if stop.identity not in self._going:
-                wakes = self._everything if last else ident
-                try:
-                    self._begin(ident, wakes, stop)
-                except OSError as error:
-                    pid = stop.identity.pid
-                    raise HostError(f"cannot stop process {pid}: {error.strerror}") from None
-        self._wait([stop.identity for stop in stops])
+        found: list[str | HostError | None] = [self._refusal(stops) for _, stops, _ in wanted]
+        new = [
+            (ident, self._everything if last else ident, stop)
+            for (ident, stops, last), refusal in zip(wanted, found, strict=True)
+            if refusal is None
+            for stop in stops
+            if stop.identity not in self._going
+        ]
+        try:
+            self._begin(new)
+        except OSError as error:
+            words = f"cannot stop process {new[0][2].identity.pid}: {error.strerror}"
+            return [HostError(words) if one is None else one for one in found]
+        self._wait([stop.identity for _, stops, _ in wanted for stop in stops])
+        return [
+            self._result(ident, stops) if refusal is None else refusal
+            for (ident, stops, _), refusal in zip(wanted, found, strict=True)
+        ]
+
+    def _refusal(self, stops: Sequence[StopUnderWay]) -> HostError | None:
+        """Why one of them could not be stopped; told once."""
         failed = [self._failed.pop(one.identity) for one in stops if one.identity in self._failed]
+        return HostError(failed[0]) if failed else None
+
+    def _result(self, ident: str, stops: Sequence[StopUnderWay]) -> str | HostError | None:
         left = [stop for stop in stops if stop.identity in self._going]
         if left and len(left) < len(stops):
             self._wanted.add(ident)  # For those that have ended others can be started at once.
-        if failed:
-            raise HostError(failed[0])
-        if not left:
-            return None
+        refusal = self._refusal(stops)
+        if refusal is not None or not left:
+            return refusal
         pids = ", ".join(str(stop.identity.pid) for stop in left)
         return f"pid {pids} is being stopped ({left[0].signal}, after {left[0].timeout:g} s KILL)"
 
     def _wait(self, identities: Collection[Identity]) -> None:
         end = self._clock.monotonic() + _MOMENT
-        while going := [self._going[one][0] for one in identities if one in self._going]:
+        while batches := self._batches(identities):
             left = end - self._clock.monotonic()
             if left <= 0:
                 return
             poller = select.poll()
-            for child in going:
-                poller.register(child.descriptor, select.POLLIN)
+            for batch in batches:
+                poller.register(batch.child.descriptor, select.POLLIN)
             poller.poll(left * 1000 + 1)
-            for identity in identities:
-                self._collect(identity)
+            for batch in batches:
+                self._collect(batch)
 
-    def _collect(self, identity: Identity) -> bool:
-        """Has its stop come to an end?"""
-        if identity not in self._going:
-            return False
-        child = self._going[identity][0]
+    def _batches(self, identities: Collection[Identity]) -> list[_Batch]:
+        """Those in which any of these is being stopped."""
+        return list({self._going[one][0]: None for one in identities if one in self._going})
+
+    def _collect(self, batch: _Batch) -> list[str]:
+        """Hear which of its stops are over; the ids that want a look for that."""
+        why = "its child ended before it"
         try:
-            answer = child.collect()
+            over = batch.child.collect() is not None
         except UnknownState as error:
-            answer = f"cannot stop process {identity.pid}: {error}".encode()
-        if answer is None:
-            return False
-        del self._going[identity]
-        self._begun.pop(identity, None)
-        if answer:
-            self._failed[identity] = answer.decode(errors="replace")
-        return True
+            over, why = True, str(error)
+        *lines, _ = batch.child.said.split(b"\n")
+        wakes = []
+        for line in lines[batch.heard :]:
+            at, _, words = line.partition(b" ")
+            wakes += self._over(batch.stops[int(at)], words.decode(errors="replace"))
+        batch.heard = len(lines)
+        for stop in batch.stops if over else ():
+            wakes += self._over(stop, f"cannot stop process {stop.identity.pid}: {why}")
+        return wakes
+
+    def _over(self, stop: StopUnderWay, failed: str) -> list[str]:
+        if stop.identity not in self._going:
+            return []
+        _, _, wakes = self._going.pop(stop.identity)
+        self._begun.pop(stop.identity, None)
+        if failed:
+            self._failed[stop.identity] = failed
+        return [wakes]
 
     def descriptors(self) -> Collection[int]:
-        """One for each stop; readable once it has come to its end."""
-        return [child.descriptor for child, _, _ in self._going.values()]
+        """One for each batch of stops; readable once one of it has come to its end."""
+        return [batch.child.descriptor for batch in self._batches(self._going)]
 
     def tend(self, ready: Collection[int]) -> Collection[str]:
         """The ids for which a stop has come to its end."""
         wanted, self._wanted = self._wanted, set()
-        for identity, (child, _, wakes) in list(self._going.items()):
-            if (child.descriptor in ready or not child.left) and self._collect(identity):
-                wanted.add(wakes)
+        for batch in self._batches(self._going):
+            if batch.child.descriptor in ready or not batch.child.left:
+                wanted.update(self._collect(batch))
         return wanted
 
     def due(self) -> float | None:
         """Seconds until something may be collected whose end does not tell itself."""
         if self._wanted:
             return 0.0
-        return min((child.left for child, _, _ in self._going.values()), default=None)
+        return min((batch.child.left for batch in self._batches(self._going)), default=None)
 
     def close(self) -> None:
         """The loop ends."""
-        for child, _, _ in self._going.values():
-            child.kill()
+        for batch in self._batches(self._going):
+            batch.child.kill()
         left = [(who, wakes, self._begun[one]) for one, (_, who, wakes) in self._going.items()]
         self._going.clear()
         if left:
@@ -237,13 +286,13 @@ def _stop(one: list[Any], started: list[Any] | None) -> StopUnderWay:
     return StopUnderWay(Identity(start, pid), signal, timeout, ours, tuple(launches), until)
 
 
-def _stopping(stop: StopUnderWay) -> Child:
-    def work() -> bytes:
-        try:
-            stop.make(Processes(Clock()))
-        except HostError as error:
-            return str(error).encode()
-        return b""
+def _stopping(stops: Sequence[StopUnderWay]) -> Child:
+    def work() -> Iterator[bytes]:
+        processes = Processes(Clock())
+        for at, error in end_all(processes, [stop.ending(processes) for stop in stops]):
+            words = "" if error is None else str(error).replace("\n", " ")
+            yield f"{at} {words}\n".encode("utf-8", "surrogateescape")
 
-    left = stop.timeout if stop.until is None else max(0.0, stop.until - time.monotonic())
-    return Child(work, left + _LONGER)
+    now = time.monotonic()
+    left = max(stop.timeout if stop.until is None else stop.until - now for stop in stops)
+    return Child(work, max(0.0, left) + _LONGER)

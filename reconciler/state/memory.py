@@ -62,6 +62,9 @@ class Memory:
         self._done: dict[str, tuple[Step, Deed]] = {}
         self._undone: list[Deed] = []
         """What has been written down as done, and did not hold."""
+        self._tracker: RestartTracker | None = None
+        self._lasting: Mapping[Condition, float] | None = None
+        self._checks: Mapping[str, ProbeHistory] | None = None
         self._flushed = store.base.clock.monotonic() if store is not None else 0.0
 
     @contextmanager
@@ -76,13 +79,32 @@ class Memory:
         if damage is not None:
             self._warn(damage)
 
-    def _tries(self, store: Store) -> RestartTracker:
-        from reconciler.state.restarts import RestartTracker
+    def take(self, resources: Sequence[Resource[Any]], store: Store | None) -> None:
+        """It is about these resources now, and that store."""
+        if store is not self.store:
+            self.store, self._tracker = store, None
+        self._resources = {resource.id: resource for resource in resources}
+        if self._tracker is not None:
+            self._tracker.resources = self._resources
 
-        now = store.base.clock.monotonic()
-        return RestartTracker(
-            self._resources, self._get_kind, store.attempts, self._begun, self._unwritten, now
-        )
+    def refresh(self) -> None:
+        """Another pass begins, and reads what the one before it, or somebody else, has written."""
+        self._tracker = self._lasting = self._checks = None
+
+    def _restarts(self, store: Store) -> RestartTracker:
+        if self._tracker is None:
+            from reconciler.state.restarts import RestartTracker
+
+            self._tracker = RestartTracker(
+                self._resources, self._get_kind, store.attempts, self._begun, self._unwritten,
+                store.base.clock.monotonic,
+            )  # fmt: skip
+        return self._tracker
+
+    def _conditions(self, store: Store) -> Mapping[Condition, float]:
+        if self._lasting is None:
+            self._lasting = store.conditions.all()
+        return self._lasting
 
     def past(self, seen: Mapping[str, Observation[Any]] | None = None) -> Past:
         """What a plan must know about what was ``seen``.
@@ -95,8 +117,8 @@ class Memory:
             past = replace(past, paused=_paused(self.store.pauses.known))
             with self._guarded(Unreadable):
                 past = replace(past, paused=_paused(self.store.pauses.all()))
-                past = replace(past, holds=self._tries(self.store).holds(_lives_on(seen or {})))
-                past = replace(past, lasting=self.store.conditions.all())
+                past = replace(past, holds=self._restarts(self.store).holds(_lives_on(seen or {})))
+                past = replace(past, lasting=self._conditions(self.store))
         return past
 
     def said(self) -> Mapping[str, ProbeHistory]:
@@ -104,7 +126,7 @@ class Memory:
         found: dict[str, ProbeHistory] = {}
         if self.store is not None:
             with self._guarded():
-                found = self.store.checks.all()
+                self._checks = found = self.store.checks.all()
         return found | self._said
 
     def keep(self, said: Mapping[str, ProbeHistory]) -> None:
@@ -113,20 +135,26 @@ class Memory:
             with self._guarded():
                 self.store.checks.say(said)
 
-    def begins(self, step: Step) -> str | None:
-        """A step is about to act; a start is on the disk before it is made.
+    def begins(self, steps: Sequence[Step]) -> dict[str, str]:
+        """Steps are about to act. A start is made before it is written down, for the disk may take
+        its time: who is killed in between loses that one attempt.
 
-        Why it must wait, where another pass has tried it in vain since the plan was made.
+        Why some must wait, by id, where another pass has tried them since the plan was made.
         """
+        held: dict[str, str] = {}
         if self.store is not None:
             with self._guarded():
-                tries = self._tries(self.store)
-                hold = tries.holds().get(step.id) if step.verb in STARTS else None
-                if hold is not None:
-                    return hold.words
-                tries.begins(step)
-            self._acts({step.id, *step.demanded})
-        return None
+                tracker = self._restarts(self.store)
+                tracker.read()
+                holds = tracker.holds() if any(step.verb in STARTS for step in steps) else {}
+                for step in steps:
+                    if step.verb in STARTS and step.id in holds:
+                        held[step.id] = holds[step.id].words
+                    else:
+                        tracker.begins(step)
+            going = [step for step in steps if step.id not in held]
+            self._acts({ident for step in going for ident in (step.id, *step.demanded)})
+        return held
 
     def _acts(self, ids: Collection[str]) -> None:
         """What these ask for is being done, whatever comes of it: it is not done at each pass."""
@@ -146,13 +174,20 @@ class Memory:
         resource = self._resources.get(ident)
         return resource is not None and isinstance(self._get_kind(resource.kind), Probed)
 
-    def ended(self, outcome: Outcome) -> None:
-        """A step has come to its end."""
+    def ended(self, outcomes: Sequence[Outcome]) -> None:
+        """Steps have come to their end."""
         if self.store is None:
             return
+        for outcome in outcomes:
+            self._note(self.store, outcome)
+        has_news = self._tracker is not None and self._tracker.has_news
+        if has_news or self.store.base.clock.monotonic() - self._flushed > _FLUSH:
+            self.flush()
+
+    def _note(self, store: Store, outcome: Outcome) -> None:
         from reconciler.state.store.history import Deed
 
-        clock = self.store.base.clock
+        clock = store.base.clock
         step = outcome.step
         if outcome.result == "begun":
             # The start itself is made by a later pass, for which it is simply missing.
@@ -165,9 +200,7 @@ class Memory:
                      outcome.seconds, self._freed(outcome)),
             )  # fmt: skip
         with self._guarded():
-            self._tries(self.store).ended(outcome)
-        if clock.monotonic() - self._flushed > _FLUSH:
-            self.flush()
+            self._restarts(store).ended(outcome)
 
     def _keep_deed(self, step: Step, deed: Deed) -> None:
         """A step that was done and did not hold is one deed, which failed."""
@@ -194,25 +227,50 @@ class Memory:
             return None  # It is one figure of the history.
 
     def flush(self) -> None:
-        """Write down what was done."""
-        if self.store is not None and self._deeds:
-            deeds, self._deeds = self._deeds, []
-            undone, self._undone = self._undone, []
-            with self._guarded():
-                self.store.history.add(deeds, undone)
-            self._flushed = self.store.base.clock.monotonic()
+        """Write down what was done, at once: each writing waits for the disk."""
+        tracker = self._tracker
+        if self.store is None or not (self._deeds or (tracker is not None and tracker.has_news)):
+            return
+        deeds, self._deeds = self._deeds, []
+        undone, self._undone = self._undone, []
+        with self._guarded():
+            self._write(self.store, lambda store: store.history.add(deeds, undone))
+        self._flushed = self.store.base.clock.monotonic()
+
+    def _write(self, store: Store, more: Callable[[Store], None]) -> None:
+        """Write the restarts and ``more`` in one change."""
+        tracker = self._tracker
+        try:
+            with store.base.change():
+                if tracker is not None:
+                    tracker.write()
+                more(store)
+        except HostError:
+            if tracker is not None:
+                tracker.lost()
+            raise
+        if tracker is not None:
+            tracker.written()
 
     def learn(self, plan: Plan, seen: Mapping[str, Observation[Any]]) -> None:
         """What was seen in a pass: forgive what runs well, note what ails."""
         if self.store is not None:
             with self._guarded():
-                self._tries(self.store).learn(plan, seen)
-                begun, over = _conditions(self.store.conditions.all(), seen, self._resources)
-                if begun or over:
-                    self.store.conditions.note(begun, over)
-                gone = [i for i in self.store.checks.all() if not self._is_wanted(i)]
-                if gone:
-                    self.store.checks.forget(gone)
+                tracker = self._restarts(self.store)
+                tracker.learn(plan, seen)
+                begun, over = _conditions(self._conditions(self.store), seen, self._resources)
+                known = self._checks if self._checks is not None else self.store.checks.all()
+                gone = [ident for ident in known if not self._is_wanted(ident)]
+
+                def note(store: Store) -> None:
+                    if begun or over:
+                        store.conditions.note(begun, over)
+                        self._lasting = None
+                    if gone:
+                        store.checks.forget(gone)
+
+                if tracker.has_news or begun or over or gone:
+                    self._write(self.store, note)
             # What was started for another reason need not be started again for this one.
             starts = {step.id for step in plan.steps if not step.demanded}
             self._acts([i for i, one in seen.items() if starts.intersection(one.demands)])
@@ -222,7 +280,7 @@ class Memory:
         times: list[float | None] = []
         if self.store is not None:
             with self._guarded():
-                times.append(self._tries(self.store).due(plan, _lives_on(seen)))
+                times.append(self._restarts(self.store).due(plan, _lives_on(seen)))
                 times += self._ripening(self.store, plan, seen)
         return min((time for time in times if time is not None and time > 0), default=None)
 
@@ -232,7 +290,7 @@ class Memory:
         """Seconds until something has ailed for long enough."""
         from reconciler.state.restarts import SOON
 
-        lasting = store.conditions.all()
+        lasting = self._conditions(store)
         seen_to = {step.id for step in plan.steps}
         seen_to |= {remark.id for remark in (*plan.unknown, *plan.skipped, *plan.held)}
         for ident, one in seen.items():
@@ -247,7 +305,7 @@ class Memory:
         """What was started in vain before, and has not been well for long enough yet."""
         if self.store is not None:
             with self._guarded():
-                return self._tries(self.store).unproven()
+                return self._restarts(self.store).unproven()
         return set()
 
 

@@ -1,14 +1,15 @@
-"""How often the starts of a spec's processes were tried in vain, and what follows from it.
+"""The starts of a spec's processes that failed, and what follows from it.
 
 It must not start anything; it says what has to wait, and remembers what was begun.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import HostError
+from reconciler.base.records import dataclass, replace
 from reconciler.core.kind import GetKind, Supervised
 from reconciler.core.model import Hold, Outcome, Plan, Resource, Step
 from reconciler.core.restart_policy import Policy, in_words
@@ -26,8 +27,22 @@ SOON = 0.01
 """Seconds until something is looked at again whose time has come during the pass."""
 
 
+@dataclass(slots=True)
+class _Start:
+    """A start that is not written down yet: when it was made, and how it went."""
+
+    version: str
+    count: int
+    at: float
+    failed: bool = False
+    behind: bool = False
+
+
 class RestartTracker:
-    """The attempts that a pass knows of. What its methods raise is the store's HostError."""
+    """The attempts that a pass knows of, read once; ``write`` writes down what was added.
+
+    What its methods raise is the store's HostError. ``clock`` gives monotonic seconds.
+    """
 
     def __init__(
         self,
@@ -36,21 +51,32 @@ class RestartTracker:
         table: Attempts,
         begun: set[str],
         unwritten: dict[str, Unwritten],
-        now: float,
+        clock: Callable[[], float],
     ) -> None:
+        self.resources = resources
+        self._get_kind = get_kind
         self._table = table
-        self._unwritten = unwritten
-        self._now = now
         # A start may be found dead only in a later pass.
         self._begun = begun
-        self._resources = resources
-        self._get_kind = get_kind
+        self._unwritten = unwritten
+        self._clock = clock
+        self._starts: dict[str, _Start] = {}
+        self._found_dead: dict[str, bool] = {}
+        self._forgiven: set[str] = set()
+        self._running: set[str] = set()
+        self._read_at = 0.0
+        self._open: dict[str, Attempt] = {}
+        self.read()
+
+    def read(self) -> None:
+        """Read the attempts again: another pass may have added some."""
+        self._read_at = self._clock()
         try:
-            self._open = table.all()
+            self._open = self._table.all()
         except HostError:
             self._open = {}  # Whoever writes or reads more of it is told.
-        for ident, (version, count, at) in unwritten.items():
-            self._open[ident] = Attempt(version, count, now - at)
+        for ident, (version, count, at) in self._unwritten.items():
+            self._open[ident] = Attempt(version, count, self._read_at - at)
 
     def holds(self, lives_on: Mapping[str, str] = _NOTHING) -> Mapping[str, Hold]:
         """What must not be started now, by id, and why.
@@ -58,84 +84,130 @@ class RestartTracker:
         ``lives_on`` has, by id, what is there of those that count as ended.
         """
         found = {}
-        for ident, tries, policy in self._counted():
-            if tries.behind and ident in lives_on:
+        for ident, attempt, policy in self._counted():
+            if attempt.behind and ident in lives_on:
                 found[ident] = Hold(f"was not started again: {lives_on[ident]}", True)
                 continue
-            left = policy.left(tries.count, tries.since)
+            left = policy.left(attempt.count, attempt.since)
             if left <= 0:
                 continue
-            times = "once" if tries.count == 1 else f"{tries.count} times"
+            times = "once" if attempt.count == 1 else f"{attempt.count} times"
             words = f"was tried {times} in vain and is tried again in {in_words(left)}"
-            final = policy.given_up(tries.count)
+            final = policy.given_up(attempt.count)
             if final:
-                words = f"was given up after {tries.count} attempts; the next in {in_words(left)}"
+                words = f"was given up after {attempt.count} attempts; the next in {in_words(left)}"
             found[ident] = Hold(words, final)
         return found
 
     def unproven(self) -> set[str]:
         """What has come up, and was not well for long enough to be forgiven yet."""
-        return {ident for ident, tries, _ in self._counted() if tries.count}
+        return {ident for ident, attempt, _ in self._counted() if attempt.count}
 
-    def _counted(self) -> list[tuple[str, Attempt, Policy]]:
-        found = []
-        for ident, tries in self._open.items():
-            resource = self._resources.get(ident)
+    def _counted(self) -> Iterator[tuple[str, Attempt, Policy]]:
+        passed = self._clock() - self._read_at
+        for ident, attempt in self._open.items():
+            resource = self.resources.get(ident)
             if resource is None or not resource.present or resource.skip is not None:
                 continue
             kind = self._get_kind(resource.kind)
-            if isinstance(kind, Supervised) and tries.version == kind.version(resource.want):
-                found.append((ident, tries, kind.policy(resource.want)))
-        return found
+            if isinstance(kind, Supervised) and attempt.version == kind.version(resource.want):
+                if attempt.since is not None:
+                    attempt = replace(attempt, since=round(attempt.since + passed, 6))
+                yield ident, attempt, kind.policy(resource.want)
 
     def begins(self, step: Step) -> None:
-        """A step is about to act; a start is on the disk before it is made."""
-        resource = self._resources[step.id]
+        """A step is about to act; a start is an attempt."""
+        resource = self.resources[step.id]
         kind = self._get_kind(resource.kind)
-        starts = step.verb in ("start", "restart")
-        if starts and isinstance(kind, Supervised):
-            self._begun.add(step.id)
-            version = kind.version(resource.want)
-            known = self._open.get(step.id)
-            count = known.count + 1 if known is not None and known.version == version else 0
-            try:
-                self._table.begun(step.id, version, count if step.id in self._unwritten else 0)
-            except HostError:
-                self._unwritten[step.id] = version, count, self._now
-                raise
-            self._unwritten.pop(step.id, None)
+        if step.verb not in ("start", "restart") or not isinstance(kind, Supervised):
+            return
+        self._begun.add(step.id)
+        version = kind.version(resource.want)
+        known = self._open.get(step.id)
+        # The first one counts only once it has failed.
+        count = known.count + 1 if known is not None and known.version == version else 0
+        now = self._clock()
+        self._starts[step.id] = _Start(version, count, now)
+        self._open[step.id] = Attempt(version, count, self._read_at - now)
 
     def ended(self, outcome: Outcome) -> None:
-        """A step has come to its end; a start that failed counts as one in vain."""
+        """A step has come to its end; a start that failed counts."""
         ident = outcome.step.id
-        if outcome.result == "failed" and ident in self._begun:
-            if ident in self._unwritten:
-                version, count, at = self._unwritten[ident]
-                self._unwritten[ident] = version, max(count, 1), at
-            self._table.failed(ident, outcome.lives_on is not None)
+        if outcome.result != "failed" or ident not in self._begun:
+            return
+        behind = outcome.lives_on is not None
+        start = self._starts.get(ident)
+        if start is not None:
+            start.failed, start.behind = True, behind
+            start.count = max(start.count, 1)
+        else:
+            self._found_dead[ident] = behind
+        if ident in self._open:
+            known = self._open[ident]
+            self._open[ident] = replace(known, count=max(known.count, 1), behind=behind)
+        if ident in self._unwritten:
+            version, count, at = self._unwritten[ident]
+            self._unwritten[ident] = version, max(count, 1), at
+
+    @property
+    def has_news(self) -> bool:
+        """Is there something to be written down?"""
+        return bool(self._starts or self._found_dead or self._forgiven or self._running)
+
+    def write(self) -> None:
+        """Write down what was begun, failed and forgiven; then ``written``, or ``lost``."""
+        for ident in self._forgiven:
+            self._table.forgive(ident)
+        for ident in self._running:
+            self._table.seen_running(ident)
+        for ident, start in self._starts.items():
+            least = start.count if ident in self._unwritten or start.failed else 0
+            self._table.begun(ident, start.version, least, start.at)
+            if start.failed:
+                self._table.failed(ident, start.behind)
+        for ident, behind in self._found_dead.items():
+            self._table.failed(ident, behind)
+
+    def written(self) -> None:
+        """It is on the disk."""
+        for ident in self._starts:
+            self._unwritten.pop(ident, None)
+        self._starts, self._found_dead = {}, {}
+        self._running, self._forgiven = set(), set()
+
+    def lost(self) -> None:
+        """The store did not take it: the starts still count."""
+        for ident, start in self._starts.items():
+            self._unwritten[ident] = start.version, start.count, start.at
+        self._starts, self._found_dead = {}, {}
+        self._running, self._forgiven = set(), set()
 
     def learn(self, plan: Plan, seen: Collection[str]) -> None:
         """Forgive what has stayed healthy, and what nobody wants any more.
 
         ``seen`` are the ids that the plan is about.
         """
-        counted = {ident: (tries, policy) for ident, tries, policy in self._counted()}
+        counted = {ident: (attempt, policy) for ident, attempt, policy in self._counted()}
         wrong = {step.id for step in plan.steps}
         wrong |= {remark.id for remark in (*plan.unknown, *plan.held, *plan.skipped)}
-        for ident in self._open:
+        for ident, known in list(self._open.items()):
             if ident not in counted:
-                if self._open[ident].count or ident not in self._resources:
-                    self._unwritten.pop(ident, None)
-                    self._table.forgive(ident)
+                if known.count or ident not in self.resources:
+                    self._forgive(ident)
                 continue
-            tries, policy = counted[ident]
-            if ident in wrong or ident not in seen or not tries.count:
+            attempt, policy = counted[ident]
+            if ident in wrong or ident not in seen or not attempt.count:
                 continue
-            if tries.since is None or tries.since < 0:
-                self._table.seen_running(ident)
-            elif policy.forgiven(tries.since):
-                self._unwritten.pop(ident, None)
-                self._table.forgive(ident)
+            if attempt.since is None or attempt.since < 0:
+                self._running.add(ident)
+                self._open[ident] = replace(known, since=self._read_at - self._clock())
+            elif policy.forgiven(attempt.since):
+                self._forgive(ident)
+
+    def _forgive(self, ident: str) -> None:
+        self._unwritten.pop(ident, None)
+        del self._open[ident]
+        self._forgiven.add(ident)
 
     def due(self, plan: Plan, lives_on: Collection[str] = ()) -> float | None:
         """Seconds until a wait is over, or an attempt would be forgiven; None: nothing is open.
@@ -144,17 +216,17 @@ class RestartTracker:
         """
         waiting = {remark.id for remark in plan.held}
         begun = {step.id for step in plan.steps}
-        # What is not known, or waits for something else, is seen to by the next full pass.
+        # What is not known, or waits for something else, is for the next full pass.
         blocked = {remark.id for remark in (*plan.unknown, *plan.skipped)}
         times = []
-        for ident, tries, policy in self._counted():
-            if not tries.count or ident in blocked or (tries.behind and ident in lives_on):
+        for ident, attempt, policy in self._counted():
+            if not attempt.count or ident in blocked or (attempt.behind and ident in lives_on):
                 continue
-            left = policy.left(tries.count, tries.since)
-            if ident in begun and policy.given_up(tries.count):
+            left = policy.left(attempt.count, attempt.since)
+            if ident in begun and policy.given_up(attempt.count):
                 left = 0.0  # Should it have failed, that is told at once.
             # The wait may have come to its end since the plan was made.
             times.append(max(left, SOON) if ident in waiting or ident in begun else left)
             if ident not in waiting:
-                times.append(policy.healthy_after - (tries.since or 0.0))
+                times.append(policy.healthy_after - (attempt.since or 0.0))
         return min((time for time in times if time > 0), default=None)

@@ -31,7 +31,7 @@ from reconciler.host.environment import start_again
 from reconciler.host.inotify import FileWatch
 from reconciler.host.processes import Identity
 from reconciler.host.program import Installed, Replaced
-from reconciler.host.stops import Stops, StopUnderWay
+from reconciler.host.stops import Stops, WantedStops
 from reconciler.host.supervisor import Supervisor
 from reconciler.output.log import Log
 from reconciler.output.text import given
@@ -88,10 +88,10 @@ class _StopsOfLoop:
         """See ``Stops.of``; as of the beginning of the step in hand."""
         return [identity for identity, whose in self.going.items() if whose == ident]
 
-    def make(self, ident: str, stops: Sequence[StopUnderWay], last: bool) -> str | None:
+    def make(self, wanted: Sequence[WantedStops]) -> Sequence[str | HostError | None]:
         """See ``Stops.make``."""
-        words: str | None = self._teller.ask("stop", ident, tuple(stops), last) if stops else None
-        return words
+        found: Sequence[str | HostError | None] = self._teller.ask("stop", wanted)
+        return found
 
 
 class Watchdog:
@@ -383,7 +383,7 @@ class Watchdog:
         for outcome, _ in due:
             now = held.get(outcome.step.id, outcome)
             if now.result == "failed":
-                memory.ended(now)
+                memory.ended([now])
                 told(now)
             teller.tell("proved", now)
         memory.flush()

@@ -18,7 +18,7 @@ from support import LONG, Machine, compiled, until
 from reconciler.base.errors import HostError
 from reconciler.host import Host, descendants
 from reconciler.host.clock import Clock
-from reconciler.host.descendants import Descendants, Started, end
+from reconciler.host.descendants import Descendants, Started, end_all, ending
 from reconciler.host.process_snapshot import ProcessSnapshot, carrier
 from reconciler.host.processes import Identity, Processes, look_up, session_tag
 from reconciler.kinds.process import KIND
@@ -27,6 +27,14 @@ from reconciler.kinds.process.actions import StopLeft
 PLACES = ["daemon", "session"]
 TAGGED = pytest.mark.skipif(not session_tag(), reason="this kernel has no autogroups")
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: other users")
+
+
+def end(found: Descendants) -> None:
+    """End them by TERM, and KILL after a tenth of a second."""
+    processes = Processes(Clock())
+    for _, error in end_all(processes, [ending(processes, found, None, "TERM", 0.1)]):
+        if error is not None:
+            raise error
 
 
 class World:
@@ -483,7 +491,7 @@ def test_what_forks_faster_than_it_is_ended_is_given_up(
 
     try:
         with pytest.raises(Exception, match="faster than they can be ended"):
-            end(Processes(Clock()), Forking(None), None, "TERM", 0.1)
+            end(Forking(None))
         assert len(started) > 2
     finally:
         for one in started:
@@ -513,7 +521,7 @@ def test_one_that_may_not_be_ended_is_named_and_holds_up_no_other(free: None) ->
                 status, began = 1, time.monotonic()
                 try:
                     os.setresuid(65534, 65534, 65534)
-                    end(Processes(Clock()), Both(None), None, "TERM", 0.1)
+                    end(Both(None))
                 except HostError as error:
                     named = str(error).startswith("may not send SIGTERM to process")
                     status = 0 if named and time.monotonic() - began < 3 else 2

@@ -50,7 +50,7 @@ def test_a_wait_that_ends_while_a_pass_goes_on_is_not_forgotten(tmp_path: Path) 
     plan = Plan("demo", "/x", "host", 1, held=(Remark("process:p", "was tried once in vain"),))
     for since, due in ((0.4, 0.6), (1.0, SOON), (1.001, SOON)):
         table: Any = SimpleNamespace(all=lambda age=since: {"process:p": Attempt(version, 1, age)})
-        tries = RestartTracker({resource.id: resource}, kinds.get, table, set(), {}, 0.0)
+        tries = RestartTracker({resource.id: resource}, kinds.get, table, set(), {}, lambda: 0.0)
         assert tries.due(plan) == pytest.approx(due)
 
 

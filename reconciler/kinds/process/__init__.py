@@ -10,9 +10,18 @@ import signal
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from reconciler.base.errors import UnknownState
+from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass, replace
-from reconciler.core.kind import Completed, Described, Diagnosed, Kind, Supervised, Verified
+from reconciler.core.kind import (
+    Batched,
+    Completed,
+    Described,
+    Diagnosed,
+    Kind,
+    Supervised,
+    Verified,
+    run_one,
+)
 from reconciler.core.model import (
     ABSENT,
     Action,
@@ -42,6 +51,7 @@ from reconciler.kinds.session.resource import Session
 if TYPE_CHECKING:
     from reconciler.host import Host
     from reconciler.host.processes import Identity
+    from reconciler.host.stops import WantedStops
     from reconciler.host.usage import ResourceUsage
 
 
@@ -61,7 +71,9 @@ class ProcessState:
     launches: tuple[int, ...] | None = None
 
 
-class Processes(Kind[Process, ProcessState], Completed, Described, Verified, Supervised, Diagnosed):
+class Processes(
+    Kind[Process, ProcessState], Completed, Described, Verified, Supervised, Batched, Diagnosed
+):
     """The section ``processes``."""
 
     section = "processes"
@@ -279,14 +291,44 @@ class Processes(Kind[Process, ProcessState], Completed, Described, Verified, Sup
         return [self._stop(resource, identity) for identity in ours]
 
     def awaits(
-        self, resource: Resource[Process], actions: Sequence[Action], host: Host
-    ) -> str | None:
+        self, steps: Sequence[tuple[Resource[Process], Sequence[Action]]], host: Host
+    ) -> Sequence[str | HostError | None]:
+        found: list[str | HostError | None] = [None] * len(steps)
         if host.stops is None:
-            return None
-        stops = [
-            action.stop(host) for action in actions if isinstance(action, (StopProcess, StopLeft))
-        ]
-        return host.stops.make(resource.id, stops, last=not resource.present)
+            return found
+        wanted: dict[int, WantedStops] = {}
+        for at, (resource, actions) in enumerate(steps):
+            stops = (one for one in actions if isinstance(one, (StopProcess, StopLeft)))
+            try:
+                wanted[at] = resource.id, [one.stop(host) for one in stops], not resource.present
+            except HostError as error:
+                found[at] = error
+        making = {at: one for at, one in wanted.items() if one[1]}
+        if making:
+            for at, result in zip(making, host.stops.make(list(making.values())), strict=True):
+                found[at] = result
+        return found
+
+    def run_all(self, actions: Sequence[Action], host: Host) -> Sequence[Exception | None]:
+        """All stops at the same time, then the starts."""
+        found: list[Exception | None] = [None] * len(actions)
+        numbers, endings = [], []
+        for at, action in enumerate(actions):
+            if isinstance(action, (StopProcess, StopLeft)):
+                try:
+                    endings.append(action.stop(host).ending(host.processes))
+                    numbers.append(at)
+                except HostError as error:
+                    found[at] = error
+        if endings:
+            from reconciler.host.descendants import end_all
+
+            for at, failed in end_all(host.processes, endings):
+                found[numbers[at]] = failed
+        for at, action in enumerate(actions):
+            if not isinstance(action, (StopProcess, StopLeft)):
+                found[at] = run_one(action, host)
+        return found
 
     def _stop(self, resource: Resource[Process], identity: Identity) -> Action:
         want = resource.want

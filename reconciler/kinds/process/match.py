@@ -155,11 +155,11 @@ def started(
     )
     name = ident.partition(":")[2]
     ours = Started(known_as(ident, host), tuple(uids), name, ended, executor=executor)
-    others = [
-        one.want
-        for one in host.declared
-        if one.kind == "process" and one.id != ident and one.want.match is not None
-    ]
+    if "matched" not in host.notes:
+        host.notes["matched"] = [
+            one for one in host.declared if one.kind == "process" and one.want.match is not None
+        ]
+    others = [one.want for one in host.notes["matched"] if one.id != ident]
     found = Descendants(ours, leader, launches, but).look(host.table) if others else ()
     pids = {one.pid for one in found}
     theirs = {one for want in others for one in matching(want, host, pids)} if pids else set()

@@ -37,8 +37,8 @@ class Attempts:
             for ident, version, count, boot, at, behind in rows
         }
 
-    def begun(self, ident: str, version: str, least: int = 0) -> None:
-        """A start is about to be made; it is on the disk when this returns.
+    def begun(self, ident: str, version: str, least: int, at: float) -> None:
+        """A start was made ``at`` that moment of the monotonic clock.
 
         The first one counts only when it ``failed``: what has come up once is started again at
         once when it ends. It is the ``least``-th at least, after those that were not written.
@@ -50,7 +50,7 @@ class Attempts:
                 "VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
                 "count = max(count + 1, excluded.count), boot = excluded.boot, at = excluded.at, "
                 "behind = NULL",
-                (ident, version, least, self._base.boot, self._base.clock.monotonic()),
+                (ident, version, least, self._base.boot, at),
             )
 
     def failed(self, ident: str, behind: bool = False) -> None:

@@ -137,7 +137,13 @@ class Base:
 
     @contextmanager
     def change(self) -> Iterator[sqlite3.Connection]:
-        """Change rows, all or none; it is on the disk behind it. Raises HostError."""
+        """Change rows, all or none; it is on the disk behind it. Raises HostError.
+
+        Changes within a change are a part of it: each that is written waits for the disk.
+        """
+        if self._base is not None and self._base.in_transaction:
+            yield self._base
+            return
         base = self._guarded(lambda base: base.execute("BEGIN IMMEDIATE").connection, True, True)
         try:
             yield base
