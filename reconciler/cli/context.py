@@ -425,7 +425,7 @@ class Context(Invocation):
 
         Our own logs are looked after, too.
         """
-        from reconciler.host.default_log import trim
+        from reconciler.host.daemon_log import trim
         from reconciler.state.folder import quiet
 
         rules = [one.want for one in look.spec.resources if one.kind == "retention"]

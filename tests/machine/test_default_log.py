@@ -12,7 +12,7 @@ import pytest
 from support import Machine, until
 
 from reconciler.host import kernel, rotate
-from reconciler.host.default_log import MOST
+from reconciler.host.daemon_log import MOST
 
 WRITER = """
 import os, sys

@@ -234,7 +234,7 @@ def _leave_to_its_owner(log: str, uid: int) -> None:
     # On some file systems nothing is ours that we make.
     if owner == uid or (uid == os.geteuid() and owner == os.lstat(os.path.dirname(log)).st_uid):
         return
-    from reconciler.host.default_log import KEEP
+    from reconciler.host.daemon_log import KEEP
     from reconciler.host.rotate import put_aside
 
     put_aside(log, KEEP)
