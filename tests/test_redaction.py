@@ -16,7 +16,7 @@ from reconciler.base import redaction
 from reconciler.base.redaction import censored, redacted
 from reconciler.base.text import printable
 from reconciler.diagnose.logs import read
-from reconciler.host.files import Files
+from reconciler.host.daemon_log import last_lines
 
 
 def test_a_value_is_taken_out_before_a_text_is_cut() -> None:
@@ -115,10 +115,9 @@ def test_the_rest_of_a_line_of_a_log_is_left_out(tmp_path: Path) -> None:
     log.write_bytes(b"the key is ")
     before = log.stat()
     log.write_bytes(b"the key is 0123456789\nand this\n")
-    files = Files()
-    assert files.tail(str(log), 1000) == log.read_bytes()
-    assert files.tail(str(log), 15) == b"and this\n"
-    assert files.tail(str(log), 1000, before) == b"0123456789\nand this\n"
+    assert last_lines(str(log), 1000) == log.read_bytes()
+    assert last_lines(str(log), 15) == b"and this\n"
+    assert last_lines(str(log), 1000, before) == b"0123456789\nand this\n"
 
 
 def test_a_log_is_redacted_before_its_digits_are_squeezed(tmp_path: Path) -> None:

@@ -180,7 +180,9 @@ def _names(owner: _Owner, host: Host) -> Iterator[str]:
     claim = owner.claim
     tops = [owner.real]
     if claim.covers is not None:
-        tops = host.files.matching(owner.real + claim.key.value[len(owner.written) :], [])
+        from reconciler.host.globs import matching
+
+        tops = matching(host.files, owner.real + claim.key.value[len(owner.written) :], [])
     yield from tops
     for top in tops if claim.tree else ():
         for path, status in host.files.tree(top, lambda path: False):

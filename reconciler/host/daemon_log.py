@@ -1,15 +1,25 @@
-"""The logs of daemons that say nothing about theirs: kept within a bound, in our state directory.
+"""The logs of daemons: opened for them, their last lines, and those in our own folder kept small.
 
-It must not touch a log that a rule of the spec rotates.
+It must not open or show what somebody else has put in the place of a log, nor touch one that a
+rule of the spec rotates.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator
 
 from reconciler.base.errors import HostError
-from reconciler.host.walk import reason
+from reconciler.host.reading import is_private
+from reconciler.host.walk import (
+    opened,
+    reason,
+    refuse_file_of_another,
+    refuse_hard_link,
+    reported,
+    sort_of,
+)
 
 MOST = 50 << 20
 """Bytes of a log, and of each of those that were taken out of it."""
@@ -45,3 +55,69 @@ def trim(folder: str, is_rotated: Callable[[str], bool]) -> Iterator[str]:
             yield f"the log {path} is too large, and stays so: {error}"
         except OSError as error:
             yield f"the log {path} is too large, and stays so: {reason(error)}"
+
+
+def open_log(path: str, uid: int, gid: int) -> int:
+    """A descriptor that appends to ``path``; made, for that user, if missing.
+
+    Raises HostError, also when something other than a regular file stands there, or a file
+    that somebody else may have made, see ``refuse_file_of_another``: what is written to it
+    would be written with the caller's rights. ``uid`` -1: it is for the caller.
+    """
+    parent, _, name = path.rpartition("/")
+    with reported(f"cannot open the log {path}"), opened(parent, make=True) as folder:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            log = os.open(name, flags, dir_fd=folder)
+        except FileNotFoundError:
+            from reconciler.host.place import new_log
+
+            log = new_log(folder, name, 0o640, uid, gid)
+        status = os.fstat(log)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(log)
+            raise HostError(f"the log {path} is {sort_of(status)}, not a file; move it away")
+        try:
+            refuse_hard_link(folder, status, path)
+            refuse_file_of_another(folder, parent, status, path, uid)
+        except HostError:
+            os.close(log)
+            raise
+        os.set_blocking(log, True)
+        return log
+
+
+def last_lines(path: str, limit: int, before: os.stat_result | None = None, uid: int = -1) -> bytes:
+    """The whole lines in the last ``limit`` bytes of a log, none that stood there ``before``.
+
+    The rest of a line that begins before them is left out: it may be a piece of a secret.
+    Empty when there is none to be read, and when somebody may have given its name to a file
+    that is not his nor that user's, ``uid`` as for ``open_log``.
+    """
+    parent, _, name = path.rpartition("/")
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+    try:
+        # What a process has put in the place of its log is not to be shown to people.
+        with opened(parent) as folder:
+            handle = os.open(name, flags, dir_fd=folder)
+            try:
+                status = os.fstat(handle)
+                refuse_file_of_another(folder, parent, status, path, uid)
+                # What was written since it was opened for the process is the process's.
+                same = before is not None and os.path.samestat(before, status)
+                start = before.st_size if before is not None and same else 0
+                if not same and is_private(folder, handle, (uid,)):
+                    raise HostError(f"{path} is not to be shown")
+            except BaseException:
+                os.close(handle)
+                raise
+    except (OSError, HostError):
+        return b""
+    try:
+        if not stat.S_ISREG(status.st_mode):
+            return b""
+        begin = max(start, status.st_size - limit)
+        data = os.pread(handle, limit, begin)
+        return data if begin == start else data.partition(b"\n")[2]
+    finally:
+        os.close(handle)

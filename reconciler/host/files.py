@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
-from reconciler.host.filesystems import leads_to_server, refuse_silent
+from reconciler.host.filesystems import refuse_silent
 from reconciler.host.walk import (
     MOST_LINKS,
     Below,
@@ -24,7 +24,6 @@ from reconciler.host.walk import (
     opened,
     reason,
     refuse,
-    refuse_file_of_another,
     refuse_foreign_link,
     refuse_hard_link,
     refused,
@@ -107,8 +106,7 @@ class Files:
     def status(self, path: str) -> os.stat_result | None:
         """The status of what stands at ``path``, or None when there is nothing.
 
-        A symlink is followed where nobody else could have made it. Raises UnknownState when
-        that cannot be known.
+        A symlink is followed where nobody else could have made it. Raises UnknownState.
         """
         found = self._found(path)
         return None if found is None else found[0]
@@ -133,10 +131,7 @@ class Files:
         gid: int,
         named: bool = True,
     ) -> Refused | None:
-        """Why this is not done to what stands at ``path``, as ``walk.refused`` has it, or None.
-
-        Raises UnknownState as ``status`` does.
-        """
+        """Why this is not done to it, as ``walk.refused`` has it. Raises UnknownState."""
         bit = refused_set_id(path, status, mode, uid, gid)
         found = self.looked_at(path)
         if bit is not None or found is None:
@@ -269,71 +264,6 @@ class Files:
         except OSError as error:
             raise UnknownState(f"cannot read {path}: {reason(error)}") from None
 
-    def matching(self, pattern: str, odd: list[str]) -> list[str]:
-        """The paths that match a glob, sorted; a name that begins with a dot must be asked for.
-
-        What cannot be looked at is left out, and ``odd`` says why. Raises UnknownState when that
-        is what stands before the first wildcard.
-        """
-        found = [""]
-        globbed = False
-        for part in pattern.split("/")[1:]:
-            if any(character in part for character in "*?["):
-                told = odd if globbed else None
-                found = [
-                    f"{path}/{name}" for path in found for name in self._names(path, part, told)
-                ]
-                globbed = True
-            else:
-                found = [f"{path}/{part}" for path in found]
-        return sorted(path for path in found if self._is_there(path, odd))
-
-    def _is_there(self, path: str, odd: list[str]) -> bool:
-        """Is there something other than a symlink? A glob passes over those, as find(1) does."""
-        try:
-            if leads_to_server(path):
-                self._folder(path.rpartition("/")[0], 0)  # It may hang, so it is asked first.
-            return not stat.S_ISLNK(os.lstat(path).st_mode) and self.status(path) is not None
-        except FileNotFoundError:
-            return False
-        except UnknownState as error:
-            odd.append(str(error))
-        except OSError as error:
-            odd.append(f"cannot look at {path}: {reason(error)}")
-        return False
-
-    def _names(self, path: str, pattern: str, odd: list[str] | None) -> list[str]:
-        try:
-            status = self.status(path or "/")
-            if status is None or not stat.S_ISDIR(status.st_mode):
-                return []
-            self._refuse_private(path, status)
-            names = os.listdir(path or "/")
-        except UnknownState as error:
-            if odd is None:
-                raise
-            odd.append(str(error))
-            return []
-        except OSError as error:
-            what = f"cannot read {path}: {reason(error)}"
-            if odd is None:
-                raise UnknownState(what) from None
-            odd.append(what)
-            return []
-        from fnmatch import filter as matching
-
-        hidden = pattern.startswith(".")
-        return [name for name in matching(names, pattern) if hidden or not name.startswith(".")]
-
-    def _refuse_private(self, path: str, status: os.stat_result) -> None:
-        """Raises UnknownState where nobody is to be shown what is in a folder: see ``reading``."""
-        if os.geteuid() == 0 and not status.st_mode & stat.S_IROTH:
-            from reconciler.host.reading import PRIVATE, is_private
-
-            with _held(path) as handle:
-                if is_private(handle):
-                    raise UnknownState(f"what is in {path} is {PRIVATE}")
-
     def tree(self, path: str, excluded: Callable[[str], bool]) -> Below:
         """Everything below a directory but symlinks and other mounts, as ``walk.Below`` has it."""
         self._leave()
@@ -432,8 +362,7 @@ class Files:
     ) -> None:
         """Set what is not None or -1, on the inode itself. Raises HostError.
 
-        ``directory`` says what must stand there: what is right for one sort is a hole for another.
-        ``named``: it is declared by itself, not found by a pattern.
+        ``directory`` says what must stand there; ``named``: it was not found by a pattern.
         """
         parent, _, name = path.rpartition("/")
         with (
@@ -447,35 +376,6 @@ class Files:
             refuse_hard_link(folder, status, path)
             refuse(self.refused(path, status, mode, uid, gid, named))
             set_on(entry, mode, uid, gid)
-
-    def open_log(self, path: str, uid: int, gid: int) -> int:
-        """A descriptor that appends to ``path``; made, for that user, if missing.
-
-        Raises HostError, also when something other than a regular file stands there, or a file
-        that somebody else may have made, see ``refuse_file_of_another``: what is written to it
-        would be written with the caller's rights. ``uid`` -1: it is for the caller.
-        """
-        parent, _, name = path.rpartition("/")
-        with reported(f"cannot open the log {path}"), opened(parent, make=True) as folder:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-            try:
-                log = os.open(name, flags, dir_fd=folder)
-            except FileNotFoundError:
-                from reconciler.host.place import new_log
-
-                log = new_log(folder, name, 0o640, uid, gid)
-            status = os.fstat(log)
-            if not stat.S_ISREG(status.st_mode):
-                os.close(log)
-                raise HostError(f"the log {path} is {sort_of(status)}, not a file; move it away")
-            try:
-                refuse_hard_link(folder, status, path)
-                refuse_file_of_another(folder, parent, status, path, uid)
-            except HostError:
-                os.close(log)
-                raise
-            os.set_blocking(log, True)
-            return log
 
     def read(self, path: str, limit: int) -> bytes | None:
         """The first ``limit`` bytes of a regular file, or None when there is none.
@@ -495,44 +395,5 @@ class Files:
             return os.read(handle, limit)
         except OSError as error:
             raise UnknownState(f"cannot read {path}: {reason(error)}") from None
-        finally:
-            os.close(handle)
-
-    def tail(
-        self, path: str, limit: int, before: os.stat_result | None = None, uid: int = -1
-    ) -> bytes:
-        """The whole lines in the last ``limit`` bytes of a log, none that stood there ``before``.
-
-        The rest of a line that begins before them is left out: it may be a piece of a secret.
-        Empty when there is none to be read, and when somebody may have given its name to a file
-        that is not his nor that user's, ``uid`` as for ``open_log``.
-        """
-        from reconciler.host.reading import is_private
-
-        parent, _, name = path.rpartition("/")
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
-        try:
-            # What a process has put in the place of its log is not to be shown to people.
-            with opened(parent) as folder:
-                handle = os.open(name, flags, dir_fd=folder)
-                try:
-                    status = os.fstat(handle)
-                    refuse_file_of_another(folder, parent, status, path, uid)
-                    # What was written since it was opened for the process is the process's.
-                    same = before is not None and os.path.samestat(before, status)
-                    start = before.st_size if before is not None and same else 0
-                    if not same and is_private(folder, handle, (uid,)):
-                        raise HostError(f"{path} is not to be shown")
-                except BaseException:
-                    os.close(handle)
-                    raise
-        except (OSError, HostError):
-            return b""
-        try:
-            if not stat.S_ISREG(status.st_mode):
-                return b""
-            begin = max(start, status.st_size - limit)
-            data = os.pread(handle, limit, begin)
-            return data if begin == start else data.partition(b"\n")[2]
         finally:
             os.close(handle)

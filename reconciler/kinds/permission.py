@@ -135,7 +135,9 @@ class Permissions(Kind[Permission, WrongEntries], Completed, Described, Verified
         glob = _is_glob(want.path)
         try:
             if glob:
-                roots = host.files.matching(want.path, left_out)
+                from reconciler.host.globs import matching
+
+                roots = matching(host.files, want.path, left_out)
             else:
                 roots = [want.path]
                 status = host.files.status(want.path)

@@ -15,6 +15,7 @@ from support import LONG, Machine, until
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.host import filesystems, trust, walk
+from reconciler.host.daemon_log import open_log
 from reconciler.host.files import Files
 from reconciler.host.rewrite import rewrite
 
@@ -164,10 +165,10 @@ def made_by(uid: int, path: Path) -> Path:
 def test_the_log_of_a_daemon_of_root_is_none_that_somebody_made_before(shared: Path) -> None:
     log = made_by(SOMEBODY, shared / "log")
     with pytest.raises(HostError, match=f"belongs to user {SOMEBODY}, in a folder that others"):
-        os.close(Files().open_log(str(log), -1, -1))
+        os.close(open_log(str(log), -1, -1))
     for owner in (0, shared.stat().st_uid):
         os.chown(log, owner, owner)
-        os.close(Files().open_log(str(log), -1, -1))
+        os.close(open_log(str(log), -1, -1))
 
 
 def test_a_file_that_somebody_made_before_is_not_written_to(shared: Path, tmp_path: Path) -> None:
@@ -197,13 +198,13 @@ def test_who_has_made_the_folder_first_is_not_its_rightful_owner(
 ) -> None:
     file = made_by(SOMEBODY, taken / "file")
     with pytest.raises(HostError, match=f"belongs to user {SOMEBODY}, in a folder that others"):
-        os.close(Files().open_log(str(file), -1, -1))
+        os.close(open_log(str(file), -1, -1))
     with pytest.raises(HostError, match=f"belongs to user {SOMEBODY}, in a folder that others"):
         rewrite(str(file), lambda _: b"secret", 1000, str(tmp_path))
     assert file.read_bytes() == b""
     # His folder in one of root's was given to him.
     (ground / "sticky").chmod(0o755)
-    os.close(Files().open_log(str(file), -1, -1))
+    os.close(open_log(str(file), -1, -1))
 
 
 def test_nothing_is_moved_there(taken: Path, ground: Path, machine: Machine) -> None:

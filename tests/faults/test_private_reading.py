@@ -15,7 +15,7 @@ from reconciler.base.values import Verdict
 from reconciler.diagnose.folders import counted
 from reconciler.diagnose.logs import read
 from reconciler.host.clock import Clock
-from reconciler.host.files import Files
+from reconciler.host.daemon_log import last_lines
 from reconciler.host.probe import queue
 from reconciler.host.probe_log import log
 from reconciler.host.reading import PRIVATE
@@ -50,7 +50,7 @@ def shown(path: Path, uid: int = -1) -> list[bool]:
     said = log(str(path), "ERROR", 0, 60.0)
     assert not said.ok and said.words.startswith("1 line matches 'ERROR'"), "it is counted anyway"
     (looked,) = read([("check:it", str(path))], [])
-    last = Files().tail(str(path), 4096, None, uid).decode()
+    last = last_lines(str(path), 4096, None, uid).decode()
     return [PRIVATELY in words for words in (said.words, repr(looked), last)]
 
 
@@ -87,7 +87,7 @@ def test_what_he_may_read_anyway_and_what_is_his(his: Path) -> None:
 def test_what_is_another_accounts(his: Path) -> None:
     path = file(his / "app.log", 0o600, SOMEBODY_ELSE)
     assert shown(path) == [False] * 3
-    assert Files().tail(str(path), 4096, None, SOMEBODY_ELSE) != b"", "its declared user"
+    assert last_lines(str(path), 4096, None, SOMEBODY_ELSE) != b"", "its declared user"
 
 
 def test_what_a_team_shares(tmp_path: Path) -> None:
@@ -139,10 +139,10 @@ def test_what_a_process_said_since_its_log_was_opened_is_shown(his: Path) -> Non
     with path.open("a") as end:
         end.write("no port\n")
     before_it: Any = before
-    assert Files().tail(str(path), 4096, before_it, -1) == b"no port\n"
+    assert last_lines(str(path), 4096, before_it, -1) == b"no port\n"
     path.rename(his / "old")
     file(his / "app.log", 0o640).write_text(f"{'x' * 50}\n{PRIVATELY}\n")
-    assert Files().tail(str(path), 4096, before_it, -1) == b"", "another file has the name now"
+    assert last_lines(str(path), 4096, before_it, -1) == b"", "another file has the name now"
 
 
 def test_an_ordinary_user_reads_with_his_own_rights(

@@ -23,7 +23,7 @@ from support import LONG, Machine, until
 
 from reconciler.base.errors import HostError
 from reconciler.host import start
-from reconciler.host.files import Files
+from reconciler.host.daemon_log import open_log
 from reconciler.host.launch import Launch
 from reconciler.host.launch import start as start_daemon
 from reconciler.host.processes import look_up
@@ -466,10 +466,10 @@ def test_a_file_of_roots_that_a_user_renamed_is_not_his_log(
 @ROOT
 def test_a_log_of_roots_in_a_folder_of_roots_may_be_his(free: None, open_folder: Path) -> None:
     (open_folder / "log").write_text("")
-    os.close(Files().open_log(str(open_folder / "log"), NOBODY, NOBODY))
+    os.close(open_log(str(open_folder / "log"), NOBODY, NOBODY))
     open_folder.chmod(0o777)
     with pytest.raises(HostError, match="nothing is written to it for user"):
-        Files().open_log(str(open_folder / "log"), NOBODY, NOBODY)
+        open_log(str(open_folder / "log"), NOBODY, NOBODY)
     open_folder.chmod(0o755)
 
 

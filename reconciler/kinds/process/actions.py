@@ -57,6 +57,8 @@ class StartDaemon:
         """Raises HostError."""
         launch = self.launch
         account = host.users.account(launch.user)
+        from reconciler.host.daemon_log import open_log
+
         log = log_path(launch.mark, self.log, host)
         records = host.start_records
         ours = account.uid == os.geteuid()
@@ -64,7 +66,7 @@ class StartDaemon:
         try:
             if self.log is None:
                 _leave_to_its_owner(log, account.uid)
-            descriptor = host.files.open_log(log, *owner)
+            descriptor = open_log(log, *owner)
         except NoSpace:
             if self.log is not None:
                 raise
@@ -264,12 +266,14 @@ def last_words(
             if pane is not None:
                 words += [how, *(redacted(line, secrets) for line in _screen(place, pane.id, host))]
         else:
+            from reconciler.host.daemon_log import last_lines
+
             path = log_path(mark, log, host)
             account = host.users.account(user)
             uid = -1 if account.uid == os.geteuid() else account.uid
-            tail = host.files.tail(path, _TAIL, host.log_ends.get(path), uid)
+            last = last_lines(path, _TAIL, host.log_ends.get(path), uid)
             # Before it is parted: a value may have several lines.
-            said = redacted(tail.decode(errors="replace"), secrets).splitlines()
+            said = redacted(last.decode(errors="replace"), secrets).splitlines()
             words += [line for line in said if line.strip()][-_WORDS:]
     except HostError:
         return None
