@@ -7,6 +7,7 @@ journalctl. What a user wrote is never given to a shell.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -27,6 +28,10 @@ LIMIT = 2**20
 _ASK = 10.0
 """Seconds for what only looks; a start may take longer."""
 _ACT = 45.0
+_EACH = 0.2
+"""Seconds that each further unit may take."""
+_ENDED = ("inactive", "failed")
+_UNIT_NAME = re.compile(r"[A-Za-z0-9:_.\\@-]+")
 _PROPERTIES = (
     "Id", "Names", "LoadState", "LoadError", "ActiveState", "SubState", "UnitFileState",
     "FragmentPath", "NeedDaemonReload", "Result", "ExecMainStatus", "ExecMainCode",
@@ -174,6 +179,44 @@ class Systemd:
         if result.status != 0:
             raise HostError(f"systemctl {verb} {' '.join(words)}: {result.complaint}")
 
+    def tell_all(
+        self, scope: str, verb: str, units: Sequence[str], *options: str
+    ) -> dict[str, HostError]:
+        """``tell`` for units of which each is started or stopped by itself; what went wrong.
+
+        What takes too long is looked at: a start goes on, and so does what has been stopped.
+        """
+        if not units:
+            return {}
+        timeout = _ACT + _EACH * len(units)
+        words = (verb, *options, "--", *units)
+        try:
+            result = self._run("systemctl", scope, words, timeout)
+        except UnknownState as error:
+            if verb != "stop":
+                return {}
+            known = self.show(scope, units)
+            left = (one for one in units if known[one].get("ActiveState") not in _ENDED)
+            return dict.fromkeys(left, error)
+        if result.status == 0:
+            return {}
+        said: dict[str, list[str]] = {}
+        for line in result.errors.decode("utf-8", "replace").splitlines():
+            for name in {word.rstrip(".:") for word in _UNIT_NAME.findall(line)}:
+                said.setdefault(name, []).append(censored(line.strip()))
+        named = [unit for unit in units if unit in said]
+        if len(units) == 1:
+            named, said = list(units), {units[0]: [result.complaint]}
+        elif not named:  # Of whom it complains is not said.
+            return {
+                unit: error
+                for one in units
+                for unit, error in self.tell_all(scope, verb, [one], *options).items()
+            }
+        return {
+            unit: HostError(f"systemctl {verb} -- {unit}: {' '.join(said[unit])}") for unit in named
+        }
+
     def changed(self, scope: str, unit: str) -> None:
         """Remember that a file of the unit is another one now."""
         self._reloaded.discard(scope)
@@ -185,22 +228,29 @@ class Systemd:
             self.tell(scope, "daemon-reload")
             self._reloaded.add(scope)
 
-    def renew(self, scope: str, verb: str, unit: str) -> None:
-        """Restart or reload a unit, once however many of its files changed. Raises HostError."""
-        if (scope, unit) not in self._restarted:
-            # Whoever waits for the end of the unit that it runs in waits for its own.
-            wait = ("--no-block",) if self.holds_us(unit) else ()
-            self.tell(scope, verb, *wait, "--", unit)
-            self._restarted.add((scope, unit))
+    def renew(self, scope: str, verb: str, units: Sequence[str]) -> dict[str, HostError]:
+        """Restart or reload units, each once however many of its files changed; what went wrong."""
+        todo = [unit for unit in units if (scope, unit) not in self._restarted]
+        # Whoever waits for the end of the unit that it runs in waits for its own.
+        ours = [unit for unit in todo if self.holds_us(unit)]
+        errors = self.tell_all(scope, verb, [unit for unit in todo if unit not in ours])
+        errors |= self.tell_all(scope, verb, ours, "--no-block")
+        self._restarted |= {(scope, unit) for unit in todo if unit not in errors}
+        return errors
 
-    def settled(self, scope: str, unit: str, seconds: float) -> dict[str, str]:
-        """What is known of a unit as soon as it is no longer on its way, or after that time."""
+    def settled(self, scope: str, units: Sequence[str], seconds: float) -> None:
+        """Wait until none of these units is on its way any more, or until that time is over."""
         end = self._clock.monotonic() + seconds
-        while True:
-            known = self.show(scope, [unit])[unit]
-            way = known.get("ActiveState") in ("activating", "deactivating", "reloading")
-            if not way or known.get("SubState") == "auto-restart" or self._clock.monotonic() > end:
-                return known
+        while units:
+            known = self.show(scope, units)
+            units = [
+                unit
+                for unit in units
+                if known[unit].get("ActiveState") in ("activating", "deactivating", "reloading")
+                and known[unit].get("SubState") != "auto-restart"
+            ]
+            if not units or self._clock.monotonic() > end:
+                return
             self._clock.sleep(0.1)
 
     def holds_us(self, unit: str) -> bool:
@@ -237,9 +287,9 @@ class Systemd:
         return [censored(line)[:500] for line in said if line.strip()][-lines:]
 
     def complaints(
-        self, scope: str, files: Mapping[str, str], unit: str, folder: str
-    ) -> list[str] | None:
-        """What systemd-analyze finds wrong in ``files``, by their name, of which ``unit`` is one.
+        self, scope: str, files: Mapping[str, str], units: Sequence[str], folder: str
+    ) -> tuple[list[str], int] | None:
+        """What systemd-analyze says of ``units``, with its status; all ``files`` are by name.
 
         They are put into ``folder``, which is ours alone, and taken away again. None when it
         cannot be had here. Raises HostError.
@@ -255,16 +305,21 @@ class Systemd:
                 path = f"{folder}/{name}"
                 os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
                 put_at(path, text.encode("utf-8", "surrogateescape"), 0o644, sync=False)
-            words = ("verify", "--man=no", f"{folder}/{unit}")
-            result = self._run("systemd-analyze", scope, words, _ACT, {"XDG_RUNTIME_DIR": folder})
+            words = ("verify", "--man=no", *(f"{folder}/{unit}" for unit in units))
+            timeout = _ACT + _EACH * len(units)
+            result = self._run(
+                "systemd-analyze", scope, words, timeout, {"XDG_RUNTIME_DIR": folder}
+            )
         except OSError as error:
-            raise HostError(f"cannot check {unit} in {folder}: {reason(error)}") from None
+            raise HostError(
+                f"cannot check {', '.join(units)} in {folder}: {reason(error)}"
+            ) from None
         finally:
             _remove(folder)
         said = result.errors.decode("utf-8", "replace").splitlines()
         if any("Failed to initialize manager" in line for line in said):
             return None
-        return [line.removeprefix(f"{folder}/").strip() for line in said]
+        return [line.removeprefix(f"{folder}/").strip() for line in said], result.status
 
     def _run(
         self,

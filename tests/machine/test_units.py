@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from machine.conftest import booted
 from machine.disposable import SYSTEMD, DisposableHost
+from machine.possible import PATH
 
 pytestmark = pytest.mark.root
 
@@ -704,3 +706,64 @@ def test_a_unit_of_which_systemd_tells_something_odd_hides_no_other(world: World
     (unknown,) = report["unknown"]
     assert unknown["id"] == "unit:strange.service" and "instead of" in unknown["reason"]
     assert world.show("plain.service", "ActiveState") == "active"
+
+
+def many(number: int, state: str = "present", **odd: str) -> dict[str, Any]:
+    """So many units, of which some have an ``ExecStart`` of their own, by their number."""
+    return {
+        f"many{at}.service": {
+            "content": SLEEPER.format(description=at).replace("/bin/sleep 1001", odd[str(at)])
+            if str(at) in odd
+            else SLEEPER.format(description=at),
+            "enabled": True,
+            "active": True,
+            "state": state,
+        }
+        for at in range(number)
+    }
+
+
+def test_each_program_is_called_as_often_for_many_units(world: World) -> None:
+    for name in ("systemctl", "systemd-analyze"):
+        text = f'#!/bin/sh\necho {name} >>/run/calls\nexec /usr/bin/{name} "$@"\n'
+        world.host.write(f"/srv/counted/{name}", text, mode=0o755)
+    found = {}
+    for number in (2, 20):
+        for state in ("present", "absent"):
+            world.sh("rm -f /run/calls")
+            spec = world.spec(many(number, state), "many")
+            world.once(spec, environ={"PATH": f"/srv/counted:{PATH}"})
+            found[number, state] = Counter(world.host.read("/run/calls").split())
+            running = world.sh("systemctl list-units --plain --no-legend 'many*' | wc -l")
+            assert int(running) == (number if state == "present" else 0)
+            world.converged(spec)
+    assert found[2, "present"] == found[20, "present"]
+    assert found[2, "absent"] == found[20, "absent"]
+    assert found[20, "present"]["systemd-analyze"] == 1
+    assert found[20, "present"]["systemctl"] <= 9
+
+
+@pytest.mark.parametrize(
+    ("odd", "says"),
+    [("/bin/false", "exit status 1"), ("/no/such/program", "not executable"), ("", "verify")],
+)
+def test_a_unit_that_is_refused_or_fails_keeps_no_other_out(
+    world: World, odd: str, says: str
+) -> None:
+    units = many(6, **{"3": odd})
+    if odd == "/bin/false":
+        for unit in units.values():
+            unit["content"] = unit["content"].replace("[Service]", "[Service]\nType=exec")
+        units["many3.service"]["content"] = units["many3.service"]["content"].replace(
+            "Type=exec", "Type=oneshot\nRemainAfterExit=yes"
+        )
+    spec = world.spec(units, "many")
+    report = world.once(spec, status=1)
+    results = {step["id"]: step["result"] for step in report["steps"]}
+    expected = {f"unit:{name}": "done" for name in units} | {"unit:many3.service": "failed"}
+    assert results == expected, report
+    (failed,) = (step for step in report["steps"] if step["result"] == "failed")
+    assert says in failed["error"]
+    for at in range(6):
+        assert world.show(f"many{at}.service", "ActiveState") != "active" or at != 3
+    world.once(world.spec(many(6, "absent"), "many"))

@@ -283,6 +283,11 @@ class Units(
             for stage in STAGES
         ]
 
+    def run_all(self, actions: Sequence[Action], host: Host) -> Sequence[Exception | None]:
+        from reconciler.kinds.unit.run import run_all
+
+        return run_all(actions, host)
+
     def spared(self, actions: Sequence[Action]) -> tuple[str | None, bool]:
         said = [line for action in actions for line in getattr(action, "ignored", ())]
         return "; ".join(said) or None, False
@@ -297,7 +302,7 @@ class Units(
         want = resource.want
         if want.is_template or host.systemd.silent(want.scope) is not None:
             return None
-        from reconciler.kinds.unit.actions import cause
+        from reconciler.kinds.unit.run import cause
 
         return cause(host, want.scope, str(want.unit), words=not want.secret)
 

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from reconciler.base.errors import HostError, Remedy, UnknownState
+from reconciler.base.errors import Remedy
 from reconciler.base.records import dataclass
 from reconciler.core.model import Action, Change, Resource
 from reconciler.host.remedy import hides, in_turn, remedy
+from reconciler.host.rewrite import replace_file
+from reconciler.host.systemd import LIMIT
 from reconciler.kinds.unit import Unit, UnitState
 
 if TYPE_CHECKING:
@@ -23,22 +24,6 @@ if TYPE_CHECKING:
 STAGES = FILES, REMOVED, LINKS, MANAGER = range(4)
 """Of all units: what is stopped, disabled and written; files that go, which nothing may need by
 then; the symlinks that enable; what the manager does."""
-_STAND_INS = {
-    "service": "[Service]\nExecStart=/bin/true\n",
-    "timer": "[Timer]\nOnBootSec=1\n",
-    "path": "[Path]\nPathExists=/\n",
-    "socket": "[Socket]\nListenStream=/run/x\n",
-    "target": "[Unit]\n",
-}
-"""What a drop-in is checked with when the unit itself cannot be read."""
-_OF_OTHERS = re.compile(
-    r"Unit \S+ (not found|is masked)|\S+ not loaded, \S+ cannot be started|Failed to (load|create)"
-)
-"""Complaints that other units are missing: they may come later, and need not be there."""
-_ADVICE = re.compile(r"not safe|unsafe|deprecated|obsolete|legacy|[Cc]onsider")
-"""What systemd says of something that it takes as it is."""
-_UNKNOWN_KEY = re.compile(r"Unknown (key|lvalue) ")
-"""What it says of a key of a newer systemd, and then goes on without it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -76,50 +61,15 @@ class WriteUnit:
 
     def run(self, host: Host) -> None:
         """Raises HostError; nothing is installed then."""
-        from reconciler.host.rewrite import replace_file
-        from reconciler.host.systemd import LIMIT
+        run_one(self, host)
 
-        said = self._wrong(host)
-        self.ignored[:] = filter(_UNKNOWN_KEY.search, said)
-        wrong = [line for line in said if line not in self.ignored]
-        if wrong:
-            if self.secret:
-                wrong = [line.partition(": ")[0] for line in wrong]
-            words = "; ".join(wrong[:5])
-            raise HostError(f"systemd-analyze verify refuses it, so it was not installed: {words}")
+    def write(self, host: Host) -> None:
+        """Without asking systemd-analyze. Raises HostError."""
         seen = None if self.seen is None else _data(self.seen)
         uid, gid = (0, 0) if self.scope == "system" else (os.geteuid(), os.getegid())
         mode = int(self.mode, 8)
         replace_file(self.path, _data(self.text), seen, LIMIT, host.state_dir, mode, uid, gid)
         host.systemd.changed(self.scope, self.unit)
-
-    def _wrong(self, host: Host) -> list[str]:
-        folder = os.path.join(host.state_dir, "verify")
-        check = host.systemd.complaints
-        if self.name == self.unit:
-            said = check(self.scope, {self.unit: self.text}, self.unit, folder) or []
-            return _about(said, self.name, self.unit)
-        base = {self.unit: self._base(host)}
-        said = check(self.scope, {**base, self.name: self.text}, self.unit, folder) or []
-        found = _about(said, self.name, self.unit)
-        if any(line.startswith(self.unit) for line in found):
-            # What is wrong with the unit without us is not ours to judge.
-            alone = check(self.scope, base, self.unit, folder) or []
-            found = [line for line in found if line not in alone]
-        return found
-
-    def _base(self, host: Host) -> str:
-        systemd = host.systemd
-        own = f"{systemd.folder(self.scope)}/{self.unit}"
-        for path in (own, systemd.elsewhere(self.scope, self.unit)):
-            if path is not None:
-                try:
-                    there = systemd.unit_file(os.path.realpath(path))
-                except HostError:
-                    continue
-                if there is not None and there.link is None:
-                    return there.text
-        return _STAND_INS[self.unit.rpartition(".")[2]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +93,6 @@ class WriteEnvironment:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
-        from reconciler.host.rewrite import replace_file
-        from reconciler.host.systemd import LIMIT
-
         uid, gid = os.geteuid(), os.getegid()
         if self.seen == self.text:
             host.files.set_attributes(self.path, 0o600, uid, gid, False)
@@ -154,18 +101,6 @@ class WriteEnvironment:
             text = _data(self.text)
             replace_file(self.path, text, seen, LIMIT, host.state_dir, 0o600, uid, gid)
         host.systemd.changed(self.scope, self.unit)
-
-
-def _about(said: Sequence[str], name: str, unit: str) -> list[str]:
-    """The complaints that are about the file ``name`` or its unit; a template's has an instance."""
-    stem = unit.partition("@")[0] + "@" if "@." in unit else unit
-    found = []
-    for line in said:
-        of_file = re.match(rf"{re.escape(name)}:\d+: ", line)
-        of_unit = line.startswith(stem) and not _OF_OTHERS.search(line)
-        if (of_file or of_unit) and not _ADVICE.search(line):
-            found.append(line)
-    return list(dict.fromkeys(found))
 
 
 def _data(text: str) -> bytes:
@@ -225,9 +160,6 @@ class RemoveUnit:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
-        from reconciler.host.rewrite import replace_file
-        from reconciler.host.systemd import LIMIT
-
         replace_file(self.path, None, _data(self.seen), LIMIT, host.state_dir)
         if self._in_folder:
             folder = os.path.dirname(self.path)
@@ -286,17 +218,7 @@ class Tell:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
-        if self.verb == "stop" and host.systemd.holds_us(self.unit):
-            words = ("--no-block", "--", self.unit)
-            host.last.append(lambda: host.systemd.tell(self.scope, "stop", *words))
-            return
-        # These would reload the manager each by itself.
-        quiet = () if self.verb == "stop" else ("--no-reload",)
-        host.systemd.tell(self.scope, self.verb, *quiet, *self.options, "--", self.unit)
-        if self.verb == "disable":
-            # Without the option it leaves what is enabled until the next boot.
-            host.systemd.tell(self.scope, self.verb, *quiet, "--runtime", "--", self.unit)
-        host.systemd.changed(self.scope, self.unit)
+        run_one(self, host)
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,57 +252,20 @@ class Renew:
 
     def run(self, host: Host) -> None:
         """Raises HostError, with the cause where the unit fails."""
-        systemd = host.systemd
-        if self.others:
-            # Together: a client that waits would have the socket start its service again.
-            systemd.tell(self.scope, "stop", "--", self.unit, *self.others)
-        try:
-            self._renew(host)
-        except UnknownState:
-            pass  # It takes long. How far it is by now is seen when it is looked at.
-        except HostError as error:
-            raise HostError(f"{error}; {cause(host, self.scope, self.unit)}") from None
-        if self.others:
-            systemd.tell(self.scope, "start", "--", *self.others)
-        if not systemd.holds_us(self.unit):
-            systemd.settled(self.scope, self.unit, 5)
+        run_one(self, host)
 
-    def _renew(self, host: Host) -> None:
-        systemd = host.systemd
-        if self.verb != "start" and not self.others:
-            systemd.renew(self.scope, self.verb, self.unit)
-            return
-        known = systemd.show(self.scope, [self.unit])[self.unit]
-        if known.get("ActiveState") == "failed":
-            # One that failed too often is not started again by itself, systemd.unit(5).
-            systemd.tell(self.scope, "reset-failed", "--", self.unit)
-        systemd.tell(self.scope, "start", "--", self.unit)
+
+def run_one(action: WriteUnit | Tell | Renew, host: Host) -> None:
+    """Raises HostError."""
+    from reconciler.kinds.unit.run import run_all
+
+    (error,) = run_all([action], host)
+    if error is not None:
+        raise error
 
 
 def _flag(scope: str) -> tuple[str, ...]:
     return ("--user",) if scope == "user" else ()
-
-
-def cause(
-    host: Host, scope: str, unit: str, known: Mapping[str, str] | None = None, words: bool = True
-) -> str:
-    """How a unit has ended, and what it said last where ``words`` may be shown."""
-    try:
-        known = known or host.systemd.show(scope, [unit])[unit]
-    except UnknownState as error:
-        return str(error)
-    found = [f"result {known.get('Result')}"]
-    status = known.get("ExecMainStatus", "0")
-    if status != "0":
-        # CLD_EXITED is 1, wait(2); else it is the signal that ended it.
-        ended = "exit status" if known.get("ExecMainCode") == "1" else "signal"
-        found.append(f"{ended} {status}")
-    if known.get("NRestarts", "0") not in ("0", ""):
-        found.append(f"{known['NRestarts']} restarts")
-    if known.get("LoadState") in ("error", "bad-setting"):
-        found.append(known.get("LoadError", ""))
-    said = host.systemd.last_words(scope, unit) if words else []
-    return ", ".join(found) + (f"; it said last: {' | '.join(said)}" if said else "")
 
 
 def actions(

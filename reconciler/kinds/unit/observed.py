@@ -345,7 +345,7 @@ class _Look:
     def _active(self) -> bool:
         way, sub = self.known.get("ActiveState"), self.known.get("SubState")
         if way == "failed" or sub == "auto-restart":
-            from reconciler.kinds.unit.actions import cause
+            from reconciler.kinds.unit.run import cause
 
             words = cause(
                 self.host, self.want.scope, self.unit, self.known, words=not self.want.secret
