@@ -359,11 +359,16 @@ class Probed:
         raise NotImplementedError
 
     def probe(self, resource: Resource[Any], host: Host, parent: int) -> Verdict:
-        """Ask now. Only in a child of its own, of the process ``parent``; it may block.
+        """Ask now. It may block: only in a child of its own, of the process ``parent``, unless it
+        ``is_brief``.
 
         Never raises for the host: what cannot be known is not well.
         """
         raise NotImplementedError
+
+    def is_brief(self, want: Any) -> bool:
+        """May it be asked in any process? It starts nothing, and what it looks at cannot hang."""
+        return False
 
     def inspect(self, want: Any) -> Remedy | None:
         """The shell command with which a person looks into it, where no pass fixes it. Pure."""

@@ -1,6 +1,6 @@
 """Probes of this host's health: each gives a verdict, in words with numbers.
 
-They are run in a child of their own, for they may block. They must not change anything, nor
+They may block where a file system does. They must not change anything, nor
 show a URL or a value of the environment.
 """
 
@@ -34,7 +34,7 @@ def bounded(
     parent: int | None = None,
     late_words: str = "no answer",
 ) -> Verdict:
-    """The verdict of ``probe``, within ``timeout`` seconds; only for a child of its own.
+    """The verdict of ``probe``, within ``timeout`` seconds. Only for the main thread.
 
     What cannot be known counts as failed. When ``parent`` has ended meanwhile, the whole process
     group is killed, since nobody else would do it.
@@ -43,7 +43,7 @@ def bounded(
     def late(number: int, frame: FrameType | None) -> None:
         raise _Late
 
-    signal.signal(signal.SIGALRM, late)
+    before = signal.signal(signal.SIGALRM, late)
     signal.setitimer(signal.ITIMER_REAL, timeout)
     try:
         verdict = probe()
@@ -56,6 +56,7 @@ def bounded(
     except OSError as error:
         signal.setitimer(signal.ITIMER_REAL, 0)
         verdict = Verdict(False, f"cannot be known: {reason(error)}")
+    signal.signal(signal.SIGALRM, before)
     if parent is not None and os.getppid() != parent and os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     return Verdict(verdict.ok, printable(verdict.words))

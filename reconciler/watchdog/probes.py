@@ -205,29 +205,37 @@ class ProbeScheduler:
             if verdict is None:
                 continue
             del self._running[ident]
-            now = self._clock.monotonic()
-            rhythm, _ = self._rhythms[ident]
-            self._next[ident] = probe.begun + rhythm.every
-            until, later = self._young.get(ident, (0.0, 0.0))
-            if not verdict[0] and probe.begun < until:
-                soon = now + _SOON
-                if soon < until or self._patient:
-                    self._next[ident] = soon if soon < until else later
-                    continue
-            self.answered.add(ident)
-            before = self._said.get(ident)
-            words = self._clean(verdict[1])
-            wall = self._clock.wall()
-            said = heard(before, probe.version, verdict[0], words, rhythm.failures, wall)
-            found[ident] = said = replace(said, seconds=now - probe.begun)
-            self._said[ident] = said
-            # What stays as it is may be due for something to be done about it.
-            due = rhythm.acts and said.result == "failing" and said.failures >= rhythm.failures
-            if due or said.result != (before.result if before is not None else "ok"):
+            news = self._take(ident, probe.begun, *verdict)
+            if news is not None:
+                found[ident] = self._said[ident]
+            if news:
                 changed.add(ident)
         self._write(found, changed)
         self._start()
         return changed
+
+    def _take(self, ident: str, begun: float, ok: bool, words: str) -> bool | None:
+        """Take a verdict; is something to be done about it, or is it another one?
+
+        None: it does not count, for what it is about has only just been started.
+        """
+        now = self._clock.monotonic()
+        rhythm, version = self._rhythms[ident]
+        self._next[ident] = begun + rhythm.every
+        until, later = self._young.get(ident, (0.0, 0.0))
+        if not ok and begun < until:
+            soon = now + _SOON
+            if soon < until or self._patient:
+                self._next[ident] = soon if soon < until else later
+                return None
+        self.answered.add(ident)
+        before = self._said.get(ident)
+        wall = self._clock.wall()
+        said = heard(before, version, ok, self._clean(words), rhythm.failures, wall)
+        self._said[ident] = said = replace(said, seconds=now - begun)
+        # What stays as it is may be due for something to be done about it.
+        due = rhythm.acts and said.result == "failing" and said.failures >= rhythm.failures
+        return due or said.result != (before.result if before is not None else "ok")
 
     def _verdict(self, probe: _Probe) -> tuple[bool, str] | None:
         import json
@@ -288,6 +296,7 @@ class ProbeScheduler:
         """
         self._patient = False
         self._muted |= self._rhythms.keys() - due
+        self._ask_here(due)
         with working("ask the checks", len(due)) as work:
             while left := set(due) - self.answered:
                 self.tend(())
@@ -298,6 +307,20 @@ class ProbeScheduler:
                     poller.register(descriptor, select.POLLIN)
                 poller.poll(int(min(self.due() or 0.0, BEAT) * 1000 + 0.999))
         return self.answered
+
+    def _ask_here(self, due: Collection[str]) -> None:
+        """Ask in this process what cannot hang: a child takes longer than most answers."""
+        found: dict[str, ProbeHistory] = {}
+        host = self._host()
+        for ident in sorted(set(due).intersection(self._waiting())):
+            resource = self._resources[ident]
+            kind = self._get_kind(resource.kind)
+            if isinstance(kind, Probed) and kind.is_brief(resource.want):
+                begun = self._clock.monotonic()
+                verdict = kind.probe(resource, host, os.getppid())
+                if self._take(ident, begun, verdict.ok, verdict.words) is not None:
+                    found[ident] = self._said[ident]
+        self._write(found, found)
 
 
 def _probe(

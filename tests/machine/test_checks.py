@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
@@ -38,8 +40,6 @@ def failing(report: dict[str, Any]) -> dict[str, str]:
 
 def again(machine: Machine) -> None:
     """Have the store forget when everything was asked last, as if an hour had passed."""
-    import sqlite3
-
     with sqlite3.connect(machine.state / "demo/store.db") as base:
         base.execute("UPDATE checks SET at = at - 3600, wall = wall - 3600")
     base.close()
@@ -109,6 +109,38 @@ def test_a_plan_asks_nothing_and_writes_nothing(machine: Machine) -> None:
     (machine.base / "asked").unlink()
     machine.converged(spec)
     assert not (machine.base / "asked").exists()
+
+
+def test_what_cannot_hang_is_asked_without_a_child(machine: Machine) -> None:
+    """A child takes longer than most answers. A pattern may take for ever, and so gets one."""
+    base = machine.base
+    (base / "beat").touch()
+    (base / "log").write_text(time.strftime("%Y-%m-%dT%H:%M:%S ERROR canary\n"))
+    brief = {
+        "beat": f"fresh: {{path: {base}/beat, max_age: 1h}}",
+        "queue": f"queue: {{path: {base}, match: '*.json', max_count: 1}}",
+        "room": f"disk: {{path: {base}, min_free: 1B}}",
+        "log": f"log: {{path: {base}/log, match: ' ERROR ', max: 0, within: 1h}}",
+    }
+    for more, children in (({}, 0), ({"words": brief["log"].replace(" ERROR ", "E.*R")}, 1)):
+        spec = checks(machine, **brief, **more)
+        trace = machine.traced("execve,%process", *machine.argv("--once", spec))
+        made = re.findall(r" (?:clone|clone3|fork|vfork)\(", trace)
+        assert len(made) == children, trace
+        with sqlite3.connect(machine.state / "demo/store.db") as store:
+            said = dict(store.execute("SELECT id, result FROM checks"))
+        store.close()
+        assert said.pop("check:log") == "failing"
+        assert said.pop("check:words", "failing") == "failing"
+        assert said == {f"check:{name}": "ok" for name in ("beat", "queue", "room")}
+
+
+def test_a_look_in_the_pass_itself_has_an_end(machine: Machine) -> None:
+    (machine.base / "log").write_bytes(b"2026-01-01T00:00:00 x\n" * 2_000_000)
+    path = f"{machine.base}/log"
+    spec = checks(machine, log=f"log: {{path: {path}, match: y, within: 9000d}}, timeout: 100ms")
+    machine.once(spec, status=1)
+    assert "no answer within 0.1 s" in failing(machine.plan(spec))["log"]
 
 
 def test_failures_in_a_row_count_and_a_command_is_run_once(machine: Machine) -> None:

@@ -22,6 +22,7 @@ from reconciler.core.kind import (
 )
 from reconciler.core.model import ABSENT, Action, Change, Declared, Key, Observation, Resource
 from reconciler.core.restart_policy import in_words
+from reconciler.host.filesystems import leads_to_server
 from reconciler.kinds.check.resource import FORMS, Check
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from reconciler.host import Host
 
 _RUN_TIMEOUT = 60.0
+_IN_PATTERNS = frozenset(r".^$*+?{}[]()\|")
+"""What has a meaning of its own in a regular expression."""
 _ALL = "command, fresh, log, queue, disk, tcp and http"
 
 
@@ -185,6 +188,13 @@ class Checks(Kind[Check, CheckState], Completed, Described, Verified, Probed, Di
     def rhythm(self, want: Check) -> Rhythm:
         acts = any(reaction[0] != "notify" for reaction in want.on_failure)
         return Rhythm(want.every, want.timeout, want.failures, acts, want.user or "")
+
+    def is_brief(self, want: Check) -> bool:
+        if want.command is not None or want.tcp is not None or want.http is not None:
+            return False
+        # A pattern may take any time, and nothing interrupts it.
+        plain = want.log is None or _IN_PATTERNS.isdisjoint(want.log.match)
+        return plain and not any(map(leads_to_server, want.paths))
 
     def inspect(self, want: Check) -> Remedy | None:
         from reconciler.kinds.check.inspect import inspect
