@@ -26,3 +26,14 @@ def test_the_benchmarks_of_the_loop_print_their_table(machine: Machine) -> None:
     rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
     assert len(rows) == 11
     assert all(row.count("|") == 5 for row in rows)
+
+
+@pytest.mark.root
+def test_the_benchmarks_of_other_programs_print_their_table(machine: Machine) -> None:
+    script = CHECKOUT / "tests/benchmarks/programs.py"
+    small = ("--sizes", "2,4", "--sessions", "1,2", "--units", "1,2")
+    done = machine.run(sys.executable, script, *small)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert len(rows) in (5, 7)  # Without what a systemd needs there are no rows on units.
+    assert all(row.count("|") == 5 for row in rows)

@@ -48,12 +48,13 @@ def test_what_is_wrong_with_its_watchdog_and_with_what_brings_it_back(
     host.run("systemctl", "disable", "cron")
     assert wrong(host) == [("cron daemon", "systemctl enable cron")]
     host.run("systemctl", "enable", "cron")
-    # Nothing runs the cron lines, which the weekly check says too.
+    # Nothing runs the cron lines; the unit alone brings all of it back, as the weekly check says.
     host.run("systemctl", "stop", "cron")
     found = reconcile(host, "--diagnose", status=1)
     keys = {one["key"]: one["follows_from"] for one in found["wrong"]}
-    assert keys == {"cron daemon": None, "check:weekly_persistence": "cron daemon"}
-    assert "no cron daemon runs" in str(found["checks"])
+    assert keys == {"cron daemon": None}
+    asked = {one["id"]: one["result"] for one in found["checks"]}
+    assert asked["check:weekly_persistence"] == "ok"
     host.run("systemctl", "start", "cron")
 
     # Hung, then dead; then it would not come back either.
@@ -77,7 +78,8 @@ def test_what_is_wrong_with_its_watchdog_and_with_what_brings_it_back(
     found = reconcile(host, "--diagnose", status=1)
     keys = {one["key"]: one["follows_from"] for one in found["wrong"]}
     assert keys == {"unit:watchdog": None, "loop": "unit:watchdog", "cron:boot": None}
-    assert found["doubts"][0]["key"] == "reboot"
+    doubts = [one["key"] for one in found["doubts"] if one["key"] != "load"]  # Of this machine.
+    assert doubts[0] == "reboot"
 
     reconcile(host, "--once", status=None)
     host.until(lambda: wrong(host) == [])
