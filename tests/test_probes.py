@@ -52,7 +52,7 @@ def test_fresh(tmp_path: Path) -> None:
     stale = fresh(str(beat), 5, walltime)
     assert (stale.ok, stale.words) == (False, f"last changed 20 s ago, more than 5 s: {beat}")
     ahead = fresh(str(aged(beat, -7200)), 60, walltime)
-    assert (ahead.ok, ahead.words) == (False, f"its time lies 2 h in the future: {beat}")
+    assert (ahead.ok, ahead.words) == (False, f"its time is 2 h in the future: {beat}")
     assert fresh(f"{beat}x", 5, walltime) == Verdict(False, f"there is no {beat}x")
 
 

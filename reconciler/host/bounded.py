@@ -268,8 +268,8 @@ def _blamed(entered: str | None, pid: int) -> bool:
     for point in points:
         filesystems.silence(point, pid, inf)  # This pass may take longer than a minute.
     where = ", ".join(sorted(points)) or "this host"
-    what = "this begins again without it" if points else "this was ended"
-    sys.stderr.write(f"reconcile: no answer from the file system on {where}, so {what}\n")
+    what = "starting again without it" if points else "ended"
+    sys.stderr.write(f"reconcile: the file system on {where} does not answer; {what}\n")
     return bool(points)
 
 

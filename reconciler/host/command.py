@@ -99,7 +99,7 @@ def find(program: str, path: str | None = None) -> str | None:
 
 def _is_ours(program: str) -> bool:
     """Has nobody but root or the caller put that program there?"""
-    why = "a relative folder of PATH depends on where we stand"
+    why = "a relative folder of PATH depends on the current folder"
     try:
         if program.startswith("/"):
             refuse_untrusted(program, "what it does", notes=[])
@@ -108,7 +108,7 @@ def _is_ours(program: str) -> bool:
         why = error.reason
     except OSError as error:
         why = str(error.strerror)
-    note(f"PATH: {program} is not run: {why}")
+    note(f"PATH: {program} is skipped: {why}")
     return False
 
 

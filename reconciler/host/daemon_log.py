@@ -52,9 +52,9 @@ def trim(folder: str, is_rotated: Callable[[str], bool]) -> Iterator[str]:
         try:
             bound(path, MOST, KEEP)
         except HostError as error:
-            yield f"the log {path} is too large, and stays so: {error}"
+            yield f"cannot shorten the log {path}: {error}"
         except OSError as error:
-            yield f"the log {path} is too large, and stays so: {reason(error)}"
+            yield f"cannot shorten the log {path}: {reason(error)}"
 
 
 def open_log(path: str, uid: int, gid: int) -> int:

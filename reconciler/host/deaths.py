@@ -54,9 +54,9 @@ class Deaths:
             missed += not self._open(identity)
         if missed:
             soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-            words = f"the ends of {missed} processes are learnt only at the next full pass, since "
-            words += f"this one may open no more than {soft} files; allow it more (ulimit -n, or "
-            self._short(f"{words}LimitNOFILE= of its unit)")
+            words = f"the end of {missed} processes is noticed only at the next full pass: no more "
+            words += f"than {soft} files may be open; raise that limit (ulimit -n, or "
+            self._short(f"{words}LimitNOFILE= of the unit)")
             self._short = lambda words: None
 
     def only(self, ids: Collection[str]) -> None:

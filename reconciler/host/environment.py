@@ -72,12 +72,12 @@ def clean() -> None:
         if own is not None:
             os.environ["HOME"] = own
         if os.path.abspath(home) != own:
-            note(f"HOME={home} is not believed, since others may write there; it is {own or '/'}")
+            note(f"HOME={home} is ignored: others may write there; HOME is {own or '/'}")
     for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME"):
         folder = os.environ.get(name, "")
         if folder.startswith("/") and not _believed(folder):
             del os.environ[name]
-            note(f"{name}={folder} is not believed, since others may write there; it is left out")
+            note(f"{name}={folder} is ignored: others may write there")
     given = os.environ.get("XDG_RUNTIME_DIR")
     if given is not None and not _is_runtime(given):
         del os.environ["XDG_RUNTIME_DIR"]
@@ -102,9 +102,9 @@ def search_path(path: str, uid: int) -> str:
     folders = []
     for folder in path.split(":"):
         if not folder.startswith("/"):
-            note(f"PATH: the folder {folder!r} is skipped, since it is relative; write it whole")
+            note(f"PATH: the folder {folder!r} is skipped: it is relative; write the whole path")
         elif not _believed(folder, uid):
-            note(f"PATH: the folder {folder} is skipped, since others may write there")
+            note(f"PATH: the folder {folder} is skipped: others may write there")
         else:
             folders.append(folder)
     return ":".join(folders)

@@ -239,7 +239,7 @@ class Files:
         with _held(folder.real) as handle:
             refuse_foreign_link(handle, folder.shared, folder.sticky, folder.open_way, status, path)
         if links >= MOST_LINKS:
-            raise UnknownState(f"{path} is a symlink to a symlink, without end")
+            raise UnknownState(f"{path} is a loop of symlinks")
         parts = [part for part in target.split("/") if part not in ("", ".")]
         if ".." in [part for at, part in enumerate(parts) if any(p != ".." for p in parts[:at])]:
             raise UnknownState(

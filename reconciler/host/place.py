@@ -150,8 +150,8 @@ class Draft:
             return  # It had its name; whoever waits for such files has taken it already.
         if not os.path.samestat(there, os.fstat(self.handle)):
             raise HostError(
-                f"{name} was exchanged by somebody else while it was put into place; take away "
-                "the right of others to write to its folder"
+                f"{name} was replaced by somebody else while it was put into place; take away the "
+                "right of others to write to its folder"
             )
 
 
@@ -275,7 +275,7 @@ def new_log(folder: int, name: str, mode: int, uid: int = -1, gid: int = -1) -> 
         if os.path.samestat(os.fstat(log), os.fstat(made.handle)):
             return log
     os.close(log)
-    raise HostError(f"the log {name} was exchanged by somebody else while it was made")
+    raise HostError(f"the log {name} was replaced by somebody else while it was made")
 
 
 def make_folder(

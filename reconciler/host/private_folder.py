@@ -49,7 +49,7 @@ def private_folder(folder: int, name: str) -> Iterator[Private]:
         if handle is not None:
             break
     else:
-        raise HostError(f"cannot make a folder beside {name} that only we may enter")
+        raise HostError(f"cannot make a private folder beside {name}")
     try:
         if there:
             _clear(handle)  # What a killed pass has left.

@@ -69,7 +69,7 @@ def fresh(path: str, max_age: float, walltime: WallTime) -> Verdict:
         return Verdict(False, f"there is no {path}")
     ahead = status.st_mtime - time.time()
     if ahead > max_age:
-        return Verdict(False, f"its time lies {span(ahead)} in the future: {path}")
+        return Verdict(False, f"its time is {span(ahead)} in the future: {path}")
     age = walltime.age(path, status.st_mtime)
     if age > max_age:
         return Verdict(False, f"last changed {span(age)} ago, more than {span(max_age)}: {path}")

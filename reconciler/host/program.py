@@ -86,12 +86,12 @@ class Installed:
         path = (*self._folders, sys.executable)[at]
         if self._gone is None:
             self._gone = now
-            words = f"this program is gone: {path} is not there; install it, or"
-            self._told(f"{words} the loop ends in {_ABSENCE:g} s", True)
+            words = f"this program is missing: {path} does not exist; install it, or"
+            self._told(f"{words} the watchdog ends in {_ABSENCE:g} s", True)
         elif now - self._gone >= _ABSENCE:
             self.over = HostError(
-                f"this program is gone: {path} was not there for {_ABSENCE:g} s, so the loop ends; "
-                "install it, and start the loop anew"
+                f"this program is missing: {path} did not exist for {_ABSENCE:g} s, so the "
+                "watchdog ends; install it, and start the watchdog again"
             )
 
     # -- as a part of the loop
@@ -122,10 +122,10 @@ class Installed:
         self._child = None
         if answer:
             words = answer.decode(errors="replace")
-            words = f"this program was replaced, and the other one cannot be used: {words}"
+            words = f"this program was replaced, but the new one cannot be used: {words}"
             self._told(words, True)
         elif self._looks() == self._tried:
-            self.over = Replaced("this program was replaced; the loop starts itself anew")
+            self.over = Replaced("this program was replaced; the watchdog restarts itself")
         else:
             self._tried = None
         return ()

@@ -51,7 +51,7 @@ def reading(folder: int, name: str, path: str, limit: int) -> Iterator[Content |
     try:
         data = content(handle, limit + 1)
         if len(data) > limit:
-            raise HostError(f"{path} is longer than {limit // 2**20} MiB; it is left alone")
+            raise HostError(f"{path} is larger than {limit // 2**20} MiB, so it is not changed")
         yield Content(data, os.fstat(handle), handle)
     finally:
         os.close(handle)

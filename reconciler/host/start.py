@@ -187,9 +187,9 @@ def _hear(said: int, words: bytearray, uid: int) -> str | None:
         identity = _number(words)
         entry = look_up(identity.pid) if identity is not None else None
         if entry is not None and entry.state in "Tt":
-            return "a signal stopped the new process before it was the program"
+            return "a signal stopped the new process before the program started"
     _hung[uid] = time.monotonic()
-    return f"it did not become the program within {longest:g} s, and was killed"
+    return f"the program did not start within {longest:g} s, and was killed"
 
 
 def _number(words: bytes | bytearray) -> Identity | None:

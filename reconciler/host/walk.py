@@ -315,7 +315,7 @@ def opened(path: str, make: bool = False) -> Iterator[int]:
                     os.close(entry)
                 links += 1
                 if links > MOST_LINKS:
-                    raise HostError(f"{path} is a symlink to a symlink, without end")
+                    raise HostError(f"{path} is a loop of symlinks")
                 parts = [part for part in reversed(target.split("/")) if part not in ("", ".")]
                 todo += parts
                 below_link = max(0, below_link) + len(parts)

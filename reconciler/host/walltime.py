@@ -68,8 +68,8 @@ class WallTime:
         from reconciler.host.remedy import remedy
 
         return UnknownState(
-            f"the clock was set {_long(ahead)} ahead, so the age of files is not believed for the "
-            f"next {_long(left)}; set it right, or believe it",
+            f"the clock was set {_long(ahead)} ahead, so the age of files is not trusted for the "
+            f"next {_long(left)}; set it right, or accept it",
             remedy=remedy("rm", self._path),
         )
 

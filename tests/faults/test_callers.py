@@ -111,7 +111,7 @@ def test_programs_of_a_folder_that_others_may_fill_are_not_run(
     assert done.returncode == 0, done.stdout + done.stderr
     assert not ran.exists()
     for name in ("tmux", "crontab"):
-        assert f"/{name} is not run: " in done.stdout
+        assert f"/{name} is skipped: " in done.stdout
     assert machine.tmux("list-sessions", "-F", "#{session_name}") == "s\n"
     assert b"echo hi" in (machine.crontab_text() or b"")
     # Which spec it is about stands before all notes, and once.

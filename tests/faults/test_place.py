@@ -229,7 +229,7 @@ def test_what_is_exchanged_as_soon_as_it_is_there_is_noticed(
     monkeypatch.setattr(os, "stat", swapped)
     with (
         opened(tmp_path) as folder,
-        pytest.raises(HostError, match="exchanged by somebody else"),
+        pytest.raises(HostError, match="replaced by somebody else"),
         place.draft(folder, "new") as made,
     ):
         getattr(made, exchange)()
@@ -479,7 +479,7 @@ def test_a_file_system_without_rights_is_written_where_only_we_may_write(
     monkeypatch.setattr(os, "chmod", lambda *_, **__: None)
     with opened(folder) as there:
         if writable:
-            with pytest.raises(HostError, match="only we may enter"):
+            with pytest.raises(HostError, match="cannot make a private folder"):
                 place.put(there, "config.txt", b"new")
         else:
             place.put(there, "config.txt", b"new")

@@ -143,7 +143,7 @@ def test_a_live_loop_whose_clock_is_turned(
             assert births.left() == 0
             assert kept.exists()
         words = [str(event.get("text")) for event in loop.events()]
-        assert any("10 years ahead, so the age of files is not believed" in text for text in words)
+        assert any("10 years ahead, so the age of files is not trusted" in text for text in words)
         assert loop.end() == 0
     finally:
         loop.kill()

@@ -131,7 +131,7 @@ def test_an_upgrade_is_taken_by_the_same_process(
     assert got is None, "somebody else got the lock meanwhile"
     assert kept.loop.process.poll() is None
     assert [e["text"] for e in kept.loop.events() if e["event"] == "replaced"] == [
-        "this program was replaced; the loop starts itself anew"
+        "this program was replaced; the watchdog restarts itself"
     ]
     assert machine.running(kept.mark) == [kept.pid], "what it manages goes on"
     seen = until(kept.loop.pulse)
@@ -159,7 +159,7 @@ def test_one_that_is_moved_away_goes_on_until_it_is_back(
     kept.is_kept()
     assert "replaced" not in kept.loop.names()
     (said,) = (e["text"] for e in kept.loop.events() if e["event"] == "program")
-    assert said.startswith("this program is gone: ")
+    assert said.startswith("this program is missing: ")
 
 
 def test_half_of_an_upgrade_is_not_taken(installation: Installation, kept: Kept) -> None:
@@ -168,7 +168,7 @@ def test_half_of_an_upgrade_is_not_taken(installation: Installation, kept: Kept)
     os.utime(commands)
     until(lambda: "program" in kept.loop.names())
     (said,) = (e["text"] for e in kept.loop.events() if e["event"] == "program")
-    assert "the other one cannot be used" in said
+    assert "the new one cannot be used" in said
     assert "reconciler.nothing_like_it" in said
     kept.is_kept()
     assert "replaced" not in kept.loop.names()
@@ -182,7 +182,7 @@ def test_where_there_is_none_it_ends_with_an_error(
     until(lambda: kept.loop.process.poll() is not None)
     assert kept.loop.process.returncode == 1
     said = kept.loop.errors.read_text()
-    assert "this program is gone" in said
+    assert "this program is missing" in said
     assert "Traceback" not in said
     assert machine.running(kept.mark) == [kept.pid]
 
@@ -219,7 +219,7 @@ def test_how_long_there_may_be_none(
     assert seen.over is None
     clock.now += 2
     seen.tend(())
-    assert "is not there" in str(seen.over) or "was not there" in str(seen.over)
+    assert "is missing" in str(seen.over) and "did not exist" in str(seen.over)
 
 
 class Attempt:
