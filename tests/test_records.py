@@ -174,6 +174,37 @@ def test_another_one_with_other_values(made: Any, replace: Callable[..., Any]) -
         replace(made("a"), nothing=1)
 
 
+def test_many_are_made_as_few_are() -> None:
+    """A class of which there are many has its own `__init__`, which takes what the other does."""
+
+    class Point:
+        x: int
+        y: int = 2
+        word: str = records.field(default="w", metadata={"written": False})
+
+    made: Any = records.dataclass(frozen=True, slots=True)(Point)
+    few = [made(1), made(1, 3), made(1, word="v"), made(y=4, x=5)]
+    before = made.__init__
+    many = [made(number) for number in range(records._MANY)]
+    assert made.__init__ is not before
+    assert [made(1), made(1, 3), made(1, word="v"), made(y=4, x=5)] == few
+    assert many[7] == made(7) and many[7].word == "w"
+    assert records.replace(many[7], y=9) == made(7, 9)
+    for wrong in ((), (1, 2, "w", 4)):
+        with pytest.raises(TypeError):
+            made(*wrong)
+    with pytest.raises(TypeError):
+        made(1, z=2)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        many[0].x = 3
+
+    # One that makes a new value each time, or has an `__init__` of its own, keeps what it has.
+    first = Mutable()
+    for _ in range(records._MANY + 1):
+        last = Mutable()
+    assert last == first and last.value is not first.value
+
+
 def test_dataclasses_takes_it_for_one_of_its_own() -> None:
     assert dataclasses.is_dataclass(Ours)
     assert dataclasses.is_dataclass(Ours("a"))

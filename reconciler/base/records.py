@@ -4,16 +4,22 @@ That module writes the methods of a class as source text and compiles it, and lo
 that. Here all classes share their methods. What it makes are dataclasses all the same, to
 `dataclasses.fields`, to pydantic and to a type checker, and it must not do anything differently.
 What it does not know (inheritance, `kw_only`, `compare`, `repr`) is left to `dataclasses` itself.
+A class of which very many objects are made gets an `__init__` of its own all the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
+from itertools import count
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 __all__ = ["dataclass", "field", "fields", "names", "replace", "strings"]
+
+
+_MANY = 1000
+"""Objects of a class until it is worth while to compile an `__init__` for it."""
 
 
 class _Field:
@@ -78,6 +84,7 @@ def _dataclass(
         # With slots it is another class, as in dataclasses.
         again = type(cls)(cls.__name__, cls.__bases__, body)
         again.__record_set__ = tuple(vars(again)[name].__set__ for name in names)
+        again.__record_count__ = count()
         return again
 
     return made
@@ -137,11 +144,29 @@ def _replace(record: Any, /, **changes: Any) -> Any:
 def _init(self: Any, /, *values: Any, **named: Any) -> None:
     cls = type(self)
     setters = cls.__record_set__
+    if next(cls.__record_count__) == _MANY:
+        _compile_init(cls)
     if named or len(values) != len(setters):
         tail = None if named else cls.__record_tails__.get(len(setters) - len(values))
         values = _all_values(cls, values, named) if tail is None else values + tail
     for put, value in zip(setters, values, strict=True):
         put(self, value)
+
+
+def _compile_init(cls: Any) -> None:
+    """Give the class what `dataclasses` would, four times as fast: each value is set by name."""
+    defaults = cls.__record_defaults__
+    fields = [one for one in defaults.values() if type(one) is _Field]
+    if vars(cls)["__init__"] is not _init or any("default" not in one.options for one in fields):
+        return
+    names = cls.__slots__
+    scope = {f"set_{name}": put for name, put in zip(names, cls.__record_set__, strict=True)}
+    for name, one in defaults.items():
+        scope[f"default_{name}"] = _value(one) if type(one) is _Field else one
+    given = [f"{name}=default_{name}" if name in defaults else name for name in names]
+    body = "".join(f"\n    set_{name}(self, {name})" for name in names)
+    exec(f"def __init__(self, {', '.join(given)}):{body or ' pass'}", scope)
+    cls.__init__ = scope["__init__"]
 
 
 def _all_values(cls: Any, values: Sequence[Any], named: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -55,7 +55,7 @@ def _one_line(value: object) -> str:
     text = _text(value)
     if not text:
         raise ValueError("is empty; give it a value or leave the line out")
-    if any(ord(c) < 32 or ord(c) == 127 for c in text):
+    if not text.isprintable() and any(ord(c) < 32 or ord(c) == 127 for c in text):
         raise ValueError("holds a control character, such as a line break")
     return text
 
@@ -156,11 +156,12 @@ def parse_path(value: object) -> str:
     parts = [part for part in text.split("/") if part not in ("", ".")]
     if ".." in parts:
         raise ValueError(f"{text!r} holds '..'; write the path that is meant")
-    if len(text.encode("utf-8", "surrogateescape")) > 4095:
+    encoded = text.encode("utf-8", "surrogateescape")
+    if len(encoded) > 4095:
         raise ValueError("is longer than 4095 bytes, the longest path Linux takes")
     if len(parts) > 256:
         raise ValueError("is deeper than 256 folders")
-    if any(len(part.encode("utf-8", "surrogateescape")) > 255 for part in parts):
+    if max(map(len, encoded.split(b"/"))) > 255:
         raise ValueError("has a name longer than 255 bytes, the longest Linux takes")
     return "/" + "/".join(parts)
 
