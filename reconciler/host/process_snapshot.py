@@ -191,13 +191,22 @@ class ProcessSnapshot:
 
     @cached_property
     def scopes(self) -> dict[str, set[int]]:
-        """The numbers of those in each control group, by the last part of its name."""
+        """The numbers of those in each scope of systemd's, or of the caller's own manager.
+
+        Whoever has a manager of his own, or a service that is delegated to him, gives what is below
+        it any name: only the outermost unit counts.
+        """
         found: dict[str, set[int]] = {}
+        own = f"/user@{os.geteuid()}.service".encode() if os.geteuid() else b""
+        # In a container the whole tree of its systemd is below some unit of the host's.
+        base = {one: path.rpartition(b"/")[0] for one, path in _groups(1)}
         for pid in self.entries:
-            for line in (told(pid, "cgroup", 8192) or b"").splitlines():
-                for part in line.split(b"/")[1:]:
-                    if part.endswith(b".scope"):
+            for one, path in _groups(pid):
+                path = path.removeprefix(base.get(one, b""))
+                for part in (path.partition(own)[2] if own else path).split(b"/"):
+                    if part.endswith((b".scope", b".service")):
                         found.setdefault(os.fsdecode(part), set()).add(pid)
+                        break
         return found
 
     # -- searches
@@ -341,6 +350,13 @@ class ProcessSnapshot:
         found = known.get(pid, False)
         known.update(dict.fromkeys(way, found))
         return found
+
+
+def _groups(pid: int) -> Iterator[tuple[bytes, bytes]]:
+    """Its control groups: the controllers, and the path, cgroups(7)."""
+    for line in (told(pid, "cgroup", 8192) or b"").splitlines():
+        controllers, _, path = line.partition(b":/")
+        yield controllers, b"/" + path
 
 
 def carrier(pid: int, uid: int) -> Carrier | None:

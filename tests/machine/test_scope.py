@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from machine.disposable import DisposableHost
 
-from reconciler.host import scope
+from reconciler.host import process_snapshot, scope
 
 # Without KillMode=process, which would spare all but hide whose control group it is in.
 SPEC = """
@@ -154,3 +154,34 @@ def test_a_name_becomes_no_other_unit_and_root_asks_the_system(
     monkeypatch.setattr(scope.os, "geteuid", lambda: 64341)
     scope.enter("d")
     assert "--user" in moves["argv"] and "XDG_RUNTIME_DIR" in moves["environ"]
+
+
+UNIT = "reconcile-d-41.scope"
+HERS = "/user.slice/user-1007.slice/user@1007.service"
+
+
+@pytest.mark.parametrize(
+    ("uid", "first", "path", "counts"),
+    [
+        (0, "/init.scope", f"/system.slice/{UNIT}", True),
+        (0, "/init.scope", f"/system.slice/{UNIT}/of-its-own", True),
+        (0, "/", f"/system.slice/{UNIT}", True),
+        (0, "/a.slice/box.scope/init.scope", f"/a.slice/box.scope/system.slice/{UNIT}", True),
+        (0, "/init.scope", f"{HERS}/app.slice/{UNIT}", False),
+        (0, "/init.scope", f"/machine.slice/box.scope/{UNIT}", False),
+        (0, "/init.scope", f"/system.slice/delegated.service/system.slice/{UNIT}", False),
+        (1007, "/init.scope", f"{HERS}/app.slice/{UNIT}", True),
+        (1008, "/init.scope", f"{HERS}/app.slice/{UNIT}", False),
+        (1008, "/init.scope", f"/system.slice/{UNIT}", False),
+    ],
+)
+def test_a_scope_that_somebody_else_may_have_named_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, uid: int, first: str, path: str, counts: bool
+) -> None:
+    """Whoever has a manager, or a service, of his own gives scopes in it any name."""
+    groups = {1: f"0::{first}\n", 77: f"0::{path}\n"}
+    monkeypatch.setattr(process_snapshot, "told", lambda pid, name, most: groups[pid].encode())
+    monkeypatch.setattr(process_snapshot.os, "geteuid", lambda: uid)
+    table = process_snapshot.ProcessSnapshot()
+    monkeypatch.setattr(process_snapshot.ProcessSnapshot, "entries", {77: None})
+    assert table.scopes.get(UNIT, set()) == ({77} if counts else set())
