@@ -358,6 +358,19 @@ def names_in(value: str) -> list[str]:
     return [word.strip('"').replace("\\\\", "\\") for word in value.split()]
 
 
+def seconds(stamp: str | None) -> float | None:
+    """``Wed 2022-11-23 10:11:12.123456 UTC`` since the epoch, or None when there is none."""
+    from datetime import datetime
+
+    words = (stamp or "").split()
+    if len(words) != 4 or words[3] != "UTC":
+        return None
+    try:
+        return datetime.fromisoformat(f"{words[1]} {words[2]}+00:00").timestamp()
+    except ValueError:
+        return None
+
+
 def _remove(folder: str) -> None:
     """Take away a folder of ours with files and folders of files in it."""
     with suppress(FileNotFoundError, NotADirectoryError):

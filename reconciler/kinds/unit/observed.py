@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError, UnknownState
-from reconciler.base.records import dataclass, replace
+from reconciler.base.records import replace
 from reconciler.base.redaction import redacted
 from reconciler.core.model import Observation, Resource, not_known
+from reconciler.host.command import SYSTEM_PATH, find
 from reconciler.host.remedy import remedy
-from reconciler.host.systemd import is_mask
+from reconciler.host.systemd import is_mask, names_in, seconds
 from reconciler.kinds.unit import RUNS_AND_ENDS, Unit, UnitState, mark, ours
 
 if TYPE_CHECKING:
@@ -29,16 +30,8 @@ _FUTURE = 2.0
 """Seconds that a file's time may lie ahead of the clock before the clock is not believed."""
 
 
-@dataclass(slots=True)
-class _Known:
-    """What the manager of one scope says of each unit. ``silent`` is why it says nothing.
-
-    Of those that ``failed`` it is not known, for that reason.
-    """
-
-    silent: str | None
-    units: Mapping[str, Mapping[str, str]]
-    failed: Mapping[str, str]
+_Known = tuple[str | None, Mapping[str, Mapping[str, str]], Mapping[str, str]]
+"""Of one manager: why it says nothing, what it says of each unit, and of which it is not known."""
 
 
 def look(resources: Sequence[Resource[Unit]], host: Host) -> Sequence[Observation[UnitState]]:
@@ -54,28 +47,48 @@ def _asked(scope: str, wants: Sequence[Unit], host: Host) -> _Known:
     systemd = host.systemd
     silent = systemd.silent(scope)
     if silent is not None:
-        return _Known(silent, {}, {})
-    names = sorted({str(want.unit) for want in wants if not want.is_template})
+        return silent, {}, {}
     templates = sorted({str(want.unit) for want in wants if want.is_template})
-    units: dict[str, Mapping[str, str]] = {}
-    failed: dict[str, str] = {}
-    begun = host.clock.monotonic()
-    todo = [names]
-    while todo:
-        some = todo.pop()
-        try:
-            units |= systemd.show(scope, some)
-        except UnknownState as error:
-            if len(some) > 1 and host.clock.monotonic() - begun < _PATIENCE:
-                todo += [[name] for name in some]  # One of them is odd: the others are known.
-            else:
-                failed |= dict.fromkeys(some, str(error))
+    names = sorted({str(want.unit) for want in wants if not want.is_template})
+    units, failed = _shown(scope, names, host)
+    # A socket cannot be restarted without the services that it has started.
+    sockets = [unit for unit in names if unit.endswith(".socket") and unit in units]
+    services = {name for unit in sockets for name in triggered(units[unit])}
+    others, unknown = _shown(scope, sorted(services - units.keys()), host)
+    failed |= {unit: why for unit in sockets for name, why in unknown.items()
+               if name in triggered(units[unit])}  # fmt: skip
+    units = others | units
     try:
         states = systemd.file_states(scope, templates)
         units |= {name: {"UnitFileState": states.get(name, "")} for name in templates}
     except UnknownState as error:
         failed |= dict.fromkeys(templates, str(error))
-    return _Known(None, units, failed)
+    return None, units, failed
+
+
+def _shown(
+    scope: str, names: Sequence[str], host: Host
+) -> tuple[dict[str, Mapping[str, str]], dict[str, str]]:
+    """What is known of these units, and of which it is not, with the reason."""
+    units: dict[str, Mapping[str, str]] = {}
+    failed: dict[str, str] = {}
+    begun = host.clock.monotonic()
+    todo = [names] if names else []
+    while todo:
+        some = todo.pop()
+        try:
+            units |= host.systemd.show(scope, some)
+        except UnknownState as error:
+            if len(some) > 1 and host.clock.monotonic() - begun < _PATIENCE:
+                todo += [[name] for name in some]  # One of them is odd: the others are known.
+            else:
+                failed |= dict.fromkeys(some, str(error))
+    return units, failed
+
+
+def triggered(known: Mapping[str, str]) -> list[str]:
+    """The services that a socket starts by their names."""
+    return [word for word in names_in(known.get("Triggers", "")) if "@" not in word]
 
 
 class _Look:
@@ -86,10 +99,10 @@ class _Look:
         self.want = resource.want
         self.host = host
         self.systemd = host.systemd
-        self.silent = known.silent
         self.unit = str(self.want.unit)
-        self.failed = known.failed.get(self.unit)
-        self.known = known.units.get(self.unit, {})
+        self.silent, self._units, failed = known
+        self.failed = failed.get(self.unit)
+        self.known = self._units.get(self.unit, {})
         self.path = f"{self.systemd.folder(self.want.scope)}/{self.want.file}"
         self._environment: UnitFile | None = None
         self.notes: list[str] = []
@@ -177,8 +190,7 @@ class _Look:
 
     def _with_file(self, state: UnitState, file: UnitFile | None) -> UnitState:
         want = self.want
-        self._note_programs()
-        self._note_kill_mode()
+        self._note_what_it_runs()
         state = self._with_environment(state)
         if want.secret and redacted(str(want.text)) != want.text:
             self.notes.append(
@@ -188,7 +200,12 @@ class _Look:
             words = f"{self.path} is a symlink to {file.link}, which this spec did not make"
             raise UnknownState(f"{words}; move it away")
         if file is not None and file.link is None and not ours(file.text, self.host.owner):
-            self._refuse_foreign()
+            instead = "use another drop_in" if want.drop_in else "use drop_in"
+            raise UnknownState(
+                f"{self.path} is there but was not made by this spec, so it is left alone; rename "
+                f"yours, {instead}, or hand it over by putting this line at its top: "
+                f"{mark(self.host.owner)}"
+            )
         if file is None or file.link is not None:
             if not want.drop_in:
                 self._refuse_hiding()
@@ -220,18 +237,12 @@ class _Look:
     def _environment_path(self) -> str:
         return self.systemd.environment_file(self.want.scope, self.want.environment_name)
 
-    def _refuse_foreign(self) -> None:
-        instead = "use another drop_in" if self.want.drop_in else "use drop_in"
-        raise UnknownState(
-            f"{self.path} is there but was not made by this spec, so it is left alone; rename "
-            f"yours, {instead}, or hand it over by putting this line at its top: "
-            f"{mark(self.host.owner)}"
-        )
-
     def _refuse_hiding(self) -> None:
         path = self.systemd.elsewhere(self.want.scope, self.unit)
         loaded = self.known.get("FragmentPath", "")
-        seen = loaded in ("", self.path) or loaded.endswith(self._stem()) or is_mask(loaded)
+        # An instance is loaded from its template, which it does not hide.
+        template = f"/{self.unit.partition('@')[0]}@.{self.unit.rpartition('.')[2]}"
+        seen = loaded in ("", self.path) or loaded.endswith(template) or is_mask(loaded)
         if path is None and not seen:
             path = loaded if os.path.basename(loaded) == self.unit else None
         if path is not None:
@@ -240,11 +251,7 @@ class _Look:
                 "yours, or change that one with drop_in"
             )
 
-    def _stem(self) -> str:
-        # An instance is loaded from its template, which it does not hide.
-        return f"/{self.unit.partition('@')[0]}@.{self.unit.rpartition('.')[2]}"
-
-    def _note_kill_mode(self) -> None:
+    def _note_what_it_runs(self) -> None:
         lines = (self.want.text or "").split("\n")
         starts = [line for line in lines if line.startswith("ExecStart=") and "--loop" in line]
         if any("reconcile" in line for line in starts) and "KillMode=process" not in lines:
@@ -252,10 +259,6 @@ class _Look:
                 "when it is stopped or restarted, systemd ends what it has started as well; "
                 "write KillMode=process (kill_mode: process in the vars of worker.service)"
             )
-
-    def _note_programs(self) -> None:
-        from reconciler.host.command import SYSTEM_PATH, find
-
         for program in self.want.programs:
             if find(program, SYSTEM_PATH) is None:
                 self.notes.append(f"the program {program} cannot be found from a unit")
@@ -313,7 +316,6 @@ class _Look:
         It has where it is about other units alone, by ``Also=``, and these are enabled; and where
         it is a template that names no instance, and some instance is enabled.
         """
-        from reconciler.host.systemd import names_in
         from reconciler.kinds.unit.text import settings
 
         text = self.want.text if not self.want.drop_in else None
@@ -392,23 +394,5 @@ class _Look:
         """The running services of a socket: it cannot be restarted without them."""
         if not self.unit.endswith(".socket"):
             return ()
-        from reconciler.host.systemd import names_in
-
-        services = [word for word in names_in(self.known.get("Triggers", "")) if "@" not in word]
-        if not services:
-            return ()
-        known = self.systemd.show(self.want.scope, services)
-        return tuple(name for name in services if known[name].get("ActiveState") in _RUNS)
-
-
-def seconds(stamp: str | None) -> float | None:
-    """``Wed 2022-11-23 10:11:12.123456 UTC`` since the epoch, or None when there is none."""
-    from datetime import datetime
-
-    words = (stamp or "").split()
-    if len(words) != 4 or words[3] != "UTC":
-        return None
-    try:
-        return datetime.fromisoformat(f"{words[1]} {words[2]}+00:00").timestamp()
-    except ValueError:
-        return None
+        found = {name: self._units.get(name, {}) for name in triggered(self.known)}
+        return tuple(name for name, known in found.items() if known.get("ActiveState") in _RUNS)
