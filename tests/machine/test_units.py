@@ -743,6 +743,26 @@ def test_each_program_is_called_as_often_for_many_units(world: World) -> None:
     assert found[20, "present"]["systemctl"] <= 9
 
 
+def test_a_look_at_many_sockets_takes_as_many_calls(world: World) -> None:
+    text = '#!/bin/sh\necho systemctl >>/run/calls\nexec /usr/bin/systemctl "$@"\n'
+    world.host.write("/srv/counted/systemctl", text, mode=0o755)
+    found = []
+    for number in (2, 20):
+        units: dict[str, Any] = {}
+        for at in range(number):
+            units[f"ear{at}.socket"] = {"content": f"[Socket]\nListenStream=/run/ear{at}\n"}
+            units[f"ear{at}.service"] = {"content": "[Service]\nExecStart=/bin/true\n"}
+        spec = world.spec(units, "ears")
+        world.once(spec)
+        world.sh("rm -f /run/calls")
+        world.reconcile("--plan", spec, environ={"PATH": f"/srv/counted:{PATH}"})
+        found.append(len(world.host.read("/run/calls").split()))
+    assert found == [1, 1]
+    world.once(
+        world.spec({name: {**unit, "state": "absent"} for name, unit in units.items()}, "ears")
+    )
+
+
 @pytest.mark.parametrize(
     ("odd", "says"),
     [("/bin/false", "exit status 1"), ("/no/such/program", "not executable"), ("", "verify")],
