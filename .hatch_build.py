@@ -18,7 +18,7 @@ class ManualPages(BuildHookInterface):  # type: ignore[type-arg]
         """Make the pages, and say where they are to be installed."""
         sys.path[:0] = folders = [self.root, f"{self.root}/.manual"]
         try:
-            from pages import pages
+            from manual import pages
         finally:
             del sys.path[: len(folders)]
         self._made = Path(tempfile.mkdtemp())

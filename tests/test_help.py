@@ -50,7 +50,7 @@ def pages(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The manual pages as the wheel gets them."""
     monkeypatch.syspath_prepend(CHECKOUT / ".manual")
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1795000000")
-    made: dict[str, str] = importlib.import_module("pages").pages()
+    made: dict[str, str] = importlib.import_module("manual").pages()
     return made
 
 

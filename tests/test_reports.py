@@ -49,7 +49,7 @@ def figures(**more: Any) -> dict[str, Any]:
 def test_the_words_of_a_quiet_day() -> None:
     assert report(figures(), {}).splitlines() == [
         f"report of 24 h, {moment(NOON)} to {moment(NOON + DAY)}",
-        "nothing needs a person",
+        "nothing needs attention",
         "done: 0 steps",
         "retention freed 0 B",
     ]
@@ -92,14 +92,14 @@ def test_the_words_of_a_day_with_everything() -> None:
         "folders": [{"path": "/c", "bytes": 3976}, {"path": "/o", "bytes": 90}],
     }
     assert report(now, before).splitlines()[1:] == [
-        "needs a person:",
+        "needs attention:",
         f"- process:web was given up after 5 attempts (since {moment(NOON)})",
         f"- cron:c is paused since {moment(NOON)} until {moment(NOON + 2 * DAY)}: no reason given "
         "(by ann)",
         "runs:",
         "- process:worker for 2 h (pid 117); started 3 times (2 times it is absent; once "
         "check:execution: late)",
-        "- process:web does not run; started 0 times, 5 in vain (it is absent)",
+        "- process:web does not run; 5 failed starts (it is absent)",
         "- process:gone: started once",
         "done: 14 steps, 5 failed",
         "new files: completed 41, failed 2",

@@ -41,21 +41,21 @@ class Mode:
 MODES: dict[str, tuple[Mode, ...]] = {
     "look, and change nothing": (
         Mode("plan", "what would change, and why"),
-        Mode("status", "how things stand now; fast"),
-        Mode("diagnose", "the full report, what is wrong first, and what mends it"),
+        Mode("status", "the state of each resource; fast"),
+        Mode("diagnose", "all that can be seen, what is wrong, and what fixes it"),
         Mode("history", "what was done, when, why, by whom, with which result"),
     ),
     "act": (
         Mode("once", "one pass: plan, act in order, verify"),
         Mode("repair", "diagnose, fix, watchdog, persistence, final check"),
         Mode("loop", "the watchdog: a pass now, and one every interval"),
-        Mode("pause", "leave a resource alone until told otherwise", "ID", True),
+        Mode("pause", "do not touch a resource until it is resumed", "ID", True),
         Mode("resume", "manage it again, and reset its retry counter", "ID", True),
     ),
     "set up": (
         Mode("init", "a shipped spec to edit, and what keeps it on this host"),
         Mode("check", "is the spec valid? shows all errors at once"),
-        Mode("notify-test", "one message to every target, and which took it"),
+        Mode("notify-test", "send one message to each target"),
         Mode("schema", "the JSON Schema of the spec, or of --MODE --json"),
         Mode("completion", "a script for your shell: bash, zsh or fish", "SHELL"),
         Mode("uninstall", "stop and remove what the spec has made, and its state"),
@@ -76,13 +76,13 @@ OF = {
 }
 """The options that only some modes have, with these; any other one is for all of them.
 
-Help, manual page and completion are told by it, and with another mode it is an error.
+Help, manual page and completion go by it, and with another mode it is an error.
 """
 
 FIRST = (
     ("reconcile --check my.yaml", "is the file right?"),
     ("reconcile --plan my.yaml", "what would change on this host? touches nothing"),
-    ("reconcile --once my.yaml", "change it; once more, and nothing is left to do"),
+    ("reconcile --once my.yaml", "change it; a second time there is nothing to do"),
 )
 """The first commands of somebody who is new."""
 
@@ -97,7 +97,7 @@ STATUSES = (
     (2, "drift or changes (--detailed-exitcode)"),
     (64, "wrong usage"),
     (65, "invalid spec"),
-    (75, "another is at work"),
+    (75, "another pass is running"),
 )
 
 _COLUMN = 22
@@ -128,7 +128,7 @@ def parser() -> argparse.ArgumentParser:
     made = _Parser(
         prog="reconcile",
         usage="%(prog)s MODE [SPEC] [options]",
-        description="Show how this host differs from what a YAML file says, and mend it.",
+        description="Show how this host differs from what a YAML file says, and fix it.",
         formatter_class=_Formatter,
         allow_abbrev=False,
     )
@@ -164,7 +164,7 @@ def parser() -> argparse.ArgumentParser:
     add("--json", action="store_true", help="one JSON document on standard output")
     add("--state-dir", metavar="DIR", help="where state is kept")
     add("--trust", metavar="UID", action="append", type=_uid, default=[],
-        help="believe files of this account too; repeatable")  # fmt: skip
+        help="trust files of this account too; repeatable")  # fmt: skip
     add("--color", choices=("auto", "always", "never"), default="auto",
         help="auto (only on a terminal), always or never")  # fmt: skip
     add("-q", "--quiet", action="store_true", help="print only what failed or is unknown")
@@ -173,11 +173,11 @@ def parser() -> argparse.ArgumentParser:
         help="exit status 2 for drift or changes")  # fmt: skip
     add("--since", metavar="TIME", help="from 2h ago, 2026-11-22 or '2026-11-22 14:30'")
     add("--for", metavar="TIME", dest="duration", type=_duration, default=None,
-        help="for so long, such as 2h")  # fmt: skip
-    add("--reason", metavar="TEXT", help="why, for people")
-    add("--stop", action="store_true", help="end the process as well")
+        help="for how long, such as 2h")  # fmt: skip
+    add("--reason", metavar="TEXT", help="why, for other people")
+    add("--stop", action="store_true", help="stop the process as well")
     add("--take-over", action="store_true",
-        help="this file, not the one that this name has been")  # fmt: skip
+        help="use this file, though the name belongs to another")  # fmt: skip
     return made
 
 
@@ -193,10 +193,10 @@ def parsed(argv: Sequence[str]) -> argparse.Namespace:
         lines = [f"  {command:27} {words}" for command, words in FIRST]
         modes = " ".join(f"--{mode.name}" for mode in all_modes())
         made.error(
-            "\n".join(("say what to do; begin with", *lines, *_wrapped(f"modes: {modes}", 7)))
+            "\n".join(("choose a mode; begin with", *lines, *_wrapped(f"modes: {modes}", 7)))
         )
     if rest:
-        made.error(f"one SPEC at most; {rest[0]!r} is one too many")
+        made.error(f"only one SPEC can be given; {rest[0]!r} is another one")
     for action in made._actions:
         flag = next((name for name in action.option_strings if name in OF), None)
         if flag and mode not in OF[flag] and getattr(options, action.dest) != action.default:
@@ -219,7 +219,7 @@ def _no_option(word: str, made: argparse.ArgumentParser) -> str:
     bare = name.lstrip("-")
     known = {flag.lstrip("-"): flag for action in made._actions for flag in action.option_strings}
     near = known.get(bare) or known.get(closest(bare, known) or "")
-    return f"there is no option {name!r}" + (f"; did you mean {near!r}?" if near else "")
+    return f"unknown option {name!r}" + (f"; did you mean {near!r}?" if near else "")
 
 
 def all_modes() -> Iterator[Mode]:

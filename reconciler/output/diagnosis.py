@@ -10,7 +10,7 @@ from reconciler.base.records import replace
 from reconciler.base.redaction import shortened
 from reconciler.base.text import printable
 from reconciler.output.period import lines_of
-from reconciler.output.status import amount, history_table, moment, span
+from reconciler.output.status import amount, counted, history_table, moment, span
 from reconciler.output.table import Block, Row, Table
 from reconciler.output.text import Line, given
 
@@ -123,8 +123,8 @@ def _host(host: Document) -> Iterator[Line]:
         f"memory {amount(memory['available'])} of {amount(memory['total'])} available, {words}",
         "",
     )
-    clock = "is doubted" if host["clock"] else f"is believed ({host['zone']})"
-    yield f"up for {span(host['uptime'])}, since {moment(host['booted'])}; its clock {clock}", ""
+    clock = "not trusted" if host["clock"] else f"trusted ({host['zone']})"
+    yield f"up for {span(host['uptime'])}, since {moment(host['booted'])}; clock {clock}", ""
 
 
 def _disks(disks: Sequence[Document]) -> Iterator[Block]:
@@ -151,27 +151,27 @@ def _disks(disks: Sequence[Document]) -> Iterator[Block]:
 
 def _loop(loop: Document) -> Iterator[Line]:
     if loop.get("unknown"):
-        yield f"not known: {loop['unknown']}", "change"
+        yield f"unknown: {loop['unknown']}", "change"
     elif not loop["running"]:
         declared = ", ".join(loop["expected_by"])
         yield (
-            "no loop runs" + (f", though {declared} declares it" if declared else ""),
+            "no watchdog is running" + (f", though {declared} declares one" if declared else ""),
             ("bad" if declared else "change"),
         )
     else:
-        state = "runs" if loop["healthy"] else "is stopped" if loop.get("stopped") else "hangs"
+        state = (
+            "is running" if loop["healthy"] else "is stopped" if loop.get("stopped") else "hangs"
+        )
         yield (
-            f"the loop {state} (pid {loop['pid']}): {_number(loop['passes'], 'full pass')}, moved "
-            f"{span(loop['moved'])} ago",
+            f"the watchdog {state} (pid {loop['pid']}): "
+            f"{_number(loop['passes'], 'full pass')}, last "
+            f"sign of life {span(loop['moved'])} ago",
             "good" if loop["healthy"] else "bad",
         )
 
 
 def _resources(resources: Sequence[Document], verbose: bool) -> Iterator[Block]:
-    counts: dict[str, int] = {}
-    for one in resources:
-        counts[one["state"]] = counts.get(one["state"], 0) + 1
-    yield ", ".join(f"{number} {state}" for state, number in counts.items()), ""
+    yield counted(resources), ""
     rows = []
     for one in resources:
         if one["state"] == "ok" and not (verbose or one["note"]):
@@ -186,7 +186,7 @@ def _resources(resources: Sequence[Document], verbose: bool) -> Iterator[Block]:
 
 
 def _processes(processes: Sequence[Document], verbose: bool) -> Iterator[Block]:
-    states = {"T": "stopped", "D": "waits in the kernel", "Z": "ended"}
+    states = {"T": "stopped", "D": "waiting in the kernel", "Z": "ended"}
     rows = [
         (
             (
@@ -216,11 +216,11 @@ def _sessions(sessions: Sequence[Document]) -> Iterator[Block]:
         dead = sum(pane["dead"] for pane in panes)
         cells = (
             printable(f"{one['session']}{server}"), str(len(one["windows"])), str(len(panes)),
-            str(dead), printable(one["spec"] or "nobody's"),
+            str(dead), printable(one["spec"] or "none"),
         )  # fmt: skip
         rows.append((cells, "bad" if dead else ""))
     if rows:
-        yield _table(("session", "windows", "panes", "dead", "made for"), rows, 1, 2, 3)
+        yield _table(("session", "windows", "panes", "dead", "spec"), rows, 1, 2, 3)
 
 
 def _folders(folders: Sequence[Document], now: float) -> Iterator[Block]:
@@ -242,7 +242,7 @@ def _folders(folders: Sequence[Document], now: float) -> Iterator[Block]:
 def _logs(rows: Iterable[Document], now: float, verbose: bool) -> Iterator[Line]:
     for one in rows:
         if one.get("missing"):
-            yield f"{one['path']}: not there", "quiet"
+            yield f"{one['path']}: missing", "quiet"
         if "silent" not in one:
             continue
         yield (

@@ -21,7 +21,7 @@ from reconciler.output.text import Line, by_hand_lines
 # sd-daemon(3): a line that begins with <N> has that syslog priority.
 _PRIORITIES = {"bad": "<3>", "change": "<5>", "good": "<6>", "quiet": "<6>", "": "<6>"}
 _LONGEST = 4000
-_OVER = {"unknown": ("known", "known again"), "failing": ("well", "well again")}
+_OVER = {"unknown": ("known", "known again"), "failing": ("well", "recovered")}
 """What to say of a remark that is not made any more: the event, and words."""
 
 

@@ -18,7 +18,7 @@ def report(figures: Figures, before: Figures) -> str:
     """The message; ``before`` are the figures with which the period began."""
     lines = [_first(figures)]
     needs = list(_needs(figures))
-    lines += ["needs a person:", *_few(needs)] if needs else ["nothing needs a person"]
+    lines += ["needs attention:", *_few(needs)] if needs else ["nothing needs attention"]
     rest = lines_of(figures, before)
     return "\n".join([*lines, *rest])
 
@@ -77,8 +77,9 @@ def _process(one: Figures, starts: Figures | None, figures: Figures) -> str:
 
 
 def _started(one: Figures) -> str:
-    words = f"started {_times(one['done'])}"
-    words += f", {one['failed']} in vain" if one["failed"] else ""
+    counts = [f"started {_times(one['done'])}"] if one["done"] else []
+    counts += [_number(one["failed"], "failed start")] if one["failed"] else []
+    words = ", ".join(counts)
     causes = [
         (f"{_times(cause['count'])} " if len(one["causes"]) > 1 else "")
         + shortened(cause["why"], _LONGEST)

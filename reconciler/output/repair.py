@@ -39,7 +39,7 @@ def note_lines(words: str) -> Iterator[Line]:
 
 
 def wrong_lines(document: Document, commands: bool = True) -> Iterator[Line]:
-    """What is wrong, the causes first, each with the one command that mends it."""
+    """What is wrong, the causes first, each with the one command that fixes it."""
     causes = [one for one in document["wrong"] if one["follows_from"] is None]
     for one in causes[:_SHOWN]:
         yield f"  ! {printable(one['what'], _LONGEST)}", "bad"
@@ -58,8 +58,8 @@ def repair_lines(document: Document, quiet: bool) -> Iterator[Line]:
             yield f"  {one['verb']} {printable(one['id'])}: {printable(one['why'], 300)}", "good"
         for one in document["paused"]:
             yield (
-                f"left alone: {printable(one['id'])}, paused by {printable(one['by'])}; "
-                f"go on with: {remedy('reconcile', '--resume', one['id'])}",
+                f"paused by {printable(one['by'])}, not changed: {printable(one['id'])}; "
+                f"resume it with: {remedy('reconcile', '--resume', one['id'])}",
                 "change",
             )
     if document["healthy"]:
@@ -69,7 +69,7 @@ def repair_lines(document: Document, quiet: bool) -> Iterator[Line]:
     yield "still wrong, most important first:", "bad"
     yield from wrong_lines(document)
     if not document["wrong"]:
-        yield "  ! the final check came to no end", "bad"
+        yield "  ! the final check did not finish", "bad"
 
 
 def summary(document: Document) -> str:

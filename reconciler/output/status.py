@@ -78,33 +78,39 @@ def status_blocks(document: Mapping[str, Any]) -> Iterator[Block]:
     yield heading(spec["name"], spec["path"], document["host"], given(spec))
     yield _loop_line(document["loop"])
     rows = tuple(_resource_row(one, now) for one in document["resources"])
-    yield Table(("resource", "state", "next", "what is known"), rows)
+    yield Table(("resource", "state", "next", "details"), rows)
     if document["last"]:
-        yield "last:", ""
+        yield "last actions:", ""
         yield history_table(document["last"])
-    counts: dict[str, int] = {}
-    for one in document["resources"]:
-        counts[one["state"]] = counts.get(one["state"], 0) + 1
-    words = ", ".join(
+    bad = {one["state"] for one in document["resources"]} - _STYLES.keys()
+    yield f"{counted(document['resources'])}.", "bad" if bad else "good"
+
+
+def counted(resources: Sequence[Mapping[str, Any]]) -> str:
+    """How many are in each state: ``4 ok, 2 differ``."""
+    states = [one["state"] for one in resources]
+    counts = {state: states.count(state) for state in dict.fromkeys(states)}
+    return ", ".join(
         f"{number} {state if number == 1 else _PLURAL.get(state, state)}"
         for state, number in counts.items()
     )
-    bad = counts.keys() - _STYLES.keys()
-    yield f"{words}.", "bad" if bad else "good"
 
 
 def _loop_line(loop: Mapping[str, Any]) -> Line:
     if not loop["running"]:
-        return "no loop runs; passes are made by cron or by hand", "change"
+        return "no watchdog is running; passes are made by cron or by hand", "change"
     if loop.get("stopped"):
         words = (
-            f"the loop (pid {loop['pid']}) is stopped by a signal, so nothing is kept as declared"
+            f"the watchdog (pid {loop['pid']}) is stopped by a signal; nothing is kept as declared"
         )
-        return f"{words}; it goes on with: {remedy('kill', '-CONT', str(loop['pid']))}", "bad"
+        return f"{words}; continue it with: {remedy('kill', '-CONT', str(loop['pid']))}", "bad"
     if not loop["healthy"]:
-        return f"the loop (pid {loop['pid']}) hangs: it moved {span(loop['moved'])} ago", "bad"
+        return (
+            f"the watchdog (pid {loop['pid']}) hangs: no sign of life for {span(loop['moved'])}",
+            "bad",
+        )
     return (
-        f"the loop runs (pid {loop['pid']}): {loop['passes']} full "
+        f"the watchdog is running (pid {loop['pid']}): {loop['passes']} full "
         f"pass{'' if loop['passes'] == 1 else 'es'}, the next within {span(loop['next'])}",
         "good",
     )
@@ -118,8 +124,11 @@ def _resource_row(one: Mapping[str, Any], now: float) -> Row:
         more = f" and {len(one['pids']) - 4} more" if len(one["pids"]) > 4 else ""
         words.append(f"pid {pids}{more} for {span(now - one['since'])}")
     if one.get("attempts"):
-        times = "once" if one["attempts"] == 1 else f"{one['attempts']} times"
-        words.append(f"started {times} lately without staying up")
+        number = one["attempts"]
+        if "since" in one:
+            words.append("restarted once" if number == 1 else f"restarted {number} times")
+        else:
+            words.append("1 failed start" if number == 1 else f"{number} failed starts")
     if one["reason"]:
         reason = one["reason"]
         if one["state"] == "paused":

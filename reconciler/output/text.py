@@ -60,7 +60,7 @@ def outcome_lines(outcome: Outcome) -> Iterator[Line]:
         if outcome.result == "failed":
             yield from by_hand_lines(step)
     elif outcome.result == "dropped" and outcome.note is None:
-        yield "      dropped: it is as declared by now", style
+        yield "      dropped: already as declared", style
     if outcome.note is not None:
         yield f"      {printable(outcome.note)}", style
 
@@ -78,12 +78,12 @@ def remark_lines(plan: Plan, verbose: bool) -> Iterator[Line]:
 
 
 def paused_lines(plan: Plan) -> Iterator[Line]:
-    """What a person has asked to be left alone."""
+    """What is paused."""
     yield from _remarks(". skipped", _paused(plan), "change")
 
 
 def failing_lines(plan: Plan) -> Iterator[Line]:
-    """What is wrong that no step could mend."""
+    """What is wrong that no step can fix."""
     yield from _remarks("! failing", plan.failing, "bad")
 
 
@@ -173,7 +173,7 @@ def _differences(step: Step) -> Iterator[Line]:
 def by_hand_lines(step: Step) -> Iterator[Line]:
     """The commands for somebody with the rights, whole, so that they can be copied."""
     if step.by_hand:
-        yield "      somebody who may can run:", ""
+        yield "      commands for somebody who may run them:", ""
         for command in step.by_hand:
             yield f"        {printable(command, 100_000)}", ""
 

@@ -140,7 +140,7 @@ def test_a_loop_that_a_signal_has_stopped_is_not_well(machine: Machine, looping:
         )
     )
     said = machine.reconcile("--status", spec).stdout
-    assert f"the loop (pid {loop.pid}) is stopped by a signal" in said
+    assert f"the watchdog (pid {loop.pid}) is stopped by a signal" in said
     assert f"kill -CONT {loop.pid}" in said
     assert f"kill -CONT {loop.pid}" in machine.reconcile("--diagnose", spec).stdout
 

@@ -351,8 +351,8 @@ def test_bad_targets_hold_nothing_up_and_no_url_is_seen_anywhere(
     done = machine.reconcile("--once", spec, "-v")
     tested = machine.reconcile("--notify-test", spec)
     assert tested.returncode == 1
-    assert "target fine took it" in tested.stdout
-    assert "target hanging took it" in tested.stdout
+    assert "target fine: delivered" in tested.stdout
+    assert "target hanging: delivered" in tested.stdout
     for shown in (loop, done, tested, *(machine.reconcile(m, spec) for m in ("--plan", "--check"))):
         text = shown.output.read_text() if isinstance(shown, Looping) else str(shown)
         assert CANARY not in text
@@ -389,8 +389,8 @@ def test_a_test_message_to_every_target(machine: Machine, receiver: Receiver) ->
     done = machine.reconcile("--notify-test", spec(fine, missing))
     assert done.returncode == 0, done.stderr
     assert done.stdout == (
-        "target a took it\n"
-        f"target b is off: {off} is not there; write its URL into it to switch it on\n"
+        "target a: delivered\n"
+        f"target b: off: {off} is not there; write its URL into it to switch it on\n"
     )
     assert not machine.state.exists(), "it needs no lock, and leaves nothing"
     hook(machine, f"json://127.0.0.1:1/{CANARY}", "later")
@@ -406,7 +406,7 @@ def test_a_test_message_to_every_target(machine: Machine, receiver: Receiver) ->
     none = machine.reconcile("--notify-test", machine.spec("directories:\n"))
     assert (none.returncode, none.stdout[-27:]) == (
         0,
-        "spec.yaml names no target to notify\n"[-27:],
+        "spec.yaml has no targets under notify\n"[-27:],
     )
 
 
@@ -479,7 +479,7 @@ def test_slack_itself_with_its_name_on_loopback(machine: Machine) -> None:
     )
     done = machine.run("unshare", "--net", "--mount", "sh", "-c", inside)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "target slack took it" in done.stdout
+    assert "target slack: delivered" in done.stdout
     path, document = json.loads((machine.base / "got").read_text())
     assert path == f"/services/{token}"
     shown = json.dumps(document)

@@ -205,7 +205,7 @@ def test_status_tells_how_things_stand(machine: Machine, looping: Any) -> None:
     assert states["process:good"]["pids"] == machine.running("sleep 90413")
     assert abs(states["process:good"]["since"] - (machine.base / "d").stat().st_mtime) < 30
     text = machine.reconcile("--status", spec).stdout
-    assert "no loop runs" in text
+    assert "no watchdog is running" in text
     loop = looping(spec)
     until(lambda: loop.names()[1:])
     alive = reconcile(machine, "--status", spec, status=1)["loop"]

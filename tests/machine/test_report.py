@@ -61,7 +61,7 @@ def test_a_loop_sums_up_what_was(
     until(receiver.bodies)
     lines = receiver.bodies()[0].splitlines()
     assert lines[0].startswith("report of 4 s, ")
-    assert "nothing needs a person" in lines
+    assert "nothing needs attention" in lines
     (new,) = machine.running("sleep 90810")
     (runs,) = (line for line in lines if line.startswith("- process:p for "))
     assert runs.endswith(f"(pid {new}); started once (it is absent)")

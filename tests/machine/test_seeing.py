@@ -36,7 +36,7 @@ def test_a_status_is_a_table_that_fits(machine: Machine) -> None:
     screen = Screen(machine, *machine.argv("--status", path))
     assert screen.end() == 0
     text = screen.text
-    assert re.search(r"^ +resource +state +next +what is known$", text, re.M)
+    assert re.search(r"^ +resource +state +next +details$", text, re.M)
     assert row(text, "directory:well").split() == ["directory:well", "ok"]
     assert row(text, "check:few").split()[:5] == ["check:few", "ok", "60", "min", "no"]
     # Folded within its column, so that the others can still be read.

@@ -84,7 +84,7 @@ include: [more.yaml]
         kept = left(document)
         assert kept.pop("directory:full").endswith("only an empty directory is removed")
         assert kept == {
-            f"directory:old ({base}/old)": "was there before",
+            f"directory:old ({base}/old)": "existed before",
             f"process:other (pid {adopted.pid})": "was not started by this spec",
             str(base / "url"): "holds the URL of the target a",
             str(spec): "the spec",

@@ -38,7 +38,7 @@ def run(context: Context) -> int:
     if deeds:
         context.terminal.write([history_table([deed_document(deed) for deed in deeds])])
     else:
-        context.say((f"{spec.name}: nothing that was done is known", "quiet"))
+        context.say((f"{spec.name}: no actions are recorded", "quiet"))
     return DONE
 
 

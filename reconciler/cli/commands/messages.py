@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 _BOUND = 10.0
 """Seconds that a single pass takes to send messages, once all else is done."""
 _SHOWN = {
-    "taken": ("took it", "good"),
-    "refused": ("did not take it: ", "bad"),
-    "off": ("is off: ", "quiet"),
+    "taken": ("delivered", "good"),
+    "refused": ("not delivered: ", "bad"),
+    "off": ("off: ", "quiet"),
 }
 
 
 def run(context: Context) -> int:
-    """One message to every target; 1 when one that is on did not take it."""
+    """One message to every target; 1 when one that is on did not get it."""
     from reconciler.notify.outbox import test
 
     spec = context.load(complete=True)
@@ -41,9 +41,9 @@ def run(context: Context) -> int:
         context.print_json({"format": 1, "spec": context.about(spec), "targets": rows})
     for name, result, why in found:
         words, style = _SHOWN[result]
-        context.terminal.write([(f"target {name} {words}{printable(why)}", style)])
+        context.terminal.write([(f"target {name}: {words}{printable(why)}", style)])
     if not found:
-        context.terminal.write([(f"{printable(spec.path)} names no target to notify", "quiet")])
+        context.terminal.write([(f"{printable(spec.path)} has no targets under notify", "quiet")])
     return TROUBLE if any(result == "refused" for _, result, _ in found) else DONE
 
 

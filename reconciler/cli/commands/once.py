@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from reconciler.core.model import Outcome, Spec
 
 _SHORT_WAIT = 5.0
-"""Seconds that a single pass waits for what was tried in vain and is soon to be tried again."""
+"""Seconds that a single pass waits for what has failed and is due again soon."""
 
 
 def run(context: Context) -> int:

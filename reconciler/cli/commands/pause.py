@@ -1,6 +1,6 @@
-"""Leaves resources alone until told otherwise, and takes them up again.
+"""Pauses resources, and resumes them.
 
-It must not wait for the lock: a person who wants a thing left alone wants it now.
+It must not wait for the lock: a pause takes effect at once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def run(context: Context) -> int:
 
 
 def _pause(context: Context) -> int:
-    """Leave what ``--pause`` names alone, for ``--for`` or until it is resumed."""
+    """Pause what ``--pause`` names, for ``--for`` or until it is resumed."""
     from reconciler.host.clock import Clock
     from reconciler.output.status import pause_lines
 
@@ -64,7 +64,7 @@ def _pause(context: Context) -> int:
 
 
 def _resume(context: Context) -> int:
-    """See to what ``--resume`` names again, at once where a loop runs.
+    """Manage what ``--resume`` names again, at once where a loop runs.
 
     The retry counter is reset, so that it is tried at once.
     """
@@ -81,7 +81,7 @@ def _resume(context: Context) -> int:
     context.head(spec)
     ids = list(dict.fromkeys((*found, *gone)))
     done = [paused[ident] for ident in ids if store.pauses.resume(ident) and ident in paused]
-    # Whoever wants it back has mended what was wrong, or wants to see that it is not mended.
+    # Whoever resumes it has fixed it, or wants to see it fail.
     forgiven = [ident for ident in ids if ident in store.attempts.all()]
     for ident in forgiven:
         store.attempts.forgive(ident)
@@ -116,7 +116,7 @@ def _stopped(context: Context, spec: Spec, found: Sequence[Resource[Any]]) -> li
         resource.id for resource in found if not isinstance(kinds.get(resource.kind), Supervised)
     ]
     if wrong:
-        raise InvalidUsage(f"--stop is for processes; {wrong[0]} is paused, and left as it is")
+        raise InvalidUsage(f"--stop is for processes; {wrong[0]} is paused, and goes on running")
     # Whoever is at work may have begun before the pause was there.
     _wake(context, spec, wait=True)
     host = context.host(spec)

@@ -25,7 +25,7 @@ _PATIENCE = 2.0
 
 
 def run(context: Context) -> int:
-    """Print it; 1 when something is unknown, failing, or was tried in vain."""
+    """Print it; 1 when something is unknown, failing, or has failed."""
     from reconciler.output.status import status_blocks
 
     spec = context.load()

@@ -67,7 +67,7 @@ class Removal:
 
 
 def run(context: Context) -> int:
-    """Take it all away; 1 where something of it is still there."""
+    """Remove it all; 1 where something of it is still there."""
     from reconciler.config import SpecError
 
     try:
@@ -150,10 +150,12 @@ def _remove(context: Context, spec: Spec, found: Removal) -> None:
             folders += [absent] if one.id in made else []
             there = one.id in before.seen and before.seen[one.id].state is not None
             if there and one.id not in made:
-                found.left.append(Left(f"{one.id} ({want.path})", "was there before"))
+                found.left.append(Left(f"{one.id} ({want.path})", "existed before"))
         elif one.kind == "unit" and want.template is None and want.content is None:
             if one.skip is None:
-                found.left.append(Left(f"{one.id} ({want.unit})", "its file is not ours"))
+                found.left.append(
+                    Left(f"{one.id} ({want.unit})", "its file was not made by reconcile")
+                )
         elif one.kind == "process":
             # One that matches and was not started by us is not asked to end.
             going.append(replace(absent, want=replace(want, match=None)))
@@ -227,7 +229,7 @@ def _again(context: Context, spec: Spec, host: Host) -> Iterator[Left]:
     from reconciler.diagnose.persistence import look
 
     for one in look(host, spec.path, context.state_dir)["runners"]:
-        yield Left(one["what"], "still runs reconcile on this spec; remove that", again=True)
+        yield Left(one["what"], "still runs reconcile on this spec; remove it", again=True)
 
 
 def _remove_state(context: Context, spec: Spec) -> None:
@@ -265,7 +267,7 @@ def _show(context: Context, spec: Spec, found: Removal) -> None:
         (f"  ? unknown {printable(one.what)}: {printable(one.why)}", "bad") for one in found.unknown
     ]
     if not context.options.quiet:
-        lines += [("left as it is:", "")] if found.left else []
+        lines += [("left unchanged:", "")] if found.left else []
     lines += [
         (f"  {printable(one.what)}: {printable(one.why)}", "bad" if one.again else "")
         for one in found.left
