@@ -1,4 +1,4 @@
-"""The commands of the pages are run, each page from its first line to its last, as its reader would.
+"""The commands of the pages are run, each page from first line to last, as its reader would.
 
 What a ``console`` block prints is compared with what is printed here, but for what varies; see
 ``pages`` and ``normalized``.
