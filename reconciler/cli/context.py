@@ -237,10 +237,10 @@ class Context(Invocation):
         from reconciler.state.memory import Memory
 
         folder = self.folder(spec)
-        writes = writes or self._locked
-        store = self._stores.get((folder, writes))
+        which = folder, writes or self._locked
+        store = self._stores.get(which)
         if store is None and (writes or self._unwritten or not quiet(folder)):
-            store = self.store(spec, writes)
+            store = self.store(spec, which[1])
         if folder not in self._memories:
             self._memories[folder] = Memory(
                 (), kinds.get, None, self.warn, self._begun, lambda: self.by, self.clean,
@@ -425,17 +425,9 @@ class Context(Invocation):
 
         Our own logs are looked after, too.
         """
-        from reconciler.host.daemon_log import trim
         from reconciler.state.folder import quiet
 
-        rules = [one.want for one in look.spec.resources if one.kind == "retention"]
-
-        def is_rotated(log: str) -> bool:
-            return any(rule.rotates and rule.is_about(log) for rule in rules)
-
-        if not look.spec.last_good:
-            for words in trim(os.path.join(host.state_dir, "log"), is_rotated):
-                self.warn(words)
+        self._trim_logs(look.spec, os.path.join(host.state_dir, "log"))
         host.walltime.note()
         if quiet(self.folder(look.spec)) and not self._unwritten:
             from reconciler.state.memory import ails
@@ -445,6 +437,19 @@ class Context(Invocation):
         memory = self.memory(look.spec, True)
         memory.learn(look.plan, look.seen)
         return memory.due(look.plan, look.seen)
+
+    def _trim_logs(self, spec: Spec, folder: str) -> None:
+        if spec.last_good or not os.path.isdir(folder):
+            return
+        from reconciler.host.daemon_log import trim
+
+        rules = [one.want for one in spec.resources if one.kind == "retention"]
+
+        def is_rotated(log: str) -> bool:
+            return any(rule.rotates and rule.is_about(log) for rule in rules)
+
+        for words in trim(folder, is_rotated):
+            self.warn(words)
 
     def tell(self, look: Snapshot, outcomes: Sequence[Outcome]) -> None:
         """Queue what people are to be told of a pass; ``post`` delivers it."""

@@ -1,4 +1,4 @@
-"""What one command line names: the spec, its variables, and the state directory.
+"""What one command line names (spec, variables, state directory), and how it is answered.
 
 It must not load the spec, nor change anything. It stays light, since a call that is answered by the
 watchdog needs nothing else.
@@ -7,12 +7,15 @@ watchdog needs nothing else.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.digests import blake2b
+from reconciler.base.exit_codes import CHANGED, DONE, INVALID, TROUBLE
 from reconciler.base.redaction import HIDDEN, FromFile, hide
+from reconciler.base.text import printable
 from reconciler.base.values import Remembered
 from reconciler.host import trust
 from reconciler.host.users import Users
@@ -22,7 +25,9 @@ if TYPE_CHECKING:
     import argparse
 
     from reconciler.base.values import Facts
+    from reconciler.cli.context import Context
     from reconciler.config.cache import Compiled, Inputs
+    from reconciler.config.errors import SpecError
     from reconciler.core.model import Spec
     from reconciler.output.text import Line
 
@@ -248,3 +253,34 @@ class Invocation:
             f"done. {missing}Name the other file, give this one a name of its own, or, to go on "
             "with this one instead, add: --take-over"
         )
+
+
+def exit_status(trouble: bool, changes: bool, options: argparse.Namespace) -> int:
+    """The status of a plan or a pass."""
+    if trouble:
+        return TROUBLE
+    return CHANGED if changes and options.detailed_exitcode else DONE
+
+
+def complain(message: str, status: int) -> int:
+    """Say what went wrong; the status that was given."""
+    tell(message)
+    return status
+
+
+def tell(message: str) -> None:
+    """Say something to people, whatever they asked for."""
+    lines = [printable(line, 4000) for line in message.splitlines()]
+    sys.stderr.write("reconcile: " + "\n".join(lines) + "\n")
+
+
+def invalid(context: Context, error: SpecError) -> int:
+    """All that is wrong with the spec."""
+    from reconciler.config.errors import document
+    from reconciler.output.data import FORMAT
+    from reconciler.output.terminal import Terminal
+
+    Terminal(context.options.color, to_errors=True).write(error.lines())
+    if context.options.json:
+        context.print_json({"format": FORMAT, "valid": False, "errors": document(error)})
+    return INVALID

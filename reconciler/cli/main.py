@@ -24,8 +24,7 @@ from reconciler.base.errors import BeingWritten
 from reconciler.base.exit_codes import BUSY, TROUBLE, USAGE
 from reconciler.base.text import error_in_words
 from reconciler.cli.arguments import usual
-from reconciler.cli.commands.answers import complain, invalid
-from reconciler.cli.invocation import InvalidUsage, Invocation
+from reconciler.cli.invocation import InvalidUsage, Invocation, complain, invalid
 from reconciler.host.environment import clean, use_utf8
 from reconciler.host.filesystems import served
 from reconciler.state.folder import is_asked

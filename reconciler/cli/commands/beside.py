@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.exit_codes import BUSY, DONE
 from reconciler.base.text import printable
-from reconciler.cli.commands.answers import complain, exit_status
+from reconciler.cli.invocation import complain, exit_status
 from reconciler.output.text import given, outcome_lines, paused_lines
 from reconciler.watchdog.requests import request_pass
 

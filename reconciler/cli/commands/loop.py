@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.exit_codes import BUSY, DONE, INVALID
 from reconciler.base.redaction import redacted
-from reconciler.cli.commands.answers import complain, tell
 from reconciler.cli.context import Context
-from reconciler.cli.invocation import InvalidUsage
+from reconciler.cli.invocation import InvalidUsage, complain, tell
 from reconciler.config.aside import Asked, Invalid
 from reconciler.state.lock import LockHeld
 from reconciler.watchdog.loop import keep

@@ -49,7 +49,7 @@ def run(context: Context) -> int:
 
 def with_targets(context: Context, plan: Plan, spec: Spec) -> Plan:
     """The plan with what is worth a note of targets, for those who want to see every note."""
-    if not spec.notify.targets or not (context.options.verbose or context.options.json):
+    if not (context.options.verbose or context.options.json):
         return plan
     from reconciler.notify.outbox import remarks
 
@@ -76,7 +76,7 @@ def deliver(context: Context, spec: Spec) -> None:
     """Send what people are to be told; what is not taken in time stays for the next pass."""
     from reconciler.state.folder import quiet
 
-    if not spec.notify.targets or quiet(context.folder(spec)):
+    if quiet(context.folder(spec)):
         return
     with suppress(HostError):  # Who delivers says so.
         if not context.store(spec, False).outbox.waiting():

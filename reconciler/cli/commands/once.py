@@ -8,9 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reconciler.base.records import replace
-from reconciler.cli.commands import messages
-from reconciler.cli.commands.answers import exit_status, tell
 from reconciler.cli.context import Context
+from reconciler.cli.invocation import exit_status, tell
 from reconciler.output import text
 from reconciler.state.lock import LockHeld, turn
 
@@ -33,7 +32,10 @@ def run(context: Context) -> int:
     try:
         with turn(context.folder(spec), taken_over):
             status, told = _pass(context, spec)
-            messages.deliver(context, told)
+            if told.notify.targets:
+                from reconciler.cli.commands.messages import deliver
+
+                deliver(context, told)
             return status
     except LockHeld as taken:
         from reconciler.cli.commands import beside
@@ -68,7 +70,11 @@ def _pass(context: Context, spec: Spec) -> tuple[int, Spec]:
     # What fails is told when it was asked once more.
     told_now = replace(plan, failing=())
     if not options.quiet or told_now.trouble:
-        shown = messages.with_targets(context, told_now, spec)
+        shown = told_now
+        if spec.notify.targets:
+            from reconciler.cli.commands.messages import with_targets
+
+            shown = with_targets(context, told_now, spec)
         terminal.write(text.remark_lines(shown, options.verbose))
     report = context.act(look, host, told) if plan.steps else Report(plan)
     report = ask_and_act(context, look, report, host, told)
@@ -85,6 +91,8 @@ def _pass(context: Context, spec: Spec) -> tuple[int, Spec]:
         context.print_json(data.report_document(report, context.about(spec)))
     context.tell(replace(look, plan=report.plan), report.outcomes)
     if look.spec.notify.report_every and not look.only:
-        messages.report(context, look)
+        from reconciler.cli.commands.messages import report as queue_reports
+
+        queue_reports(context, look)
     trouble = report.failed or plan.trouble
     return exit_status(trouble, report.changed, options), look.spec

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from reconciler.cli.commands import messages
-from reconciler.cli.commands.answers import exit_status
 from reconciler.cli.context import Context
+from reconciler.cli.invocation import exit_status
 from reconciler.output import data, text
 
 

@@ -18,9 +18,9 @@ from reconciler.base.errors import HostError
 from reconciler.base.exit_codes import BUSY, DONE, TROUBLE
 from reconciler.base.records import dataclass, field, replace
 from reconciler.base.text import printable
-from reconciler.cli.commands.answers import complain, invalid, tell
 from reconciler.cli.commands.pause import planned
 from reconciler.cli.context import Context
+from reconciler.cli.invocation import complain, invalid, tell
 from reconciler.core.kind import Modifying, Probed
 from reconciler.core.model import Outcome, Resource, Spec
 from reconciler.core.plan import ending
