@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Mapping
 
 from reconciler.base.errors import HostError, UnknownState
-from reconciler.host.clock import Clock
+from reconciler.host.clock import Clock, boot_id
 from reconciler.host.openfiles import writers
 from reconciler.host.process_snapshot import ProcessSnapshot
-from reconciler.host.processes import Identity, Processes, boot_id, look_up
+from reconciler.host.processes import Identity, Processes, look_up
 
 GRACE = 3.0  # seconds between TERM and KILL
 _DEATH = 5.0  # seconds to wait for a killed process; longer means that the kernel holds it

@@ -1,8 +1,16 @@
-"""Time: intervals by the monotonic clock, wall time only for file ages and for people."""
+"""Time: intervals by the monotonic clock of this boot, wall time for file ages and for people."""
 
 from __future__ import annotations
 
 import time
+from functools import cache
+
+
+@cache
+def boot_id() -> str:
+    """The kernel's name for this boot, proc(5). We do not outlive it."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
+        return file.read().strip()
 
 
 class Clock:

@@ -12,9 +12,10 @@ from contextlib import suppress
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
 from reconciler.base.values import Secret
+from reconciler.host.clock import boot_id
 from reconciler.host.command import SYSTEM_PATH, program_folder
 from reconciler.host.environment import search_path
-from reconciler.host.processes import LEADER, Identity, boot_id, session_tag
+from reconciler.host.processes import LEADER, Identity, session_tag
 from reconciler.host.users import Account
 from reconciler.host.walk import NoSpace, reported
 

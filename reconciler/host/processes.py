@@ -12,7 +12,6 @@ import signal
 import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
-from functools import cache
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
@@ -49,13 +48,6 @@ class ProcessEntry:
     parent: int
     group: int
     session: int
-
-
-@cache
-def boot_id() -> str:
-    """The kernel's name for this boot, proc(5). We do not outlive it."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
-        return file.read().strip()
 
 
 def look_up(pid: int, zombies: bool = False) -> ProcessEntry | None:

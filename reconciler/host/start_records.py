@@ -14,7 +14,8 @@ from functools import cached_property
 from reconciler.base.digests import blake2b
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
-from reconciler.host.processes import Identity, boot_id, look_up
+from reconciler.host.clock import boot_id
+from reconciler.host.processes import Identity, look_up
 from reconciler.host.trust import own_file, refuse_untrusted
 
 _LONGEST = 256

@@ -16,9 +16,9 @@ from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass, replace
 from reconciler.host import trust
 from reconciler.host.child import Child
-from reconciler.host.clock import Clock
+from reconciler.host.clock import Clock, boot_id
 from reconciler.host.descendants import Descendants, Ending, Started, end_all, ending
-from reconciler.host.processes import Identity, Processes, boot_id
+from reconciler.host.processes import Identity, Processes
 
 _MOMENT = 0.2
 """Seconds in which most processes end that are asked to."""

@@ -11,8 +11,7 @@ from contextlib import suppress
 from reconciler.base.digests import blake2b
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
-from reconciler.host.clock import Clock
-from reconciler.host.processes import boot_id
+from reconciler.host.clock import Clock, boot_id
 from reconciler.host.trust import own_file
 
 _NAME = "clock"

@@ -13,9 +13,9 @@ from typing import Any
 from reconciler.base.digests import blake2b
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
-from reconciler.host.clock import Clock
+from reconciler.host.clock import Clock, boot_id
 from reconciler.host.place import put_at
-from reconciler.host.processes import Identity, Processes, boot_id, look_up
+from reconciler.host.processes import Identity, Processes, look_up
 from reconciler.host.trust import own_file
 from reconciler.state.folder import make_folder
 

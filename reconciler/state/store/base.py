@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import HostError
 from reconciler.host import trust
-from reconciler.host.clock import Clock
-from reconciler.host.processes import boot_id
+from reconciler.host.clock import Clock, boot_id
 from reconciler.state.folder import STORE, Newer, Unreadable, interrupted, make_folder
 
 if TYPE_CHECKING:
