@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _FIRST = 0xF0000
 """The first of the characters that nobody uses, of which each mark has one."""
+_MARKS = chr(_FIRST)
 _MOST = 65_000
 _NOTHING = " *?[]"
 """What a part of a path may hold and still be next to nothing: `{{ x }}*` is all there is."""
@@ -76,6 +77,7 @@ class Blanks:
         self._sandbox = sandbox
         self._marks: dict[str, str] = {}
         self._found: dict[str, Any] = {}
+        self._touched: dict[str, bool] = {}
         environ = values["env"]
         self._any = any(not value.strip() for value in environ.values.values())
         self._known = {name: self._marked(value, name) for name, value in values.items()}
@@ -85,13 +87,17 @@ class Blanks:
         """``name`` has that value, which ``node`` gave if it was made of one."""
         if self._any and node is not None:
             value = typed(node, self._evaluated, self._joined)
-        self._found.clear()
+        self._forget()
         self._known[name] = self._marked(value, name)
 
     def forget(self, name: str) -> None:
         """It is no longer in scope."""
-        self._found.clear()
+        self._forget()
         self._known.pop(name, None)
+
+    def _forget(self) -> None:
+        self._found.clear()
+        self._touched.clear()
 
     def each(self, node: Node, values: Sequence[Any]) -> Sequence[Any]:
         """The values of a ``for_each`` with their marks, to be defined by and by."""
@@ -125,6 +131,15 @@ class Blanks:
             self._found[code] = found
         return self._found[code]
 
+    def _is_marked(self, part: str) -> bool:
+        """Is it an expression of which anything is blank?"""
+        if not isinstance(part, Expression):
+            return False
+        if part not in self._touched:
+            text = str(self._evaluated(part))
+            self._touched[part] = not text.strip() or max(text) >= _MARKS
+        return self._touched[part]
+
     def _joined(self, text: str) -> str:
         return _settled(self._pieces(split(text)))[0]
 
@@ -144,7 +159,8 @@ class Blanks:
 
     def taken(self, parts: Sequence[str], words: Sequence[str]) -> str | None:
         """The name of an empty value that takes a part out of the path that these give."""
-        if not self._any and all(map(str.strip, words)):
+        any_blank = not all(map(str.strip, words))
+        if not any_blank and not (self._any and any(map(self._is_marked, parts))):
             return None
         mark = _settled(self._pieces(parts))[1]
         return next((label for label, one in self._marks.items() if one == mark), None)

@@ -134,6 +134,8 @@ def _build(
     declared = []
     for one in resolver.resources(scope):
         one.want = renderer.want(one, validator.want(one))
+        if not validator.saw_secret:
+            one.kept = None
         declared.append(one)
     graph = Graph(declared, resolver.bases, facts, problems)
     whole = all(one.want is not None for one in declared)

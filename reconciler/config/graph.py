@@ -41,7 +41,7 @@ class Graph:
         self._spared: dict[Key, dict[str, tuple[str, ...]]] = {}
         self._clashing: set[str] = set()
         """Those that manage what another one does, so that they would need one another."""
-        self._ids = {one.id for one in declared}
+        self._by_id = {one.id: one for one in declared}
         self._members: dict[str, list[str]] = {}
         """The ids that ``for_each`` has made of a base."""
         self._bare: dict[str, str] = {}
@@ -87,13 +87,13 @@ class Graph:
 
     def _named(self, text: Text, declared: Declared, field: str) -> Sequence[str]:
         name = str(text)
-        members = (name,) if name in self._ids else self._members.get(name, ())
+        members = (name,) if name in self._by_id else self._members.get(name, ())
         if declared.id in members:
             self.problems.add(text.at, f"{declared.id}: {field} names the resource itself")
             return ()
         if not members and name not in self.bases:
             what = f"{declared.id}: {field}: there is no resource {shown(text)!r}"
-            known = [*self._ids, *self._members]
+            known = [*self._by_id, *self._members]
             if ":" in name:
                 self.problems.add(text.at, what, near=(name, known))
                 return ()
@@ -151,6 +151,8 @@ class Graph:
         So is what is to go. Two patterns or trees count the same: each pass would do what the
         other undoes.
         """
+        if all(claim.covers is None for made in claims.values() for claim in made):
+            return
         there = sorted(
             (claim.key.value, name, at)
             for name, made in claims.items()
@@ -217,7 +219,7 @@ class Graph:
 
     def _found(self, claims: Mapping[str, tuple[Claim, ...]]) -> None:
         """Needs that follow from what is used and who makes it."""
-        makers: dict[Key, list[str]] = {Key("id", name): [name] for name in self.active}
+        makers: dict[Key, list[str]] = {}
         for name, made in claims.items():
             if not isinstance(self.active[name].kind, Modifying):
                 for claim in made:
@@ -225,7 +227,8 @@ class Graph:
         for name, one in self.active.items():
             uses = one.kind.uses(one.want) if one.want is not None else ()
             for key in uses:
-                for other in _nearest(key, name, makers):
+                by_id = [key.value] if key.value in self.active else []
+                for other in by_id if key.sort == "id" else _nearest(key, name, makers):
                     self._need(name, other)
 
     def _need(self, name: str, other: str) -> None:
@@ -266,7 +269,7 @@ class Graph:
                 )
                 # There may be another circle, which has none of these.
                 before = {name: [] if name in cycle.ids else ids for name, ids in before.items()}
-        declared = {one.id: one for one in self.declared}
+        declared = self._by_id
         return tuple(
             Resource(
                 name,

@@ -37,8 +37,8 @@ class Source:
         self.shown = shown
         self.path = path
         self.text = text
-        self.starts = array("L")
-        self.ends = array("L")
+        self.starts = array("I")
+        self.ends = array("I")
         self._breaks: tuple[list[int], list[int]] | None = None
         self._veils: list[tuple[int, int]] | None = None
 
@@ -208,6 +208,13 @@ def placed(node: N, source: Source, start: int) -> N:
     """The node, which was written there."""
     node.source, node.start = source, start
     return node
+
+
+def empty_map(at: SourceMark) -> Map:
+    """A mapping without keys, at that place."""
+    made = placed(Map(), at.source, at.start)
+    made.starts = ()
+    return made
 
 
 def broken(text: Text) -> Broken:

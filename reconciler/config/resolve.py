@@ -12,19 +12,22 @@ from reconciler.base.records import dataclass
 from reconciler.config.errors import Problems
 from reconciler.config.include import Document
 from reconciler.config.nodes import (
+    Bare,
     Broken,
     Map,
     Node,
     Seq,
+    Source,
     SourceMark,
     Text,
+    empty_map,
     is_null,
-    placed,
     shown,
     texts,
 )
 from reconciler.config.rendering import unevaluated
 from reconciler.config.scope import Scope
+from reconciler.config.yaml import load
 from reconciler.core.kind import Kind
 
 COMMON = ("state", "needs", "after", "when", "for_each")
@@ -41,14 +44,15 @@ class Declared:
     """A resource as it was declared, at ``at``, its templates rendered.
 
     ``base`` is its id without [each]. ``want`` is what its kind makes of it, None where that is
-    not valid.
+    not valid. ``kept`` is its body until it is not needed, and behind that if it holds
+    a secret.
     """
 
     kind: Kind[Any, Any]
-    name: str
+    id: str
     base: str
     at: SourceMark
-    body: Map
+    kept: Map | None
     present: bool = True
     needs: Sequence[Text] = ()
     after: Sequence[Text] = ()
@@ -57,13 +61,25 @@ class Declared:
     want: Any = None
 
     @property
-    def id(self) -> str:
-        return f"{self.kind.name}:{self.name}"
+    def name(self) -> str:
+        return self.id.partition(":")[2]
 
     @property
     def title(self) -> str:
         """What it is called in messages."""
         return f"{self.kind.name} {self.name!r}"
+
+    @property
+    def body(self) -> Map:
+        """Its fields, which are read once more where they were not kept."""
+        if self.kept is None:
+            source = self.at.source
+            root = load(source.text.encode(), Source(source.shown, source.path), Problems())
+            sections = [part for part in (root or {}).values() if isinstance(part, Map)]
+            entries = (entry for section in sections for entry in section.entries())
+            body = next(body for _, body, at in entries if at.start == self.at.start)
+            self.kept = body if isinstance(body, Map) else empty_map(self.at)
+        return self.kept
 
     def place(self, field: str) -> SourceMark:
         """Where a field is written, or else the resource."""
@@ -87,9 +103,11 @@ class Resolver:
     def resources(self, scope: Scope) -> Iterator[Declared]:
         """Every resource, in the order of the files and of what is written in them.
 
-        As long as one is looked at, its ``each`` is in scope.
+        As long as one is looked at, its ``each`` is in scope. Of what was written no more is kept
+        then than what was not found yet, since it takes more memory than all else.
         """
         made = 0
+        gone = Bare()
         for document in self.documents:
             for section, entries in document.root.items():
                 kind = self.sections.get(section)
@@ -113,6 +131,7 @@ class Resolver:
                         self.problems.add(at, message)
                         continue
                     self.bases[base] = at
+                    entries[name] = gone
                     self._name(kind, name, at)
                     for declared in self._declare(kind, name, at, body, scope):
                         made += 1
@@ -141,8 +160,7 @@ class Resolver:
         self, kind: Kind[Any, Any], name: str, at: SourceMark, body: Node, scope: Scope
     ) -> Iterator[Declared]:
         if is_null(body):
-            body = placed(Map(), at.source, at.start)
-            body.starts = ()
+            body = empty_map(at)
         if not isinstance(body, Map):
             message = f"{kind.name} {name!r} needs fields, not {_what(body)}"
             hint = "write 'field: value' lines indented below the name"
@@ -151,12 +169,12 @@ class Resolver:
         base = f"{kind.name}:{name}"
         node = body.get("for_each")
         if node is None:
-            yield self._one(Declared(kind, name, base, at, body), scope)
+            yield self._one(Declared(kind, base, base, at, body), scope)
             return
         values = self._values(node, scope)
         if values is None:
             scope.failed.add("each")
-            declared = self._one(Declared(kind, name, base, at, body), scope)
+            declared = self._one(Declared(kind, base, base, at, body), scope)
             declared.broken = True
             yield declared
             scope.failed.discard("each")
@@ -176,7 +194,7 @@ class Resolver:
                 continue
             seen.add(label)
             scope.set_each(value, is_secret, marked)
-            yield self._one(Declared(kind, f"{name}[{label}]", base, at, body), scope)
+            yield self._one(Declared(kind, f"{base}[{label}]", base, at, body), scope)
         scope.clear_each()
 
     def _values(self, node: Node, scope: Scope) -> list[tuple[Any, bool, Node, Any]] | None:
@@ -212,7 +230,7 @@ class Resolver:
         kept = (*unevaluated(declared.kind.resource), "when", "for_each")
         body = scope.node(declared.body, kept)
         assert isinstance(body, Map)
-        declared.body = body
+        declared.kept = body
         if when is not None:
             if not isinstance(when, Text) or is_null(when):
                 hint = 'when needs an expression, such as "host.systemd"'

@@ -54,8 +54,8 @@ class Validator:
         self.home = home
         self.problems = problems
         self._adapters: dict[type[Any], tuple[TypeAdapter[Any], frozenset[str]]] = {}
-        self._secret = False
-        """Does what is looked at hold a value of the environment?"""
+        self.saw_secret = False
+        """Did what was read last hold a value of the environment?"""
         self.keeps_secrets = False
         """Some value of the environment stands in a field that is not made for secrets."""
 
@@ -71,7 +71,7 @@ class Validator:
             problems.add(declared.place("state"), message)
         if isinstance(kind, Completed):
             want = kind.named(want, declared.name)
-        if self._secret:
+        if self.saw_secret:
             marked = [one.name for one in fields(kind.resource) if "secret" in one.metadata]
             want = replace(want, **dict.fromkeys(marked, True))
         for name, message in kind.check(want):
@@ -101,7 +101,7 @@ class Validator:
         refused = [(key,) for key in ours & written.keys()]
         for (key,) in refused:
             del written[key]
-        self._secret = False
+        self.saw_secret = False
         found: list[Mapping[str, Any]] = []
         want = None
         try:
@@ -123,7 +123,7 @@ class Validator:
             if isinstance(node, Rendered)
             else type(node) in (Map, Seq) and is_secret(node)
         ):
-            self._secret = True
+            self.saw_secret = True
             self.keeps_secrets |= parsed.secrets or parsed.parse in _FREE
         if parsed.parse is scalars.parse_path and isinstance(node, Text):
             return parsed.parse(self._path(node))

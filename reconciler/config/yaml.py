@@ -162,10 +162,11 @@ class _Stop(Exception):
 class _Open:
     """A mapping or sequence that is still open."""
 
-    __slots__ = ("anchor", "before", "flow", "height", "key", "merges", "node", "starts")
+    __slots__ = ("anchor", "before", "flow", "height", "is_map", "key", "merges", "node", "starts")
 
     def __init__(self, node: Map | Seq, event: Any, before: int) -> None:
         self.node = node
+        self.is_map = isinstance(node, Map)
         self.flow = bool(event.flow_style)
         self.anchor: str | None = event.anchor
         self.before = before
@@ -201,8 +202,9 @@ class _Builder:
         self.last: Any = None
         self.spans: list[tuple[int, int, bool]] = []
         self.tabbed = "\t" in source.text
-        self.unfit = (_REPLACEMENT,) * unfit
-        source.starts, source.ends = array("L"), array("L")
+        self.unfit = unfit
+        self.odd = self.tabbed or unfit
+        source.starts, source.ends = array("I"), array("I")
 
     def run(self, events: Iterable[Any]) -> None:
         """Build the tree. Raises _Stop, _Unquoted and whatever the parser raises."""
@@ -263,23 +265,26 @@ class _Builder:
 
     def _scalar(self, event: Any) -> None:
         self._count(event)
-        source, style, value = self.source, event.style, event.value
+        source, style, value, end = self.source, event.style, event.value, self.seen
         start = event.start_mark.index
         source.starts.append(start)
-        source.ends.append(self.seen)
+        source.ends.append(end)
         if self.stand_ins and not self.stand_ins.isdisjoint(value):
             value = value.translate(self.meant)
-        if self.tabbed:
-            self.spans.append((start, self.seen, bool(style)))
-        unfit = any(sign in value for sign in self.unfit) or (
-            self.tabbed and not style and "\t" in value
-        )
-        top = self.stack[-1] if self.stack else None
-        if event.anchor is None and top is not None and top.key is None and type(top.node) is Map:
-            top.key = _DROPPED if unfit else _MERGE if value == "<<" and not style else value
-            top.starts.append(start)
-            return
-        node = placed(Text(value) if style else Bare(value), source, start)
+        unfit = False
+        if self.odd:
+            if self.tabbed:
+                self.spans.append((start, end, bool(style)))
+            tabbed = not style and "\t" in value
+            unfit = tabbed or (self.unfit and _REPLACEMENT in value)
+        if self.stack and event.anchor is None:
+            top = self.stack[-1]
+            if top.key is None and top.is_map:
+                top.key = _DROPPED if unfit else _MERGE if value == "<<" and not style else value
+                top.starts.append(start)
+                return
+        node = Text(value) if style else Bare(value)
+        node.source, node.start = source, start
         if unfit:
             node = broken(node)
         if event.anchor is not None:

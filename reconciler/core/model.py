@@ -79,6 +79,19 @@ class Declared:
     facts: Facts
     spared: Mapping[Key, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     present: Collection[str] = ()
+    below: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    """What ``asked_below`` knows so far."""
+
+    def asked_below(self, folder: str) -> Mapping[str, str]:
+        """What trees ask of the directories in ``folder`` (empty for ``/``), the nearest first."""
+        known = self.below.get(folder)
+        if known is None:
+            own: dict[str, str] = {}
+            for claim in self.claims.get(Key("path", folder or "/"), ()):
+                own = {**claim.asks_below, **own}
+            above = self.asked_below(folder.rpartition("/")[0]) if folder else {}
+            known = self.below[folder] = {**above, **own}
+        return known
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,14 +105,13 @@ class Directories(Kind[Directory, Seen], Completed, Described, Diagnosed):
     def linked(self, want: Directory, declared: Declared) -> Directory:
         # A permission that asks for more is heeded when the directory is made, so that it has
         # never a wrong mode, and one pass is enough.
+        above = declared.asked_below(want.path.rpartition("/")[0])
+        claims = declared.claims.get(Key("path", want.path), ())
+        if not above and len(claims) < 2:
+            return want  # Nobody else asks for anything.
         own = self.expected(want)
-        asks: dict[str, str] = {}
-        above = want.path
-        while above:
-            above = above.rpartition("/")[0]
-            for claim in declared.claims.get(Key("path", above or "/"), ()):
-                asks = {**claim.asks_below, **asks}
-        for claim in declared.claims.get(Key("path", want.path), ()):
+        asks = dict(above)
+        for claim in claims:
             asks |= claim.asks
         asks |= own.asks()
         born = Attributes(asks.get("mode"), asks.get("owner"), asks.get("group"))

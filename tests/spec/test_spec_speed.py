@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
 from typing import Any
 
 SCRIPT = """
@@ -40,3 +41,30 @@ def test_a_thousand_directories(free: None, room: Any, capsys: Any) -> None:
               f"({memory} MB)")  # fmt: skip
     assert first < 10
     assert second < first / 2
+
+
+def test_work_and_memory_grow_with_the_resources(room: Any) -> None:
+    def cost(number: int) -> tuple[int, int]:
+        entries = "".join(f"  d{at}: {{path: '{{{{ base }}}}/d{at}'}}\n" for at in range(number))
+        room.write(f"version: 1\nname: speed\nvars: {{base: /srv}}\nfolders:\n{entries}")
+        calls = 0
+
+        def count(*_: Any) -> None:
+            nonlocal calls
+            calls += 1
+
+        room.load()  # What is read once is not counted.
+        sys.setprofile(count)
+        room.load()
+        sys.setprofile(None)
+        tracemalloc.start()
+        try:
+            room.load()
+            return calls, tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    few, many = cost(100), cost(1000)
+    assert many[0] < 10.2 * few[0]
+    assert many[1] < 10 * few[1]
+    assert many[1] / 1000 < 2000, "bytes for each resource"
