@@ -358,7 +358,7 @@ class Probed:
         """Of what is asked; what was said about another question does not count. Pure."""
         raise NotImplementedError
 
-    def probe(self, resource: Resource[Any], host: Host, parent: int) -> Verdict:
+    def probe(self, resource: Resource[Any], host: Host, parent: int | None) -> Verdict:
         """Ask now. It may block: only in a child of its own, of the process ``parent``, unless it
         ``is_brief``.
 

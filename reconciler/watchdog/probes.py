@@ -317,7 +317,7 @@ class ProbeScheduler:
             kind = self._get_kind(resource.kind)
             if isinstance(kind, Probed) and kind.is_brief(resource.want):
                 begun = self._clock.monotonic()
-                verdict = kind.probe(resource, host, os.getppid())
+                verdict = kind.probe(resource, host, None)
                 if self._take(ident, begun, verdict.ok, verdict.words) is not None:
                     found[ident] = self._said[ident]
         self._write(found, found)

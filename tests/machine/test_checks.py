@@ -9,6 +9,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -344,3 +345,31 @@ def test_the_executor_is_asked_and_is_well(machine: Machine) -> None:
     done = machine.reconcile("--once", spec, "--set", "state=absent")
     assert done.returncode == 0, done.stdout + done.stderr
     assert machine.once(spec, "--set", "state=absent")["steps"] == []
+
+
+ORPHANED = """
+import os, sys, time
+from reconciler.host import probe
+from reconciler.cli.main import main
+real, first = probe.fresh, os.getppid()
+def fresh(*asked):
+    while os.getppid() == first:
+        time.sleep(0.01)
+    return real(*asked)
+probe.fresh = fresh
+sys.exit(main())
+"""
+
+
+def test_a_pass_whose_caller_has_ended_meanwhile_goes_on(machine: Machine) -> None:
+    """It leads its own group: a shell has put it into the background, and is gone."""
+    beat, near = machine.base / "beat", machine.base / "near"
+    beat.touch()
+    spec = machine.spec(
+        f"checks: {{c: {{fresh: {{path: {beat}, max_age: 1h}}}}}}\n"
+        f"directories: {{near: {{path: {near}}}}}\n"
+    )
+    argv = machine.argv("--once", spec)[1:]
+    shell = 'setsid "$@" > out 2>&1 & until [ -s out ] || [ -e beat ]; do sleep 0.1; done'
+    machine.run("sh", "-c", shell, "sh", sys.executable, "-c", ORPHANED, *argv)
+    until(near.is_dir)

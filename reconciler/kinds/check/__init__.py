@@ -207,7 +207,7 @@ class Checks(Kind[Check, CheckState], Completed, Described, Verified, Probed, Di
         runs = (one[1:] for one in resource.want.on_failure if one[0] == "run")
         return tuple(RunCommand(argv) for argv in runs)
 
-    def probe(self, resource: Resource[Check], host: Host, parent: int) -> Verdict:
+    def probe(self, resource: Resource[Check], host: Host, parent: int | None) -> Verdict:
         from reconciler.base.errors import HostError
         from reconciler.base.values import Verdict
         from reconciler.kinds.check.probe import verdict

@@ -45,7 +45,7 @@ def probe(want: Check, account: Account, host: Host) -> Callable[[], Verdict]:
     return lambda: net.http(url, right, want.timeout)
 
 
-def verdict(want: Check, account: Account, host: Host, parent: int) -> Verdict:
+def verdict(want: Check, account: Account, host: Host, parent: int | None) -> Verdict:
     """The verdict, within the check's time; only in a child of its own, a group leader."""
     from reconciler.host.probe import bounded
 
