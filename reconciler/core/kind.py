@@ -414,7 +414,7 @@ def diff(expected: Any, have: Any) -> tuple[Change, ...]:
     return tuple(found)
 
 
-def run_one(action: Action, host: Host) -> Exception | None:
+def run_one(action: Any, host: Host) -> Exception | None:
     """Run it; what went wrong."""
     try:
         action.run(host)

@@ -268,12 +268,12 @@ class Change:
 
 
 class Action(Protocol):
-    """Frozen data that can say what it would do, and do it. Actions compare by value."""
+    """Frozen data that can say what it would do. Actions compare by value.
+
+    Where the kind does not run many at once, each has ``run(host)``, which raises HostError.
+    """
 
     def describe(self) -> str: ...
-
-    def run(self, host: Any) -> None:
-        """Do it on that Host. Raises HostError."""
 
 
 @dataclass(frozen=True, slots=True)

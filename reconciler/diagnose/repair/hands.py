@@ -227,7 +227,9 @@ class Theirs(Hands):
         kind = kinds.get(resource.kind)
         if isinstance(kind, Supervised):
             for action in kind.ends(resource, seen.state, of):
-                action.run(host)
+                error = run_one(action, host)
+                if error is not None:
+                    raise error
 
     def mend_store(self, damaged: bool) -> str | None:
         if not damaged:

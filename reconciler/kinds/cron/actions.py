@@ -52,17 +52,12 @@ class PutLine:
         return CronEntry(line, None if mailto is None else b"MAILTO=" + (mailto.encode() or b'""'))
 
     def describe(self) -> str:
-        """The action in words."""
         return f"put into the crontab of {self.user}: {self.shown()}"
 
     def shown(self) -> str:
         """The line as it may be shown."""
         names = {name: "" for name, _ in self.env if name != "MAILTO"}
         return shown(rendered(self.schedule, self.command, names), False)[0]
-
-    def run(self, host: Host) -> None:
-        """Raises HostError."""
-        _run(self, host)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +68,7 @@ class DropLine:
     entry: str
 
     def describe(self) -> str:
-        """The action in words."""
         return f"take the line of {self.entry} out of the crontab of {self.user}"
-
-    def run(self, host: Host) -> None:
-        """Raises HostError."""
-        _run(self, host)
-
-
-def _run(action: PutLine | DropLine, host: Host) -> None:
-    (error,) = run_all([action], host)
-    if error is not None:
-        raise error
 
 
 def run_all(actions: Sequence[PutLine | DropLine], host: Host) -> list[HostError | None]:

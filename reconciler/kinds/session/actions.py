@@ -53,7 +53,6 @@ class MakeSession:
     want: Session
 
     def describe(self) -> str:
-        """The action in words."""
         return f"make tmux session {self.want.tmux_name}" + _on(self.want.socket)
 
     def script(self, host: Host) -> Script:
@@ -64,10 +63,6 @@ class MakeSession:
         there = host.tmux.session(want.socket, want.tmux_name, host.owner)
         return held(want, host) if not there else []
 
-    def run(self, host: Host) -> None:
-        """Raises HostError."""
-        run_one(self, host)
-
 
 @dataclass(frozen=True, slots=True)
 class MakePanes:
@@ -77,7 +72,6 @@ class MakePanes:
     panes: tuple[tuple[str, str], ...]
 
     def describe(self) -> str:
-        """The action in words."""
         words = (
             f"{'respawn' if now == 'dead' else 'make'} pane {pane}" for pane, now in self.panes
         )
@@ -87,10 +81,6 @@ class MakePanes:
         """What is still to be done. Raises HostError."""
         return windows(self.want, {pane for pane, _ in self.panes}, host)
 
-    def run(self, host: Host) -> None:
-        """Raises HostError."""
-        run_one(self, host)
-
 
 @dataclass(frozen=True, slots=True)
 class RemoveSession:
@@ -99,7 +89,6 @@ class RemoveSession:
     want: Session
 
     def describe(self) -> str:
-        """The action in words."""
         return f"close our windows of tmux session {self.want.tmux_name}" + _on(self.want.socket)
 
     def going(self, host: Host) -> list[Pane]:
@@ -118,20 +107,9 @@ class RemoveSession:
             script = [["set-option", "-u", "-t", here, one] for one in (SESSION_MARK, NAME_MARK)]
         return script + [["kill-pane", "-t", one.id] for one in self.going(host)]
 
-    def run(self, host: Host) -> None:
-        """Raises HostError."""
-        run_one(self, host)
-
 
 SessionAction = MakeSession | MakePanes | RemoveSession
 Script = list[list[str]]
-
-
-def run_one(action: SessionAction, host: Host) -> None:
-    """Raises HostError."""
-    (error,) = run_all([action], host)
-    if error is not None:
-        raise error
 
 
 def run_all(actions: Sequence[SessionAction], host: Host) -> list[HostError | None]:

@@ -44,11 +44,9 @@ class WriteUnit:
     """Afterwards: what systemd has said of keys that it does not know."""
 
     def describe(self) -> str:
-        """The action in words."""
         return f"write {self.path} (mode {self.mode})"
 
     def shell(self) -> Remedy:
-        """The same for a shell."""
         if self.secret or hides(self.text):
             return remedy(":", f"{self.path} holds a secret and is not shown; make the same pass")
         lines = self.text.removesuffix("\n").split("\n")
@@ -58,10 +56,6 @@ class WriteUnit:
             remedy("chown", "0:0", self.path),
             remedy("chmod", self.mode, self.path),
         )
-
-    def run(self, host: Host) -> None:
-        """Raises HostError; nothing is installed then."""
-        run_one(self, host)
 
     def write(self, host: Host) -> None:
         """Without asking systemd-analyze. Raises HostError."""
@@ -84,11 +78,9 @@ class WriteEnvironment:
     seen: str | None
 
     def describe(self) -> str:
-        """The action in words."""
         return f"write {self.path} (mode 0600)"
 
     def shell(self) -> Remedy:
-        """The same for a shell."""
         return remedy(":", f"{self.path} holds secrets and is not shown; make the same pass")
 
     def run(self, host: Host) -> None:
@@ -117,11 +109,9 @@ class SetUnitAttributes:
     mode: str
 
     def describe(self) -> str:
-        """The action in words."""
         return f"set owner and mode {self.mode} on {self.path}"
 
     def shell(self) -> Remedy:
-        """The same for a shell."""
         return in_turn(remedy("chown", "0:0", self.path), remedy("chmod", self.mode, self.path))
 
     def run(self, host: Host) -> None:
@@ -141,11 +131,9 @@ class RemoveUnit:
     seen: str
 
     def describe(self) -> str:
-        """The action in words."""
         return f"remove {self.path}"
 
     def shell(self) -> Remedy:
-        """The same for a shell."""
         command = remedy("rm", "-f", self.path)
         if not self._in_folder:
             return command
@@ -176,11 +164,9 @@ class Reload:
     scope: str
 
     def describe(self) -> str:
-        """The action in words."""
         return "reload systemd" + (" of the user" if self.scope == "user" else "")
 
     def shell(self) -> Remedy:
-        """The same for a shell."""
         return remedy("systemctl", *_flag(self.scope), "daemon-reload")
 
     def run(self, host: Host) -> None:
@@ -204,21 +190,15 @@ class Tell:
         return LINKS if self.verb in ("enable", "reenable") else FILES
 
     def describe(self) -> str:
-        """The action in words."""
         return " ".join((self.verb, self.unit, *self.options))
 
     def shell(self) -> Remedy:
-        """The same for a shell."""
         command = ("systemctl", *_flag(self.scope), self.verb, *self.options)
         if self.verb != "disable":
             return remedy(*command, "--", self.unit)
         return in_turn(
             remedy(*command, "--", self.unit), remedy(*command, "--runtime", "--", self.unit)
         )
-
-    def run(self, host: Host) -> None:
-        """Raises HostError."""
-        run_one(self, host)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,12 +215,10 @@ class Renew:
     others: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """The action in words."""
         words = f"{self.verb} {self.unit}"
         return words + (f" with {', '.join(self.others)} stopped meanwhile" if self.others else "")
 
     def shell(self) -> Remedy:
-        """The same for a shell."""
         command = ("systemctl", *_flag(self.scope))
         if not self.others:
             return remedy(*command, self.verb, "--", self.unit)
@@ -249,19 +227,6 @@ class Renew:
             remedy(*command, "start", "--", self.unit),
             remedy(*command, "start", "--", *self.others),
         )
-
-    def run(self, host: Host) -> None:
-        """Raises HostError, with the cause where the unit fails."""
-        run_one(self, host)
-
-
-def run_one(action: WriteUnit | Tell | Renew, host: Host) -> None:
-    """Raises HostError."""
-    from reconciler.kinds.unit.run import run_all
-
-    (error,) = run_all([action], host)
-    if error is not None:
-        raise error
 
 
 def _flag(scope: str) -> tuple[str, ...]:
