@@ -16,8 +16,8 @@ from reconciler.diagnose.past import told_causes
 from reconciler.diagnose.persistence import differences, of_crontab, surroundings
 from reconciler.diagnose.wrong import Wrong, ordered
 from reconciler.output.diagnosis import diagnosis_blocks
-from reconciler.output.table import Table
 from reconciler.output.terminal import drawn
+from reconciler.output.text import Table
 
 
 def keys(*found: Wrong) -> list[tuple[str, str | None]]:

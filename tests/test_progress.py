@@ -11,8 +11,8 @@ from rich.console import Console
 from reconciler.host import progress
 from reconciler.host.child import answer
 from reconciler.host.progress import BYTES, Work, watch, working
-from reconciler.output.table import Table, lines_of
 from reconciler.output.terminal import drawn
+from reconciler.output.text import Table, lines_of
 
 
 class Heard:

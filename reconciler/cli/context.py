@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from reconciler.host.stops import Stopping
     from reconciler.notify.outbox import Post
     from reconciler.notify.reports import Reports
-    from reconciler.output.table import Block
-    from reconciler.output.text import Line
+    from reconciler.output.text import Block, Line
     from reconciler.state.memory import Memory
     from reconciler.state.restarts import Unwritten
     from reconciler.state.store import Store

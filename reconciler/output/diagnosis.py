@@ -11,8 +11,7 @@ from reconciler.base.redaction import shortened
 from reconciler.base.text import printable
 from reconciler.output.period import lines_of
 from reconciler.output.status import amount, counted, history_table, moment, span
-from reconciler.output.table import Block, Row, Table
-from reconciler.output.text import Line, given
+from reconciler.output.text import Block, Line, Row, Table, given
 
 _WIDTH = 80
 _STYLES = {"ok": "good", "differs": "change", "paused": "change", "skipped": "quiet"}

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.base.text import printable
 from reconciler.host.remedy import remedy
-from reconciler.output.table import Block, Row, Table
-from reconciler.output.text import Line, given, heading
+from reconciler.output.text import Block, Line, Row, Table, given, heading
 
 if TYPE_CHECKING:
     from reconciler.state.store.history import Deed

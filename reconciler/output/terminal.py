@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from reconciler.base.redaction import redacted
-from reconciler.output.table import MARGIN, Block, Table, lines_of
-from reconciler.output.text import Line
+from reconciler.output.text import MARGIN, Block, Line, Table, lines_of
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

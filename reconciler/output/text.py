@@ -1,13 +1,16 @@
-"""Plans and reports as lines for people.
+"""Plans, reports and tables as lines for people.
 
-It must not print: it yields lines, each with a style, in which everything is safe to show.
+It must not print: it yields lines, each with a style, in which everything is safe to show. Where
+somebody watches, rich draws the tables; elsewhere each row is one uncut line, made here, since rich
+takes seconds for ten thousand rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from reconciler.base.records import dataclass
 from reconciler.base.text import printable
 
 if TYPE_CHECKING:
@@ -16,9 +19,44 @@ if TYPE_CHECKING:
 Line = tuple[str, str]
 """The text of a line, and what it tells: ``good``, ``change``, ``bad``, ``quiet`` or nothing."""
 
+MARGIN = 2
+"""Blanks before each row, and between two columns."""
+
+Row = tuple[Sequence[str], str]
+"""The cells, already safe to show, and the style of the row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """``rows`` have a cell for each word of ``head``; ``right`` are the columns of numbers."""
+
+    head: tuple[str, ...]
+    rows: tuple[Row, ...]
+    right: frozenset[int] = frozenset()
+
+
+Block = Line | Table
+"""What views yield, and a terminal writes."""
+
 _SIGNS = {"create": "+", "start": "+", "delete": "-", "stop": "-"}
 _MOST_ACTIONS = 10
 _MOST_LINES = 60
+
+
+def lines_of(blocks: Iterable[Block]) -> Iterator[Line]:
+    """All as lines; the columns of a table are filled up with blanks."""
+    for block in blocks:
+        if not isinstance(block, Table):
+            yield block
+            continue
+        rows = ((block.head, "quiet"), *block.rows) if block.rows else ()
+        widths = [max(map(len, column)) for column in zip(*(row for row, _ in rows), strict=True)]
+        for row, style in rows:
+            cells = [
+                cell.rjust(width) if at in block.right else cell.ljust(width)
+                for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ]
+            yield f"{' ' * MARGIN}{(' ' * MARGIN).join(cells)}".rstrip(), style
 
 
 def heading(name: str, path: str, host: str, given: str = "") -> Line:

@@ -1,0 +1,81 @@
+"""What a pass costs that finds nothing to do: counted exactly, for times are not."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from support import Machine
+
+COUNT = """
+import sys
+from reconciler.cli.main import main
+
+entered = set()
+
+def called(frame, event, argument):
+    code = frame.f_code
+    # Functions only: neither modules nor bodies of classes.
+    if event == "call" and code.co_flags & 1 and "/reconciler/" in code.co_filename:
+        entered.add(code.co_filename)
+
+sys.setprofile(called)
+status = main(sys.argv[1:])
+sys.setprofile(None)
+loaded = [name for name in sys.modules if name.partition(".")[0] == "reconciler"]
+print(status, len(loaded), len(entered))
+print(*sorted(loaded), file=sys.stderr)
+"""
+HEAVY = ("argparse", "sqlite3", "socket", "json", "subprocess", "pydantic", "ruamel", "jinja2",
+         "rich", "apprise", "psutil", "dataclasses", "inspect", "pickle")  # fmt: skip
+
+
+def directories(machine: Machine, number: int) -> Path:
+    text = "".join(f'  d{i}: {{path: {machine.base}/d/{i}, mode: "0755"}}\n' for i in range(number))
+    return machine.spec(f"directories:\n{text}", f"{number}.yaml")
+
+
+def test_a_quiet_pass_loads_and_enters_few_modules(machine: Machine) -> None:
+    spec = directories(machine, 1)
+    machine.once(spec)
+
+    def counted() -> list[int]:
+        words = ["-c", COUNT, "--once", "-q", str(spec), "--state-dir", str(machine.state)]
+        done = machine.run(sys.executable, *words)
+        assert done.returncode == 0, done.stderr
+        return [int(word) for word in done.stdout.split()]
+
+    counted()  # Compiled for another program folder.
+    status, loaded, entered = counted()
+    assert (status, loaded <= 57, entered <= 39) == (0, True, True), (loaded, entered)
+    # With something to do.
+    (machine.base / "d/0").chmod(0o700)
+    status, loaded, entered = counted()
+    assert (status, loaded <= 80, entered <= 58) == (0, True, True), (loaded, entered)
+
+
+def test_a_quiet_pass_loads_nothing_heavy(machine: Machine) -> None:
+    spec = directories(machine, 1)
+    machine.once(spec)
+    words = machine.argv("--once", spec)
+    done = machine.run(sys.executable, "-X", "importtime", *words)
+    found = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert found.isdisjoint(HEAVY)
+
+
+def test_ten_times_as_many_cost_ten_times_as_much(machine: Machine) -> None:
+    """No process at all, and as many calls of the kernel more as there are directories."""
+
+    def calls(number: int) -> Counter[str]:
+        spec = directories(machine, number)
+        machine.once(spec, "--take-over")
+        trace = machine.traced("all", *machine.argv("--once", spec))
+        assert not re.search(r" (?:clone3?|v?fork)\(", trace)
+        return Counter(re.findall(r"^\d+ +(\w+)\(", trace, re.MULTILINE))
+
+    few, many, more = calls(10).total(), calls(110).total(), calls(210).total()
+    assert more - many == pytest.approx(many - few, abs=20)
+    assert (many - few) / 100 <= 12, (few, many, more)
