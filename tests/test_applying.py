@@ -1,0 +1,149 @@
+"""What becomes of the steps of a plan when the host has moved meanwhile, or one of them fails."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import compiled
+
+from reconciler import kinds
+from reconciler.base.errors import HostError
+from reconciler.core.apply import apply
+from reconciler.core.model import Outcome, Plan, Spec
+from reconciler.core.observe import observe
+from reconciler.core.plan import make_plan
+from reconciler.host import Host
+
+Ended = dict[str, tuple[str, str]]
+
+
+class Pass:
+    """A spec whose plan is made, and then carried out."""
+
+    def __init__(self, folder: Path, text: str) -> None:
+        self.spec: Spec = compiled(folder, text)
+        self.host = Host("demo", str(folder / "state"))
+        seen = observe(self.spec.resources, kinds.get, self.host)
+        self.plan: Plan = make_plan(self.spec, self.spec.resources, seen, kinds.get, "host")
+
+    def applied(self, **more: Any) -> Ended:
+        """How each step has ended, by its name."""
+        found: list[Outcome] = []
+        report = apply(self.plan, self.spec, kinds.get, self.host, found.append, **more)
+        return {
+            one.step.id.partition(":")[2]: (one.result, one.error or "") for one in report.outcomes
+        }
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Callable[[str], Pass]:
+    return lambda text: Pass(tmp_path, text.replace("BASE", str(tmp_path)))
+
+
+DIRECTORIES = """
+directories:
+  above: {path: BASE/a, mode: "0750"}
+  below: {path: BASE/a/b}
+  other: {path: BASE/z}
+"""
+
+
+def test_what_somebody_else_has_done_meanwhile_is_dropped_without_a_word(
+    made: Callable[[str], Pass], tmp_path: Path
+) -> None:
+    one = made(DIRECTORIES)
+    (tmp_path / "z").mkdir()
+    ended = one.applied()
+    assert ended["other"] == ("dropped", "")
+    assert (ended["above"][0], ended["below"][0]) == ("done", "done")
+
+
+def test_what_was_planned_for_another_host_is_not_done(
+    made: Callable[[str], Pass], tmp_path: Path
+) -> None:
+    one = made(DIRECTORIES)
+    (tmp_path / "a").mkdir(0o700)  # A directory that is to be changed, and was to be made.
+    ended = one.applied()
+    result, words = ended["above"]
+    assert result == "dropped" and "the host has changed since the plan" in words
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o700
+    assert ended["below"][0] == "dropped"  # It needs the other one.
+    assert not (tmp_path / "a" / "b").exists()
+    assert ended["other"][0] == "done"
+
+
+def test_what_cannot_be_looked_at_any_more_fails_alone(
+    made: Callable[[str], Pass], tmp_path: Path
+) -> None:
+    one = made(DIRECTORIES)
+    (tmp_path / "a").write_text("a person's file")
+    ended = one.applied()
+    assert ended["above"][0] == "failed" and "cannot look at it any more" in ended["above"][1]
+    assert ended["below"][0] == "skipped" and "directory:above" in ended["below"][1]
+    assert ended["other"][0] == "done"
+    assert (tmp_path / "a").read_text() == "a person's file"
+
+
+def test_what_does_not_help_has_failed_and_nothing_is_built_on_it(
+    made: Callable[[str], Pass], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    one = made(DIRECTORIES)
+    real = one.host.files.make_directory
+
+    def idle(path: str, *attributes: Any) -> None:
+        if not path.endswith("/a"):
+            real(path, *attributes)
+
+    monkeypatch.setattr(one.host.files, "make_directory", idle)
+    ended = one.applied()
+    assert ended["above"][0] == "failed" and "still" in ended["above"][1]
+    assert ended["below"][0] == "skipped"
+    assert not (tmp_path / "a").exists()
+    assert ended["other"][0] == "done"
+
+
+def test_once_it_is_to_stop_nothing_more_is_begun(
+    made: Callable[[str], Pass], tmp_path: Path
+) -> None:
+    one = made(DIRECTORIES)
+    ended = one.applied(stopping=(tmp_path / "a").is_dir)
+    assert ended["above"][0] == "done"
+    rest = [ended[name] for name in ("below", "other") if not (tmp_path / "z").exists()]
+    assert rest and all(result == "skipped" for result, _ in rest)
+    assert not (tmp_path / "z").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_step_that_may_not_be_done_fails_alone(
+    made: Callable[[str], Pass], tmp_path: Path
+) -> None:
+    (tmp_path / "a").mkdir(0o500)
+    one = made("directories: {b: {path: BASE/a/b}, other: {path: BASE/z}}")
+    ended = one.applied()
+    assert (ended["b"][0], ended["other"][0]) == ("failed", "done")
+
+
+def test_behind_an_action_that_failed_no_other_of_its_step_is_done(
+    made: Callable[[str], Pass], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """But each entry of a tree stands alone: there the others are done."""
+    for name in "bcd":
+        (tmp_path / "tree" / name).mkdir(parents=True)
+        (tmp_path / "tree" / name).chmod(0o700)
+    one = made("permissions: {p: {path: BASE/tree, recursive: true, dir_mode: '0750'}}")
+    real = one.host.files.set_below
+
+    def refusing(top: str, path: str, *more: Any) -> None:
+        if path.endswith("/c"):
+            raise HostError("not this one")
+        real(top, path, *more)
+
+    monkeypatch.setattr(one.host.files, "set_below", refusing)
+    ended = one.applied()
+    assert ended["p"][0] == "failed" and "not this one" in ended["p"][1]
+    modes = {name: (tmp_path / "tree" / name).stat().st_mode & 0o777 for name in "bcd"}
+    assert modes == {"b": 0o750, "c": 0o700, "d": 0o750}
