@@ -113,7 +113,7 @@ def test_a_full_disk_is_the_cause_of_what_fails_on_it() -> None:
         disks=[full],
         resources=[
             resource("directory:d"),
-            resource("process:w", "given up", "was given up", needs=["directory:d"]),
+            resource("process:w", "given up", "gave up", needs=["directory:d"]),
             resource("cron:x", "differs", "it is absent"),
         ],
     )

@@ -66,8 +66,8 @@ def play(*passes: News, remind: float | None = None) -> list[list[tuple[str, str
 
 def test_from_the_first_death_to_the_mended_one() -> None:
     since = moment(43260.0)
-    twice = "was tried 2 times in vain and is tried again in "
-    gave_up = "was given up after 10 attempts; the next in 15 min"
+    twice = "2 failed starts, next in "
+    gave_up = "gave up after 10 failed starts, next in 15 min"
     assert play(
         news([Outcome(step(), "done")]),
         news([failed("it ended with status 1")], unproven=[WORKER]),
@@ -86,19 +86,19 @@ def test_from_the_first_death_to_the_mended_one() -> None:
     ) == [
         [("changed", "process:worker was started: it is absent")],
         [("failed", "process:worker could not be started: it ended with status 1")],
-        [("progress", "process:worker was tried 2 times in vain (it is absent); the last one could "
+        [("progress", "process:worker has 2 failed starts (it is absent); the last one could "
           "not be started: it ended with status 1")],
         [],
         [("changed", "process:worker was started: it is absent")],
         [],
-        [("gave_up", "process:worker was given up after 10 attempts; the next in 15 min; the last "
+        [("gave_up", "process:worker gave up after 10 failed starts, next in 15 min; the last "
           "one could not be started: it ended with status 1")],
         [],
         [],
         [("changed", "process:worker was started: it is absent")],
         [],
         [],
-        [("recovered", f"process:worker is well again; it was wrong since {since}")],
+        [("recovered", f"process:worker recovered; it was unhealthy since {since}")],
         [],
     ]  # fmt: skip
 
@@ -124,7 +124,7 @@ def test_every_sort_of_trouble_is_told_once() -> None:
         ("failed", "directory:e could not be started: read-only file system, 17 of 30"),
     ]
     assert second == []
-    assert third == [("recovered", f"check:disk is well again; it was wrong since {moment(43200)}")]
+    assert third == [("recovered", f"check:disk recovered; it was unhealthy since {moment(43200)}")]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_what_is_not_known_to_be_well_has_not_recovered(later: News) -> None:
 
 def test_what_nobody_wants_any_more() -> None:
     assert play(news(unknown=[(WORKER, "x")]), news(gone=[WORKER]), news())[1:] == [
-        [("recovered", "process:worker is not wanted any more, so it is not followed")],
+        [("recovered", "process:worker is no longer declared")],
         [],
     ]
 
@@ -161,7 +161,7 @@ def test_many_at_once_are_one_message() -> None:
     ((event, body),) = play(news(scope=ids, unknown=[(ident, "x") for ident in ids]))[0]
     lines = body.splitlines()
     assert (event, lines[0], lines[1]) == (
-        "failed", "50 are wrong:", "- directory:d00 cannot be looked at: x",
+        "failed", "50 are unhealthy:", "- directory:d00 cannot be looked at: x",
     )  # fmt: skip
     assert (len(lines), lines[-1]) == (42, "- and 10 more")
 
@@ -169,15 +169,15 @@ def test_many_at_once_are_one_message() -> None:
 def test_reminders() -> None:
     known = {
         "a:a": Trouble("failed", "is failing: x", 43200.0, 3599.0),
-        "b:b": Trouble("gave_up", "was given up after 3 attempts", 43200.0, 3600.0),
+        "b:b": Trouble("gave_up", "gave up after 3 failed starts", 43200.0, 3600.0),
         "c:c": Trouble("failed", "is failing: y", 43200.0, None),
     }
     messages, now = judge(known, news(scope=[]), 50000.0, 3600.0)
     assert messages == [
-        Message("reminder", f"b:b is still wrong, since {moment(43200)}: it was given up after 3 "
-                "attempts", "gave_up")
+        Message("reminder", f"b:b is still unhealthy, since {moment(43200)}: it gave up after "
+                "3 failed starts", "gave_up")
     ]  # fmt: skip
-    assert now == {**known, "b:b": Trouble("gave_up", "was given up after 3 attempts", 43200.0)}
+    assert now == {**known, "b:b": Trouble("gave_up", "gave up after 3 failed starts", 43200.0)}
     assert judge(known, news(scope=[]), 50000.0)[0] == []
 
 
@@ -329,7 +329,7 @@ def test_a_target_that_fails_holds_up_only_itself(office: Office) -> None:
     office.answers["b"] = b"HTTP 500"
     office.queue("one", "two")
     assert office.run() == [("a", "one"), ("a", "two")]
-    assert office.told == ["target b did not take a message: HTTP 500; it is tried again"]
+    assert office.told == ["target b did not take a message: HTTP 500; retrying"]
     office.queue("three")
     assert office.run() == [("a", "three")]
     office.answers.clear()
@@ -496,10 +496,10 @@ def test_many_that_come_while_a_target_rests_do_not_wake_it(office: Office) -> N
 
 def test_what_is_overtaken_says_when_it_was_written(office: Office) -> None:
     """Or people would take what was over before for the end of it."""
-    office.queue("well again", event="recovered")
+    office.queue("recovered", event="recovered")
     office.queue("given up", event="gave_up")
     when = moment(office.clock.time)
-    assert office.run() == [("a", "given up"), ("a", f"well again ({when})")]
+    assert office.run() == [("a", "given up"), ("a", f"recovered ({when})")]
 
 
 def test_a_digest_that_is_overtaken_says_the_times_of_its_lines_alone(office: Office) -> None:
@@ -528,9 +528,7 @@ def test_a_delivery_that_ends_in_the_midst_of_it_tells_the_rest_again(
         office.queue("1", "2", "3", "4")
         assert office.run() == [("a", "1"), ("a", "2")]
     assert [one.body for one in rows(office)] == ["3", "4"]
-    assert office.told == [
-        "target a did not take a message: its delivery came to no end; it is tried again"
-    ]
+    assert office.told == ["target a did not take a message: its delivery came to no end; retrying"]
     office.clock.later(10.0)
     assert office.run() == [("a", "3"), ("a", "4")]
 
@@ -655,8 +653,8 @@ def test_what_flaps_is_told_so_then_each_hour_and_at_its_end(office: Office) -> 
     hours = Hours(office, "failed", "recovered")
     got = hours.turns("check:c", 30)
     assert [event for event, _ in got] == ["failed", "recovered"] * 2 + ["failed", "failed"]
-    assert got[5][1].startswith("check:c flaps: it has turned 6 times since 2026-11-22 12:00, the ")
-    assert got[5][1].endswith("; what comes is summed up each hour")
+    assert got[5][1].startswith("check:c is flapping: 6 changes since 2026-11-22 12:00, the ")
+    assert got[5][1].endswith("; from now on there is one summary an hour")
     # Somebody else's trouble is told all the same.
     ((event, words),) = hours.queued(news(failing=[("check:o", "y")], scope=("check:o",)))
     assert (event, words) == ("failed", "check:o is failing: y")
@@ -666,16 +664,16 @@ def test_what_flaps_is_told_so_then_each_hour_and_at_its_end(office: Office) -> 
     office.clock.later(310.0)
     ((event, words),) = hours.queued(news(scope=()))
     assert event == "failed"
-    assert words.startswith("check:c still flaps: it has turned 24 times more since 2026-11-22 12:")
-    assert words.endswith("; it is well now")
+    assert words.startswith("check:c is still flapping: 24 more changes since 2026-11-22 12:")
+    assert words.endswith("; healthy now")
     # It goes on, and stays wrong: nothing before the next hour is over.
     assert hours.turns("check:c", 5) == []
     office.clock.later(3590.0)
     ((_, words),) = hours.queued(news(scope=()))
-    assert "5 times more" in words and words.endswith("; it is wrong now: it is failing: x: try 4")
+    assert "5 more changes" in words and words.endswith("; unhealthy now: it is failing: x: try 4")
     office.clock.later(3600.0)
     assert hours.queued(news(scope=())) == [
-        ("failed", "check:c flaps no more; it is wrong now: it is failing: x: try 4")
+        ("failed", "check:c stopped flapping; unhealthy now: it is failing: x: try 4")
     ]
     assert [event for event, _ in hours.queued(news(scope=("check:c",)))] == ["recovered"]
     assert hours.queued(news(scope=())) == []
@@ -699,7 +697,7 @@ def test_what_crashes_after_it_was_well_again_and_again_flaps(office: Office) ->
         office.clock.later(61.0)
         got += hours.queued(news([started]))
     assert [event for event, _ in got] == ["failed"]
-    assert got[0][1].startswith("process:worker flaps: it has turned 6 times since ")
+    assert got[0][1].startswith("process:worker is flapping: 6 changes since ")
     assert "process:worker was started: it is absent" in got[0][1]
     # A restart that was asked for because of a change is none.
     changed = Outcome(step("process:other", "restart", "definition is older"), "done")
@@ -708,18 +706,18 @@ def test_what_crashes_after_it_was_well_again_and_again_flaps(office: Office) ->
         got += hours.queued(news([changed], scope=("process:other",)))
     assert len(got) == 1
     office.clock.later(3600.0)
-    assert "still flaps: it has turned 14 times more" in hours.queued(news())[0][1]
+    assert "still flapping: 14 more changes" in hours.queued(news())[0][1]
     office.clock.later(3600.0)
-    assert hours.queued(news()) == [("recovered", "process:worker flaps no more; it is well now")]
+    assert hours.queued(news()) == [("recovered", "process:worker stopped flapping; healthy now")]
 
 
 def test_what_is_given_up_is_told_of_what_flaps_too(office: Office) -> None:
     hours = Hours(office, "failed", "gave_up", "recovered")
     hours.turns(WORKER, 10)
-    words = "was given up after 3 attempts; the next in 5 min"
+    words = "gave up after 3 failed starts, next in 5 min"
     ((event, body),) = hours.queued(news(held=held(words), given_up=(WORKER,)))
     assert event == "gave_up"
-    assert body.startswith(f"{WORKER} was given up after 3 attempts")
+    assert body.startswith(f"{WORKER} gave up after 3 failed starts")
 
 
 def test_other_messages_of_one_thing_have_a_bound_too(office: Office) -> None:
@@ -730,11 +728,11 @@ def test_other_messages_of_one_thing_have_a_bound_too(office: Office) -> None:
         office.clock.later(10.0)
         got += hours.queued(news([done], scope=("directory:d",)))
     assert [event for event, _ in got] == ["changed"] * 6
-    assert got[5][1].startswith("directory:d was created: it is absent; this is told of it 6 times")
+    assert got[5][1].startswith("directory:d was created: it is absent; 6 such messages since")
     office.clock.later(3600.0)
     ((event, words),) = hours.queued(news(scope=()))
     assert event == "changed"
-    assert words.startswith("directory:d: changed 14 times more since ")
+    assert words.startswith("directory:d: changed 14 more times since ")
     office.clock.later(3600.0)
     assert hours.queued(news(scope=())) == []
     assert quiet(office.folder)

@@ -83,7 +83,7 @@ def test_the_words_of_a_day_with_everything() -> None:
         ],
         freed=230 * 2**20,
         troubles=[{"id": "process:web", "event": "gave_up", "since": NOON,
-                   "reason": "was given up after 5 attempts"}],
+                   "reason": "gave up after 5 failed starts"}],
         pauses=[{"id": "cron:c", "reason": "", "since": NOON, "until": NOON + 2 * DAY,
                  "by": "ann"}],
     )  # fmt: skip
@@ -93,7 +93,7 @@ def test_the_words_of_a_day_with_everything() -> None:
     }
     assert report(now, before).splitlines()[1:] == [
         "needs attention:",
-        f"- process:web was given up after 5 attempts (since {moment(NOON)})",
+        f"- process:web gave up after 5 failed starts (since {moment(NOON)})",
         f"- cron:c is paused since {moment(NOON)} until {moment(NOON + 2 * DAY)}: no reason given "
         "(by ann)",
         "runs:",

@@ -190,7 +190,7 @@ def make_plan(
         hold = past.holds.get(name) if step.verb in STARTS else None
         if hold is not None:
             held.append(Remark(name, f"{step.why}; {hold.words}"))
-            blocked[name] = f"{name}, which {hold.words}"
+            blocked[name] = f"{name} ({hold.words})"
             given_up.extend([name] if hold.final else [])
             return
         planned.add(name)

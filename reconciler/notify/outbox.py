@@ -340,7 +340,7 @@ class Post:
             return
         if name not in self._failing:
             self._failing.add(name)
-            self._told(f"target {name} did not take a message: {why}; it is tried again", True)
+            self._told(f"target {name} did not take a message: {why}; retrying", True)
         self._opened().outbox.refused(name)
 
     def _settle(self, name: str, letter: QueuedMessage, why: str) -> None:
@@ -351,7 +351,7 @@ class Post:
             outbox.shorten(letter, letter.body[: _SHORT - len(end)] + end)
             return
         outbox.taken([letter])
-        self._told(f"target {name} refuses a message for good ({why}); it was left out", True)
+        self._told(f"target {name} will never take a message ({why}); it was dropped", True)
 
 
 def _why_not(answer: bytes) -> str | None:
@@ -382,7 +382,7 @@ def test(spec: Spec) -> list[tuple[str, str, str]]:
     found: dict[str, tuple[str, str]] = {}
     busy: dict[str, Child] = {}
     todo = list(spec.notify.targets)
-    words = f"this is a test of {spec.path}, asked for with --notify-test"
+    words = f"this is a test of {spec.path}, requested with --notify-test"
     while todo or busy:
         while todo and len(busy) < _TOGETHER:
             target = todo.pop(0)

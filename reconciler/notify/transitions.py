@@ -20,17 +20,19 @@ _LINES = 40
 _LONGEST = 2000
 """Characters of one line of a message."""
 FLAPPING = "flapping"
-"""Stands for the events of a turn: a thing is wrong, is well again, or has ended and was started
-at once."""
-_TURNS = frozenset(("failed", "recovered"))
+"""Stands for the events of a change of health: a thing fails, recovers, or has ended and was
+started at once."""
+_OF_HEALTH = frozenset(("failed", "recovered"))
 _DONE = {
     "create": "created", "update": "updated", "delete": "deleted", "start": "started",
     "restart": "restarted", "stop": "stopped",
 }  # fmt: skip
 _STILL = "still wrong after it was done: "
-_TIMES = (" and is tried again in ", "; the next in ")
-
-
+_NEXT = ", next in "
+_HOLD = re.compile(r"(?:^|; )(\d+ failed starts?,.*|gave up after .*|not started again: .*)")
+"""What ``state.restarts`` says of failed starts, behind what is wrong."""
+_STARTS = re.compile(r"has \d+ failed starts?|gave up after |not started again")
+"""How the reason begins where starts have failed before."""
 REMINDER = "reminder"
 """The event of what was told before, and is told again."""
 
@@ -69,14 +71,14 @@ class Meter:
 
     def through(self, event: str, lines: Iterable[tuple[str, str]]) -> Iterator[str]:
         """Of these lines, each about a thing, those that go out by themselves."""
-        sort = FLAPPING if event in _TURNS else event
+        sort = FLAPPING if event in _OF_HEALTH else event
         for ident, line in lines:
             if event in self._heard and self._counted(sort, ident, line):
                 yield line
 
     def started(self, ident: str, line: str) -> None:
         """It had ended, and was started at once, which is told only where it goes on so."""
-        if _TURNS.intersection(self._heard):
+        if _OF_HEALTH.intersection(self._heard):
             self._counted(FLAPPING, ident, line)
 
     def _counted(self, sort: str, ident: str, line: str) -> bool:
@@ -88,12 +90,12 @@ class Meter:
             return False
         self.sent[sort, ident] = one = replace(one, count=one.count + 1)
         if one.flaps:
-            since = f"{RATE} times since {moment(one.wall)}"
-            words = f"{ident} flaps: it has turned {since}, the last time: {line}; what"
+            since = f"since {moment(one.wall)}"
+            words = f"{ident} is flapping: {RATE} changes {since}, the last one: {line}"
             if sort != FLAPPING:
-                words = f"{line}; this is told of it {since}; what"
-            end = "comes is summed up each hour"
-            self._begun.append(_flapping(sort, f"{words} {end}", True))
+                words = f"{line}; {RATE} such messages {since}"
+            end = "from now on there is one summary an hour"
+            self._begun.append(_flapping(sort, f"{words}; {end}", True))
         return not one.flaps
 
     def summaries(self, now: Mapping[str, Trouble]) -> Iterator[Message]:
@@ -106,18 +108,18 @@ class Meter:
             if not one.flaps or not one.over:
                 continue
             self.changed = True
-            state = f"it is wrong now: it {now[ident].reason}" if ident in now else "it is well now"
-            since = f"{one.held} times more since {moment(one.wall)}"
+            state = f"unhealthy now: it {now[ident].reason}" if ident in now else "healthy now"
+            since = f"since {moment(one.wall)}"
             if one.held:
                 self.sent[sort, ident] = Sent(one.count, 0, self._wall)
-                words = f"{ident} still flaps: it has turned {since}; {state}"
+                words = f"{ident} is still flapping: {one.held} more changes {since}; {state}"
                 if sort != FLAPPING:
-                    words = f"{ident}: {sort} {since}; {state}"
+                    words = f"{ident}: {sort} {one.held} more times {since}; {state}"
                 yield _flapping(sort, words, True)
                 continue
             del self.sent[sort, ident]
             if sort == FLAPPING:
-                yield _flapping(sort, f"{ident} flaps no more; {state}", ident in now)
+                yield _flapping(sort, f"{ident} stopped flapping; {state}", ident in now)
 
 
 def _flapping(sort: str, words: str, wrong: bool) -> Message:
@@ -157,12 +159,12 @@ def judge(
             found[event].append((ident, f"{ident} {words}"))
     for ident in _well(known, news, wrong):
         since = moment(known[ident].wall)
-        words = f"{ident} is well again; it was wrong since {since}"
+        words = f"{ident} recovered; it was unhealthy since {since}"
         found["recovered"].append((ident, words))
         del now[ident]
     for ident in news.gone:
         if ident in now and ident not in wrong:
-            words = f"{ident} is not wanted any more, so it is not followed"
+            words = f"{ident} is no longer declared"
             found["recovered"].append((ident, words))
             del now[ident]
     for outcome in news.outcomes:
@@ -188,11 +190,11 @@ def _entered(
 ) -> tuple[str, str, Trouble]:
     """What something that is wrong now calls for: an event, words or none, and what is known."""
     event, reason, more = about
-    # How often it was tried says less than what became of it the last time.
+    # How many starts have failed says less than how the last one did.
     _, could, error = before.reason.partition("could not be ") if before else ("", "", "")
     last = could + error
     kept = reason
-    if last and reason.startswith("was "):
+    if last and _STARTS.match(reason):
         kept += f"; the last one {last}"
         more = more if "; the last one " in more else f"{more}; the last one {last}"
     if before is None:
@@ -201,7 +203,7 @@ def _entered(
         return event, f"{reason}{more}", Trouble(event, kept, before.wall)
     if kept == before.reason or _figureless(kept) == _figureless(last):
         return "", "", before
-    new = _figureless(kept) != _figureless(before.reason) or reason.startswith("was tried ")
+    new = _figureless(kept) != _figureless(before.reason) or reason.startswith("has ")
     words = f"{reason}{more}" if new else ""
     return "progress", words, Trouble(before.event, kept, before.wall, before.told)
 
@@ -211,7 +213,7 @@ def _reminders(now: dict[str, Trouble], every: float) -> Iterator[Message]:
     due = {i: one for i, one in now.items() if one.told is not None and one.told >= every}
     for event in ("gave_up", "failed"):
         lines = [
-            f"{ident} is still wrong, since {moment(one.wall)}: it {one.reason}"
+            f"{ident} is still unhealthy, since {moment(one.wall)}: it {one.reason}"
             for ident, one in due.items()
             if one.event == event
         ]
@@ -239,14 +241,16 @@ def _wrong(news: News) -> Iterator[tuple[str, tuple[str, str, str]]]:
     for ident, words in failed.items():
         yield ident, ("failed", words, "")
     for remark in plan.held:
-        why, was, words = remark.reason.rpartition("; was ")
-        tried = f"was {_without_time(words)}" if was else f"waits: {words}"
+        hold = _HOLD.search(remark.reason)
+        why = remark.reason[: hold.start()] if hold is not None else ""
+        words = hold[1] if hold is not None else remark.reason
+        starts, next_, time = words.partition(_NEXT)
         if remark.id in plan.given_up:
             last = failed.get(remark.id)
-            more = words[len(_without_time(words)) :] + (f"; the last one {last}" if last else "")
-            yield remark.id, ("gave_up", tried, more)
+            more = f"{next_}{time}" + (f"; the last one {last}" if last else "")
+            yield remark.id, ("gave_up", starts, more)
         elif remark.id not in failed:  # Why says more than how often.
-            yield remark.id, ("failed", tried, f" ({why})" if was else "")
+            yield remark.id, ("failed", f"has {starts}", f" ({why})" if why else "")
 
 
 def _well(known: Mapping[str, Trouble], news: News, wrong: Collection[str]) -> Iterator[str]:
@@ -258,16 +262,9 @@ def _well(known: Mapping[str, Trouble], news: News, wrong: Collection[str]) -> I
     yield from (ident for ident in known if ident in news.scope and ident not in open_)
 
 
-def _without_time(reason: str) -> str:
-    """How long it still has to wait is different each time."""
-    for word in _TIMES:
-        reason = reason.partition(word)[0]
-    return reason
-
-
 def _figureless(reason: str) -> str:
     """What goes on being wrong in the same way often has other figures in it, each time."""
-    if not reason.startswith(("could not be ", "was ")):
+    if not (reason.startswith("could not be ") or _STARTS.match(reason)):
         return reason.partition(":")[0]
     return re.sub(r"\d+", "0", reason)
 
@@ -277,8 +274,8 @@ def _put_together(event: str, lines: Sequence[str]) -> Iterator[Message]:
     if len(lines) <= _MOST:
         yield from (Message(event, shortened(line, _LONGEST)) for line in lines)
         return
-    words = {"changed": "changes", "recovered": "are well again", "progress": "were tried again"}
-    yield Message(event, listing(f"{len(lines)} {words.get(event, 'are wrong')}:", lines))
+    words = {"changed": "changes", "recovered": "recovered", "progress": "failed again"}
+    yield Message(event, listing(f"{len(lines)} {words.get(event, 'are unhealthy')}:", lines))
 
 
 def listing(first: str, lines: Iterable[str]) -> str:

@@ -86,17 +86,15 @@ class RestartTracker:
         found = {}
         for ident, attempt, policy in self._counted():
             if attempt.behind and ident in lives_on:
-                found[ident] = Hold(f"was not started again: {lives_on[ident]}", True)
+                found[ident] = Hold(f"not started again: {lives_on[ident]}", True)
                 continue
             left = policy.left(attempt.count, attempt.since)
             if left <= 0:
                 continue
-            times = "once" if attempt.count == 1 else f"{attempt.count} times"
-            words = f"was tried {times} in vain and is tried again in {in_words(left)}"
             final = policy.given_up(attempt.count)
-            if final:
-                words = f"was given up after {attempt.count} attempts; the next in {in_words(left)}"
-            found[ident] = Hold(words, final)
+            starts = f"{attempt.count} failed start{'' if attempt.count == 1 else 's'}"
+            words = f"gave up after {starts}" if final else starts
+            found[ident] = Hold(f"{words}, next in {in_words(left)}", final)
         return found
 
     def unproven(self) -> set[str]:

@@ -21,7 +21,7 @@ from support import Machine, until
 
 BATCH = 10
 """Messages that a delivery has at most."""
-GAVE_UP, WELL = "process:p was given up", "process:p is well again"
+GAVE_UP, WELL = "process:p gave up", "process:p recovered"
 
 
 class Asked(Receiver):

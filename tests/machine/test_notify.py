@@ -71,8 +71,8 @@ def crashing(machine: Machine, targets: str) -> tuple[Path, Path]:
 
 
 FAILED = "process:p could not be started: it is absent"
-GAVE_UP = "process:p was given up after 3 attempts; the next in "
-WELL = "process:p is well again; it was wrong since "
+GAVE_UP = "process:p gave up after 3 failed starts, next in "
+WELL = "process:p recovered; it was unhealthy since "
 
 
 def test_from_the_first_start_to_the_mended_one(
@@ -148,7 +148,7 @@ def test_single_passes_deliver_too(machine: Machine, receiver: Receiver) -> None
     receiver.down()
     done = machine.reconcile("--once", spec)
     assert done.returncode == 1
-    assert "target a did not take a message: connection refused; it is tried again" in done.stdout
+    assert "target a did not take a message: connection refused; retrying" in done.stdout
     wrong.unlink()
     receiver.up()
     # Its pause is not over: not tried, and not complained about again.
@@ -161,7 +161,7 @@ def test_single_passes_deliver_too(machine: Machine, receiver: Receiver) -> None
     one, two, three = receiver.bodies()
     assert one.startswith("directory:d cannot be looked at: ")
     assert two == "directory:d was created: it is absent"
-    assert three.startswith("directory:d is well again; it was wrong since ")
+    assert three.startswith("directory:d recovered; it was unhealthy since ")
     assert waiting(machine) == []
     # And from now on, nothing is remembered, opened or sent.
     trace = machine.traced("execve,openat,connect,clone,fork,vfork,clone3",
@@ -238,7 +238,7 @@ def test_a_message_that_is_never_taken_holds_up_no_other(
     wrong.unlink()
     wrong.mkdir()
     machine.once(spec)
-    until(lambda: any("well again" in body for body in receiver.bodies()))
+    until(lambda: any("recovered" in body for body in receiver.bodies()))
 
 
 def test_a_check_that_fails(machine: Machine, receiver: Receiver) -> None:
@@ -255,7 +255,7 @@ def test_a_check_that_fails(machine: Machine, receiver: Receiver) -> None:
     first, second = receiver.bodies()
     assert first.startswith("check:c is failing: ")
     assert first.isprintable()
-    assert second.startswith("check:c is well again; it was wrong since ")
+    assert second.startswith("check:c recovered; it was unhealthy since ")
 
 
 def test_a_worker_that_crashes_when_it_was_well_is_told_of_once(
@@ -274,7 +274,7 @@ def test_a_worker_that_crashes_when_it_was_well_is_told_of_once(
     until(lambda: receiver.got)
     assert loop.end() == 0
     (body,) = receiver.bodies()
-    assert body.startswith("process:p flaps: it has turned 6 times since ")
+    assert body.startswith("process:p is flapping: 6 changes since ")
 
 
 def seen_of(canary: str) -> list[str]:
@@ -339,8 +339,7 @@ def test_bad_targets_hold_nothing_up_and_no_url_is_seen_anywhere(
     until(lambda: loop.names().count("notify") == len(expected))
     assert loop.end() == 0
     assert sorted(e["text"] for e in loop.events() if e["event"] == "notify") == [
-        f"target {name} did not take a message: {WORDS[name]}; it is tried again"
-        for name in expected
+        f"target {name} did not take a message: {WORDS[name]}; retrying" for name in expected
     ]
     kept = [path for path in machine.state.rglob("*") if path.is_file()]
     assert len(kept) > 2
@@ -373,7 +372,7 @@ def test_a_single_pass_waits_only_so_long(machine: Machine) -> None:
     assert time.monotonic() - begin > 10
     assert done.stdout.splitlines()[-2:] == [
         "1 done, 0 failed; 1 resource.",
-        "  ! target a did not take a message: no answer within 10 s; it is tried again",
+        "  ! target a did not take a message: no answer within 10 s; retrying",
     ]
     assert len(waiting(machine)) == 1
     trickling.down()

@@ -81,7 +81,7 @@ def test_what_was_given_up_is_forgiven_and_what_is_paused_is_left_alone(machine:
     spec = small(machine, command, f"blocks: {{b: {{path: {rc}, content: x}}}}\n")
     for _ in range(4):
         machine.reconcile("--once", spec)
-    assert "was given up" in str(machine.plan(spec)["skipped"])
+    assert "gave up" in str(machine.plan(spec)["skipped"])
     machine.reconcile("--pause", "block:b", spec, "--reason", "later")
     rc.write_text("")
     ready.touch()
@@ -155,7 +155,7 @@ def test_beside_a_loop_that_is_well_the_loop_mends(
     ready.unlink()
     os.kill(pid_of(machine), signal.SIGKILL)
     (machine.base / "d").chmod(0o700)
-    until(lambda: "was given up" in machine.reconcile("--plan", spec).stdout)
+    until(lambda: "gave up" in machine.reconcile("--plan", spec).stdout)
     ready.touch()
     with within(20):
         found = repaired(machine, spec)

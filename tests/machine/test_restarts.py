@@ -47,7 +47,7 @@ def test_a_wait_that_ends_while_a_pass_goes_on_is_not_forgotten(tmp_path: Path) 
     (resource,) = spec.resources
     kind = kinds.get("process")
     version = kind.version(resource.want)
-    plan = Plan("demo", "/x", "host", 1, held=(Remark("process:p", "was tried once in vain"),))
+    plan = Plan("demo", "/x", "host", 1, held=(Remark("process:p", "1 failed start, next in 1 s"),))
     for since, due in ((0.4, 0.6), (1.0, SOON), (1.001, SOON)):
         table: Any = SimpleNamespace(all=lambda age=since: {"process:p": Attempt(version, 1, age)})
         tries = RestartTracker({resource.id: resource}, kinds.get, table, set(), {}, lambda: 0.0)
@@ -78,7 +78,7 @@ def test_a_start_that_failed_waits_for_its_pause(machine: Machine) -> None:
     report = machine.once(spec, status=1)
     assert tries(machine) == 1
     assert report["steps"] == []
-    assert "it is absent; was tried once in vain and is tried again in" in held(report)
+    assert "it is absent; 1 failed start, next in" in held(report)
     done = machine.reconcile("--plan", spec)
     assert done.returncode == 1
     assert "! waits process:p" in done.stdout
@@ -96,7 +96,7 @@ def test_after_the_last_attempt_only_the_slow_retry_is_left(machine: Machine) ->
     for _ in range(2):
         machine.once(spec, status=1)
     assert tries(machine) == 2
-    assert "was given up after 2 attempts; the next in" in held(machine.once(spec, status=1))
+    assert "gave up after 2 failed starts, next in" in held(machine.once(spec, status=1))
     assert tries(machine) == 2
 
 
