@@ -20,6 +20,7 @@ from reconciler.config.notify import NotifyReader
 from reconciler.config.rendering import Renderer
 from reconciler.config.resolve import Declared, Resolver
 from reconciler.config.scope import Scope, told_secret, worth_hiding
+from reconciler.config.shipped import known_as
 from reconciler.config.validate import Validator
 from reconciler.core.kind import Kind, Persistent
 from reconciler.core.model import Resource, Spec
@@ -122,7 +123,7 @@ def _build(
     top = HeadReader(files.documents, kinds, problems)
     top.read_head()
     full = os.path.abspath(path)
-    about = {"name": top.head.name, "path": full, "dir": os.path.dirname(full)}
+    about = {"name": top.head.name, "path": known_as(full), "dir": os.path.dirname(full)}
     scope = Scope(facts, environ, about, problems)
     top.read_vars(settings, scope)
     validator = Validator(kinds, facts.user_home, problems)

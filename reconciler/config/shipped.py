@@ -6,6 +6,7 @@ It must not read them.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 
 FOUND_HERE = "specs/executor.yaml"
@@ -23,6 +24,15 @@ def known_as(path: str) -> str:
     """What a spec is remembered by: its path, or its bare name where it is a shipped one."""
     here, _, name = path.rpartition("/")
     return name.removesuffix(".yaml") if here == folder("specs") else path
+
+
+def names(text: str, path: str) -> bool:
+    """Does a command line name the spec at ``path``, a shipped one also by its bare name?"""
+    if path in text:
+        return True
+    known = known_as(path)
+    word = rf"(?<![\w./-]){re.escape(known)}(?![\w./-])"
+    return known != path and re.search(word, text) is not None
 
 
 def path_of(known: str) -> str:
@@ -50,7 +60,7 @@ def find_spec(
     A bare name such as ``executor`` that is no file here is one of the shipped specs.
     """
     if given is not None:
-        if "/" not in given and not os.path.exists(given):
+        if "/" not in given and not os.path.isfile(given):
             shipped = os.path.join(folder("specs"), given.removesuffix(".yaml") + ".yaml")
             if os.path.exists(shipped):
                 return shipped, []

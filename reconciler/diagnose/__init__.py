@@ -17,6 +17,7 @@ from reconciler import kinds
 from reconciler.base.errors import Remedy
 from reconciler.base.records import strings
 from reconciler.base.redaction import HIDDEN, redacted_json
+from reconciler.config.shipped import known_as, names
 from reconciler.core.kind import Ageing, Probed, Supervised
 from reconciler.core.model import Observation, Past, Plan, Spec
 from reconciler.diagnose import probes
@@ -318,10 +319,10 @@ def command_line(context: Context, path: str, *words: str) -> Remedy:
         more += ["--set-file", f"{name}={os.path.abspath(context.users.expanded(file))}"]
     for uid in options.trust:
         more += ["--trust", str(uid)]
-    return remedy(program, *words, path, *more)
+    return remedy(program, *words, known_as(path), *more)
 
 
 def keeps(want: Any, path: str) -> bool:
     """Does what it declares run a loop of the spec at ``path``?"""
     text = "\n".join(strings(want))
-    return "--loop" in text and path in text and "reconcile" in text
+    return "--loop" in text and "reconcile" in text and names(text, path)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import Remedy, UnknownState
+from reconciler.config.shipped import names
 from reconciler.host import crondaemon, dropins
 from reconciler.host.remedy import remedy
 
@@ -105,7 +106,7 @@ def of_crontab(text: str, spec_path: str) -> Iterator[tuple[str, dict[str, str]]
 
 def runs(text: str, spec_path: str) -> bool:
     """Does a text run the reconciler on the spec at that path? Pure."""
-    return "reconcile" in text and spec_path in text and any(mode in text for mode in _MODES)
+    return "reconcile" in text and any(mode in text for mode in _MODES) and names(text, spec_path)
 
 
 def _cron(what: str, line: str, environ: dict[str, str], uid: int, idle: bool) -> dict[str, Any]:

@@ -120,9 +120,25 @@ def own_environment(**more: str) -> dict[str, str]:
     return environ
 
 
+@cache
 def program_folder() -> str:
-    """Where this program's own commands are installed."""
-    return os.path.dirname(os.path.abspath(sys.executable))
+    """Where this program's own commands are installed, whichever of them was called, and how.
+
+    In a virtual environment (venv, uv, pipx) that is beside its interpreter. Else it is where the
+    installation scheme of this package has its scripts, such as ``~/.local/bin``.
+    """
+    beside = os.path.dirname(os.path.abspath(sys.executable))
+    if _executable(f"{beside}/reconcile"):
+        return beside
+    import sysconfig
+
+    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    for scheme in sysconfig.get_scheme_names():
+        if os.path.abspath(sysconfig.get_path("purelib", scheme)) == package:
+            scripts = sysconfig.get_path("scripts", scheme)
+            if _executable(f"{scripts}/reconcile"):
+                return scripts
+    return beside
 
 
 def program_path(name: str) -> str:

@@ -73,10 +73,15 @@ class Installed:
             self._last, self._since = looks, now
         if looks == self._ours:
             self._gone = None
-        elif None in looks:
+            return
+        if None in looks:
             self._is_gone(now, looks.index(None))
-        elif self._child is None and now - self._since >= _SETTLED and looks != self._tried:
+            if looks[-1] in (None, self._ours[-1]):
+                return
+            # There is another interpreter, for which it may be installed elsewhere.
+        else:
             self._gone = None
+        if self._child is None and now - self._since >= _SETTLED and looks != self._tried:
             if self._sources() == self._files and looks[-1] == self._ours[-1]:
                 self._ours = looks  # Something else was put beside it.
             else:
@@ -148,10 +153,23 @@ def _look(path: str) -> tuple[str, int, int, int, int] | None:
 def _loads() -> bytes:
     """In a child: why the installed program cannot be loaded; nothing where it can."""
     try:
-        for path in (sys.executable, _PACKAGE):
+        package = _PACKAGE if os.path.isdir(_PACKAGE) else _found()
+        for path in (sys.executable, package):
             refuse_untrusted(path, "what is run", notes=[])
         words = [sys.executable, "-P", "-c", "import reconciler.cli.commands.loop"]
         done = run(words, timeout=_START)
     except (Untrusted, OSError, HostError) as error:
         return str(error).encode(errors="replace")
     return b"" if done.status == 0 else (done.complaint or "it fails").encode(errors="replace")
+
+
+def _found() -> str:
+    """The package as another interpreter at the same path finds it. Raises HostError."""
+    code = (
+        "import importlib.util as u; print(*u.find_spec('reconciler').submodule_search_locations)"
+    )
+    done = run([sys.executable, "-P", "-c", code], timeout=_START)
+    path = done.output.decode("utf-8", "surrogateescape").strip()
+    if done.status != 0 or not path.startswith("/"):
+        raise HostError(f"it is not installed for {sys.executable}")
+    return path
