@@ -19,7 +19,8 @@ from reconciler.core.messages import Message, Trouble, moment
 from reconciler.core.model import Notify, Outcome, Plan, Remark, Spec, Step, Target
 from reconciler.host.clock import Clock
 from reconciler.notify.delivery import off
-from reconciler.notify.outbox import Post, tell
+from reconciler.notify.outbox import tell
+from reconciler.notify.sender import Sender
 from reconciler.notify.transitions import News, judge, quiet_left
 from reconciler.state.folder import quiet
 from reconciler.state.store import Store, outbox
@@ -260,7 +261,7 @@ class Sent:
 
 
 class Office:
-    """A store, a Post over it, and what has arrived."""
+    """A store, a sender over it, and what has arrived."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = str(folder / "demo")
@@ -271,18 +272,18 @@ class Office:
         self.told: list[str] = []
         self.store = Store(self.folder, self.clock, True)
         self.notify = Notify((Target("a", ALL, Secret.of("json://a")),))
-        monkeypatch.setattr("reconciler.notify.outbox.work", lambda *about: about)
+        monkeypatch.setattr("reconciler.notify.sender.work", lambda *about: about)
         self.post = self.opened()
 
-    def opened(self) -> Post:
-        """A Post as another process would make it."""
+    def opened(self) -> Sender:
+        """A sender as another process would make it."""
 
         def start(about: Any, timeout: float) -> Any:
             target, letters = about
             self.children += 1
             return Sent(self, target.name, [body for _, body, _ in letters])
 
-        made = Post(
+        made = Sender(
             self.folder, lambda: self.store, self.clock, lambda text, _: self.told.append(text),
             start,
         )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 from reconciler.base.errors import HostError
 from reconciler.core.model import Notify
 from reconciler.host.clock import Clock
-from reconciler.notify.outbox import Post
+from reconciler.notify.sender import Sender
 from reconciler.state.folder import STORE
 
 
@@ -23,7 +23,7 @@ def test_a_store_that_cannot_be_used_is_told_once_until_it_can(tmp_path: Path) -
             raise trouble[0]
         return SimpleNamespace(outbox=SimpleNamespace(only=lambda targets: None))
 
-    post = Post(str(tmp_path), opened, Clock(), lambda words, bad: told.append((words, bad)))
+    post = Sender(str(tmp_path), opened, Clock(), lambda words, bad: told.append((words, bad)))
 
     def passes(number: int) -> None:
         for _ in range(number):

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from reconciler.core.model import Outcome, ProbeHistory, Report, Spec
     from reconciler.host import Host
     from reconciler.host.stops import Stopping
-    from reconciler.notify.outbox import Post
     from reconciler.notify.reports import Reports
+    from reconciler.notify.sender import Sender
     from reconciler.output.text import Block, Line
     from reconciler.state.memory import Memory
     from reconciler.state.restarts import Unwritten
@@ -528,12 +528,12 @@ class Context(Invocation):
         """Something about the program itself that people are told with the next pass."""
         self._reports.append(words)
 
-    def post(self, spec: Spec, told: Callable[[str, bool], None]) -> Post:
+    def post(self, spec: Spec, told: Callable[[str, bool], None]) -> Sender:
         """Delivers what is queued for the targets of that spec."""
         from reconciler.host.clock import Clock
-        from reconciler.notify.outbox import Post
+        from reconciler.notify.sender import Sender
 
-        post = Post(self.folder(spec), lambda: self.store(spec, True), Clock(), told)
+        post = Sender(self.folder(spec), lambda: self.store(spec, True), Clock(), told)
         post.adopt(spec.notify)
         return post
 

@@ -76,7 +76,7 @@ def address(target: Target) -> str:
     raise Off(f"{target.url_file} holds no URL")
 
 
-def work(target: Target, letters: Sequence[tuple[str, str, str]]) -> Callable[[], Iterator[bytes]]:
+def work(target: Target, messages: Sequence[tuple[str, str, str]]) -> Callable[[], Iterator[bytes]]:
     """What a child has to do to deliver messages: each has a title, a body and an event.
 
     Its answer has a line for each, which ``understood`` reads. It ends behind one that was not
@@ -89,7 +89,7 @@ def work(target: Target, letters: Sequence[tuple[str, str, str]]) -> Callable[[]
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         _hush()
         seen = _watch_http()
-        for title, body, event in letters:
+        for title, body, event in messages:
             signal.setitimer(signal.ITIMER_REAL, TIMEOUT)
             answer = _delivered(target, title, body, event, seen)
             yield answer + b"\n"

@@ -13,7 +13,13 @@ _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _ROOMS = ("host", "kinds", "state")
 _MODULES = tuple(
     f"reconciler.{name}"
-    for name in ("core.isolated", "core.owners", "notify.delivery", "notify.outbox")
+    for name in (
+        "core.isolated",
+        "core.owners",
+        "notify.delivery",
+        "notify.outbox",
+        "notify.sender",
+    )
 )
 _UNUSED = frozenset(("__init__", "choose", "processtable"))
 

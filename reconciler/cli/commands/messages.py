@@ -30,7 +30,7 @@ _SHOWN = {
 
 def run(context: Context) -> int:
     """One message to every target; 1 when one that is on did not get it."""
-    from reconciler.notify.outbox import test
+    from reconciler.notify.sender import test
 
     spec = context.load(complete=True)
     found = test(spec)

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from reconciler.core.model import Outcome, Spec
     from reconciler.diagnose import Diagnosis
     from reconciler.diagnose.repair import Repair, RepairStep
-    from reconciler.notify.outbox import Post
 
 _BOUND = 10.0
 
@@ -39,7 +38,6 @@ class Telling:
     def __init__(self, context: Context, spec: Spec) -> None:
         self._context = context
         self._spec = spec
-        self._post: Post | None = None
 
     # -- to whoever watches
 
