@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from reconciler.base import redaction
 from reconciler.base.redaction import censored, redacted
 from reconciler.base.text import printable
-from reconciler.diagnose.logs import read
+from reconciler.diagnose import sections
 from reconciler.host.daemon_log import last_lines
 
 
@@ -124,7 +124,7 @@ def test_a_log_is_redacted_before_its_digits_are_squeezed(tmp_path: Path) -> Non
     redaction.hide(["Q17x99-zz"])
     log = tmp_path / "log"
     log.write_text("ERROR refused Q17x99-zz\nERROR login with password=5seven5\n")
-    (found,) = read([("a", str(log))], [])
+    (found,) = sections.logs([("a", str(log))], [])
     text = json.dumps(found)
     assert "Q17" not in text and "zz" not in text and "seven" not in text
     assert "refused ***" in text

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from reconciler.base.errors import Remedy
-from reconciler.diagnose.seen import CHECK, HUNG, Command, Document, Seen, named
 from reconciler.diagnose.surroundings import Surroundings
-from reconciler.diagnose.wrong import Wrong
+from reconciler.diagnose.wrong import CHECK, HUNG, Command, Document, Seen, Wrong, named
 from reconciler.host.remedy import in_turn, piped, remedy
 from reconciler.output.status import span
 

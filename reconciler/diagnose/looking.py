@@ -70,41 +70,33 @@ class Looking:
 
     def begin(self) -> None:
         """Everything that needs not wait for something else."""
-        from reconciler.diagnose import (
-            conflicts,
-            folders,
-            logs,
-            machine,
-            past,
-            persistence,
-            sessions,
-        )
+        from reconciler.diagnose import conflicts, past, persistence, sections
 
         begin, host, spec = self.children.begin, self.host, self.spec
         shown = self._shown()
-        begin("host", partial(machine.about, host), LOOK)
-        begin("stopped", partial(machine.stopped, os.geteuid()), LOOK)
-        begin("kernel", machine.kernel, LOOK)
+        begin("host", partial(sections.machine_figures, host), LOOK)
+        begin("stopped", partial(sections.stopped, os.geteuid()), LOOK)
+        begin("kernel", sections.kernel, LOOK)
         begin("past", partial(past.remembered, self.folder, spec.resources, kinds.get), LOOK)
         begin("loop", partial(past.loop, self.folder), LOOK)
-        begin("folders", partial(folders.counted, shown["folder"]), LOOK)
-        begin("logs", partial(logs.read, shown["log"], shown["logs"]), LOOK)
+        begin("folders", partial(sections.folders, shown["folder"]), LOOK)
+        begin("logs", partial(sections.logs, shown["log"], shown["logs"]), LOOK)
         state_dir = self.context.state_dir
         begin("reboot", partial(persistence.look, host, spec.path, state_dir), LOOK)
         named = {path: ident for ident, path in shown["log"]}
         known = self.own_paths, named, shown["logs"], spec, state_dir, kinds.get
         begin("conflicts", partial(conflicts.found, *known), LOOK)
         for socket in self.sockets():
-            begin(f"tmux {socket}", partial(sessions.listed, host, socket), LOOK)
+            begin(f"tmux {socket}", partial(sections.tmux_sessions, host, socket), LOOK)
         for mount, paths in by_mount([*self.paths, self.folder]).items():
             ids = {path: self.paths.get(path, "the state directory") for path in paths}
-            begin(f"disk {mount}", partial(machine.disks, ids), LOOK)
+            begin(f"disk {mount}", partial(sections.disks, ids), LOOK)
 
     def begin_again(
         self, rows: Sequence[dict[str, Any]], seen: Mapping[str, Observation[Any]]
     ) -> None:
         """What needs to know how things stand: processes, and why something is not as declared."""
-        from reconciler.diagnose.processes import measured
+        from reconciler.diagnose.sections import processes
 
         by_id = {one.id: one for one in self.spec.resources}
         wanted: dict[str, Sequence[Identity]] = {}
@@ -118,7 +110,7 @@ class Looking:
             wanted["loop"] = [loop.identity]
         for row in rows:
             row["runs"] = bool(wanted.get(row["id"]))
-        self.children.begin("processes", partial(measured, wanted), _EVIDENCE)
+        self.children.begin("processes", partial(processes, wanted), _EVIDENCE)
         amiss = ("differs", "given up", "waits", "failing")
         for row in [row for row in rows if row["state"] in amiss][:_MOST_EVIDENCE]:
             resource = by_id[row["id"]]

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from reconciler.base.errors import Remedy
 from reconciler.diagnose.loglines import too_silent
 from reconciler.diagnose.persistence import cron_daemon
-from reconciler.diagnose.seen import HUNG, Document, Seen, named
-from reconciler.diagnose.wrong import Wrong
+from reconciler.diagnose.wrong import HUNG, Document, Seen, Wrong, named
 from reconciler.host.remedy import piped, remedy
 from reconciler.output.status import amount, span
 

@@ -16,7 +16,7 @@ import pytest
 from support import Machine, until
 
 from reconciler.base.errors import HostError
-from reconciler.diagnose import logs as told
+from reconciler.diagnose import sections as told
 from reconciler.host import kernel, openfiles, rotate
 from reconciler.host.archive import archive
 from reconciler.host.choose import Rule
@@ -464,13 +464,13 @@ def test_no_link_of_others_leads_to_a_log_that_is_shown(tmp_path: Path) -> None:
     os.chown(his, 65534, 65534)
     (his / "logs").symlink_to(private)
     os.chown(his / "logs", 65534, 65534, follow_symlinks=False)
-    (one,) = told.read([("process:p", f"{his}/logs/app.log")], [("retention:r", f"{his}/logs/*")])
+    (one,) = told.logs([("process:p", f"{his}/logs/app.log")], [("retention:r", f"{his}/logs/*")])
     assert one["ids"] == ["process:p"]
     assert "is not followed" in one["reason"]
     assert "canary" not in str(one)
     # A link of root's in a folder of root's is one.
     (tmp_path / "logs").symlink_to(private)
-    (one,) = told.read([], [("retention:r", f"{tmp_path}/logs/*")])
+    (one,) = told.logs([], [("retention:r", f"{tmp_path}/logs/*")])
     assert one["errors"] == 1
 
 

@@ -12,8 +12,7 @@ import pytest
 from support import Machine
 
 from reconciler.base.values import Verdict
-from reconciler.diagnose.folders import counted
-from reconciler.diagnose.logs import read
+from reconciler.diagnose import sections
 from reconciler.host.clock import Clock
 from reconciler.host.daemon_log import last_lines
 from reconciler.host.probe import queue
@@ -49,7 +48,7 @@ def shown(path: Path, uid: int = -1) -> list[bool]:
     """Does each of those who read logs for people show what stands in it?"""
     said = log(str(path), "ERROR", 0, 60.0)
     assert not said.ok and said.words.startswith("1 line matches 'ERROR'"), "it is counted anyway"
-    (looked,) = read([("check:it", str(path))], [])
+    (looked,) = sections.logs([("check:it", str(path))], [])
     last = last_lines(str(path), 4096, None, uid).decode()
     return [PRIVATELY in words for words in (said.words, repr(looked), last)]
 
@@ -74,7 +73,7 @@ def test_a_closed_folder_of_roots_that_he_renamed(his: Path, mode: int) -> None:
     (his / "logs").mkdir(mode=0o700)
     path = file(his / "logs/app.log", mode)
     assert shown(path) == [False] * 3
-    assert read([], [("retention:it", f"{his}/logs/*.log")]) == [], "nor its name"
+    assert sections.logs([], [("retention:it", f"{his}/logs/*.log")]) == [], "nor its name"
 
 
 def test_what_he_may_read_anyway_and_what_is_his(his: Path) -> None:
@@ -121,7 +120,7 @@ def test_names_in_a_closed_folder_that_he_renamed(his: Path, tmp_path: Path) -> 
 
     def said() -> tuple[Verdict, list[dict[str, Any]]]:
         verdict = queue(str(folder), ["*.json"], 60.0, None, walltime)
-        return verdict, counted([("check:it", str(folder), "*.json")])
+        return verdict, sections.folders([("check:it", str(folder), "*.json")])
 
     verdict, looked = said()
     assert not verdict.ok and looked[0]["files"] == 1
