@@ -74,7 +74,7 @@ def resource(ident: str, state: str = "ok", reason: str = "", **more: Any) -> di
 
 def told(**changed: Any) -> list[tuple[str, str | None, str | None]]:
     found = findings(document(**changed), lambda *words: " ".join(words))
-    return [(one.key, one.mend, cause) for one, cause in ordered(found) if one.certain]
+    return [(one.key, one.fix, cause) for one, cause in ordered(found) if one.certain]
 
 
 def process(ident: str, state: str) -> dict[str, Any]:

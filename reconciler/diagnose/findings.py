@@ -1,4 +1,4 @@
-"""From what was seen to what is wrong, each with the command that mends it. Pure."""
+"""From what was seen to what is wrong, each with the command that fixes it. Pure."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Declared(Seen):
                     yield self._failing(one["id"], one["reason"])
                 continue
             if state == "differs" and one["by_age"] and self.well:
-                continue  # It has become due just now, and the next pass is about to see to it.
+                continue  # It has become due just now; the next pass does it.
             clause = one["reason"].partition("; ")[0]
             if state in ("paused", "given up", "waits"):
                 clause = one["id"]
@@ -56,17 +56,18 @@ class Declared(Seen):
         reason = first["reason"] if len(group) == 1 else first["reason"].partition("; ")[0]
         because = tuple(dict.fromkeys(name for ident in ids for name in self.causes(ident)))
         weight = min(_WEIGHTS.get(ident.partition(":")[0], _OTHER) for ident in ids)
-        evidence = f"; {first['evidence']}" if first.get("evidence") else ""
+        evidence = first.get("evidence") or ""
+        evidence = f"; {evidence}" if evidence not in reason else ""
         who = named(ids)
         once = self.command("--once")
         if state == "differs":
             if first.get("runs"):
-                because = (*because, *self.on_disks(ids))  # It ails, such as by an old heartbeat.
+                because = (
+                    *because,
+                    *self.on_disks(ids),
+                )  # It is unhealthy, such as by an old heartbeat.
             by_hand = in_turn(*first["by_hand"]) if first.get("denied") else None
-            words = f"{who}: {reason}{evidence}"
-            if len(ids) > 1 and reason.startswith("it is "):
-                words = f"{who} are {reason.removeprefix('it is ')}"
-            return Wrong(key, words, weight, by_hand or once, ids, because,
+            return Wrong(key, f"{who}: {reason}{evidence}", weight, by_hand or once, ids, because,
                          "person" if by_hand else "program")  # fmt: skip
         if state == "paused":
             differs = first.get("differs")
@@ -80,26 +81,26 @@ class Declared(Seen):
         if state == "skipped":
             return Wrong(key, f"{who}: {reason}", weight, once, ids, because)
         match = HUNG.search(reason)
-        mend = first.get("remedy")
+        fix = first.get("remedy")
         if match is not None:
             because += (f"program {match[1]}",)
             columns = "pid,stat,wchan:20,etime,args"
-            mend = piped(("ps", "-e", "-o", columns), ("grep", "-e", match[1]))
-        words = f"{who}: not known: {reason}"
+            fix = piped(("ps", "-e", "-o", columns), ("grep", "-e", match[1]))
+        words = f"{who}: unknown: {reason}"
         because += self.on_disks(ids)
-        return Wrong(key, words, 31, mend, ids, because, "person")
+        return Wrong(key, words, 31, fix, ids, because, "person")
 
     def _failing(self, ident: str, reason: str) -> Wrong:
         # What it comes after may be what it is about.
         about = self.by_id[ident].get("after", ())
         because = (*self.causes(ident), *about, *self.on_disks([ident]))
-        mend, who = self._answer(ident)
-        return Wrong(ident, f"{ident}: {reason}", CHECK, mend, (ident,), because, who)
+        fix, who = self._answer(ident)
+        return Wrong(ident, f"{ident}: {reason}", CHECK, fix, (ident,), because, who)
 
     def _answer(self, ident: str) -> tuple[Remedy, str]:
         """What to do about a check that fails, and who can."""
         row = self.by_id[ident]
-        # One that only tells of it is mended by nothing that we could do.
+        # One that only tells of it is fixed by nothing that we could do.
         if row.get("acts", True) or row.get("inspect") is None:
             return self.command("--repair"), "program"
         return row["inspect"], "person"
@@ -111,11 +112,8 @@ class Declared(Seen):
             rows = [one, *one["children"]]
             held = [row["pid"] for row in rows if row["state"] == "T"]
             if held:
-                who = "it is" if held[0] == one["pid"] else f"what it runs (pid {held[0]}) is"
-                words = (
-                    f"{one['id']} (pid {one['pid']}) hangs: {who} stopped by a signal, and goes on "
-                    "when it is told to"
-                )
+                who = "" if held[0] == one["pid"] else f"its child (pid {held[0]}) is "
+                words = f"{one['id']} (pid {one['pid']}) hangs: {who}stopped by a signal"
                 resume = remedy("kill", "-CONT", *map(str, held))
                 yield Wrong(f"stopped {one['id']}", words, 35, resume)
             elif one["state"] == "D":
@@ -138,20 +136,20 @@ class Declared(Seen):
         if loop["running"]:
             pid = loop["pid"]
             if loop.get("stopped"):
-                words = f"the watchdog (pid {pid}) hangs: it is stopped by a signal"
+                words = f"the watchdog (pid {pid}) hangs: stopped by a signal"
                 yield Wrong("loop", words, 70, remedy("kill", "-CONT", str(pid)), because=because)
             elif not loop["healthy"]:
                 words = (
-                    f"the watchdog (pid {pid}) hangs: it has not moved for {span(loop['moved'])}; "
-                    "a pass ends it and takes over"
+                    f"the watchdog (pid {pid}) hangs: no heartbeat for {span(loop['moved'])}; a "
+                    "pass ends it and takes over"
                 )
                 yield Wrong("loop", words, 70, self.command("--once"), because=because)
             return
         if expected:
-            words = f"the watchdog does not run, although {named(expected)} declares it"
+            words = f"the watchdog is not running, although {named(expected)} declares it"
             yield Wrong("loop", words, 70, self.command("--once"), because=because)
         elif not any(one["sort"] != "login" for one in self.document["reboot"].get("runners", ())):
-            words = "nothing keeps it as declared: no loop runs, and nobody makes passes"
+            words = "no watchdog is running, and nothing else makes passes"
             yield Wrong("loop", words, 97, self.command("--loop"), by="person", certain=False)
 
     def checks(self) -> Iterator[Wrong]:
@@ -162,6 +160,6 @@ class Declared(Seen):
             elif one["result"] == "unanswered":
                 before = self.by_id[ident]["state"] == "failing"
                 because = (*self.causes(ident), *self.on_disks([ident]))
-                mend, who = self._answer(ident)
-                yield Wrong(ident, f"{ident}: {one['said']}", CHECK, mend, (ident,), because, who,
+                fix, who = self._answer(ident)
+                yield Wrong(ident, f"{ident}: {one['said']}", CHECK, fix, (ident,), because, who,
                             certain=before)  # fmt: skip

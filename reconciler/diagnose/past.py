@@ -115,9 +115,9 @@ def told_causes(
         if verb in ("start", "restart", "stop", "pause", "resume"):
             done = verb == "start" and deed["result"] == "done"
             if done and before.get(ident) == "resume":
-                cause: str | None = "it was resumed"
+                cause: str | None = "resumed"
             elif done and ident not in before and begun.get(ident, 0.0) >= deed["time"]:
-                cause = "its first start"
+                cause = "first start"
             else:
                 cause = _cause(deed, booted, deaths, names.get(ident, ()))
             before[ident] = verb
@@ -130,14 +130,14 @@ def _cause(
 ) -> str | None:
     at, why = deed["time"], deed["why"]
     if deed["verb"] in ("pause", "resume"):
-        return f"requested by a {deed['by']}"
+        who = "a program" if deed["by"] == "program" else deed["by"]
+        who = "ai-cmd-executor" if "ai-cmd-executor" in why else who
+        return f"requested by {who}"
     if deed["verb"] == "restart" or (deed["verb"] == "stop" and why):
         return str(why)
     for death in deaths:
         if 0 <= at - death["time"] <= 120 and death["name"] in names:
             return f"the kernel ended {death['name']} (pid {death['pid']}): {death['how']}"
     if 0 <= at - booted <= 600:
-        return "the host had been booted"
-    if deed["result"] == "failed":
-        return f"it did not come up: {deed['error']}"
-    return None
+        return "the host was booted"
+    return str(deed["error"]) if deed["result"] != "done" else None

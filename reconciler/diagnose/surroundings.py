@@ -86,7 +86,9 @@ class Surroundings(Seen):
         if past.get("aside"):
             yield Wrong("store", past["damage"], 25, past["aside"], by="person")
         elif past.get("damage"):
-            words = f"{past['damage']}; the next pass mends it, or sets it aside and begins anew"
+            words = (
+                f"{past['damage']}; the next pass repairs it, or sets it aside and begins a new one"
+            )
             yield Wrong("store", words, 25, self.command("--once"))
 
     def messages(self) -> Iterator[Wrong]:
@@ -128,10 +130,10 @@ class Surroundings(Seen):
             if one.get("writable", True) or resource is None or resource["state"] != "ok":
                 continue
             key = f"writable {one['path']}"
-            words = f"{one['id']}: {one['path']} cannot be written to"
+            words = f"{one['id']}: {one['path']} is not writable"
             command = ("chmod", "u+rwx") if one["ours"] else ("ls", "-ld")
-            mend = remedy(*command, one["path"])
-            yield Wrong(key, words, 40, mend, because=self.on_disks([one["id"]]), by="person",
+            fix = remedy(*command, one["path"])
+            yield Wrong(key, words, 40, fix, because=self.on_disks([one["id"]]), by="person",
                         certain=bool(one["ours"]))  # fmt: skip
 
     def logs(self) -> Iterator[Wrong]:
@@ -192,7 +194,7 @@ class Surroundings(Seen):
                 by="person", certain=not safe,
             )  # fmt: skip
         if reboot["lost"] and not safe:
-            words = f"after a reboot nothing brings back {named(reboot['lost'])}"
+            words = f"nothing starts {named(reboot['lost'])} after a reboot"
             idle = [f"{one['what']}: {one['why']}" for one in runners if not one["works"]]
             words += f" ({idle[0]})" if idle else ""
             units = tuple(ident for ident in self.by_id if ident.startswith(("unit:", "cron:")))
@@ -215,8 +217,8 @@ class Surroundings(Seen):
         if one["state_dir"] is not None:
             words.insert(0, f"state in {one['state_dir']} instead of {here['state_dir']}")
         return Wrong(f"surroundings {one['what']}",
-                     f"{one['what']} comes to other places than this shell: {', '.join(words)}; "
-                     "give both the same", 26, None, by="person")  # fmt: skip
+                     f"{one['what']} would use other places than this shell: "
+                     f"{', '.join(words)}; give both the same", 26, None, by="person")  # fmt: skip
 
     def conflicts(self) -> Iterator[Wrong]:
         for one in self.document["conflicts"]:

@@ -14,8 +14,8 @@ from reconciler.base.records import dataclass
 class Wrong:
     """One thing that is wrong. The smaller its ``weight``, the more important.
 
-    ``key`` names it, ``ids`` are the resources that it is about, ``mend`` is the one command that
-    mends it, if there is one; ``by`` is who can: ``program`` (a pass of ours) or ``person``.
+    ``key`` names it, ``ids`` are the resources that it is about, ``fix`` is the one command that
+    fixes it, if there is one; ``by`` is who can: ``program`` (a pass of ours) or ``person``.
     ``because`` are keys or ids: if one of them is wrong too, this follows from it. ``certain``
     False: worth a look only.
     """
@@ -23,7 +23,7 @@ class Wrong:
     key: str
     words: str
     weight: int
-    mend: Remedy | None = None
+    fix: Remedy | None = None
     ids: tuple[str, ...] = ()
     because: tuple[str, ...] = ()
     by: str = "program"
@@ -35,7 +35,7 @@ class Wrong:
             "key": self.key,
             "ids": list(self.ids),
             "what": self.words,
-            "mend": self.mend,
+            "mend": self.fix,
             "by": self.by,
             "follows_from": follows,
         }

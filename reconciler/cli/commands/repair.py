@@ -13,12 +13,12 @@ from reconciler.cli.invocation import complain
 def run(context: Context) -> int:
     """Make all five; 1 when something is still wrong."""
     from reconciler.diagnose.repair import Repair, RepairBusy
-    from reconciler.diagnose.repair.telling import Telling
+    from reconciler.diagnose.repair.progress import RepairProgress
 
     spec = context.load(write_cache=True, complete=True)
     context.claim(spec)
     context.say(context.heading(spec))
-    telling = Telling(context, spec)
+    telling = RepairProgress(context, spec)
     repair = Repair(context, spec, telling)
     try:
         repair.run()

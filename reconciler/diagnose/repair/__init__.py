@@ -1,4 +1,4 @@
-"""The five steps that bring a host back: look, mend, watch, last, look again.
+"""The five steps of a repair: diagnose, fix, watchdog, persistence, diagnose again.
 
 It must not resume what a person has paused, nor stop at a step that failed.
 """
@@ -18,13 +18,13 @@ from reconciler.core.kind import Persistent, Probed
 from reconciler.core.model import Outcome, Spec
 from reconciler.core.plan import STARTS
 from reconciler.diagnose import Diagnosis, diagnose, keeps
-from reconciler.diagnose.repair.hands import Hands, hands
+from reconciler.diagnose.repair.actors import Actor, actor
 from reconciler.state.heartbeat import pulse
 from reconciler.state.lock import LockHeld
 
 if TYPE_CHECKING:
     from reconciler.cli.context import Context
-    from reconciler.diagnose.repair.telling import Telling
+    from reconciler.diagnose.repair.progress import RepairProgress
 
 NAMES = (
     "diagnose",
@@ -66,7 +66,7 @@ class RepairBusy(HostError):
 class Repair:
     """One repair. ``told`` hears of each step as it begins and ends, and of what was done."""
 
-    def __init__(self, context: Context, spec: Spec, told: Telling) -> None:
+    def __init__(self, context: Context, spec: Spec, told: RepairProgress) -> None:
         self.context = context
         self.spec = spec
         self.told = told
@@ -127,44 +127,46 @@ class Repair:
         return _wrongs(self.before)
 
     def _fix(self, step: RepairStep) -> str:
-        with self._hands() as hand:
-            self._forgive(step, hand)
-            hand.believe(self._failing())
-            hand.look_again()
-            with_orphans = hand.spec
+        with self._actor() as acting:
+            self._forgive(step, acting)
+            acting.believe(self._failing())
+            acting.look_again()
+            with_orphans = acting.spec
             late = {one.id for one in with_orphans.resources if _is_late(one, self.spec.path)}
             ids = [one.id for one in with_orphans.resources if one.id not in late]
-            hand.put_right(ids, step.outcomes)
+            acting.put_right(ids, step.outcomes)
         return _done(step)
 
     def _watchdog(self, step: RepairStep) -> str:
         keepers = [one.id for one in self.spec.resources if _is_keeper(one, self.spec.path)]
         if not keepers:
-            return "the spec declares none"
-        with self._hands() as hand:
-            hand.put_right(keepers, step.outcomes)
+            return "the spec declares no watchdog"
+        with self._actor() as acting:
+            acting.put_right(keepers, step.outcomes)
         absent = [one for one in keepers if one in self._unwanted()]
         if len(absent) == len(keepers):
-            return "none is wanted"
+            return "the spec declares it absent"
         loop = self._loop(5.0)
-        return f"the loop runs (pid {loop})" if loop is not None else _done(step)
+        return f"the watchdog is running (pid {loop})" if loop is not None else _done(step)
 
     def _persistence(self, step: RepairStep) -> str:
-        with self._hands() as hand:
+        with self._actor() as acting:
             ids = [
-                one.id for one in hand.spec.resources if isinstance(kinds.get(one.kind), Persistent)
+                one.id
+                for one in acting.spec.resources
+                if isinstance(kinds.get(one.kind), Persistent)
             ]
             if not ids:
-                return "the spec declares nothing for it"
-            hand.put_right(ids, step.outcomes)
-            hand.tell(self.outcomes)
+                return "the spec declares no persistence"
+            acting.put_right(ids, step.outcomes)
+            acting.tell(self.outcomes)
         return _done(step)
 
     def _final(self, step: RepairStep) -> str:
         end = time.monotonic() + _COMES_UP
         started = {one.step.id for one in self.changed if one.step.verb in STARTS}
         while True:
-            # What a pass has said of checks is older than what was mended.
+            # What a pass has said of checks is older than what was fixed.
             self.after = diagnose(self.context, self.spec, _PROBE)
             if not started or time.monotonic() >= end or not self._may_come(started):
                 break
@@ -172,7 +174,7 @@ class Repair:
         return _wrongs(self.after)
 
     def _may_come(self, started: Collection[str]) -> bool:
-        """Is something wrong that may yet become well by itself, since it was just started?
+        """Is something wrong that may yet recover by itself, since it was just started?
 
         That is also the watchdog, if what runs it was started, and a check that needs something
         of it; one that needs nothing only where it has something started anew.
@@ -191,31 +193,31 @@ class Repair:
 
     # -- what they share
 
-    def _hands(self) -> Any:
+    def _actor(self) -> Any:
         def ended(words: str) -> None:
             self.context.report(words)
             self._note(self.steps[-1], words)
 
-        return hands(self.context, self.spec, ended, self._acted)
+        return actor(self.context, self.spec, ended, self._acted)
 
     def _acted(self, outcome: Outcome, by_loop: bool) -> None:
         self.by_loop = self.by_loop or by_loop
         self.told.outcome(outcome)
 
-    def _forgive(self, step: RepairStep, hand: Hands) -> None:
-        """Nothing that was tried in vain keeps anything from being tried now."""
+    def _forgive(self, step: RepairStep, acting: Actor) -> None:
+        """No start that has failed before keeps anything from being started now."""
         try:
-            self.set_aside = hand.mend_store(self._damaged())
+            self.set_aside = acting.mend_store(self._damaged())
             if self.set_aside is not None:
                 self._note(step, self.set_aside)
-            self.forgiven = hand.forgive()
+            self.forgiven = acting.forgive()
             for ident, count in self.forgiven.items():
-                starts = "start" if count == 1 else "starts"
+                starts = "failed start" if count == 1 else "failed starts"
                 self._note(step, f"{ident}: retry counter reset ({count} {starts})")
-            self.paused = hand.pauses()
+            self.paused = acting.pauses()
             for ident, pause in self.paused.items():
                 why = pause["reason"] or "no reason given"
-                self._note(step, f"{ident} is paused ({why}), and left alone")
+                self._note(step, f"{ident}: paused ({why}), skipped")
         except HostError as error:
             self._note(step, f"{error}; retry counters are not reset")
 

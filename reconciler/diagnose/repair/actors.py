@@ -1,6 +1,6 @@
-"""Who mends: we, with the lock, or the loop that is well and has it.
+"""Who repairs: this process, with the lock, or the healthy watchdog that holds it.
 
-It must not act beside a loop that is well, but for ending what that cannot see is stopped.
+It must not act beside a healthy watchdog, but for ending what that cannot see is stopped.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 _PATIENCE = 60.0
 """Seconds that a pass of somebody else, or one of the loop, is waited for."""
-_STILL_WRONG = "still wrong after a pass of the loop"
+_STILL_WRONG = "still wrong after a pass of the watchdog"
 
 Acted = Callable[[Outcome, bool], None]
 """Hears of every step that came to its end, and whether the loop did it."""
 
 
 @contextmanager
-def hands(
+def actor(
     context: Context, spec: Spec, ended: Callable[[str], None], acted: Acted
-) -> Iterator[Hands]:
+) -> Iterator[Actor]:
     """Whoever may act now. Raises Taken when that is a pass that does not come to its end.
 
     A loop that hangs, or is stopped by a signal, is ended first, which is told ``ended``.
@@ -43,15 +43,15 @@ def hands(
     folder = context.folder(spec)
     _end_stopped(folder, ended)
     with ExitStack() as held:
-        found: Hands
+        found: Actor
         try:
             held.enter_context(turn(folder, ended, _PATIENCE))
             context.recover(spec)
-            found = Ours(context, spec, acted)
+            found = DirectActor(context, spec, acted)
         except LockHeld as taken:
             if taken.loop is None:
                 raise
-            found = Theirs(context, spec, acted)
+            found = WatchdogActor(context, spec, acted)
         yield found
 
 
@@ -60,11 +60,11 @@ def _end_stopped(folder: str, ended: Callable[[str], None]) -> None:
     clock = Clock()
     loop = pulse(folder, clock)
     if loop is not None and loop.stopped:
-        ended(f"the loop (pid {loop.identity.pid}) is stopped by a signal; it is ended")
+        ended(f"the watchdog (pid {loop.identity.pid}) is stopped by a signal; ending it")
         end(loop, clock)
 
 
-class Hands(ABC):
+class Actor(ABC):
     """What both can do. ``spec`` has what it left on the host and no more declares."""
 
     def __init__(self, context: Context, spec: Spec, acted: Acted) -> None:
@@ -91,7 +91,7 @@ class Hands(ABC):
 
     @abstractmethod
     def put_right(self, ids: Sequence[str], outcomes: list[Outcome]) -> None:
-        """Mend these, and what they need; what became of each step comes to ``outcomes``."""
+        """Repair these, and what they need; what became of each step comes to ``outcomes``."""
 
     @abstractmethod
     def mend_store(self, damaged: bool) -> str | None:
@@ -118,7 +118,7 @@ class Hands(ABC):
         self._believed.clear()
 
     def forgive(self) -> dict[str, int]:
-        """Forget how often things were tried in vain, and what checks have failed in a row.
+        """Forget how many starts have failed, and what checks have failed in a row.
 
         Those that were tried, by id, and how often.
         """
@@ -144,7 +144,7 @@ class Hands(ABC):
         """Have people told of what has become of things, as behind any pass."""
 
 
-class Ours(Hands):
+class DirectActor(Actor):
     """We have the lock."""
 
     def _store(self) -> Store:
@@ -174,7 +174,7 @@ class Ours(Hands):
         self.context.tell(look, outcomes)
 
 
-class Theirs(Hands):
+class WatchdogActor(Actor):
     """A loop that is well has it: it is asked."""
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
@@ -198,7 +198,7 @@ class Theirs(Hands):
         self._doubt()
         answered = self._ask()
         left = {step.id: step.why for step in self._look(self.spec, ids).plan.steps}
-        why = _STILL_WRONG if answered else "the loop has not made a pass when asked for one"
+        why = _STILL_WRONG if answered else f"the watchdog made no pass within {_PATIENCE:g} s"
         seconds = Clock().monotonic() - began
         for step in steps:
             wrong = trouble.get(step.id)
@@ -214,8 +214,7 @@ class Theirs(Hands):
         return loop is not None and ask(loop, folder, clock, _PATIENCE)
 
     def _end_what_the_loop_takes_for_well(self, step: Step) -> None:
-        """The loop starts anew what has ended; that it is stopped, or does not answer us, tells
-        it nothing."""
+        """The loop restarts what has ended, not what is stopped or does not answer us."""
         seen = self.whole.seen.get(step.id)
         if seen is None or seen.state is None:
             return
@@ -242,6 +241,6 @@ class Theirs(Hands):
         store = Store(self.context.folder(self.spec), Clock(), True)
         try:
             store.base.mend()
-            return store.damage() or "the store was damaged; the loop has set it aside"
+            return store.damage() or "the store was damaged; the watchdog has set it aside"
         finally:
             store.close()

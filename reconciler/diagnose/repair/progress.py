@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _BOUND = 10.0
 
 
-class Telling:
+class RepairProgress:
     """Of one repair."""
 
     def __init__(self, context: Context, spec: Spec) -> None:
@@ -44,7 +44,7 @@ class Telling:
     def begins(self, step: RepairStep) -> None:
         """A step begins."""
         self._context.say(*begin_lines(step.number, step.name))
-        self._queue("progress", f"repair, step {step.number} of 5 begins: {step.name}")
+        self._queue("progress", f"repair step {step.number} of 5 started: {step.name}")
 
     def ends(self, step: RepairStep) -> None:
         """It has come to its end."""
@@ -56,8 +56,7 @@ class Telling:
         words = f"failed: {step.error}" if step.error else step.words
         self._queue(
             "progress",
-            f"repair, step {step.number} of 5 has ended: {step.name}: {words} "
-            f"[{step.seconds:.1f} s]",
+            f"repair step {step.number} of 5 finished: {step.name}: {words} [{step.seconds:.1f} s]",
         )
         self._send(0.0)
 
@@ -98,7 +97,7 @@ class Telling:
             store = self._context.store(self._spec, False)
             announce(self._spec, store, Message(event, words), self._context.clean)
         except HostError as error:
-            self._context.warn(f"{error}; nobody is told")
+            self._context.warn(f"{error}; no message is sent")
 
     def _send(self, bound: float) -> None:
         """Have what is queued delivered, by the loop where one has the lock."""
