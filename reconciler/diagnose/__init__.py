@@ -100,7 +100,8 @@ class _Diagnosing(Looking):
         asked, rest = probes.begin(children, resources, broken, kinds.get, self.host, self.probe)
         children.wait()
         for one in rows:
-            one["evidence"] = children.answers.get(f"evidence {one['id']}")
+            evidence = children.answers.get(f"evidence {one['id']}")
+            one["evidence"] = evidence and "; ".join(dict.fromkeys(evidence.split("; ")))
         checks = [*probes.gathered(children, asked), *rest]
         return self._told(plan, rows, checks, remembered)
 

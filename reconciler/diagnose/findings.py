@@ -57,7 +57,7 @@ class Declared(Seen):
         because = tuple(dict.fromkeys(name for ident in ids for name in self.causes(ident)))
         weight = min(_WEIGHTS.get(ident.partition(":")[0], _OTHER) for ident in ids)
         evidence = first.get("evidence") or ""
-        evidence = f"; {evidence}" if evidence not in reason else ""
+        evidence = f"; {evidence}" if len(group) == 1 and evidence not in reason else ""
         who = named(ids)
         once = self.command("--once")
         if state == "differs":

@@ -130,7 +130,7 @@ def _cause(
 ) -> str | None:
     at, why = deed["time"], deed["why"]
     if deed["verb"] in ("pause", "resume"):
-        who = "a program" if deed["by"] == "program" else deed["by"]
+        who = {"program": "a program", "loop": "the watchdog"}.get(deed["by"], deed["by"])
         who = "ai-cmd-executor" if "ai-cmd-executor" in why else who
         return f"requested by {who}"
     if deed["verb"] == "restart" or (deed["verb"] == "stop" and why):

@@ -92,7 +92,7 @@ def test_every_section_tells_what_is_so(machine: Machine, rich: Path) -> None:
     assert kinds == [("error", 2, "ERROR cannot read #")]
     assert log["last"][-1].endswith("ERROR cannot read 13")
     assert {one["id"] for one in found["restarts"]} == {"process:p", "process:w"}
-    assert {one["cause"] for one in found["restarts"]} == {"its first start"}
+    assert {one["cause"] for one in found["restarts"]} == {"first start"}
     (runner,) = found["reboot"]["runners"]
     assert (runner["sort"], runner["at_boot"]) == ("cron", True)
     assert set(found["reboot"]["lost"]) == {"session:s", "process:p", "process:w"}
@@ -207,7 +207,7 @@ def test_given_up_it_says_what_it_said_last(machine: Machine) -> None:
     found = diagnosed(machine, spec)
     (one,) = found["wrong"]
     assert one["key"] == "process:p"
-    assert "given up" in one["what"]
+    assert "gave up" in one["what"]
     assert "no such queue" in one["what"]
     assert "--resume process:p" in one["mend"]
 

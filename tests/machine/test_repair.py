@@ -88,7 +88,7 @@ def test_what_was_given_up_is_forgiven_and_what_is_paused_is_left_alone(machine:
     found = repaired(machine, spec, status=1)  # What is paused would change.
     assert [one["id"] for one in found["forgiven"]] == ["process:p"]
     assert found["forgiven"][0]["attempts"] >= 2
-    assert "given up" in str(found["found"])
+    assert "gave up" in str(found["found"])
     assert changed(found) == [("start", "process:p")]
     assert [(one["id"], one["reason"]) for one in found["paused"]] == [("block:b", "later")]
     assert rc.read_text() == ""
@@ -254,8 +254,8 @@ def test_people_are_told_of_every_step(machine: Machine) -> None:
         words
         for number, name in enumerate(NAMES, 1)
         for words in (
-            f"repair, step {number} of 5 begins: {name}",
-            f"repair, step {number} of 5 has ended: {name}: ",
+            f"repair step {number} of 5 started: {name}",
+            f"repair step {number} of 5 finished: {name}: ",
         )
     ]
     expected.append("repair: all is well; 2 changed: create directory:d, start")
