@@ -126,7 +126,7 @@ def _resource_row(one: Mapping[str, Any], now: float) -> Row:
         number = one["attempts"]
         if "since" in one:
             words.append("restarted once" if number == 1 else f"restarted {number} times")
-        else:
+        elif "failed start" not in one["reason"]:
             words.append("1 failed start" if number == 1 else f"{number} failed starts")
     if one["reason"]:
         reason = one["reason"]
