@@ -131,11 +131,10 @@ def _plainly(
             return at, f"a value cannot begin with {sign!r}", "put the value in quotes"
         return at, f"nothing can begin with {sign!r} here", None
     if "unknown escape" in problem:
+        at -= sign != "\\"  # Without libyaml it is the character behind it.
         return (
             at,
-            f"\\{text[at + 1 : at + 2]} means nothing in double quotes"
-            if sign == "\\"
-            else "this backslash means nothing in double quotes",
+            f"\\{text[at + 1 : at + 2]} means nothing in double quotes",
             "use 'single quotes', where a backslash is just that, or write \\\\",
         )
     if "character escape code" in problem or "hexdecimal" in problem:
@@ -144,7 +143,7 @@ def _plainly(
         if not re.search(r"[\r\n]", text[context : context + _KEY + 1]):
             return context, f"this key is longer than {_KEY:,} characters", None
         return context, "there is no ':' after this key", None
-    if "block sequence entries are not allowed" in problem:
+    if "sequence entries are not allowed" in problem:
         return at, "a list cannot begin here", "put each '- ' on a line of its own, or write [a, b]"
     if "alphabetic or numeric" in problem:
         word = "an alias" if text[context : context + 1] == "*" else "an anchor"
@@ -166,13 +165,13 @@ def _plainly(
                 f"this {opener} is not closed with {closer}, or a comma is missing by line {line}",
                 None,
             )
-    if "expected node content" in problem:
+    if "node content" in problem:
         if not sign or not text[at:].strip():
             return at, "the file ends where a value was expected", "is a bracket not closed?"
         return at, f"a value was expected here, not {sign!r}", "put the value in quotes"
     if "comment or line break" in problem:
         return at, "after '|' or '>' the text begins on the next line", None
-    if "expected key" in problem or "'-' indicator" in problem:
+    if "expected key" in problem or "expected <block end>" in problem or "'-' indicator" in problem:
         return _misfit(at, context, source, text, last)
     if "nesting" in problem or isinstance(problem, RecursionError):
         return at, "nested too deep", None

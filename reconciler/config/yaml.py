@@ -42,6 +42,7 @@ _UNFIT = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]"
 )
 _UNFIT_SHOWN = 5
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _BEGIN = "it begins with: version: 1"
 
 # libyaml reads flow collections as YAML 1.1 does: in [directory:logs, a?] it takes the colon and
@@ -272,11 +273,15 @@ class _Builder:
         if self.stand_ins and not self.stand_ins.isdisjoint(value):
             value = value.translate(self.meant)
         unfit = False
+        if not value.isascii() and _SURROGATE.search(value):
+            unfit = True  # libyaml finds it itself.
+            message = "there is an escape that is no character of Unicode"
+            self.problems.add(self._mark(event), message)
         if self.odd:
             if self.tabbed:
                 self.spans.append((start, end, bool(style)))
             tabbed = not style and "\t" in value
-            unfit = tabbed or (self.unfit and _REPLACEMENT in value)
+            unfit |= tabbed or (self.unfit and _REPLACEMENT in value)
         if self.stack and event.anchor is None:
             top = self.stack[-1]
             if top.key is None and top.is_map:

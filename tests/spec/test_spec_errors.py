@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 from support import within
 
+from reconciler.config import yaml
 from reconciler.config.errors import Problem, SpecError
 
 HEAD = "version: 1\nname: demo\n"
@@ -192,6 +195,18 @@ def test_bad_spec(name: str, room: Any, told: Any) -> None:
     assert any(line.startswith(f"{place} ") and fragment in line for line in lines), lines
     if name not in ("template in a name", "same path twice", "unknown tag"):
         assert len(lines) == 1, lines
+
+
+def test_bad_specs_without_the_faster_parser(room: Any, told: Any, monkeypatch: Any) -> None:
+    # Where ruamel.yaml.clib is not installed, ruamel parses by itself.
+    monkeypatch.setattr(yaml, "YAML", partial(YAML, pure=True))
+    elsewhere = {"escape of no character", "yaml directive", "when is empty"}
+    for name, (text, place, fragment) in CASES.items():
+        if name == "unknown directive":
+            continue  # It is passed over.
+        lines = [told(problem) for problem in room.fails(text)]
+        begin = "" if name in elsewhere else f"{place} "
+        assert any(line.startswith(begin) and fragment in line for line in lines), (name, lines)
 
 
 @pytest.mark.parametrize(
