@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from reconciler.base.redaction import redacted_json
@@ -36,8 +36,10 @@ class Log:
         self._journal = "JOURNAL_STREAM" in os.environ and not as_json
         self._remarks: dict[tuple[str, str], str] = {}
 
-    def event(self, name: str, text: str, style: str = "", **fields: Any) -> None:
-        """One event: its name, what to tell people, and what to tell programs."""
+    def event(
+        self, name: str, text: str, style: str = "", below: Sequence[str] = (), **fields: Any
+    ) -> None:
+        """One event: its name, what to tell people (with lines ``below``), and programs."""
         now = time.time()
         if self._json:
             document = {
@@ -51,7 +53,10 @@ class Log:
             self._terminal.put(line)
         if self._quiet and style != "bad":
             return
-        self._terminal.write([self._dated(printable(text, _LONGEST), style, now)])
+        lines = [self._dated(printable(text, _LONGEST), style, now)]
+        mark = _PRIORITIES[style] if self._journal else ""
+        lines += [(f"{mark}{printable(line, _LONGEST)}", style) for line in below]
+        self._terminal.write(lines)
 
     def _dated(self, text: str, style: str, now: float) -> Line:
         if self._journal:

@@ -176,7 +176,7 @@ class SpecReload:
             words = "the changed spec is not valid, so the last good one is kept"
             if self.spec.last_good:
                 words = f"the spec is not valid, so {self._in_part()}"
-            self._invalid(f"{words}: {error.text}", error.errors)
+            self._invalid(words, error.errors, error.text)
         except Exception as error:
             self._hung = loading.child.pid
             words = f"the changed spec cannot be read, so the last good one is kept: {error}"
@@ -227,12 +227,14 @@ class SpecReload:
             self._waits = f"{why}, so the last good spec is kept until then"
             self._log.event("invalid", self._waits, "bad", errors=[])
 
-    def _invalid(self, words: str, errors: list[dict[str, Any]]) -> None:
-        if words != self._wrong:
-            self._log.event("invalid", words, "bad", errors=errors)
+    def _invalid(self, words: str, errors: list[dict[str, Any]], text: str = "") -> None:
+        whole = f"{words}:\n{text}" if text else words
+        if whole != self._wrong:
+            below = text.splitlines()
+            self._log.event("invalid", words + ":" * bool(below), "bad", below, errors=errors)
         if not self._wrong:
-            self._context.report(words)
-        self._wrong = words
+            self._context.report(whole)
+        self._wrong = whole
 
     def _take(self, spec: Spec) -> None:
         if spec.name != self.spec.name:

@@ -23,6 +23,7 @@ from reconciler.config.errors import SpecError
 from reconciler.config.settled import settled
 from reconciler.core.model import Spec
 from reconciler.host import openfiles
+from reconciler.output.log import Log
 from reconciler.watchdog.reload import SpecReload
 
 WHOLE = "first half, second half"
@@ -335,6 +336,23 @@ def test_who_keeps_it_open_holds_passes_back_for_some_seconds(bench: Bench) -> N
     assert bench.events == ["invalid"]
     bench.error = None
     assert bench.passed() == "half"
+
+
+def test_what_is_wrong_is_logged_on_lines_of_its_own(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    lines: list[tuple[str, str]] = []
+    terminal: Any = SimpleNamespace(write=lines.extend)
+    bench.kept._log = Log(terminal, False, False)
+    bench.passed()
+    bench.path.write_text("wrong")
+    bench.error = Invalid("a.yaml:1:1: error: no\x1b\n    1 | wrong\n", [], (str(bench.path),))
+    bench.passed()
+    bench.passed()
+    (first, _), *below = lines
+    assert first.endswith("the changed spec is not valid, so the last good one is kept:")
+    assert [text for text, _ in below] == ["a.yaml:1:1: error: no\\x1b", "    1 | wrong"]
 
 
 def test_what_mends_an_include_that_is_new_is_noticed(bench: Bench, tmp_path: Path) -> None:
