@@ -5,6 +5,8 @@ stands there (a line ``...`` is any number of lines), ``yaml`` is a spec or a pa
 ``python`` is run, ``json`` is read, ``text`` is none of these. Comments of HTML before a block::
 
     <!-- before: COMMAND -->   run first, and not shown
+    <!-- file: NAME
+    TEXT -->                   a file that is there by then
     <!-- with: YAML -->        what a part of a spec needs besides, to be a whole one
     <!-- status: 1 -->         with which status the last command of the block ends
 """
@@ -24,7 +26,7 @@ PAGES = (
     "reconciler/README.md",
 )  # fmt: skip
 LANGUAGES = ("sh", "console", "yaml", "python", "json", "text")
-_COMMENT = re.compile(r"<!-- (before|with|status): (.*?) -->", re.DOTALL)
+_COMMENT = re.compile(r"<!-- (before|file|with|status): (.*?)\s*-->", re.DOTALL)
 
 
 @dataclass
