@@ -296,7 +296,6 @@ def compiled(folder: Path, text: str, **settings: str) -> Spec:
     path.write_text(("" if "version:" in text else "version: 1\nname: demo\n") + text)
     return load(
         str(path),
-        get_kind=kinds.get,
         all_kinds=kinds.all_kinds,
         facts=facts(folder),
         settings=settings,

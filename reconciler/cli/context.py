@@ -100,7 +100,7 @@ class Context(Invocation):
             own = {"state_dir": self.state_dir, "patience": patience}
             return {"path": self.spec_path(), **own, **self._surroundings()}
 
-        return Loading(inputs, kinds.get, InvalidUsage)
+        return Loading(inputs, InvalidUsage)
 
     def last_good(self) -> Spec | None:
         """What goes on of the spec as it was compiled last; None: nothing that is to be trusted."""
@@ -108,12 +108,11 @@ class Context(Invocation):
         from reconciler.config.last_good import reduced
 
         inputs = self.inputs()
-        spec = cache.last_good(cache.file_name(self.state_dir, inputs), inputs, kinds.get)
+        spec = cache.last_good(cache.file_name(self.state_dir, inputs), inputs)
         return None if spec is None else self.known(reduced(spec))
 
     def _surroundings(self) -> dict[str, Any]:
         return {
-            "get_kind": kinds.get,
             "all_kinds": kinds.all_kinds,
             "facts": self.facts(),
             "settings": self.settings(),

@@ -23,7 +23,6 @@ __all__ = ["Problem", "SpecError", "json_schema", "load"]
 def load(
     path: str,
     *,
-    get_kind: Callable[[str], Kind[Any, Any]],
     all_kinds: Callable[[], Sequence[Kind[Any, Any]]],
     facts: Facts,
     settings: Mapping[str, str],
@@ -49,7 +48,7 @@ def load(
     inputs = cache.Inputs(path, facts, settings, environ)
     file = None if state_dir is None else cache.file_name(state_dir, inputs)
     if file is not None:
-        kept = cache.load(file, inputs, get_kind, complete)
+        kept = cache.load(file, inputs, complete)
         if kept is not None and not (strict and any(one.held for one in kept.resources)):
             return kept
     from reconciler.config.build import Built, build

@@ -12,9 +12,10 @@ from typing import Any
 
 from reconciler import config as room
 from reconciler.base.errors import BeingWritten
+from reconciler.base.records import replace
 from reconciler.base.redaction import FromFile
-from reconciler.config import cache
-from reconciler.core.kind import Kind
+from reconciler.base.values import Secret
+from reconciler.config.packing import Packer, unpacked
 from reconciler.core.model import Spec
 from reconciler.host.child import Child
 from reconciler.host.environment import note, on_note
@@ -47,13 +48,7 @@ class Loading:
     child can be made.
     """
 
-    def __init__(
-        self,
-        inputs: Callable[[], Mapping[str, Any]],
-        get_kind: Callable[[str], Kind[Any, Any]],
-        refused: type[Exception],
-    ) -> None:
-        self._get_kind = get_kind
+    def __init__(self, inputs: Callable[[], Mapping[str, Any]], refused: type[Exception]) -> None:
         self.child = Child(partial(_loaded, inputs, refused), _TIMEOUT)
 
     def wait(self) -> Spec:
@@ -75,14 +70,14 @@ class Loading:
             raise BeingWritten(*more)
         if end == "invalid":
             raise Invalid(*more)
-        head, body = more
-        return cache.decoded(body, head, self._get_kind)
+        (packed,) = more
+        spec: Spec = unpacked(packed)
+        return spec
 
 
 def _loaded(inputs: Callable[[], Mapping[str, Any]], refused: type[Exception]) -> bytes:
     """The child's side."""
     from reconciler.config.errors import SpecError, document, render
-    from reconciler.config.packing import packed
 
     noted: list[str] = []
     on_note(noted.append)
@@ -104,15 +99,5 @@ def _loaded(inputs: Callable[[], Mapping[str, Any]], refused: type[Exception]) -
         return marshal.dumps(("invalid", noted, render(error), document(error), files))
     except BeingWritten as error:
         return marshal.dumps(("written", noted, str(error)))
-    body, complete = packed(spec, secrets=True)
-    head = {
-        "name": spec.name,
-        "path": spec.path,
-        "loop_every": spec.loop_every,
-        "complete": complete,
-        "empty": spec.empty,
-        "variables": spec.variables,
-        "secrets": (*(secret.reveal() for secret in spec.secrets), *from_files),
-        "files": tuple((name, b"") for name in spec.files),
-    }
-    return marshal.dumps(("valid", noted, head, body))
+    spec = replace(spec, secrets=(*spec.secrets, *map(Secret.of, from_files)))
+    return marshal.dumps(("valid", noted, Packer(secrets=True).packed(spec)))

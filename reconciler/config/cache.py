@@ -13,20 +13,18 @@ import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from reconciler import __version__
 from reconciler.base.digests import blake2b
 from reconciler.base.errors import HostError
-from reconciler.base.records import dataclass
-from reconciler.base.values import Facts, Secret
+from reconciler.base.records import dataclass, replace
+from reconciler.base.values import Facts
 from reconciler.config import reading
 from reconciler.host import trust
 
 if TYPE_CHECKING:
-    from reconciler.core.kind import Kind
-    from reconciler.core.model import Resource, Spec
+    from reconciler.core.model import Spec
 
 _MAGIC = b"reconcile spec 2\n"
 _DIGEST = 32
@@ -67,9 +65,7 @@ def file_name(state_dir: str, inputs: Inputs) -> str:
     return os.path.join(state_dir, _FOLDER, f"{spec.hexdigest()}-{key.hexdigest()}.bin")
 
 
-def load(
-    file: str, inputs: Inputs, get_kind: Callable[[str], Kind[Any, Any]], complete: bool
-) -> Spec | None:
+def load(file: str, inputs: Inputs, complete: bool) -> Spec | None:
     """The spec in ``file``; None when there is none that fits. Never raises.
 
     ``complete``: None as well for one that was written without its secrets.
@@ -78,14 +74,12 @@ def load(
     def fits(head: Mapping[str, Any]) -> bool:
         return (head["complete"] or not complete) and _fits(head, inputs)
 
-    found = _found(file, inputs, fits)
-    return None if found is None else _unpacked(*found, get_kind)
+    return _spec(_found(file, inputs, fits))
 
 
-def last_good(file: str, inputs: Inputs, get_kind: Callable[[str], Kind[Any, Any]]) -> Spec | None:
+def last_good(file: str, inputs: Inputs) -> Spec | None:
     """The same as it was compiled last, whatever its files hold now; it lacks its secrets."""
-    found = _found(file, inputs, lambda head: _made_alike(head, inputs))
-    return None if found is None else _unpacked(*found, get_kind)
+    return _spec(_found(file, inputs, lambda head: _made_alike(head, inputs)))
 
 
 def unchanged(file: str, inputs: Inputs) -> Compiled | None:
@@ -117,11 +111,15 @@ def _found(
         return None  # Damage that the digest missed: compiling tells what is wrong.
 
 
-def _unpacked(
-    head: Mapping[str, Any], body: bytes, get_kind: Callable[[str], Kind[Any, Any]]
-) -> Spec | None:
+def _spec(found: tuple[dict[str, Any], bytes] | None) -> Spec | None:
+    if found is None:
+        return None
+    from reconciler.config.packing import unpacked
+
+    head, body = found
     try:
-        return decoded(marshal.loads(body), head, get_kind)
+        spec: Spec = unpacked(marshal.loads(body))
+        return replace(spec, complete=head["complete"], variables=head["variables"])
     except Exception:
         return None  # Or a kind that is gone.
 
@@ -135,9 +133,10 @@ def write(
     """
     try:
         salt = os.urandom(16)
-        from reconciler.config.packing import packed
+        from reconciler.config.packing import Packer
 
-        body, complete = packed(spec)
+        packer = Packer()
+        body = packer.packed(replace(spec, secrets=(), variables=()))
         head = {
             "salt": salt,
             "made": _made(),
@@ -147,10 +146,7 @@ def write(
             "environ": tuple((n, _variable(n, inputs.environ, salt)) for n in sorted(names)),
             "name": spec.name,
             "path": spec.path,
-            "loop_every": spec.loop_every,
-            "complete": complete,
-            "secrets": (),
-            "empty": spec.empty,
+            "complete": packer.complete,
             # Only the names: a value is not kept that nothing was made of.
             "set": tuple(name for name, _ in spec.variables),
         }
@@ -172,9 +168,7 @@ def remove(file: str) -> None:
             os.close(handle)
 
 
-def others(
-    state_dir: str, name: str, get_kind: Callable[[str], Kind[Any, Any]], most: int
-) -> Iterator[Spec]:
+def others(state_dir: str, name: str, most: int) -> Iterator[Spec]:
     """The compiled specs beside ours that have another name, as they were used last."""
     folder = os.path.join(state_dir, _FOLDER)
     try:
@@ -189,9 +183,11 @@ def others(
             if head.get("name") in (None, *seen) or not os.path.exists(head["path"]):
                 continue
             seen.add(head["name"])
-            yield decoded(marshal.loads(body), head, get_kind)
         except Exception:
             continue  # Made by another version, or damaged: it would not be used either.
+        spec = _spec(({**head, "variables": ()}, body))
+        if spec is not None:
+            yield spec
 
 
 def _content(file: str) -> memoryview | None:
@@ -284,59 +280,6 @@ def _unchanged(path: str, digest: bytes) -> bool:
         return blake2b(reading.read(path), digest_size=_DIGEST).digest() == digest
     except reading.ReadError:
         return False
-
-
-def _values(column: Any, count: int) -> Iterator[Any]:
-    return repeat(column[0], count) if type(column) is list else iter(column)
-
-
-def decoded(body: Any, head: Mapping[str, Any], get_kind: Callable[[str], Kind[Any, Any]]) -> Spec:
-    """The Spec of what ``packing`` has packed, where it is said what is what in it."""
-    from reconciler.core.model import Notify, Resource, Spec
-
-    tables, count, columns, notify = body
-    wants = []
-    for name, deep, number, values in tables:
-        cls = get_kind(name).resource
-        fields = [_values(column, number) for column in values]
-        for at in deep:
-            fields[at] = map(_rebuilt, fields[at], repeat(cls))
-        wants.append(map(cls, *fields))
-    resources: tuple[Resource[Any], ...] = ()
-    if count:
-        numbers, ids, *rest = (_values(column, count) for column in columns)
-        found = (next(wants[number]) for number in numbers)
-        resources = tuple(map(Resource, ids, found, *rest))
-    if len(resources) != count:
-        raise ValueError("wants and resources do not go together")
-    secrets = tuple(map(Secret.of, head["secrets"]))
-    files = tuple(name for name, _ in head["files"])
-    return Spec(
-        head["name"],
-        head["path"],
-        resources,
-        head["loop_every"],
-        head["complete"],
-        secrets,
-        files,
-        head["empty"],
-        _rebuilt(notify, Notify),
-        variables=head.get("variables", ()),
-    )
-
-
-def _rebuilt(value: Any, owner: type) -> Any:
-    if type(value) is tuple:
-        return tuple(_rebuilt(item, owner) for item in value)
-    if type(value) is not list:
-        return value
-    module, _, name = value[0].partition(":")
-    if module not in (owner.__module__, Secret.__module__):
-        room = ".".join(owner.__module__.split(".")[:2])
-        if not module.startswith((f"{room}.", "reconciler.core.")):
-            raise TypeError(f"{value[0]} is none of the kinds' own classes")
-    cls = getattr(sys.modules[module], name)
-    return cls(*(_rebuilt(item, owner) for item in value[1:]))
 
 
 def _replace(file: str, content: bytes) -> None:

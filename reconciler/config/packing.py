@@ -1,98 +1,115 @@
-"""A Spec as plain values that marshal can write, which ``cache`` unpacks.
+"""A spec as plain values that marshal can write, and back, by the fields of its dataclasses.
 
-It must not keep a secret for the disk: of those only the digest is packed.
+It must not keep the value of a secret unless asked to, nor make anything but dataclasses.
+
+A record is ``{class: values}``. Records in a tuple are a list: the number of each one's table, and
+the tables, which are a class, the number of its records, and a column for each field. So loading
+needs little more memory than the records do. Columns are pairs: is there a record in it, and the
+values, or one that stands for all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from itertools import repeat
 from typing import Any
 
+from reconciler.base.records import names
 from reconciler.base.values import Secret
-from reconciler.core.model import Spec
-
-# The body is (tables, count, columns, notify). A table has the wants of one kind: (name,
-# positions of the fields that hold more than plain values, number of wants, columns), a column
-# for each field. The columns of the body are those of the resources: the number of the table
-# that its want is next in, then what Resource takes. A column is a tuple of values, or a list of
-# one for all. Among values, a list stands for a dataclass, [name, field values...]; no want holds
-# a list. Columns need no object of their own for each row, so that loading takes little memory.
 
 _FLAT = frozenset((type(None), bool, int, float, str))
 
 
-def _column(values: Sequence[Any]) -> Any:
-    first = values[0]
-    plain = type(first) in _FLAT
-    same = all(
-        value is first or (plain and type(value) is type(first) and value == first)
-        for value in values
-    )
-    return [first] if same else tuple(values)
+class Packer:
+    """Packs values; equal texts become one object, which marshal writes once."""
 
-
-def packed(spec: Spec, secrets: bool = False) -> tuple[Any, bool]:
-    """The body, and whether it holds all there is: secrets are left out, unless asked for."""
-    coder = _Encoder(secrets)
-    wants: dict[str, list[tuple[Any, ...]]] = {}
-    deep: dict[str, set[int]] = {}
-    numbers: dict[str, int] = {}
-    rows = []
-    for resource in spec.resources:
-        kind = coder.shared(resource.kind)
-        number = numbers.setdefault(kind, len(numbers))
-        row, positions = coder.fields(resource.want)
-        wants.setdefault(kind, []).append(row)
-        deep.setdefault(kind, set()).update(positions)
-        ids = tuple(map(coder.shared, resource.needs)), tuple(map(coder.shared, resource.after))
-        rows.append(
-            (number, coder.shared(resource.id), resource.present, *map(coder.shared, ids),
-             resource.skip, resource.held)
-        )  # fmt: skip
-    tables = tuple(
-        (kind, tuple(sorted(deep[kind])), len(its), tuple(map(_column, zip(*its, strict=True))))
-        for kind, its in wants.items()
-    )
-    columns = tuple(map(_column, zip(*rows, strict=True)))
-    return (tables, len(rows), columns, coder.value(spec.notify)), coder.complete
-
-
-class _Encoder:
-    """Values that marshal can write. Equal ones become one object, which it writes once."""
-
-    def __init__(self, secrets: bool) -> None:
+    def __init__(self, secrets: bool = False) -> None:
         self.complete = True
+        """Was nothing left out?"""
         self._secrets = secrets
-        self._shared: dict[Any, Any] = {}
+        self._shared: dict[str, str] = {}
 
-    def shared(self, value: Any) -> Any:
-        return self._shared.setdefault(value, value)
-
-    def fields(self, want: Any) -> tuple[tuple[Any, ...], list[int]]:
-        """The values of a want's fields, and the positions of those that are not plain."""
-        plain = [getattr(want, name) for name in type(want).__slots__]
-        coded = tuple(map(self.value, plain))
-        return coded, [
-            at for at, (new, old) in enumerate(zip(coded, plain, strict=True)) if new != old
-        ]
-
-    def value(self, value: Any) -> Any:
-        if type(value) is str:
-            return self.shared(value)
-        if type(value) in _FLAT:
+    def packed(self, value: Any) -> Any:
+        """The value in plain ones. Raises TypeError."""
+        cls = type(value)
+        if cls is str:
+            return self._shared.setdefault(value, value)
+        if cls in _FLAT:
             return value
-        if type(value) is tuple:
-            return tuple(map(self.value, value))
-        if type(value) is Secret:
-            if self._secrets:
-                return [_name(Secret), value.value, value.digest]
-            self.complete = False
-            return [_name(Secret), None, value.digest]
-        if hasattr(type(value), "__dataclass_fields__"):
-            names = type(value).__slots__
-            return [_name(type(value)), *(self.value(getattr(value, name)) for name in names)]
-        raise TypeError(f"no way to keep a {type(value).__name__}")
+        if cls is tuple:
+            if value and all(map(_is_record, map(type, value))):
+                return self._records(value)
+            return tuple(map(self.packed, value))
+        if not _is_record(cls):
+            raise TypeError(f"no way to keep a {cls.__name__}")
+        value = self._bare(value)
+        return {_name(cls): tuple(self.packed(getattr(value, name)) for name in names(cls))}
+
+    def _bare(self, record: Any) -> Any:
+        if type(record) is not Secret or self._secrets:
+            return record
+        self.complete = False
+        return Secret(None, record.digest)
+
+    def _records(self, records: Sequence[Any]) -> list[Any]:
+        found: dict[type, list[Any]] = {}
+        for one in records:
+            found.setdefault(type(one), []).append(self._bare(one))
+        numbers = {cls: number for number, cls in enumerate(found)}
+        tables = []
+        for cls, its in found.items():
+            columns = [self._column([getattr(one, name) for one in its]) for name in names(cls)]
+            tables.append((_name(cls), len(its), columns))
+        return [self._column([numbers[type(one)] for one in records]), tables]
+
+    def _column(self, values: Sequence[Any]) -> tuple[bool, Any]:
+        first = values[0]
+        flat = type(first) in _FLAT
+        alike = (flat and type(one) is type(first) and one == first for one in values)
+        if all(same or one is first for same, one in zip(alike, values, strict=True)):
+            values = (first,)
+        packed = self.packed(tuple(values))
+        return packed != tuple(values), packed
+
+
+def unpacked(value: Any) -> Any:
+    """What was packed. Raises all sorts of errors for anything else."""
+    if type(value) is tuple:
+        return tuple(map(unpacked, value))
+    if type(value) is list:
+        numbers, tables = value
+        rows, total = [], 0
+        for name, count, columns in tables:
+            rows.append(map(_class(name), *(_values(column, count) for column in columns)))
+            total += count
+        return tuple([next(rows[number]) for number in _values(numbers, total)])
+    if type(value) is dict:
+        ((name, values),) = value.items()
+        return _class(name)(*map(unpacked, values))
+    return value
+
+
+def _values(column: tuple[bool, Any], count: int) -> Iterator[Any]:
+    deep, values = column
+    values = unpacked(values) if deep else values
+    return repeat(values[0], count) if len(values) == 1 else iter(values)
+
+
+def _is_record(cls: type) -> bool:
+    return "__dataclass_fields__" in vars(cls)  # To ask for it loads `dataclasses`.
 
 
 def _name(cls: type) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def _class(name: str) -> Any:
+    module, _, word = name.partition(":")
+    if module not in sys.modules and module.startswith("reconciler."):
+        import_module(module)
+    cls = getattr(sys.modules[module], word)
+    if not _is_record(cls):
+        raise TypeError(f"{name} is no record")
+    return cls

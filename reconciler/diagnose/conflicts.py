@@ -116,7 +116,7 @@ def _specs(spec: Spec, state_dir: str, get_kind: GetKind) -> Iterator[dict[str, 
     from reconciler.config.cache import others
 
     ours: dict[tuple[str, str], tuple[str, Mapping[str, str]]] = {}
-    for other in others(state_dir, spec.name, get_kind, _SPECS):
+    for other in others(state_dir, spec.name, _SPECS):
         ours = ours or _claimed([spec], get_kind)
         for key, (ident, asks) in _claimed([other], get_kind).items():
             if key not in ours:

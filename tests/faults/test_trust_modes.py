@@ -244,7 +244,7 @@ def test_a_program_of_somebody_else_does_not_get_into_what_lasts(
 
     def compiled(text: str) -> int:
         spec = load(
-            str(machine.spec(text)), get_kind=kinds.get, all_kinds=kinds.all_kinds, facts=seen,
+            str(machine.spec(text)), all_kinds=kinds.all_kinds, facts=seen,
             settings={}, environ={}, state_dir=None, write_cache=False,
         )  # fmt: skip
         return len(spec.resources)

@@ -165,7 +165,7 @@ class Room:
             "path": str(self.base / "spec.yaml"),
             **options,
         }
-        return load(given.pop("path"), get_kind=KINDS.__getitem__, all_kinds=self.kinds, **given)
+        return load(given.pop("path"), all_kinds=self.kinds, **given)
 
     def cached(self, text: str | bytes | None = None, **options: Any) -> tuple[Spec, bool]:
         """As ``load`` with a cache; says too whether it had to compile."""

@@ -171,14 +171,13 @@ def test_every_flipped_or_missing_byte_is_seen(full: Any) -> None:
     (file,) = bins(full)
     content = file.read_bytes()
     inputs = reconciler.config.cache.Inputs(str(full.base / "spec.yaml"), FACTS, {}, ENV)
-    kinds = {kind.name: kind for kind in full.kinds()}.__getitem__
-    assert reconciler.config.cache.load(str(file), inputs, kinds, False) == full.spec
+    assert reconciler.config.cache.load(str(file), inputs, False) == full.spec
     for at in [*range(60), *range(60, len(content), 97), len(content) - 1]:
         damaged = bytearray(content)
         damaged[at] ^= 1
         for attempt in (bytes(damaged), content[:at]):
             file.write_bytes(attempt)
-            assert reconciler.config.cache.load(str(file), inputs, kinds, False) is None
+            assert reconciler.config.cache.load(str(file), inputs, False) is None
     file.write_bytes(b"")
     assert full.cached(environ=ENV) == (full.spec, True)
     assert full.cached(environ=ENV) == (full.spec, False)
@@ -318,7 +317,7 @@ import importlib.util
 from reconciler.base.values import Facts
 from reconciler.config import load
 from reconciler import kinds
-spec = load({path!r}, get_kind=kinds.get, all_kinds=kinds.all_kinds,
+spec = load({path!r}, all_kinds=kinds.all_kinds,
     facts=Facts("u", "/u", 0, "h", True, True, True, "/s"), settings={{}}, environ={{}},
     state_dir={state!r}, write_cache=True)
 heavy = ["pydantic", "pydantic_core", "ruamel", "ruamel.yaml", "jinja2", "difflib",

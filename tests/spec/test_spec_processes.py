@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import marshal
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import pytest
@@ -12,8 +12,7 @@ from support import compiled
 
 from reconciler import kinds
 from reconciler.config import SpecError
-from reconciler.config.cache import decoded
-from reconciler.config.packing import packed
+from reconciler.config.packing import Packer, unpacked
 from reconciler.config.schema import json_schema
 from reconciler.core.model import Key
 from reconciler.kinds.process import Process
@@ -72,11 +71,7 @@ def test_all_of_it_survives_being_kept_and_changes_no_process(tmp_path: Path) ->
     spec = compiled(tmp_path, HEAD + text)
     want: Process = spec.resources[0].want
     assert want.limits is not None and want.limits.lasting == 300
-    head: dict[str, Any] = {
-        "name": spec.name, "path": spec.path, "loop_every": 30.0, "complete": True,
-        "secrets": (), "files": (), "empty": (),
-    }  # fmt: skip
-    assert decoded(packed(spec)[0], head, kinds.get).resources == spec.resources
+    assert unpacked(marshal.loads(marshal.dumps(Packer().packed(spec)))) == spec
     bare = replace(want, limits=None, heartbeat=None)
     assert want.digest() == bare.digest() == process(tmp_path, "").digest()
     assert list(kinds.get("process").uses(want)) == [Key("path", f"{tmp_path}/beat")]

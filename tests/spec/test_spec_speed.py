@@ -13,7 +13,7 @@ start = time.perf_counter()
 from reconciler import kinds
 from reconciler.base.values import Facts
 from reconciler.config import load
-spec = load({path!r}, get_kind=kinds.get, all_kinds=kinds.all_kinds,
+spec = load({path!r}, all_kinds=kinds.all_kinds,
     facts=Facts("u", "/u", 0, "h", True, True, True, "/s"), settings={{}}, environ={{}},
     state_dir={state!r}, write_cache=True)
 print(len(spec.resources), time.perf_counter() - start,
