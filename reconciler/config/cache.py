@@ -57,12 +57,9 @@ class Compiled:
 
 def file_name(state_dir: str, inputs: Inputs) -> str:
     """Where the compiled form is kept: the name begins with the spec, and ends with settings."""
-    full = os.path.abspath(inputs.path)
-    spec = blake2b(full.encode("utf-8", "surrogateescape"), digest_size=12)
-    key = blake2b(digest_size=6)
-    for name, value in sorted(inputs.settings.items()):
-        key.update(_keyed(b"settings", f"{name}={value}"))
-    return os.path.join(state_dir, _FOLDER, f"{spec.hexdigest()}-{key.hexdigest()}.bin")
+    spec = _digest(os.path.abspath(inputs.path), size=12)
+    settings = _digest(sorted(inputs.settings.items()), size=6)
+    return os.path.join(state_dir, _FOLDER, f"{spec.hex()}-{settings.hex()}.bin")
 
 
 def load(file: str, inputs: Inputs, complete: bool) -> Spec | None:
@@ -132,18 +129,16 @@ def write(
     ``files`` are the digests of its files, and ``names`` what was read of the environment.
     """
     try:
-        salt = os.urandom(16)
         from reconciler.config.packing import Packer
 
+        salt, read = os.urandom(16), sorted(names)
         packer = Packer()
         body = packer.packed(replace(spec, secrets=(), variables=()))
         head = {
             "salt": salt,
-            "made": _made(),
-            "facts": _facts(inputs.facts),
-            "settings": _settings(inputs.settings, salt),
+            "environ": read,
+            "made": _made(inputs, read, salt),
             "files": tuple(files.items()),
-            "environ": tuple((n, _variable(n, inputs.environ, salt)) for n in sorted(names)),
             "name": spec.name,
             "path": spec.path,
             "complete": packer.complete,
@@ -201,8 +196,7 @@ def _content(file: str) -> memoryview | None:
         private = stat.S_ISREG(status.st_mode) and not status.st_mode & 0o077
         if not private or status.st_uid != os.geteuid():
             return None
-        with os.fdopen(fd, "rb", closefd=False) as opened:
-            content = opened.read()
+        content = os.read(fd, status.st_size)
     finally:
         os.close(fd)
     start = len(_MAGIC) + _DIGEST
@@ -215,27 +209,18 @@ def _hash(data: bytes | memoryview) -> bytes:
     return blake2b(data, digest_size=_DIGEST).digest()
 
 
-def _keyed(salt: bytes, text: str) -> bytes:
-    data = text.encode("utf-8", "surrogatepass")
-    return blake2b(data, key=salt, digest_size=_DIGEST).digest()
+def _digest(value: object, salt: bytes = b"", size: int = _DIGEST) -> bytes:
+    return blake2b(repr(value).encode(), key=salt, digest_size=size).digest()
 
 
-def _variable(name: str, environ: Mapping[str, str], salt: bytes) -> bytes | None:
-    value = environ.get(name)
-    return None if value is None else _keyed(salt, value)
+def _made(inputs: Inputs, read: Iterable[str], salt: bytes) -> bytes:
+    """What compiles (this program, its files, the interpreter), and from what besides the files.
 
-
-def _settings(settings: Mapping[str, str], salt: bytes) -> tuple[tuple[str, bytes], ...]:
-    return tuple((name, _keyed(salt, settings[name])) for name in sorted(settings))
-
-
-def _facts(facts: Facts) -> tuple[Any, ...]:
-    return tuple(getattr(facts, name) for name in Facts.__slots__)
-
-
-def _made() -> tuple[Any, ...]:
-    """What compiles: this program, its files, and the interpreter."""
-    return (__version__, sys.version, _fingerprint())
+    ``read`` are the variables of the environment that were asked for.
+    """
+    environ = [(name, inputs.environ.get(name)) for name in read]
+    program = __version__, sys.version, _fingerprint()
+    return _digest((program, inputs.facts, sorted(inputs.settings.items()), environ), salt)
 
 
 def _fingerprint() -> tuple[tuple[str, int, int], ...]:
@@ -262,14 +247,8 @@ def _fits(head: Mapping[str, Any], inputs: Inputs) -> bool:
 
 def _made_alike(head: Mapping[str, Any], inputs: Inputs) -> bool:
     """Was it compiled as it would be now, but for what its files hold?"""
-    salt = head["salt"]
-    return (
-        head["path"] == os.path.abspath(inputs.path)
-        and head["made"] == _made()
-        and head["facts"] == _facts(inputs.facts)
-        and head["settings"] == _settings(inputs.settings, salt)
-        and all(_variable(n, inputs.environ, salt) == value for n, value in head["environ"])
-    )
+    made = os.path.abspath(inputs.path), _made(inputs, head["environ"], head["salt"])
+    return made == (head["path"], head["made"])
 
 
 def _unchanged(path: str, digest: bytes) -> bool:
