@@ -13,7 +13,6 @@ import errno
 import fcntl
 import os
 import signal
-import time
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 
@@ -52,6 +51,35 @@ def has_writer(handle: int) -> bool | None:
     return None if free is None else not free
 
 
+class _Descriptors:
+    """All that processes have open, each as the number of the process and of the descriptor.
+
+    ``cut``: it has come to its end before all was seen; ``blind``: some may not be looked at.
+    """
+
+    def __init__(self, clock: Clock, own_first: bool = False) -> None:
+        self.cut = self.blind = False
+        self._clock = clock
+        found = filter(str.isdigit, os.listdir("/proc"))
+        self._pids = sorted(found, key=_is_foreign) if own_first else list(found)
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        end, count = self._clock.monotonic() + _LONGEST, 0
+        for pid in self._pids:
+            try:
+                with os.scandir(f"/proc/{pid}/fd") as entries:
+                    for entry in entries:
+                        count += 1
+                        if not count % _STEP and self._clock.monotonic() >= end:
+                            self.cut = True
+                            return
+                        yield pid, entry.name
+            except PermissionError:
+                self.blind = True
+            except OSError:
+                continue  # It has ended.
+
+
 def visible_writer(handle: int) -> int | None:
     """A process that has it open for writing, among those that the caller can see, proc(5)."""
     return next(writers(handle), None)
@@ -61,18 +89,11 @@ def writers(handle: int) -> Iterator[int]:
     """All of them, those of the caller first: others may hold as many descriptors as they like."""
     wanted = os.fstat(handle)
     _, number = _opened("self", str(handle))
-    end = time.monotonic() + _LONGEST
-    count = 0
-    for pid in sorted(filter(str.isdigit, os.listdir("/proc")), key=_is_foreign):
-        # That has ended, or is somebody else's.
-        with suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
-            for entry in entries:
-                count += 1
-                if not count % _STEP and time.monotonic() > end:
-                    return
-                if _writes(pid, entry.name, wanted, number):
-                    yield int(pid)
-                    break
+    seen = ""
+    for pid, one in _Descriptors(Clock(), own_first=True):
+        if pid != seen and _writes(pid, one, wanted, number):
+            seen = pid
+            yield int(pid)
 
 
 def _is_foreign(pid: str) -> bool:
@@ -123,25 +144,18 @@ class Careless:
         if leased(handle, fcntl.F_RDLCK):
             return None
         if self._found is None:
-            self._found = dict(self._look(self._clock.monotonic() + _LONGEST))
+            self._found = dict(self._look())
         status = os.fstat(handle)
         return self._found.get((status.st_dev, status.st_ino))
 
-    def _look(self, end: float) -> Iterator[tuple[tuple[int, int], int]]:
-        count = 0
-        for pid in filter(str.isdigit, os.listdir("/proc")):
-            with suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
-                for entry in entries:
-                    count += 1
-                    if not count % _STEP and self._clock.monotonic() >= end:
-                        return
-                    with suppress(OSError):
-                        if not _overwrites(_opened(pid, entry.name)[0]):
-                            continue
-                        status = os.stat(f"/proc/{pid}/fd/{entry.name}")
-                        key = status.st_dev, status.st_ino
-                        if key in self._of:
-                            yield key, int(pid)
+    def _look(self) -> Iterator[tuple[tuple[int, int], int]]:
+        for pid, one in _Descriptors(self._clock):
+            with suppress(OSError):
+                if _overwrites(_opened(pid, one)[0]):
+                    status = os.stat(f"/proc/{pid}/fd/{one}")
+                    key = status.st_dev, status.st_ino
+                    if key in self._of:
+                        yield key, int(pid)
 
 
 def _overwrites(flags: int) -> bool:
@@ -195,33 +209,19 @@ class OpenFiles:
         """Is it among what the processes have open, as of a moment ago?"""
         now = self._clock.monotonic()
         if self._until is None or now >= self._until:
-            self._look(now + _LONGEST)
+            self._look()
             took = self._clock.monotonic() - now
             self._until = now + max(_FRESH, took * _SHARE)
         if (device, inode) in self._open or self._cut:
             return True
         return None if self._blind else False
 
-    def _look(self, end: float) -> None:
-        self._open, self._blind, self._cut = set(), False, False
-        me, count = str(os.getpid()), 0
-        for pid in os.listdir("/proc"):
-            if not pid.isdigit() or pid == me:
-                continue
-            folder = f"/proc/{pid}/fd"
-            try:
-                with os.scandir(folder) as entries:
-                    for entry in entries:
-                        count += 1
-                        if not count % _STEP and self._clock.monotonic() >= end:
-                            self._cut = True
-                            return
-                        try:
-                            status = os.stat(f"{folder}/{entry.name}")
-                        except OSError:
-                            continue
-                        self._open.add((status.st_dev, status.st_ino))
-            except PermissionError:
-                self._blind = True
-            except OSError:
-                continue  # It has ended.
+    def _look(self) -> None:
+        self._open = set()
+        me, found = str(os.getpid()), _Descriptors(self._clock)
+        for pid, one in found:
+            with suppress(OSError):
+                status = os.stat(f"/proc/{pid}/fd/{one}")
+                if pid != me:
+                    self._open.add((status.st_dev, status.st_ino))
+        self._blind, self._cut = found.blind, found.cut

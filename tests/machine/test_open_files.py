@@ -97,7 +97,7 @@ def test_a_look_has_an_end_and_is_taken_once(held: Held, monkeypatch: pytest.Mon
     monkeypatch.setattr(openfiles, "_STEP", 1)
     looks = []
     look = OpenFiles._look
-    monkeypatch.setattr(OpenFiles, "_look", lambda self, end: (looks.append(end), look(self, end)))
+    monkeypatch.setattr(OpenFiles, "_look", lambda self: (looks.append(self), look(self)))
 
     class Slow(Clock):
         """A clock by which every look at it takes half a second."""
