@@ -34,6 +34,8 @@ from reconciler.host.users import run_as
 
 _MATCHING = 2.0
 """Seconds for matching all command lines with one pattern."""
+_MOST_LATE = 3
+"""Patterns for the command lines of one user that may take so long in one look."""
 _SHORT = 512
 """Bytes of a command line that is matched in no time, whoever wrote it."""
 _DIGITS = 10
@@ -70,6 +72,8 @@ class ProcessSnapshot:
         self._programs: list[tuple[int, str]] | None = None
         self._barred: list[int] = []
         self._hides: dict[int, bool] = {}
+        self._late: dict[int, int] = {}
+        """Of how many patterns the matching had to be given up, by user."""
 
     # -- who there is
 
@@ -227,7 +231,11 @@ class ProcessSnapshot:
                 f"processes of user {uid} cannot be seen: /proc is mounted with hidepid; "
                 f"{run_as('that user')}"
             )
-        with within(_MATCHING, f"matching command lines of user {uid} with {pattern!r}"):
+        what = f"matching command lines of user {uid} with {pattern!r}"
+        if self._late.get(uid, 0) >= _MOST_LATE:
+            raise UnknownState(f"{what} was given up: others took longer than {_MATCHING:g} s")
+        self._late[uid] = self._late.get(uid, 0) + 1
+        with within(_MATCHING, what):
             matches = re.compile(pattern).search
             if among is not None:
                 lines = self._lines_of(among, uid)
@@ -236,6 +244,7 @@ class ProcessSnapshot:
                     self._lines[uid] = self._lines_of(self.of_user(uid), uid)
                 lines = self._lines[uid]
             found = [pid for pid, line in lines if matches(line)]
+        self._late[uid] -= 1
         return self._owned(found, uid)
 
     def _lines_of(self, some: Iterable[int], uid: int) -> list[tuple[int, str]]:

@@ -26,12 +26,22 @@ def is_the_program(pid: int) -> None:
     until(lambda: Path(f"/proc/{pid}/cmdline").read_bytes() != b"")
 
 
-def test_a_command_line_that_a_pattern_never_ends_with(machine: Machine) -> None:
+def test_a_command_line_that_a_pattern_never_ends_with(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name = "a" * 30_000
     with subprocess.Popen(["/bin/sh", "-c", "read x", "sh", name], stdin=subprocess.PIPE) as one:
         is_the_program(one.pid)
         with promised(20), pytest.raises(UnknownState, match="longer than 2 s"):
             ProcessSnapshot().with_command_line("(a+)+b$", os.getuid())
+        with promised(20):
+            monkeypatch.setattr(process_snapshot, "_MATCHING", 0.3)
+            table, why = ProcessSnapshot(), list[str]()
+            for number in range(20):  # However many resources have such a pattern.
+                with pytest.raises(UnknownState) as given_up:
+                    table.with_command_line(f"(a+)+b{number}$", os.getuid())
+                why.append(str(given_up.value))
+            assert ["others took longer" in words for words in why] == [False] * 3 + [True] * 17
         # The alarm is off, and the one who had it has it again.
         found = ProcessSnapshot().with_command_line("^/bin/sh -c read x sh a{30}", os.getuid())
         assert [each.pid for each in found] == [one.pid]
