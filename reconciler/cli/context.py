@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import argparse
 
     from reconciler.config.aside import Loading
-    from reconciler.core.model import Outcome, ProbeHistory, Report, Spec
+    from reconciler.core.model import Observation, Outcome, ProbeHistory, Report, Spec
     from reconciler.host import Host
     from reconciler.host.stops import Stopping
     from reconciler.notify.reports import Reports
@@ -354,13 +354,15 @@ class Context(Invocation):
         settle: bool = True,
         remember: bool = True,
         turn: Callable[[Collection[str]], None] = lambda ids: None,
+        after: dict[str, Observation[Any]] | None = None,
     ) -> Report:
         """Do what the plan says. Raises SpecError when the spec is broken by now, and Usage.
 
         The compiled spec holds no secrets; with something to be done it is compiled once more,
         and the plan is made anew. ``settle`` False: what must hold for a while is not waited for.
-        ``remember`` False: the caller does not hold the lock. ``turn``: see ``apply``. What the
-        steps themselves have made wrong, such as the mode of a file that is new, is seen to in a
+        ``remember`` False: the caller does not hold the lock. ``turn`` and ``after``: see
+        ``apply``. What the steps themselves have made wrong, such as the mode of a file that is
+        new, is fixed in a
         short pass behind them.
         """
         from reconciler.core.plan import to_do_again, to_look_at_again
@@ -384,7 +386,17 @@ class Context(Invocation):
 
             plan, spec = look.plan, look.spec
             return apply(
-                plan, spec, kinds.get, host, ended, stopping, memory.begins, settle, again, turn
+                plan,
+                spec,
+                kinds.get,
+                host,
+                ended,
+                stopping,
+                memory.begins,
+                settle,
+                again,
+                turn,
+                after,
             )
 
         self.acted = True
@@ -425,7 +437,8 @@ class Context(Invocation):
         """
         from reconciler.state.folder import quiet
 
-        self._trim_logs(look.spec, os.path.join(host.state_dir, "log"))
+        if not look.only:
+            self._trim_logs(look.spec, os.path.join(host.state_dir, "log"))
         host.walltime.note()
         if quiet(self.folder(look.spec)) and not self._unwritten:
             from reconciler.state.memory import ails

@@ -60,6 +60,7 @@ def apply(
     settle: bool = True,
     again: bool = False,
     turn: Callable[[Collection[str]], None] = lambda ids: None,
+    after: dict[str, Observation[Any]] | None = None,
 ) -> Report:
     """Run the plan's steps in order. A step that fails skips what needs it, nothing else.
 
@@ -67,8 +68,10 @@ def apply(
     and not done when that raises HostError. With ``settle`` it waits until what must hold for a
     while has held; without, the caller asks ``proved`` when the time has come. ``again``: it is
     the short pass behind another one. ``turn`` is called before the steps of these ids are looked
-    at again and done, and may wait until nobody else is at one of them.
+    at again and done, and may wait until nobody else is at one of them. ``after`` gets what was
+    seen last of what was done.
     """
+    after = {} if after is None else after
     by_id = {resource.id: resource for resource in spec.resources}
     settling = _Settling(by_id, get_kind, host, told)
     broken: dict[str, str] = {}
@@ -85,7 +88,7 @@ def apply(
                 run.leave("it was not begun, because the pass was asked to stop")
         else:
             _run_all(runs, get_kind, host, begins, broken)
-        settling.add(list(_outcomes(runs, get_kind, host, broken)))
+        settling.add(list(_outcomes(runs, get_kind, host, broken, after)))
     turn(())  # What follows takes nothing away from others.
     if settle:
         settling.wait(by_id.keys())
@@ -205,12 +208,18 @@ def _act(runs: Sequence[_Run], stage: int, host: Host) -> None:
 
 
 def _outcomes(
-    runs: Sequence[_Run], get_kind: GetKind, host: Host, broken: dict[str, str]
+    runs: Sequence[_Run],
+    get_kind: GetKind,
+    host: Host,
+    broken: dict[str, str],
+    after: dict[str, Observation[Any]],
 ) -> Iterator[Outcome]:
     """How the steps have ended, after one look whether they helped."""
     begin = host.clock.monotonic()
     done = [run for run in runs if run.end is None]
-    wrong = _wrong([(run.step, run.resource) for run in done], get_kind, host)
+    seen = observe([run.resource for run in done], get_kind, host)
+    after.update(seen)
+    wrong = _wrong([(run.step, run.resource) for run in done], seen, get_kind, host)
     seconds = (host.clock.monotonic() - begin) / (len(done) or 1)
     for run in runs:
         note = lives_on = None
@@ -351,10 +360,12 @@ Wrong = tuple[str, str | None]
 
 
 def _wrong(
-    steps: Sequence[tuple[Step, Resource[Any]]], get_kind: GetKind, host: Host
+    steps: Sequence[tuple[Step, Resource[Any]]],
+    seen: Mapping[str, Observation[Any]],
+    get_kind: GetKind,
+    host: Host,
 ) -> dict[str, Wrong | None]:
     """Of each, what is still not as it should be, with what the host tells about it; or None."""
-    seen = observe([resource for _, resource in steps], get_kind, host)
     found: dict[str, Wrong | None] = {}
     for step, resource in steps:
         try:
@@ -431,7 +442,9 @@ def proved(
     outcomes: Sequence[tuple[Outcome, Resource[Any]]], get_kind: GetKind, host: Host
 ) -> list[Outcome]:
     """The outcomes of steps that were done, after another look whether they have held."""
-    wrong = _wrong([(outcome.step, resource) for outcome, resource in outcomes], get_kind, host)
+    seen = observe([resource for _, resource in outcomes], get_kind, host)
+    steps = [(outcome.step, resource) for outcome, resource in outcomes]
+    wrong = _wrong(steps, seen, get_kind, host)
     found = []
     for outcome, _ in outcomes:
         problem = wrong[outcome.step.id]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from reconciler.host.files import Files
     from reconciler.host.marks import Marks
     from reconciler.host.openfiles import OpenFiles
-    from reconciler.host.process_snapshot import ProcessSnapshot
+    from reconciler.host.process_snapshot import Known, ProcessSnapshot
     from reconciler.host.processes import Identity, Processes
     from reconciler.host.start_records import StartRecords
     from reconciler.host.stops import Stopping, StopUnderWay
@@ -60,6 +60,7 @@ class Host:
         self.users = Users()
         self.log_ends: dict[str, os.stat_result] = {}
         """A daemon's log as this pass opened it to start it, by its path."""
+        self._carriers: Known = {}
         self.notes: dict[str, Any] = {}
         """What a kind has worked out for all resources at once, until ``forget``."""
         self.last: list[Callable[[], None]] = []
@@ -89,7 +90,7 @@ class Host:
         """All processes, as they were when they were first asked for since ``forget``."""
         from reconciler.host.process_snapshot import ProcessSnapshot
 
-        return ProcessSnapshot()
+        return ProcessSnapshot(self._carriers)
 
     @cached_property
     def start_records(self) -> StartRecords:

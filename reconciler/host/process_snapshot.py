@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -32,12 +33,15 @@ from reconciler.host.processes import (
 from reconciler.host.trust import only_ours
 from reconciler.host.users import run_as
 
+_MARK = f"{MARK}=".encode()
 _MATCHING = 2.0
 """Seconds for matching all command lines with one pattern."""
 _MOST_LATE = 3
 """Patterns for the command lines of one user that may take so long in one look."""
 _SHORT = 512
 """Bytes of a command line that is matched in no time, whoever wrote it."""
+_YOUNG = 10.0
+"""Seconds in which a process that was forked may yet become the program that it is to be."""
 _DIGITS = 10
 """Of the number of a process, at most; int() refuses what is much longer."""
 
@@ -56,13 +60,18 @@ class Carrier:
     version: str
 
 
+Known = dict[int, dict[Identity, Carrier | None]]
+"""By user, which of his processes have a mark: it stays until they end."""
+
+
 class ProcessSnapshot:
     """The processes of this host, each thing as it is when it is first asked for.
 
-    Its searches raise UnknownState.
+    ``known`` is what earlier ones of the same pass have found. Its searches raise UnknownState.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, known: Known | None = None) -> None:
+        self._known: Known = {} if known is None else known
         self._marked: dict[int, dict[str, dict[int, Carrier]]] = {}
         self._carriers: dict[int, dict[int, Carrier]] = {}
         self._above: dict[int, dict[int, set[str]]] = {}
@@ -172,8 +181,17 @@ class ProcessSnapshot:
         Another user could have given any mark to a process of his own.
         """
         if uid not in self._carriers:
-            found = (carrier(pid, uid) for pid in self.of_user(uid))
-            self._carriers[uid] = {one.identity.pid: one for one in found if one is not None}
+            before = self._known.get(uid, {})
+            now: dict[Identity, Carrier | None] = {}
+            old = (time.clock_gettime(time.CLOCK_BOOTTIME) - _YOUNG) * os.sysconf("SC_CLK_TCK")
+            found = self._carriers[uid] = {}
+            for pid, entry in self.entries.items():
+                one = before[entry.identity] if entry.identity in before else _carrier(entry, uid)
+                if one is not None:
+                    found[pid] = one
+                if one is not None or entry.identity.start < old:
+                    now[entry.identity] = one
+            self._known[uid] = now
         return self._carriers[uid]
 
     def marked(self, uid: int, mark: str) -> dict[int, Carrier]:
@@ -370,12 +388,25 @@ def _groups(pid: int) -> Iterator[tuple[bytes, bytes]]:
 
 def carrier(pid: int, uid: int) -> Carrier | None:
     """That process with its mark, if it is that user's and has one."""
-    # Others may have thousands, each with a long environment.
-    if f"{MARK}=".encode() not in (told(pid, "environ", 2**20) or b""):
+    entry = look_up(pid)
+    return None if entry is None else _carrier(entry, uid)
+
+
+def _carrier(entry: ProcessEntry, uid: int) -> Carrier | None:
+    """The same of one that was looked up before what it is judged by, which is about no later
+    process then."""
+    pid = entry.identity.pid
+    try:
+        # Others may have thousands, each with a long environment.
+        if os.stat(f"/proc/{pid}").st_uid != uid:
+            return None
+    except OSError:
         return None
-    entry = look_up(pid)  # Before what it is judged by, which is about no later process then.
-    environ = variables_in(told(pid, "environ", 2**20) or b"", (MARK, VERSION, LEADER))
-    if entry is None or owner_of(pid) != uid or MARK not in environ:
+    raw = told(pid, "environ", 2**20) or b""
+    if _MARK not in raw:
+        return None
+    environ = variables_in(raw, (MARK, VERSION, LEADER))
+    if owner_of(pid) != uid or MARK not in environ:
         return None
     launch = environ.get(LEADER, "")
     number = int(launch) if launch.isdecimal() and len(launch) <= _DIGITS else 0

@@ -324,10 +324,14 @@ class Watchdog:
         report = Report(look.plan)
         if look.plan.steps:
             moved: list[Resource[Any]] = []
+            after: dict[str, Observation[Any]] = {}
             by_id = {resource.id: resource for resource in look.spec.resources}
 
             def watch_moved() -> None:
-                seen = observe(moved, kinds.get, host)
+                # Of what is supervised it is known which process it was.
+                known = {one.id for one in supervised(moved)} & after.keys()
+                seen = {ident: after[ident] for ident in known}
+                seen |= observe([one for one in moved if one.id not in known], kinds.get, host)
                 self._watch(teller, look, seen)
                 # What was there when the step had ended, and is not any more; what must hold for
                 # a while is looked at again when that is over.
@@ -350,7 +354,7 @@ class Watchdog:
                 stops.going = teller.turn(ids)
                 moved.extend(by_id[ident] for ident in ids)
 
-            report = context.act(look, host, told, stopping, settle=False, turn=turn)
+            report = context.act(look, host, told, stopping, settle=False, turn=turn, after=after)
             watch_moved()
         broken, started = aftermath(report)
         due = context.learn(look, host)

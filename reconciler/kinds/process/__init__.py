@@ -326,6 +326,8 @@ class Processes(
             for at, failed in end_all(host.processes, endings):
                 found[numbers[at]] = failed
         for at, action in enumerate(actions):
+            if isinstance(action, StartInWindow):
+                host.tmux.forget()  # The one before may have taken the window that is free.
             if not isinstance(action, (StopProcess, StopLeft)):
                 found[at] = run_one(action, host)
         return found
