@@ -12,6 +12,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
+from reconciler.base.errors import HostError
 from reconciler.base.records import replace
 from reconciler.base.redaction import hide, hide_marked, redacted_json
 from reconciler.base.text import printable
@@ -60,7 +61,6 @@ class Context(Invocation):
         self._begun: set[str] = set()
         self.acted = False
         """Has anything been done in this call?"""
-        self._learnt: set[str] = set()
         self._unwritten: dict[str, Unwritten] = {}
         self._reports: list[str] = []
         self._stores: dict[tuple[str, bool], Store] = {}
@@ -84,23 +84,25 @@ class Context(Invocation):
         """The spec that was asked for. Raises SpecError, BeingWritten or Usage."""
         from reconciler.config import load
 
+        patience = _PATIENCE if self.options.mode in ACTING else None
+        strict = self.options.mode == "check"
         spec = load(
-            self.spec_path(), state_dir=self.state_dir, write_cache=write_cache,
-            complete=complete, patience=_PATIENCE if self.options.mode in ACTING else None,
-            strict=self.options.mode == "check",
-            **self._surroundings(),
-        )  # fmt: skip
+            **self._to_load(patience), write_cache=write_cache, complete=complete, strict=strict
+        )
         return self.known(spec)
 
     def load_aside(self, patience: float = _PATIENCE) -> Loading:
         """The same, whole, loaded by a child; what it gives goes through ``known``."""
         from reconciler.config.aside import Loading
 
-        def inputs() -> dict[str, Any]:
-            own = {"state_dir": self.state_dir, "patience": patience}
-            return {"path": self.spec_path(), **own, **self._surroundings()}
+        return Loading(partial(self._to_load, patience), InvalidUsage)
 
-        return Loading(inputs, InvalidUsage)
+    def _to_load(self, patience: float | None) -> dict[str, Any]:
+        return {
+            "path": self.spec_path(), "all_kinds": kinds.all_kinds, "facts": self.facts(),
+            "settings": self.settings(), "settings_anew": self.settings, "environ": os.environ,
+            "state_dir": self.state_dir, "patience": patience,
+        }  # fmt: skip
 
     def last_good(self) -> Spec | None:
         """What goes on of the spec as it was compiled last; None: nothing that is to be trusted."""
@@ -110,15 +112,6 @@ class Context(Invocation):
         inputs = self.inputs()
         spec = cache.last_good(cache.file_name(self.state_dir, inputs), inputs)
         return None if spec is None else self.known(reduced(spec))
-
-    def _surroundings(self) -> dict[str, Any]:
-        return {
-            "all_kinds": kinds.all_kinds,
-            "facts": self.facts(),
-            "settings": self.settings(),
-            "settings_anew": self.settings,
-            "environ": os.environ,
-        }
 
     def known(self, spec: Spec) -> Spec:
         """What the spec knows and nobody may see is not printed from now on."""
@@ -164,70 +157,39 @@ class Context(Invocation):
         return host
 
     def recover(self, spec: Spec) -> None:
-        """Settle what one who was killed has left. Only for one who holds the lock."""
-        self.learn_path(spec)
+        """Settle what one who was killed has left, and remember what this call is about.
+
+        Only for one who holds the lock.
+        """
+        from reconciler.config.shipped import known_as
+        from reconciler.state import folder as state
+
+        folder, ours = self.folder(spec), known_as(spec.path)
         self._locked = True
+        known = state.known_spec(folder)
+        taken_over = known != ours and self._path == spec.path
+        if known is None or taken_over or (known == ours and not state.knows_volume(folder)):
+            self._remember("which spec the state belongs to", state.remember_spec, folder, ours)
         partly = self.options.only or spec.last_good or self._guest
         if self.options.mode in APPLYING and not partly:
-            self._remember(spec)
-        self.roll_back(spec)
-        self._settle_replaced(spec)
-        self._mark_secrets(spec)
-
-    def roll_back(self, spec: Spec) -> None:
-        """Undo what one who was killed had begun to write to the store."""
-        from reconciler.state.folder import interrupted
-
-        if interrupted(self.folder(spec)):
+            values = dict(spec.variables)
+            self._remember("the variables", state.remember_variables, folder, values)
+        if state.interrupted(folder):
             from reconciler.state.store.base import roll_back
 
-            roll_back(self.folder(spec))
-
-    def _mark_secrets(self, spec: Spec) -> None:
-        from reconciler.base.errors import HostError
-        from reconciler.state.folder import mark_secrets
-
-        try:
-            mark_secrets(self.folder(spec))
-        except (OSError, HostError) as error:
-            self.warn(f"cannot remember what must not be shown: {error}")
-
-    def _remember(self, spec: Spec) -> None:
-        """The variables of this pass are the spec's from now on."""
-        from reconciler.base.errors import HostError
-        from reconciler.state.folder import remember_variables
-
-        try:
-            remember_variables(self.folder(spec), dict(spec.variables))
-        except (OSError, HostError) as error:
-            self.warn(f"cannot remember the variables that were set: {error}")
-
-    def _settle_replaced(self, spec: Spec) -> None:
-        """See to what was in a file when it was replaced, while somebody wrote to it."""
-        folder = self.folder(spec)
+            roll_back(folder)
         if os.path.exists(os.path.join(folder, "replaced")):
             from reconciler.host.rewrite import settle
 
             for words in settle(folder):
                 self.warn(words)
+        self._remember("what must not be shown", state.mark_secrets, folder)
 
-    def learn_path(self, spec: Spec) -> None:
-        """Remember whose state it is, where that is not known yet or was ``claim``ed anew."""
-        from reconciler.base.errors import HostError
-        from reconciler.config.shipped import known_as
-        from reconciler.state.folder import known_spec, knows_volume, remember_spec
-
-        folder = self.folder(spec)
-        if folder in self._learnt:
-            return
-        self._learnt.add(folder)
-        known = known_spec(folder)
-        same = known == known_as(spec.path)
-        if known is None or (not knows_volume(folder) if same else self._path == spec.path):
-            try:
-                remember_spec(folder, known_as(spec.path))
-            except (OSError, HostError) as error:
-                self.warn(f"cannot remember which spec {folder} belongs to: {error}")
+    def _remember(self, what: str, keep: Callable[..., None], *values: Any) -> None:
+        try:
+            keep(*values)
+        except (OSError, HostError) as error:
+            self.warn(f"cannot remember {what}: {error}")
 
     def memory(self, spec: Spec, writes: bool) -> Memory:
         """What is remembered. ``writes``: it may be added to, by one who holds the lock."""
@@ -369,7 +331,9 @@ class Context(Invocation):
 
         if not look.spec.complete:
             look = self.look(self.load(complete=True), host, look.only)
-        self._mark_secrets(look.spec)
+        from reconciler.state.folder import mark_secrets
+
+        self._remember("what must not be shown", mark_secrets, self.folder(look.spec))
         memory = self.memory(look.spec, remember)
         early: list[Outcome] = []
 
@@ -470,8 +434,6 @@ class Context(Invocation):
         nothing = not (outcomes or plan.trouble or self._reports)
         if quiet(self.folder(spec)) and (nothing or not spec.notify.targets):
             return
-        from reconciler.base.errors import HostError
-
         wanted = {one.id for one in spec.resources if one.skip is None}
         store = self.store(spec, True)
         try:

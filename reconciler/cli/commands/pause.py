@@ -40,8 +40,7 @@ def _pause(context: Context) -> int:
     options = context.options
     spec = context.load(write_cache=True)
     context.claim(spec)
-    context.learn_path(spec)
-    context.roll_back(spec)
+    context.recover(spec)
     found = _named(options.pause, spec)
     context.head(spec)
     clock = Clock()
@@ -71,8 +70,7 @@ def _resume(context: Context) -> int:
     options = context.options
     spec = context.load(write_cache=True)
     context.claim(spec)
-    context.learn_path(spec)
-    context.roll_back(spec)
+    context.recover(spec)
     store = context.store(spec, False)
     paused = store.pauses.all()
     # Also what the spec no longer declares can be resumed.
