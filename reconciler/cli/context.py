@@ -1,4 +1,4 @@
-"""One call of the command: the spec that it names, its store, and a pass over the host.
+"""One call of the command: the spec that it names, and a pass over the host.
 
 It must not decide what a mode does, nor what its exit status is.
 """
@@ -8,77 +8,52 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Collection, Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
 from reconciler.base.errors import HostError
 from reconciler.base.records import replace
 from reconciler.base.redaction import hide, hide_marked, redacted_json
-from reconciler.base.text import printable
-from reconciler.cli.invocation import InvalidUsage, Invocation
+from reconciler.cli.call_state import CallState
+from reconciler.cli.invocation import InvalidUsage
 from reconciler.core.kind import Ageing
 from reconciler.core.snapshot import Snapshot
-from reconciler.state.learned import Learned
 
 if TYPE_CHECKING:
     import argparse
 
     from reconciler.config.aside import Loading
-    from reconciler.core.model import Observation, Outcome, ProbeHistory, Report, Spec
+    from reconciler.core.model import Observation, Outcome, Report, Spec
     from reconciler.host import Host
-    from reconciler.host.stops import Stopping
     from reconciler.notify.reports import Reports
     from reconciler.notify.sender import Sender
-    from reconciler.output.text import Block, Line
-    from reconciler.state.memory import Memory
-    from reconciler.state.restarts import Unwritten
+    from reconciler.output.text import Line
     from reconciler.state.store import Store
     from reconciler.watchdog.requests import Answer
 
 
-_LONGEST = 4000
 _PATIENCE = 5.0
 """Seconds for which one who still writes the spec is waited for."""
 ACTING = ("once", "loop", "repair", "pause", "resume", "uninstall")
 """The modes that act by the spec, and so must not take half of one."""
-APPLYING = ("once", "loop", "repair")
-"""Those of them that apply it: what they set is the spec's for every later call."""
-
-
 _MOST_ROUNDS = 100
 """Short passes behind one, for what one step does only a part of."""
 
 
-class Context(Invocation):
+class Context(CallState):
     """One call of the command, and what follows from its options."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        from reconciler.host.environment import on_note
-
         super().__init__(options)
-        self._warned: set[str] = set()
-        self._begun: set[str] = set()
         self.acted = False
         """Has anything been done in this call?"""
-        self._unwritten: dict[str, Unwritten] = {}
-        self._reports: list[str] = []
-        self._stores: dict[tuple[str, bool], Store] = {}
-        self._memories: dict[str, Memory] = {}
-        self._measured: dict[Any, Any] = {}
-        self._locked = False
         self.answer: Answer | None = None
         """What the loop has answered that was asked for a pass, where it has acted in it."""
-        self.said: dict[str, ProbeHistory] = {}
-        """What probes have said in this call."""
         self.carried: Sequence[Outcome] = ()
         """What was done in this call by a process that hung then, and whose work this one does."""
         self.carry: Callable[[Outcome], None] = lambda outcome: None
         """Hears of what is done, for the next one, should this process hang."""
-        self.stops: Stopping | None = None
-        """Makes the stops that a loop does not wait for."""
-        self._notes: list[str] | None = []
-        on_note(self._note)
 
     def load(self, write_cache: bool = False, complete: bool = False) -> Spec:
         """The spec that was asked for. Raises SpecError, BeingWritten or Usage."""
@@ -128,13 +103,6 @@ class Context(Invocation):
             self._note(text)
         return spec
 
-    def _note(self, text: str) -> None:
-        """Say what was not believed, once it is known which spec this is about."""
-        if self._notes is not None:
-            self._notes.append(text)
-        elif not self.options.quiet:
-            self.warn(text)
-
     def heading(self, spec: Spec) -> Line:
         """Which spec this is about, on which host."""
         from reconciler.output.text import given, heading
@@ -155,100 +123,6 @@ class Context(Invocation):
         host.stops = self.stops
         host.remembers = self._locked
         return host
-
-    def recover(self, spec: Spec) -> None:
-        """Settle what one who was killed has left, and remember what this call is about.
-
-        Only for one who holds the lock.
-        """
-        from reconciler.config.shipped import known_as
-        from reconciler.state import folder as state
-
-        folder, ours = self.folder(spec), known_as(spec.path)
-        self._locked = True
-        known = state.known_spec(folder)
-        taken_over = known != ours and self._path == spec.path
-        if known is None or taken_over or (known == ours and not state.knows_volume(folder)):
-            self._remember("which spec the state belongs to", state.remember_spec, folder, ours)
-        partly = self.options.only or spec.last_good or self._guest
-        if self.options.mode in APPLYING and not partly:
-            values = dict(spec.variables)
-            self._remember("the variables", state.remember_variables, folder, values)
-        if state.interrupted(folder):
-            from reconciler.state.store.base import roll_back
-
-            roll_back(folder)
-        if os.path.exists(os.path.join(folder, "replaced")):
-            from reconciler.host.rewrite import settle
-
-            for words in settle(folder):
-                self.warn(words)
-        self._remember("what must not be shown", state.mark_secrets, folder)
-
-    def _remember(self, what: str, keep: Callable[..., None], *values: Any) -> None:
-        try:
-            keep(*values)
-        except (OSError, HostError) as error:
-            self.warn(f"cannot remember {what}: {error}")
-
-    def memory(self, spec: Spec, writes: bool) -> Memory:
-        """What is remembered. ``writes``: it may be added to, by one who holds the lock."""
-        from reconciler.state.folder import quiet
-        from reconciler.state.memory import Memory
-
-        folder = self.folder(spec)
-        which = folder, writes or self._locked
-        store = self._stores.get(which)
-        if store is None and (writes or self._unwritten or not quiet(folder)):
-            store = self.store(spec, which[1])
-        if folder not in self._memories:
-            self._memories[folder] = Memory(
-                (), kinds.get, None, self.warn, self._begun, lambda: self.by, self.clean,
-                self.said, self._unwritten,
-            )  # fmt: skip
-        memory = self._memories[folder]
-        memory.take(spec.resources, store)
-        return memory
-
-    def store(self, spec: Spec, writes: bool) -> Store:
-        """The store of that spec, opened once for looking and once for more.
-
-        Raises Newer or Unreadable.
-        """
-        folder = self.folder(spec)
-        if (folder, writes) not in self._stores:
-            from reconciler.host.clock import Clock
-            from reconciler.state.store import Store
-
-            store = Store(folder, Clock(), writes)
-            # Before anything is done by what it says, or without it.
-            store.base.refuse_unreadable()
-            self._stores[folder, writes] = store
-        return self._stores[folder, writes]
-
-    def close(self, spec: Spec) -> None:
-        """Let go of the stores of that spec, which is about to lose its state directory."""
-        folder = self.folder(spec)
-        for key in [key for key in self._stores if key[0] == folder]:
-            self._stores.pop(key).close()
-
-    @cached_property
-    def by(self) -> str:
-        """Who has called, for the history."""
-        from reconciler.host.caller import caller
-
-        return "loop" if self.options.mode == "loop" else caller()
-
-    def clean(self, text: str) -> str:
-        """The text without secrets, and without what cannot be printed."""
-        return printable(text, _LONGEST)
-
-    def warn(self, text: str) -> None:
-        """Tell people what went wrong beside the work, once a call."""
-        # It may have been said with what follows from it.
-        if not any(said.startswith(text) for said in self._warned):
-            self._warned.add(text)
-            self.terminal.write([(f"  ! {printable(text)}", "bad")])
 
     def look(
         self,
@@ -451,56 +325,6 @@ class Context(Invocation):
             self._reports.clear()
         except HostError as error:
             self.warn(f"{error}; nobody is told")
-
-    def forked(self, write: Callable[[Sequence[Block]], None], stops: Stopping) -> None:
-        """This is another process now: what it says goes to ``write``, and it must not touch what
-        the store has open, which is its parent's."""
-        self._of_parent = self._stores, dict(self.said), dict(self._unwritten)
-        self._stores, self._memories = {}, {}
-        self.terminal.relay = write
-        self.stops = stops
-
-    def learned(self) -> Learned:
-        """What has become known since this process was ``forked``."""
-        _, said, unwritten = self._of_parent
-        acted = [i for i, one in self.said.items() if i in said and one.acted > said[i].acted]
-        changed = {
-            ident: self._unwritten.get(ident)
-            for ident in unwritten.keys() | self._unwritten.keys()
-            if self._unwritten.get(ident) != unwritten.get(ident)
-        }
-        return Learned(
-            frozenset(self._begun), changed, frozenset(self._warned), self._measured,
-            tuple(acted), tuple(self._reports),
-        )  # fmt: skip
-
-    def learn_from(self, learned: Learned) -> None:
-        """Know what a process knows that was forked from this one."""
-        self._begun |= learned.begun
-        for ident, attempt in learned.unwritten.items():
-            if attempt is None:
-                self._unwritten.pop(ident, None)
-            else:
-                self._unwritten[ident] = attempt
-        self._warned |= learned.warned
-        self._measured.update(learned.measured)
-        for ident in learned.acted:
-            one = self.said[ident]
-            self.said[ident] = replace(one, failures=0, acted=one.acted + 1)
-        self._reports[:0] = learned.reports
-
-    def handed_over(self) -> list[str]:
-        """The words of ``report`` that wait for a pass, which another process tells now."""
-        reports, self._reports = self._reports, []
-        return reports
-
-    def reports_untold(self, reports: Sequence[str]) -> None:
-        """Nobody was told them after all."""
-        self._reports[:0] = reports
-
-    def report(self, words: str) -> None:
-        """Something about the program itself that people are told with the next pass."""
-        self._reports.append(words)
 
     def post(self, spec: Spec, told: Callable[[str, bool], None]) -> Sender:
         """Delivers what is queued for the targets of that spec."""

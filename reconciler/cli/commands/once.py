@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from reconciler import kinds
 from reconciler.base.records import replace
 from reconciler.cli.context import Context
 from reconciler.cli.invocation import exit_status, tell
+from reconciler.core.kind import Probed
 from reconciler.output import text
 from reconciler.state.lock import LockHeld, turn
 
@@ -46,7 +48,6 @@ def run(context: Context) -> int:
 def _pass(context: Context, spec: Spec) -> tuple[int, Spec]:
     """The exit status, and the spec as the pass has left it."""
     from reconciler.core.model import Report
-    from reconciler.watchdog.probing import ask_and_act
 
     context.recover(spec)
     host = context.host(spec)
@@ -77,7 +78,10 @@ def _pass(context: Context, spec: Spec) -> tuple[int, Spec]:
             shown = with_targets(context, told_now, spec)
         terminal.write(text.remark_lines(shown, options.verbose))
     report = context.act(look, host, told) if plan.steps else Report(plan)
-    report = ask_and_act(context, look, report, host, told)
+    if any(isinstance(kinds.get(one.kind), Probed) for one in look.spec.resources):
+        from reconciler.watchdog.probing import ask_and_act
+
+        report = ask_and_act(context, look, report, host, told)
     if context.carried:
         steps = (*(one.step for one in context.carried), *report.plan.steps)
         outcomes = (*context.carried, *report.outcomes)
