@@ -30,6 +30,8 @@ _GRACE = 2.0
 """Seconds behind its own end after which a probe's child is killed."""
 _SOON = 0.5
 """Seconds until what has only just been started is asked again."""
+_EARLY = 0.1
+"""Of its interval, by which what needs no program may be asked early, with others."""
 _KEPT = 60.0
 """Seconds that a verdict like the last one may wait for being written."""
 
@@ -66,10 +68,12 @@ def heard(
     return ProbeHistory(version, result, count, acted, words, since, wall, 0.0)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Probe:
+    """A child that asks these, one after the other."""
+
     child: Child
-    version: str
+    ids: tuple[str, ...]
     begun: float
 
 
@@ -138,9 +142,18 @@ class ProbeScheduler:
 
     def _drop(self, ident: str) -> None:
         self._next.pop(ident, None)
-        probe = self._running.pop(ident, None)
-        if probe is not None:
-            probe.child.kill()
+        self._stop(ident)
+
+    def _stop(self, ident: str) -> bool:
+        """End its probe, if one is under way; others of the same child are asked again."""
+        probe = self._running.get(ident)
+        if probe is None:
+            return False
+        probe.child.kill()
+        for other in probe.ids:
+            if self._running.pop(other, None) is not None and other != ident:
+                self._next[other] = self._clock.monotonic()
+        return True
 
     def passed(
         self, seen: Collection[str], broken: Collection[str], started: Collection[str]
@@ -157,18 +170,15 @@ class ProbeScheduler:
                 continue
             rhythm, _ = self._rhythms[ident]
             self._young[ident] = now + rhythm.timeout, now + rhythm.every
-            probe = self._running.pop(ident, None)
             said = self._said.get(ident)
-            if probe is not None:
-                probe.child.kill()
-            if probe is not None or (said is not None and said.result != "ok"):
+            if self._stop(ident) or (said is not None and said.result != "ok"):
                 self._next[ident] = now + _SOON
 
     # -- a part of the loop
 
     def descriptors(self) -> Collection[int]:
         """One for each probe that is under way; readable once it has ended."""
-        return [probe.child.descriptor for probe in self._running.values()]
+        return {probe.child.descriptor for probe in self._running.values()}
 
     def due(self) -> float | None:
         """Seconds until something is to be asked, or a probe's time is over."""
@@ -184,8 +194,13 @@ class ProbeScheduler:
         """How many more probes of each user may be begun now."""
         free = dict(self._places)
         for ident in self._running:
-            free[self._user(ident)] -= 1
+            free[self._user(ident)] -= not self._is_brief(ident)
         return free
+
+    def _is_brief(self, ident: str) -> bool:
+        resource = self._resources[ident]
+        kind = self._get_kind(resource.kind)
+        return isinstance(kind, Probed) and kind.is_brief(resource.want)
 
     def _waiting(self) -> list[str]:
         return [
@@ -200,16 +215,15 @@ class ProbeScheduler:
         """Collect what was said and ask what is due; the ids of which something else is said."""
         found: dict[str, ProbeHistory] = {}
         changed = set()
-        for ident, probe in list(self._running.items()):
-            verdict = self._verdict(probe)
-            if verdict is None:
-                continue
-            del self._running[ident]
-            news = self._take(ident, probe.begun, *verdict)
-            if news is not None:
-                found[ident] = self._said[ident]
-            if news:
-                changed.add(ident)
+        for probe in dict.fromkeys(self._running.values()):
+            verdicts = self._verdicts(probe)
+            for ident, verdict in verdicts.items() if verdicts is not None else ():
+                del self._running[ident]
+                news = self._take(ident, probe.begun, *verdict)
+                if news is not None:
+                    found[ident] = self._said[ident]
+                if news:
+                    changed.add(ident)
         self._write(found, changed)
         self._start()
         return changed
@@ -237,19 +251,22 @@ class ProbeScheduler:
         due = rhythm.acts and said.result == "failing" and said.failures >= rhythm.failures
         return due or said.result != (before.result if before is not None else "ok")
 
-    def _verdict(self, probe: _Probe) -> tuple[bool, str] | None:
+    def _verdicts(self, probe: _Probe) -> dict[str, tuple[bool, str]] | None:
         import json
 
+        why = "the probe gave no answer"
+        answers: dict[str, tuple[bool, str]] = {}
         try:
             answer = probe.child.collect()
             if answer is None:
                 return None
-            ok, words = json.loads(answer)
+            answers = json.loads(answer)
         except UnknownState as error:
-            return False, f"cannot be known: {error}"
+            why = str(error)
         except ValueError:
-            return False, "cannot be known: the probe gave no answer"
-        return bool(ok), str(words)
+            pass
+        silent = False, f"cannot be known: {why}"
+        return {ident: answers.get(ident, silent) for ident in probe.ids if ident in self._running}
 
     def _write(self, found: Mapping[str, ProbeHistory], changed: Collection[str]) -> None:
         """What is said for the same reason again need not wait for the disk each time."""
@@ -263,19 +280,33 @@ class ProbeScheduler:
     def _start(self) -> None:
         now = self._clock.monotonic()
         free = self._free()
-        for _, ident in sorted((self._next[i], i) for i in self._waiting() if self._next[i] <= now):
-            rhythm, version = self._rhythms[ident]
-            if free[rhythm.user] <= 0:
-                continue
-            free[rhythm.user] -= 1
-            work = partial(_probe, self._get_kind, self._resources[ident], self._host, os.getpid())
-            try:
-                child = Child(work, rhythm.timeout + _GRACE)
-            except (OSError, HostError):
+        waiting = self._waiting()
+        due = sorted((self._next[ident], ident) for ident in waiting if self._next[ident] <= now)
+        brief = False
+        for _, ident in due:
+            rhythm, _ = self._rhythms[ident]
+            if self._is_brief(ident):
+                brief = True
+            elif free[rhythm.user] > 0:
+                free[rhythm.user] -= 1
+                self._begin((ident,), now)
+        if brief:
+            # Those that are due soon are asked by the same child.
+            soon = [i for i in waiting if self._next[i] - now <= _EARLY * self._rhythms[i][0].every]
+            self._begin(tuple(filter(self._is_brief, soon)), now)
+
+    def _begin(self, ids: tuple[str, ...], now: float) -> None:
+        resources = [self._resources[ident] for ident in ids]
+        rhythms = [self._rhythms[ident][0] for ident in ids]
+        work = partial(_probe, self._get_kind, resources, self._host, os.getpid())
+        try:
+            child = Child(work, max(rhythm.timeout for rhythm in rhythms) + _GRACE)
+        except (OSError, HostError):
+            for ident, rhythm in zip(ids, rhythms, strict=True):
                 self._next[ident] = now + rhythm.every  # No room for a child just now.
                 self.answered.add(ident)
-                continue
-            self._running[ident] = _Probe(child, version, now)
+            return
+        self._running |= dict.fromkeys(ids, _Probe(child, ids, now))
 
     def close(self) -> None:
         """End every probe that is under way."""
@@ -324,12 +355,15 @@ class ProbeScheduler:
 
 
 def _probe(
-    get_kind: GetKind, resource: Resource[Any], host: Callable[[], Host], parent: int
+    get_kind: GetKind, resources: Iterable[Resource[Any]], host: Callable[[], Host], parent: int
 ) -> bytes:
     """The child's side."""
     import json
 
-    kind = get_kind(resource.kind)
-    assert isinstance(kind, Probed)
-    verdict = kind.probe(resource, host(), parent)
-    return json.dumps([verdict.ok, verdict.words]).encode()
+    answers = {}
+    for resource in resources:
+        kind = get_kind(resource.kind)
+        assert isinstance(kind, Probed)
+        verdict = kind.probe(resource, host(), parent)
+        answers[resource.id] = verdict.ok, verdict.words
+    return json.dumps(answers).encode()
