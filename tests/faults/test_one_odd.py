@@ -22,13 +22,18 @@ import os, reconciler.cli.main as cli
 run = cli._run
 def later(*given, **more):
     from reconciler import kinds
+    done = []
     for name in kinds.names():
         owner = type(kinds.get(name))
+        if not hasattr(owner, os.environ["BROKEN"]):
+            continue
+        done.append(owner)
         def broken(self, *given, meant=getattr(owner, os.environ["BROKEN"]), **more):
             if "0dd" in repr(given):
                 raise RuntimeError("broken")
             return meant(self, *given, **more)
         setattr(owner, os.environ["BROKEN"], broken)
+    assert done, "no kind has it"
     return run(*given, **more)
 cli._run = later
 """
