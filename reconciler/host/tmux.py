@@ -252,6 +252,7 @@ class Tmux:
             text += f"set-hook -R {_HOOK.partition('[')[0]} ; "
         text += f"set-hook -gu {_HOOK}\n"
         timeout = _TIMEOUT + _MORE * len(scripts)
+        self._seen.pop(socket, None)
         account = Users().account(None)
         environ = _environment(account)
         with sockets(socket) as place:

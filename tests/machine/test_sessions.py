@@ -209,3 +209,41 @@ def test_a_folder_that_tmux_would_take_for_a_style_is_refused(machine: Machine) 
     (step,) = machine.once(spec, status=1)["steps"]
     assert f"{folder} to start in has '#[' in its name" in step["error"]
     assert machine.steps(spec) == ["session:s"]
+
+
+def leaving(machine: Machine, number: int, **fields: str) -> str:
+    """A session whose pane starts something that leaves it; the number tells it from others."""
+    command = f"setsid sleep {machine.mark}{number} & exec sleep {machine.mark}9"
+    more = "".join(f", {name}: {value}" for name, value in fields.items())
+    return (
+        f'sessions: {{work: {{windows: [{{name: w, panes: [{{command: "{command}"}}]}}]{more}}}}}\n'
+    )
+
+
+def test_what_a_pane_has_started_ends_with_it_wherever_it_went(machine: Machine) -> None:
+    left, pane = f"sleep {machine.mark}1", f"sleep {machine.mark}9"
+    spec = machine.spec(leaving(machine, 1))
+    machine.once(spec)
+    (first,) = until(lambda: machine.running(left))
+    (running,) = until(lambda: machine.running(pane))
+    os.kill(running, signal.SIGKILL)
+    until(lambda: machine.steps(spec) == ["session:work"])
+    assert machine.running(left) == [first]
+    machine.once(spec)
+    (second,) = until(lambda: machine.running(left))
+    assert second != first
+    # What a person starts in a window of his own in that session is not ours.
+    own = f"sleep {machine.mark}5"
+    machine.tmux("new-window", "-t", "work", f"setsid {own} & exec sleep {machine.mark}6")
+    until(lambda: machine.running(own))
+    machine.once(machine.spec(leaving(machine, 1, state="absent")))
+    assert not machine.running(left) and not machine.running(pane)
+    assert len(machine.running(own)) == 1
+
+
+def test_kill_tree_can_be_switched_off(machine: Machine) -> None:
+    left = f"sleep {machine.mark}1"
+    machine.once(machine.spec(leaving(machine, 1, kill_tree="false")))
+    (first,) = until(lambda: machine.running(left))
+    machine.once(machine.spec(leaving(machine, 1, kill_tree="false", state="absent")))
+    assert machine.running(left) == [first]

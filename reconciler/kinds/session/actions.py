@@ -7,13 +7,16 @@ session kind's.
 
 from __future__ import annotations
 
+import os
 import stat
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
-from reconciler.host.processes import look_up
+from reconciler.host.descendants import Descendants, end_all, ending
+from reconciler.host.process_snapshot import ProcessSnapshot
+from reconciler.host.processes import Identity, environment, look_up
 from reconciler.host.tmux import (
     NAME_MARK,
     SESSION,
@@ -37,9 +40,10 @@ from reconciler.kinds.session.resource import (
 
 if TYPE_CHECKING:
     from reconciler.host import Host
-    from reconciler.host.processes import Identity
     from reconciler.host.tmux import Pane
 
+_PANE = "RECONCILE_PANE"
+"""Environment variable of what runs in a pane with a command, and of all that comes of it."""
 _HOLD = ("sleep", "infinity")
 _ENDING = 10.0
 """Seconds that what runs in a pane has to end once that is closed."""
@@ -108,6 +112,21 @@ class RemoveSession:
         return script + [["kill-pane", "-t", one.id] for one in self.going(host)]
 
 
+class _Trees(Descendants):
+    """All that has come of the panes with these marks, by its environment and by who leads it."""
+
+    def __init__(self, marks: Collection[str]) -> None:
+        super().__init__(None)
+        self._marks = marks
+
+    def look(self, table: ProcessSnapshot) -> list[Identity]:
+        uid = os.geteuid()
+        users = table.of_user(uid)
+        found = {pid for pid in users if environment(pid).get(_PANE) in self._marks}
+        found = (table.led(found) if found else found) - table.ours - table.carriers(uid).keys()
+        return sorted(table.entries[pid].identity for pid in found if pid in table.entries)
+
+
 SessionAction = MakeSession | MakePanes | RemoveSession
 Script = list[list[str]]
 
@@ -115,17 +134,27 @@ Script = list[list[str]]
 def run_all(actions: Sequence[SessionAction], host: Host) -> list[HostError | None]:
     """Do all of them, those of one server in one call of tmux; an outcome for each."""
     found: list[HostError | None] = [None] * len(actions)
-    scripts: dict[str | None, dict[int, Script]] = {}
+    marks: dict[int, list[str]] = {}
+    removed: dict[int, list[str]] = {}
     running: list[Identity] = []
     for at, action in enumerate(actions):
         try:
-            going = action.going(host) if isinstance(action, RemoveSession) else []
-            script = action.script(host)
+            if isinstance(action, RemoveSession):
+                removed[at] = _marks(action, host)
+                entries = [look_up(one.pid) for one in action.going(host)]
+                running += [entry.identity for entry in entries if entry is not None]
+            else:
+                marks[at] = _marks(action, host)
+        except HostError as error:
+            found[at] = error
+    _end_trees(marks, host, found)
+    scripts: dict[str | None, dict[int, Script]] = {}
+    for at, action in enumerate(actions):
+        try:
+            script = action.script(host) if found[at] is None else []
         except HostError as error:
             found[at] = error
             continue
-        entries = [look_up(one.pid) for one in going]
-        running += [entry.identity for entry in entries if entry is not None]
         if script:
             scripts.setdefault(action.want.socket, {})[at] = script
     for socket, some in scripts.items():
@@ -136,7 +165,33 @@ def run_all(actions: Sequence[SessionAction], host: Host) -> list[HostError | No
                 found[at] = error if len(some) == 1 else _alone(actions[at], host, error)
     # What is in them is told by SIGHUP, and what it needs may be about to end as well.
     host.processes.wait(running, host.clock.monotonic() + _ENDING)
+    _end_trees(removed, host, found)
     return found
+
+
+def _marks(action: SessionAction, host: Host) -> list[str]:
+    """The marks of those of its panes that end, or have ended, with all that came of them."""
+    want = action.want
+    if not want.kill_tree:
+        return []
+    there = declared_panes(host.tmux.made_for(want.socket, want.tmux_name, host.owner))
+    runs = [] if isinstance(action, RemoveSession) else [k for k, p in there.items() if not p.dead]
+    return [_pane_mark(want, key, host) for key in want.commands() if key not in runs]
+
+
+def _pane_mark(want: Session, key: str, host: Host) -> str:
+    return f"{host.state_dir}/{want.tmux_name}:{key}"
+
+
+def _end_trees(
+    marks: Mapping[int, Collection[str]], host: Host, found: list[HostError | None]
+) -> None:
+    """End what has come of the panes with these marks; what cannot be ended fails its action."""
+    every = {mark for some in marks.values() for mark in some}
+    trees = ending(host.processes, _Trees(every), None, "TERM", _ENDING)
+    for _, error in end_all(host.processes, [trees] if every else []):
+        for at in marks if error is not None else ():
+            found[at] = found[at] or error
 
 
 def _alone(action: SessionAction, host: Host, error: HostError) -> HostError | None:
@@ -185,7 +240,7 @@ def windows(want: Session, todo: Collection[str] | None, host: Host) -> Script:
             dead = there.get(keys[at])
             if (todo is not None and keys[at] not in todo) or (dead is not None and not dead.dead):
                 continue
-            start = _start(pane, window, want, host)
+            start = _start(pane, window, want, keys[at], host)
             if dead is not None:
                 made = dead.id
                 script.append(["respawn-pane", "-k", "-t", made, *start])
@@ -221,6 +276,8 @@ def _session(want: Session, first: Sequence[str], host: Host) -> Script:
     here = target(want.tmux_name)
     return [
         ["new-session", "-d", "-s", want.tmux_name, *_SIZE, *first],
+        # It is the first pane's alone; what people open in the session is theirs.
+        ["set-environment", "-t", here, "-u", _PANE],
         ["set-option", "-t", here, SESSION_MARK, host.owner],
         ["set-option", "-t", here, NAME_MARK, want.tmux_name],
         ["set-option", "-t", here, "destroy-unattached", "off"],
@@ -228,14 +285,16 @@ def _session(want: Session, first: Sequence[str], host: Host) -> Script:
     ]
 
 
-def _start(pane: PaneSpec, window: Window, want: Session, host: Host) -> list[str]:
+def _start(pane: PaneSpec, window: Window, want: Session, key: str, host: Host) -> list[str]:
     # Without a command, tmux would take what a person has as default-command.
     command: Sequence[str] = pane.command or ("/bin/sh", "-c", 'exec "${SHELL:-/bin/sh}" -l')
     if len(command) == 1:
         # One word alone would be a text for a shell.
         command = ("/bin/sh", "-c", 'exec "$0"', *command)
     cwd = pane.cwd or window.cwd or want.cwd
-    return [*_environment(want, host), *_folder(cwd, host), "--", *command]
+    mark = {} if pane.command is None else {_PANE: _pane_mark(want, key, host)}
+    options = [*_environment(want, host), *environment_options(mark)]
+    return [*options, *_folder(cwd, host), "--", *command]
 
 
 def _environment(want: Session, host: Host) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from reconciler.base.records import dataclass
-from reconciler.core.fields import Command, Environment, Name, Path
+from reconciler.core.fields import Command, Environment, Flag, Name, Path
 
 if TYPE_CHECKING:
     from reconciler.host.tmux import Pane as SeenPane
@@ -58,6 +58,8 @@ class Session:
     """Its windows, in their order."""
     command: Command | None = None
     """What runs in its one pane, where it has no windows."""
+    kill_tree: Flag = True
+    """Does all that the command of a pane has started end with it?"""
 
     @property
     def tmux_name(self) -> str:
@@ -70,6 +72,15 @@ class Session:
         if self.command is not None:
             windows = (Window(self.session, None, (PaneSpec(self.command),)),)
         return tuple((window.name or str(at), window) for at, window in enumerate(windows))
+
+    def commands(self) -> list[str]:
+        """The keys of its panes that have a command."""
+        return [
+            f"{key}.{at}"
+            for key, window in self.layout()
+            for at, pane in enumerate(window.panes)
+            if pane.command is not None
+        ]
 
 
 def declared_panes(panes: Iterable[SeenPane]) -> dict[str, SeenPane]:
