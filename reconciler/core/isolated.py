@@ -14,7 +14,7 @@ from reconciler.core.kind import GetKind, Kind, Orphans
 from reconciler.core.model import Observation, Resource, Spec
 from reconciler.core.observe import observe
 from reconciler.core.plan import observed_kinds
-from reconciler.host.children import Children
+from reconciler.host.child import Children
 from reconciler.host.filesystems import served
 
 if TYPE_CHECKING:

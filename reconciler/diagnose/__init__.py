@@ -23,7 +23,7 @@ from reconciler.core.model import Observation, Past, Plan, Spec
 from reconciler.diagnose import probes
 from reconciler.diagnose.looking import LOOK, Looking
 from reconciler.diagnose.wrong import Wrong, ordered
-from reconciler.host.children import Children
+from reconciler.host.child import Children
 from reconciler.host.remedy import remedy
 from reconciler.state.heartbeat import about_loop
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from reconciler.core.kind import GetKind
 from reconciler.core.model import Spec
-from reconciler.host import dropins
+from reconciler.host import reading
 from reconciler.host.folders import matching as logs_matching
 
 _TMPFILES = ("/etc/tmpfiles.d", "/run/tmpfiles.d", "/usr/local/lib/tmpfiles.d",
@@ -47,7 +47,7 @@ def _tmpfiles(paths: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     seen: set[str] = set()
     in_order = sorted(paths)
     for folder in _TMPFILES:
-        for name, text in dropins.texts([folder]):
+        for name, text in reading.texts([folder]):
             if os.path.basename(name) in seen or not name.endswith(".conf"):
                 continue  # tmpfiles.d(5): the first of a name hides the others.
             seen.add(os.path.basename(name))
@@ -92,7 +92,7 @@ def _beginning(in_order: Sequence[str], prefix: str) -> Iterator[str]:
 
 
 def _logrotate(logs: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    for name, text in dropins.texts(_LOGROTATE):
+    for name, text in reading.texts(_LOGROTATE):
         yield from of_logrotate(name, text, logs)
 
 

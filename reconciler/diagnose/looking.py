@@ -15,7 +15,7 @@ from reconciler import kinds
 from reconciler.core.kind import Diagnosed, Supervised
 from reconciler.core.model import Observation, Spec
 from reconciler.core.observe import shown, watched
-from reconciler.host.children import Children
+from reconciler.host.child import Children
 from reconciler.host.filesystems import by_mount
 
 if TYPE_CHECKING:

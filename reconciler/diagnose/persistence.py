@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import Remedy, UnknownState
 from reconciler.config.shipped import names
-from reconciler.host import crondaemon, dropins
+from reconciler.host import crondaemon, reading
 from reconciler.host.remedy import remedy
 
 if TYPE_CHECKING:
@@ -47,19 +47,19 @@ def look(host: Host, spec_path: str, state_dir: str) -> dict[str, Any]:
     for line, given in of_crontab(text, spec_path):
         what = f"a line in the crontab of {account.name}"
         runners.append(_cron(what, line, {**base, **given}, account.uid, idle))
-    for name, told in dropins.texts(_TABLES):
+    for name, told in reading.texts(_TABLES):
         for line, given in of_crontab(told, spec_path):
             runners.append(_cron(name, line, {**base, **given}, account.uid, idle))
     lingers = host.systemd.lingers()
     for scope in ("system", "user") if systemd else ():
         folder = host.systemd.folder(scope)
-        for name, told in dropins.texts([folder]):
+        for name, told in reading.texts([folder]):
             if name.endswith(".service") and runs(told, spec_path):
                 enabled = crondaemon.wanted(os.path.basename(name), folder)
                 runners.append(_unit(name, told, scope, enabled, lingers, account.uid))
     for name in _HOOKS:
         path = os.path.join(account.home, name)
-        told = dropins.text(path) or ""
+        told = reading.text(path) or ""
         if runs(told, spec_path):
             runners.append(_hook(path, told))
     return {

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from reconciler.base.records import replace
 from reconciler.core.kind import GetKind, Probed
 from reconciler.core.model import Resource
-from reconciler.host.children import Children
+from reconciler.host.child import Children
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -21,7 +21,7 @@ from reconciler.host.folders import contents, matching, tail
 if TYPE_CHECKING:
     from reconciler.host import Host
     from reconciler.host.processes import Identity
-    from reconciler.host.processtable import Row
+    from reconciler.host.usage import Row
 
 _HOUR, _DAY = 3600.0, 86400.0
 _LONGEST_COMMAND = 2000
@@ -135,7 +135,7 @@ def _folder(path: str, match: str | None) -> dict[str, Any]:
 
 def processes(wanted: Mapping[str, Sequence[Identity]]) -> list[dict[str, Any]]:
     """Of each id's processes: what it uses, and what it has started. Memory is in bytes."""
-    from reconciler.host.processtable import rows
+    from reconciler.host.usage import rows
 
     asked = {one for identities in wanted.values() for one in identities}
     found = {row.identity: row for row in rows(asked)}

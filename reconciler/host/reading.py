@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
 from reconciler.host.walk import opened, sort_of
 
+_MOST_TEXT = 2**18
+_MOST_FILES = 500
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 PRIVATE = (
     "not shown, since others could have given its name to what they may not read; make it "
@@ -136,3 +138,33 @@ def is_private(folder: int, file: int | None = None, also: Collection[int] = ())
         os.close(here)
     by_group = shown.st_mode & stat.S_IRGRP and shown.st_gid in groups
     return not (known_to_all or by_group or shown.st_uid in rightful - {0})
+
+
+def texts(places: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The path and the text of each file of these folders, or of the place that is a file."""
+    for place in places:
+        try:
+            names = sorted(f"{place}/{one}" for one in os.listdir(place))
+        except NotADirectoryError:
+            names = [place]
+        except OSError:
+            continue
+        for name in names[:_MOST_FILES]:
+            found = text(name)
+            if found is not None:
+                yield name, found
+
+
+def text(path: str) -> str | None:
+    """The first 256 KiB of that file; None where it cannot be read."""
+    try:
+        with open(path, "rb", opener=_unwaiting) as file:
+            data = file.read(_MOST_TEXT)
+    except (OSError, ValueError):
+        return None
+    # A FIFO that somebody is about to write to has None.
+    return (data or b"").decode(errors="replace").replace("\r\n", "\n")
+
+
+def _unwaiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)

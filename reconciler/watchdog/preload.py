@@ -21,7 +21,7 @@ _MODULES = tuple(
         "notify.sender",
     )
 )
-_UNUSED = frozenset(("__init__", "choose", "processtable"))
+_UNUSED = frozenset(("__init__", "choose", "machine"))
 
 
 def preload() -> None:

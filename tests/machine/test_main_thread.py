@@ -12,9 +12,8 @@ from reconciler.host import Host
 from reconciler.host.clock import Clock
 from reconciler.host.process_snapshot import ProcessSnapshot
 from reconciler.host.processes import Processes, ending, look_up
-from reconciler.host.processtable import rows
 from reconciler.host.stops import StopUnderWay
-from reconciler.host.usage import measure
+from reconciler.host.usage import measure, rows
 
 PROGRAM = """
 import ctypes, os, sys, threading, time
