@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -127,10 +128,34 @@ def test_a_step_that_may_not_be_done_fails_alone(
     assert (ended["b"][0], ended["other"][0]) == ("failed", "done")
 
 
+@dataclass(frozen=True)
+class Noted:
+    """An action that is noted, and fails."""
+
+    name: str
+
+    def describe(self) -> str:
+        return self.name
+
+    def run(self, host: Host) -> None:
+        host.measured.setdefault("done", []).append(self.name)
+        raise HostError(f"{self.name} has failed")
+
+
 def test_behind_an_action_that_failed_no_other_of_its_step_is_done(
+    made: Callable[[str], Pass], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actions = (Noted("first"), Noted("second"))
+    monkeypatch.setattr(type(kinds.get("directory")), "actions", lambda *asked: actions)
+    one = made(DIRECTORIES)
+    ended = one.applied()
+    assert ended["above"] == ("failed", "first has failed")
+    assert one.host.measured["done"] == ["first", "first"]  # Of the other one, too.
+
+
+def test_each_entry_of_a_tree_stands_alone(
     made: Callable[[str], Pass], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """But each entry of a tree stands alone: there the others are done."""
     for name in "bcd":
         (tmp_path / "tree" / name).mkdir(parents=True)
         (tmp_path / "tree" / name).chmod(0o700)
