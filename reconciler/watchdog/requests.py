@@ -166,9 +166,15 @@ class PassRequests:
             self._served[one], self._waiting = self._waiting, []
             self._done[one] = []
 
-    def looked(self, one: Pass, plan: Plan, whole: bool) -> None:
-        """A pass has looked; ``whole``: it leaves nothing to others."""
-        self._seen[one] = plan, whole
+    def looked(self, one: Pass, plan: Plan, steps: Sequence[str], whole: bool) -> None:
+        """A pass has looked; ``whole``: it leaves nothing to others.
+
+        Who asked need not wait for the end of one that has nothing to do.
+        """
+        if one in self._served:
+            self._seen[one] = plan, whole
+            if whole and not steps:
+                self._answer(one)
 
     def did(self, one: Pass, outcome: Outcome) -> None:
         """A pass has come to the end of a step."""
@@ -176,10 +182,15 @@ class PassRequests:
 
     def over(self, one: Pass) -> None:
         """A pass has come to its end."""
+        if one.result is None:
+            self._seen.pop(one, None)
+        self._answer(one)
+
+    def _answer(self, one: Pass) -> None:
         seen, outcomes = self._seen.pop(one, None), self._done.pop(one, [])
         for asker in self._served.pop(one, ()):
             with suppress(OSError):  # He is gone, or it is too long for one message.
-                if seen is not None and one.result is not None:
+                if seen is not None:
                     asker.send(_written(seen[0], outcomes, seen[1]).encode())
             asker.close()
 

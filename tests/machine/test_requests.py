@@ -236,7 +236,7 @@ def test_the_answer_is_what_was_done(served: Served) -> None:
     asker, one = served.ask(), _pass("well")
     assert served.tend(lambda: served.requests._waiting) == ["*"]
     served.requests.begun(one)
-    served.requests.looked(one, PLAN, True)
+    served.requests.looked(one, PLAN, [STEP.id], True)
     served.requests.did(one, Outcome(STEP, "done"))
     served.requests.over(one)
     asker.join(5)
@@ -257,12 +257,23 @@ def test_without_an_answer_the_asker_is_let_go(served: Served, how: str) -> None
         served.tend(lambda: served.requests._waiting)
         served.requests.begun(one)
         if how != "not looked":
-            served.requests.looked(one, PLAN, True)
+            served.requests.looked(one, PLAN, [STEP.id], True)
         for _ in range(20_000 if how == "too long" else 1):
             served.requests.did(one, Outcome(STEP, "done"))
         served.requests.over(one)
     asker.join(5)
     assert served.found == [None]
+
+
+def test_what_has_nothing_to_do_answers_when_it_has_looked(served: Served) -> None:
+    asker, one = served.ask(), _pass(None)
+    served.tend(lambda: served.requests._waiting)
+    served.requests.begun(one)
+    served.requests.looked(one, PLAN, [], True)
+    asker.join(5)
+    (answer,) = served.found
+    assert answer is not None and not answer.acted
+    served.requests.over(one)
 
 
 def test_who_does_not_ask_is_let_go(served: Served) -> None:
@@ -282,7 +293,7 @@ def test_many_who_ask_have_one_pass(served: Served) -> None:
     served.tend(lambda: len(served.requests._waiting) == 5)
     one = _pass("well")
     served.requests.begun(one)
-    served.requests.looked(one, PLAN, False)
+    served.requests.looked(one, PLAN, [], False)
     served.requests.over(one)
     for asker in askers:
         asker.join(5)
