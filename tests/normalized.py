@@ -6,6 +6,7 @@ import re
 
 _VARIES = (
     (r"\b\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?\b", "<time>"),
+    (r"(?m)^  \d+\. ", "  <n>. "),
     (r"(?m)^- \d\d:\d\d ", "- <time> "),
     (r"\bpid \d+(, \d+)*", "pid <pid>"),
     (r"kill -CONT \d+", "kill -CONT <pid>"),

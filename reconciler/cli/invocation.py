@@ -43,9 +43,10 @@ class Invocation:
         self.options = options
         for uid in options.trust:
             trust.trust_owner(uid)
-        self.terminal = Terminal(options.color, to_errors=options.json)
+        self.terminal = Terminal(options.color, to_errors=options.json, whole=options.verbose)
         self.users: Users = Users()
         self._trusted: set[str] = set()
+        self._not_set: set[str] = set()
         self._path: str | None = None
         """The spec that takes over the state of its name."""
         self._guest = False
@@ -140,6 +141,10 @@ class Invocation:
         Raises Usage.
         """
         found: dict[str, str] = dict(self._remembered())
+        for name in self.options.unset:
+            if found.pop(name, None) is None and name not in self._not_set:
+                self._not_set.add(name)
+                tell(f"--unset {name}: no value is remembered for it")
         for word in self.options.set:
             name, equals, value = word.partition("=")
             if not name or not equals:
@@ -160,7 +165,7 @@ class Invocation:
         return found
 
     def _remembered(self) -> Mapping[str, Remembered]:
-        """The variables of the last pass over this spec, but for those of ``--unset``."""
+        """The variables of the last pass over this spec."""
         from reconciler.state.folder import variables, with_variables
 
         folders = with_variables(self.state_dir)
@@ -168,11 +173,7 @@ class Invocation:
         folder = self._folder_of(path, folders) if folders else None
         if folder is None or self._before(folder, path) is not None:
             return {}
-        return {
-            name: Remembered(value)
-            for name, value in variables(folder).items()
-            if name not in self.options.unset
-        }
+        return {name: Remembered(value) for name, value in variables(folder).items()}
 
     def _folder_of(self, path: str, folders: Collection[str]) -> str | None:
         """Which of these is the state directory of the spec in that file, not yet compiled."""

@@ -17,17 +17,25 @@ from reconciler.output.text import MARGIN, Block, Line, Table, lines_of
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-_STYLES = {"good": "green", "change": "yellow", "bad": "bold red", "quiet": "dim", "": ""}
+_STYLES = {
+    "good": "green",
+    "change": "yellow",
+    "bad": "bold red",
+    "quiet": "dim",
+    "long": "",
+    "": "",
+}
 
 
 class Terminal:
     """Writes lines to standard output, or to standard error when that is taken by JSON."""
 
-    def __init__(self, color: str, to_errors: bool) -> None:
+    def __init__(self, color: str, to_errors: bool, whole: bool = True) -> None:
         self._output: TextIO = sys.stdout
         self._file: TextIO = sys.stderr if to_errors else sys.stdout
         self.watched = _is_terminal(self._file)
         """Is there a person who sees it as it is written?"""
+        self.whole = whole
         self.colored = color == "always" or (
             color == "auto" and not os.environ.get("NO_COLOR") and self.watched
         )
@@ -54,6 +62,9 @@ class Terminal:
             self._heading, self._headed = None, self._heading
         elif blocks and blocks[0] == self._headed:
             del blocks[0]
+        if self.watched and not self.whole:
+            width = os.get_terminal_size(self._file.fileno()).columns or 80
+            blocks = [_cut(block, width) for block in blocks]
         self.aside()
         try:
             if self.colored or (self.watched and any(isinstance(one, Table) for one in blocks)):
@@ -126,6 +137,12 @@ class Terminal:
                 console.print(drawn(block))
             else:
                 console.print(Text(block[0], style=_STYLES[block[1]]), soft_wrap=True)
+
+
+def _cut(block: Block, width: int) -> Block:
+    if isinstance(block, Table) or block[1] != "long" or len(block[0]) <= width:
+        return block
+    return f"{block[0][: width - 1]}…", block[1]
 
 
 def _censored(block: Block) -> Block:

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from reconciler.core.model import Outcome, Plan, Remark, Report, Step
 
 Line = tuple[str, str]
-"""The text of a line, and what it tells: ``good``, ``change``, ``bad``, ``quiet`` or nothing."""
+"""The text of a line, and what it tells: ``good``, ``change``, ``bad``, ``quiet`` or nothing.
+
+``long``: nothing, and a terminal may cut it.
+"""
 
 MARGIN = 2
 """Blanks before each row, and between two columns."""
@@ -183,7 +186,7 @@ def _resources(number: int) -> str:
 
 def _actions(step: Step) -> Iterator[Line]:
     for action in step.actions[:_MOST_ACTIONS]:
-        yield f"      {printable(action.describe())}", ""
+        yield f"      {printable(action.describe())}", "long"
     more = len(step.actions) - _MOST_ACTIONS
     if more > 0:
         yield f"      and {more} more like it (--json shows all)", "quiet"
@@ -218,5 +221,6 @@ def by_hand_lines(step: Step) -> Iterator[Line]:
 
 def _remarks(word: str, remarks: tuple[Remark, ...], style: str) -> Iterator[Line]:
     for remark in remarks:
-        # A reason may hold a command to copy.
-        yield f"  {word} {printable(remark.id)}: {printable(remark.reason, 100_000)}", style
+        # A reason may hold a command to copy, but for an expression.
+        cut = "long" if remark.reason.startswith("when: ") else style
+        yield f"  {word} {printable(remark.id)}: {printable(remark.reason, 100_000)}", cut

@@ -55,6 +55,9 @@ def test_it_is_set_anew_or_unset(machine: Machine, spec: Path) -> None:
     machine.once(spec, "--unset", "port")
     assert variables(machine, spec) == {"plain": "yes"}
     assert (machine.base / "p80").is_dir()
+    done = machine.reconcile("--plan", spec, "--unset", "nix")
+    said = "reconcile: --unset nix: no value is remembered for it\n"
+    assert (done.returncode, done.stderr) == (0, said)
 
 
 def test_what_the_file_says_anyway_is_no_setting(machine: Machine, spec: Path) -> None:
