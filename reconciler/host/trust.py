@@ -8,9 +8,8 @@ not change anything on the way, nor read a file.
 The rule, for every folder, symlink and file on the way:
 
 - it belongs to root, to the caller, or to an account of ``--trust``;
-- nobody else may write to it, by its mode or by an access list, also that of NFSv4, whose names are
-  those of this host, as idmapd(8) has them. A group may where it has no
-  other member, as OpenSSH of Debian has it for user-private groups;
+- nobody else may write to it, by its mode or an access list (in one of NFSv4, names are those of
+  this host). A group without another member may, as OpenSSH of Debian has it;
 - a sticky folder (/tmp) may be writable by all, where the entry on the way is one of ours;
 - nobody else has mounted the file system and answers for it himself (FUSE).
 
@@ -146,8 +145,7 @@ def own_file(path: str, flags: int = os.O_RDONLY) -> int:
 def is_trusted_way(folder: str, *, services: bool = False) -> bool:
     """Can nobody else exchange what is ours in that folder? It may be sticky, as /tmp is.
 
-    ``services``: a group that has only accounts of services is nobody else, as that of syslog
-    with /var/log on Ubuntu.
+    ``services``: a group of service accounts is nobody else, as syslog's, Ubuntu's /var/log.
     """
     notes: list[Untrusted] = []
     try:
@@ -159,9 +157,9 @@ def is_trusted_way(folder: str, *, services: bool = False) -> bool:
 
 
 def refuse_untrusted_way(folder: str, what: str) -> None:
-    """Raise Untrusted where somebody else could exchange what is ours in that folder.
+    """Raise Untrusted, or OSError, where somebody else could exchange what is ours in it.
 
-    It may be sticky; people may share it, as ``opened`` has it. Raises OSError as well.
+    It may be sticky; people may share it, as ``opened`` has it.
     """
     way = _Way(folder, what, _owners(), None, None, shared=True, through=True)
     os.close(way.walked(True))
@@ -170,10 +168,7 @@ def refuse_untrusted_way(folder: str, what: str) -> None:
 def only_ours(
     status: os.stat_result, handle: int, *, also: Collection[int] = (), services: bool = False
 ) -> bool:
-    """May only root, the caller and ``also`` write to what is open as ``handle``, by itself?
-
-    ``services`` as for ``is_trusted_way``.
-    """
+    """May only root, the caller and ``also`` write to what is open as ``handle``, by itself?"""
     owners = _owners(also)
     if status.st_uid not in owners or _is_alone(handle, status):
         return status.st_uid in owners
