@@ -14,8 +14,7 @@ from reconciler.host.clock import Clock
 from reconciler.notify.reports import left
 from reconciler.output.period import report
 from reconciler.state.store import Store
-from reconciler.state.store.history import Deed
-from reconciler.state.store.reports import Reported
+from reconciler.state.store.tables import Deed, Reported
 
 DAY = 86400.0
 NOON = 1_800_000_000.0

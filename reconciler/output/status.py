@@ -14,8 +14,7 @@ from reconciler.host.remedy import remedy
 from reconciler.output.text import Block, Line, Row, Table, given, heading
 
 if TYPE_CHECKING:
-    from reconciler.state.store.history import Deed
-    from reconciler.state.store.pauses import Pause
+    from reconciler.state.store.tables import Deed, Pause
 
 _STYLES = {"ok": "good", "differs": "change", "paused": "change", "skipped": "quiet"}
 _PLURAL = {"differs": "differ", "waits": "wait"}

@@ -20,9 +20,7 @@ from reconciler.state.folder import Newer, Unreadable
 if TYPE_CHECKING:
     from reconciler.state.restarts import RestartTracker, Unwritten
     from reconciler.state.store import Store
-    from reconciler.state.store.conditions import Condition
-    from reconciler.state.store.history import Deed
-    from reconciler.state.store.pauses import Pause
+    from reconciler.state.store.tables import Condition, Deed, Pause
 
 _FLUSH = 1.0
 """Seconds that what was done may wait for being written: each writing waits for the disk."""
@@ -185,7 +183,7 @@ class Memory:
             self.flush()
 
     def _note(self, store: Store, outcome: Outcome) -> None:
-        from reconciler.state.store.history import Deed
+        from reconciler.state.store.tables import Deed
 
         clock = store.base.clock
         step = outcome.step

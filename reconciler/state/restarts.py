@@ -13,10 +13,10 @@ from reconciler.base.records import dataclass, replace
 from reconciler.core.kind import GetKind, Supervised
 from reconciler.core.model import Hold, Outcome, Plan, Resource, Step
 from reconciler.core.restart_policy import Policy, in_words
-from reconciler.state.store.attempts import Attempt
+from reconciler.state.store.tables import Attempt
 
 if TYPE_CHECKING:
-    from reconciler.state.store.attempts import Attempts
+    from reconciler.state.store.tables import Attempts
 
 Unwritten = tuple[str, int, float]
 """Attempts that the store did not take: of which version, how many, and when the last was made by

@@ -17,7 +17,7 @@ from reconciler import kinds
 from reconciler.core.model import Plan, Remark
 from reconciler.core.restart_policy import Policy
 from reconciler.state.restarts import SOON, RestartTracker
-from reconciler.state.store.attempts import Attempt
+from reconciler.state.store.tables import Attempt
 
 POLICY = Policy(attempts=4, initial=1, factor=2, most=5, healthy_after=60, retry_every=900)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from reconciler.core.model import Outcome, Resource, Spec
     from reconciler.host import Host
     from reconciler.state.store import Store
-    from reconciler.state.store.pauses import Pause
+    from reconciler.state.store.tables import Pause
 
 _LONGEST = 10 * 366 * 86400.0
 
@@ -149,7 +149,7 @@ def _wake(context: Context, spec: Spec, wait: bool = False) -> None:
 
 
 def _remember(context: Context, store: Store, found: Sequence[Any], verb: str, why: str) -> None:
-    from reconciler.state.store.history import Deed
+    from reconciler.state.store.tables import Deed
 
     now = store.base.clock.wall()
     store.history.add(

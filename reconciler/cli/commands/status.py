@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from reconciler.core.snapshot import Snapshot
     from reconciler.host import Host
     from reconciler.state.heartbeat import WatchdogHeartbeat
-    from reconciler.state.store.history import Deed
+    from reconciler.state.store.tables import Deed
 
 _LAST = 5
 _PATIENCE = 2.0

@@ -21,7 +21,7 @@ from reconciler.notify.outbox import announce
 if TYPE_CHECKING:
     from reconciler.host import Host
     from reconciler.state.store import Store
-    from reconciler.state.store.reports import Reported
+    from reconciler.state.store.tables import Reported
 
 _GATHERING = 20.0
 """Seconds for the figures."""

@@ -20,7 +20,7 @@ from reconciler.state.store import Store
 
 if TYPE_CHECKING:
     from reconciler.host import Host
-    from reconciler.state.store.history import Deed
+    from reconciler.state.store.tables import Deed
 
 _SCAN = 5.0
 """Seconds for counting the files of all folders."""

@@ -8,16 +8,18 @@ A pass with nothing to remember does not even load SQLite; see ``state.quiet``.
 from __future__ import annotations
 
 from reconciler.host.clock import Clock
-from reconciler.state.store.attempts import Attempts
 from reconciler.state.store.base import Base
-from reconciler.state.store.checks import CheckTable
-from reconciler.state.store.conditions import Conditions
-from reconciler.state.store.history import History
 from reconciler.state.store.outbox import Outbox
-from reconciler.state.store.pauses import Pauses
-from reconciler.state.store.reports import ReportTable
-from reconciler.state.store.sent import SentMessages
-from reconciler.state.store.troubles import Troubles
+from reconciler.state.store.tables import (
+    Attempts,
+    CheckTable,
+    Conditions,
+    History,
+    Pauses,
+    ReportTable,
+    SentMessages,
+    Troubles,
+)
 
 
 class Store:

@@ -1,0 +1,368 @@
+"""The tables of the store, but for the queue of messages; see ``Base`` for what they raise.
+
+They must not decide what follows from what they hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from reconciler.base.records import dataclass
+from reconciler.core.messages import Sent, Trouble
+from reconciler.core.model import ProbeHistory
+from reconciler.state.store.base import Base
+
+if TYPE_CHECKING:
+    import sqlite3
+
+_MOST = 10_000
+"""Steps that are remembered."""
+Condition = tuple[str, str, str]
+"""The id, what is wrong, and with which of them (a process that was started anew is another)."""
+
+
+class StoreTable:
+    """Rows of one kind."""
+
+    def __init__(self, base: Base) -> None:
+        self._base = base
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Starts of a resource that were not forgiven yet.
+
+    ``version`` says what was started. ``since`` is the age of the last one in seconds, None when
+    it was made before this boot. ``behind``: it ended at once, and left behind what it had started.
+    """
+
+    version: str
+    count: int
+    since: float | None
+    behind: bool = False
+
+
+class Attempts(StoreTable):
+    """How often something was started without success."""
+
+    def all(self) -> dict[str, Attempt]:
+        """Those that were not forgiven, by id."""
+        rows = self._base.read("SELECT id, version, count, boot, at, behind FROM attempts")
+        return {
+            ident: Attempt(version, count, self._base.age(boot, at), bool(behind))
+            for ident, version, count, boot, at, behind in rows
+        }
+
+    def begun(self, ident: str, version: str, least: int, at: float) -> None:
+        """A start was made ``at`` that moment of the monotonic clock.
+
+        The first one counts only when it ``failed``: what has come up once is started again at
+        once when it ends. It is the ``least``-th at least, after those that were not written.
+        """
+        with self._base.change() as base:
+            base.execute("DELETE FROM attempts WHERE id = ? AND version != ?", (ident, version))
+            base.execute(
+                "INSERT INTO attempts (id, version, count, boot, at) "
+                "VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+                "count = max(count + 1, excluded.count), boot = excluded.boot, at = excluded.at, "
+                "behind = NULL",
+                (ident, version, least, self._base.boot, at),
+            )
+
+    def failed(self, ident: str, behind: bool = False) -> None:
+        """The start that was made did not even come up; see ``Attempt`` for ``behind``."""
+        with self._base.change() as base:
+            base.execute(
+                "UPDATE attempts SET count = max(count, 1), behind = ? WHERE id = ?",
+                (behind, ident),
+            )
+
+    def seen_running(self, ident: str) -> None:
+        """It runs, and its last attempt was made before this boot: its age counts from now."""
+        with self._base.change() as base:
+            base.execute(
+                "UPDATE attempts SET boot = ?, at = ? WHERE id = ?",
+                (self._base.boot, self._base.clock.monotonic(), ident),
+            )
+
+    def forgive(self, ident: str) -> None:
+        """It stayed healthy, or nobody wants it any more."""
+        with self._base.change() as base:
+            base.execute("DELETE FROM attempts WHERE id = ?", (ident,))
+
+
+class Conditions(StoreTable):
+    """Since when something has been wrong with a thing that is there, such as a process."""
+
+    def all(self) -> dict[Condition, float]:
+        """How long each has lasted, in seconds; those from before this boot are over."""
+        rows = self._base.read("SELECT id, what, of, boot, at FROM conditions")
+        found = {}
+        for ident, what, of, boot, at in rows:
+            age = self._base.age(boot, at)
+            if age is not None:
+                found[ident, what, of] = age
+        return found
+
+    def note(self, begun: Collection[Condition], over: Collection[Condition]) -> None:
+        """Those that have begun now, and those that are over."""
+        now = self._base.clock.monotonic()
+        with self._base.change() as base:
+            for one in over:
+                base.execute("DELETE FROM conditions WHERE id = ? AND what = ? AND of = ?", one)
+            for ident, what, of in begun:
+                base.execute(
+                    "INSERT OR REPLACE INTO conditions (id, what, of, boot, at) "
+                    "VALUES (?, ?, ?, ?, ?)",
+                    (ident, what, of, self._base.boot, now),
+                )
+
+
+class CheckTable(StoreTable):
+    """What the probes of each check have said last."""
+
+    def all(self) -> dict[str, ProbeHistory]:
+        """What was said last, by id; what was said before this boot has no age."""
+        rows = self._base.read(
+            "SELECT id, version, result, failures, acted, reason, since, wall, boot, at, seconds "
+            "FROM checks"
+        )
+        found = {}
+        for ident, version, result, failures, acted, reason, since, wall, boot, at, seconds in rows:
+            age = self._base.age(boot, at)
+            found[ident] = ProbeHistory(
+                version, result, failures, acted, reason, since, wall, age, seconds
+            )
+        return found
+
+    def say(self, found: Mapping[str, ProbeHistory]) -> None:
+        """These were said now; a verdict's ``age`` says how long ago."""
+        now = self._base.clock.monotonic()
+        with self._base.change() as base:
+            for ident, said in found.items():
+                base.execute(
+                    "INSERT OR REPLACE INTO checks (id, version, boot, at, wall, result, failures, "
+                    "acted, reason, since, seconds) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (ident, said.version, self._base.boot, now - (said.age or 0.0), said.wall,
+                     said.result, said.failures, said.acted, said.reason, said.since,
+                     said.seconds),
+                )  # fmt: skip
+
+    def acted(self, ids: Collection[str]) -> None:
+        """What is to be done about these is being done; their failures count anew from now."""
+        with self._base.change() as base:
+            for ident in ids:
+                base.execute(
+                    "UPDATE checks SET failures = 0, acted = acted + 1 WHERE id = ?", (ident,)
+                )
+
+    def forget(self, ids: Collection[str]) -> None:
+        """Nobody wants to know any more."""
+        with self._base.change() as base:
+            for ident in ids:
+                base.execute("DELETE FROM checks WHERE id = ?", (ident,))
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """``wall`` and ``until`` are in seconds since the epoch; None: until it is resumed."""
+
+    id: str
+    reason: str
+    wall: float
+    until: float | None
+    by: str
+
+
+class Pauses(StoreTable):
+    """What is left alone until it is resumed; may be changed without the lock."""
+
+    def __init__(self, base: Base) -> None:
+        super().__init__(base)
+        self.known: dict[str, Pause] = {}
+        """Those that were read last."""
+
+    def all(self) -> dict[str, Pause]:
+        """Those that are not over, by id. They hold over reboots, so they go by the wall clock."""
+        now = self._base.clock.wall()
+        rows = self._base.read("SELECT id, reason, wall, until, by FROM pauses ORDER BY id")
+        found = {row[0]: Pause(*row) for row in rows}
+        self.known = {i: p for i, p in found.items() if p.until is None or p.until > now}
+        return self.known
+
+    def pause(self, ident: str, reason: str, until: float | None, by: str) -> None:
+        """Leave it alone from now on."""
+        now = self._base.clock.wall()
+        with self._base.change() as base:
+            base.execute(
+                "INSERT OR REPLACE INTO pauses (id, reason, wall, until, by) "
+                "VALUES (?, ?, ?, ?, ?)",
+                (ident, reason, now, until, by),
+            )
+
+    def resume(self, ident: str) -> bool:
+        """Leave it alone no more; False when it was not paused."""
+        with self._base.change() as base:
+            return bool(base.execute("DELETE FROM pauses WHERE id = ?", (ident,)).rowcount)
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """One step that came to its end. ``wall`` is in seconds since the epoch.
+
+    ``by``: ``loop``, ``cron``, ``systemd``, ``person`` or ``program``. ``freed`` is in bytes, by
+    what keeps files for so long only.
+    """
+
+    wall: float
+    by: str
+    id: str
+    verb: str
+    result: str
+    why: str
+    error: str | None
+    seconds: float
+    freed: int | None = None
+
+
+class History(StoreTable):
+    """What was done, when, why, by whom, and with which result."""
+
+    def add(self, deeds: Sequence[Deed], instead: Sequence[Deed] = ()) -> None:
+        """Those that were done now, ``instead`` of others; the oldest of many are dropped."""
+        with self._base.change() as base:
+            base.executemany(
+                "DELETE FROM history WHERE seq = (SELECT max(seq) FROM history "
+                "WHERE wall = ? AND id = ? AND verb = ? AND result = ?)",
+                [(d.wall, d.id, d.verb, d.result) for d in instead],
+            )
+            base.executemany(
+                "INSERT INTO history (wall, by, id, verb, result, why, error, seconds, freed) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (d.wall, d.by, d.id, d.verb, d.result, d.why, d.error, d.seconds, d.freed)
+                    for d in deeds
+                ],
+            )
+            base.execute(
+                "DELETE FROM history WHERE seq <= (SELECT max(seq) FROM history) - ?", (_MOST,)
+            )
+
+    def begun(self) -> dict[str, float]:
+        """When the oldest deed was done that is known, by id."""
+        return dict(self._base.read("SELECT id, min(wall) FROM history GROUP BY id"))
+
+    def since(self, wall: float, most: int = _MOST) -> list[Deed]:
+        """The newest ``most`` since that time, oldest first."""
+        rows = self._base.read(
+            "SELECT wall, by, id, verb, result, why, error, seconds, freed FROM history "
+            "WHERE wall >= ? ORDER BY seq DESC LIMIT ?",
+            (wall, most),
+        )
+        return [Deed(*row) for row in reversed(rows)]
+
+
+class Troubles(StoreTable):
+    """What people were told is wrong, until they are told that it has recovered."""
+
+    def all(self) -> dict[str, Trouble]:
+        """Those that are open, by id."""
+        rows = self._base.read("SELECT id, event, reason, wall, boot, at FROM troubles")
+        return {
+            ident: Trouble(event, reason, wall, self._base.age(boot, at))
+            for ident, event, reason, wall, boot, at in rows
+        }
+
+    def replace(
+        self, base: sqlite3.Connection, before: Mapping[str, Trouble], now: Mapping[str, Trouble]
+    ) -> None:
+        """Keep those of ``now``, within a change that was begun."""
+        for ident in before.keys() - now.keys():
+            base.execute("DELETE FROM troubles WHERE id = ?", (ident,))
+        for ident, one in now.items():
+            # When they were told before another boot, the time until the next reminder begins now.
+            if one != before.get(ident) or one.told is None:
+                at = self._base.clock.monotonic() - (one.told or 0.0)
+                base.execute(
+                    "INSERT OR REPLACE INTO troubles (id, event, reason, wall, boot, at) "
+                    "VALUES (?, ?, ?, ?, ?, ?)",
+                    (ident, one.event, one.reason, one.wall, self._base.boot, at),
+                )
+
+
+class SentMessages(StoreTable):
+    """How many messages went out about a thing within an hour, and how many were held back."""
+
+    def all(self) -> dict[tuple[str, str], Sent]:
+        """By event and id."""
+        rows = self._base.read("SELECT event, id, count, held, wall, boot, at FROM sent")
+        return {
+            (event, ident): Sent(count, held, wall, self._base.age(boot, at))
+            for event, ident, count, held, wall, boot, at in rows
+        }
+
+    def replace(self, base: sqlite3.Connection, now: Mapping[tuple[str, str], Sent]) -> None:
+        """Keep these and no others, within a change that was begun."""
+        base.execute("DELETE FROM sent")
+        clock = self._base.clock.monotonic()
+        base.executemany(
+            "INSERT INTO sent (event, id, count, held, wall, boot, at) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                # Of one of another boot the hour is over.
+                (
+                    *key,
+                    one.count,
+                    one.held,
+                    one.wall,
+                    self._base.boot if one.age is not None else "",
+                    clock - (one.age or 0.0),
+                )
+                for key, one in now.items()
+            ],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """``wall`` is in seconds since the epoch, ``age`` in seconds, None: before this boot.
+
+    ``figures`` are those of that time.
+    """
+
+    wall: float
+    age: float | None
+    figures: dict[str, Any]
+
+
+class ReportTable(StoreTable):
+    """What was reported last, by the length of the period in seconds."""
+
+    def all(self) -> dict[float, Reported]:
+        """The last one of each period."""
+        import json
+
+        found = {}
+        rows = self._base.read("SELECT period, boot, at, wall, figures FROM reports")
+        for period, boot, at, wall, figures in rows:
+            try:
+                known = json.loads(figures)
+            except ValueError:
+                known = {}
+            found[float(period)] = Reported(wall, self._base.age(boot, at), known)
+        return found
+
+    def made(self, periods: Collection[float], figures: dict[str, Any]) -> None:
+        """One of each of these is made now, and the next period begins."""
+        import json
+
+        clock = self._base.clock
+        row = self._base.boot, clock.monotonic(), clock.wall(), json.dumps(figures)
+        with self._base.change() as base:
+            for period in periods:
+                base.execute(
+                    "INSERT OR REPLACE INTO reports (period, boot, at, wall, figures) "
+                    "VALUES (?, ?, ?, ?, ?)",
+                    (period, *row),
+                )
