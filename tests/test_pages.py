@@ -47,6 +47,21 @@ def test_a_newcomer_reads_two_hundred_lines() -> None:
     assert len(text_of("README.md").splitlines()) <= 200
 
 
+def test_the_inside_is_where_the_page_says() -> None:
+    page = text_of("reconciler/README.md")
+    assert len(page.splitlines()) < 100
+    for path, name in re.findall(r"`((?:\w+/)+\w+(?:\.py|/)?)(?:: (\w+))?`", page):
+        roots = (CHECKOUT, CHECKOUT / "reconciler")
+        found = [root / path for root in roots if (root / path).exists()]
+        found += [root / f"{path}.py" for root in roots if (root / f"{path}.py").exists()]
+        assert found or "KIND" in path, path
+        assert not name or re.search(rf"def {name}\b", found[0].read_text()), f"{path}: {name}"
+    for room, holds in re.findall(r"(?m)^\| `(\w+)` \| (.*) \|$", page):
+        for name in re.findall(r"`(\w+)/?`", holds):
+            inside = CHECKOUT / "reconciler" / room / name
+            assert inside.exists() or inside.with_suffix(".py").exists(), f"{room}/{name}"
+
+
 @pytest.mark.parametrize("block", EXAMPLES, ids=str)
 def test_a_block_says_what_it_is_and_is_valid(block: Block, tmp_path: Path) -> None:
     assert block.language in LANGUAGES, "a fenced block needs a language"
