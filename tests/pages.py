@@ -17,8 +17,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from support import CHECKOUT
+
+from reconciler.config import json_schema
+from reconciler.core.kind import Kind
 
 PAGES = (
     "README.md", "CHANGELOG.md", "specs/README.md", "specs/README.ja.md", "specs/commands.md",
@@ -111,3 +115,14 @@ def variables(template: Path) -> str:
             default = "the program"
         rows[name] = f"| `{name}` | `{found[1]}=` | {default} |"
     return "\n".join(["| variable | sets | default |", "|---|---|---|", *rows.values()])
+
+
+def fields(kind: Kind[Any, Any]) -> str:
+    """A table of the fields that only resources of this kind have, from the schema."""
+    schema = json_schema([kind])["properties"][kind.section]["additionalProperties"]
+    rows = ["| field | meaning |", "|---|---|"]
+    for name, value in schema["properties"].items():
+        if "$ref" not in value:  # Every resource has those.
+            required = "; required" if name in schema.get("required", ()) else ""
+            rows.append(f"| `{name}` | {value['description'].rstrip('.')}{required} |")
+    return "\n".join(rows)
