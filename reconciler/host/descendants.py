@@ -3,7 +3,7 @@
 A child may leave the group and the session in which it was started, and has another parent once its
 own has ended. Four things still tell: the mark in its environment, the session and the group of the
 first process of its launch, and the scope that systemd has made for that one. It must not take a
-number for proof where it may have been given anew, nor signal anybody by a number.
+number for proof where it may have been reused, nor signal anybody by a number.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class Descendants:
         """The number of the session or group that it leads, or has led until it ended."""
         entry = look_up(leader.pid, zombies=True)
         if entry is not None:
-            # A number is given anew only once no session or group has it any more.
+            # A number is reused only once no session or group has it any more.
             same = entry.identity == leader
             self._leads = {leader.pid} & {entry.session, entry.group} if same else set()
         return set(self._leads)

@@ -34,7 +34,7 @@ def note(text: str) -> None:
 
 
 def use_utf8() -> None:
-    """Start this program anew in UTF-8 mode where the locale would have names in another encoding.
+    """Start this program again in UTF-8 mode where the locale would have names in another encoding.
 
     Names in a spec are UTF-8, and so they are on the host, whoever calls. Python takes the
     encoding of names from the locale when it starts, and cannot change it later,

@@ -1,4 +1,4 @@
-"""The probe that counts lines of a log, of those that were written of late.
+"""The probe that counts lines of a log, of those that were written recently.
 
 It reads from the end, only as far as it must, and never more than 64 MiB.
 """
@@ -46,7 +46,7 @@ def log(path: str, match: str, most: int, within: float, now: float | None = Non
     """Do at most ``most`` of the lines that were written ``within`` so many seconds match?
 
     A line without a time belongs to the one above it. In a log without any time, every line
-    counts while the log was written to of late. What was rotated to ``path.1`` or ``path.1.gz``
+    counts while the log was written to recently. What was rotated to ``path.1`` or ``path.1.gz``
     is read on. Raises UnknownState, HostError and OSError.
     """
     tally = _Tally(re.compile(match), (time.time() if now is None else now) - within, within)
@@ -72,7 +72,7 @@ def log(path: str, match: str, most: int, within: float, now: float | None = Non
 
 
 class _Tally:
-    """Takes lines, the last one first, and counts those that match and are of late."""
+    """Takes lines, the last one first, and counts those that match and are recent."""
 
     def __init__(self, match: re.Pattern[str], since: float, within: float) -> None:
         self._match = match

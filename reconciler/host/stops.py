@@ -268,7 +268,7 @@ def handed_on(folder: str) -> list[tuple[str, str, StopUnderWay]]:
             return []
         return [(ident, wakes, _stop(*values)) for ident, wakes, *values in known["stops"]]
     except (ValueError, TypeError, KeyError):
-        return []  # It is damaged: what still runs is stopped anew.
+        return []  # It is damaged: what still runs is stopped again.
 
 
 def _plain(identity: Identity) -> tuple[int, int]:

@@ -27,7 +27,7 @@ class Supervisor:
         self._told = 0.0
 
     def ready(self, status: str) -> None:
-        """All is set up, or read anew."""
+        """All is set up, or read again."""
         self._tell(f"READY=1\nSTATUS={status}")
 
     def status(self, text: str) -> None:
@@ -41,7 +41,7 @@ class Supervisor:
             self._tell("WATCHDOG=1")
 
     def reloading(self) -> None:
-        """What was declared is read anew; ``ready`` ends it."""
+        """What was declared is read again; ``ready`` ends it."""
         self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(1) // 1000}")
 
     def stopping(self) -> None:

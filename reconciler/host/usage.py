@@ -120,7 +120,7 @@ def _family(
     while todo:
         pid = todo.pop()
         yield entries[pid]
-        # Numbers may be given anew while the table is read, so that there is a circle.
+        # Numbers may be reused while the table is read, so that there is a circle.
         below = [child for child in children.get(pid, ()) if child not in seen]
         seen.update(below)
         todo += below

@@ -81,7 +81,7 @@ class WallTime:
     def age(self, path: str, time: float) -> float:
         """Seconds since ``time``, that of the file ``path``, as far as they passed for what runs.
 
-        After a step of the clock, or a sleep of the machine, an age begins anew: nobody could
+        After a step of the clock, or a sleep of the machine, an age begins again: nobody could
         write a file meanwhile. A time that lies ahead of the clock, as that of a file server may,
         has the age for which it was seen to be the same.
         """
