@@ -35,7 +35,7 @@ def test_how_long_one_may_wait_for_a_file_system(
         try:
             stat = Path(f"/proc/{waiting.pid}/stat")
             until(lambda: "(sleep) S" in stat.read_text())
-            one = bounded.Stillness(waiting.pid)
+            one = bounded.StallDetector(waiting.pid)
             for clock.now, entered, hung in (
                 (0.5, "/x", False), (5.4, "/x", False), (5.5, "/x", True),
                 (30.4, None, False), (30.5, None, True),

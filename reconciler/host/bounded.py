@@ -37,7 +37,7 @@ _MOST = 15.0
 """Seconds of waits together, however short each is, that another user's server may cost a pass."""
 
 
-class Stillness:
+class StallDetector:
     """How long a process has done nothing at all, and has waited for a server, seen from outside.
 
     To be asked at least each second.
@@ -195,7 +195,7 @@ class _Watch:
 
     def end(self) -> int | None:
         """The exit status of the child; None: it hung, and all is to be done again."""
-        stillness = Stillness(self._pid)
+        stillness = StallDetector(self._pid)
         try:
             while True:
                 ready = {descriptor for descriptor, _ in self._poller.poll(_GLANCE * 1000)}

@@ -19,7 +19,14 @@ from typing import Any
 from reconciler.base.descriptors import close_all_but, let_go_of_streams, usual_limit
 from reconciler.base.errors import UnknownState
 from reconciler.base.text import error_in_words
-from reconciler.host.command import BEAT, bury, forget_parent, hurry, reap, still_waiting
+from reconciler.host.command import (
+    BEAT,
+    forget_parent,
+    limit_waits,
+    reap,
+    reap_killed,
+    still_waiting,
+)
 from reconciler.host.filesystems import on_entering
 from reconciler.host.progress import unwatched, working
 
@@ -47,7 +54,7 @@ class Child:
     """
 
     def __init__(self, work: Callable[[], Answer], timeout: float) -> None:
-        bury()
+        reap_killed()
         self._timeout = timeout
         self._end = time.monotonic() + timeout
         self._chunks: list[bytes] = []
@@ -228,7 +235,7 @@ class Children:
 
 def _answer_of(work: Callable[[], Any], seconds: float) -> bytes:
     """The child's side."""
-    hurry(seconds * _SHARE)
+    limit_waits(seconds * _SHARE)
     try:
         return pickle.dumps((True, work()))
     except Exception as error:

@@ -56,12 +56,12 @@ def still_waiting() -> None:
         listener()
 
 
-_hurry: list[float] = []
+_deadline: list[float] = []
 
 
-def hurry(seconds: float) -> None:
+def limit_waits(seconds: float) -> None:
     """From now on no program is waited for longer than until so many seconds from now."""
-    _hurry[:] = [time.monotonic() + seconds]
+    _deadline[:] = [time.monotonic() + seconds]
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +192,8 @@ def begin(
     passed: int | None = None,
 ) -> Begun:
     """The same as ``run``, but for the wait. Raises HostError when it cannot be started."""
-    if _hurry:
-        timeout = min(timeout, max(0.0, _hurry[0] - time.monotonic()))
+    if _deadline:
+        timeout = min(timeout, max(0.0, _deadline[0] - time.monotonic()))
     opened: list[int] = []
     try:
         for _ in range(3):
@@ -302,7 +302,7 @@ def reap(pid: int) -> int | None:
     return None
 
 
-def bury() -> None:
+def reap_killed() -> None:
     """Take note of the end of those that took their time to die."""
     for pid in list(_dying):
         if os.waitpid(pid, os.WNOHANG)[0]:

@@ -106,10 +106,10 @@ def leads_to_server(path: str) -> bool:
     It is not looked into.
     """
     servers = served()
-    return bool(servers) and any(one in servers for one in turnings(path))
+    return bool(servers) and any(one in servers for one in path_dependencies(path))
 
 
-def turnings(path: str) -> Iterator[str]:
+def path_dependencies(path: str) -> Iterator[str]:
     """What can change where an absolute path leads: every symlink of it, and its real end.
 
     Where something is missing, it is the first that is; and nothing is looked into that may hang.

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 from reconciler.base.descriptors import let_go_of_streams, usual_limit
-from reconciler.host.command import bury, forget_parent, reap
+from reconciler.host.command import forget_parent, reap, reap_killed
 from reconciler.host.progress import unwatched
 
 _LENGTH = struct.Struct("!I")
@@ -90,7 +90,7 @@ class Forked:
     """
 
     def __init__(self, work: Callable[[Line, Callable[[], bool]], None]) -> None:
-        bury()
+        reap_killed()
         ours, its = socket.socketpair()
         parent = os.getpid()
         try:
@@ -114,7 +114,7 @@ class Forked:
         """Have it drop what it is doing."""
         os.kill(self.pid, signal.SIGINT)
 
-    def bury(self) -> str:
+    def kill(self) -> str:
         """Kill it with its group, whatever it does; how it has ended, in words.
 
         One that hangs in the kernel is waited for by nobody.

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 
 from reconciler.host.clock import Clock
-from reconciler.host.filesystems import turnings
+from reconciler.host.filesystems import path_dependencies
 
 # <sys/inotify.h>
 MODIFY, _ATTRIB, _CLOSE_WRITE = 0x2, 0x4, 0x8
@@ -149,7 +149,7 @@ class FileWatch:
     def watch(self, files: Iterable[str]) -> None:
         """Watch these from now on: absolute paths, whether they exist or not."""
         self._files = frozenset(files)
-        places = frozenset(place for path in self._files for place in turnings(path))
+        places = frozenset(place for path in self._files for place in path_dependencies(path))
         if places == self._places and self._inotify is not None:
             return
         self.close()

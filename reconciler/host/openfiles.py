@@ -125,7 +125,7 @@ def _opened(pid: str, handle: str) -> tuple[int, int | None]:
     return int(words[words.index(b"flags:") + 1], 8), number
 
 
-class Careless:
+class NonAppendingWriters:
     """Processes that write to a file and do not append: where it is cut, they leave a hole.
 
     ``of`` are the devices and inodes of all files that will be asked for: one look is for all.

@@ -18,7 +18,7 @@ from reconciler.base.text import printable
 from reconciler.host.clock import Clock
 from reconciler.host.found import File
 from reconciler.host.gzipped import Gunzip, Gzip, TooMuch
-from reconciler.host.openfiles import Careless, OpenFiles
+from reconciler.host.openfiles import NonAppendingWriters, OpenFiles
 from reconciler.host.place import draft, link, sync_folder, write_all
 from reconciler.host.private_folder import passing_name
 from reconciler.host.progress import BYTES, working
@@ -64,7 +64,7 @@ def rotate(
     """
     trouble: list[str] = []
     settled: list[File] = []
-    careless = Careless(clock, [file[3:5] for file in logs])
+    careless = NonAppendingWriters(clock, [file[3:5] for file in logs])
     with Emptied(path) as tree:
         for log in unfinished if copy else ():
             with _told(path, log, trouble), tree.folder(log[0]) as folder:
@@ -84,7 +84,9 @@ def rotate(
     return settled, trouble
 
 
-def _refuse_careless(tree: Tree, folder: int, name: str, careless: Careless, shown: str) -> None:
+def _refuse_careless(
+    tree: Tree, folder: int, name: str, careless: NonAppendingWriters, shown: str
+) -> None:
     with tree.opened_file(folder, name) as handle:
         pid = careless.writer(handle)
     if pid is not None:

@@ -94,7 +94,7 @@ class Terminal:
 
     def wait_for_nobody(self) -> None:
         """Never wait for a reader from now on; what is lost by that is counted, and told."""
-        from reconciler.host.outlet import Outlet
+        from reconciler.host.nonblocking_writer import NonblockingWriter
 
         def missed(number: int) -> str:
             lines = "1 line was" if number == 1 else f"{number} lines were"
@@ -103,8 +103,8 @@ class Terminal:
         def missed_in_json(number: int) -> str:
             return f'{{"event": "lost", "lines": {number}}}\n'
 
-        output: Any = Outlet(sys.stdout, missed_in_json)
-        file: Any = Outlet(self._file, missed)
+        output: Any = NonblockingWriter(sys.stdout, missed_in_json)
+        file: Any = NonblockingWriter(self._file, missed)
         self._output, self._file = output, file
 
     def flush(self) -> None:

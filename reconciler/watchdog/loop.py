@@ -26,8 +26,8 @@ from reconciler.core.plan import difference
 from reconciler.core.snapshot import Snapshot
 from reconciler.host.clock import Clock
 from reconciler.host.command import on_waiting
-from reconciler.host.deaths import Deaths
 from reconciler.host.environment import start_again
+from reconciler.host.exit_watcher import ExitWatcher
 from reconciler.host.inotify import FileWatch
 from reconciler.host.processes import Identity
 from reconciler.host.program import Installed, Replaced
@@ -105,7 +105,7 @@ class Watchdog:
         self._clock = Clock()
         self._heart = heart
         self._log = log
-        self._deaths = Deaths(self._clock, self._is_short)
+        self._deaths = ExitWatcher(self._clock, self._is_short)
         self._files = FileWatch(self._clock, EVERYTHING)
         self._fresh = Settling(self._clock)
         self._stops = Stops(self._clock, EVERYTHING, context.folder(spec))

@@ -13,7 +13,7 @@ from typing import Any
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, field
 from reconciler.base.text import error_in_words
-from reconciler.host.bounded import Stillness
+from reconciler.host.bounded import StallDetector
 from reconciler.host.clock import Clock
 from reconciler.host.command import BEAT, on_waiting
 from reconciler.host.filesystems import on_entering, silence
@@ -82,7 +82,7 @@ class Pass:
     result: Any = field(default=None)
     error: str | None = field(default=None)
     entered: str | None = field(default=None)
-    still: Stillness | None = field(default=None)
+    still: StallDetector | None = field(default=None)
     hung: bool = field(default=False)
 
 
@@ -193,7 +193,7 @@ class Passes:
         elif what == "error":
             one.error = values[0]
         elif what == "entered":
-            one.entered, one.still = values[0], one.still or Stillness(one.child.pid)
+            one.entered, one.still = values[0], one.still or StallDetector(one.child.pid)
         elif what == "silent":
             silence(*values)
         elif what != "alive":
@@ -220,7 +220,7 @@ class Passes:
         ending = "killed"
         try:
             one.child.line.close()
-            ending = one.child.bury()
+            ending = one.child.kill()
         finally:
             if one.result is None and one.error is None and not one.hung:
                 one.error = f"its process ended without a word ({ending})"

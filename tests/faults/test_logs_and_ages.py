@@ -91,13 +91,13 @@ def test_one_look_is_for_all_logs_and_has_an_end(
     logs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks = []
-    look = openfiles.Careless._look
+    look = openfiles.NonAppendingWriters._look
     monkeypatch.setattr(
-        openfiles.Careless, "_look", lambda self: (looks.append(self), look(self))[1]
+        openfiles.NonAppendingWriters, "_look", lambda self: (looks.append(self), look(self))[1]
     )
     with writing(logs / "a", 0) as first, writing(logs / "b", 0) as second:
         keys = [(one.stat().st_dev, one.stat().st_ino) for one in (logs / "a", logs / "b")]
-        careless = openfiles.Careless(Clock(), keys)
+        careless = openfiles.NonAppendingWriters(Clock(), keys)
         found = []
         for name in ("a", "b"):
             handle = os.open(logs / name, os.O_RDONLY)
@@ -108,12 +108,12 @@ def test_one_look_is_for_all_logs_and_has_an_end(
         monkeypatch.setattr(openfiles, "_STEP", 1)
         monkeypatch.setattr(openfiles, "_LONGEST", 0.0)
         handle = os.open(logs / "a", os.O_RDONLY)
-        assert openfiles.Careless(Clock(), keys).writer(handle) is None
+        assert openfiles.NonAppendingWriters(Clock(), keys).writer(handle) is None
         os.close(handle)
     # Where nobody writes the kernel says so, and only what others read is no reason to look.
     looks.clear()
     with open(logs / "a") as reader, open(logs / "a") as other:
-        assert openfiles.Careless(Clock(), keys).writer(reader.fileno()) is None
+        assert openfiles.NonAppendingWriters(Clock(), keys).writer(reader.fileno()) is None
         assert openfiles.has_writer(other.fileno()) is False
     assert looks == []
 

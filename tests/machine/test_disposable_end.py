@@ -71,7 +71,7 @@ def unchanged(own_mounts: None) -> Iterator[None]:
 
 
 def alive(pids: set[int]) -> set[int]:
-    """Those that are there, but for the dead that the real process 1 has yet to bury."""
+    """Those that are there, but for the dead that the real process 1 has yet to reap."""
     return {pid for pid in pids if holding.lives(str(pid))}
 
 

@@ -227,7 +227,7 @@ def test_only_waits_for_the_server_of_another_user_are_counted(
     code = "import os, sys, time\nwhile True: os.path.exists(sys.argv[1]) or time.sleep(0.2)"
     for path, waits in ((f"{there}/data", True), (str(there.parent / "gone"), False)):
         with subprocess.Popen([sys.executable, "-c", code, path]) as other:
-            stillness = bounded.Stillness(other.pid)
+            stillness = bounded.StallDetector(other.pid)
             end = time.monotonic() + 2
             while time.monotonic() < end and not stillness.is_hung(str(there)):
                 time.sleep(0.05)

@@ -18,7 +18,7 @@ _MOST = 2**18
 _CHUNK = 4096
 
 
-class Outlet:
+class NonblockingWriter:
     """Stands for the text file ``file``. ``missed`` says how many writings were lost, as a line.
 
     Raises OSError when the reader is gone.

@@ -19,7 +19,7 @@ _SPARE = 64
 """Descriptors that are left for all else; without any, not even a process could be looked at."""
 
 
-class Deaths:
+class ExitWatcher:
     """The processes that are watched, each with the ids that its end concerns.
 
     ``paced``: has it pauses of its own between attempts? What has none, and ends again and
