@@ -133,20 +133,20 @@ def test_a_log_is_redacted_before_its_digits_are_squeezed(tmp_path: Path) -> Non
 def test_what_the_store_forgets_is_overwritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sqlite3
+    import _sqlite3
 
     from reconciler.host.clock import Clock
     from reconciler.state.store import Store
 
-    real = sqlite3.connect
+    real = _sqlite3.connect
 
-    def connect(*args: Any, **options: Any) -> sqlite3.Connection:
+    def connect(*args: Any, **options: Any) -> _sqlite3.Connection:
         """As a library has it that was not built to do so by itself."""
         base = real(*args, **options)
         base.execute("PRAGMA secure_delete = OFF")
         return base
 
-    monkeypatch.setattr(sqlite3, "connect", connect)
+    monkeypatch.setattr(_sqlite3, "connect", connect)
     folder = tmp_path / "state"
     folder.mkdir()
     store = Store(str(folder), Clock(), True)

@@ -34,7 +34,7 @@ def preload() -> None:
                 name, ending = os.path.splitext(file)
                 if ending == ".py" and name not in _UNUSED:
                     import_module(f"{package}.{name}")
-    for name in (*_MODULES, "sqlite3"):  # What is Python's own is not gone, but takes its time.
+    for name in (*_MODULES, "_sqlite3"):  # What is Python's own is not gone, but takes its time.
         import_module(name)
     # None of it will ever be garbage; looked through for that, a child would copy it all.
     gc.freeze()

@@ -29,7 +29,7 @@ loaded = [name for name in sys.modules if name.partition(".")[0] == "reconciler"
 print(status, len(loaded), len(entered))
 print(*sorted(loaded), file=sys.stderr)
 """
-HEAVY = ("argparse", "sqlite3", "socket", "json", "subprocess", "pydantic", "ruamel", "jinja2",
+HEAVY = ("argparse", "_sqlite3", "socket", "json", "subprocess", "pydantic", "ruamel", "jinja2",
          "rich", "apprise", "psutil", "dataclasses", "inspect", "pickle")  # fmt: skip
 
 

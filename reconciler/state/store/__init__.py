@@ -7,9 +7,11 @@ A pass with nothing to remember does not even load SQLite; see ``state.quiet``.
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import TYPE_CHECKING
+
 from reconciler.host.clock import Clock
 from reconciler.state.store.base import Base
-from reconciler.state.store.outbox import Outbox
 from reconciler.state.store.tables import (
     Attempts,
     CheckTable,
@@ -20,6 +22,9 @@ from reconciler.state.store.tables import (
     SentMessages,
     Troubles,
 )
+
+if TYPE_CHECKING:
+    from reconciler.state.store.outbox import Outbox
 
 
 class Store:
@@ -35,11 +40,17 @@ class Store:
         self.checks = CheckTable(self.base)
         self.conditions = Conditions(self.base)
         self.history = History(self.base)
-        self.outbox = Outbox(self.base)
         self.pauses = Pauses(self.base)
         self.reports = ReportTable(self.base)
         self.sent = SentMessages(self.base)
         self.troubles = Troubles(self.base)
+
+    @cached_property
+    def outbox(self) -> Outbox:
+        """Messages on their way, which most passes have none of."""
+        from reconciler.state.store.outbox import Outbox
+
+        return Outbox(self.base)
 
     def damage(self) -> str | None:
         """Where a file that could not be used was set aside, and why; said once."""

@@ -157,7 +157,7 @@ class Base:
     def _guarded(
         self, work: Callable[[sqlite3.Connection], Any], changes: bool, again: bool
     ) -> Any:
-        import sqlite3
+        import _sqlite3 as sqlite3  # The package of that name loads `datetime` as well.
 
         try:
             return work(self._opened(changes))
@@ -182,7 +182,7 @@ class Base:
         ):
             return self._base
         self.close()
-        import sqlite3
+        import _sqlite3 as sqlite3
 
         if changes:
             make_folder(self._folder)
@@ -316,7 +316,7 @@ class Base:
         self.damaged = f"the store was damaged ({why}); it was set aside as {aside} and begun anew"
 
     def _in_words(self, error: BaseException) -> BaseException:
-        import sqlite3
+        import _sqlite3 as sqlite3
 
         if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
             self._hasty = self.clock.monotonic() + _HASTE
@@ -377,7 +377,7 @@ def _settled(status: os.stat_result) -> int:
 
 def _cookie(base: sqlite3.Connection) -> tuple[int, ...]:
     """What changes when a version of this program adds to the tables."""
-    import sqlite3
+    import _sqlite3 as sqlite3
 
     (number,) = base.execute("PRAGMA schema_version").fetchone()
     with suppress(sqlite3.OperationalError):  # A store of the first version may have none.
@@ -398,7 +398,7 @@ def roll_back(folder: str) -> None:
     Who only reads cannot do that, and would find no store that can be read. Whatever else is
     wrong with the file is told by who uses it.
     """
-    import sqlite3
+    import _sqlite3 as sqlite3
 
     address = _address(os.path.join(folder, STORE), True)
     with suppress(sqlite3.Error, HostError):
