@@ -285,10 +285,14 @@ def test_why_something_was_started_is_told_where_it_is_known() -> None:
 
 
 def test_surroundings_of_cron_lines_and_units() -> None:
-    line = "*/5 * * * * TMUX_TMPDIR=/t reconcile --once /s.yaml --state-dir /var/x >> /l"
-    text = f"MAILTO=me\n# reconcile --once /s.yaml\n{line}\n0 1 * * * reconcile --once /other\n"
-    ((found, given),) = of_crontab(text, "/s.yaml")
-    assert (found, given) == (line, {"MAILTO": "me"})
+    line = "TMUX_TMPDIR=/t reconcile --once /s.yaml --state-dir /var/x >> /l"
+    text = f"MAILTO=me\r\nEMPTY=\r\n# reconcile --once /s.yaml\n# 0 1 * * * {line}\n"
+    text += f"*/5 * * * * {line}\n0 1 * * * reconcile --once /other\n"
+    text += "* * * * sat-sun reconcile --once /s.yaml\n"
+    ((times, found, given),) = of_crontab(text, "/s.yaml")
+    assert (times, found, given) == ("*/5 * * * *", line, {"MAILTO": "me", "EMPTY": ""})
+    ((times, found, _),) = of_crontab(f"@reboot me {line}\n", "/s.yaml", system=True)
+    assert (times, found) == ("@reboot", line)
     there = surroundings(line, {"HOME": "/h"}, 1000)
     assert there["state_dir"] == "/var/x"
     assert there["environ"]["TMUX_TMPDIR"] == "/t"

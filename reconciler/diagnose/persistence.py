@@ -44,12 +44,11 @@ def look(host: Host, spec_path: str, state_dir: str) -> dict[str, Any]:
         unseen.append(f"crontab: {error}")
         text = ""
     base = {"HOME": account.home, "PATH": "/usr/bin:/bin"}
-    for line, given in of_crontab(text, spec_path):
-        what = f"a line in the crontab of {account.name}"
-        runners.append(_cron(what, line, {**base, **given}, account.uid, idle))
-    for name, told in reading.texts(_TABLES):
-        for line, given in of_crontab(told, spec_path):
-            runners.append(_cron(name, line, {**base, **given}, account.uid, idle))
+    tables = [(f"a line in the crontab of {account.name}", text, False)]
+    tables += [(name, told, True) for name, told in reading.texts(_TABLES)]
+    for what, told, system in tables:
+        for times, command, given in of_crontab(told, spec_path, system):
+            runners.append(_cron(what, times, command, {**base, **given}, account.uid, idle))
     lingers = host.systemd.lingers()
     for scope in ("system", "user") if systemd else ():
         folder = host.systemd.folder(scope)
@@ -90,18 +89,23 @@ def _hook(path: str, text: str) -> dict[str, Any]:
     }
 
 
-def of_crontab(text: str, spec_path: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """The lines that run the reconciler on this spec, with the variables set above. Pure."""
-    given: dict[str, str] = {}
-    for line in text.splitlines():
-        stripped = line.strip()
-        if stripped.startswith("#"):
-            continue
-        match = _VARIABLE.fullmatch(stripped.replace(" = ", "=", 1))
-        if match is not None:
-            given[match[1]] = match[2].strip().strip("\"'")
-        elif runs(line, spec_path):
-            yield stripped, dict(given)
+def of_crontab(
+    text: str, spec_path: str, system: bool = False
+) -> Iterator[tuple[str, str, dict[str, str]]]:
+    """Times, command and variables of each line that runs the reconciler on this spec. Pure.
+
+    ``system``: it is a table with a column for the user, as those of /etc are.
+    """
+    import logging
+
+    from crontab import CronTab
+
+    # It knows fewer schedules than cron does, and fails at a variable without a value.
+    logging.getLogger("crontab").setLevel(logging.CRITICAL)
+    text = re.sub(r"(?m)^([ \t]*\w+[ \t]*=)[ \t\r]*$", r'\1""', text)
+    for job in CronTab(tab=text, user=False if system else None):
+        if job.is_enabled() and runs(str(job.command), spec_path):
+            yield str(job.slices), str(job.command), dict(job.env.all())
 
 
 def runs(text: str, spec_path: str) -> bool:
@@ -109,18 +113,17 @@ def runs(text: str, spec_path: str) -> bool:
     return "reconcile" in text and any(mode in text for mode in _MODES) and names(text, spec_path)
 
 
-def _cron(what: str, line: str, environ: dict[str, str], uid: int, idle: bool) -> dict[str, Any]:
-    at_boot = line.startswith("@reboot")
-    command = line.partition(" ")[2] if line.startswith("@") else " ".join(line.split()[5:])
-    found = surroundings(command.replace("\\%", "%"), environ, uid)
-    times = line.split()[0] if line.startswith("@") else " ".join(line.split()[:5])
+def _cron(
+    what: str, times: str, command: str, environ: dict[str, str], uid: int, idle: bool
+) -> dict[str, Any]:
+    found = surroundings(command, environ, uid)
     row: dict[str, Any] = {
         "what": f"{what} ({times})", "sort": "cron", "works": not idle, "at_boot": True,
         "loop": "--loop" in command, **found,
     }  # fmt: skip
     if idle:
         row["why"] = "no cron daemon runs"
-    if not at_boot:
+    if times != "@reboot":
         row["every"] = times
     return row
 
