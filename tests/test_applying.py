@@ -172,3 +172,20 @@ def test_each_entry_of_a_tree_stands_alone(
     assert ended["p"][0] == "failed" and "not this one" in ended["p"][1]
     modes = {name: (tmp_path / "tree" / name).stat().st_mode & 0o777 for name in "bcd"}
     assert modes == {"b": 0o750, "c": 0o700, "d": 0o750}
+
+
+def test_a_fault_in_the_look_at_one_leaves_all_others_known(
+    made: Callable[[str], Pass], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = type(kinds.get("directory"))
+    real = kind.observe
+
+    def faulty(self: Any, resources: Any, host: Host) -> Any:
+        if any(one.id == "directory:above" for one in resources):
+            raise ZeroDivisionError
+        return real(self, resources, host)
+
+    monkeypatch.setattr(kind, "observe", faulty)
+    plan = made(DIRECTORIES).plan
+    assert [one.id for one in plan.unknown] == ["directory:above"]
+    assert [one.id for one in plan.steps] == ["directory:other"]
