@@ -33,6 +33,12 @@ def printable(text: str, limit: int = 1000) -> str:
     return escapes(text)
 
 
+def count_of(number: int, one: str, many: str | None = None) -> str:
+    """``1 step``, ``1,200 steps``, ``3 passes``."""
+    plural = many or one + ("es" if one.endswith("s") else "s")
+    return f"1 {one}" if number == 1 else f"{number:,} {plural}"
+
+
 def escapes(text: object, keep: str = "") -> str:
     """A text with everything escaped that is not safe to print, but for what is in ``keep``."""
     raw = str(text)

@@ -236,14 +236,6 @@ def mode_of(options: argparse.Namespace) -> str | None:
     return next(valued, None)
 
 
-def of_modes(words: str) -> tuple[tuple[str, ...], str]:
-    """The modes that an option is for, and the rest of its help; none means all."""
-    head, colon, rest = words.partition(": ")
-    if not colon or not head.startswith("--"):
-        return (), words
-    return tuple(head.split(", ")), rest
-
-
 def _help(made: argparse.ArgumentParser) -> Iterator[str]:
     """The help, on one screen."""
     yield f"usage: {made.usage}" % {"prog": made.prog}
@@ -262,17 +254,14 @@ def _help(made: argparse.ArgumentParser) -> Iterator[str]:
             continue
         if action in made._mutually_exclusive_groups[0]._group_actions:
             continue
-        modes_of, words = of_modes(action.help or "")
-        flags = ", ".join(action.option_strings)
-        value = action.metavar if action.nargs is None else ""
-        if action.choices is not None:
-            value = "WHEN"
-        left = f"{flags} {value or ''}".strip()
-        acts = modes_of == tuple(f"--{mode}" for mode in ACTING)
-        if (len(modes_of) > _FEW and not acts) or not modes_of:
-            yield _row(left, words)
-        if modes_of:
-            special.setdefault("what acts" if acts else ", ".join(modes_of), []).append(left)
+        of = OF.get(action.option_strings[-1], ())
+        value = "WHEN" if action.choices else action.metavar if action.nargs is None else ""
+        left = f"{', '.join(action.option_strings)} {value or ''}".strip()
+        if not of or (len(of) > _FEW and of != ACTING):
+            yield _row(left, (action.help or "").rpartition(": ")[2])
+        if of:
+            modes_of = "what acts" if of == ACTING else ", ".join(f"--{mode}" for mode in of)
+            special.setdefault(modes_of, []).append(left)
     text = "; ".join(f"{', '.join(flags)} ({modes_of})" for modes_of, flags in special.items())
     yield from _wrapped(f"only of some modes: {text}", 2, 2)
     statuses = ", ".join(f"{status} {words}" for status, words in STATUSES)

@@ -8,7 +8,7 @@ from typing import Any
 
 from reconciler.base.records import replace
 from reconciler.base.redaction import shortened
-from reconciler.base.text import printable
+from reconciler.base.text import count_of, printable
 from reconciler.output.period import lines_of
 from reconciler.output.status import amount, counted, history_table, moment, span
 from reconciler.output.text import Block, Line, Row, Table, given
@@ -80,7 +80,7 @@ def wrong_lines(document: Document) -> Iterator[Line]:
     yield "wrong, most important first:", "bad"
     yield from _listed(wrong, "bad")
     causes = sum(one["follows_from"] is None for one in wrong)
-    words = "1 thing is" if causes == 1 else f"{causes} things are"
+    words = count_of(causes, "thing is", "things are")
     more = len(wrong) - causes
     follows = f", from which {more} more follow{'s' if more == 1 else ''}" if more else ""
     yield f"{words} wrong{follows}. [{document['seconds']:.1f} s]", "bad"
@@ -114,7 +114,7 @@ def _host(host: Document) -> Iterator[Line]:
         return
     memory, swap = host["memory"], host["swap"]
     load = " ".join(f"{one:.2f}" for one in host["load"])
-    yield f"load {load} on {_number(host['cpus'], 'processor')}", ""
+    yield f"load {load} on {count_of(host['cpus'], 'processor')}", ""
     words = "no swap"
     if swap["total"]:
         words = f"swap {amount(swap['free'])} of {amount(swap['total'])} free"
@@ -163,7 +163,7 @@ def _loop(loop: Document) -> Iterator[Line]:
         )
         yield (
             f"the watchdog {state} (pid {loop['pid']}): "
-            f"{_number(loop['passes'], 'full pass')}, last "
+            f"{count_of(loop['passes'], 'full pass')}, last "
             f"sign of life {span(loop['moved'])} ago",
             "good" if loop["healthy"] else "bad",
         )
@@ -245,8 +245,8 @@ def _logs(rows: Iterable[Document], now: float, verbose: bool) -> Iterator[Line]
         if "silent" not in one:
             continue
         yield (
-            f"{one['path']}: {amount(one['size'])}, {_number(one['errors'], 'error')}, "
-            f"{_number(one['warnings'], 'warning')}, silent for {span(one['silent'])}",
+            f"{one['path']}: {amount(one['size'])}, {count_of(one['errors'], 'error')}, "
+            f"{count_of(one['warnings'], 'warning')}, silent for {span(one['silent'])}",
             "change" if one["errors"] else "",
         )
         for kind in one["kinds"][: 20 if verbose else 4]:
@@ -254,7 +254,7 @@ def _logs(rows: Iterable[Document], now: float, verbose: bool) -> Iterator[Line]
             if kind["last"] is not None:
                 first = f" since {moment(kind['first'])}" if kind["count"] > 1 else ""
                 when = f"{first}, last {moment(kind['last'])}"
-            text = f"{kind['level']}, {_number(kind['count'], 'time')}{when}: {kind['message']}"
+            text = f"{kind['level']}, {count_of(kind['count'], 'time')}{when}: {kind['message']}"
             yield f"  {text}", ""
         for line in one["last"][-3 if verbose else -1 :]:
             yield f"  last: {shortened(line, 200)}", "quiet"
@@ -301,7 +301,7 @@ def _reboot(reboot: Document) -> Iterator[Line]:
         yield f"{one['what']} starts {words}", "good" if one["works"] else "bad"
     safe = any(one["works"] and one["at_boot"] for one in reboot["runners"])
     if reboot["lost"]:
-        count = _number(len(reboot["lost"]), "process or session", "processes and sessions")
+        count = count_of(len(reboot["lost"]), "process or session", "processes and sessions")
         if safe:
             yield f"{count} would be brought back", "good"
         else:
@@ -343,9 +343,3 @@ def _conflicts(rows: Sequence[Document], most: int) -> Iterator[Line]:
 
 def _table(head: tuple[str, ...], rows: Sequence[Row], *numbers: int) -> Table:
     return Table(head, tuple(rows), frozenset(numbers))
-
-
-def _number(count: int, one: str, many: str | None = None) -> str:
-    if count == 1:
-        return f"1 {one}"
-    return f"{count:,} {many or one + ('es' if one.endswith('s') else 's')}"

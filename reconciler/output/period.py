@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from reconciler.base.redaction import shortened
+from reconciler.base.text import count_of
 from reconciler.core.messages import moment
 from reconciler.output.status import amount, span
 
@@ -31,7 +32,7 @@ def lines_of(figures: Figures, before: Figures) -> list[str]:
     lines = ["runs:", *_few(runs)] if runs else []
     steps = figures["steps"]
     failed = f", {steps['failed']} failed" if steps["failed"] else ""
-    lines.append(f"done: {_number(steps['done'], 'step')}{failed}")
+    lines.append(f"done: {count_of(steps['done'], 'step')}{failed}")
     new = [
         f"{one['id'].partition(':')[2]} {'' if one['complete'] else 'more than '}{one['new']:,}"
         for one in figures["folders"]
@@ -78,7 +79,7 @@ def _process(one: Figures, starts: Figures | None, figures: Figures) -> str:
 
 def _started(one: Figures) -> str:
     counts = [f"started {_times(one['done'])}"] if one["done"] else []
-    counts += [_number(one["failed"], "failed start")] if one["failed"] else []
+    counts += [count_of(one["failed"], "failed start")] if one["failed"] else []
     words = ", ".join(counts)
     causes = [
         (f"{_times(cause['count'])} " if len(one["causes"]) > 1 else "")
@@ -120,7 +121,3 @@ def _change(by: int) -> str:
 
 def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
-
-
-def _number(count: int, word: str) -> str:
-    return f"1 {word}" if count == 1 else f"{count:,} {word}s"

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from reconciler.base.text import printable
+from reconciler.base.text import count_of, printable
 from reconciler.host.remedy import remedy
 from reconciler.output.text import Block, Line, Row, Table, given, heading
 
@@ -108,8 +108,8 @@ def _loop_line(loop: Mapping[str, Any]) -> Line:
             "bad",
         )
     return (
-        f"the watchdog is running (pid {loop['pid']}): {loop['passes']} full "
-        f"pass{'' if loop['passes'] == 1 else 'es'}, the next within {span(loop['next'])}",
+        f"the watchdog is running (pid {loop['pid']}): {count_of(loop['passes'], 'full pass')}, "
+        f"the next within {span(loop['next'])}",
         "good",
     )
 
@@ -126,7 +126,7 @@ def _resource_row(one: Mapping[str, Any], now: float) -> Row:
         if "since" in one:
             words.append("restarted once" if number == 1 else f"restarted {number} times")
         elif "failed start" not in one["reason"]:
-            words.append("1 failed start" if number == 1 else f"{number} failed starts")
+            words.append(count_of(number, "failed start"))
     if one["reason"]:
         reason = one["reason"]
         if one["state"] == "paused":

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from reconciler.base.redaction import redacted
+from reconciler.base.text import count_of
 from reconciler.output.text import MARGIN, Block, Line, Table, lines_of
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Terminal:
         from reconciler.host.nonblocking_writer import NonblockingWriter
 
         def missed(number: int) -> str:
-            lines = "1 line was" if number == 1 else f"{number} lines were"
+            lines = count_of(number, "line was", "lines were")
             return f"{lines} not written here, because nobody read what came before\n"
 
         def missed_in_json(number: int) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.records import dataclass
-from reconciler.base.text import printable
+from reconciler.base.text import count_of, printable
 
 if TYPE_CHECKING:
     from reconciler.core.model import Outcome, Plan, Remark, Report, Step
@@ -142,7 +142,7 @@ def report_summary(report: Report) -> Iterator[Line]:
     words += [f"{counts['dropped']} dropped"] if counts["dropped"] else []
     words += _others(plan, counts["skipped"])
     bad = report.failed or plan.trouble
-    yield f"{', '.join(words)}; {_resources(plan.resources)}.", "bad" if bad else "good"
+    yield f"{', '.join(words)}; {count_of(plan.resources, 'resource')}.", "bad" if bad else "good"
 
 
 def _plan_summary(plan: Plan) -> Iterator[Line]:
@@ -150,17 +150,23 @@ def _plan_summary(plan: Plan) -> Iterator[Line]:
         yield from _nothing(plan)
         return
     words = [f"{len(plan.steps)} to change", *_others(plan)]
-    yield f"{', '.join(words)}; {_resources(plan.resources)}.", "bad" if plan.trouble else "change"
+    yield (
+        f"{', '.join(words)}; {count_of(plan.resources, 'resource')}.",
+        "bad" if plan.trouble else "change",
+    )
 
 
 def _nothing(plan: Plan) -> Iterator[Line]:
     others = _others(plan)
     if plan.trouble:
-        yield f"Nothing to do now: {', '.join(others)}; {_resources(plan.resources)}.", "bad"
+        yield (
+            f"Nothing to do now: {', '.join(others)}; {count_of(plan.resources, 'resource')}.",
+            "bad",
+        )
         return
     skipped = f", {', '.join(others)}" if others else ""
     number = plan.resources - len(plan.skipped)
-    yield f"Nothing to do: {_resources(number)} as declared{skipped}.", "good"
+    yield f"Nothing to do: {count_of(number, 'resource')} as declared{skipped}.", "good"
 
 
 def _others(plan: Plan, skipped: int = 0) -> list[str]:
@@ -178,10 +184,6 @@ def _others(plan: Plan, skipped: int = 0) -> list[str]:
 
 def _paused(plan: Plan) -> tuple[Remark, ...]:
     return tuple(one for one in plan.skipped if one.reason.startswith("paused: "))
-
-
-def _resources(number: int) -> str:
-    return "1 resource" if number == 1 else f"{number} resources"
 
 
 def _actions(step: Step) -> Iterator[Line]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from reconciler.base.exit_codes import DONE
+from reconciler.base.text import count_of
 from reconciler.cli.context import Context, print_json
 from reconciler.output.data import FORMAT
 from reconciler.output.text import given
@@ -14,8 +15,7 @@ def run(context: Context) -> int:
     if context.options.json:
         about = context.about(spec)
         print_json({"format": FORMAT, "spec": about, "valid": True, "errors": []})
-    number = len(spec.resources)
-    words = f"{spec.path}: valid; {number} resource{'' if number == 1 else 's'}"
+    words = f"{spec.path}: valid; {count_of(len(spec.resources), 'resource')}"
     context.say((f"{words}{given(context.about(spec))}", "good"))
     if spec.notify.targets:
         from reconciler.notify.outbox import remarks
