@@ -40,7 +40,8 @@ class Plain(str):
     __slots__ = ()
 
 
-def _text(value: object) -> str:
+def parse_text(value: object) -> str:
+    """Any text without NUL; an unquoted number stays the text it was. Raises ValueError."""
     if not isinstance(value, str):
         wrong = "a list" if isinstance(value, (list, tuple)) else "a mapping"
         raise ValueError(f"needs a single value, not {wrong}")
@@ -51,13 +52,22 @@ def _text(value: object) -> str:
     return str(value)
 
 
-def _one_line(value: object) -> str:
-    text = _text(value)
+def parse_name(value: object) -> str:
+    """Text on one line, not empty. Raises ValueError."""
+    text = parse_text(value)
     if not text:
         raise ValueError("is empty; give it a value or leave the line out")
     if not text.isprintable() and any(ord(c) < 32 or ord(c) == 127 for c in text):
         raise ValueError("holds a control character, such as a line break")
     return text
+
+
+def _matched(pattern: str, value: object, wanted: str) -> re.Match[str]:
+    text = parse_text(value)
+    match = re.fullmatch(pattern, text)
+    if match is None:
+        raise ValueError(f"{text[:40]!r} is not {wanted}")
+    return match
 
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -66,13 +76,8 @@ _DURATION = r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)"
 
 def parse_duration(value: object) -> float:
     """``500ms 30s 5m 2h 7d`` as seconds, always above zero. Raises ValueError."""
-    text = _text(value)
-    match = re.fullmatch(_DURATION, text)
-    if match is None:
-        raise ValueError(
-            f"{text!r} is not a duration; write a positive number and a unit, such as "
-            "500ms, 30s, 5m, 2h or 7d"
-        )
+    wanted = "a duration; write a positive number and a unit, such as 500ms, 30s, 5m, 2h or 7d"
+    match = _matched(_DURATION, value, wanted)
     seconds = float(match[1]) * _UNITS[match[2]]
     if seconds <= 0:
         raise ValueError("a duration must be longer than zero")
@@ -84,12 +89,8 @@ _QUIET = r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])"
 
 def parse_quiet(value: object) -> tuple[int, int]:
     """``22:00-07:00`` as two times of the day, in minutes. Raises ValueError."""
-    text = _text(value)
-    match = re.fullmatch(_QUIET, text)
-    if match is None:
-        raise ValueError(
-            f"{text[:40]!r} is not a time of the day; write from when to when, such as 22:00-07:00"
-        )
+    wanted = "a time of the day; write from when to when, such as 22:00-07:00"
+    match = _matched(_QUIET, value, wanted)
     hour, minute, until_hour, until_minute = map(int, match.groups())
     begin, end = hour * 60 + minute, until_hour * 60 + until_minute
     if begin == end:
@@ -108,7 +109,7 @@ def parse_size(value: object) -> int:
     """``512KiB 20MiB 1GiB 10MB`` as bytes, above zero. Raises ValueError."""
     from math import ceil
 
-    text = _text(value)
+    text = parse_text(value)
     match = re.fullmatch(_SIZE, text)
     size = ceil(float(match[1]) * _SIZES[match[2]]) if match else 0
     if size <= 0:
@@ -128,7 +129,7 @@ def parse_mode(value: object) -> str:
 
     YAML 1.2 reads an unquoted ``0755`` as the decimal number 755, so it is refused.
     """
-    text = _text(value)
+    text = parse_text(value)
     octal = re.fullmatch(r"0o([0-7]{3,4})", text)
     if octal is not None:
         raise ValueError(f'{text!r} is not a mode as it is written here; write "{octal[1]:0>4}"')
@@ -147,7 +148,7 @@ def parse_mode(value: object) -> str:
 
 def parse_path(value: object) -> str:
     """An absolute path without ``..``, normalised (no double or final slash). Raises ValueError."""
-    text = _one_line(value)
+    text = parse_name(value)
     if not text.startswith("/"):
         raise ValueError(
             f"{text!r} is not absolute; a path starts with / or ~ "
@@ -155,7 +156,7 @@ def parse_path(value: object) -> str:
         )
     parts = [part for part in text.split("/") if part not in ("", ".")]
     if ".." in parts:
-        raise ValueError(f"{text!r} holds '..'; write the path that is meant")
+        raise ValueError(f"{text!r} holds '..'; write the path without it")
     encoded = text.encode("utf-8", "surrogateescape")
     if len(encoded) > 4095:
         raise ValueError("is longer than 4095 bytes, the longest path Linux takes")
@@ -166,19 +167,9 @@ def parse_path(value: object) -> str:
     return "/" + "/".join(parts)
 
 
-def parse_text(value: object) -> str:
-    """Any text without NUL; an unquoted number stays the text it was."""
-    return _text(value)
-
-
-def parse_name(value: object) -> str:
-    """Text on one line, not empty."""
-    return _one_line(value)
-
-
 def parse_flag(value: object) -> bool:
     """``true`` or ``false``. Raises ValueError."""
-    text = _text(value)
+    text = parse_text(value)
     if text in ("true", "True", "TRUE"):
         return True
     if text in ("false", "False", "FALSE"):
@@ -188,10 +179,7 @@ def parse_flag(value: object) -> bool:
 
 def parse_number(value: object) -> float:
     """A decimal number. Raises ValueError."""
-    text = _text(value)
-    if not re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,6})?", text):
-        raise ValueError(f"{text[:40]!r} is not a number such as 2 or 1.5")
-    return float(text)
+    return float(_matched(r"[0-9]{1,12}(\.[0-9]{1,6})?", value, "a number such as 2 or 1.5")[0])
 
 
 _PERCENT = r"([0-9]{1,7}(?:\.[0-9]{1,3})?)\s*(%?)"
@@ -199,17 +187,12 @@ _PERCENT = r"([0-9]{1,7}(?:\.[0-9]{1,3})?)\s*(%?)"
 
 def parse_share(value: object) -> float:
     """``80%``, or ``80`` for the same, in percent of one processor core. Raises ValueError."""
-    text = _text(value)
-    match = re.fullmatch(_PERCENT, text)
-    if match is None:
-        raise ValueError(
-            f"{text[:40]!r} is not a share of a core; write a percentage, such as 80%, or 250% for "
-            "two and a half cores"
-        )
-    percent = float(match[1])
+    wanted = "a share of a core; write a percentage, such as 80%, or 250% for two and a half cores"
+    match = _matched(_PERCENT, value, wanted)
+    percent, text = float(match[1]), match[0]
     if percent < 1:
         hint = "" if match[2] or not percent else f"; write {percent * 100:g}% for {text} of a core"
-        raise ValueError(f"{text} is less than 1%, the least that can be told{hint}")
+        raise ValueError(f"{text} is less than 1%, the least that can be measured{hint}")
     return percent
 
 
@@ -227,11 +210,11 @@ def _each(values: Sequence[object], parse: Callable[[object], str]) -> tuple[str
 def parse_command(value: object) -> tuple[str, ...]:
     """A list of arguments, or a string, which becomes ``sh -c STRING``. Raises ValueError."""
     if isinstance(value, (list, tuple)):
-        words = _each(value, _text)
+        words = _each(value, parse_text)
         if not words or not words[0]:
             raise ValueError("a command needs at least the name of a program")
         return words
-    text = _text(value)
+    text = parse_text(value)
     if not text.strip():
         raise ValueError("a command needs at least the name of a program")
     return ("sh", "-c", text)
@@ -240,10 +223,10 @@ def parse_command(value: object) -> tuple[str, ...]:
 def parse_patterns(value: object) -> tuple[str, ...]:
     """A glob, or a list of globs. Raises ValueError."""
     if not isinstance(value, (list, tuple)):
-        return (_one_line(value),)
+        return (parse_name(value),)
     if not value:
         raise ValueError("is empty; give it a pattern or leave the line out")
-    return _each(value, _one_line)
+    return _each(value, parse_name)
 
 
 def _is_signal(word: str) -> bool:
@@ -263,9 +246,9 @@ def parse_signal(value: object) -> tuple[str, str]:
             wrong = f"has no field {unknown[0]!r}" if unknown else "needs 'process'"
             where = tuple(unknown[:1])
             raise InvalidScalar(f"{wrong}; write {{process: NAME, signal: HUP}}", where, key=True)
-        words = [_one_line(value.get("signal", "HUP")), _one_line(value["process"])]
+        words = [parse_name(value.get("signal", "HUP")), parse_name(value["process"])]
     else:
-        words = _one_line(value).split()
+        words = parse_name(value).split()
         if len(words) == 1 and not _is_signal(words[0]):
             words = ["HUP", *words]
         if len(words) != 2:
@@ -275,7 +258,7 @@ def parse_signal(value: object) -> tuple[str, str]:
 
 def parse_regex(value: object) -> str:
     """A regular expression of Python's ``re``. Raises ValueError."""
-    text = _text(value)
+    text = parse_text(value)
     try:
         re.compile(text)
     except (re.error, RecursionError, OverflowError) as error:
@@ -297,7 +280,7 @@ def parse_environment(value: object) -> tuple[tuple[str, Secret], ...]:
                 f"{name!r} is not a name for an environment variable", (name,), key=True
             )
         try:
-            pairs.append((str(name), Secret.of(_text(text))))
+            pairs.append((str(name), Secret.of(parse_text(text))))
         except ValueError as error:
             raise InvalidScalar(f"{name}: {error}", (name,)) from None
     return tuple(sorted(pairs, key=lambda pair: pair[0]))
@@ -328,10 +311,8 @@ def integer_parser(least: int, most: int) -> Callable[[object], int]:
     """A parser of whole numbers from ``least`` to ``most``."""
 
     def parse(value: object) -> int:
-        text = _text(value)
-        if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
-            raise ValueError(f"{text[:40]!r} is not a whole number from {least} to {most}")
-        number = int(text)
+        wanted = f"a whole number from {least} to {most}"
+        number = int(_matched(r"[+-]?[0-9]{1,18}", value, wanted)[0])
         if not least <= number <= most:
             raise ValueError(f"{number} is outside {least} to {most}")
         return number
@@ -343,7 +324,7 @@ def choice_parser(words: tuple[str, ...]) -> Callable[[object], str]:
     """A parser of one of a few words."""
 
     def parse(value: object) -> str:
-        text = _text(value)
+        text = parse_text(value)
         if text not in words:
             raise InvalidScalar(f"{text!r} is none of {', '.join(words)}", near=(text, words))
         return text
