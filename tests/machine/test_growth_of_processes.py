@@ -1,0 +1,173 @@
+"""How often the process table, the records of starts and the store are read, for N and for 10 N.
+
+Times are in the benchmarks; these numbers are exact.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import Machine, until
+
+MARK = f"60490.{os.getpid()}9"
+"""Of the processes of this run."""
+HOOK = """
+import json, os, re, sys
+def note(what):
+    handle = os.open(os.environ["COUNTED"], os.O_WRONLY | os.O_APPEND)
+    os.write(handle, (json.dumps([os.getpid(), what]) + chr(10)).encode())
+    os.close(handle)
+busy = []
+def heard(event, given):
+    if event not in ("open", "os.listdir", "os.fork") or busy:
+        return
+    path = given[0] if given else ""
+    if event == "open" and not str(path).startswith(("/proc/", os.environ["STATE"])):
+        return
+    busy.append(1)
+    note(f"{event} {path}")
+    busy.clear()
+sys.addaudithook(heard)
+import sqlite3
+connect = sqlite3.connect
+def connected(*given, **more):
+    base = connect(*given, **more)
+    base.set_trace_callback(lambda words: note("sql " + words))
+    return base
+sqlite3.connect = connected
+"""
+
+
+class Counted:
+    """What passes do, by kind of thing, with numbers taken out of paths."""
+
+    def __init__(self, machine: Machine, folder: Path) -> None:
+        self.file = folder / "counted"
+        (folder / "sitecustomize.py").write_text(HOOK)
+        machine.environ |= {
+            "PYTHONPATH": str(folder), "COUNTED": str(self.file), "STATE": str(machine.state),
+        }  # fmt: skip
+        self.forget()
+
+    def forget(self) -> None:
+        self.file.write_text("")
+
+    def all(self) -> list[str]:
+        return [json.loads(line)[1] for line in self.file.read_text().splitlines()]
+
+    def of(self, pattern: str) -> int:
+        return sum(re.search(pattern, what) is not None for what in self.all())
+
+    def reads(self, pids: set[int], name: str) -> Counter[int]:
+        """How often that file of each of these processes was opened."""
+        found = (re.fullmatch(rf"open /proc/(\d+)/{name}", what) for what in self.all())
+        return Counter(int(one[1]) for one in found if one and int(one[1]) in pids)
+
+
+@pytest.fixture
+def counted(machine: Machine, tmp_path: Path) -> Counted:
+    folder = tmp_path / "hook"
+    folder.mkdir()
+    return Counted(machine, folder)
+
+
+def daemons(machine: Machine, number: int, more: str = "") -> Path:
+    lines = [
+        f"  w{at}: {{command: [sleep, '{MARK}{at:03}'], stop: {{timeout: 5s}}{more}}}"
+        for at in range(number)
+    ]
+    return machine.spec("\n".join(["loop: {every: 1h}", "processes:", *lines]))
+
+
+def pids(machine: Machine) -> set[int]:
+    return set(machine.running(f"sleep {MARK}"))
+
+
+@pytest.mark.parametrize("number", [4, 40])
+def test_daemons_are_looked_at_once_each(machine: Machine, counted: Counted, number: int) -> None:
+    spec = daemons(machine, number)
+    machine.once(spec)
+    counted.forget()
+    machine.once(spec)
+    ours = pids(machine)
+    assert len(ours) == number
+    assert counted.of(r"os.listdir .*/run$") == 1
+    assert counted.of(r"open .*/run/w\d+\.\d+$") == number
+    assert counted.reads(ours, "stat") == dict.fromkeys(ours, 1)
+    assert not counted.reads(ours, "environ")
+    assert counted.of("os.fork") == counted.of("^sql ") == 0
+
+    # Some have ended: the rest of the process table is read three times, whatever their number.
+    lost = sorted(ours)[: number // 2]
+    for pid in lost:
+        os.kill(pid, signal.SIGKILL)
+    counted.forget()
+    machine.once(spec)
+    kept = ours - set(lost)
+    assert set(counted.reads(kept, "environ").values()) == {1}
+    assert counted.of("^sql BEGIN") == 1
+    assert counted.of("^sql SELECT .* FROM attempts$") <= 3
+
+    spec.write_text(spec.read_text().replace("{command", "{state: absent, command"))
+    ours = pids(machine)
+    counted.forget()
+    machine.once(spec)
+    assert not pids(machine)
+    most = max(counted.reads(ours, "environ").values())
+    assert most <= 6  # However many are stopped.
+
+
+@pytest.mark.parametrize("number", [3, 30])
+def test_command_lines_are_read_once_for_all_that_match(
+    machine: Machine, counted: Counted, number: int, request: pytest.FixtureRequest
+) -> None:
+    started = [subprocess.Popen(["sleep", f"{MARK}7{at:03}"]) for at in range(30)]
+    request.addfinalizer(lambda: [(one.kill(), one.wait()) for one in started])
+    lines = [
+        f"  w{at}: {{command: [sleep, '{MARK}7{at:03}'], match: {{cmdline: '^sleep {MARK}7{at:03}$'}}}}"
+        for at in range(number)
+    ]
+    spec = machine.spec("\n".join(["processes:", *lines]))
+    others = set(machine.running(f"sleep {MARK}7"))
+    machine.converged(spec)
+    counted.forget()
+    machine.once(spec)
+    assert counted.reads(others, "cmdline") == dict.fromkeys(others, 1)
+    assert counted.reads(others, "stat") == dict.fromkeys(others, 1)
+
+
+@pytest.mark.parametrize("number", [2, 20])
+def test_ends_at_the_same_time_are_one_change_of_the_store(
+    machine: Machine, looping: Callable[..., Any], counted: Counted, number: int
+) -> None:
+    spec = daemons(machine, number, ", restart: {healthy_after: 1h}")
+    loop = looping(spec)
+    until(lambda: loop.names().count("step") == number)
+    before = until(lambda: pids(machine) if len(pids(machine)) == number else None)
+    # What was started has held.
+    until(lambda: counted.of("^sql SELECT .* FROM attempts$") and _quiet(counted))
+    counted.forget()
+    os.kill(min(before), signal.SIGKILL)
+    until(lambda: loop.names().count("step") == number + 1 and _quiet(counted))
+    # The start, a look whether it has held, and one behind it: each reads twice at most.
+    assert counted.of("^sql SELECT .* FROM attempts$") <= 6
+    assert counted.of("^sql SELECT .* FROM conditions$") <= 6
+    assert counted.of("^sql BEGIN") == 1
+    assert counted.of("os.fork") <= 8
+
+
+def _quiet(counted: Counted) -> bool:
+    """Has nothing been done for a second?"""
+    before = counted.file.stat().st_size
+    time.sleep(1.0)
+    return counted.file.stat().st_size == before
