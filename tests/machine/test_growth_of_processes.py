@@ -133,9 +133,10 @@ def test_command_lines_are_read_once_for_all_that_match(
 ) -> None:
     started = [subprocess.Popen(["sleep", f"{MARK}7{at:03}"]) for at in range(30)]
     request.addfinalizer(lambda: [(one.kill(), one.wait()) for one in started])
+    marks = [f"{MARK}7{at:03}" for at in range(number)]
     lines = [
-        f"  w{at}: {{command: [sleep, '{MARK}7{at:03}'], match: {{cmdline: '^sleep {MARK}7{at:03}$'}}}}"
-        for at in range(number)
+        f"  w{at}: {{command: [sleep, '{mark}'], match: {{cmdline: '^sleep {mark}$'}}}}"
+        for at, mark in enumerate(marks)
     ]
     spec = machine.spec("\n".join(["processes:", *lines]))
     others = set(machine.running(f"sleep {MARK}7"))
