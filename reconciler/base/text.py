@@ -39,6 +39,15 @@ def count_of(number: int, one: str, many: str | None = None) -> str:
     return f"1 {one}" if number == 1 else f"{number:,} {plural}"
 
 
+def amount(number: float) -> str:
+    """Bytes for people: "512 B", "1.2 MiB", "50 GiB"."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:.0f} {unit}" if unit == "B" or number >= 10 else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} TiB"
+
+
 def escapes(text: object, keep: str = "") -> str:
     """A text with everything escaped that is not safe to print, but for what is in ``keep``."""
     raw = str(text)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from reconciler.base.errors import Remedy
+from reconciler.base.text import amount
 from reconciler.diagnose.loglines import too_silent
 from reconciler.diagnose.persistence import cron_daemon
 from reconciler.diagnose.wrong import HUNG, Document, Seen, Wrong, named
 from reconciler.host.remedy import piped, remedy
-from reconciler.output.status import amount, span
+from reconciler.output.status import span
 
 _LITTLE = 2 * 2**20
 _HOUR = 3600.0

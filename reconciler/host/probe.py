@@ -15,7 +15,7 @@ from math import inf
 from types import FrameType
 
 from reconciler.base.errors import HostError, UnknownState
-from reconciler.base.text import printable
+from reconciler.base.text import amount, printable
 from reconciler.base.values import Verdict
 from reconciler.host.files import Files
 from reconciler.host.folders import listed, regular_files
@@ -155,16 +155,6 @@ def disk(path: str, min_free: tuple[str, float] | None, max_used: float | None) 
 
 def _percent(value: float) -> str:
     return f"{value:.1f}%" if value < 10 else f"{value:.0f}%"
-
-
-def amount(number: int) -> str:
-    """Bytes in words: ``512 B``, ``1.2 MiB``, ``50 GiB``."""
-    value, units = float(number), ["B", "KiB", "MiB", "GiB", "TiB"]
-    while value >= 1024 and len(units) > 1:
-        value /= 1024
-        units.pop(0)
-    digits = 0 if value >= 10 or units[0] == "B" else 1
-    return f"{value:.{digits}f} {units[0]}"
 
 
 def span(seconds: float) -> str:

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from reconciler.base.digests import blake2b
 from reconciler.base.errors import HostError
-from reconciler.base.text import printable
+from reconciler.base.text import amount, printable
 from reconciler.host.clock import Clock
 from reconciler.host.found import File
 from reconciler.host.gzipped import Gunzip, Gzip, TooMuch
@@ -265,8 +265,6 @@ def _copy(
         refuse_hard_link(folder, status, shown)
         free = _free(log)
         if taken(status) > free:
-            from reconciler.host.probe import amount
-
             words = f"its copy would take {amount(taken(status))}, and {amount(free)} is free there"
             raise HostError(f"{shown} is not rotated: {words}; make room")
         _shift(folder, name, keep)

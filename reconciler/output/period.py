@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from reconciler.base.redaction import shortened
-from reconciler.base.text import count_of
+from reconciler.base.text import amount, count_of
 from reconciler.core.messages import moment
-from reconciler.output.status import amount, span
+from reconciler.output.status import span
 
 Figures = Mapping[str, Any]
 _LONGEST = 300

@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from reconciler.base.text import printable
+from reconciler.base.text import amount, printable
 from reconciler.host.progress import BYTES, Work
 from reconciler.output.terminal import Terminal
 
@@ -100,8 +100,6 @@ class Bars:
 
 
 def _much(work: Work) -> str:
-    from reconciler.output.status import amount
-
     def said(number: int) -> str:
         return amount(number) if work.unit == BYTES else f"{number:,}"
 

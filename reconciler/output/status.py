@@ -151,12 +151,3 @@ def span(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {word}"
     return f"{max(0.0, seconds):.0f} s"
-
-
-def amount(number: float) -> str:
-    """Bytes for people: "512 B", "1.2 MiB", "50 GiB"."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if number < 1024:
-            return f"{number:.0f} {unit}" if unit == "B" or number >= 10 else f"{number:.1f} {unit}"
-        number /= 1024
-    return f"{number:.1f} TiB"
