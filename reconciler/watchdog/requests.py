@@ -11,7 +11,7 @@ import os
 
 # The module `socket` makes enums of all constants, which takes as long as the whole request.
 from _socket import AF_UNIX, SO_PEERCRED, SOCK_SEQPACKET, SOL_SOCKET, socket
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from reconciler.output.text import Line
     from reconciler.watchdog.passes import Pass
 
+WORDS = ("as declared", "shared", "done", "failed")
 _LONGEST = 1 << 20
 """Bytes of a message. The kernel takes fewer: a longer answer is not given."""
 _HEARD = b"heard"
@@ -41,16 +42,14 @@ _PATIENCE = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the loop, a process ``pid``, has made of its pass.
+    """What came of a pass of the loop, which is the process ``pid``, in one word and in lines.
 
-    ``lines`` tell what is paused. Each of ``outcomes`` has a result, the id, and its lines.
-    ``acted``: it was not all as declared, or somebody else was at work on a part of it.
+    The word is one of ``WORDS``; ``shared``: nothing was done, and a part of it was left to others.
     """
 
     pid: int
-    acted: bool
+    word: str
     lines: Sequence[Line]
-    outcomes: Sequence[tuple[str, str, Sequence[Line]]]
 
 
 def request_pass(folder: str, spec: str) -> Answer | None:
@@ -67,8 +66,10 @@ def request_pass(folder: str, spec: str) -> Answer | None:
                 made.settimeout(_SECONDS)
                 made.connect(f"/proc/self/fd/{handle}/{REQUESTS}")
                 pid = _peer(made)
+                if pid is None:
+                    return None
                 made.send(spec.encode())
-                if pid is None or made.recv(len(_HEARD)) != _HEARD or monotonic() > end:
+                if made.recv(len(_HEARD)) != _HEARD or monotonic() > end:
                     return None
                 made.settimeout(_PATIENCE)
                 return _read(pid, made.recv(_LONGEST).decode())
@@ -87,38 +88,20 @@ def _peer(connected: socket) -> int | None:
 
 
 def _written(plan: Plan, outcomes: Sequence[Outcome], whole: bool) -> str:
-    """The answer: what is paused, then each outcome, in lines of text that ``_read`` reads.
-
-    ``whole`` False: a part of it was left to somebody else.
-    """
-    from reconciler.base.text import printable
+    """The answer; ``whole`` False: a part of the pass was left to others."""
     from reconciler.output.text import outcome_lines, paused_lines
 
-    def indented(lines: Iterable[Line]) -> list[str]:
-        return [f"\t{style}\t{text}" for text, style in lines]
-
-    found = [str(bool(outcomes) or not whole), *indented(paused_lines(plan))]
-    for one in outcomes:
-        found += [f"{one.result}\t{printable(one.step.id)}", *indented(outcome_lines(one))]
-    return "\n".join(found)
+    results = {one.result for one in outcomes}
+    word = "failed" if "failed" in results else "done" if results else WORDS[not whole]
+    lines = [*paused_lines(plan), *(line for one in outcomes for line in outcome_lines(one))]
+    return "\n".join([word, *(f"{style}\t{text}" for text, style in lines)])
 
 
-def _read(pid: int, said: str) -> Answer:
-    """Raises ValueError."""
-    acted, *rest = said.split("\n")
-    if acted not in ("True", "False"):
-        raise ValueError(said)
-    lines: list[Line] = []
-    outcomes: list[tuple[str, str, list[Line]]] = []
-    for line in rest:
-        first, *words = line.split("\t")
-        if first:
-            (ident,) = words
-            outcomes.append((first, ident, []))
-        else:
-            style, text = words
-            (outcomes[-1][2] if outcomes else lines).append((text, style))
-    return Answer(pid, acted == "True", lines, outcomes)
+def _read(pid: int, said: str) -> Answer | None:
+    word, *lines = said.split("\n")
+    if word not in WORDS:
+        return None
+    return Answer(pid, word, [(text, style) for style, text in (one.split("\t") for one in lines)])
 
 
 class PassRequests:

@@ -154,7 +154,7 @@ def test_another_users_socket_is_not_believed(machine: Machine, spec: Path) -> N
             connection, _ = made.accept()
             with closing(connection), suppress(BrokenPipeError):
                 connection.send(b"heard")
-                connection.send(b"False")
+                connection.send(b"as declared")
 
         thread = threading.Thread(target=lie, daemon=True)
         thread.start()
@@ -241,10 +241,9 @@ def test_the_answer_is_what_was_done(served: Served) -> None:
     served.requests.over(one)
     asker.join(5)
     (answer,) = served.found
-    assert answer is not None and answer.acted and answer.pid == os.getpid()
-    ((result, ident, lines),) = answer.outcomes
-    assert (result, ident, len(lines)) == ("done", "directory:d", 1)
-    assert lines[0][0].startswith("  done update directory:d: mode is 0700")
+    assert answer is not None and (answer.word, answer.pid) == ("done", os.getpid())
+    ((text, style),) = answer.lines
+    assert text.startswith("  done update directory:d: mode is 0700") and style == "good"
 
 
 @pytest.mark.parametrize("how", ["another spec", "no result", "too long", "not looked"])
@@ -272,7 +271,7 @@ def test_what_has_nothing_to_do_answers_when_it_has_looked(served: Served) -> No
     served.requests.looked(one, PLAN, [], True)
     asker.join(5)
     (answer,) = served.found
-    assert answer is not None and not answer.acted
+    assert answer is not None and answer.word == "as declared"
     served.requests.over(one)
 
 
@@ -297,4 +296,4 @@ def test_many_who_ask_have_one_pass(served: Served) -> None:
     served.requests.over(one)
     for asker in askers:
         asker.join(5)
-    assert [answer is not None and answer.acted for answer in served.found] == [True] * 5
+    assert [answer is not None and answer.word for answer in served.found] == ["shared"] * 5

@@ -9,7 +9,6 @@ import os
 from typing import TYPE_CHECKING
 
 from reconciler.base.exit_codes import BUSY, DONE
-from reconciler.base.text import printable
 from reconciler.cli.invocation import complain, exit_status
 from reconciler.output.text import given, outcome_lines, paused_lines
 from reconciler.watchdog.requests import request_pass
@@ -36,7 +35,7 @@ def ask(call: Invocation) -> tuple[int | None, Answer | None]:
     if compiled is None:
         return None, None
     answer = request_pass(os.path.join(call.state_dir, compiled.name), compiled.digest)
-    if answer is None or answer.acted:
+    if answer is None or answer.word != "as declared":
         return None, answer
     about = given(call.about(compiled))
     words = f"{compiled.name}: the watchdog (pid {answer.pid}) keeps it as declared{about}"
@@ -90,13 +89,10 @@ def _told(context: Context, spec: Spec, taken: LockHeld, plan: Plan, answer: Ans
     """Tell what the loop has done; ``plan`` is what is to be done behind that."""
     from reconciler.core.model import Outcome
 
-    asked = "; it ran a pass:" if answer.outcomes else ""
+    asked = "; it ran a pass:" if answer.word in ("done", "failed") else ""
     context.say((f"{spec.name}: {taken}{given(context.about(spec))}{asked}", "good"))
-    context.say(*paused_lines(plan))
-    left = {printable(step.id) for step in plan.steps}
-    for _, ident, lines in answer.outcomes:
-        context.say(*(() if ident in left else lines))
+    context.say(*answer.lines)
     for step in plan.steps:
         context.say(*outcome_lines(Outcome(step, "failed", f"{_STILL_WRONG}: {step.why}")))
-    results = {result for result, _, _ in answer.outcomes}
-    return exit_status(bool(left) or "failed" in results, "done" in results, context.options)
+    failed = bool(plan.steps) or answer.word == "failed"
+    return exit_status(failed, answer.word == "done", context.options)
