@@ -298,7 +298,7 @@ def compiled(folder: Path, text: str, **settings: str) -> Spec:
         str(path),
         all_kinds=kinds.all_kinds,
         facts=facts(folder),
-        settings=settings,
+        settings=lambda: settings,
         environ={},
         state_dir=None,
         write_cache=False,

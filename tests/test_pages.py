@@ -17,8 +17,8 @@ from support import CHECKOUT, compiled
 
 from reconciler import kinds
 from reconciler.cli.options import all_modes, parser
-from reconciler.config import json_schema
 from reconciler.config.errors import SpecError
+from reconciler.config.schema import json_schema
 
 EXAMPLES = [one for page in PAGES for one in blocks(page)]
 TEMPLATES = sorted(one for one in (CHECKOUT / "templates").iterdir() if one.suffix != ".md")

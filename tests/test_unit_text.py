@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import compiled
 
-from reconciler.config import SpecError
+from reconciler.config.errors import SpecError
 from reconciler.core.kind import BadValue, RenderedTemplate, Value
 from reconciler.core.model import Spec
 from reconciler.kinds.unit.file import parted

@@ -75,7 +75,7 @@ class Context(CallState):
     def _to_load(self, patience: float | None) -> dict[str, Any]:
         return {
             "path": self.spec_path(), "all_kinds": kinds.all_kinds, "facts": self.facts(),
-            "settings": self.settings(), "settings_anew": self.settings, "environ": os.environ,
+            "settings": self.settings, "environ": os.environ,
             "state_dir": self.state_dir, "patience": patience,
         }  # fmt: skip
 

@@ -139,8 +139,6 @@ def _go_on_in_child() -> bool:
 
 
 def _done(context: Context) -> int:
-    from reconciler import config as spec
-
     mode = context.options.mode
     # Only the one that is wanted: the others would cost time at every start.
     module = import_module(f"reconciler.cli.commands.{_ELSEWHERE.get(mode, mode)}")
@@ -149,5 +147,9 @@ def _done(context: Context) -> int:
     except BeingWritten as error:
         done = "" if context.acted else "; nothing was done"
         return complain(f"{error}{done}; try again when it is saved", BUSY)
-    except spec.SpecError as error:  # Looked up, and imported, only when something is raised.
-        return invalid(context, error)
+    except Exception as error:
+        from reconciler.config.errors import SpecError  # Only when something is raised.
+
+        if isinstance(error, SpecError):
+            return invalid(context, error)
+        raise

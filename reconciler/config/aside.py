@@ -77,26 +77,26 @@ class Loading:
 
 def _loaded(inputs: Callable[[], Mapping[str, Any]], refused: type[Exception]) -> bytes:
     """The child's side."""
-    from reconciler.config.errors import SpecError, document, render
+    from reconciler.config.errors import SpecError, document
 
     noted: list[str] = []
     on_note(noted.append)
     from_files: set[str] = set()
 
     def settings() -> Mapping[str, str]:
-        found: Mapping[str, str] = given["settings_anew"]()
+        found: Mapping[str, str] = given["settings"]()
         from_files.update(str(one) for one in found.values() if isinstance(one, FromFile))
         return found
 
     try:
         given = inputs()
-        more = {"settings": settings(), "settings_anew": settings}
-        spec = room.load(**{**given, **more}, write_cache=True, complete=True, strict=False)
+        more = {"settings": settings, "write_cache": True, "complete": True, "strict": False}
+        spec = room.load(**{**given, **more})
     except refused as error:
         return marshal.dumps(("asked", noted, str(error)))
     except SpecError as error:
         files = tuple(error.files)
-        return marshal.dumps(("invalid", noted, render(error), document(error), files))
+        return marshal.dumps(("invalid", noted, f"{error}\n", document(error), files))
     except BeingWritten as error:
         return marshal.dumps(("written", noted, str(error)))
     spec = replace(spec, secrets=(*spec.secrets, *map(Secret.of, from_files)))

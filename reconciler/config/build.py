@@ -12,10 +12,9 @@ from typing import Any
 
 from reconciler.base.records import dataclass, strings
 from reconciler.base.values import Facts, Secret
+from reconciler.config.documents import HeadReader, gather
 from reconciler.config.errors import Problems
 from reconciler.config.graph import Graph
-from reconciler.config.head import HeadReader
-from reconciler.config.include import Document, gather, without_templates
 from reconciler.config.notify import NotifyReader
 from reconciler.config.rendering import Renderer
 from reconciler.config.resolve import Declared, Resolver
@@ -65,27 +64,6 @@ def build(
             gc.enable()
 
 
-def _tell_what_is_certain(
-    documents: Sequence[Document],
-    kinds: Sequence[Kind[Any, Any]],
-    facts: Facts,
-    environ: Mapping[str, str],
-    problems: Problems,
-) -> None:
-    """Tell what is wrong in the files that could be read. Raises SpecError.
-
-    What the others would have declared is not known: variables, and what is needed by its id.
-    """
-    top = HeadReader(documents, kinds, problems)
-    top.read_head()
-    scope = Scope(facts, environ, {"name": top.head.name, "path": "", "dir": ""}, problems)
-    plain = [without_templates(document, top.sections) for document in documents]
-    validator = Validator(kinds, facts.user_home, problems)
-    for declared in Resolver(plain, kinds, problems).resources(scope):
-        validator.want(declared)
-    problems.stop_if_any()
-
-
 def _refuse_program(
     resources: Sequence[Resource[Any]],
     kinds: Sequence[Kind[Any, Any]],
@@ -118,19 +96,17 @@ def _build(
 ) -> Built:
     problems = Problems()
     files = gather(path, problems)
-    if files.broken:
-        _tell_what_is_certain(files.documents, kinds, facts, environ, problems)
-    top = HeadReader(files.documents, kinds, problems)
+    top = HeadReader(files, [kind.section for kind in kinds], problems)
     top.read_head()
     full = os.path.abspath(path)
-    about = {"name": top.head.name, "path": known_as(full), "dir": os.path.dirname(full)}
-    scope = Scope(facts, environ, about, problems)
+    about = {"name": top.name, "path": known_as(full), "dir": os.path.dirname(full)}
+    scope = Scope(facts, environ, about, problems, partial=files.broken)
     top.read_vars(settings, scope)
     validator = Validator(kinds, facts.user_home, problems)
     top.read_loop(scope, validator)
     tell = NotifyReader(scope, validator, problems, settings)
-    tell.read(files.documents)
-    resolver = Resolver(files.documents, kinds, problems)
+    tell.read(files.roots)
+    resolver = Resolver(files.roots, kinds, problems)
     renderer = Renderer(scope, problems, files.digests)
     declared = []
     for one in resolver.resources(scope):
@@ -138,6 +114,8 @@ def _build(
         if not validator.saw_secret:
             one.kept = None
         declared.append(one)
+    if files.broken:
+        problems.stop_if_any()  # What the others would have declared is not known.
     graph = Graph(declared, resolver.bases, facts, problems)
     whole = all(one.want is not None for one in declared)
     resources = graph.ordered(whole=whole)
@@ -155,16 +133,16 @@ def _build(
     hidden += [value for value in parts if len(value) >= _PART]
     used = {each.kind.name for each in declared}
     spec = Spec(
-        top.head.name,
+        top.name,
         full,
         resources,
-        top.head.loop_every,
+        top.loop_every,
         secrets=tuple(map(Secret.of, dict.fromkeys((*hidden, *tell.urls)))),
         files=tuple(files.digests),
         empty=tuple(name for name in resolver.declared_kinds if name not in used),
         notify=tell.notify,
         # What must not be shown is not remembered either.
-        variables=tuple(one for one in top.head.variables if one[1] not in hidden),
+        variables=tuple(one for one in top.variables if one[1] not in hidden),
     )
     keepable = not (validator.keeps_secrets or renderer.keeps_secrets)
     return Built(spec, files.digests, frozenset(scope.environ.names), keepable)

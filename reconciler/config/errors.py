@@ -6,7 +6,7 @@ It must not stop at the first problem, and it never prints anything that a termi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reconciler.base.text import escaped, printable
@@ -101,27 +101,18 @@ class SpecError(Exception):
         )
         super().__init__(self.problems)
 
-    def lines(self, shown: int = SHOWN) -> Iterator[tuple[str, str]]:
-        """All problems for a person, the first ``shown`` of them in full; lines with styles."""
-        for problem in self.problems[:shown]:
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """The problems for a person, with styles."""
+        for problem in self.problems[:SHOWN]:
             yield from problem.lines()
-        more = len(self.problems) - shown
+        more = len(self.problems) - SHOWN
         if len(self.problems) >= MOST:
             yield f"... and at least {more} more", ""
         elif more > 0:
             yield f"... and {more} more", ""
 
-    def render(self, shown: int = SHOWN) -> str:
-        """The same as one text."""
-        return "\n".join(text for text, _ in self.lines(shown))
-
     def __str__(self) -> str:
-        return self.render()
-
-
-def render(error: SpecError) -> str:
-    """All problems as text for a person, with a final newline."""
-    return error.render() + "\n"
+        return "\n".join(text for text, _ in self.lines())
 
 
 def document(error: SpecError) -> list[dict[str, Any]]:
@@ -167,7 +158,8 @@ class Problems:
         if near is not None and self._looks > 0:
             choices = list(near[1])
             self._looks -= len(choices)
-            hint = did_you_mean(near[0], choices) or hint
+            name = closest(near[0], choices)
+            hint = hint if name is None else f"did you mean {name!r}?"
         for begin, end in mark.source.veils:
             value = mark.source.text[begin:end]
             if len(value) >= _WORTH_HIDING:
@@ -184,19 +176,16 @@ class Problems:
     def _keep(self, problem: Problem) -> None:
         self.found.append(problem)
         if len(self.found) >= MOST:
-            raise SpecError(self._shown(), self.files)
+            self.stop_if_any()
 
     def stop_if_any(self) -> None:
         """Raises SpecError when something was found so far."""
         if self.found:
-            raise SpecError(self._shown(), self.files)
+            raise SpecError(map(self._censored, self.found), self.files)
 
     def hide(self, values: Iterable[str]) -> None:
         """Nothing that is told, now or before, shows any of these values."""
         self._hidden.update(value for value in values if len(value) >= _WORTH_HIDING)
-
-    def _shown(self) -> list[Problem]:
-        return [self._censored(problem) for problem in self.found] if self._hidden else self.found
 
     def _censored(self, problem: Problem) -> Problem:
         line, message, hint = problem.source_line, problem.message, problem.hint
@@ -219,14 +208,3 @@ def closest(word: str, choices: Iterable[str]) -> str | None:
 
     found = get_close_matches(word, names, n=1, cutoff=0.6)
     return found[0] if found else None
-
-
-def did_you_mean(word: str, choices: Iterable[str]) -> str | None:
-    """``did you mean 'x'?`` or None."""
-    name = closest(word, choices)
-    return None if name is None else f"did you mean {name!r}?"
-
-
-def one_of(words: Sequence[str]) -> str:
-    """``a, b or c``."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

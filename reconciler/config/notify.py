@@ -13,7 +13,6 @@ from reconciler.base.records import dataclass
 from reconciler.base.scalars import InvalidScalar, parse_quiet
 from reconciler.base.values import Secret
 from reconciler.config.errors import Problems
-from reconciler.config.include import Document
 from reconciler.config.nodes import (
     Broken,
     Map,
@@ -139,9 +138,9 @@ class NotifyReader:
         self._problems = problems
         self._first: dict[tuple[str, str], SourceMark] = {}
 
-    def read(self, documents: Sequence[Document]) -> None:
+    def read(self, roots: Sequence[Map]) -> None:
         """What stands below ``notify`` in all the files of a spec."""
-        nodes = [document.root.get("notify") for document in documents]
+        nodes = [root.get("notify") for root in roots]
         found = [node for node in nodes if node is not None and not is_null(node)]
         for node in found:
             if isinstance(node, Map):

@@ -10,7 +10,6 @@ from typing import Any
 
 from reconciler.base.records import dataclass
 from reconciler.config.errors import Problems
-from reconciler.config.include import Document
 from reconciler.config.nodes import (
     Bare,
     Broken,
@@ -87,12 +86,12 @@ class Declared:
 
 
 class Resolver:
-    """Finds the resources in the documents of one spec."""
+    """Finds the resources in the files of one spec."""
 
     def __init__(
-        self, documents: Sequence[Document], kinds: Sequence[Kind[Any, Any]], problems: Problems
+        self, roots: Sequence[Map], kinds: Sequence[Kind[Any, Any]], problems: Problems
     ) -> None:
-        self.documents = documents
+        self.roots = roots
         self.sections = {kind.section: kind for kind in kinds}
         self.problems = problems
         self.bases: dict[str, SourceMark] = {}
@@ -108,8 +107,8 @@ class Resolver:
         """
         made = 0
         gone = Bare()
-        for document in self.documents:
-            for section, entries in document.root.items():
+        for root in self.roots:
+            for section, entries in root.items():
                 kind = self.sections.get(section)
                 if kind is None:
                     continue

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from reconciler.base.records import fields
-from reconciler.config.head import LoopFields
+from reconciler.config.documents import LoopFields
 from reconciler.config.notify import NotifyFields
 from reconciler.config.reading import NAME
 from reconciler.config.scope import FIXED

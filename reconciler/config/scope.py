@@ -71,9 +71,12 @@ class Scope:
     """The names in scope, and everything that is done with them."""
 
     def __init__(
-        self, facts: Facts, environ: Mapping[str, str], spec: Mapping[str, str], problems: Problems
-    ) -> None:
+        self, facts: Facts, environ: Mapping[str, str], spec: Mapping[str, str],
+        problems: Problems, partial: bool = False,
+    ) -> None:  # fmt: skip
         self.problems = problems
+        self.partial = partial
+        """Is it not known what other files define, so that no name is told to be unknown?"""
         self.environ = Environ(environ, secret)
         self.values: dict[str, Any] = {
             "env": self.environ,
@@ -153,7 +156,7 @@ class Scope:
         known = self._evaluations.get(code)
         if known is None:
             names = self.sandbox.names(code)
-            if names & self.failed:
+            if names & self.failed or (self.partial and names - self.values.keys() - {"range"}):
                 raise _Known
             before = self.environ.secrets
             hidden = bool(names & self.secrets)

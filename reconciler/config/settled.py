@@ -26,12 +26,10 @@ _PAUSE = 0.1
 _DIGEST = 32
 
 
-def settled(
-    build: Callable[[], Built], files_of: Callable[[Built], Mapping[str, bytes]], patience: float
-) -> Built:
+def settled(build: Callable[[], tuple[Built, Mapping[str, bytes]]], patience: float) -> Built:
     """What ``build`` makes of the files, once nobody writes to them.
 
-    ``files_of`` are the files with digests of what was read of them. Raises BeingWritten when
+    It gives the files as well, with digests of what was read of them. Raises BeingWritten when
     somebody still writes after ``patience`` seconds, and SpecError when it is whole, and invalid.
     """
     end = time.monotonic() + patience
@@ -39,8 +37,7 @@ def settled(
     while True:
         wrong: SpecError | None = None
         try:
-            built = build()
-            files = files_of(built)
+            built, files = build()
         except SpecError as error:
             wrong, files = error, error.files
         writing = look.written(files)

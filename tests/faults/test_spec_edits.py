@@ -61,7 +61,7 @@ def reading(path: Path, after: Callable[[], None] = lambda: None) -> Callable[[]
 
 
 def made(build: Callable[[], Any], patience: float = 0.0) -> str:
-    return str(settled(build, lambda built: built[1], patience)[0])
+    return str(settled(build, patience))
 
 
 def test_a_file_that_is_open_for_writing_is_known(file: Path) -> None:

@@ -240,12 +240,13 @@ def test_a_program_of_somebody_else_does_not_get_into_what_lasts(
     seen = facts_module.facts(Users(), "/s")
     assert f"the directory {here} belongs to user {NOBODY}" in seen.bin_refused
     from reconciler import kinds
-    from reconciler.config import SpecError, load
+    from reconciler.config import load
+    from reconciler.config.errors import SpecError
 
     def compiled(text: str) -> int:
         spec = load(
             str(machine.spec(text)), all_kinds=kinds.all_kinds, facts=seen,
-            settings={}, environ={}, state_dir=None, write_cache=False,
+            settings=dict, environ={}, state_dir=None, write_cache=False,
         )  # fmt: skip
         return len(spec.resources)
 

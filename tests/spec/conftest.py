@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import pytest
 
 from reconciler.base.values import Facts
-from reconciler.config import SpecError, load
-from reconciler.config.errors import Problem
+from reconciler.config import load
+from reconciler.config.errors import Problem, SpecError
 from reconciler.core.fields import (
     Command,
     Duration,
@@ -165,6 +165,8 @@ class Room:
             "path": str(self.base / "spec.yaml"),
             **options,
         }
+        settings = given.pop("settings")
+        given["settings"] = lambda: settings
         return load(given.pop("path"), all_kinds=self.kinds, **given)
 
     def cached(self, text: str | bytes | None = None, **options: Any) -> tuple[Spec, bool]:
@@ -183,7 +185,7 @@ class Room:
         with pytest.raises(SpecError) as caught:
             self.load(text, **options)
         assert caught.value.problems
-        assert caught.value.render().replace("\n", "").isprintable()
+        assert str(caught.value).replace("\n", "").isprintable()
         return list(caught.value.problems)
 
 

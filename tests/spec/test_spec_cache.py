@@ -318,7 +318,7 @@ from reconciler.base.values import Facts
 from reconciler.config import load
 from reconciler import kinds
 spec = load({path!r}, all_kinds=kinds.all_kinds,
-    facts=Facts("u", "/u", 0, "h", True, True, True, "/s"), settings={{}}, environ={{}},
+    facts=Facts("u", "/u", 0, "h", True, True, True, "/s"), settings=dict, environ={{}},
     state_dir={state!r}, write_cache=True)
 heavy = ["pydantic", "pydantic_core", "ruamel", "ruamel.yaml", "jinja2", "difflib",
     "reconciler.config.build", "reconciler.config.yaml", "reconciler.config.resolve",

@@ -11,7 +11,8 @@ import pytest
 from support import compiled
 
 from reconciler import kinds
-from reconciler.config import SpecError, json_schema
+from reconciler.config.errors import SpecError
+from reconciler.config.schema import json_schema
 
 WORKER = "processes: {worker: {command: sleep 9}, crew: {for_each: [a, b], command: sleep 8}}\n"
 GOOD: dict[str, dict[str, Any]] = {

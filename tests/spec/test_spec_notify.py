@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from reconciler.base.values import Secret
-from reconciler.config import SpecError, json_schema
-from reconciler.config.errors import document
+from reconciler.config.errors import SpecError, document
+from reconciler.config.schema import json_schema
 from reconciler.core.model import Notify, Target
 
 HEAD = "version: 1\nname: demo\n"
@@ -149,7 +149,7 @@ SECRET = "hunter2"
 def test_no_error_shows_a_url(text: str, room: Any) -> None:
     with pytest.raises(SpecError) as caught:
         room.load(f"{HEAD}{text}\n", environ={"HOOK": f"{SECRET} \t"})
-    shown = caught.value.render() + json.dumps(document(caught.value)) + repr(caught.value)
+    shown = str(caught.value) + json.dumps(document(caught.value)) + repr(caught.value)
     assert SECRET not in shown
     assert "spec.yaml:" in shown
 

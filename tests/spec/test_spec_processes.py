@@ -11,7 +11,7 @@ import pytest
 from support import compiled
 
 from reconciler import kinds
-from reconciler.config import SpecError
+from reconciler.config.errors import SpecError
 from reconciler.config.packing import Packer, unpacked
 from reconciler.config.schema import json_schema
 from reconciler.core.model import Key

@@ -10,8 +10,8 @@ import pytest
 from support import compiled
 
 from reconciler import kinds
-from reconciler.config import json_schema
 from reconciler.config.errors import SpecError
+from reconciler.config.schema import json_schema
 
 jsonschema = pytest.importorskip("jsonschema", reason="the package jsonschema is not installed")
 

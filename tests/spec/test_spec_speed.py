@@ -14,7 +14,7 @@ from reconciler import kinds
 from reconciler.base.values import Facts
 from reconciler.config import load
 spec = load({path!r}, all_kinds=kinds.all_kinds,
-    facts=Facts("u", "/u", 0, "h", True, True, True, "/s"), settings={{}}, environ={{}},
+    facts=Facts("u", "/u", 0, "h", True, True, True, "/s"), settings=dict, environ={{}},
     state_dir={state!r}, write_cache=True)
 print(len(spec.resources), time.perf_counter() - start,
     int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) // 1024)

@@ -68,7 +68,7 @@ class Removal:
 
 def run(context: Context) -> int:
     """Remove it all; 1 where something of it is still there."""
-    from reconciler.config import SpecError
+    from reconciler.config.errors import SpecError
 
     try:
         spec = context.load(complete=True)
