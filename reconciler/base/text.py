@@ -41,11 +41,11 @@ def count_of(number: int, one: str, many: str | None = None) -> str:
 
 def amount(number: float) -> str:
     """Bytes for people: "512 B", "1.2 MiB", "50 GiB"."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if number < 1024:
-            return f"{number:.0f} {unit}" if unit == "B" or number >= 10 else f"{number:.1f} {unit}"
-        number /= 1024
-    return f"{number:.1f} TiB"
+    units = iter(("B", "KiB", "MiB", "GiB", "TiB"))
+    unit = next(units)
+    while number >= 1024 and unit != "TiB":
+        number, unit = number / 1024, next(units)
+    return f"{number:.{0 if unit == 'B' or number >= 10 else 1}f} {unit}"
 
 
 def escapes(text: object, keep: str = "") -> str:
