@@ -1,4 +1,4 @@
-"""Which files are due: bounded heaps against the plain definition, in one part or in two."""
+"""Which files are due: bounded lists against the plain definition, in one part or in two."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_what_is_chosen_is_what_the_rule_says(
         one.add(file)
     for file in files[:cut]:
         other.add(file)
-    one.merge(marshal.loads(marshal.dumps(other.plain())))
+    one.merge(marshal.loads(marshal.dumps(list(other.plain()))))
     chosen = one.chosen()
     assert list(chosen.files) == due[:most]
     if rule.total is None:

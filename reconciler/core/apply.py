@@ -12,6 +12,7 @@ from reconciler.base.errors import HostError
 from reconciler.base.records import replace
 from reconciler.base.text import error_in_words
 from reconciler.core.kind import (
+    Ageing,
     Batched,
     Diagnosed,
     Following,
@@ -133,11 +134,11 @@ def _run_all(
     runs: Sequence[_Run], get_kind: GetKind, host: Host, on_begin: OnBegin, broken: dict[str, str]
 ) -> None:
     """Do the steps of a group, stage by stage; ``broken`` has what others must not build on."""
-    seen = observe([run.resource for run in runs], get_kind, host)
+    seen = observe([run.resource for run in runs if not run.looks_itself], get_kind, host)
     waves = _waves(runs)
     for stage in range(max(run.stages for run in runs)):
         for wave in waves:
-            acting = [run for run in wave if run.goes_on_to(stage, seen[run.step.id], broken)]
+            acting = [run for run in wave if run.goes_on_to(stage, seen.get(run.step.id), broken)]
             if stage == 0 and acting:
                 _begin(acting, host, on_begin)
             going = [run for run in acting if run.end is None]
@@ -216,7 +217,7 @@ def _outcomes(
 ) -> Iterator[Outcome]:
     """How the steps have ended, after one look whether they helped."""
     begin = host.clock.monotonic()
-    done = [run for run in runs if run.end is None]
+    done = [run for run in runs if run.end is None and not run.looks_itself]
     seen = observe([run.resource for run in done], get_kind, host)
     after.update(seen)
     wrong = _wrong([(run.step, run.resource) for run in done], seen, get_kind, host)
@@ -225,7 +226,7 @@ def _outcomes(
         note = lives_on = None
         if run.end is None:
             run.seconds += seconds
-            problem = wrong[run.step.id]
+            problem = wrong.get(run.step.id)
             idle = False
             try:
                 if isinstance(run.kind, Verified):
@@ -275,8 +276,13 @@ class _Run:
         """Do not even begin it."""
         self.end = "skipped", why
 
-    def goes_on_to(self, stage: int, seen: Observation[Any], broken: dict[str, str]) -> bool:
-        """Is that stage to be done? ``seen`` is the look before the first one."""
+    @property
+    def looks_itself(self) -> bool:
+        """Is there no look before and after the step, since each of its actions takes one?"""
+        return isinstance(self.kind, Ageing) and self.kind.looks_itself(self.resource.want)
+
+    def goes_on_to(self, stage: int, seen: Observation[Any] | None, broken: dict[str, str]) -> bool:
+        """Is that stage to be done? ``seen`` is the look before the first one, if there was one."""
         if self.end is not None or stage >= len(self._stages):
             return False
         need = needed_by(self.step, broken)
@@ -299,10 +305,12 @@ class _Run:
         if self.end is not None and self.end[1] is not None:
             broken[self.step.id] = self.end[0]
 
-    def _hindrance(self, seen: Observation[Any]) -> tuple[str, str | None] | None:
+    def _hindrance(self, seen: Observation[Any] | None) -> tuple[str, str | None] | None:
         """How it ends without being done; None: it is still what is to be done."""
         if self.step.denied is not None:
             return "failed", self.step.denied
+        if seen is None:
+            return None
         if seen.unknown is not None:
             return "failed", f"cannot look at it any more: {seen.unknown}"
         changes = difference(self.resource, seen, self.kind)

@@ -237,6 +237,13 @@ class Following(Modifying):
 class Ageing(Modifying):
     """It goes by the age of files, so that the wall clock matters."""
 
+    def looks_itself(self, want: Any) -> bool:
+        """Do its actions look at each file, so that the step needs no look before and after? Pure.
+
+        So it is where a file's own age alone decides.
+        """
+        return False
+
     def rest(self, want: Any, actions: Sequence[Action]) -> Any:
         """What it may still do in the same pass behind these actions; None: nothing. Pure."""
         return want

@@ -1,16 +1,20 @@
 """Which of a stream of files are due, in memory that does not grow with those that are not.
 
 It must not look at the host. What is due is always the oldest of what is not protected, so that
-two bounded heaps are enough: the newest, which are kept, and the oldest of the others.
+two bounded lists are enough: the newest, which are kept, and the oldest of the others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from heapq import heappush, heappushpop
 from typing import Any
 
 from reconciler.base.records import dataclass
 from reconciler.host.found import File
+
+_PIECE = 1000
+"""Files that are handed to another process at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +53,7 @@ class Chooser:
     def __init__(self, rule: Rule) -> None:
         self._rule = rule
         self._newest: list[File] = []
-        # Of the same time the smaller inode number counts as older, so that it is the same
-        # files whichever way the folders are read.
-        self._oldest: list[tuple[int, int, File]] = []
+        self._oldest: list[File] = []
         self._bytes = 0
         self._links: dict[tuple[int, int], tuple[int, int]] = {}
         """Of files with several names: how many of those were seen, and the bytes of all."""
@@ -95,37 +97,41 @@ class Chooser:
         self._hold(file)
 
     def _hold(self, file: File) -> None:
-        entry = -file.time, -file.inode, file
-        if len(self._oldest) < self._rule.most:
-            heappush(self._oldest, entry)
-        else:
-            heappushpop(self._oldest, entry)
+        self._oldest.append(file)
+        # Sorting what is nearly sorted costs little, and a heap of this would cost its memory.
+        if len(self._oldest) > self._rule.most * 9 // 8 + _PIECE:
+            self._shorten()
 
-    def plain(self) -> tuple[Any, ...]:
-        """All that it knows as plain values, for another process."""
-        return (
-            [tuple(file) for file in self._newest],
-            [tuple(file) for _, _, file in self._oldest],
-            self._bytes,
-            self._links,
-            self._due,
-        )
+    def _shorten(self) -> None:
+        self._oldest.sort()
+        del self._oldest[self._rule.most :]
 
-    def merge(self, plain: tuple[Any, ...]) -> None:
+    def plain(self) -> Iterator[Any]:
+        """All that it knows as plain values, in pieces, for another process."""
+        yield self._bytes, self._links, self._due
+        for kept, files in ((True, self._newest), (False, self._oldest)):
+            for at in range(0, len(files), _PIECE):
+                yield kept, [tuple(file) for file in files[at : at + _PIECE]]
+
+    def merge(self, pieces: Iterable[Any]) -> None:
         """Take over what another one knows about other files, under the same rule."""
-        newest, oldest, size, links, due = plain
+        pieces = iter(pieces)
+        size, links, due = next(pieces)
         self._bytes += size
         for key, (names, taken) in links.items():
             self._link(key, names, taken)
         self._due += due
-        for values in oldest:
-            self._hold(File(*values))
-        for values in newest:
-            self._keep(File(*values), self._rule.keep or 0)
+        for kept, files in pieces:
+            for values in files:
+                if kept:
+                    self._keep(File(*values), self._rule.keep or 0)
+                else:
+                    self._hold(File(*values))
 
     def chosen(self) -> Chosen:
         """The answer."""
-        files = [file for _, _, file in sorted(self._oldest, reverse=True)]
+        self._shorten()
+        files = self._oldest
         if self._rule.total is None:
             return Chosen(tuple(files), self._due - len(files))
         # Those that are old come first, and then as many as it takes until the rest fits.

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import zlib
+from typing import NamedTuple
 
+from reconciler.base.digests import blake2b
 from reconciler.host.place import write_all
 from reconciler.host.progress import Work
 
@@ -50,23 +52,35 @@ class TooMuch(Exception):
     """It holds more than was to be read. A few bytes may hold a thousand times as many."""
 
 
+class Start(NamedTuple):
+    """Where a gzip member begins: in the file, in what all hold together, and the digest so far."""
+
+    raw: int
+    size: int
+    digest: blake2b
+
+
 class Gunzip:
     """Reads what is compressed in a descriptor, several gzip members too, to its very end.
 
-    ``size`` is how much has been read, ``content`` where the last byte ended that is not zero.
-    ``work`` goes on by every byte of the descriptor. Of more than ``most`` bytes none is read,
-    nor any that is appended meanwhile.
+    ``size`` is how much has been read, ``digest`` of all that, ``content`` where the last byte
+    ended that is not zero, and ``last`` where the member began that is being read. ``work`` goes
+    on by every byte of the descriptor. Of more than ``most`` bytes none is read, nor any that is
+    appended meanwhile.
     """
 
     def __init__(self, handle: int, work: Work, most: int | None = None) -> None:
         self._most = most
         self._handle = handle
-        self._left = os.fstat(handle).st_size - os.lseek(handle, 0, os.SEEK_CUR)
+        self._at = os.lseek(handle, 0, os.SEEK_CUR)
+        self._left = os.fstat(handle).st_size - self._at
         self._work = work
         self._coder = zlib.decompressobj(_GZIP)
         self._raw = b""
         self.size = 0
         self.content = 0
+        self.digest = blake2b(digest_size=32)
+        self.last = Start(self._at, 0, self.digest.copy())
 
     def read(self, size: int) -> bytes:
         """At most ``size`` bytes; none at the end. Raises EOFError, zlib.error or TooMuch."""
@@ -78,6 +92,7 @@ class Gunzip:
                 if not self._raw:
                     return b""
                 self._coder = zlib.decompressobj(_GZIP)
+                self.last = Start(self._at - len(self._raw), self.size, self.digest.copy())
             self._raw = self._raw or self._more()
             ended = not self._raw
             data = self._coder.decompress(self._raw, size)
@@ -85,6 +100,7 @@ class Gunzip:
                 raise EOFError("it ends in the middle")
             self._raw = self._coder.unconsumed_tail
         self.size += len(data)
+        self.digest.update(data)
         if self._most is not None and self.size > self._most:
             raise TooMuch(f"more than {self._most} bytes")
         end = len(data.rstrip(b"\0"))
@@ -95,5 +111,6 @@ class Gunzip:
     def _more(self) -> bytes:
         raw = os.read(self._handle, max(0, min(_CHUNK, self._left)))
         self._left -= len(raw)
+        self._at += len(raw)
         self._work.advance(len(raw))
         return raw

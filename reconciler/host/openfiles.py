@@ -29,17 +29,19 @@ _STEP = 1000
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 
-def leased(handle: int, kind: int) -> bool | None:
+def leased(handle: int, kind: int, keep: bool = False) -> bool | None:
     """Is a lease to be had? None: not on this file system, or not for us.
 
     ``handle`` is open for reading only. ``kind`` is fcntl.F_WRLCK (nobody else has it open) or
-    fcntl.F_RDLCK (nobody has it open for writing, nor mapped so). It is given back at once.
+    fcntl.F_RDLCK (nobody has it open for writing, nor mapped so). It is given back at once,
+    or with ``keep`` when the descriptor is closed.
     """
     try:
         # Whoever opens it meanwhile has us told by this signal, which by default is ignored.
         fcntl.fcntl(handle, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(handle, fcntl.F_SETLEASE, kind)
-        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        if not keep:
+            fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError as error:
         return False if error.errno == errno.EAGAIN else None
     return True
@@ -173,35 +175,46 @@ class OpenFiles:
         self._blind = self._cut = False
         self._until: float | None = None
 
-    def held(self, handle: int) -> bool | None:
+    def held(self, handle: int, closing: bool = False) -> bool | None:
         """Has anybody it open besides this descriptor, which is for reading only?
 
-        None where nobody is seen, and some processes may not be looked at.
+        None where nobody is seen, and some processes may not be looked at. ``closing``: the
+        descriptor is closed at once.
         """
         if not self._asked:
             return False
-        free = leased(handle, fcntl.F_WRLCK)
+        free = leased(handle, fcntl.F_WRLCK, closing)
         if free is not None:
             return not free
         status = os.fstat(handle)
         return self._looked_up(status.st_dev, status.st_ino)
 
     def held_at(self, folder: int, name: str, device: int, inode: int) -> bool | None:
-        """The same of a file by its name; of another one than is meant there, it is True.
+        """The same of a file by its name; of another one than is asked for there, it is True.
 
         Raises OSError where nothing, or a symlink, has that name.
         """
         if not self._asked:
             return False
+        status, held = self.look(folder, name)
+        return (status.st_dev, status.st_ino) != (device, inode) or held
+
+    def look(self, folder: int, name: str) -> tuple[os.stat_result, bool | None]:
+        """The status of what has that name, and whether anybody else has it open.
+
+        Raises OSError where nothing has that name.
+        """
+        if not self._asked:
+            return os.stat(name, dir_fd=folder, follow_symlinks=False), False
         try:
             handle = os.open(name, _FLAGS, dir_fd=folder)
-        except BlockingIOError:
-            return True  # Somebody else has a lease on it.
-        except PermissionError:
-            return self._looked_up(device, inode)
+        except OSError as error:
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if error.errno == errno.EAGAIN:
+                return status, True  # Somebody else has a lease on it.
+            return status, self._looked_up(status.st_dev, status.st_ino)
         try:
-            status = os.fstat(handle)
-            return (status.st_dev, status.st_ino) != (device, inode) or self.held(handle)
+            return os.fstat(handle), self.held(handle, closing=True)
         finally:
             os.close(handle)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 
 from reconciler.base.digests import blake2b
@@ -35,6 +35,8 @@ _ZEROS = bytes(_CHUNK)
 _BLOCK = 4096
 """Zeros of this length may be a hole."""
 _MOST_NAMES = 10_000
+_OFTEN = 64
+"""Files after which it is told how far the work has come."""
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 """A folder is no more, or has become something else."""
 
@@ -91,10 +93,12 @@ def free(path: str, files: Sequence[File], open_files: OpenFiles) -> tuple[File,
         for below, group in by_folder(files):
             with suppress(OSError), tree.folder(below) as folder:
                 for file in group:
-                    with suppress(OSError):
+                    try:
                         if open_files.held_at(folder, file.name, file.device, file.inode):
                             held.add(file)
-    return tuple(file for file in files if file not in held)
+                    except OSError:
+                        continue
+    return tuple(file for file in files if file not in held) if held else tuple(files)
 
 
 def _each(
@@ -121,14 +125,19 @@ def _each(
         for below, group in by_folder(files):
             try:
                 with tree.folder(below) as folder, goal(below) as there:
-                    for file in group:
-                        work.advance()
+                    for number, file in enumerate(group, 1):
+                        if not number % _OFTEN or number == len(group):
+                            work.advance((number - 1) % _OFTEN + 1)
                         try:
-                            now = _still(folder, file, acted)
-                            if now is None or open_files.held_at(folder, file.name, *file[3:5]):
+                            status, held = open_files.look(folder, file.name)
+                            if acted and file[3:5] in acted:
+                                # By another of its names, so that it has another ctime since.
+                                file = file._replace(ctime=status.st_ctime_ns)
+                            if held or not file.is_still(status):
                                 spared.append(file)
-                            else:
-                                act(folder, there, now)
+                                continue
+                            act(folder, there, file)
+                            if status.st_nlink > 1:
                                 acted.add(file[3:5])
                         except (FileNotFoundError, Elsewhere, _Spared):
                             spared.append(file)
@@ -151,24 +160,13 @@ def _each(
                 else:
                     trouble += [f"{path}/{below}: {reason(error)}"] * len(group)
     if trouble:
-        number = f"{len(trouble)} of {len(files)} files" if len(files) > 1 else "a file"
-        raise HostError(f"cannot {word} {number}: {trouble[0]}")
+        which = f"{len(trouble)} of {len(files)} files" if len(files) > 1 else "a file"
+        raise HostError(f"cannot {word} {which}: {trouble[0]}")
     return spared
 
 
 class _Spared(Exception):
     """A file is left alone: it has changed since it was chosen."""
-
-
-def _still(folder: int, file: File, acted: Collection[tuple[int, int]] = ()) -> File | None:
-    """The file, if exactly this one still has its name. Raises FileNotFoundError.
-
-    One that was ``acted`` on by another of its names, a hard link, has another ctime since.
-    """
-    status = os.stat(file.name, dir_fd=folder, follow_symlinks=False)
-    if file[3:5] in acted:
-        file = file._replace(ctime=status.st_ctime_ns)
-    return file if file.is_still(status) else None
 
 
 def names(name: str) -> Iterator[str]:
@@ -293,7 +291,7 @@ def _copy(tree: Tree, source: int, folder: int, file: File) -> None:
                     with suppress(FileExistsError):
                         made.publish(name)
                         break
-    if _still(source, file) is None:
+    if not file.is_still(os.stat(file.name, dir_fd=source, follow_symlinks=False)):
         raise _Spared
     os.unlink(file.name, dir_fd=source)
 

@@ -6,6 +6,8 @@ It must not change anything, keep what is not due, follow a symlink or leave the
 from __future__ import annotations
 
 import errno
+import io
+import marshal
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -105,19 +107,20 @@ class _Look:
         self._found.chosen = self.chooser.chosen()
         return self._found
 
-    def plain(self) -> tuple[Any, ...]:
-        """The same as plain values, for the other process."""
+    def plain(self) -> Iterator[Any]:
+        """The same as plain values, in pieces, for the other process."""
         found = self._found
-        return self.chooser.plain(), found.unread, found.left_out, found.ageless
+        yield found.unread, found.left_out, found.ageless
+        yield from self.chooser.plain()
 
-    def merge(self, plain: tuple[Any, ...]) -> None:
+    def merge(self, pieces: Iterator[Any]) -> None:
         """Take over what the other process has found."""
-        chooser, unread, left_out, ageless = plain
-        self.chooser.merge(chooser)
+        unread, left_out, ageless = next(pieces)
         # A folder that was shared has been tried by both.
         self._found.unread = sorted({*self._found.unread, *unread})
         self._found.left_out = sorted({*self._found.left_out, *left_out})
         self._found.ageless += ageless
+        self.chooser.merge(pieces)
 
     def through(self, todo: list[_Part], whole: bool = True) -> list[_Part]:
         """Look through those folders and all below them.
@@ -272,8 +275,6 @@ def _either(patterns: tuple[str, ...]) -> Callable[[str], object]:
 
 def _share(look: _Look, left: list[_Part]) -> None:
     """Go through what is left with a second process, whose findings are taken over."""
-    import marshal
-
     # Of many folders each gets about as much in any case.
     large = {part for part in left if look.shares(part)} if len(left) < 64 else set()
     small = [part for part in left if part not in large]
@@ -290,22 +291,31 @@ def _share(look: _Look, left: list[_Part]) -> None:
             look.tree.reopen()
             other = _Look(look.wanted, look.tree, look.work)
             other.through(theirs)
-            answer = memoryview(marshal.dumps(other.plain()))
-            while answer:
-                answer = answer[os.write(say, answer) :]
-        finally:
+            with open(say, "wb") as answer:
+                for piece in other.plain():
+                    marshal.dump(piece, answer)
             os._exit(0)
+        finally:
+            os._exit(1)
     os.close(say)
+    ended = -1
     try:
         look.through(ours)
-        chunks = []
-        while chunk := os.read(said, 1 << 20):
-            chunks.append(chunk)
+        with open(said, "rb", closefd=False) as pipe:
+            found = io.BytesIO(pipe.read())
     finally:
         os.close(said)
         if child > 0:
-            os.waitpid(child, 0)
-    try:
-        look.merge(marshal.loads(b"".join(chunks)))
-    except (EOFError, ValueError, TypeError):
+            ended = os.waitpid(child, 0)[1]
+    if ended == 0:
+        look.merge(_loaded(found))
+    else:
         look.through(theirs)
+
+
+def _loaded(pieces: io.BytesIO) -> Iterator[Any]:
+    while True:
+        try:
+            yield marshal.load(pieces)
+        except EOFError:
+            return

@@ -489,7 +489,7 @@ def test_a_process_that_may_not_be_looked_at_is_not_nobody(
         # What else cannot be seen here is not what this is about.
         return scandir("/proc/self/fd" if str(path).startswith("/proc/") else path)
 
-    monkeypatch.setattr(openfiles, "leased", lambda handle, kind: None)
+    monkeypatch.setattr(openfiles, "leased", lambda *_: None)
     monkeypatch.setattr(os, "scandir", refused)
     monkeypatch.setattr(openfiles.os, "stat", lambda path, **how: os.lstat("/"))
     held = OpenFiles(Clock()).held(handle)

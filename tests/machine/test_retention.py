@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from support import Machine, compiled, until
 
 from reconciler import kinds
 from reconciler.core.apply import apply
-from reconciler.core.model import Action, Report
+from reconciler.core.model import Report, Step
 from reconciler.core.observe import observe
 from reconciler.core.plan import make_plan
 from reconciler.host import Host
@@ -82,35 +82,19 @@ def racing(
     rule: str,
     meanwhile: Callable[[], None] = nothing,
     planned: Callable[[], None] = nothing,
-    acted: Callable[[], None] = nothing,
 ) -> Report:
-    """One pass in this process. ``planned`` is called when the plan is made, ``meanwhile`` after
-    the look before the first action, ``acted`` after it, before the last look."""
+    """One pass in this process. ``planned`` is called when the plan is made, ``meanwhile`` right
+    before the first action."""
     spec = compiled(folder.machine.base, f"retention: {{x: {{path: {folder.path}, {rule}}}}}")
     host = Host("demo", str(folder.machine.state))
     seen = observe(spec.resources, kinds.get, host)
     plan = make_plan(spec, spec.resources, seen, kinds.get, "host")
-    kind = kinds.get("retention")
-    stale, forget, looks = kind.stale, host.forget, []
 
-    def then(before: Sequence[Action], now: Sequence[Action]) -> bool:
+    def begins(step: Step) -> None:
         meanwhile()
-        return stale(before, now)
 
-    def forgetting() -> None:
-        # Before the look, before the action, and before the look after it.
-        looks.append(1)
-        if len(looks) == 3:
-            acted()
-        forget()
-
-    kind.stale = then  # type: ignore[method-assign]
-    host.forget = forgetting  # type: ignore[method-assign]
     planned()
-    try:
-        return apply(plan, spec, kinds.get, host, lambda outcome: None)
-    finally:
-        del kind.stale
+    return apply(plan, spec, kinds.get, host, lambda outcome: None, begins=begins)
 
 
 # ------------------------------------------------------------------------------ what is due
@@ -287,7 +271,8 @@ def test_what_was_open_only_while_it_was_to_be_deleted_is_no_failure(folder: Fol
         held[0].kill()
         held[0].wait()
 
-    report = racing(folder, "older_than: 1d, action: delete", meanwhile=hold, acted=let_go)
+    report = racing(folder, "older_than: 1d, action: delete", meanwhile=hold)
+    let_go()
     # Nothing was done, so it is not called done.
     assert [(o.result, o.error) for o in report.outcomes] == [("dropped", None)]
     assert report.outcomes[0].note == "1 file left alone, changed, open or gone since the plan"
@@ -481,6 +466,38 @@ def test_an_archive_made_by_others_is_added_to(folder: Folder) -> None:
     listed = folder.machine.run("tar", "tzf", goal).stdout.split()
     assert listed == ["deep/", "deep/x", "link", "./deep/x", "deep/x.1"]
     assert content(goal)["deep/x.1"] == "ours"
+
+
+@pytest.mark.parametrize(
+    "name", ["a", "sub/" * 20 + "b", "sub/" * 30 + "b", "ü", "x" * 100, "x" * 101, "\udcff"]
+)
+@pytest.mark.parametrize("size", [0, 1, 512, 8**11 - 1, 8**11])
+@pytest.mark.parametrize("mtime", [0.0, 1700000000.125, 8.0**11, -1.5])
+def test_a_header_is_what_tarfile_writes(name: str, size: int, mtime: float) -> None:
+    from reconciler.host.archive import header
+
+    info = tarfile.TarInfo(name)
+    info.size, info.mtime, info.mode = size, mtime, 0o4755
+    info.uid, info.gid = 65534, 8**7 if size == 1 else 100
+    ours = header(info)
+    assert len(ours) % 512 == 0
+    assert ours == info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def test_what_is_archived_already_is_not_compressed_again(folder: Folder) -> None:
+    goal = folder.machine.base / "a.tar.gz"
+    rule = f"older_than: 1d, action: archive, to: {goal}"
+    aged(folder.path / "a", 3, "one" * 9999)
+    folder.once(rule)
+    first = goal.read_bytes()
+    ending = gzip.compress(bytes(10240), mtime=0)
+    aged(folder.path / "b", 3, "two")
+    folder.once(rule)
+    kept = len(first) - len(ending)
+    assert kept > 100
+    assert goal.read_bytes()[:kept] == first[:kept]
+    assert content(goal) == {"a": "one" * 9999, "b": "two"}
+    assert folder.machine.run("tar", "tzf", goal).stdout.split() == ["a", "b"]
 
 
 def test_what_reads_back_otherwise_deletes_nothing(

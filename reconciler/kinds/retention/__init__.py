@@ -27,7 +27,7 @@ from reconciler.core.model import (
 )
 from reconciler.core.patterns import below, meant
 from reconciler.host.choose import Rule
-from reconciler.host.found import File
+from reconciler.host.found import File, Packed
 from reconciler.host.scan import SeenFiles, Wanted, scan
 from reconciler.host.walk import reason
 from reconciler.kinds.process import KIND as PROCESSES
@@ -157,6 +157,9 @@ class Retentions(Kind[Retention, Due], Completed, Described, Verified, Ageing, D
 
         return spared(actions)
 
+    def looks_itself(self, want: Retention) -> bool:
+        return want.keep_last is None and want.max_total is None and not want.rotates
+
     def rest(self, want: Retention, actions: Sequence[Action]) -> Retention | None:
         from reconciler.kinds.retention.steps import rest
 
@@ -260,7 +263,8 @@ def _due(want: Retention, seen: SeenFiles, now: int, host: Host) -> tuple[Due, i
     goal = None
     if want.action == "archive" and want.to is not None:
         goal = time.strftime(want.to, time.localtime(now / 10**9))
-    return Due(files, unfinished, uncompressed, now, goal), held, later
+    packed = Packed(files) if files else ()
+    return Due(packed, unfinished, uncompressed, now, goal), held, later
 
 
 def _bounded(want: Retention, files: tuple[File, ...]) -> tuple[tuple[File, ...], list[str]]:

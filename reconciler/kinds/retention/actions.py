@@ -42,7 +42,7 @@ class _OnFiles:
     """
 
     path: str
-    files: tuple[File, ...]
+    files: Sequence[File]
     skip_open: bool
     spared: list[File] = field(default_factory=_spared, compare=False, repr=False, kw_only=True)
     ended: list[bool] = field(default_factory=list, compare=False, repr=False, kw_only=True)
@@ -118,7 +118,7 @@ class RotateLogs:
     """Number the logs anew; ``mark`` that the writer is still to be told."""
 
     path: str
-    files: tuple[File, ...]
+    files: Sequence[File]
     unfinished: tuple[Log, ...]
     keep: int
     copy: bool

@@ -6,6 +6,7 @@ It must not look at the host, nor decide what is due.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 from reconciler.base.records import dataclass
 from reconciler.core.model import Change
@@ -26,7 +27,7 @@ class Due:
     since the epoch, and ``goal`` the archive that is meant at that time.
     """
 
-    files: tuple[File, ...] = ()
+    files: Sequence[File] = ()
     unfinished: tuple[Log, ...] = ()
     uncompressed: tuple[Log, ...] = ()
     now: int = 0
@@ -40,7 +41,8 @@ class Due:
         found = []
         files = self.files
         if files:
-            oldest = [f"{file.path} ({age(self.now - file.time)})" for file in files[:_OLDEST]]
+            first = islice(files, _OLDEST)
+            oldest = [f"{file.path} ({age(self.now - file.time)})" for file in first]
             found += [
                 Change("files", len(files), 0),
                 Change("bytes", sum(file.taken for file in files), 0),

@@ -19,7 +19,7 @@ from reconciler.core.fields import (
 from reconciler.core.patterns import about
 from reconciler.kinds.process.resource import Process
 
-_MOST = 10_000
+_MOST = 25_000
 
 
 @dataclass(frozen=True, slots=True)

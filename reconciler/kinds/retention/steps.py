@@ -24,6 +24,8 @@ from reconciler.kinds.retention.resource import Retention
 
 def left(planned: Sequence[Action], have: Due) -> tuple[Change, ...]:
     """Of what is due now, that which was planned and not left alone for a good reason."""
+    if not have:
+        return ()
     files, logs = set(), set()
     for action in planned:
         if isinstance(action, RotateLogs):
