@@ -18,7 +18,8 @@ from reconciler.base.records import dataclass, field
 from reconciler.host.choose import Chooser, Chosen, Rule
 from reconciler.host.found import File
 from reconciler.host.progress import Work, unwatched, working
-from reconciler.host.walk import Elsewhere, Emptied, Moved, Tree, joined, reason, shown, taken
+from reconciler.host.tree import Elsewhere, Emptied, Moved, Tree
+from reconciler.host.walk import joined, reason, shown, taken
 
 _ALONE = 10_000
 """After so many entries a second process takes half of what is left."""
@@ -291,9 +292,10 @@ def _share(look: _Look, left: list[_Part]) -> None:
             look.tree.reopen()
             other = _Look(look.wanted, look.tree, look.work)
             other.through(theirs)
-            with open(say, "wb") as answer:
-                for piece in other.plain():
-                    marshal.dump(piece, answer)
+            for piece in other.plain():
+                answer = memoryview(marshal.dumps(piece))
+                while answer:
+                    answer = answer[os.write(say, answer) :]
             os._exit(0)
         finally:
             os._exit(1)

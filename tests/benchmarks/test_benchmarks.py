@@ -37,3 +37,13 @@ def test_the_benchmarks_of_other_programs_print_their_table(machine: Machine) ->
     rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
     assert len(rows) in (5, 7)  # Without what a systemd needs there are no rows on units.
     assert all(row.count("|") == 5 for row in rows)
+
+
+def test_the_benchmarks_of_trees_print_their_table(machine: Machine) -> None:
+    script = CHECKOUT / "tests/benchmarks/trees.py"
+    small = ("--runs", "1", "--blocks", "2,20", "--files", "20,200", "--due", "10,100")
+    done = machine.run(sys.executable, script, *small)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert len(rows) == 21
+    assert all(row.count("|") == 5 for row in rows)

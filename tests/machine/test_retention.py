@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -90,8 +90,9 @@ def racing(
     seen = observe(spec.resources, kinds.get, host)
     plan = make_plan(spec, spec.resources, seen, kinds.get, "host")
 
-    def begins(step: Step) -> None:
+    def begins(steps: Sequence[Step]) -> dict[str, str]:
         meanwhile()
+        return {}
 
     planned()
     return apply(plan, spec, kinds.get, host, lambda outcome: None, begins=begins)
