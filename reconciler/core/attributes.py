@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 from reconciler.base.errors import Remedy
 from reconciler.base.records import dataclass, replace
 from reconciler.core.model import Change
-from reconciler.host.walk import Refused, refuse, shown
+from reconciler.host.walk import shown
 
 if TYPE_CHECKING:
     from reconciler.host import Host
+    from reconciler.host.refusals import Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,10 @@ class SetAttributes:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
-        refuse(self.refused)
+        if self.refused is not None:
+            from reconciler.host.refusals import refuse
+
+            refuse(self.refused)
         asked = self.attributes.numbers(host)
         if self.top is None:
             host.files.set_attributes(self.path, *asked, self.directory, self.named)

@@ -25,15 +25,8 @@ from reconciler.host.openfiles import OpenFiles
 from reconciler.host.place import Draft, draft, has_acl, write_all
 from reconciler.host.progress import BYTES, Work, working
 from reconciler.host.remove import delete, names
-from reconciler.host.walk import (
-    Elsewhere,
-    Emptied,
-    Tree,
-    opened,
-    reason,
-    reported,
-    sort_of,
-)
+from reconciler.host.tree import Elsewhere, Emptied, Tree
+from reconciler.host.walk import opened, reason, reported, sort_of
 
 _SPOOLED = 8 << 20
 """Bytes of a file that are kept in memory while it is read; longer ones go to the disk."""

@@ -12,14 +12,8 @@ from collections.abc import Callable, Iterator
 
 from reconciler.base.errors import HostError
 from reconciler.host.reading import is_private
-from reconciler.host.walk import (
-    opened,
-    reason,
-    refuse_file_of_another,
-    refuse_hard_link,
-    reported,
-    sort_of,
-)
+from reconciler.host.refusals import refuse_file_of_another, refuse_hard_link
+from reconciler.host.walk import opened, reason, reported, sort_of
 
 MOST = 50 << 20
 """Bytes of a log, and of each of those that were taken out of it."""

@@ -10,30 +10,28 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
 from reconciler.host.filesystems import refuse_silent
 from reconciler.host.walk import (
     MOST_LINKS,
-    Below,
-    Elsewhere,
-    Refused,
-    Tree,
     entry_in,
     opened,
     reason,
-    refuse,
     refuse_foreign_link,
-    refuse_hard_link,
-    refused,
-    refused_set_id,
     reported,
     set_on,
     shared,
     shown,
     sort_of,
 )
+
+if TYPE_CHECKING:
+    from reconciler.host.below import Below
+    from reconciler.host.refusals import Refused
+    from reconciler.host.tree import Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +129,9 @@ class Files:
         gid: int,
         named: bool = True,
     ) -> Refused | None:
-        """Why this is not done to it, as ``walk.refused`` has it. Raises UnknownState."""
+        """Why this is not done to it, as ``refusals.refused`` has it. Raises UnknownState."""
+        from reconciler.host.refusals import refused, refused_set_id
+
         bit = refused_set_id(path, status, mode, uid, gid)
         found = self.looked_at(path)
         if bit is not None or found is None:
@@ -265,7 +265,9 @@ class Files:
             raise UnknownState(f"cannot read {path}: {reason(error)}") from None
 
     def tree(self, path: str, excluded: Callable[[str], bool]) -> Below:
-        """Everything below a directory but symlinks and other mounts, as ``walk.Below`` has it."""
+        """Everything below a directory but symlinks and other mounts, as ``below.Below`` has it."""
+        from reconciler.host.below import Below
+
         self._leave()
         return Below(path, excluded, self._own)
 
@@ -276,6 +278,8 @@ class Files:
 
     def _entered(self, top: str) -> Tree:
         """The tree that something is done in, the same one for as long as it is asked for."""
+        from reconciler.host.tree import Tree
+
         if self._tree is None or self._tree[0] != top:
             self._leave()
             self._tree = top, Tree(top, wary=os.geteuid() == 0)
@@ -296,6 +300,9 @@ class Files:
         What has gone since it was looked at, or become another one (``identity`` is device and
         inode), or a mount point, is left alone.
         """
+        from reconciler.host.refusals import refuse, refuse_hard_link, refused, refused_set_id
+        from reconciler.host.tree import Elsewhere
+
         below, _, name = path[len(top.rstrip("/")) + 1 :].rpartition("/")
         with reported(f"cannot change {shown(path)}"):
             try:
@@ -337,6 +344,8 @@ class Files:
 
                 os.close(make_folder(folder, name, _new_mode() if mode is None else mode, uid, gid))
                 return
+            from reconciler.host.refusals import refuse
+
             with entry_in(folder, name, path) as entry:
                 status = os.fstat(entry)
                 if not stat.S_ISDIR(status.st_mode):
@@ -364,6 +373,8 @@ class Files:
 
         ``directory`` says what must stand there; ``named``: it was not found by a pattern.
         """
+        from reconciler.host.refusals import refuse, refuse_hard_link
+
         parent, _, name = path.rpartition("/")
         with (
             reported(f"cannot change {path}"),

@@ -17,18 +17,9 @@ from reconciler.host.found import File, by_folder
 from reconciler.host.openfiles import OpenFiles
 from reconciler.host.place import draft, link, make_folder, write_all
 from reconciler.host.progress import BYTES, Work, working
-from reconciler.host.walk import (
-    Cursor,
-    Elsewhere,
-    Emptied,
-    Tree,
-    joined,
-    opened,
-    reason,
-    reported,
-    sort_of,
-    taken_by,
-)
+from reconciler.host.refusals import taken_by
+from reconciler.host.tree import Cursor, Elsewhere, Emptied, Tree
+from reconciler.host.walk import joined, opened, reason, reported, sort_of
 
 _CHUNK = 1 << 20
 _ZEROS = bytes(_CHUNK)

@@ -30,8 +30,9 @@ from reconciler.host.place import (
 )
 from reconciler.host.private_folder import Private, entered, private_folder, private_name
 from reconciler.host.reading import Content, content, reading
+from reconciler.host.refusals import refuse_file_of_another
 from reconciler.host.users import run_as
-from reconciler.host.walk import opened, refuse_file_of_another, reported
+from reconciler.host.walk import opened, reported
 
 Edit = Callable[[bytes | None], bytes | None]
 """From what a file holds to what it is to hold; None is no file. It may be called repeatedly."""
@@ -62,7 +63,7 @@ def rewrite(
     Of a file that is there ACL, extended attributes and whatever of mode, owner and group is
     None or -1 are kept; a new one gets mode ``born`` then, and is the caller's. ``limit`` is how
     many bytes are read. ``of_anybody``: it does not matter whose it is, as in a spool; else see
-    ``walk.refuse_file_of_another``. Raises HostError, also where the owner cannot be kept, and
+    ``refusals.refuse_file_of_another``. Raises HostError, also where the owner cannot be kept, and
     whatever ``edit`` raises; the file is as it was then.
     """
     parent, _, name = path.rpartition("/")

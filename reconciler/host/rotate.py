@@ -22,18 +22,11 @@ from reconciler.host.openfiles import NonAppendingWriters, OpenFiles
 from reconciler.host.place import draft, link, sync_folder, write_all
 from reconciler.host.private_folder import passing_name
 from reconciler.host.progress import BYTES, working
+from reconciler.host.refusals import refuse_hard_link
 from reconciler.host.remove import pour
 from reconciler.host.scan import ROTATED
-from reconciler.host.walk import (
-    Elsewhere,
-    Emptied,
-    Tree,
-    reason,
-    refuse_hard_link,
-    reported,
-    sort_of,
-    taken,
-)
+from reconciler.host.tree import Elsewhere, Emptied, Tree
+from reconciler.host.walk import reason, reported, sort_of, taken
 from reconciler.host.work import MOST, hollow
 
 _CHUNK = 1 << 20

@@ -26,8 +26,8 @@ from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, replace
 from reconciler.host.command import Begun, Result, find, reap, still_waiting
 from reconciler.host.processes import LEADER, Identity, end_marked, look_up
+from reconciler.host.refusals import taken_by
 from reconciler.host.users import Account
-from reconciler.host.walk import taken_by
 
 _LONGEST = 5.0
 """Seconds from the new process to its program."""

@@ -29,10 +29,11 @@ from reconciler.core.model import (
     not_known,
 )
 from reconciler.core.patterns import meant, never
-from reconciler.host.walk import Refused, kept_mode, shown, sort_of
+from reconciler.host.walk import shown, sort_of
 
 if TYPE_CHECKING:
     from reconciler.host import Host
+    from reconciler.host.refusals import Refused
 
 _MOST_CHANGES = 20
 _MOST_NAMED = 3
@@ -299,6 +300,8 @@ class _Asks:
         """The same; where a new owner costs it a set-ID bit, without that bit."""
         asked = self.of(path, stat.S_ISDIR(status.st_mode))
         if asked.mode is None:
+            from reconciler.host.refusals import kept_mode
+
             _, *ids = asked.numbers(host)
             kept = kept_mode(status, *ids)
             if kept != stat.S_IMODE(status.st_mode):

@@ -24,7 +24,7 @@ from reconciler.host.clock import Clock
 from reconciler.host.openfiles import OpenFiles
 from reconciler.host.remove import move
 from reconciler.host.scan import Wanted, scan
-from reconciler.host.walk import Tree
+from reconciler.host.tree import Tree
 
 OLD = 1_000_000_000
 HOLDER = """

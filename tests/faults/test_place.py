@@ -23,7 +23,7 @@ from support import Machine
 from reconciler.base.errors import HostError
 from reconciler.host import kernel, place, private_folder, remove
 from reconciler.host.found import File
-from reconciler.host.walk import Tree
+from reconciler.host.tree import Tree
 
 NOBODY = 65534
 OTHERS = 12345

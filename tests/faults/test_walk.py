@@ -20,8 +20,9 @@ from reconciler.core.apply import apply
 from reconciler.core.observe import observe
 from reconciler.core.plan import make_plan, to_look_at_again
 from reconciler.host import Host
-from reconciler.host import walk as crossing
+from reconciler.host import tree as crossing
 from reconciler.host.archive import archive
+from reconciler.host.below import Below
 from reconciler.host.choose import Rule
 from reconciler.host.clock import Clock
 from reconciler.host.files import Files
@@ -29,7 +30,7 @@ from reconciler.host.openfiles import OpenFiles
 from reconciler.host.remove import delete, move
 from reconciler.host.rotate import rotate
 from reconciler.host.scan import Wanted, scan
-from reconciler.host.walk import Below, Cursor, Tree
+from reconciler.host.tree import Cursor, Tree
 
 NOBODY = 65534
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts, other users")
