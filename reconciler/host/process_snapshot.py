@@ -262,13 +262,16 @@ class ProcessSnapshot:
                     self._lines[uid] = self._lines_of(self.of_user(uid), uid)
                 lines = self._lines[uid]
             found = [pid for pid, line in lines if matches(line)]
+            for pid in found:
+                self.entry(pid)
+            # Once more behind that, so that what matches is no process that had the number before.
+            found = [pid for pid, line in self._lines_of(found, uid) if matches(line)]
         self._late[uid] -= 1
         return self._owned(found, uid)
 
     def _lines_of(self, some: Iterable[int], uid: int) -> list[tuple[int, str]]:
         found = []
         for pid in some:
-            self.entry(pid)  # Before what it is judged by, which is about no earlier process then.
             raw = told(pid, "cmdline", 32768)
             # What others call their processes must not keep us busy; of a set-user-ID program,
             # whoever runs it decides.
