@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import stat
@@ -61,6 +62,17 @@ def test_the_loop_makes_the_pass(machine: Machine, spec: Path, loop: Looping) ->
     status, said = once(machine, spec, "--detailed-exitcode")
     assert (status, stat.S_IMODE((machine.base / "d").stat().st_mode)) == (2, 0o750)
     assert "it ran a pass:\n  done update directory:d: mode is 0700, should be 0750" in said
+    assert once(machine, spec, "-q") == (0, "")
+
+
+def test_what_was_not_believed_is_told(machine: Machine, spec: Path, loop: Looping) -> None:
+    """As a pass of its own would."""
+    (machine.base / "there").mkdir()
+    (machine.base / "there/tmux").symlink_to("/bin/true")
+    machine.environ["PATH"] = f"there:{machine.environ['PATH']}"
+    status, said = once(machine, spec)
+    assert (status, f"pid {loop.pid}" in said) == (0, True)
+    assert re.search("^  ! PATH: there/tmux is skipped", said, re.MULTILINE), said
     assert once(machine, spec, "-q") == (0, "")
 
 

@@ -9,7 +9,9 @@ import os
 from typing import TYPE_CHECKING
 
 from reconciler.base.exit_codes import BUSY, DONE
+from reconciler.base.text import printable
 from reconciler.cli.invocation import complain, exit_status
+from reconciler.host.environment import on_note
 from reconciler.output.text import given, outcome_lines, paused_lines
 from reconciler.watchdog.requests import request_pass
 
@@ -31,6 +33,8 @@ def ask(call: Invocation) -> tuple[int | None, Answer | None]:
 
     Only where nothing has changed that the spec was compiled from, and the loop keeps the same.
     """
+    notes: list[str] = []
+    on_note(notes.append)
     compiled = call.compiled()
     if compiled is None:
         return None, None
@@ -39,7 +43,7 @@ def ask(call: Invocation) -> tuple[int | None, Answer | None]:
         return None, answer
     about = given(call.about(compiled))
     words = f"{compiled.name}: the watchdog (pid {answer.pid}) keeps it as declared{about}"
-    call.say((words, "good"), *answer.lines)
+    call.say((words, "good"), *((f"  ! {printable(one)}", "bad") for one in notes), *answer.lines)
     return DONE, answer
 
 
