@@ -197,9 +197,9 @@ class CallState(Invocation):
         return reports
 
     def reports_untold(self, reports: Sequence[str]) -> None:
-        """Nobody was told them after all."""
+        """They were not sent after all."""
         self._reports[:0] = reports
 
     def report(self, words: str) -> None:
-        """Something about the program itself that people are told with the next pass."""
+        """Something about the program itself, for the messages of the next pass."""
         self._reports.append(words)

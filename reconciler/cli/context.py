@@ -89,7 +89,7 @@ class Context(CallState):
         return None if spec is None else self.known(reduced(spec))
 
     def known(self, spec: Spec) -> Spec:
-        """What the spec knows and nobody may see is not printed from now on."""
+        """The spec, whose secrets are not printed from now on."""
         if spec.secrets:
             hide(secret.reveal() for secret in spec.secrets)
         from reconciler.state.folder import secret_marks
@@ -185,7 +185,7 @@ class Context(CallState):
         self,
         look: Snapshot,
         host: Host,
-        told: Callable[[Outcome], None],
+        on_outcome: Callable[[Outcome], None],
         stopping: Callable[[], bool] = lambda: False,
         settle: bool = True,
         remember: bool = True,
@@ -217,7 +217,7 @@ class Context(CallState):
             over = [one for one in outcomes if one not in early]
             memory.ended(over)
             for one in over:
-                told(one)
+                on_outcome(one)
 
         def acted(look: Snapshot, again: bool = False) -> Report:
             from reconciler.core.apply import apply
@@ -261,7 +261,7 @@ class Context(CallState):
                 report = report.followed(last, seen)
             memory.ended(early)
             for outcome in early:
-                told(outcome)
+                on_outcome(outcome)
         finally:
             memory.flush()
         for end in host.last:
@@ -269,10 +269,7 @@ class Context(CallState):
         return report
 
     def learn(self, look: Snapshot, host: Host) -> float | None:
-        """Remember what was seen; seconds until something waits no longer.
-
-        Our own logs are looked after, too.
-        """
+        """Remember what was seen, and bound our own logs; seconds until something is due."""
         from reconciler.state.folder import quiet
 
         if not look.only:
@@ -301,7 +298,7 @@ class Context(CallState):
             self.warn(words)
 
     def tell(self, look: Snapshot, outcomes: Sequence[Outcome]) -> None:
-        """Queue what people are to be told of a pass; ``post`` delivers it."""
+        """Queue the messages of a pass; ``post`` delivers them."""
         from reconciler.state.folder import quiet
 
         plan, spec = look.plan, look.spec
@@ -324,18 +321,18 @@ class Context(CallState):
             tell(spec, store, news, self._reports, self.clean)
             self._reports.clear()
         except HostError as error:
-            self.warn(f"{error}; nobody is told")
+            self.warn(f"{error}; no message is queued")
 
-    def post(self, spec: Spec, told: Callable[[str, bool], None]) -> Sender:
+    def post(self, spec: Spec, on_event: Callable[[str, bool], None]) -> Sender:
         """Delivers what is queued for the targets of that spec."""
         from reconciler.host.clock import Clock
         from reconciler.notify.sender import Sender
 
-        post = Sender(self.folder(spec), lambda: self.store(spec, True), Clock(), told)
+        post = Sender(self.folder(spec), lambda: self.store(spec, True), Clock(), on_event)
         post.adopt(spec.notify)
         return post
 
-    def reports(self, queued: Callable[[], None], told: Callable[[str], None]) -> Reports:
+    def reports(self, queued: Callable[[], None], on_event: Callable[[str], None]) -> Reports:
         """Makes the reports of a spec that sum up a period."""
         from reconciler.host.clock import Clock
         from reconciler.notify.reports import Reports
@@ -343,7 +340,7 @@ class Context(CallState):
         def opened(spec: Spec) -> Store:
             return self.store(spec, True)
 
-        return Reports(Clock(), kinds.get, self.host, opened, self.clean, queued, told)
+        return Reports(Clock(), kinds.get, self.host, opened, self.clean, queued, on_event)
 
     def print_json(self, document: Any) -> None:
         """Print the one document on standard output."""

@@ -207,7 +207,7 @@ class Invocation:
         return value
 
     def _before(
-        self, folder: str, path: str, told: Callable[[str], None] = lambda words: None
+        self, folder: str, path: str, say: Callable[[str], None] = lambda words: None
     ) -> str | None:
         """The other spec whose state that folder holds. None: none that is still there."""
         from reconciler.config.shipped import known_as, path_of
@@ -219,11 +219,11 @@ class Invocation:
         before, name = path_of(known), os.path.basename(folder)
         try:
             if os.path.samefile(before, path):
-                told(f"{name} is known as {before}, which is the same file as {path}")
+                say(f"{name} is known as {before}, which is the same file as {path}")
                 return None
         except (FileNotFoundError, NotADirectoryError):
             if not os.path.lexists(before) and is_gone(folder, known):
-                told(f"the spec {name} was {before}, which is gone; now it is {path}")
+                say(f"the spec {name} was {before}, which is gone; now it is {path}")
                 self._path = path
                 return None
         except OSError:

@@ -61,7 +61,7 @@ def aftermath(report: Report) -> tuple[set[str], set[str]]:
 
 
 def ask_and_act(
-    context: Context, look: Snapshot, report: Report, host: Host, told: Callable[[Outcome], None]
+    context: Context, look: Snapshot, report: Report, host: Host, ended: Callable[[Outcome], None]
 ) -> Report:
     """Ask what is due of what a pass has looked at, and do what the answers ask for.
 
@@ -71,7 +71,7 @@ def ask_and_act(
     if not asked:
         return report
     look = context.look(look.spec, host, sorted(asked))
-    more = context.act(look, host, told) if look.plan.steps else Report(look.plan)
+    more = context.act(look, host, ended) if look.plan.steps else Report(look.plan)
     return report.followed(more, look.seen)
 
 

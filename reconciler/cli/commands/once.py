@@ -23,7 +23,7 @@ _SHORT_WAIT = 5.0
 
 
 def run(context: Context) -> int:
-    """Make the pass, and send what people are to be told."""
+    """Make the pass, and send its messages."""
     spec = context.load(write_cache=True)
     context.claim(spec)
 
@@ -33,11 +33,11 @@ def run(context: Context) -> int:
 
     try:
         with turn(context.folder(spec), taken_over):
-            status, told = _pass(context, spec)
-            if told.notify.targets:
+            status, spec = _pass(context, spec)
+            if spec.notify.targets:
                 from reconciler.cli.commands.messages import deliver
 
-                deliver(context, told)
+                deliver(context, spec)
             return status
     except LockHeld as taken:
         from reconciler.cli.commands import beside
@@ -62,26 +62,26 @@ def _pass(context: Context, spec: Spec) -> tuple[int, Spec]:
     plan = look.plan
     terminal, options = context.terminal, context.options
 
-    def told(outcome: Outcome) -> None:
+    def show(outcome: Outcome) -> None:
         if not options.quiet or outcome.result == "failed":
             terminal.write(text.outcome_lines(outcome))
         context.carry(outcome)
 
     context.say(context.heading(spec))
-    # What fails is told when it was asked once more.
-    told_now = replace(plan, failing=())
-    if not options.quiet or told_now.trouble:
-        shown = told_now
+    # What fails is shown when it was asked once more.
+    so_far = replace(plan, failing=())
+    if not options.quiet or so_far.trouble:
+        shown = so_far
         if spec.notify.targets:
             from reconciler.cli.commands.messages import with_targets
 
-            shown = with_targets(context, told_now, spec)
+            shown = with_targets(context, so_far, spec)
         terminal.write(text.remark_lines(shown, options.verbose))
-    report = context.act(look, host, told) if plan.steps else Report(plan)
+    report = context.act(look, host, show) if plan.steps else Report(plan)
     if any(isinstance(kinds.get(one.kind), Probed) for one in look.spec.resources):
         from reconciler.watchdog.probing import ask_and_act
 
-        report = ask_and_act(context, look, report, host, told)
+        report = ask_and_act(context, look, report, host, show)
     if context.carried:
         steps = (*(one.step for one in context.carried), *report.plan.steps)
         outcomes = (*context.carried, *report.outcomes)
