@@ -295,7 +295,7 @@ def _reboot(reboot: Document) -> Iterator[Line]:
         return
     for one in reboot["runners"]:
         when = "at boot" if one["at_boot"] else "at login only"
-        words = f"passes {when}" if not one["loop"] else f"the loop {when}"
+        words = f"passes {when}" if not one["loop"] else f"the watchdog {when}"
         if not one["works"]:
             words = f"nothing: {one['why']}"
         yield f"{one['what']} starts {words}", "good" if one["works"] else "bad"
