@@ -21,7 +21,7 @@ from typing import Any
 
 from support import CHECKOUT
 
-from reconciler.config import json_schema
+from reconciler.config.schema import json_schema
 from reconciler.core.kind import Kind
 
 PAGES = (
