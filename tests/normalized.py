@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _VARIES = (
-    (r"\b\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?\b", "<time>"),
+    (r"\b\d{4}-\d\d-\d\d\s+\d\d:\d\d(:\d\d)?\b", "<time>"),
     (r"(?m)^  \d+\. ", "  <n>. "),
     (r"(?m)^- \d\d:\d\d ", "- <time> "),
     (r"\bpid \d+(, \d+)*", "pid <pid>"),

@@ -114,7 +114,7 @@ def test_a_full_disk_is_the_cause_of_what_fails_on_it() -> None:
         resources=[
             resource("directory:d"),
             resource("process:w", "given up", "gave up", needs=["directory:d"]),
-            resource("cron:x", "differs", "it is absent"),
+            resource("cron:x", "differs", "missing"),
         ],
     )
     assert [(key, cause) for key, _, cause in found] == [
@@ -129,16 +129,16 @@ def test_what_is_there_and_only_differs_is_no_cause() -> None:
     """A mode has nothing to do with the death of what runs in the folder; that it is gone has."""
     for verb, cause in (("update", None), ("create", "directory:d")):
         folder = resource("directory:d", "differs", "mode is 0777", verb=verb)
-        worker = resource("process:w", "differs", "it is absent", verb="start")
+        worker = resource("process:w", "differs", "not running", verb="start")
         rows = [folder, {**worker, "needs": ["directory:d"]}]
         assert ("process:w", "--once", cause) in told(resources=rows)
 
 
 def test_what_is_wrong_in_the_same_way_is_named_together() -> None:
-    rows = [resource(f"directory:{n}", "differs", "it is absent") for n in range(6)]
+    rows = [resource(f"directory:{n}", "differs", "missing") for n in range(6)]
     (one,) = findings(document(resources=rows), lambda *words: " ".join(words))[:1]
     assert len(one.ids) == 6
-    assert "and 2 more: it is absent" in one.words
+    assert "and 2 more: missing" in one.words
 
 
 def test_a_hung_program_is_laid_to_the_one_who_is_stopped() -> None:
@@ -257,7 +257,7 @@ def test_a_log_is_silent_only_against_its_own_rhythm() -> None:
 
 
 def test_why_something_was_started_is_told_where_it_is_known() -> None:
-    def deed(at: float, verb: str = "start", why: str = "it is absent") -> dict[str, Any]:
+    def deed(at: float, verb: str = "start", why: str = "not running") -> dict[str, Any]:
         return {"time": at, "by": "loop", "id": "process:p", "verb": verb, "result": "done",
                 "why": why, "error": None}  # fmt: skip
 
@@ -334,7 +334,7 @@ def test_command_lines_hide_what_looks_like_a_secret(line: str, shown: str) -> N
 
 
 def test_no_line_but_a_command_or_a_path_is_wider_than_a_terminal() -> None:
-    rows = [resource("process:w", "differs", "it is absent and " + "so on " * 40)]
+    rows = [resource("process:w", "differs", "not running and " + "so on " * 40)]
     seen = document(resources=rows)
     found = ordered(findings(seen, lambda *words: " ".join(words)))
     seen["wrong"] = [one.document(cause) for one, cause in found]

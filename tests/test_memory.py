@@ -39,7 +39,7 @@ def test_a_step_that_did_not_hold_is_one_deed_that_failed(
     monkeypatch.setattr(memory, "_FLUSH", flush)
     store = Store(str(tmp_path / "demo"), Clock(), True)
     kept = Memory((), kinds.get, store, print, set(), lambda: "me", str, {}, {})
-    step = Step("process:p", "start", (), (), "it is absent", ())
+    step = Step("process:p", "start", (), (), "not running", ())
     for outcome in (
         Outcome(step, "done"),
         Outcome(replace(step, id="process:q"), "done"),

@@ -30,7 +30,7 @@ ALL = ("changed", "failed", "gave_up", "recovered", "progress", "report")
 WORKER = "process:worker"
 
 
-def step(ident: str = WORKER, verb: str = "start", why: str = "it is absent") -> Step:
+def step(ident: str = WORKER, verb: str = "start", why: str = "not running") -> Step:
     return Step(ident, verb, (), (), why, ())
 
 
@@ -52,7 +52,7 @@ def news(
 
 
 def held(words: str) -> tuple[tuple[str, str], ...]:
-    return ((WORKER, f"it is absent; {words}"),)
+    return ((WORKER, f"not running; {words}"),)
 
 
 def play(*passes: News, remind: float | None = None) -> list[list[tuple[str, str]]]:
@@ -85,18 +85,18 @@ def test_from_the_first_death_to_the_mended_one() -> None:
         news(),
         news(),
     ) == [
-        [("changed", "process:worker was started: it is absent")],
+        [("changed", "process:worker was started: not running")],
         [("failed", "process:worker could not be started: it ended with status 1")],
-        [("progress", "process:worker has 2 failed starts (it is absent); the last one could "
+        [("progress", "process:worker has 2 failed starts (not running); the last one could "
           "not be started: it ended with status 1")],
         [],
-        [("changed", "process:worker was started: it is absent")],
+        [("changed", "process:worker was started: not running")],
         [],
         [("gave_up", "process:worker gave up after 10 failed starts, next in 15 min; the last "
           "one could not be started: it ended with status 1")],
         [],
         [],
-        [("changed", "process:worker was started: it is absent")],
+        [("changed", "process:worker was started: not running")],
         [],
         [],
         [("recovered", f"process:worker recovered; it was unhealthy since {since}")],
@@ -153,7 +153,7 @@ def test_a_restart_that_begins_with_a_stop() -> None:
     big = Outcome(step(verb="restart", why="uses 312 MiB, more than 256 MiB"), "begun")
     assert play(news([big]), news([Outcome(step(), "done")])) == [
         [("changed", "process:worker is being restarted: uses 312 MiB, more than 256 MiB")],
-        [("changed", "process:worker was started: it is absent")],
+        [("changed", "process:worker was started: not running")],
     ]
 
 
@@ -699,7 +699,7 @@ def test_what_crashes_after_it_was_well_again_and_again_flaps(office: Office) ->
         got += hours.queued(news([started]))
     assert [event for event, _ in got] == ["failed"]
     assert got[0][1].startswith("process:worker is flapping: 6 changes since ")
-    assert "process:worker was started: it is absent" in got[0][1]
+    assert "process:worker was started: not running" in got[0][1]
     # A restart that was asked for because of a change is none.
     changed = Outcome(step("process:other", "restart", "definition is older"), "done")
     for _ in range(20):
@@ -729,7 +729,7 @@ def test_other_messages_of_one_thing_have_a_bound_too(office: Office) -> None:
         office.clock.later(10.0)
         got += hours.queued(news([done], scope=("directory:d",)))
     assert [event for event, _ in got] == ["changed"] * 6
-    assert got[5][1].startswith("directory:d was created: it is absent; 6 such messages since")
+    assert got[5][1].startswith("directory:d was created: not running; 6 such messages since")
     office.clock.later(3600.0)
     ((event, words),) = hours.queued(news(scope=()))
     assert event == "changed"

@@ -62,9 +62,9 @@ def test_the_words_of_a_day_with_everything() -> None:
         ],
         starts=[
             {"id": "process:worker", "done": 3, "failed": 0, "causes": [
-                {"why": "it is absent", "count": 2}, {"why": "check:execution: late", "count": 1}]},
+                {"why": "not running", "count": 2}, {"why": "check:execution: late", "count": 1}]},
             {"id": "process:web", "done": 0, "failed": 5, "causes": [
-                {"why": "it is absent", "count": 5}]},
+                {"why": "not running", "count": 5}]},
             {"id": "process:gone", "done": 1, "failed": 0, "causes": []},
         ],
         steps={"done": 14, "failed": 5},
@@ -96,9 +96,9 @@ def test_the_words_of_a_day_with_everything() -> None:
         f"- cron:c is paused since {moment(NOON)} until {moment(NOON + 2 * DAY)}: no reason given "
         "(by ann)",
         "runs:",
-        "- process:worker for 2 h (pid 117); started 3 times (2 times it is absent; once "
+        "- process:worker for 2 h (pid 117); started 3 times (2 times not running; once "
         "check:execution: late)",
-        "- process:web does not run; 5 failed starts (it is absent)",
+        "- process:web does not run; 5 failed starts (not running)",
         "- process:gone: started once",
         "done: 14 steps, 5 failed",
         "new files: completed 41, failed 2",

@@ -440,9 +440,9 @@ def in_words(changes: Sequence[Change]) -> str:
     words = []
     for change in changes:
         if change.field == "state" and change.have == "absent":
-            return "it is absent"
+            return "missing"
         if change.field == "state":
-            words.append(f"it is {change.have}, should be {change.want}")
+            words.append(f"{change.have}, should be {change.want}")
         elif change.have is None:
             words.append(f"{change.field} should be {change.want}")
         else:

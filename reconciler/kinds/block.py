@@ -142,7 +142,7 @@ class Blocks(Kind[Block, BlockState], Persistent, Described, Batched):
             elif change.field == "markers":
                 told.append(f"its markers are not {change.want}: {change.have}")
             elif change.field == "state":
-                told.append("it is absent" if change.have == "absent" else "it should be absent")
+                told.append("missing" if change.have == "absent" else "present, should be absent")
         return "; ".join(told)
 
     def actions(

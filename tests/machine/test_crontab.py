@@ -121,7 +121,7 @@ def test_a_folded_text_has_one_line(machine: Machine) -> None:
         (b"# END reconcile demo\n", b"", "our block is not in order: a marker is missing"),
         (b"# END reconcile demo\n", b"# END reconcile demo\n# below\n", "there are lines below it"),
         (b"changes up to its", b"change what you like to its", "its own lines were edited"),
-        (b"*/5 * * * * /bin/echo 50\\%\n", b"", "it is absent"),
+        (b"*/5 * * * * /bin/echo 50\\%\n", b"", "missing"),
         (b"*/5 * * * * /bin/echo 50\\%\n", b"*/5 * * * * /bin/echo 50\\%\n# in\n", "not ours"),
     ],
 )  # fmt: skip

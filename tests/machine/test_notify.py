@@ -70,7 +70,7 @@ def crashing(machine: Machine, targets: str) -> tuple[Path, Path]:
     )
 
 
-FAILED = "process:p could not be started: it is absent"
+FAILED = "process:p could not be started: not running"
 GAVE_UP = "process:p gave up after 3 failed starts, next in "
 WELL = "process:p recovered; it was unhealthy since "
 
@@ -90,7 +90,7 @@ def test_from_the_first_start_to_the_mended_one(
         return [re.sub(r" \(\d{4}-\d\d-\d\d \d\d:\d\d\)$", "", body) for body in bodies]
 
     until(lambda: told("every"))
-    assert told("every") == ["process:p was started: it is absent"]
+    assert told("every") == ["process:p was started: not running"]
     good.unlink()
     os.kill(pid, signal.SIGKILL)
     until(lambda: len(told("some")) == 2)
@@ -106,7 +106,7 @@ def test_from_the_first_start_to_the_mended_one(
     assert loop.end() == 0
     heard = told("every")
     starts = [e for e in loop.events() if e["event"] == "step" and e["step"]["result"] == "done"]
-    assert heard.count("process:p was started: it is absent") == len(starts) >= 2
+    assert heard.count("process:p was started: not running") == len(starts) >= 2
     assert sorted(one for one in heard if one in (first, second, third)) == sorted(told("some"))
     titles = {document["title"] for _, document in receiver.got}
     assert titles == {f"reconcile: demo on {os.uname().nodename}"}
@@ -160,7 +160,7 @@ def test_single_passes_deliver_too(machine: Machine, receiver: Receiver) -> None
     machine.once(spec)
     one, two, three = receiver.bodies()
     assert one.startswith("directory:d cannot be looked at: ")
-    assert two == "directory:d was created: it is absent"
+    assert two == "directory:d was created: missing"
     assert three.startswith("directory:d recovered; it was unhealthy since ")
     assert waiting(machine) == []
     # And from now on, nothing is remembered, opened or sent.

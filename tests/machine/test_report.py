@@ -64,7 +64,7 @@ def test_a_loop_sums_up_what_was(
     assert "nothing needs attention" in lines
     (new,) = machine.running("sleep 90810")
     (runs,) = (line for line in lines if line.startswith("- process:p for "))
-    assert runs.endswith(f"(pid {new}); started once (it is absent)")
+    assert runs.endswith(f"(pid {new}); started once (not running)")
     assert "done: 2 steps" in lines
     assert "new files: d 1" in lines
     assert "retention freed 2.0 KiB" in lines
@@ -106,7 +106,7 @@ def test_a_diagnosis_has_the_same_numbers(machine: Machine, receiver: Receiver) 
     assert period["freed"] == 3000
     assert [one["id"] for one in period["processes"]] == ["process:p"]
     assert period["starts"] == [
-        {"id": "process:p", "done": 1, "failed": 0, "causes": [{"why": "it is absent", "count": 1}]}
+        {"id": "process:p", "done": 1, "failed": 0, "causes": [{"why": "not running", "count": 1}]}
     ]
     lines = machine.reconcile("--diagnose", spec).stdout.splitlines()
     assert "sum of the last day:" in lines

@@ -78,7 +78,7 @@ def test_a_start_that_failed_waits_for_its_pause(machine: Machine) -> None:
     report = machine.once(spec, status=1)
     assert tries(machine) == 1
     assert report["steps"] == []
-    assert "it is absent; 1 failed start, next in" in held(report)
+    assert "not running; 1 failed start, next in" in held(report)
     done = machine.reconcile("--plan", spec)
     assert done.returncode == 1
     assert "! waits process:p" in done.stdout

@@ -42,14 +42,14 @@ def test_a_status_is_a_table_that_fits(machine: Machine) -> None:
     # Folded within its column, so that the others can still be read.
     lines = text.splitlines()
     at = lines.index(row(text, "directory:far_away_"))
-    start = lines[at].index("it is absent")
+    start = lines[at].index("missing")
     assert "\x1b[32m" in screen.colored and "\x1b[33m" in screen.colored
     assert max(map(len, lines)) <= 80
     assert start > 40
     # Where nobody watches it is one line a row, and nothing is folded or coloured.
     done = machine.reconcile("--status", path)
     assert "\x1b" not in done.stdout
-    assert row(done.stdout, "directory:far_away_").endswith("it is absent")
+    assert row(done.stdout, "directory:far_away_").endswith("missing")
 
 
 def test_without_colours_the_table_is_the_same(machine: Machine) -> None:

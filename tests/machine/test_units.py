@@ -147,7 +147,7 @@ def test_every_drift_is_seen_and_mended_with_one_reload(
     assert why["disabled"] == why["unlinked"] == "it is not enabled"
     assert why["stopped"] == why["killed"] == "it does not run"
     assert "it is masked" in why["masked"]
-    assert why["forgotten"] == "it is absent"
+    assert why["forgotten"] == "missing"
     assert "started anew" in why["unread"]
     world.sh(": >/srv/calls")
     world.once(spec, environ=counted)

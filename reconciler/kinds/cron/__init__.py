@@ -279,7 +279,7 @@ class Crons(Kind[Cron, CronState], Completed, Persistent, Described, Batched, Or
         line = next((one.want for one in changes if one.field == "line"), "")
         for change in changes:
             if change.field == "state":
-                told.append("it is absent" if change.have == "absent" else "it should be absent")
+                told.append("missing" if change.have == "absent" else "present, should be absent")
             elif change.field == "runs":
                 told.append(f"runs {change.want}{_next(line)}")
             elif change.field == "env" and change.have is None:

@@ -20,6 +20,7 @@ from reconciler.core.kind import (
     Kind,
     Supervised,
     Verified,
+    in_words,
     run_one,
 )
 from reconciler.core.model import (
@@ -249,6 +250,12 @@ class Processes(
         if expected is not None and have is not None and have.definition == "current":
             return "start" if have.running < expected.running else "stop"
         return "stop" if expected is None else "start" if have is None else "restart"
+
+    def words(self, changes: Sequence[Change]) -> str:
+        state = next((one for one in changes if one.field == "state"), None)
+        if state is None:
+            return in_words(changes)
+        return "not running" if state.have == "absent" else "running, should be stopped"
 
     def actions(
         self, resource: Resource[Process], have: ProcessState | None, changes: Sequence[Change]
