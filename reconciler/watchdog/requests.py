@@ -114,6 +114,8 @@ class PassRequests:
         self._is_kept = is_kept
         self._folder: int | None = None
         self._listener: sockets.socket | None = None
+        self._deaf = 0.0
+        """Until when nobody can connect, for want of a descriptor."""
         self._unread: dict[socket, float] = {}
         """Who has not asked yet, and until when he may."""
         self._waiting: list[socket] = []
@@ -181,8 +183,10 @@ class PassRequests:
 
     def descriptors(self) -> Collection[int]:
         """Where somebody connects, and who is to ask."""
-        own = () if self._listener is None else (self._listener.fileno(),)
-        return [*own, *(one.fileno() for one in self._unread)]
+        asking = [one.fileno() for one in self._unread]
+        if self._listener is None or monotonic() < self._deaf:
+            return asking
+        return [self._listener.fileno(), *asking]
 
     def due(self) -> float | None:
         """Seconds until somebody has connected and not asked for too long."""
@@ -199,16 +203,21 @@ class PassRequests:
         return (EVERYTHING,) if any(wanted) else ()
 
     def _accept(self, listener: sockets.socket) -> None:
-        with suppress(OSError):
-            while True:
+        while True:
+            try:
                 made, _ = listener.accept()
-                made.setblocking(False)
-                served = sum(map(len, self._served.values()))
-                known = len(self._unread) + len(self._waiting) + served
-                if _peer(made) is None or known >= _MOST:
-                    made.close()
-                else:
-                    self._unread[made] = monotonic() + _SECONDS
+            except BlockingIOError:
+                return
+            except OSError:
+                self._deaf = monotonic() + _SECONDS
+                return
+            made.setblocking(False)
+            served = sum(map(len, self._served.values()))
+            known = len(self._unread) + len(self._waiting) + served
+            if _peer(made) is None or known >= _MOST:
+                made.close()
+            else:
+                self._unread[made] = monotonic() + _SECONDS
 
     def _hear(self, one: socket, end: float) -> bool:
         """Take what he asks for, if he has; whether that is a pass."""

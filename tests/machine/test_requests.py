@@ -299,6 +299,25 @@ def test_who_does_not_ask_is_let_go(served: Served) -> None:
         assert served.requests.due() is None
 
 
+def test_without_a_free_descriptor_the_loop_does_not_spin(served: Served) -> None:
+    """Who waits to be let in makes the socket readable, again and again."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    (listener,) = served.requests.descriptors()
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as asker:
+        folder = os.open(served.folder, os.O_PATH)
+        asker.connect(f"/proc/self/fd/{folder}/requests")
+        os.close(folder)
+        os.close(free := os.dup(0))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        try:
+            assert served.requests.tend([listener]) == ()
+            assert served.requests.descriptors() == []
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_many_who_ask_have_one_pass(served: Served) -> None:
     askers = [served.ask() for _ in range(5)]
     served.tend(lambda: len(served.requests._waiting) == 5)
