@@ -6,7 +6,7 @@ It must not wait for what it has started.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from reconciler.base.errors import HostError
@@ -66,8 +66,12 @@ def environment(account: Account, extra: Sequence[tuple[str, Secret]]) -> dict[s
     return environ
 
 
-def start(launch: Launch, account: Account, log: int, known_as: str, record: str) -> Identity:
-    """Start a daemon: standard input empty, output to the descriptor ``log``.
+def begin(
+    launch: Launch, account: Account, log: int, known_as: str, record: str
+) -> Callable[[], Identity]:
+    """Begin to start a daemon: standard input empty, output to the descriptor ``log``.
+
+    Gives what waits until it runs, and raises HostError, so that several come up together.
 
     Before it runs, the new process itself writes the file ``record.PID``, so that a kill of ours
     at any moment leaves no process that nobody knows. ``known_as`` goes into its environment
@@ -98,14 +102,20 @@ def start(launch: Launch, account: Account, log: int, known_as: str, record: str
     null = os.open("/dev/null", os.O_RDWR)
     try:
         program = Program(launch.argv, environ, account, launch.cwd)
-        return detach(program, (null, log, log), remember)
-    except NotStarted as error:
-        # Where it hangs in the kernel it is still there, but will never be the program.
-        if error.pid is not None:
-            with suppress(OSError):
-                os.unlink(f"{record}.{error.pid}")
-        raise
+        wait = detach(program, (null, log, log), remember)
     except OSError as error:
         raise HostError(f"cannot start {launch.argv[0]}: {error.strerror}") from None
     finally:
         os.close(null)
+
+    def started() -> Identity:
+        try:
+            return wait()
+        except NotStarted as error:
+            # Where it hangs in the kernel it is still there, but will never be the program.
+            if error.pid is not None:
+                with suppress(OSError):
+                    os.unlink(f"{record}.{error.pid}")
+            raise
+
+    return started

@@ -67,11 +67,13 @@ def begin(program: Program, streams: Sequence[int], session: bool = True) -> int
     the process group that is killed in the end. Raises NotStarted, and OSError where no process
     can be had.
     """
-    return _fork(program, streams, session).pid
+    return _fork(program, streams, session)().pid
 
 
-def detach(program: Program, streams: Sequence[int], born: Callable[[Identity], None]) -> Identity:
-    """Start it as a child of init, so that it outlives us.
+def detach(
+    program: Program, streams: Sequence[int], born: Callable[[Identity], None]
+) -> Callable[[], Identity]:
+    """Begin to start it as a child of init, so that it outlives us; gives what waits for that.
 
     ``born`` is called by the new process itself, as soon as it has its number and before anybody
     else can reach it. Raises NotStarted, and OSError where no process can be had.
@@ -99,7 +101,7 @@ def run(
         for _ in range(3):
             ends += os.pipe()
         stdin, feed, output, stdout, errors, stderr = ends
-        pid = _fork(program, (stdin, stdout, stderr), True, born).pid
+        pid = _fork(program, (stdin, stdout, stderr), True, born)().pid
     except BaseException as error:
         for end in ends:
             os.close(end)
@@ -122,7 +124,8 @@ def _fork(
     session: bool,
     born: Callable[[Identity], None] | None = None,
     detached: bool = False,
-) -> Identity:
+) -> Callable[[], Identity]:
+    """The new process is on its way; gives what waits until it is the program."""
     import reconciler.host.inherited
     import reconciler.host.kernel  # noqa: F401  Once here, not in each child.
 
@@ -137,27 +140,31 @@ def _fork(
         os.close(say)
         if child == -1:
             os.close(said)
-    if detached:
-        os.waitpid(child, 0)
-    words = bytearray()
-    try:
-        late = _hear(said, words, program.account.uid)
-    except BaseException:
-        _kill(_number(words), None if detached else child)
-        raise
-    finally:
-        os.close(said)
-    # First the number, once it is known; then, after a blank, what went wrong.
-    identity = _number(words)
-    rest = words.partition(b" ")[2] if identity is not None else words
-    complaint = late or rest.decode(errors="replace")
-    if identity is not None and not complaint:
-        return identity
-    _kill(identity, None if detached else child)
-    raise NotStarted(
-        f"cannot start {program.argv[0]}: {complaint or 'the new process was killed'}",
-        identity.pid if identity is not None else None,
-    )
+
+    def started() -> Identity:
+        if detached:
+            os.waitpid(child, 0)
+        words = bytearray()
+        try:
+            late = _hear(said, words, program.account.uid)
+        except BaseException:
+            _kill(_number(words), None if detached else child)
+            raise
+        finally:
+            os.close(said)
+        # First the number, once it is known; then, after a blank, what went wrong.
+        identity = _number(words)
+        rest = words.partition(b" ")[2] if identity is not None else words
+        complaint = late or rest.decode(errors="replace")
+        if identity is not None and not complaint:
+            return identity
+        _kill(identity, None if detached else child)
+        raise NotStarted(
+            f"cannot start {program.argv[0]}: {complaint or 'the new process was killed'}",
+            identity.pid if identity is not None else None,
+        )
+
+    return started
 
 
 _hung: dict[int, float] = {}

@@ -24,8 +24,7 @@ from support import LONG, Machine, until
 from reconciler.base.errors import HostError
 from reconciler.host import start
 from reconciler.host.daemon_log import open_log
-from reconciler.host.launch import Launch
-from reconciler.host.launch import start as start_daemon
+from reconciler.host.launch import Launch, begin
 from reconciler.host.processes import look_up
 from reconciler.host.users import Users
 
@@ -81,7 +80,7 @@ def test_a_process_that_its_user_stops_before_it_is_the_program_is_ended(
     streams = (null, null, null)
     with pytest.raises(start.NotStarted, match="a signal stopped the new process") as caught:
         if detached:
-            start.detach(program("sleep", "60"), streams, remember)
+            start.detach(program("sleep", "60"), streams, remember)()
         else:
             start.begin(program("sleep", "60"), streams)
     if detached:
@@ -140,7 +139,7 @@ def test_a_record_of_what_was_not_started_is_taken_away(
     launch = Launch("process:p", "d", ("sleep", "60"), (), None, None)
     account = Users().account(None)
     with pytest.raises(start.NotStarted) as caught:
-        start_daemon(launch, account, os.open("/dev/null", os.O_RDWR), "x", f"{machine.base}/run/p")
+        begin(launch, account, os.open("/dev/null", os.O_RDWR), "x", f"{machine.base}/run/p")()
     os.kill(caught.value.pid or 0, signal.SIGKILL)
     assert list((machine.base / "run").iterdir()) == []
 

@@ -7,7 +7,7 @@ known by boot, process id and start time.
 from __future__ import annotations
 
 import signal
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError, UnknownState
@@ -317,7 +317,7 @@ class Processes(
         return found
 
     def run_all(self, actions: Sequence[Action], host: Host) -> Sequence[Exception | None]:
-        """All stops at the same time, then the starts."""
+        """All stops at the same time, then all starts."""
         found: list[Exception | None] = [None] * len(actions)
         numbers, endings = [], []
         for at, action in enumerate(actions):
@@ -332,11 +332,21 @@ class Processes(
 
             for at, failed in end_all(host.processes, endings):
                 found[numbers[at]] = failed
+        begun: dict[int, Callable[[], object]] = {}
         for at, action in enumerate(actions):
             if isinstance(action, StartInWindow):
                 host.tmux.forget()  # The one before may have taken the window that is free.
-            if not isinstance(action, (StopProcess, StopLeft)):
                 found[at] = run_one(action, host)
+            elif isinstance(action, StartDaemon):
+                try:
+                    begun[at] = action.begin(host)
+                except Exception as error:
+                    found[at] = error
+        for at, wait in begun.items():
+            try:
+                wait()
+            except Exception as error:
+                found[at] = error
         return found
 
     def _stop(self, resource: Resource[Process], identity: Identity) -> Action:

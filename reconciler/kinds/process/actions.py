@@ -6,13 +6,13 @@ It must not decide whether to: that is the process kind's.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
 from reconciler.base.redaction import censored, redacted
-from reconciler.host.launch import MARK, VERSION, Launch, environment, start
+from reconciler.host.launch import MARK, VERSION, Launch, begin, environment
 from reconciler.host.processes import LEADER, Identity, ending
 from reconciler.host.start_records import file_name
 from reconciler.host.walk import NoSpace
@@ -55,6 +55,10 @@ class StartDaemon:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
+        self.begin(host)()
+
+    def begin(self, host: Host) -> Callable[[], object]:
+        """Begin it; gives what waits until it runs. Both raise HostError."""
         launch = self.launch
         account = host.users.account(launch.user)
         from reconciler.host.daemon_log import open_log
@@ -76,7 +80,7 @@ class StartDaemon:
         try:
             records.make_room(launch.mark)
             record = f"{records.folder}/{file_name(launch.mark)}"
-            start(launch, account, descriptor, known_as(launch.mark, host), record)
+            return begin(launch, account, descriptor, known_as(launch.mark, host), record)
         finally:
             os.close(descriptor)
 
