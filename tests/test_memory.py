@@ -57,3 +57,16 @@ def test_a_step_that_did_not_hold_is_one_deed_that_failed(
         ("process:p", "failed"),
     ]
     store.close()
+
+
+def test_starts_that_were_not_written_down_count_once_the_store_takes_them(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "demo"), Clock(), True)
+
+    def count(version: str, least: int) -> int:
+        store.attempts.begun("process:p", version, least, store.base.clock.monotonic())
+        return store.attempts.all()["process:p"].count
+
+    assert [count("v1", 0), count("v1", 0), count("v1", 0)] == [0, 1, 2]
+    assert count("v1", 7) == 7  # Four of them were lost.
+    assert count("v1", 1) == 8
+    assert count("v2", 0) == 0  # Another program begins at the beginning.
