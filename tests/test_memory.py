@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support import compiled
 
 from reconciler import kinds
-from reconciler.core.model import Outcome, Step
+from reconciler.core.model import Outcome, Plan, Step
 from reconciler.host.clock import Clock
 from reconciler.state import memory
 from reconciler.state.memory import Memory
+from reconciler.state.restarts import RestartTracker
 from reconciler.state.store import Store
 
 
@@ -70,3 +72,25 @@ def test_starts_that_were_not_written_down_count_once_the_store_takes_them(tmp_p
     assert count("v1", 7) == 7  # Four of them were lost.
     assert count("v1", 1) == 8
     assert count("v2", 0) == 0  # Another program begins at the beginning.
+
+
+def test_only_what_has_been_healthy_for_long_enough_is_forgiven(tmp_path: Path) -> None:
+    spec = compiled(tmp_path, "processes: {p: {command: [/bin/x], restart: {healthy_after: 60s}}}")
+    store, now = Store(str(tmp_path / "demo"), Clock(), True), [1000.0]
+    version = kinds.get("process").version(spec.resources[0].want)
+    for _ in range(2):
+        store.attempts.begun("process:p", version, 0, store.base.clock.monotonic())
+    by_id = {"process:p": spec.resources[0]}
+    tracker = RestartTracker(by_id, kinds.get, store.attempts, set(), {}, lambda: now[0])
+    plan = Plan("demo", "spec.yaml", "host", 1)
+
+    def unproven(seconds: float) -> set[str]:
+        now[0] += seconds
+        tracker.learn(plan, ["process:p"])
+        tracker.write()
+        tracker.written()
+        return tracker.unproven() | store.attempts.all().keys()
+
+    assert unproven(10) == {"process:p"}
+    assert unproven(45) == {"process:p"}
+    assert unproven(10) == set()
