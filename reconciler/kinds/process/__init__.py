@@ -219,7 +219,9 @@ class Processes(
         state = ProcessState(number, definition, tuple(found), waiting)
         if behind:
             state = replace(state, left=tuple(behind), launches=ended)
-        lives_on = in_background(resource, host, behind) if not found and not stopping else None
+        lives_on = None
+        if not found and not stopping:
+            lives_on = in_background(resource, host, behind, seen.launches)
         return Observation(state, note=note, lives_on=lives_on)
 
     def found(self, resource: Resource[Process], host: Host) -> list[tuple[Identity, str | None]]:

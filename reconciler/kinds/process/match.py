@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _EXECUTOR = ("ai-cmd-executor", "reconciler.executor")
 """What the command of a worker has in it."""
+_FORKED = 0.5
+"""Seconds for what was just forked to leave the session of its parent, which has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,27 +104,41 @@ def left(
 
 
 def in_background(
-    resource: Resource[Process], host: Host, behind: Sequence[Identity]
+    resource: Resource[Process], host: Host, behind: Sequence[Identity], launches: Collection[int]
 ) -> str | None:
     """What to say where a program that is to run has put itself into the background instead.
 
     That is what has left the session in which it was started, as daemon(3) does it, or was sent
-    there by a shell. What else is left ``behind`` is only that. Raises UnknownState.
+    there by a shell; what was only just forked gets a moment for that. What else is left
+    ``behind`` by other than these ``launches`` is only that. Raises UnknownState.
     """
-    want = resource.want
-    if not resource.present or want.match is not None or not behind:
+    from reconciler.host.descendants import Descendants
+    from reconciler.host.process_snapshot import ProcessSnapshot
+
+    want, table = resource.want, host.table
+    if not resource.present or want.match is not None:
         return None
-    carriers, entries = host.table.carriers(host.users.account(want.user).uid), host.table.entries
+    uid = host.users.account(want.user).uid
     sent = want.command[-1].rstrip().endswith("&")
-    for one in behind:
-        carrier, entry = carriers.get(one.pid), entries.get(one.pid)
-        if carrier is None or entry is None or carrier.version != want.digest():
-            continue
-        if sent or entry.session != carrier.launch:
-            return (
-                f"it puts itself into the background, where pid {one.pid} runs; have it stay in "
-                "the foreground, or say in match which process it is (cmdline or pidfile)"
-            )
+    end = host.clock.monotonic() + _FORKED
+    while behind:
+        young = False
+        for one in behind:
+            carrier, entry = table.carriers(uid).get(one.pid), table.entries.get(one.pid)
+            if carrier is None or entry is None or carrier.version != want.digest():
+                continue
+            if sent or entry.session != carrier.launch:
+                return (
+                    f"it puts itself into the background, where pid {one.pid} runs; have it stay "
+                    "in the foreground, or say in match which process it is (cmdline or pidfile)"
+                )
+            young = young or host.processes.age(one) < 2 * _FORKED
+        if not young or host.clock.monotonic() >= end:
+            break
+        host.clock.sleep(0.02)
+        table = ProcessSnapshot()
+        ours = started(resource.id, want.user, host, but=launches)
+        behind = Descendants(ours, but=launches).look(table)
     return None
 
 
