@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.records import dataclass, replace
 from reconciler.core.model import Resource
+from reconciler.host.processes import look_up
 from reconciler.kinds.process.actions import known_as, runs
 
 if TYPE_CHECKING:
     from reconciler.host import Host
     from reconciler.host.descendants import Started
+    from reconciler.host.process_snapshot import ProcessSnapshot
     from reconciler.host.processes import Identity
     from reconciler.kinds.process.resource import Process
 
@@ -90,17 +92,25 @@ def _whole(
 
 
 def left(
-    resource: Resource[Process], host: Host, launches: Collection[int]
+    resource: Resource[Process],
+    host: Host,
+    launches: Collection[int],
+    table: ProcessSnapshot | None = None,
 ) -> tuple[list[Identity], tuple[int, ...]]:
     """What other launches of it than these have left behind, and their numbers.
 
-    Raises UnknownState.
+    ``table`` is that of the pass, if there is no other. Raises UnknownState.
     """
     from reconciler.host.descendants import Descendants
+    from reconciler.host.process_snapshot import ProcessSnapshot
 
     ours = started(resource.id, resource.want.user, host, but=launches)
     found = Descendants(ours, but=launches)
-    return found.look(host.table), found.seen
+    behind = found.look(table or host.table)
+    if not behind and any(host.processes.age(one) < 2 * _FORKED for one, _ in ours.ended):
+        # A list that is read while one forks and ends may lack both of them.
+        behind = found.look(ProcessSnapshot())
+    return behind, found.seen
 
 
 def in_background(
@@ -112,10 +122,9 @@ def in_background(
     there by a shell; what was only just forked gets a moment for that. What else is left
     ``behind`` by other than these ``launches`` is only that. Raises UnknownState.
     """
-    from reconciler.host.descendants import Descendants
-    from reconciler.host.process_snapshot import ProcessSnapshot
+    from reconciler.host.process_snapshot import ProcessSnapshot, carrier
 
-    want, table = resource.want, host.table
+    want = resource.want
     if not resource.present or want.match is not None:
         return None
     uid = host.users.account(want.user).uid
@@ -124,21 +133,20 @@ def in_background(
     while behind:
         young = False
         for one in behind:
-            carrier, entry = table.carriers(uid).get(one.pid), table.entries.get(one.pid)
-            if carrier is None or entry is None or carrier.version != want.digest():
+            known, entry = carrier(one.pid, uid), look_up(one.pid)
+            if known is None or entry is None or known.version != want.digest():
                 continue
-            if sent or entry.session != carrier.launch:
+            if sent or entry.session != known.launch:
                 return (
                     f"it puts itself into the background, where pid {one.pid} runs; have it stay "
                     "in the foreground, or say in match which process it is (cmdline or pidfile)"
                 )
             young = young or host.processes.age(one) < 2 * _FORKED
-        if not young or host.clock.monotonic() >= end:
+        gone = all(look_up(one.pid) is None for one in behind)
+        if not (young or gone) or host.clock.monotonic() >= end:
             break
         host.clock.sleep(0.02)
-        table = ProcessSnapshot()
-        ours = started(resource.id, want.user, host, but=launches)
-        behind = Descendants(ours, but=launches).look(table)
+        behind, _ = left(resource, host, launches, ProcessSnapshot())
     return None
 
 
