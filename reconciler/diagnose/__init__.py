@@ -10,7 +10,6 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
@@ -22,7 +21,7 @@ from reconciler.core.kind import Ageing, Probed, Supervised
 from reconciler.core.model import Observation, Past, Plan, Spec
 from reconciler.diagnose import probes
 from reconciler.diagnose.looking import LOOK, Looking
-from reconciler.diagnose.wrong import Wrong, ordered
+from reconciler.diagnose.wrong import ordered
 from reconciler.host.child import Children
 from reconciler.host.remedy import remedy
 from reconciler.state.heartbeat import about_loop
@@ -35,25 +34,8 @@ _PROBE = 4.5
 """Seconds for a check; with the grace for it, and the look before it, all ends within ten."""
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """``document`` is the whole of it as a JSON value; ``wrong`` the causes first, and ``doubts``
-    what is worth a look only. ``plan`` is what a pass would do now.
-    """
-
-    document: dict[str, Any]
-    wrong: tuple[Wrong, ...]
-    doubts: tuple[Wrong, ...]
-    plan: Plan
-
-    @property
-    def healthy(self) -> bool:
-        """Is nothing wrong?"""
-        return not self.wrong
-
-
-def diagnose(context: Context, spec: Spec | None = None, probe: float = _PROBE) -> Diagnosis:
-    """Look at everything, and say what is wrong. Takes ten seconds at most.
+def diagnose(context: Context, spec: Spec | None = None, probe: float = _PROBE) -> dict[str, Any]:
+    """Look at everything, and say what is wrong, as a JSON value. Takes ten seconds at most.
 
     Each check has ``probe`` seconds, unless it may take less; with more than the usual ones all
     of it may take longer.
@@ -71,7 +53,7 @@ def diagnose(context: Context, spec: Spec | None = None, probe: float = _PROBE) 
 class _Diagnosing(Looking):
     """One diagnosis under way."""
 
-    def diagnosis(self) -> Diagnosis:
+    def diagnosis(self) -> dict[str, Any]:
         """All of it."""
         from reconciler.core.isolated import begin_all, gathered, with_found
         from reconciler.core.observe import judged, observe
@@ -145,7 +127,7 @@ class _Diagnosing(Looking):
         rows: list[dict[str, Any]],
         checks: list[dict[str, Any]],
         remembered: dict[str, Any],
-    ) -> Diagnosis:
+    ) -> dict[str, Any]:
         from reconciler.diagnose.findings import findings
 
         answers = self.children.answers
@@ -175,18 +157,13 @@ class _Diagnosing(Looking):
             "unseen": self._unseen(),
         }
         told = findings(document, self._command)
-        wrong = ordered([one for one in told if one.certain])
-        doubts = ordered([one for one in told if not one.certain])
-        document["wrong"] = [one.document(follows) for one, follows in wrong]
-        document["doubts"] = [one.document(follows) for one, follows in doubts]
-        document["healthy"] = not wrong
+        for name, certain in (("wrong", True), ("doubts", False)):
+            ones = ordered([one for one in told if one.certain is certain])
+            document[name] = [one.document(follows) for one, follows in ones]
+        document["healthy"] = not document["wrong"]
         document["seconds"] = round(time.monotonic() - self.began, 3)
-        return Diagnosis(
-            redacted_json(document),
-            tuple(one for one, _ in wrong),
-            tuple(one for one, _ in doubts),
-            plan,
-        )
+        redacted: dict[str, Any] = redacted_json(document)
+        return redacted
 
     def _disks(self) -> list[dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}

@@ -16,40 +16,25 @@ TAIL = 4096  # bytes of output that a result repeats
 _MAX_RESULT = 16 * 1024 * 1024
 
 Result = dict[str, object]
+_UNKNOWN: Result = {
+    **dict.fromkeys(("status", "exit_code", "signal", "reason")),
+    "timed_out": False,
+    **dict.fromkeys(("start", "end", "seconds", "log_path", "output_tail")),
+}
 
 
 class ResultExists(Exception):
     """There is a result of this id already; it stays as it is."""
 
 
-def make(
-    layout: Layout,
-    command_id: str,
-    command: Command | None,
-    *,
-    status: str,
-    exit_code: int | None = None,
-    signal: int | None = None,
-    reason: str | None = None,
-    timed_out: bool = False,
-    start: object = None,
-    end: str | None = None,
-    seconds: float | None = None,
-    output_tail: str = "",
-) -> Result:
-    """A result with all its keys. What is unknown is null; of `env` only the names are told."""
+def make(layout: Layout, command_id: str, command: Command | None, **known: object) -> Result:
+    """A result with all its keys. What is not `known` is null; of `env` only the names are told."""
     return {
         "id": command_id,
-        "status": status,
-        "exit_code": exit_code,
-        "signal": signal,
-        "reason": reason,
-        "timed_out": timed_out,
-        "start": start,
-        "end": end,
-        "seconds": seconds,
+        **_UNKNOWN,
+        **known,
         "log_path": layout.log_file(command_id),
-        "output_tail": output_tail,
+        "output_tail": known.get("output_tail", ""),
         "command": command.command if command else None,
         "timeout": command.timeout if command else None,
         "cwd": (command.cwd or layout.home) if command else None,

@@ -41,40 +41,60 @@ class BeatsWhileRunning(Protocol):
 def run(layout: Layout, command: Command, bash: str, pulse: BeatsWhileRunning) -> dict[str, Any]:
     """Run the command to its end; fields of its result. Whatever goes wrong is in them."""
     start, began = stamp(), time.monotonic()
-    log_fd, pid, reason = -1, None, ""
+    log_fd, status, code = -1, "failed", None
+    reason: str | None = None
     try:
-        log_fd = _new_log(layout, command.id)
-        pid = _start(layout, command, bash, log_fd)
-    except (OSError, ValueError, HostError) as error:
-        reason = f"not started: {escapes(error)}"
-    try:
-        if pid is None:
+        try:
+            log_fd = _new_log(layout, command.id)
+            pid = _start(layout, command, bash, log_fd)
+        except (OSError, ValueError, HostError) as error:
+            reason = f"not started: {escapes(error)}"
             if log_fd >= 0:
                 with contextlib.suppress(OSError):
                     write_all(log_fd, f"{escapes(reason)}\n".encode())
-            return _outcome("failed", None, reason, start, began, log_fd)
-        cause = _watch(pid, command.timeout, log_fd, pulse)
-        if cause:
-            how = end_tree(pid, True, log_fd, lambda seconds: pulse.wait(None, seconds))
-        status = reap(pid)
-        code = None if status is None else os.waitstatus_to_exitcode(status)
-        if cause == "output":
-            reason = f"output over {MAX_LOG} bytes; its processes were ended {how}"
-            cut_log(log_fd)
-            return _outcome("failed", code, reason, start, began, log_fd)
-        if cause == "timed_out":
-            reason = f"timeout of {command.timeout:g} s; its processes were ended {how}"
-            return _outcome("timed_out", code, reason, start, began, log_fd)
-        if cause == "interrupted":
-            reason = f"the worker was stopped; its processes were ended {how}"
-            return _outcome("interrupted", code, reason, start, began, log_fd)
-        if code is None or code < 0:
-            name = "" if code is None else f" by {signal.Signals(-code).name}"
-            return _outcome("failed", code, f"killed{name}", start, began, log_fd)
-        return _outcome("failed" if code else "succeeded", code, None, start, began, log_fd)
+        else:
+            status, reason, code = _ended(pid, command, log_fd, pulse)
+        return {
+            "status": status,
+            "exit_code": code if code is not None and code >= 0 else None,
+            "signal": -code if code is not None and code < 0 else None,
+            "reason": reason,
+            "timed_out": status == "timed_out",
+            "start": start,
+            "end": stamp(),
+            "seconds": round(time.monotonic() - began, 3),
+            "output_tail": tail_of(log_fd) if log_fd >= 0 else "",
+        }
     finally:
         if log_fd >= 0:
             os.close(log_fd)
+
+
+def _ended(
+    pid: int, command: Command, log_fd: int, pulse: BeatsWhileRunning
+) -> tuple[str, str | None, int | None]:
+    """Wait for its end, or make one: the status, why, and the code, negative for a signal.
+
+    No code is that of a process that even KILL did not end.
+    """
+    cause = _watch(pid, command.timeout, log_fd, pulse)
+    if cause:
+        how = end_tree(pid, True, log_fd, lambda seconds: pulse.wait(None, seconds))
+    left = reap(pid)
+    code = None if left is None else os.waitstatus_to_exitcode(left)
+    if cause == "output":
+        cut_log(log_fd)
+    if cause:
+        why = {
+            "output": f"output over {MAX_LOG} bytes",
+            "timed_out": f"timeout of {command.timeout:g} s",
+            "interrupted": "the worker was stopped",
+        }[cause]
+        status = "failed" if cause == "output" else cause
+        return status, f"{why}; its processes were ended {how}", code
+    if code is None or code < 0:
+        return "failed", "killed" + (f" by {signal.Signals(-code).name}" if code else ""), code
+    return ("failed" if code else "succeeded"), None, code
 
 
 def _new_log(layout: Layout, command_id: str) -> int:
@@ -141,20 +161,3 @@ def _watch(pid: int, timeout: float, log_fd: int, pulse: BeatsWhileRunning) -> s
 def _has_exited(pid: int) -> bool:
     """Without reaping it: as long as the zombie is there, its group's number stays its own."""
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-def _outcome(
-    status: str, code: int | None, reason: str | None, start: str, began: float, log_fd: int
-) -> dict[str, Any]:
-    """`code` is negative for a signal; None for a process that even KILL did not end."""
-    return {
-        "status": status,
-        "exit_code": code if code is not None and code >= 0 else None,
-        "signal": -code if code is not None and code < 0 else None,
-        "reason": reason,
-        "timed_out": status == "timed_out",
-        "start": start,
-        "end": stamp(),
-        "seconds": round(time.monotonic() - began, 3),
-        "output_tail": tail_of(log_fd) if log_fd >= 0 else "",
-    }

@@ -19,7 +19,6 @@ from reconciler.executor.home import Layout, UntrustedFolder, held, is_command_n
 from reconciler.executor.log_limit import Leftovers
 from reconciler.executor.processes import end_tree, is_alive
 from reconciler.executor.queue import Pending, QueueBusy, QueueClaim
-from reconciler.executor.runner import BeatsWhileRunning
 from reconciler.executor.text import stamp
 from reconciler.host.inotify import FolderWatch
 
@@ -156,7 +155,7 @@ class Worker:
         happened = self._watch.changed()
         if time.monotonic() >= self._recover_at:
             if os.path.isdir(self.layout.running):
-                recover(self.layout, self.log, self)
+                self._recover()
             # Between two heartbeats anything may have been missed: a replaced directory, events
             # of another host. So look at everything then.
             self._pending.dirty = True
@@ -171,6 +170,69 @@ class Worker:
                 raise
             except OSError:
                 self._watch.ensure(None)
+
+    def _recover(self) -> None:
+        """What killed workers left in running/: recorded as interrupted, never run again.
+
+        Raises OSError if running/ cannot be read.
+        """
+        with held(self.layout.running, readable=True) as running:
+            found = set(os.listdir(running))
+        # A lock of its own may have been left, too: adopting nothing takes it away.
+        found |= {name.removesuffix(".lock") + ".json" for name in found if name.endswith(".lock")}
+        for name in sorted(filter(is_command_name, found)):
+            if self.stopping:
+                return
+            try:
+                claim = queue.adopt(self.layout, name)
+            except QueueBusy:
+                continue  # with the next heartbeat
+            except OSError as error:
+                subject = f"running/{name}"
+                self.log.error_once(subject, f"{subject} cannot be recovered: {error}")
+                continue
+            if claim is None:
+                continue
+            try:
+                self._record_interrupted(claim)
+            except OSError as error:
+                subject = f"recover {claim.id}"
+                self.log.error_once(subject, f"{claim.id} cannot be recovered yet: {error}")
+                claim.leave()  # the file stays in running/: tried again with a later heartbeat
+            else:
+                claim.finish()
+
+    def _record_interrupted(self, claim: QueueClaim) -> None:
+        if os.path.lexists(self.layout.result_file(claim.id)):
+            self.log.info(f"recovered {claim.id}: its result is there already")
+            return
+        process: dict[str, object] = {}
+        with contextlib.suppress(OSError, ValueError, RecursionError):  # It had no time for it.
+            found = json.loads(files.read_small(self.layout.process_file(claim.id), 65536))
+            process = found if isinstance(found, dict) else {}
+        command = None
+        # A file that only the dead worker understood is recorded with what is known.
+        with contextlib.suppress(CommandRefused):
+            command = parse(claim.read(), claim.id)
+        log: int | None = None
+        with contextlib.suppress(OSError), held(self.layout.logs) as logs:
+            log = files.open_regular(f"{claim.id}.log", logs)
+        try:
+            pid, ended = process.get("pid"), "its process does not run any more"
+            if isinstance(pid, int) and is_alive(process):
+                how = end_tree(pid, False, log, lambda seconds: self.wait(None, seconds))
+                ended = f"its process group {pid} was ended {how}"
+            known = {
+                "status": "interrupted",
+                "reason": f"the worker was killed while the command was running; {ended}",
+                "start": process.get("start"),
+                "output_tail": "" if log is None else results.tail_of(log),
+            }
+        finally:
+            if log is not None:
+                os.close(log)
+        results.write(self.layout, claim.id, results.make(self.layout, claim.id, command, **known))
+        self.log.error(f"recovered {claim.id}: interrupted, its worker was killed; {ended}")
 
     def _there(self) -> bool:
         """Is pending/ there? If not it is waited for: whoever took it away knows why."""
@@ -256,93 +318,3 @@ def _find_bash() -> str:
         if os.path.isabs(path) and os.access(path, os.X_OK):
             return path
     raise FileNotFoundError("there is no bash in /bin, /usr/bin or $PATH; install it")
-
-
-def recover(layout: Layout, log: EventLog, pulse: BeatsWhileRunning) -> None:
-    """Every file in running/ whose worker is dead. Raises OSError if running/ cannot be read."""
-    with held(layout.running, readable=True) as running:
-        found = set(os.listdir(running))
-    # A lock of its own may have been left, too: adopting nothing takes it away.
-    found |= {name.removesuffix(".lock") + ".json" for name in found if name.endswith(".lock")}
-    for name in sorted(filter(is_command_name, found)):
-        if pulse.stopping:
-            return
-        try:
-            claim = queue.adopt(layout, name)
-        except queue.QueueBusy:
-            continue  # with the next heartbeat
-        except OSError as error:
-            log.error_once(f"running/{name}", f"running/{name} cannot be recovered: {error}")
-            continue
-        if claim is not None:
-            _recover_one(layout, log, pulse, claim)
-
-
-def _recover_one(
-    layout: Layout, log: EventLog, pulse: BeatsWhileRunning, claim: queue.QueueClaim
-) -> None:
-    try:
-        process = _process(layout, claim.id)
-        if os.path.lexists(layout.result_file(claim.id)):
-            log.info(f"recovered {claim.id}: its result is there already")
-        else:
-            ended = _end_orphans(layout, claim.id, process, pulse)
-            results.write(layout, claim.id, _result(layout, claim, process, ended))
-            log.error(f"recovered {claim.id}: interrupted, its worker was killed; {ended}")
-    except OSError as error:
-        log.error_once(f"recover {claim.id}", f"{claim.id} cannot be recovered yet: {error}")
-        claim.leave()  # the file stays in running/: tried again with a later heartbeat
-        return
-    claim.finish()
-
-
-def _process(layout: Layout, command_id: str) -> dict[str, object]:
-    """What the dead worker recorded about the command's process; empty if it had no time to."""
-    try:
-        found = json.loads(files.read_small(layout.process_file(command_id), 65536))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _end_orphans(
-    layout: Layout, command_id: str, process: dict[str, object], pulse: BeatsWhileRunning
-) -> str:
-    """End the command if its leader is certainly the process that was recorded."""
-    pid = process.get("pid")
-    if not isinstance(pid, int) or not is_alive(process):
-        return "its process does not run any more"
-    log: int | None = None
-    with contextlib.suppress(OSError), held(layout.logs) as logs:
-        log = files.open_regular(f"{command_id}.log", logs)
-    try:
-        how = end_tree(pid, False, log, lambda seconds: pulse.wait(None, seconds))
-    finally:
-        if log is not None:
-            os.close(log)
-    return f"its process group {pid} was ended {how}"
-
-
-def _result(
-    layout: Layout, claim: queue.QueueClaim, process: dict[str, object], ended: str
-) -> results.Result:
-    command = None
-    # A file that only the dead worker understood is recorded with what is known.
-    with contextlib.suppress(CommandRefused):
-        command = parse(claim.read(), claim.id)
-    tail = ""
-    with contextlib.suppress(OSError):
-        fd = files.open_regular(layout.log_file(claim.id))
-        try:
-            tail = results.tail_of(fd)
-        finally:
-            os.close(fd)
-    return results.make(
-        layout,
-        claim.id,
-        command,
-        status="interrupted",
-        reason=f"the worker was killed while the command was running; {ended}",
-        start=process.get("start"),
-        output_tail=tail,
-    )

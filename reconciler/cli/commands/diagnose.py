@@ -14,9 +14,9 @@ def run(context: Context) -> int:
     options = context.options
     found = diagnose(context)
     if options.json:
-        context.print_json(found.document)
+        context.print_json(found)
     elif options.quiet:
-        context.terminal.write(wrong_lines(found.document) if found.wrong else ())
+        context.terminal.write(wrong_lines(found) if found["wrong"] else ())
     else:
-        context.terminal.write(diagnosis_blocks(found.document, options.verbose))
-    return DONE if found.healthy else TROUBLE
+        context.terminal.write(diagnosis_blocks(found, options.verbose))
+    return DONE if found["healthy"] else TROUBLE

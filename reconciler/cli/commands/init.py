@@ -37,7 +37,7 @@ def run(context: Context) -> int:
     is_new = _copy(source, folder, f"{name}.yaml")
     context.options.spec = path
     spec = context.load(complete=True)
-    found = diagnose(context, spec).document
+    found = diagnose(context, spec)
     before = known_spec(context.folder(spec))
     taken = before not in (None, known_as(path))
     more = ["--take-over"] if taken else []

@@ -17,7 +17,7 @@ from reconciler.base.text import error_in_words
 from reconciler.core.kind import Persistent, Probed
 from reconciler.core.model import Outcome, Spec
 from reconciler.core.plan import STARTS
-from reconciler.diagnose import Diagnosis, diagnose, keeps
+from reconciler.diagnose import diagnose, keeps
 from reconciler.diagnose.repair.actors import Actor, actor
 from reconciler.state.heartbeat import pulse
 from reconciler.state.lock import LockHeld
@@ -71,8 +71,8 @@ class Repair:
         self.spec = spec
         self.told = told
         self.steps: list[RepairStep] = []
-        self.before: Diagnosis | None = None
-        self.after: Diagnosis | None = None
+        self.before: dict[str, Any] = {}
+        self.after: dict[str, Any] = {}
         self.forgiven: dict[str, int] = {}
         self.paused: dict[str, dict[str, Any]] = {}
         self.set_aside: str | None = None
@@ -102,7 +102,7 @@ class Repair:
     @property
     def healthy(self) -> bool:
         """Is nothing wrong in the end?"""
-        return self.after is not None and self.after.healthy
+        return bool(self.after.get("healthy"))
 
     def _step(self, step: RepairStep, work: Callable[[RepairStep], str]) -> None:
         self.steps.append(step)
@@ -179,7 +179,6 @@ class Repair:
         That is also the watchdog, if what runs it was started, and a check that needs something
         of it; one that needs nothing only where it has something started anew.
         """
-        assert self.after is not None
         hopeful = set(started)
         if any(_is_keeper(one, self.spec.path) for one in self.spec.resources if one.id in started):
             hopeful.add("loop")
@@ -189,7 +188,7 @@ class Repair:
                 continue
             if hopeful.intersection(one.needs) if one.needs else kind.rhythm(one.want).acts:
                 hopeful.add(one.id)
-        return any(hopeful.intersection((one.key, *one.ids)) for one in self.after.wrong)
+        return any(hopeful.intersection((one["key"], *one["ids"])) for one in self.after["wrong"])
 
     # -- what they share
 
@@ -226,14 +225,13 @@ class Repair:
         self.told.note(words)
 
     def _damaged(self) -> bool:
-        past = self.before.document["past"] if self.before is not None else {}
-        return bool(past.get("damage"))
+        return bool(self.before.get("past", {}).get("damage"))
 
     def _failing(self) -> dict[str, str]:
         """The checks that have failed for no other cause and can have something done about it."""
-        if self.before is None:
+        document = self.before
+        if not document:
             return {}
-        document = self.before.document
         causes = {one["key"] for one in document["wrong"] if one["follows_from"] is None}
         acts = {one["id"] for one in document["resources"] if one.get("acts")}
         return {
@@ -260,8 +258,6 @@ class Repair:
 
     def document(self) -> dict[str, Any]:
         """All of it as a JSON value."""
-        after = self.after.document if self.after is not None else {}
-        before = self.before.document if self.before is not None else {}
         return {
             "format": FORMAT,
             "spec": self.context.about(self.spec),
@@ -271,12 +267,12 @@ class Repair:
             "forgiven": [{"id": i, "attempts": n} for i, n in self.forgiven.items()],
             "paused": list(self.paused.values()),
             "store_set_aside": self.set_aside,
-            "found": before.get("wrong", []),
+            "found": self.before.get("wrong", []),
             "steps": [_step_document(step) for step in self.steps],
             "changed": [_outcome_document(one) for one in self.changed],
-            "wrong": after.get("wrong", []),
-            "doubts": after.get("doubts", []),
-            "checks": after.get("checks", []),
+            "wrong": self.after.get("wrong", []),
+            "doubts": self.after.get("doubts", []),
+            "checks": self.after.get("checks", []),
             "healthy": self.healthy,
             "seconds": round(time.monotonic() - self.began, 3),
         }
@@ -298,8 +294,8 @@ def _done(step: RepairStep) -> str:
     return f"{done} done, {failed} failed" if failed else words
 
 
-def _wrongs(found: Diagnosis) -> str:
-    number = sum(one["follows_from"] is None for one in found.document["wrong"])
+def _wrongs(found: dict[str, Any]) -> str:
+    number = sum(one["follows_from"] is None for one in found["wrong"])
     if not number:
         return "nothing is wrong"
     return "1 thing is wrong" if number == 1 else f"{number} things are wrong"

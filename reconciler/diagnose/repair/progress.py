@@ -6,7 +6,7 @@ It must not act, nor let a message that cannot be kept or sent hold anything up.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import HostError
 from reconciler.base.redaction import redacted_json
@@ -26,7 +26,6 @@ from reconciler.state.lock import LockHeld, turn
 if TYPE_CHECKING:
     from reconciler.cli.context import Context
     from reconciler.core.model import Outcome, Spec
-    from reconciler.diagnose import Diagnosis
     from reconciler.diagnose.repair import Repair, RepairStep
 
 _BOUND = 10.0
@@ -60,9 +59,9 @@ class RepairProgress:
         )
         self._send(0.0)
 
-    def wrong(self, found: Diagnosis) -> None:
+    def wrong(self, found: dict[str, Any]) -> None:
         """What the first look has found."""
-        self._context.say(*wrong_lines(found.document, commands=False))
+        self._context.say(*wrong_lines(found, commands=False))
 
     def note(self, words: str) -> None:
         """Something beside the steps of a plan."""

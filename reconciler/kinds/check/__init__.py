@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from reconciler.base.values import Verdict
     from reconciler.core.model import ProbeHistory
     from reconciler.host import Host
+    from reconciler.host.users import Account
 
 _RUN_TIMEOUT = 60.0
 _IN_PATTERNS = frozenset(r".^$*+?{}[]()\|")
@@ -197,9 +198,27 @@ class Checks(Kind[Check, CheckState], Completed, Described, Verified, Probed, Di
         return plain and not any(map(leads_to_server, want.paths))
 
     def inspect(self, want: Check) -> Remedy | None:
-        from reconciler.kinds.check.inspect import inspect
+        from urllib.parse import urlsplit
 
-        return inspect(want)
+        from reconciler.host.remedy import in_words, piped, remedy
+
+        if want.command is not None:
+            return in_words(want.command)
+        if want.fresh is not None:
+            return remedy("ls", "-ld", "--full-time", want.fresh.path)
+        last = ("tail", "-n", "20")
+        if want.log is not None:
+            return piped(("grep", "-nP", "-e", want.log.match, want.log.path), last)
+        if want.queue is not None:
+            return piped(("ls", "-ltr", want.queue.path), ("head", "-n", "20"))
+        if want.disk is not None:
+            return piped(("du", "-xh", want.disk.path), ("sort", "-h"), last)
+        port = want.tcp[1] if want.tcp is not None else None
+        if want.http is not None:
+            # The rest of a URL may hold a secret.
+            parts = urlsplit(want.http[0])
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+        return remedy("ss", "-ltnp", f"sport = :{port}") if port is not None else None
 
     def actions(
         self, resource: Resource[Check], have: CheckState | None, changes: Sequence[Change]
@@ -210,13 +229,48 @@ class Checks(Kind[Check, CheckState], Completed, Described, Verified, Probed, Di
     def probe(self, resource: Resource[Check], host: Host, parent: int | None) -> Verdict:
         from reconciler.base.errors import HostError
         from reconciler.base.values import Verdict
-        from reconciler.kinds.check.probe import verdict
+        from reconciler.host.probe import bounded
 
         try:
             account = host.users.account(resource.want.user)
         except HostError as error:
             return Verdict(False, f"cannot be known: {error}")
-        return verdict(resource.want, account, host, parent)
+        want = resource.want
+        words = "it did not end" if want.command is not None else "no answer"
+        return bounded(lambda: _probe(want, account, host), want.timeout, parent, words)
+
+
+def _probe(want: Check, account: Account, host: Host) -> Verdict:
+    """The verdict; it may block, and raises HostError and OSError."""
+    from reconciler.host import probe as files
+
+    if want.fresh is not None:
+        fresh = want.fresh
+        return files.fresh(fresh.path, fresh.max_age, host.walltime)
+    if want.queue is not None:
+        queue = want.queue
+        return files.queue(queue.path, queue.match, queue.max_age, queue.max_count, host.walltime)
+    if want.disk is not None:
+        disk = want.disk
+        return files.disk(disk.path, disk.min_free, disk.max_used)
+    if want.log is not None:
+        from reconciler.host.probe_log import log
+
+        lines = want.log
+        return log(lines.path, lines.match, lines.max, lines.within)
+    if want.command is not None:
+        from reconciler.host.probe_command import command
+
+        argv = want.command
+        return command(argv, want.expect, want.cwd, want.env, account)
+    from reconciler.host import probe_net as net
+
+    if want.tcp is not None:
+        name, port = want.tcp
+        return net.tcp(name, port, want.timeout)
+    assert want.http is not None
+    url, right = want.http
+    return net.http(url, right, want.timeout)
 
 
 def _processes(name: str, declared: Declared) -> list[str]:
