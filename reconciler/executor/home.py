@@ -73,20 +73,6 @@ def file_mode() -> int:
 class Layout:
     """The paths of one home, and the mode of the files that are made in it."""
 
-    __slots__ = (
-        "base",
-        "completed",
-        "event_log",
-        "failed",
-        "file_mode",
-        "heartbeat",
-        "home",
-        "logs",
-        "pending",
-        "running",
-        "stale",
-    )
-
     def __init__(self, home: str) -> None:
         self.home = home
         self.file_mode = file_mode()

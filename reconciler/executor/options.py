@@ -90,12 +90,18 @@ def parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a variable of the spec"
     )
     keeping.add_argument(
-        "--set-file", action="append", default=[], metavar="NAME=FILE", help="one from a file"
+        "--set-file",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="a variable, read from a file",
     )
     keeping.add_argument(
-        "--trust", action="append", default=[], metavar="UID", help="believe files of this account"
+        "--trust", action="append", default=[], metavar="UID", help="trust files of this account"
     )
-    keeping.add_argument("--state-dir", type=_not_empty, metavar="DIR", help="that of reconcile")
+    keeping.add_argument(
+        "--state-dir", type=_not_empty, metavar="DIR", help="the state directory of reconcile"
+    )
 
     def kept(name: str, text: str) -> argparse.ArgumentParser:
         return verbs.add_parser(
@@ -103,19 +109,19 @@ def parser() -> argparse.ArgumentParser:
         )
 
     for made_verb in (
-        kept("start", "Have the worker kept alive; exit 0 once it is alive."),
-        kept("stop", "End the worker, and leave it alone until `start`."),
-        kept("restart", "Both; exit 0 once a new worker is alive."),
+        kept("start", "Start the worker and keep it alive; exit 0 once it is alive."),
+        kept("stop", "Stop the worker until `start`."),
+        kept("restart", "Stop and start the worker; exit 0 once a new one is alive."),
     ):
         made_verb.add_argument(
-            "--take-over", action="store_true", help="this spec, not the one in use until now"
+            "--take-over", action="store_true", help="use this spec instead of the one in use"
         )
-    status = kept("status", "Say what the executor does; exit 0 if a worker is alive.")
+    status = kept("status", "Show what the executor does; exit 0 if a worker is alive.")
     status.add_argument("--json", action="store_true", help="as JSON")
     logs = verb("logs", "Print the last lines of the worker's own log.")
     logs.add_argument("-f", "--follow", action="store_true", help="go on until interrupted")
     logs.add_argument(
-        "-n", "--lines", type=_count, default=LINES, metavar="N", help=f"so many lines ({LINES})"
+        "-n", "--lines", type=_count, default=LINES, metavar="N", help=f"number of lines ({LINES})"
     )
 
     verb("worker", "Take commands from HOME/ai_commands/pending until TERM or INT.")
@@ -157,7 +163,7 @@ def parser() -> argparse.ArgumentParser:
     log.add_argument("id", nargs="?", metavar="ID", help="the latest, unless given")
     log.add_argument("-f", "--follow", action="store_true", help="go on until it has ended")
 
-    report = verb("report", "List the commands that came to an end lately, the oldest first.")
+    report = verb("report", "List the commands that ended recently, the oldest first.")
     report.add_argument("--failed", action="store_true", help="only those that did not succeed")
     report.add_argument(
         "--since", type=_ago, default=86400.0, metavar="TIME", help="such as 2h or 7d (1d)"
