@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
@@ -52,27 +52,26 @@ _HISTORY = 50
 _MISSING = "tmux is not installed"
 # A blank would do, were it not for what other people may have put into options of their own.
 _SEPARATOR = "\u241f"
-_FORMAT = _SEPARATOR.join(
-    (
-        "#{session_id}",
-        "#{session_name}",
-        f"#{{{SESSION_MARK}}}",
-        f"#{{{NAME_MARK}}}",
-        f"#{{{HOME_MARK}}}",
-        "#{window_index}",
-        "#{window_id}",
-        f"#{{{WINDOW_MARK}}}",
-        "#{pane_id}",
-        f"#{{{PANE_MARK}}}",
-        "#{pane_pid}",
-        "#{pane_dead}",
-        "#{pane_dead_signal}",
-        "#{pane_dead_status}",
-        f"#{{{LAUNCH_MARK}}}",
-        # Whether tmux was given what ``pane.for_pane`` gives it.
-        "#{m:*start.pane()*,#{pane_start_command}}",
-    )
-)
+_FORMATS = {
+    "session_id": "#{session_id}",
+    "session": "#{session_name}",
+    "owner": f"#{{{SESSION_MARK}}}",
+    "declared": f"#{{{NAME_MARK}}}",
+    "home": f"#{{{HOME_MARK}}}",
+    "window": "#{window_index}",
+    "window_id": "#{window_id}",
+    "window_mark": f"#{{{WINDOW_MARK}}}",
+    "id": "#{pane_id}",
+    "mark": f"#{{{PANE_MARK}}}",
+    "pid": "#{pane_pid}",
+    "dead": "#{pane_dead}",
+    "killed": "#{pane_dead_signal}",
+    "status": "#{pane_dead_status}",
+    "launch": f"#{{{LAUNCH_MARK}}}",
+    # Whether tmux was given what ``start.for_pane`` gives it.
+    "started": "#{m:*start.pane()*,#{pane_start_command}}",
+}
+_FORMAT = _SEPARATOR.join(_FORMATS.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,37 +349,21 @@ def environment_options(environ: Mapping[str, str]) -> list[str]:
 
 
 def _pane(line: str) -> Pane | None:
-    words = line.split(_SEPARATOR)
     try:
-        (
-            session_id,
-            session,
-            owner,
-            declared,
-            home,
-            window,
-            window_id,
-            window_mark,
-            pane,
-            mark,
-            pid,
-            dead,
-            killed,
-            status,
-            launch,
-            started,
-        ) = words
-        return Pane(
-            session_id, session, owner, declared,
-            home or (home_of(owner, session) if owner else ""),
-            int(window), window_id, window_mark, pane, mark, int(pid),
-            dead == "1" or ended(int(pid)),  # Its server may not have asked yet.
-            f"signal {killed}" if killed else f"exit status {status}" if status else "", launch,
-            bool(home and launch and started != "1"),  # Versions without the first began otherwise.
-        )  # fmt: skip
+        seen: dict[str, Any] = dict(zip(_FORMATS, line.split(_SEPARATOR), strict=True))
+        killed, status, started = (seen.pop(name) for name in ("killed", "status", "started"))
+        seen["window"], pid = int(seen["window"]), int(seen["pid"])
     except ValueError:
         # A line that somebody's own options have broken cannot be one of ours.
         return None
+    # Versions without that mark began panes otherwise.
+    seen["replaced"] = bool(seen["home"] and seen["launch"] and started != "1")
+    seen["home"] = seen["home"] or (
+        home_of(seen["owner"], seen["session"]) if seen["owner"] else ""
+    )
+    seen["dead"] = seen["dead"] == "1" or ended(pid)  # Its server may not have asked yet.
+    ending = f"signal {killed}" if killed else f"exit status {status}" if status else ""
+    return Pane(**{**seen, "pid": pid, "ending": ending})
 
 
 def _no_server(result: Result) -> bool:

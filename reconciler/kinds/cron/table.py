@@ -118,7 +118,8 @@ def table(text: bytes | None, spec: str, user: str) -> CronTable:
     if parts.inner is None and not parts.damaged and _tag(spec) not in parts.before:
         return CronTable(spec, user, parts, entries)
     trouble = "a marker is missing or doubled" if parts.damaged else None
-    kept, spared = _inner(parts.inner or b"", spec, entries), _inner(parts.spare, spec, {})
+    kept = _parted(lines_of(parts.inner or b""), spec, entries, False)
+    spared = _parted(lines_of(parts.spare), spec, {}, False)
     before = _loose(parts.before, spec, entries)
     after = _loose(parts.after, spec, entries)
     if trouble is None and (before, after) != (parts.before, parts.after):
@@ -185,11 +186,6 @@ def _group(lines: list[bytes], at: int) -> tuple[bytes, ...]:
         if pair is None:
             break
     return tuple(found)
-
-
-def _inner(inner: bytes, spec: str, entries: dict[str, CronEntry]) -> list[bytes]:
-    """Reads the entries; what is left is not ours."""
-    return _parted(lines_of(inner), spec, entries, False)
 
 
 def _loose(text: bytes, spec: str, entries: dict[str, CronEntry]) -> bytes:
