@@ -47,3 +47,13 @@ def test_the_benchmarks_of_trees_print_their_table(machine: Machine) -> None:
     rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
     assert len(rows) == 21
     assert all(row.count("|") == 5 for row in rows)
+
+
+def test_the_benchmarks_of_daemons_print_their_table(machine: Machine) -> None:
+    script = CHECKOUT / "tests/benchmarks/daemons.py"
+    small = ("--runs", "1", "--sizes", "2,4", "--matched", "2,4")
+    done = machine.run(sys.executable, script, *small)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert len(rows) == 11
+    assert all(row.count("|") == 5 for row in rows)
