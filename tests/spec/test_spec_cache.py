@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import LONG
+from support import CHECKOUT, LONG, facts
 
 import reconciler.config.cache
+from reconciler import kinds
 from reconciler.base.errors import HostError
 from reconciler.base.values import Facts
+from reconciler.config.build import build
 from reconciler.config.errors import SpecError
 
 HEAD = "version: 1\nname: demo\n"
@@ -338,3 +340,13 @@ def test_a_hit_imports_nothing_heavy(free: None, room: Any) -> None:
     ]
     assert "pydantic" in found[0]
     assert found[1] == ["1"]
+
+
+def test_cron_and_systemd_compile_the_executor_to_the_same(tmp_path: Path) -> None:
+    """Their PATH differs: it is read only for the session in which the watchdog runs otherwise."""
+    path = str(CHECKOUT / "specs/executor.yaml")
+    for systemd, read in ((True, False), (False, True)):
+        here = facts(tmp_path, user_uid=0, systemd=systemd)
+        environ = {"PATH": "/bin", "HOME": str(tmp_path)}
+        made = build(path, kinds.all_kinds(), here, {}, environ, False)
+        assert ("PATH" in made.environ) == read
