@@ -11,8 +11,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from reconciler import kinds
@@ -290,14 +291,19 @@ def facts(home: Path, **changed: Any) -> Facts:
     return Facts(**{**values, **changed})
 
 
-def compiled(folder: Path, text: str, **settings: str) -> Spec:
-    """The spec with that text; ``version`` and ``name`` are put in front unless it has them."""
+def compiled(
+    folder: Path, text: str, host: Mapping[str, Any] = MappingProxyType({}), **settings: str
+) -> Spec:
+    """The spec with that text; ``version`` and ``name`` are put in front unless it has them.
+
+    ``host`` are facts that differ from those of a host that has everything.
+    """
     path = folder / "spec.yaml"
     path.write_text(("" if "version:" in text else "version: 1\nname: demo\n") + text)
     return load(
         str(path),
         all_kinds=kinds.all_kinds,
-        facts=facts(folder),
+        facts=facts(folder, **host),
         settings=lambda: settings,
         environ={},
         state_dir=None,

@@ -42,6 +42,7 @@ class Remembered(str):
 class Facts:
     """What templates may ask about the host and the caller; part of the compiled spec's key.
 
+    ``linger``: does systemd run the caller's own units from boot on?
     ``bin`` is the folder where this program's own commands are installed, and ``bin_refused`` why
     root must not have it run again later, if so. ``trust`` are the options ``--trust``.
     """
@@ -57,6 +58,7 @@ class Facts:
     bin: str = ""
     bin_refused: str = ""
     trust: tuple[str, ...] = ()
+    linger: bool = False
 
 
 @dataclass(frozen=True, slots=True)

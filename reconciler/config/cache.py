@@ -256,7 +256,7 @@ def _unchanged(path: str, digest: bytes) -> bool:
     if not digest:
         return not os.path.lexists(path)
     try:
-        return blake2b(reading.read(path), digest_size=_DIGEST).digest() == digest
+        return reading.digest_now(path) == digest
     except reading.ReadError:
         return False
 

@@ -5,9 +5,10 @@ That is include, version, name, vars and loop. It must not look into the section
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from reconciler.base.records import dataclass, field
 from reconciler.base.redaction import censored
@@ -17,6 +18,7 @@ from reconciler.config.errors import Problems, closest
 from reconciler.config.nodes import Map, Node, Seq, Source, SourceMark, Text, is_null
 from reconciler.config.reading import NAME
 from reconciler.config.scope import FIXED, Scope, told_secret
+from reconciler.config.shipped import folder
 from reconciler.config.validate import Validator
 from reconciler.core import order
 from reconciler.core.fields import Duration
@@ -40,6 +42,8 @@ class SpecFiles:
     roots: list[Map] = field(default_factory=list)
     main: Map | None = None
     digests: dict[str, bytes] = field(default_factory=dict)
+    inner: dict[str, set[str]] = field(default_factory=dict)
+    """The paths of what each file includes, and what these include."""
     broken: bool = False
     """Some file could not be read as YAML, so that not all is known."""
 
@@ -90,15 +94,16 @@ def _follow(
     if not isinstance(entries, Seq):
         problems.add(entries.at, "include needs a list of files", "write include: [other.yaml]")
         return
+    found: list[tuple[Text, str, str]] = []
     for entry in entries:
         if not isinstance(entry, Text) or is_null(entry) or not entry:
             problems.add(entry.at, "an entry of include is the name of a file")
-            continue
-        if "{{" in entry:
+        elif "{{" in entry:
             problems.add(entry.at, "include takes no templates")
-            continue
-        path = os.path.normpath(os.path.join(os.path.dirname(here.path), entry))
-        names = [source.path for source in chain]
+        else:
+            found += ((entry, *names) for names in _named(entry, here, files))
+    names = [source.path for source in chain]
+    for entry, path, shown in found:
         if path in names:
             circle = [source.shown for source in chain[names.index(path) :]]
             problems.add(
@@ -110,8 +115,34 @@ def _follow(
             problems.add(entry.at, f"more than {MAX_FILES} files are included")
             return
         elif path not in files.digests:
-            shown = os.path.join(os.path.dirname(here.shown), entry)
             _add(shown, path, entry.at, chain, files, problems)
+        for name in names:
+            files.inner.setdefault(name, set()).update((path, *files.inner.get(path, ())))
+
+
+def _named(entry: Text, here: Source, files: SpecFiles) -> Iterator[tuple[str, str]]:
+    """The paths that an entry of include names, and what they are called.
+
+    That is a file beside the one in which it stands, or what a pattern for its name matches, or,
+    by its bare name, a file that comes with this program.
+    """
+    path = os.path.normpath(os.path.join(os.path.dirname(here.path), entry))
+    shown = os.path.join(os.path.dirname(here.shown), entry)
+    beside, _, pattern = path.rpartition("/")
+    shipped = os.path.join(folder("specs"), f"{entry.removesuffix('.yaml')}.yaml")
+    if os.path.lexists(path):
+        yield path, shown
+    elif any(sign in pattern for sign in "*?[") and os.path.isdir(beside):
+        # With the names in it a new file is noticed.
+        files.digests[f"{beside}/"] = reading.digest_now(f"{beside}/")
+        for name in fnmatch.filter(sorted(os.listdir(beside)), pattern):
+            if not name.startswith("."):
+                yield f"{beside}/{name}", os.path.join(os.path.dirname(shown), name)
+    elif "/" not in entry and os.path.isfile(shipped):
+        files.digests[path] = b""  # One beside it would be taken.
+        yield shipped, shipped
+    else:
+        yield path, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +270,10 @@ class HeadReader:
             wrong = "is not a name for a variable: letters, digits and '_' make one"
         elif name in FIXED:
             wrong = "has a fixed meaning in templates; take another name"
+        elif name in found and found[name][0].source.path in self.files.inner.get(
+            at.source.path, ()
+        ):
+            return True  # Who includes a file knows better.
         elif name in found:
             self.problems.add(at, f"the variable {name!r} is set twice; first in {found[name][0]}")
             return False

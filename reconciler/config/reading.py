@@ -67,6 +67,20 @@ def digest(data: bytes) -> bytes:
     return blake2b(data, digest_size=32).digest()
 
 
+def digest_now(path: str) -> bytes:
+    """The digest of a file, or of the names in a folder whose path ends with a slash.
+
+    Raises ReadError.
+    """
+    if not path.endswith("/"):
+        return digest(read(path))
+    try:
+        names = sorted(os.listdir(path))
+    except OSError as error:
+        raise _cannot(f"the folder {path}", error) from None
+    return digest(os.fsencode("\0".join(names)))
+
+
 def name_in(data: bytes) -> str | None:
     """The name that the main file of a spec gives itself, where it can be told without YAML."""
     lines = [line for line in data.split(b"\n") if line.startswith((b"name: ", b"name:\t"))]

@@ -83,7 +83,8 @@ def json_schema(kinds: Sequence[Kind[Any, Any]]) -> dict[str, Any]:
         "include": {
             "type": "array",
             "items": {"type": "string"},
-            "description": "Files of the same format, relative to this one.",
+            "description": "Files of the same format, relative to this one; patterns for their "
+            "names; or a bare name of what comes with the program, such as watchdog.",
         },
         "vars": {
             "type": ["object", "null"],

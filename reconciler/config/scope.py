@@ -84,6 +84,7 @@ class Scope:
             "host": {
                 "name": facts.host_name,
                 "systemd": facts.systemd,
+                "linger": facts.linger,
                 "crontab": facts.crontab,
                 "tmux": facts.tmux,
                 "bin": facts.bin,

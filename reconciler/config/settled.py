@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from reconciler.base.digests import blake2b
 from reconciler.base.errors import BeingWritten
 from reconciler.config import reading
 from reconciler.config.errors import SpecError
@@ -23,7 +22,6 @@ Built = TypeVar("Built")
 _STILL = 1.0
 """Seconds without a change after which a file is whole, where writers cannot be known."""
 _PAUSE = 0.1
-_DIGEST = 32
 
 
 def settled(build: Callable[[], tuple[Built, Mapping[str, bytes]]], patience: float) -> Built:
@@ -63,9 +61,20 @@ class _Look:
     def _one(self, path: str, seen: bytes) -> str | None:
         again = f"{path} was changed while it was read"
         try:
-            handle = trust.opened(path)
+            writing = None if path.endswith("/") else self._writing(path)
         except (OSError, trust.Untrusted):
             return again if seen else None
+        if writing is not None:
+            return writing
+        try:
+            same = reading.digest_now(path) == seen
+        except reading.ReadError:
+            same = not seen
+        return None if same else again
+
+    def _writing(self, path: str) -> str | None:
+        """Who writes to it, or may do so. Raises OSError and Untrusted."""
+        handle = trust.opened(path)
         try:
             known = has_writer(handle)
             writer = visible_writer(handle) if known is not False else None
@@ -74,13 +83,9 @@ class _Look:
                 return f"{who} has {path} open for writing"
             if known is None and not self._still(path, os.fstat(handle)):
                 return f"{path} was changed less than {_STILL:g} s ago"
+            return None
         finally:
             os.close(handle)
-        try:
-            same = blake2b(reading.read(path), digest_size=_DIGEST).digest() == seen
-        except reading.ReadError:
-            same = not seen
-        return None if same else again
 
     def _still(self, path: str, status: os.stat_result) -> bool:
         """Has it been as it is for long enough? The clock of its server may be another one."""

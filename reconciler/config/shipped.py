@@ -41,9 +41,9 @@ def path_of(known: str) -> str:
 
 
 def shipped_specs() -> list[str]:
-    """The names of the specs that come with this program, sorted."""
-    names = os.listdir(folder("specs"))
-    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+    """The names of the specs that come with this program, sorted; fragments are none."""
+    names = {name.removesuffix(".yaml") for name in os.listdir(folder("specs")) if ".yaml" in name}
+    return sorted(names - {"watchdog"})
 
 
 def config_folder(environ: Mapping[str, str], home: str) -> str:

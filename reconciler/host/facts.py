@@ -29,6 +29,7 @@ def facts(users: Users, state_dir: str) -> Facts:
         state_dir=state_dir,
         bin=program_folder(),
         bin_refused=_program_refused() if os.geteuid() == 0 else "",
+        linger=os.path.exists(f"/var/lib/systemd/linger/{account.name}"),
         trust=tuple(word for uid in trust.trusted_owners() for word in ("--trust", str(uid))),
     )
 

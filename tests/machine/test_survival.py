@@ -91,6 +91,35 @@ def test_by_the_unit_of_a_user(systemd_host: DisposableHost) -> None:
     executor.up()
 
 
+OWN = """\
+version: 1
+name: own
+include: [watchdog]
+processes:
+  worker: { command: [sleep, "4713"] }
+"""
+
+
+@pytest.mark.parametrize("user", ["root", "ann"])
+def test_a_spec_of_ones_own_by_what_it_includes(systemd_host: DisposableHost, user: str) -> None:
+    host = systemd_host
+    scope = ["--user"] if user != "root" else []
+    if user != "root":
+        host.add_user(user, linger=True)
+    host.write("/srv/own.yaml", OWN)
+    own = Executor(host, user, "/srv/own.yaml")
+    own.once()
+    for _ in range(2):
+        host.until(lambda: host.running("sleep 4713"))
+        host.until(own.converged)
+        active = host.run("systemctl", *scope, "is-active", "reconcile-own", user=user)
+        assert active.stdout == "active\n"
+        host.reboot()
+    own.run("reconcile", "--uninstall", own.spec)
+    assert not host.running("sleep 4713")
+    assert not host.running("reconcile --loop")
+
+
 @pytest.mark.parametrize("user", ["root", "ann"])
 def test_by_cron_at_boot(cron_host: CronHost, user: str) -> None:
     if user != "root":

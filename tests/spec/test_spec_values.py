@@ -290,7 +290,6 @@ def test_includes(room: Any) -> None:
     [
         ("version: 1\n", "b.yaml:1:1: error: 'version' belongs into the main file only"),
         ("loop: {every: 1s}\n", "b.yaml:1:1: error: 'loop' belongs into the main file only"),
-        ("vars: {v: 2}\n", "b.yaml, line 1"),
         ("folders: {f: {path: /g}}\n", "b.yaml, line 1"),
         ("folders: {g: {path: /f}}\n", "b.yaml, line 1) both manage the path '/f'"),
         ("include: [spec.yaml]\n", "b.yaml:1:11: error: files include one another: "),
