@@ -108,13 +108,19 @@ class Invocation:
 
     def spec_path(self) -> str:
         """The file named, or the first of the usual places where there is one."""
-        from reconciler.config.shipped import FOUND_HERE, find_spec
+        from reconciler.config.shipped import FOUND_HERE, copy_of, find_spec
 
-        path, tried = find_spec(self.options.spec, os.environ, self.users.account(None).home)
+        home = self.users.account(None).home
+        path, tried = find_spec(self.options.spec, os.environ, home)
         if path is None:
             raise InvalidUsage("no spec: name one, or make one of " + ", ".join(tried))
         if self.options.spec is None and path == FOUND_HERE:
             self._refuse_found(path)
+        copy = copy_of(path, os.environ, home)
+        if os.path.exists(copy or ""):
+            from reconciler.host.environment import note
+
+            note(f"this is the spec that comes with the program; {copy} is used when it is named")
         return path
 
     def _refuse_found(self, path: str) -> None:

@@ -52,6 +52,13 @@ def config_folder(environ: Mapping[str, str], home: str) -> str:
     return os.path.join(config if config.startswith("/") else f"{home}/.config", "reconcile")
 
 
+def copy_of(path: str, environ: Mapping[str, str], home: str) -> str | None:
+    """Where ``--init`` puts a copy of the spec at ``path``; None: it is not a shipped one."""
+    known = known_as(path)
+    folder = "/etc/reconcile" if os.geteuid() == 0 else config_folder(environ, home)
+    return None if known == path else f"{folder}/{known}.yaml"
+
+
 def find_spec(
     given: str | None, environ: Mapping[str, str], home: str
 ) -> tuple[str | None, list[str]]:

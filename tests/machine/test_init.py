@@ -51,6 +51,11 @@ def test_a_shipped_spec_is_copied_once_and_what_is_missing_has_its_command(
     schema = json.loads(host.run(host.bin / "reconcile", "--schema", "init").stdout)
     Draft202012Validator(schema).validate(document)
     assert not document["copied"]
+    # By the bare name it is still the shipped one, which is said.
+    done = host.run(host.bin / "reconcile", "--check", "executor", check=False)
+    assert f"{path} is used when it is named" in done.stdout
+    done = host.run(host.bin / "reconcile", "--check", path)
+    assert "is used when" not in done.stdout
 
 
 def test_a_user_gets_it_into_his_own_folder(cron_host: CronHost) -> None:

@@ -13,7 +13,7 @@ from reconciler.base.errors import HostError, Remedy
 from reconciler.base.exit_codes import DONE
 from reconciler.cli.context import Context
 from reconciler.cli.invocation import InvalidUsage
-from reconciler.config.shipped import config_folder, known_as, path_of, shipped_specs
+from reconciler.config.shipped import copy_of, known_as, path_of, shipped_specs
 from reconciler.diagnose import command_line, diagnose
 from reconciler.host import place, trust
 from reconciler.output.data import FORMAT
@@ -30,11 +30,9 @@ def run(context: Context) -> int:
         raise InvalidUsage(
             f"there is no shipped spec {name!r}; there are {', '.join(shipped_specs())}"
         )
-    folder = "/etc/reconcile"
-    if os.geteuid() != 0:
-        folder = config_folder(os.environ, context.users.account(None).home)
-    path, source = os.path.join(folder, f"{name}.yaml"), path_of(name)
-    is_new = _copy(source, folder, f"{name}.yaml")
+    source = path_of(name)
+    path = copy_of(source, os.environ, context.users.account(None).home) or source
+    is_new = _copy(source, *os.path.split(path))
     context.options.spec = path
     spec = context.load(complete=True)
     found = diagnose(context, spec)
