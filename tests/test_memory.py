@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import compiled
 
 from reconciler import kinds
-from reconciler.core.model import Outcome, Plan, Step
+from reconciler.core.model import Observation, Outcome, Plan, Step
 from reconciler.host.clock import Clock
 from reconciler.state import memory
 from reconciler.state.memory import Memory
@@ -94,3 +96,17 @@ def test_only_what_has_been_healthy_for_long_enough_is_forgiven(tmp_path: Path) 
     assert unproven(10) == {"process:p"}
     assert unproven(45) == {"process:p"}
     assert unproven(10) == set()
+
+
+def test_of_what_cannot_be_looked_at_no_condition_is_over() -> None:
+    known = {("process:p", "memory", "process:p"): 7.0}
+
+    def over(seen: dict[str, Observation[Any]], declared: Collection[str]) -> int:
+        begun, gone = memory._conditions(known, seen, declared)
+        assert begun == []
+        return len(gone)
+
+    assert over({"process:p": Observation(unknown="no answer")}, {"process:p"}) == 0
+    assert over({}, {"process:p"}) == 0  # A pass over others.
+    assert over({"process:p": Observation(1)}, {"process:p"}) == 1
+    assert over({}, ()) == 1
