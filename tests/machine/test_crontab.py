@@ -20,6 +20,7 @@ from reconciler.host.clock import Clock
 from reconciler.host.command import Result
 from reconciler.host.crontab import Crontabs
 from reconciler.host.users import Users
+from reconciler.kinds.cron.table import CronEntry, changed, table
 
 MINE = b"# mine\r\nMAILTO=ops\n0 0 * * * /bin/mine\n\xff\xfe\n"
 SPEC = """
@@ -521,3 +522,23 @@ def test_with_busybox_a_note_tells_of_lines_that_fail_there(machine: Machine) ->
 
 def test_other_crons_get_no_such_note(machine: Machine, spec: Path) -> None:
     assert "busybox" not in str(machine.plan(spec)["notes"])
+
+
+def test_a_line_of_a_persons_that_is_the_same_as_ours_stays_beside_a_block_in_order() -> None:
+    line, other = b"5 4 * * * echo a", b"6 4 * * * echo b"
+
+    def put(text: bytes, *lines: bytes) -> bytes:
+        made = changed(
+            table(text, "demo", "ann"),
+            {f"cron:{at}": CronEntry(one) for at, one in enumerate(lines)},
+        )
+        assert made is not None
+        return made
+
+    text = put(line + b"\n", line)
+    assert text.count(line) == 2
+    more = put(text, line, other)
+    assert more.startswith(line + b"\n") and more.count(line) == 2
+    # Where our markers were deleted, what is the same is ours, and stands there once.
+    bare = b"".join(one for one in more.splitlines(keepends=True) if not one.startswith(b"#"))
+    assert put(bare + b"# END reconcile demo\n", line).count(line) == 1
