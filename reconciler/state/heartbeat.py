@@ -178,7 +178,7 @@ def _read(place: str, clock: Clock) -> WatchdogHeartbeat | None:
 
 
 def call(folder: str) -> dict[str, Any]:
-    """What the loop of that state directory was called with, as ``watchdog.loop`` tells it.
+    """What the loop of that state directory was called with, as ``watchdog.run`` tells it.
 
     Empty where none runs, or an older program does, which tells nothing.
     """

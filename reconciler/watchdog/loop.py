@@ -6,92 +6,43 @@ Nothing that goes wrong in a pass may end it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from reconciler import kinds
-from reconciler.base.descriptors import raise_limit, usual_limit
 from reconciler.base.errors import HostError
-from reconciler.base.records import dataclass, replace
 from reconciler.base.text import error_in_words
-from reconciler.core.apply import proved
-from reconciler.core.kind import Running, Supervised
-from reconciler.core.model import Observation, Outcome, Plan, Report, Resource, Spec
-from reconciler.core.observe import observe, watched
-from reconciler.core.plan import difference
+from reconciler.core.model import Outcome, Plan, Resource, Spec
 from reconciler.core.snapshot import Snapshot
 from reconciler.host.clock import Clock
-from reconciler.host.command import on_waiting
-from reconciler.host.environment import start_again
 from reconciler.host.exit_watcher import ExitWatcher
 from reconciler.host.inotify import FileWatch
-from reconciler.host.processes import Identity
-from reconciler.host.program import Installed, Replaced
-from reconciler.host.stops import Stops, WantedStops
+from reconciler.host.program import Installed
+from reconciler.host.stops import Stops
 from reconciler.host.supervisor import Supervisor
 from reconciler.output.log import Log
-from reconciler.output.text import given
-from reconciler.state.folder import Newer, hand_on
+from reconciler.state.folder import Newer
 from reconciler.state.heartbeat import HeartbeatWriter
-from reconciler.state.learned import Learned
-from reconciler.state.lock import turn
-from reconciler.watchdog.events import EVERYTHING, Loop, Part
+from reconciler.watchdog.events import EVERYTHING, Part
+from reconciler.watchdog.pass_work import Passed, PassWork, supervised
 from reconciler.watchdog.passes import Pass, Passes, Teller
 from reconciler.watchdog.preload import preload
-from reconciler.watchdog.probing import aftermath, checks_of
+from reconciler.watchdog.probing import checks_of
 from reconciler.watchdog.reload import SpecReload
 from reconciler.watchdog.requests import PassRequests
-from reconciler.watchdog.settling import Settling, goal
+from reconciler.watchdog.settling import Settling
 
 if TYPE_CHECKING:
     from reconciler.cli.context import Context
 
-_PATIENCE = 60.0
-"""Seconds that a starting loop waits for a pass that is at work."""
 _SHORTEST = 0.05
 """Seconds between two full passes that nobody has asked for."""
 _PATIENT = 0.15
 """Seconds that a pass, or a process in it, waits for another pass, before it goes beside it."""
 
-_OF_SPEC = ("AI_CO_HOME", "TMUX_TMPDIR")
-"""Variables of the environment by which a spec may mean something else."""
-
 _NOTHING = Plan("", "", "", 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Passed:
-    """What has become of a pass: what the loop goes on with.
-
-    ``due``: seconds until a full pass is worth while before its time.
-    """
-
-    seen: frozenset[str]
-    broken: frozenset[str]
-    started: frozenset[str]
-    due: float | None
-    learned: Learned
-
-
-class _StopsOfLoop:
-    """The stops that the loop makes, as a pass in a child knows them."""
-
-    def __init__(self, going: Mapping[Identity, str], teller: Teller) -> None:
-        self.going = going
-        self._teller = teller
-
-    def of(self, ident: str) -> list[Identity]:
-        """See ``Stops.of``; as of the beginning of the step in hand."""
-        return [identity for identity, whose in self.going.items() if whose == ident]
-
-    def make(self, wanted: Sequence[WantedStops]) -> Sequence[str | HostError | None]:
-        """See ``Stops.make``."""
-        found: Sequence[str | HostError | None] = self._teller.ask("stop", wanted)
-        return found
 
 
 class Watchdog:
@@ -289,126 +240,18 @@ class Watchdog:
     def close(self) -> None:
         """The loop ends."""
 
-    # -- in the child
+    # -- a pass
 
     def _made(self, teller: Teller, only: Sequence[str], stopping: Callable[[], bool]) -> Passed:
-        """The pass."""
+        """What its child does."""
+        work = PassWork(
+            self._context, self._spec, teller, self._fresh, self._untold, self._stops.going()
+        )
         try:
-            return self._pass(teller, only, stopping)
+            return work.make(only, stopping)
         except Newer as error:
             teller.tell("newer", error.path, error.why)
             raise
-
-    def _pass(self, teller: Teller, only: Sequence[str], stopping: Callable[[], bool]) -> Passed:
-        context, spec = self._context, self._spec
-        stops = _StopsOfLoop(self._stops.going(), teller)
-        context.forked(lambda lines: teller.tell("lines", lines), stops)
-        outcomes = list(self._untold)
-        context.recover(spec)
-        host = context.host(spec)
-
-        def told(outcome: Outcome) -> None:
-            outcomes.append(outcome)
-            teller.tell("outcome", outcome)
-
-        self._prove(teller, only, told)
-        look = context.look(spec, host, tuple(only))
-        plan = replace(look.plan, steps=())
-        steps = [step.id for step in look.plan.steps]
-        others = teller.ask("looked", plan, frozenset(look.seen), steps)
-        if others:
-            # What others are at was seen in the midst of it, and is theirs.
-            seen = {ident: one for ident, one in look.seen.items() if ident not in others}
-            look = replace(look, plan=look.plan.without(others), seen=seen)
-        self._watch(teller, look, look.seen)
-        report = Report(look.plan)
-        if look.plan.steps:
-            moved: list[Resource[Any]] = []
-            after: dict[str, Observation[Any]] = {}
-            by_id = {resource.id: resource for resource in look.spec.resources}
-
-            def watch_moved() -> None:
-                # Of what is supervised it is known which process it was.
-                known = {one.id for one in supervised(moved)} & after.keys()
-                seen = {ident: after[ident] for ident in known}
-                seen |= observe([one for one in moved if one.id not in known], kinds.get, host)
-                self._watch(teller, look, seen)
-                # What was there when the step had ended, and is not any more; what must hold for
-                # a while is looked at again when that is over.
-                helped = {one.step.id for one in outcomes if one.result == "done"}
-                ended = [
-                    one.id
-                    for one in moved
-                    if one.id in helped
-                    and isinstance(kind := kinds.get(one.kind), Running)
-                    and not kind.settle
-                    and difference(one, seen[one.id], kind)
-                ]
-                teller.tell("ended", ended)
-                moved.clear()
-
-            def turn(ids: Collection[str]) -> None:
-                # The steps that come may take long, and what was started may end meanwhile.
-                if supervised(moved) and not supervised(by_id[ident] for ident in ids):
-                    watch_moved()
-                stops.going = teller.turn(ids)
-                moved.extend(by_id[ident] for ident in ids)
-
-            report = context.act(look, host, told, stopping, settle=False, turn=turn, after=after)
-            watch_moved()
-        broken, started = aftermath(report)
-        due = context.learn(look, host)
-        context.tell(look, outcomes)
-        return Passed(
-            frozenset(look.seen), frozenset(broken), frozenset(started), due, context.learned()
-        )
-
-    def _prove(
-        self, teller: Teller, only: Collection[str], told: Callable[[Outcome], None]
-    ) -> None:
-        """What was started a moment ago, and is looked at now: has it held?"""
-        due = self._fresh.looked_at(only)
-        if not due:
-            return
-        memory = self._context.memory(self._spec, True)
-        by_id = {resource.id: resource for resource in self._spec.resources}
-        host = self._context.host(self._spec)
-        paused = memory.past().paused
-        # What is wanted by now may be something else than what was started, and what is
-        # paused may have been ended by the one who wants it left alone.
-        same = [
-            (outcome, by_id[outcome.step.id])
-            for outcome, started in due
-            if outcome.step.id in by_id
-            and goal(by_id[outcome.step.id]) == started
-            and outcome.step.id not in paused
-        ]
-        held = {one.step.id: one for one in proved(same, kinds.get, host)}
-        for outcome, _ in due:
-            now = held.get(outcome.step.id, outcome)
-            if now.result == "failed":
-                memory.ended([now])
-                told(now)
-            teller.tell("proved", now)
-        memory.flush()
-
-    def _watch(self, teller: Teller, look: Snapshot, seen: Mapping[str, Observation[Any]]) -> None:
-        """Have the end of every process that was seen, or started just now, wake the loop."""
-        host = self._context.host(look.spec)
-        by_id = {resource.id: resource for resource in look.spec.resources}
-        wanted: dict[str, list[Identity]] = {}
-        paced = set()
-        for ident, one in seen.items():
-            resource = by_id[ident]
-            kind = kinds.get(resource.kind)
-            if isinstance(kind, Supervised):
-                paced.add(ident)
-            wanted[ident] = []
-            if one.unknown is None and resource.present:
-                wanted[ident] = watched(kind, resource, one.state, host)
-        teller.tell("watch", wanted, paced)
-
-    # -- what a child tells
 
     def _heard(self, one: Pass, what: str, values: Sequence[Any]) -> Any:
         handlers: Mapping[str, Callable[..., Any]] = {
@@ -596,93 +439,3 @@ class Watchdog:
     def longest_sleep(self) -> float:
         """Seconds after which the one who supervises us wants to hear of us."""
         return self._supervisor.longest_silence
-
-
-def supervised(resources: Iterable[Resource[Any]]) -> list[Resource[Any]]:
-    """Those that are to be started anew whenever they end."""
-    return [
-        one
-        for one in resources
-        if one.present and one.skip is None and isinstance(kinds.get(one.kind), Supervised)
-    ]
-
-
-def _call(context: Context, spec: Spec) -> dict[str, Any]:
-    """What it was called with, for who wants to mean the same; of what is secret only the names."""
-    from reconciler.config.scope import told_secret
-
-    options, users = context.options, context.users
-    given = [(word, *word.partition("=")[::2]) for word in options.set]
-    files = (word.partition("=")[::2] for word in options.set_file)
-    named = options.spec is not None and os.sep not in options.spec
-    return {
-        "spec": options.spec if named else os.path.abspath(spec.path),
-        "set": [word for word, name, value in given if not told_secret(name, value)],
-        "hidden": [name for _, name, value in given if told_secret(name, value)],
-        "set_file": [f"{name}={os.path.abspath(users.expanded(path))}" for name, path in files],
-        "trust": list(map(str, options.trust)),
-        "environ": {name: os.environ.get(name) for name in _OF_SPEC},
-    }
-
-
-def keep(context: Context, spec: Spec, told: Callable[[str], None]) -> None:
-    """Keep the spec until a signal ends it.
-
-    When another program was installed meanwhile, or has used the store, this process becomes that
-    one. Raises turns.Taken and HostError.
-    """
-    folder = context.folder(spec)
-    supervisor = Supervisor()
-    # A pass that starts this loop as a service holds the lock, and waits for this word.
-    supervisor.ready("waits for a pass that is at work")
-
-    def taken_over(words: str) -> None:
-        told(words)
-        context.report(words)
-
-    with turn(folder, taken_over, _PATIENCE) as lock:
-        clock = Clock()
-        raise_limit()
-        heart = HeartbeatWriter(folder, clock, _call(context, spec))
-        context.terminal.wait_for_nobody()
-        log = Log(context.terminal, context.options.json, context.options.quiet)
-        watchdog = Watchdog(context, spec, heart, log, supervisor)
-        on_waiting(watchdog.moved)
-        words = f"{spec.name}: the loop begins, pid {os.getpid()}, {spec.path}"
-        words += given(context.about(spec))
-        log.event("begin", words, pid=os.getpid(), resources=len(spec.resources))
-        supervisor.ready(f"keeps {spec.path}")
-        loop = Loop(watchdog, clock, watchdog.parts)
-        other: Newer | Replaced | None = None
-        try:
-            loop.run()
-        except (Newer, Replaced) as found:
-            # The supervisor's process goes on, as another program, unless that is to end as well.
-            other = None if loop.stopping else found
-        finally:
-            if other is None:
-                supervisor.stopping()
-                heart.stop()
-        if other is not None:
-            if isinstance(other, Newer):
-                log.event("newer", f"{other}; the program that is installed now takes over", "bad")
-            else:
-                log.event("replaced", str(other), "change")
-            context.terminal.flush()
-            _become_other(other, lock)
-        goes_on = "what it manages goes on"
-        if os.getpid() == 1:
-            from reconciler.watchdog.shutdown import end_all
-
-            goes_on = "as process 1 it has stopped what it manages"
-            end_all(context, watchdog.spec, log.outcome)
-        log.event("end", f"{spec.name}: the loop ends; {goes_on}")
-
-
-def _become_other(why: Exception, lock: int) -> NoReturn:
-    """Become the program that is installed now; the lock stays ours. Raises HostError."""
-    usual_limit()
-    try:
-        start_again(environ=hand_on(lock))
-    except OSError as error:
-        raise HostError(f"{why}; it cannot be started: {error.strerror}") from None

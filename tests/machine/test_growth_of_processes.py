@@ -38,13 +38,13 @@ def heard(event, given):
     note(f"{event} {path}")
     busy.clear()
 sys.addaudithook(heard)
-import sqlite3
-connect = sqlite3.connect
+import _sqlite3
+connect = _sqlite3.connect
 def connected(*given, **more):
     base = connect(*given, **more)
     base.set_trace_callback(lambda words: note("sql " + words))
     return base
-sqlite3.connect = connected
+_sqlite3.connect = connected
 """
 
 

@@ -17,7 +17,7 @@ from reconciler.cli.context import Context
 from reconciler.cli.invocation import InvalidUsage, complain, tell
 from reconciler.config.aside import Asked, Invalid
 from reconciler.state.lock import LockHeld
-from reconciler.watchdog.loop import keep
+from reconciler.watchdog.run import keep
 
 if TYPE_CHECKING:
     from reconciler.core.model import Spec

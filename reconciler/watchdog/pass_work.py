@@ -1,0 +1,197 @@
+"""What one pass of the loop does, in a child of its own.
+
+It must not decide what is due; what others are at it leaves to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from reconciler import kinds
+from reconciler.base.errors import HostError
+from reconciler.base.records import dataclass, replace
+from reconciler.core.apply import proved
+from reconciler.core.kind import Running, Supervised
+from reconciler.core.model import Observation, Outcome, Report, Resource, Spec
+from reconciler.core.observe import observe, watched
+from reconciler.core.plan import difference
+from reconciler.core.snapshot import Snapshot
+from reconciler.host.processes import Identity
+from reconciler.host.stops import WantedStops
+from reconciler.state.learned import Learned
+from reconciler.watchdog.passes import Teller
+from reconciler.watchdog.probing import aftermath
+from reconciler.watchdog.settling import Settling, goal
+
+if TYPE_CHECKING:
+    from reconciler.cli.context import Context
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """What has become of a pass: what the loop goes on with.
+
+    ``due``: seconds until a full pass is worth while before its time.
+    """
+
+    seen: frozenset[str]
+    broken: frozenset[str]
+    started: frozenset[str]
+    due: float | None
+    learned: Learned
+
+
+class _StopsOfLoop:
+    """The stops that the loop makes, as a pass in a child knows them."""
+
+    def __init__(self, going: Mapping[Identity, str], teller: Teller) -> None:
+        self.going = going
+        self._teller = teller
+
+    def of(self, ident: str) -> list[Identity]:
+        """See ``Stops.of``; as of the beginning of the step in hand."""
+        return [identity for identity, whose in self.going.items() if whose == ident]
+
+    def make(self, wanted: Sequence[WantedStops]) -> Sequence[str | HostError | None]:
+        """See ``Stops.make``."""
+        found: Sequence[str | HostError | None] = self._teller.ask("stop", wanted)
+        return found
+
+
+class PassWork:
+    """A pass over one spec. ``untold`` is what people are to be told of besides, ``going`` the
+    stops of the loop when it began."""
+
+    def __init__(
+        self,
+        context: Context,
+        spec: Spec,
+        teller: Teller,
+        settling: Settling,
+        untold: Sequence[Outcome],
+        going: Mapping[Identity, str],
+    ) -> None:
+        self._context = context
+        self._spec = spec
+        self._teller = teller
+        self._settling = settling
+        self._untold = list(untold)
+        self._going = going
+
+    def make(self, only: Sequence[str], stopping: Callable[[], bool]) -> Passed:
+        """Look, plan, act, and remember. Raises HostError."""
+        context, spec, teller = self._context, self._spec, self._teller
+        stops = _StopsOfLoop(self._going, teller)
+        context.forked(lambda lines: teller.tell("lines", lines), stops)
+        outcomes = self._untold
+        context.recover(spec)
+        host = context.host(spec)
+
+        def told(outcome: Outcome) -> None:
+            outcomes.append(outcome)
+            teller.tell("outcome", outcome)
+
+        self._prove(only, told)
+        look = context.look(spec, host, tuple(only))
+        plan = replace(look.plan, steps=())
+        steps = [step.id for step in look.plan.steps]
+        others = teller.ask("looked", plan, frozenset(look.seen), steps)
+        if others:
+            # What others are at was seen in the midst of it, and is theirs.
+            seen = {ident: one for ident, one in look.seen.items() if ident not in others}
+            look = replace(look, plan=look.plan.without(others), seen=seen)
+        self._watch(look, look.seen)
+        report = Report(look.plan)
+        if look.plan.steps:
+            moved: list[Resource[Any]] = []
+            after: dict[str, Observation[Any]] = {}
+            by_id = {resource.id: resource for resource in look.spec.resources}
+
+            def watch_moved() -> None:
+                # Of what is supervised it is known which process it was.
+                known = {one.id for one in supervised(moved)} & after.keys()
+                seen = {ident: after[ident] for ident in known}
+                seen |= observe([one for one in moved if one.id not in known], kinds.get, host)
+                self._watch(look, seen)
+                # What was there when the step had ended, and is not any more; what must hold for
+                # a while is looked at again when that is over.
+                helped = {one.step.id for one in outcomes if one.result == "done"}
+                ended = [
+                    one.id
+                    for one in moved
+                    if one.id in helped
+                    and isinstance(kind := kinds.get(one.kind), Running)
+                    and not kind.settle
+                    and difference(one, seen[one.id], kind)
+                ]
+                teller.tell("ended", ended)
+                moved.clear()
+
+            def turn(ids: Collection[str]) -> None:
+                # The steps that come may take long, and what was started may end meanwhile.
+                if supervised(moved) and not supervised(by_id[ident] for ident in ids):
+                    watch_moved()
+                stops.going = teller.turn(ids)
+                moved.extend(by_id[ident] for ident in ids)
+
+            report = context.act(look, host, told, stopping, settle=False, turn=turn, after=after)
+            watch_moved()
+        broken, started = aftermath(report)
+        due = context.learn(look, host)
+        context.tell(look, outcomes)
+        return Passed(
+            frozenset(look.seen), frozenset(broken), frozenset(started), due, context.learned()
+        )
+
+    def _prove(self, only: Collection[str], told: Callable[[Outcome], None]) -> None:
+        """What was started a moment ago, and is looked at now: has it held?"""
+        due = self._settling.looked_at(only)
+        if not due:
+            return
+        memory = self._context.memory(self._spec, True)
+        by_id = {resource.id: resource for resource in self._spec.resources}
+        host = self._context.host(self._spec)
+        paused = memory.past().paused
+        # What is wanted by now may be something else than what was started, and what is
+        # paused may have been ended by the one who wants it left alone.
+        same = [
+            (outcome, by_id[outcome.step.id])
+            for outcome, started in due
+            if outcome.step.id in by_id
+            and goal(by_id[outcome.step.id]) == started
+            and outcome.step.id not in paused
+        ]
+        held = {one.step.id: one for one in proved(same, kinds.get, host)}
+        for outcome, _ in due:
+            now = held.get(outcome.step.id, outcome)
+            if now.result == "failed":
+                memory.ended([now])
+                told(now)
+            self._teller.tell("proved", now)
+        memory.flush()
+
+    def _watch(self, look: Snapshot, seen: Mapping[str, Observation[Any]]) -> None:
+        """Have the end of every process that was seen, or started just now, wake the loop."""
+        host = self._context.host(look.spec)
+        by_id = {resource.id: resource for resource in look.spec.resources}
+        wanted: dict[str, list[Identity]] = {}
+        paced = set()
+        for ident, one in seen.items():
+            resource = by_id[ident]
+            kind = kinds.get(resource.kind)
+            if isinstance(kind, Supervised):
+                paced.add(ident)
+            wanted[ident] = []
+            if one.unknown is None and resource.present:
+                wanted[ident] = watched(kind, resource, one.state, host)
+        self._teller.tell("watch", wanted, paced)
+
+
+def supervised(resources: Iterable[Resource[Any]]) -> list[Resource[Any]]:
+    """Those that are to be started anew whenever they end."""
+    return [
+        one
+        for one in resources
+        if one.present and one.skip is None and isinstance(kinds.get(one.kind), Supervised)
+    ]
