@@ -157,7 +157,7 @@ def test_the_web_service_is_up_rotated_backed_up_and_gone_again(
     host.until(answers)
     assert host.read("/var/log/webservice/access.log") != ""
     # Who looks after it is there, and it comes back.
-    assert host.run("systemctl", "is-active", "webservice-watchdog").stdout == "active\n"
+    assert host.run("systemctl", "is-active", "reconcile-webservice").stdout == "active\n"
     host.run("systemctl", "stop", "webservice.service")
     host.until(answers)
     # Its log is cut while it is written to, and a backup is made as cron would make it.
