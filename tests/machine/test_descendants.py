@@ -19,8 +19,8 @@ from reconciler.base.errors import HostError
 from reconciler.host import Host, descendants
 from reconciler.host.clock import Clock
 from reconciler.host.descendants import Descendants, Started, end_all, ending
-from reconciler.host.process_snapshot import ProcessSnapshot, carrier
-from reconciler.host.processes import Identity, Processes, look_up, session_tag
+from reconciler.host.process_snapshot import Carrier, ProcessSnapshot, carrier
+from reconciler.host.processes import Identity, ProcessEntry, Processes, look_up, session_tag
 from reconciler.kinds.process import KIND
 from reconciler.kinds.process.actions import StopLeft
 
@@ -586,3 +586,20 @@ def test_a_command_of_the_executor_outlives_a_restart_of_its_worker(
     pid = int((machine.base / "far.pid").read_text())
     assert look_up(pid) is not None
     os.kill(pid, signal.SIGKILL)
+
+
+def test_what_an_ordinary_user_could_not_end_is_not_left_behind_for_him(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In the session of his process is one of root's, as behind sudo."""
+    his, roots = 2**30 + 1, 2**30 + 2
+    entries = {pid: ProcessEntry(Identity(7, pid), "S", 1, his, his) for pid in (his, roots)}
+    table = ProcessSnapshot()
+    monkeypatch.setattr(ProcessSnapshot, "entries", entries)
+    monkeypatch.setattr(ProcessSnapshot, "_users", {65534: [his], 0: [roots]})
+    table._carriers[65534] = {his: Carrier(Identity(7, his), "demo/process:p", his, "v")}
+    monkeypatch.setattr(descendants.os, "geteuid", lambda: 65534)
+    started = Started("demo/process:p", (65534,), "p")
+    assert [one.pid for one in Descendants(started).look(table)] == [his]
+    monkeypatch.setattr(ProcessSnapshot, "_users", {65534: [his, roots]})
+    assert [one.pid for one in Descendants(started).look(table)] == [his, roots]
