@@ -129,7 +129,7 @@ def test_a_store_of_before_is_read_and_taken_on(tmp_path: Path) -> None:
     writing = Store(str(folder), Clock(), True)
     new = Deed(time.time(), "cron", "r:t", "update", "done", "", None, 1.0, 77)
     writing.history.add([new])
-    assert writing.damage() is None
+    assert writing.base.damaged is None
     assert writing.history.since(0.0) == reading.history.since(0.0) == [old, new]
     writing.reports.made([DAY], {"x": 1})
     assert writing.reports.all()[DAY].figures == {"x": 1}

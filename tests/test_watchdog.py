@@ -7,9 +7,9 @@ from typing import Any
 
 from support import Machine, until
 
+from reconciler.cli.call_state import Learned
 from reconciler.core.model import Plan, Spec
 from reconciler.core.snapshot import Snapshot
-from reconciler.state.learned import Learned
 from reconciler.watchdog.loop import Watchdog
 
 

@@ -6,17 +6,16 @@ It must not look at the host, nor act on it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
 from reconciler.base.errors import HostError
-from reconciler.base.records import replace
+from reconciler.base.records import dataclass, replace
 from reconciler.base.text import printable
 from reconciler.cli.invocation import Invocation
 from reconciler.host.environment import on_note
-from reconciler.state.learned import Learned
 
 if TYPE_CHECKING:
     import argparse
@@ -31,6 +30,22 @@ if TYPE_CHECKING:
 _LONGEST = 4000
 APPLYING = ("once", "loop", "repair")
 """The modes that apply a spec: what they set is the spec's for every later call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What a call knows after a pass that it did not know before, for another process.
+
+    ``acted`` names the probes of which something was done about what they said; ``reports`` are
+    those that nobody was told.
+    """
+
+    begun: frozenset[str]
+    unwritten: Mapping[str, Unwritten | None]
+    warned: frozenset[str]
+    measured: Mapping[Any, Any]
+    acted: tuple[str, ...]
+    reports: tuple[str, ...]
 
 
 class CallState(Invocation):

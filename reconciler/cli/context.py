@@ -343,8 +343,8 @@ class Context(CallState):
         return Reports(Clock(), kinds.get, self.host, opened, self.clean, queued, on_event)
 
     def print_json(self, document: Any) -> None:
-        """Print the one document on standard output."""
-        print_json(document)
+        """Print the one document on standard output; each row of a list on one line."""
+        sys.stdout.write(_laid_out(redacted_json(document)) + "\n")
 
 
 def no_such(pattern: str, spec: Spec) -> str:
@@ -354,11 +354,6 @@ def no_such(pattern: str, spec: Spec) -> str:
     near = get_close_matches(pattern, [resource.id for resource in spec.resources], 1)
     hint = f"; did you mean {near[0]!r}?" if near else "; ids look like directory:pending"
     return f"{pattern!r} matches no resource of {spec.path}{hint}"
-
-
-def print_json(document: Any) -> None:
-    """Print a document on standard output, without secrets; each row of a list on one line."""
-    sys.stdout.write(_laid_out(redacted_json(document)) + "\n")
 
 
 def _laid_out(value: Any, margin: str = "\n") -> str:

@@ -73,9 +73,8 @@ class Memory:
             if isinstance(error, (Newer, *fatal)):
                 raise
             self._warn(f"{error}; what was tried in vain is not remembered")
-        damage = self.store.damage() if self.store is not None else None
-        if damage is not None:
-            self._warn(damage)
+        if self.store is not None and self.store.base.damaged is not None:
+            self._warn(self.store.base.damaged)
 
     def take(self, resources: Sequence[Resource[Any]], store: Store | None) -> None:
         """It is about these resources now, and that store."""

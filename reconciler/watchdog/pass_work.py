@@ -19,12 +19,12 @@ from reconciler.core.plan import difference
 from reconciler.core.snapshot import Snapshot
 from reconciler.host.processes import Identity
 from reconciler.host.stops import WantedStops
-from reconciler.state.learned import Learned
 from reconciler.watchdog.passes import Teller
 from reconciler.watchdog.probing import aftermath
 from reconciler.watchdog.settling import Settling, goal
 
 if TYPE_CHECKING:
+    from reconciler.cli.call_state import Learned
     from reconciler.cli.context import Context
 
 

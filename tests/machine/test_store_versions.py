@@ -298,7 +298,7 @@ def test_an_older_store_is_added_to(folder: Path, writes: bool) -> None:
     assert path.read_bytes() == before
     store.pauses.pause("b", "", None, "me")
     assert set(store.pauses.all()) == {"a", "b"}
-    assert store.damage() is None
+    assert store.base.damaged is None
     store.close()
     with sqlite3.connect(path) as made:
         assert made.execute("SELECT version FROM schema").fetchall() == [(1,)]
@@ -325,7 +325,7 @@ def test_one_that_another_has_added_to_first_is_taken_as_it_is_then(
     store = Store(str(folder), Clock(), True)
     store.pauses.pause("c", "", None, "me")
     assert set(store.pauses.all()) == {"a", "b", "c"}
-    assert store.damage() is None
+    assert store.base.damaged is None
     store.close()
 
 
@@ -354,10 +354,10 @@ def test_only_what_sqlite_calls_damaged_is_set_aside(folder: Path) -> None:
     store.pauses.pause("a", "", None, "me")
     with pytest.raises(Exception, match="cannot use the store"):
         store.base.read("SELECT ?", ())  # A mistake of ours is none of the file's.
-    assert store.damage() is None
+    assert store.base.damaged is None
     assert set(store.pauses.all()) == {"a"}
     store.close()
     (folder / "store.db").write_bytes(b"not a database at all" * 100)
     assert store.pauses.all() == {}
-    assert "was set aside" in (store.damage() or "")
+    assert "was set aside" in (store.base.damaged or "")
     store.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reconciler.base.exit_codes import DONE
 from reconciler.base.text import count_of
-from reconciler.cli.context import Context, print_json
+from reconciler.cli.context import Context
 from reconciler.output.data import FORMAT
 from reconciler.output.text import given
 
@@ -14,7 +14,7 @@ def run(context: Context) -> int:
     spec = context.load(complete=True)
     if context.options.json:
         about = context.about(spec)
-        print_json({"format": FORMAT, "spec": about, "valid": True, "errors": []})
+        context.print_json({"format": FORMAT, "spec": about, "valid": True, "errors": []})
     words = f"{spec.path}: valid; {count_of(len(spec.resources), 'resource')}"
     context.say((f"{words}{given(context.about(spec))}", "good"))
     if spec.notify.targets:

@@ -10,7 +10,7 @@ import os
 
 from reconciler import kinds
 from reconciler.base.exit_codes import DONE
-from reconciler.cli.context import Context, print_json
+from reconciler.cli.context import Context
 from reconciler.cli.invocation import InvalidUsage
 from reconciler.cli.options import DOCUMENTS
 
@@ -29,13 +29,13 @@ def run(context: Context) -> int:
             )
         from reconciler.config.schema import json_schema
 
-        print_json(json_schema(kinds.all_kinds()))
+        context.print_json(json_schema(kinds.all_kinds()))
         return DONE
     with open(_FILE, encoding="utf-8") as file:
         documents = json.load(file)
     # Where the spec is invalid, every mode says just that; but a loop prints it as an event.
     names = [mode] if mode in ("loop", "invalid") else [mode, "invalid"]
-    print_json(
+    context.print_json(
         {
             "$schema": _DRAFT,
             "title": f"reconcile --{mode} --json",

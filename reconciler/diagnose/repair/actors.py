@@ -165,7 +165,7 @@ class DirectActor(Actor):
     def mend_store(self, damaged: bool) -> str | None:
         store = self._store()
         store.base.mend()
-        return store.damage()
+        return store.base.damaged
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         host = self._host(self.spec)
@@ -241,6 +241,6 @@ class WatchdogActor(Actor):
         store = Store(self.context.folder(self.spec), Clock(), True)
         try:
             store.base.mend()
-            return store.damage() or "the store was damaged; the watchdog has set it aside"
+            return store.base.damaged or "the store was damaged; the watchdog has set it aside"
         finally:
             store.close()

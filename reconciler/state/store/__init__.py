@@ -52,11 +52,6 @@ class Store:
 
         return Outbox(self.base)
 
-    def damage(self) -> str | None:
-        """Where a file that could not be used was set aside, and why; said once."""
-        found, self.base.damaged = self.base.damaged, None
-        return found
-
     def close(self) -> None:
         """Let go of the file."""
         self.base.close()
