@@ -9,7 +9,7 @@ _VARIES = (
     (r"(?m)^  \d+\. ", "  <n>. "),
     (r"(?m)^- \d\d:\d\d ", "- <time> "),
     (r"\bpid \d+(, \d+)*", "pid <pid>"),
-    (r"kill -CONT \d+", "kill -CONT <pid>"),
+    (r"kill -(CONT|9) \d+", r"kill -\1 <pid>"),
     (r"\b\d[\d,.]* ([KMGT]i)?B\b", "<size>"),
     (r"\b\d[\d,.]*(\s+)(ms|s|min|h|d)\b", r"<n>\1s"),
     (r"<n> s <n> s\b", "<n> s"),

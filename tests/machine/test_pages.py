@@ -17,6 +17,7 @@ from machine.disposable import CronHost, DisposableHost
 from machine.test_golden import RECEIVER
 from normalized import normal
 from pages import Block, blocks, text_of
+from picture import PICTURE, drawn, played, words
 from support import CHECKOUT, LONG
 
 pytestmark = pytest.mark.root
@@ -140,6 +141,16 @@ def reader(free: None) -> Iterator[Reader]:
 def test_what_a_page_says_is_so(page: str, reader: Reader) -> None:
     for block in blocks(page):
         reader.follow(block)
+
+
+def test_the_picture_shows_what_is_printed(free: None) -> None:
+    for host in booted(CronHost, "cron"):
+        now = drawn(played(host), host.bin)
+        if os.environ.get("REGENERATE") and normal(words(now)) != normal(
+            words(PICTURE.read_text())
+        ):
+            PICTURE.write_text(now)
+        assert normal(words(PICTURE.read_text())) == normal(words(now))
 
 
 def test_the_web_service_is_up_rotated_backed_up_and_gone_again(
