@@ -47,7 +47,7 @@ def test_a_pass_that_comes_to_no_end_is_no_sign_of_life(machine: Machine) -> Non
     session: Any = SimpleNamespace(
         facts=lambda: None,
         folder=lambda spec: str(machine.base),
-        load_aside=lambda patience: SimpleNamespace(
+        load_isolated=lambda patience: SimpleNamespace(
             child=SimpleNamespace(descriptor=-1, left=0.0), collect=lambda: spec
         ),
         known=lambda spec: spec,

@@ -23,7 +23,7 @@ from reconciler.core.snapshot import Snapshot
 if TYPE_CHECKING:
     import argparse
 
-    from reconciler.config.aside import Loading
+    from reconciler.config.isolated import Loading
     from reconciler.core.model import Observation, Outcome, Report, Spec
     from reconciler.host import Host
     from reconciler.notify.reports import Reports
@@ -66,9 +66,9 @@ class Context(CallState):
         )
         return self.known(spec)
 
-    def load_aside(self, patience: float = _PATIENCE) -> Loading:
+    def load_isolated(self, patience: float = _PATIENCE) -> Loading:
         """The same, whole, loaded by a child; what it gives goes through ``known``."""
-        from reconciler.config.aside import Loading
+        from reconciler.config.isolated import Loading
 
         return Loading(partial(self._to_load, patience), InvalidUsage)
 

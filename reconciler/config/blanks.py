@@ -100,7 +100,7 @@ class Blanks:
         self._touched.clear()
 
     def each(self, node: Node, values: Sequence[Any]) -> Sequence[Any]:
-        """The values of a ``for_each`` with their marks, to be defined by and by."""
+        """The values of a ``for_each`` with their marks, to be defined one by one."""
         found = typed(node, self._evaluated, self._joined) if self._any else values
         return [
             self._marked(one, "each") for one in (found if len(found) == len(values) else values)

@@ -18,14 +18,14 @@ from reconciler.config.graph import Graph
 from reconciler.config.notify import NotifyReader
 from reconciler.config.rendering import Renderer
 from reconciler.config.resolve import Declared, Resolver
-from reconciler.config.scope import Scope, told_secret, worth_hiding
+from reconciler.config.scope import Scope, is_secret_setting, worth_hiding
 from reconciler.config.shipped import known_as
 from reconciler.config.validate import Validator
 from reconciler.core.kind import Kind, Persistent
 from reconciler.core.model import Resource, Spec
 
 _PART = 6
-"""Characters of a variable in a URL that is blotted out; less may be a word such as a host."""
+"""Characters of a variable in a URL that is redacted; less may be a word such as a host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +104,8 @@ def _build(
     top.read_vars(settings, scope)
     validator = Validator(kinds, facts.user_home, problems)
     top.read_loop(scope, validator)
-    tell = NotifyReader(scope, validator, problems, settings)
-    tell.read(files.roots)
+    messages = NotifyReader(scope, validator, problems, settings)
+    messages.read(files.roots)
     resolver = Resolver(files.roots, kinds, problems)
     renderer = Renderer(scope, problems, files.digests)
     declared = []
@@ -125,11 +125,11 @@ def _build(
     problems.stop_if_any()
     if not whole:
         raise RuntimeError("a resource was dropped without a word; this is a bug in the spec room")
-    told = scope.environ.told.items()
-    hidden = [value for name, value in told if worth_hiding(name, value)]
+    read = scope.environ.secret_values.items()
+    hidden = [value for name, value in read if worth_hiding(name, value)]
     # By name, by where it is from, and by the place where it stands: the URL of a target.
-    hidden += [value for name, value in settings.items() if told_secret(name, value)]
-    parts = (settings[name] for name in sorted(tell.made_of & settings.keys()))
+    hidden += [value for name, value in settings.items() if is_secret_setting(name, value)]
+    parts = (settings[name] for name in sorted(messages.made_of & settings.keys()))
     hidden += [value for value in parts if len(value) >= _PART]
     used = {each.kind.name for each in declared}
     spec = Spec(
@@ -137,10 +137,10 @@ def _build(
         full,
         resources,
         top.loop_every,
-        secrets=tuple(map(Secret.of, dict.fromkeys((*hidden, *tell.urls)))),
+        secrets=tuple(map(Secret.of, dict.fromkeys((*hidden, *messages.urls)))),
         files=tuple(files.digests),
         empty=tuple(name for name in resolver.declared_kinds if name not in used),
-        notify=tell.notify,
+        notify=messages.notify,
         # What must not be shown is not remembered either.
         variables=tuple(one for one in top.variables if one[1] not in hidden),
     )

@@ -17,7 +17,7 @@ from reconciler.config import reading, yaml
 from reconciler.config.errors import Problems, closest
 from reconciler.config.nodes import Map, Node, Seq, Source, SourceMark, Text, is_null
 from reconciler.config.reading import NAME
-from reconciler.config.scope import FIXED, Scope, told_secret
+from reconciler.config.scope import FIXED, Scope, is_secret_setting
 from reconciler.config.shipped import folder
 from reconciler.config.validate import Validator
 from reconciler.core import order
@@ -26,7 +26,7 @@ from reconciler.core.fields import Duration
 MAX_DEPTH = 16
 MAX_FILES = 1000
 _ONCE = "state"
-"""The variable by which specs are taken away; it counts for one call."""
+"""The variable by which specs are removed; it counts for one call."""
 _MAIN = ("version", "name", "loop")
 _KEYWORDS = ("and", "or", "not", "in", "is", "if", "else", "true", "false", "none")
 
@@ -245,7 +245,7 @@ class HeadReader:
             raise
         for name in names:
             if name in settings:
-                scope.define(name, str(settings[name]), told_secret(name, settings[name]))
+                scope.define(name, str(settings[name]), is_secret_setting(name, settings[name]))
                 continue
             result = scope.value(found[name][1])
             if result is None:

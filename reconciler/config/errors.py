@@ -1,4 +1,4 @@
-"""What is wrong with a spec, where, and what was probably meant: all of it at once.
+"""What is wrong with a spec, where, and what was probably intended: all of it at once.
 
 It must not stop at the first problem, and it never prints anything that a terminal would obey.
 """
@@ -21,7 +21,7 @@ MOST = 1000
 _WINDOW = 96
 """Characters of a source line that are shown at most."""
 _WORTH_HIDING = 4
-"""Characters that a secret must have to be blotted out; less are in the way everywhere."""
+"""Characters that a secret must have to be redacted; less are in the way everywhere."""
 _NONE: Mapping[str, bytes] = {}
 _LINK = re.compile(r"://[^\s'\"]+")
 
@@ -160,7 +160,7 @@ class Problems:
             self._looks -= len(choices)
             name = closest(near[0], choices)
             hint = hint if name is None else f"did you mean {name!r}?"
-        for begin, end in mark.source.veils:
+        for begin, end in mark.source.masks:
             value = mark.source.text[begin:end]
             if len(value) >= _WORTH_HIDING:
                 # Also where it is quoted with what follows it, or only a part of it.
@@ -184,7 +184,7 @@ class Problems:
             raise SpecError(map(self._censored, self.found), self.files)
 
     def hide(self, values: Iterable[str]) -> None:
-        """Nothing that is told, now or before, shows any of these values."""
+        """Nothing that is reported, now or before, shows any of these values."""
         self._hidden.update(value for value in values if len(value) >= _WORTH_HIDING)
 
     def _censored(self, problem: Problem) -> Problem:

@@ -59,7 +59,7 @@ class Graph:
                         one.skip = skips[key.value]
 
     def ordered(self, *, whole: bool = True) -> tuple[Resource[Any], ...]:
-        """The resources in order; problems are told. ``whole`` is False when some are not valid."""
+        """The resources in order; ``whole`` is False when some are not valid."""
         before = len(self.problems.found)
         self._written()
         claims = {
@@ -206,7 +206,7 @@ class Graph:
         for one in self.declared:
             kind = one.kind
             if one.want is None or not isinstance(kind, Completed):
-                continue  # What is wrong with it has been told.
+                continue  # What is wrong with it has been reported.
             try:
                 one.want = kind.linked(one.want, everything)
             except ValueError as error:

@@ -17,8 +17,8 @@ from reconciler.base.scalars import Plain
 _BREAK = re.compile(r"\r\n|\n|\r")
 _KEPT = 200
 # In a file with targets of messages every URL is one that is perhaps a secret: also where the
-# file is too broken to tell. What stands in {{ }} is shown.
-_TELLS = re.compile(r"""(^|[{,\s])["']?notify["']?\s*:""")
+# file is too broken to know. What stands in {{ }} is shown.
+_NOTIFY = re.compile(r"""(^|[{,\s])["']?notify["']?\s*:""")
 _URLS = re.compile(
     r"""://[^\s]*|\burl["']?\s*:[ \t]*"""
     r"""("(?!\{\{)[^"\r\n]*|'(?!\{\{)[^'\r\n]*|[^\s"',}{&*|>#-][^\s,}]*)"""
@@ -31,7 +31,7 @@ class Source:
     ``starts`` and ``ends`` are those of its scalars, in their order.
     """
 
-    __slots__ = ("_breaks", "_veils", "ends", "path", "shown", "starts", "text")
+    __slots__ = ("_breaks", "_masks", "ends", "path", "shown", "starts", "text")
 
     def __init__(self, shown: str, path: str, text: str = "") -> None:
         self.shown = shown
@@ -40,7 +40,7 @@ class Source:
         self.starts = array("I")
         self.ends = array("I")
         self._breaks: tuple[list[int], list[int]] | None = None
-        self._veils: list[tuple[int, int]] | None = None
+        self._masks: list[tuple[int, int]] | None = None
 
     def _lines(self) -> tuple[list[int], list[int]]:
         """Where the lines start, and where they end without their line breaks."""
@@ -76,25 +76,25 @@ class Source:
             "line": line + 1,
             "column": start - first + 1,
             "length": max(1, min(end, last) - start),
-            "source_line": self._veiled(cut, min(last, start + _KEPT)),
+            "source_line": self._masked(cut, min(last, start + _KEPT)),
             "caret": start - cut,
         }
 
     @property
-    def veils(self) -> list[tuple[int, int]]:
+    def masks(self) -> list[tuple[int, int]]:
         """Where the text must not be shown, from and to."""
-        if self._veils is None:
-            self._veils = []
-            if _TELLS.search(self.text):
+        if self._masks is None:
+            self._masks = []
+            if _NOTIFY.search(self.text):
                 for match in _URLS.finditer(self.text):
                     begin = match.start(1) if match[1] is not None else match.start() + 3
-                    self._veils.append((begin, match.end()))
-        return self._veils
+                    self._masks.append((begin, match.end()))
+        return self._masks
 
-    def _veiled(self, first: int, last: int) -> str:
-        """The text from ``first`` to ``last``, as long as it is, with stars for what is veiled."""
+    def _masked(self, first: int, last: int) -> str:
+        """The text from ``first`` to ``last``, as long as it is, with stars for what is masked."""
         text = self.text[first:last]
-        for begin, end in self.veils:
+        for begin, end in self.masks:
             begin, end = max(begin, first) - first, min(end, last) - first
             if begin < end:
                 text = text[:begin] + "*" * (end - begin) + text[end:]
@@ -132,7 +132,7 @@ class Bare(Text, Plain):
 
 
 class Broken(Text):
-    """Stands for a value that could not be made out; the problem has been told."""
+    """Stands for a value that could not be made out; the problem has been reported."""
 
     __slots__ = ()
 
@@ -218,7 +218,7 @@ def empty_map(at: SourceMark) -> Map:
 
 
 def broken(text: Text) -> Broken:
-    """What stands for a text whose problem was told."""
+    """What stands for a text whose problem was reported."""
     return placed(Broken(text), text.source, text.start)
 
 

@@ -1,4 +1,4 @@
-"""``notify``: who is told of what.
+"""``notify``: who gets which messages.
 
 It must not show a URL, nor what it was made of: whoever has one may write to its channel.
 """
@@ -94,24 +94,24 @@ _PERIODS = 10
 
 @dataclass(frozen=True, slots=True)
 class TargetFields:
-    """Somebody who is told of events; exactly one of ``url`` and ``url_file`` says where."""
+    """Who gets messages; exactly one of ``url`` and ``url_file`` says where."""
 
     url: _Url | None = None
     """Any URL of apprise. Better: url_file."""
     url_file: Path | None = None
     """A file with the URL on its first line. As long as it does not exist, nothing is sent."""
     on: Annotated[tuple[_Event, ...], _OneOrMore(100, "write a list of events")] = Target("").on
-    """The events that are told."""
+    """The events that are sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotifyFields:
-    """Who is told when something goes wrong, and when it has recovered."""
+    """Who gets messages when something goes wrong, and when it has recovered."""
 
     targets: dict[str, TargetFields] | None = None
-    """Who is told, by names of your own; several files of a spec may have some."""
+    """Who gets messages, by names of your own; several files of a spec may have some."""
     remind_every: Duration | None = None
-    """Time after which what is still wrong is told again."""
+    """Time after which what is still wrong is sent again."""
     report_every: Annotated[
         tuple[Duration, ...], _OneOrMore(_PERIODS, "write 1d, or [1d, 7d, 30d]")
     ] = ()
@@ -192,7 +192,7 @@ class NotifyReader:
         )
 
     def _once(self, node: Map, what: str, *but: str) -> None:
-        """What stands in two files is told."""
+        """What stands in two files is reported."""
         for name, _, at in node.entries():
             first = self._first.setdefault((what, name), at)
             if first is not at and name not in but:

@@ -20,7 +20,7 @@ _IN_NAMES = b"abcdefghijklmnopqrstuvwxyz0123456789_-"
 
 
 class ReadError(Exception):
-    """The file cannot be read or trusted. ``hint`` is what mends it."""
+    """The file cannot be read or trusted. ``hint`` is what fixes it."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -82,7 +82,7 @@ def digest_now(path: str) -> bytes:
 
 
 def name_in(data: bytes) -> str | None:
-    """The name that the main file of a spec gives itself, where it can be told without YAML."""
+    """The name that the main file of a spec gives itself, where it can be known without YAML."""
     lines = [line for line in data.split(b"\n") if line.startswith((b"name: ", b"name:\t"))]
     if len(lines) != 1:
         return None

@@ -45,7 +45,7 @@ def unevaluated(resource: type[Any]) -> tuple[str, ...]:
 
 
 class _Known(Exception):
-    """What went wrong has been told."""
+    """What went wrong has been reported."""
 
 
 class Renderer:
@@ -72,7 +72,7 @@ class Renderer:
         try:
             return kind.rendered(want, work)
         except BadValue as error:
-            work.tell(error.field, error.line, str(error))
+            work.report(error.field, error.line, str(error))
         except _Known:
             pass
         return None
@@ -153,7 +153,7 @@ class _Work:
             self._sources[field] = source = self.renderer.source(node, title)
             text = source.text
         if len(text) > MAX_TEXT:
-            self.tell(field, 1, f"is longer than {MAX_TEXT:,} characters")
+            self.report(field, 1, f"is longer than {MAX_TEXT:,} characters")
             raise _Known
         scope = self.renderer.scope
         values, secrets = self._values()
@@ -161,9 +161,9 @@ class _Work:
             template = self.renderer.template(text)
         except InvalidTemplate as error:
             said = str(error)
-            self.tell(field, error.line, said, LITERAL_HINT if "unexpected" in said else None)
+            self.report(field, error.line, said, LITERAL_HINT if "unexpected" in said else None)
             raise _Known from None
-        slips = self._tell_unused(field, template.names)
+        unused = self._report_unused(field, template.names)
         if template.names & scope.failed:
             raise _Known
         before = scope.environ.secrets
@@ -175,25 +175,25 @@ class _Work:
             if hidden or scope.environ.secrets != before:
                 message = "cannot be evaluated with this value of the environment (not shown)"
                 hint = None
-            self.tell(field, template.line_of(error), message, hint)
+            self.report(field, template.line_of(error), message, hint)
             raise _Known from None
         hidden = hidden or scope.environ.secrets != before
         self.renderer.keeps_secrets |= hidden
-        if slips:
+        if unused:
             raise _Known
         return RenderedTemplate(pieces, hidden)
 
-    def _tell_unused(self, field: str, names: frozenset[str]) -> bool:
-        """Is there a variable that the template never mentions? It is a slip, and told.
+    def _report_unused(self, field: str, names: frozenset[str]) -> bool:
+        """Is there a variable that the template never mentions? It is a mistake, and reported.
 
         What ``run_ass: nobody`` was to do is not done, and the service would run as root.
         """
-        slips = [(body, key) for _, body in self._own() for key in body if key not in names]
-        for body, key in slips:
+        unused = [(body, key) for _, body in self._own() for key in body if key not in names]
+        for body, key in unused:
             what = f"{self.declared.title}: vars: the {field} does not use {key!r}"
             near = key, [name for name in names if name not in FIXED]
             self.renderer.problems.add(body.key(key), what, "take it out", near=near)
-        return bool(slips)
+        return bool(unused)
 
     def _own(self) -> Iterator[tuple[str, Map]]:
         """The fields that hold the resource's own variables, and these."""
@@ -220,7 +220,7 @@ class _Work:
                 (secrets.add if found[1] else secrets.discard)(key)
         return values, secrets
 
-    def tell(self, field: str, line: int | None, message: str, hint: str | None = None) -> None:
+    def report(self, field: str, line: int | None, message: str, hint: str | None = None) -> None:
         """Add a problem on a line of the template; None: the field itself."""
         problems = self.renderer.problems
         at = self.declared.place(field)

@@ -1,6 +1,6 @@
 """Evaluates templates with jinja2, within bounds of time and memory.
 
-A spec is trusted, but a slip in it must not hang a root process or fill its memory: only what
+A spec is trusted, but a mistake in it must not hang a root process or fill its memory: only what
 is listed here can be called, and every result is charged against a budget. It must not reach
 the host nor read a file, and jinja2 is imported here and nowhere else in this room.
 """
@@ -50,8 +50,8 @@ _WORDS = {
     str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list",
     tuple: "a list", dict: "a mapping", type(None): "null",
 }  # fmt: skip
-# The text of an error may quote a value, which may be a secret: only its sort is told.
-_TOLD = {
+# The text of an error may quote a value, which may be a secret: only its sort is shown.
+_SAID = {
     "TypeError": "it does not fit the types of its values",
     "ZeroDivisionError": "it divides by zero",
     "OverflowError": "a number is too large",
@@ -187,7 +187,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         except MemoryError as error:
             cause, message = error, "needs too much memory"
         except Exception as error:
-            said = _TOLD.get(type(error).__name__, "a value does not fit here")
+            said = _SAID.get(type(error).__name__, "a value does not fit here")
             cause, message = error, f"cannot be evaluated: {said}"
         raise TemplateError(message, hint or None, code) from cause
 

@@ -41,7 +41,7 @@ MAX_ALL = 64 * 1024 * 1024
 _PUBLIC = re.compile(
     r"HOME|USER|LOGNAME|SHELL|PATH|PWD|TMPDIR|LANG|LANGUAGE|TERM|TZ|HOSTNAME|TMUX_TMPDIR|LC_\w+|XDG_\w+"
 )
-_TELLING = re.compile(
+_SECRET_NAME = re.compile(
     r"(TOKEN|SECRET|PASS|PASSWORD|PASSWD|KEY|CREDENTIALS?|AUTH|COOKIE|WEBHOOK)\Z", re.IGNORECASE
 )
 
@@ -50,21 +50,21 @@ def secret(name: str, value: str) -> bool:
     """May this value of the environment not be shown? All but places and well-known ones."""
     if not value or _PUBLIC.fullmatch(name):
         return False
-    return bool(_TELLING.search(name)) or not re.fullmatch(r"/[\w./@+-]*", value)
+    return bool(_SECRET_NAME.search(name)) or not re.fullmatch(r"/[\w./@+-]*", value)
 
 
 def worth_hiding(name: str, value: str) -> bool:
-    """Is it to be blotted out wherever it turns up? A short word such as a port is in the way."""
-    return (bool(_TELLING.search(name)) and len(value) > 3) or len(value) >= 8
+    """Is it to be redacted wherever it turns up? A short word such as a port is in the way."""
+    return (bool(_SECRET_NAME.search(name)) and len(value) > 3) or len(value) >= 8
 
 
-def told_secret(name: str, value: str) -> bool:
+def is_secret_setting(name: str, value: str) -> bool:
     """May a variable that was set from outside not be shown, by its name or where it is from?"""
-    return isinstance(value, FromFile) or bool(_TELLING.search(name))
+    return isinstance(value, FromFile) or bool(_SECRET_NAME.search(name))
 
 
 class _Known(Exception):
-    """What went wrong has been told at its cause."""
+    """What went wrong has been reported at its cause."""
 
 
 class Scope:
@@ -76,7 +76,7 @@ class Scope:
     ) -> None:  # fmt: skip
         self.problems = problems
         self.partial = partial
-        """Is it not known what other files define, so that no name is told to be unknown?"""
+        """Is it not known what other files define, so that no name is reported as unknown?"""
         self.environ = Environ(environ, secret)
         self.values: dict[str, Any] = {
             "env": self.environ,
@@ -140,7 +140,7 @@ class Scope:
                         if isinstance(part, Expression):
                             found |= self.sandbox.names(part)
                 except TemplateError:
-                    continue  # Told when it is evaluated.
+                    continue  # Reported when it is evaluated.
         return found
 
     def made_of(self, node: Node) -> set[str]:
@@ -181,14 +181,14 @@ class Scope:
         try:
             return self._rendered(text)
         except TemplateError as error:
-            self._tell_all(text, error)
+            self._report_all(text, error)
         except _Known:
             pass
         return broken(text)
 
-    def _tell_all(self, text: Text, first: TemplateError) -> None:
-        """Tell what is wrong with a text, and with its other templates."""
-        self.tell(text, first)
+    def _report_all(self, text: Text, first: TemplateError) -> None:
+        """Report what is wrong with a text, and with its other templates."""
+        self.report(text, first)
         try:
             parts: Sequence[str] = split(text)
         except TemplateError:
@@ -198,7 +198,7 @@ class Scope:
                 try:
                     self._evaluate(part)
                 except TemplateError as error:
-                    self.tell(text, error)
+                    self.report(text, error)
                 except _Known:
                     continue
 
@@ -237,7 +237,7 @@ class Scope:
         return node if same else placed(Seq(items), node.source, node.start)
 
     def value(self, node: Node) -> tuple[Any, bool] | None:
-        """The value of a variable, and if it is secret; None when it failed, which is told.
+        """The value of a variable, and if it is secret; None when it failed, which is reported.
 
         Its type is that of the core schema of YAML 1.2, or that of what its one template gives.
         """
@@ -246,7 +246,7 @@ class Scope:
         except TemplateError as error:
             every = list(texts(node))
             culprit = (text for text in every if error.code and error.code in text)
-            self.tell(next(culprit, every[0]), error)
+            self.report(next(culprit, every[0]), error)
         except _Known:
             pass
         return None
@@ -286,7 +286,7 @@ class Scope:
                 raise TemplateError("when needs an expression")
             value = self._evaluate(code)
         except TemplateError as error:
-            self.tell(text, error)
+            self.report(text, error)
             return None
         except _Known:
             return None
@@ -295,7 +295,7 @@ class Scope:
             return value.strip().lower() not in ("", "false")
         return bool(value)
 
-    def tell(self, text: Text, error: TemplateError) -> None:
+    def report(self, text: Text, error: TemplateError) -> None:
         """Add the problem, at the expression where it can be found in what was written."""
         mark = text.at
         message = error.message

@@ -1,4 +1,4 @@
-"""The parser's complaints in plain words, at the place where a person has to mend something.
+"""The parser's complaints in plain words, at the place where a person has to fix something.
 
 It must not read YAML itself; it only looks at the text around a place that the parser named.
 """
@@ -17,7 +17,7 @@ _KEY = 1024
 
 
 def unquoted_template(source: Source, start: int, flow: bool, problems: Problems) -> int:
-    """Tell of ``{{ x }}`` without quotes; returns where the value it is part of ends."""
+    """Report ``{{ x }}`` without quotes; returns where the value it is part of ends."""
     _, stop = source.span(source.line_of(start))
     rest = source.text[start:stop]
     close = rest.find("}}")
@@ -41,7 +41,7 @@ def tabs(
     broken: bool,
     problems: Problems,
 ) -> None:
-    """Tell of every tab that stands outside quoted scalars, block scalars and comments.
+    """Report every tab that stands outside quoted scalars, block scalars and comments.
 
     ``spans`` are the scalars (start, end, quoted) in order. After an error of syntax only what
     the parser saw is looked at, and an error on the line of a tab is taken back for it.
@@ -94,7 +94,7 @@ def _in_comment(
 
 
 def explain(error: Exception, source: Source, last: Any, problems: Problems) -> None:
-    """Tell what ``error`` of the parser means. ``last`` is the event before it, or None."""
+    """Report what ``error`` of the parser means. ``last`` is the event before it, or None."""
     text = source.text
     problem = str(getattr(error, "problem", None) or error)
     problem = f"{problem} {getattr(error, 'context', None) or ''}".strip()
@@ -111,12 +111,12 @@ def _index(mark: Any) -> int | None:
     return None if mark is None else int(mark.index)
 
 
-_Told = tuple[int, str, str | None]
+_Problem = tuple[int, str, str | None]
 
 
 def _plainly(
     problem: str, at: int, began: int | None, source: Source, text: str, last: Any
-) -> _Told:
+) -> _Problem:
     at = min(at, len(text))
     context = at if began is None else began
     sign = text[at : at + 1]
@@ -178,7 +178,7 @@ def _plainly(
     return at, f"this cannot be read as YAML: {problem}", None
 
 
-def _second_colon(at: int, source: Source, text: str) -> _Told:
+def _second_colon(at: int, source: Source, text: str) -> _Problem:
     """``a: b: c``, or a line before that has no ``: `` and was taken on."""
     line = source.line_of(at)
     first, stop = source.span(line)
@@ -208,7 +208,7 @@ def _second_colon(at: int, source: Source, text: str) -> _Told:
     return at, "a ':' cannot stand here", "put the value in quotes"
 
 
-def _misfit(at: int, context: int, source: Source, text: str, last: Any) -> _Told:
+def _misfit(at: int, context: int, source: Source, text: str, last: Any) -> _Problem:
     """Something that does not go on with the mapping or list that began at ``context``."""
     if last is not None and getattr(last, "style", None) in ("'", '"'):
         start, end = last.start_mark.index, last.end_mark.index

@@ -91,7 +91,7 @@ def whole(text: str) -> str | None:
 class Environ:
     """``env`` in a template. Remembers which names were asked for, set or not."""
 
-    __slots__ = ("_secret", "names", "secrets", "told", "values")
+    __slots__ = ("_secret", "names", "secret_values", "secrets", "values")
 
     def __init__(self, values: Mapping[str, str], secret: Callable[[str, str], bool]) -> None:
         self.values = values
@@ -99,7 +99,7 @@ class Environ:
         self.names: set[str] = set()
         self.secrets = 0
         """How often a value that must not be shown was read."""
-        self.told: dict[str, str] = {}
+        self.secret_values: dict[str, str] = {}
         """Those values, by their names."""
 
     def read(self, name: str) -> str | None:
@@ -108,7 +108,7 @@ class Environ:
         value = self.values.get(name)
         if value is not None and self._secret(name, value):
             self.secrets += 1
-            self.told[name] = value
+            self.secret_values[name] = value
         return value
 
 

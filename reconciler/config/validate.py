@@ -1,6 +1,6 @@
 """Declared resources to the kinds' own dataclasses, by pydantic.
 
-Every field that is wrong is told at its own place. It must not look at more than one resource
+Every field that is wrong is reported at its own place. It must not look at more than one resource
 at a time.
 """
 
@@ -89,7 +89,7 @@ class Validator:
     ) -> Any:
         """What is written at ``at`` as that dataclass, or None when something is wrong with it.
 
-        ``common`` are keys that are read by others. What is wrong is told of ``title``.
+        ``common`` are keys that are read by others. What is wrong is reported for ``title``.
         """
         if cls not in self._adapters:
             # A key that no field has is an error; in the dataclasses below it as well.
@@ -110,10 +110,10 @@ class Validator:
             found += error.errors(include_url=False, include_input=False)
         refused += [one["loc"] for one in found if one["type"] == "unexpected_keyword_argument"]
         for loc in refused:
-            self._tell_key(loc, cls, body, title, common)
+            self._report_key(loc, cls, body, title, common)
         for one in found:
             if one["type"] != "unexpected_keyword_argument":
-                self._tell(one, body, title, at)
+                self._report(one, body, title, at)
         return None if refused or (self.problems and _is_broken(body)) else want
 
     def value(self, parsed: Parsed, node: Node) -> Any:
@@ -144,7 +144,7 @@ class Validator:
             )
         return self.home + text[1:]
 
-    def _tell_key(
+    def _report_key(
         self, loc: Sequence[Any], cls: type[Any], body: Map, title: str, common: Sequence[str]
     ) -> None:
         """A key that is none of a field."""
@@ -163,7 +163,7 @@ class Validator:
         what = f"{title}: {names}" if names else title
         self.problems.add(holder.key(key), f"{what} has no field {key!r}", hint, near=(key, known))
 
-    def _tell(self, entry: Mapping[str, Any], body: Map, title: str, at: SourceMark) -> None:
+    def _report(self, entry: Mapping[str, Any], body: Map, title: str, at: SourceMark) -> None:
         """One error of pydantic, at the innermost thing that was written."""
         sort, loc = entry["type"], entry["loc"]
         if sort == "missing":

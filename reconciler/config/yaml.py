@@ -127,7 +127,7 @@ def _parsed(text: str, source: Source, unfit: bool, problems: Problems) -> Node 
         try:
             builder.run(YAML(typ="safe").parse(text))
         except _Unquoted as template:
-            # Told once, then hidden behind a string of the same length, so that the rest of
+            # Reported once, then hidden behind a string of the same length, so that the rest of
             # the file is still looked at.
             start = template.start
             end = syntax.unquoted_template(source, start, template.flow, problems)
@@ -157,7 +157,7 @@ class _Unquoted(Exception):
 
 
 class _Stop(Exception):
-    """Nothing sensible can be read from here on; the problem has been told."""
+    """Nothing sensible can be read from here on; the problem has been reported."""
 
 
 class _Open:

@@ -280,7 +280,7 @@ class _Diagnosing(Looking):
 
 def command_line(context: Context, path: str, *words: str) -> Remedy:
     """The command line of ours with that mode, on the spec at ``path``, in this state directory."""
-    from reconciler.config.scope import told_secret
+    from reconciler.config.scope import is_secret_setting
 
     options = context.options
     here = os.path.join(context.facts().bin, "reconcile")
@@ -289,7 +289,7 @@ def command_line(context: Context, path: str, *words: str) -> Remedy:
     more = ["--state-dir", context.state_dir] if options.state_dir else []
     for setting in options.set:
         name, _, value = setting.partition("=")
-        more += ["--set", f"{name}={HIDDEN}" if told_secret(name, value) else setting]
+        more += ["--set", f"{name}={HIDDEN}" if is_secret_setting(name, value) else setting]
     for name in options.unset:
         more += ["--unset", name]
     for setting in options.set_file:

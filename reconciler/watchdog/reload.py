@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reconciler.base.errors import BeingWritten, HostError
 from reconciler.base.values import Facts
-from reconciler.config.aside import Invalid, Loading
+from reconciler.config.isolated import Invalid, Loading
 from reconciler.core.model import Spec
 from reconciler.host.clock import Clock
 from reconciler.host.filesystems import leads_to_server, lives
@@ -114,7 +114,7 @@ class SpecReload:
         if lives(self._hung):
             return _GO_ON
         try:
-            self._loading = self._context.load_aside(patience=0.0)
+            self._loading = self._context.load_isolated(patience=0.0)
         except OSError:
             return _GO_ON  # No process can be had just now.
         self._asked, self._before, self._begun = False, sources, now

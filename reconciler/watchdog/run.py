@@ -90,7 +90,7 @@ def keep(context: Context, spec: Spec, told: Callable[[str], None]) -> None:
 
 def _call(context: Context, spec: Spec) -> dict[str, Any]:
     """What it was called with, for who wants to mean the same; of what is secret only the names."""
-    from reconciler.config.scope import told_secret
+    from reconciler.config.scope import is_secret_setting
 
     options, users = context.options, context.users
     given = [(word, *word.partition("=")[::2]) for word in options.set]
@@ -98,8 +98,8 @@ def _call(context: Context, spec: Spec) -> dict[str, Any]:
     named = options.spec is not None and os.sep not in options.spec
     return {
         "spec": options.spec if named else os.path.abspath(spec.path),
-        "set": [word for word, name, value in given if not told_secret(name, value)],
-        "hidden": [name for _, name, value in given if told_secret(name, value)],
+        "set": [word for word, name, value in given if not is_secret_setting(name, value)],
+        "hidden": [name for _, name, value in given if is_secret_setting(name, value)],
         "set_file": [f"{name}={os.path.abspath(users.expanded(path))}" for name, path in files],
         "trust": list(map(str, options.trust)),
         "environ": {name: os.environ.get(name) for name in _OF_SPEC},

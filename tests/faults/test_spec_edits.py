@@ -18,8 +18,8 @@ from support import LONG, Machine, until
 
 from reconciler.base.errors import BeingWritten
 from reconciler.config import settled as settled_module
-from reconciler.config.aside import Invalid
 from reconciler.config.errors import SpecError
+from reconciler.config.isolated import Invalid
 from reconciler.config.settled import settled
 from reconciler.core.model import Spec
 from reconciler.host import openfiles
@@ -218,7 +218,7 @@ class Bench:
         self.loads = 0
         self.error: Exception | None = None
         session: Any = SimpleNamespace(
-            facts=lambda: "facts", load_aside=self.begun, report=lambda words: None,
+            facts=lambda: "facts", load_isolated=self.begun, report=lambda words: None,
             known=lambda spec: spec,
         )  # fmt: skip
         log: Any = SimpleNamespace(event=lambda name, *words, **more: self.events.append(name))

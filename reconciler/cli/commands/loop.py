@@ -15,7 +15,7 @@ from reconciler.base.exit_codes import BUSY, DONE, INVALID
 from reconciler.base.redaction import redacted
 from reconciler.cli.context import Context
 from reconciler.cli.invocation import InvalidUsage, complain, tell
-from reconciler.config.aside import Asked, Invalid
+from reconciler.config.isolated import Asked, Invalid
 from reconciler.state.lock import LockHeld
 from reconciler.watchdog.run import keep
 
@@ -31,7 +31,7 @@ def run(context: Context) -> int:
     gc.enable()  # This one lives for years.
     try:
         try:
-            spec = context.known(context.load_aside().wait())
+            spec = context.known(context.load_isolated().wait())
         except Asked as error:
             raise InvalidUsage(str(error)) from None
         except Invalid as error:

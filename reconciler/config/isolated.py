@@ -44,8 +44,8 @@ class Loading:
     """A complete spec, loaded by a child.
 
     ``inputs`` gives what ``spec.load`` takes; it is called there, since it looks at files too.
-    ``refused`` is what it raises for a command line that cannot be heeded. Raises OSError where no
-    child can be made.
+    ``refused`` is what it raises for a command line that cannot be accepted. Raises OSError where
+    no child can be made.
     """
 
     def __init__(self, inputs: Callable[[], Mapping[str, Any]], refused: type[Exception]) -> None:
