@@ -95,8 +95,8 @@ class Reader:
 
 def changed(line: str) -> str:
     line = f"{line} "
-    for words, instead in ELSEWHERE.items():
-        line = line.replace(words, instead)
+    for there, instead in ELSEWHERE.items():
+        line = line.replace(there, instead)
     return line
 
 
