@@ -331,7 +331,7 @@ class _Run:
         if isinstance(self.kind, Verified):
             stale = self.kind.stale(self.step.actions, now)
         else:
-            stale = self.step.actions != tuple(now)
+            stale = tuple(self.step.actions) != tuple(now)
         if stale and not (self._again and isinstance(self.kind, Following)):
             return "dropped", "the host has changed since the plan; the next pass looks again"
         return None

@@ -288,7 +288,7 @@ class Step:
     id: str
     verb: str
     changes: tuple[Change, ...]
-    actions: tuple[Action, ...]
+    actions: Sequence[Action]
     why: str
     needs: tuple[str, ...]
     denied: str | None = None

@@ -11,6 +11,7 @@ import re
 import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import HostError
@@ -137,7 +138,7 @@ def _paths(
     kind = get_kind(resource.kind)
     many = []
     if isinstance(kind, Following):
-        many = list(kind.touched(seen[resource.id].state))[:_MOST]
+        many = list(islice(kind.touched(seen[resource.id].state), _MOST))
     for path, directory in many:
         yield owner.real + path[len(owner.written) :], directory
     if not many:
@@ -185,7 +186,7 @@ def _names(owner: _Owner, host: Host) -> Iterator[str]:
         tops = matching(host.files, owner.real + claim.key.value[len(owner.written) :], [])
     yield from tops
     for top in tops if claim.tree else ():
-        for path, status in host.files.tree(top, lambda path: False):
+        for path, status in host.files.tree(top):
             if status.st_nlink > 1:
                 yield path
 

@@ -270,13 +270,13 @@ def _step(
     if reasons and isinstance(kind, Supervised):
         words = "; ".join(reasons.values())
         changes = (Change("health", words, "well"),)
-        actions = tuple(kind.restart(resource, seen.state, of))
+        actions = kind.restart(resource, seen.state, of)
         asked = tuple(reasons)
         return Step(
             resource.id, "restart", changes, actions, words, resource.needs, demanded=asked, of=of
         )
     expected = kind.expected(resource.want) if resource.present else None
-    actions = tuple(kind.actions(resource, seen.state, changes))
+    actions = kind.actions(resource, seen.state, changes)
     what = (kind.verb if isinstance(kind, Described) else verb)(expected, seen.state)
     return Step(resource.id, what, changes, actions, told(kind, changes), resource.needs)
 

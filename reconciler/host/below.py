@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.host.progress import Work, working
-from reconciler.host.refusals import Refused, refused, refused_set_id
+from reconciler.host.refusals import Known, Refused, refused, refused_set_id
 from reconciler.host.tree import Moved, Tree, moved
 from reconciler.host.walk import PATH_ONLY, joined, reason, shown
 
@@ -23,20 +23,25 @@ _MOST_NAMED = 20
 class Below:
     """All that is below a directory but symlinks, as (path, status), folder by folder.
 
-    What is ``excluded`` is not entered. What may not be read, is another mount or has gone
-    meanwhile is left out: it is counted in ``missed``, and ``skipped`` names the first ones with
-    the reason. ``own`` knows, and learns, device and inode of what nobody else could have put where
-    it is. Iterating raises UnknownState when the directory itself cannot be read.
+    What is ``excluded`` is not entered, and what is ``right`` is entered but not given. What may
+    not be read, is another mount or has gone meanwhile is left out: it is counted in ``missed``,
+    and ``skipped`` names the first ones with the reason. ``own`` learns what nobody else could
+    have put where it is. Iterating raises UnknownState when the directory itself cannot be read.
     """
 
     def __init__(
-        self, path: str, excluded: Callable[[str], bool], own: dict[str, tuple[int, int]]
+        self,
+        path: str,
+        own: Known,
+        excluded: Callable[[str], bool] | None = None,
+        right: Callable[[os.stat_result], bool] = lambda status: False,
     ) -> None:
         self.skipped: list[str] = []
         self.missed = 0
         self._own = own
         self._path = path.rstrip("/")
         self._excluded = excluded
+        self._right = right
         self._tree: Tree | None = None
         self._above = 0
         """How many levels above the place of the tree that is what was given last."""
@@ -65,10 +70,10 @@ class Below:
         found = refused_set_id(path, status, mode, uid, gid)
         if found is not None:
             return found
-        identity = status.st_dev, status.st_ino
         if not tree.contested(self._above):
-            self._own[path] = identity
-        if self._own.get(path) == identity:
+            self._own.learn(path, status)
+            return None
+        if self._own.has(path, status):
             return None
         folder = os.fstat(tree.here)
         if self._above:
@@ -100,11 +105,12 @@ class Below:
             below = todo.pop()
             try:
                 folder = tree.go(below)
-                if below:
+                status = os.fstat(folder)
+                if below and not self._right(status):
                     self._above = 1
-                    yield f"{self._path}/{below}", os.fstat(folder)
-                self._refuse_closed(tree, folder, below)
-                files, folders = self._listed(folder, below)
+                    yield f"{self._path}/{below}", status
+                self._refuse_closed(tree, folder, status, below)
+                files, folders, count = self._listed(folder, below)
             except OSError as error:
                 if not below and not isinstance(error, Moved):
                     raise
@@ -112,7 +118,7 @@ class Below:
                 if isinstance(error, PermissionError):
                     yield from self._one(tree, *below.rpartition("/")[::2])
                 continue
-            work.advance(len(files) + len(folders))
+            work.advance(count)
             self._above = 0
             for name in files:
                 try:
@@ -123,13 +129,12 @@ class Below:
                     yield f"{self._path}/{joined(below, name)}", status
             todo += reversed(folders)
 
-    def _refuse_closed(self, tree: Tree, folder: int, below: str) -> None:
+    def _refuse_closed(self, tree: Tree, folder: int, status: os.stat_result, below: str) -> None:
         """Raises Moved where the names in a folder are not for those who may have moved it here."""
-        status = os.fstat(folder)
         if os.geteuid() != 0 or status.st_uid != 0 or status.st_mode & stat.S_IROTH:
             return
         path = f"{self._path}/{below}".rstrip("/")
-        if self._own.get(path) == (status.st_dev, status.st_ino):
+        if self._own.has(path, status):
             return
         if not below or tree.contested(above=1):
             from reconciler.host.reading import is_private
@@ -145,23 +150,32 @@ class Below:
             status = os.stat(name, dir_fd=tree.go(below), follow_symlinks=False)
         except OSError:
             return
-        yield f"{self._path}/{joined(below, name)}", status
+        if not self._right(status):
+            yield f"{self._path}/{joined(below, name)}", status
 
-    def _listed(self, folder: int, below: str) -> tuple[list[str], list[str]]:
-        """The names of its files, and its folders as paths below the top; both sorted."""
+    def _listed(self, folder: int, below: str) -> tuple[list[str], list[str], int]:
+        """The names of files that are not right, and its folders as paths below the top; both
+        sorted. And how many entries there are."""
         files: list[str] = []
         folders: list[str] = []
+        count = 0
+        excluded, right = self._excluded, self._right
+        where = f"{self._path}/{below}/" if below else f"{self._path}/"
         with os.scandir(folder) as entries:
+            # This loop runs for every file there is.
             for entry in entries:
-                if entry.is_symlink() or self._excluded(
-                    f"{self._path}/{joined(below, entry.name)}"
-                ):
+                count += 1
+                if entry.is_symlink() or (excluded is not None and excluded(where + entry.name)):
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(joined(below, entry.name))
-                else:
-                    files.append(entry.name)
-        return sorted(files), sorted(folders)
+                    continue
+                try:
+                    if not right(entry.stat(follow_symlinks=False)):
+                        files.append(entry.name)
+                except OSError as error:
+                    self._skip(joined(below, entry.name), error)
+        return sorted(files), sorted(folders), count
 
     def _skip(self, below: str, error: OSError) -> None:
         self.missed += 1

@@ -30,7 +30,7 @@ from reconciler.host.walk import (
 
 if TYPE_CHECKING:
     from reconciler.host.below import Below
-    from reconciler.host.refusals import Refused
+    from reconciler.host.refusals import Known, Refused
     from reconciler.host.tree import Tree
 
 
@@ -88,13 +88,20 @@ class Files:
     def __init__(self) -> None:
         self._folders: dict[str, _Folder | str | None] = {}
         self._contested: dict[str, bool] = {}
-        self._own: dict[str, tuple[int, int]] = {}
+        self._known: Known | None = None
         """Device and inode of what stood at a path where nobody else could have put it.
 
         It is kept when all else is forgotten: once its folder is given to somebody, by this very
         pass, what is in it is still known by this, whatever he renames.
         """
         self._tree: tuple[str, Tree] | None = None
+
+    @property
+    def _own(self) -> Known:
+        from reconciler.host.refusals import Known
+
+        self._known = self._known or Known()
+        return self._known
 
     def forget(self) -> None:
         """Drop what was seen, so that the next look is a fresh one."""
@@ -136,14 +143,13 @@ class Files:
         found = self.looked_at(path)
         if bit is not None or found is None:
             return bit
-        identity = status.st_dev, status.st_ino
         real = self.real(path) or path
         folders = {os.path.dirname(path), os.path.dirname(real)}
         root = os.geteuid() == 0
         if not found[1] or (root and not any(map(self._is_contested, folders))):
-            self._own[path] = identity
+            self._own.learn(path, status)
             return None
-        if self._own.get(path) == identity:
+        if self._own.has(path, status):
             return None
         try:
             folder = os.lstat(os.path.dirname(real) or "/")
@@ -264,12 +270,17 @@ class Files:
         except OSError as error:
             raise UnknownState(f"cannot read {path}: {reason(error)}") from None
 
-    def tree(self, path: str, excluded: Callable[[str], bool]) -> Below:
+    def tree(
+        self,
+        path: str,
+        excluded: Callable[[str], bool] | None = None,
+        right: Callable[[os.stat_result], bool] = lambda status: False,
+    ) -> Below:
         """Everything below a directory but symlinks and other mounts, as ``below.Below`` has it."""
         from reconciler.host.below import Below
 
         self._leave()
-        return Below(path, excluded, self._own)
+        return Below(path, self._own, excluded, right)
 
     def _leave(self) -> None:
         if self._tree is not None:
@@ -320,8 +331,7 @@ class Files:
                     return
                 refuse_hard_link(folder, status, path)
                 refuse(refused_set_id(path, status, mode, uid, gid))
-                ours = self._own.get(path) == identity
-                if os.geteuid() == 0 and tree.contested() and not ours:
+                if os.geteuid() == 0 and tree.contested() and not self._own.has(path, status):
                     above = os.fstat(folder)
                     refuse(refused(path, status, above, mode, uid, gid, named=False))
                 set_on(entry, mode, uid, gid)
@@ -387,24 +397,3 @@ class Files:
             refuse_hard_link(folder, status, path)
             refuse(self.refused(path, status, mode, uid, gid, named))
             set_on(entry, mode, uid, gid)
-
-    def read(self, path: str, limit: int) -> bytes | None:
-        """The first ``limit`` bytes of a regular file, or None when there is none.
-
-        Raises UnknownState when it cannot be read.
-        """
-        try:
-            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise UnknownState(f"cannot read {path}: {reason(error)}") from None
-        try:
-            status = os.fstat(handle)
-            if not stat.S_ISREG(status.st_mode):
-                raise UnknownState(f"cannot read {path}: it is {sort_of(status)}, not a file")
-            return os.read(handle, limit)
-        except OSError as error:
-            raise UnknownState(f"cannot read {path}: {reason(error)}") from None
-        finally:
-            os.close(handle)

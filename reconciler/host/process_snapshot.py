@@ -330,13 +330,15 @@ class ProcessSnapshot:
         A process that was ``born`` after the file was written is somebody else. The wall clock may
         have been set ahead by ``gained`` seconds since then.
         """
+        from reconciler.host.reading import beginning
+
         status = files.status(path)
         if status is not None and not _believed(path, uid):
             raise UnknownState(
                 f"the file {path} could be written by others than user {uid} and root, so the "
                 "process that it names is not believed to be ours"
             )
-        text = (files.read(path, 64) or b"").split() if status is not None else []
+        text = (beginning(path, 64) or b"").split() if status is not None else []
         if status is None or not text or not text[0].isdigit() or len(text[0]) > _DIGITS:
             return []
         pid = int(text[0])

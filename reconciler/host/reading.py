@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
-from reconciler.host.walk import opened, sort_of
+from reconciler.host.walk import opened, reason, sort_of
 
 _MOST_TEXT = 2**18
 _MOST_FILES = 500
@@ -73,6 +73,28 @@ def content(handle: int, most: int) -> bytes:
         chunks.append(chunk)
         at += len(chunk)
     return b"".join(chunks)
+
+
+def beginning(path: str, limit: int) -> bytes | None:
+    """The first ``limit`` bytes of a regular file, or None when there is none.
+
+    Raises UnknownState when it cannot be read.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise UnknownState(f"cannot read {path}: {reason(error)}") from None
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise UnknownState(f"cannot read {path}: it is {sort_of(status)}, not a file")
+        return os.read(handle, limit)
+    except OSError as error:
+        raise UnknownState(f"cannot read {path}: {reason(error)}") from None
+    finally:
+        os.close(handle)
 
 
 @contextmanager

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import os
 import stat
+from array import array
+from bisect import bisect_left
+from heapq import merge
 
+from reconciler.base.digests import blake2b
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
 from reconciler.host.walk import PATH_ONLY, shared, shown
 
+_UNSORTED = 20_000
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 
 
@@ -179,3 +184,32 @@ def taken_by(folder: int) -> int | None:
     finally:
         os.close(here)
     return None
+
+
+class Known:
+    """What stood at a path, by device and inode, where nobody else could have put it.
+
+    Of very many paths: of each it keeps eight bytes, a digest with a key of its own.
+    """
+
+    def __init__(self) -> None:
+        self._key = os.urandom(16)
+        self._new: set[int] = set()
+        self._sorted = array("Q")
+
+    def learn(self, path: str, status: os.stat_result) -> None:
+        """So it is now."""
+        self._new.add(self._digest(path, status))
+        if len(self._new) > max(_UNSORTED, len(self._sorted) // 4):
+            self._sorted = array("Q", merge(self._sorted, sorted(self._new)))
+            self._new.clear()
+
+    def has(self, path: str, status: os.stat_result) -> bool:
+        """Was it so?"""
+        digest = self._digest(path, status)
+        at = bisect_left(self._sorted, digest)
+        return digest in self._new or digest in self._sorted[at : at + 1]
+
+    def _digest(self, path: str, status: os.stat_result) -> int:
+        what = b"%d %d %s" % (status.st_dev, status.st_ino, os.fsencode(path))
+        return int.from_bytes(blake2b(what, digest_size=8, key=self._key).digest(), "big")

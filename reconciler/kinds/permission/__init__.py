@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING
@@ -30,10 +30,10 @@ from reconciler.core.model import (
 )
 from reconciler.core.patterns import meant, never
 from reconciler.host.walk import shown, sort_of
+from reconciler.kinds.permission.entries import PackedEntries, SetOnAll, WrongEntries, WrongEntry
 
 if TYPE_CHECKING:
     from reconciler.host import Host
-    from reconciler.host.refusals import Refused
 
 _MOST_CHANGES = 20
 _MOST_NAMED = 3
@@ -64,27 +64,6 @@ class Permission:
     """Globs for names, or for paths below path, that are left alone."""
     spared: tuple[tuple[str, tuple[str, ...]], ...] = field(default=(), metadata={"written": False})
     """Paths that are declared by themselves, with the fields for which that counts."""
-
-
-@dataclass(frozen=True, slots=True)
-class WrongEntry:
-    """A path that is not as it should be; ``named`` and so on are as in ``SetAttributes``."""
-
-    path: str
-    have: Attributes
-    want: Attributes
-    directory: bool
-    named: bool = True
-    top: str | None = None
-    identity: tuple[int, int] = (0, 0)
-    refused: Refused | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class WrongEntries:
-    """Everything below the path that is not as it should be; should be empty."""
-
-    paths: tuple[WrongEntry, ...] = ()
 
 
 class Permissions(Kind[Permission, WrongEntries], Completed, Described, Verified, Following):
@@ -149,24 +128,23 @@ class Permissions(Kind[Permission, WrongEntries], Completed, Described, Verified
                     return Observation(unknown=f"{what}; write the path that it leads to")
             if roots:
                 _asked(want, True).numbers(host)  # Is there such an owner?
-            wrongs: list[WrongEntry] = []
+            wrongs = PackedEntries()
             for root in roots:
                 try:
-                    wrongs += self._wrong_below(root, want, host, left_out)
+                    for one in self._wrong_below(root, want, host, left_out):
+                        wrongs.append(one)
                 except UnknownState as error:
                     if not glob:
                         raise
                     left_out.append(str(error))
         except UnknownState as error:
             return not_known(error)
-        refused = [one.refused.reason for one in wrongs if one.refused is not None]
+        refused = [one.reason for one in wrongs.refused()]
         denied = refused[0] if refused and len(refused) == len(wrongs) else None
         notes = [*_spared(want), *_left_out(left_out)]
         if refused and denied is None:
             notes.append(f"{len(refused)} of {len(wrongs)} are refused: {refused[0]}")
-        return Observation(
-            WrongEntries(tuple(wrongs)), note="; ".join(notes) or None, denied=denied
-        )
+        return Observation(WrongEntries(wrongs or ()), note="; ".join(notes) or None, denied=denied)
 
     def _wrong_below(
         self, root: str, want: Permission, host: Host, left_out: list[str]
@@ -186,12 +164,12 @@ class Permissions(Kind[Permission, WrongEntries], Completed, Described, Verified
             yield _wrong(root, have, asked, directory, named)
         if not want.recursive or not directory:
             return
-        below = host.files.tree(root, lambda path: _excluded(path, root, want.exclude))
+        excluded = partial(_excluded, root=root, patterns=want.exclude) if want.exclude else None
+        below = host.files.tree(root, excluded, _right(want, host))
         for path, entry in below:
-            asked = asks.of(path, stat.S_ISDIR(entry.st_mode))
+            asked = asks.of_entry(path, entry, host)
             if asked.seen(entry, host) is asked or below.is_mounted(path):
                 continue
-            asked = asks.of_entry(path, entry, host)
             refused = below.refused(path, entry, *asked.numbers(host))
             have = barred(asked.seen(entry, host), refused, entry, host)
             identity = entry.st_dev, entry.st_ino
@@ -219,20 +197,15 @@ class Permissions(Kind[Permission, WrongEntries], Completed, Described, Verified
     def actions(
         self, resource: Resource[Permission], have: WrongEntries | None, changes: Sequence[Change]
     ) -> Sequence[Action]:
-        paths = have.paths if have is not None else ()
-        return tuple(
-            SetAttributes(
-                one.path, one.want, one.directory, one.named, one.top, one.identity, one.refused
-            )
-            for one in paths
-        )
+        return SetOnAll(have.paths if have is not None else ())
+
+    def stale(self, planned: Sequence[Action], now: Sequence[Action]) -> bool:
+        return planned != now
 
     def by_hand(
         self, resource: Resource[Permission], have: WrongEntries | None, changes: Sequence[Change]
     ) -> Sequence[Remedy]:
-        return by_hand(
-            one.refused for one in (have.paths if have else ()) if one.refused is not None
-        )
+        return by_hand(one.refused for one in (have.paths if have else ()) if one.refused)
 
     def touched(self, have: WrongEntries) -> Iterable[tuple[str, bool]]:
         return ((one.path, one.directory) for one in have.paths)
@@ -242,8 +215,13 @@ class Permissions(Kind[Permission, WrongEntries], Completed, Described, Verified
     ) -> Sequence[Change]:
         if have is None:
             return found
-        done = {(one.path, one.identity) for one in planned if isinstance(one, SetAttributes)}
-        still = tuple(one for one in have.paths if (one.path, one.identity) in done)
+        wrong = {(one.path, one.identity): one for one in have.paths}
+        found_again = (
+            wrong.get((one.path, one.identity))
+            for one in (planned if wrong else ())
+            if isinstance(one, SetAttributes)
+        )
+        still = tuple(one for one in found_again if one is not None)
         return self.changes(WrongEntries(), WrongEntries(still)) if still else ()
 
 
@@ -279,6 +257,22 @@ def _covers(want: Permission, path: str) -> bool:
     # What is excluded is not entered either.
     below = ["/".join(parts[:count]) for count in range(len(mine) + 1, len(parts) + 1)]
     return not any(_excluded(one, root, want.exclude) for one in below)
+
+
+def _right(want: Permission, host: Host) -> Callable[[os.stat_result], bool]:
+    """Is there nothing to set on what has that status? What is spared is right all the more."""
+    file_mode, uid, gid = _asked(want, False).numbers(host)
+    dir_mode, _, _ = _asked(want, True).numbers(host)
+
+    def right(status: os.stat_result) -> bool:
+        mode = dir_mode if stat.S_ISDIR(status.st_mode) else file_mode
+        return (
+            (mode is None or stat.S_IMODE(status.st_mode) == mode)
+            and (uid == -1 or status.st_uid == uid)
+            and (gid == -1 or status.st_gid == gid)
+        )
+
+    return right
 
 
 class _Asks:

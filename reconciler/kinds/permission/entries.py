@@ -1,0 +1,106 @@
+"""What a permission has found to be wrong, however many paths that are, and what sets them right.
+
+It must not look at the host.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from struct import Struct
+from typing import TYPE_CHECKING, Any
+
+from reconciler.base.records import dataclass
+from reconciler.core.attributes import Attributes, SetAttributes
+
+if TYPE_CHECKING:
+    from reconciler.host.refusals import Refused
+
+
+@dataclass(frozen=True, slots=True)
+class WrongEntry:
+    """A path that is not as it should be; ``named`` and so on are as in ``SetAttributes``."""
+
+    path: str
+    have: Attributes
+    want: Attributes
+    directory: bool
+    named: bool = True
+    top: str | None = None
+    identity: tuple[int, int] = (0, 0)
+    refused: Refused | None = None
+
+
+_Common = tuple[Attributes, Attributes, bool, bool, str | None, "Refused | None"]
+"""What many entries have alike: all fields but path and identity."""
+_NUMBERS = Struct("=QQQI")
+
+
+class PackedEntries(Sequence[WrongEntry]):
+    """Very many of them, each in the room of its name and a few numbers."""
+
+    def __init__(self) -> None:
+        self._paths = bytearray()
+        self._numbers = bytearray()
+        self._common: dict[_Common, int] = {}
+        self._listed: list[_Common] = []
+
+    def append(self, one: WrongEntry) -> None:
+        """Add it at the end."""
+        common = one.have, one.want, one.directory, one.named, one.top, one.refused
+        number = self._common.setdefault(common, len(self._listed))
+        if number == len(self._listed):
+            self._listed.append(common)
+        self._paths += os.fsencode(one.path.removeprefix(one.top or ""))
+        self._numbers += _NUMBERS.pack(*one.identity, len(self._paths), number)
+
+    def refused(self) -> Iterator[Refused]:
+        """Of those that are refused."""
+        return (refused for *_, refused in self._listed if refused is not None)
+
+    def __len__(self) -> int:
+        return len(self._numbers) // _NUMBERS.size
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, slice):
+            return [self[one] for one in range(*at.indices(len(self)))]
+        if not 0 <= at < len(self):
+            raise IndexError(at)
+        *identity, end, number = _NUMBERS.unpack_from(self._numbers, at * _NUMBERS.size)
+        start = _NUMBERS.unpack_from(self._numbers, (at - 1) * _NUMBERS.size)[2] if at else 0
+        have, want, directory, named, top, refused = self._listed[number]
+        path = (top or "") + os.fsdecode(bytes(self._paths[start:end]))
+        return WrongEntry(path, have, want, directory, named, top, tuple(identity), refused)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, PackedEntries):
+            return NotImplemented
+        mine, theirs = ((one._paths, one._numbers, one._listed) for one in (self, other))
+        return mine == theirs
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True)
+class WrongEntries:
+    """Everything below the path that is not as it should be; should be empty."""
+
+    paths: Sequence[WrongEntry] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SetOnAll(Sequence[SetAttributes]):
+    """The actions that set right so many entries, made one by one."""
+
+    entries: Sequence[WrongEntry]
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, slice):
+            return [self[one] for one in range(*at.indices(len(self)))]
+        one = self.entries[at]
+        return SetAttributes(
+            one.path, one.want, one.directory, one.named, one.top, one.identity, one.refused
+        )
