@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from support import Machine
 
 
@@ -39,3 +42,51 @@ def test_a_file_is_read_and_written_once_for_all_of_its_blocks(machine: Machine)
         assert first["renameat2"] + first["linkat"] == 1
         assert quiet["openat"] == 1
     assert seen[10] == seen[100]
+
+
+def filled(machine: Machine, number: int) -> Path:
+    """A folder with so many files, which are a day old."""
+    top = machine.base / f"top{number}"
+    top.mkdir(mode=0o755)
+    then = time.time() - 86400
+    for at in range(number):
+        (top / f"f{at:04}").write_text("x")
+        (top / f"f{at:04}").chmod(0o644)
+        os.utime(top / f"f{at:04}", (then, then))
+    return top
+
+
+def test_a_permission_asks_once_for_each_path_that_is_right(machine: Machine) -> None:
+    for number in (20, 200):
+        top = filled(machine, number)
+        rule = f"{{path: {top}, recursive: true, file_mode: '0644', dir_mode: '0755'}}"
+        spec = machine.spec(
+            f"version: 1\nname: p{number}\npermissions: {{p: {rule}}}\n", f"p{number}.yaml"
+        )
+        machine.once(spec)
+        quiet = calls(machine, machine.argv("--once", spec), r'"f\d{4}"')
+        assert quiet == {"newfstatat": number, "execve": 1}
+
+
+@pytest.mark.parametrize("action", ["delete", "move, to: {to}", "archive, to: {to}.tar.gz"])
+def test_ten_times_the_due_files_take_ten_times_the_calls(machine: Machine, action: str) -> None:
+    found = {}
+    for number in (20, 200):
+        top = filled(machine, number)
+        rule = (
+            f"path: {top}, older_than: 1h, action: {action.format(to=machine.base / f'to{number}')}"
+        )
+        spec = machine.spec(
+            f"version: 1\nname: r{number}\nretention: {{r: {{{rule}}}}}\n", f"r{number}.yaml"
+        )
+        machine.run(*machine.argv("--check", spec))
+        found[number] = calls(machine, machine.argv("--once", spec), r'"f\d{4}"')
+        assert list(top.iterdir()) == []
+        if action == "delete":
+            # Looked at, asked who has it open for the plan and right before it goes, and deleted.
+            assert found[number] == {
+                "newfstatat": number, "openat": 2 * number, "unlinkat": number, "execve": 1,
+            }  # fmt: skip
+    few, many = found[20], found[200]
+    assert many.pop("execve") == few.pop("execve") == 1
+    assert many == {call: 10 * count for call, count in few.items()}
