@@ -167,7 +167,7 @@ def test_a_stopped_watchdog_is_named_and_what_declares_it_comes_first() -> None:
     loop = {"running": True, "healthy": False, "stopped": True, "pid": 5, "expected_by": []}
     assert told(loop=loop) == [("loop", "kill -CONT 5", None)]
     gone = {"running": False, "expected_by": ["unit:w"]}
-    rows = [resource("unit:w", "differs", "it does not run")]
+    rows = [resource("unit:w", "differs", "not running")]
     assert told(loop=gone, resources=rows) == [
         ("unit:w", "--once", None),
         ("loop", "--once", "unit:w"),

@@ -68,11 +68,11 @@ def made_reachable(place: Sockets, mend: bool) -> bool:
     end = clock.monotonic() + _ANSWER
     while processes.alive(server) and clock.monotonic() < end:
         if place.answering() is not None:
-            note(f"{words}; it was made anew")
+            note(f"{words}; it was recreated")
             return True
         clock.sleep(0.01)
     if processes.alive(server):
-        raise UnknownState(f"{words}, and it has not made it anew within {_ANSWER:g} s", remedy=way)
+        raise UnknownState(f"{words}, and it did not recreate it within {_ANSWER:g} s", remedy=way)
     return False
 
 

@@ -152,11 +152,11 @@ class Systemd:
             if block.strip()
         ]
         if len(blocks) != len(units):
-            raise UnknownState(f"systemctl told of {len(blocks)} units, not {len(units)}")
+            raise UnknownState(f"systemctl reported {len(blocks)} units instead of {len(units)}")
         found = dict(zip(units, blocks, strict=True))
         for unit, block in found.items():
             if unit not in names_in(block.get("Names", "")):
-                raise UnknownState(f"systemctl told of {block.get('Id')!r} instead of {unit!r}")
+                raise UnknownState(f"systemctl reported {block.get('Id')!r} instead of {unit!r}")
         return found
 
     def file_states(self, scope: str, units: Sequence[str]) -> dict[str, str]:

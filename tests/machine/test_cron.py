@@ -204,7 +204,9 @@ def test_who_may_not_gets_the_command_for_somebody_who_may(
     found = machine.plan(spec)["unknown"]
     assert [one["id"] for one in found] == ["cron:a", "cron:b"]
     assert found[0]["reason"] == found[1]["reason"]
-    why, _, command = found[0]["reason"].partition("; somebody who may can do it; fix it with: ")
+    why, _, command = found[0]["reason"].partition(
+        "; a user with the rights can do it; fix it with: "
+    )
     assert why == "only root may look at the crontab of root"
     assert "\n" not in command
     cron.user = ()

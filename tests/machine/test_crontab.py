@@ -118,8 +118,8 @@ def test_a_folded_text_has_one_line(machine: Machine) -> None:
         (b"TOKEN='", b"TOKEN= '", "line is 'a line that was edited by hand'"),
         (b"me@x.org", b"you@x.org", "env differs: MAILTO as declared"),
         (b"MAILTO=me@x.org\n", b"", "env differs: MAILTO as declared"),
-        (b"MAILTO=ops\n# END", b"# END", "our block is not in order: its own lines were edited"),
-        (b"# END reconcile demo\n", b"", "our block is not in order: a marker is missing"),
+        (b"MAILTO=ops\n# END", b"# END", "the block is damaged: its own lines were edited"),
+        (b"# END reconcile demo\n", b"", "the block is damaged: a marker is missing"),
         (b"# END reconcile demo\n", b"# END reconcile demo\n# below\n", "there are lines below it"),
         (b"changes up to its", b"change what you like to its", "its own lines were edited"),
         (b"*/5 * * * * /bin/echo 50\\%\n", b"", "missing"),
@@ -407,7 +407,7 @@ cron:
     for _ in range(2):
         notes = {one["id"]: one["reason"] for one in machine.plan(spec)["notes"]}
         assert "cron would not find 'nothing-like-that' in its PATH, /nowhere" in notes["cron:a"]
-        assert "/no/such/program is not there or may not be run" in notes["cron:b"]
+        assert "/no/such/program is missing or not executable" in notes["cron:b"]
         assert all("SHELL=/usr/bin/fish" in note for note in notes.values())
         for name in "cde":
             assert "PATH" not in notes[f"cron:{name}"]

@@ -213,7 +213,7 @@ class Crons(Kind[Cron, CronState], Completed, Persistent, Described, Batched, Or
             words = str(error)
             if lines:
                 way = "do it" if command else "run the same pass (values of env are not shown)"
-                words += f"; somebody who may can {way}"
+                words += f"; a user with the rights can {way}"
             return not_known(UnknownState(words, remedy=command))
         except UnknownState as error:
             return not_known(error)
@@ -287,7 +287,7 @@ class Crons(Kind[Cron, CronState], Completed, Persistent, Described, Batched, Or
             elif change.field == "env":
                 told.append(f"env differs: {change.want}")
             elif change.field == "block":
-                told.append(f"our block is not in order: {change.have}")
+                told.append(f"the block is damaged: {change.have}")
             elif change.have is not None:
                 told.append(f"line is {change.have!r}, should be {change.want!r}")
         return "; ".join(told)

@@ -166,7 +166,7 @@ def remarks(
         path = settings.get(b"PATH", CRON_PATH.encode()).decode(errors="replace")
     if word is not None and find(word, path) is None:
         if "/" in word:
-            found.append(f"{word} is not there or may not be run")
+            found.append(f"{word} is missing or not executable")
         else:
             found.append(f"cron would not find {word!r} in its PATH, {path}; write its whole path")
     return found

@@ -333,13 +333,13 @@ def _in_words(change: Change) -> str:
     if change.field == "environment":
         return "its EnvironmentFile differs" if change.have else "its EnvironmentFile is missing"
     words = {
-        ("masked", False): "it is masked",
-        ("loaded", "current"): "systemd has not read it since it changed",
-        ("started", "current"): "it has not been started anew since it changed",
-        ("enabled", True): "it is not enabled",
-        ("enabled", False): "it is enabled, should not be",
-        ("active", True): "it does not run",
-        ("active", False): "it runs, should not",
+        ("masked", False): "masked",
+        ("loaded", "current"): "changed since systemd has read it",
+        ("started", "current"): "not restarted since its file changed",
+        ("enabled", True): "not enabled",
+        ("enabled", False): "enabled, should be disabled",
+        ("active", True): "not running",
+        ("active", False): "running, should be stopped",
     }
     return words.get((change.field, change.want)) or in_words((change,))
 

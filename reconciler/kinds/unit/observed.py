@@ -352,13 +352,13 @@ class _Look:
             words = cause(
                 self.host, self.want.scope, self.unit, self.known, words=not self.want.secret
             )
-            what = "has failed" if way == "failed" else "fails and is restarted again and again"
-            self.notes.append(f"it {what}: {words}")
+            what = "failed" if way == "failed" else "fails and is restarted by systemd"
+            self.notes.append(f"{what}: {words}")
             return False
         if way == "deactivating" and self._is_being_done():
             return True
         if way == "activating":
-            self.notes.append("it is starting")
+            self.notes.append("starting")
             return True
         if self._runs():
             return True
@@ -386,7 +386,7 @@ class _Look:
         if self._environment is not None:
             changed = max(changed, self._environment.modified)
         if changed > self.host.clock.wall() + _FUTURE:
-            self.notes.append(f"the time of {self.path} lies in the future, so it is not heeded")
+            self.notes.append(f"the time of {self.path} lies in the future and is ignored")
             return "current"
         return "older" if stamp is not None and changed > stamp else "current"
 
