@@ -342,9 +342,13 @@ def test_a_hit_imports_nothing_heavy(free: None, room: Any) -> None:
     assert found[1] == ["1"]
 
 
-def test_cron_and_systemd_compile_the_executor_to_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["executor", "watchdog"])
+def test_cron_and_systemd_compile_the_same(name: str, tmp_path: Path) -> None:
     """Their PATH differs: it is read only for the session in which the watchdog runs otherwise."""
     path = str(CHECKOUT / "specs/executor.yaml")
+    if name == "watchdog":
+        path = str(tmp_path / "own.yaml")
+        (tmp_path / "own.yaml").write_text("version: 1\nname: own\ninclude: [watchdog]\n")
     for systemd, read in ((True, False), (False, True)):
         here = facts(tmp_path, user_uid=0, systemd=systemd)
         environ = {"PATH": "/bin", "HOME": str(tmp_path)}
