@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
+from support import compiled
+
+from reconciler import kinds
+from reconciler.base.errors import UnknownState
+from reconciler.core.observe import observe
+from reconciler.host import Host
 from reconciler.host.clock import Clock
 from reconciler.host.walltime import WallTime
 
@@ -97,3 +105,20 @@ def test_a_clock_that_was_never_set_is_not_noted(tmp_path: Path) -> None:
     time.note()
     clock.offset = 1_790_000_000.0
     assert time.doubt() is None
+
+
+def test_only_rules_about_age_wait_for_a_doubted_clock(tmp_path: Path) -> None:
+    for name in ("1.a", "2.a", "1.b", "2.b"):
+        (tmp_path / name).write_text("x")
+        os.utime(tmp_path / name, (1, 1))
+    rules = {"age": ("a", "older_than: 1h"), "number": ("b", "keep_last: 1")}
+    text = "".join(
+        f"  {name}: {{path: {tmp_path}, match: '*.{end}', {rule}, action: delete}}\n"
+        for name, (end, rule) in rules.items()
+    )
+    spec = compiled(tmp_path, f"retention:\n{text}")
+    host = Host("demo", str(tmp_path / "state"))
+    host.__dict__["walltime"] = SimpleNamespace(doubt=lambda: UnknownState("it was set ahead"))
+    seen = observe(spec.resources, kinds.get, host)
+    assert seen["retention:age"].unknown == "it was set ahead"
+    assert [one.name for one in seen["retention:number"].state.files] == ["1.b"]
