@@ -88,6 +88,10 @@ class Host:
     @cached_property
     def table(self) -> ProcessSnapshot:
         """All processes, as they were when they were first asked for since ``forget``."""
+        return self.another_table()
+
+    def another_table(self) -> ProcessSnapshot:
+        """All processes as they are now."""
         from reconciler.host.process_snapshot import ProcessSnapshot
 
         return ProcessSnapshot(self._carriers)

@@ -102,14 +102,15 @@ def left(
     ``table`` is that of the pass, if there is no other. Raises UnknownState.
     """
     from reconciler.host.descendants import Descendants
-    from reconciler.host.process_snapshot import ProcessSnapshot
 
     ours = started(resource.id, resource.want.user, host, but=launches)
     found = Descendants(ours, but=launches)
     behind = found.look(table or host.table)
     if not behind and any(host.processes.age(one) < 2 * _FORKED for one, _ in ours.ended):
         # A list that is read while one forks and ends may lack both of them.
-        behind = found.look(ProcessSnapshot())
+        if "second look" not in host.notes:
+            host.notes["second look"] = host.another_table()
+        behind = found.look(host.notes["second look"])
     return behind, found.seen
 
 
@@ -170,19 +171,16 @@ def started(
     # Before the spec was changed it may have run as another one.
     before = owner_of(leader.pid) if leader is not None else None
     uids = {host.users.account(user).uid} | ({before} if before is not None else set())
-    executor = any(
-        program in word
-        for one in host.declared
-        if one.id == ident
-        for word in one.want.command
-        for program in _EXECUTOR
+    if "processes" not in host.notes:
+        declared = [one for one in host.declared if one.kind == "process"]
+        host.notes["processes"] = {one.id: one.want for one in declared}
+        host.notes["matched"] = [one for one in declared if one.want.match is not None]
+    want = host.notes["processes"].get(ident)
+    executor = want is not None and any(
+        program in word for word in want.command for program in _EXECUTOR
     )
     name = ident.partition(":")[2]
     ours = Started(known_as(ident, host), tuple(uids), name, ended, executor=executor)
-    if "matched" not in host.notes:
-        host.notes["matched"] = [
-            one for one in host.declared if one.kind == "process" and one.want.match is not None
-        ]
     others = [one.want for one in host.notes["matched"] if one.id != ident]
     found = Descendants(ours, leader, launches, but).look(host.table) if others else ()
     pids = {one.pid for one in found}
