@@ -44,7 +44,7 @@ def diagnosis_blocks(document: Document, verbose: bool) -> Iterator[Block]:
         ("logs", _logs(document["logs"], document["time"], verbose)),
         ("checks", _checks(document["checks"])),
         ("last day", _restarts(document["restarts"], most)),
-        ("sum of the last day", _period(document["period"])),
+        ("summary of the last day", _period(document["period"])),
         ("reboot", _reboot(document["reboot"])),
         ("conflicts", _conflicts(document["conflicts"], most)),
         ("not seen", ((f"{one['what']}: {one['reason']}", "change")
@@ -82,7 +82,7 @@ def wrong_lines(document: Document) -> Iterator[Line]:
     causes = sum(one["follows_from"] is None for one in wrong)
     words = count_of(causes, "thing is", "things are")
     more = len(wrong) - causes
-    follows = f", from which {more} more follow{'s' if more == 1 else ''}" if more else ""
+    follows = f"; {more} more follow{'s' if more == 1 else ''} from that" if more else ""
     yield f"{words} wrong{follows}. [{document['seconds']:.1f} s]", "bad"
 
 
@@ -273,7 +273,7 @@ def _checks(checks: Sequence[Document]) -> Iterator[Block]:
         for one in checks
     ]  # fmt: skip
     if rows:
-        yield _table(("check", "result", "took", "what it says"), rows, 2)
+        yield _table(("check", "result", "took", "output"), rows, 2)
 
 
 def _restarts(rows: Sequence[Document], most: int) -> Iterator[Block]:
@@ -316,7 +316,7 @@ def _reboot(reboot: Document) -> Iterator[Line]:
             yield f"{one['what']} keeps its state in {one['state_dir']}", "bad"
     for rows, what in others.items():
         who = what[0] if len(what) == 1 else f"{len(what)} of these"
-        yield f"{who} would have another {rows} than this shell", "quiet"
+        yield f"{who} would have a different {rows} than this shell", "quiet"
 
 
 def setup_lines(setup: Sequence[Document]) -> Iterator[Line]:

@@ -109,5 +109,5 @@ def test_a_diagnosis_has_the_same_numbers(machine: Machine, receiver: Receiver) 
         {"id": "process:p", "done": 1, "failed": 0, "causes": [{"why": "not running", "count": 1}]}
     ]
     lines = machine.reconcile("--diagnose", spec).stdout.splitlines()
-    assert "sum of the last day:" in lines
+    assert "summary of the last day:" in lines
     assert "  retention freed 2.9 KiB" in lines

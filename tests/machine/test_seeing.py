@@ -76,7 +76,7 @@ def test_history_and_diagnosis_fit_too(machine: Machine) -> None:
     for words in (
         "file system +free +of +inodes free +of",
         "folder +files +size +last hour +oldest",
-        "check +result +took +what it says",
+        "check +result +took +output",
     ):
         assert re.search(head.format(words), found.text, re.M), words
     assert max(map(len, found.text.splitlines())) <= 80
