@@ -9,7 +9,9 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 from receiver import answering
 from support import within
@@ -18,7 +20,7 @@ from reconciler.base.errors import UnknownState
 from reconciler.base.values import Secret, Verdict
 from reconciler.executor.text import stamp
 from reconciler.host.clock import Clock
-from reconciler.host.probe import bounded, disk, fresh, queue, span
+from reconciler.host.probe import bounded, cpu, disk, fresh, load, memory, queue, span
 from reconciler.host.probe_command import command
 from reconciler.host.probe_log import log, time_of
 from reconciler.host.probe_net import http, tcp
@@ -74,6 +76,23 @@ def test_queue(tmp_path: Path) -> None:
     )
     with pytest.raises(UnknownState, match="there is no"):
         queue(str(tmp_path / "none"), ["*"], None, 3, walltime)
+
+
+def test_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (9.0, 2.5, 0.0))
+    assert load(2.5) == Verdict(True, "load 2.50 over 5 min")
+    assert load(2.0) == Verdict(False, "load 2.50 over 5 min, more than 2")
+    found = SimpleNamespace(total=400 * 2**20, available=100 * 2**20, free=100 * 2**20)
+    for swap, name in ((False, "virtual_memory"), (True, "swap_memory")):
+        monkeypatch.setattr(psutil, name, lambda: found)
+        assert memory(swap, ("%", 25.0), 75.0) == Verdict(True, "25% free (100 MiB of 400 MiB)")
+        assert not memory(swap, ("B", 101 * 2.0**20), None).ok
+        assert memory(swap, None, 74.0).words.endswith(": more than 74% used")
+    monkeypatch.setattr(psutil, "swap_memory", lambda: SimpleNamespace(total=0, free=0))
+    assert memory(True, ("%", 90.0), None) == Verdict(True, "no swap")
+    monkeypatch.setattr(psutil, "cpu_percent", lambda seconds: 97.0)
+    assert cpu(97.0).ok
+    assert cpu(90.0) == Verdict(False, "97% of the processors used, over 90%")
 
 
 def test_disk(tmp_path: Path) -> None:

@@ -23,6 +23,9 @@ from reconciler.host.reading import is_private
 from reconciler.host.walk import reason
 from reconciler.host.walltime import WallTime
 
+_SAMPLE = 1.0
+"""Seconds for which the processors are looked at."""
+
 
 class _Late(BaseException):
     """The time is over. No library takes it for an error of its own."""
@@ -137,6 +140,44 @@ def disk(path: str, min_free: tuple[str, float] | None, max_used: float | None) 
     if found.f_files:
         inodes = f"of the inodes ({found.f_favail:,} of {found.f_files:,})"
         kinds.append((found.f_favail, found.f_files, inodes))
+    return _room(kinds, min_free, max_used)
+
+
+def memory(swap: bool, min_free: tuple[str, float] | None, max_used: float | None) -> Verdict:
+    """Is enough memory available, or enough swap free? As for ``disk``; no swap is enough."""
+    import psutil
+
+    if swap:
+        total, free = (found := psutil.swap_memory()).total, found.free
+    else:
+        total, free = (now := psutil.virtual_memory()).total, now.available
+    if not total:
+        return Verdict(True, "no swap")
+    return _room([(free, total, f"({amount(free)} of {amount(total)})")], min_free, max_used)
+
+
+def load(most: float) -> Verdict:
+    """Is the average load of the last five minutes at most that?"""
+    _, now, _ = os.getloadavg()
+    words = f"load {now:.2f} over 5 min"
+    return Verdict(now <= most, words if now <= most else f"{words}, more than {most:g}")
+
+
+def cpu(max_used: float) -> Verdict:
+    """Are the processors used to at most that percentage, for a second?"""
+    import psutil
+
+    used = psutil.cpu_percent(_SAMPLE)
+    words = f"{_percent(used)} of the processors used"
+    return Verdict(used <= max_used, words if used <= max_used else f"{words}, over {max_used:g}%")
+
+
+def _room(
+    kinds: Sequence[tuple[int, int, str]],
+    min_free: tuple[str, float] | None,
+    max_used: float | None,
+) -> Verdict:
+    """``kinds``: what is free, of how much, and in words; a size holds for the first of them."""
     wrong, well = [], []
     for left, whole, words in kinds:
         percent = 100 * left / whole if whole else 0.0
@@ -148,7 +189,7 @@ def disk(path: str, min_free: tuple[str, float] | None, max_used: float | None) 
             wrong.append(f"{state}, less than {min_free[1]:g}%")
         elif max_used is not None and 100 - percent > max_used:
             wrong.append(f"{state}: more than {max_used:g}% used")
-    if min_free is not None and min_free[0] == "B" and free < min_free[1]:
+    if min_free is not None and min_free[0] == "B" and kinds[0][0] < min_free[1]:
         wrong.insert(0, f"{well[0]}, less than {amount(int(min_free[1]))}")
     return Verdict(not wrong, "; ".join(wrong or well))
 

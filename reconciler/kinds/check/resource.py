@@ -19,6 +19,7 @@ from reconciler.core.fields import (
     Duration,
     Environment,
     Name,
+    Number,
     Parsed,
     Path,
     Patterns,
@@ -256,8 +257,34 @@ class Disk:
 
 
 @dataclass(frozen=True, slots=True)
+class Load:
+    """The load of the host is not too high."""
+
+    max: Number
+    """The highest average of five minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Enough memory is available, or enough swap is free, or not too much is used."""
+
+    min_free: Level | None = None
+    """A size or a percentage that must be free."""
+    max_used: Percent | None = None
+    """A percentage; no more may be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Processors:
+    """The processors are not too busy."""
+
+    max_used: Percent
+    """A percentage; no more may be used during one second."""
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
-    """Exactly one of command, fresh, log, queue, disk, tcp and http, asked ``every`` so often.
+    """Exactly one of ``FORMS``, asked ``every`` so often.
 
     After so many ``failures`` in a row it counts, and what ``on_failure`` says is done.
     """
@@ -280,6 +307,14 @@ class Check:
     """A folder in which files do not wait too long."""
     disk: Disk | None = None
     """A file system with room."""
+    load: Load | None = None
+    """The load of the host."""
+    memory: Memory | None = None
+    """Memory of the host that is available."""
+    swap: Memory | None = None
+    """Swap of the host that is free; none at all is enough."""
+    cpu: Processors | None = None
+    """The processors of the host."""
     tcp: Address | None = None
     """HOST:PORT on which somebody listens."""
     http: Request | None = None
@@ -307,5 +342,6 @@ class Check:
         return (*found, self.cwd) if self.cwd is not None else tuple(found)
 
 
-FORMS = ("command", "fresh", "log", "queue", "disk", "tcp", "http")
+OF_HOST = ("load", "memory", "swap", "cpu")
+FORMS = ("command", "fresh", "log", "queue", "disk", "tcp", "http", *OF_HOST)
 """The forms of a check; it has exactly one."""
