@@ -71,7 +71,7 @@ def crashing(machine: Machine, targets: str) -> tuple[Path, Path]:
 
 
 FAILED = "process:p could not be started: not running"
-GAVE_UP = "process:p gave up after 3 failed starts, next in "
+GAVE_UP = "process:p gave up after "
 WELL = "process:p recovered; it was unhealthy since "
 
 
@@ -98,7 +98,9 @@ def test_from_the_first_start_to_the_mended_one(
     until(lambda: len(told("some")) == 3)
     first, second, third = told("some")
     assert first.startswith(FAILED)
-    assert second.startswith(GAVE_UP)
+    # A loaded machine may have made more of them before it is told.
+    number, rest = second.removeprefix(GAVE_UP).split(" ", 1)
+    assert int(number) >= 3 and rest.startswith("failed starts, next in ")
     assert "the last one could not be started: " in second
     assert third.startswith(WELL)
     # The same for whoever wants to hear more, and every start besides.
