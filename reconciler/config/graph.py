@@ -202,7 +202,7 @@ class Graph:
                     made.setdefault(claim.key, []).append(claim)
         wants = {one.id: one.want for one in self.declared}
         present = {name for name, one in self.active.items() if one.present}
-        everything = model.Declared(wants, made, self.facts, self._spared, present)
+        everything = model.Declarations(wants, made, self.facts, self._spared, present)
         for one in self.declared:
             kind = one.kind
             if one.want is None or not isinstance(kind, Completed):

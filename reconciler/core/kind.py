@@ -17,7 +17,7 @@ from reconciler.core.model import (
     Action,
     Change,
     Claim,
-    Declared,
+    Declarations,
     Json,
     Key,
     Observation,
@@ -101,7 +101,7 @@ class Completed:
         """``want`` with what follows from the resource's name. Pure."""
         return want
 
-    def linked(self, want: Any, declared: Declared) -> Any:
+    def linked(self, want: Any, declared: Declarations) -> Any:
         """``want`` with what follows from others. Pure. Raises ValueError with (field, message)."""
         return want
 

@@ -64,7 +64,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Declared:
+class Declarations:
     """All that one spec declares, for a kind that must know of others.
 
     ``wants`` maps ids to what was written, or to None where that is not valid. ``claims`` holds

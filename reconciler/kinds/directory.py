@@ -19,7 +19,7 @@ from reconciler.core.model import (
     Action,
     Change,
     Claim,
-    Declared,
+    Declarations,
     Key,
     Observation,
     Resource,
@@ -102,7 +102,7 @@ class Directories(Kind[Directory, Seen], Completed, Described, Diagnosed):
     def claims(self, want: Directory) -> Iterable[Claim]:
         return (Claim(Key("path", want.path), self.expected(want).asks()),)
 
-    def linked(self, want: Directory, declared: Declared) -> Directory:
+    def linked(self, want: Directory, declared: Declarations) -> Directory:
         # A permission that asks for more is heeded when the directory is made, so that it has
         # never a wrong mode, and one pass is enough.
         above = declared.asked_below(want.path.rpartition("/")[0])

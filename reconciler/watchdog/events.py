@@ -25,7 +25,7 @@ _STOPS = (signal.SIGTERM, signal.SIGINT)
 _NOW = (signal.SIGUSR1, signal.SIGHUP)
 
 
-class Work(Protocol):
+class PassMaker(Protocol):
     """What the loop keeps doing."""
 
     def left(self) -> float | None:
@@ -113,7 +113,7 @@ class Loop:
     in hand come to their end if that is soon. What is managed goes on in all cases.
     """
 
-    def __init__(self, work: Work, clock: Clock, parts: Sequence[Part] = ()) -> None:
+    def __init__(self, work: PassMaker, clock: Clock, parts: Sequence[Part] = ()) -> None:
         self._work = work
         self._clock = clock
         self._parts = [_Guarded(part, clock, work.part_failed) for part in parts]

@@ -25,7 +25,7 @@ from reconciler.core.fields import (
     integer,
 )
 from reconciler.core.kind import Completed, Kind, Modifying
-from reconciler.core.model import Claim, Declared, Key, Spec
+from reconciler.core.model import Claim, Declarations, Key, Spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class Workers(Kind[Worker, Any], Completed):
     def named(self, want: Worker, name: str) -> Worker:
         return want if want.title else replace(want, title=name)
 
-    def linked(self, want: Worker, declared: Declared) -> Worker:
+    def linked(self, want: Worker, declared: Declarations) -> Worker:
         if want.folder is not None and f"folder:{want.folder}" not in declared.wants:
             raise ValueError("folder", f"there is no folder {want.folder!r}")
         return replace(want, lead=want.parts[0]) if want.parts else want

@@ -20,7 +20,7 @@ from reconciler.core.kind import (
     Rhythm,
     Verified,
 )
-from reconciler.core.model import ABSENT, Action, Change, Declared, Key, Observation, Resource
+from reconciler.core.model import ABSENT, Action, Change, Declarations, Key, Observation, Resource
 from reconciler.core.restart_policy import in_words
 from reconciler.host.filesystems import leads_to_server
 from reconciler.kinds.check.resource import FORMS, OF_HOST, Check
@@ -81,7 +81,7 @@ class Checks(Kind[Check, CheckState], Completed, Described, Verified, Probed, Di
     resource = Check
     forms = FORMS
 
-    def linked(self, want: Check, declared: Declared) -> Check:
+    def linked(self, want: Check, declared: Declarations) -> Check:
         found: list[str] = []
         for reaction in want.on_failure:
             if reaction[0] == "restart":
@@ -286,7 +286,7 @@ def _probe(want: Check, account: Account, host: Host) -> Verdict:
     return net.http(url, right, want.timeout)
 
 
-def _processes(name: str, declared: Declared) -> list[str]:
+def _processes(name: str, declared: Declarations) -> list[str]:
     """The ids of the processes of that name: one, or all that ``for_each`` has made of it."""
     known = [other for other in declared.wants if other.startswith("process:")]
     found = [other for other in known if other == f"process:{name}"]

@@ -28,7 +28,7 @@ from reconciler.core.model import (
     Action,
     Change,
     Claim,
-    Declared,
+    Declarations,
     Key,
     Observation,
     Resource,
@@ -128,7 +128,7 @@ class Crons(Kind[Cron, CronState], Completed, Persistent, Described, Batched, Or
         )
         return replace(want, command=command, env=env)
 
-    def linked(self, want: Cron, declared: Declared) -> Cron:
+    def linked(self, want: Cron, declared: Declarations) -> Cron:
         facts = declared.facts
         command = want.command
         if command[0] in _OWN_COMMANDS and facts.bin:

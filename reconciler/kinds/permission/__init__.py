@@ -22,7 +22,7 @@ from reconciler.core.model import (
     Action,
     Change,
     Claim,
-    Declared,
+    Declarations,
     Key,
     Observation,
     Resource,
@@ -94,7 +94,7 @@ class Permissions(Kind[Permission, WrongEntries], Completed, Described, Verified
         files = _asked(want, False).asks()
         return (Claim(Key("path", want.path), asks, below, covers, files, want.recursive),)
 
-    def linked(self, want: Permission, declared: Declared) -> Permission:
+    def linked(self, want: Permission, declared: Declarations) -> Permission:
         found = declared.spared.get(Key("path", want.path))
         return replace(want, spared=tuple(sorted(found.items()))) if found else want
 

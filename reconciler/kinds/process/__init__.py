@@ -27,7 +27,7 @@ from reconciler.core.model import (
     ABSENT,
     Action,
     Change,
-    Declared,
+    Declarations,
     Key,
     Observation,
     Resource,
@@ -72,7 +72,7 @@ class ProcessState:
     launches: tuple[int, ...] | None = None
 
 
-class Processes(
+class ProcessKind(
     Kind[Process, ProcessState], Completed, Described, Verified, Supervised, Batched, Diagnosed
 ):
     """The section ``processes``."""
@@ -81,7 +81,7 @@ class Processes(
     resource = Process
     settle = 0.5
 
-    def linked(self, want: Process, declared: Declared) -> Process:
+    def linked(self, want: Process, declared: Declarations) -> Process:
         if want.session is None:
             return want
         name = f"session:{want.session}"
@@ -384,4 +384,4 @@ def _judged(resource: Resource[Process], have: ProcessState | None) -> list[Iden
     return [identity for identity, _ in (have.found or ())[: resource.want.instances]]
 
 
-KIND = Processes()
+KIND = ProcessKind()

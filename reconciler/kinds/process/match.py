@@ -27,7 +27,7 @@ _FORKED = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningProcesses:
     """The processes that are one resource, oldest first, each with its digest if that is known.
 
     ``launches`` are the numbers of the first processes of all launches that they come from.
@@ -37,7 +37,7 @@ class Running:
     launches: tuple[int, ...]
 
 
-def running(resource: Resource[Process], host: Host) -> Running:
+def running(resource: Resource[Process], host: Host) -> RunningProcesses:
     """Those of that resource. Raises UnknownState."""
     from reconciler.host.processes import look_up
 
@@ -76,7 +76,7 @@ def running(resource: Resource[Process], host: Host) -> Running:
             if one.launch == one.identity.pid:
                 found[one.identity] = one.version
     launches = {one.pid for one in found} | {launch for launch, _ in parts.values()}
-    return Running(tuple(sorted(_whole(found, parts))), tuple(sorted(launches)))
+    return RunningProcesses(tuple(sorted(_whole(found, parts))), tuple(sorted(launches)))
 
 
 def _whole(

@@ -19,7 +19,7 @@ from reconciler.core.model import (
     Action,
     Change,
     Claim,
-    Declared,
+    Declarations,
     Key,
     Observation,
     Resource,
@@ -52,7 +52,7 @@ class Retentions(Kind[Retention, Due], Completed, Described, Verified, Ageing, D
     def named(self, want: Retention, name: str) -> Retention:
         return replace(want, exclude=tuple(map(meant, want.exclude)))
 
-    def linked(self, want: Retention, declared: Declared) -> Retention:
+    def linked(self, want: Retention, declared: Declarations) -> Retention:
         if want.rotates and not want.copies:
             logs = (
                 one.log

@@ -27,7 +27,7 @@ from reconciler.core.kind import (
     diff,
     in_words,
 )
-from reconciler.core.model import Action, Change, Claim, Declared, Key, Observation, Resource
+from reconciler.core.model import Action, Change, Claim, Declarations, Key, Observation, Resource
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -220,7 +220,7 @@ class Units(
         more = f" drop-in {want.drop_in}" if want.drop_in else ""
         return (Claim(Key("unit", f"{want.unit} ({want.scope}){more}")),)
 
-    def linked(self, want: Unit, declared: Declared) -> Unit:
+    def linked(self, want: Unit, declared: Declarations) -> Unit:
         templated = any(key in declared.claims for key in _template(want))
         return replace(want, templated=True) if templated else want
 
