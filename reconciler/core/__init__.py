@@ -1,1 +1,1 @@
-"""From what is declared and what is seen to a plan, and from a plan to what was done."""
+"""The desired and the observed state, the plan between them, and what was done by it."""

@@ -316,7 +316,7 @@ class _Run:
         changes = difference(self.resource, seen, self.kind)
         if self.step.demanded:
             if not {ailment.of for ailment in seen.ailments} >= set(self.step.of):
-                return "dropped", "it is well again since the plan was made"
+                return "dropped", "recovered since the plan was made"
             state, of = seen.state, self.step.of
             now: Sequence[Action] = ()
             if state is not None and isinstance(self.kind, Supervised):

@@ -208,7 +208,7 @@ class Observation(Generic[S]):
     ``note`` is something worth telling a person that is no drift. ``unsure`` says what could
     not be known beside the state; the state is acted on all the same. ``denied`` says why the
     caller may not change it, where that is known beforehand. ``failing`` says what is wrong that
-    no change could mend; it ``demands`` that others, by their ids, are started anew. ``remedy``
+    no change could fix; it ``demands`` that others, by their ids, are started anew. ``remedy``
     is the command that makes it known. ``more``: one step does only a part, and others follow it
     in the same pass. ``ending`` says what goes on until it is gone, for which others wait.
     ``lives_on`` says what is there of it although it counts as ended.
@@ -336,9 +336,9 @@ class Remark:
 class Plan:
     """The difference between spec and host, in the order in which it would be removed.
 
-    ``held`` names what differs and is left for now, and says why: it was tried in vain;
+    ``held`` names what differs and is left for now, and says why: starts of it have failed;
     ``given_up`` are those of them that were tried often enough. ``failing`` names what is wrong
-    that no step can mend.
+    that no step can fix.
     """
 
     spec_name: str
@@ -372,7 +372,7 @@ class Plan:
 
     @property
     def trouble(self) -> bool:
-        """Is something unknown or failing, or held since it was tried in vain?"""
+        """Is something unknown or failing, or held since starts of it have failed?"""
         return bool(self.unknown or self.held or self.failing)
 
 

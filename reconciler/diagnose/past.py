@@ -83,7 +83,7 @@ def remembered(
     if trouble and "locked" in trouble[0]:
         raise UnknownState(trouble[0])  # Somebody writes to it just now, and is slow.
     if trouble:
-        found["damage"] = trouble[0].removesuffix("; what was tried in vain is not remembered")
+        found["damage"] = trouble[0].removesuffix("; failed starts are not remembered")
         if deep or quiet(folder):
             # No pass looks there, so none would set it aside.
             found["aside"] = remedy("mv", path, f"{path}.damaged")

@@ -59,7 +59,7 @@ class Unreadable(HostError):
 
     def __init__(self, words: str) -> None:
         super().__init__(
-            f"{words}; until that is mended it is not known what is paused, and nothing is done"
+            f"{words}; until that is fixed it is not known what is paused, and nothing is done"
         )
 
 
@@ -108,7 +108,7 @@ def locked(
 ) -> Iterator[int]:
     """Hold the lock of a spec's state directory, which is trusted. Raises Busy, or HostError.
 
-    It is waited for ``patience`` seconds, ``unless`` that is in vain. The lock is the kernel's
+    It is waited for ``patience`` seconds, ``unless`` that is of no use. The lock is the kernel's
     (flock(2)), so one that was killed leaves nothing behind. Gives its descriptor.
     """
     path = os.path.join(folder, "lock")

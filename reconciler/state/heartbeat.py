@@ -1,4 +1,4 @@
-"""The loop's sign of life in the state directory: who it is, and when it was last seen to move.
+"""The loop's heartbeat in the state directory: who it is, and when it last moved.
 
 It must not decide what follows from it.
 """

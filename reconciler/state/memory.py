@@ -72,7 +72,7 @@ class Memory:
         except HostError as error:
             if isinstance(error, (Newer, *fatal)):
                 raise
-            self._warn(f"{error}; what was tried in vain is not remembered")
+            self._warn(f"{error}; failed starts are not remembered")
         if self.store is not None and self.store.base.damaged is not None:
             self._warn(self.store.base.damaged)
 
@@ -299,7 +299,7 @@ class Memory:
                 yield max(left, SOON)
 
     def unproven(self) -> set[str]:
-        """What was started in vain before, and has not been well for long enough yet."""
+        """What has failed starts behind it, and has not been healthy for long enough yet."""
         if self.store is not None:
             with self._guarded():
                 return self._restarts(self.store).unproven()

@@ -61,7 +61,7 @@ class Part(Protocol):
         """See to what is ``ready`` or due; the ids that want a pass now, or EVERYTHING."""
 
     def due(self) -> float | None:
-        """Seconds until it wants to be seen to, whatever is ready; None: not before."""
+        """Seconds until it wants ``tend``, whatever is ready; None: not before."""
 
     def close(self) -> None:
         """The loop ends."""

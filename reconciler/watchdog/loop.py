@@ -82,9 +82,9 @@ class Watchdog:
         self._again = inf
         """When the processes want a pass, should a full one be busy then."""
         self._planned: set[str] = set()
-        """The processes that the full pass is yet to see to."""
+        """The processes that the full pass has not come to yet."""
         self._overtaken = 0.0
-        """When those are seen to by a pass of their own."""
+        """When those get a pass of their own."""
         self._wrong: set[str] = set()
         self._ended_well = True
         """Has the last pass come to its end? Who supervises us hears of us only then."""
@@ -210,7 +210,7 @@ class Watchdog:
         return ()
 
     def due(self) -> float | None:
-        """Seconds until what waits is seen to by a pass of its own."""
+        """Seconds until what waits gets a pass of its own."""
         now = self._clock.monotonic()
         times = [self._again - now]
         if self._planned and self._full is not None:
@@ -313,7 +313,7 @@ class Watchdog:
         return frozenset(others)
 
     def _plans(self, resources: Iterable[Resource[Any]]) -> None:
-        """These are seen to by the full pass, or, if it is busy with something else, by another."""
+        """These are for the full pass, or, if it is busy with something else, for another."""
         self._planned = {one.id for one in supervised(resources)}
         self._overtaken = self._clock.monotonic() + _PATIENT
 

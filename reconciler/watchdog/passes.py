@@ -160,7 +160,7 @@ class Passes:
         return min(times, default=None)
 
     def tend(self, ready: Collection[int]) -> Collection[str]:
-        """Hear what is told, and see to those that have ended or hang."""
+        """Hear what is told, and bury those that have ended or hang."""
         now = self._clock.monotonic()
         for one in list(self._going):
             try:

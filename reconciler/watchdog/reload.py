@@ -170,7 +170,7 @@ class SpecReload:
             self._loading = None
             return self._later(self._clock.monotonic(), str(error))
         except Invalid as error:
-            # What mends it may be in a file that only the new spec is made from.
+            # What fixes it may be in a file that only the new spec is made from.
             self._files = tuple(dict.fromkeys((*self.spec.files, *error.files)))
             self._watch(self._files)
             words = "the changed spec is not valid, so the last good one is kept"

@@ -124,7 +124,7 @@ def test_nothing_acts_by_a_store_that_the_disk_does_not_give(machine: Machine) -
         *machine.argv("--once", spec),
     )  # fmt: skip
     assert done.returncode == 1
-    assert "disk I/O error; until that is mended it is not known what is paused" in done.stderr
+    assert "disk I/O error; until that is fixed it is not known what is paused" in done.stderr
     assert not (machine.base / "d").exists()
     machine.once(spec)
     assert not (machine.base / "d").exists()

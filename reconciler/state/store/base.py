@@ -106,7 +106,7 @@ class Base:
         return found
 
     def refuse_unreadable(self) -> None:
-        """Raise Newer or Unreadable, but for what ``roll_back`` mends. No more is judged here."""
+        """Raise Newer or Unreadable, but for what ``roll_back`` fixes. No more is judged here."""
         if self._stands() and not interrupted(self._folder):
             try:
                 self._guarded(lambda base: None, False, again=False)
