@@ -82,7 +82,7 @@ def request_pass(folder: str, spec: str) -> Answer | None:
 
 def _peer(connected: socket) -> int | None:
     """The process at the other end; None where it is another user's, unix(7)."""
-    credentials = memoryview(connected.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)).cast("i")
+    credentials = memoryview(connected.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)).cast("I")
     pid, uid, _ = credentials
     return pid if uid == os.geteuid() else None
 
