@@ -413,9 +413,12 @@ class Watchdog:
         self._log.event("program", words, "bad" if bad else "quiet")
 
     def _keeps(self, digest: str) -> bool:
-        """Is that compiled spec the very one that is kept?"""
+        """Is that compiled spec the very one that is kept, and may a pass over it begin now?
+
+        A full pass that is under way may take long, and who asks may even be a part of it.
+        """
         with suppress(Exception):  # Whatever is wrong with it: who asks looks himself then.
-            if self._kept.is_settled():
+            if self._full is None and self._kept.is_settled():
                 compiled = self._context.compiled()
                 return compiled is not None and compiled.digest == digest
         return False

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from looping import Looping
 from support import Machine, until
 
 from reconciler.core.model import Outcome, Plan, Step
+from reconciler.watchdog.loop import Watchdog
 from reconciler.watchdog.passes import Pass
 from reconciler.watchdog.requests import Answer, PassRequests, request_pass
 
@@ -133,6 +135,20 @@ def test_beside_an_older_loop_it_is_asked_by_signal(
     assert status == 0
     assert f"the watchdog (pid {loop.pid}) keeps it as declared; it ran a pass:" in said
     assert stat.S_IMODE((machine.base / "d").stat().st_mode) == 0o750
+
+
+def test_only_a_pass_that_can_begin_now_is_promised() -> None:
+    """One that is under way may take long, and the command that asks may be a part of it."""
+    loop: Any = Watchdog.__new__(Watchdog)
+    loop._full, loop._kept = None, SimpleNamespace(is_settled=lambda: True)
+    loop._context = SimpleNamespace(compiled=lambda: SimpleNamespace(digest="kept"))
+    assert (loop._keeps("kept"), loop._keeps("other")) == (True, False)
+    loop._full = object()
+    assert not loop._keeps("kept")
+    loop._full, loop._kept = None, SimpleNamespace(is_settled=lambda: False)
+    assert not loop._keeps("kept")
+    loop._kept = None  # Whatever goes wrong.
+    assert not loop._keeps("kept")
 
 
 def _listening(path: Path, user: int | None = None) -> socket.socket:
