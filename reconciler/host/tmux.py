@@ -43,7 +43,7 @@ By it the server is known that has them, should it have lost its socket.
 """
 
 _TIMEOUT = 5.0
-_MORE = 0.05
+_MORE = 0.1
 """Seconds that each further script may take."""
 _HOOK = "after-show-messages[7077]"
 """The hook through which commands are run: commands of a hook have no hooks themselves, tmux(1)."""

@@ -96,18 +96,28 @@ def _wrong(actions: Sequence[WriteUnit], host: Host) -> dict[WriteUnit, bool]:
     texts |= {action.name: action.text for action in actions}
     units = sorted({action.unit for action in actions})
     try:
-        said = _complaints(actions[0].scope, texts, units, host)
+        said, status = _complaints(actions[0].scope, texts, units, host)
     except HostError:
         return dict.fromkeys(actions, True)
-    lines, status = said
-    wrong = {one: True for one in actions if _about(lines, one.name, one.unit)}
-    others = [line for line in lines if any(_is_about(line, one.name, one.unit) for one in actions)]
-    if status == 0 or others:
+    lines: dict[str, list[str]] = {}
+    for line in said:
+        lines.setdefault(_template(re.split(r"[:\s]", line)[0]), []).append(line)
+    wrong: dict[WriteUnit, bool] = {}
+    for one in actions:
+        about = [*lines.get(_template(one.name), ()), *lines.get(_template(one.unit), ())]
+        # A name with a colon is not known again.
+        wrong[one] = ":" in one.name or bool(_about(about, one.name, one.unit))
+    if status == 0 or lines.keys() & {_template(name) for name in texts}:
         return wrong
     half = len(actions) // 2  # Of whom it complains is not said.
     if half < 2:
         return dict.fromkeys(actions, True)
     return _wrong(actions[:half], host) | _wrong(actions[half:], host)
+
+
+def _template(name: str) -> str:
+    """That of an instance: its complaints are about one, or the other."""
+    return re.sub(r"@[^.]*\.", "@.", name)
 
 
 def _refuse_wrong(action: WriteUnit, host: Host) -> None:
@@ -158,19 +168,15 @@ def _base(action: WriteUnit, host: Host) -> str:
 
 
 def _about(said: Sequence[str], name: str, unit: str) -> list[str]:
-    """The complaints that count of the file ``name`` or its unit."""
+    """The complaints about the file ``name`` or its unit; a template's has an instance."""
+    stem = unit.partition("@")[0] + "@" if "@." in unit else unit
     found = []
     for line in said:
-        of_others = not re.match(rf"{re.escape(name)}:\d+: ", line) and _OF_OTHERS.search(line)
-        if _is_about(line, name, unit) and not of_others and not _ADVICE.search(line):
+        of_file = re.match(rf"{re.escape(name)}:\d+: ", line)
+        of_unit = line.startswith(stem) and not _OF_OTHERS.search(line)
+        if (of_file or of_unit) and not _ADVICE.search(line):
             found.append(line)
     return list(dict.fromkeys(found))
-
-
-def _is_about(line: str, name: str, unit: str) -> bool:
-    """A template's complaints are about an instance of it."""
-    stem = unit.partition("@")[0] + "@" if "@." in unit else unit
-    return line.startswith(stem) or re.match(rf"{re.escape(name)}:\d+: ", line) is not None
 
 
 # -- the manager
