@@ -15,7 +15,9 @@ _VARIES = (
     (r"<n> s <n> s\b", "<n> s"),
     (r"\b\d+ full passe?s?\b", "<n> full passes"),
     (r"\bload [\d.]+ [\d.]+ [\d.]+ on \d+ processors?", "load <n> on <n> processors"),
-    (r"\b\d+\.\d+%", "<n>%"),
+    (r"\b\d+(\.\d+)?%", "<n>%"),
+    (r"no swap|swap <size> of <size> free", "<swap>"),
+    (r"\(UTC[+-]\d{4}\)", "(<zone>)"),
     (r"\b\d{1,3}(,\d{3})+\b", "<n>"),
 )
 

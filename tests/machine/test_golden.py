@@ -57,7 +57,7 @@ units:
 blocks:
   aliases: {path: ~/rc, content: "alias ll='ls -l'\\n"}
 checks:
-  answers: {command: [ls, /home/me/well], every: 1h, on_failure: [notify]}
+  answers: {command: [test, -e, /home/me/well], every: 1h, on_failure: [notify]}
   room: {disk: {path: /home/me, min_free: 1B}, every: 1h}
 """
 RECEIVER = """\
