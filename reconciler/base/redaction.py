@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
 from typing import Any
 
 HIDDEN = "***"
@@ -167,14 +166,9 @@ def censored(text: str, also: Iterable[str] = (), most: int | None = _LOOKED_AT)
     Of what is left without known values, at most the first ``most`` characters.
     """
     text = redacted(text, also)[:most]
-    for form, instead in _forms():
-        text = form.sub(instead, text)
+    for form, instead in _FORMS:
+        text = re.sub(form, instead, text)
     return text
-
-
-@cache
-def _forms() -> tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]:
-    return tuple((re.compile(form), instead) for form, instead in _FORMS)
 
 
 def shortened(text: str, limit: int) -> str:
