@@ -98,7 +98,7 @@ class CallState(Invocation):
 
             roll_back(folder)
         if os.path.exists(os.path.join(folder, "replaced")):
-            from reconciler.host.rewrite import settle
+            from reconciler.host.replaced import settle
 
             for words in settle(folder):
                 self.warn(words)

@@ -1,9 +1,9 @@
 """Changes files that people edit too, so that nothing that they save meanwhile is lost.
 
 The new file is exchanged with the one that has its name (renameat2(2), RENAME_EXCHANGE), and what
-came out is looked at. Where it is not what was read, it is put back, and all begins anew. What
-came out is kept in a folder beside the file as long as somebody has it open for writing, and for
-people to look at where it was written to since; ``settle`` sees to that in later passes.
+came out is looked at. Where it is not what was read, it is put back, and the edit starts again.
+What came out is kept beside the file as long as somebody has it open for writing, and for people
+to look at where it was written to since; see ``replaced``.
 
 It must not decide what a file is to hold, nor delete what it has not read.
 """
@@ -23,14 +23,14 @@ from reconciler.host.place import (
     NO_EXCHANGE,
     Draft,
     draft,
-    put_at,
     put_back,
     sync_folder,
     write_all,
 )
-from reconciler.host.private_folder import Private, entered, private_folder, private_name
+from reconciler.host.private_folder import Private, private_folder, private_name
 from reconciler.host.reading import Content, content, reading
 from reconciler.host.refusals import refuse_file_of_another
+from reconciler.host.replaced import Aside, KeptFolders, being_written, closing
 from reconciler.host.users import run_as
 from reconciler.host.walk import opened, reported
 
@@ -38,8 +38,6 @@ Edit = Callable[[bytes | None], bytes | None]
 """From what a file holds to what it is to hold; None is no file. It may be called repeatedly."""
 
 _TRIES = 10
-_KEPT = "replaced"
-"""The file in the state directory that says where something was kept aside."""
 _PATIENCE = 1.0
 """Seconds for which somebody who has it open for writing is waited for."""
 _PAUSE = 0.02
@@ -68,7 +66,7 @@ def rewrite(
     """
     parent, _, name = path.rpartition("/")
     with reported(f"cannot write {path}"), opened(parent, make=True) as folder:
-        file = _File(folder, parent, name, limit, _Kept(state_dir))
+        file = _File(folder, parent, name, limit, KeptFolders(state_dir))
         for _ in range(_TRIES):
             file.wait()
             with reading(folder, name, path, limit) as seen:
@@ -109,156 +107,10 @@ def replace_file(
     rewrite(path, edit, limit, state_dir, mode, uid, gid)
 
 
-def settle(state_dir: str) -> list[str]:
-    """Take away what was kept aside and nobody writes to; says what was written to since.
-
-    Only for one who holds the lock of that state directory. Costs one system call when there is
-    nothing.
-    """
-    kept = _Kept(state_dir)
-    told: list[str] = []
-    paths = kept.paths()
-    if not paths:
-        return told
-    for path in paths:
-        parent, _, called = path.rpartition("/")
-        try:
-            with opened(parent) as folder:
-                handle = entered(folder, called)
-                if handle is not None:
-                    with _closing(handle):
-                        told += _left(Private(handle, called), path)
-                    with suppress(OSError):
-                        os.rmdir(called, dir_fd=folder)
-        except (OSError, HostError):
-            continue  # Gone, or not to be reached just now: then the next pass looks again.
-    kept.forget()
-    return told
-
-
-def _is_ours(path: str) -> bool:
-    try:
-        status = os.lstat(path)
-    except OSError as error:
-        return error.errno not in (errno.ENOENT, errno.ENOTDIR)
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
-
-
-@contextmanager
-def _closing(handle: int) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        os.close(handle)
-
-
-def _left(private: Private, path: str) -> list[str]:
-    """What is still to be told of a folder in which something was kept."""
-    asides = [_Aside.called(name) for name in os.listdir(private.handle)]
-    left = [one for one in asides if one is not None and not one.let_go(private)]
-    written = sum(one.written(private) for one in left)
-    if not written:
-        return []
-    what = "a file" if written == 1 else f"{written} files"
-    return [
-        f"what somebody saved while a file was replaced is kept in {path} ({what}); take over "
-        "what is missing, then remove that folder"
-    ]
-
-
-class _Aside:
-    """What lies aside: what was exchanged for what was read, and then what came out.
-
-    Its name says what each of them looked like, so that a later pass knows, too.
-    """
-
-    def __init__(self, *numbers: int) -> None:
-        self._was = numbers[:3], numbers[3:]
-        self.name = ".".join(map(str, numbers))
-
-    @classmethod
-    def of(cls, seen: Content, ours: os.stat_result | None) -> _Aside:
-        """For what was ``seen``; ``ours`` is what is exchanged for it, None where nothing is."""
-        return cls(*((0, 0, 0) if ours is None else _looks(ours)), *_looks(seen.status))
-
-    @classmethod
-    def called(cls, name: str) -> _Aside | None:
-        """By its name; None when that is none of these."""
-        numbers = name.split(".")
-        if len(numbers) != 6 or not all(number.isdigit() for number in numbers):
-            return None
-        return cls(*map(int, numbers))
-
-    def written(self, private: Private) -> bool:
-        """Is it something else than what was read, and than what we wrote?"""
-        status = os.stat(self.name, dir_fd=private.handle, follow_symlinks=False)
-        return _looks(status) not in self._was
-
-    def let_go(self, private: Private) -> bool:
-        """Unlink it, unless it is being written to, or was since. Is it gone?"""
-        if _being_written(private.handle, self.name) or self.written(private):
-            return False
-        os.unlink(self.name, dir_fd=private.handle)
-        return True
-
-
-def _looks(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _being_written(folder: int, name: str) -> bool:
-    """May a process have it open for writing, or mapped so? Raises OSError."""
-    import fcntl
-
-    from reconciler.host.clock import Clock
-    from reconciler.host.openfiles import OpenFiles, leased
-
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    handle = os.open(name, flags, dir_fd=folder)
-    try:
-        free = leased(handle, fcntl.F_RDLCK)
-        # No leases here (NFS), or not for us: who may have it open is looked up.
-        return not free if free is not None else bool(OpenFiles(Clock()).held(handle))
-    finally:
-        os.close(handle)
-
-
-class _Kept:
-    """Where something was kept aside: the paths of folders, in the state directory."""
-
-    def __init__(self, state_dir: str) -> None:
-        self._path = os.path.join(state_dir, _KEPT)
-
-    def paths(self) -> list[str]:
-        """All of them."""
-        try:
-            handle = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            return []
-        with _closing(handle):
-            return [os.fsdecode(path) for path in content(handle, 1 << 20).split(b"\0") if path]
-
-    def add(self, path: str) -> None:
-        """Note it. Raises OSError or HostError."""
-        self._write([*self.paths(), path])
-
-    def forget(self) -> None:
-        """What is no more, or is not ours."""
-        self._write([path for path in self.paths() if _is_ours(path)])
-
-    def _write(self, paths: list[str]) -> None:
-        if paths:
-            os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
-            put_at(self._path, b"\0".join(os.fsencode(path) for path in dict.fromkeys(paths)))
-        else:
-            with suppress(FileNotFoundError):
-                os.unlink(self._path)
-
-
 class _File:
     """One try to change a file. Each method is False when somebody has saved it meanwhile."""
 
-    def __init__(self, folder: int, parent: str, name: str, limit: int, kept: _Kept) -> None:
+    def __init__(self, folder: int, parent: str, name: str, limit: int, kept: KeptFolders) -> None:
         self._folder = folder
         self._parent = parent
         self._name = name
@@ -273,7 +125,7 @@ class _File:
                 time.sleep(_PAUSE)
 
     def _is_saved(self, folder: int, name: str) -> bool:
-        return time.monotonic() < self._patient and _being_written(folder, name)
+        return time.monotonic() < self._patient and being_written(folder, name)
 
     def make(self, data: bytes, mode: int, uid: int, gid: int) -> bool:
         """A new one, where none was."""
@@ -293,7 +145,7 @@ class _File:
                 write_all(made.handle, data)
                 self._settle(made, seen, mode, uid, gid)
                 ours = os.fstat(made.handle)
-                aside = _Aside.of(seen, ours)
+                aside = Aside.of(seen, ours)
                 made.name_in(private.handle, aside.name)
             # From here on nobody has it open for writing, unless he has found it at its place.
             try:
@@ -314,7 +166,7 @@ class _File:
             return done
 
     def _replace_otherwise(
-        self, error: OSError, private: Private, aside: _Aside, seen: Content, data: bytes
+        self, error: OSError, private: Private, aside: Aside, seen: Content, data: bytes
     ) -> bool:
         """What was made as ``aside`` could not be exchanged. Raises that error if it is final."""
         if error.errno == errno.ENOENT:
@@ -328,7 +180,7 @@ class _File:
     def remove(self, seen: Content) -> bool:
         """None in place of what was ``seen``."""
         with self._aside() as private:
-            aside = _Aside.of(seen, None)
+            aside = Aside.of(seen, None)
             try:
                 kernel.rename_new(self._folder, self._name, private.handle, aside.name)
             except FileNotFoundError:
@@ -379,9 +231,9 @@ class _File:
         except HostError:
             return False
 
-    def _rename(self, private: Private, aside: _Aside, seen: Content) -> bool:
+    def _rename(self, private: Private, aside: Aside, seen: Content) -> bool:
         """Without exchange: what is renamed to this name from now on until it is done is lost."""
-        old = _Aside.of(seen, None)
+        old = Aside.of(seen, None)
         linked = True
         try:
             os.link(
@@ -408,7 +260,7 @@ class _File:
         """It is a mount point, as /etc/hosts is in a container: nothing can be put in its place."""
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         handle = os.open(self._name, flags, dir_fd=self._folder)
-        with _closing(handle):
+        with closing(handle):
             now = Content(content(handle, self._limit + 1), os.fstat(handle), handle)
             if not _same(now, seen):
                 return False

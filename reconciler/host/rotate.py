@@ -8,26 +8,22 @@ from __future__ import annotations
 
 import os
 import stat
-import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 
-from reconciler.base.digests import blake2b
 from reconciler.base.errors import HostError
 from reconciler.base.text import amount, printable
 from reconciler.host.clock import Clock
 from reconciler.host.found import File
-from reconciler.host.gzipped import Gunzip, Gzip, TooMuch
-from reconciler.host.openfiles import NonAppendingWriters, OpenFiles
+from reconciler.host.openfiles import NonAppendingWriters
 from reconciler.host.place import draft, link, sync_folder, write_all
 from reconciler.host.private_folder import passing_name
 from reconciler.host.progress import BYTES, working
 from reconciler.host.refusals import refuse_hard_link
 from reconciler.host.remove import pour
 from reconciler.host.scan import ROTATED
-from reconciler.host.tree import Elsewhere, Emptied, Tree
+from reconciler.host.tree import Emptied, Tree
 from reconciler.host.walk import reason, reported, sort_of, taken
-from reconciler.host.work import MOST, hollow
 
 _CHUNK = 1 << 20
 _BEHIND, _SHARE = 64 << 20, 4
@@ -49,7 +45,7 @@ def rotate(
 ) -> tuple[list[File], list[str]]:
     """Rotate every one of the ``logs`` below ``path``; at most ``keep`` old ones stay of each.
 
-    ``copy``: copied and cut, for a writer that cannot be told to open its log anew; else renamed.
+    ``copy``: copied and cut, for a writer that cannot be told to reopen its log; else renamed.
     ``unfinished`` are logs with a mark. With ``mark`` the mark stays when this is done, since
     the writer is still to be told. ``largest`` is how many bytes a log may have when it is done.
     Returns those that are rotated or gone, and what went wrong with others, in words. A log to
@@ -60,19 +56,19 @@ def rotate(
     careless = NonAppendingWriters(clock, [file[3:5] for file in logs])
     with Emptied(path) as tree:
         for log in unfinished if copy else ():
-            with _told(path, log, trouble), tree.folder(log[0]) as folder:
-                _resume(tree, folder, log[1], mark, _shown(path, log))
+            with Noting(path, log, trouble), tree.folder(log[0]) as folder:
+                _resume(tree, folder, log[1], mark, shown_log(path, log))
         for file in logs:
             log = file.below, file.name
-            with _told(path, log, trouble), tree.folder(file.below) as folder:
+            with Noting(path, log, trouble), tree.folder(file.below) as folder:
                 # It grows all the time; the same one that is shorter has been rotated already.
                 now = os.stat(file.name, dir_fd=folder, follow_symlinks=False)
                 if _is(file, now) and now.st_size >= file.size:
                     if copy:
-                        _refuse_careless(tree, folder, file.name, careless, _shown(path, log))
-                        _copy(tree, folder, file, keep, mark, largest, _shown(path, log))
+                        _refuse_careless(tree, folder, file.name, careless, shown_log(path, log))
+                        _copy(tree, folder, file, keep, mark, largest, shown_log(path, log))
                     else:
-                        _rename(folder, file, keep, mark, _shown(path, log))
+                        _rename(folder, file, keep, mark, shown_log(path, log))
                 settled.append(file)
     return settled, trouble
 
@@ -97,73 +93,11 @@ def _named(pid: int) -> str:
         return f"process {pid}"
 
 
-def finish(
-    path: str, marked: Sequence[Log], rotated: Sequence[Log], compress: bool, open_files: OpenFiles
-) -> list[Log]:
-    """Take the marks away, and compress what is ``rotated``; returns what is left as it is.
-
-    That is what is open, and what is more than a pass may read.
-    Raises HostError after the last one when some failed.
-    """
-    trouble: list[str] = []
-    still: list[Log] = []
-    with Emptied(path) as tree:
-        for log in marked:
-            with _told(path, log, trouble), tree.folder(log[0]) as folder:
-                os.unlink(passing_name(log[1]), dir_fd=folder)
-        left = MOST
-        for log in rotated if compress else ():
-            with _told(path, log, trouble), tree.folder(log[0]) as folder:
-                length = os.stat(log[1], dir_fd=folder, follow_symlinks=False).st_size
-                # One of them in any case, however long it is.
-                if left < MOST and length > left:
-                    still.append(log)
-                    continue
-                try:
-                    if _compress(tree, folder, log[1], open_files, _shown(path, log)):
-                        left -= length
-                    else:
-                        still.append(log)
-                except Elsewhere:
-                    continue  # It is no file, so that nothing was rotated to there.
-    if trouble:
-        raise HostError(f"cannot compress {len(trouble)} logs: {trouble[0]}")
-    return still
-
-
-def compressible(
-    path: str, logs: Sequence[Log], open_files: OpenFiles
-) -> tuple[list[Log], list[Log]]:
-    """Those of the rotated ``logs`` that nobody writes to any more, and those that are held open.
-
-    In neither is what is not worth it: a pass would be too short for its holes.
-    """
-    found: tuple[list[Log], list[Log]] = [], []
-    with Emptied(path) as tree:
-        for log in logs:
-            with suppress(OSError), tree.folder(log[0]) as folder:
-                status = os.stat(log[1], dir_fd=folder, follow_symlinks=False)
-                if hollow(status.st_size, taken(status)):
-                    continue
-                held = open_files.held_at(folder, log[1], status.st_dev, status.st_ino)
-                found[_held(log[1], held)].append(log)
-    return found
-
-
-def _held(name: str, held: bool | None) -> bool:
-    """May somebody still write to this rotated log?
-
-    Where some processes could not be looked at, one that was rotated twice is taken to be free:
-    its writer has been told to open its log anew, or been copied from, long ago.
-    """
-    return name.endswith(".1") if held is None else held
-
-
-class _told:
+class Noting:
     """What goes wrong with one log is noted, and the others go on."""
 
     def __init__(self, path: str, log: Log, trouble: list[str]) -> None:
-        self._what = _shown(path, log)
+        self._what = shown_log(path, log)
         self._trouble = trouble
 
     def __enter__(self) -> None:
@@ -181,7 +115,7 @@ class _told:
         return True
 
 
-def _shown(path: str, log: Log) -> str:
+def shown_log(path: str, log: Log) -> str:
     return "/".join(part for part in (path, *log) if part)
 
 
@@ -430,64 +364,3 @@ def _resume(tree: Tree, folder: int, name: str, mark: bool, shown: str) -> None:
                 _cut(log, first, whole, shown)
     if not mark:
         os.unlink(passing, dir_fd=folder)
-
-
-def _compress(tree: Tree, folder: int, name: str, open_files: OpenFiles, shown: str) -> bool:
-    """``name`` to ``name.gz``, read back before the original goes. False when it is open."""
-    with tree.opened_file(folder, name) as handle:
-        status = os.fstat(handle)
-        if _held(name, open_files.held(handle)):
-            return False
-        if hollow(status.st_size, taken(status)):
-            return False
-        refuse_hard_link(folder, status, shown)
-        with (
-            draft(folder, f"{name}.gz") as made,
-            working(f"compress {shown}", status.st_size, BYTES) as work,
-        ):
-            digest = blake2b(digest_size=32)
-            out = Gzip(made.handle)
-            left = status.st_size  # Whoever appends as fast as it is read does not keep us.
-            while chunk := os.read(handle, min(_CHUNK, left)):
-                digest.update(chunk)
-                out.write(chunk)
-                work.advance(len(chunk))
-                left -= len(chunk)
-            out.finish()
-            os.lseek(made.handle, 0, os.SEEK_SET)
-            if _inflated(made.handle, shown, None) != digest.digest():
-                raise HostError(f"{shown} has changed, or {shown}.gz reads back as something else")
-            now = os.fstat(handle)
-            if (now.st_size, now.st_mtime_ns) != (status.st_size, status.st_mtime_ns) or (
-                _held(name, open_files.held(handle))
-            ):
-                return False
-            made.settle(stat.S_IMODE(status.st_mode), like=handle)
-            os.utime(made.handle, ns=(status.st_atime_ns, status.st_mtime_ns))
-            try:
-                made.publish()
-            except FileExistsError:
-                _agree(tree, folder, f"{name}.gz", digest.digest(), status.st_size, shown)
-        os.unlink(name, dir_fd=folder)
-    sync_folder(folder)
-    return True
-
-
-def _agree(tree: Tree, folder: int, name: str, digest: bytes, size: int, shown: str) -> None:
-    """A killed pass may have published it already; anything else is not overwritten."""
-    try:
-        with tree.opened_file(folder, name) as there:
-            if _inflated(there, shown, size) == digest:
-                return
-    except (OSError, zlib.error, EOFError, TooMuch):
-        pass
-    raise HostError(f"{shown} and {shown}.gz are both there, and differ; move one away")
-
-
-def _inflated(handle: int, shown: str, most: int | None) -> bytes:
-    """The digest of what is compressed there. Raises zlib.error, EOFError or TooMuch."""
-    with working(f"read {shown}.gz", os.fstat(handle).st_size, BYTES) as work:
-        source = Gunzip(handle, work, most)
-        while source.read(_CHUNK):
-            pass
-    return source.digest.digest()

@@ -17,7 +17,7 @@ from support import Machine, until
 
 from reconciler.base.errors import HostError
 from reconciler.diagnose import sections as told
-from reconciler.host import kernel, openfiles, rotate
+from reconciler.host import compress, kernel, openfiles, rotate
 from reconciler.host.archive import archive
 from reconciler.host.choose import Rule
 from reconciler.host.clock import Clock
@@ -266,9 +266,9 @@ def test_what_may_be_open_to_others_is_compressed_at_the_next_rotation(
     (logs / name).write_text("x")
     log = ("", name)
     files = OpenFiles(Clock())
-    free, held = rotate.compressible(str(logs), [log], files)
+    free, held = compress.compressible(str(logs), [log], files)
     assert (free, held) == (([log], []) if seen else ([], [log]))
-    assert rotate.finish(str(logs), (), [log], True, files) == ([] if seen else [log])
+    assert compress.finish(str(logs), (), [log], True, files) == ([] if seen else [log])
     assert names(logs) == [f"{name}.gz" if seen else name]
 
 
@@ -415,7 +415,7 @@ def test_who_appends_as_fast_as_it_is_read_does_not_keep_a_compression(
 ) -> None:
     (logs / "a.1").write_bytes(os.urandom(3 << 20))
     held = OpenFiles(Clock(), asked=False)
-    assert rotate.finish(str(logs), (), (("", "a.1"),), True, held) == [("", "a.1")]
+    assert compress.finish(str(logs), (), (("", "a.1"),), True, held) == [("", "a.1")]
     assert names(logs) == ["a.1"]
     assert chased[0] < 8
 

@@ -21,7 +21,7 @@ import pytest
 from support import LONG, Machine, until
 
 from reconciler.base.errors import HostError
-from reconciler.host import kernel, rewrite
+from reconciler.host import kernel, replaced, rewrite
 
 BLOCK = b"block\n"
 LIMIT = 1 << 20
@@ -112,7 +112,7 @@ def test_what_is_saved_right_before_the_exchange_stays(
     assert file.stat().st_mode & 0o777 == 0o640
     assert len(calls) > 2
     assert beside(file) == []
-    assert rewrite.settle(str(state)) == []
+    assert replaced.settle(str(state)) == []
 
 
 def without_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +162,7 @@ def test_what_is_saved_twice_is_all_there(
     assert len(calls) == 4  # There, back, the newest back, and there again.
     assert file.read_bytes() == b"second\nblock\n"
     assert kept(file) == [b"first\n"]
-    (said,) = rewrite.settle(str(state))
+    (said,) = replaced.settle(str(state))
     assert str(file.parent / ".rc.reconcile.d") in said
 
 
@@ -174,7 +174,7 @@ def test_what_is_written_to_ours_before_it_is_taken_back_is_kept_and_named(
     write(file, state)
     assert file.read_bytes() == b"first\nblock\n"
     assert kept(file) == [b"one\nblock\nlate\n"]
-    (said,) = rewrite.settle(str(state))
+    (said,) = replaced.settle(str(state))
     assert str(file.parent / ".rc.reconcile.d") in said
 
 
@@ -189,7 +189,7 @@ def test_ours_is_kept_while_it_is_being_written_to(
     opened[0].write(b"late\n")
     opened[0].close()
     assert kept(file) == [b"one\nblock\nlate\n"]
-    assert len(rewrite.settle(str(state))) == 1
+    assert len(replaced.settle(str(state))) == 1
 
 
 def test_one_who_saves_all_the_time_ends_it_without_harm(
@@ -251,11 +251,11 @@ def test_what_is_written_to_what_came_out_is_kept_and_named(
         write(file, state)
         assert file.read_bytes() == b"one\nblock\n"
         assert kept(file) == [b"one\n"]
-        assert rewrite.settle(str(state)) == []  # It has it open, and has written nothing.
+        assert replaced.settle(str(state)) == []  # It has it open, and has written nothing.
         assert kept(file) == [b"one\n"]
         editor.write(b"late\n")
     for _ in range(2):
-        (said,) = rewrite.settle(str(state))
+        (said,) = replaced.settle(str(state))
         assert str(file.parent / ".rc.reconcile.d") in said
     assert kept(file) == [b"one\nlate\n"]
 
@@ -267,7 +267,7 @@ def test_what_came_out_goes_when_nobody_has_it_open_any_more(
     with open(file, "ab"):
         write(file, state)
         assert kept(file) == [b"one\n"]
-    assert rewrite.settle(str(state)) == []
+    assert replaced.settle(str(state)) == []
     assert beside(file) == []
     assert not (state / "replaced").exists()
 
@@ -302,7 +302,7 @@ rewrite.rewrite(file, lambda text: text + b"block\\n", 1 << 20, state)
     done = subprocess.run([sys.executable, "-c", code, file, state], timeout=LONG)
     assert done.returncode == 9
     assert kept(file) == [b"of a person\n"]
-    (said,) = rewrite.settle(str(state))
+    (said,) = replaced.settle(str(state))
     assert str(file.parent / ".rc.reconcile.d") in said
     assert kept(file) == [b"of a person\n"]
 

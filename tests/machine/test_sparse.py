@@ -17,7 +17,7 @@ from support import Machine, compiled
 from reconciler import kinds
 from reconciler.base.errors import HostError
 from reconciler.core.observe import observe
-from reconciler.host import Host, archive, kernel, remove, rotate, work
+from reconciler.host import Host, archive, compress, kernel, remove, rotate, work
 from reconciler.host.choose import Rule
 from reconciler.host.clock import Clock
 from reconciler.host.gzipped import Gunzip
@@ -185,12 +185,12 @@ def test_compressing_has_a_bound(logs: Path, monkeypatch: pytest.MonkeyPatch) ->
         (logs / f"{number}.log.1").write_bytes(b"x" * 1000)
     monkeypatch.setattr(rotate, "MOST", 2500)
     todo = [("", f"{number}.log.1") for number in range(4)]
-    left = rotate.finish(str(logs), (), todo, True, OpenFiles(Clock()))
+    left = compress.finish(str(logs), (), todo, True, OpenFiles(Clock()))
     assert left == todo[2:]
     assert sorted(os.listdir(logs)) == ["0.log.1.gz", "1.log.1.gz", "2.log.1", "3.log.1"]
     # The first is taken, however long it is.
     (logs / "2.log.1").write_bytes(b"x" * 9000)
-    assert rotate.finish(str(logs), (), left, True, OpenFiles(Clock())) == todo[3:]
+    assert compress.finish(str(logs), (), left, True, OpenFiles(Clock())) == todo[3:]
 
 
 def test_an_archive_that_holds_too_much_is_left_and_another_begun(
@@ -237,7 +237,7 @@ def test_what_has_the_name_of_a_compressed_log_is_not_read_beyond_its_length(
         Gunzip, "read", lambda self, size: sizes.append(self.size) or whole(self, size)
     )
     with pytest.raises(HostError, match="are both there, and differ"):
-        rotate.finish(str(logs), (), [("", "a.1")], True, OpenFiles(Clock()))
+        compress.finish(str(logs), (), [("", "a.1")], True, OpenFiles(Clock()))
     assert max(sizes) < 2**21
 
 
