@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 
-def meant(pattern: str) -> str:
+def as_matched(pattern: str) -> str:
     """The pattern without the slash behind it, with which people mean a folder."""
     return pattern.rstrip("/") or pattern
 

@@ -37,7 +37,7 @@ _NUMBER = re.compile(r"(\.[0-9]+)+$")
 _UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 """One file that cannot be read; the others can."""
 _INFLATED, _RATIO = 1 << 30, 20
-"""What an archive may hold that is written anew: so many bytes, or so many times its own size, if
+"""What an archive may hold that is rewritten: so many bytes, or so many times its own size, if
 that is more. Logs become 5 to 20 times smaller; a trap becomes 1,000 times larger."""
 _OPTIONS: dict[str, Any] = {
     "format": tarfile.PAX_FORMAT, "encoding": "utf-8", "errors": "surrogateescape",
@@ -82,7 +82,7 @@ def archive(path: str, files: Sequence[File], goal: str, open_files: OpenFiles) 
 
 
 def part(goal: str, number: int) -> str:
-    """The archive itself, and those that were begun when it held too much to be written anew."""
+    """The archive itself, and those that were begun when it held too much to be rewritten."""
     return goal if number == 1 else f"{goal.removesuffix(_ENDING)}.part{number}{_ENDING}"
 
 
@@ -224,8 +224,8 @@ def _unpacking(handle: int, goal: str, most: int | None = None) -> Iterator[Gunz
             yield Gunzip(handle, work, most)
     except (tarfile.TarError, EOFError, zlib.error, UnicodeError, ValueError) as error:
         raise HostError(
-            f"{goal} is damaged or no .tar.gz ({error}); nothing was deleted; mend it, or move it "
-            "away and the next pass begins a new one"
+            f"{goal} is damaged or no .tar.gz ({error}); nothing was deleted; repair it, or "
+            "move it away and the next pass starts a new one"
         ) from None
 
 
@@ -288,7 +288,7 @@ class _Adding:
         if source.last.size == end:
             self._out.go_on_after(old, source.last)
             return
-        # It was made by others, or by an older version, and is compressed anew.
+        # It was made by others, or by an older version, and is compressed again.
         with _unpacking(old, goal, most) as source:
             for info, content, _ in _members(source):
                 self._out.write(info.tobuf(**_OPTIONS))

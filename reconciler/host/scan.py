@@ -222,7 +222,7 @@ class _Look:
             chooser.must(file)
 
     def _named(self, name: str, below: str) -> bool:
-        """Is a file of that name meant?"""
+        """Is the rule about a file of that name?"""
         if self.wanted.logs is not None:
             rotated = ROTATED.fullmatch(name)
             if (

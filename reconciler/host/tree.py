@@ -23,7 +23,7 @@ that goes by names gets beyond a quarter of it, PATH_MAX."""
 _KEPT_OPEN = 16
 """Folders above the one that a cursor is in that stay open."""
 _MOST_LOST = 1000
-"""How often a cursor begins anew because folders were moved away while it was in them."""
+"""How often a cursor starts again from the top because a folder was moved away under it."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
@@ -117,7 +117,7 @@ class Cursor:
         """A descriptor of the folder ``below`` the top, open until the next call.
 
         Raises OSError, Elsewhere among them; it is then as near as it could get. Raises HostError
-        when the folders are moved to and fro all the time.
+        when folders keep being moved.
         """
         if len(below) > LONGEST:
             raise OSError(errno.ENAMETOOLONG, "it is nested too deeply")
@@ -169,7 +169,7 @@ class Cursor:
             self._back_to_top()
             self._lost += 1
             if self._lost > _MOST_LOST:
-                raise HostError("its folders are moved to and fro all the time") from None
+                raise HostError("its folders keep being moved") from None
         finally:
             os.close(left.handle)
 

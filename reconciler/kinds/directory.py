@@ -103,8 +103,8 @@ class Directories(Kind[Directory, Seen], Completed, Described, Diagnosed):
         return (Claim(Key("path", want.path), self.expected(want).asks()),)
 
     def linked(self, want: Directory, declared: Declarations) -> Directory:
-        # A permission that asks for more is heeded when the directory is made, so that it has
-        # never a wrong mode, and one pass is enough.
+        # A permission that asks for more counts when the directory is made: it never has a
+        # wrong mode, and one pass is enough.
         above = declared.asked_below(want.path.rpartition("/")[0])
         claims = declared.claims.get(Key("path", want.path), ())
         if not above and len(claims) < 2:

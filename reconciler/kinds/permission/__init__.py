@@ -28,7 +28,7 @@ from reconciler.core.model import (
     Resource,
     not_known,
 )
-from reconciler.core.patterns import meant, never
+from reconciler.core.patterns import as_matched, never
 from reconciler.host.walk import shown, sort_of
 from reconciler.kinds.permission.entries import PackedEntries, SetOnAll, WrongEntries, WrongEntry
 
@@ -84,7 +84,7 @@ class Permissions(Kind[Permission, WrongEntries], Completed, Described, Verified
         yield from never(want.path, want.exclude)
 
     def named(self, want: Permission, name: str) -> Permission:
-        return replace(want, exclude=tuple(map(meant, want.exclude)))
+        return replace(want, exclude=tuple(map(as_matched, want.exclude)))
 
     def claims(self, want: Permission) -> Iterable[Claim]:
         asks = _asked(want, True).asks()

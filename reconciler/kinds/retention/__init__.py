@@ -25,7 +25,7 @@ from reconciler.core.model import (
     Resource,
     not_known,
 )
-from reconciler.core.patterns import below, meant
+from reconciler.core.patterns import as_matched, below
 from reconciler.host.choose import Rule
 from reconciler.host.found import File, Packed
 from reconciler.host.scan import SeenFiles, Wanted, scan
@@ -33,8 +33,7 @@ from reconciler.host.walk import reason
 from reconciler.kinds.process import KIND as PROCESSES
 from reconciler.kinds.process.resource import Process
 from reconciler.kinds.retention.due import Due, Log, counted, in_words, size
-from reconciler.kinds.retention.refused import wrong
-from reconciler.kinds.retention.resource import Retention
+from reconciler.kinds.retention.resource import Retention, wrong
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -50,7 +49,7 @@ class Retentions(Kind[Retention, Due], Completed, Described, Verified, Ageing, D
     resource = Retention
 
     def named(self, want: Retention, name: str) -> Retention:
-        return replace(want, exclude=tuple(map(meant, want.exclude)))
+        return replace(want, exclude=tuple(map(as_matched, want.exclude)))
 
     def linked(self, want: Retention, declared: Declarations) -> Retention:
         if want.rotates and not want.copies:
@@ -148,12 +147,12 @@ class Retentions(Kind[Retention, Due], Completed, Described, Verified, Ageing, D
     def left(
         self, planned: Sequence[Action], found: Sequence[Change], have: Due | None
     ) -> Sequence[Change]:
-        from reconciler.kinds.retention.steps import left
+        from reconciler.kinds.retention.actions import left
 
         return () if have is None else left(planned, have)
 
     def spared(self, actions: Sequence[Action]) -> tuple[str | None, bool]:
-        from reconciler.kinds.retention.steps import spared
+        from reconciler.kinds.retention.actions import spared
 
         return spared(actions)
 
@@ -161,12 +160,12 @@ class Retentions(Kind[Retention, Due], Completed, Described, Verified, Ageing, D
         return want.keep_last is None and want.max_total is None and not want.rotates
 
     def rest(self, want: Retention, actions: Sequence[Action]) -> Retention | None:
-        from reconciler.kinds.retention.steps import rest
+        from reconciler.kinds.retention.actions import rest
 
         return rest(want, actions)
 
     def freed(self, actions: Sequence[Action]) -> int | None:
-        from reconciler.kinds.retention.steps import freed
+        from reconciler.kinds.retention.actions import freed
 
         return freed(actions)
 
@@ -174,7 +173,7 @@ class Retentions(Kind[Retention, Due], Completed, Described, Verified, Ageing, D
         self, resource: Resource[Retention], have: Due | None, changes: Sequence[Change]
     ) -> Sequence[Action]:
         # What acts is not loaded where nothing is to be done.
-        from reconciler.kinds.retention.steps import actions
+        from reconciler.kinds.retention.actions import actions
 
         return () if have is None else actions(resource.want, have)
 
@@ -252,7 +251,7 @@ def _due(want: Retention, seen: SeenFiles, now: int, host: Host) -> tuple[Due, i
         files, held = found, len(files) - len(found)
     uncompressed: tuple[Log, ...] = ()
     if want.compresses and seen.rotated:
-        from reconciler.host.rotate import compressible
+        from reconciler.host.compress import compressible
 
         # Somebody else may make as many names as he likes that look like logs of ours.
         rotated = sorted(seen.rotated)[: want.most]

@@ -24,7 +24,7 @@ class Due:
 
     ``unfinished`` are logs whose rotation a pass began and did not end, ``uncompressed`` those
     that are rotated and should be compressed. ``now`` is the time of the look, in nanoseconds
-    since the epoch, and ``goal`` the archive that is meant at that time.
+    since the epoch, and ``goal`` the name of the archive at that time.
     """
 
     files: Sequence[File] = ()
