@@ -17,7 +17,7 @@ from support import Machine, compiled
 from reconciler import kinds
 from reconciler.base.errors import HostError
 from reconciler.core.observe import observe
-from reconciler.host import Host, archive, compress, kernel, remove, rotate, work
+from reconciler.host import Host, archive, compress, kernel, remove, work
 from reconciler.host.choose import Rule
 from reconciler.host.clock import Clock
 from reconciler.host.gzipped import Gunzip
@@ -183,7 +183,7 @@ def test_what_a_pass_reads_has_a_bound_and_the_rest_is_said(
 def test_compressing_has_a_bound(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(4):
         (logs / f"{number}.log.1").write_bytes(b"x" * 1000)
-    monkeypatch.setattr(rotate, "MOST", 2500)
+    monkeypatch.setattr(compress, "MOST", 2500)
     todo = [("", f"{number}.log.1") for number in range(4)]
     left = compress.finish(str(logs), (), todo, True, OpenFiles(Clock()))
     assert left == todo[2:]
