@@ -15,6 +15,7 @@ import tempfile
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import IO, Any, NamedTuple
 
 from reconciler.base.digests import blake2b
@@ -181,13 +182,20 @@ class _Stream:
         self.digest.update(data)
         return self._out.write(data)
 
-    def write_file(self, content: IO[bytes], size: int, work: Work | None = None) -> None:
-        """What a file holds, up to a whole block."""
-        while chunk := content.read(_CHUNK):
-            self.write(chunk)
+    def write_file(
+        self, head: bytes, content: IO[bytes], size: int, work: Work | None = None
+    ) -> None:
+        """A header, and what a file holds, up to a whole block."""
+        padding = bytes(-size % tarfile.BLOCKSIZE)
+        while True:
+            chunk = content.read(_CHUNK)
             if work is not None:
                 work.advance(len(chunk))
-        self.write(bytes(-size % tarfile.BLOCKSIZE))
+            if len(chunk) < _CHUNK:
+                break
+            self.write(head + chunk)
+            head = b""
+        self.write(head + chunk + padding)
 
     def go_on_after(self, old: int, start: Start) -> None:
         """Begin with what is compressed in ``old`` before that gzip member."""
@@ -291,9 +299,10 @@ class _Adding:
         # It was made by others, or by an older version, and is compressed again.
         with _unpacking(old, goal, most) as source:
             for info, content, _ in _members(source):
-                self._out.write(info.tobuf(**_OPTIONS))
-                if content is not None:
-                    self._out.write_file(content, info.size)
+                if content is None:
+                    self._out.write(info.tobuf(**_OPTIONS))
+                else:
+                    self._out.write_file(info.tobuf(**_OPTIONS), content, info.size)
 
     def add(self, path: str, files: Sequence[File], work: Work) -> tuple[list[File], list[File]]:
         """Add what is not there yet; the files that are in the archive then, and the others."""
@@ -357,8 +366,7 @@ class _Adding:
             info.mode = stat.S_IMODE(status.st_mode)
             info.uid, info.gid = status.st_uid, status.st_gid
             spool.seek(0)
-            self._out.write(header(info))
-            self._out.write_file(spool, info.size, work)
+            self._out.write_file(header(info), spool, info.size, work)
         self.parts.add(_rights(handle))
         self.added += 1
         return True
@@ -372,10 +380,14 @@ def header(info: tarfile.TarInfo) -> bytes:
         return info.tobuf(**_OPTIONS)
     record = b" mtime=%a\n" % info.mtime
     length = len(record) + 2
-    head = _ustar(b"././@PaxHeader", 0, 0, 0, length, 0, tarfile.XHDTYPE)
     record = b"%d%s" % (length, record)
     ours = _ustar(name.encode(), info.mode, info.uid, info.gid, info.size, mtime, tarfile.REGTYPE)
-    return head + record.ljust(tarfile.BLOCKSIZE, b"\0") + ours
+    return _pax_header(length) + record.ljust(tarfile.BLOCKSIZE, b"\0") + ours
+
+
+@cache
+def _pax_header(length: int) -> bytes:
+    return _ustar(b"././@PaxHeader", 0, 0, 0, length, 0, tarfile.XHDTYPE)
 
 
 def _ustar(name: bytes, mode: int, uid: int, gid: int, size: int, mtime: int, sort: bytes) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -250,6 +251,16 @@ def test_what_changes_after_it_was_chosen_is_left_alone(folder: Folder, action: 
     )
     assert names(folder.path) == ["appended", "linked", "opened", "other/below", "replaced", "sub"]
     assert (folder.path / "appended").read_text() == "xy"
+
+
+@pytest.mark.parametrize("action", ["delete", "move, to: {to}", "archive, to: {to}.tar.gz"])
+def test_a_folder_that_is_gone_since_the_plan_is_no_failure(folder: Folder, action: str) -> None:
+    aged(folder.path / "a")
+    to = folder.machine.base / "to"
+    rule = f"older_than: 1d, action: {action.format(to=to)}"
+    report = racing(folder, rule, lambda: shutil.rmtree(folder.path))
+    assert [(o.result, o.error) for o in report.outcomes] == [("dropped", None)]
+    assert not to.exists()
 
 
 def test_what_becomes_due_after_the_plan_is_for_the_next_pass(folder: Folder) -> None:

@@ -50,6 +50,13 @@ class _OnFiles:
     ended: list[bool] = field(default_factory=list, compare=False, repr=False, kw_only=True)
     """Not empty once it has come to its end."""
 
+    def is_gone(self, host: Host) -> bool:
+        """Is there no such folder any more? Then its files are left alone. Raises UnknownState."""
+        if host.files.status(self.path) is not None:
+            return False
+        self.spared[:] = self.files
+        return True
+
     def what(self) -> str:
         """The files, for people."""
         if len(self.files) == 1:
@@ -69,6 +76,8 @@ class DeleteFiles(_OnFiles):
         """Raises HostError."""
         from reconciler.host.remove import delete
 
+        if self.is_gone(host):
+            return
         files = _open_files(host, self.skip_open)
         self.spared[:] = delete(self.path, self.files, files)
         self.ended.append(True)
@@ -88,6 +97,8 @@ class MoveFiles(_OnFiles):
         """Raises HostError."""
         from reconciler.host.remove import move
 
+        if self.is_gone(host):
+            return
         files = _open_files(host, self.skip_open)
         self.spared[:] = move(self.path, self.files, self.to, files)
 
@@ -108,6 +119,8 @@ class ArchiveFiles(_OnFiles):
         """Raises HostError."""
         from reconciler.host.archive import archive, size
 
+        if self.is_gone(host):
+            return
         files = _open_files(host, self.skip_open)
         before = size(self.goal)
         self.spared[:] = archive(self.path, self.files, self.goal, files)
