@@ -45,6 +45,8 @@ class Graph:
         self._members: dict[str, list[str]] = {}
         """The ids that ``for_each`` has made of a base."""
         self._bare: dict[str, str] = {}
+        self._makers_of: dict[str, Sequence[str]] = {}
+        """Those at or above a folder, as far as they are known."""
         for one in declared:
             if one.base != one.id:
                 self._members.setdefault(one.base, []).append(one.id)
@@ -228,8 +230,19 @@ class Graph:
             uses = one.kind.uses(one.want) if one.want is not None else ()
             for key in uses:
                 by_id = [key.value] if key.value in self.active else []
-                for other in by_id if key.sort == "id" else _nearest(key, name, makers):
+                for other in by_id if key.sort == "id" else self._nearest(key, name, makers):
                     self._need(name, other)
+
+    def _nearest(self, key: Key, name: str, makers: Mapping[Key, list[str]]) -> Sequence[str]:
+        """Who makes ``key``, other than ``name``; for a path the nearest one at or above it."""
+        found = [other for other in makers.get(key, ()) if other != name]
+        if found or key.sort != "path" or key.value in ("", "/"):
+            return found
+        folder = key.value.rpartition("/")[0] or "/"
+        if folder not in self._makers_of:
+            self._makers_of[folder] = self._nearest(Key("path", folder), "", makers)
+        above = self._makers_of[folder]
+        return above if name not in above else self._nearest(Key("path", folder), name, makers)
 
     def _need(self, name: str, other: str) -> None:
         mine, theirs = self.active[name], self.active[other]
@@ -288,15 +301,6 @@ def _asked(claim: Claim, field: str) -> str:
     """What it asks, for people: of a directory, or of a file."""
     either = {each[field] for each in (claim.asks, claim.of_files or {}) if field in each}
     return " or ".join(repr(one) for one in sorted(either))
-
-
-def _nearest(key: Key, name: str, makers: Mapping[Key, list[str]]) -> list[str]:
-    """Who makes ``key``, other than ``name``; for a path the nearest one at or above it."""
-    while True:
-        found = [other for other in makers.get(key, ()) if other != name]
-        if found or key.sort != "path" or key.value in ("", "/"):
-            return found
-        key = Key("path", key.value.rpartition("/")[0] or "/")
 
 
 def _base(path: str) -> str:

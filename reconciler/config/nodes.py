@@ -31,12 +31,14 @@ class Source:
     ``starts`` and ``ends`` are those of its scalars, in their order.
     """
 
-    __slots__ = ("_breaks", "_masks", "ends", "path", "shown", "starts", "text")
+    __slots__ = ("_breaks", "_masks", "ends", "path", "shown", "starts", "templated", "text")
 
     def __init__(self, shown: str, path: str, text: str = "") -> None:
         self.shown = shown
         self.path = path
         self.text = text
+        self.templated = True
+        """May there be a template in it?"""
         self.starts = array("I")
         self.ends = array("I")
         self._breaks: tuple[list[int], list[int]] | None = None

@@ -112,7 +112,8 @@ class Resolver:
                 kind = self.sections.get(section)
                 if kind is None:
                     continue
-                self.declared_kinds[kind.name] = None
+                prefix = kind.name
+                self.declared_kinds[prefix] = None
                 if is_null(entries):
                     continue
                 if not isinstance(entries, Map):
@@ -123,16 +124,16 @@ class Resolver:
                     )
                     continue
                 for name, body, at in entries.entries():
-                    base = f"{kind.name}:{name}"
+                    base = f"{prefix}:{name}"
                     if base in self.bases:
                         first = self.bases[base]
-                        message = f"{kind.name} {name!r} is defined twice; first in {first}"
+                        message = f"{prefix} {name!r} is defined twice; first in {first}"
                         self.problems.add(at, message)
                         continue
                     self.bases[base] = at
                     entries[name] = gone
                     self._name(kind, name, at)
-                    for declared in self._declare(kind, name, at, body, scope):
+                    for declared in self._declare(kind, base, at, body, scope):
                         made += 1
                         yield declared
                     if made > MAX_RESOURCES:
@@ -156,16 +157,16 @@ class Resolver:
             self.problems.add(at, f"{kind.name} {name!r}: {wrong}", hint)
 
     def _declare(
-        self, kind: Kind[Any, Any], name: str, at: SourceMark, body: Node, scope: Scope
+        self, kind: Kind[Any, Any], base: str, at: SourceMark, body: Node, scope: Scope
     ) -> Iterator[Declared]:
         if is_null(body):
             body = empty_map(at)
         if not isinstance(body, Map):
+            name = base.partition(":")[2]
             message = f"{kind.name} {name!r} needs fields, not {_what(body)}"
             hint = "write 'field: value' lines indented below the name"
             self.problems.add(body.at, message, hint)
             return
-        base = f"{kind.name}:{name}"
         node = body.get("for_each")
         if node is None:
             yield self._one(Declared(kind, base, base, at, body), scope)
@@ -226,10 +227,12 @@ class Resolver:
     def _one(self, declared: Declared, scope: Scope) -> Declared:
         before = len(self.problems.found)
         when = declared.body.get("when")
-        kept = (*unevaluated(declared.kind.resource), "when", "for_each")
-        body = scope.node(declared.body, kept)
-        assert isinstance(body, Map)
-        declared.kept = body
+        body = declared.body
+        if body.source.templated:
+            kept = (*unevaluated(declared.kind.resource), "when", "for_each")
+            rendered = scope.node(body, kept)
+            assert isinstance(rendered, Map)
+            declared.kept = body = rendered
         if when is not None:
             if not isinstance(when, Text) or is_null(when):
                 hint = 'when needs an expression, such as "host.systemd"'

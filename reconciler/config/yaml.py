@@ -63,6 +63,7 @@ def load(data: bytes, source: Source, problems: Problems, main: bool = True) -> 
     text = _decoded(data, source, problems)
     if text is None:
         return None
+    source.templated = "{{" in text or "\\" in text  # An escape may stand for a brace.
     unfit = list(_UNFIT.finditer(text))
     for match in unfit[:_UNFIT_SHOWN]:
         problems.add(
@@ -119,8 +120,8 @@ def _parsed(text: str, source: Source, unfit: bool, problems: Problems) -> Node 
     meant = {}
     for sign, pattern in _INDICATORS:
         if sign in text and (stand_in := next(unused, None)) is not None:
-            text = pattern.sub(stand_in, text)
-            meant[ord(stand_in)] = sign
+            text, number = pattern.subn(stand_in, text)
+            meant.update({ord(stand_in): sign} if number else {})
     for _ in range(_MASKS):
         attempt = Problems()
         builder = _Builder(source, attempt, meant, unfit)

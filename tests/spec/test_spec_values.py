@@ -155,6 +155,11 @@ def test_a_value_never_changes_the_structure(room: Any) -> None:
     assert paths(resources) == {"folder:a": "/a, mode: '0777'}{{ user.name }}"}
 
 
+def test_a_template_behind_escapes_is_one(room: Any) -> None:
+    resources = room.body('folders:\n  a: {path: "/\\x7b{ user.name }}"}\n')
+    assert paths(resources) == {"folder:a": "/ann"}
+
+
 def test_a_template_gives_a_quoted_value(room: Any) -> None:
     text = "vars: {m: '0750'}\nfolders: {a: {path: /a, mode: '{{ m }}'}}\n"
     assert room.body(text)["folder:a"].want.mode == "0750"
