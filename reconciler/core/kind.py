@@ -8,9 +8,9 @@ look at the host.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
-from reconciler.base.errors import HostError, Remedy
+from reconciler.base.errors import HostError, Remedy, UnknownState
 from reconciler.base.records import dataclass, names
 from reconciler.base.values import Verdict
 from reconciler.core.model import (
@@ -83,6 +83,9 @@ class Kind(Generic[W, S]):
         raise NotImplementedError
 
 
+T = TypeVar("T")
+_MOST_REFUSALS = 100
+"""After so many it is no longer one of them that is refused."""
 GetKind = Callable[[str], Kind[Any, Any]]
 """The registry: a kind by its name."""
 
@@ -419,6 +422,33 @@ def diff(expected: Any, have: Any) -> tuple[Change, ...]:
         if is_now != want:
             found.append(Change(name, is_now, want))
     return tuple(found)
+
+
+def in_halves(
+    items: Sequence[T],
+    act: Callable[[Sequence[T]], None],
+    refused: type[HostError] = HostError,
+) -> dict[T, HostError]:
+    """Do for all at once what is refused for all where it is for one; what went wrong, by item.
+
+    Where most are refused, not all that is left is tried one by one.
+    """
+    errors: dict[T, HostError] = {}
+    todo = [items] if items else []
+    refusals = 0
+    while todo:
+        some = todo.pop()
+        try:
+            act(some)
+        except HostError as error:
+            half = len(some) // 2
+            refusals += 1
+            splits = isinstance(error, refused) and not isinstance(error, UnknownState)
+            if half and splits and refusals < _MOST_REFUSALS:
+                todo += [some[half:], some[:half]]
+            else:
+                errors |= dict.fromkeys(some, error)
+    return errors
 
 
 def run_one(action: Any, host: Host) -> Exception | None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import getpass
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import pytest
 from support import CHECKOUT, Machine
+
+from reconciler.base.errors import HostError
+from reconciler.core.kind import in_halves
 
 Calls = Callable[[Callable[[], object]], Counter[str]]
 
@@ -112,3 +115,20 @@ def test_a_session_that_tmux_refuses_keeps_no_other_out(machine: Machine) -> Non
     assert "no space for" in failed["error"]
     assert {"a", "z"} <= set(machine.tmux("list-sessions", "-F", "#S").split())
     assert machine.steps(spec) == ["session:odd"]
+
+
+def test_one_of_many_is_found_in_few_tries_and_a_refusal_of_all_has_an_end() -> None:
+    tries: list[int] = []
+
+    def refuse(wrong: set[int]) -> dict[int, HostError]:
+        def act(some: Sequence[int]) -> None:
+            tries.append(len(some))
+            if wrong.intersection(some):
+                raise HostError("no")
+
+        tries.clear()
+        return in_halves(range(1000), act)
+
+    assert refuse({77}).keys() == {77} and len(tries) <= 22
+    assert refuse({1, 500, 998}).keys() == {1, 500, 998}
+    assert len(refuse(set(range(1000)))) == 1000 and len(tries) <= 120

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from reconciler.base.errors import HostError, Remedy
 from reconciler.base.records import dataclass
 from reconciler.base.redaction import redacted
+from reconciler.core.kind import in_halves
 from reconciler.core.managed_block import lines_of
 from reconciler.host.command import find
 from reconciler.host.crontab import RefusedTable
@@ -90,19 +91,12 @@ def run_all(actions: Sequence[PutLine | DropLine], host: Host) -> list[HostError
         except HostError as error:
             failed[action.user, action.entry] = error
     for user, entries in of_user.items():
-        todo = [entries] if entries else []
-        while todo:
-            some = todo.pop()
-            try:
-                _change(user, some, host)
-            except HostError as error:
-                if len(some) > 1 and isinstance(error, RefusedTable):
-                    # One line that is refused keeps no other one out.
-                    pairs, half = list(some.items()), len(some) // 2
-                    todo += [dict(pairs[half:]), dict(pairs[:half])]
-                    continue
-                told = type(error)(redacted(str(error), secrets))
-                failed |= {(user, entry): told for entry in some}
+
+        def change(names: Sequence[str], user: str = user) -> None:
+            _change(user, {name: of_user[user][name] for name in names}, host)
+
+        for entry, refusal in in_halves(list(entries), change, RefusedTable).items():
+            failed[user, entry] = type(refusal)(redacted(str(refusal), secrets))
     return [failed.get((action.user, action.entry)) for action in actions]
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from reconciler.base.errors import HostError, UnknownState
-from reconciler.core.kind import run_one
+from reconciler.core.kind import in_halves, run_one
 from reconciler.core.model import Action
 from reconciler.kinds.unit.actions import Renew, Tell, WriteUnit
 
@@ -209,25 +209,6 @@ def _tell(actions: Mapping[int, Tell], host: Host, found: list[Exception | None]
             systemd.changed(scope, unit)
     for at, action in actions.items():
         found[at] = errors.get(action.unit)
-
-
-def in_halves(units: Sequence[str], act: Callable[[Sequence[str]], None]) -> dict[str, Exception]:
-    """Do for all what is refused for all where it is for one; what went wrong, by unit."""
-    errors: dict[str, Exception] = {}
-    todo = [list(units)] if units else []
-    while todo:
-        some = todo.pop()
-        try:
-            act(some)
-        except UnknownState as error:
-            errors |= dict.fromkeys(some, error)
-        except HostError as error:
-            half = len(some) // 2
-            if half:
-                todo += [some[half:], some[:half]]
-            else:
-                errors[some[0]] = error
-    return errors
 
 
 def _renew(actions: Mapping[int, Renew], host: Host, found: list[Exception | None]) -> None:
