@@ -16,7 +16,7 @@ from reconciler.base.errors import HostError
 from reconciler.base.redaction import censored, without_values
 from reconciler.diagnose.loglines import analysed
 from reconciler.host import machine
-from reconciler.host.folders import contents, matching, tail
+from reconciler.host.folders import Siblings, contents, matching, tail
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -107,13 +107,17 @@ def folders(wanted: Sequence[tuple[str, str, str | None]]) -> list[dict[str, Any
 
     Times are in seconds since the epoch. Names that begin with a dot are passed over.
     """
-    return [{"id": ident, "path": path, **_folder(path, match)} for ident, path, match in wanted]
+    with Siblings() as siblings:
+        return [
+            {"id": ident, "path": path, **_folder(siblings, path, match)}
+            for ident, path, match in wanted
+        ]
 
 
-def _folder(path: str, match: str | None) -> dict[str, Any]:
+def _folder(siblings: Siblings, path: str, match: str | None) -> dict[str, Any]:
     try:
         now = time.time()
-        found = contents(path, match, (now - _HOUR, now - _DAY))
+        found = contents(siblings, path, match, (now - _HOUR, now - _DAY))
     except OSError as error:
         return {"reason": (error.strerror or str(error)).lower()}
     except HostError as error:

@@ -9,15 +9,17 @@ import os
 import stat
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from fnmatch import fnmatchcase
 from math import inf
 
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
+from reconciler.host.filesystems import refuse_silent
 from reconciler.host.reading import PRIVATE, is_private, regular_file
 from reconciler.host.walk import opened
 
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _MOST = 200_000
 _TAIL = 2**20
 
@@ -26,11 +28,48 @@ _TAIL = 2**20
 def listed(path: str) -> Iterator[int]:
     """A descriptor of the folder for reading. Raises OSError, HostError."""
     with opened(path) as top:
-        handle = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=top)
+        handle = os.open(".", _FOLDER, dir_fd=top)
     try:
         yield handle
     finally:
         os.close(handle)
+
+
+class Siblings:
+    """Opens folders one after the other; the way to those beside each other is walked once."""
+
+    def __init__(self) -> None:
+        self._above: str | None = None
+        self._way = ExitStack()
+        self._top = -1
+
+    def __enter__(self) -> Siblings:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._way.close()
+
+    @contextmanager
+    def listed(self, path: str) -> Iterator[int]:
+        """As the function of that name."""
+        above, _, name = path.rpartition("/")
+        if above != self._above:
+            self._way.close()
+            self._above = None
+            self._top = self._way.enter_context(opened(above or "/"))
+            self._above = above
+        refuse_silent(path)
+        try:
+            handle = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=self._top)
+        except OSError:
+            # A symlink may lead to it, and what else stands there has its own words.
+            with listed(path) as handle:
+                yield handle
+            return
+        try:
+            yield handle
+        finally:
+            os.close(handle)
 
 
 def regular_files(folder: int) -> Iterator[tuple[str, os.stat_result]]:
@@ -61,13 +100,15 @@ class Contents:
     newest: float | None = None
 
 
-def contents(path: str, match: str | None, since: Sequence[float], end: float = inf) -> Contents:
+def contents(
+    siblings: Siblings, path: str, match: str | None, since: Sequence[float], end: float = inf
+) -> Contents:
     """Of the folder ``path`` the files whose names ``match``, but for those that begin with a dot.
 
     ``since`` are moments in seconds since the epoch; at ``end``, by the monotonic clock, it has
     looked at enough. Raises OSError, HostError.
     """
-    with listed(path) as folder:
+    with siblings.listed(path) as folder:
         # Root may write everywhere but on a file system that is read only.
         writable = os.access(".", os.W_OK | os.X_OK, dir_fd=folder)
         found = Contents(writable, os.fstat(folder).st_uid)

@@ -15,7 +15,7 @@ from reconciler.core.kind import GetKind, Supervised
 from reconciler.core.model import Observation, Resource
 from reconciler.core.observe import shown, watched
 from reconciler.core.plan import STARTS
-from reconciler.host.folders import contents
+from reconciler.host.folders import Siblings, contents
 from reconciler.state.store import Store
 
 if TYPE_CHECKING:
@@ -112,11 +112,13 @@ def _folders(
 ) -> Iterator[dict[str, Any]]:
     """How many files each folder holds, and how many of them are new."""
     end = time.monotonic() + _SCAN
-    for resource in declared:
-        for key in shown(get_kind(resource.kind), resource, host):
-            if key.sort == "folder":
+    with Siblings() as siblings:
+        for resource in declared:
+            for key in shown(get_kind(resource.kind), resource, host):
+                if key.sort != "folder":
+                    continue
                 with suppress(OSError, HostError):
-                    found = contents(key.value, None, (since,), end)
+                    found = contents(siblings, key.value, None, (since,), end)
                     yield {
                         "id": resource.id, "path": key.value, "files": found.files,
                         "new": found.recent[0], "bytes": found.size, "complete": found.complete,
