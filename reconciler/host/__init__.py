@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from reconciler.host.files import Files
     from reconciler.host.marks import Marks
     from reconciler.host.openfiles import OpenFiles
+    from reconciler.host.process_search import ProcessSearch
     from reconciler.host.process_snapshot import Known, ProcessSnapshot
     from reconciler.host.processes import Identity, Processes
     from reconciler.host.start_records import StartRecords
@@ -90,6 +91,13 @@ class Host:
         """All processes, as they were when they were first asked for since ``forget``."""
         return self.another_table()
 
+    @cached_property
+    def search(self) -> ProcessSearch:
+        """Searches in that table."""
+        from reconciler.host.process_search import ProcessSearch
+
+        return ProcessSearch(self.table)
+
     def another_table(self) -> ProcessSnapshot:
         """All processes as they are now."""
         from reconciler.host.process_snapshot import ProcessSnapshot
@@ -159,7 +167,7 @@ class Host:
         """Drop what was seen, so that the next look is a fresh one."""
         if "files" in self.__dict__:
             self.files.forget()
-        for name in ("table", "start_records", "_begun_stops"):
+        for name in ("table", "search", "start_records", "_begun_stops"):
             self.__dict__.pop(name, None)
         self.notes.clear()
         if "tmux" in self.__dict__:

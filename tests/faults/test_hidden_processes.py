@@ -21,9 +21,10 @@ LOOK = """
 import os, sys
 from reconciler.host.clock import Clock
 from reconciler.host.files import Files
+from reconciler.host.process_search import ProcessSearch
 from reconciler.host.process_snapshot import ProcessSnapshot
 from reconciler.host.processes import Processes
-import grp, pwd, encodings.idna  # Later they could not be read.
+import grp, pwd, encodings.idna, reconciler.host.reading  # Later they could not be read.
 from reconciler.host import trust
 from reconciler.base.errors import UnknownState
 base, pid = sys.argv[1:3]
@@ -34,7 +35,7 @@ for uid in (65534, 65533):
         os.setresgid(65534, 65534, 65534)
         os.setgroups([])
         os.setresuid(65534, 65534, 65534)
-        table, born = ProcessSnapshot(), Processes(Clock()).started
+        table, born = ProcessSearch(ProcessSnapshot()), Processes(Clock()).started
         for what, look in (
             ("cmdline", lambda: table.with_command_line("^hidden", uid)),
             ("exe", lambda: table.with_program(sys.argv[3], uid)),

@@ -16,8 +16,9 @@ from support import Machine, until
 from support import within as promised
 
 from reconciler.base.errors import UnknownState
-from reconciler.host import process_snapshot, processes
-from reconciler.host.process_snapshot import ProcessSnapshot, within
+from reconciler.host import process_search, process_snapshot, processes
+from reconciler.host.process_search import ProcessSearch, within
+from reconciler.host.process_snapshot import ProcessSnapshot
 from reconciler.host.processes import Identity, ProcessEntry
 
 
@@ -33,17 +34,19 @@ def test_a_command_line_that_a_pattern_never_ends_with(
     with subprocess.Popen(["/bin/sh", "-c", "read x", "sh", name], stdin=subprocess.PIPE) as one:
         is_the_program(one.pid)
         with promised(20), pytest.raises(UnknownState, match="longer than 2 s"):
-            ProcessSnapshot().with_command_line("(a+)+b$", os.getuid())
+            ProcessSearch(ProcessSnapshot()).with_command_line("(a+)+b$", os.getuid())
         with promised(20):
-            monkeypatch.setattr(process_snapshot, "_MATCHING", 0.3)
-            table, why = ProcessSnapshot(), list[str]()
+            monkeypatch.setattr(process_search, "_MATCHING", 0.3)
+            table, why = ProcessSearch(ProcessSnapshot()), list[str]()
             for number in range(20):  # However many resources have such a pattern.
                 with pytest.raises(UnknownState) as given_up:
                     table.with_command_line(f"(a+)+b{number}$", os.getuid())
                 why.append(str(given_up.value))
             assert ["others took longer" in words for words in why] == [False] * 3 + [True] * 17
         # The alarm is off, and the one who had it has it again.
-        found = ProcessSnapshot().with_command_line("^/bin/sh -c read x sh a{30}", os.getuid())
+        found = ProcessSearch(ProcessSnapshot()).with_command_line(
+            "^/bin/sh -c read x sh a{30}", os.getuid()
+        )
         assert [each.pid for each in found] == [one.pid]
         assert one.stdin is not None
         one.stdin.close()
@@ -63,7 +66,7 @@ def test_what_somebody_calls_a_set_user_id_program_hides_no_process_of_roots(fre
                 until(lambda: os.readlink(f"/proc/{one.pid}/exe") == program)
                 is_the_program(one.pid)
                 assert os.stat(f"/proc/{one.pid}").st_uid == 0
-                assert ProcessSnapshot().with_command_line("(a+)+b$", 0) == []
+                assert ProcessSearch(ProcessSnapshot()).with_command_line("(a+)+b$", 0) == []
             finally:
                 one.kill()
 
@@ -123,13 +126,13 @@ def test_nested_processes_are_each_looked_up_once(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(process_snapshot, "look_up", look_up)
     monkeypatch.setattr(process_snapshot, "owner_of", lambda _: 7)
     asked = range(first + 2, first + count, 2)
-    found = ProcessSnapshot()._owned(asked, 7)
+    found = ProcessSearch(ProcessSnapshot())._owned(asked, 7)
     # Only the oldest of a family counts.
     assert [one.pid for one in found] == [first + 2]
     assert max(looks[pid] for pid in range(first, first + count)) <= 2
     # As wide as deep: children of one that is none of them.
     looks.clear()
-    assert len(ProcessSnapshot()._owned([first + 500], 7)) == 1
+    assert len(ProcessSearch(ProcessSnapshot())._owned([first + 500], 7)) == 1
     assert sum(looks[pid] for pid in range(first, first + count)) <= 502
 
 

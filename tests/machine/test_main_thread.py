@@ -10,6 +10,7 @@ from support import Machine, until
 from reconciler.executor.processes import identity, is_alive
 from reconciler.host import Host
 from reconciler.host.clock import Clock
+from reconciler.host.process_search import ProcessSearch
 from reconciler.host.process_snapshot import ProcessSnapshot
 from reconciler.host.processes import Processes, ending, look_up
 from reconciler.host.stops import StopUnderWay
@@ -64,9 +65,10 @@ def test_it_is_known_by_mark_line_and_program(machine: Machine) -> None:
     uid = os.geteuid()
     entry = look_up(pid)
     assert entry is not None
-    assert [entry.identity] == ProcessSnapshot().with_command_line(f"{machine.base}/app.py", uid)
+    search = ProcessSearch(ProcessSnapshot())
+    assert [entry.identity] == search.with_command_line(f"{machine.base}/app.py", uid)
     program = os.readlink(f"/proc/{pid}/task/{os.listdir(f'/proc/{pid}/task')[-1]}/exe")
-    assert entry.identity in ProcessSnapshot().with_program(program, uid)
+    assert entry.identity in search.with_program(program, uid)
     mark = f"{machine.state}/demo/process:app"
     marked = [one.identity for one in ProcessSnapshot().carriers(uid).values() if one.mark == mark]
     assert marked == [entry.identity]

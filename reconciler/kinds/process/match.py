@@ -195,9 +195,9 @@ def matching(want: Process, host: Host, among: Collection[int] | None = None) ->
         return ()
     uid = host.users.account(match.user or want.user).uid
     if match.cmdline is not None:
-        return host.table.with_command_line(match.cmdline, uid, among)
+        return host.search.with_command_line(match.cmdline, uid, among)
     if match.exe is not None:
-        return host.table.with_program(match.exe, uid, among)
+        return host.search.with_program(match.exe, uid, among)
     born, gained = host.processes.started, host.walltime.gained
-    found = host.table.from_file(match.pidfile or "", uid, host.files, born, gained)
+    found = host.search.from_file(match.pidfile or "", uid, host.files, born, gained)
     return [one for one in found if among is None or one.pid in among]
