@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from looping import Looping
@@ -21,8 +22,10 @@ from reconciler.host.clock import Clock
 from reconciler.host.descendants import Descendants, Started, end_all, ending
 from reconciler.host.process_snapshot import Carrier, ProcessSnapshot, carrier
 from reconciler.host.processes import Identity, ProcessEntry, Processes, look_up, session_tag
+from reconciler.kinds import process
 from reconciler.kinds.process import KIND
 from reconciler.kinds.process.actions import StopLeft
+from reconciler.kinds.process.match import Running
 
 PLACES = ["daemon", "session"]
 TAGGED = pytest.mark.skipif(not session_tag(), reason="this kernel has no autogroups")
@@ -603,3 +606,20 @@ def test_what_an_ordinary_user_could_not_end_is_not_left_behind_for_him(
     assert [one.pid for one in Descendants(started).look(table)] == [his]
     monkeypatch.setattr(ProcessSnapshot, "_users", {65534: [his, roots]})
     assert [one.pid for one in Descendants(started).look(table)] == [his, roots]
+
+
+def test_what_is_being_stopped_is_not_looked_for_as_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    monkeypatch.setattr(process, "running", lambda *asked: Running((), ()))
+    monkeypatch.setattr(process, "left", lambda *asked: (looked.append("left") or [], ()))
+    spec = compiled(tmp_path, "processes: {p: {command: [/bin/x]}}")
+    host = Host("demo", str(tmp_path / "state"))
+    going = [Identity(1, 2**30)]
+    host.stops = SimpleNamespace(of=lambda ident: going)  # type: ignore[assignment]
+    (seen,) = KIND.observe(spec.resources, host)
+    assert (looked, seen.note) == ([], f"pid {2**30} is being stopped")
+    going.clear()
+    KIND.observe(spec.resources, host)
+    assert looked == ["left"]
