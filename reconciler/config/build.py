@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from reconciler.base.records import dataclass, strings
@@ -22,7 +23,7 @@ from reconciler.config.scope import Scope, is_secret_setting, worth_hiding
 from reconciler.config.shipped import known_as
 from reconciler.config.validate import Validator
 from reconciler.core.kind import Kind, Persistent
-from reconciler.core.model import Resource, Spec
+from reconciler.core.model import Spec
 
 _PART = 6
 """Characters of a variable in a URL that is redacted; less may be a word such as a host."""
@@ -43,6 +44,33 @@ class Built:
     keepable: bool
 
 
+def _refuse_program(declared: Sequence[Declared], facts: Facts, problems: Problems) -> None:
+    """Nothing that outlives a pass of root may run this program, where others can change it."""
+    if not facts.bin_refused:
+        return
+    for one in declared:
+        wanted = isinstance(one.kind, Persistent) and one.present and one.skip is None
+        if wanted and any(f"{facts.bin}/" in text for text in strings(one.want)):
+            problems.add(
+                one.at,
+                f"root would go on to run what is in {facts.bin}: {facts.bin_refused}",
+                "install this program where only root may write, and call it there",
+            )
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Trees without circles are made: looking for some takes a third of the time."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+@_without_collector()
 def build(
     path: str,
     kinds: Sequence[Kind[Any, Any]],
@@ -55,45 +83,6 @@ def build(
 
     Not ``strict``: resources that contradict one another are held, and not refused.
     """
-    collecting = gc.isenabled()
-    gc.disable()  # Trees without circles: looking for some takes a third of the time.
-    try:
-        return _build(path, kinds, facts, settings, environ, strict)
-    finally:
-        if collecting:
-            gc.enable()
-
-
-def _refuse_program(
-    resources: Sequence[Resource[Any]],
-    kinds: Sequence[Kind[Any, Any]],
-    declared: Sequence[Declared],
-    facts: Facts,
-    problems: Problems,
-) -> None:
-    """Nothing that outlives a pass of root may run this program, where others can change it."""
-    if not facts.bin_refused:
-        return
-    lasting = {kind.name for kind in kinds if isinstance(kind, Persistent)}
-    places = {one.id: one.at for one in declared}
-    for one in resources:
-        wanted = one.kind in lasting and one.present and one.skip is None
-        if wanted and any(f"{facts.bin}/" in text for text in strings(one.want)):
-            problems.add(
-                places[one.id],
-                f"root would go on to run what is in {facts.bin}: {facts.bin_refused}",
-                "install this program where only root may write, and call it there",
-            )
-
-
-def _build(
-    path: str,
-    kinds: Sequence[Kind[Any, Any]],
-    facts: Facts,
-    settings: Mapping[str, str],
-    environ: Mapping[str, str],
-    strict: bool,
-) -> Built:
     problems = Problems()
     files = gather(path, problems)
     top = HeadReader(files, [kind.section for kind in kinds], problems)
@@ -121,10 +110,10 @@ def _build(
     resources = graph.ordered(whole=whole)
     for wish in graph.wishes if strict else ():
         problems.add(*wish)
-    _refuse_program(resources, kinds, declared, facts, problems)
+    _refuse_program(declared, facts, problems)
     problems.stop_if_any()
     if not whole:
-        raise RuntimeError("a resource was dropped without a word; this is a bug in the spec room")
+        raise RuntimeError("a resource was dropped without a word; this is a bug of the program")
     read = scope.environ.secret_values.items()
     hidden = [value for name, value in read if worth_hiding(name, value)]
     # By name, by where it is from, and by the place where it stands: the URL of a target.
