@@ -228,6 +228,20 @@ directories:
     assert (machine.base / "once" / "near").is_dir()
 
 
+def test_nor_does_it_help_him_to_be_looked_into_again_and_again(
+    machine: Machine, mute: Mute
+) -> None:
+    """Each look tells where it is, and is over before anybody asks whether it hangs."""
+    there = mute("slow=0.008", "names=200", "user=65534")
+    text = "".join(f"  b{at}: {{path: {there}/data/{at}.log, content: x}}\n" for at in range(200))
+    code = "import sys; from reconciler.host import bounded; bounded._MOST = 1.0; "
+    code += "from reconciler.cli.main import main; sys.exit(main())"
+    spec = machine.spec(f"blocks:\n{text}")
+    done = machine.run(sys.executable, "-c", code, *machine.argv("--plan", spec, "--json")[1:])
+    report = json.loads(done.stdout)
+    assert (len(report["unknown"]), report["steps"]) == (200, []), done.stderr
+
+
 @pytest.mark.parametrize(("user", "hung"), [(65534, True), (0, False)])
 def test_only_waits_for_the_server_of_another_user_are_counted(
     mute: Mute, user: int, hung: bool, monkeypatch: pytest.MonkeyPatch
