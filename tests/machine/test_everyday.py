@@ -87,6 +87,8 @@ def test_beside_a_loop_with_values_of_its_own(
         (first,) = until(lambda: machine.running(WORKER))
         until(lambda: loop.read_text().count("\n") > 1)
         elsewhere = {"cwd": "/"}
+        # It asks for five seconds only, which a loaded machine may not answer in.
+        until(lambda: "kept alive: unknown" not in use("status", **elsewhere).stdout)
         done = use("status", **elsewhere)
         assert f"kept alive by: the watchdog (pid {process.pid})" in done.stdout
         assert f"has another home: {home}" in done.stdout
