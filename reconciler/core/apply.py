@@ -9,12 +9,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import HostError
-from reconciler.base.records import replace
-from reconciler.base.text import error_in_words
 from reconciler.core.kind import (
     Ageing,
     Batched,
-    Diagnosed,
     Following,
     GetKind,
     Running,
@@ -33,7 +30,8 @@ from reconciler.core.model import (
     Step,
 )
 from reconciler.core.observe import observe
-from reconciler.core.plan import difference, needed_by, told
+from reconciler.core.plan import difference, needed_by
+from reconciler.core.verify import failure, proved, still_wrong
 from reconciler.host.progress import working
 
 if TYPE_CHECKING:
@@ -155,7 +153,7 @@ def _begin(runs: Sequence[_Run], host: Host, on_begin: OnBegin) -> None:
         try:
             awaited = kind.awaits([(run.resource, run.step.actions) for run in runs], host)
         except Exception as error:
-            awaited = [HostError(_failure(error))] * len(runs)
+            awaited = [HostError(failure(error))] * len(runs)
     acting = []
     for run, why in zip(runs, awaited, strict=True):
         if isinstance(why, str):
@@ -167,7 +165,7 @@ def _begin(runs: Sequence[_Run], host: Host, on_begin: OnBegin) -> None:
         waits = on_begin([run.step for run, _ in acting])
     except Exception as error:
         for run, _ in acting:
-            run.end = "failed", _failure(error)
+            run.end = "failed", failure(error)
         return
     for run, failed in acting:
         if run.step.id in waits:
@@ -220,7 +218,7 @@ def _outcomes(
     done = [run for run in runs if run.end is None and not run.looks_itself]
     seen = observe([run.resource for run in done], get_kind, host)
     after.update(seen)
-    wrong = _wrong([(run.step, run.resource) for run in done], seen, get_kind, host)
+    wrong = still_wrong([(run.step, run.resource) for run in done], seen, get_kind, host)
     seconds = (host.clock.monotonic() - begin) / (len(done) or 1)
     for run in runs:
         note = lives_on = None
@@ -232,7 +230,7 @@ def _outcomes(
                 if isinstance(run.kind, Verified):
                     note, idle = run.kind.spared(run.step.actions)
             except Exception as error:
-                problem = problem or (_failure(error), None)
+                problem = problem or (failure(error), None)
             run.end = ("dropped" if idle else "done", None)
             if problem is not None:
                 words, lives_on = problem
@@ -263,7 +261,7 @@ class _Run:
             if isinstance(self.kind, Batched):
                 self._stages = self.kind.stages(step.actions)
         except Exception as error:
-            self._stages, self.end = (), ("failed", _failure(error))
+            self._stages, self.end = (), ("failed", failure(error))
 
     @property
     def stages(self) -> int:
@@ -296,7 +294,7 @@ class _Run:
                 self.end = self._hindrance(seen)
             except Exception as error:
                 # Whatever it is, it is this step's trouble alone.
-                self.end = "failed", _failure(error)
+                self.end = "failed", failure(error)
         self.note_if_broken(broken)
         return self.end is None
 
@@ -345,7 +343,7 @@ class _Run:
         """One action was done, or has failed."""
         self.seconds += seconds
         if error is not None:
-            self._failed.append(_failure(error))
+            self._failed.append(failure(error))
 
     def end_stage(self) -> None:
         """Where an action has failed, the step has."""
@@ -353,53 +351,6 @@ class _Run:
         if failed:
             more = f"; and {len(failed) - _MOST_NAMED} more" if len(failed) > _MOST_NAMED else ""
             self.end = "failed", "; ".join(failed[:_MOST_NAMED]) + more
-
-
-def _failure(error: Exception) -> str:
-    """Why a step has failed, in words."""
-    if isinstance(error, OSError) and not isinstance(error, HostError):
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or error}"
-    return error_in_words(error)
-
-
-Wrong = tuple[str, str | None]
-"""What is wrong after a step, and what lives on of it all the same."""
-
-
-def _wrong(
-    steps: Sequence[tuple[Step, Resource[Any]]],
-    seen: Mapping[str, Observation[Any]],
-    get_kind: GetKind,
-    host: Host,
-) -> dict[str, Wrong | None]:
-    """Of each, what is still not as it should be, with what the host tells about it; or None."""
-    found: dict[str, Wrong | None] = {}
-    for step, resource in steps:
-        try:
-            found[step.id] = _still_wrong(step, resource, seen[step.id], get_kind, host)
-        except Exception as error:
-            found[step.id] = f"done, but cannot look at it any more: {_failure(error)}", None
-    return found
-
-
-def _still_wrong(
-    step: Step, resource: Resource[Any], seen: Observation[Any], get_kind: GetKind, host: Host
-) -> Wrong | None:
-    kind = get_kind(resource.kind)
-    if seen.unknown is not None:
-        return f"done, but cannot look at it any more: {seen.unknown}", None
-    expected = kind.expected(resource.want) if resource.present else None
-    left = kind.changes(expected, seen.state)
-    if isinstance(kind, Verified):
-        left = kind.left(step.actions, left, seen.state)
-    if not left:
-        return None
-    evidence = seen.lives_on
-    if evidence is None and isinstance(kind, Diagnosed):
-        evidence = kind.evidence(resource, host)
-    words = f"still wrong after it was done: {told(kind, left)}"
-    return f"{words} ({evidence})" if evidence else words, seen.lives_on
 
 
 class _Settling:
@@ -444,20 +395,3 @@ class _Settling:
         failed = [outcome for outcome in found if outcome.result == "failed"]
         self._told(failed)
         return {outcome.step.id for outcome in failed}
-
-
-def proved(
-    outcomes: Sequence[tuple[Outcome, Resource[Any]]], get_kind: GetKind, host: Host
-) -> list[Outcome]:
-    """The outcomes of steps that were done, after another look whether they have held."""
-    seen = observe([resource for _, resource in outcomes], get_kind, host)
-    steps = [(outcome.step, resource) for outcome, resource in outcomes]
-    wrong = _wrong(steps, seen, get_kind, host)
-    found = []
-    for outcome, _ in outcomes:
-        problem = wrong[outcome.step.id]
-        if problem is not None:
-            words, lives_on = problem
-            outcome = replace(outcome, result="failed", error=words, lives_on=lives_on)
-        found.append(outcome)
-    return found

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from reconciler import kinds
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, replace
-from reconciler.core.apply import proved
 from reconciler.core.kind import Running, Supervised
 from reconciler.core.model import Observation, Outcome, Report, Resource, Spec
 from reconciler.core.observe import observe, watched
 from reconciler.core.plan import difference
 from reconciler.core.snapshot import Snapshot
+from reconciler.core.verify import proved
 from reconciler.host.processes import Identity
 from reconciler.host.stops import WantedStops
 from reconciler.watchdog.passes import Teller
