@@ -9,8 +9,9 @@ from reconciler.base.records import dataclass
 RATE = 6
 """Turns of one thing, or other messages of one event about it, in an hour: then it flaps."""
 
-
 HOUR = 3600.0
+EXITED = "exited right after start"
+"""How the reason begins why a step has failed whose process does not run behind it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from reconciler.base.errors import HostError
 from reconciler.base.records import replace
 from reconciler.base.text import error_in_words
-from reconciler.core.kind import Diagnosed, GetKind, Verified
+from reconciler.core.kind import Diagnosed, GetKind, Supervised, Verified
+from reconciler.core.messages import EXITED
 from reconciler.core.model import Observation, Outcome, Resource, Step
 from reconciler.core.observe import observe
 from reconciler.core.plan import told
@@ -60,8 +61,11 @@ def _what_is_wrong(
     evidence = seen.lives_on
     if evidence is None and isinstance(kind, Diagnosed):
         evidence = kind.evidence(resource, host)
-    words = f"still wrong after it was done: {told(kind, left)}"
-    return f"{words} ({evidence})" if evidence else words, seen.lives_on
+    if resource.present and seen.state is None and isinstance(kind, Supervised):
+        words = EXITED
+    else:
+        words = f"no effect: {told(kind, left)}"
+    return f"{words}: {evidence}" if evidence else words, seen.lives_on
 
 
 def proved(

@@ -119,7 +119,7 @@ def ended(pid: int) -> bool:
 
 
 def ending(pid: int) -> str | None:
-    """How a process ended whose parent has not asked yet: "exit status 3", "signal 9".
+    """How a process ended whose parent has not asked yet: "exit status 3", "killed by SIGKILL".
 
     None when it runs, is gone, or belongs to somebody else; the status is proc(5) stat field 52.
     """
@@ -127,7 +127,15 @@ def ending(pid: int) -> str | None:
     if len(rest) < 50 or rest[0] != b"Z" or look_up(pid) is not None:
         return None
     status = os.waitstatus_to_exitcode(int(rest[49]))
-    return f"signal {-status}" if status < 0 else f"exit status {status}"
+    return f"killed by {signal_name(-status)}" if status < 0 else f"exit status {status}"
+
+
+def signal_name(number: int) -> str:
+    """``SIGKILL``, or the number of one that has no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def end_below(pid: int) -> None:

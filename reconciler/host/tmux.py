@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
 from reconciler.host.command import AHEAD, Begun, Result, begin, find, run
-from reconciler.host.processes import ended
+from reconciler.host.processes import ended, signal_name
 from reconciler.host.remedy import remedy
 from reconciler.host.tmux_socket import sockets
 
@@ -362,7 +362,9 @@ def _pane(line: str) -> Pane | None:
         home_of(seen["owner"], seen["session"]) if seen["owner"] else ""
     )
     seen["dead"] = seen["dead"] == "1" or ended(pid)  # Its server may not have asked yet.
-    ending = f"signal {killed}" if killed else f"exit status {status}" if status else ""
+    ending = f"exit status {status}" if status else ""
+    if killed.isdigit():
+        ending = f"killed by {signal_name(int(killed))}"
     return Pane(**{**seen, "pid": pid, "ending": ending})
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 
 from reconciler.base.records import dataclass, replace
 from reconciler.base.redaction import shortened
-from reconciler.core.messages import RATE, Message, Sent, Trouble, moment
+from reconciler.core.messages import EXITED, RATE, Message, Sent, Trouble, moment
 from reconciler.core.model import EVENTS, Outcome, Plan
 
 _MOST = 5
@@ -27,12 +27,13 @@ _DONE = {
     "create": "created", "update": "updated", "delete": "deleted", "start": "started",
     "restart": "restarted", "stop": "stopped",
 }  # fmt: skip
-_STILL = "still wrong after it was done: "
+_NO_EFFECT = "no effect: "
 _NEXT = ", next in "
 _HOLD = re.compile(r"(?:^|; )(\d+ failed starts?,.*|gave up after .*|not started again: .*)")
 """What ``state.restarts`` says of failed starts, behind what is wrong."""
 _STARTS = re.compile(r"has \d+ failed starts?|gave up after |not started again")
 """How the reason begins where starts have failed before."""
+_START_FAILED = re.compile(rf"(could not be|{EXITED}).*", re.DOTALL)
 REMINDER = "reminder"
 """The event of what was told before, and is told again."""
 
@@ -191,8 +192,8 @@ def _entered(
     """What something that is wrong now calls for: an event, words or none, and what is known."""
     event, reason, more = about
     # How many starts have failed says less than how the last one did.
-    _, could, error = before.reason.partition("could not be ") if before else ("", "", "")
-    last = could + error
+    found = _START_FAILED.search(before.reason) if before is not None else None
+    last = found[0] if found is not None else ""
     kept = reason
     if last and _STARTS.match(reason):
         kept += f"; the last one {last}"
@@ -222,6 +223,14 @@ def _reminders(now: dict[str, Trouble], every: float) -> Iterator[Message]:
     now.update((ident, Trouble(one.event, one.reason, one.wall)) for ident, one in due.items())
 
 
+def _failure(outcome: Outcome) -> str:
+    """Why a step has failed."""
+    why = (outcome.error or outcome.step.why).removeprefix(_NO_EFFECT)
+    if why.startswith(EXITED):
+        return why
+    return f"could not be {_DONE.get(outcome.step.verb, outcome.step.verb)}: {why}"
+
+
 def _wrong(news: News) -> Iterator[tuple[str, tuple[str, str, str]]]:
     """By id: what is wrong now, as event, words that go on after the id, and more of them.
 
@@ -232,12 +241,7 @@ def _wrong(news: News) -> Iterator[tuple[str, tuple[str, str, str]]]:
         yield remark.id, ("failed", f"cannot be looked at: {remark.reason}", "")
     for remark in plan.failing:
         yield remark.id, ("failed", f"is failing: {remark.reason}", "")
-    failed = {
-        one.step.id: f"could not be {_DONE.get(one.step.verb, one.step.verb)}: "
-        f"{(one.error or one.step.why).removeprefix(_STILL)}"
-        for one in news.outcomes
-        if one.result == "failed"
-    }
+    failed = {one.step.id: _failure(one) for one in news.outcomes if one.result == "failed"}
     for ident, words in failed.items():
         yield ident, ("failed", words, "")
     for remark in plan.held:
