@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from support import compiled
 
 from reconciler.config.errors import SpecError
-from reconciler.core.kind import BadValue, RenderedTemplate, Value
 from reconciler.core.model import Spec
+from reconciler.core.templating import BadValue, RenderedTemplate, Value
 from reconciler.kinds.unit.file import parted
 from reconciler.kinds.unit.text import links, programs, settings, written
 

@@ -16,7 +16,8 @@ from reconciler.config.nodes import Map, Source, SourceMark, Text
 from reconciler.config.scope import FIXED, Scope
 from reconciler.config.shipped import folder
 from reconciler.config.template import LITERAL_HINT, TemplateError
-from reconciler.core.kind import BadValue, RenderedTemplate, Templated
+from reconciler.core.kind import Templated
+from reconciler.core.templating import BadValue, RenderedTemplate
 
 if TYPE_CHECKING:
     from reconciler.config.resolve import Declared

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import TemplateSyntaxError, nodes, pass_context
 
 from reconciler.config.sandbox import Sandbox, defined, syntax
-from reconciler.core.kind import Value
+from reconciler.core.templating import Value
 
 _MARK = "\0"
 _REFUSED: dict[type[nodes.Node], str] = {

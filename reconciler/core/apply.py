@@ -9,16 +9,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import HostError
-from reconciler.core.kind import (
-    Ageing,
-    Batched,
-    Following,
-    GetKind,
-    Running,
-    Supervised,
-    Verified,
-    run_one,
-)
+from reconciler.core.batches import run_one
+from reconciler.core.kind import Ageing, Batched, Following, GetKind, Running, Supervised, Verified
 from reconciler.core.model import (
     Action,
     Observation,

@@ -8,9 +8,9 @@ look at the host.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
-from reconciler.base.errors import HostError, Remedy, UnknownState
+from reconciler.base.errors import HostError, Remedy
 from reconciler.base.records import dataclass, names
 from reconciler.base.values import Verdict
 from reconciler.core.model import (
@@ -18,7 +18,6 @@ from reconciler.core.model import (
     Change,
     Claim,
     Declarations,
-    Json,
     Key,
     Observation,
     Resource,
@@ -28,6 +27,7 @@ from reconciler.core.model import (
 from reconciler.core.restart_policy import Policy
 
 if TYPE_CHECKING:
+    from reconciler.core.templating import Templates
     from reconciler.host import Host
     from reconciler.host.processes import Identity
 
@@ -83,9 +83,6 @@ class Kind(Generic[W, S]):
         raise NotImplementedError
 
 
-T = TypeVar("T")
-_MOST_REFUSALS = 100
-"""After so many it is no longer one of them that is refused."""
 GetKind = Callable[[str], Kind[Any, Any]]
 """The registry: a kind by its name."""
 
@@ -115,58 +112,6 @@ class Completed:
         so that the others of a spec that is in use go on.
         """
         return ()
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """What a ``{{ … }}`` of a template gave, and the line of the template where it stands.
-
-    ``raw``: it is to be put in as it is, without escaping.
-    """
-
-    value: Json
-    raw: bool
-    line: int
-
-
-@dataclass(frozen=True, slots=True)
-class RenderedTemplate:
-    """A template with its values, which are not yet text: how they are escaped is for the kind.
-
-    ``secret``: some value is one of the environment, which must not be shown.
-    """
-
-    pieces: tuple[str | Value, ...]
-    secret: bool
-
-
-class BadValue(ValueError):
-    """A kind refuses what a template gave.
-
-    ``line`` is one of the template that ``field`` names or holds, None is the field itself.
-    """
-
-    def __init__(self, field: str, line: int | None, message: str) -> None:
-        super().__init__(message)
-        self.field = field
-        self.line = line
-
-
-class Templates(Protocol):
-    """Renders the templates of one resource.
-
-    A field of the resource is one by its metadata: ``template: "text"`` holds a template
-    itself, ``template: "file"`` the name of one, ``template: "values"`` further values for both.
-    The first and the last reach the kind as they were written.
-    """
-
-    spec: str
-    """The name of the spec."""
-    id: str
-    """The resource's id."""
-
-    def render(self, field: str) -> RenderedTemplate:
-        """What the template in that field gives."""
 
 
 class Templated:
@@ -265,6 +210,8 @@ class Batched:
 
     def run_all(self, actions: Sequence[Action], host: Host) -> Sequence[Exception | None]:
         """Run actions of different steps, none of which needs another; an outcome for each."""
+        from reconciler.core.batches import run_one
+
         return [run_one(action, host) for action in actions]
 
 
@@ -422,42 +369,6 @@ def diff(expected: Any, have: Any) -> tuple[Change, ...]:
         if is_now != want:
             found.append(Change(name, is_now, want))
     return tuple(found)
-
-
-def in_halves(
-    items: Sequence[T],
-    act: Callable[[Sequence[T]], None],
-    refused: type[HostError] = HostError,
-) -> dict[T, HostError]:
-    """Do for all at once what is refused for all where it is for one; what went wrong, by item.
-
-    Where most are refused, not all that is left is tried one by one.
-    """
-    errors: dict[T, HostError] = {}
-    todo = [items] if items else []
-    refusals = 0
-    while todo:
-        some = todo.pop()
-        try:
-            act(some)
-        except HostError as error:
-            half = len(some) // 2
-            refusals += 1
-            splits = isinstance(error, refused) and not isinstance(error, UnknownState)
-            if half and splits and refusals < _MOST_REFUSALS:
-                todo += [some[half:], some[:half]]
-            else:
-                errors |= dict.fromkeys(some, error)
-    return errors
-
-
-def run_one(action: Any, host: Host) -> Exception | None:
-    """Run it; what went wrong."""
-    try:
-        action.run(host)
-    except Exception as error:
-        return error
-    return None
 
 
 def verb(expected: Any, have: Any) -> str:

@@ -13,7 +13,7 @@ import pytest
 from support import CHECKOUT, Machine
 
 from reconciler.base.errors import HostError
-from reconciler.core.kind import in_halves
+from reconciler.core.batches import in_halves
 
 Calls = Callable[[Callable[[], object]], Counter[str]]
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
 from reconciler.base.errors import HostError
-from reconciler.core.kind import Probed, Supervised, run_one
+from reconciler.core.batches import run_one
+from reconciler.core.kind import Probed, Supervised
 from reconciler.core.model import Outcome, ProbeHistory, Spec, Step
 from reconciler.core.snapshot import Snapshot
 from reconciler.host.clock import Clock

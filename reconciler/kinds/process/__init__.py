@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass, replace
+from reconciler.core.batches import run_one
 from reconciler.core.kind import (
     Batched,
     Completed,
@@ -21,7 +22,6 @@ from reconciler.core.kind import (
     Supervised,
     Verified,
     in_words,
-    run_one,
 )
 from reconciler.core.model import (
     ABSENT,

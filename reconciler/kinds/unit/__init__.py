@@ -22,12 +22,12 @@ from reconciler.core.kind import (
     Persistent,
     Running,
     Templated,
-    Templates,
     Verified,
     diff,
     in_words,
 )
 from reconciler.core.model import Action, Change, Claim, Declarations, Key, Observation, Resource
+from reconciler.core.templating import Templates
 
 if TYPE_CHECKING:
     from reconciler.host import Host

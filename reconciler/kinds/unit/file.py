@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 from reconciler.base.records import replace
-from reconciler.core.kind import BadValue, Templates
+from reconciler.core.templating import BadValue, Templates
 from reconciler.kinds.unit import RUNS_AND_ENDS, Unit, header
 from reconciler.kinds.unit.text import links, programs, settings, written
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from reconciler.core.kind import BadValue, RenderedTemplate, Value
+from reconciler.core.templating import BadValue, RenderedTemplate, Value
 
 COMMANDS = frozenset(
     f"Exec{word}"
