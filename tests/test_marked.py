@@ -347,6 +347,8 @@ def test_many_edits_of_a_file_are_as_one_after_the_other(
     odd = odd.replace(b"demo", b"demo block:b")
     for found, also in ((first, b""), (then, between + odd)):
         text = text if text is None else text + also
+        # One after the other they would make "\r\n" of it, and go on with that.
+        assume(text is None or b"\n" in text or not text.endswith(b"\r"))
         one_by_one = by_turns(text, found)
         text = block.edited(text, edits(found), "demo")
         assert text == one_by_one
