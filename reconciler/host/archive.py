@@ -15,7 +15,6 @@ import tempfile
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from typing import IO, Any, NamedTuple
 
 from reconciler.base.digests import blake2b
@@ -26,6 +25,7 @@ from reconciler.host.openfiles import OpenFiles
 from reconciler.host.place import Draft, draft, has_acl, write_all
 from reconciler.host.progress import BYTES, Work, working
 from reconciler.host.remove import delete, names
+from reconciler.host.tar import OPTIONS, header, members
 from reconciler.host.tree import Elsewhere, Emptied, Tree
 from reconciler.host.walk import opened, reason, reported, sort_of
 
@@ -40,9 +40,6 @@ _UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 _INFLATED, _RATIO = 1 << 30, 20
 """What an archive may hold that is rewritten: so many bytes, or so many times its own size, if
 that is more. Logs become 5 to 20 times smaller; a trap becomes 1,000 times larger."""
-_OPTIONS: dict[str, Any] = {
-    "format": tarfile.PAX_FORMAT, "encoding": "utf-8", "errors": "surrogateescape",
-}  # fmt: skip
 
 
 class _Rights(NamedTuple):
@@ -237,22 +234,6 @@ def _unpacking(handle: int, goal: str, most: int | None = None) -> Iterator[Gunz
         ) from None
 
 
-def _members(source: Gunzip) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None, int]]:
-    """What an archive holds, to its very end, and where each one ends."""
-    with tarfile.open(fileobj=source, mode="r|", **_OPTIONS) as tar:  # type: ignore[call-overload]
-        for info in tar:
-            if info.issparse():
-                raise tarfile.ReadError(f"{info.name} is stored sparsely")
-            yield info, tar.extractfile(info) if info.isreg() else None, tar.offset
-            tar.members = []  # tarfile remembers all; there may be many.
-        end = tar.offset
-    while source.read(_CHUNK):
-        pass
-    # tarfile takes damage in the middle for the end; behind the real one all is zero.
-    if source.content > end or source.size < end + tarfile.BLOCKSIZE:
-        raise tarfile.ReadError("it ends in the middle")
-
-
 class _Content(NamedTuple):
     """What tells two files of an archive apart."""
 
@@ -287,7 +268,7 @@ class _Adding:
         most = max(_INFLATED, _RATIO * os.fstat(old).st_size)
         end = 0
         with _unpacking(old, goal, most) as source:
-            for info, content, place in _members(source):
+            for info, content, place in members(source):
                 end = place
                 name = info.name.removeprefix("./").rstrip("/")
                 if name in wanted or _NUMBER.sub("", name) in wanted:
@@ -298,11 +279,11 @@ class _Adding:
             return
         # It was made by others, or by an older version, and is compressed again.
         with _unpacking(old, goal, most) as source:
-            for info, content, _ in _members(source):
+            for info, content, _ in members(source):
                 if content is None:
-                    self._out.write(info.tobuf(**_OPTIONS))
+                    self._out.write(info.tobuf(**OPTIONS))
                 else:
-                    self._out.write_file(info.tobuf(**_OPTIONS), content, info.size)
+                    self._out.write_file(info.tobuf(**OPTIONS), content, info.size)
 
     def add(self, path: str, files: Sequence[File], work: Work) -> tuple[list[File], list[File]]:
         """Add what is not there yet; the files that are in the archive then, and the others."""
@@ -370,33 +351,6 @@ class _Adding:
         self.parts.add(_rights(handle))
         self.added += 1
         return True
-
-
-def header(info: tarfile.TarInfo) -> bytes:
-    """What stands before a file in a tar; as tarfile has it, and for usual ones much faster."""
-    name, mtime = info.name, int(info.mtime)
-    numbers = (info.uid, info.gid, info.size >> 12, mtime >> 12)
-    if len(name) > 100 or not name.isascii() or not all(0 <= one < 8**7 for one in numbers):
-        return info.tobuf(**_OPTIONS)
-    record = b" mtime=%a\n" % info.mtime
-    length = len(record) + 2
-    record = b"%d%s" % (length, record)
-    ours = _ustar(name.encode(), info.mode, info.uid, info.gid, info.size, mtime, tarfile.REGTYPE)
-    return _pax_header(length) + record.ljust(tarfile.BLOCKSIZE, b"\0") + ours
-
-
-@cache
-def _pax_header(length: int) -> bytes:
-    return _ustar(b"././@PaxHeader", 0, 0, 0, length, 0, tarfile.XHDTYPE)
-
-
-def _ustar(name: bytes, mode: int, uid: int, gid: int, size: int, mtime: int, sort: bytes) -> bytes:
-    """A header as POSIX has it, for what needs none of its extensions."""
-    numbers = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (mode, uid, gid, size, mtime)
-    head = name.ljust(100, b"\0") + numbers
-    tail = sort + bytes(100) + tarfile.POSIX_MAGIC + bytes(247)
-    # The check sum is that of a header with eight blanks in its place.
-    return b"%s%06o\0 %s" % (head, sum(head) + sum(tail) + 8 * 32, tail)
 
 
 def _content(info: tarfile.TarInfo, content: IO[bytes] | None) -> _Content:

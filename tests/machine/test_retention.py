@@ -486,7 +486,7 @@ def test_an_archive_made_by_others_is_added_to(folder: Folder) -> None:
 @pytest.mark.parametrize("size", [0, 1, 512, 8**11 - 1, 8**11])
 @pytest.mark.parametrize("mtime", [0.0, 1700000000.125, 8.0**11, -1.5])
 def test_a_header_is_what_tarfile_writes(name: str, size: int, mtime: float) -> None:
-    from reconciler.host.archive import header
+    from reconciler.host.tar import header
 
     info = tarfile.TarInfo(name)
     info.size, info.mtime, info.mode = size, mtime, 0o4755
