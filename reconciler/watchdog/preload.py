@@ -10,12 +10,10 @@ import os
 from importlib import import_module
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_ROOMS = ("host", "kinds", "state")
+_ROOMS = ("core", "host", "kinds", "state")
 _MODULES = tuple(
     f"reconciler.{name}"
     for name in (
-        "core.isolated",
-        "core.owners",
         "notify.delivery",
         "notify.outbox",
         "notify.sender",

@@ -25,7 +25,7 @@ from reconciler.host.processes import Identity, ProcessEntry, Processes, look_up
 from reconciler.kinds import process
 from reconciler.kinds.process import KIND
 from reconciler.kinds.process.actions import StopLeft
-from reconciler.kinds.process.match import Running
+from reconciler.kinds.process.match import RunningProcesses
 
 PLACES = ["daemon", "session"]
 TAGGED = pytest.mark.skipif(not session_tag(), reason="this kernel has no autogroups")
@@ -612,7 +612,7 @@ def test_what_is_being_stopped_is_not_looked_for_as_left_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[str] = []
-    monkeypatch.setattr(process, "running", lambda *asked: Running((), ()))
+    monkeypatch.setattr(process, "running", lambda *asked: RunningProcesses((), ()))
     monkeypatch.setattr(process, "left", lambda *asked: (looked.append("left") or [], ()))
     spec = compiled(tmp_path, "processes: {p: {command: [/bin/x]}}")
     host = Host("demo", str(tmp_path / "state"))

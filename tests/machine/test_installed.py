@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,15 +24,15 @@ BASE = getattr(sys, "_base_executable", sys.executable)
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program as it is handed out."""
-    folder = tmp_path_factory.mktemp("wheel")
-    words = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, CHECKOUT]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=LONG)
-    if done.returncode:
-        pytest.skip(f"no wheel can be built here: {done.stderr[-200:]}")
-    (made,) = folder.glob("*.whl")
-    return made
+def wheel() -> Iterator[Path]:
+    """The program as it is handed out, where a disposable host sees it."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        words = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, CHECKOUT]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=LONG)
+        if done.returncode:
+            pytest.skip(f"no wheel can be built here: {done.stderr[-200:]}")
+        (made,) = Path(folder).glob("*.whl")
+        yield made
 
 
 def pip(python: str | Path, *words: str | Path) -> list[str | Path]:

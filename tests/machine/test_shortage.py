@@ -64,7 +64,7 @@ def test_few_descriptors_make_it_slower_to_learn_of_ends_and_no_more(
     assert sum("60611" in line for line in machine.ours().values()) == 60
     assert set(loop.names()) == {"begin", "limit", "step"}
     (said,) = (event["text"] for event in loop.events() if event["event"] == "limit")
-    assert "may open no more than 64 files; allow it more (ulimit -n, or LimitNOFILE=" in said
+    assert "no more than 64 files may be open; raise that limit (ulimit -n, or LimitNOFILE=" in said
 
 
 def test_a_loop_opens_what_it_may_and_its_children_keep_their_limits(
