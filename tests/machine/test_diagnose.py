@@ -375,5 +375,6 @@ def test_ten_times_the_resources_take_ten_times_the_calls(machine: Machine, mode
         trace = machine.traced("trace=all", *machine.argv(mode, spec, "--json"))
         counted.append(Counter(re.findall(r"(?m)^(?:\d+ +)?(\w+)\(", trace)))
     few, many = counted
-    assert {name: few[name] for name in FORKS} == {name: many[name] for name in FORKS}
+    # A look that finds the host just changing is repeated.
+    assert sum(many[name] for name in FORKS) <= sum(few[name] for name in FORKS) + 2
     assert {name: many[name] for name in LOOKS if many[name] > 10 * few[name]} == {}
