@@ -173,7 +173,7 @@ def setup(
         unknown = row["reason"] if row["state"] == "unknown" else ""
         tell(row["id"], is_there, unknown, apply)
     if any(row["id"].startswith("cron:") for row in rows):
-        words, command = cron_daemon(look)
+        words, command = cron_daemon(look, os.geteuid())
         tell("cron daemon", command is None, words, command)
     if any(row["scope"] == "user" for row in rows):
         words = "" if look["lingers"] else "its units start at the first login only"
@@ -184,9 +184,9 @@ def setup(
     return found
 
 
-def cron_daemon(look: Mapping[str, Any]) -> tuple[str, Remedy | None]:
-    """How the cron daemon stands, and the command that sets it up if it does not run. Pure."""
-    root = () if os.geteuid() == 0 else ("sudo",)
+def cron_daemon(look: Mapping[str, Any], uid: int) -> tuple[str, Remedy | None]:
+    """How the cron daemon stands, and the command by which ``uid`` sets it up. Pure."""
+    root = () if uid == 0 else ("sudo",)
     if not look["cron_runs"]:
         start: tuple[str, ...] = ("apt-get", "install", "cron")
         if look["cron_installed"]:

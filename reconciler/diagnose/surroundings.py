@@ -178,7 +178,7 @@ class Surroundings(Seen):
         lines = tuple(one["id"] for one in self.document["resources"]
                       if one["id"].startswith("cron:") and one["state"] != "skipped"
                       and not one.get("absent"))  # fmt: skip
-        words, command = cron_daemon(reboot)
+        words, command = cron_daemon(reboot, self.document.get("uid", 0))
         if lines and command is not None:
             words += "" if reboot["cron_runs"] else f", so nothing runs {named(lines)}"
             yield Wrong("cron daemon", words, 79, command, lines, by="person")
