@@ -5,6 +5,7 @@ It must not start the other one by itself: whoever runs this one must come to an
 
 from __future__ import annotations
 
+import glob
 import os
 import sys
 from collections.abc import Callable, Collection
@@ -153,8 +154,7 @@ def _look(path: str) -> tuple[str, int, int, int, int] | None:
 def _loads() -> bytes:
     """In a child: why the installed program cannot be loaded; nothing where it can."""
     try:
-        package = _PACKAGE if os.path.isdir(_PACKAGE) else _found()
-        for path in (sys.executable, package):
+        for path in (sys.executable, *_packages()):
             refuse_untrusted(path, "what is run", notes=[])
         words = [sys.executable, "-P", "-c", "import reconciler.cli.commands.loop"]
         done = run(words, timeout=_START)
@@ -163,13 +163,16 @@ def _loads() -> bytes:
     return b"" if done.status == 0 else (done.complaint or "it fails").encode(errors="replace")
 
 
-def _found() -> str:
-    """The package as another interpreter at the same path finds it. Raises HostError."""
-    code = (
-        "import importlib.util as u; print(*u.find_spec('reconciler').submodule_search_locations)"
-    )
-    done = run([sys.executable, "-P", "-c", code], timeout=_START)
-    path = done.output.decode("utf-8", "surrogateescape").strip()
-    if done.status != 0 or not path.startswith("/"):
+def _packages() -> list[str]:
+    """This package, and where another version of Python has it: ``lib/python*/site-packages``.
+
+    Found without running anything, which is not trusted yet. Raises HostError where there is none.
+    """
+    site, name = os.path.split(_PACKAGE)
+    library, folder = os.path.dirname(os.path.dirname(site)), os.path.basename(site)
+    found = glob.glob(f"{glob.escape(library)}/python*/{glob.escape(folder)}/{name}")
+    if os.path.isdir(_PACKAGE):
+        found.append(_PACKAGE)
+    if not found:
         raise HostError(f"it is not installed for {sys.executable}")
-    return path
+    return found

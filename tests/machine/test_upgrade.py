@@ -284,3 +284,20 @@ def test_what_somebody_else_may_change_is_not_taken(
     monkeypatch.setattr(program, "_PACKAGE", str(installation.package))
     installation.package.chmod(0o777)
     assert str(installation.package).encode() in program._loads()
+
+
+def test_what_another_python_would_load_is_trusted_before_it_is_run(
+    machine: Machine, installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder of the new version, which somebody else may write to; nothing of it is run."""
+    monkeypatch.setattr(program, "_PACKAGE", str(installation.package))
+    ran: list[object] = []
+    monkeypatch.setattr(program, "run", lambda words, **_: ran.append(words))
+    lib = installation.package.parents[1]
+    lib.rename(lib.with_name("python3.99"))
+    moved = lib.with_name("python3.99") / "site-packages/reconciler"
+    moved.chmod(0o777)
+    assert str(moved).encode() in program._loads()
+    shutil.rmtree(moved)
+    assert b"it is not installed for" in program._loads()
+    assert ran == []
