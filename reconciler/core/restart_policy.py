@@ -12,7 +12,7 @@ _MOST_DOUBLINGS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """All times in seconds. An attempt is forgiven when it stayed healthy for ``healthy_after``."""
+    """All times in seconds. Failed starts count no more after ``healthy_after``."""
 
     attempts: int
     initial: float

@@ -98,7 +98,7 @@ class RestartTracker:
         return found
 
     def unproven(self) -> set[str]:
-        """What has come up, and was not well for long enough to be forgiven yet."""
+        """What has come up, and was not healthy for long enough yet."""
         return {ident for ident, attempt, _ in self._counted() if attempt.count}
 
     def _counted(self) -> Iterator[tuple[str, Attempt, Policy]]:
@@ -153,7 +153,7 @@ class RestartTracker:
         return bool(self._starts or self._found_dead or self._forgiven or self._running)
 
     def write(self) -> None:
-        """Write down what was begun, failed and forgiven; then ``written``, or ``lost``."""
+        """Write down what was begun, failed and reset; then ``written``, or ``lost``."""
         for ident in self._forgiven:
             self._table.forgive(ident)
         for ident in self._running:
@@ -208,7 +208,7 @@ class RestartTracker:
         self._forgiven.add(ident)
 
     def due(self, plan: Plan, lives_on: Collection[str] = ()) -> float | None:
-        """Seconds until a wait is over, or an attempt would be forgiven; None: nothing is open.
+        """Seconds until a wait is over, or a retry counter would be reset; None: nothing is open.
 
         ``lives_on`` are those of ``holds``, whose end is learnt when it comes.
         """

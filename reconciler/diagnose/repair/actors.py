@@ -84,7 +84,7 @@ class Actor(ABC):
         return self.context.look(spec, self._host(spec), ids)
 
     def look_again(self) -> None:
-        """What was forgiven is to be done now."""
+        """Whose retry counter was reset is to be started now."""
         self.whole = self._look(self.spec, ())
 
     def _store(self) -> Store:
