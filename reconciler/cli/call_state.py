@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from reconciler.core.model import ProbeHistory, Spec
     from reconciler.host.stops import Stopping
     from reconciler.output.text import Block
-    from reconciler.state.memory import Memory
     from reconciler.state.restarts import Unwritten
     from reconciler.state.store import Store
+    from reconciler.state.tracker import Tracker
 
 _LONGEST = 4000
 APPLYING = ("once", "loop", "repair")
@@ -58,7 +58,7 @@ class CallState(Invocation):
         self._unwritten: dict[str, Unwritten] = {}
         self._reports: list[str] = []
         self._stores: dict[tuple[str, bool], Store] = {}
-        self._memories: dict[str, Memory] = {}
+        self._trackers: dict[str, Tracker] = {}
         self._measured: dict[Any, Any] = {}
         self._locked = False
         self.said: dict[str, ProbeHistory] = {}
@@ -110,24 +110,24 @@ class CallState(Invocation):
         except (OSError, HostError) as error:
             self.warn(f"cannot remember {what}: {error}")
 
-    def memory(self, spec: Spec, writes: bool) -> Memory:
+    def tracker(self, spec: Spec, writes: bool) -> Tracker:
         """What is remembered. ``writes``: it may be added to, by one who holds the lock."""
         from reconciler.state.folder import quiet
-        from reconciler.state.memory import Memory
+        from reconciler.state.tracker import Tracker
 
         folder = self.folder(spec)
         which = folder, writes or self._locked
         store = self._stores.get(which)
         if store is None and (writes or self._unwritten or not quiet(folder)):
             store = self.store(spec, which[1])
-        if folder not in self._memories:
-            self._memories[folder] = Memory(
+        if folder not in self._trackers:
+            self._trackers[folder] = Tracker(
                 (), kinds.get, None, self.warn, self._begun, lambda: self.by, self.clean,
                 self.said, self._unwritten,
             )  # fmt: skip
-        memory = self._memories[folder]
-        memory.take(spec.resources, store)
-        return memory
+        tracker = self._trackers[folder]
+        tracker.take(spec.resources, store)
+        return tracker
 
     def store(self, spec: Spec, writes: bool) -> Store:
         """The store of that spec, opened once for looking and once for more.
@@ -173,7 +173,7 @@ class CallState(Invocation):
         """This is another process now: what it says goes to ``write``, and it must not touch what
         the store has open, which is its parent's."""
         self._of_parent = self._stores, dict(self.said), dict(self._unwritten)
-        self._stores, self._memories = {}, {}
+        self._stores, self._trackers = {}, {}
         self.terminal.relay = write
         self.stops = stops
 

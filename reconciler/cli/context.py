@@ -155,9 +155,9 @@ class Context(CallState):
         from reconciler.core.observe import judged, observe, with_orphans
         from reconciler.core.plan import chosen, looked_at
 
-        memory = self.memory(spec, False)
-        memory.refresh()
-        host.said = memory.said()
+        tracker = self.tracker(spec, False)
+        tracker.refresh()
+        host.said = tracker.said()
         if not only and within is not None:
             from reconciler.core.isolated import look_aside
 
@@ -177,7 +177,7 @@ class Context(CallState):
             seen = observe_aside(looked, kinds.get, host, within)
         if only:
             seen = {one.id: seen[one.id] for one in resources if one.id in seen}
-        past = memory.past(seen)
+        past = tracker.past(seen)
         plan, known = judged(spec, resources, seen, kinds.get, host, past, part=bool(only))
         return Snapshot(spec, plan, known, tuple(only))
 
@@ -208,14 +208,14 @@ class Context(CallState):
         from reconciler.state.folder import mark_secrets
 
         self._remember("what must not be shown", mark_secrets, self.folder(look.spec))
-        memory = self.memory(look.spec, remember)
+        tracker = self.tracker(look.spec, remember)
         early: list[Outcome] = []
 
         def ended(outcomes: Sequence[Outcome]) -> None:
             # What was dropped may be done yet.
             early.extend(one for one in outcomes if one.result == "dropped" and one.moved)
             over = [one for one in outcomes if one not in early]
-            memory.ended(over)
+            tracker.ended(over)
             for one in over:
                 on_outcome(one)
 
@@ -230,7 +230,7 @@ class Context(CallState):
                 host,
                 ended,
                 stopping,
-                memory.begins,
+                tracker.begins,
                 settle,
                 again,
                 turn,
@@ -259,11 +259,11 @@ class Context(CallState):
                 more = replace(more, plan=replace(more.plan, steps=steps))
                 last, seen = acted(more, again=True), more.seen
                 report = report.followed(last, seen)
-            memory.ended(early)
+            tracker.ended(early)
             for outcome in early:
                 on_outcome(outcome)
         finally:
-            memory.flush()
+            tracker.flush()
         for end in host.last:
             end()
         return report
@@ -276,13 +276,13 @@ class Context(CallState):
             self._trim_logs(look.spec, os.path.join(host.state_dir, "log"))
         host.walltime.note()
         if quiet(self.folder(look.spec)) and not self._unwritten:
-            from reconciler.state.memory import ails
+            from reconciler.state.tracker import ails
 
             if not ails(look.seen):
                 return None
-        memory = self.memory(look.spec, True)
-        memory.learn(look.plan, look.seen)
-        return memory.due(look.plan, look.seen)
+        tracker = self.tracker(look.spec, True)
+        tracker.learn(look.plan, look.seen)
+        return tracker.due(look.plan, look.seen)
 
     def _trim_logs(self, spec: Spec, folder: str) -> None:
         if spec.last_good or not os.path.isdir(folder):
@@ -316,7 +316,7 @@ class Context(CallState):
 
             whole = not look.only and not spec.last_good
             gone = set(troubles) - wanted if whole else set()
-            unproven = self.memory(spec, True).unproven()
+            unproven = self.tracker(spec, True).unproven()
             news = News(plan, outcomes, look.seen, gone, unproven)
             tell(spec, store, news, self._reports, self.clean)
             self._reports.clear()

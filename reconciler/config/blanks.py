@@ -55,7 +55,7 @@ def _mark(character: str, real: str) -> _Mark:
     return made
 
 
-class _Environ(Environ):
+class _MarkedEnviron(Environ):
     """The environment, with a mark for each variable that is set to nothing."""
 
     __slots__ = ("_marked",)
@@ -81,7 +81,7 @@ class Blanks:
         environ = values["env"]
         self._any = any(not value.strip() for value in environ.values.values())
         self._known = {name: self._marked(value, name) for name, value in values.items()}
-        self._known["env"] = _Environ(environ, self._marked)
+        self._known["env"] = _MarkedEnviron(environ, self._marked)
 
     def define(self, name: str, value: Any, node: Node | None = None) -> None:
         """``name`` has that value, which ``node`` gave if it was made of one."""

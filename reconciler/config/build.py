@@ -18,7 +18,7 @@ from reconciler.config.errors import Problems
 from reconciler.config.graph import Graph
 from reconciler.config.notify import NotifyReader
 from reconciler.config.rendering import Renderer
-from reconciler.config.resolve import Declared, Resolver
+from reconciler.config.resolve import Declaration, Resolver
 from reconciler.config.scope import Scope, is_secret_setting, worth_hiding
 from reconciler.config.shipped import known_as
 from reconciler.config.validate import Validator
@@ -44,7 +44,7 @@ class Built:
     keepable: bool
 
 
-def _refuse_program(declared: Sequence[Declared], facts: Facts, problems: Problems) -> None:
+def _refuse_program(declared: Sequence[Declaration], facts: Facts, problems: Problems) -> None:
     """Nothing that outlives a pass of root may run this program, where others can change it."""
     if not facts.bin_refused:
         return

@@ -26,6 +26,10 @@ _NONE: Mapping[str, bytes] = {}
 _LINK = re.compile(r"://[^\s'\"]+")
 
 
+class AlreadyReported(Exception):
+    """What went wrong has been reported at its cause."""
+
+
 class Problem(NamedTuple):
     """One thing that is wrong.
 

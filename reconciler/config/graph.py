@@ -13,7 +13,7 @@ from typing import Any
 from reconciler.base.values import Facts
 from reconciler.config.errors import Problems
 from reconciler.config.nodes import SourceMark, Text, censored, shown
-from reconciler.config.resolve import Declared
+from reconciler.config.resolve import Declaration
 from reconciler.core import model, order
 from reconciler.core.kind import Completed, Modifying
 from reconciler.core.model import Claim, Key, Resource
@@ -23,7 +23,11 @@ class Graph:
     """All resources of a spec. ``bases`` are the ids as written, without ``[each]``."""
 
     def __init__(
-        self, declared: Sequence[Declared], bases: Collection[str], facts: Facts, problems: Problems
+        self,
+        declared: Sequence[Declaration],
+        bases: Collection[str],
+        facts: Facts,
+        problems: Problems,
     ) -> None:
         self.declared = declared
         self.bases = bases
@@ -87,7 +91,7 @@ class Graph:
                             links = self.needs if field == "needs" else self.after
                             links.setdefault(then, {})[first] = None
 
-    def _named(self, text: Text, declared: Declared, field: str) -> Sequence[str]:
+    def _named(self, text: Text, declared: Declaration, field: str) -> Sequence[str]:
         name = str(text)
         members = (name,) if name in self._by_id else self._members.get(name, ())
         if declared.id in members:
@@ -307,7 +311,7 @@ def _base(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-def _in_field(declared: Declared, field: str, message: str) -> tuple[SourceMark, str]:
+def _in_field(declared: Declaration, field: str, message: str) -> tuple[SourceMark, str]:
     """Where the field stands, and what is wrong with it."""
     message = censored(message, declared.body)
     return declared.place(field), f"{declared.title}: {field}: {message}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.base.records import fields
 from reconciler.config import reading
-from reconciler.config.errors import Problems
+from reconciler.config.errors import AlreadyReported, Problems
 from reconciler.config.nodes import Map, Source, SourceMark, Text
 from reconciler.config.scope import FIXED, Scope
 from reconciler.config.shipped import folder
@@ -20,7 +20,7 @@ from reconciler.core.kind import Templated
 from reconciler.core.templating import BadValue, RenderedTemplate
 
 if TYPE_CHECKING:
-    from reconciler.config.resolve import Declared
+    from reconciler.config.resolve import Declaration
     from reconciler.config.template_file import Template
 
 MISSING = b""
@@ -45,10 +45,6 @@ def unevaluated(resource: type[Any]) -> tuple[str, ...]:
     return tuple(name for name, sort in marked(resource).items() if sort != "file")
 
 
-class _Known(Exception):
-    """What went wrong has been reported."""
-
-
 class Renderer:
     """Renders the templates of every resource of one spec.
 
@@ -64,22 +60,22 @@ class Renderer:
         self._sources: dict[str, Source] = {}
         self._templates: dict[str, Template] = {}
 
-    def want(self, declared: Declared, want: Any) -> Any:
+    def want(self, declared: Declaration, want: Any) -> Any:
         """``want`` with what its templates give; None when something is wrong with them."""
         kind = declared.kind
         if want is None or not declared.present or not isinstance(kind, Templated):
             return want
-        work = _Work(self, declared)
+        work = _ResourceTemplates(self, declared)
         try:
             return kind.rendered(want, work)
         except BadValue as error:
             work.report(error.field, error.line, str(error))
-        except _Known:
+        except AlreadyReported:
             pass
         return None
 
     def source(self, name: Text, title: str) -> Source:
-        """The file that a field names, read. Raises _Known."""
+        """The file that a field names, read. Raises AlreadyReported."""
         path, shown = self._find(name, title)
         if path in self._sources:
             return self._sources[path]
@@ -89,10 +85,10 @@ class Renderer:
         except reading.ReadError as error:
             self.problems.files.setdefault(path, b"")
             self.problems.add(name.at, f"{title}: {error.message}", error.hint)
-            raise _Known from None
+            raise AlreadyReported from None
         except UnicodeDecodeError as error:
             self.problems.add(name.at, f"{title}: the template {shown} is not UTF-8: {error}")
-            raise _Known from None
+            raise AlreadyReported from None
         self.digests[path] = self.problems.files[path] = reading.digest(data)
         self._sources[path] = made = Source(shown, path, text)
         return made
@@ -118,7 +114,7 @@ class Renderer:
             f"it was looked for in {tried}",
             near=(os.path.basename(plain), near),
         )
-        raise _Known
+        raise AlreadyReported
 
     def template(self, text: str) -> Template:
         """That template, read. Raises InvalidTemplate."""
@@ -131,10 +127,10 @@ class Renderer:
         return self._templates[text]
 
 
-class _Work:
+class _ResourceTemplates:
     """The templates of one resource, as its kind sees them."""
 
-    def __init__(self, renderer: Renderer, declared: Declared) -> None:
+    def __init__(self, renderer: Renderer, declared: Declaration) -> None:
         self.renderer = renderer
         self.declared = declared
         self.id = declared.id
@@ -143,7 +139,7 @@ class _Work:
         self._sources: dict[str, Source] = {}
 
     def render(self, field: str) -> RenderedTemplate:
-        """What the template in ``field`` gives. Raises _Known."""
+        """What the template in ``field`` gives. Raises AlreadyReported."""
         from reconciler.config.template_file import InvalidTemplate
 
         node = self.declared.body[field]
@@ -155,7 +151,7 @@ class _Work:
             text = source.text
         if len(text) > MAX_TEXT:
             self.report(field, 1, f"is longer than {MAX_TEXT:,} characters")
-            raise _Known
+            raise AlreadyReported
         scope = self.renderer.scope
         values, secrets = self._values()
         try:
@@ -163,10 +159,10 @@ class _Work:
         except InvalidTemplate as error:
             said = str(error)
             self.report(field, error.line, said, LITERAL_HINT if "unexpected" in said else None)
-            raise _Known from None
+            raise AlreadyReported from None
         unused = self._report_unused(field, template.names)
         if template.names & scope.failed:
-            raise _Known
+            raise AlreadyReported
         before = scope.environ.secrets
         hidden = bool(template.names & secrets)
         try:
@@ -177,11 +173,11 @@ class _Work:
                 message = "cannot be evaluated with this value of the environment (not shown)"
                 hint = None
             self.report(field, template.line_of(error), message, hint)
-            raise _Known from None
+            raise AlreadyReported from None
         hidden = hidden or scope.environ.secrets != before
         self.renderer.keeps_secrets |= hidden
         if unused:
-            raise _Known
+            raise AlreadyReported
         return RenderedTemplate(pieces, hidden)
 
     def _report_unused(self, field: str, names: frozenset[str]) -> bool:
@@ -213,10 +209,10 @@ class _Work:
                     what = f"{field}: {key!r} is a name that every template knows"
                     what = f"{self.declared.title}: {what}"
                     self.renderer.problems.add(body.key(key), what, "give it another name")
-                    raise _Known
+                    raise AlreadyReported
                 found = scope.value(node)
                 if found is None:
-                    raise _Known
+                    raise AlreadyReported
                 values[key] = found[0]
                 (secrets.add if found[1] else secrets.discard)(key)
         return values, secrets

@@ -39,7 +39,7 @@ MAX_NAME = 200
 
 
 @dataclass(slots=True)
-class Declared:
+class Declaration:
     """A resource as it was declared, at ``at``, its templates rendered.
 
     ``base`` is its id without [each]. ``want`` is what its kind makes of it, None where that is
@@ -99,7 +99,7 @@ class Resolver:
         self.declared_kinds: dict[str, None] = {}
         """The kinds whose section was written, also where it is empty."""
 
-    def resources(self, scope: Scope) -> Iterator[Declared]:
+    def resources(self, scope: Scope) -> Iterator[Declaration]:
         """Every resource, in the order of the files and of what is written in them.
 
         As long as one is looked at, its ``each`` is in scope. Of what was written no more is kept
@@ -158,7 +158,7 @@ class Resolver:
 
     def _declare(
         self, kind: Kind[Any, Any], base: str, at: SourceMark, body: Node, scope: Scope
-    ) -> Iterator[Declared]:
+    ) -> Iterator[Declaration]:
         if is_null(body):
             body = empty_map(at)
         if not isinstance(body, Map):
@@ -169,12 +169,12 @@ class Resolver:
             return
         node = body.get("for_each")
         if node is None:
-            yield self._one(Declared(kind, base, base, at, body), scope)
+            yield self._one(Declaration(kind, base, base, at, body), scope)
             return
         values = self._values(node, scope)
         if values is None:
             scope.failed.add("each")
-            declared = self._one(Declared(kind, base, base, at, body), scope)
+            declared = self._one(Declaration(kind, base, base, at, body), scope)
             declared.broken = True
             yield declared
             scope.failed.discard("each")
@@ -194,7 +194,7 @@ class Resolver:
                 continue
             seen.add(label)
             scope.set_each(value, is_secret, marked)
-            yield self._one(Declared(kind, f"{base}[{label}]", base, at, body), scope)
+            yield self._one(Declaration(kind, f"{base}[{label}]", base, at, body), scope)
         scope.clear_each()
 
     def _values(self, node: Node, scope: Scope) -> list[tuple[Any, bool, Node, Any]] | None:
@@ -224,7 +224,7 @@ class Resolver:
         others = scope.blanks.each(node, values)
         return [(value, is_secret, node, one) for value, one in zip(values, others, strict=True)]
 
-    def _one(self, declared: Declared, scope: Scope) -> Declared:
+    def _one(self, declared: Declaration, scope: Scope) -> Declaration:
         before = len(self.problems.found)
         when = declared.body.get("when")
         body = declared.body

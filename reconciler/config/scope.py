@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from reconciler.base.redaction import FromFile
 from reconciler.base.values import Facts
 from reconciler.config.blanks import Blanks
-from reconciler.config.errors import Problems
+from reconciler.config.errors import AlreadyReported, Problems
 from reconciler.config.nodes import (
     Broken,
     Map,
@@ -61,10 +61,6 @@ def worth_hiding(name: str, value: str) -> bool:
 def is_secret_setting(name: str, value: str) -> bool:
     """May a variable that was set from outside not be shown, by its name or where it is from?"""
     return isinstance(value, FromFile) or bool(_SECRET_NAME.search(name))
-
-
-class _Known(Exception):
-    """What went wrong has been reported at its cause."""
 
 
 class Scope:
@@ -153,12 +149,12 @@ class Scope:
         return found
 
     def _evaluate(self, code: str) -> Any:
-        """The value of an expression. Raises TemplateError, _Known."""
+        """The value of an expression. Raises TemplateError, AlreadyReported."""
         known = self._evaluations.get(code)
         if known is None:
             names = self.sandbox.names(code)
             if names & self.failed or (self.partial and names - self.values.keys() - {"range"}):
-                raise _Known
+                raise AlreadyReported
             before = self.environ.secrets
             hidden = bool(names & self.secrets)
             try:
@@ -182,7 +178,7 @@ class Scope:
             return self._rendered(text)
         except TemplateError as error:
             self._report_all(text, error)
-        except _Known:
+        except AlreadyReported:
             pass
         return broken(text)
 
@@ -199,7 +195,7 @@ class Scope:
                     self._evaluate(part)
                 except TemplateError as error:
                     self.report(text, error)
-                except _Known:
+                except AlreadyReported:
                     continue
 
     def _rendered(self, text: Text) -> Rendered:
@@ -247,13 +243,13 @@ class Scope:
             every = list(texts(node))
             culprit = (text for text in every if error.code and error.code in text)
             self.report(next(culprit, every[0]), error)
-        except _Known:
+        except AlreadyReported:
             pass
         return None
 
     def _value(self, node: Node) -> tuple[Any, bool]:
         if any(isinstance(text, Broken) for text in texts(node)):
-            raise _Known
+            raise AlreadyReported
         secret = self._secret = False
 
         def join(text: Text) -> str:
@@ -269,7 +265,7 @@ class Scope:
         try:
             value, is_secret = self._value(node)
             return not is_secret and text in (str(node), _shown(value, ""))
-        except (TemplateError, _Known):
+        except (TemplateError, AlreadyReported):
             return False
 
     def truth(self, text: Text) -> bool | None:
@@ -288,7 +284,7 @@ class Scope:
         except TemplateError as error:
             self.report(text, error)
             return None
-        except _Known:
+        except AlreadyReported:
             return None
         if isinstance(value, str):
             # --set gives strings: --set debug=false must not count as true.

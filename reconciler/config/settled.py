@@ -31,7 +31,7 @@ def settled(build: Callable[[], tuple[Built, Mapping[str, bytes]]], patience: fl
     somebody still writes after ``patience`` seconds, and SpecError when it is whole, and invalid.
     """
     end = time.monotonic() + patience
-    look = _Look()
+    look = _WriteWatch()
     while True:
         wrong: SpecError | None = None
         try:
@@ -48,7 +48,7 @@ def settled(build: Callable[[], tuple[Built, Mapping[str, bytes]]], patience: fl
         time.sleep(_PAUSE)
 
 
-class _Look:
+class _WriteWatch:
     """Looks at files again and again, and knows since when each is as it is."""
 
     def __init__(self) -> None:

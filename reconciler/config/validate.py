@@ -32,7 +32,7 @@ from reconciler.config.nodes import (
     shown,
     texts,
 )
-from reconciler.config.resolve import COMMON, Declared
+from reconciler.config.resolve import COMMON, Declaration
 from reconciler.core.fields import Parsed
 from reconciler.core.kind import Completed, Kind, Modifying
 
@@ -59,7 +59,7 @@ class Validator:
         self.keeps_secrets = False
         """Some value of the environment stands in a field that is not made for secrets."""
 
-    def want(self, declared: Declared) -> Any:
+    def want(self, declared: Declaration) -> Any:
         """The kind's dataclass, or None when something is wrong with it."""
         problems, kind, body = self.problems, declared.kind, declared.body
         before = len(problems.found)

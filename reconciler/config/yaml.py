@@ -135,7 +135,7 @@ def _parsed(text: str, source: Source, unfit: bool, problems: Problems) -> Node 
             text = f'{text[:start]}"{"x" * (end - start - 2)}"{text[end:]}'
             failed = True
             continue
-        except _Stop:
+        except _Aborted:
             failed = True
         except SpecError:
             raise
@@ -157,7 +157,7 @@ class _Unquoted(Exception):
         self.flow = flow
 
 
-class _Stop(Exception):
+class _Aborted(Exception):
     """Nothing sensible can be read from here on; the problem has been reported."""
 
 
@@ -209,7 +209,7 @@ class _Builder:
         source.starts, source.ends = array("I"), array("I")
 
     def run(self, events: Iterable[Any]) -> None:
-        """Build the tree. Raises _Stop, _Unquoted and whatever the parser raises."""
+        """Build the tree. Raises _Aborted, _Unquoted and whatever the parser raises."""
         handlers = {
             "ScalarEvent": self._scalar,
             "AliasEvent": self._alias,
@@ -230,7 +230,7 @@ class _Builder:
 
     def _stop(self, mark: SourceMark, message: str, hint: str | None = None) -> None:
         self.problems.add(mark, message, hint)
-        raise _Stop
+        raise _Aborted
 
     def _document(self, event: Any) -> None:
         self.documents += 1

@@ -64,7 +64,7 @@ def apply(
     """
     after = {} if after is None else after
     by_id = {resource.id: resource for resource in spec.resources}
-    settling = _Settling(by_id, get_kind, host, told)
+    settling = _Outcomes(by_id, get_kind, host, told)
     broken: dict[str, str] = {}
     for group in _groups(plan.steps, by_id, get_kind):
         if settle:
@@ -345,7 +345,7 @@ class _Run:
             self.end = "failed", "; ".join(failed[:_MOST_NAMED]) + more
 
 
-class _Settling:
+class _Outcomes:
     """The outcomes of a pass; of what must hold for a while, until it has had the time to break."""
 
     def __init__(

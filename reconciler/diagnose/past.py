@@ -17,8 +17,8 @@ from reconciler.host.folders import refuse_unreadable
 from reconciler.host.remedy import remedy
 from reconciler.state.folder import STORE, Unreadable, quiet
 from reconciler.state.heartbeat import WatchdogHeartbeat, pulse
-from reconciler.state.memory import Memory
 from reconciler.state.store import Store
+from reconciler.state.tracker import Tracker
 
 _DEEDS = 200
 _DAY = 86400.0
@@ -33,15 +33,15 @@ def remembered(
     clock = Clock()
     trouble: list[str] = []
     store = Store(folder, clock, False)
-    memory = Memory(
+    tracker = Tracker(
         resources, get_kind, store, trouble.append, set(), lambda: "", lambda t: t, {}, {}
     )
     past = Past()
     try:
-        past = memory.past()
+        past = tracker.past()
     except Unreadable as error:
         trouble.append(str(error))
-    said = dict(memory.said())
+    said = dict(tracker.said())
     found: dict[str, Any] = {"attempts": {}, "pauses": [], "deeds": [], "damage": None,
                              "begun": {}}  # fmt: skip
     path = os.path.join(folder, STORE)

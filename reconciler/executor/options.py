@@ -46,7 +46,7 @@ class _Completion(argparse.Action):
         parser.exit()
 
 
-class _Parser(argparse.ArgumentParser):
+class _VerbParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}\n{self.format_usage().rstrip()}\nmore: {self.prog} --help")
 
@@ -57,12 +57,12 @@ def parse_options(args: list[str]) -> argparse.Namespace:
 
 
 def parser() -> argparse.ArgumentParser:
-    home = _Parser(add_help=False)
+    home = _VerbParser(add_help=False)
     # Suppressed: a default here would overwrite a --home given before the verb.
     home.add_argument(
         "--home", type=_not_empty, default=argparse.SUPPRESS, metavar="DIR", help="the home"
     )
-    made = _Parser(
+    made = _VerbParser(
         prog="ai-cmd-executor",
         description="Runs bash commands that are put as files into a folder, one after the other.",
         epilog=_EPILOG,
@@ -77,14 +77,16 @@ def parser() -> argparse.ArgumentParser:
         choices=SHELLS,
         help="print a script for your shell: bash, zsh or fish",
     )
-    verbs = made.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
+    verbs = made.add_subparsers(
+        dest="verb", required=True, metavar="VERB", parser_class=_VerbParser
+    )
 
     def verb(name: str, text: str) -> argparse.ArgumentParser:
         return verbs.add_parser(
             name, parents=[home], help=text, description=text, allow_abbrev=False
         )
 
-    keeping = _Parser(add_help=False)
+    keeping = _VerbParser(add_help=False)
     keeping.add_argument("--spec", type=_not_empty, metavar="SPEC", help="the spec in use")
     keeping.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a variable of the spec"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from reconciler.host.marks import Marks
     from reconciler.host.openfiles import OpenFiles
     from reconciler.host.process_search import ProcessSearch
-    from reconciler.host.process_snapshot import Known, ProcessSnapshot
+    from reconciler.host.process_snapshot import CarrierCache, ProcessSnapshot
     from reconciler.host.processes import Identity, Processes
     from reconciler.host.start_records import StartRecords
     from reconciler.host.stops import Stopping, StopUnderWay
@@ -61,7 +61,7 @@ class Host:
         self.users = Users()
         self.log_ends: dict[str, os.stat_result] = {}
         """A daemon's log as this pass opened it to start it, by its path."""
-        self._carriers: Known = {}
+        self._carriers: CarrierCache = {}
         self.notes: dict[str, Any] = {}
         """What a kind has worked out for all resources at once, until ``forget``."""
         self.last: list[Callable[[], None]] = []

@@ -20,7 +20,7 @@ from typing import IO, Any, NamedTuple
 from reconciler.base.digests import blake2b
 from reconciler.base.errors import HostError
 from reconciler.host.found import File, by_folder
-from reconciler.host.gzipped import Gunzip, Gzip, Start, TooMuch
+from reconciler.host.gzipped import Gunzip, Gzip, MemberStart, TooMuch
 from reconciler.host.openfiles import OpenFiles
 from reconciler.host.place import Draft, draft, has_acl, write_all
 from reconciler.host.progress import BYTES, Work, working
@@ -194,7 +194,7 @@ class _Stream:
             head = b""
         self.write(head + chunk + padding)
 
-    def go_on_after(self, old: int, start: Start) -> None:
+    def go_on_after(self, old: int, start: MemberStart) -> None:
         """Begin with what is compressed in ``old`` before that gzip member."""
         at = 0
         while chunk := os.pread(old, min(_CHUNK, start.raw - at), at):
@@ -234,7 +234,7 @@ def _unpacking(handle: int, goal: str, most: int | None = None) -> Iterator[Gunz
         ) from None
 
 
-class _Content(NamedTuple):
+class _Member(NamedTuple):
     """What tells two files of an archive apart."""
 
     size: int
@@ -258,7 +258,7 @@ class _Adding:
         self._folder = folder
         self._open_files = open_files
         self._wanted: Collection[str] = ()
-        self._there: dict[str, list[_Content]] = {}
+        self._there: dict[str, list[_Member]] = {}
         """What the archive held before, under names that are to be added, or such with a number."""
         self._trouble = trouble
 
@@ -335,7 +335,7 @@ class _Adding:
                 work.advance(len(chunk))
             if left or not file.is_still(os.fstat(handle)):
                 return False
-            content = _Content(file.size, file.mtime / 1e9, digest.digest())
+            content = _Member(file.size, file.mtime / 1e9, digest.digest())
             for name in names(file.path):
                 there = self._there.get(name)
                 if there is None and (name == file.path or name not in self._wanted):
@@ -353,11 +353,11 @@ class _Adding:
         return True
 
 
-def _content(info: tarfile.TarInfo, content: IO[bytes] | None) -> _Content:
+def _content(info: tarfile.TarInfo, content: IO[bytes] | None) -> _Member:
     digest = blake2b(digest_size=32)
     while content is not None and (data := content.read(_CHUNK)):
         digest.update(data)
-    return _Content(info.size, info.mtime, digest.digest() if content is not None else b"")
+    return _Member(info.size, info.mtime, digest.digest() if content is not None else b"")
 
 
 def _spool(folder: int, size: int) -> Any:

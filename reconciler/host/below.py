@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.host.progress import Work, working
-from reconciler.host.refusals import Known, Refused, refused, refused_set_id
+from reconciler.host.refusals import KnownEntries, Refused, refused, refused_set_id
 from reconciler.host.tree import Moved, Tree, moved
 from reconciler.host.walk import PATH_ONLY, joined, reason, shown
 
@@ -32,7 +32,7 @@ class Below:
     def __init__(
         self,
         path: str,
-        own: Known,
+        own: KnownEntries,
         excluded: Callable[[str], bool] | None = None,
         right: Callable[[os.stat_result], bool] = lambda status: False,
     ) -> None:

@@ -36,7 +36,7 @@ _TRIES = 10
 _PAUSE = 0.02
 
 
-class _Elsewhere(Exception):
+class _OtherTable(Exception):
     """crontab(1) cannot be given another folder, or writes elsewhere."""
 
 
@@ -220,14 +220,14 @@ class Crontabs:
                 rights = stat.S_IMODE(made.st_mode), made.st_uid, made.st_gid
             except _Moving:
                 self._clock.sleep(_PAUSE)
-            except _Elsewhere:
+            except _OtherTable:
                 break
         return False
 
     def _as_written(self, user: str, spool: str, text: bytes) -> tuple[bytes, os.stat_result]:
         """The file that crontab(1) makes of that text, in a folder in place of the spool.
 
-        Raises HostError where it refuses it, and _Elsewhere where it writes another one.
+        Raises HostError where it refuses it, and _OtherTable where it writes another one.
         """
         import tempfile
 
@@ -240,10 +240,10 @@ class Crontabs:
                 whole=True, environ=_environ({}),
             )  # fmt: skip
             if done.status != 0 and done.errors.startswith((b"unshare:", b"mount:")):
-                raise _Elsewhere
+                raise _OtherTable
             self._agreed(user, done)
             if os.listdir(folder) != [user]:
-                raise _Elsewhere
+                raise _OtherTable
             with open(f"{folder}/{user}", "rb") as file:
                 return file.read(), os.fstat(file.fileno())
 

@@ -30,7 +30,7 @@ from reconciler.host.walk import (
 
 if TYPE_CHECKING:
     from reconciler.host.below import Below
-    from reconciler.host.refusals import Known, Refused
+    from reconciler.host.refusals import KnownEntries, Refused
     from reconciler.host.tree import Tree
 
 
@@ -88,7 +88,7 @@ class Files:
     def __init__(self) -> None:
         self._folders: dict[str, _Folder | str | None] = {}
         self._contested: dict[str, bool] = {}
-        self._known: Known | None = None
+        self._known: KnownEntries | None = None
         """Device and inode of what stood at a path where nobody else could have put it.
 
         It is kept when all else is forgotten: once its folder is given to somebody, by this very
@@ -97,10 +97,10 @@ class Files:
         self._tree: tuple[str, Tree] | None = None
 
     @property
-    def _own(self) -> Known:
-        from reconciler.host.refusals import Known
+    def _own(self) -> KnownEntries:
+        from reconciler.host.refusals import KnownEntries
 
-        self._known = self._known or Known()
+        self._known = self._known or KnownEntries()
         return self._known
 
     def forget(self) -> None:

@@ -52,7 +52,7 @@ class TooMuch(Exception):
     """It holds more than was to be read. A few bytes may hold a thousand times as many."""
 
 
-class Start(NamedTuple):
+class MemberStart(NamedTuple):
     """Where a gzip member begins: in the file, in what all hold together, and the digest so far."""
 
     raw: int
@@ -80,7 +80,7 @@ class Gunzip:
         self.size = 0
         self.content = 0
         self.digest = blake2b(digest_size=32)
-        self.last = Start(self._at, 0, self.digest.copy())
+        self.last = MemberStart(self._at, 0, self.digest.copy())
 
     def read(self, size: int) -> bytes:
         """At most ``size`` bytes; none at the end. Raises EOFError, zlib.error or TooMuch."""
@@ -92,7 +92,7 @@ class Gunzip:
                 if not self._raw:
                     return b""
                 self._coder = zlib.decompressobj(_GZIP)
-                self.last = Start(self._at - len(self._raw), self.size, self.digest.copy())
+                self.last = MemberStart(self._at - len(self._raw), self.size, self.digest.copy())
             self._raw = self._raw or self._more()
             ended = not self._raw
             data = self._coder.decompress(self._raw, size)

@@ -46,7 +46,7 @@ class Carrier:
     version: str
 
 
-Known = dict[int, dict[Identity, Carrier | None]]
+CarrierCache = dict[int, dict[Identity, Carrier | None]]
 """By user, which of his processes have a mark: it stays until they end."""
 
 
@@ -57,8 +57,8 @@ class ProcessSnapshot:
     raise UnknownState.
     """
 
-    def __init__(self, known: Known | None = None) -> None:
-        self._known: Known = {} if known is None else known
+    def __init__(self, known: CarrierCache | None = None) -> None:
+        self._known: CarrierCache = {} if known is None else known
         self._marked: dict[int, dict[str, dict[int, Carrier]]] = {}
         self._carriers: dict[int, dict[int, Carrier]] = {}
         self._above: dict[int, dict[int, set[str]]] = {}

@@ -186,7 +186,7 @@ def taken_by(folder: int) -> int | None:
     return None
 
 
-class Known:
+class KnownEntries:
     """What stood at a path, by device and inode, where nobody else could have put it.
 
     Of very many paths: of each it keeps eight bytes, a digest with a key of its own.

@@ -66,7 +66,7 @@ def rewrite(
     """
     parent, _, name = path.rpartition("/")
     with reported(f"cannot write {path}"), opened(parent, make=True) as folder:
-        file = _File(folder, parent, name, limit, KeptFolders(state_dir))
+        file = _Edit(folder, parent, name, limit, KeptFolders(state_dir))
         for _ in range(_TRIES):
             file.wait()
             with reading(folder, name, path, limit) as seen:
@@ -107,7 +107,7 @@ def replace_file(
     rewrite(path, edit, limit, state_dir, mode, uid, gid)
 
 
-class _File:
+class _Edit:
     """One try to change a file. Each method is False when somebody has saved it meanwhile."""
 
     def __init__(self, folder: int, parent: str, name: str, limit: int, kept: KeptFolders) -> None:

@@ -79,7 +79,7 @@ class SeenFiles:
 def scan(wanted: Wanted) -> SeenFiles:
     """Look once through the whole of it. Raises OSError or HostError when the top is unreadable."""
     with Emptied(wanted.path) as tree, working(f"look through {wanted.path}", None) as work:
-        look = _Look(wanted, tree, work)
+        look = _Scanner(wanted, tree, work)
         # With one processor to run on, two processes would only take turns.
         left = look.through(
             [("", None)], wanted.logs is not None or len(os.sched_getaffinity(0)) < 2
@@ -89,7 +89,7 @@ def scan(wanted: Wanted) -> SeenFiles:
         return look.seen()
 
 
-class _Look:
+class _Scanner:
     """One way through the tree, or through a part of it."""
 
     def __init__(self, wanted: Wanted, tree: Tree, work: Work) -> None:
@@ -274,7 +274,7 @@ def _either(patterns: tuple[str, ...]) -> Callable[[str], object]:
     return re.compile("|".join(map(translate, patterns))).match
 
 
-def _share(look: _Look, left: list[_Part]) -> None:
+def _share(look: _Scanner, left: list[_Part]) -> None:
     """Go through what is left with a second process, whose findings are taken over."""
     # Of many folders each gets about as much in any case.
     large = {part for part in left if look.shares(part)} if len(left) < 64 else set()
@@ -290,7 +290,7 @@ def _share(look: _Look, left: list[_Part]) -> None:
             unwatched()
             os.close(said)
             look.tree.reopen()
-            other = _Look(look.wanted, look.tree, look.work)
+            other = _Scanner(look.wanted, look.tree, look.work)
             other.through(theirs)
             for piece in other.plain():
                 answer = memoryview(marshal.dumps(piece))

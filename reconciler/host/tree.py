@@ -81,7 +81,7 @@ class _Writable:
         return self.way and status.st_uid == os.geteuid() == 0 and not theirs
 
 
-class _Step:
+class _Level:
     """A folder on the way through a tree; ``handle`` is -1 where it is not kept open."""
 
     __slots__ = ("handle", "identity", "name", "writable")
@@ -104,7 +104,7 @@ class Cursor:
 
     def __init__(self, top: int) -> None:
         self.top = top
-        self._steps: list[_Step] = []
+        self._steps: list[_Level] = []
         self._where = ""
         self._lost = 0
 
@@ -154,9 +154,9 @@ class Cursor:
         """A descriptor for reading of the folder ``name``. Raises OSError."""
         return os.open(name, _FOLDER, dir_fd=here)
 
-    def _step(self, name: str, handle: int) -> _Step:
+    def _step(self, name: str, handle: int) -> _Level:
         """What is to be known of it further on. Raises OSError where it is not to be entered."""
-        return _Step(name, handle, os.fstat(handle))
+        return _Level(name, handle, os.fstat(handle))
 
     def _up(self) -> None:
         left = self._steps.pop()
@@ -239,14 +239,14 @@ class Tree(Cursor):
         finally:
             os.close(entry)
 
-    def _step(self, name: str, handle: int) -> _Step:
+    def _step(self, name: str, handle: int) -> _Level:
         status = os.fstat(handle)
         if status.st_dev != self._device:
             raise Elsewhere(errno.EXDEV, "it is another file system")
         if self._writable is None:
-            return _Step(name, handle, status)
+            return _Level(name, handle, status)
         above = (self._steps[-1].writable if self._steps else None) or self._writable
-        return _Step(name, handle, status, above.below(handle, status))
+        return _Level(name, handle, status, above.below(handle, status))
 
     def is_here(self, handle: int) -> bool:
         """Is what is open on the mount of this tree?
@@ -332,7 +332,7 @@ class Emptied(Tree):
         finally:
             os.close(here)
 
-    def _step(self, name: str, handle: int) -> _Step:
+    def _step(self, name: str, handle: int) -> _Level:
         step = super()._step(name, handle)
         if step.writable is not None and step.writable.way:
             above = os.fstat(self.here)

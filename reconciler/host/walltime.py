@@ -27,7 +27,7 @@ _DOUBT = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class ClockRecord:
     """How the wall clock stood in this boot.
 
     ``offset`` is wall time minus time since boot, in seconds, as it is believed; ``ahead`` how
@@ -130,17 +130,17 @@ class WallTime:
         since_boot = self._clock.since_boot()
         offset = self._clock.wall() - since_boot
         if known is None:
-            now = Known(offset)
+            now = ClockRecord(offset)
         elif ahead < -_FAR:
-            now = Known(offset, gained=known.gained)
+            now = ClockRecord(offset, gained=known.gained)
         elif ahead <= _FAR:
             if not known.ahead:
                 return
-            now = Known(known.offset, gained=known.gained)
+            now = ClockRecord(known.offset, gained=known.gained)
         elif abs(known.ahead - ahead) > _FAR:
-            now = Known(known.offset, ahead, since_boot, known.gained)
+            now = ClockRecord(known.offset, ahead, since_boot, known.gained)
         elif since_boot - known.since >= _DOUBT:
-            now = Known(offset, gained=known.gained + ahead)
+            now = ClockRecord(offset, gained=known.gained + ahead)
         else:
             return
         if self._clock.wall() < _EARLIEST:
@@ -154,19 +154,19 @@ class WallTime:
         with suppress(OSError, HostError):
             put_at(path, words.encode(), sync=False)
 
-    def _ahead(self, known: Known | None) -> float:
+    def _ahead(self, known: ClockRecord | None) -> float:
         if known is None:
             return 0.0
         return self._clock.wall() - self._clock.since_boot() - known.offset
 
-    def _known(self) -> Known | None:
+    def _known(self) -> ClockRecord | None:
         """What was noted in this boot."""
         try:
             boot, *numbers = self._words(self._path)
             offset, ahead, since, gained = map(float, numbers)
         except ValueError:
             return None
-        return Known(offset, ahead, since, gained) if boot == self._boot else None
+        return ClockRecord(offset, ahead, since, gained) if boot == self._boot else None
 
     def _words(self, path: str) -> list[str]:
         """The words of a file of ours; none when there is none."""

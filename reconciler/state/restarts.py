@@ -28,7 +28,7 @@ SOON = 0.01
 
 
 @dataclass(slots=True)
-class _Start:
+class _UnwrittenStart:
     """A start that is not written down yet: when it was made, and how it went."""
 
     version: str
@@ -60,7 +60,7 @@ class RestartTracker:
         self._begun = begun
         self._unwritten = unwritten
         self._clock = clock
-        self._starts: dict[str, _Start] = {}
+        self._starts: dict[str, _UnwrittenStart] = {}
         self._found_dead: dict[str, bool] = {}
         self._forgiven: set[str] = set()
         self._running: set[str] = set()
@@ -125,7 +125,7 @@ class RestartTracker:
         # The first one counts only once it has failed.
         count = known.count + 1 if known is not None and known.version == version else 0
         now = self._clock()
-        self._starts[step.id] = _Start(version, count, now)
+        self._starts[step.id] = _UnwrittenStart(version, count, now)
         self._open[step.id] = Attempt(version, count, self._read_at - now)
 
     def ended(self, outcome: Outcome) -> None:

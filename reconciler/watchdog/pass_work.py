@@ -149,10 +149,10 @@ class PassWork:
         due = self._settling.looked_at(only)
         if not due:
             return
-        memory = self._context.memory(self._spec, True)
+        tracker = self._context.tracker(self._spec, True)
         by_id = {resource.id: resource for resource in self._spec.resources}
         host = self._context.host(self._spec)
-        paused = memory.past().paused
+        paused = tracker.past().paused
         # What is wanted by now may be something else than what was started, and what is
         # paused may have been ended by the one who wants it left alone.
         same = [
@@ -166,10 +166,10 @@ class PassWork:
         for outcome, _ in due:
             now = held.get(outcome.step.id, outcome)
             if now.result == "failed":
-                memory.ended([now])
+                tracker.ended([now])
                 told(now)
             self._teller.tell("proved", now)
-        memory.flush()
+        tracker.flush()
 
     def _watch(self, look: Snapshot, seen: Mapping[str, Observation[Any]]) -> None:
         """Have the end of every process that was seen, or started just now, wake the loop."""

@@ -37,10 +37,10 @@ def checks_of(context: Context, spec: Spec) -> ProbeScheduler:
     from reconciler.host.clock import Clock
     from reconciler.watchdog.probes import ProbeScheduler
 
-    context.said.update(context.memory(spec, False).said())
+    context.said.update(context.tracker(spec, False).said())
 
     def keep(said: Mapping[str, ProbeHistory]) -> None:
-        context.memory(spec, True).keep(said)
+        context.tracker(spec, True).keep(said)
 
     return ProbeScheduler(
         Clock(), kinds.get, lambda: context.host(spec), context.said, keep, context.clean

@@ -27,7 +27,7 @@ from reconciler.host.choose import Rule
 from reconciler.host.clock import Clock
 from reconciler.host.files import Files
 from reconciler.host.openfiles import OpenFiles
-from reconciler.host.refusals import Known
+from reconciler.host.refusals import KnownEntries
 from reconciler.host.remove import delete, move
 from reconciler.host.rotate import rotate
 from reconciler.host.scan import Wanted, scan
@@ -111,7 +111,7 @@ def test_ten_times_the_depth_costs_ten_times_the_work(
         assert len(files) == depth
         held = OpenFiles(Host("demo", str(tmp_path / "state")).clock, ())
         act = {
-            "permission": lambda top=top: list(Below(str(top), Known(), nothing)),
+            "permission": lambda top=top: list(Below(str(top), KnownEntries(), nothing)),
             "scan": lambda wanted=wanted: scan(wanted),
             "delete": lambda top=top, files=files, held=held: delete(str(top), files, held),
             "move": lambda top=top, files=files, held=held: move(
@@ -131,7 +131,9 @@ def test_an_entry_deep_down_is_changed_all_the_same(machine: Machine, below: str
     report = machine.once(spec)
     assert [step["result"] for step in report["steps"]] == ["done"]
     machine.converged(spec)
-    seen = [status for path, status in Below(str(top), Known(), nothing) if path.endswith("old")]
+    seen = [
+        status for path, status in Below(str(top), KnownEntries(), nothing) if path.endswith("old")
+    ]
     assert len(seen) == 2500
     assert {stat.S_IMODE(status.st_mode) for status in seen} == {0o640}
     gone(top)
@@ -173,7 +175,7 @@ def test_what_goes_while_it_is_looked_through_is_left_out(machine: Machine) -> N
     for name in ("a", "b", "c"):
         (top / name).mkdir(parents=True)
         (top / name / "file").touch()
-    below = Below(str(top), Known(), nothing)
+    below = Below(str(top), KnownEntries(), nothing)
     found = []
     for path, _ in below:
         found.append(os.path.relpath(path, top))

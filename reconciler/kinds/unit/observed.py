@@ -30,20 +30,20 @@ _FUTURE = 2.0
 """Seconds that a file's time may lie ahead of the clock before the clock is not believed."""
 
 
-_Known = tuple[str | None, Mapping[str, Mapping[str, str]], Mapping[str, str]]
+_ManagerAnswer = tuple[str | None, Mapping[str, Mapping[str, str]], Mapping[str, str]]
 """Of one manager: why it says nothing, what it says of each unit, and of which it is not known."""
 
 
 def look(resources: Sequence[Resource[Unit]], host: Host) -> Sequence[Observation[UnitState]]:
     """One observation for each; each manager is asked once for all of its units."""
-    known: dict[str, _Known] = {}
+    known: dict[str, _ManagerAnswer] = {}
     for scope in sorted({resource.want.scope for resource in resources}):
         wants = [resource.want for resource in resources if resource.want.scope == scope]
         known[scope] = _asked(scope, wants, host)
-    return [_Look(each, host, known[each.want.scope]).observation() for each in resources]
+    return [_UnitObserver(each, host, known[each.want.scope]).observation() for each in resources]
 
 
-def _asked(scope: str, wants: Sequence[Unit], host: Host) -> _Known:
+def _asked(scope: str, wants: Sequence[Unit], host: Host) -> _ManagerAnswer:
     systemd = host.systemd
     silent = systemd.silent(scope)
     if silent is not None:
@@ -91,10 +91,10 @@ def triggered(known: Mapping[str, str]) -> list[str]:
     return [word for word in names_in(known.get("Triggers", "")) if "@" not in word]
 
 
-class _Look:
+class _UnitObserver:
     """A look at one unit."""
 
-    def __init__(self, resource: Resource[Unit], host: Host, known: _Known) -> None:
+    def __init__(self, resource: Resource[Unit], host: Host, known: _ManagerAnswer) -> None:
         self.resource = resource
         self.want = resource.want
         self.host = host

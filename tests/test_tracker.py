@@ -13,10 +13,10 @@ from support import compiled
 from reconciler import kinds
 from reconciler.core.model import Observation, Outcome, Plan, Step
 from reconciler.host.clock import Clock
-from reconciler.state import memory
-from reconciler.state.memory import Memory
+from reconciler.state import tracker as tracking
 from reconciler.state.restarts import RestartTracker
 from reconciler.state.store import Store
+from reconciler.state.tracker import Tracker
 
 
 def test_what_is_paused_stays_so_while_the_store_cannot_be_read(tmp_path: Path) -> None:
@@ -26,8 +26,8 @@ def test_what_is_paused_stays_so_while_the_store_cannot_be_read(tmp_path: Path) 
     store.pauses.pause("process:p", "new disk", None, "me")
 
     def paused() -> dict[str, str]:
-        memory = Memory((), kinds.get, store, told.append, set(), lambda: "me", str, {}, {})
-        return dict(memory.past().paused)
+        tracker = Tracker((), kinds.get, store, told.append, set(), lambda: "me", str, {}, {})
+        return dict(tracker.past().paused)
 
     assert paused() == {"process:p": "new disk (by me)"}
     (folder / "store.db").write_bytes(b"no store at all, but long enough to be looked at" * 50)
@@ -40,9 +40,9 @@ def test_what_is_paused_stays_so_while_the_store_cannot_be_read(tmp_path: Path) 
 def test_a_step_that_did_not_hold_is_one_deed_that_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flush: float
 ) -> None:
-    monkeypatch.setattr(memory, "_FLUSH", flush)
+    monkeypatch.setattr(tracking, "_FLUSH", flush)
     store = Store(str(tmp_path / "demo"), Clock(), True)
-    kept = Memory((), kinds.get, store, print, set(), lambda: "me", str, {}, {})
+    kept = Tracker((), kinds.get, store, print, set(), lambda: "me", str, {}, {})
     step = Step("process:p", "start", (), (), "not running", ())
     for outcome in (
         Outcome(step, "done"),
@@ -102,7 +102,7 @@ def test_of_what_cannot_be_looked_at_no_condition_is_over() -> None:
     known = {("process:p", "memory", "process:p"): 7.0}
 
     def over(seen: dict[str, Observation[Any]], declared: Collection[str]) -> int:
-        begun, gone = memory._conditions(known, seen, declared)
+        begun, gone = tracking._conditions(known, seen, declared)
         assert begun == []
         return len(gone)
 

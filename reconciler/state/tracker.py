@@ -26,7 +26,7 @@ _FLUSH = 1.0
 """Seconds that what was done may wait for being written: each writing waits for the disk."""
 
 
-class Memory:
+class Tracker:
     """What is remembered of one spec; ``store`` None: there is nothing yet, and nothing to add.
 
     ``begun`` holds the ids of what was started in this call of the program, ``by`` says who that
