@@ -31,35 +31,9 @@ if TYPE_CHECKING:
     from reconciler.host import Host
     from reconciler.host.users import Account
 
-_RUN_TIMEOUT = 60.0
 _IN_PATTERNS = frozenset(r".^$*+?{}[]()\|")
 """What has a meaning of its own in a regular expression."""
 _ALL = f"{', '.join(FORMS[:-1])} and {FORMS[-1]}"
-
-
-@dataclass(frozen=True, slots=True)
-class RunCommand:
-    """Run a command because a check fails, with the environment of managed processes."""
-
-    argv: tuple[str, ...]
-
-    def describe(self) -> str:
-        """The action in words."""
-        from reconciler.host.remedy import in_words
-
-        return f"run {in_words(self.argv)}"
-
-    def run(self, host: Host) -> None:
-        """Raises HostError when it cannot be run, fails, or takes longer than a minute."""
-        from reconciler.base.errors import HostError
-        from reconciler.host.launch import environment
-        from reconciler.host.start import Program, run
-
-        account = host.users.account(None)
-        program = Program(self.argv, environment(account, ()), account)
-        done = run(program, timeout=_RUN_TIMEOUT)
-        if done.status != 0:
-            raise HostError(f"{self.describe()} failed: {done.complaint}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +203,8 @@ class Checks(Kind[Check, CheckState], Completed, Described, Verified, Probed, Di
     def actions(
         self, resource: Resource[Check], have: CheckState | None, changes: Sequence[Change]
     ) -> Sequence[Action]:
+        from reconciler.core.run_command import RunCommand
+
         runs = (one[1:] for one in resource.want.on_failure if one[0] == "run")
         return tuple(RunCommand(argv) for argv in runs)
 

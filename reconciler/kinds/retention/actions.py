@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from reconciler.base.errors import HostError
 from reconciler.base.records import replace
 from reconciler.core.model import Action, Change, Resource
+from reconciler.core.run_command import RunCommand
 from reconciler.host.found import File
 from reconciler.kinds.process import KIND as PROCESSES
 from reconciler.kinds.process.resource import Process
@@ -21,8 +22,6 @@ from reconciler.kinds.retention.resource import Retention
 if TYPE_CHECKING:
     from reconciler.host import Host
     from reconciler.host.openfiles import OpenFiles
-
-_RUN_TIMEOUT = 60.0
 
 
 def _spared() -> list[File]:
@@ -201,34 +200,6 @@ class TellProcess:
 
 
 @dataclass(frozen=True, slots=True)
-class RunCommand:
-    """Run a command after a rotation, with the environment of managed processes."""
-
-    argv: tuple[str, ...]
-
-    def describe(self) -> str:
-        """The action in words."""
-        from reconciler.host.remedy import in_words
-
-        return f"run {in_words(self.argv)}"
-
-    def run(self, host: Host) -> None:
-        """Raises HostError when it cannot be run, fails, or takes longer than a minute."""
-        from reconciler.host.launch import environment
-        from reconciler.host.start import Program, run
-
-        account = host.users.account(None)
-        program = Program(self.argv, environment(account, ()), account)
-        try:
-            done = run(program, timeout=_RUN_TIMEOUT)
-            complaint = None if done.status == 0 else done.complaint
-        except HostError as error:
-            complaint = str(error)
-        if complaint is not None:
-            raise HostError(f"the logs are rotated, but {self.describe()} failed: {complaint}")
-
-
-@dataclass(frozen=True, slots=True)
 class FinishRotation:
     """Take the marks of ``marked`` logs away, and compress what is rotated and not open."""
 
@@ -347,7 +318,7 @@ def _rotation(want: Retention, have: Due) -> list[Action]:
         if want.signal is not None and want.told is not None:
             found.append(TellProcess(f"process:{want.signal[1]}", want.told, want.signal[0]))
         elif want.run is not None:
-            found.append(RunCommand(want.run))
+            found.append(RunCommand(want.run, "the logs are rotated"))
     marked = (*unfinished, *(logs if tells else ()))
     fresh = tuple((below, f"{name}.1") for below, name in logs)
     # What has a number already gets the next one when its log is rotated, unless there is a gap.
