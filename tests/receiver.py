@@ -13,10 +13,14 @@ from typing import Any
 
 
 class Receiver:
-    """Listens while it is ``up``; ``got`` has what it was sent, as (path, document)."""
+    """Listens while it is ``up``; ``got`` has what it has taken, as (path, document).
+
+    ``asked`` is how many requests have come, taken or not.
+    """
 
     def __init__(self, mode: str = "take") -> None:
         self.mode = mode
+        self.asked = 0
         self.got: list[tuple[str, dict[str, Any]]] = []
         self._server: ThreadingHTTPServer | None = None
         self.up()
@@ -53,6 +57,7 @@ class Receiver:
 
     def handle(self, request: BaseHTTPRequestHandler) -> None:
         document = json.loads(request.rfile.read(int(request.headers["Content-Length"])))
+        self.asked += 1
         end = time.monotonic() + 60
         while self.mode == "hang" and time.monotonic() < end:
             time.sleep(0.05)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.base.errors import UnknownState
+from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.values import Secret
 from reconciler.core.messages import Message, Trouble, moment
 from reconciler.core.model import Notify, Outcome, Plan, Remark, Spec, Step, Target
@@ -278,8 +278,8 @@ class Office:
     def opened(self) -> Sender:
         """A sender as another process would make it."""
 
-        def start(about: Any, timeout: float) -> Any:
-            target, letters = about
+        def start(about: Any, timeout: float, lock: int) -> Any:
+            target, letters, _ = about
             self.children += 1
             return Sent(self, target.name, [body for _, body, _ in letters])
 
@@ -567,6 +567,25 @@ def test_what_has_arrived_is_known_before_the_rest_has(
     for _ in range(3):
         office.post.tend([-1])
     assert [one.body for one in rows(office)] == ["2"]
+
+
+def test_what_has_arrived_is_not_sent_again_where_that_cannot_be_noted(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the disk is full."""
+
+    def full(letters: Sequence[QueuedMessage]) -> None:
+        raise HostError("the disk is full")
+
+    office.queue("1", "2")
+    with monkeypatch.context() as patch:
+        patch.setattr(office.store.outbox, "taken", full)
+        assert office.run() == [("a", "1"), ("a", "2")]
+        office.clock.later(60.0)
+        assert office.run() == []
+    office.clock.later(60.0)
+    assert office.run() == [] == rows(office)
+    assert office.told == ["the disk is full; messages wait"]
 
 
 def test_what_is_too_old_is_dropped_but_not_when_the_clock_jumps(office: Office) -> None:

@@ -58,14 +58,17 @@ def let_go_of_streams(*numbers: int) -> None:
         os.close(nowhere)
 
 
-def close_all_but(kept: int) -> None:
-    """Close every descriptor but 0, 1, 2 and ``kept``, close_range(2)."""
+def close_all_but(*kept: int) -> None:
+    """Close every descriptor but 0, 1, 2 and those, close_range(2)."""
     try:
         highest = max(int(name) for name in os.listdir("/proc/self/fd"))
     except OSError:
         highest = 65536  # Nothing is left to look with.
-    os.closerange(3, kept)
-    os.closerange(max(3, kept + 1), highest + 1)
+    begin = 3
+    for one in sorted(kept):
+        os.closerange(begin, one)
+        begin = max(begin, one + 1)
+    os.closerange(begin, highest + 1)
 
 
 def raise_limit() -> None:

@@ -50,10 +50,10 @@ class Child:
 
     It gets a session of its own, without a terminal, and so a process group that is killed after
     ``timeout`` seconds, and when the answer is there, as is all that descends from it by then.
-    Raises OSError where no process can be had.
+    It has the descriptors ``kept`` as well. Raises OSError where no process can be had.
     """
 
-    def __init__(self, work: Callable[[], Answer], timeout: float) -> None:
+    def __init__(self, work: Callable[[], Answer], timeout: float, *kept: int) -> None:
         reap_killed()
         self._timeout = timeout
         self._end = time.monotonic() + timeout
@@ -69,7 +69,7 @@ class Child:
             raise
         if self.pid == 0:
             os.setsid()
-            _work(work, say)
+            _work(work, say, kept)
         os.close(say)
 
     def wait(self) -> bytes:
@@ -138,7 +138,7 @@ def _code(status: int) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-def _work(work: Callable[[], Answer], say: int) -> None:
+def _work(work: Callable[[], Answer], say: int, kept: Collection[int]) -> None:
     """The child's side; never returns."""
     status = 1
     try:
@@ -146,7 +146,7 @@ def _work(work: Callable[[], Answer], say: int) -> None:
         forget_parent()
         on_entering()
         # The lock among them: it must not outlive the one who holds it.
-        close_all_but(say)
+        close_all_but(say, *kept)
         usual_limit()
         let_go_of_streams(0, 1, 2)
         signal.set_wakeup_fd(-1)

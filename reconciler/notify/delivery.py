@@ -76,11 +76,16 @@ def address(target: Target) -> str:
     raise Off(f"{target.url_file} holds no URL")
 
 
-def work(target: Target, messages: Sequence[tuple[str, str, str]]) -> Callable[[], Iterator[bytes]]:
+def work(
+    target: Target,
+    messages: Sequence[tuple[str, str, str]],
+    arrived: Callable[[int], None] = lambda number: None,
+) -> Callable[[], Iterator[bytes]]:
     """What a child has to do to deliver messages: each has a title, a body and an event.
 
-    Its answer has a line for each, which ``understood`` reads. It ends behind one that was not
-    taken, and when they have taken too long together.
+    ``arrived`` is called in the child as soon as the one of that number was taken: nobody may be
+    left who hears the answer. That has a line for each, which ``understood`` reads. It ends behind
+    one that was not taken, and when they have taken too long together.
     """
 
     def deliver() -> Iterator[bytes]:
@@ -89,9 +94,12 @@ def work(target: Target, messages: Sequence[tuple[str, str, str]]) -> Callable[[
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         _hush()
         seen = _watch_http()
-        for title, body, event in messages:
+        for number, (title, body, event) in enumerate(messages):
             signal.setitimer(signal.ITIMER_REAL, TIMEOUT)
             answer = _delivered(target, title, body, event, seen)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            if not answer:
+                arrived(number)
             yield answer + b"\n"
             if answer or time.monotonic() >= end:
                 return

@@ -1,25 +1,29 @@
 """Delivers what waits in the outbox: a child for each target, and a pause where one refuses.
 
 It must not hold a pass up: what is not taken is tried again later. It must not show a URL, and
-only the child ever reads one from its file.
+only the child ever reads one from its file. A message comes twice only where the child is killed
+between its arrival and the note of it: one whose loop is killed goes on, and is waited for.
 """
 
 from __future__ import annotations
 
+import os
 import select
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
 from reconciler.core.messages import moment
 from reconciler.core.model import Notify, Spec, Target
-from reconciler.host.child import Answer, Child
+from reconciler.host.child import Child
 from reconciler.host.clock import Clock
 from reconciler.notify.delivery import TIMEOUT, Off, off, unanswered, understood, work
 from reconciler.notify.outbox import title
 from reconciler.notify.transitions import quiet_left
-from reconciler.state.folder import quiet
+from reconciler.state.folder import delivery_lock, quiet
 
 if TYPE_CHECKING:
     from reconciler.state.store import Store
@@ -40,6 +44,8 @@ _LATE = 300.0
 """Seconds after which a message says when it was written."""
 _REST = 60.0
 """Seconds until a store that could not be used is tried again."""
+_OTHERS = 0.5
+"""Seconds between two looks whether those of a loop that was killed have ended."""
 
 _FOR_GOOD = frozenset(("HTTP 400", "HTTP 413", "HTTP 422"))
 """What a service says of a message that it will not take however often it is sent."""
@@ -63,7 +69,7 @@ class Sender:
         opened: Callable[[], Store],
         clock: Clock,
         told: Told,
-        start: Callable[[Callable[[], Answer], float], Child] = Child,
+        start: Callable[..., Child] = Child,
     ) -> None:
         self._folder = folder
         self._opened = opened
@@ -76,6 +82,9 @@ class Sender:
         self._calm: dict[str, float] = {}
         """Until when a target gets only what was given up, by the monotonic clock."""
         self._failing: set[str] = set()
+        self._unnoted: list[QueuedMessage] = []
+        """What has arrived, and is in the store all the same."""
+        self._lock: int | None = None
         self._hindrance: str | None = None
         self._off: dict[str, str] = {}
         self._adopted = False
@@ -135,6 +144,7 @@ class Sender:
         for one in self._busy.values():
             one.child.kill()
         self._busy.clear()
+        self._let_go()
 
     # -- for a single pass
 
@@ -157,6 +167,7 @@ class Sender:
                     name, one.message, f"no answer within {bound:g} s"
                 )
             )
+        self._let_go()
 
     # -- deliveries
 
@@ -176,6 +187,14 @@ class Sender:
         """Begin every delivery that is due, one for each target."""
         self._at = None
         now = self._clock.monotonic()
+        if self._unnoted:
+            self._opened().outbox.taken(self._unnoted)
+            self._unnoted.clear()
+        if not self._opened().outbox.waiting():
+            return
+        if not self._alone():
+            self._at = now + _OTHERS
+            return
         times = []
         for name, messages in self._opened().outbox.waiting().items():
             target = self._targets.get(name)
@@ -188,6 +207,18 @@ class Sender:
                 self._start(target, ready[:_BATCH])
         if times:
             self._at = now + max(0.05, min(times))
+        self._let_go()
+
+    def _alone(self) -> bool:
+        """Does nobody deliver but us, from now on? The lock lasts as long as a child has it."""
+        if self._lock is None:
+            self._lock = delivery_lock(self._folder)
+        return self._lock is not None
+
+    def _let_go(self) -> None:
+        if self._lock is not None and not self._busy:
+            os.close(self._lock)
+            self._lock = None
 
     def _ready(
         self, name: str, messages: Sequence[QueuedMessage]
@@ -224,7 +255,8 @@ class Sender:
             body = f"{one.body} ({moment(one.wall)})" if late else one.body
             todo.append((one.title, body, one.event))
         # It ends itself when one of them takes too long.
-        child = self._child(work(target, todo), 2 * TIMEOUT)
+        todo_ = work(target, todo, partial(_note, self._folder, list(messages)))
+        child = self._child(todo_, 2 * TIMEOUT, self._lock)
         self._busy[target.name] = _Delivery(child, list(messages))
 
     def _collect(self, name: str) -> None:
@@ -244,13 +276,18 @@ class Sender:
                 break
             taken.append(one.messages.pop(0))
         if taken:
-            self._opened().outbox.taken(taken)
             if name in self._failing:
                 self._failing.discard(name)
                 self._told(f"target {name} takes messages again", False)
+            self._unnoted += taken
         if ended:
             del self._busy[name]
             self._at = self._clock.monotonic()
+        if taken:
+            self._opened().outbox.taken(self._unnoted)
+            self._unnoted.clear()
+        if ended:
+            self._let_go()
             why = one.refused or hung
             if why is not None and one.messages:
                 self._refused(name, one.message, why)
@@ -273,6 +310,16 @@ class Sender:
             return
         outbox.taken([message])
         self._told(f"target {name} will never take a message ({why}); it was dropped", True)
+
+
+def _note(folder: str, messages: Sequence[QueuedMessage], number: int) -> None:
+    """In the child: that one has arrived."""
+    from reconciler.state.store import Store
+
+    with suppress(HostError, OSError):  # Its parent tries it too, if it lives.
+        store = Store(folder, Clock(), True)
+        store.outbox.taken([messages[number]])
+        store.close()
 
 
 def _why_not(answer: bytes) -> str | None:

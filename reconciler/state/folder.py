@@ -133,6 +133,23 @@ def locked(
         release()
 
 
+def delivery_lock(folder: str) -> int | None:
+    """The lock of those who deliver messages, or None while others do.
+
+    It is held as long as its descriptor is open in any process, such as the child that delivers
+    for a loop that was killed. Raises HostError or OSError.
+    """
+    from reconciler.host.place import own_file
+
+    handle = own_file(os.path.join(folder, "delivery"))
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    return handle
+
+
 def hand_on(lock: int) -> dict[bytes, bytes]:
     """For the environment of the program that this process is to become: it holds that lock."""
     os.set_inheritable(lock, True)

@@ -367,14 +367,20 @@ def test_a_spec_that_is_wrong_is_no_diagnosis(machine: Machine) -> None:
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 @pytest.mark.parametrize("mode", ["--diagnose", "--status"])
 def test_ten_times_the_resources_take_ten_times_the_calls(machine: Machine, mode: str) -> None:
-    counted = []
-    for number in (10, 100):
+
+    def counted(number: int) -> Counter[str]:
         lines = [f"  d{at}: {{path: {machine.base}/{at}}}" for at in range(number)]
         spec = machine.spec("\n".join([HEAD + "directories:", *lines]) + "\n")
         machine.once(spec)
         trace = machine.traced("trace=all", *machine.argv(mode, spec, "--json"))
-        counted.append(Counter(re.findall(r"(?m)^(?:\d+ +)?(\w+)\(", trace)))
-    few, many = counted
-    # A look that finds the host just changing is repeated.
-    assert sum(many[name] for name in FORKS) <= sum(few[name] for name in FORKS) + 2
+        return Counter(re.findall(r"(?m)^(?:\d+ +)?(\w+)\(", trace))
+
+    def forks(calls: Counter[str]) -> int:
+        return sum(calls[name] for name in FORKS)
+
+    few, many = counted(10), counted(100)
+    for _ in range(3):
+        if forks(few) != forks(many):  # A look that finds the host just changing is repeated.
+            few, many = (min(one, counted(n), key=forks) for one, n in ((few, 10), (many, 100)))
+    assert forks(few) == forks(many)
     assert {name: many[name] for name in LOOKS if many[name] > 10 * few[name]} == {}
