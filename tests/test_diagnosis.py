@@ -13,8 +13,8 @@ from reconciler.diagnose.conflicts import of_logrotate, of_tmpfiles
 from reconciler.diagnose.findings import findings
 from reconciler.diagnose.loglines import analysed, level_of, moment, squeezed, too_silent
 from reconciler.diagnose.past import told_causes
-from reconciler.diagnose.persistence import differences, of_crontab, surroundings
 from reconciler.diagnose.wrong import Wrong, ordered
+from reconciler.host.persistence import differences, of_crontab, surroundings
 from reconciler.output.diagnosis import diagnosis_blocks
 from reconciler.output.terminal import drawn
 from reconciler.output.text import Table

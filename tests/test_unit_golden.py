@@ -11,8 +11,8 @@ import pytest
 from ruamel.yaml import YAML
 from support import Machine, compiled
 
-from reconciler.config.shipped import folder
 from reconciler.host.clock import Clock
+from reconciler.host.shipped import folder
 from reconciler.host.systemd import Systemd
 from reconciler.host.users import Users
 

@@ -20,10 +20,10 @@ from reconciler.config.notify import NotifyReader
 from reconciler.config.rendering import Renderer
 from reconciler.config.resolve import Declaration, Resolver
 from reconciler.config.scope import Scope, is_secret_setting, worth_hiding
-from reconciler.config.shipped import known_as
 from reconciler.config.validate import Validator
 from reconciler.core.kind import Kind, Persistent
 from reconciler.core.model import Spec
+from reconciler.host.shipped import known_as
 
 _PART = 6
 """Characters of a variable in a URL that is redacted; less may be a word such as a host."""

@@ -18,10 +18,10 @@ from reconciler.config.errors import Problems, closest
 from reconciler.config.nodes import Map, Node, Seq, Source, SourceMark, Text, is_null
 from reconciler.config.reading import NAME
 from reconciler.config.scope import FIXED, Scope, is_secret_setting
-from reconciler.config.shipped import folder
 from reconciler.config.validate import Validator
 from reconciler.core import order
 from reconciler.core.fields import Duration
+from reconciler.host.shipped import folder
 
 MAX_DEPTH = 16
 MAX_FILES = 1000

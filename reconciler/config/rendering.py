@@ -14,10 +14,10 @@ from reconciler.config import reading
 from reconciler.config.errors import AlreadyReported, Problems
 from reconciler.config.nodes import Map, Source, SourceMark, Text
 from reconciler.config.scope import FIXED, Scope
-from reconciler.config.shipped import folder
 from reconciler.config.template import LITERAL_HINT, TemplateError
 from reconciler.core.kind import Templated
 from reconciler.core.templating import BadValue, RenderedTemplate
+from reconciler.host.shipped import folder
 
 if TYPE_CHECKING:
     from reconciler.config.resolve import Declaration

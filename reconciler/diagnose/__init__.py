@@ -16,7 +16,6 @@ from reconciler import kinds
 from reconciler.base.errors import Remedy
 from reconciler.base.records import strings
 from reconciler.base.redaction import HIDDEN, redacted_json
-from reconciler.config.shipped import known_as, names
 from reconciler.core.kind import Ageing, Probed, Supervised
 from reconciler.core.model import Observation, Past, Plan, Spec
 from reconciler.diagnose import probes
@@ -24,6 +23,7 @@ from reconciler.diagnose.looking import LOOK, Looking
 from reconciler.diagnose.wrong import ordered
 from reconciler.host.child import Children
 from reconciler.host.remedy import remedy
+from reconciler.host.shipped import known_as, names
 from reconciler.state.heartbeat import about_loop
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ class _Diagnosing(Looking):
         return told_causes(remembered.get("deeds", ()), booted, deaths, names, begun)
 
     def _reboot(self, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        from reconciler.diagnose.persistence import differences, runs, setup
+        from reconciler.host.persistence import differences, runs, setup
 
         look = self.children.answers.get("reboot")
         if look is None:

@@ -70,7 +70,8 @@ class Looking:
 
     def begin(self) -> None:
         """Everything that needs not wait for something else."""
-        from reconciler.diagnose import conflicts, past, persistence, sections
+        from reconciler.diagnose import conflicts, past, sections
+        from reconciler.host import persistence
 
         begin, host, spec = self.children.begin, self.host, self.spec
         shown = self._shown()

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from reconciler.base.errors import Remedy
 from reconciler.base.text import amount
 from reconciler.diagnose.loglines import too_silent
-from reconciler.diagnose.persistence import cron_daemon
 from reconciler.diagnose.wrong import HUNG, Document, Seen, Wrong, named
+from reconciler.host.persistence import cron_daemon
 from reconciler.host.remedy import piped, remedy
 from reconciler.output.status import span
 

@@ -206,7 +206,7 @@ def known_spec(folder: str) -> str | None:
 
     A path, or the name of a spec that comes with the program; anything else is damage.
     """
-    from reconciler.config.shipped import path_of
+    from reconciler.host.shipped import path_of
 
     try:
         with os.fdopen(trust.own_file(os.path.join(folder, _SPEC)), "rb", buffering=0) as file:
@@ -220,9 +220,9 @@ def known_spec(folder: str) -> str | None:
 
 def remember_spec(folder: str, known: str) -> None:
     """From now on it is the state of that spec. Raises OSError or HostError."""
-    from reconciler.config.shipped import path_of
     from reconciler.host.filesystems import volume
     from reconciler.host.place import put_at
+    from reconciler.host.shipped import path_of
 
     make_folder(folder)
     _, mount = volume(path_of(known))
@@ -240,8 +240,8 @@ def is_gone(folder: str, known: str) -> bool:
 
     It may be on a volume that is not mounted just now.
     """
-    from reconciler.config.shipped import path_of
     from reconciler.host.filesystems import volume
+    from reconciler.host.shipped import path_of
 
     try:
         above, mount = volume(path_of(known))

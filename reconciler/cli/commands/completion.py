@@ -15,8 +15,8 @@ from reconciler.base.exit_codes import DONE
 from reconciler.cli.context import Context
 from reconciler.cli.invocation import InvalidUsage
 from reconciler.cli.options import OF, all_modes, parser
-from reconciler.config.shipped import folder
 from reconciler.host.command import program_path
+from reconciler.host.shipped import folder
 from reconciler.output import completion
 
 

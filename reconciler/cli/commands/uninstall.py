@@ -216,7 +216,7 @@ def _files(spec: Spec) -> Iterator[Left]:
     for target in spec.notify.targets:
         if target.url_file is not None and os.path.exists(target.url_file):
             yield Left(target.url_file, f"holds the URL of the target {target.name}")
-    from reconciler.config.shipped import folder
+    from reconciler.host.shipped import folder
 
     ours = (folder("specs"), folder("templates"))
     for path in spec.files:
@@ -226,7 +226,7 @@ def _files(spec: Spec) -> Iterator[Left]:
 
 def _again(context: Context, spec: Spec, host: Host) -> Iterator[Left]:
     """Who would start it again, of whom the spec does not know."""
-    from reconciler.diagnose.persistence import look
+    from reconciler.host.persistence import look
 
     for one in look(host, spec.path, context.state_dir)["runners"]:
         yield Left(one["what"], "still runs reconcile on this spec; remove it", again=True)

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import Remedy, UnknownState
-from reconciler.config.shipped import names
 from reconciler.host import crondaemon, reading
 from reconciler.host.remedy import remedy
+from reconciler.host.shipped import names
 
 if TYPE_CHECKING:
     from reconciler.host import Host
