@@ -78,13 +78,15 @@ def build(
     settings: Mapping[str, str],
     environ: Mapping[str, str],
     strict: bool = True,
+    text: bytes | None = None,
 ) -> Built:
     """Read and compile the spec at ``path``. Raises SpecError with everything that is wrong.
 
-    Not ``strict``: resources that contradict one another are held, and not refused.
+    Not ``strict``: resources that contradict one another are held, and not refused. ``text`` is
+    what will stand in the file, where there is none yet.
     """
     problems = Problems()
-    files = gather(path, problems)
+    files = gather(path, problems, text)
     top = HeadReader(files, [kind.section for kind in kinds], problems)
     top.read_head()
     full = os.path.abspath(path)

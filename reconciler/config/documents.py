@@ -48,10 +48,10 @@ class SpecFiles:
     """Some file could not be read as YAML, so that not all is known."""
 
 
-def gather(path: str, problems: Problems) -> SpecFiles:
-    """Read the spec at ``path`` and what it includes."""
+def gather(path: str, problems: Problems, text: bytes | None = None) -> SpecFiles:
+    """Read the spec at ``path``, or take ``text`` for what stands there, and what it includes."""
     files = SpecFiles()
-    _add(path, os.path.abspath(path), None, (), files, problems)
+    _add(path, os.path.abspath(path), None, (), files, problems, text)
     return files
 
 
@@ -62,10 +62,12 @@ def _add(
     chain: tuple[Source, ...],
     files: SpecFiles,
     problems: Problems,
+    data: bytes | None = None,
 ) -> None:
     here = Source(shown, path)
     try:
-        data = reading.read(path, "the spec" if at is None else f"the included file {shown}")
+        if data is None:
+            data = reading.read(path, "the spec" if at is None else f"the included file {shown}")
     except reading.ReadError as error:
         files.broken = True
         problems.files.setdefault(path, b"")

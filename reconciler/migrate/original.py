@@ -1,0 +1,93 @@
+"""A file to be imported: its text, and what to say where it cannot be read.
+
+It must not wait for a pipe or a device, nor take more than a spec may have.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from reconciler.config.reading import LIMIT
+from reconciler.migrate.document import Origin
+
+
+class Refused(Exception):
+    """The file cannot be imported; the message begins with the place."""
+
+
+class Original(NamedTuple):
+    """``shown`` is its name for people, ``path`` absolute."""
+
+    shown: str
+    path: str
+    text: str
+
+    def at(self, line: int, text: str = "") -> Origin:
+        """That line, from 1, with what is said there."""
+        return Origin(self.shown, line, text)
+
+    def lines(self) -> Iterator[tuple[int, str]]:
+        """Its lines, with their numbers."""
+        return enumerate(self.text.split("\n"), 1)
+
+    def refused(self, line: int, reason: str) -> Refused:
+        """To be raised where that line cannot be understood."""
+        return Refused(f"{self.shown}:{line}: {reason}")
+
+    @property
+    def base(self) -> str:
+        return os.path.basename(self.path)
+
+    @property
+    def folder(self) -> str:
+        return os.path.dirname(self.path)
+
+
+def opened(path: str, origin: Origin | None = None) -> Original:
+    """The file; ``-`` is standard input. ``origin`` is what includes it. Raises Refused."""
+    shown = "standard input" if path == "-" else path
+    before = f"{origin.file}:{origin.line}: " if origin else ""
+    try:
+        data = _read(path)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise Refused(f"{before}{shown}: cannot be read: {reason}") from None
+    except ValueError as error:
+        raise Refused(f"{before}{shown}: {error}") from None
+    return Original(shown, os.path.abspath(path), _decoded(data, shown))
+
+
+def _read(path: str) -> bytes:
+    if path == "-":
+        data = sys.stdin.buffer.read(LIMIT + 1)
+    else:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        with open(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise ValueError("is not a regular file")
+            data = file.read(LIMIT + 1)
+    if len(data) > LIMIT:
+        raise ValueError(f"is longer than {LIMIT:,} bytes")
+    return data
+
+
+def _decoded(data: bytes, shown: str) -> str:
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise Refused(f"{shown}:1: is UTF-16; save it as UTF-8")
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    zero = data.find(b"\0")
+    if zero >= 0:
+        raise Refused(f"{shown}:{_line(data, zero)}: is binary: a NUL byte")
+    try:
+        return data.decode().replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        where, byte = f"{shown}:{_line(data, error.start)}", data[error.start]
+        raise Refused(f"{where}: the byte 0x{byte:02x} is not UTF-8; save it as UTF-8") from None
+
+
+def _line(data: bytes, at: int) -> int:
+    return data.count(b"\n", 0, at) + 1

@@ -1,0 +1,133 @@
+"""What the writer writes, YAML reads as it was meant; what the checker refuses is taken out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from reconciler.base.text import printable
+from reconciler.config.errors import Problem, Problems
+from reconciler.config.nodes import Map, Node, Seq, Source
+from reconciler.config.yaml import load
+from reconciler.migrate.document import Block, Origin, Template, dump
+from reconciler.migrate.draft import Draft
+
+TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\ufffe\uffff"), max_size=30) | (
+    st.text(st.sampled_from("ab: #-?'\"{}[],&*!|>%@`\\\n\t~/=0"), max_size=12)
+)
+KEYS = TEXTS.filter(lambda text: text != "<<")
+VALUES = st.recursive(
+    TEXTS | st.integers(0, 999) | st.booleans(),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(KEYS, inner, max_size=4)
+        | st.dictionaries(KEYS, inner, max_size=4).map(Block)
+    ),
+    max_leaves=12,
+)
+
+
+def plain(node: Node | Any) -> Any:
+    if isinstance(node, dict):
+        return {plain(key): plain(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [plain(one) for one in node]
+    text = str(node).lower() if isinstance(node, bool) else str(node)
+    return text.replace("{{ '{{' }}", "{{")
+
+
+@settings(database=None, deadline=None, max_examples=60)
+@given(st.dictionaries(KEYS, VALUES, min_size=1, max_size=4).map(Block), TEXTS)
+def test_what_is_written_is_read_again(value: Block, comment: str) -> None:
+    value.say(printable(comment))
+    text, places = dump(value)
+    problems = Problems()
+    read = load(text.encode(), Source("x", "/x"), problems)
+    assert not problems, problems.found
+    assert isinstance(read, Map)
+    assert plain(read) == plain(value)
+    assert [place.line for place in places] == sorted({place.line for place in places})
+
+
+def test_how_it_looks() -> None:
+    window = Block({"name": "edit", "panes": [Block({"command": "vi"}), Block({"type": "ls"})]})
+    window.say("a pane is left out", "panes")
+    block = Block({
+        "command": ["nginx", "-g", "daemon off;"], "env": {"A": "1", "B": "x y"}, "instances": 2,
+        "mode": "0755", "text": "one\n two\n", "windows": [window], "cut": "a: b", "yes": "yes",
+        "at": Template("{{ user.home }}/x"), "go": "docker ps --format {{.Names}}", "none": [],
+    })  # fmt: skip
+    assert (
+        dump(Block({"version": 1, "processes": Block({"web": block})}))[0]
+        == """\
+version: 1
+
+processes:
+  web:
+    command: [nginx, -g, "daemon off;"]
+    env: { A: "1", B: x y }
+    instances: 2
+    mode: "0755"
+    text: |
+      one
+       two
+    windows:
+      - name: edit
+        # a pane is left out
+        panes:
+          - command: vi
+          - type: ls
+    cut: "a: b"
+    "yes": "yes"
+    at: "{{ user.home }}/x"
+    go: "docker ps --format {{ '{{' }}.Names}}"
+    none: []
+"""
+    )
+
+
+def test_what_is_refused_becomes_a_comment_at_its_place() -> None:
+    draft = Draft("My Host")
+    for at, name in enumerate(("a", "b", "b"), 1):
+        made = draft.add("processes", name, Origin("f", at, f"[{name}]"))
+        made.put("command", name, Origin("f", at, f"command={name}"))
+        made.put("log", Block({"path": "/x", "keep": 0}), Origin("f", at, "keep=0"))
+
+    def problems_of(text: str) -> list[Problem]:
+        refused = ("keep: 0", "command: a")
+        return [
+            Problem("x", at, 1, 1, f"process:p: a problem with {word}")
+            for at, line in enumerate(text.split("\n"), 1)
+            for word in refused
+            if word in line and not line.lstrip().startswith("#")
+        ] + [
+            Problem("x", at, 1, 1, "needs 'command'")
+            for at, line in enumerate(text.split("\n"), 1)
+            if line == "  a:" and "    command: a\n" not in text
+        ]
+
+    assert YAML(typ="safe").load(draft.valid(problems_of)) == {
+        "version": 1, "name": "my-host",
+        "processes": {"b": {"command": "b", "log": {"path": "/x"}},
+                      "b-2": {"command": "b", "log": {"path": "/x"}}},
+    }  # fmt: skip
+    text = draft.valid(problems_of)
+    assert "    log:\n      path: /x\n      # f:2: keep=0: a problem with keep: 0\n" in text
+    assert "# f:1: [a]: needs 'command'" in text
+    assert len(draft.left) == 5
+
+
+def test_a_spec_of_which_nothing_is_valid_is_refused() -> None:
+    with pytest.raises(Exception, match="no valid spec can be made of it: never"):
+        Draft("x").valid(lambda text: [Problem("x", 1, 1, 1, "never")])
+
+
+def test_lists_of_lists_are_written_too() -> None:
+    text, _ = dump(Block({"x": [["a", "b"], [], {"k": ["v"]}]}))
+    read = load(text.encode(), Source("x", "/x"), Problems())
+    assert isinstance(read, Map) and isinstance(read["x"], Seq)
+    assert plain(read) == {"x": [["a", "b"], [], {"k": ["v"]}]}
