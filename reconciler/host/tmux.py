@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
@@ -19,9 +19,6 @@ from reconciler.host.command import AHEAD, Begun, Result, begin, find, run
 from reconciler.host.processes import ended, signal_name
 from reconciler.host.remedy import remedy
 from reconciler.host.tmux_socket import sockets
-
-if TYPE_CHECKING:
-    from reconciler.host.users import Account
 
 SESSION_MARK = "@reconcile"
 """Session option that says which spec a session belongs to."""
@@ -201,7 +198,22 @@ class Tmux:
         if (lost := self._lost[socket]) is not None:
             raise lost
 
-    def _ask(self, socket: str | None) -> Begun | None:
+    def options(self, socket: str | None, names: Sequence[str]) -> dict[str, dict[str, str]]:
+        """What holds of these options in each window of the server, by the window's id.
+
+        A flag is ``1`` or ``0``; an option that tmux does not know is empty. Raises UnknownState.
+        """
+        form = _SEPARATOR.join(("#{window_id}", *(f"#{{{name}}}" for name in names)))
+        found = {}
+        for line in self._listed(socket, self._ask(socket, "list-windows", form)) or ():
+            window, *values = line.split(_SEPARATOR)
+            if len(values) == len(names):  # Else somebody's own option has broken the line.
+                found[window] = dict(zip(names, values, strict=True))
+        return found
+
+    def _ask(
+        self, socket: str | None, what: str = "list-panes", form: str = _FORMAT
+    ) -> Begun | None:
         """What lists the panes, begun; None when no server runs."""
         program = find("tmux")
         if program is None:
@@ -209,22 +221,27 @@ class Tmux:
         with sockets(socket) as place:
             if not place.exists():
                 return None
-            argv = (program, *place.server, "list-panes", "-a", "-F", _FORMAT)
+            argv = (program, *place.server, what, "-a", "-F", form)
             return begin(argv, timeout=_TIMEOUT, passed=place.handle)
+
+    def _listed(self, socket: str | None, begun: Begun | None) -> list[str] | None:
+        """Its lines; None when no server runs. Raises UnknownState."""
+        result = begun.result() if begun is not None else None
+        if result is None or (result.status != 0 and _no_server(result)):
+            return None
+        if result.status == 0:
+            return result.output.decode(errors="replace").split("\n")
+        with sockets(socket) as place:
+            raise UnknownState(f"tmux cannot be asked: {place.in_words(result.complaint)}")
 
     def _look(self, socket: str | None) -> tuple[Pane, ...]:
         for _ in range(3):
-            begun = self._begun.pop(socket, None) or self._ask(socket)
-            result = begun.result() if begun is not None else None
-            if result is not None and result.status == 0:
-                lines = result.output.decode(errors="replace").split("\n")
+            lines = self._listed(socket, self._begun.pop(socket, None) or self._ask(socket))
+            if lines is not None:
                 return tuple(pane for line in lines if (pane := _pane(line)) is not None)
             from reconciler.host import lost_server
 
             with sockets(socket) as place:
-                if result is not None and not _no_server(result):
-                    said = place.in_words(result.complaint)
-                    raise UnknownState(f"tmux list-panes failed: {said}")
                 if not lost_server.made_reachable(place, self._mends):
                     return ()
         raise UnknownState("the tmux server loses its socket again and again")
@@ -237,7 +254,7 @@ class Tmux:
         with the environment of managed processes. Raises HostError with what tmux said; it does
         not say of which script.
         """
-        from reconciler.host import lost_server, scope, start
+        from reconciler.host import launch, lost_server, scope, start
         from reconciler.host.users import Users
 
         program = find("tmux")
@@ -253,7 +270,8 @@ class Tmux:
         timeout = _TIMEOUT + _MORE * len(scripts)
         self._seen.pop(socket, None)
         account = Users().account(None)
-        environ = _environment(account)
+        # What a new server begins with: it must not keep what happens to be in ours.
+        environ = launch.environment(account, ()) | {"TERM": os.environ.get("TERM") or "screen"}
         with sockets(socket) as place:
             if place.answering() is not None or lost_server.made_reachable(place, mend=True):
                 argv: tuple[str, ...] = (program, *place.server, "source-file", "-")
@@ -378,12 +396,3 @@ def _no_server(result: Result) -> bool:
         or "no current target" in said  # It has no session left, and is about to end.
         or ("error connecting to" in said and any(word in said for word in gone))
     )
-
-
-def _environment(account: Account) -> dict[str, str]:
-    """What a new server begins with; it must not keep what happens to be in ours."""
-    from reconciler.host.launch import environment
-
-    environ = environment(account, ())
-    environ["TERM"] = os.environ.get("TERM") or "screen"
-    return environ

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 from reconciler.base.errors import UnknownState
@@ -23,7 +24,7 @@ from reconciler.core.model import (
     Resource,
     not_known,
 )
-from reconciler.kinds.session.resource import Session, declared_panes, holder
+from reconciler.kinds.session.resource import Session, declared_panes, holder, window_of
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -39,16 +40,16 @@ _LAYOUTS = (
     "write even-horizontal, even-vertical, main-horizontal, main-vertical, tiled, or what "
     "tmux list-windows shows"
 )
+_FLAGS = {"1": "on", "on": "on", "yes": "on", "0": "off", "off": "off", "no": "off"}
+"""What tmux takes for a flag, and how it is called; a format shows it as a number."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionState:
-    """Each pane, as ``window.number``, with ``running``, ``dead`` or ``absent``.
-
-    ``windows`` counts those that other kinds or people opened; None is left alone.
-    """
+    """Each pane, as ``window.number``: ``running``, ``dead`` or ``absent``; and each option."""
 
     panes: tuple[tuple[str, str], ...] = ()
+    options: tuple[tuple[str, str], ...] = ()
 
 
 class Sessions(Kind[Session, SessionState], Completed, Batched, Prefetched, Running, Diagnosed):
@@ -77,16 +78,24 @@ class Sessions(Kind[Session, SessionState], Completed, Batched, Prefetched, Runn
                 yield f"windows[{at}].layout", words
         if want.command is not None and want.windows:
             yield "command", "write either command or windows, not both"
-        keys = [key for key, _ in want.layout()]
-        for key in sorted({key for key in keys if keys.count(key) > 1}):
-            yield "windows", f"two windows are named {key!r}"
+        if want.shell_before and not any(
+            pane.is_typed_into for _, one in want.layout() for pane in one.panes
+        ):
+            yield "shell_before", "no pane of it has a shell to type into"
+        if sum(window.focus for window in want.windows) > 1:
+            yield "windows", "only one window can have the focus"
         for at, window in enumerate(want.windows):
-            if window.panes:
-                continue
-            yield (
-                f"windows[{at}].panes",
-                "a window needs at least one pane; leave 'panes' out for a shell",
-            )
+            if not window.panes:
+                words = "a window needs at least one pane; leave 'panes' out for a shell"
+                yield f"windows[{at}].panes", words
+            elif window.shell_before and not any(one.is_typed_into for one in window.panes):
+                yield f"windows[{at}].shell_before", "no pane of it has a shell to type into"
+            if sum(pane.focus for pane in window.panes) > 1:
+                yield f"windows[{at}].panes", "only one pane of a window can have the focus"
+            for number, pane in enumerate(window.panes):
+                if pane.shell_before and not pane.is_typed_into:
+                    where = f"windows[{at}].panes[{number}].shell_before"
+                    yield where, "the pane has a command in place of a shell to type into"
 
     def claims(self, want: Session) -> Iterable[Claim]:
         return (Claim(Key("tmux session", f"{want.socket or 'default'}/{want.tmux_name}")),)
@@ -103,7 +112,8 @@ class Sessions(Kind[Session, SessionState], Completed, Batched, Prefetched, Runn
                 (f"{key}.{at}", "running")
                 for key, window in want.layout()
                 for at in range(len(window.panes))
-            )
+            ),
+            tuple((words, value) for words, _, _, value in want.options_of()),
         )
 
     def begin(self, resources: Sequence[Resource[Session]], host: Host) -> None:
@@ -113,36 +123,44 @@ class Sessions(Kind[Session, SessionState], Completed, Batched, Prefetched, Runn
     def observe(
         self, resources: Sequence[Resource[Session]], host: Host
     ) -> Sequence[Observation[SessionState]]:
-        return [self._look(resource, host) for resource in resources]
+        named: dict[str | None, set[str]] = {}
+        for one in resources:
+            if one.present:
+                names = (name for _, _, name, _ in one.want.options_of())
+                named.setdefault(one.want.socket, set()).update(names)
 
-    def _look(self, resource: Resource[Session], host: Host) -> Observation[SessionState]:
+        @cache
+        def options(socket: str | None) -> _Options:
+            return host.tmux.options(socket, sorted(named[socket]))
+
+        return [self._look(resource, options, host) for resource in resources]
+
+    def _look(
+        self, resource: Resource[Session], options: Callable[[str | None], _Options], host: Host
+    ) -> Observation[SessionState]:
         want = resource.want
         try:
             panes = host.tmux.session(want.socket, want.tmux_name, host.owner)
             made = host.tmux.made_for(want.socket, want.tmux_name, host.owner)
             there = declared_panes(made)
             ours = bool(panes) and panes[0].owner == host.owner
-            state = self._state(want, there)
+            state = SessionState(
+                tuple((key, _condition(there.get(key))) for key, _ in self.expected(want).panes),
+                tuple(_options_now(want, panes, there, options)) if ours else (),
+            )
+            wrong = state.panes != self.expected(want).panes or (bool(want.options) and not ours)
             missing = not panes if resource.present else not ours
-            if missing or (resource.present and state != self.expected(want)):
+            if missing or (resource.present and wrong):
                 host.tmux.refuse_lost(want.socket)
         except UnknownState as error:
             return not_known(error)
         if not resource.present:
             left = ours or any(one.mark for one in made) or holder(made) is not None
             return Observation(SessionState()) if left else ABSENT
-        if state != self.expected(want) and panes and not ours:
+        if wrong and panes and not ours:
             return not_ours(want.tmux_name, want.socket, host.owner)
         # What a person has moved out of it runs, though the session has ended.
         return Observation(state) if panes or there else ABSENT
-
-    def _state(self, want: Session, there: Mapping[str, Pane]) -> SessionState:
-        return SessionState(
-            tuple(
-                (key, "absent" if key not in there else "dead" if there[key].dead else "running")
-                for key, _ in self.expected(want).panes
-            )
-        )
 
     def watch(
         self, resource: Resource[Session], have: SessionState | None, host: Host
@@ -168,8 +186,10 @@ class Sessions(Kind[Session, SessionState], Completed, Batched, Prefetched, Runn
             words = ("absent", "present") if have is None else ("present", "absent")
             return (Change("state", *words),)
         pairs = zip(have.panes, expected.panes, strict=True)
-        wrong = ((key, now, goal) for (key, now), (_, goal) in pairs if now != goal)
-        return tuple(Change(f"pane {key}", now, goal) for key, now, goal in wrong)
+        found = [Change(f"pane {key}", now, goal) for (key, now), (_, goal) in pairs if now != goal]
+        goals = dict(expected.options)
+        found += [Change(key, now, goals[key]) for key, now in have.options if now != goals[key]]
+        return tuple(found)
 
     def actions(
         self, resource: Resource[Session], have: SessionState | None, changes: Sequence[Change]
@@ -181,7 +201,9 @@ class Sessions(Kind[Session, SessionState], Completed, Batched, Prefetched, Runn
             return (RemoveSession(resource.want),)
         if have is None:
             return (MakeSession(resource.want),)
-        return (MakePanes(resource.want, tuple(p for p in have.panes if p[1] != "running")),)
+        options = tuple((one.field, one.want) for one in changes if one.field.startswith("option "))
+        panes = tuple(one for one in have.panes if one[1] != "running")
+        return (MakePanes(resource.want, panes, options),)
 
     def run_all(self, actions: Sequence[Action], host: Host) -> Sequence[Exception | None]:
         from reconciler.kinds.session.actions import SessionAction, run_all
@@ -200,6 +222,34 @@ class Sessions(Kind[Session, SessionState], Completed, Batched, Prefetched, Runn
             f"a pane without a command is a shell, and the shell of {account.name} is "
             f"{account.shell}; write a command for it, such as [bash, -l]"
         )
+
+
+_Options = Mapping[str, Mapping[str, str]]
+"""What holds of options in each window, by its id."""
+
+
+def _condition(pane: Pane | None) -> str:
+    return "absent" if pane is None else "dead" if pane.dead else "running"
+
+
+def _options_now(
+    want: Session,
+    panes: Sequence[Pane],
+    there: Mapping[str, Pane],
+    options: Callable[[str | None], _Options],
+) -> Iterator[tuple[str, str]]:
+    """Each declared option of what is there, in the words of the spec where it is as declared.
+
+    Those of a window that a person has taken out of the session are his.
+    """
+    windows = {key: window_of(key, panes[0].session_id, there) for key, _ in want.layout()}
+    for words, key, name, value in want.options_of():
+        window = panes[0].window_id if key is None else windows[key]
+        seen = options(want.socket).get(window or "")
+        if seen is not None:
+            same = _FLAGS.get(seen[name], seen[name]) == _FLAGS.get(value, value)
+            now = _FLAGS.get(seen[name], seen[name]) if value in _FLAGS else seen[name]
+            yield words, value if same else now or "not set"
 
 
 def not_ours(session: str, socket: str | None, owner: str) -> Observation[Any]:

@@ -36,9 +36,11 @@ from reconciler.kinds.session.resource import (
     Window,
     declared_panes,
     holder,
+    window_of,
 )
 
 if TYPE_CHECKING:
+    from reconciler.base.values import Secret
     from reconciler.host import Host
     from reconciler.host.tmux import Pane
 
@@ -59,31 +61,33 @@ class MakeSession:
     def describe(self) -> str:
         return f"make tmux session {self.want.tmux_name}" + _on(self.want.socket)
 
-    def script(self, host: Host) -> Script:
+    def scripts(self, host: Host) -> list[Script]:
         """What is still to be done. Raises HostError."""
-        want = self.want
-        if want.layout():
-            return windows(want, None, host)
-        there = host.tmux.session(want.socket, want.tmux_name, host.owner)
-        return held(want, host) if not there else []
+        return _Scripts(self.want, host).made(None, None)
 
 
 @dataclass(frozen=True, slots=True)
 class MakePanes:
-    """Make the missing panes, and respawn the dead ones, of a session that is there."""
+    """Make the missing panes, and respawn the dead ones, of a session that is there.
+
+    ``options`` are those that are not as declared, with their values.
+    """
 
     want: Session
     panes: tuple[tuple[str, str], ...]
+    options: tuple[tuple[str, str], ...] = ()
 
     def describe(self) -> str:
-        words = (
+        words = [
             f"{'respawn' if now == 'dead' else 'make'} pane {pane}" for pane, now in self.panes
-        )
+        ]
+        words += [f"set {option} to {value}" for option, value in self.options]
         return f"in tmux session {self.want.tmux_name}{_on(self.want.socket)}: " + ", ".join(words)
 
-    def script(self, host: Host) -> Script:
+    def scripts(self, host: Host) -> list[Script]:
         """What is still to be done. Raises HostError."""
-        return windows(self.want, {pane for pane, _ in self.panes}, host)
+        panes, options = ({name for name, _ in some} for some in (self.panes, self.options))
+        return _Scripts(self.want, host).made(panes, options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,7 @@ class RemoveSession:
         held = holder(panes)
         return [one for one in panes if one.mark or one is held]
 
-    def script(self, host: Host) -> Script:
+    def scripts(self, host: Host) -> list[Script]:
         """What is still to be done. Raises UnknownState."""
         want = self.want
         script = []
@@ -109,7 +113,8 @@ class RemoveSession:
         if panes and panes[0].owner == host.owner:
             here = f"{panes[0].session_id}:"
             script = [["set-option", "-u", "-t", here, one] for one in (SESSION_MARK, NAME_MARK)]
-        return script + [["kill-pane", "-t", one.id] for one in self.going(host)]
+        script += [["kill-pane", "-t", one.id] for one in self.going(host)]
+        return [script] if script else []
 
 
 class _Trees(Descendants):
@@ -148,18 +153,18 @@ def run_all(actions: Sequence[SessionAction], host: Host) -> list[HostError | No
         except HostError as error:
             found[at] = error
     _end_trees(marks, host, found)
-    scripts: dict[str | None, dict[int, Script]] = {}
+    todo: dict[str | None, dict[int, list[Script]]] = {}
     for at, action in enumerate(actions):
         try:
-            script = action.script(host) if found[at] is None else []
+            scripts = action.scripts(host) if found[at] is None else []
         except HostError as error:
             found[at] = error
             continue
-        if script:
-            scripts.setdefault(action.want.socket, {})[at] = script
-    for socket, some in scripts.items():
+        if scripts:
+            todo.setdefault(action.want.socket, {})[at] = scripts
+    for socket, some in todo.items():
         try:
-            host.tmux.command(socket, *some.values())
+            host.tmux.command(socket, *(one for scripts in some.values() for one in scripts))
         except HostError as error:
             for at in some:
                 found[at] = error if len(some) == 1 else _alone(actions[at], host, error)
@@ -198,11 +203,11 @@ def _alone(action: SessionAction, host: Host, error: HostError) -> HostError | N
     """Where one of many has failed: do what this one has still to do by itself."""
     host.tmux.forget()
     try:
-        script = action.script(host)
-        if script and isinstance(error, UnknownState):
+        scripts = action.scripts(host)
+        if scripts and isinstance(error, UnknownState):
             return error  # Whatever took too long does so again.
-        if script:
-            host.tmux.command(action.want.socket, script)
+        if scripts:
+            host.tmux.command(action.want.socket, *scripts)
     except HostError as own:
         return own
     return None
@@ -212,77 +217,144 @@ def _on(socket: str | None) -> str:
     return f" (tmux -L {socket})" if socket else ""
 
 
-def held(want: Session, host: Host) -> Script:
-    """The session with one window, which only holds it open. Raises HostError."""
-    name = want.tmux_name
-    first = [*_environment(want, host), *_folder(want.cwd, host), "--", *_HOLD]
-    made = newest(target(name))
-    marks = mark_pane(made, home_of(host.owner, name), HOLDER, HOLDER)
-    return [*_session(want, first, host), *marks]
+class _Scripts:
+    """The scripts that make a session what its spec says, from what is there now.
 
-
-def windows(want: Session, todo: Collection[str] | None, host: Host) -> Script:
-    """The panes of these keys, or of all, that do not run, and the session if it is missing.
-
-    Raises HostError.
+    Each option has one of its own: one that tmux refuses keeps nothing else from being made.
     """
-    name = want.tmux_name
-    home = home_of(host.owner, name)
-    there = declared_panes(host.tmux.made_for(want.socket, name, host.owner))
-    panes = host.tmux.session(want.socket, name, host.owner)
-    here = f"{panes[0].session_id}:" if panes else target(name)
-    script: list[list[str]] = []
-    for key, window in want.layout():
-        keys = [f"{key}.{at}" for at in range(len(window.panes))]
-        alive = [there[one] for one in keys if one in there]
-        window_id = next((p.window_id for p in alive if f"{p.session_id}:" == here), None)
+
+    def __init__(self, want: Session, host: Host) -> None:
+        """Raises UnknownState."""
+        name = want.tmux_name
+        panes = host.tmux.session(want.socket, name, host.owner)
+        made = host.tmux.made_for(want.socket, name, host.owner)
+        self.want = want
+        self.host = host
+        self.there = declared_panes(made)
+        self.session_id = panes[0].session_id if panes else ""
+        self.here = f"{self.session_id}:" if panes else target(name)
+        self.home = home_of(host.owner, name)
+        self.missing = not panes
+        self.fresh = self.missing and not want.layout()
+        """Is it to be made?"""
+        self.held = holder(one for one in made if one.session_id == self.session_id)
+
+    def made(self, panes: Collection[str] | None, options: Collection[str] | None) -> list[Script]:
+        """With the panes of these keys that do not run, and these options; None: all.
+
+        Raises HostError.
+        """
+        layout = self.want.layout()
+        of_windows = [
+            script for key, window in layout for script in self._window(key, window, panes, options)
+        ]
+        # Some of its options, such as history-limit, hold for what is opened later.
+        scripts = [self._session()] if self.fresh else []
+        scripts += [*self._options(None, self.here, options), *of_windows]
+        if layout and self.held is not None:
+            scripts.append([["kill-pane", "-t", self.held.id]])
+        return scripts
+
+    def _session(self) -> Script:
+        """A new session with a window that only holds it open.
+
+        It outlives whoever has it on a screen, whatever people have set for all of their sessions.
+        """
+        want, here = self.want, self.here
+        first = [*_environment(want, self.host), *_folder(want.cwd, self.host), "--", *_HOLD]
+        return [
+            ["new-session", "-d", "-s", want.tmux_name, *_SIZE, *first],
+            ["set-option", "-t", here, SESSION_MARK, self.host.owner],
+            ["set-option", "-t", here, NAME_MARK, want.tmux_name],
+            ["set-option", "-t", here, "destroy-unattached", "off"],
+            ["set-option", "-s", "exit-unattached", "off"],
+            *mark_pane(newest(here), self.home, HOLDER, HOLDER),
+        ]
+
+    def _options(self, of: str | None, here: str, options: Collection[str] | None) -> list[Script]:
+        """Those of a window, or of the session, that are to be set."""
+        scope = () if of is None else ("-w",)
+        return [
+            [["set-option", *scope, "-t", here, name, value]]
+            for words, key, name, value in self.want.options_of()
+            if key == of and (options is None or words in options)
+        ]
+
+    def _window(
+        self,
+        key: str,
+        window: Window,
+        panes: Collection[str] | None,
+        options: Collection[str] | None,
+    ) -> list[Script]:
+        """Raises HostError."""
+        here = window_of(key, self.session_id, self.there)
+        made_new = False
+        script: Script = []
         for at, pane in enumerate(window.panes):
-            dead = there.get(keys[at])
-            if (todo is not None and keys[at] not in todo) or (dead is not None and not dead.dead):
+            name = f"{key}.{at}"
+            old = self.there.get(name)
+            if (panes is not None and name not in panes) or (old is not None and not old.dead):
                 continue
-            start = _start(pane, window, want, keys[at], host)
-            if dead is not None:
-                made = dead.id
+            start = _start(pane, window, self.want, name, self.host)
+            if old is not None:
+                made = old.id
                 script.append(["respawn-pane", "-k", "-t", made, *start])
-            elif window_id is not None:
+            elif here is not None:
                 # What is split off becomes the active pane of the window, which then names it.
-                made = window_id
+                made = here
                 # There is room for it, whatever small screen a person looks at it with.
                 script.append(["resize-window", "-t", made, *_SIZE])
                 script.append(["split-window", "-t", made, *start])
             else:
-                made = window_id = newest(here)
-                start = ["-n", literal(window.name or name), *start]
-                if panes or script:
-                    script.append(["new-window", "-d", "-a", "-t", made, *start])
-                else:
-                    script += _session(want, start, host)
-            script += mark_pane(made, home, f"window:{key}", str(at))
+                made = here = newest(self.here)
+                made_new = True
+                title = literal(window.name or self.want.tmux_name)
+                script.append(["new-window", "-d", *self._place(), "-n", title, *start])
+            script += mark_pane(made, self.home, f"window:{key}", str(at))
             if pane.command is not None:
                 # What it said before it ended stays to be read; a shell that was left just goes.
                 script.append(["set-option", "-p", "-t", made, "remain-on-exit", "on"])
-            if dead is None and len(window.panes) > 1:
+            if old is None and len(window.panes) > 1:
                 script.append(["select-layout", "-t", made, window.layout or "tiled"])
                 # Now it has the size of that screen again.
                 script.append(["set-option", "-w", "-u", "-t", made, "window-size"])
+            script += _typed(pane, window, self.want, made)
+        focus = next((at for at, pane in enumerate(window.panes) if pane.focus), None)
+        if made_new and focus is not None:
+            # The last one is active, and the first comes next.
+            script.append(["select-pane", "-t", f"{here}.+{focus + 1}"])
+        if made_new and window.focus and self.missing:
+            script.append(["select-window", "-t", newest(self.here)])
+        scripts = [script] if script else []
+        set_now = self._options(key, here, None if made_new else options) if here else []
+        if set_now and window.layout and len(window.panes) > 1:
+            set_now.append([["select-layout", "-t", here or "", window.layout]])
+        return scripts + set_now
+
+    def _place(self) -> tuple[str, ...]:
+        """Where a new window goes: behind all others, or in the place of what held it open."""
+        if self.missing and not self.fresh:
+            self.fresh = True
+            return ("-k", "-t", f"{self.here}{{start}}")
+        return ("-a", "-t", newest(self.here))
+
+
+def _typed(pane: PaneSpec, window: Window, want: Session, made: str) -> Script:
+    """What is typed into a new pane, and into no other."""
+    if not pane.is_typed_into:
+        return []
+    lines = (*want.shell_before, *window.shell_before, *pane.shell_before, *pane.type)
+    script = []
+    for line in lines:
+        if line:
+            script.append(["send-keys", "-t", made, "-l", "--", line])
+        script.append(["send-keys", "-t", made, "Enter"])
+    if script:
+        # Where a person, or the spec, has them synchronized, all would get it.
+        alone = ["-p", "-t", made, "synchronize-panes"]
+        script = [["set-option", *alone, "off"], *script, ["set-option", "-u", *alone]]
     return script
-
-
-def _session(want: Session, first: Sequence[str], host: Host) -> Script:
-    """A new session with its first pane.
-
-    It outlives whoever has it on a screen, whatever people have set for all of their sessions.
-    """
-    here = target(want.tmux_name)
-    return [
-        ["new-session", "-d", "-s", want.tmux_name, *_SIZE, *first],
-        # It is the first pane's alone; what people open in the session is theirs.
-        ["set-environment", "-t", here, "-u", _PANE],
-        ["set-option", "-t", here, SESSION_MARK, host.owner],
-        ["set-option", "-t", here, NAME_MARK, want.tmux_name],
-        ["set-option", "-t", here, "destroy-unattached", "off"],
-        ["set-option", "-s", "exit-unattached", "off"],
-    ]
 
 
 def _start(pane: PaneSpec, window: Window, want: Session, key: str, host: Host) -> list[str]:
@@ -293,13 +365,13 @@ def _start(pane: PaneSpec, window: Window, want: Session, key: str, host: Host) 
         command = ("/bin/sh", "-c", 'exec "$0"', *command)
     cwd = pane.cwd or window.cwd or want.cwd
     mark = {} if pane.command is None else {_PANE: _pane_mark(want, key, host)}
-    options = [*_environment(want, host), *environment_options(mark)]
-    return [*options, *_folder(cwd, host), "--", *command]
+    options = _environment(want, host, *window.env, *pane.env)
+    return [*options, *environment_options(mark), *_folder(cwd, host), "--", *command]
 
 
-def _environment(want: Session, host: Host) -> list[str]:
+def _environment(want: Session, host: Host, *more: tuple[str, Secret]) -> list[str]:
     # Also for each pane: where a person has moved it, the session has another one.
-    environ = {name: secret.reveal() for name, secret in want.env}
+    environ = {name: secret.reveal() for name, secret in (*want.env, *more)}
     environ[SESSION] = f"{host.state_dir}/{want.tmux_name}"
     return environment_options(environ)
 
