@@ -4,11 +4,15 @@ down; and one that is asked whether it is well."""
 from __future__ import annotations
 
 import json
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
+from pathlib import Path
+from socketserver import BaseServer, UnixStreamServer
 from typing import Any
 
 
@@ -89,6 +93,8 @@ class _Answers(BaseHTTPRequestHandler):
             self.send_response(int(self.path[1:4]))
             self.send_header("Location", "http://127.0.0.1:1/")
         self.end_headers()
+        if self.path == "/200/echo":
+            self.wfile.write(f"status: well\n{self.headers}".encode())
 
     def log_message(self, *words: object) -> None:
         pass
@@ -97,9 +103,37 @@ class _Answers(BaseHTTPRequestHandler):
 @contextmanager
 def answering() -> Iterator[int]:
     """The port of a server that answers ``/404`` with that status, and leads nowhere."""
-    with HTTPServer(("127.0.0.1", 0), _Answers) as made:
-        thread = threading.Thread(target=made.serve_forever, args=(0.01,))
-        thread.start()
+    with HTTPServer(("127.0.0.1", 0), _Answers) as made, _serving(made):
         yield made.server_port
-        made.shutdown()
-        thread.join()
+
+
+@contextmanager
+def answering_at(path: Path, certificate: Path | None = None) -> Iterator[str]:
+    """The same at a Unix socket, with TLS where there is a file with a certificate and its key."""
+    with UnixStreamServer(str(path), _Answers) as made:
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            made.socket = context.wrap_socket(made.socket, server_side=True)
+        with _serving(made):
+            yield str(path)
+
+
+def certificate_of(host: str, folder: Path) -> tuple[Path, Path]:
+    """A certificate for that host with its key, and the certificate alone, by which it is known."""
+    alone, key, both = folder / "ca.pem", folder / "key.pem", folder / "both.pem"
+    argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+            "-nodes", "-days", "2", "-subj", f"/CN={host}", "-addext", f"subjectAltName=DNS:{host}",
+            "-keyout", str(key), "-out", str(alone)]  # fmt: skip
+    subprocess.run(argv, check=True, capture_output=True)
+    both.write_bytes(alone.read_bytes() + key.read_bytes())
+    return both, alone
+
+
+@contextmanager
+def _serving(made: BaseServer) -> Iterator[None]:
+    thread = threading.Thread(target=made.serve_forever, args=(0.01,))
+    thread.start()
+    yield
+    made.shutdown()
+    thread.join()

@@ -8,22 +8,26 @@ import socket
 import time
 import tracemalloc
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
-from receiver import answering
+from receiver import answering, answering_at, certificate_of
 from support import within
 
 from reconciler.base.errors import UnknownState
 from reconciler.base.values import Secret, Verdict
 from reconciler.executor.text import stamp
+from reconciler.host import Host
 from reconciler.host.clock import Clock
 from reconciler.host.probe import bounded, cpu, disk, fresh, load, memory, queue, span
 from reconciler.host.probe_command import command
 from reconciler.host.probe_log import log, time_of
 from reconciler.host.probe_net import http, tcp
+from reconciler.host.probe_own import persistence, results, state
 from reconciler.host.users import Users
 from reconciler.host.walltime import WallTime
 
@@ -213,10 +217,10 @@ def test_tcp_and_http(server: int) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
-        assert tcp("127.0.0.1", port, 5) == Verdict(False, "connection refused")
+        assert tcp(("127.0.0.1", port), 5) == Verdict(False, "connection refused")
         refused = http(f"http://127.0.0.1:{port}/token", (200,), 5)
         assert refused == Verdict(False, "connection refused")
-    assert tcp("localhost", server, 5).ok
+    assert tcp(("localhost", server), 5).ok
     url = f"http://127.0.0.1:{server}"
     assert http(f"{url}/204", (200, 204), 5).ok
     assert http(f"{url}/503", (200, 204), 5) == Verdict(False, "answered 503, not 200 or 204")
@@ -224,6 +228,122 @@ def test_tcp_and_http(server: int) -> None:
     assert (moved.ok, "points elsewhere" in moved.words) == (False, True)
     assert http(f"http://a:b@127.0.0.1:{server}/secret?token=canary", (200,), 5).ok
     assert http(f"https://127.0.0.1:{server}/", (200,), 5).words.startswith("no TLS: ")
+
+
+def test_what_a_body_says_and_which_headers_are_sent(server: int) -> None:
+    url = f"http://127.0.0.1:{server}/200/echo"
+    assert http(url, (200,), 5, match="^status: well$").ok
+    sent = {"user-agent": "mine", "X-Token": "canary"}
+    assert http(url, (200,), 5, match=r"(?i)^user-agent: mine\r?$", headers=sent).ok
+    assert not http(url, (200,), 5, match="(?i)^user-agent: reconcile", headers=sent).ok
+    wrong = http(url, (200,), 5, match="canary$|^ill", headers={"X-Token": "x"})
+    assert wrong == Verdict(
+        False, "answered 200, but its body does not match 'canary$|^ill'; it begins: status: well"
+    )
+    assert http(f"{url[:-9]}/204", (204,), 5, match="x").words.endswith("; it is empty")
+    # The words show no header, also where a body does.
+    shown = http(url, (200,), 5, match="no", headers={"X": "status: well"})
+    assert "status: well" not in shown.words
+
+
+def test_a_unix_socket_with_and_without_tls(tmp_path: Path, free: None) -> None:
+    both, alone = certificate_of("box.example", tmp_path)
+    missing = f"no such file or directory: {tmp_path}/none"
+    assert tcp(f"{tmp_path}/none", 5) == Verdict(False, missing)
+    assert http("http://x/200", (200,), 5, unix=f"{tmp_path}/none") == Verdict(False, missing)
+    assert tcp(str(alone), 5) == Verdict(False, f"connection refused: {alone}")
+    with answering_at(tmp_path / "plain") as plain:
+        assert tcp(plain, 5).ok
+        found = http("http://box/200/echo", (200,), 5, unix=plain, match="^Host: box\r?$")
+        assert found == Verdict(True, "answered 200")
+    assert not tcp(plain, 5).ok  # Nobody listens at what was left.
+    with answering_at(tmp_path / "tls", both) as secure:
+        ask = partial(http, "https://box.example/200", (200,), 5, unix=secure)
+        assert ask(ca_file=str(alone)).ok
+        assert ask().words.startswith("its certificate is not valid: self")
+        other = http("https://else/200", (200,), 5, unix=secure, ca_file=str(alone))
+        assert "not valid for 'else'" in other.words
+        assert ask(ca_file=str(tmp_path / "key.pem")).words.startswith("the ca_file /")
+        assert ask(ca_file="/none").words == "the ca_file /none: no such file or directory"
+
+
+def test_results_of_an_executor(tmp_path: Path) -> None:
+    folder = tmp_path / "ai_commands/completed"
+    with pytest.raises(UnknownState, match=r"there is no .*/completed"):
+        results(str(tmp_path), 0, 60)
+    folder.mkdir(parents=True)
+    assert results(str(tmp_path), 0, 60) == Verdict(True, "no command failed within 1 min")
+    aged(folder / "well.json", 5, '{"status": "succeeded"}')
+    aged(folder / "long_ago.json", 90, '{"status": "failed"}')
+    aged(folder / ".new.json", 5, "{")
+    aged(folder / "note.txt", 5, "{")
+    assert results(str(tmp_path), 0, 60).ok
+    # What a command prints may be anything.
+    odd = '{"status": "failed", "output_tail": "\\"status\\": \\"succeeded\\""}'
+    aged(folder / "odd.json", 20, odd)
+    aged(folder / "torn.json", 10, '{"sta')
+    aged(folder / "list.json", 15, "[]")
+    wrong = results(str(tmp_path), 2, 60)
+    assert wrong == Verdict(False, "3 commands failed within 1 min, more than 2; last: torn")
+    assert results(str(tmp_path), 3, 60).ok
+    (folder / "link.json").symlink_to("/etc/passwd")
+    os.mkfifo(folder / "fifo.json")
+    assert results(str(tmp_path), 3, 60).ok
+
+
+def test_the_room_of_our_own_state(tmp_path: Path) -> None:
+    (tmp_path / "one/two").mkdir(parents=True)
+    (tmp_path / "one/two/file").write_bytes(b"x" * 2**20)
+    (tmp_path / "elsewhere").symlink_to("/usr")
+    with (tmp_path / "hollow").open("wb") as file:
+        file.truncate(2**30)
+    found = state(str(tmp_path), 2 * 2**20)
+    assert found == Verdict(True, f"1.0 MiB of state in {tmp_path}")
+    full = state(str(tmp_path), 2**19)
+    assert full == Verdict(False, f"1.0 MiB of state in {tmp_path}, more than 512 KiB")
+
+
+WATCHED = ("TMUX_TMPDIR", "HOME", "PATH")
+UNIT = {"what": "unit r.service", "sort": "unit", "works": True, "at_boot": True}
+LINE = {"what": "a line in the crontab of me (@reboot)", "sort": "cron", "works": True,
+        "at_boot": True}  # fmt: skip
+HOOK = {"what": "/home/me/.bashrc", "sort": "login", "works": True, "at_boot": False}
+OFF = {"works": False, "why": "it is not enabled"}
+IDLE = {"cron_runs": False, "cron_installed": True}
+
+
+@pytest.mark.parametrize(
+    ("runners", "more", "ok", "words"),
+    [
+        ([UNIT, LINE], {}, True, "brought back after a reboot by unit r.service, a line in the"),
+        ([LINE], {}, True, "brought back after a reboot by a line in the crontab of me (@reboot)"),
+        # The unit alone is enough, and a unit that does not work is never meant.
+        ([UNIT, LINE], IDLE, True, "brought back after a reboot by unit r.service"),
+        ([UNIT | OFF, LINE], {}, False, "unit r.service: it is not enabled"),
+        ([LINE], IDLE, False, "nothing brings it back after a reboot; no cron daemon runs; fix it "
+         "with: systemctl enable --now cron"),
+        ([LINE], {"cron_enabled": False}, False, "would not start at boot; fix it with: systemctl"),
+        ([UNIT, HOOK], {}, True, "by unit r.service"),
+        ([HOOK], {}, False, "/home/me/.bashrc starts it at the next login only"),
+        ([], {}, False, "nothing brings it back after a reboot"),
+        ([UNIT, LINE | {"state_dir": "/other"}], {}, False,
+         "a line in the crontab of me (@reboot) would keep its state in /other"),
+    ],
+)  # fmt: skip
+def test_what_a_reboot_would_bring(
+    runners: list[dict[str, Any]],
+    more: dict[str, Any],
+    ok: bool,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    around = {"state_dir": "/var/lib/reconcile", "environ": dict.fromkeys(WATCHED, "")}
+    found = {"runners": [{**around, **one} for one in runners], "unseen": [], "systemd": True,
+             "cron_runs": True, "cron_enabled": True, "here": around, **more}  # fmt: skip
+    monkeypatch.setattr("reconciler.host.persistence.look", lambda *asked: found)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    said = persistence(Host("demo", "/var/lib/reconcile/demo"), "/var/lib/reconcile")
+    assert (said.ok, words in said.words) == (ok, True), said.words
 
 
 @pytest.mark.parametrize(

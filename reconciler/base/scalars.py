@@ -167,6 +167,14 @@ def parse_path(value: object) -> str:
     return "/" + "/".join(parts)
 
 
+def parse_socket(value: object) -> str:
+    """The path of a Unix socket, with ``unix:`` before it or not. Raises ValueError."""
+    path = parse_path(parse_text(value).removeprefix("unix:"))
+    if len(path.encode("utf-8", "surrogateescape")) > 107:
+        raise ValueError(f"is longer than the 107 bytes of a socket's path: {path[:40]!r}")
+    return path
+
+
 def parse_flag(value: object) -> bool:
     """``true`` or ``false``. Raises ValueError."""
     text = parse_text(value)

@@ -119,7 +119,7 @@ class Context(CallState):
         from reconciler.host import Host
 
         host = Host(spec.name, self.folder(spec), measured=self._measured)
-        host.declared = spec.resources
+        host.declared, host.spec_path = spec.resources, spec.path
         host.stops = self.stops
         host.remembers = self._locked
         return host

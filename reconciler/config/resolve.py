@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from reconciler.base.records import dataclass
+from reconciler.base.records import dataclass, names
 from reconciler.config.errors import Problems
 from reconciler.config.nodes import (
     Bare,
@@ -62,6 +62,12 @@ class Declaration:
     @property
     def name(self) -> str:
         return self.id.partition(":")[2]
+
+    @property
+    def common(self) -> Sequence[str]:
+        """Its fields that are no business of its kind; a mapping may be one in the same place."""
+        own = isinstance(self.body.get("state"), Map) and "state" in names(self.kind.resource)
+        return COMMON[1:] if own else COMMON
 
     @property
     def title(self) -> str:
@@ -240,7 +246,9 @@ class Resolver:
             elif scope.truth(when) is False:
                 declared.skip = when.strip()
         state = body.get("state")
-        if state is not None and not isinstance(state, Broken):
+        if "state" not in declared.common:
+            pass
+        elif state is not None and not isinstance(state, Broken):
             if not isinstance(state, Text) or state not in ("present", "absent"):
                 said = shown(state) if isinstance(state, Text) else _what(state)
                 self.problems.add(

@@ -120,10 +120,22 @@ def _of(cls: Any, nested: dict[str, Any]) -> dict[str, Any]:
 
 def _section(kind: Kind[Any, Any], nested: dict[str, Any]) -> dict[str, Any]:
     body = _of(kind.resource, nested)
-    common = {name: {"$ref": f"#/$defs/resource/properties/{name}"} for name in _COMMON}
+    common: dict[str, Any] = {
+        name: {"$ref": f"#/$defs/resource/properties/{name}"} for name in _COMMON
+    }
+    # A mapping in the place of a word is the kind's own.
+    both = common.keys() & body["properties"].keys()
+    for name in both:
+        own = body["properties"][name]
+        common[name] = {"description": own["description"], "anyOf": [common[name], own]}
     body["properties"].update(common)
     if isinstance(kind, Probed):
-        body["oneOf"] = [{"required": [name]} for name in kind.forms]
+        body["oneOf"] = [
+            {"required": [name], "properties": {name: {**common[name], "type": "object"}}}
+            if name in both
+            else {"required": [name]}
+            for name in kind.forms
+        ]
     elif not body.get("required"):
         body["type"] = ["object", "null"]
     about = inspect.getmodule(type(kind))

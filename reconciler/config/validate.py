@@ -32,7 +32,7 @@ from reconciler.config.nodes import (
     shown,
     texts,
 )
-from reconciler.config.resolve import COMMON, Declaration
+from reconciler.config.resolve import Declaration
 from reconciler.core.fields import Parsed
 from reconciler.core.kind import Completed, Kind, Modifying
 
@@ -44,6 +44,8 @@ _FREE = (
     scalars.parse_regex,
 )
 """Parsers of free text, in which there may be a value that must not be kept on disk."""
+
+_PATHS = (scalars.parse_path, scalars.parse_socket)
 
 
 class Validator:
@@ -63,7 +65,7 @@ class Validator:
         """The kind's dataclass, or None when something is wrong with it."""
         problems, kind, body = self.problems, declared.kind, declared.body
         before = len(problems.found)
-        want = self.read(kind.resource, body, declared.title, declared.at, COMMON)
+        want = self.read(kind.resource, body, declared.title, declared.at, declared.common)
         if want is None or declared.broken:
             return None
         if not declared.present and isinstance(kind, Modifying):
@@ -125,7 +127,7 @@ class Validator:
         ):
             self.saw_secret = True
             self.keeps_secrets |= parsed.secrets or parsed.parse in _FREE
-        if parsed.parse is scalars.parse_path and isinstance(node, Text):
+        if parsed.parse in _PATHS and isinstance(node, Text):
             return parsed.parse(self._path(node))
         return parsed.parse(node)
 

@@ -26,6 +26,7 @@ from reconciler.base.scalars import (
     parse_share,
     parse_signal,
     parse_size,
+    parse_socket,
     parse_text,
     parse_variables,
 )
@@ -73,6 +74,28 @@ def _takes_templates(schema: dict[str, Any]) -> bool:
     return free and "enum" not in schema and "pattern" not in schema
 
 
+class Short:
+    """Annotation of a dataclass: a text alone stands for one of its fields, or for the one that
+    ``field`` says of it."""
+
+    __slots__ = ("field",)
+
+    def __init__(self, field: str | Callable[[str], str]) -> None:
+        self.field = field
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> dict[str, Any]:
+        whole = {"type": "no-info", "function": self._whole}
+        return {"type": "function-before", "function": whole, "schema": handler(source)}
+
+    def _whole(self, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return {self.field if isinstance(self.field, str) else self.field(value): value}
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
+        return {"anyOf": [{"type": "string", "minLength": 1}, handler(core)]}
+
+
 def integer(least: int, most: int) -> Parsed:
     """Annotation for a whole number from ``least`` to ``most``."""
     return Parsed(
@@ -99,6 +122,7 @@ def _pattern(expression: str) -> dict[str, Any]:
 Text = Annotated[str, Parsed(parse_text, _SCALAR)]
 Name = Annotated[str, Parsed(parse_name, {**_SCALAR, "minLength": 1})]
 Path = Annotated[str, Parsed(parse_path, {**_STRING, "minLength": 1})]
+Socket = Annotated[str, Parsed(parse_socket, {**_STRING, "minLength": 1})]
 Regex = Annotated[str, Parsed(parse_regex, {**_STRING, "format": "regex"})]
 Flag = Annotated[bool, Parsed(parse_flag, {"type": "boolean"})]
 Number = Annotated[float, Parsed(parse_number, {"type": ["number", "string"]})]

@@ -56,6 +56,8 @@ class Host:
         self.restless = False
         """Is what a signal has stopped to be started anew? It may be meant to be stopped."""
         self.owner = owner
+        self.spec_path = ""
+        """The file that says how it should be."""
         self.state_dir = state_dir
         self.clock = clock or Clock()
         self.users = Users()

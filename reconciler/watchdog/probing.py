@@ -108,4 +108,4 @@ def _is_due(resource: Resource[Any], host: Host) -> bool:
 
 def _lacks(want: Any) -> bool:
     """Was a secret value left out of it? The compiled spec holds none."""
-    return any(secret.value is None for _, secret in getattr(want, "env", ()))
+    return any(secret.value is None for _, secret in getattr(want, "secrets", ()))

@@ -53,6 +53,7 @@ def test_every_form_ok_and_failing(machine: Machine, port: int) -> None:
     (base / "q/a.json").touch()
     os.utime(base / "q/a.json", (time.time() - 720,) * 2)
     (base / "beat").touch()
+    (base / "co/ai_commands/completed").mkdir(parents=True)
     (base / "log").write_text(time.strftime("%Y-%m-%dT%H:%M:%S ERROR canary\n"))
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -77,13 +78,22 @@ def test_every_form_ok_and_failing(machine: Machine, port: int) -> None:
             swap="swap: {max_used: 99.999%}",
             tcp=f"tcp: 'localhost:{port}'",
             tcp_bad=f"tcp: '127.0.0.1:{closed}'",
+            socket_bad=f"tcp: {base}/none.sock",
+            body=f"http: {{url: 'http://127.0.0.1:{port}/200/echo', match: '^X-T: token-canary', "
+            "headers: {X-T: '{{ env.TOKEN }}'}}",
+            body_bad=f"http: {{url: 'http://127.0.0.1:{port}/200/echo', match: ill}}",
+            results=f"results: {{home: {base}/co}}",
+            results_bad=f"results: {{home: {base}/none}}",
+            state="state: {max: 1GiB}",
+            state_bad="state: {max: 1KiB}",
+            persistence_bad="persistence: true",
             http=f"http: {{url: 'http://127.0.0.1:{port}/204', status: [200, 204]}}",
             http_bad=f"http: 'http://127.0.0.1:{port}/503?token={{{{ env.TOKEN }}}}'",
         )
         found = failing(machine.once(spec, status=1))
     assert {name.removesuffix("_bad") for name in found} == {
         "command", "expect", "fresh", "log", "queue", "disk", "tcp", "http",
-        "load", "memory",
+        "load", "memory", "socket", "body", "results", "state", "persistence",
     }  # fmt: skip
     assert all(name.endswith("_bad") for name in found)
     assert found["command_bad"] == "exit status 3: ***"
@@ -97,12 +107,26 @@ def test_every_form_ok_and_failing(machine: Machine, port: int) -> None:
     assert failing(machine.once(spec, status=1)) == found
     text = machine.reconcile("--plan", spec).stdout
     assert "! failing check:tcp_bad: connection refused" in text
-    assert "10 failing; 20 resources" in text
+    assert "15 failing; 28 resources" in text
     again(machine)
     assert set(found) - set(failing(machine.once(spec, status=1))) == {"queue_bad"}
     stored = b"".join(path.read_bytes() for path in machine.state.rglob("*") if path.is_file())
     assert b"token-canary" not in stored
     assert b"3: canary" not in stored
+
+
+def test_a_header_of_the_environment_is_sent_and_kept_nowhere(machine: Machine, port: int) -> None:
+    machine.environ["TOKEN"] = "token-canary"
+    url = f"'http://127.0.0.1:{port}/200/echo'"
+    headers = "headers: {X-T: '{{ env.TOKEN }}'}"
+    spec = checks(machine, web=f"http: {{url: {url}, match: '^X-T: token-c', {headers}}}")
+    assert failing(machine.once(spec)) == {}
+    again(machine)
+    # This pass has the compiled spec, without the value.
+    assert failing(machine.once(spec)) == {}
+    stored = [path.read_bytes() for path in machine.state.rglob("*") if path.is_file()]
+    assert any(b"X-T" in one for one in stored)
+    assert not any(b"token-canary" in one for one in stored)
 
 
 def test_a_plan_asks_nothing_and_writes_nothing(machine: Machine) -> None:

@@ -30,6 +30,14 @@ GOOD: dict[str, dict[str, Any]] = {
     "cpu": {"cpu": {"max_used": "95%"}},
     "tcp": {"tcp": "[::1]:80"},
     "http": {"http": "https://localhost/x?y=z"},
+    "socket": {"tcp": "/x/run.sock"},
+    "socket by its name": {"tcp": {"unix": "~/run.sock"}},
+    "socket with a prefix": {"tcp": "unix:/x/run.sock"},
+    "body": {"http": {"url": "http://h/", "match": "^ok", "headers": {"Host": "{{ 1 }}"}}},
+    "certificates": {"http": {"url": "https://h/", "ca_file": "/x/ca.pem", "unix": "/x/run.sock"}},
+    "results": {"results": {"home": "/x", "max": 20, "within": "1d"}},
+    "persistence": {"persistence": True},
+    "own state": {"state": {"max": "200MiB"}},
     "status": {"http": {"url": "http://localhost:8080", "status": [200, 204]}},
     "reactions": {
         "tcp": "localhost:80", "every": "5m", "timeout": "1s", "failures": 3,
@@ -48,7 +56,7 @@ def test_what_may_be_written(name: str, tmp_path: Path) -> None:
     (tmp_path / "home").mkdir(exist_ok=True)
     spec = compiled(tmp_path, spec_of(GOOD[name]))
     (check,) = (one for one in spec.resources if one.kind == "check")
-    needs = {"log", "queue", "count"}
+    needs = {"log", "queue", "count", "socket", "socket with a prefix", "certificates", "results"}
     assert check.needs == ("directory:x",) * (name in needs) or name == "reactions"
     if name == "reactions":
         assert check.needs == ("process:worker", "process:crew[a]", "process:crew[b]")
@@ -72,6 +80,24 @@ def test_what_may_be_written(name: str, tmp_path: Path) -> None:
         ({"http": "ftp://a"}, "needs a URL that begins with http:// or https://"),
         ({"http": {"url": "http://a", "status": 20}}, "status: 20 is outside 100 to 599"),
         ({"http": {"url": "http://a", "code": 200}}, "has no field 'code'"),
+        ({"http": {"url": "http://a", "match": "("}}, "is not a regular expression"),
+        ({"http": {"url": "http://a", "ca_file": "/x"}}, "ca_file: is for a URL of https"),
+        ({"http": {"url": "http://a", "headers": {"a b": "c"}}}, "is not a name for an HTTP head"),
+        ({"http": {"url": "http://a", "headers": {"A": "canary\r\nB: c"}}}, "A holds what no head"),
+        ({"http": {"url": "http://a", "headers": {"A": "b", "a": "c"}}}, "names a header twice"),
+        ({"http": {"url": "http://a", "headers": ["A"]}}, "needs a mapping of names to values"),
+        ({"http": {"url": "http://a", "unix": "run.sock"}}, "'run.sock' is not absolute"),
+        ({"http": ["http://a"]}, "needs fields, one 'name: value' a line"),
+        ({"tcp": {"unix": f"/{'x' * 120}"}}, "longer than the 107 bytes of a socket's path"),
+        ({"tcp": {"unix": "/x", "address": "a:1"}}, "needs one of address (HOST:PORT) and unix"),
+        ({"tcp": {}}, "needs one of address (HOST:PORT) and unix"),
+        ({"results": {"max": 1}}, "results needs 'home'"),
+        ({"results": {"home": "/x", "wihtin": "1d"}}, "did you mean 'within'?"),
+        ({"persistence": False}, "persistence: is true, or left out"),
+        ({"state": {"max": "much"}}, "state.max: "),
+        ({"state": {"max": "1MiB", "maxx": 1}}, "did you mean 'max'?"),
+        ({"state": {"max": "1MiB"}, "persistence": True}, "a check has exactly one of"),
+        ({"state": "presnt", "persistence": True}, "did you mean 'present'?"),
         ({"fresh": {"path": "/x"}}, "fresh needs 'max_age'"),
         ({"fresh": {"path": "x", "max_age": "1m"}}, "'x' is not absolute"),
         ({"log": {"path": "/x", "match": "("}}, "is not a regular expression"),
@@ -102,6 +128,32 @@ def test_what_is_wrong(fields: dict[str, Any], words: str, tmp_path: Path) -> No
     (problem,) = caught.value.problems
     assert words in f"{problem.message} {problem.hint}"
     assert problem.line == 5
+
+
+def test_no_header_is_shown_and_none_is_kept(tmp_path: Path) -> None:
+    fields = {"http": {"url": "http://a", "headers": {"Authorization": "Bearer canary"}}}
+    spec = compiled(tmp_path, spec_of(fields))
+    (check,) = (one for one in spec.resources if one.kind == "check")
+    assert "canary" not in repr(check)
+    assert [secret.reveal() for _, secret in check.want.secrets] == ["Bearer canary"]
+    bad = {"http": {"url": "http://a", "headers": {"Authorization": "canary\n"}}}
+    with pytest.raises(SpecError) as caught:
+        compiled(tmp_path, spec_of(bad))
+    assert "canary" not in caught.value.problems[0].message
+
+
+def test_what_was_asked_before_is_no_other_question(tmp_path: Path) -> None:
+    """These are what an older version has written for the same checks."""
+    before = {
+        "tcp": "ef372ba62d17a907",
+        "http": "a08f5abdb22422d7",
+        "status": "d8cd9ba8609fd961",
+        "cpu": "005603f26ba5d637",
+    }
+    for name, version in before.items():
+        spec = compiled(tmp_path, spec_of(GOOD[name]))
+        (check,) = (one for one in spec.resources if one.kind == "check")
+        assert kinds.get("check").version(check.want) == version
 
 
 def test_a_check_of_a_process_that_is_to_be_absent(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ CASES = {
                 "match[1]: is empty"),
     "reaction": (C + "on_failure: [notify, «nonsense»]}}", "on_failure[1]: is none of"),
     "reaction twice": (C + "on_failure: [notify, run a, «notify»]}}", "on_failure[2]: 'notify'"),
-    "status": ("checks: {c: {http: {url: 'http://x/', status: «999»}}}", "http.status: status:"),
+    "status": ("checks: {c: {http: {url: 'http://x/', status: «999»}}}", "http.status: 999 is out"),
     "url": ("checks: {c: {http: {status: 200, url: «nope»}}}", "http.url: needs a URL"),
     "field of a signal": ("retention: {r: {path: /x, action: rotate, max_file: 1MB,\n"
                           "  signal: {process: p, «signl»: HUP}}}", "has no field 'signl'"),

@@ -23,13 +23,12 @@ from reconciler.core.kind import (
 from reconciler.core.model import ABSENT, Action, Change, Declarations, Key, Observation, Resource
 from reconciler.core.restart_policy import in_words
 from reconciler.host.filesystems import leads_to_server
-from reconciler.kinds.check.resource import FORMS, OF_HOST, Check
+from reconciler.kinds.check.resource import FILES, FORMS, OF_HOST, Check
 
 if TYPE_CHECKING:
     from reconciler.base.values import Verdict
     from reconciler.core.model import ProbeHistory
     from reconciler.host import Host
-    from reconciler.host.users import Account
 
 _IN_PATTERNS = frozenset(r".^$*+?{}[]()\|")
 """What has a meaning of its own in a regular expression."""
@@ -60,7 +59,8 @@ class Checks(Kind[Check, CheckState], Completed, Described, Verified, Probed, Di
         for reaction in want.on_failure:
             if reaction[0] == "restart":
                 found += _processes(reaction[1], declared)
-        return replace(want, restarts=tuple(found))
+        state = want.state and replace(want.state, path=declared.facts.state_dir)
+        return replace(want, restarts=tuple(found), state=state)
 
     def check(self, want: Check) -> Iterable[tuple[str, str]]:
         forms = [name for name in FORMS if getattr(want, name) is not None]
@@ -82,6 +82,12 @@ class Checks(Kind[Check, CheckState], Completed, Described, Verified, Probed, Di
                 "queue.match",
                 "a pattern with '/' matches nothing: only the folder itself is looked at",
             )
+        if want.persistence is False:
+            yield "persistence", "is true, or left out"
+        if want.tcp is not None and (want.tcp.address is None) is (want.tcp.unix is None):
+            yield "tcp", "needs one of address (HOST:PORT) and unix (the path of a socket)"
+        if want.http is not None and want.http.ca_file and not want.http.url.startswith("https:"):
+            yield "http.ca_file", "is for a URL of https"
         for name, room in (("disk", disk), ("memory", want.memory), ("swap", want.swap)):
             if room is not None and room.min_free is None and room.max_used is None:
                 yield name, "says nothing of how much is too little; give it min_free or max_used"
@@ -112,8 +118,10 @@ class Checks(Kind[Check, CheckState], Completed, Described, Verified, Probed, Di
     def version(self, want: Check) -> str:
         """Of what is asked; what was said about another question does not count."""
         # As older versions have it: what they have asked is no other question.
-        asked = [getattr(want, name) for name in FORMS[: -len(OF_HOST)]]
-        asked += [(name, one) for name in OF_HOST if (one := getattr(want, name)) is not None]
+        asked = [getattr(want, name) for name in ("command", *FILES)]
+        asked += [one and one.asked for one in (want.tcp, want.http)]
+        more = FORMS[len(asked) :]
+        asked += [(name, one) for name in more if (one := getattr(want, name)) is not None]
         secrets = [(name, secret.digest) for name, secret in want.env]
         parts = (asked, want.expect, want.cwd, want.user, secrets)
         return blake2b(repr(parts).encode(), digest_size=8).hexdigest()
@@ -168,7 +176,7 @@ class Checks(Kind[Check, CheckState], Completed, Described, Verified, Probed, Di
         return Rhythm(want.every, want.timeout, want.failures, acts, want.user or "")
 
     def is_brief(self, want: Check) -> bool:
-        if want.form in ("command", "tcp", "http", *OF_HOST):
+        if want.form not in FILES:
             return False
         # A pattern may take any time, and nothing interrupts it.
         plain = want.log is None or _IN_PATTERNS.isdisjoint(want.log.match)
@@ -193,12 +201,23 @@ class Checks(Kind[Check, CheckState], Completed, Described, Verified, Probed, Di
         if want.form in OF_HOST:
             by = "-pcpu" if want.form in ("load", "cpu") else "-rss"
             return piped(("ps", "aux", f"--sort={by}"), ("head",))
-        port = want.tcp[1] if want.tcp is not None else None
-        if want.http is not None:
+        if want.results is not None:
+            home = ("--home", want.results.home)
+            return remedy("ai-cmd-executor", "report", "--failed", *home)
+        if want.state is not None:
+            return piped(("du", "-ah", want.state.path), ("sort", "-h"), last)
+        asked = want.tcp or want.http
+        if asked is None:
+            return None
+        if asked.unix is not None:
+            return remedy("ls", "-l", asked.unix)
+        if want.tcp is not None and want.tcp.address is not None:
+            port = want.tcp.address[1]
+        elif want.http is not None:
             # The rest of a URL may hold a secret.
-            parts = urlsplit(want.http[0])
+            parts = urlsplit(want.http.url)
             port = parts.port or (443 if parts.scheme == "https" else 80)
-        return remedy("ss", "-ltnp", f"sport = :{port}") if port is not None else None
+        return remedy("ss", "-ltnp", f"sport = :{port}")
 
     def actions(
         self, resource: Resource[Check], have: CheckState | None, changes: Sequence[Change]
@@ -212,6 +231,7 @@ class Checks(Kind[Check, CheckState], Completed, Described, Verified, Probed, Di
         from reconciler.base.errors import HostError
         from reconciler.base.values import Verdict
         from reconciler.host.probe import bounded
+        from reconciler.kinds.check.ask import ask
 
         try:
             account = host.users.account(resource.want.user)
@@ -219,47 +239,7 @@ class Checks(Kind[Check, CheckState], Completed, Described, Verified, Probed, Di
             return Verdict(False, f"cannot be known: {error}")
         want = resource.want
         words = "it did not end" if want.command is not None else "no answer"
-        return bounded(lambda: _probe(want, account, host), want.timeout, parent, words)
-
-
-def _probe(want: Check, account: Account, host: Host) -> Verdict:
-    """The verdict; it may block, and raises HostError and OSError."""
-    from reconciler.host import probe as files
-
-    if want.fresh is not None:
-        fresh = want.fresh
-        return files.fresh(fresh.path, fresh.max_age, host.walltime)
-    if want.queue is not None:
-        queue = want.queue
-        return files.queue(queue.path, queue.match, queue.max_age, queue.max_count, host.walltime)
-    if want.disk is not None:
-        disk = want.disk
-        return files.disk(disk.path, disk.min_free, disk.max_used)
-    if want.load is not None:
-        return files.load(want.load.max)
-    if want.cpu is not None:
-        return files.cpu(want.cpu.max_used)
-    room = want.memory or want.swap
-    if room is not None:
-        return files.memory(want.swap is not None, room.min_free, room.max_used)
-    if want.log is not None:
-        from reconciler.host.probe_log import log
-
-        lines = want.log
-        return log(lines.path, lines.match, lines.max, lines.within)
-    if want.command is not None:
-        from reconciler.host.probe_command import command
-
-        argv = want.command
-        return command(argv, want.expect, want.cwd, want.env, account)
-    from reconciler.host import probe_net as net
-
-    if want.tcp is not None:
-        name, port = want.tcp
-        return net.tcp(name, port, want.timeout)
-    assert want.http is not None
-    url, right = want.http
-    return net.http(url, right, want.timeout)
+        return bounded(lambda: ask(want, account, host), want.timeout, parent, words)
 
 
 def _processes(name: str, declared: Declarations) -> list[str]:

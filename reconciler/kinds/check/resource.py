@@ -1,209 +1,36 @@
-"""What a user may write about checks, and how it is read. Pure data."""
+"""What a user may write about checks. Pure data."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from reconciler.base.records import dataclass, field
-from reconciler.base.scalars import (
-    InvalidScalar,
-    integer_parser,
-    parse_command,
-    parse_name,
-    parse_size,
-)
+from reconciler.base.values import Secret
 from reconciler.core.fields import (
     Command,
     Duration,
     Environment,
+    Flag,
     Name,
     Number,
-    Parsed,
     Path,
     Patterns,
     Regex,
+    Short,
+    Size,
+    Socket,
     integer,
 )
-
-_TEMPLATE = r".*\{\{.*\}\}.*"
-_STRING: dict[str, Any] = {"type": "string", "minLength": 1}
-_STATUS: dict[str, Any] = {"type": "integer", "minimum": 100, "maximum": 599}
-_PERCENT = r"([0-9]{1,3}(?:\.[0-9]{1,3})?) ?%"
-_status = integer_parser(100, 599)
-_port = integer_parser(1, 65535)
-
-
-def parse_percent(value: object) -> float:
-    """``90%`` as 90.0. Raises ValueError."""
-    text = parse_name(value)
-    match = re.fullmatch(_PERCENT, text)
-    if match is None or not 0 < float(match[1]) < 100:
-        raise ValueError(f"{text!r} is not a percentage between 0 and 100, such as 90%")
-    return float(match[1])
-
-
-def parse_level(value: object) -> tuple[str, float]:
-    """``10%`` as ("%", 10.0), ``5GiB`` as ("B", bytes). Raises ValueError."""
-    text = parse_name(value)
-    if text.endswith("%"):
-        return "%", parse_percent(value)
-    try:
-        return "B", float(parse_size(value))
-    except ValueError:
-        raise ValueError(
-            f"{text!r} is neither a size, such as 5GiB, nor a percentage, such as 10%"
-        ) from None
-
-
-def parse_address(value: object) -> tuple[str, int]:
-    """``localhost:80`` or ``[::1]:80``. Raises ValueError."""
-    text = parse_name(value)
-    host, colon, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        host = ""
-    if not colon or not host or re.search(r"[\s/@\[\]]", host):
-        raise ValueError(f"{text!r} is not HOST:PORT, such as localhost:80 or [::1]:80")
-    return host, _port(port)
-
-
-def parse_request(value: object) -> tuple[str, tuple[int, ...]]:
-    """A URL, or ``{url, status}``: the URL and the status codes that are right.
-
-    Raises ValueError, which never holds the URL: there may be a secret in it.
-    """
-    from urllib.parse import urlsplit
-
-    status: object = "200"
-    where = ("url",) if isinstance(value, Mapping) else ()
-    if isinstance(value, Mapping):
-        wrong = sorted(set(value) - {"url", "status"})
-        if wrong or "url" not in value:
-            words = f"has no field {wrong[0]!r}" if wrong else "needs 'url'"
-            raise InvalidScalar(
-                f"{words}; write {{url: URL, status: 200}}", tuple(wrong[:1]), key=True
-            )
-        status = value.get("status", status)
-        value = value["url"]
-    url = parse_name(value)
-    codes = status if isinstance(status, (list, tuple)) else [status]
-    if not codes:
-        words = "status: is empty; give it a status code or leave it out"
-        raise InvalidScalar(words, ("status",))
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        usable = None
-    if not usable or not url.isascii() or " " in url:
-        raise InvalidScalar(
-            "needs a URL that begins with http:// or https:// and names a host", where
-        )
-    try:
-        return url, tuple(_status(code) for code in codes)
-    except ValueError as error:
-        raise InvalidScalar(f"status: {error}", ("status",)) from None
-
-
-def parse_reaction(value: object) -> tuple[str, ...]:
-    """``restart process:NAME``, ``run CMD`` or ``notify``, or ``{run: CMD}``, ``{restart: NAME}``.
-
-    Gives ("restart", NAME), ("run", argument…) or ("notify",). Raises ValueError.
-    """
-    given: object
-    if isinstance(value, Mapping):
-        if len(value) != 1:
-            raise ValueError("needs one of 'restart' and 'run', each in an entry of its own")
-        (word, given), *_ = value.items()
-    else:
-        text = parse_name(value).strip()
-        word, _, given = text.partition(" ")
-    if word == "notify" and not given:
-        return ("notify",)
-    if word == "run" and given:
-        return ("run", *parse_command(given))
-    if word == "restart" and given:
-        name = parse_name(given).strip()
-        if name.startswith("process:") or ":" not in name:
-            return "restart", name.removeprefix("process:")
-        raise ValueError(f"restart takes a process, not {name!r}")
-    raise ValueError(
-        "is none of 'restart process:NAME', 'run COMMAND' and 'notify'"
-        if word not in ("run", "restart")
-        else f"{word} needs {'a command' if word == 'run' else 'a process'}, "
-        f"such as {'run systemctl restart x' if word == 'run' else 'restart process:worker'}"
-    )
-
-
-Percent = Annotated[
-    float, Parsed(parse_percent, {**_STRING, "pattern": rf"^([0-9.]+ ?%|{_TEMPLATE})$"})
-]
-Level = Annotated[
-    tuple[str, float],
-    Parsed(
-        parse_level,
-        {**_STRING, "pattern": rf"^([0-9.]+ ?%|[0-9.]+([KMGT]i?)?B|{_TEMPLATE})$"},
-    ),
-]
-Address = Annotated[
-    tuple[str, int], Parsed(parse_address, {**_STRING, "pattern": rf"^(.+:[0-9]+|{_TEMPLATE})$"})
-]
-Request = Annotated[
-    tuple[str, tuple[int, ...]],
-    Parsed(
-        parse_request,
-        {
-            "oneOf": [
-                _STRING,
-                {
-                    "type": "object",
-                    "properties": {
-                        "url": {**_STRING, "description": "A URL of http or https."},
-                        "status": {
-                            "description": "The status that it should have, or a list of them.",
-                            "anyOf": [
-                                _STATUS,
-                                {"type": "string", "pattern": _TEMPLATE},
-                                {"type": "array", "items": _STATUS, "minItems": 1},
-                            ],
-                        },
-                    },
-                    "required": ["url"],
-                    "additionalProperties": False,
-                },
-            ]
-        },
-        secrets=True,
-    ),
-]
-Reaction = Annotated[
-    tuple[str, ...],
-    Parsed(
-        parse_reaction,
-        {
-            "oneOf": [
-                {"type": "string", "pattern": rf"^((restart|run) +.+|notify|{_TEMPLATE})$"},
-                {
-                    "type": "object",
-                    "properties": {
-                        "restart": {**_STRING, "description": "The process resource."},
-                        "run": {
-                            "oneOf": [_STRING, {"type": "array", "minItems": 1}],
-                            "description": "A list of arguments, or a string for sh -c.",
-                        },
-                    },
-                    "minProperties": 1,
-                    "maxProperties": 1,
-                    "additionalProperties": False,
-                },
-            ]
-        },
-        secrets=True,
-    ),
-]
+from reconciler.kinds.check.fields import (
+    Address,
+    Headers,
+    Level,
+    Percent,
+    Reaction,
+    Statuses,
+    Url,
+    address_or_socket,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +110,68 @@ class Processors:
 
 
 @dataclass(frozen=True, slots=True)
+class Listener:
+    """Somebody takes connections at HOST:PORT, or at a Unix socket; one of the two."""
+
+    address: Address | None = None
+    """HOST:PORT on which somebody listens."""
+    unix: Socket | None = None
+    """The path of a Unix socket."""
+
+    @property
+    def asked(self) -> object:
+        """What tells it from another question."""
+        return self.address if self.unix is None else self.unix
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """``url`` answers GET with the status that it should have, and with the right body."""
+
+    url: Url
+    """A URL of http or https."""
+    status: Statuses = (200,)
+    """The status that it should have, or a list of them."""
+    match: Regex | None = None
+    """A regular expression that is found in a line of the body, of which 1 MiB is read."""
+    headers: Headers = ()
+    """Headers of the request."""
+    ca_file: Path | None = None
+    """A file with the certificates (PEM) that are believed, instead of those of the system."""
+    unix: Socket | None = None
+    """The path of the Unix socket through which it is asked."""
+
+    @property
+    def asked(self) -> object:
+        """What tells it from another question."""
+        more = self.match, self.ca_file, self.unix
+        digests = tuple((name, secret.digest) for name, secret in self.headers)
+        plain = self.url, self.status
+        return (*plain, *more, digests) if any(more) or digests else plain
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Not too many commands of a command executor have failed ``within`` that time."""
+
+    home: Path
+    """The home of the executor."""
+    max: Annotated[int, integer(0, 1_000_000)] = 0
+    """So many commands may fail."""
+    within: Duration = 86400.0
+    """The time that is looked back."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnState:
+    """What this program keeps itself does not take too much room."""
+
+    max: Size
+    """The most that the state directory may take."""
+    path: str = field(default="", metadata={"written": False})
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """Exactly one of ``FORMS``, asked ``every`` so often.
 
@@ -315,10 +204,16 @@ class Check:
     """Swap of the host that is free; none at all is enough."""
     cpu: Processors | None = None
     """The processors of the host."""
-    tcp: Address | None = None
-    """HOST:PORT on which somebody listens."""
-    http: Request | None = None
-    """A URL that answers GET, as it is or with the status that it should have."""
+    tcp: Annotated[Listener, Short(address_or_socket)] | None = None
+    """HOST:PORT, or the path of a Unix socket, on which somebody listens."""
+    http: Annotated[HttpRequest, Short("url")] | None = None
+    """A URL that answers GET, as it is or with the status and body that it should have."""
+    results: Results | None = None
+    """The home of a command executor, of whose commands not too many fail."""
+    persistence: Flag | None = None
+    """true: something brings this spec back after a reboot."""
+    state: OwnState | None = None
+    """The room that our own state takes; as a word it is present or absent, as of any resource."""
     every: Duration = 60.0
     """The time from one probe to the next."""
     timeout: Duration = 10.0
@@ -337,11 +232,20 @@ class Check:
     @property
     def paths(self) -> tuple[str, ...]:
         """The paths that it looks at or stands in."""
-        forms = (self.fresh, self.log, self.queue, self.disk)
-        found = [form.path for form in forms if form is not None]
+        tcp, http, results = self.tcp, self.http, self.results
+        found = [one.path for one in (self.fresh, self.log, self.queue, self.disk) if one]
+        found += [tcp.unix] if tcp and tcp.unix else []
+        found += [path for path in (http.unix, http.ca_file) if path] if http else []
+        found += [results.home] if results else []
         return (*found, self.cwd) if self.cwd is not None else tuple(found)
 
+    @property
+    def secrets(self) -> tuple[tuple[str, Secret], ...]:
+        """The values that it is asked with, which a compiled spec need not have."""
+        return (*self.env, *(self.http.headers if self.http is not None else ()))
 
+
+FILES = ("fresh", "log", "queue", "disk")
 OF_HOST = ("load", "memory", "swap", "cpu")
-FORMS = ("command", "fresh", "log", "queue", "disk", "tcp", "http", *OF_HOST)
+FORMS = ("command", *FILES, "tcp", "http", *OF_HOST, "results", "persistence", "state")
 """The forms of a check; it has exactly one."""
