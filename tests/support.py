@@ -111,6 +111,8 @@ class Machine:
             "PATH": f"{base}/fakes:{self.bin}:{SYSTEM}",
             "TMUX_TMPDIR": str(sockets),
             "LANG": "C.UTF-8",
+            # Of the shells that people have, the one that forks for a last command too.
+            "SHELL": "/bin/sh",
         }
         self.spool.mkdir()
         self.fake(

@@ -20,7 +20,8 @@ class Screen:
         number = len(list(machine.sockets.glob("screen*")))
         self._socket = machine.sockets / f"screen{number}"
         self._over = machine.base / f"over{number}"
-        command = f"{shlex.join(map(str, argv))}; echo $? >{self._over}; sleep 1000"
+        # Not every shell goes on where what it waits for is interrupted.
+        command = f"trap : INT; {shlex.join(map(str, argv))}; echo $? >{self._over}; sleep 1000"
         # Its server counts as started here, and is cleared away with all else.
         self._tmux("-f", "/dev/null", "new-session", "-d", "-x", str(columns), "-y", "100", command)
 

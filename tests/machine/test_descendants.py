@@ -365,7 +365,7 @@ def test_a_child_that_another_resource_declares_is_not_ended(world: World) -> No
 
 
 def test_a_tmux_server_that_it_has_started_stays_with_what_others_have_there(world: World) -> None:
-    script = "tmux -L x new-session -d -s other 'CHILD own'\nexec CHILD lead"
+    script = "tmux -L x new-session -d -s other 'exec CHILD own'\nexec CHILD lead"
     windows = f"[{{panes: [{{command: [{world.child}, pane]}}]}}]"
     sessions = f"sessions: {{s: {{socket: x, windows: {windows}}}}}"
     more = (

@@ -171,7 +171,7 @@ def test_a_worker_of_a_home_whose_name_begins_with_ours_is_somebody_elses(
 def test_somebody_elses_session_of_a_longer_name_is_never_touched(
     machine: Machine, executor: Path
 ) -> None:
-    machine.tmux("new-session", "-d", "-s", "command_executor_mine", "sleep 1000")
+    machine.tmux("new-session", "-d", "-s", "command_executor_mine", "exec sleep 1000")
     before = machine.tmux("list-panes", "-a", "-F", "#{session_name} #{pane_pid}")
     machine.once(executor)
     machine.tmux("kill-session", "-t", "=command_executor")
@@ -184,7 +184,7 @@ def test_somebody_elses_session_of_a_longer_name_is_never_touched(
 def test_somebody_elses_session_of_the_same_name_is_left_alone(
     machine: Machine, executor: Path
 ) -> None:
-    machine.tmux("new-session", "-d", "-s", "command_executor", "sleep 1000")
+    machine.tmux("new-session", "-d", "-s", "command_executor", "exec sleep 1000")
     report = machine.once(executor, status=1)
     (unknown,) = report["unknown"]
     assert unknown["id"] == "process:worker"

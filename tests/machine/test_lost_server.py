@@ -88,7 +88,7 @@ def test_another_server_has_its_name_meanwhile(machine: Machine) -> None:
     spec, server = made(machine)
     before = machine.running("sleep")
     (folder(machine) / "default").unlink()
-    machine.tmux("new-session", "-d", "-s", "his", "cat")
+    machine.tmux("new-session", "-d", "-s", "his", "exec cat")
     report = machine.once(spec, status=1)
     assert report["steps"] == []
     assert machine.running("sleep") == before
@@ -101,9 +101,9 @@ def test_another_server_has_its_name_meanwhile(machine: Machine) -> None:
 
 
 def test_one_without_ours_is_in_nobodys_way(machine: Machine) -> None:
-    machine.tmux("new-session", "-d", "-s", "his", "cat")
+    machine.tmux("new-session", "-d", "-s", "his", "exec cat")
     (folder(machine) / "default").unlink()
-    machine.tmux("new-session", "-d", "-s", "hers", "cat")
+    machine.tmux("new-session", "-d", "-s", "hers", "exec cat")
     spec, _ = made(machine)
     machine.converged(spec)
     assert len(machine.running("cat")) == 2

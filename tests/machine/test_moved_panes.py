@@ -26,7 +26,7 @@ MARK = "6631"
 def made(machine: Machine) -> Path:
     spec = machine.spec(SPEC.format(MARK))
     machine.once(spec)
-    machine.tmux("new-session", "-d", "-s", "his", "sleep 66390")
+    machine.tmux("new-session", "-d", "-s", "his", "exec sleep 66390")
     assert running(machine) == [*"1234"]
     return spec
 

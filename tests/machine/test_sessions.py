@@ -79,8 +79,8 @@ def test_dead_panes_are_respawned_and_missing_ones_made(machine: Machine) -> Non
 def test_what_a_person_opened_beside_ours_is_left_alone(machine: Machine) -> None:
     spec = windows(machine)
     machine.once(spec)
-    machine.tmux("new-window", "-d", "-t", "=work:", "sleep 2001", socket="side")
-    machine.tmux("split-window", "-d", "-t", "=work:=edit", "sleep 2002", socket="side")
+    machine.tmux("new-window", "-d", "-t", "=work:", "exec sleep 2001", socket="side")
+    machine.tmux("split-window", "-d", "-t", "=work:=edit", "exec sleep 2002", socket="side")
     (mine,) = machine.running("sleep 2001")
     machine.converged(spec)
     (pid,) = machine.running("sleep 1001")
@@ -159,7 +159,7 @@ def test_absent_closes_the_session(machine: Machine) -> None:
 
 
 def test_absent_leaves_somebody_elses_session(machine: Machine) -> None:
-    machine.tmux("new-session", "-d", "-s", "work", "sleep 1001")
+    machine.tmux("new-session", "-d", "-s", "work", "exec sleep 1001")
     machine.converged(machine.spec("sessions: {work: {state: absent}}"))
     assert machine.running("sleep 1001")
 
