@@ -264,6 +264,29 @@ def parse_signal(value: object) -> tuple[str, str]:
     return words[0].upper().removeprefix("SIG"), words[1].removeprefix("process:")
 
 
+KEPT = ("last", "daily", "weekly", "monthly")
+
+
+def parse_keep(value: object) -> tuple[tuple[str, int], ...]:
+    """``{last: 5, daily: 7}`` as pairs, and ``5`` as one without a word. Raises ValueError."""
+    number = integer_parser(1, 9998)
+    if not isinstance(value, dict):
+        return (("", number(value)),)
+    found: dict[str, int] = {}
+    for word, many in value.items():
+        if word not in KEPT:
+            known = ", ".join(KEPT)
+            message = f"has no field {str(word)!r}; it has {known}"
+            raise InvalidScalar(message, (word,), near=(str(word), KEPT), key=True)
+        try:
+            found[word] = number(many)
+        except ValueError as error:
+            raise InvalidScalar(f"{word}: {error}", (word,)) from None
+    if not found:
+        raise ValueError("is empty; write how many are kept, such as {daily: 7, weekly: 4}")
+    return tuple((word, found[word]) for word in KEPT if word in found)
+
+
 def parse_regex(value: object) -> str:
     """A regular expression of Python's ``re``. Raises ValueError."""
     text = parse_text(value)

@@ -11,12 +11,14 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from reconciler.base.scalars import (
+    KEPT,
     choice_parser,
     integer_parser,
     parse_command,
     parse_duration,
     parse_environment,
     parse_flag,
+    parse_keep,
     parse_mode,
     parse_name,
     parse_number,
@@ -156,6 +158,24 @@ Patterns = Annotated[
             "oneOf": [
                 {**_STRING, "minLength": 1},
                 {"type": "array", "items": _SCALAR, "minItems": 1},
+            ]
+        },
+    ),
+]
+_COUNT = {"type": "integer", "minimum": 1, "maximum": 9998}
+Keep = Annotated[
+    tuple[tuple[str, int], ...],
+    Parsed(
+        parse_keep,
+        {
+            "oneOf": [
+                _COUNT,
+                {
+                    "type": "object",
+                    "properties": dict.fromkeys(KEPT, _COUNT),
+                    "minProperties": 1,
+                    "additionalProperties": False,
+                },
             ]
         },
     ),

@@ -12,6 +12,7 @@ from typing import Any
 
 from reconciler.base.records import dataclass
 from reconciler.host.found import File
+from reconciler.host.periods import Backups
 
 _PIECE = 1000
 """Files that are handed to another process at once."""
@@ -21,18 +22,20 @@ _PIECE = 1000
 class Rule:
     """``before`` in nanoseconds since the epoch, ``total`` in bytes; None where not asked for.
 
-    The ``keep`` newest stay, whatever the others say. At most ``most`` are chosen.
+    The ``keep`` newest stay, whatever the others say, and of ``backups`` so many of each sort: the
+    newest ones of the last days, weeks and months that have any. At most ``most`` are chosen.
     """
 
     keep: int | None
     before: int | None
     total: int | None
     most: int
+    backups: tuple[tuple[str, int], ...] = ()
 
     @property
     def only_age(self) -> bool:
         """Does a file that is not old have no bearing on anything?"""
-        return self.keep is None and self.total is None
+        return self.keep is None and self.total is None and not self.backups
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ class Chooser:
         self._links: dict[tuple[int, int], tuple[int, int]] = {}
         """Of files with several names: how many of those were seen, and the bytes of all."""
         self._due = 0
+        self._backups = Backups(rule.backups)
 
     def add(self, file: File, linked: bool = False) -> None:
         """One more file that matches; every one, unless the rule is only about age.
@@ -68,7 +72,10 @@ class Chooser:
             self._link((file.device, file.inode), 1, file.taken)
         else:
             self._bytes += file.taken
-        if self._rule.keep:
+        if self._rule.backups:
+            for one in self._backups.offer(file):
+                self._release(one)
+        elif self._rule.keep:
             self._keep(file, self._rule.keep)
         else:
             self._release(file)
@@ -109,7 +116,8 @@ class Chooser:
     def plain(self) -> Iterator[Any]:
         """All that it knows as plain values, in pieces, for another process."""
         yield self._bytes, self._links, self._due
-        for kept, files in ((True, self._newest), (False, self._oldest)):
+        newest = [*self._newest, *self._backups.files()]
+        for kept, files in ((True, newest), (False, self._oldest)):
             for at in range(0, len(files), _PIECE):
                 yield kept, [tuple(file) for file in files[at : at + _PIECE]]
 
@@ -123,7 +131,10 @@ class Chooser:
         self._due += due
         for kept, files in pieces:
             for values in files:
-                if kept:
+                if kept and self._rule.backups:
+                    for one in self._backups.offer(File(*values)):
+                        self._release(one)
+                elif kept:
                     self._keep(File(*values), self._rule.keep or 0)
                 else:
                     self._hold(File(*values))

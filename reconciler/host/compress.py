@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import stat
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 from reconciler.base.digests import blake2b
@@ -19,7 +19,8 @@ from reconciler.host.place import draft, sync_folder
 from reconciler.host.private_folder import passing_name
 from reconciler.host.progress import BYTES, working
 from reconciler.host.refusals import refuse_hard_link
-from reconciler.host.rotate import Log, Noting, shown_log
+from reconciler.host.rotate import Noting
+from reconciler.host.rotated import Log, Names, shown_log
 from reconciler.host.tree import Elsewhere, Emptied, Tree
 from reconciler.host.walk import taken
 from reconciler.host.work import MOST, hollow
@@ -28,11 +29,16 @@ _CHUNK = 1 << 20
 
 
 def finish(
-    path: str, marked: Sequence[Log], rotated: Sequence[Log], compress: bool, open_files: OpenFiles
+    path: str,
+    marked: Sequence[Log],
+    rotated: Sequence[Log],
+    fresh: Sequence[Log],
+    names: Names,
+    open_files: OpenFiles,
 ) -> list[Log]:
-    """Take the marks away, and compress what is ``rotated``; returns what is left as it is.
+    """Take the marks away, compress what is ``rotated``, and the newest of each ``fresh`` log.
 
-    That is what is open, and what is more than a pass may read.
+    Returns what is left as it is: what is open, and what is more than a pass may read.
     Raises HostError after the last one when some failed.
     """
     trouble: list[str] = []
@@ -42,15 +48,21 @@ def finish(
             with Noting(path, log, trouble), tree.folder(log[0]) as folder:
                 os.unlink(passing_name(log[1]), dir_fd=folder)
         left = MOST
-        for log in rotated if compress else ():
+        for log in (*fresh, *rotated):
             with Noting(path, log, trouble), tree.folder(log[0]) as folder:
-                length = os.stat(log[1], dir_fd=folder, follow_symlinks=False).st_size
+                if log in fresh:
+                    first = names.newest(folder, log[1]) if names.date else f"{log[1]}.1"
+                    log = log[0], first or ""
+                name = log[1]
+                if name.endswith(".gz"):
+                    continue
+                length = os.stat(name, dir_fd=folder, follow_symlinks=False).st_size
                 # One of them in any case, however long it is.
                 if left < MOST and length > left:
                     still.append(log)
                     continue
                 try:
-                    if _compress(tree, folder, log[1], open_files, shown_log(path, log)):
+                    if _compress(tree, folder, name, names, open_files, shown_log(path, log)):
                         left -= length
                     else:
                         still.append(log)
@@ -62,11 +74,13 @@ def finish(
 
 
 def compressible(
-    path: str, logs: Sequence[Log], open_files: OpenFiles
+    path: str, logs: Sequence[Log], newest: Collection[Log], open_files: OpenFiles
 ) -> tuple[list[Log], list[Log]]:
     """Those of the rotated ``logs`` that nobody writes to any more, and those that are held open.
 
-    In neither is what is not worth it: a pass would be too short for its holes.
+    In neither is what is not worth it: a pass would be too short for its holes. Where some
+    processes could not be looked at, only the ``newest`` may still be held: the writer of one that
+    was rotated twice has been told to open its log anew, or been copied from, long ago.
     """
     found: tuple[list[Log], list[Log]] = [], []
     with Emptied(path) as tree:
@@ -76,24 +90,22 @@ def compressible(
                 if hollow(status.st_size, taken(status)):
                     continue
                 held = open_files.held_at(folder, log[1], status.st_dev, status.st_ino)
-                found[_held(log[1], held)].append(log)
+                found[log in newest if held is None else held].append(log)
     return found
 
 
-def _held(name: str, held: bool | None) -> bool:
-    """May somebody still write to this rotated log?
-
-    Where some processes could not be looked at, one that was rotated twice is taken to be free:
-    its writer has been told to open its log anew, or been copied from, long ago.
-    """
-    return name.endswith(".1") if held is None else held
-
-
-def _compress(tree: Tree, folder: int, name: str, open_files: OpenFiles, shown: str) -> bool:
+def _compress(
+    tree: Tree, folder: int, name: str, names: Names, open_files: OpenFiles, shown: str
+) -> bool:
     """``name`` to ``name.gz``, read back before the original goes. False when it is open."""
+
+    def is_held() -> bool:
+        held = open_files.held(handle)
+        return names.is_last(folder, name) if held is None else held
+
     with tree.opened_file(folder, name) as handle:
         status = os.fstat(handle)
-        if _held(name, open_files.held(handle)):
+        if is_held():
             return False
         if hollow(status.st_size, taken(status)):
             return False
@@ -115,9 +127,8 @@ def _compress(tree: Tree, folder: int, name: str, open_files: OpenFiles, shown: 
             if _inflated(made.handle, shown, None) != digest.digest():
                 raise HostError(f"{shown} has changed, or {shown}.gz reads back as something else")
             now = os.fstat(handle)
-            if (now.st_size, now.st_mtime_ns) != (status.st_size, status.st_mtime_ns) or (
-                _held(name, open_files.held(handle))
-            ):
+            same = (now.st_size, now.st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+            if not same or is_held():
                 return False
             made.settle(stat.S_IMODE(status.st_mode), like=handle)
             os.utime(made.handle, ns=(status.st_atime_ns, status.st_mtime_ns))

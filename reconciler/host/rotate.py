@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from reconciler.base.errors import HostError
+from reconciler.base.records import dataclass
 from reconciler.base.text import amount, printable
 from reconciler.host.clock import Clock
 from reconciler.host.found import File
 from reconciler.host.openfiles import NonAppendingWriters
-from reconciler.host.place import draft, link, sync_folder, write_all
+from reconciler.host.place import Draft, draft, link, sync_folder, write_all
 from reconciler.host.private_folder import passing_name
 from reconciler.host.progress import BYTES, working
 from reconciler.host.refusals import refuse_hard_link
 from reconciler.host.remove import pour
-from reconciler.host.scan import ROTATED
+from reconciler.host.rotated import Log, Names, shown_log
 from reconciler.host.tree import Emptied, Tree
 from reconciler.host.walk import reason, reported, sort_of, taken
 
@@ -29,25 +30,32 @@ _CHUNK = 1 << 20
 _BEHIND, _SHARE = 64 << 20, 4
 """Of what is appended while a log is copied, so many bytes are copied as well, or this part of
 the log if that is more; of a writer that is faster, the rest is left for the next pass."""
-Log = tuple[str, str]
-"""Folder below the top, and name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How logs are rotated.
+
+    ``copy``: copied and cut, for a writer that cannot be told to reopen its log; else renamed.
+    With ``mark`` the mark stays when this is done, since the writer is still to be told.
+    ``largest`` is how many bytes a log may have when it is done. ``create`` is mode, user and
+    group of the new log behind a renamed one; what is None or -1 is as it was. ``stamped``: the
+    time of the rotation becomes that of the rotated log.
+    """
+
+    names: Names
+    copy: bool = False
+    mark: bool = False
+    largest: int | None = None
+    create: tuple[int | None, int, int] | None = None
+    stamped: bool = False
 
 
 def rotate(
-    path: str,
-    logs: Sequence[File],
-    unfinished: Sequence[Log],
-    keep: int,
-    copy: bool,
-    mark: bool,
-    largest: int | None,
-    clock: Clock,
+    path: str, logs: Sequence[File], unfinished: Sequence[Log], way: Way, clock: Clock
 ) -> tuple[list[File], list[str]]:
-    """Rotate every one of the ``logs`` below ``path``; at most ``keep`` old ones stay of each.
+    """Rotate every one of the ``logs`` below ``path``; ``unfinished`` are logs with a mark.
 
-    ``copy``: copied and cut, for a writer that cannot be told to reopen its log; else renamed.
-    ``unfinished`` are logs with a mark. With ``mark`` the mark stays when this is done, since
-    the writer is still to be told. ``largest`` is how many bytes a log may have when it is done.
     Returns those that are rotated or gone, and what went wrong with others, in words. A log to
     which a process writes without appending is not cut.
     """
@@ -55,20 +63,25 @@ def rotate(
     settled: list[File] = []
     careless = NonAppendingWriters(clock, [file[3:5] for file in logs])
     with Emptied(path) as tree:
-        for log in unfinished if copy else ():
+        for log in unfinished:
             with Noting(path, log, trouble), tree.folder(log[0]) as folder:
-                _resume(tree, folder, log[1], mark, shown_log(path, log))
+                if way.copy:
+                    _resume(tree, folder, log[1], way, shown_log(path, log))
+                elif way.create is not None:
+                    _create_missing(tree, folder, log[1], way)
         for file in logs:
             log = file.below, file.name
             with Noting(path, log, trouble), tree.folder(file.below) as folder:
                 # It grows all the time; the same one that is shorter has been rotated already.
                 now = os.stat(file.name, dir_fd=folder, follow_symlinks=False)
                 if _is(file, now) and now.st_size >= file.size:
-                    if copy:
+                    if way.copy:
                         _refuse_careless(tree, folder, file.name, careless, shown_log(path, log))
-                        _copy(tree, folder, file, keep, mark, largest, shown_log(path, log))
+                        _copy(tree, folder, file, way, clock.wall(), shown_log(path, log))
                     else:
-                        _rename(folder, file, keep, mark, shown_log(path, log))
+                        with _successor(tree, folder, file.name, file.name, way) as new:
+                            _rename(folder, file, way, clock.wall(), shown_log(path, log))
+                            _put(new)
                 settled.append(file)
     return settled, trouble
 
@@ -115,15 +128,48 @@ class Noting:
         return True
 
 
-def shown_log(path: str, log: Log) -> str:
-    return "/".join(part for part in (path, *log) if part)
+@contextmanager
+def _successor(tree: Tree, folder: int, name: str, old: str, way: Way) -> Iterator[Draft | None]:
+    """A new log for ``name`` behind that ``old`` one, settled before anything is renamed."""
+    if way.create is None:
+        yield None
+        return
+    mode, uid, gid = way.create
+    with draft(folder, name) as made:
+        with tree.opened_file(folder, old) as log:
+            was = os.fstat(log)
+            if mode is None:
+                made.settle(stat.S_IMODE(was.st_mode), uid, gid, like=log)
+            else:
+                is_root = os.geteuid() == 0
+                made.settle(
+                    mode,
+                    was.st_uid if is_root and uid == -1 else uid,
+                    was.st_gid if is_root and gid == -1 else gid,
+                )
+        yield made
 
 
-def _rename(folder: int, file: File, keep: int, mark: bool, shown: str) -> None:
+def _put(new: Draft | None) -> None:
+    with suppress(FileExistsError):  # Its writer was faster.
+        if new is not None:
+            new.publish()
+
+
+def _create_missing(tree: Tree, folder: int, name: str, way: Way) -> None:
+    """Make the new log that a killed pass has not made any more."""
+    mark = os.stat(passing_name(name), dir_fd=folder, follow_symlinks=False)
+    old = way.names.newest(folder, name, mark.st_ino)
+    if old is not None:
+        with _successor(tree, folder, name, old, way) as new:
+            _put(new)
+
+
+def _rename(folder: int, file: File, way: Way, now: float, shown: str) -> None:
     from reconciler.host.kernel import rename_new
 
     name = file.name
-    if mark:
+    if way.mark:
         passing = passing_name(name)
         with suppress(FileNotFoundError):
             os.unlink(passing, dir_fd=folder)
@@ -134,46 +180,26 @@ def _rename(folder: int, file: File, keep: int, mark: bool, shown: str) -> None:
                 link(entry, folder, passing)
         finally:
             os.close(entry)
-    _shift(folder, name, keep)
+    first = way.names.make_room(folder, name, now)
     try:
-        rename_new(folder, name, folder, f"{name}.1")
+        rename_new(folder, name, folder, first)
     except OSError as error:
         # It is as it was, and nobody is to be told.
         with suppress(FileNotFoundError):
             os.unlink(passing_name(name), dir_fd=folder)
         if isinstance(error, FileExistsError):
-            there = sort_of(os.stat(f"{name}.1", dir_fd=folder, follow_symlinks=False))
-            raise HostError(f"{shown}.1 is {there}, no rotated log; move it away") from None
+            there = sort_of(os.stat(first, dir_fd=folder, follow_symlinks=False))
+            goal = shown.removesuffix(name) + first
+            raise HostError(f"{goal} is {there}, no rotated log; move it away") from None
         raise
-    if not _is(file, os.stat(f"{name}.1", dir_fd=folder, follow_symlinks=False)):
+    status = os.stat(first, dir_fd=folder, follow_symlinks=False)
+    if not _is(file, status):
         raise HostError(f"{shown} was replaced by somebody else while it was rotated")
+    if way.stamped:
+        with suppress(PermissionError):  # Of another user's it stays when it was written to last.
+            times = status.st_atime_ns, int(now * 10**9)
+            os.utime(first, ns=times, dir_fd=folder, follow_symlinks=False)
     sync_folder(folder)
-
-
-def _shift(folder: int, name: str, keep: int) -> None:
-    """Make room for ``name.1``: each goes one up, as far as the first gap.
-
-    The highest goes first, so that a kill in the middle leaves a gap and the next pass goes on
-    from there. Only what would be beyond ``keep`` is deleted, and only without a gap: ``x.2024``
-    is no log that was rotated here.
-    """
-    from reconciler.host.kernel import rename_new
-
-    slots: dict[int, list[str]] = {}
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            found = ROTATED.fullmatch(entry.name)
-            if found and found[1] == name and entry.is_file(follow_symlinks=False):
-                slots.setdefault(int(found[2]), []).append(found[3] or "")
-    gap = 1
-    while gap in slots:
-        gap += 1
-    for number in range(gap - 1, keep - 1, -1):
-        for ending in slots[number]:
-            os.unlink(f"{name}.{number}{ending}", dir_fd=folder)
-    for number in range(min(gap, keep) - 1, 0, -1):
-        for ending in slots[number]:
-            rename_new(folder, f"{name}.{number}{ending}", folder, f"{name}.{number + 1}{ending}")
 
 
 def _is(file: File, status: os.stat_result) -> bool:
@@ -181,9 +207,7 @@ def _is(file: File, status: os.stat_result) -> bool:
     return same and stat.S_ISREG(status.st_mode)
 
 
-def _copy(
-    tree: Tree, folder: int, file: File, keep: int, mark: bool, largest: int | None, shown: str
-) -> None:
+def _copy(tree: Tree, folder: int, file: File, way: Way, now: float, shown: str) -> None:
     name = file.name
     with tree.opened_file(folder, name, os.O_RDWR) as log:
         status = os.fstat(log)
@@ -194,24 +218,25 @@ def _copy(
         if taken(status) > free:
             words = f"its copy would take {amount(taken(status))}, and {amount(free)} is free there"
             raise HostError(f"{shown} is not rotated: {words}; make room")
-        _shift(folder, name, keep)
+        goal = way.names.make_room(folder, name, now)
         block = os.fstatvfs(log).f_bsize
         # What can be taken out at once are whole blocks, without the last one, which stays.
         whole = (status.st_size - 1) // block * block
-        enough = whole > 0 and (largest is None or block <= largest)
+        enough = whole > 0 and (way.largest is None or block <= way.largest)
         collapses = enough and _collapses(folder, name, block)
         with draft(folder, name) as made, working(f"copy {shown}", file.size, BYTES) as work:
             pour(log, made.handle, work, whole if collapses else status.st_size)
-            os.utime(made.handle, ns=(status.st_atime_ns, status.st_mtime_ns))
+            time = int(now * 10**9) if way.stamped else status.st_mtime_ns
+            os.utime(made.handle, ns=(status.st_atime_ns, time))
             made.settle(stat.S_IMODE(status.st_mode), like=log)
-            made.publish(f"{name}.1", passing_name(name))
+            made.publish(goal, passing_name(name))
             # By this descriptor and not by its name, which others may have given away by now.
             first = os.dup(made.handle)
         try:
             _cut(log, first, collapses, shown)
         finally:
             os.close(first)
-    if not mark:
+    if not way.mark:
         with suppress(FileNotFoundError):
             os.unlink(passing_name(name), dir_fd=folder)
 
@@ -226,7 +251,7 @@ def bound(path: str, most: int, keep: int) -> None:
     parent, _, name = path.rpartition("/")
     with Tree(parent) as tree, tree.folder("") as folder:
         with suppress(FileNotFoundError):
-            _resume(tree, folder, name, False, path)
+            _resume(tree, folder, name, Way(Names(keep)), path)
         with tree.opened_file(folder, name, os.O_RDWR) as log:
             refuse_hard_link(folder, os.fstat(log), path)
             block = os.fstatvfs(log).f_bsize
@@ -242,8 +267,7 @@ def put_aside(path: str, keep: int) -> None:
 
     parent, _, name = path.rpartition("/")
     with reported(f"cannot put {path} aside"), Tree(parent) as tree, tree.folder("") as folder:
-        _shift(folder, name, keep)
-        rename_new(folder, name, folder, f"{name}.1")
+        rename_new(folder, name, folder, Names(keep).make_room(folder, name, 0))
 
 
 def _take_out(
@@ -288,12 +312,12 @@ def _copy_and_cut(folder: int, log: int, name: str, most: int, keep: int, shown:
 
 def _piece(folder: int, log: int, name: str, at: int, size: int, keep: int, shown: str) -> int:
     """Copy so many bytes from there to ``name.1``; a descriptor of that, for writing."""
-    _shift(folder, name, keep)
+    goal = Names(keep).make_room(folder, name, 0)
     with draft(folder, name) as made, working(f"copy {shown}", size, BYTES) as work:
         os.lseek(log, at, os.SEEK_SET)
         pour(log, made.handle, work, size)
         made.settle(stat.S_IMODE(os.fstat(log).st_mode), like=log)
-        made.publish(f"{name}.1", passing_name(name))
+        made.publish(goal, passing_name(name))
         return os.dup(made.handle)
 
 
@@ -342,13 +366,15 @@ def _catch_up(log: int, first: int, most: int) -> int:
     return 0
 
 
-def _resume(tree: Tree, folder: int, name: str, mark: bool, shown: str) -> None:
+def _resume(tree: Tree, folder: int, name: str, way: Way, shown: str) -> None:
     """Finish a copy that a pass has published and not yet cut out of the log."""
     passing = passing_name(name)
     made = os.stat(passing, dir_fd=folder, follow_symlinks=False)
     with (
         suppress(FileNotFoundError),  # Killed before it was published: the log is as it was.
-        tree.opened_file(folder, f"{name}.1", os.O_RDWR) as first,
+        tree.opened_file(
+            folder, way.names.newest(folder, name, made.st_ino) or passing, os.O_RDWR
+        ) as first,
         tree.opened_file(folder, name, os.O_RDWR) as log,
     ):
         copy, status = os.fstat(first), os.fstat(log)
@@ -362,5 +388,5 @@ def _resume(tree: Tree, folder: int, name: str, mark: bool, shown: str) -> None:
             if same:
                 whole = size % os.fstatvfs(log).f_bsize == 0 and size < status.st_size
                 _cut(log, first, whole, shown)
-    if not mark:
+    if not way.mark:
         os.unlink(passing, dir_fd=folder)

@@ -11,6 +11,7 @@ import marshal
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from fnmatch import translate
 from typing import Any
 
@@ -18,6 +19,7 @@ from reconciler.base.records import dataclass, field
 from reconciler.host.choose import Chooser, Chosen, Rule
 from reconciler.host.found import File
 from reconciler.host.progress import Work, unwatched, working
+from reconciler.host.rotated import Names
 from reconciler.host.tree import Elsewhere, Emptied, Moved, Tree
 from reconciler.host.walk import joined, reason, shown, taken
 
@@ -33,10 +35,6 @@ OURS = re.compile(r"\..*\.reconcile")
 """The name of a file that is being written, as ``private_folder.passing_name`` gives it."""
 _PRIVATE = re.compile(r"\..*\.reconcile\.d(\.[0-9a-f]{8})?")
 """The name of a folder in which something of ours is made, ``place``."""
-ROTATED = re.compile(r"(.+)\.([1-9][0-9]{0,3})(\.gz)?")
-"""A log that has been rotated: the log's name, its number, and whether it is compressed."""
-_HIGHEST = 99
-"""The largest number of a rotated log; a name that ends in a larger one, a port, is a log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +42,10 @@ class Wanted:
     """What to look for. ``rule`` is about those that match.
 
     ``age_by`` is mtime, ctime, atime or birth. ``larger`` is a size in bytes beyond which a log
-    is due; ``logs`` leaves out what has been rotated already, and tells what is left to be done
-    about it, for numbers up to that one. ``never`` is a pattern for whole paths, ``shun`` a
-    folder that is not entered.
+    is due, and ``since`` the time in nanoseconds before which its last rotation, or its first
+    line, makes it due. ``logs`` leaves out what has been rotated already, and tells what is left
+    to be done about it. ``never`` is a pattern for whole paths, ``shun`` a folder that is not
+    entered. ``empty`` folders are told, where they are as old as the rule says of files.
     """
 
     path: str
@@ -56,21 +55,26 @@ class Wanted:
     recursive: bool = False
     age_by: str = "mtime"
     larger: int | None = None
-    logs: int | None = None
+    since: int | None = None
+    logs: Names | None = None
     never: str | None = None
     shun: str | None = None
+    empty: bool = False
 
 
 @dataclass(slots=True)
 class SeenFiles:
-    """What was found. ``rotated`` are uncompressed rotated logs, ``passing`` files of ours that
-    a pass did not finish, both as (folder, name); ``unread`` says which folders could not be
-    read, ``left_out`` which are not entered, and why (root's own in somebody's folder, nested too
-    deeply), ``ageless`` how many files have no time of birth."""
+    """What was found. ``rotated`` are uncompressed rotated logs, ``newest`` those of them that were
+    rotated last, and ``passing`` logs whose rotation a pass did not finish, all as (folder, name).
+    ``empty`` are folders; ``unread`` says which could not be read, ``left_out`` which are not
+    entered, and why (root's own in somebody's folder, nested too deeply), ``ageless`` how many
+    files have no time of birth."""
 
     chosen: Chosen = field(default_factory=Chosen)
     rotated: list[tuple[str, str]] = field(default_factory=list)
+    newest: set[tuple[str, str]] = field(default_factory=set)
     passing: list[tuple[str, str]] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     ageless: int = 0
@@ -102,6 +106,10 @@ class _Scanner:
         self._match = None if wanted.match == ("*",) else _either(wanted.match)
         self._exclude = _either(wanted.exclude) if wanted.exclude else None
         self._never = re.compile(wanted.never).fullmatch if wanted.never else None
+        self._newest: dict[str, tuple[tuple[int, ...], str, bool]] = {}
+        """Of each log of one folder the newest rotated one: order, name, is it compressed?"""
+        self._running: list[File] = []
+        """Logs of one folder that may be due by the calendar."""
 
     def seen(self) -> SeenFiles:
         """The result."""
@@ -111,16 +119,17 @@ class _Scanner:
     def plain(self) -> Iterator[Any]:
         """The same as plain values, in pieces, for the other process."""
         found = self._found
-        yield found.unread, found.left_out, found.ageless
+        yield found.unread, found.left_out, found.ageless, found.empty
         yield from self.chooser.plain()
 
     def merge(self, pieces: Iterator[Any]) -> None:
         """Take over what the other process has found."""
-        unread, left_out, ageless = next(pieces)
+        unread, left_out, ageless, empty = next(pieces)
         # A folder that was shared has been tried by both.
         self._found.unread = sorted({*self._found.unread, *unread})
         self._found.left_out = sorted({*self._found.left_out, *left_out})
         self._found.ageless += ageless
+        self._found.empty += empty
         self.chooser.merge(pieces)
 
     def through(self, todo: list[_Part], whole: bool = True) -> list[_Part]:
@@ -165,7 +174,7 @@ class _Scanner:
     def _entries(self, folder: int, below: str, half: int | None) -> Iterator[os.DirEntry[str]]:
         """The folders in it; its files go to the chooser."""
         wanted, chooser = self.wanted, self.chooser
-        named = self._named
+        named = self._named if wanted.logs is None else self._is_log
         plain = self._match is None and self._exclude is None and wanted.logs is None
         early = wanted.rule.before if wanted.rule.only_age and wanted.larger is None else None
         attribute = _TIMES.get(wanted.age_by)
@@ -194,7 +203,9 @@ class _Scanner:
                     elif attribute is not None:
                         time = getattr(status, attribute)
                     else:
-                        time = self._birth(folder, entry.name)
+                        # Of a time that is not known nobody can say that it is long ago.
+                        made = self._birth(folder, entry.name)
+                        time = 2**63 - 1 if made is None else made
                 except FileNotFoundError:
                     continue
                 if early is not None and time >= limit:
@@ -205,6 +216,12 @@ class _Scanner:
                 ), chooser, status.st_nlink > 1)  # fmt: skip
         self.work.advance(count & _MANY)
         self._count += count
+        if wanted.logs is not None:
+            self._judge(folder, below)
+        if not count and wanted.empty and below and half is None:
+            changed = os.fstat(folder).st_mtime_ns
+            if wanted.rule.before is not None and changed < wanted.rule.before:
+                self._found.empty.append(below)
 
     def _add(self, file: File, chooser: Chooser, linked: bool) -> None:
         # What is being written by us, and what ``never`` names, is rare: looked at last.
@@ -220,28 +237,50 @@ class _Scanner:
             or (wanted.rule.before is not None and file.time < wanted.rule.before)
         ):
             chooser.must(file)
+        elif file.size and wanted.since is not None:
+            self._running.append(file)
+
+    def _judge(self, folder: int, below: str) -> None:
+        """Which logs of that folder, of which all is seen now, are due by the calendar?"""
+        for _, name, compressed in self._newest.values():
+            if not compressed:
+                self._found.newest.add((below, name))
+        for file in self._running:
+            began = file.mtime
+            with suppress(OSError):
+                if file.name in self._newest:
+                    newest = os.stat(self._newest[file.name][1], dir_fd=folder)
+                    # A log is judged by its own time where that is before its last rotation.
+                    if file.mtime >= newest.st_ctime_ns:
+                        began = newest.st_mtime_ns
+                elif (made := self._birth(folder, file.name)) is not None:
+                    began = min(began, made)
+            if began < (self.wanted.since or 0):
+                self.chooser.must(file)
+        self._newest.clear()
+        self._running.clear()
+
+    def _is_log(self, name: str, below: str) -> bool:
+        """Is the rule about a log of that name, which is not rotated yet?"""
+        names, found = self.wanted.logs or Names(1), self._found
+        rotated = names.parsed(name)
+        if rotated is not None and self._named(rotated.log, below):
+            newest = self._newest.get(rotated.log)
+            if newest is None or rotated.order > newest[0]:
+                self._newest[rotated.log] = rotated.order, name, rotated.compressed
+            if not rotated.compressed and names.keeps(rotated):
+                found.rotated.append((below, name))
+            return False
+        if OURS.fullmatch(name):
+            log = name[1 : -len(".reconcile")]
+            # Of a draft for what is rotated already, the rotated log itself is left to do.
+            if names.parsed(log) is None and self._named(log, below):
+                found.passing.append((below, log))
+            return False
+        return self._named(name, below)
 
     def _named(self, name: str, below: str) -> bool:
         """Is the rule about a file of that name?"""
-        if self.wanted.logs is not None:
-            rotated = ROTATED.fullmatch(name)
-            if (
-                rotated is not None
-                and int(rotated[2]) <= max(self.wanted.logs, _HIGHEST)
-                and self._fits(rotated[1], below)
-            ):
-                if rotated[3] is None and int(rotated[2]) <= self.wanted.logs:
-                    self._found.rotated.append((below, name))
-                return False
-            if OURS.fullmatch(name):
-                log = name[1 : -len(".reconcile")]
-                # Of a draft for what is rotated already, the rotated log itself is left to do.
-                if ROTATED.fullmatch(log) is None and self._fits(log, below):
-                    self._found.passing.append((below, log))
-                return False
-        return self._fits(name, below)
-
-    def _fits(self, name: str, below: str) -> bool:
         path = f"{below}/{name}" if below else name
         match, exclude = self._match, self._exclude
         if match is not None and not match(name) and not (below and match(path)):
@@ -257,13 +296,12 @@ class _Scanner:
             return False
         return f"{self.wanted.path}/{path}" != self.wanted.shun
 
-    def _birth(self, folder: int, name: str) -> int:
+    def _birth(self, folder: int, name: str) -> int | None:
         from reconciler.host.kernel import birth
 
         made = birth(folder, name)
         if made is None:
             self._found.ageless += 1
-            return 2**63 - 1  # Of a time that is not known nobody can say that it is long ago.
         return made
 
 

@@ -23,6 +23,7 @@ from reconciler.host.choose import Rule
 from reconciler.host.clock import Clock
 from reconciler.host.openfiles import OpenFiles
 from reconciler.host.remove import move
+from reconciler.host.rotated import Names
 from reconciler.host.scan import Wanted, scan
 from reconciler.host.tree import Tree
 
@@ -266,9 +267,9 @@ def test_what_may_be_open_to_others_is_compressed_at_the_next_rotation(
     (logs / name).write_text("x")
     log = ("", name)
     files = OpenFiles(Clock())
-    free, held = compress.compressible(str(logs), [log], files)
+    free, held = compress.compressible(str(logs), [log], () if seen else [log], files)
     assert (free, held) == (([log], []) if seen else ([], [log]))
-    assert compress.finish(str(logs), (), [log], True, files) == ([] if seen else [log])
+    assert compress.finish(str(logs), (), [log], (), Names(5), files) == ([] if seen else [log])
     assert names(logs) == [f"{name}.gz" if seen else name]
 
 
@@ -366,7 +367,7 @@ def test_a_log_that_is_replaced_right_before_it_is_renamed_is_told(
         rename(folder, name, onto, goal)
 
     monkeypatch.setattr(kernel, "rename_new", late)
-    _, (words,) = rotate.rotate(str(logs), [found], (), 5, False, False, None, Clock())
+    _, (words,) = rotate.rotate(str(logs), [found], (), rotate.Way(Names(5)), Clock())
     assert words == f"{logs}/a was replaced by somebody else while it was rotated"
     # What was put there is rotated, and lost no more than the other.
     assert [(logs / name).read_text() for name in names(logs)] == ["new", "old"]
@@ -379,7 +380,7 @@ def test_a_log_is_not_copied_where_there_is_no_room(
     (logs / "a").write_bytes(b"x" * 100_000)
     monkeypatch.setattr(rotate, "_free", lambda handle: 50_000)
     files = scan(Wanted(str(logs), Rule(None, 2 * 10**18, None, 10))).chosen.files
-    _, (words,) = rotate.rotate(str(logs), files, (), 5, True, False, None, Clock())
+    _, (words,) = rotate.rotate(str(logs), files, (), rotate.Way(Names(5), copy=True), Clock())
     assert "its copy would take 98 KiB, and 49 KiB is free there; make room" in words
     assert names(logs) == ["a"]
 
@@ -415,7 +416,7 @@ def test_who_appends_as_fast_as_it_is_read_does_not_keep_a_compression(
 ) -> None:
     (logs / "a.1").write_bytes(os.urandom(3 << 20))
     held = OpenFiles(Clock(), asked=False)
-    assert compress.finish(str(logs), (), (("", "a.1"),), True, held) == [("", "a.1")]
+    assert compress.finish(str(logs), (), (("", "a.1"),), (), Names(5), held) == [("", "a.1")]
     assert names(logs) == ["a.1"]
     assert chased[0] < 8
 
@@ -444,13 +445,16 @@ def test_a_copy_of_a_log_goes_after_its_end_only_so_far(
     monkeypatch.setattr(rotate, "_BEHIND", 8 << 20)
     (logs / "a").write_bytes(os.urandom(3 << 20))
     files = scan(Wanted(str(logs), Rule(None, 2 * 10**18, None, 10))).chosen.files
-    _, (words,) = rotate.rotate(str(logs), files, (), 5, True, False, None, Clock())
+    _, (words,) = rotate.rotate(str(logs), files, (), rotate.Way(Names(5), copy=True), Clock())
     assert "is written faster than it can be copied; the next pass goes on" in words
     assert (logs / "a.1").stat().st_size <= 11 << 20
     whole = (logs / "a").read_bytes()
     # It does, once there is an end, and nothing is lost.
     chased[0] = 160
-    assert rotate.rotate(str(logs), (), (("", "a"),), 5, True, False, None, Clock()) == ([], [])
+    assert rotate.rotate(str(logs), (), (("", "a"),), rotate.Way(Names(5), copy=True), Clock()) == (
+        [],
+        [],
+    )
     assert names(logs) == ["a", "a.1"]
     assert (logs / "a.1").read_bytes() + (logs / "a").read_bytes() == whole
 

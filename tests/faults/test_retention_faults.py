@@ -100,13 +100,16 @@ class Archive:
 class Rotation:
     """A log, and one that has been rotated before."""
 
-    def __init__(self, base: Path, method: str, size: str) -> None:
+    def __init__(self, base: Path, method: str, size: str, create: bool = False) -> None:
         self.base = base
+        self.create = create
         self.files = base / "files"
         self.rule = (
             f"match: a.log, max_file: {size}, keep: 9, action: rotate, method: {method}, "
             "run: [touch, {base}/told]"
         )
+        if create:
+            self.rule += ', create: {{mode: "0604"}}'
         self.lines = b"".join(b"%07d\n" % number for number in range(3000))
 
     def make(self) -> None:
@@ -137,6 +140,8 @@ class Rotation:
         assert b"".join(plain(self.files / name) for name in order) == b"before\n" + self.lines
         assert not list(self.files.glob(".*"))
         assert (self.base / "told").exists()
+        if self.create:
+            assert (self.files / "a.log").stat().st_mode & 0o777 == 0o604
 
 
 def killed_everywhere(machine: Machine, story: Archive | Rotation, step: int) -> int:
@@ -175,12 +180,14 @@ def killed_everywhere(machine: Machine, story: Archive | Rotation, step: int) ->
 def stories(machine: Machine, which: str) -> Archive | Rotation:
     if which == "archive":
         return Archive(machine.base)
+    if which == "create":
+        return Rotation(machine.base, "rename", "8KiB", create=True)
     # Of a log that must be smaller than a block, no blocks are taken out: it is cut.
     method, size = {"cut": ("copytruncate", "1KiB")}.get(which, (which, "8KiB"))
     return Rotation(machine.base, method, size)
 
 
-WHICH = ["archive", "rename", "copytruncate", "cut"]
+WHICH = ["archive", "rename", "create", "copytruncate", "cut"]
 
 
 @pytest.mark.parametrize("which", WHICH)

@@ -23,6 +23,7 @@ from reconciler.host.clock import Clock
 from reconciler.host.gzipped import Gunzip
 from reconciler.host.openfiles import OpenFiles
 from reconciler.host.progress import working
+from reconciler.host.rotated import Names
 from reconciler.host.scan import Wanted, scan
 
 GIB = 2**30
@@ -185,12 +186,12 @@ def test_compressing_has_a_bound(logs: Path, monkeypatch: pytest.MonkeyPatch) ->
         (logs / f"{number}.log.1").write_bytes(b"x" * 1000)
     monkeypatch.setattr(compress, "MOST", 2500)
     todo = [("", f"{number}.log.1") for number in range(4)]
-    left = compress.finish(str(logs), (), todo, True, OpenFiles(Clock()))
+    left = compress.finish(str(logs), (), todo, (), Names(99), OpenFiles(Clock()))
     assert left == todo[2:]
     assert sorted(os.listdir(logs)) == ["0.log.1.gz", "1.log.1.gz", "2.log.1", "3.log.1"]
     # The first is taken, however long it is.
     (logs / "2.log.1").write_bytes(b"x" * 9000)
-    assert compress.finish(str(logs), (), left, True, OpenFiles(Clock())) == todo[3:]
+    assert compress.finish(str(logs), (), left, (), Names(99), OpenFiles(Clock())) == todo[3:]
 
 
 def test_an_archive_that_holds_too_much_is_left_and_another_begun(
@@ -237,7 +238,7 @@ def test_what_has_the_name_of_a_compressed_log_is_not_read_beyond_its_length(
         Gunzip, "read", lambda self, size: sizes.append(self.size) or whole(self, size)
     )
     with pytest.raises(HostError, match="are both there, and differ"):
-        compress.finish(str(logs), (), [("", "a.1")], True, OpenFiles(Clock()))
+        compress.finish(str(logs), (), [("", "a.1")], (), Names(99), OpenFiles(Clock()))
     assert max(sizes) < 2**21
 
 

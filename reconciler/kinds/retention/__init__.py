@@ -28,6 +28,7 @@ from reconciler.core.model import (
 from reconciler.core.patterns import as_matched, below
 from reconciler.host.choose import Rule
 from reconciler.host.found import File, Packed
+from reconciler.host.periods import period_start
 from reconciler.host.scan import SeenFiles, Wanted, scan
 from reconciler.host.walk import reason
 from reconciler.kinds.process import KIND as PROCESSES
@@ -116,7 +117,8 @@ class Retentions(Kind[Retention, Due], Completed, Described, Verified, Ageing, D
             return Observation(unknown=f"cannot look through {want.path}: {reason(error)}")
         except HostError as error:
             return not_known(error)
-        doubt = host.walltime.doubt() if due.files and want.older_than is not None else None
+        by_time = want.older_than is not None or want.every is not None
+        doubt = host.walltime.doubt() if (due.files or due.empty) and by_time else None
         if doubt is not None:
             return not_known(doubt)
         unsure = None
@@ -157,7 +159,7 @@ class Retentions(Kind[Retention, Due], Completed, Described, Verified, Ageing, D
         return spared(actions)
 
     def looks_itself(self, want: Retention) -> bool:
-        return want.keep_last is None and want.max_total is None and not want.rotates
+        return want.only_old and not want.rotates
 
     def rest(self, want: Retention, actions: Sequence[Action]) -> Retention | None:
         from reconciler.kinds.retention.actions import rest
@@ -211,22 +213,26 @@ def _renamed(log: str) -> str:
 
 def _wanted(want: Retention, now: int) -> Wanted:
     before = None if want.older_than is None else now - int(want.older_than * 10**9)
-    never = shun = None
+    never = shun = since = None
+    if want.every is not None:
+        since = period_start(want.every, now)
     if want.action == "archive" and want.to is not None:
         never = _any_time(want.to)
     if want.action == "move":
         shun = want.to
     return Wanted(
         want.path,
-        Rule(want.keep_last, before, want.max_total, want.most),
+        Rule(want.keep_last, before, want.max_total, want.most, want.backups),
         want.match,
         tuple(below(want.path, pattern) for pattern in want.exclude),
         want.recursive,
         want.age_by or "mtime",
         want.max_file,
-        want.kept if want.rotates else None,
+        since,
+        want.names if want.rotates else None,
         never,
         shun,
+        want.remove_empty is True,
     )
 
 
@@ -253,9 +259,15 @@ def _due(want: Retention, seen: SeenFiles, now: int, host: Host) -> tuple[Due, i
     if want.compresses and seen.rotated:
         from reconciler.host.compress import compressible
 
+        rotated = seen.rotated
+        if want.delay_compress:
+            now_older = {(file.below, file.name) for file in files}
+            rotated = [
+                log for log in rotated if log not in seen.newest or _of(want, log) in now_older
+            ]
         # Somebody else may make as many names as he likes that look like logs of ours.
-        rotated = sorted(seen.rotated)[: want.most]
-        closed, still = compressible(want.path, rotated, host.open_files)
+        rotated = sorted(rotated)[: want.most]
+        closed, still = compressible(want.path, rotated, seen.newest, host.open_files)
         uncompressed, held = tuple(closed), len(still)
     unfinished = tuple(sorted(seen.passing)[: want.most])
     files, later = _bounded(want, files)
@@ -263,7 +275,13 @@ def _due(want: Retention, seen: SeenFiles, now: int, host: Host) -> tuple[Due, i
     if want.action == "archive" and want.to is not None:
         goal = time.strftime(want.to, time.localtime(now / 10**9))
     packed = Packed(files) if files else ()
-    return Due(packed, unfinished, uncompressed, now, goal), held, later
+    return Due(packed, unfinished, uncompressed, now, goal, tuple(seen.empty)), held, later
+
+
+def _of(want: Retention, rotated: Log) -> Log:
+    """The log of which that is a rotated one."""
+    parsed = want.names.parsed(rotated[1])
+    return rotated[0], parsed.log if parsed is not None else ""
 
 
 def _bounded(want: Retention, files: tuple[File, ...]) -> tuple[tuple[File, ...], list[str]]:

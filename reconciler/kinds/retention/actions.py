@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.records import replace
 from reconciler.core.model import Action, Change
-from reconciler.core.run_command import RunCommand
 from reconciler.host.found import File
 from reconciler.kinds.retention.due import Due, counted
 from reconciler.kinds.retention.resource import Retention
 from reconciler.kinds.retention.rotation import (
     FinishRotation,
     RotateLogs,
-    TellProcess,
     rotation,
 )
 
@@ -130,6 +128,28 @@ class ArchiveFiles(_OnFiles):
         self.ended.append(True)
 
 
+@dataclass(frozen=True, slots=True)
+class RemoveFolders:
+    """Remove folders that are ``empty``, and those that are so without these ``files``."""
+
+    path: str
+    empty: tuple[str, ...]
+    files: Sequence[File]
+
+    def describe(self) -> str:
+        """The action in words."""
+        if not self.files:
+            return f"remove {counted(len(self.empty), 'empty folder')} below {self.path}"
+        return f"remove the folders below {self.path} that are empty then"
+
+    def run(self, host: Host) -> None:
+        """Raises HostError."""
+        from reconciler.host.empty_folders import remove_empty
+
+        if host.files.status(self.path) is not None:
+            remove_empty(self.path, {*self.empty, *(file.below for file in self.files)})
+
+
 def left(planned: Sequence[Action], have: Due) -> tuple[Change, ...]:
     """Of what is due now, that which was planned and not left alone for a good reason."""
     if not have:
@@ -144,12 +164,13 @@ def left(planned: Sequence[Action], have: Due) -> tuple[Change, ...]:
             files |= set(action.files) - set(action.spared)
         elif isinstance(action, FinishRotation):
             logs |= set(action.marked)
-            logs |= set(action.rotated) - set(action.spared) if action.compress else set()
+            logs |= set(action.rotated) - set(action.spared)
     return replace(
         have,
         files=tuple(file for file in have.files if file in files),
         unfinished=tuple(log for log in have.unfinished if log in logs),
         uncompressed=tuple(log for log in have.uncompressed if log in logs),
+        empty=(),
     ).changes()
 
 
@@ -160,7 +181,7 @@ def spared(actions: Sequence[Action]) -> tuple[str | None, bool]:
         if isinstance(action, (DeleteFiles, MoveFiles, ArchiveFiles)):
             of += len(action.files)
             alone += len(action.spared)
-        elif isinstance(action, (RotateLogs, FinishRotation, TellProcess, RunCommand)):
+        elif not isinstance(action, RemoveFolders) or action.empty:
             return None, False
     if not alone:
         return None, False
@@ -192,11 +213,19 @@ def freed(actions: Sequence[Action]) -> int:
 
 def actions(want: Retention, have: Due) -> Sequence[Action]:
     """What is done about all that is due."""
-    skip_open = want.skip_open is not False
     if want.rotates:
         return rotation(want, have)
-    if want.action == "move":
-        return (MoveFiles(want.path, have.files, skip_open, want.to or ""),)
-    if want.action == "archive":
-        return (ArchiveFiles(want.path, have.files, skip_open, have.goal or want.to or ""),)
-    return (DeleteFiles(want.path, have.files, skip_open),)
+    found: list[Action] = []
+    skip_open = want.skip_open is not False
+    if not have.files:
+        pass
+    elif want.action == "move":
+        found.append(MoveFiles(want.path, have.files, skip_open, want.to or ""))
+    elif want.action == "archive":
+        goal = have.goal or want.to or ""
+        found.append(ArchiveFiles(want.path, have.files, skip_open, goal))
+    else:
+        found.append(DeleteFiles(want.path, have.files, skip_open))
+    if want.remove_empty:
+        found.append(RemoveFolders(want.path, have.empty, have.files))
+    return found

@@ -24,7 +24,7 @@ class Due:
 
     ``unfinished`` are logs whose rotation a pass began and did not end, ``uncompressed`` those
     that are rotated and should be compressed. ``now`` is the time of the look, in nanoseconds
-    since the epoch, and ``goal`` the name of the archive at that time.
+    since the epoch, and ``goal`` the name of the archive at that time. ``empty`` are folders.
     """
 
     files: Sequence[File] = ()
@@ -32,9 +32,10 @@ class Due:
     uncompressed: tuple[Log, ...] = ()
     now: int = 0
     goal: str | None = None
+    empty: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.files or self.unfinished or self.uncompressed)
+        return bool(self.files or self.unfinished or self.uncompressed or self.empty)
 
     def changes(self) -> tuple[Change, ...]:
         """What is due, as the plan tells it."""
@@ -48,6 +49,8 @@ class Due:
                 Change("bytes", sum(file.taken for file in files), 0),
                 Change("oldest", oldest, []),
             ]
+        if self.empty:
+            found.append(Change("empty", list(self.empty[:_MOST_NAMES]), []))
         for word, logs in (("unfinished", self.unfinished), ("uncompressed", self.uncompressed)):
             if logs:
                 names = ["/".join(part for part in log if part) for log in logs[:_MOST_NAMES]]
@@ -64,6 +67,9 @@ def in_words(changes: Sequence[Change]) -> str:
         verb = "is" if have["files"] == 1 else "are"
         words.append(f"{number} ({size(have['bytes'])}) {verb} due, oldest ")
         words[-1] += ", ".join(have["oldest"])
+    if "empty" in have:
+        verb = "is" if len(have["empty"]) == 1 else "are"
+        words.append(f"{', '.join(have['empty'])} {verb} empty")
     if "unfinished" in have:
         words.append(f"the rotation of {', '.join(have['unfinished'])} was not finished")
     if "uncompressed" in have:

@@ -5,6 +5,7 @@ It must not decide what is due: that is the retention kind's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -24,15 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RotateLogs:
-    """Number the logs; ``mark``: the writer is yet to be signalled."""
+    """Give the logs the names of rotated ones."""
 
-    path: str
+    want: Retention
     files: Sequence[File]
     unfinished: tuple[Log, ...]
-    keep: int
-    copy: bool
-    mark: bool
-    largest: int | None = None
     settled: list[File] = field(default_factory=list, compare=False, repr=False)
     """Those that are rotated, or gone, afterwards; how long one is by then says nothing."""
     failed: list[str] | None = field(default=None, compare=False, repr=False)
@@ -40,29 +37,32 @@ class RotateLogs:
 
     def describe(self) -> str:
         """The action in words."""
-        how = "copy and cut" if self.copy else "rename"
+        want = self.want
         if not self.files:
-            return f"finish the rotation of {counted(len(self.unfinished), 'log')} in {self.path}"
+            return f"finish the rotation of {counted(len(self.unfinished), 'log')} in {want.path}"
         if len(self.files) == 1:
-            what = f"{self.path}/{self.files[0].path}"
+            what = f"{want.path}/{self.files[0].path}"
         else:
-            what = f"{counted(len(self.files), 'log')} in {self.path}"
-        return f"rotate {what} ({how}, keep {self.keep})"
+            what = f"{counted(len(self.files), 'log')} in {want.path}"
+        words = ["copy and cut" if want.copies else "rename", f"keep {want.names.keep}"]
+        if want.name is not None:
+            words.insert(1, f"to {want.name}")
+        if want.created is not None:
+            words.append(
+                f"make a new one{''.join(f', {one}' for one in [want.created.describe()] if one)}"
+            )
+        return f"rotate {what} ({', '.join(words)})"
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
-        from reconciler.host.rotate import rotate
+        from reconciler.host.rotate import Way, rotate
 
-        self.settled[:], trouble = rotate(
-            self.path,
-            self.files,
-            self.unfinished,
-            self.keep,
-            self.copy,
-            self.mark,
-            self.largest,
-            host.clock,
+        want = self.want
+        create = None if want.created is None else want.created.numbers(host)
+        way = Way(
+            want.names, want.copies, want.marks, want.max_file, create, want.every is not None
         )
+        self.settled[:], trouble = rotate(want.path, self.files, self.unfinished, way, host.clock)
         if not trouble:
             return
         number = f"{len(trouble)} of {counted(len(self.files), 'log')}"
@@ -95,13 +95,55 @@ class TellProcess:
 
 
 @dataclass(frozen=True, slots=True)
-class FinishRotation:
-    """Take the marks of ``marked`` logs away, and compress what is rotated and not open."""
+class RunForEach:
+    """Run a command for each rotated log, with its new path for every ``{}``."""
 
-    path: str
+    want: Retention
+    logs: tuple[Log, ...]
+    settled: Sequence[File] = field(default=(), compare=False, repr=False)
+    """Those that were rotated right before."""
+
+    def describe(self) -> str:
+        """The action in words."""
+        from reconciler.host.remedy import in_words
+
+        command = in_words(self.want.run or ())
+        return f"run {command} for {counted(len(self.logs), 'rotated log')}"
+
+    def run(self, host: Host) -> None:
+        """Raises HostError after the last one when some failed."""
+        from reconciler.host.rotated import rotated_logs
+
+        settled = {(file.below, file.name) for file in self.settled}
+        failed = []
+        for path in rotated_logs(self.want.path, self.logs, self.want.names, settled):
+            try:
+                RunCommand(_filled_in(self.want.run or (), path), "the log is rotated").run(host)
+            except HostError as error:
+                failed.append(str(error))
+        if failed:
+            more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+            raise HostError(failed[0] + more)
+
+
+def _filled_in(run: tuple[str, ...], path: str) -> tuple[str, ...]:
+    """The command with that path, which no shell takes for a part of its program."""
+    if run[:2] == ("sh", "-c") and len(run) == 3:
+        return ("sh", "-c", re.sub(r"""(["']?)\{\}\1""", '"$1"', run[2]), "sh", path)
+    return tuple(word.replace("{}", path) for word in run)
+
+
+@dataclass(frozen=True, slots=True)
+class FinishRotation:
+    """Take the marks of ``marked`` logs away, and compress what is ``rotated`` and not open.
+
+    ``fresh`` are the logs that were rotated right before, of which the newest rotated is meant.
+    """
+
+    want: Retention
     marked: tuple[Log, ...]
     rotated: tuple[Log, ...]
-    compress: bool
+    fresh: tuple[Log, ...] = ()
     also: tuple[Log, ...] = ()
     """Names under which some of the rotated may still be, where a number was free."""
     spared: list[Log] = field(default_factory=list, compare=False, repr=False)
@@ -110,11 +152,15 @@ class FinishRotation:
 
     def describe(self) -> str:
         """The action in words."""
-        if not self.compress:
-            return f"finish the rotation in {self.path}"
-        if len(self.rotated) == 1:
-            return "compress " + "/".join(part for part in (self.path, *self.rotated[0]) if part)
-        return f"compress {counted(len(self.rotated), 'rotated log')} in {self.path}"
+        logs = self.rotated
+        if self.want.name is None:
+            logs += tuple((below, f"{name}.1") for below, name in self.fresh)
+        number = len(self.rotated) + len(self.fresh)
+        if number == 0:
+            return f"finish the rotation in {self.want.path}"
+        if number == len(logs) == 1:
+            return "compress " + "/".join(part for part in (self.want.path, *logs[0]) if part)
+        return f"compress {counted(number, 'rotated log')} in {self.want.path}"
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
@@ -122,7 +168,10 @@ class FinishRotation:
 
         try:
             logs = dict.fromkeys((*self.rotated, *self.also))
-            still = finish(self.path, self.marked, tuple(logs), self.compress, host.open_files)
+            want = self.want
+            still = finish(
+                want.path, self.marked, tuple(logs), self.fresh, want.names, host.open_files
+            )
         except HostError as error:
             raise HostError("; ".join((*self.failed, str(error)))) from None
         self.spared[:] = still
@@ -134,31 +183,27 @@ def rotation(want: Retention, have: Due) -> list[Action]:
     """Rotate, tell the writer, then compress: in this order a kill leaves the rest to be seen."""
     found: list[Action] = []
     failed: list[str] = []
-    tells = want.signal is not None or want.run is not None
     logs: tuple[Log, ...] = tuple((file.below, file.name) for file in have.files)
     unfinished = have.unfinished
+    last = None
+    fresh = logs if want.compresses and not want.delay_compress else ()
+    # What has a number already gets the next one when its log is rotated, unless there is a gap.
+    moving = () if want.name else tuple(log for log in have.uncompressed if _moves(log, logs))
+    rotated = tuple(_moved(log) if log in moving else log for log in have.uncompressed)
+    marked = (*unfinished, *(logs if want.marks else ()))
+    if marked or fresh or rotated:
+        also = tuple(log for log in moving if fresh or not log[1].endswith(".1"))
+        last = FinishRotation(want, marked, rotated, fresh, also, failed=failed)
+    rotate = RotateLogs(want, have.files, unfinished, failed=None if last is None else failed)
+    if have.files or (unfinished and (want.copies or want.create is not None)):
+        found.append(rotate)
     if have.files or unfinished:
         if want.signal is not None and want.told is not None:
             found.append(TellProcess(f"process:{want.signal[1]}", want.told, want.signal[0]))
+        elif want.run is not None and any("{}" in word for word in want.run):
+            found.append(RunForEach(want, marked, rotate.settled))
         elif want.run is not None:
             found.append(RunCommand(want.run, "the logs are rotated"))
-    marked = (*unfinished, *(logs if tells else ()))
-    fresh = tuple((below, f"{name}.1") for below, name in logs)
-    # What has a number already gets the next one when its log is rotated, unless there is a gap.
-    rotated = tuple(_moved(log) if _moves(log, logs) else log for log in have.uncompressed)
-    last = None
-    if marked or want.compresses:
-        names = tuple(dict.fromkeys((*fresh, *rotated)))
-        also = tuple(log for log in have.uncompressed if _moves(log, logs))
-        last = FinishRotation(want.path, marked, names, want.compresses, also, failed=failed)
-    if have.files or (unfinished and want.copies):
-        found.insert(
-            0,
-            RotateLogs(
-                want.path, have.files, unfinished, want.kept, want.copies, tells, want.max_file,
-                failed=None if last is None else failed,
-            ),
-        )  # fmt: skip
     return found if last is None else [*found, last]
 
 
