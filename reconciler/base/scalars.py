@@ -264,7 +264,12 @@ def parse_signal(value: object) -> tuple[str, str]:
     return words[0].upper().removeprefix("SIG"), words[1].removeprefix("process:")
 
 
-KEPT = ("last", "daily", "weekly", "monthly")
+KEPT = {
+    "last": "newest",
+    "daily": "last days, the newest of each,",
+    "weekly": "last weeks, the newest of each,",
+    "monthly": "last months, the newest of each,",
+}
 
 
 def parse_keep(value: object) -> tuple[tuple[str, int], ...]:
@@ -277,7 +282,7 @@ def parse_keep(value: object) -> tuple[tuple[str, int], ...]:
         if word not in KEPT:
             known = ", ".join(KEPT)
             message = f"has no field {str(word)!r}; it has {known}"
-            raise InvalidScalar(message, (word,), near=(str(word), KEPT), key=True)
+            raise InvalidScalar(message, (word,), near=(str(word), tuple(KEPT)), key=True)
         try:
             found[word] = number(many)
         except ValueError as error:

@@ -172,7 +172,10 @@ Keep = Annotated[
                 _COUNT,
                 {
                     "type": "object",
-                    "properties": dict.fromkeys(KEPT, _COUNT),
+                    "properties": {
+                        word: {**_COUNT, "description": f"So many of the {words} are kept."}
+                        for word, words in KEPT.items()
+                    },
                     "minProperties": 1,
                     "additionalProperties": False,
                 },
