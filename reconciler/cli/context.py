@@ -273,7 +273,7 @@ class Context(CallState):
         from reconciler.state.folder import quiet
 
         if not look.only:
-            self._trim_logs(look.spec, os.path.join(host.state_dir, "log"))
+            self._trim_logs(look.spec, host)
         host.walltime.note()
         if quiet(self.folder(look.spec)) and not self._unwritten:
             from reconciler.state.tracker import ails
@@ -284,17 +284,24 @@ class Context(CallState):
         tracker.learn(look.plan, look.seen)
         return tracker.due(look.plan, look.seen)
 
-    def _trim_logs(self, spec: Spec, folder: str) -> None:
-        if spec.last_good or not os.path.isdir(folder):
+    def _trim_logs(self, spec: Spec, host: Host) -> None:
+        folder = os.path.join(host.state_dir, "log")
+        own = [
+            one
+            for one in spec.resources
+            if one.kind == "process" and one.want.log is not None and one.present
+        ]
+        if spec.last_good or not (own or os.path.isdir(folder)):
             return
         from reconciler.host.daemon_log import trim
+        from reconciler.kinds.process.actions import bounds
 
         rules = [one.want for one in spec.resources if one.kind == "retention"]
 
         def is_rotated(log: str) -> bool:
             return any(rule.rotates and rule.is_about(log) for rule in rules)
 
-        for words in trim(folder, is_rotated):
+        for words in trim(folder, bounds(own, host), is_rotated):
             self.warn(words)
 
     def tell(self, look: Snapshot, outcomes: Sequence[Outcome]) -> None:

@@ -122,7 +122,11 @@ def build(
     hidden += [value for name, value in settings.items() if is_secret_setting(name, value)]
     parts = (settings[name] for name in sorted(messages.made_of & settings.keys()))
     hidden += [value for value in parts if len(value) >= _PART]
-    used = {each.kind.name for each in declared}
+    for each in resources:
+        marked = getattr(each.want, "secret", ())
+        pairs = each.want.env if marked else ()
+        hidden += [value.reveal() for name, value in pairs if name in marked]
+    used = {one.kind.name for one in declared}
     spec = Spec(
         top.name,
         full,

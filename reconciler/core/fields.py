@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any
 
+from reconciler.base.records import replace
 from reconciler.base.scalars import (
     KEPT,
     choice_parser,
@@ -64,6 +65,32 @@ class Parsed:
         schema = dict(self.schema)
         schema.pop("format", None)  # A regular expression with a template need not be one.
         return schema if _takes_templates(schema) else {"anyOf": [schema, TEMPLATE]}
+
+
+class Short:
+    """Annotation of a record: a single value does as well, for its field ``name``.
+
+    ``others`` are fields that have these values then.
+    """
+
+    __slots__ = ("name", "others", "schema")
+
+    def __init__(self, name: str, schema: dict[str, Any], **others: Any) -> None:
+        self.name = name
+        self.schema = schema
+        self.others = others
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> dict[str, Any]:
+        function = {"type": "no-info", "function": self._read}
+        return {"type": "function-wrap", "function": function, "schema": handler(source)}
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
+        return {"anyOf": [self.schema, handler(core["schema"])]}
+
+    def _read(self, value: Any, whole: Callable[[Any], Any]) -> Any:
+        if not isinstance(value, str):
+            return whole(value)
+        return replace(whole({self.name: value}), **self.others)
 
 
 def _takes_templates(schema: dict[str, Any]) -> bool:

@@ -56,12 +56,15 @@ def _what_is_wrong(
     left = kind.changes(expected, seen.state)
     if isinstance(kind, Verified):
         left = kind.left(step.actions, left, seen.state)
-    if not left:
+    failing = seen.failing if isinstance(kind, Supervised) else None
+    if not left and failing is None:
         return None
     evidence = seen.lives_on
     if evidence is None and isinstance(kind, Diagnosed):
         evidence = kind.evidence(resource, host)
-    if resource.present and seen.state is None and isinstance(kind, Supervised):
+    if failing is not None:
+        words = failing
+    elif resource.present and seen.state is None and isinstance(kind, Supervised):
         words = EXITED
     else:
         words = f"no effect: {told(kind, left)}"

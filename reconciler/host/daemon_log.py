@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from reconciler.base.errors import HostError
 from reconciler.host.reading import is_private
@@ -21,34 +21,50 @@ KEEP = 5
 """How many of the latter stay."""
 
 
-def trim(folder: str, is_rotated: Callable[[str], bool]) -> Iterator[str]:
-    """Take out of each log in ``folder`` what is more than ``MOST``; what went wrong, in words.
+Bound = tuple[int, int]
+"""The most bytes of a log, and how many files of what was taken out of it stay."""
+
+
+def trim(
+    folder: str, bounds: Mapping[str, Bound], is_rotated: Callable[[str], bool]
+) -> Iterator[str]:
+    """Take out of each log in ``folder``, and of those that have ``bounds``, what is more than
+    they may hold; what went wrong, in words.
 
     ``is_rotated``: does a rule of the spec rotate it? Then it stays as it is.
     """
+    large = {path: bound for path, bound in bounds.items() if _is_larger(path, bound[0])}
     try:
         with os.scandir(folder) as entries:
-            large = [
-                entry.path
-                for entry in entries
-                if entry.name.endswith(".log") and entry.stat(follow_symlinks=False).st_size > MOST
-            ]
+            for entry in entries:
+                most = entry.path in bounds or entry.stat(follow_symlinks=False).st_size <= MOST
+                if entry.name.endswith(".log") and not most:
+                    large[entry.path] = MOST, KEEP
     except FileNotFoundError:
-        return
+        pass
     except OSError as error:
         yield f"cannot look through {folder}: {reason(error)}"
-        return
-    for path in large:
+    for path, bound in large.items():
         if is_rotated(path):
             continue
-        from reconciler.host.rotate import bound
+        from reconciler.host import rotate
 
         try:
-            bound(path, MOST, KEEP)
+            rotate.bound(path, *bound)
         except HostError as error:
             yield f"cannot shorten the log {path}: {error}"
         except OSError as error:
             yield f"cannot shorten the log {path}: {reason(error)}"
+
+
+def _is_larger(path: str, most: int) -> bool:
+    from reconciler.host.files import Files
+
+    try:
+        status = Files().status(path)
+    except HostError:
+        return False  # Where nobody answers; who starts the process says so.
+    return status is not None and status.st_size > most
 
 
 def open_log(path: str, uid: int, gid: int) -> int:

@@ -1,14 +1,21 @@
-"""What a process inherits, made the same whoever starts it: as process 1 has it.
+"""What a process inherits, made the same whoever starts it: as process 1 has it, or as declared.
 
-It must not raise: as far as we may not, it stays as the caller has it.
+What is as process 1 has it must not raise: as far as we may not, it stays as the caller has it.
 """
 
 from __future__ import annotations
 
 import os
 import resource
+from collections.abc import Sequence
 from contextlib import suppress
 
+from reconciler.base.errors import HostError
+from reconciler.host.users import run_as
+
+Settings = Sequence[tuple[str, str]]
+"""What is declared, by name, each as text, so that it can be handed to another program: ``umask``,
+``nice``, ``oom_score_adj``, ``cpus`` (numbers) and the names of setrlimit(2) (``soft:hard``)."""
 _OPEN_FILES = 7
 """RLIMIT_NOFILE, the place of "Max open files" in /proc/PID/limits."""
 
@@ -53,3 +60,25 @@ def _set_limit(number: int, soft: int, hard: int) -> None:
 def _least(one: int, other: int) -> int:
     """Of two limits; -1 is RLIM_INFINITY."""
     return max(one, other) if -1 in (one, other) else min(one, other)
+
+
+def as_declared(settings: Settings) -> None:
+    """Set what is declared, with the rights of the caller. Raises HostError."""
+    for name, value in settings:
+        try:
+            if name == "umask":
+                os.umask(int(value, 8))
+            elif name == "nice":
+                os.setpriority(os.PRIO_PROCESS, 0, int(value))
+            elif name == "oom_score_adj":
+                with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
+                    file.write(value.encode())
+            elif name == "cpus":
+                os.sched_setaffinity(0, map(int, value.split(",")))
+            else:
+                soft, hard = map(int, value.split(":"))
+                resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), (soft, hard))
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            hint = f"; {run_as('root')}" if isinstance(error, PermissionError) else ""
+            raise HostError(f"cannot set {name} to {value}: {why}{hint}") from None

@@ -8,15 +8,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
+from reconciler.base.digests import blake2b
 from reconciler.base.errors import HostError
-from reconciler.base.records import dataclass
+from reconciler.base.records import dataclass, replace
 from reconciler.base.values import Secret
 from reconciler.host.clock import boot_id
 from reconciler.host.command import SYSTEM_PATH, program_folder
 from reconciler.host.environment import search_path
 from reconciler.host.processes import LEADER, Identity, session_tag
-from reconciler.host.users import Account
+from reconciler.host.users import Account, Users
 from reconciler.host.walk import NoSpace, reported
 
 MARK = "RECONCILE_PROCESS"
@@ -32,7 +34,8 @@ MARKS = (MARK, VERSION, LEADER)
 class Launch:
     """What to start: the program's arguments, its surroundings, and who it will be known as.
 
-    ``mark`` is the resource's id, ``digest`` that of all the rest.
+    ``mark`` is the resource's id, ``digest`` that of all the rest but what ``env_file`` holds.
+    ``waited``: how it ends is written down.
     """
 
     mark: str
@@ -41,6 +44,38 @@ class Launch:
     environ: tuple[tuple[str, Secret], ...]
     cwd: str | None
     user: str | None
+    group: str | None = None
+    env_file: str | None = None
+    settings: tuple[tuple[str, str], ...] = ()
+    waited: bool = False
+
+    def account(self, users: Users) -> Account:
+        """Whom it runs as. Raises HostError."""
+        account = users.account(self.user)
+        if self.group is None:
+            return account
+        gid = users.gid(self.group)
+        if os.geteuid() != 0 and gid not in (os.getegid(), account.gid):
+            raise HostError(f"only root may start a process with the group {self.group}")
+        return replace(account, gid=gid)
+
+    def surroundings(self, account: Account) -> tuple[str, dict[str, str]]:
+        """The digest of all that it is started with, and its environment. Raises HostError.
+
+        Of a variable that stands in both, the value of ``env_file`` counts, systemd.exec(5).
+        """
+        if self.env_file is None:
+            return self.digest, environment(account, self.environ)
+        from reconciler.host import env_file
+
+        text = env_file.read(self.env_file, account.uid)
+        read = [(name, Secret.of(value)) for name, value in env_file.variables(text)]
+        return with_file(self.digest, text), environment(account, [*self.environ, *read])
+
+
+def with_file(digest: str, text: str) -> str:
+    """The digest of what is started with a file of variables that holds ``text``."""
+    return f"{digest}.{blake2b(text.encode(), digest_size=8).hexdigest()}"
 
 
 def environment(account: Account, extra: Sequence[tuple[str, Secret]]) -> dict[str, str]:
@@ -67,9 +102,9 @@ def environment(account: Account, extra: Sequence[tuple[str, Secret]]) -> dict[s
 
 
 def begin(
-    launch: Launch, account: Account, log: int, known_as: str, record: str
+    launch: Launch, account: Account, logs: tuple[int, int], known_as: str, record: str
 ) -> Callable[[], Identity]:
-    """Begin to start a daemon: standard input empty, output to the descriptor ``log``.
+    """Begin to start a daemon: standard input empty, output and errors to the descriptors ``logs``.
 
     Gives what waits until it runs, and raises HostError, so that several come up together.
 
@@ -81,14 +116,13 @@ def begin(
     from reconciler.host.place import put_at
     from reconciler.host.start import NotStarted, Program, detach
 
-    environ = environment(account, launch.environ)
-    environ[MARK] = known_as
-    environ[VERSION] = launch.digest
-    environ[LEADER] = ""
+    digest, environ = launch.surroundings(account)
+    environ |= {MARK: known_as, VERSION: digest, LEADER: ""}
+    name = launch.mark.partition(":")[2]
     what = f"cannot write {record}"
 
     def remember(identity: Identity) -> None:
-        what_it_is = f"{boot_id()} {identity.pid} {identity.start} {launch.digest}"
+        what_it_is = f"{boot_id()} {identity.pid} {identity.start} {digest}"
         text = f"{what_it_is} {session_tag()}\n"
         # A start without a record is better than none.
         with suppress(NoSpace), reported(what):
@@ -97,12 +131,17 @@ def begin(
             with suppress(FileNotFoundError):
                 os.unlink(path)  # Of one that had this number before.
             put_at(path, text.encode(), replace=False, sync=False)
-        scope.enter(launch.mark.partition(":")[2])
+        scope.enter(name)
 
+    waiter = None
+    if launch.waited:
+        from reconciler.host.waiter import arguments
+
+        waiter = partial(arguments, name, record)
     null = os.open("/dev/null", os.O_RDWR)
     try:
-        program = Program(launch.argv, environ, account, launch.cwd)
-        wait = detach(program, (null, log, log), remember)
+        program = Program(launch.argv, environ, account, launch.cwd, launch.settings)
+        wait = detach(program, (null, *logs), remember, waiter)
     except OSError as error:
         raise HostError(f"cannot start {launch.argv[0]}: {error.strerror}") from None
     finally:

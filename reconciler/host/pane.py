@@ -14,6 +14,8 @@ from reconciler.host.users import Account
 
 _SET = "RECONCILE_SET_"
 """What a pane's program gets in its environment has this in front of its name until then."""
+_SETTINGS = "RECONCILE_SETTINGS"
+"""Environment variable with what is set before it becomes the program, ``name=value`` each."""
 _OF_PANE = ("TERM", "TMUX", "TMUX_PANE")
 """What a program of another user gets of tmux's environment."""
 _LOADER = (
@@ -37,6 +39,8 @@ def for_pane(program: Program) -> tuple[dict[str, str], list[str]]:
     environ = {f"{_SET}{name}": value for name, value in program.environ.items()}
     if account.uid != os.geteuid():
         environ |= dict.fromkeys(_LOADER, "")
+    if program.settings:
+        environ[_SETTINGS] = " ".join(f"{name}={value}" for name, value in program.settings)
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     who = (account.name, str(account.uid), str(account.gid), account.home, account.shell)
     interpreter = (sys.executable, "-I", "-S", "-c", _PANE, root)
@@ -54,6 +58,8 @@ def pane() -> NoReturn:
         os._exit(127)
     account = Account(name, int(uid), int(gid), home, shell)
     own = account.uid == os.geteuid()
+    words = given.pop(_SETTINGS, "").split()
+    settings = [(word.partition("=")[0], word.partition("=")[2]) for word in words]
     environ = {
         key: value
         for key, value in given.items()
@@ -63,7 +69,7 @@ def pane() -> NoReturn:
         key.removeprefix(_SET): value for key, value in given.items() if key.startswith(_SET)
     }
     try:
-        become(Program(argv, environ, account, cwd or None), 2)
+        become(Program(argv, environ, account, cwd or None, settings), 2)
     except BaseException as error:
         os.write(2, f"cannot start {argv[0]}: {reason(error)}\n".encode(errors="replace"))
     os._exit(127)

@@ -249,7 +249,7 @@ def bound(path: str, most: int, keep: int) -> None:
     OSError and HostError.
     """
     parent, _, name = path.rpartition("/")
-    with Tree(parent) as tree, tree.folder("") as folder:
+    with Emptied(parent) as tree, tree.folder("") as folder:
         with suppress(FileNotFoundError):
             _resume(tree, folder, name, Way(Names(keep)), path)
         with tree.opened_file(folder, name, os.O_RDWR) as log:

@@ -25,6 +25,7 @@ from reconciler.base.descriptors import close_all_but
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, replace
 from reconciler.host.command import Begun, Result, find, reap, still_waiting
+from reconciler.host.inherited import Settings, as_declared, as_process_1_has_it
 from reconciler.host.processes import LEADER, Identity, end_marked, look_up
 from reconciler.host.refusals import taken_by
 from reconciler.host.users import Account
@@ -44,12 +45,14 @@ class Program:
     """What to run: ``argv`` as the spec has it, for whom, where and with which environment.
 
     Without ``cwd`` it stands in the home of its user, or in / where that cannot be entered.
+    ``settings`` are set instead of what process 1 has.
     """
 
     argv: Sequence[str]
     environ: Mapping[str, str]
     account: Account
     cwd: str | None = None
+    settings: Settings = ()
 
 
 class NotStarted(HostError):
@@ -71,14 +74,19 @@ def begin(program: Program, streams: Sequence[int], session: bool = True) -> int
 
 
 def detach(
-    program: Program, streams: Sequence[int], born: Callable[[Identity], None]
+    program: Program,
+    streams: Sequence[int],
+    born: Callable[[Identity], None],
+    waiter: Callable[[int], Sequence[str]] | None = None,
 ) -> Callable[[], Identity]:
     """Begin to start it as a child of init, so that it outlives us; gives what waits for that.
 
     ``born`` is called by the new process itself, as soon as it has its number and before anybody
-    else can reach it. Raises NotStarted, and OSError where no process can be had.
+    else can reach it. It is the child of a ``waiter`` where one is given: the program that is to
+    wait for the process with that number. Raises NotStarted, and OSError where no process can be
+    had.
     """
-    return _fork(program, streams, True, born, detached=True)
+    return _fork(program, streams, True, born, detached=True, waiter=waiter)
 
 
 def run(
@@ -124,9 +132,9 @@ def _fork(
     session: bool,
     born: Callable[[Identity], None] | None = None,
     detached: bool = False,
+    waiter: Callable[[int], Sequence[str]] | None = None,
 ) -> Callable[[], Identity]:
     """The new process is on its way; gives what waits until it is the program."""
-    import reconciler.host.inherited
     import reconciler.host.kernel  # noqa: F401  Once here, not in each child.
 
     refuse_other(program.account)
@@ -135,7 +143,7 @@ def _fork(
     try:
         child = os.fork()
         if child == 0:
-            _new_process(program, streams, session, born, detached, say)
+            _new_process(program, streams, session, born, detached, say, waiter)
     finally:
         os.close(say)
         if child == -1:
@@ -221,8 +229,10 @@ def _kill(identity: Identity | None, child: int | None) -> None:
 
 
 def refuse_other(account: Account) -> None:
-    """Raises HostError where only root may start something as that user."""
-    if account.uid != os.geteuid() and os.geteuid() != 0:
+    """Raises HostError where only root may start something as that user, or with that group."""
+    if os.geteuid() == 0:
+        return
+    if account.uid != os.geteuid():
         raise HostError(f"only root may start a process as {account.name}")
 
 
@@ -236,10 +246,13 @@ def _new_process(
     born: Callable[[Identity], None] | None,
     detached: bool,
     say: int,
+    waiter: Callable[[int], Sequence[str]] | None,
 ) -> NoReturn:
     try:
         if detached and os.fork() != 0:
             os._exit(0)  # Init is the parent then.
+        if waiter is not None and (child := os.fork()) != 0:
+            _become_waiter(waiter(child))
         if session:
             os.setsid()
         pid = os.getpid()
@@ -260,27 +273,46 @@ def _new_process(
         os._exit(127)
 
 
+def _become_waiter(argv: Sequence[str]) -> NoReturn:
+    """It has a session of its own, and nothing of ours: not even our environment."""
+    try:
+        os.setsid()
+        close_all_but(2)
+        null = os.open("/dev/null", os.O_RDWR)
+        for number in range(3):
+            os.dup2(null, number)
+        _usual_signals()
+        os.chdir("/")
+        os.execve(argv[0], list(argv), {})
+    finally:
+        os._exit(127)
+
+
+def _usual_signals() -> None:
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        with suppress(OSError, ValueError):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
 def become(program: Program, last: int) -> NoReturn:
     """Turn into the program; descriptor ``last`` is kept until then. Raises what is in the way.
 
     Nothing is imported behind the change of ids: our own files may be out of reach.
     """
     from reconciler.host import kernel
-    from reconciler.host.inherited import as_process_1_has_it
 
     account = program.account
     root = os.geteuid() == 0
     kernel.new_session_keyring()
     groups = os.getgrouplist(account.name, account.gid) if root else []
     close_all_but(last)
-    signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals():
-        with suppress(OSError, ValueError):
-            signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    _usual_signals()
     os.umask(0o022)
     as_process_1_has_it()
     kernel.usual_io_priority()
+    as_declared(program.settings)
     if root:
         kernel.usual_securebits()
         try:

@@ -2,12 +2,15 @@
 
 Each has a file ``run/NAME.PID`` in the state directory of its spec, which it writes itself before
 it becomes its program: a boot id, a process id, a start time in clock ticks, the digest of what it
-was started from, and the ``session_tag`` of its session. Old files lack the last.
+was started from, and the ``session_tag`` of its session. Old files lack the last. Where somebody
+waits for its end, ``waiter`` writes how it has ended into a second file beside it.
 """
 
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Collection
 from contextlib import suppress
 from functools import cached_property
 
@@ -19,6 +22,12 @@ from reconciler.host.processes import Identity, look_up
 from reconciler.host.trust import own_file, refuse_untrusted
 
 _LONGEST = 256
+ENDED = ".ended"
+"""What the name of the second file ends in."""
+STOPPED = "stopped"
+"""How one has ended that was stopped by us: in whichever way, it has not finished."""
+_SOON = 5.0
+"""Seconds for which one that has ended stays a zombie, until its waiter has written that down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +37,11 @@ class StartRecord:
     identity: Identity
     digest: str
     tag: str
+
+
+def ended_as(identity: Identity, status: str) -> bytes:
+    """What the second file holds: ``status`` is a number, or the name of a signal."""
+    return f"{boot_id()} {identity.pid} {identity.start} {status}\n".encode()
 
 
 def file_name(mark: str) -> str:
@@ -80,13 +94,42 @@ class StartRecords:
         finally:
             os.close(handle)
 
-    def make_room(self, mark: str) -> None:
+    def status(self, mark: str, identity: Identity) -> str | None:
+        """How that process of the resource has ended: a number, or the name of a signal.
+
+        None: nobody has written it down. Raises UnknownState.
+        """
+        path = f"{self.folder}/{file_name(mark)}.{identity.pid}{ENDED}"
+        end = time.monotonic() + _SOON
+        while True:
+            zombie = look_up(identity.pid, zombies=True)
+            with suppress(OSError, HostError, ValueError):
+                handle = own_file(path)
+                words = os.read(handle, _LONGEST).decode("ascii").split()
+                os.close(handle)
+                if words[:-1] == ended_as(identity, "").decode().split():
+                    return words[-1]
+            if zombie is None or zombie.identity != identity or time.monotonic() > end:
+                return None
+            time.sleep(0.005)
+
+    def note_stop(self, mark: str, identity: Identity) -> None:
+        """It is about to be stopped."""
+        from reconciler.host.place import put_at
+
+        path = f"{self.folder}/{file_name(mark)}.{identity.pid}{ENDED}"
+        with suppress(OSError, HostError):
+            put_at(path, ended_as(identity, STOPPED), sync=False)
+
+    def make_room(self, mark: str, but: Collection[Identity] = ()) -> None:
         """Remove the files of that resource whose process has ended. Raises UnknownState."""
+        kept = {one.pid for one in but}
         for name in self._names.get(file_name(mark), ()):
             pid = name.rpartition(".")[2]
-            if not (pid.isdigit() and look_up(int(pid))):
-                with suppress(OSError):
-                    os.unlink(f"{self.folder}/{name}")
+            if not (pid.isdigit() and (int(pid) in kept or look_up(int(pid)))):
+                for one in (name, f"{name}{ENDED}"):
+                    with suppress(OSError):
+                        os.unlink(f"{self.folder}/{one}")
 
 
 def _lives(identity: Identity) -> bool:

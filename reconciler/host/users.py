@@ -119,5 +119,5 @@ def _number(name: str) -> int | None:
 def run_as(whom: str) -> str:
     """What to do about a right that the caller lacks. Root, who lacks it, is not sent to root."""
     if os.geteuid() != 0:
-        return f"run as {whom} or as root"
+        return "run as root" if whom == "root" else f"run as {whom} or as root"
     return "root may not do that here, as in a container, or where the file is immutable"

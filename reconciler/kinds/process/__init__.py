@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from reconciler.base.errors import HostError, UnknownState
-from reconciler.base.records import dataclass, replace
+from reconciler.base.errors import HostError
+from reconciler.base.records import replace
 from reconciler.core.batches import run_one
 from reconciler.core.kind import (
     Batched,
@@ -24,14 +26,12 @@ from reconciler.core.kind import (
     in_words,
 )
 from reconciler.core.model import (
-    ABSENT,
     Action,
     Change,
     Declarations,
     Key,
     Observation,
     Resource,
-    not_known,
 )
 from reconciler.core.restart_policy import Policy
 from reconciler.host.launch import Launch
@@ -44,9 +44,9 @@ from reconciler.kinds.process.actions import (
     log_path,
 )
 from reconciler.kinds.process.limits import health, held
-from reconciler.kinds.process.match import in_background, left, running
-from reconciler.kinds.process.resource import Process
-from reconciler.kinds.session import not_ours
+from reconciler.kinds.process.match import running
+from reconciler.kinds.process.observed import ProcessState, look
+from reconciler.kinds.process.resource import Process, Restart
 from reconciler.kinds.session.resource import Session
 
 if TYPE_CHECKING:
@@ -54,22 +54,6 @@ if TYPE_CHECKING:
     from reconciler.host.processes import Identity
     from reconciler.host.stops import WantedStops
     from reconciler.host.usage import ResourceUsage
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessState:
-    """How many run, and whether from what the spec says now.
-
-    ``found`` is oldest first. What is ``stopping`` already counts as running until it is gone.
-    ``left`` is what ended launches have left behind, which have the numbers ``launches``.
-    """
-
-    running: int
-    definition: str = "current"
-    found: tuple[tuple[Identity, str | None], ...] | None = None
-    stopping: int | None = None
-    left: tuple[Identity, ...] | None = None
-    launches: tuple[int, ...] | None = None
 
 
 class ProcessKind(
@@ -97,8 +81,20 @@ class ProcessKind(
         return replace(want, place=Place(session.socket, session.tmux_name))
 
     def check(self, want: Process) -> Iterable[tuple[str, str]]:
-        if want.session is not None and want.log is not None:
-            yield "log", "is for daemons; what runs in a session writes to its window"
+        for name in ("log", "stderr") if want.session is not None else ():
+            if getattr(want, name) is not None:
+                yield name, "is for daemons; what runs in a session writes to its window"
+        if want.log is not None and want.log.stderr is not None and want.stderr is not None:
+            yield "stderr", "stands there twice; take one of stderr and log.stderr out"
+        if want.log_path is not None and want.log_path == want.error_path:
+            yield "stderr", "is the same file as the log; leave it out"
+        for name in want.secret:
+            if name not in dict(want.env):
+                near = get_close_matches(name, dict(want.env), 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                yield "secret", f"{name!r} is no variable of env{hint}"
+        if want.restart.success != Restart().success and want.restart.when == "always":
+            yield "restart.success", "says nothing with when: always; write when: on_failure"
         if want.match is not None:
             ways = (want.match.cmdline, want.match.exe, want.match.pidfile)
             if sum(way is not None for way in ways) != 1:
@@ -136,8 +132,8 @@ class ProcessKind(
             yield Key("id", f"session:{want.session}")
         if want.cwd is not None:
             yield Key("path", want.cwd)
-        if want.log is not None:
-            yield Key("path", want.log.rpartition("/")[0] or "/")
+        for path in (*want.logs, *filter(None, (want.env_file,))):
+            yield Key("path", path.rpartition("/")[0] or "/")
         if want.heartbeat is not None:
             yield Key("path", want.heartbeat.file.rpartition("/")[0] or "/")
 
@@ -147,7 +143,7 @@ class ProcessKind(
     def observe(
         self, resources: Sequence[Resource[Process]], host: Host
     ) -> Sequence[Observation[ProcessState]]:
-        seen = [self._look(resource, host) for resource in resources]
+        seen = [look(resource, host) for resource in resources]
         asked: dict[Identity, frozenset[str]] = {}
         for resource, one in zip(resources, seen, strict=True):
             if resource.want.limits is not None and resource.want.limits.used:
@@ -178,51 +174,6 @@ class ProcessKind(
         found = health(want.limits, want.heartbeat, identities, usages, host)
         notes = "; ".join(note for note in (seen.note, found.note) if note) or None
         return replace(seen, ailments=stopped + found.ailments, unsure=found.unsure, note=notes)
-
-    def _look(self, resource: Resource[Process], host: Host) -> Observation[ProcessState]:
-        want = resource.want
-        stopping = host.stops.of(resource.id) if host.stops is not None else []
-        behind: list[Identity] = []
-        ended: tuple[int, ...] = ()
-        try:
-            seen = running(resource, host)
-            found = list(seen.found)
-            if not found and resource.present and want.place is not None:
-                place = want.place
-                panes = host.tmux.session(place.socket, place.session, host.owner)
-                if panes and panes[0].owner != host.owner:
-                    return not_ours(place.session, place.socket, host.owner)
-            few = not resource.present or len(found) < want.instances
-            if few and want.kill_tree and not stopping:
-                behind, ended = left(resource, host, seen.launches)
-        except UnknownState as error:
-            return not_known(error)
-        found = [one for one in found if one[0] not in stopping]
-        note = None
-        if stopping:
-            pids = ", ".join(str(identity.pid) for identity in stopping)
-            note = f"pid {pids} is being stopped"
-        waiting = len(stopping) if resource.present else 0
-        waiting = max(0, min(waiting, want.instances - len(found)))
-        if not found and not waiting and not behind:
-            return Observation(note=note, ending=note) if note else ABSENT
-        digest = want.digest()
-        older = any(one not in (None, digest) for _, one in found)
-        extra = len(found) - want.instances
-        number = len(found) + waiting
-        if resource.present and extra > 0 and not want.stop_extra:
-            pids = ", ".join(str(identity.pid) for identity, _ in found[want.instances :])
-            note = f"{note}; " if note else ""
-            note += f"{extra} more than wanted run (pid {pids}); stop_extra: true would stop them"
-            number = want.instances
-        definition = "older" if older else "current"
-        state = ProcessState(number, definition, tuple(found), waiting)
-        if behind:
-            state = replace(state, left=tuple(behind), launches=ended)
-        lives_on = None
-        if not found and not stopping:
-            lives_on = in_background(resource, host, behind, seen.launches)
-        return Observation(state, note=note, lives_on=lives_on)
 
     def found(self, resource: Resource[Process], host: Host) -> list[tuple[Identity, str | None]]:
         """The processes that are this resource, oldest first, each with its digest if known.
@@ -272,9 +223,10 @@ class ProcessKind(
         kept = [identity for identity, seen in found if seen in (None, digest)]
         extra = kept[want.instances :] if want.stop_extra else []
         stopping = have.stopping or 0 if have is not None else 0
-        missing = max(0, want.instances - len(kept) - stopping)
+        finished = have.finished or () if have is not None else ()
+        missing = max(0, want.instances - len(kept) - stopping - len(finished))
         stops = [self._stop(resource, identity) for identity in [*older, *extra]]
-        return [*stops, *left, *([self._start(resource, digest)] * missing)]
+        return [*stops, *left, *([self._start(resource, digest, finished)] * missing)]
 
     def watch(
         self, resource: Resource[Process], have: ProcessState | None, host: Host
@@ -285,13 +237,16 @@ class ProcessKind(
 
     def shows(self, resource: Resource[Process], host: Host) -> Iterable[Key]:
         if resource.want.place is None:
-            yield Key("log", log_path(resource.id, resource.want.log, host))
+            want = resource.want
+            for path in dict.fromkeys((want.log_path, want.error_path or want.log_path)):
+                yield Key("log", log_path(resource.id, path, host))
 
     def restart(
         self, resource: Resource[Process], have: ProcessState, of: Collection[str]
     ) -> Sequence[Action]:
         stops = self.ends(resource, have, of)
-        return [*stops, *([self._start(resource, resource.want.digest())] * len(stops))]
+        start = self._start(resource, resource.want.digest(), have.finished or ())
+        return [*stops, *([start] * len(stops))]
 
     def ends(
         self, resource: Resource[Process], have: ProcessState, of: Collection[str]
@@ -354,19 +309,27 @@ class ProcessKind(
     def _stop(self, resource: Resource[Process], identity: Identity) -> Action:
         want = resource.want
         how = want.stop.signal, want.stop.timeout
-        return StopProcess(resource.id, want.user, want.kill_tree, identity, *how)
+        # As it should, or not: where we end it, it has not finished.
+        noted = resource.present and want.restart.when != "always"
+        place = want.place if noted else None
+        return StopProcess(resource.id, want.user, want.kill_tree, identity, *how, noted, place)
 
     def _stop_left(self, resource: Resource[Process], have: ProcessState) -> Action:
         want = resource.want
         how = want.stop.signal, want.stop.timeout
         return StopLeft(resource.id, want.user, have.left or (), have.launches or (), *how)
 
-    def _start(self, resource: Resource[Process], digest: str) -> Action:
+    def _start(
+        self, resource: Resource[Process], digest: str, finished: tuple[Identity, ...]
+    ) -> Action:
         want = resource.want
-        launch = Launch(resource.id, digest, want.command, want.env, want.cwd, want.user)
+        launch = Launch(
+            resource.id, digest, want.command, want.env, want.cwd, want.user,
+            want.group, want.env_file, want.settings, want.restart.when != "always",
+        )  # fmt: skip
         if want.place is not None:
-            return StartInWindow(launch, want.place)
-        return StartDaemon(launch, want.log)
+            return StartInWindow(launch, want.place, finished)
+        return StartDaemon(launch, want.log_path, want.error_path, finished)
 
     def evidence(self, resource: Resource[Process], host: Host) -> str | None:
         """What the process said last, and how it ended, as far as that can be known."""
@@ -374,7 +337,14 @@ class ProcessKind(
 
         want = resource.want
         secrets = [secret.value or "" for _, secret in want.env]
-        return last_words(resource.id, want.place, want.log, want.user, host, secrets)
+        if want.env_file is not None:
+            from reconciler.host import env_file
+
+            with suppress(HostError):
+                text = env_file.read(want.env_file, host.users.account(want.user).uid)
+                secrets += [value for _, value in env_file.variables(text)]
+        logs = dict.fromkeys((want.error_path or want.log_path, want.log_path))
+        return last_words(resource.id, want.place, tuple(logs), want.user, host, secrets)
 
 
 def _judged(resource: Resource[Process], have: ProcessState | None) -> list[Identity]:

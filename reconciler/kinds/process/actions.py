@@ -6,22 +6,26 @@ It must not decide whether to: that is the process kind's.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
 from reconciler.base.redaction import censored, redacted
-from reconciler.host.launch import MARK, VERSION, Launch, begin, environment
+from reconciler.host.launch import MARK, VERSION, Launch, begin
 from reconciler.host.processes import LEADER, Identity, ending
-from reconciler.host.start_records import file_name
+from reconciler.host.start_records import STOPPED, file_name
 from reconciler.host.walk import NoSpace
 from reconciler.kinds.session.resource import holder
 
 if TYPE_CHECKING:
+    from reconciler.core.model import Resource
     from reconciler.host import Host
     from reconciler.host.stops import StopUnderWay
     from reconciler.host.tmux import Pane
+    from reconciler.host.users import Account
+    from reconciler.kinds.process.resource import Process
 
 _WORDS = 3
 _TAIL = 64 * 1024
@@ -44,10 +48,15 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class StartDaemon:
-    """Start it in the background, its output appended to ``log``."""
+    """Start it in the background, its output appended to ``log``, its errors to ``errors``.
+
+    What is written down of those that have ``finished`` stays.
+    """
 
     launch: Launch
     log: str | None
+    errors: str | None = None
+    finished: tuple[Identity, ...] = ()
 
     def describe(self) -> str:
         """The action in words."""
@@ -60,37 +69,49 @@ class StartDaemon:
     def begin(self, host: Host) -> Callable[[], object]:
         """Begin it; gives what waits until it runs. Both raise HostError."""
         launch = self.launch
-        account = host.users.account(launch.user)
+        account = launch.account(host.users)
+        records = host.start_records
+        with ExitStack() as ends:
+            log = self._opened(self.log, account, host)
+            ends.callback(os.close, log)
+            errors = log
+            if self.errors is not None:
+                errors = self._opened(self.errors, account, host)
+                ends.callback(os.close, errors)
+            records.make_room(launch.mark, self.finished)
+            record = f"{records.folder}/{file_name(launch.mark)}"
+            return begin(launch, account, (log, errors), known_as(launch.mark, host), record)
+
+    def _opened(self, declared: str | None, account: Account, host: Host) -> int:
+        """A descriptor of a log. Raises HostError."""
         from reconciler.host.daemon_log import open_log
 
-        log = log_path(launch.mark, self.log, host)
-        records = host.start_records
+        log = log_path(self.launch.mark, declared, host)
         ours = account.uid == os.geteuid()
         owner = (-1, -1) if ours else (account.uid, account.gid)
         try:
-            if self.log is None:
+            if declared is None:
                 _leave_to_its_owner(log, account.uid)
             descriptor = open_log(log, *owner)
         except NoSpace:
-            if self.log is not None:
+            if declared is not None:
                 raise
             # A start without our log of it is better than none.
             descriptor = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         host.log_ends[log] = os.fstat(descriptor)
-        try:
-            records.make_room(launch.mark)
-            record = f"{records.folder}/{file_name(launch.mark)}"
-            return begin(launch, account, descriptor, known_as(launch.mark, host), record)
-        finally:
-            os.close(descriptor)
+        return descriptor
 
 
 @dataclass(frozen=True, slots=True)
 class StartInWindow:
-    """Start it in a window of its own, or in the one where it has run before."""
+    """Start it in a window of its own, or in the one where it has run before.
+
+    Those of what has ``finished`` stay as they are.
+    """
 
     launch: Launch
     place: Place
+    finished: tuple[Identity, ...] = ()
 
     def describe(self) -> str:
         """The action in words."""
@@ -114,14 +135,17 @@ class StartInWindow:
         panes = host.tmux.session(place.socket, place.session, host.owner)
         if not panes or panes[0].owner != host.owner:
             raise HostError(f"tmux session {place.session} is not there, or not ours")
-        account = host.users.account(launch.user)
-        environ = environment(account, launch.environ)
-        environ |= {MARK: known_as(launch.mark, host), VERSION: launch.digest, LEADER: ""}
-        first, argv = for_pane(Program(launch.argv, environ, account, launch.cwd))
+        account = launch.account(host.users)
+        digest, environ = launch.surroundings(account)
+        environ |= {MARK: known_as(launch.mark, host), VERSION: digest, LEADER: ""}
+        program = Program(launch.argv, environ, account, launch.cwd, launch.settings)
+        first, argv = for_pane(program)
         options = [*environment_options(first), "-c", "/", "--", *argv]
         name = literal(launch.mark.partition(":")[2])
         mine = host.tmux.made_for(place.socket, place.session, host.owner)
-        old = next((p for p in mine if runs(p, launch.mark) and p.dead), None) or holder(mine)
+        done = {one.pid for one in self.finished}
+        dead = (p for p in mine if runs(p, launch.mark) and p.dead and p.pid not in done)
+        old = next(dead, None) or holder(mine)
         if old is not None:
             here = old.id
             script = [["respawn-pane", "-k", "-t", here, *options]]
@@ -133,7 +157,7 @@ class StartInWindow:
             script = [["new-window", "-d", "-a", "-t", here, "-n", name, *options]]
         script += [
             *mark_pane(here, home_of(host.owner, place.session), launch.mark, _PROCESS),
-            ["set-option", "-p", "-t", here, LAUNCH_MARK, launch.digest],
+            ["set-option", "-p", "-t", here, LAUNCH_MARK, digest],
             # Keeps the session, the last words and the exit status when it dies.
             ["set-option", "-p", "-t", here, "remain-on-exit", "on"],
         ]
@@ -144,7 +168,8 @@ class StartInWindow:
 class StopProcess:
     """Stop it, with all that has come of it, or, without ``tree``, with its group only.
 
-    ``id`` is the resource's, ``user`` who it runs as.
+    ``id`` is the resource's, ``user`` who it runs as. ``noted``: it is written down that it was
+    stopped by us, at its pane where it has a ``place``.
     """
 
     id: str
@@ -153,6 +178,8 @@ class StopProcess:
     identity: Identity
     signal: str
     timeout: float
+    noted: bool = False
+    place: Place | None = None
 
     def describe(self) -> str:
         """The action in words."""
@@ -164,7 +191,25 @@ class StopProcess:
         from reconciler.kinds.process.match import started
 
         ours = started(self.id, self.user, host, self.identity) if self.tree else None
+        if self.noted:
+            self._note(host)
         return host.gone_on_with(StopUnderWay(self.identity, self.signal, self.timeout, ours))
+
+    def _note(self, host: Host) -> None:
+        """Raises HostError."""
+        if self.place is None:
+            host.start_records.note_stop(self.id, self.identity)
+            return
+        from reconciler.host.tmux import LAUNCH_MARK
+
+        panes = host.tmux.session(self.place.socket, self.place.session, host.owner)
+        script = [
+            ["set-option", "-p", "-t", one.id, LAUNCH_MARK, STOPPED]
+            for one in panes
+            if runs(one, self.id) and one.pid == self.identity.pid
+        ]
+        if script:
+            host.tmux.command(self.place.socket, script)
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
@@ -228,6 +273,17 @@ def log_path(mark: str, log: str | None, host: Host) -> str:
     return log or f"{host.state_dir}/log/{file_name(mark)}.log"
 
 
+def bounds(resources: Iterable[Resource[Process]], host: Host) -> dict[str, tuple[int, int]]:
+    """The logs that have a bound of their own, by path: the most bytes, and how many files stay."""
+    found = {}
+    for one in resources:
+        log = one.want.log
+        if log is not None and log.max_size is not None:
+            for path in dict.fromkeys((log.path, one.want.error_path or log.path)):
+                found[log_path(one.id, path, host)] = log.max_size, log.keep
+    return found
+
+
 def _leave_to_its_owner(log: str, uid: int) -> None:
     """A log in our state directory that was another user's until now is not written on.
 
@@ -249,7 +305,7 @@ def _leave_to_its_owner(log: str, uid: int) -> None:
 def last_words(
     mark: str,
     place: Place | None,
-    log: str | None,
+    logs: Sequence[str | None],
     user: str | None,
     host: Host,
     secrets: Sequence[str],
@@ -272,13 +328,14 @@ def last_words(
         else:
             from reconciler.host.daemon_log import last_lines
 
-            path = log_path(mark, log, host)
             account = host.users.account(user)
             uid = -1 if account.uid == os.geteuid() else account.uid
-            last = last_lines(path, _TAIL, host.log_ends.get(path), uid)
-            # Before it is parted: a value may have several lines.
-            said = redacted(last.decode(errors="replace"), secrets).splitlines()
-            words += [line for line in said if line.strip()][-_WORDS:]
+            for log in logs:
+                path = log_path(mark, log, host)
+                last = last_lines(path, _TAIL, host.log_ends.get(path), uid)
+                # Before it is parted: a value may have several lines.
+                said = redacted(last.decode(errors="replace"), secrets).splitlines()
+                words += [line for line in said if line.strip()][-_WORDS:]
     except HostError:
         return None
     return "; ".join(censored(word)[:_LONGEST] for word in words if word) or None

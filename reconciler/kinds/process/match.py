@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.records import dataclass, replace
 from reconciler.core.model import Resource
-from reconciler.host.processes import look_up
+from reconciler.host.processes import Identity, look_up
+from reconciler.host.start_records import STOPPED
 from reconciler.kinds.process.actions import known_as, runs
 
 if TYPE_CHECKING:
     from reconciler.host import Host
     from reconciler.host.descendants import Started
     from reconciler.host.process_snapshot import ProcessSnapshot
-    from reconciler.host.processes import Identity
     from reconciler.kinds.process.resource import Process
 
 _EXECUTOR = ("ai-cmd-executor", "reconciler.executor")
@@ -39,8 +39,6 @@ class RunningProcesses:
 
 def running(resource: Resource[Process], host: Host) -> RunningProcesses:
     """Those of that resource. Raises UnknownState."""
-    from reconciler.host.processes import look_up
-
     want, mark = resource.want, known_as(resource.id, host)
     found: dict[Identity, str | None] = {}
     if want.place is not None:
@@ -77,6 +75,60 @@ def running(resource: Resource[Process], host: Host) -> RunningProcesses:
                 found[one.identity] = one.version
     launches = {one.pid for one in found} | {launch for launch, _ in parts.values()}
     return RunningProcesses(tuple(sorted(_whole(found, parts))), tuple(sorted(launches)))
+
+
+def ended(
+    resource: Resource[Process], host: Host, version: str
+) -> list[tuple[Identity, str | None]]:
+    """Which processes that were started from that version have ended, each with how: an exit
+    status, the name of a signal, or None where nobody knows. Raises UnknownState."""
+    want = resource.want
+    if want.place is None:
+        records = host.start_records
+        old = [one for one in records.of(resource.id, alive=False) if one.digest == version]
+        return [(one.identity, records.status(resource.id, one.identity)) for one in old]
+    place = want.place
+    return [
+        (Identity(0, pane.pid), pane.ending.rpartition(" ")[2] or None)
+        for pane in host.tmux.made_for(place.socket, place.session, host.owner)
+        if runs(pane, resource.id) and pane.dead and pane.launch == version
+    ]
+
+
+def finished(
+    resource: Resource[Process], host: Host, version: str
+) -> list[tuple[Identity, str | None]]:
+    """Of these, who is not to be started again. Raises UnknownState."""
+    restart = resource.want.restart
+    if restart.when == "always":
+        return []
+    return [
+        (one, status)
+        for one, status in ended(resource, host, version)
+        if status in restart.success or (restart.when == "never" and status != STOPPED)
+    ]
+
+
+def ended_in_words(status: str | None) -> str:
+    """How it has ended."""
+    if status is None:
+        return "exit status unknown"
+    return f"exit status {status}" if status.isdigit() else f"killed by {status}"
+
+
+def version_now(want: Process, host: Host) -> str:
+    """The digest of what would be started now. Raises HostError where ``env_file`` is not read."""
+    digest = want.digest()
+    if want.env_file is None:
+        return digest
+    from reconciler.host import env_file
+    from reconciler.host.launch import with_file
+
+    uid = host.users.account(want.user).uid
+    key = f"env_file {uid} {want.env_file}"
+    if key not in host.notes:
+        host.notes[key] = env_file.read(want.env_file, uid)
+    return with_file(digest, host.notes[key])
 
 
 def _whole(
@@ -135,7 +187,8 @@ def in_background(
         young = False
         for one in behind:
             known, entry = carrier(one.pid, uid), look_up(one.pid)
-            if known is None or entry is None or known.version != want.digest():
+            version = known.version.partition(".")[0] if known is not None else ""
+            if known is None or entry is None or version != want.digest():
                 continue
             if sent or entry.session != known.launch:
                 return (

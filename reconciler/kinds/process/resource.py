@@ -15,10 +15,12 @@ from reconciler.core.fields import (
     Number,
     Path,
     Regex,
+    choice,
     integer,
 )
 from reconciler.kinds.process.actions import Place
 from reconciler.kinds.process.limits import HeartbeatLimit, Limits
+from reconciler.kinds.process.surroundings import Log, Processors, Rlimits, Status, Umask
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,10 @@ class Restart:
     An attempt is forgiven when it has run for ``healthy_after`` seconds.
     """
 
+    when: Annotated[str, choice("always", "on_failure", "never")] = "always"
+    """When it is started again: always, after a failure, or never, so that it runs once."""
+    success: tuple[Status, ...] = ("0",)
+    """The exit statuses, and the signals, with which it has ended as it should."""
     attempts: Annotated[int, integer(1, 1000)] = 10
     """So many failed attempts until it is given up."""
     backoff: Backoff = Backoff()
@@ -86,14 +92,32 @@ class Process:
     """Its folder; by default the home of its user."""
     env: Environment = ()
     """Variables of its environment."""
+    env_file: Path | None = None
+    """A file of variables, as EnvironmentFile of systemd, read whenever it is started."""
+    secret: tuple[Name, ...] = ()
+    """Those variables of env whose values are shown nowhere."""
     user: Name | None = None
     """Who runs it; another user needs root."""
+    group: Name | None = None
+    """The group that it has in place of its user's own; another one needs root."""
+    umask: Umask | None = None
+    """The permissions that new files of it do not get; by default 022."""
+    nice: Annotated[int, integer(-20, 19)] | None = None
+    """Its nice value."""
+    rlimits: Rlimits = ()
+    """Limits of setrlimit(2): a number, a size, unlimited, or SOFT:HARD."""
+    cpus: Processors | None = None
+    """The processors that it may use, such as 0-3,6."""
+    oom_score_adj: Annotated[int, integer(-1000, 1000)] | None = None
+    """How early the kernel ends it when memory is short; -1000 is never."""
     instances: Annotated[int, integer(1, 1000)] = 1
     """How many of them run."""
     session: Name | None = None
     """The session resource in which it gets a window; without it, it is a daemon."""
-    log: Path | None = None
-    """The file to which a daemon's output goes."""
+    log: Log | None = None
+    """The file to which a daemon's output goes: its path, or with a bound."""
+    stderr: Path | None = None
+    """A second file, for a daemon's errors."""
     match: Match | None = None
     """How one is known that was not started here, so that it is adopted."""
     stop: Stop = Stop()
@@ -110,8 +134,33 @@ class Process:
     """It is restarted when a file was not written for too long."""
     place: Place | None = field(default=None, metadata={"written": False})
 
+    @property
+    def log_path(self) -> str | None:
+        """The declared log."""
+        return self.log.path if self.log is not None else None
+
+    @property
+    def error_path(self) -> str | None:
+        """The declared log of its errors."""
+        return self.stderr or (self.log.stderr if self.log is not None else None)
+
+    @property
+    def logs(self) -> tuple[str, ...]:
+        """The declared paths of its logs."""
+        return tuple(filter(None, (self.log_path, self.error_path)))
+
+    @property
+    def settings(self) -> tuple[tuple[str, str], ...]:
+        """What it has otherwise than process 1."""
+        names = ("umask", "nice", "oom_score_adj", "cpus")
+        found = ((name, getattr(self, name)) for name in names)
+        return (*((name, str(one)) for name, one in found if one is not None), *self.rlimits)
+
     def digest(self) -> str:
         """Of all that a running process was started with; another digest is another process."""
-        parts = (self.command, self.cwd, self.user, self.place, self.log)
+        parts = (self.command, self.cwd, self.user, self.place, self.log_path)
+        # As older versions have it: what they have started is no other process.
+        more = (self.settings, self.group, self.env_file, self.error_path)
         secrets = [(name, secret.digest) for name, secret in self.env]
-        return blake2b(repr((parts, secrets)).encode(), digest_size=8).hexdigest()
+        all_of_it = (parts, secrets, more) if any(more) else (parts, secrets)
+        return blake2b(repr(all_of_it).encode(), digest_size=8).hexdigest()

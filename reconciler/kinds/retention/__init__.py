@@ -55,9 +55,10 @@ class Retentions(Kind[Retention, Due], Completed, Described, Verified, Ageing, D
     def linked(self, want: Retention, declared: Declarations) -> Retention:
         if want.rotates and not want.copies:
             logs = (
-                one.log
+                log
                 for ident, one in declared.wants.items()
-                if isinstance(one, Process) and one.log is not None and ident in declared.present
+                if isinstance(one, Process) and ident in declared.present
+                for log in one.logs
             )
             want = replace(want, streams=tuple(log for log in logs if _may_be_about(want, log)))
         if want.signal is None:

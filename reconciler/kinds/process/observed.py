@@ -1,0 +1,111 @@
+"""What is seen of a process resource: who of it runs, from what, and who has finished.
+
+It must not decide what is done about that.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reconciler.base.errors import HostError, UnknownState
+from reconciler.base.records import dataclass, replace
+from reconciler.core.model import ABSENT, Observation, Resource, not_known
+from reconciler.kinds.process.match import (
+    ended_in_words,
+    finished,
+    in_background,
+    left,
+    running,
+    version_now,
+)
+from reconciler.kinds.session import not_ours
+
+if TYPE_CHECKING:
+    from reconciler.host import Host
+    from reconciler.host.processes import Identity
+    from reconciler.kinds.process.resource import Process
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessState:
+    """How many run, and whether from what the spec says now.
+
+    ``found`` is oldest first. What is ``stopping`` already counts as running until it is gone.
+    ``left`` is what ended launches have left behind, which have the numbers ``launches``.
+    ``finished`` have ended, count as well, and are not started again.
+    """
+
+    running: int
+    definition: str = "current"
+    found: tuple[tuple[Identity, str | None], ...] | None = None
+    stopping: int | None = None
+    left: tuple[Identity, ...] | None = None
+    launches: tuple[int, ...] | None = None
+    finished: tuple[Identity, ...] | None = None
+
+
+def look(resource: Resource[Process], host: Host) -> Observation[ProcessState]:
+    """Who of it runs, is being stopped, or has finished."""
+    want = resource.want
+    stopping = host.stops.of(resource.id) if host.stops is not None else []
+    behind: list[Identity] = []
+    ended_before: tuple[int, ...] = ()
+    try:
+        seen = running(resource, host)
+        found = list(seen.found)
+        if not found and resource.present and want.place is not None:
+            place = want.place
+            panes = host.tmux.session(place.socket, place.session, host.owner)
+            if panes and panes[0].owner != host.owner:
+                return not_ours(place.session, place.socket, host.owner)
+        few = not resource.present or len(found) < want.instances
+        if few and want.kill_tree and not stopping:
+            behind, ended_before = left(resource, host, seen.launches)
+    except UnknownState as error:
+        return not_known(error)
+    found = [one for one in found if one[0] not in stopping]
+    note = unsure = failing = None
+    if stopping:
+        pids = ", ".join(str(identity.pid) for identity in stopping)
+        note = f"pid {pids} is being stopped"
+    waiting = len(stopping) if resource.present else 0
+    waiting = max(0, min(waiting, want.instances - len(found)))
+    digest = want.digest()
+    over: list[tuple[Identity, str | None]] = []
+    if want.env_file is not None or want.restart.when != "always":
+        try:
+            now = version_now(want, host)
+            # What was started with another content of the file is of an older version.
+            found = [(one, digest if seen == now else seen) for one, seen in found]
+            if resource.present:
+                over = finished(resource, host, now)[
+                    : max(0, want.instances - len(found) - waiting)
+                ]
+        except HostError as error:
+            unsure = str(error)
+            found = [(one, seen and seen.partition(".")[0]) for one, seen in found]
+    if not found and not waiting and not behind and not over:
+        return Observation(note=note, ending=note) if note else ABSENT
+    older = any(one not in (None, digest) for _, one in found)
+    extra = len(found) - want.instances
+    number = len(found) + waiting + len(over)
+    if resource.present and extra > 0 and not want.stop_extra:
+        pids = ", ".join(str(identity.pid) for identity, _ in found[want.instances :])
+        note = f"{note}; " if note else ""
+        note += f"{extra} more than wanted run (pid {pids}); stop_extra: true would stop them"
+        number = want.instances
+    definition = "older" if older else "current"
+    state = ProcessState(number, definition, tuple(found), waiting)
+    if behind:
+        state = replace(state, left=tuple(behind), launches=ended_before)
+    if over:
+        state = replace(state, finished=tuple(one for one, _ in over))
+        words = ", ".join(dict.fromkeys(ended_in_words(status) for _, status in over))
+        if all(status in want.restart.success for _, status in over):
+            note = f"{note}; finished ({words})" if note else f"finished ({words})"
+        else:
+            failing = f"failed ({words}); restart.when is never, so it is not started again"
+    lives_on = None
+    if not found and not stopping and not over:
+        lives_on = in_background(resource, host, behind, seen.launches)
+    return Observation(state, note=note, unsure=unsure, failing=failing, lives_on=lives_on)
