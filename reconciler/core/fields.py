@@ -67,32 +67,6 @@ class Parsed:
         return schema if _takes_templates(schema) else {"anyOf": [schema, TEMPLATE]}
 
 
-class Short:
-    """Annotation of a record: a single value does as well, for its field ``name``.
-
-    ``others`` are fields that have these values then.
-    """
-
-    __slots__ = ("name", "others", "schema")
-
-    def __init__(self, name: str, schema: dict[str, Any], **others: Any) -> None:
-        self.name = name
-        self.schema = schema
-        self.others = others
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> dict[str, Any]:
-        function = {"type": "no-info", "function": self._read}
-        return {"type": "function-wrap", "function": function, "schema": handler(source)}
-
-    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
-        return {"anyOf": [self.schema, handler(core["schema"])]}
-
-    def _read(self, value: Any, whole: Callable[[Any], Any]) -> Any:
-        if not isinstance(value, str):
-            return whole(value)
-        return replace(whole({self.name: value}), **self.others)
-
-
 def _takes_templates(schema: dict[str, Any]) -> bool:
     """Is a text with a template valid by it already?"""
     if "{" in schema.get("pattern", ""):
@@ -105,24 +79,26 @@ def _takes_templates(schema: dict[str, Any]) -> bool:
 
 class Short:
     """Annotation of a dataclass: a text alone stands for one of its fields, or for the one that
-    ``field`` says of it."""
+    ``field`` says of it; ``others`` are fields that have these values then."""
 
-    __slots__ = ("field",)
+    __slots__ = ("field", "others")
 
-    def __init__(self, field: str | Callable[[str], str]) -> None:
+    def __init__(self, field: str | Callable[[str], str], **others: Any) -> None:
         self.field = field
+        self.others = others
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> dict[str, Any]:
-        whole = {"type": "no-info", "function": self._whole}
-        return {"type": "function-before", "function": whole, "schema": handler(source)}
+        function = {"type": "no-info", "function": self._read}
+        return {"type": "function-wrap", "function": function, "schema": handler(source)}
 
-    def _whole(self, value: Any) -> Any:
+    def _read(self, value: Any, whole: Callable[[Any], Any]) -> Any:
         if not isinstance(value, str):
-            return value
-        return {self.field if isinstance(self.field, str) else self.field(value): value}
+            return whole(value)
+        field = self.field if isinstance(self.field, str) else self.field(value)
+        return replace(whole({field: value}), **self.others)
 
     def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
-        return {"anyOf": [{"type": "string", "minLength": 1}, handler(core)]}
+        return {"anyOf": [{"type": "string", "minLength": 1}, handler(core["schema"])]}
 
 
 def integer(least: int, most: int) -> Parsed:

@@ -126,7 +126,7 @@ class LogFile:
     """A second file, for its errors, with the same bound."""
 
 
-Log = Annotated[LogFile, Short("path", {"type": "string", "minLength": 1}, max_size=None)]
+Log = Annotated[LogFile, Short("path", max_size=None)]
 
 
 @dataclass(frozen=True, slots=True)
