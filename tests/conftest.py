@@ -101,7 +101,7 @@ def orphans_are_inits() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def nothing_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was a secret in one test is none in the next."""
-    from reconciler.base import redaction
+    from reconciler.base import text as redaction
 
     monkeypatch.setattr(redaction, "_values", ())
     monkeypatch.setattr(redaction, "_given", set())

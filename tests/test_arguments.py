@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.cli.arguments import usual
 from reconciler.cli.invocation import InvalidUsage
+from reconciler.cli.main import usual
 from reconciler.cli.options import parsed
 
 WORDS = ("--once", "--plan", "--status", "--loop", "--diagnose", "my.yaml", "executor", "-q",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from reconciler.base.redaction import censored
+from reconciler.base.text import censored
 from reconciler.diagnose.conflicts import of_logrotate, of_tmpfiles
 from reconciler.diagnose.findings import findings
 from reconciler.diagnose.loglines import analysed, level_of, moment, squeezed, too_silent

@@ -22,14 +22,13 @@ from reconciler.base.errors import UnknownState
 from reconciler.base.values import Secret, Verdict
 from reconciler.executor.text import stamp
 from reconciler.host import Host
-from reconciler.host.clock import Clock
+from reconciler.host.clock import Clock, WallTime
 from reconciler.host.probe import bounded, cpu, disk, fresh, load, memory, queue, span
 from reconciler.host.probe_command import command
 from reconciler.host.probe_log import log, time_of
 from reconciler.host.probe_net import http, tcp
 from reconciler.host.probe_own import persistence, results, state
 from reconciler.host.users import Users
-from reconciler.host.walltime import WallTime
 
 
 def aged(path: Path, seconds: float, text: str = "") -> Path:

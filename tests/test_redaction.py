@@ -12,9 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.base import redaction
-from reconciler.base.redaction import censored, redacted
-from reconciler.base.text import printable
+from reconciler.base import text as redaction
+from reconciler.base.text import censored, printable, redacted
 from reconciler.diagnose import sections
 from reconciler.host.daemon_log import last_lines
 

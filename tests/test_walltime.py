@@ -12,8 +12,7 @@ from reconciler import kinds
 from reconciler.base.errors import UnknownState
 from reconciler.core.observe import observe
 from reconciler.host import Host
-from reconciler.host.clock import Clock
-from reconciler.host.walltime import WallTime
+from reconciler.host.clock import Clock, WallTime
 
 HOUR, DAY, YEAR = 3600.0, 86400.0, 365.25 * 86400
 

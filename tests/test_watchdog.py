@@ -9,7 +9,7 @@ from support import Machine, until
 
 from reconciler.cli.call_state import Learned
 from reconciler.core.model import Plan, Spec
-from reconciler.core.snapshot import Snapshot
+from reconciler.core.observe import Snapshot
 from reconciler.watchdog.loop import Watchdog
 
 
@@ -66,7 +66,7 @@ def test_a_pass_that_comes_to_no_end_is_no_sign_of_life(machine: Machine) -> Non
         tell=lambda look, outcomes: told.append(list(reports)),
         terminal=ear,
         said={},
-        memory=lambda spec, writes: SimpleNamespace(said=dict),
+        tracker=lambda spec, writes: SimpleNamespace(said=dict),
         clean=str,
     )
     spec = Spec("demo", "/nowhere/spec.yaml", ())

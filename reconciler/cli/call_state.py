@@ -154,7 +154,7 @@ class CallState(Invocation):
     @cached_property
     def by(self) -> str:
         """Who has called, for the history."""
-        from reconciler.host.caller import caller
+        from reconciler.host.users import caller
 
         return "loop" if self.options.mode == "loop" else caller()
 

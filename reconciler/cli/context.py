@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from reconciler import kinds
 from reconciler.base.errors import HostError
 from reconciler.base.records import replace
-from reconciler.base.redaction import hide, hide_marked, redacted_json
+from reconciler.base.text import hide, hide_marked, redacted_json
 from reconciler.cli.call_state import CallState
 from reconciler.cli.invocation import InvalidUsage
 from reconciler.core.kind import Ageing
-from reconciler.core.snapshot import Snapshot
+from reconciler.core.observe import Snapshot
 
 if TYPE_CHECKING:
     import argparse

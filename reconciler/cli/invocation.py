@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.base.digests import blake2b
 from reconciler.base.exit_codes import CHANGED, DONE, INVALID, TROUBLE
-from reconciler.base.redaction import HIDDEN, FromFile, hide
-from reconciler.base.text import printable
+from reconciler.base.text import HIDDEN, FromFile, hide, printable
 from reconciler.base.values import Remembered
 from reconciler.host import trust
 from reconciler.host.users import Users
@@ -55,7 +54,7 @@ class Invocation:
     @cached_property
     def state_dir(self) -> str:
         """Where state is kept. Raises Usage."""
-        from reconciler.host.facts import state_directory
+        from reconciler.host.users import state_directory
 
         try:
             return state_directory(self.options.state_dir, self.users)
@@ -64,7 +63,7 @@ class Invocation:
 
     def facts(self) -> Facts:
         """What templates may ask about this host, as it is now."""
-        from reconciler.host.facts import facts
+        from reconciler.host.users import facts
 
         return facts(self.users, self.state_dir)
 

@@ -7,6 +7,13 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
 
 if "--loop" in sys.argv:
     # They are heard as soon as the loop listens: before that, they would end it.
@@ -14,18 +21,15 @@ if "--loop" in sys.argv:
 
 import gc
 import os
-from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn
 
-from reconciler.base.descriptors import keep_descriptors, open_standard_streams
 from reconciler.base.errors import BeingWritten
 from reconciler.base.exit_codes import BUSY, TROUBLE, USAGE
 from reconciler.base.text import error_in_words
-from reconciler.cli.arguments import usual
 from reconciler.cli.invocation import InvalidUsage, Invocation, complain, invalid
-from reconciler.host.environment import clean, use_utf8
+from reconciler.host.environment import clean, keep_descriptors, open_standard_streams, use_utf8
 from reconciler.host.filesystems import served
 from reconciler.state.folder import is_asked
 
@@ -153,3 +157,45 @@ def _done(context: Context) -> int:
         if isinstance(error, SpecError):
             return invalid(context, error)
         raise
+
+
+_MODES = ("once", "plan", "status", "loop")
+_FLAGS = {
+    "-q": "quiet",
+    "--quiet": "quiet",
+    "-v": "verbose",
+    "--verbose": "verbose",
+    "--json": "json",
+}
+_VALUES = {"--state-dir": "state_dir"}
+_LISTS = {"--set": "set", "--set-file": "set_file"}
+
+
+def usual(argv: Sequence[str]) -> Namespace | None:
+    """What ``options.parsed`` makes of the same; None: that is to be asked."""
+    options = SimpleNamespace(
+        mode=None, spec=None, only=[], set=[], unset=[], set_file=[], json=False, state_dir=None,
+        trust=[], color="auto", quiet=False, verbose=False, detailed_exitcode=False, since=None,
+        duration=None, reason=None, stop=False, take_over=False, pause=None, resume=None,
+        completion=None,
+    )  # fmt: skip
+    found = vars(options)
+    words = iter(argv)
+    for word in words:
+        if word[:2] == "--" and word[2:] in _MODES and found["mode"] is None:
+            found["mode"] = word[2:]
+        elif word in _FLAGS:
+            found[_FLAGS[word]] = True
+        elif word in _VALUES or word in _LISTS:
+            value = next(words, "")
+            if value[:1] in ("", "-"):
+                return None
+            if word in _LISTS:
+                found[_LISTS[word]].append(value)
+            else:
+                found[_VALUES[word]] = value
+        elif word[:1] not in ("", "-") and found["spec"] is None:
+            found["spec"] = word
+        else:
+            return None
+    return cast("Namespace", options) if found["mode"] is not None else None

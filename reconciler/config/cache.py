@@ -11,19 +11,20 @@ import marshal
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from reconciler import __version__
 from reconciler.base.digests import blake2b
 from reconciler.base.errors import HostError
-from reconciler.base.records import dataclass, replace
-from reconciler.base.values import Facts
+from reconciler.base.records import Packer, dataclass, replace, unpacked
+from reconciler.base.values import Facts, Secret
 from reconciler.config import reading
 from reconciler.host import trust
 
 if TYPE_CHECKING:
+    from reconciler.core.kind import Kind
     from reconciler.core.model import Spec
 
 _MAGIC = b"reconcile spec 2\n"
@@ -62,7 +63,7 @@ def file_name(state_dir: str, inputs: Inputs) -> str:
     return os.path.join(state_dir, _FOLDER, f"{spec.hex()}-{settings.hex()}.bin")
 
 
-def load(file: str, inputs: Inputs, complete: bool) -> Spec | None:
+def compiled(file: str, inputs: Inputs, complete: bool) -> Spec | None:
     """The spec in ``file``; None when there is none that fits. Never raises.
 
     ``complete``: None as well for one that was written without its secrets.
@@ -111,8 +112,6 @@ def _found(
 def _spec(found: tuple[dict[str, Any], bytes] | None) -> Spec | None:
     if found is None:
         return None
-    from reconciler.config.packing import unpacked
-
     head, body = found
     try:
         spec: Spec = unpacked(marshal.loads(body))
@@ -129,11 +128,16 @@ def write(
     ``files`` are the digests of its files, and ``names`` what was read of the environment.
     """
     try:
-        from reconciler.config.packing import Packer
-
         salt, read = os.urandom(16), sorted(names)
-        packer = Packer()
-        body = packer.packed(replace(spec, secrets=(), variables=()))
+        left_out = []
+
+        def bare(record: Any) -> Any:
+            if type(record) is not Secret:
+                return record
+            left_out.append(record)
+            return Secret(None, record.digest)
+
+        body = Packer(bare).packed(replace(spec, secrets=(), variables=()))
         head = {
             "salt": salt,
             "environ": read,
@@ -141,7 +145,7 @@ def write(
             "files": tuple(files.items()),
             "name": spec.name,
             "path": spec.path,
-            "complete": packer.complete,
+            "complete": not left_out,
             # Only the names: a value is not kept that nothing was made of.
             "set": tuple(name for name, _ in spec.variables),
         }
@@ -183,6 +187,62 @@ def others(state_dir: str, name: str, most: int) -> Iterator[Spec]:
         spec = _spec(({**head, "variables": ()}, body))
         if spec is not None:
             yield spec
+
+
+def load(
+    path: str,
+    *,
+    all_kinds: Callable[[], Sequence[Kind[Any, Any]]],
+    facts: Facts,
+    settings: Callable[[], Mapping[str, str]],
+    environ: Mapping[str, str],
+    state_dir: str | None,
+    write_cache: bool,
+    complete: bool = False,
+    patience: float | None = None,
+    strict: bool = True,
+) -> Spec:
+    """The spec in the file ``path``, compiled or as it was kept in ``state_dir``.
+
+    ``settings`` gives the values of ``--set``, some of which may be from files: they are read once
+    more where somebody still writes. ``state_dir`` None: nothing is kept or looked up.
+    ``write_cache`` False: nothing is written. ``complete``: never a spec without its secrets.
+    ``all_kinds`` is called only to compile. ``patience`` are the seconds for which one who still
+    writes a file of it is waited for, None: whatever is there is taken. Not ``strict``: resources
+    that contradict one another are held, and not refused. Raises BeingWritten, and SpecError with
+    every problem there is; a file that cannot be read, or that root cannot trust, is one too.
+    """
+    inputs = Inputs(path, facts, settings(), environ)
+    if state_dir is not None:
+        kept = compiled(file_name(state_dir, inputs), inputs, complete)
+        if kept is not None and not (strict and any(one.held for one in kept.resources)):
+            return kept
+    from reconciler.base.text import FromFile
+    from reconciler.config.build import Built, build
+    from reconciler.config.errors import SpecError
+    from reconciler.config.settled import settled
+
+    def made() -> tuple[Built, Mapping[str, bytes]]:
+        nonlocal inputs
+        inputs = Inputs(path, facts, settings(), environ)
+        given = {
+            one.path: one.digest for one in inputs.settings.values() if isinstance(one, FromFile)
+        }
+        try:
+            built = build(path, all_kinds(), facts, inputs.settings, environ, strict)
+        except SpecError as error:
+            error.files.update(given)
+            raise
+        return built, {**built.files, **given}
+
+    built = made()[0] if patience is None else settled(made, patience)
+    if state_dir is not None and write_cache:
+        file = file_name(state_dir, inputs)
+        if built.keepable:
+            write(file, inputs, built.spec, built.files, built.environ)
+        else:
+            remove(file)
+    return built.spec
 
 
 def _content(file: str) -> memoryview | None:

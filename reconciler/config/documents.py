@@ -11,12 +11,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from reconciler.base.records import dataclass, field
-from reconciler.base.redaction import censored
+from reconciler.base.text import censored
 from reconciler.base.values import Remembered
 from reconciler.config import reading, yaml
 from reconciler.config.errors import Problems, closest
 from reconciler.config.nodes import Map, Node, Seq, Source, SourceMark, Text, is_null
-from reconciler.config.reading import NAME
 from reconciler.config.scope import FIXED, Scope, is_secret_setting
 from reconciler.config.validate import Validator
 from reconciler.core import order
@@ -185,7 +184,7 @@ class HeadReader:
             self.problems.add(version.at, what, "write version: 1")
         if name is None:
             self.problems.add(main.at, "'name' is missing", "write name: and a short word")
-        elif not isinstance(name, Text) or not re.fullmatch(NAME, name):
+        elif not isinstance(name, Text) or not re.fullmatch(reading.NAME, name):
             self.problems.add(
                 name.at,
                 "the name of a spec is made of a to z, 0 to 9, '_' and '-', begins with a "

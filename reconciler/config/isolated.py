@@ -12,10 +12,9 @@ from typing import Any
 
 from reconciler import config as room
 from reconciler.base.errors import BeingWritten
-from reconciler.base.records import replace
-from reconciler.base.redaction import FromFile
+from reconciler.base.records import Packer, replace, unpacked
+from reconciler.base.text import FromFile
 from reconciler.base.values import Secret
-from reconciler.config.packing import Packer, unpacked
 from reconciler.core.model import Spec
 from reconciler.host.child import Child
 from reconciler.host.environment import note, on_note
@@ -100,4 +99,4 @@ def _loaded(inputs: Callable[[], Mapping[str, Any]], refused: type[Exception]) -
     except BeingWritten as error:
         return marshal.dumps(("written", noted, str(error)))
     spec = replace(spec, secrets=(*spec.secrets, *map(Secret.of, from_files)))
-    return marshal.dumps(("valid", noted, Packer(secrets=True).packed(spec)))
+    return marshal.dumps(("valid", noted, Packer().packed(spec)))

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from reconciler.base.redaction import FromFile
+from reconciler.base.text import FromFile
 from reconciler.base.values import Facts
 from reconciler.config.blanks import Blanks
 from reconciler.config.errors import AlreadyReported, Problems

@@ -9,8 +9,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import HostError
-from reconciler.core.batches import run_one
-from reconciler.core.kind import Ageing, Batched, Following, GetKind, Running, Supervised, Verified
+from reconciler.core.kind import (
+    Ageing,
+    Batched,
+    Following,
+    GetKind,
+    Running,
+    Supervised,
+    Verified,
+    run_one,
+)
 from reconciler.core.model import (
     Action,
     Observation,
@@ -21,9 +29,8 @@ from reconciler.core.model import (
     Spec,
     Step,
 )
-from reconciler.core.observe import observe
+from reconciler.core.observe import failure, observe, proved, still_wrong
 from reconciler.core.plan import difference, needed_by
-from reconciler.core.verify import failure, proved, still_wrong
 from reconciler.host.progress import working
 
 if TYPE_CHECKING:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TypeVar
 
 from reconciler.base.errors import HostError, UnknownState
-
-if TYPE_CHECKING:
-    from reconciler.host import Host
 
 T = TypeVar("T")
 _MOST_REFUSALS = 100
@@ -40,12 +37,3 @@ def in_halves(
             else:
                 errors |= dict.fromkeys(some, error)
     return errors
-
-
-def run_one(action: Any, host: Host) -> Exception | None:
-    """Run it; what went wrong."""
-    try:
-        action.run(host)
-    except Exception as error:
-        return error
-    return None

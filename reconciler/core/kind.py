@@ -201,6 +201,15 @@ class Ageing(Modifying):
         return None
 
 
+def run_one(action: Any, host: Host) -> Exception | None:
+    """Run it; what went wrong."""
+    try:
+        action.run(host)
+    except Exception as error:
+        return error
+    return None
+
+
 class Batched:
     """Its steps that follow one another are done as one, stage by stage."""
 
@@ -210,8 +219,6 @@ class Batched:
 
     def run_all(self, actions: Sequence[Action], host: Host) -> Sequence[Exception | None]:
         """Run actions of different steps, none of which needs another; an outcome for each."""
-        from reconciler.core.batches import run_one
-
         return [run_one(action, host) for action in actions]
 
 

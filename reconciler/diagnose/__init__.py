@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from reconciler import kinds
 from reconciler.base.errors import Remedy
 from reconciler.base.records import strings
-from reconciler.base.redaction import HIDDEN, redacted_json
+from reconciler.base.text import HIDDEN, redacted_json
 from reconciler.core.kind import Ageing, Probed, Supervised
 from reconciler.core.model import Observation, Past, Plan, Spec
 from reconciler.diagnose import probes

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from reconciler.base.records import dataclass
-from reconciler.base.redaction import censored
+from reconciler.base.text import censored
 
 _ISO = re.compile(
     r"(\d{4})[-/](\d\d)[-/](\d\d)[T ](\d\d):(\d\d):(\d\d)(?:[.,]\d{1,9})? ?(Z|[+-]\d\d:?\d\d)?"

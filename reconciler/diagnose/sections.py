@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import HostError
-from reconciler.base.redaction import censored, without_values
+from reconciler.base.text import censored, without_values
 from reconciler.diagnose.loglines import analysed
 from reconciler.host import machine
 from reconciler.host.folders import Siblings, contents, matching, tail

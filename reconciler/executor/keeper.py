@@ -101,8 +101,7 @@ class Keeper:
         self._call = {} if self.loop is None else self._called_with(found["spec"]["name"])
 
     def _called_with(self, name: str) -> dict[str, Any]:
-        from reconciler.host.facts import state_directory
-        from reconciler.host.users import Users
+        from reconciler.host.users import Users, state_directory
         from reconciler.state.heartbeat import call
 
         return call(os.path.join(state_directory(self._options.state_dir, Users()), name))

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from reconciler.host.clock import Clock
+from reconciler.host.trust import own_bytes
 from reconciler.host.users import Users
+from reconciler.host.walk import reported
 
 if TYPE_CHECKING:
     from reconciler.core.model import ProbeHistory, Resource
+    from reconciler.host.clock import WallTime
     from reconciler.host.crontab import Crontabs
     from reconciler.host.files import Files
-    from reconciler.host.marks import Marks
     from reconciler.host.openfiles import OpenFiles
     from reconciler.host.process_search import ProcessSearch
     from reconciler.host.process_snapshot import CarrierCache, ProcessSnapshot
@@ -26,7 +29,6 @@ if TYPE_CHECKING:
     from reconciler.host.stops import Stopping, StopUnderWay
     from reconciler.host.systemd import Systemd
     from reconciler.host.tmux import Tmux
-    from reconciler.host.walltime import WallTime
 
 
 class Host:
@@ -144,15 +146,13 @@ class Host:
     @cached_property
     def walltime(self) -> WallTime:
         """Whether the wall clock can be believed."""
-        from reconciler.host.walltime import WallTime
+        from reconciler.host.clock import WallTime
 
         return WallTime(self.state_dir, self.clock, self.remembers)
 
     @cached_property
     def marks(self) -> Marks:
         """What this spec has left outside of its own folder."""
-        from reconciler.host.marks import Marks
-
         return Marks(self.state_dir)
 
     def gone_on_with(self, stop: StopUnderWay) -> StopUnderWay:
@@ -183,3 +183,59 @@ class Host:
             self.tmux.let_go()
         if "crontabs" in self.__dict__:
             self.crontabs.let_go()
+
+
+_LIMIT = 2**20
+
+
+class Marks:
+    """The marks of one spec, in the folder ``marks`` of its state directory."""
+
+    def __init__(self, state_dir: str) -> None:
+        self._folder = os.path.join(state_dir, "marks")
+
+    def kinds(self) -> list[str]:
+        """The kinds that have left something; one system call when there is nothing."""
+        try:
+            return sorted(name for name in os.listdir(self._folder) if name.isidentifier())
+        except OSError:
+            return []
+
+    def of(self, kind: str) -> tuple[str, ...]:
+        """What that kind has left."""
+        return tuple((self._read(kind) or b"").decode(errors="replace").splitlines())
+
+    def add(self, kind: str, name: str) -> None:
+        """Note it, unless that is done already. Raises HostError."""
+        seen = self._read(kind)
+        names = (seen or b"").decode(errors="replace").splitlines()
+        if name not in names:
+            os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            self._write(kind, sorted([*names, name]))
+
+    def remove(self, kind: str, name: str) -> None:
+        """It is gone. Raises HostError."""
+        seen = self._read(kind)
+        names = (seen or b"").decode(errors="replace").splitlines()
+        if seen is None or name not in names:
+            return
+        left = [one for one in names if one != name]
+        if left:
+            self._write(kind, left)
+        else:
+            with suppress(OSError):
+                os.unlink(self._path(kind))
+                os.rmdir(self._folder)
+
+    def _write(self, kind: str, names: list[str]) -> None:
+        from reconciler.host.place import put_at
+
+        path = self._path(kind)
+        with reported(f"cannot write {path}"):
+            put_at(path, "".join(f"{one}\n" for one in names).encode())
+
+    def _path(self, kind: str) -> str:
+        return os.path.join(self._folder, kind)
+
+    def _read(self, kind: str) -> bytes | None:
+        return own_bytes(self._path(kind), _LIMIT)

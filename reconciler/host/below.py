@@ -14,7 +14,8 @@ from reconciler.base.errors import HostError, UnknownState
 from reconciler.host.progress import Work, working
 from reconciler.host.refusals import KnownEntries, Refused, refused, refused_set_id
 from reconciler.host.tree import Moved, Tree, moved
-from reconciler.host.walk import PATH_ONLY, joined, reason, shown
+from reconciler.host.trust import PATH_ONLY
+from reconciler.host.walk import joined, reason, shown
 
 _MOST_NAMED = 20
 """Of what is left out so many are named."""

@@ -21,10 +21,10 @@ from contextlib import suppress
 from math import inf
 from typing import Any
 
-from reconciler.base.descriptors import is_awaited, let_go_of_streams
 from reconciler.base.exit_codes import TROUBLE
 from reconciler.host import filesystems
 from reconciler.host.command import forget_parent, reap
+from reconciler.host.environment import is_awaited, let_go_of_streams
 
 SILENCE = 5.0
 """Seconds that a process which has entered such a file system may spend in one single wait."""

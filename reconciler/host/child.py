@@ -16,7 +16,6 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
-from reconciler.base.descriptors import close_all_but, let_go_of_streams, usual_limit
 from reconciler.base.errors import UnknownState
 from reconciler.base.text import error_in_words
 from reconciler.host.command import (
@@ -27,6 +26,7 @@ from reconciler.host.command import (
     reap_killed,
     still_waiting,
 )
+from reconciler.host.environment import close_all_but, let_go_of_streams, usual_limit
 from reconciler.host.filesystems import on_entering
 from reconciler.host.progress import unwatched, working
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
-from reconciler.base.redaction import censored
+from reconciler.base.text import censored
 from reconciler.host.environment import note
 from reconciler.host.trust import Untrusted, refuse_untrusted
 

@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
 from reconciler.host.filesystems import refuse_silent
+from reconciler.host.trust import MOST_LINKS, shared
 from reconciler.host.walk import (
-    MOST_LINKS,
     entry_in,
     opened,
     reason,
     refuse_foreign_link,
     reported,
     set_on,
-    shared,
     shown,
     sort_of,
 )

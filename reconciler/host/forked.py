@@ -16,8 +16,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-from reconciler.base.descriptors import let_go_of_streams, usual_limit
 from reconciler.host.command import forget_parent, reap, reap_killed
+from reconciler.host.environment import let_go_of_streams, usual_limit
 from reconciler.host.progress import unwatched
 
 _LENGTH = struct.Struct("!I")

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from reconciler.base.errors import HostError
-from reconciler.host.walk import shared
+from reconciler.host.trust import shared
 
 _LONGEST_NAME = 255
 NEW = "reconcile.new"

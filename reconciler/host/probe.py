@@ -17,11 +17,11 @@ from types import FrameType
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.text import amount, printable
 from reconciler.base.values import Verdict
+from reconciler.host.clock import WallTime
 from reconciler.host.files import Files
 from reconciler.host.folders import listed, regular_files
 from reconciler.host.reading import is_private
 from reconciler.host.walk import reason
-from reconciler.host.walltime import WallTime
 
 _SAMPLE = 1.0
 """Seconds for which the processors are looked at."""

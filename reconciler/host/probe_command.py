@@ -10,8 +10,7 @@ import re
 import select
 from collections.abc import Sequence
 
-from reconciler.base.redaction import censored, redacted
-from reconciler.base.text import printable
+from reconciler.base.text import censored, printable, redacted
 from reconciler.base.values import Secret, Verdict
 from reconciler.host import kernel
 from reconciler.host.launch import environment

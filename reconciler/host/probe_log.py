@@ -12,8 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 
-from reconciler.base.redaction import censored
-from reconciler.base.text import printable
+from reconciler.base.text import censored, printable
 from reconciler.base.values import Verdict
 from reconciler.host.probe import span
 from reconciler.host.reading import PRIVATE, regular_file

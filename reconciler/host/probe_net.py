@@ -112,7 +112,7 @@ def http(
 
 def _first_line(text: str, secrets: Iterable[str]) -> str:
     """What a body begins with, without the secrets that were sent."""
-    from reconciler.base.redaction import censored, redacted
+    from reconciler.base.text import censored, redacted
 
     lines = (line.strip() for line in redacted(text, list(secrets)).splitlines())
     first = censored(next(filter(None, lines), ""))

@@ -14,7 +14,8 @@ from heapq import merge
 from reconciler.base.digests import blake2b
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
-from reconciler.host.walk import PATH_ONLY, shared, shown
+from reconciler.host.trust import PATH_ONLY, shared
+from reconciler.host.walk import shown
 
 _UNSORTED = 20_000
 _SET_ID = stat.S_ISUID | stat.S_ISGID

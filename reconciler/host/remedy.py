@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reconciler.base.errors import Remedy
-from reconciler.base.redaction import censored, redacted
+from reconciler.base.text import censored, redacted
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-")
 """What every shell takes as it is, but for a ``=`` in front."""

@@ -21,10 +21,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from typing import NoReturn
 
-from reconciler.base.descriptors import close_all_but
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, replace
 from reconciler.host.command import Begun, Result, find, reap, still_waiting
+from reconciler.host.environment import close_all_but
 from reconciler.host.inherited import Settings, as_declared, as_process_1_has_it
 from reconciler.host.processes import LEADER, Identity, end_marked, look_up
 from reconciler.host.refusals import taken_by

@@ -19,7 +19,7 @@ from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
 from reconciler.host.clock import boot_id
 from reconciler.host.processes import Identity, look_up
-from reconciler.host.trust import own_file, refuse_untrusted
+from reconciler.host.trust import own_bytes, refuse_untrusted
 
 _LONGEST = 256
 ENDED = ".ended"
@@ -80,19 +80,14 @@ class StartRecords:
         return [one for one in self._known[mark] if _lives(one.identity) == alive]
 
     def _read(self, name: str) -> StartRecord | None:
+        text = own_bytes(f"{self.folder}/{name}", _LONGEST) or b""
         try:
-            handle = own_file(f"{self.folder}/{name}")
-        except (OSError, HostError):
-            return None
-        try:
-            boot, pid, ticks, digest, *tag = os.read(handle, _LONGEST).decode("ascii").split()
+            boot, pid, ticks, digest, *tag = text.decode("ascii").split()
             if boot != boot_id():
                 return None
             return StartRecord(Identity(int(ticks), int(pid)), digest, "".join(tag))
-        except (OSError, ValueError):
+        except ValueError:
             return None
-        finally:
-            os.close(handle)
 
     def status(self, mark: str, identity: Identity) -> str | None:
         """How that process of the resource has ended: a number, or the name of a signal.
@@ -103,10 +98,8 @@ class StartRecords:
         end = time.monotonic() + _SOON
         while True:
             zombie = look_up(identity.pid, zombies=True)
-            with suppress(OSError, HostError, ValueError):
-                handle = own_file(path)
-                words = os.read(handle, _LONGEST).decode("ascii").split()
-                os.close(handle)
+            with suppress(ValueError):
+                words = (own_bytes(path, _LONGEST) or b"").decode("ascii").split()
                 if words[:-1] == ended_as(identity, "").decode().split():
                     return words[-1]
             if zombie is None or zombie.identity != identity or time.monotonic() > end:

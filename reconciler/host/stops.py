@@ -255,10 +255,8 @@ def _hand_on(folder: str, begun: Sequence[tuple[str, str, StopUnderWay]]) -> Non
 
 def handed_on(folder: str) -> list[tuple[str, str, StopUnderWay]]:
     """The stops that a loop had begun when it ended, each with its id and the id that it wakes."""
-    try:
-        with os.fdopen(trust.own_file(f"{folder}/{_FILE}"), "rb") as file:
-            text = file.read(_MOST)
-    except (OSError, HostError):
+    text = trust.own_bytes(f"{folder}/{_FILE}", _MOST)
+    if text is None:
         return []
     import json
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
-from reconciler.base.redaction import censored
+from reconciler.base.text import censored
 from reconciler.host.clock import Clock
 from reconciler.host.command import Result, find, own_environment, run
 from reconciler.host.environment import runtime_folder

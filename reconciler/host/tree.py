@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
 from reconciler.host.refusals import Refused, refuse, user
-from reconciler.host.walk import PATH_ONLY, mount_of, opened, shown
+from reconciler.host.trust import PATH_ONLY
+from reconciler.host.walk import mount_of, opened, shown
 
 LONGEST = 16 * 1024
 """Characters of a path below the top of a tree; what is nested deeper is not entered. No tool

@@ -29,12 +29,9 @@ from contextlib import suppress
 
 from reconciler.base.errors import HostError, UnknownState
 
-_LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-_MOST_LINKS = 40
+PATH_ONLY = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+MOST_LINKS = 40
 """Symlinks on one way, path_resolution(7)."""
-_ON_THE_WAY = 0o755
-"""The mode of folders that are made on the way."""
-
 _NFS_ACL = "system.nfs4_acl"
 _NFS_FOR = 60.0
 """Seconds for which it is remembered whether a device has such lists."""
@@ -142,6 +139,17 @@ def own_file(path: str, flags: int = os.O_RDONLY) -> int:
     return handle
 
 
+def own_bytes(path: str, most: int, at: int = 0) -> bytes | None:
+    """What such a file holds, at most so many bytes; None: there is none, or it cannot be read."""
+    with suppress(OSError, HostError):
+        handle = own_file(path)
+        try:
+            return os.pread(handle, most, at)
+        finally:
+            os.close(handle)
+    return None
+
+
 def is_trusted_way(folder: str, *, services: bool = False) -> bool:
     """Can nobody else exchange what is ours in that folder? It may be sticky, as /tmp is.
 
@@ -175,6 +183,11 @@ def only_ours(
     from reconciler.host.writers import writers
 
     return next(writers(handle, status, owners, services), None) is None
+
+
+def shared(status: os.stat_result) -> bool:
+    """May somebody else than root and the caller write to this directory, by its mode?"""
+    return bool(status.st_mode & 0o022) or status.st_uid not in (0, os.geteuid())
 
 
 def _owners(also: Collection[int] = ()) -> frozenset[int]:
@@ -224,7 +237,7 @@ class _Way:
         todo = _parts(self._path)
         links = 0
         # What is open: the folder that we stand in, and what is looked at in it.
-        handles = [os.open("/", _LOOK | os.O_DIRECTORY)]
+        handles = [os.open("/", PATH_ONLY | os.O_DIRECTORY)]
         where = "/"
         try:
             status = os.fstat(handles[0])
@@ -249,14 +262,14 @@ class _Way:
                     where = step
                     continue
                 links += 1
-                if links > _MOST_LINKS or not (follow or todo):
+                if links > MOST_LINKS or not (follow or todo):
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), self._path)
                 target = os.readlink("", dir_fd=handles[1])
                 todo += _parts(target)
                 os.close(handles.pop())
                 if target.startswith("/"):
                     os.close(handles.pop())
-                    handles.append(os.open("/", _LOOK | os.O_DIRECTORY))
+                    handles.append(os.open("/", PATH_ONLY | os.O_DIRECTORY))
                     where = "/"
                 status = os.fstat(handles[0])
             return handles.pop()
@@ -268,15 +281,15 @@ class _Way:
         """What stands under that name: a descriptor. With ``folder``, of what is on the way."""
         try:
             # A folder as one, so that it is mounted where an automounter waits for that.
-            return os.open(name, _LOOK | os.O_DIRECTORY if folder else _LOOK, dir_fd=here)
+            return os.open(name, PATH_ONLY | os.O_DIRECTORY if folder else PATH_ONLY, dir_fd=here)
         except NotADirectoryError:
-            return os.open(name, _LOOK, dir_fd=here)
+            return os.open(name, PATH_ONLY, dir_fd=here)
         except FileNotFoundError:
             if self._make is None:
                 raise
         with suppress(FileExistsError):  # Made meanwhile: looked at like any other.
-            os.mkdir(name, _ON_THE_WAY if folder else self._make, dir_fd=here)
-        return os.open(name, _LOOK, dir_fd=here)
+            os.mkdir(name, 0o755 if folder else self._make, dir_fd=here)
+        return os.open(name, PATH_ONLY, dir_fd=here)
 
     def _refuse_server(self, step: str, entry: int) -> None:
         """Raises Untrusted where somebody else may say of what stands there what he likes.
@@ -310,8 +323,10 @@ class _Way:
             return
         link = stat.S_ISLNK(status.st_mode)
         if status.st_uid not in self._owners:
+            from reconciler.host.users import overflow_uid
+
             in_sticky = above is not None and above.st_mode & stat.S_ISVTX
-            overflow = not last and not link and status.st_uid == _overflow_uid()
+            overflow = not last and not link and status.st_uid == overflow_uid()
             noted = os.geteuid() != 0 and not in_sticky and (link or not last or self._lenient)
             if not overflow:
                 self._owner(step, status, noted)
@@ -361,8 +376,7 @@ def _parts(path: str) -> list[str]:
 
 
 def _caller() -> str:
-    uid = os.geteuid()
-    return "root" if uid == 0 else f"user {uid}"
+    return f"user {os.geteuid()}" if os.geteuid() else "root"
 
 
 def has_nfs_lists(handle: int, device: int) -> bool:
@@ -382,19 +396,3 @@ def nfs_list(handle: int) -> bytes | None:
         return os.getxattr(f"/proc/self/fd/{handle}", _NFS_ACL)
     except OSError:
         return None
-
-
-def _overflow_uid() -> int | None:
-    """The uid of every owner whom this user namespace does not know; None where it knows all.
-
-    Where that number is an account of the namespace as well, it is that account's.
-    """
-    try:
-        with open("/proc/self/uid_map", "rb") as file:
-            rows = [line.split() for line in file]
-        with open("/proc/sys/kernel/overflowuid", "rb") as file:
-            overflow = int(file.read())
-        known = any(int(row[0]) <= overflow < int(row[0]) + int(row[2]) for row in rows)
-    except (OSError, ValueError, IndexError):
-        return None
-    return None if known else overflow

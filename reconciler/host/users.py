@@ -1,15 +1,18 @@
-"""Users and groups of the host, by name and by number.
+"""Users and groups of the host, who calls this program, and what is theirs here.
 
-It must not change them. Each is asked for once; a process that runs for long calls ``forget``.
+It must not change them, nor run anything: this is read at every start. Each account is asked for
+once; a process that runs for long calls ``forget``.
 """
 
 from __future__ import annotations
 
 import os
 import pwd
+import sys
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
+from reconciler.base.values import Facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,3 +124,127 @@ def run_as(whom: str) -> str:
     if os.geteuid() != 0:
         return "run as root" if whom == "root" else f"run as {whom} or as root"
     return "root may not do that here, as in a container, or where the file is immutable"
+
+
+def overflow_uid() -> int | None:
+    """The uid of every owner whom this user namespace does not know; None where it knows all.
+
+    Where that number is an account of the namespace as well, it is that account's.
+    """
+    try:
+        with open("/proc/self/uid_map", "rb") as file:
+            rows = [line.split() for line in file]
+        with open("/proc/sys/kernel/overflowuid", "rb") as file:
+            overflow = int(file.read())
+        known = any(int(row[0]) <= overflow < int(row[0]) + int(row[2]) for row in rows)
+    except (OSError, ValueError, IndexError):
+        return None
+    return None if known else overflow
+
+
+def facts(users: Users, state_dir: str) -> Facts:
+    """What templates may ask about this host and its user, as it is now."""
+    from reconciler.host import trust
+    from reconciler.host.command import find, program_folder
+
+    account = users.account(None)
+    return Facts(
+        user_name=account.name,
+        user_home=os.path.abspath(account.home),
+        user_uid=account.uid,
+        host_name=os.uname().nodename,
+        # sd_booted(3)
+        systemd=os.path.isdir("/run/systemd/system"),
+        crontab=find("crontab") is not None,
+        tmux=find("tmux") is not None,
+        state_dir=state_dir,
+        bin=program_folder(),
+        bin_refused=_program_refused() if os.geteuid() == 0 else "",
+        linger=os.path.exists(f"/var/lib/systemd/linger/{account.name}"),
+        trust=tuple(word for uid in trust.trusted_owners() for word in ("--trust", str(uid))),
+    )
+
+
+def _program_refused() -> str:
+    """Why root cannot trust this program: its command, its interpreter, and its own files."""
+    from reconciler.host import trust
+    from reconciler.host.command import program_folder
+
+    try:
+        for path in (f"{program_folder()}/reconcile", sys.executable, __file__):
+            trust.refuse_untrusted(path, "this program")
+    except trust.Untrusted as error:
+        return str(error)
+    except OSError as error:
+        return f"this program cannot be looked at: {error}"
+    return ""
+
+
+def state_directory(chosen: str | None, users: Users) -> str:
+    """Where state is kept: ``chosen``, else ``$STATE_DIRECTORY``, else the user's own place.
+
+    Raises ValueError.
+    """
+    if chosen is not None:
+        if not chosen:
+            raise ValueError("--state-dir takes a folder, not ''")
+        return os.path.abspath(users.expanded(chosen))
+    # systemd.exec(5): several are separated by colons.
+    given = users.expanded(os.environ.get("STATE_DIRECTORY", "").partition(":")[0])
+    if given:
+        # It holds for commands in whatever folder: each would come to a state of its own.
+        if not given.startswith("/"):
+            raise ValueError(f"$STATE_DIRECTORY must be an absolute path, not {given!r}")
+        return os.path.abspath(given)
+    if os.geteuid() == 0:
+        return "/var/lib/reconcile"
+    base = os.environ.get("XDG_STATE_HOME", "")
+    if not base.startswith("/"):
+        base = os.path.join(users.account(None).home, ".local/state")
+    return os.path.join(base, "reconcile")
+
+
+_CRONS = ("cron", "crond", "anacron", "busybox")
+
+
+def caller() -> str:
+    """``person``, ``cron``, ``systemd`` or ``program``."""
+    if any(_is_terminal(number) for number in (0, 1, 2)) or _in_foreground():
+        return "person"
+    from reconciler.host.processes import look_up
+
+    pid = os.getppid()
+    for _ in range(16):
+        if _name(pid) in _CRONS:
+            return "cron"
+        entry = look_up(pid)
+        if entry is None or entry.parent <= 1:
+            break
+        pid = entry.parent
+    # systemd.exec(5): set for all that a service starts.
+    return "systemd" if "INVOCATION_ID" in os.environ else "program"
+
+
+def _is_terminal(number: int) -> bool:
+    try:
+        return os.isatty(number)
+    except OSError:
+        return False
+
+
+def _in_foreground() -> bool:
+    """Does a terminal wait for us, wherever our own output goes? proc(5), ``tpgid``."""
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return False
+    return len(fields) > 5 and fields[2] == fields[5]
+
+
+def _name(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().strip().lower()
+    except OSError:
+        return ""

@@ -14,13 +14,11 @@ from contextlib import contextmanager
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.host.filesystems import refuse_silent, server
+from reconciler.host.trust import MOST_LINKS, PATH_ONLY, shared
 from reconciler.host.users import run_as
 
-MOST_LINKS = 40
-"""Symlinks on one way, as path_resolution(7) has it."""
 _SHOWN = 1000
 """Characters of a path that are shown to people."""
-PATH_ONLY = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def sort_of(status: os.stat_result) -> str:
@@ -35,11 +33,6 @@ def sort_of(status: os.stat_result) -> str:
         stat.S_IFBLK: "a device",
     }
     return sorts.get(stat.S_IFMT(status.st_mode), "something else")
-
-
-def shared(status: os.stat_result) -> bool:
-    """May somebody else than root and the caller write to this directory?"""
-    return bool(status.st_mode & 0o022) or status.st_uid not in (0, os.geteuid())
 
 
 def refuse_foreign_link(

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from reconciler.base.records import dataclass, replace
-from reconciler.base.redaction import shortened
+from reconciler.base.text import shortened
 from reconciler.core.messages import EXITED, RATE, Message, Sent, Trouble, moment
 from reconciler.core.model import EVENTS, Outcome, Plan
 

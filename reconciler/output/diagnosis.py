@@ -7,8 +7,7 @@ from textwrap import wrap
 from typing import Any
 
 from reconciler.base.records import replace
-from reconciler.base.redaction import shortened
-from reconciler.base.text import amount, count_of, printable
+from reconciler.base.text import amount, count_of, printable, shortened
 from reconciler.output.period import lines_of
 from reconciler.output.status import counted, history_table, moment, span
 from reconciler.output.text import Block, Line, Row, Table, given

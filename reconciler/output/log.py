@@ -11,8 +11,7 @@ import time
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from reconciler.base.redaction import redacted_json
-from reconciler.base.text import printable
+from reconciler.base.text import printable, redacted_json
 from reconciler.core.model import Outcome, Plan
 from reconciler.output.data import FORMAT, outcome_document
 from reconciler.output.terminal import Terminal

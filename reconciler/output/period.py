@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from reconciler.base.redaction import shortened
-from reconciler.base.text import amount, count_of
+from reconciler.base.text import amount, count_of, shortened
 from reconciler.core.messages import moment
 from reconciler.output.status import span
 

@@ -11,8 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from reconciler.base.redaction import redacted
-from reconciler.base.text import count_of
+from reconciler.base.text import count_of, redacted
 from reconciler.output.text import MARGIN, Block, Line, Table, lines_of
 
 if TYPE_CHECKING:

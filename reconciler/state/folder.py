@@ -1,4 +1,5 @@
-"""The state directory and its lock: at most one acts on a spec.
+"""The state directory and its lock: at most one acts on a spec, and none that hangs keeps the
+others out.
 
 It must not hold anything that a pass needs in order to be right; losing it loses history only.
 """
@@ -9,12 +10,17 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError
-from reconciler.base.redaction import hides_values, marks
+from reconciler.base.text import hides_values, marks
 from reconciler.host import trust
+
+if TYPE_CHECKING:
+    from reconciler.state.heartbeat import WatchdogHeartbeat
+
 
 _PAUSE = 0.1
 
@@ -201,6 +207,18 @@ def _holder(handle: int) -> int | None:
     return None
 
 
+def _kept(folder: str, name: str, most: int) -> bytes:
+    """What a file of the state directory holds; nothing where it cannot be read."""
+    return trust.own_bytes(os.path.join(folder, name), most) or b""
+
+
+def _keep(folder: str, name: str, data: bytes) -> None:
+    from reconciler.host.place import put_at
+
+    make_folder(folder)
+    put_at(os.path.join(folder, name), data)
+
+
 def known_spec(folder: str) -> str | None:
     """What the spec is remembered by whose state this is; None: it is not known.
 
@@ -208,11 +226,7 @@ def known_spec(folder: str) -> str | None:
     """
     from reconciler.host.shipped import path_of
 
-    try:
-        with os.fdopen(trust.own_file(os.path.join(folder, _SPEC)), "rb", buffering=0) as file:
-            known = os.fsdecode(file.read(_LONGEST_PATH).removesuffix(b"\n"))
-    except (OSError, HostError):
-        return None
+    known = os.fsdecode(_kept(folder, _SPEC, _LONGEST_PATH).removesuffix(b"\n"))
     if not known.isprintable() or not (os.path.isabs(known) or os.path.exists(path_of(known))):
         return None
     return known
@@ -221,13 +235,11 @@ def known_spec(folder: str) -> str | None:
 def remember_spec(folder: str, known: str) -> None:
     """From now on it is the state of that spec. Raises OSError or HostError."""
     from reconciler.host.filesystems import volume
-    from reconciler.host.place import put_at
     from reconciler.host.shipped import path_of
 
-    make_folder(folder)
     _, mount = volume(path_of(known))
-    put_at(os.path.join(folder, _VOLUME), os.fsencode(f"{known}\0{mount}"))
-    put_at(os.path.join(folder, _SPEC), os.fsencode(known) + b"\n")
+    _keep(folder, _VOLUME, os.fsencode(f"{known}\0{mount}"))
+    _keep(folder, _SPEC, os.fsencode(known) + b"\n")
 
 
 def knows_volume(folder: str) -> bool:
@@ -247,21 +259,14 @@ def is_gone(folder: str, known: str) -> bool:
         above, mount = volume(path_of(known))
     except OSError:
         return False
-    try:
-        with os.fdopen(trust.own_file(os.path.join(folder, _VOLUME)), "rb") as file:
-            of, _, before = os.fsdecode(file.read(2 * _LONGEST_PATH)).partition("\0")
-    except (OSError, HostError):
-        of = before = ""
+    of, _, before = os.fsdecode(_kept(folder, _VOLUME, 2 * _LONGEST_PATH)).partition("\0")
     return mount == before if of == known else above == os.path.dirname(path_of(known))
 
 
 def variables(folder: str) -> dict[str, str]:
     """The variables that the spec was last applied with, by name."""
-    try:
-        with os.fdopen(trust.own_file(os.path.join(folder, _VARIABLES)), "rb") as file:
-            words = file.read(_MOST_VARIABLES).decode("utf-8", "surrogateescape").split("\0")
-    except (OSError, HostError):
-        return {}
+    text = _kept(folder, _VARIABLES, _MOST_VARIABLES)
+    words = text.decode("utf-8", "surrogateescape").split("\0")
     pairs = (word.partition("=") for word in words[:-1])
     return {name: value for name, equals, value in pairs if name and equals}
 
@@ -280,20 +285,16 @@ def remember_variables(folder: str, values: Mapping[str, str]) -> None:
     """From now on these are the spec's, and no others. Raises OSError or HostError."""
     if values == variables(folder):
         return
-    from reconciler.host.place import put_at
-
-    make_folder(folder)
     text = "".join(f"{name}={value}\0" for name, value in values.items())
-    put_at(os.path.join(folder, _VARIABLES), text.encode("utf-8", "surrogateescape"))
+    _keep(folder, _VARIABLES, text.encode("utf-8", "surrogateescape"))
 
 
 def secret_marks(folder: str) -> tuple[bytes, list[str]]:
     """The key and the marks of the secrets that passes of that spec have known; none: no key."""
     try:
-        with os.fdopen(trust.own_file(os.path.join(folder, _SECRETS)), "rb") as file:
-            key, *known = file.read(_MOST_MARKS * 64).decode("ascii").split()
+        key, *known = _kept(folder, _SECRETS, _MOST_MARKS * 64).decode("ascii").split()
         return bytes.fromhex(key), known
-    except (OSError, HostError, ValueError):
+    except ValueError:
         return b"", []
 
 
@@ -308,12 +309,9 @@ def mark_secrets(folder: str) -> None:
     key = key or os.urandom(16)
     new = marks(key).difference(known)
     if new:
-        from reconciler.host.place import put_at
-
-        make_folder(folder)
         lines = [key.hex(), *known, *sorted(new)]
         del lines[1:-_MOST_MARKS]  # The oldest go first.
-        put_at(os.path.join(folder, _SECRETS), "\n".join(lines).encode())
+        _keep(folder, _SECRETS, "\n".join(lines).encode())
 
 
 def is_asked(state_dir: str) -> bool:
@@ -343,3 +341,59 @@ def quiet(folder: str) -> bool:
     if len(header) < 100 or interrupted(folder):
         return False
     return not any(header[_USER_VERSION])
+
+
+_AFTER_END = 5.0
+"""Seconds until the lock of one that was ended must be free."""
+
+
+class LockHeld(Exception):
+    """Another actor is at work on this spec. ``loop`` is it, or None when it is a pass."""
+
+    def __init__(self, pid: int | None, loop: WatchdogHeartbeat | None) -> None:
+        super().__init__(pid, loop)
+        self.loop = loop
+        self.pid = pid if loop is None else loop.identity.pid
+
+    def __str__(self) -> str:
+        who = f" (pid {self.pid})" if self.pid is not None else ""
+        if self.loop is None:
+            return f"another pass is at work{who}"
+        return f"the watchdog{who} keeps it as declared"
+
+
+@contextmanager
+def turn(folder: str, warn: Callable[[str], None], patience: float = 0.0) -> Iterator[int]:
+    """Hold the lock of the state directory; its descriptor. Raises LockHeld, or HostError.
+
+    A loop that has stopped moving is ended, with a warning. A pass that is at work is waited
+    for, ``patience`` seconds at most; a loop is not.
+    """
+    with ExitStack() as held:
+        try:
+            lock = held.enter_context(locked(folder, patience, lambda: _loop(folder) is not None))
+        except Busy as busy:
+            from reconciler.host.clock import Clock
+            from reconciler.state.heartbeat import end
+
+            loop = _loop(folder)
+            if loop is None or loop.healthy:
+                raise LockHeld(busy.pid, loop) from None
+            warn(
+                f"the loop (pid {loop.identity.pid}) has not moved for {loop.age:.0f} s; "
+                "it is ended, and its work is taken over"
+            )
+            end(loop, Clock())
+            try:
+                lock = held.enter_context(locked(folder, _AFTER_END))
+            except Busy as faster:
+                raise LockHeld(faster.pid, _loop(folder)) from None
+        yield lock
+
+
+def _loop(folder: str) -> WatchdogHeartbeat | None:
+    # Only where somebody is in the way, so that a pass alone need not load this.
+    from reconciler.host.clock import Clock
+    from reconciler.state.heartbeat import pulse
+
+    return pulse(folder, Clock())

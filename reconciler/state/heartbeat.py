@@ -16,7 +16,7 @@ from reconciler.base.records import dataclass
 from reconciler.host.clock import Clock, boot_id
 from reconciler.host.place import put_at
 from reconciler.host.processes import Identity, Processes, look_up
-from reconciler.host.trust import own_file
+from reconciler.host.trust import own_bytes, own_file
 from reconciler.state.folder import make_folder
 
 _NAME = "loop"
@@ -156,14 +156,7 @@ def pulse(folder: str, clock: Clock) -> WatchdogHeartbeat | None:
 
 
 def _read(place: str, clock: Clock) -> WatchdogHeartbeat | None:
-    try:
-        handle = own_file(place)
-    except (OSError, HostError):
-        return None
-    try:
-        words = os.read(handle, 400).decode(errors="replace").split()
-    finally:
-        os.close(handle)
+    words = (own_bytes(place, 400) or b"").decode(errors="replace").split()
     try:
         boot, pid, start, moved, every, begun, done = words
         identity = Identity(int(start), int(pid))
@@ -185,12 +178,8 @@ def call(folder: str) -> dict[str, Any]:
     import json
 
     for place in (_place(folder), _second_place(folder)):
-        with suppress(OSError, HostError, ValueError):
-            handle = own_file(place)
-            try:
-                found = json.loads(os.pread(handle, _LONGEST_CALL, _CALL))
-            finally:
-                os.close(handle)
+        with suppress(ValueError):
+            found = json.loads(own_bytes(place, _LONGEST_CALL, _CALL) or b"")
             if isinstance(found, dict):
                 return found
     return {}

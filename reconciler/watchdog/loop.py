@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from reconciler.base.errors import HostError
 from reconciler.base.text import error_in_words
 from reconciler.core.model import Outcome, Plan, Resource, Spec
-from reconciler.core.snapshot import Snapshot
+from reconciler.core.observe import Snapshot
 from reconciler.host.clock import Clock
 from reconciler.host.exit_watcher import ExitWatcher
 from reconciler.host.inotify import FileWatch

@@ -13,10 +13,8 @@ from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, replace
 from reconciler.core.kind import Running, Supervised
 from reconciler.core.model import Observation, Outcome, Report, Resource, Spec
-from reconciler.core.observe import observe, watched
+from reconciler.core.observe import Snapshot, observe, proved, watched
 from reconciler.core.plan import difference
-from reconciler.core.snapshot import Snapshot
-from reconciler.core.verify import proved
 from reconciler.host.processes import Identity
 from reconciler.host.stops import WantedStops
 from reconciler.watchdog.passes import Teller

@@ -15,7 +15,7 @@ from reconciler.core.plan import STARTS
 
 if TYPE_CHECKING:
     from reconciler.cli.context import Context
-    from reconciler.core.snapshot import Snapshot
+    from reconciler.core.observe import Snapshot
     from reconciler.host import Host
     from reconciler.watchdog.probes import ProbeScheduler
 

@@ -9,19 +9,17 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from reconciler.base.descriptors import raise_limit, usual_limit
 from reconciler.base.errors import HostError
 from reconciler.core.model import Spec
 from reconciler.host.clock import Clock
 from reconciler.host.command import on_waiting
-from reconciler.host.environment import start_again
+from reconciler.host.environment import raise_limit, start_again, usual_limit
 from reconciler.host.program import Replaced
 from reconciler.host.supervisor import Supervisor
 from reconciler.output.log import Log
 from reconciler.output.text import given
-from reconciler.state.folder import Newer, hand_on
+from reconciler.state.folder import Newer, hand_on, turn
 from reconciler.state.heartbeat import HeartbeatWriter
-from reconciler.state.lock import turn
 from reconciler.watchdog.events import Loop
 from reconciler.watchdog.loop import Watchdog
 

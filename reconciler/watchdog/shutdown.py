@@ -13,9 +13,8 @@ from reconciler import kinds
 from reconciler.base.records import replace
 from reconciler.core.kind import Supervised
 from reconciler.core.model import Outcome, Past, Spec
-from reconciler.core.observe import judged, observe
+from reconciler.core.observe import Snapshot, judged, observe
 from reconciler.core.plan import ending
-from reconciler.core.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from reconciler.cli.context import Context

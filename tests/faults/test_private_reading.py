@@ -13,12 +13,11 @@ from support import Machine
 
 from reconciler.base.values import Verdict
 from reconciler.diagnose import sections
-from reconciler.host.clock import Clock
+from reconciler.host.clock import Clock, WallTime
 from reconciler.host.daemon_log import last_lines
 from reconciler.host.probe import queue
 from reconciler.host.probe_log import log
 from reconciler.host.reading import PRIVATE
-from reconciler.host.walltime import WallTime
 
 SOMEBODY, SOMEBODY_ELSE, TEAM = 64331, 64332, 64333
 PRIVATELY = "the-inner-word"

@@ -50,11 +50,11 @@ def test_a_quiet_pass_loads_and_enters_few_modules(machine: Machine) -> None:
 
     counted()  # Compiled for another program folder.
     status, loaded, entered = counted()
-    assert (status, loaded <= 56, entered <= 39) == (0, True, True), (loaded, entered)
+    assert (status, loaded <= 45, entered <= 29) == (0, True, True), (loaded, entered)
     # With something to do.
     (machine.base / "d/0").chmod(0o700)
     status, loaded, entered = counted()
-    assert (status, loaded <= 67, entered <= 52) == (0, True, True), (loaded, entered)
+    assert (status, loaded <= 55, entered <= 39) == (0, True, True), (loaded, entered)
 
 
 def test_a_quiet_pass_loads_nothing_heavy(machine: Machine) -> None:

@@ -173,13 +173,13 @@ def test_every_flipped_or_missing_byte_is_seen(full: Any) -> None:
     (file,) = bins(full)
     content = file.read_bytes()
     inputs = reconciler.config.cache.Inputs(str(full.base / "spec.yaml"), FACTS, {}, ENV)
-    assert reconciler.config.cache.load(str(file), inputs, False) == full.spec
+    assert reconciler.config.cache.compiled(str(file), inputs, False) == full.spec
     for at in [*range(60), *range(60, len(content), 97), len(content) - 1]:
         damaged = bytearray(content)
         damaged[at] ^= 1
         for attempt in (bytes(damaged), content[:at]):
             file.write_bytes(attempt)
-            assert reconciler.config.cache.load(str(file), inputs, False) is None
+            assert reconciler.config.cache.compiled(str(file), inputs, False) is None
     file.write_bytes(b"")
     assert full.cached(environ=ENV) == (full.spec, True)
     assert full.cached(environ=ENV) == (full.spec, False)

@@ -11,8 +11,8 @@ import pytest
 from support import compiled
 
 from reconciler import kinds
+from reconciler.base.records import Packer, unpacked
 from reconciler.config.errors import SpecError
-from reconciler.config.packing import Packer, unpacked
 from reconciler.config.schema import json_schema
 from reconciler.core.model import Key
 from reconciler.kinds.process import Process

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from reconciler.cli.context import Context
     from reconciler.cli.invocation import Invocation
     from reconciler.core.model import Plan, Spec
-    from reconciler.state.lock import LockHeld
+    from reconciler.state.folder import LockHeld
     from reconciler.watchdog.requests import Answer
 
+_PATIENCE = 60.0
+"""Seconds that a pass of the loop is waited for."""
 _STILL_WRONG = (
     "still wrong after a pass of the loop (with other --set values than the loop's own, stop the "
     "loop first)"
@@ -55,14 +57,19 @@ def run(context: Context, spec: Spec, taken: LockHeld) -> int:
     if context.options.take_over and taken.loop is not None:
         return complain(f"{spec.name}: {taken}; end it before its state is taken over", BUSY)
     from reconciler.core.model import Outcome, Report
-    from reconciler.state.lock import ask
+    from reconciler.host.clock import Clock
+    from reconciler.state.heartbeat import ask
 
     host = context.host(spec)
     plan = context.look(spec, host).plan
     if context.answer is not None and taken.loop is not None:
         return _told(context, spec, taken, plan, context.answer)
     report = Report(plan)
-    if taken.loop is not None and plan.steps and ask(taken, context.folder(spec)):
+    if (
+        taken.loop is not None
+        and plan.steps
+        and ask(taken.loop, context.folder(spec), Clock(), _PATIENCE)
+    ):
         left = {step.id: step.why for step in context.look(spec, host).plan.steps}
         report = Report(
             plan,

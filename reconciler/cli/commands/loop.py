@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.exit_codes import BUSY, DONE, INVALID
-from reconciler.base.redaction import redacted
+from reconciler.base.text import redacted
 from reconciler.cli.context import Context
 from reconciler.cli.invocation import InvalidUsage, complain, tell
 from reconciler.config.isolated import Asked, Invalid
-from reconciler.state.lock import LockHeld
+from reconciler.state.folder import LockHeld
 from reconciler.watchdog.run import keep
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from reconciler.cli.context import Context
 
 if TYPE_CHECKING:
     from reconciler.core.model import Plan, Spec
-    from reconciler.core.snapshot import Snapshot
+    from reconciler.core.observe import Snapshot
 
 _BOUND = 10.0
 """Seconds that a single pass takes to send messages, once all else is done."""

@@ -13,7 +13,7 @@ from reconciler.cli.context import Context
 from reconciler.cli.invocation import exit_status, tell
 from reconciler.core.kind import Probed
 from reconciler.output import text
-from reconciler.state.lock import LockHeld, turn
+from reconciler.state.folder import LockHeld, turn
 
 if TYPE_CHECKING:
     from reconciler.core.model import Outcome, Spec

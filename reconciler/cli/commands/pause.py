@@ -15,8 +15,8 @@ from reconciler.base.records import replace
 from reconciler.cli.context import Context
 from reconciler.cli.invocation import InvalidUsage
 from reconciler.core.kind import Supervised
+from reconciler.core.observe import Snapshot
 from reconciler.core.plan import ending, meant
-from reconciler.core.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from reconciler.core.model import Outcome, Resource, Spec

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
 from reconciler.base.exit_codes import DONE, TROUBLE
-from reconciler.base.redaction import redacted_json
+from reconciler.base.text import redacted_json
 from reconciler.cli.context import Context
 from reconciler.core.kind import Probed, Supervised
 from reconciler.core.observe import watched
 
 if TYPE_CHECKING:
     from reconciler.core.model import Resource, Spec
-    from reconciler.core.snapshot import Snapshot
+    from reconciler.core.observe import Snapshot
     from reconciler.host import Host
     from reconciler.state.heartbeat import WatchdogHeartbeat
     from reconciler.state.store.tables import Deed

@@ -25,10 +25,10 @@ from reconciler.core.kind import Modifying, Probed
 from reconciler.core.model import Outcome, Resource, Spec
 from reconciler.core.plan import ending
 from reconciler.output import data, text
-from reconciler.state.lock import LockHeld, turn
+from reconciler.state.folder import LockHeld, turn
 
 if TYPE_CHECKING:
-    from reconciler.core.snapshot import Snapshot
+    from reconciler.core.observe import Snapshot
     from reconciler.host import Host
 
 _PATIENCE = 60.0

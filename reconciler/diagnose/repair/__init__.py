@@ -19,8 +19,8 @@ from reconciler.core.model import Outcome, Spec
 from reconciler.core.plan import STARTS
 from reconciler.diagnose import diagnose, keeps
 from reconciler.diagnose.repair.actors import Actor, actor
+from reconciler.state.folder import LockHeld
 from reconciler.state.heartbeat import pulse
-from reconciler.state.lock import LockHeld
 
 if TYPE_CHECKING:
     from reconciler.cli.context import Context

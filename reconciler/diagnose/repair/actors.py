@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
 from reconciler.base.errors import HostError
-from reconciler.core.batches import run_one
-from reconciler.core.kind import Probed, Supervised
+from reconciler.core.kind import Probed, Supervised, run_one
 from reconciler.core.model import Outcome, ProbeHistory, Spec, Step
-from reconciler.core.snapshot import Snapshot
+from reconciler.core.observe import Snapshot
 from reconciler.host.clock import Clock
+from reconciler.state.folder import LockHeld, turn
 from reconciler.state.heartbeat import ask, end, pulse
-from reconciler.state.lock import LockHeld, turn
 
 if TYPE_CHECKING:
     from reconciler.cli.context import Context

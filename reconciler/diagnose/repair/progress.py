@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import HostError
-from reconciler.base.redaction import redacted_json
+from reconciler.base.text import redacted_json
 from reconciler.core.messages import Message
 from reconciler.host.clock import Clock
 from reconciler.output.repair import (
@@ -21,7 +21,7 @@ from reconciler.output.repair import (
     wrong_lines,
 )
 from reconciler.output.text import outcome_lines
-from reconciler.state.lock import LockHeld, turn
+from reconciler.state.folder import LockHeld, turn
 
 if TYPE_CHECKING:
     from reconciler.cli.context import Context

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError, Remedy
 from reconciler.base.records import dataclass
-from reconciler.base.redaction import redacted
+from reconciler.base.text import redacted
 from reconciler.core.batches import in_halves
 from reconciler.core.managed_block import lines_of
 from reconciler.host.command import find

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError
 from reconciler.base.records import replace
-from reconciler.core.batches import run_one
 from reconciler.core.kind import (
     Batched,
     Completed,
@@ -24,6 +23,7 @@ from reconciler.core.kind import (
     Supervised,
     Verified,
     in_words,
+    run_one,
 )
 from reconciler.core.model import (
     Action,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
-from reconciler.base.redaction import censored, redacted
+from reconciler.base.text import censored, redacted
 from reconciler.host.launch import MARK, VERSION, Launch, begin
 from reconciler.host.processes import LEADER, Identity, ending
 from reconciler.host.start_records import STOPPED, file_name

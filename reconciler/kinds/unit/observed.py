@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import replace
-from reconciler.base.redaction import redacted
+from reconciler.base.text import redacted
 from reconciler.core.model import Observation, Resource, not_known
 from reconciler.host.command import SYSTEM_PATH, find
 from reconciler.host.remedy import remedy

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from reconciler.base.errors import HostError, UnknownState
-from reconciler.core.batches import in_halves, run_one
+from reconciler.core.batches import in_halves
+from reconciler.core.kind import run_one
 from reconciler.core.model import Action
 from reconciler.kinds.unit.actions import Renew, Tell, WriteUnit
 

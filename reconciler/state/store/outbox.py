@@ -6,13 +6,14 @@ It must not hold the URL of a target, nor anything that a person may not read.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.records import dataclass
-from reconciler.base.redaction import shortened
-from reconciler.core.messages import Message, moment
+from reconciler.base.text import shortened
+from reconciler.core.messages import Message, Sent, moment
 from reconciler.state.store.base import Base
+from reconciler.state.store.tables import StoreTable
 
 if TYPE_CHECKING:
     import sqlite3
@@ -201,3 +202,36 @@ class Outbox:
         if gone:
             with self._base.change() as base:
                 base.executemany("DELETE FROM outbox WHERE target = ?", gone)
+
+
+class SentMessages(StoreTable):
+    """How many messages went out about a thing within an hour, and how many were held back."""
+
+    def all(self) -> dict[tuple[str, str], Sent]:
+        """By event and id."""
+        rows = self._base.read("SELECT event, id, count, held, wall, boot, at FROM sent")
+        return {
+            (event, ident): Sent(count, held, wall, self._base.age(boot, at))
+            for event, ident, count, held, wall, boot, at in rows
+        }
+
+    def replace(self, base: sqlite3.Connection, now: Mapping[tuple[str, str], Sent]) -> None:
+        """Keep these and no others, within a change that was begun."""
+        base.execute("DELETE FROM sent")
+        clock = self._base.clock.monotonic()
+        base.executemany(
+            "INSERT INTO sent (event, id, count, held, wall, boot, at) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                # Of one of another boot the hour is over.
+                (
+                    *key,
+                    one.count,
+                    one.held,
+                    one.wall,
+                    self._base.boot if one.age is not None else "",
+                    clock - (one.age or 0.0),
+                )
+                for key, one in now.items()
+            ],
+        )

@@ -1,4 +1,4 @@
-"""The tables of the store, but for the queue of messages; see ``Base`` for what they raise.
+"""The tables of the store, but for those of messages; see ``Base`` for what they raise.
 
 They must not decide what follows from what they hold.
 """
@@ -6,15 +6,19 @@ They must not decide what follows from what they hold.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.records import dataclass
-from reconciler.core.messages import Sent, Trouble
+from reconciler.core.messages import Trouble
 from reconciler.core.model import ProbeHistory
+from reconciler.host.clock import Clock
 from reconciler.state.store.base import Base
 
 if TYPE_CHECKING:
     import sqlite3
+
+    from reconciler.state.store.outbox import Outbox, SentMessages
 
 _MOST = 10_000
 """Steps that are remembered."""
@@ -291,39 +295,6 @@ class Troubles(StoreTable):
                 )
 
 
-class SentMessages(StoreTable):
-    """How many messages went out about a thing within an hour, and how many were held back."""
-
-    def all(self) -> dict[tuple[str, str], Sent]:
-        """By event and id."""
-        rows = self._base.read("SELECT event, id, count, held, wall, boot, at FROM sent")
-        return {
-            (event, ident): Sent(count, held, wall, self._base.age(boot, at))
-            for event, ident, count, held, wall, boot, at in rows
-        }
-
-    def replace(self, base: sqlite3.Connection, now: Mapping[tuple[str, str], Sent]) -> None:
-        """Keep these and no others, within a change that was begun."""
-        base.execute("DELETE FROM sent")
-        clock = self._base.clock.monotonic()
-        base.executemany(
-            "INSERT INTO sent (event, id, count, held, wall, boot, at) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [
-                # Of one of another boot the hour is over.
-                (
-                    *key,
-                    one.count,
-                    one.held,
-                    one.wall,
-                    self._base.boot if one.age is not None else "",
-                    clock - (one.age or 0.0),
-                )
-                for key, one in now.items()
-            ],
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class Reported:
     """``wall`` is in seconds since the epoch, ``age`` in seconds, None: before this boot.
@@ -366,3 +337,39 @@ class ReportTable(StoreTable):
                     "VALUES (?, ?, ?, ?, ?)",
                     (period, *row),
                 )
+
+
+class Store:
+    """The store of one spec, table by table.
+
+    ``writes``: the caller holds the lock, and may set a damaged file aside. Pauses may be
+    changed without it.
+    """
+
+    def __init__(self, folder: str, clock: Clock, writes: bool) -> None:
+        self.base = Base(folder, clock, writes)
+        self.attempts = Attempts(self.base)
+        self.checks = CheckTable(self.base)
+        self.conditions = Conditions(self.base)
+        self.history = History(self.base)
+        self.pauses = Pauses(self.base)
+        self.reports = ReportTable(self.base)
+        self.troubles = Troubles(self.base)
+
+    @cached_property
+    def outbox(self) -> Outbox:
+        """Messages on their way, which most passes have none of."""
+        from reconciler.state.store.outbox import Outbox
+
+        return Outbox(self.base)
+
+    @cached_property
+    def sent(self) -> SentMessages:
+        """How many messages went out lately."""
+        from reconciler.state.store.outbox import SentMessages
+
+        return SentMessages(self.base)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.base.close()
