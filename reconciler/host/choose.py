@@ -6,12 +6,13 @@ two bounded lists are enough: the newest, which are kept, and the oldest of the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import heappush, heappushpop
+from operator import itemgetter
 from typing import Any
 
-from reconciler.base.records import dataclass
-from reconciler.host.found import File
+from reconciler.base.records import dataclass, field
+from reconciler.host.found import File, Packed
 from reconciler.host.periods import Backups
 
 _PIECE = 1000
@@ -40,12 +41,12 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The files to act on, the oldest first, and how many more are due.
+    """The files to act on, and how many more are due.
 
     ``more_bytes`` must go besides because of the total, where their number is not known.
     """
 
-    files: tuple[File, ...] = ()
+    files: Packed = field(default_factory=Packed)
     more: int = 0
     more_bytes: int = 0
 
@@ -56,7 +57,9 @@ class Chooser:
     def __init__(self, rule: Rule) -> None:
         self._rule = rule
         self._newest: list[File] = []
-        self._oldest: list[File] = []
+        self._oldest = Packed()
+        self._fresh: list[File] = []
+        """Those that are to be packed next."""
         self._bytes = 0
         self._links: dict[tuple[int, int], tuple[int, int]] = {}
         """Of files with several names: how many of those were seen, and the bytes of all."""
@@ -103,23 +106,35 @@ class Chooser:
             return
         self._hold(file)
 
+    def hold(self, below: str, names: Sequence[str], numbers: Sequence[bytes]) -> None:
+        """Files of one folder that are old, packed, under a rule that is only about age."""
+        self._due += len(names)
+        self._oldest.put(below, names, numbers)
+        self._shorten()
+
     def _hold(self, file: File) -> None:
-        self._oldest.append(file)
-        # Sorting what is nearly sorted costs little, and a heap of this would cost its memory.
-        if len(self._oldest) > self._rule.most * 9 // 8 + _PIECE:
-            self._shorten()
+        self._fresh.append(file)
+        if len(self._fresh) >= _PIECE:
+            self._pack()
+
+    def _pack(self) -> None:
+        for file in Packed(sorted(self._fresh, key=itemgetter(1))).plain():
+            self._oldest.add_plain(file)
+        self._fresh.clear()
+        self._shorten()
 
     def _shorten(self) -> None:
-        self._oldest.sort()
-        del self._oldest[self._rule.most :]
+        if len(self._oldest) > self._rule.most * 9 // 8 + _PIECE:
+            self._oldest = self._oldest.oldest(self._rule.most)
 
     def plain(self) -> Iterator[Any]:
         """All that it knows as plain values, in pieces, for another process."""
+        self._pack()
         yield self._bytes, self._links, self._due
         newest = [*self._newest, *self._backups.files()]
-        for kept, files in ((True, newest), (False, self._oldest)):
-            for at in range(0, len(files), _PIECE):
-                yield kept, [tuple(file) for file in files[at : at + _PIECE]]
+        for at in range(0, len(newest), _PIECE):
+            yield [tuple(file) for file in newest[at : at + _PIECE]]
+        yield from self._oldest.plain()
 
     def merge(self, pieces: Iterable[Any]) -> None:
         """Take over what another one knows about other files, under the same rule."""
@@ -129,22 +144,25 @@ class Chooser:
         for key, (names, taken) in links.items():
             self._link(key, names, taken)
         self._due += due
-        for kept, files in pieces:
-            for values in files:
-                if kept and self._rule.backups:
+        for piece in pieces:
+            if not isinstance(piece, list):
+                self._oldest.add_plain(piece)
+                self._shorten()
+                continue
+            for values in piece:
+                if self._rule.backups:
                     for one in self._backups.offer(File(*values)):
                         self._release(one)
-                elif kept:
-                    self._keep(File(*values), self._rule.keep or 0)
                 else:
-                    self._hold(File(*values))
+                    self._keep(File(*values), self._rule.keep or 0)
 
     def chosen(self) -> Chosen:
         """The answer."""
-        self._shorten()
-        files = self._oldest
+        self._pack()
+        self._oldest = self._oldest.oldest(self._rule.most)
         if self._rule.total is None:
-            return Chosen(tuple(files), self._due - len(files))
+            return Chosen(self._oldest, self._due - len(self._oldest))
+        files = sorted(self._oldest)
         # Those that are old come first, and then as many as it takes until the rest fits.
         excess = self._bytes + sum(size for _, size in self._links.values()) - self._rule.total
         left = {key: names for key, (names, _) in self._links.items()}
@@ -160,4 +178,4 @@ class Chooser:
                 excess -= file.taken
         more = max(0, self._due - number)
         braked = number == self._rule.most
-        return Chosen(tuple(files[:number]), more, max(0, excess) if braked else 0)
+        return Chosen(Packed(files[:number]), more, max(0, excess) if braked else 0)

@@ -6,7 +6,6 @@ It must not look at the host.
 # Without annotations from __future__: NamedTuple would compile each of them at every start.
 import os
 import stat
-from array import array
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -14,7 +13,8 @@ from struct import Struct
 from typing import Any, NamedTuple
 
 _BELOW = itemgetter(1)
-_NUMBERS = Struct("=qIQQqqqq")
+_NUMBERS = Struct("=qQQqqqq")
+pack, unpacked = _NUMBERS.pack, _NUMBERS.iter_unpack
 
 
 class File(NamedTuple):
@@ -49,47 +49,86 @@ class File(NamedTuple):
 
 
 class Packed(Sequence[File]):
-    """Many files in a fifth of the memory that they take one by one."""
+    """Many files in a fifth of the memory that they take one by one, in no order of age."""
 
-    def __init__(self, files: Sequence[File]) -> None:
-        folders = {below: at for at, below in enumerate(dict.fromkeys(map(_BELOW, files)))}
-        self._folders = tuple(folders)
-        self._names = "/".join(file.name for file in files)
-        self._numbers = b"".join(
-            _NUMBERS.pack(file[0], folders[file[1]], *file[3:]) for file in files
-        )
+    def __init__(self, files: Sequence[File] = ()) -> None:
+        self._groups: list[tuple[str, str, bytes]] = []
+        """A folder, the names of its files with slashes between, and their numbers."""
+        self._count = 0
+        for below, group in groupby(files, key=_BELOW):
+            part = list(group)
+            numbers = [pack(file[0], *file[3:]) for file in part]
+            self.put(below, [file.name for file in part], numbers)
+
+    def put(self, below: str, names: Sequence[str], numbers: Sequence[bytes]) -> None:
+        """Add files of one folder; their numbers as ``pack`` gives them."""
+        if names:
+            self._groups.append((below, "/".join(names), b"".join(numbers)))
+            self._count += len(names)
 
     def __len__(self) -> int:
-        return len(self._numbers) // _NUMBERS.size
+        return self._count
 
     def __iter__(self) -> Iterator[File]:
-        names = self._names.split("/")
-        numbers = _NUMBERS.iter_unpack(self._numbers)
-        for name, (time, at, *others) in zip(names, numbers, strict=True):
-            yield File(time, self._folders[at], name, *others)
-
-    def by_folder(self) -> Iterator[tuple[str, list[File]]]:
-        """The files of each folder, of which those of the others are not unpacked meanwhile."""
-        names = self._names.split("/")
-        places: dict[int, array[int]] = {at: array("I") for at in range(len(self._folders))}
-        for number, values in enumerate(_NUMBERS.iter_unpack(self._numbers)):
-            places[values[1]].append(number)
-        for below, at in sorted((below, at) for at, below in enumerate(self._folders)):
-            group = []
-            for number in places.pop(at):
-                time, _, *others = _NUMBERS.unpack_from(self._numbers, number * _NUMBERS.size)
-                group.append(File(time, below, names[number], *others))
-            yield below, group
+        for below, names, numbers in self._groups:
+            for name, (time, *others) in zip(names.split("/"), unpacked(numbers), strict=True):
+                yield File(time, below, name, *others)
 
     def __getitem__(self, at: Any) -> Any:
         return tuple(self)[at]
 
+    def rows(self) -> Iterator[tuple[int, ...]]:
+        """Time, device, inode, size, mtime, ctime and bytes taken of each."""
+        for group in self._groups:
+            yield from unpacked(group[2])
 
-def by_folder(files: Sequence[File]) -> Iterator[tuple[str, list[File]]]:
+    def plain(self) -> Iterator[tuple[str, str, bytes]]:
+        """All of it as plain values, for ``add_plain`` in another process."""
+        return iter(self._groups)
+
+    def add_plain(self, group: tuple[str, str, bytes]) -> None:
+        """Take over some of another one."""
+        self._groups.append(group)
+        self._count += len(group[2]) // _NUMBERS.size
+
+    def by_folder(self) -> Iterator[tuple[str, "Packed"]]:
+        """The files of each folder, the oldest first."""
+        for below, names, numbers in self._by_folder():
+            times = [row[0] for row in unpacked(numbers)]
+            order = sorted(range(len(times)), key=times.__getitem__)
+            part = Packed()
+            part.put(below, [names[at] for at in order], [_nth(numbers, at) for at in order])
+            yield below, part
+
+    def oldest(self, most: int) -> "Packed":
+        """The oldest of them, at most so many."""
+        if self._count <= most:
+            return self
+        # By their times alone, since all of them one by one would take the memory.
+        limit = sorted(row[0] for row in self.rows())[most - 1] if most else -1
+        ties = most - sum(row[0] < limit for row in self.rows())
+        found = Packed()
+        for below, names, numbers in self._by_folder():
+            times = [row[0] for row in unpacked(numbers)]
+            chosen = [at for at, time in enumerate(times) if time < limit]
+            last = sorted((names[at], at) for at, time in enumerate(times) if time == limit)[:ties]
+            ties -= len(last)
+            chosen += [at for _, at in last]
+            found.put(below, [names[at] for at in chosen], [_nth(numbers, at) for at in chosen])
+        return found
+
+    def _by_folder(self) -> Iterator[tuple[str, list[str], bytes]]:
+        for below, groups in groupby(sorted(self._groups, key=itemgetter(0)), key=itemgetter(0)):
+            parts = list(groups)
+            names = "/".join(names for _, names, _ in parts).split("/")
+            yield below, names, b"".join(numbers for _, _, numbers in parts)
+
+
+def _nth(numbers: bytes, at: int) -> bytes:
+    return numbers[at * _NUMBERS.size : (at + 1) * _NUMBERS.size]
+
+
+def by_folder(files: Sequence[File]) -> Iterator[tuple[str, Packed]]:
     """The files of each folder, the oldest first."""
-    if isinstance(files, Packed):
-        yield from files.by_folder()
-        return
-    ordered = sorted(sorted(files), key=_BELOW)
-    for below, group in groupby(ordered, key=_BELOW):
-        yield below, list(group)
+    packed = files if isinstance(files, Packed) else Packed(sorted(files, key=_BELOW))
+    return packed.by_folder()

@@ -214,9 +214,24 @@ class OpenFiles:
                 return status, True  # Somebody else has a lease on it.
             return status, self._looked_up(status.st_dev, status.st_ino)
         try:
-            return os.fstat(handle), self.held(handle, closing=True)
+            status = os.fstat(handle)
+            free = leased(handle, fcntl.F_WRLCK, True)
+            if free is not None:
+                return status, not free
+            return status, self._looked_up(status.st_dev, status.st_ino)
         finally:
             os.close(handle)
+
+    def visible(self) -> set[tuple[int, int]] | None:
+        """Devices and inodes of all that processes have open, in one look; None: not all is seen.
+
+        What is only mapped into memory, or open in a container that root of this one does not
+        see, is not among it: ``look`` tells of that.
+        """
+        if not self._asked:
+            return set()
+        self._look()
+        return None if self._cut or self._blind else self._open
 
     def _looked_up(self, device: int, inode: int) -> bool | None:
         """Is it among what the processes have open, as of a moment ago?"""

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 
 from reconciler.base.digests import blake2b
 from reconciler.base.errors import HostError
-from reconciler.host.found import File, by_folder
+from reconciler.host.found import File, Packed, by_folder
 from reconciler.host.openfiles import OpenFiles
 from reconciler.host.place import draft, link, make_folder, write_all
 from reconciler.host.progress import BYTES, Work, working
@@ -26,6 +26,8 @@ _ZEROS = bytes(_CHUNK)
 _BLOCK = 4096
 """Zeros of this length may be a hole."""
 _MOST_NAMES = 10_000
+_MANY = 1000
+"""Files beyond which it is not asked for each of them whether it is open, for a plan."""
 _OFTEN = 64
 """Files after which it is told how far the work has come."""
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
@@ -77,19 +79,27 @@ def move(path: str, files: Sequence[File], to: str, open_files: OpenFiles) -> li
                 made.close()
 
 
-def free(path: str, files: Sequence[File], open_files: OpenFiles) -> tuple[File, ...]:
-    """Those that nobody holds open, in their order. What cannot be looked at is among them."""
-    held: set[File] = set()
-    with Emptied(path) as tree:
-        for below, group in by_folder(files):
-            with suppress(OSError), tree.folder(below) as folder:
-                for file in group:
-                    try:
-                        if open_files.held_at(folder, file.name, file.device, file.inode):
-                            held.add(file)
-                    except OSError:
-                        continue
-    return tuple(file for file in files if file not in held) if held else tuple(files)
+def free(path: str, files: Packed, open_files: OpenFiles) -> Packed:
+    """Those that nobody holds open. What cannot be looked at is among them.
+
+    Of very many only those that a process is seen to hold are left out: each one is asked for
+    before anything is done to it in any case.
+    """
+    held: set[tuple[int, int]] | None = None
+    if len(files) > _MANY:
+        held = open_files.visible()
+    if held is None:
+        held = set()
+        with Emptied(path) as tree:
+            for below, group in files.by_folder():
+                with suppress(OSError), tree.folder(below) as folder:
+                    for file in group:
+                        with suppress(OSError):
+                            if open_files.held_at(folder, file.name, file.device, file.inode):
+                                held.add((file.device, file.inode))
+    if not any(row[1:3] in held for row in files.rows()):
+        return files
+    return Packed([file for file in files if (file.device, file.inode) not in held])
 
 
 def _each(

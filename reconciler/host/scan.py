@@ -10,6 +10,7 @@ import io
 import marshal
 import os
 import re
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from fnmatch import translate
@@ -17,7 +18,7 @@ from typing import Any
 
 from reconciler.base.records import dataclass, field
 from reconciler.host.choose import Chooser, Chosen, Rule
-from reconciler.host.found import File
+from reconciler.host.found import File, pack
 from reconciler.host.progress import Work, unwatched, working
 from reconciler.host.rotated import Names
 from reconciler.host.tree import Elsewhere, Emptied, Moved, Tree
@@ -27,6 +28,8 @@ _ALONE = 10_000
 """After so many entries a second process takes half of what is left."""
 _MANY = 0xFFFF
 """Entries of one folder after which it is told that the look goes on; all bits are set."""
+_PIECE = 1000
+"""Files of one folder that are handed on at once."""
 _LARGE = 512 * 1024
 """The size in bytes from which on a folder itself is shared by two."""
 _Part = tuple[str, int | None]
@@ -68,7 +71,7 @@ class SeenFiles:
     rotated last, and ``passing`` logs whose rotation a pass did not finish, all as (folder, name).
     ``empty`` are folders; ``unread`` says which could not be read, ``left_out`` which are not
     entered, and why (root's own in somebody's folder, nested too deeply), ``ageless`` how many
-    files have no time of birth."""
+    files have no time of birth, or one that no clock shows."""
 
     chosen: Chosen = field(default_factory=Chosen)
     rotated: list[tuple[str, str]] = field(default_factory=list)
@@ -173,13 +176,17 @@ class _Scanner:
 
     def _entries(self, folder: int, below: str, half: int | None) -> Iterator[os.DirEntry[str]]:
         """The folders in it; its files go to the chooser."""
-        wanted, chooser = self.wanted, self.chooser
+        wanted = self.wanted
         named = self._named if wanted.logs is None else self._is_log
         plain = self._match is None and self._exclude is None and wanted.logs is None
         early = wanted.rule.before if wanted.rule.only_age and wanted.larger is None else None
         attribute = _TIMES.get(wanted.age_by)
-        simple = attribute == "st_mtime_ns" and early is not None
+        simple = attribute == "st_mtime_ns"
         limit = early if early is not None else 0
+        # A file that is due by its age alone is packed at once, without a File in between.
+        packs = early is not None and wanted.logs is None
+        names: list[str] = []
+        numbers: list[bytes] = []
         count = 0
         self.work.advance(0)
         with os.scandir(folder) as entries:
@@ -194,7 +201,8 @@ class _Scanner:
                     if entry.is_dir(follow_symlinks=False):
                         yield entry
                     continue
-                if not plain and not named(entry.name, below):
+                name = entry.name
+                if not plain and not named(name, below):
                     continue
                 try:
                     status = entry.stat(follow_symlinks=False)
@@ -204,16 +212,34 @@ class _Scanner:
                         time = getattr(status, attribute)
                     else:
                         # Of a time that is not known nobody can say that it is long ago.
-                        made = self._birth(folder, entry.name)
+                        made = self._birth(folder, name)
                         time = 2**63 - 1 if made is None else made
                 except FileNotFoundError:
                     continue
                 if early is not None and time >= limit:
                     continue
-                self._add(File(
-                    time, below, entry.name, status.st_dev, status.st_ino, status.st_size,
-                    status.st_mtime_ns, status.st_ctime_ns, taken(status),
-                ), chooser, status.st_nlink > 1)  # fmt: skip
+                if self._is_left_alone(name, below):
+                    continue
+                try:
+                    number = pack(
+                        time, status.st_dev, status.st_ino, status.st_size,
+                        status.st_mtime_ns, status.st_ctime_ns, taken(status),
+                    )  # fmt: skip
+                except struct.error:
+                    self._found.ageless += 1
+                    continue
+                if not packs:
+                    self._add(File(
+                        time, below, name, status.st_dev, status.st_ino, status.st_size,
+                        status.st_mtime_ns, status.st_ctime_ns, taken(status),
+                    ), status.st_nlink > 1)  # fmt: skip
+                    continue
+                names.append(name)
+                numbers.append(number)
+                if len(names) == _PIECE:
+                    self.chooser.hold(below, names, numbers)
+                    names, numbers = [], []
+        self.chooser.hold(below, names, numbers)
         self.work.advance(count & _MANY)
         self._count += count
         if wanted.logs is not None:
@@ -223,20 +249,23 @@ class _Scanner:
             if wanted.rule.before is not None and changed < wanted.rule.before:
                 self._found.empty.append(below)
 
-    def _add(self, file: File, chooser: Chooser, linked: bool) -> None:
+    def _is_left_alone(self, name: str, below: str) -> bool:
         # What is being written by us, and what ``never`` names, is rare: looked at last.
-        if OURS.fullmatch(file.name):
-            return
+        if name[0] == "." and OURS.fullmatch(name):
+            return True
+        return self._never is not None and bool(
+            self._never(f"{self.wanted.path}/{joined(below, name)}")
+        )
+
+    def _add(self, file: File, linked: bool) -> None:
         wanted = self.wanted
-        if self._never is not None and self._never(f"{wanted.path}/{file.path}"):
-            return
         if wanted.logs is None:
-            chooser.add(file, linked)
+            self.chooser.add(file, linked)
         elif file.size and (
             (wanted.larger is not None and file.taken > wanted.larger)
             or (wanted.rule.before is not None and file.time < wanted.rule.before)
         ):
-            chooser.must(file)
+            self.chooser.must(file)
         elif file.size and wanted.since is not None:
             self._running.append(file)
 

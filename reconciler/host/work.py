@@ -9,8 +9,6 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from reconciler.host.found import File
-
 MOST = 4 << 30
 """Bytes that one step of a pass reads in order to write them elsewhere."""
 _T = TypeVar("_T")
@@ -45,8 +43,3 @@ def affordable(
 def hollow(length: int, taken: int) -> bool:
     """Is most of it a hole, so long that reading it would take a pass of its own, and more?"""
     return length > MOST and taken < length // 2
-
-
-def is_hollow(file: File) -> bool:
-    """The same of a file that was looked at."""
-    return hollow(file.size, file.taken)

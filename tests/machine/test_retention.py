@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import gzip
+import mmap
 import os
 import shutil
 import signal
@@ -10,6 +12,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -216,6 +219,35 @@ def test_what_is_open_is_left_alone(folder: Folder) -> None:
         assert "1 file held open" in report["notes"][0]["reason"]
         assert names(folder.path) == ["open"]
         assert folder.left("older_than: 1d, skip_open: false, action: delete") == []
+
+
+def test_of_very_many_too_what_is_open_or_mapped_is_left_alone(folder: Folder) -> None:
+    for at in range(1002):
+        aged(folder.path / f"{at}")
+    aged(folder.path / "mapped")
+    with open(folder.path / "mapped") as file:
+        library = ctypes.CDLL(None)  # The mapping of the mmap module keeps a descriptor.
+        library.mmap.restype = ctypes.c_void_p
+        start = library.mmap(None, 1, mmap.PROT_READ, mmap.MAP_SHARED, file.fileno(), 0)
+    aged(folder.path / "open")
+    with open(folder.path / "open"):
+        report = folder.once("older_than: 1d, action: delete")
+        assert names(folder.path) == ["mapped", "open"]
+    assert library.munmap(ctypes.c_void_p(start), 1) == 0
+    assert "held open" in report["notes"][0]["reason"]
+    folder.once("older_than: 1d, action: delete")
+    assert names(folder.path) == []
+
+
+def test_a_time_that_no_clock_shows_keeps_no_other_file(folder: Folder) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:  # Others have no such times.
+        folder.path = Path(memory)
+        aged(folder.path / "a")
+        aged(folder.path / "b")
+        os.utime(folder.path / "b", (-62135596800, -62135596800))
+        report = folder.once("older_than: 1d, action: delete")
+        assert names(folder.path) == ["b"]
+        assert "1 file without a believable time" in report["notes"][0]["reason"]
 
 
 @pytest.mark.parametrize("action", ["delete", "move, to: {to}", "archive, to: {to}.tar.gz"])

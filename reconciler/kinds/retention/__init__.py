@@ -27,7 +27,7 @@ from reconciler.core.model import (
 )
 from reconciler.core.patterns import as_matched, below
 from reconciler.host.choose import Rule
-from reconciler.host.found import File, Packed
+from reconciler.host.found import Packed
 from reconciler.host.periods import period_start
 from reconciler.host.scan import SeenFiles, Wanted, scan
 from reconciler.host.walk import reason
@@ -275,8 +275,7 @@ def _due(want: Retention, seen: SeenFiles, now: int, host: Host) -> tuple[Due, i
     goal = None
     if want.action == "archive" and want.to is not None:
         goal = time.strftime(want.to, time.localtime(now / 10**9))
-    packed = Packed(files) if files else ()
-    return Due(packed, unfinished, uncompressed, now, goal, tuple(seen.empty)), held, later
+    return Due(files, unfinished, uncompressed, now, goal, tuple(seen.empty)), held, later
 
 
 def _of(want: Retention, rotated: Log) -> Log:
@@ -285,35 +284,36 @@ def _of(want: Retention, rotated: Log) -> Log:
     return rotated[0], parsed.log if parsed is not None else ""
 
 
-def _bounded(want: Retention, files: tuple[File, ...]) -> tuple[tuple[File, ...], list[str]]:
+def _bounded(want: Retention, files: Packed) -> tuple[Packed, list[str]]:
     """Of those that are due, what one pass can read and write, and notes on the rest."""
     if not files or not (want.copies or want.action in ("archive", "move")):
         return files, []
-    from reconciler.host.work import MOST, affordable, is_hollow, room
+    from reconciler.host.work import MOST, affordable, hollow, room
 
     notes: list[str] = []
     to, whole = want.to or want.path, want.action == "archive"
     if whole:
         # An archive holds holes as zeros, every one of them.
-        hollow = [file for file in files if is_hollow(file)]
-        if hollow:
-            number = counted(len(hollow), "file")
-            notes.append(f"{number} of holes, too long to be archived ({hollow[0].path})")
-        files = tuple(file for file in files if not is_hollow(file))
+        if any(hollow(row[3], row[6]) for row in files.rows()):
+            holes = [file.path for file in files if hollow(file.size, file.taken)]
+            number = counted(len(holes), "file")
+            notes.append(f"{number} of holes, too long to be archived ({min(holes)})")
+            files = Packed([file for file in files if not hollow(file.size, file.taken)])
         to = to.partition("%")[0].rpartition("/")[0]
     try:
         device, free = room(to)
     except OSError:
         return files, notes  # Who writes there will tell what is wrong.
-    if want.action == "move" and files[0].device == device:
+    if want.action == "move" and all(row[1] == device for row in files.rows()):
         return files, notes
-    taken, rest = affordable(
-        files, lambda file: file.size if whole else file.taken, min(MOST, free)
-    )
+    most, column = min(MOST, free), 3 if whole else 6
+    if sum(row[column] for row in files.rows()) <= most:
+        return files, notes
+    taken, rest = affordable(sorted(files), lambda file: file.size if whole else file.taken, most)
     if rest:
         why = f"one reads {size(MOST)}" if free >= MOST else f"there is room for {size(free)}"
         notes.append(f"{counted(len(rest), 'file')} more due, for the next passes ({why})")
-    return tuple(taken), notes
+    return Packed(taken), notes
 
 
 def _goes_on(want: Retention, seen: SeenFiles) -> bool:
@@ -336,7 +336,7 @@ def _notes(want: Retention, seen: SeenFiles, held: int) -> Iterable[str]:
     if left > 0:
         yield f"{counted(left, 'log')} more to finish, {_LATER}"
     if seen.ageless:
-        yield f"{counted(seen.ageless, 'file')} without a time of birth, taken for new"
+        yield f"{counted(seen.ageless, 'file')} without a believable time, taken for new"
 
 
 KIND = Retentions()

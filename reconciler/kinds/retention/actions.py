@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.records import replace
 from reconciler.core.model import Action, Change
-from reconciler.host.found import File
+from reconciler.host.found import File, Packed
 from reconciler.kinds.retention.due import Due, counted
 from reconciler.kinds.retention.resource import Retention
 from reconciler.kinds.retention.rotation import (
@@ -44,7 +44,7 @@ class _OnFiles:
     """
 
     path: str
-    files: Sequence[File]
+    files: Packed
     skip_open: bool
     spared: list[File] = field(default_factory=_spared, compare=False, repr=False, kw_only=True)
     ended: list[bool] = field(default_factory=list, compare=False, repr=False, kw_only=True)
@@ -60,7 +60,7 @@ class _OnFiles:
     def what(self) -> str:
         """The files, for people."""
         if len(self.files) == 1:
-            return f"{self.path}/{self.files[0].path}"
+            return f"{self.path}/{next(iter(self.files)).path}"
         return f"{counted(len(self.files), 'file')} from {self.path}"
 
 
@@ -134,7 +134,7 @@ class RemoveFolders:
 
     path: str
     empty: tuple[str, ...]
-    files: Sequence[File]
+    files: Packed
 
     def describe(self) -> str:
         """The action in words."""
@@ -167,7 +167,7 @@ def left(planned: Sequence[Action], have: Due) -> tuple[Change, ...]:
             logs |= set(action.rotated) - set(action.spared)
     return replace(
         have,
-        files=tuple(file for file in have.files if file in files),
+        files=Packed([file for file in have.files if file in files]),
         unfinished=tuple(log for log in have.unfinished if log in logs),
         uncompressed=tuple(log for log in have.uncompressed if log in logs),
         empty=(),
@@ -204,8 +204,8 @@ def freed(actions: Sequence[Action]) -> int:
     found = 0
     for action in actions:
         if isinstance(action, (DeleteFiles, ArchiveFiles)) and action.ended:
-            spared = set(action.spared)
-            found += sum(file.taken for file in action.files if file not in spared)
+            found += sum(row[6] for row in action.files.rows())
+            found -= sum(file.taken for file in action.spared)
         if isinstance(action, ArchiveFiles):
             found -= sum(action.grown)
     return max(0, found)

@@ -6,11 +6,10 @@ It must not look at the host, nor decide what is due.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 
-from reconciler.base.records import dataclass
+from reconciler.base.records import dataclass, field
 from reconciler.core.model import Change
-from reconciler.host.found import File
+from reconciler.host.found import Packed
 
 _OLDEST = 3
 _MOST_NAMES = 20
@@ -20,14 +19,14 @@ Log = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """The files that are due, the oldest first; none should be.
+    """The files that are due; none should be.
 
     ``unfinished`` are logs whose rotation a pass began and did not end, ``uncompressed`` those
     that are rotated and should be compressed. ``now`` is the time of the look, in nanoseconds
     since the epoch, and ``goal`` the name of the archive at that time. ``empty`` are folders.
     """
 
-    files: Sequence[File] = ()
+    files: Packed = field(default_factory=Packed)
     unfinished: tuple[Log, ...] = ()
     uncompressed: tuple[Log, ...] = ()
     now: int = 0
@@ -42,11 +41,11 @@ class Due:
         found = []
         files = self.files
         if files:
-            first = islice(files, _OLDEST)
+            first = sorted(files.oldest(_OLDEST))
             oldest = [f"{file.path} ({age(self.now - file.time)})" for file in first]
             found += [
                 Change("files", len(files), 0),
-                Change("bytes", sum(file.taken for file in files), 0),
+                Change("bytes", sum(row[6] for row in files.rows()), 0),
                 Change("oldest", oldest, []),
             ]
         if self.empty:

@@ -27,7 +27,7 @@ from reconciler.core.patterns import about, below, never
 from reconciler.host.rotated import Names, wrong_date
 from reconciler.kinds.process.resource import Process
 
-_MOST = 25_000
+_MOST = 100_000
 _SYSTEM = ("bin", "boot", "dev", "etc", "home", "lib", "lib32", "lib64", "opt", "proc", "root",
            "run", "sbin", "srv", "sys", "usr", "var")  # fmt: skip
 _NEVER = frozenset(f"/{name}" for name in _SYSTEM)
