@@ -4,12 +4,13 @@ down; and one that is asked whether it is well."""
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import BaseServer, UnixStreamServer
@@ -65,6 +66,9 @@ class Receiver:
         end = time.monotonic() + 60
         while self.mode == "hang" and time.monotonic() < end:
             time.sleep(0.05)
+            with suppress(BlockingIOError):
+                if not request.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+                    return  # The other side has given up.
         if self.mode == "trickle":
             # Always in time for the next read.
             request.wfile.write(b"HTTP/1.0 200 OK\r\nContent-Length: 5000\r\n\r\n")

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from reconciler.base.errors import HostError, UnknownState
+from reconciler.base.records import replace
 from reconciler.base.values import Secret
-from reconciler.core.messages import Message, Trouble, moment
+from reconciler.core.messages import Message, Trouble, in_parts, moment
 from reconciler.core.model import Notify, Outcome, Plan, Remark, Spec, Step, Target
 from reconciler.host.clock import Clock
 from reconciler.notify.delivery import off
@@ -28,6 +29,10 @@ from reconciler.state.store.outbox import QueuedMessage, pause
 
 ALL = ("changed", "failed", "gave_up", "recovered", "progress", "report")
 WORKER = "process:worker"
+SEE = "see: reconcile --diagnose"
+NEXT = f"tried again by the next pass; {SEE}"
+NONE = "none is needed"
+STARTED = ("changed", "Status: process:worker: not running\nAction: started")
 
 
 def step(ident: str = WORKER, verb: str = "start", why: str = "not running") -> Step:
@@ -69,6 +74,7 @@ def test_from_the_first_death_to_the_mended_one() -> None:
     since = moment(43260.0)
     twice = "2 failed starts, next in "
     gave_up = "gave up after 10 failed starts, next in 15 min"
+    last = "the last one could not be started: it ended with status 1"
     assert play(
         news([Outcome(step(), "done")]),
         news([failed("it ended with status 1")], unproven=[WORKER]),
@@ -85,21 +91,21 @@ def test_from_the_first_death_to_the_mended_one() -> None:
         news(),
         news(),
     ) == [
-        [("changed", "process:worker was started: not running")],
-        [("failed", "process:worker could not be started: it ended with status 1")],
-        [("progress", "process:worker has 2 failed starts (not running); the last one could "
-          "not be started: it ended with status 1")],
+        [STARTED],
+        [("failed", in_parts(f"{WORKER} could not be started: it ended with status 1", NEXT))],
+        [("progress", in_parts(f"{WORKER} has 2 failed starts (not running)",
+          "starting it again in 4 s", last))],
         [],
-        [("changed", "process:worker was started: not running")],
+        [STARTED],
         [],
-        [("gave_up", "process:worker gave up after 10 failed starts, next in 15 min; the last "
-          "one could not be started: it ended with status 1")],
-        [],
-        [],
-        [("changed", "process:worker was started: not running")],
+        [("gave_up", in_parts(f"{WORKER} gave up after 10 failed starts",
+          "starting it again in 15 min", last))],
         [],
         [],
-        [("recovered", f"process:worker recovered; it was unhealthy since {since}")],
+        [STARTED],
+        [],
+        [],
+        [("recovered", in_parts(f"{WORKER} recovered", NONE, f"it was unhealthy since {since}"))],
         [],
     ]  # fmt: skip
 
@@ -120,12 +126,47 @@ def test_every_sort_of_trouble_is_told_once() -> None:
     )
     first, second, third = play(wrong, again, news(scope=ids[:1]))
     assert first == [
-        ("failed", "directory:d cannot be looked at: it hangs"),
-        ("failed", "check:disk is failing: 4 % free"),
-        ("failed", "directory:e could not be started: read-only file system, 17 of 30"),
-    ]
+        ("failed", in_parts("directory:d cannot be looked at: it hangs",
+         f"left alone until it can be looked at; {SEE}")),
+        ("failed", in_parts("check:disk is failing: 4 % free",
+         f"asked again from time to time; {SEE}")),
+        ("failed", in_parts(
+         "directory:e could not be started: read-only file system, 17 of 30", NEXT)),
+    ]  # fmt: skip
     assert second == []
-    assert third == [("recovered", f"check:disk recovered; it was unhealthy since {moment(43200)}")]
+    since = f"it was unhealthy since {moment(43200)}"
+    assert third == [("recovered", in_parts("check:disk recovered", NONE, since))]
+
+
+def test_what_is_behind_the_cause_is_the_evidence() -> None:
+    ended = failed("exited right after start: killed by SIGKILL; no port; no port")
+    waits = {WORKER: "1 failed start, next in 200 ms"}
+    (((event, body),),) = play(replace(news([ended]), waits=waits))
+    assert (event, body.splitlines()) == ("failed", [
+        "Status: process:worker exited right after start: killed by SIGKILL",
+        "Action: starting it again in 200 ms",
+        "no port",
+        "no port",
+    ])  # fmt: skip
+
+
+def test_what_had_ended_and_was_started_at_once_is_told_as_failed() -> None:
+    """To those who take failed, and to those who take changed, but to nobody twice."""
+    started = replace(news([Outcome(step(), "done")]), ran={WORKER: 43140.0})
+    messages, now = judge({}, started, 43200.0)
+    (message,) = messages
+    assert now == {}, "it is healthy"
+    assert message.body == in_parts(
+        f"{WORKER} had ended", "started again at once", f"it was started last {moment(43140)}"
+    )
+    assert (message.event, message.about) == ("failed", ("failed", "changed"))
+    ids = [f"process:p{number}" for number in range(7)]
+    many = news([Outcome(step(ident), "done") for ident in ids], scope=ids)
+    ((event, body),) = play(replace(many, ran=dict.fromkeys(ids, 43140.0)))[0]
+    assert event == "failed"
+    assert body.startswith("Status: 7 had ended\nAction: started again at once\n- process:p0 had ")
+    # Such as the first start of all, the one after a reboot, and the one after a pause.
+    assert play(news([Outcome(step(), "done")]))[0] == [STARTED]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +185,7 @@ def test_what_is_not_known_to_be_well_has_not_recovered(later: News) -> None:
 
 def test_what_nobody_wants_any_more() -> None:
     assert play(news(unknown=[(WORKER, "x")]), news(gone=[WORKER]), news())[1:] == [
-        [("recovered", "process:worker is no longer declared")],
+        [("recovered", in_parts("process:worker is no longer declared", NONE))],
         [],
     ]
 
@@ -152,8 +193,8 @@ def test_what_nobody_wants_any_more() -> None:
 def test_a_restart_that_begins_with_a_stop() -> None:
     big = Outcome(step(verb="restart", why="uses 312 MiB, more than 256 MiB"), "begun")
     assert play(news([big]), news([Outcome(step(), "done")])) == [
-        [("changed", "process:worker is being restarted: uses 312 MiB, more than 256 MiB")],
-        [("changed", "process:worker was started: not running")],
+        [("changed", in_parts(f"{WORKER}: {big.step.why}", "is being restarted"))],
+        [STARTED],
     ]
 
 
@@ -161,10 +202,12 @@ def test_many_at_once_are_one_message() -> None:
     ids = [f"directory:d{number:02}" for number in range(50)]
     ((event, body),) = play(news(scope=ids, unknown=[(ident, "x") for ident in ids]))[0]
     lines = body.splitlines()
-    assert (event, lines[0], lines[1]) == (
-        "failed", "50 are unhealthy:", "- directory:d00 cannot be looked at: x",
+    action = f"left alone until it can be looked at; {SEE}"
+    assert (event, *lines[:3]) == (
+        "failed", "Status: 50 are unhealthy", f"Action: {action}",
+        f"- directory:d00 cannot be looked at: x; {action}",
     )  # fmt: skip
-    assert (len(lines), lines[-1]) == (42, "- and 10 more")
+    assert (len(lines), lines[-1]) == (43, "- and 10 more")
 
 
 def test_reminders() -> None:
@@ -175,8 +218,8 @@ def test_reminders() -> None:
     }
     messages, now = judge(known, news(scope=[]), 50000.0, 3600.0)
     assert messages == [
-        Message("reminder", f"b:b is still unhealthy, since {moment(43200)}: it gave up after "
-                "3 failed starts", "gave_up")
+        Message("reminder", in_parts(f"b:b is still unhealthy, since {moment(43200)}", NEXT,
+                "it gave up after 3 failed starts"), ("gave_up",))
     ]  # fmt: skip
     assert now == {**known, "b:b": Trouble("gave_up", "gave up after 3 failed starts", 43200.0)}
     assert judge(known, news(scope=[]), 50000.0)[0] == []
@@ -631,8 +674,9 @@ def test_who_is_told_of_what(office: Office, tmp_path: Path) -> None:
     wrong = news(unknown=[(WORKER, "hunter2 hangs")])
     assert queued(wrong, "the spec is wrong") == [
         ("a", "report", "the spec is wrong"),
-        ("a", "failed", "process:worker cannot be looked at: *** hangs"),
-    ]
+        ("a", "failed", in_parts("process:worker cannot be looked at: *** hangs",
+         f"left alone until it can be looked at; {SEE}")),
+    ]  # fmt: skip
     assert queued(wrong) == []
     hook.write_text("json://c")
     assert [(target, event) for target, event, _ in queued(news())] == [("b", "recovered")]
@@ -673,28 +717,31 @@ def test_what_flaps_is_told_so_then_each_hour_and_at_its_end(office: Office) -> 
     hours = Hours(office, "failed", "recovered")
     got = hours.turns("check:c", 30)
     assert [event for event, _ in got] == ["failed", "recovered"] * 2 + ["failed", "failed"]
-    assert got[5][1].startswith("check:c is flapping: 6 changes since 2026-11-22 12:00, the ")
-    assert got[5][1].endswith("; from now on there is one summary an hour")
+    status, action, last = got[5][1].split("\n")
+    assert status.startswith("Status: check:c is flapping: 6 changes since 2026-11-22 12:00")
+    assert action == "Action: from now on there is one summary an hour"
+    assert last.startswith("the last one: check:c recovered; ")
     # Somebody else's trouble is told all the same.
     ((event, words),) = hours.queued(news(failing=[("check:o", "y")], scope=("check:o",)))
-    assert (event, words) == ("failed", "check:o is failing: y")
+    assert (event, words.split("\n")[0]) == ("failed", "Status: check:o is failing: y")
     assert not quiet(office.folder), "a quiet pass would never tell the rest"
     office.clock.later(3290.0)
     assert [event for event, _ in hours.queued(news(scope=("check:o",)))] == ["recovered"]
     office.clock.later(310.0)
     ((event, words),) = hours.queued(news(scope=()))
     assert event == "failed"
-    assert words.startswith("check:c is still flapping: 24 more changes since 2026-11-22 12:")
-    assert words.endswith("; healthy now")
+    assert words.startswith("Status: check:c is still flapping: 24 more changes since 2026-11-22 ")
+    assert words.endswith("\nhealthy now")
     # It goes on, and stays wrong: nothing before the next hour is over.
     assert hours.turns("check:c", 5) == []
     office.clock.later(3590.0)
     ((_, words),) = hours.queued(news(scope=()))
-    assert "5 more changes" in words and words.endswith("; unhealthy now: it is failing: x: try 4")
+    assert "5 more changes" in words and words.endswith("\nunhealthy now: it is failing: x: try 4")
     office.clock.later(3600.0)
     assert hours.queued(news(scope=())) == [
-        ("failed", "check:c stopped flapping; unhealthy now: it is failing: x: try 4")
-    ]
+        ("failed", in_parts("check:c stopped flapping", "each change is told again",
+         "unhealthy now: it is failing: x: try 4"))
+    ]  # fmt: skip
     assert [event for event, _ in hours.queued(news(scope=("check:c",)))] == ["recovered"]
     assert hours.queued(news(scope=())) == []
     assert quiet(office.folder)
@@ -709,26 +756,30 @@ def test_five_turns_an_hour_are_told_one_by_one_for_ever(office: Office) -> None
 
 
 def test_what_crashes_after_it_was_well_again_and_again_flaps(office: Office) -> None:
-    """Each time it is started at once, which is told to nobody who has not asked for it."""
+    """Each time it is started at once: five messages, and then one that says so."""
     hours = Hours(office, "failed", "recovered")
-    started = Outcome(step(), "done")
+    started = replace(news([Outcome(step(), "done")]), ran={WORKER: 0.0})
     got = []
     for _ in range(20):
         office.clock.later(61.0)
-        got += hours.queued(news([started]))
-    assert [event for event, _ in got] == ["failed"]
-    assert got[0][1].startswith("process:worker is flapping: 6 changes since ")
-    assert "process:worker was started: not running" in got[0][1]
+        got += hours.queued(started)
+    assert [event for event, _ in got] == ["failed"] * 6
+    assert got[4][1].startswith("Status: process:worker had ended\n")
+    assert got[5][1].startswith("Status: process:worker is flapping: 6 changes since ")
+    assert "process:worker had ended; started again at once" in got[5][1]
     # A restart that was asked for because of a change is none.
     changed = Outcome(step("process:other", "restart", "definition is older"), "done")
     for _ in range(20):
         office.clock.later(10.0)
         got += hours.queued(news([changed], scope=("process:other",)))
-    assert len(got) == 1
+    assert len(got) == 6
     office.clock.later(3600.0)
     assert "still flapping: 14 more changes" in hours.queued(news())[0][1]
     office.clock.later(3600.0)
-    assert hours.queued(news()) == [("recovered", "process:worker stopped flapping; healthy now")]
+    assert hours.queued(news()) == [
+        ("recovered", in_parts(f"{WORKER} stopped flapping", "each change is told again",
+         "healthy now"))
+    ]  # fmt: skip
 
 
 def test_what_is_given_up_is_told_of_what_flaps_too(office: Office) -> None:
@@ -737,7 +788,7 @@ def test_what_is_given_up_is_told_of_what_flaps_too(office: Office) -> None:
     words = "gave up after 3 failed starts, next in 5 min"
     ((event, body),) = hours.queued(news(held=held(words), given_up=(WORKER,)))
     assert event == "gave_up"
-    assert body.startswith(f"{WORKER} gave up after 3 failed starts")
+    assert body.startswith(f"Status: {WORKER} gave up after 3 failed starts\nAction: starting it ")
 
 
 def test_other_messages_of_one_thing_have_a_bound_too(office: Office) -> None:
@@ -748,11 +799,12 @@ def test_other_messages_of_one_thing_have_a_bound_too(office: Office) -> None:
         office.clock.later(10.0)
         got += hours.queued(news([done], scope=("directory:d",)))
     assert [event for event, _ in got] == ["changed"] * 6
-    assert got[5][1].startswith("directory:d was created: not running; 6 such messages since")
+    assert got[5][1].startswith("Status: directory:d: 6 messages about changed since")
+    assert got[5][1].endswith("\ndirectory:d: not running; created")
     office.clock.later(3600.0)
     ((event, words),) = hours.queued(news(scope=()))
     assert event == "changed"
-    assert words.startswith("directory:d: changed 14 more times since ")
+    assert words.startswith("Status: directory:d: changed 14 more times since ")
     office.clock.later(3600.0)
     assert hours.queued(news(scope=())) == []
     assert quiet(office.folder)

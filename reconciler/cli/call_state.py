@@ -215,6 +215,9 @@ class CallState(Invocation):
         """They were not sent after all."""
         self._reports[:0] = reports
 
-    def report(self, words: str) -> None:
+    def report(self, words: str, action: str = "none is needed") -> None:
         """Something about the program itself, for the messages of the next pass."""
-        self._reports.append(words)
+        from reconciler.core.messages import in_parts
+
+        status, _, evidence = words.partition("\n")
+        self._reports.append(in_parts(status.removesuffix(":"), action, evidence))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -323,12 +324,22 @@ class Context(CallState):
 
             whole = not look.only and not spec.last_good
             gone = set(troubles) - wanted if whole else set()
-            unproven = self.tracker(spec, True).unproven()
-            news = News(plan, outcomes, look.seen, gone, unproven)
+            tracker = self.tracker(spec, True)
+            started = {one.step.id for one in outcomes if one.step.verb == "start"}
+            ran = store.history.ran(started, time.time() - time.clock_gettime(time.CLOCK_BOOTTIME))
+            news = News(
+                plan, outcomes, look.seen, gone, tracker.unproven(), tracker.waits(), ran,
+                partial(self._look_command, spec),
+            )  # fmt: skip
             tell(spec, store, news, self._reports, self.clean)
             self._reports.clear()
         except HostError as error:
             self.warn(f"{error}; no message is queued")
+
+    def _look_command(self, spec: Spec) -> str:
+        from reconciler.diagnose import command_line
+
+        return command_line(self, spec.path, "--diagnose")
 
     def post(self, spec: Spec, on_event: Callable[[str, bool], None]) -> Sender:
         """Delivers what is queued for the targets of that spec."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 
 from reconciler.base.records import dataclass
 
@@ -16,11 +17,18 @@ EXITED = "exited right after start"
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """``event`` is one of model.EVENTS, or REMINDER: told to those who are told of ``about``."""
+    """``event`` is one of model.EVENTS, or REMINDER.
+
+    It goes to those who take one of ``about``, or else ``event``.
+    """
 
     event: str
     body: str
-    about: str = ""
+    about: tuple[str, ...] = ()
+
+    def is_for(self, events: Collection[str]) -> bool:
+        """Does somebody who takes these events get it?"""
+        return any(event in events for event in self.about or (self.event,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,17 @@ class Sent:
     def flaps(self) -> bool:
         """Is nothing of it told by itself any more?"""
         return self.count >= RATE
+
+
+def in_parts(status: str, action: str, evidence: str = "") -> str:
+    """A message: what is so, what is done about it, each on a line, then what shows it."""
+    return "\n".join(filter(None, (f"Status: {status}", f"Action: {action}", evidence)))
+
+
+def in_one_line(body: str) -> str:
+    """A message as one line among others."""
+    status, *rest = body.removeprefix("Status: ").split("\n")
+    return "; ".join([status, *(one.removeprefix("Action: ").removeprefix("- ") for one in rest)])
 
 
 def moment(wall: float) -> str:

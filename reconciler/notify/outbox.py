@@ -71,10 +71,7 @@ def tell(
         about = ("\n".join(map(blot, words.splitlines())) for words in reports)
         messages = [*(Message("report", words) for words in about), *messages]
         queued = [
-            (target.name, one)
-            for one in messages
-            for target in targets
-            if (one.about or one.event) in target.on
+            (target.name, one) for one in messages for target in targets if one.is_for(target.on)
         ]
     changed = meter is not None and meter.changed
     if queued or changed or now != known or any(one.told is None for one in known.values()):
@@ -89,9 +86,9 @@ def announce(spec: Spec, store: Store, message: Message, blot: Callable[[str], s
     """Queue words about the program itself, for all who want to know. Raises HostError."""
     body = "\n".join(map(blot, message.body.splitlines()))
     queued = [
-        (target.name, Message(message.event, body))
+        (target.name, Message(message.event, body, message.about))
         for target in spec.notify.targets
-        if message.event in target.on and off(target) is None
+        if message.is_for(target.on) and off(target) is None
     ]
     if queued:
         with store.base.change() as base:

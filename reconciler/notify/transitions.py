@@ -9,9 +9,9 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
-from reconciler.base.records import dataclass, replace
+from reconciler.base.records import dataclass, field, replace
 from reconciler.base.text import shortened
-from reconciler.core.messages import EXITED, RATE, Message, Sent, Trouble, moment
+from reconciler.core.messages import EXITED, RATE, Message, Sent, Trouble, in_parts, moment
 from reconciler.core.model import EVENTS, Outcome, Plan
 
 _MOST = 5
@@ -22,7 +22,7 @@ _LONGEST = 2000
 FLAPPING = "flapping"
 """Stands for the events of a change of health: a thing fails, recovers, or has ended and was
 started at once."""
-_OF_HEALTH = frozenset(("failed", "recovered"))
+_OF_HEALTH = frozenset(("failed", "recovered", "restarted"))
 _DONE = {
     "create": "created", "update": "updated", "delete": "deleted", "start": "started",
     "restart": "restarted", "stop": "stopped",
@@ -34,6 +34,11 @@ _HOLD = re.compile(r"(?:^|; )(\d+ failed starts?,.*|gave up after .*|not started
 _STARTS = re.compile(r"has \d+ failed starts?|gave up after |not started again")
 """How the reason begins where starts have failed before."""
 _START_FAILED = re.compile(rf"(could not be|{EXITED}).*", re.DOTALL)
+_NOTHING = "none is needed"
+_MANY = {"changed": "changes", "recovered": "recovered", "progress": "failed again"}
+RESTARTED = "restarted"
+"""Stands for what had ended and was started at once: told to those of _OF_RESTARTS, as failed."""
+_OF_RESTARTS = ("failed", "changed")
 REMINDER = "reminder"
 """The event of what was told before, and is told again."""
 
@@ -43,7 +48,9 @@ class News:
     """What a pass has brought.
 
     ``scope``: the ids that it has looked at. ``gone`` are those that nobody wants any more, and
-    ``unproven`` those that were started anew and may yet end again.
+    ``unproven`` those that were started anew and may yet end again. ``waits`` has, by id, the words
+    about failed starts as of now, and ``ran`` since when those ran that had ended and were started,
+    in seconds since the epoch. ``look`` gives the command that shows more.
     """
 
     plan: Plan
@@ -51,6 +58,33 @@ class News:
     scope: Collection[str]
     gone: Collection[str]
     unproven: Collection[str]
+    waits: Mapping[str, str] = field(default_factory=dict)
+    ran: Mapping[str, float] = field(default_factory=dict)
+    look: Callable[[], str] = lambda: "reconcile --diagnose"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What is told of one thing: what is so, what is done about it, and what shows it."""
+
+    id: str
+    status: str
+    action: str
+    evidence: str = ""
+
+    @property
+    def body(self) -> str:
+        """As a message of its own."""
+        return in_parts(*(shortened(one, _LONGEST) for one in self._parts))
+
+    @property
+    def text(self) -> str:
+        """As one line among others."""
+        return shortened("; ".join(filter(None, self._parts)), _LONGEST)
+
+    @property
+    def _parts(self) -> tuple[str, str, str]:
+        return self.status, self.action, self.evidence
 
 
 class Meter:
@@ -70,33 +104,28 @@ class Meter:
         self._heard = heard
         self._begun: list[Message] = []
 
-    def through(self, event: str, lines: Iterable[tuple[str, str]]) -> Iterator[str]:
-        """Of these lines, each about a thing, those that go out by themselves."""
+    def through(self, event: str, lines: Iterable[Line]) -> Iterator[Line]:
+        """Of these lines, those that go out by themselves."""
         sort = FLAPPING if event in _OF_HEALTH else event
-        for ident, line in lines:
-            if event in self._heard and self._counted(sort, ident, line):
-                yield line
+        events = _OF_RESTARTS if event == RESTARTED else (event,)
+        if any(one in self._heard for one in events):
+            yield from (line for line in lines if self._counted(sort, line))
 
-    def started(self, ident: str, line: str) -> None:
-        """It had ended, and was started at once, which is told only where it goes on so."""
-        if _OF_HEALTH.intersection(self._heard):
-            self._counted(FLAPPING, ident, line)
-
-    def _counted(self, sort: str, ident: str, line: str) -> bool:
+    def _counted(self, sort: str, line: Line) -> bool:
         """Count it; does it go out by itself?"""
         self.changed = True
-        one = self.sent.get((sort, ident), Sent(0, 0, self._wall))
+        one = self.sent.get((sort, line.id), Sent(0, 0, self._wall))
         if one.flaps:
-            self.sent[sort, ident] = replace(one, held=one.held + 1)
+            self.sent[sort, line.id] = replace(one, held=one.held + 1)
             return False
-        self.sent[sort, ident] = one = replace(one, count=one.count + 1)
+        self.sent[sort, line.id] = one = replace(one, count=one.count + 1)
         if one.flaps:
             since = f"since {moment(one.wall)}"
-            words = f"{ident} is flapping: {RATE} changes {since}, the last one: {line}"
+            status, last = f"{line.id} is flapping: {RATE} changes {since}", "the last one: "
             if sort != FLAPPING:
-                words = f"{line}; {RATE} such messages {since}"
+                status, last = f"{line.id}: {RATE} messages about {sort} {since}", ""
             end = "from now on there is one summary an hour"
-            self._begun.append(_flapping(sort, f"{words}; {end}", True))
+            self._begun.append(_flapping(sort, status, end, f"{last}{line.text}", True))
         return not one.flaps
 
     def summaries(self, now: Mapping[str, Trouble]) -> Iterator[Message]:
@@ -113,19 +142,20 @@ class Meter:
             since = f"since {moment(one.wall)}"
             if one.held:
                 self.sent[sort, ident] = Sent(one.count, 0, self._wall)
-                words = f"{ident} is still flapping: {one.held} more changes {since}; {state}"
+                words = f"{ident} is still flapping: {one.held} more changes {since}"
                 if sort != FLAPPING:
-                    words = f"{ident}: {sort} {one.held} more times {since}; {state}"
-                yield _flapping(sort, words, True)
+                    words = f"{ident}: {sort} {one.held} more times {since}"
+                yield _flapping(sort, words, "there is one summary an hour", state, True)
                 continue
             del self.sent[sort, ident]
             if sort == FLAPPING:
-                yield _flapping(sort, f"{ident} stopped flapping; {state}", ident in now)
+                words = f"{ident} stopped flapping"
+                yield _flapping(sort, words, "each change is told again", state, ident in now)
 
 
-def _flapping(sort: str, words: str, wrong: bool) -> Message:
+def _flapping(sort: str, status: str, action: str, evidence: str, wrong: bool) -> Message:
     event = ("failed" if wrong else "recovered") if sort == FLAPPING else sort
-    return Message(event, shortened(words, _LONGEST))
+    return Message(event, in_parts(status, action, shortened(evidence, _LONGEST)))
 
 
 def judge(
@@ -142,48 +172,82 @@ def judge(
     ``blot`` takes out what nobody may see, and ``meter`` what is too much.
     """
     meter = meter or Meter({}, wall, EVENTS)
-    found: dict[str, list[tuple[str, str]]] = {event: [] for event in EVENTS}
-    for outcome in news.outcomes:
-        verb = _DONE.get(outcome.step.verb, outcome.step.verb)
-        became = {"done": f"was {verb}", "begun": f"is being {verb}"}.get(outcome.result)
-        if became is not None:
-            words = blot(f"{outcome.step.id} {became}: {outcome.step.why}")
-            found["changed"].append((outcome.step.id, words))
+    found: dict[str, list[Line]] = {event: [] for event in (*EVENTS, RESTARTED)}
+    turns: list[Line] = []
     now = dict(known)
     wrong = {
         ident: (event, shortened(blot(reason), _LONGEST), blot(more))
         for ident, (event, reason, more) in _wrong(news)
     }
+    for outcome in news.outcomes:
+        step = outcome.step
+        verb = _DONE.get(step.verb, step.verb)
+        action = {"done": verb, "begun": f"is being {verb}"}.get(outcome.result)
+        if action is None:
+            continue
+        line = Line(step.id, blot(f"{step.id}: {step.why}"), action)
+        # What does not stay up is told as wrong.
+        well = outcome.result == "done" and step.id not in known.keys() | wrong.keys()
+        if well and step.verb == "start" and step.id in news.ran:
+            since = f"it was started last {moment(news.ran[step.id])}"
+            line = Line(step.id, f"{step.id} had ended", "started again at once", since)
+            found[RESTARTED].append(line)
+            continue
+        found["changed"].append(line)
+        if well and step.id not in news.unproven and (step.verb == "start" or step.demanded):
+            turns.append(line)
     for ident, about in wrong.items():
         event, words, now[ident] = _entered(known.get(ident), about, wall)
         if words:
-            found[event].append((ident, f"{ident} {words}"))
+            found[event].append(_line(ident, words, news))
     for ident in _well(known, news, wrong):
-        since = moment(known[ident].wall)
-        words = f"{ident} recovered; it was unhealthy since {since}"
-        found["recovered"].append((ident, words))
+        since = f"it was unhealthy since {moment(known[ident].wall)}"
+        found["recovered"].append(Line(ident, f"{ident} recovered", _NOTHING, since))
         del now[ident]
     for ident in news.gone:
         if ident in now and ident not in wrong:
-            words = f"{ident} is no longer declared"
-            found["recovered"].append((ident, words))
+            found["recovered"].append(Line(ident, f"{ident} is no longer declared", _NOTHING))
             del now[ident]
-    for outcome in news.outcomes:
-        ident = outcome.step.id
-        anew = outcome.step.verb == "start" or outcome.step.demanded
-        # What does not stay up is told as wrong.
-        told = ident in known or ident in wrong or ident in news.unproven
-        if outcome.result == "done" and anew and not told:
-            meter.started(ident, blot(f"{ident} was started: {outcome.step.why}"))
     messages = [
         message
         for event, lines in found.items()
         for message in _put_together(event, list(meter.through(event, lines)))
     ]
+    # Counted, and told only where it goes on so.
+    list(meter.through(RESTARTED, turns))
     messages += meter.summaries(now)
     if remind_every is not None:
-        messages += _reminders(now, remind_every)
+        messages += _reminders(now, remind_every, news)
     return messages, now
+
+
+def _line(ident: str, words: str, news: News, said: str = "") -> Line:
+    """What is wrong with something: how, what is done about it, and the rest of the words.
+
+    ``said`` goes before them, where that was told before.
+    """
+    head, *rest = words.split("; ")
+    if said:
+        head, rest = said, [f"it {head}", *rest]
+    return Line(ident, f"{ident} {head}", _action(ident, news), "\n".join(rest))
+
+
+def _action(ident: str, news: News) -> str:
+    """What happens next to something that is wrong."""
+    plan = news.plan
+    held = {remark.id: remark.reason for remark in plan.held}
+    wait = news.waits.get(ident) or held.get(ident, "")
+    if _NEXT in wait:
+        return f"starting it again in {wait.partition(_NEXT)[2]}"
+    if wait:
+        return f"not started again; see: {news.look()}"
+    for remarks, words in (
+        (plan.unknown, "left alone until it can be looked at"),
+        (plan.failing, "asked again from time to time"),
+    ):
+        if any(remark.id == ident for remark in remarks):
+            return f"{words}; see: {news.look()}"
+    return f"tried again by the next pass; see: {news.look()}"
 
 
 def _entered(
@@ -209,17 +273,17 @@ def _entered(
     return "progress", words, Trouble(before.event, kept, before.wall, before.told)
 
 
-def _reminders(now: dict[str, Trouble], every: float) -> Iterator[Message]:
+def _reminders(now: dict[str, Trouble], every: float, news: News) -> Iterator[Message]:
     """What was told long ago and is told again, which is noted in ``now``."""
     due = {i: one for i, one in now.items() if one.told is not None and one.told >= every}
     for event in ("gave_up", "failed"):
         lines = [
-            f"{ident} is still unhealthy, since {moment(one.wall)}: it {one.reason}"
+            _line(ident, one.reason, news, f"is still unhealthy, since {moment(one.wall)}")
             for ident, one in due.items()
             if one.event == event
         ]
         for message in _put_together(event, lines):
-            yield Message(REMINDER, message.body, event)
+            yield Message(REMINDER, message.body, (event,))
     now.update((ident, Trouble(one.event, one.reason, one.wall)) for ident, one in due.items())
 
 
@@ -247,12 +311,10 @@ def _wrong(news: News) -> Iterator[tuple[str, tuple[str, str, str]]]:
     for remark in plan.held:
         hold = _HOLD.search(remark.reason)
         why = remark.reason[: hold.start()] if hold is not None else ""
-        words = hold[1] if hold is not None else remark.reason
-        starts, next_, time = words.partition(_NEXT)
+        starts = (hold[1] if hold is not None else remark.reason).partition(_NEXT)[0]
         if remark.id in plan.given_up:
             last = failed.get(remark.id)
-            more = f"{next_}{time}" + (f"; the last one {last}" if last else "")
-            yield remark.id, ("gave_up", starts, more)
+            yield remark.id, ("gave_up", starts, f"; the last one {last}" if last else "")
         elif remark.id not in failed:  # Why says more than how often.
             yield remark.id, ("failed", f"has {starts}", f" ({why})" if why else "")
 
@@ -273,21 +335,20 @@ def _figureless(reason: str) -> str:
     return re.sub(r"\d+", "0", reason)
 
 
-def _put_together(event: str, lines: Sequence[str]) -> Iterator[Message]:
+def _put_together(event: str, lines: Sequence[Line]) -> Iterator[Message]:
     """A message each, or one for all where there are many."""
+    about = _OF_RESTARTS if event == RESTARTED else ()
+    event = "failed" if event == RESTARTED else event
     if len(lines) <= _MOST:
-        yield from (Message(event, shortened(line, _LONGEST)) for line in lines)
+        yield from (Message(event, line.body, about) for line in lines)
         return
-    words = {"changed": "changes", "recovered": "recovered", "progress": "failed again"}
-    yield Message(event, listing(f"{len(lines)} {words.get(event, 'are unhealthy')}:", lines))
-
-
-def listing(first: str, lines: Iterable[str]) -> str:
-    """Many lines as one text, with ``first`` above them."""
-    every = list(lines)
-    shown = [f"- {shortened(line, _LONGEST)}" for line in every[:_LINES]]
-    more = [f"- and {len(every) - _LINES} more"] if len(every) > _LINES else []
-    return "\n".join([first, *shown, *more])
+    words = "had ended" if about else _MANY.get(event, "are unhealthy")
+    actions = {line.action for line in lines}
+    action = actions.pop() if len(actions) == 1 else "as each line says"
+    shown = [f"- {line.text}" for line in lines[:_LINES]]
+    more = [f"- and {len(lines) - _LINES} more"] if len(lines) > _LINES else []
+    body = in_parts(f"{len(lines)} {words}", action, "\n".join([*shown, *more]))
+    yield Message(event, body, about)
 
 
 def quiet_left(quiet: tuple[int, int] | None, wall: float) -> float | None:

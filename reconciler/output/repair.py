@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from reconciler.base.text import printable
+from reconciler.core.messages import in_parts
 from reconciler.host.remedy import remedy
 from reconciler.output.text import Line
 
@@ -79,13 +80,15 @@ def summary(document: Document) -> str:
     number = len(changed)
     done = "nothing was changed" if not changed else f"{number} changed: {_names(changed)}"
     if document["healthy"]:
-        return f"repair: all is well; {done} {seconds}"
+        return in_parts("repair: all is well", f"{done} {seconds}")
     lines = [
         f"- {one['what']}" + (f"\n  fix it with: {one['mend']}" if one["mend"] else "")
         for one in document["wrong"]
         if one["follows_from"] is None
     ]
-    return "\n".join([f"repair: {done}; still wrong: {seconds}", *lines[:_SHOWN]])
+    wrong = "1 thing is" if len(lines) == 1 else f"{len(lines)} things are"
+    status, evidence = f"repair: {wrong} still wrong", "\n".join(lines[:_SHOWN])
+    return in_parts(status, f"{done} {seconds}", evidence)
 
 
 def _names(rows: Sequence[Document]) -> str:

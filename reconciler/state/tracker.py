@@ -298,6 +298,14 @@ class Tracker:
                 # It may have become long enough since the plan was made.
                 yield max(left, SOON)
 
+    def waits(self) -> dict[str, str]:
+        """The words about failed starts, by id, of what is not started now."""
+        if self.store is not None:
+            with self._guarded():
+                holds = self._restarts(self.store).holds()
+                return {ident: hold.words for ident, hold in holds.items()}
+        return {}
+
     def unproven(self) -> set[str]:
         """What has failed starts behind it, and has not been healthy for long enough yet."""
         if self.store is not None:

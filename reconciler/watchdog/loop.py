@@ -391,7 +391,7 @@ class Watchdog:
             self._log.event("error", words, "bad")
         if self._ended_well:
             self._ended_well = False
-            self._context.report(words)
+            self._context.report(words, "passes are tried again")
             with suppress(Exception):
                 self._context.tell(Snapshot(self._spec, _NOTHING, {}, ("-",)), ())
                 self._post.woken()
@@ -403,11 +403,11 @@ class Watchdog:
             self._part_errors[name] = words
             words = f"a part of the loop ({name}) failed, and is tried again: {words}"
             self._log.event("error", words, "bad")
-            self._context.report(words)
+            self._context.report(words, "it is tried again")
 
     def _is_short(self, words: str) -> None:
         self._log.event("limit", words, "bad")
-        self._context.report(words)
+        self._context.report(words, "raise that limit")
 
     def _program(self, words: str, bad: bool) -> None:
         self._log.event("program", words, "bad" if bad else "quiet")

@@ -233,7 +233,7 @@ class SpecReload:
             below = text.splitlines()
             self._log.event("invalid", words + ":" * bool(below), "bad", below, errors=errors)
         if not self._wrong:
-            self._context.report(whole)
+            self._context.report(whole, "correct it; what was declared before is kept until then")
         self._wrong = whole
 
     def _take(self, spec: Spec) -> None:

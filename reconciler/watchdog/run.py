@@ -45,7 +45,7 @@ def keep(context: Context, spec: Spec, told: Callable[[str], None]) -> None:
 
     def taken_over(words: str) -> None:
         told(words)
-        context.report(words)
+        context.report(words, "another watchdog goes on in its place")
 
     with turn(folder, taken_over, _PATIENCE) as lock:
         clock = Clock()

@@ -70,9 +70,10 @@ def crashing(machine: Machine, targets: str) -> tuple[Path, Path]:
     )
 
 
-FAILED = "process:p exited right after start"
-GAVE_UP = "process:p gave up after "
-WELL = "process:p recovered; it was unhealthy since "
+FAILED = "Status: process:p exited right after start"
+GAVE_UP = "Status: process:p gave up after "
+WELL = "Status: process:p recovered\nAction: none is needed\nit was unhealthy since "
+STARTED = "Status: process:p: not running\nAction: started"
 
 
 def test_from_the_first_start_to_the_mended_one(
@@ -90,7 +91,7 @@ def test_from_the_first_start_to_the_mended_one(
         return [re.sub(r" \(\d{4}-\d\d-\d\d \d\d:\d\d\)$", "", body) for body in bodies]
 
     until(lambda: told("every"))
-    assert told("every") == ["process:p was started: not running"]
+    assert told("every") == [STARTED]
     good.unlink()
     os.kill(pid, signal.SIGKILL)
     until(lambda: len(told("some")) == 2)
@@ -98,18 +99,20 @@ def test_from_the_first_start_to_the_mended_one(
     until(lambda: len(told("some")) == 3)
     first, second, third = told("some")
     assert first.startswith(FAILED)
-    number, rest = second.removeprefix(GAVE_UP).split(" ", 1)
+    number, _, rest = second.removeprefix(GAVE_UP).partition(" ")
+    status, action, *evidence = rest.split("\n")
     # A loaded machine may have made one more before it is told.
     tried = [e for e in loop.events() if e["event"] == "step" and e["step"]["result"] == "failed"]
-    assert 3 <= int(number) <= len(tried) and rest.startswith("failed starts, next in ")
-    assert "the last one exited right after start" in second
+    assert 3 <= int(number) <= len(tried) and status == "failed starts"
+    assert re.fullmatch(r"Action: (starting it again in \S+ m?s|tried again by the .*)", action)
+    assert evidence[0].startswith("the last one exited right after start")
     assert third.startswith(WELL)
     # The same for whoever wants to hear more, and every start besides.
     until(lambda: told("every")[-1:] == [third])
     assert loop.end() == 0
     heard = told("every")
     starts = [e for e in loop.events() if e["event"] == "step" and e["step"]["result"] == "done"]
-    assert heard.count("process:p was started: not running") == len(starts) >= 2
+    assert heard.count(STARTED) == len(starts) >= 2
     assert sorted(one for one in heard if one in (first, second, third)) == sorted(told("some"))
     titles = {document["title"] for _, document in receiver.got}
     assert titles == {f"reconcile: demo on {os.uname().nodename}"}
@@ -137,7 +140,7 @@ def test_nothing_is_lost_while_the_target_is_down_and_the_loop_is_killed(
     until(lambda: len(receiver.got) == 3)
     until(lambda: not waiting(machine))
     assert loop.end() == 0
-    assert [body[:20] for body in receiver.bodies()] == [w[:20] for w in (GAVE_UP, FAILED, WELL)]
+    assert [body[:28] for body in receiver.bodies()] == [w[:28] for w in (GAVE_UP, FAILED, WELL)]
 
 
 def test_what_a_killed_loop_was_delivering_comes_once(
@@ -155,13 +158,13 @@ def test_what_a_killed_loop_was_delivering_comes_once(
     until(lambda: receiver.asked)
     loop.kill()
     loop = looping(spec)
-    until(lambda: loop.passes() > 3)
+    until(lambda: loop.passes() > 1)
     (machine.base / "d").rmdir()
     until(lambda: len(waiting(machine)) == 2)
     receiver.mode = "take"
     until(lambda: not waiting(machine))
     assert loop.end() == 0
-    assert receiver.bodies() == ["directory:d was created: missing"] * 2
+    assert receiver.bodies() == ["Status: directory:d: missing\nAction: created"] * 2
     assert receiver.asked == 2, "one for each time that it was made"
 
 
@@ -187,9 +190,12 @@ def test_single_passes_deliver_too(machine: Machine, receiver: Receiver) -> None
     assert receiver.got == [], "looking only must not send"
     machine.once(spec)
     one, two, three = receiver.bodies()
-    assert one.startswith("directory:d cannot be looked at: ")
-    assert two == "directory:d was created: missing"
-    assert three.startswith("directory:d recovered; it was unhealthy since ")
+    status, action, *_ = one.splitlines()
+    assert status.startswith("Status: directory:d cannot be looked at: ")
+    assert action.startswith("Action: left alone until it can be looked at; see: ")
+    assert action.endswith(f"reconcile --diagnose {spec} --state-dir {machine.state}")
+    assert two == "Status: directory:d: missing\nAction: created"
+    assert three.startswith("Status: directory:d recovered\n")
     assert waiting(machine) == []
     # And from now on, nothing is remembered, opened or sent.
     trace = machine.traced("execve,openat,connect,clone,fork,vfork,clone3",
@@ -218,7 +224,7 @@ def test_one_child_delivers_what_one_pass_has_brought(machine: Machine, receiver
     )
     assert children_of_passes(machine, spec)
     bodies = receiver.bodies()
-    assert [body.partition(" ")[0] for body in bodies] == [f"directory:d[{n}]" for n in range(1, 6)]
+    assert [body.split(" ")[1] for body in bodies] == [f"directory:d[{n}]" for n in range(1, 6)]
     assert waiting(machine) == []
 
 
@@ -290,29 +296,72 @@ def test_a_check_that_fails(machine: Machine, receiver: Receiver) -> None:
     machine.once(spec)
     machine.once(spec)
     first, second = receiver.bodies()
-    assert first.startswith("check:c is failing: ")
-    assert first.isprintable()
-    assert second.startswith("check:c recovered; it was unhealthy since ")
+    assert first.startswith("Status: check:c is failing: ")
+    assert all(line.isprintable() for line in first.splitlines())
+    assert second.startswith("Status: check:c recovered\n")
 
 
-def test_a_worker_that_crashes_when_it_was_well_is_told_of_once(
+def test_a_worker_that_crashes_when_it_was_well_is_no_storm(
     machine: Machine, looping: Any, receiver: Receiver
 ) -> None:
     """Each time it is started at once, and has run for long enough to be well."""
     starts = machine.base / "starts"
-    # A loaded machine must see that it runs.
-    command = f"[sh, -c, 'echo >> {starts}; sleep {allowed(0.7):.1f}']"
+    # A loaded machine must see that it runs, and that it is proven.
+    command = f"[sh, -c, 'echo >> {starts}; sleep {allowed(0.9):.1f}']"
     spec = machine.spec(
         "version: 1\nname: demo\nloop: {every: 100ms}\n"
         f"notify: {{targets: {{a: {{url: 'json://{receiver.where}/'}}}}}}\n"
         f"processes: {{p: {{command: {command}, restart: {{healthy_after: 200ms}}}}}}\n"
     )
     loop = looping(spec)
-    until(lambda: starts.exists() and starts.stat().st_size >= 8)
-    until(lambda: receiver.got)
+    until(lambda: starts.exists() and starts.stat().st_size >= 10)
+    until(lambda: receiver.got and not waiting(machine))
     assert loop.end() == 0
-    (body,) = receiver.bodies()
-    assert body.startswith("process:p is flapping: 6 changes since ")
+    every = "\n".join(receiver.bodies())
+    # The first start counts; the last of them is in the message that it flaps.
+    assert every.count("process:p had ended") == 5
+    assert every.count("Status: process:p is flapping: 6 changes since ") == 1
+
+
+def test_a_worker_that_was_killed_and_started_at_once_is_told_of_by_default(
+    machine: Machine, looping: Any, receiver: Receiver
+) -> None:
+    """By the loop and by a single pass; but not where a person has asked for the start."""
+    url = f"json://{receiver.where}"
+    spec = machine.spec(
+        "version: 1\nname: demo\nloop: {every: 1h}\n"
+        f"notify: {{targets: {{a: {{url: '{url}/a'}}, b: {{url: '{url}/b', on: {ALL}}}}}}}\n"
+        "processes: {p: {command: [sleep, '90211']}}\n"
+    )
+    loop = looping(spec).up()
+
+    def proven() -> int:
+        """Its pid, once it has run for long enough to count as started."""
+        (pid,) = until(lambda: machine.running("sleep 90211"))
+        time.sleep(allowed(1.0))
+        loop.rest()
+        return pid
+
+    os.kill(proven(), signal.SIGKILL)
+    until(lambda: sum(path == "/a" for path, _ in receiver.got))
+    pid = proven()
+    assert loop.end() == 0
+    os.kill(pid, signal.SIGKILL)
+    machine.once(spec)
+    machine.reconcile("--pause", "process:p", "--stop", spec)
+    machine.reconcile("--resume", "process:p", spec)
+    machine.once(spec)
+    until(lambda: machine.running("sleep 90211"))
+    lines = [(path, document["message"].splitlines()) for path, document in receiver.got]
+    for path in ("/a", "/b"):
+        told = [rest for where, rest in lines if where == path and "had ended" in rest[0]]
+        assert len(told) == 2
+        for status, action, since in told:
+            assert status == "Status: process:p had ended"
+            assert action == "Action: started again at once"
+            assert since.startswith("it was started last 20")
+    assert sum(where == "/a" for where, _ in lines) == 2, "no first start, no resume"
+    assert sum(rest[-1] == "Action: started" for where, rest in lines if where == "/b") == 2
 
 
 def seen_of(canary: str) -> list[str]:
@@ -479,11 +528,12 @@ def test_people_hear_of_a_broken_spec_and_of_a_loop_that_hung(
     until((machine.base / "d").is_dir)
     spec.write_text(text.replace("on:", "").replace("path:", "pth:"))
     until(lambda: len(receiver.got) == 1)
-    assert receiver.bodies()[0].startswith("the changed spec is not valid, so the last good one")
+    assert receiver.bodies()[0].startswith("Status: the changed spec is not valid, so the last ")
     assert CANARY not in receiver.bodies()[0]
     spec.write_text(text)
     until(lambda: len(receiver.got) == 2)
-    assert receiver.bodies()[1] == f"the spec {spec} is valid again, and was taken"
+    words = f"Status: the spec {spec} is valid again, and was taken\nAction: none is needed"
+    assert receiver.bodies()[1] == words
     until(lambda: not waiting(machine))
     loop.send(signal.SIGSTOP)
     pulse = machine.state / "demo/loop"

@@ -29,7 +29,7 @@ def run(context: Context) -> int:
 
     def taken_over(words: str) -> None:
         tell(f"{spec.name}: {words}")
-        context.report(words)
+        context.report(words, "this pass goes on in its place")
 
     try:
         with turn(context.folder(spec), taken_over):

@@ -194,7 +194,7 @@ class Repair:
 
     def _actor(self) -> Any:
         def ended(words: str) -> None:
-            self.context.report(words)
+            self.context.report(words, "the repair goes on in its place")
             self._note(self.steps[-1], words)
 
         return actor(self.context, self.spec, ended, self._acted)

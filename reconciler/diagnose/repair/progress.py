@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import HostError
 from reconciler.base.text import redacted_json
-from reconciler.core.messages import Message
+from reconciler.core.messages import Message, in_parts
 from reconciler.host.clock import Clock
 from reconciler.output.repair import (
     begin_lines,
@@ -43,7 +43,7 @@ class RepairProgress:
     def begins(self, step: RepairStep) -> None:
         """A step begins."""
         self._context.say(*begin_lines(step.number, step.name))
-        self._queue("progress", f"repair step {step.number} of 5 started: {step.name}")
+        self._progress(f"repair step {step.number} of 5 started: {step.name}", "under way")
 
     def ends(self, step: RepairStep) -> None:
         """It has come to its end."""
@@ -53,10 +53,10 @@ class RepairProgress:
         else:
             self._context.say(*lines)
         words = f"failed: {step.error}" if step.error else step.words
-        self._queue(
-            "progress",
-            f"repair step {step.number} of 5 finished: {step.name}: {words} [{step.seconds:.1f} s]",
-        )
+        finished = f"repair step {step.number} of 5 finished: {step.name}: {words}"
+        last = step.number == 5
+        action = "the summary follows" if last else f"step {step.number + 1} follows"
+        self._progress(f"{finished} [{step.seconds:.1f} s]", action)
         self._send(0.0)
 
     def wrong(self, found: dict[str, Any]) -> None:
@@ -81,20 +81,24 @@ class RepairProgress:
             self._context.print_json(document)
         lines = list(repair_lines(document, self._context.options.quiet))
         self._context.terminal.write(lines)
-        self._queue("report", summary(document))
+        self._queue(Message("report", summary(document)))
         sys.stdout.flush()
         self._send(_BOUND)
 
     # -- to whoever is away
 
-    def _queue(self, event: str, words: str) -> None:
-        if not any(event in target.on for target in self._spec.notify.targets):
+    def _progress(self, status: str, action: str) -> None:
+        """Whoever hears of a failure hears how far its repair is."""
+        self._queue(Message("progress", in_parts(status, action), ("progress", "failed")))
+
+    def _queue(self, message: Message) -> None:
+        if not any(message.is_for(target.on) for target in self._spec.notify.targets):
             return
         from reconciler.notify.outbox import announce
 
         try:
             store = self._context.store(self._spec, False)
-            announce(self._spec, store, Message(event, words), self._context.clean)
+            announce(self._spec, store, message, self._context.clean)
         except HostError as error:
             self._context.warn(f"{error}; no message is sent")
 

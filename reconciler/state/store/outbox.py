@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.base.records import dataclass
 from reconciler.base.text import shortened
-from reconciler.core.messages import Message, Sent, moment
+from reconciler.core.messages import Message, Sent, in_one_line, moment
 from reconciler.state.store.base import Base
 from reconciler.state.store.tables import StoreTable
 
@@ -62,9 +62,8 @@ def digest(letters: Sequence[QueuedMessage]) -> str:
         known = re.match(_DIGEST, letter.body)
         since = since or (known[2] if known else moment(letter.wall))
         number += int(known[1]) if known else 1
-        # A line break would begin another message.
-        words = letter.body.replace("\n- ", "; ").replace("\n", " ")
-        one = f"- {moment(letter.wall)[-5:]} {shortened(words, _WIDTH)}"
+        words = shortened(in_one_line(letter.body), _WIDTH)
+        one = f"- {moment(letter.wall)[-5:]} {words}"
         lines += letter.body.split("\n")[1:] if known else [one]
     lines = lines[-_LINES:]
     which = f"; the last {len(lines)}" if number > len(lines) else ""

@@ -257,6 +257,25 @@ class History(StoreTable):
         """When the oldest deed was done that is known, by id."""
         return dict(self._base.read("SELECT id, min(wall) FROM history GROUP BY id"))
 
+    def ran(self, ids: Collection[str], since: float) -> dict[str, float]:
+        """Of those that were started just now, the ones that had been started before, and when.
+
+        Only what was started after ``since``, and what nobody has ended, paused or resumed.
+        """
+        if not ids:
+            return {}
+        deeds: dict[str, list[tuple[str, str, float]]] = {ident: [] for ident in ids}
+        rows = self._base.read("SELECT id, verb, result, wall FROM history ORDER BY seq DESC")
+        for ident, *deed in rows:
+            if ident in ids and len(deeds[ident]) < 2:
+                deeds[ident].append((deed[0], deed[1], deed[2]))
+        last = {ident: known[1] for ident, known in deeds.items() if len(known) == 2}
+        return {
+            ident: wall
+            for ident, (verb, result, wall) in last.items()
+            if verb in ("start", "restart") and result == "done" and wall >= since
+        }
+
     def since(self, wall: float, most: int = _MOST) -> list[Deed]:
         """The newest ``most`` since that time, oldest first."""
         rows = self._base.read(
