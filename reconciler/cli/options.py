@@ -29,13 +29,15 @@ DOCUMENTS = ("plan", "status", "diagnose", "history", "once", "repair", "loop", 
 class Mode:
     """A mode: its name, what it does, and its value where it takes one.
 
-    ``many``: the value is the id of a resource, and it can be given again.
+    ``many``: the value is the id of a resource, and it can be given again. ``several``: it takes
+    one or more words.
     """
 
     name: str
     words: str
     value: str = ""
     many: bool = False
+    several: bool = False
 
 
 MODES: dict[str, tuple[Mode, ...]] = {
@@ -54,6 +56,9 @@ MODES: dict[str, tuple[Mode, ...]] = {
     ),
     "set up": (
         Mode("init", "a shipped spec to edit, and what keeps it on this host"),
+        Mode(
+            "import", "a spec from supervisord.conf, crontab, tmuxp and more", "FILE", several=True
+        ),
         Mode("check", "is the spec valid? shows all errors at once"),
         Mode("notify-test", "send one message to each target"),
         Mode("schema", "the JSON Schema of the spec, or of --MODE --json"),
@@ -135,7 +140,11 @@ def parser() -> argparse.ArgumentParser:
     group = made.add_mutually_exclusive_group()
     for mode in all_modes():
         flag = f"--{mode.name}"
-        if mode.many:
+        if mode.several:
+            group.add_argument(
+                flag, metavar=mode.value, action="extend", nargs="+", help=mode.words
+            )
+        elif mode.many:
             group.add_argument(flag, metavar=mode.value, action="append", help=mode.words)
         elif mode.value:
             group.add_argument(flag, metavar=mode.value, choices=SHELLS, help=mode.words)

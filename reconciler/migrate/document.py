@@ -20,13 +20,21 @@ _PLAIN = re.compile(
     r"(?:[A-Za-z0-9_/.~@%+=;,()|&$<>'\"*^!?\[\]{}\\-]|[ :](?=[^\s#]))*"
 )
 _IN_FLOW = re.compile(r"(?:[A-Za-z_/]|[~-](?=[A-Za-z/-]))[A-Za-z0-9_/.~@%+=$ -]*(?<! )")
+_UNIT = re.compile(r"[0-9]+(ms|s|m|h|d|[KMGT]?i?B)")
 _WORDS = frozenset(("true", "false", "null", "yes", "no", "on", "off", "y", "n"))
 
 
-class Template(str):
+class TemplateText(str):
     """A text in which ``{{ }}`` is meant: in any other it is written so that it stays as it is."""
 
     __slots__ = ()
+
+
+def joined(*parts: str) -> str:
+    """The parts as one text, which is a template where one of them is."""
+    if not any(isinstance(part, TemplateText) for part in parts):
+        return "".join(parts)
+    return TemplateText("".join(map(_meant, parts)))
 
 
 class Origin(NamedTuple):
@@ -37,10 +45,10 @@ class Origin(NamedTuple):
     text: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.text}"
+        return f"{self.file.rpartition('/')[2]}:{self.line}: {self.text}"
 
 
-class Block(dict[str, Any]):
+class SpecBlock(dict[str, Any]):
     """A mapping with a key on each line, and comments between them.
 
     Values are text, numbers, booleans, lists and mappings. ``origins`` are those of its keys.
@@ -84,39 +92,40 @@ class Block(dict[str, Any]):
             comment = next(said, None)
 
 
-class Place(NamedTuple):
-    """A line of the text, from 1, and the entry that begins there: a key of ``holder``."""
+class SpecPlace(NamedTuple):
+    """A line of the text and a column, from 1, and what begins there: a key of ``holder``."""
 
     line: int
-    holder: Block
+    column: int
+    holder: SpecBlock
     key: str
 
 
-def dump(document: Block) -> tuple[str, list[Place]]:
+def dump(document: SpecBlock) -> tuple[str, list[SpecPlace]]:
     """The text, and where the keys of all blocks stand in it, in their order."""
-    writer = _Writer()
+    writer = _Emitter()
     writer.block(document, 0)
     return "\n".join((*writer.lines, "")), writer.places
 
 
-class _Writer:
+class _Emitter:
     def __init__(self) -> None:
         self.lines: list[str] = []
-        self.places: list[Place] = []
+        self.places: list[SpecPlace] = []
 
     def block(self, block: Mapping[str, Any], indent: int, first: str | None = None) -> None:
         """``first`` is what stands before its first line in place of the indent, for a list."""
         margin = " " * indent
-        entries = block.lines() if isinstance(block, Block) else ((key, "") for key in block)
+        entries = block.lines() if isinstance(block, SpecBlock) else ((key, "") for key in block)
         for key, comment in entries:
             if key is None:
                 self.lines += (f"{margin}# {part}".rstrip() for part in comment.split("\n"))
                 continue
             if not indent and self.lines and isinstance(block[key], dict):
                 self.lines.append("")
-            if isinstance(block, Block):
-                self.places.append(Place(len(self.lines) + 1, block, key))
             head, first = first if first is not None else margin, None
+            if isinstance(block, SpecBlock):
+                self.places.append(SpecPlace(len(self.lines) + 1, len(head) + 1, block, key))
             self._entry(f"{head}{_scalar(key, True)}:", block[key], indent)
 
     def _entry(self, head: str, value: Any, indent: int) -> None:
@@ -136,6 +145,8 @@ class _Writer:
 
     def _item(self, item: Any, indent: int) -> None:
         dash = f"{' ' * indent}- "
+        if isinstance(item, SpecBlock) and not item:
+            self.block(item, indent)  # Its comments.
         if isinstance(item, dict) and item and _flow(item) is None:
             self.block(item, indent + 2, dash)
         else:
@@ -155,7 +166,9 @@ def _flow(value: Any) -> str | None:
     if isinstance(value, str):
         return None if _is_literal(value) else _scalar(value, False)
     if isinstance(value, dict):
-        if isinstance(value, Block) or any(isinstance(one, (dict, list)) for one in value.values()):
+        if isinstance(value, SpecBlock) or any(
+            isinstance(one, (dict, list)) for one in value.values()
+        ):
             return None if value else "{}"
         pairs = (f"{_scalar(key, True)}: {_scalar(one, True)}" for key, one in value.items())
         return f"{{ {', '.join(pairs)} }}" if value else "{}"
@@ -177,7 +190,7 @@ def _is_literal(text: str) -> bool:
 
 
 def _meant(text: str) -> str:
-    return text if isinstance(text, Template) else text.replace("{{", "{{ '{{' }}")
+    return text if isinstance(text, TemplateText) else text.replace("{{", "{{ '{{' }}")
 
 
 def _scalar(value: Any, in_flow: bool) -> str:
@@ -185,7 +198,7 @@ def _scalar(value: Any, in_flow: bool) -> str:
         return "true" if value else "false"
     if not isinstance(value, str):
         return str(value)
-    plain = (_IN_FLOW if in_flow else _PLAIN).fullmatch(value)
+    plain = (_IN_FLOW if in_flow else _PLAIN).fullmatch(value) or _UNIT.fullmatch(value)
     if plain and value.lower() not in _WORDS and "{{" not in value:
         return value
     quoted = json.dumps(_meant(value), ensure_ascii=False)

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from reconciler.base.errors import HostError
 from reconciler.base.text import count_of, printable
 from reconciler.config.errors import Problem
-from reconciler.migrate.document import Block, Origin, Place, dump
+from reconciler.migrate.document import Origin, SpecBlock, SpecPlace, TemplateText, dump
+
+_ABOUT = re.compile(r"^\w+(:\S+:| '[^']*':?) ")
+"""What a message begins with: of which resource it is."""
 
 
 class LeftOut(NamedTuple):
@@ -24,37 +27,41 @@ class LeftOut(NamedTuple):
     reason: str
 
     def __str__(self) -> str:
-        return printable(f"{self.origin}: {self.reason}", 500)
+        file, line, text = self.origin
+        return printable(f"{file}:{line}: {text}: {self.reason}", 500)
 
 
-class Draft:
+class SpecDraft:
     """The sections of a spec, each with its resources."""
 
     def __init__(self, name: str, about: Sequence[str] = ()) -> None:
-        self.document = Block()
+        self.document = SpecBlock()
         for line in about:
             self.document.say(printable(line))
         self.document.put("version", 1)
         self.document.put("name", slug(name, 64))
         self.left: list[LeftOut] = []
 
-    def add(self, section: str, name: str, origin: Origin | None = None) -> Block:
+    def add(self, section: str, name: str, origin: Origin | None = None) -> SpecBlock:
         """A new resource; its name becomes one that is free."""
-        resources = self.document.setdefault(section, Block())
+        resources = self.document.setdefault(section, SpecBlock())
         stem = name = slug(name)
         number = 1
         while name in resources:
             number += 1
             name = f"{stem}-{number}"
-        made = Block()
+        made = SpecBlock()
         resources.put(name, made, origin)
         return made
 
-    def leave(self, block: Block, origin: Origin, reason: str, before: str | None = None) -> None:
+    def leave(
+        self, block: SpecBlock, origin: Origin, reason: str, before: str | None = None
+    ) -> None:
         """Something has no equivalent: a comment in ``block``, and a line for people."""
-        left = LeftOut(origin, reason)
-        self.left.append(left)
-        block.say(str(left), before)
+        if any(one.origin == origin for one in self.left[-3:]):
+            return  # A part of what has been said.
+        self.left.append(LeftOut(origin, reason))
+        block.say(printable(f"{origin}: {reason}", 500), before)
 
     def valid(self, problems_of: Callable[[str], Sequence[Problem]]) -> str:
         """The text, without what ``problems_of`` a text refuses."""
@@ -67,47 +74,64 @@ class Draft:
 
     def summary(self) -> str:
         """What was made, and how much was left out."""
-        sections = [one for one in self.document.values() if isinstance(one, Block)]
+        sections = [one for one in self.document.values() if isinstance(one, SpecBlock)]
         made = count_of(sum(map(len, sections)), "resource")
         if not self.left:
             return f"{made}; everything has an equivalent"
         comments = "a comment" if len(self.left) == 1 else "each is a comment"
         return f"{made}; {count_of(len(self.left), 'setting')} left out: {comments} in the spec"
 
-    def _take_out(self, problems: Sequence[Problem], places: Sequence[Place]) -> None:
+    def _take_out(self, problems: Sequence[Problem], places: Sequence[SpecPlace]) -> None:
         lines = [place.line for place in places]
-        above = {
-            id(place.holder[place.key]): place
-            for place in places
-            if isinstance(place.holder[place.key], Block)
-        }
+        above: dict[int, SpecPlace] = {}
+        for place in places:
+            value = place.holder[place.key]
+            inner = value if isinstance(value, list) else [value]
+            above.update((id(one), place) for one in inner if isinstance(one, SpecBlock))
         done: set[tuple[int, str]] = set()
         for problem in problems:
             way = [places[bisect_right(lines, problem.line) - 1]]
+            line, column, holder, key = way[0]
+            if (line, column, 1) == problem[1:4] and len(key) > 1 and id(holder) in above:
+                way = [above[id(holder)]]  # It is about the mapping that begins there.
             while id(way[-1].holder) in above:
                 way.append(above[id(way[-1].holder)])
             names = [(id(place.holder), place.key) for place in way]
-            unknown = len(way) == 1 and isinstance(self.document[way[0].key], Block)
+            unknown = len(way) == 1 and isinstance(self.document[way[0].key], SpecBlock)
             if problem.line and (len(way) > 1 or unknown) and done.isdisjoint(names):
                 done.add(names[0])
-                self._drop(way, re.sub(r"^\w+:\S+: (?=\S)", "", problem.message))
+                self._drop(way, _ABOUT.sub("", problem.message))
         if not done:
             raise HostError(f"no valid spec can be made of it: {problems[0].message}")
 
-    def _drop(self, way: Sequence[Place], reason: str) -> None:
+    def _drop(self, way: Sequence[SpecPlace], reason: str) -> None:
         """Take out the first of ``way``, and what it stands in where that is empty then."""
-        _, holder, key = way[0]
+        *_, holder, key = way[0]
         known = (at.holder.origins[at.key] for at in way if at.key in at.holder.origins)
         origins = list(holder[key].origins.values()) if holder is self.document else [next(known)]
         for origin in origins:
             self.leave(holder, origin, reason, key)
-        holder.drop(key)
-        for _, holder, key in way[1:]:
+        _take_away(holder, key)
+        for *_, holder, key in way[1:]:
             if holder[key]:
                 break
-            for _, comment in holder[key].lines():
-                holder.say(comment, key)
-            holder.drop(key)
+            _take_away(holder, key)
+
+
+def _take_away(holder: SpecBlock, key: str) -> None:
+    for comment in _comments(holder[key]):
+        holder.say(comment, key)
+    holder.drop(key)
+
+
+def _comments(value: Any) -> Iterator[str]:
+    """All that is said in what is taken away."""
+    if isinstance(value, SpecBlock):
+        for key, comment in value.lines():
+            yield from [comment] if key is None else _comments(value[key])
+    elif isinstance(value, list):
+        for one in value:
+            yield from _comments(one)
 
 
 def slug(text: str, most: int = 80) -> str:
@@ -116,10 +140,27 @@ def slug(text: str, most: int = 80) -> str:
     return plain[:most].strip("-_") or "imported"
 
 
-def nested(block: Block, key: str, origin: Origin | None = None) -> Block:
+def nested(block: SpecBlock, key: str, origin: Origin | None = None) -> SpecBlock:
     """The mapping under a key, which is made where it is missing."""
     if key not in block:
-        block.put(key, Block(), origin)
+        block.put(key, SpecBlock(), origin)
     inner: Any = block[key]
-    assert isinstance(inner, Block)
+    assert isinstance(inner, SpecBlock)
     return inner
+
+
+def size(text: str) -> str | None:
+    """``50MB``, ``100k`` or ``1 G`` as most programs mean it, by 1024; None for nothing.
+
+    Raises ValueError.
+    """
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([kmgt]?)(?:i?b|bytes?)?", text.strip().lower())
+    if found is None:
+        raise ValueError(f"{text!r} is not a size")
+    unit = f"{found[2].upper()}iB" if found[2] else "B"
+    return f"{found[1]}{unit}" if float(found[1]) else None
+
+
+def variable(name: str) -> TemplateText:
+    """The value of a variable of the environment; nothing where it is not set."""
+    return TemplateText(f"{{{{ env.{name} | default('') }}}}")

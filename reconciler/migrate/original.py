@@ -15,7 +15,7 @@ from reconciler.config.reading import LIMIT
 from reconciler.migrate.document import Origin
 
 
-class Refused(Exception):
+class NotImported(Exception):
     """The file cannot be imported; the message begins with the place."""
 
 
@@ -34,9 +34,9 @@ class Original(NamedTuple):
         """Its lines, with their numbers."""
         return enumerate(self.text.split("\n"), 1)
 
-    def refused(self, line: int, reason: str) -> Refused:
+    def refused(self, line: int, reason: str) -> NotImported:
         """To be raised where that line cannot be understood."""
-        return Refused(f"{self.shown}:{line}: {reason}")
+        return NotImported(f"{self.shown}:{line}: {reason}")
 
     @property
     def base(self) -> str:
@@ -48,16 +48,16 @@ class Original(NamedTuple):
 
 
 def opened(path: str, origin: Origin | None = None) -> Original:
-    """The file; ``-`` is standard input. ``origin`` is what includes it. Raises Refused."""
+    """The file; ``-`` is standard input. ``origin`` is what includes it. Raises NotImported."""
     shown = "standard input" if path == "-" else path
     before = f"{origin.file}:{origin.line}: " if origin else ""
     try:
         data = _read(path)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise Refused(f"{before}{shown}: cannot be read: {reason}") from None
+        raise NotImported(f"{before}{shown}: cannot be read: {reason}") from None
     except ValueError as error:
-        raise Refused(f"{before}{shown}: {error}") from None
+        raise NotImported(f"{before}{shown}: {error}") from None
     return Original(shown, os.path.abspath(path), _decoded(data, shown))
 
 
@@ -77,16 +77,18 @@ def _read(path: str) -> bytes:
 
 def _decoded(data: bytes, shown: str) -> str:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise Refused(f"{shown}:1: is UTF-16; save it as UTF-8")
+        raise NotImported(f"{shown}:1: is UTF-16; save it as UTF-8")
     data = data.removeprefix(b"\xef\xbb\xbf")
     zero = data.find(b"\0")
     if zero >= 0:
-        raise Refused(f"{shown}:{_line(data, zero)}: is binary: a NUL byte")
+        raise NotImported(f"{shown}:{_line(data, zero)}: is binary: a NUL byte")
     try:
         return data.decode().replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         where, byte = f"{shown}:{_line(data, error.start)}", data[error.start]
-        raise Refused(f"{where}: the byte 0x{byte:02x} is not UTF-8; save it as UTF-8") from None
+        raise NotImported(
+            f"{where}: the byte 0x{byte:02x} is not UTF-8; save it as UTF-8"
+        ) from None
 
 
 def _line(data: bytes, at: int) -> int:

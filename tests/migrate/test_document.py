@@ -11,10 +11,10 @@ from ruamel.yaml import YAML
 
 from reconciler.base.text import printable
 from reconciler.config.errors import Problem, Problems
-from reconciler.config.nodes import Map, Node, Seq, Source
+from reconciler.config.nodes import Map, Node, Seq, Source, Text
 from reconciler.config.yaml import load
-from reconciler.migrate.document import Block, Origin, Template, dump
-from reconciler.migrate.draft import Draft
+from reconciler.migrate.document import Origin, SpecBlock, TemplateText, dump
+from reconciler.migrate.draft import SpecDraft
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\ufffe\uffff"), max_size=30) | (
     st.text(st.sampled_from("ab: #-?'\"{}[],&*!|>%@`\\\n\t~/=0"), max_size=12)
@@ -25,7 +25,7 @@ VALUES = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.dictionaries(KEYS, inner, max_size=4)
-        | st.dictionaries(KEYS, inner, max_size=4).map(Block)
+        | st.dictionaries(KEYS, inner, max_size=4).map(SpecBlock)
     ),
     max_leaves=12,
 )
@@ -33,16 +33,18 @@ VALUES = st.recursive(
 
 def plain(node: Node | Any) -> Any:
     if isinstance(node, dict):
-        return {plain(key): plain(value) for key, value in node.items()}
+        is_read = isinstance(node, Map)
+        return {str(key) if is_read else plain(key): plain(value) for key, value in node.items()}
     if isinstance(node, list):
         return [plain(one) for one in node]
     text = str(node).lower() if isinstance(node, bool) else str(node)
-    return text.replace("{{ '{{' }}", "{{")
+    # A node is as it stands in the file.
+    return text if isinstance(node, Text) else text.replace("{{", "{{ '{{' }}")
 
 
 @settings(database=None, deadline=None, max_examples=60)
-@given(st.dictionaries(KEYS, VALUES, min_size=1, max_size=4).map(Block), TEXTS)
-def test_what_is_written_is_read_again(value: Block, comment: str) -> None:
+@given(st.dictionaries(KEYS, VALUES, min_size=1, max_size=4).map(SpecBlock), TEXTS)
+def test_what_is_written_is_read_again(value: SpecBlock, comment: str) -> None:
     value.say(printable(comment))
     text, places = dump(value)
     problems = Problems()
@@ -54,15 +56,17 @@ def test_what_is_written_is_read_again(value: Block, comment: str) -> None:
 
 
 def test_how_it_looks() -> None:
-    window = Block({"name": "edit", "panes": [Block({"command": "vi"}), Block({"type": "ls"})]})
+    window = SpecBlock(
+        {"name": "edit", "panes": [SpecBlock({"command": "vi"}), SpecBlock({"type": "ls"})]}
+    )
     window.say("a pane is left out", "panes")
-    block = Block({
+    block = SpecBlock({
         "command": ["nginx", "-g", "daemon off;"], "env": {"A": "1", "B": "x y"}, "instances": 2,
         "mode": "0755", "text": "one\n two\n", "windows": [window], "cut": "a: b", "yes": "yes",
-        "at": Template("{{ user.home }}/x"), "go": "docker ps --format {{.Names}}", "none": [],
+        "at": TemplateText("{{ user.home }}/x"), "go": "docker ps --format {{.Names}}", "none": [],
     })  # fmt: skip
     assert (
-        dump(Block({"version": 1, "processes": Block({"web": block})}))[0]
+        dump(SpecBlock({"version": 1, "processes": SpecBlock({"web": block})}))[0]
         == """\
 version: 1
 
@@ -91,11 +95,11 @@ processes:
 
 
 def test_what_is_refused_becomes_a_comment_at_its_place() -> None:
-    draft = Draft("My Host")
+    draft = SpecDraft("My Host")
     for at, name in enumerate(("a", "b", "b"), 1):
         made = draft.add("processes", name, Origin("f", at, f"[{name}]"))
         made.put("command", name, Origin("f", at, f"command={name}"))
-        made.put("log", Block({"path": "/x", "keep": 0}), Origin("f", at, "keep=0"))
+        made.put("log", SpecBlock({"path": "/x", "keep": 0}), Origin("f", at, "keep=0"))
 
     def problems_of(text: str) -> list[Problem]:
         refused = ("keep: 0", "command: a")
@@ -123,11 +127,11 @@ def test_what_is_refused_becomes_a_comment_at_its_place() -> None:
 
 def test_a_spec_of_which_nothing_is_valid_is_refused() -> None:
     with pytest.raises(Exception, match="no valid spec can be made of it: never"):
-        Draft("x").valid(lambda text: [Problem("x", 1, 1, 1, "never")])
+        SpecDraft("x").valid(lambda text: [Problem("x", 1, 1, 1, "never")])
 
 
 def test_lists_of_lists_are_written_too() -> None:
-    text, _ = dump(Block({"x": [["a", "b"], [], {"k": ["v"]}]}))
+    text, _ = dump(SpecBlock({"x": [["a", "b"], [], {"k": ["v"]}]}))
     read = load(text.encode(), Source("x", "/x"), Problems())
     assert isinstance(read, Map) and isinstance(read["x"], Seq)
     assert plain(read) == {"x": [["a", "b"], [], {"k": ["v"]}]}

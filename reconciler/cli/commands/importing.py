@@ -1,0 +1,49 @@
+"""Print a spec that is made from what people have. It must not change anything."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from reconciler import kinds
+from reconciler.base.exit_codes import DONE, INVALID
+from reconciler.cli.context import Context
+from reconciler.cli.invocation import complain, tell
+from reconciler.config.errors import Problem
+from reconciler.migrate.formats import imported
+from reconciler.migrate.original import NotImported
+from reconciler.output.data import FORMAT
+
+
+def run(context: Context) -> int:
+    """Print it whole, or nothing; what has no equivalent is said on standard error."""
+    try:
+        draft = imported(getattr(context.options, "import"))
+    except NotImported as refused:
+        return complain(str(refused), INVALID)
+    text = draft.valid(lambda text: problems_of(text, context))
+    if context.options.json:
+        left = [{**one.origin._asdict(), "reason": one.reason} for one in draft.left]
+        context.print_json({"format": FORMAT, "spec": text, "left_out": left})
+        return DONE
+    sys.stdout.write(text)
+    sys.stdout.flush()
+    for one in () if context.options.quiet else draft.left:
+        sys.stderr.write(f"{one}\n")
+    if not context.options.quiet:
+        tell(draft.summary())
+    return DONE
+
+
+def problems_of(text: str, context: Context) -> Sequence[Problem]:
+    """What ``--check`` would say of a spec with that text."""
+    from reconciler.config.build import build
+    from reconciler.config.errors import SpecError
+
+    path = os.path.abspath("imported.yaml")
+    try:
+        build(path, kinds.all_kinds(), context.facts(), {}, os.environ, text=text.encode())
+    except SpecError as error:
+        return error.problems
+    return ()

@@ -1,0 +1,398 @@
+"""monitrc: processes with limits, and checks.
+
+monit starts by a command that puts itself into the background, and knows the process by a pid file
+or a pattern: that is ``match`` here.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from reconciler.migrate.document import Origin, SpecBlock
+from reconciler.migrate.draft import SpecDraft, nested, size
+from reconciler.migrate.original import Original, opened
+
+CONTENT = re.compile(
+    r"^[ \t]*(check[ \t]+(process|file|directory|filesystem|device|host|program|system|fifo"
+    r"|network)[ \t]|set[ \t]+(daemon|httpd|alert|logfile|log|mailserver|eventqueue|idfile)\b)",
+    re.MULTILINE | re.IGNORECASE,
+)
+NAMES = re.compile(r"(^|/)\.?monitrc[^/]*$|/monit(/[^/]+)*/[^/]+$")
+
+_TOKEN = re.compile(r"""[ \t\r\n,]+|\#[^\n]*|"([^"]*)"|'([^']*)'|([^\s"',]+)""")
+_NOISE = {"is", "as", "are", "on", "only", "with", "within", "and", "has", "using", "use", "the",
+          "sum", "program", "programs", "than", "for", "usage", "was", "but", "of"}  # fmt: skip
+_STARTS = ("start", "stop", "restart", "if", "depends", "depend", "group", "every", "mode",
+           "onreboot", "alert", "noalert", "else")  # fmt: skip
+_ACTIONS = ("alert", "restart", "start", "stop", "exec", "unmonitor", "timeout")
+_UNITS = {"second": "s", "minute": "m", "hour": "h", "day": "d"}
+_GREATER = r"(?:>|>=|gt|greater|ge|more)"
+_LESS = r"(?:<|<=|lt|less|le)"
+_MOST_FILES = 1000
+
+
+class _Word(NamedTuple):
+    text: str
+    line: int
+    quoted: bool
+    original: Original
+
+
+class _Clause(NamedTuple):
+    """A part of a check: its first word, and all of its words."""
+
+    words: Sequence[_Word]
+
+    @property
+    def first(self) -> str:
+        return self.words[0].text.lower()
+
+    @property
+    def origin(self) -> Origin:
+        shown = " ".join(f'"{one.text}"' if one.quoted else one.text for one in self.words)
+        return self.words[0].original.at(self.words[0].line, shown)
+
+    def after(self, *names: str) -> str | None:
+        """The word behind the first of these, noise and ``=`` passed over."""
+        for at, word in enumerate(self.words):
+            if word.text.lower() in names and not word.quoted:
+                rest = (one for one in self.words[at + 1 :]
+                        if one.quoted or one.text.lower() not in {*_NOISE, "=", "=="})  # fmt: skip
+                return next((one.text for one in rest), None)
+        return None
+
+    def plain(self, until: str = "then") -> str:
+        """The condition in lower case without noise; quoted words stay as they are."""
+        found = []
+        for word in self.words[1:]:
+            low = word.text.lower()
+            if low == until and not word.quoted:
+                break
+            if word.quoted:
+                found.append(f'"{word.text}"')
+            elif low not in _NOISE:
+                found.append(low)
+        return " ".join(found)
+
+
+class _Times(NamedTuple):
+    """How often monit looks, in seconds."""
+
+    every: int
+    known: bool
+
+
+def read(original: Original, draft: SpecDraft) -> None:
+    """All its services. Raises NotImported."""
+    statements = list(_statements(original, {os.path.realpath(original.path)}))
+    times = _Times(60, False)
+    for one in statements:
+        if one[0].text.lower() == "set":
+            found = _Clause(one).after("daemon") if _second(one) == "daemon" else None
+            if found and found.isdigit():
+                times = _Times(int(found), True)
+            else:
+                shown = _Clause(one).origin
+                short = shown._replace(text=shown.text[:100])
+                draft.leave(draft.document, short, "about monit itself")
+    for one in statements:
+        if one[0].text.lower() == "check":
+            _Service(one, times, draft).read()
+
+
+def _second(words: Sequence[_Word]) -> str:
+    return words[1].text.lower() if len(words) > 1 else ""
+
+
+def _words(original: Original) -> Iterator[_Word]:
+    text, at, line = original.text, 0, 1
+    while at < len(text):
+        found = _TOKEN.match(text, at)
+        if found is None:
+            raise original.refused(line, "a quote has no end")
+        if found.lastindex is not None:
+            yield _Word(found[found.lastindex], line, found.lastindex < 3, original)
+        line += text.count("\n", at, found.end())
+        at = found.end()
+
+
+def _statements(original: Original, seen: set[str]) -> Iterator[list[_Word]]:
+    """Each ``set`` and ``check``, also of what is included."""
+    statement: list[_Word] = []
+    words = list(_words(original))
+    for at, word in enumerate(words):
+        begins = not word.quoted and word.text.lower() in ("set", "check", "include")
+        if begins and statement and statement[0].text.lower() == "include":
+            yield from _included(statement, seen)
+            statement = []
+        if begins and (at == 0 or not _continues(words[at - 1])):
+            if statement:
+                yield statement
+            statement = [word]
+        elif statement:
+            statement.append(word)
+        else:
+            raise original.refused(word.line, f"{word.text!r} is neither set, check nor include")
+    if statement and statement[0].text.lower() == "include":
+        yield from _included(statement, seen)
+    elif statement:
+        yield statement
+
+
+def _continues(before: _Word) -> bool:
+    return not before.quoted and before.text.lower() in ("group", "not", "request", "=")
+
+
+def _included(statement: Sequence[_Word], seen: set[str]) -> Iterator[list[_Word]]:
+    word = statement[-1]
+    origin = word.original.at(word.line, f"include {word.text}")
+    for path in sorted(glob.glob(os.path.join(word.original.folder, word.text))):
+        real = os.path.realpath(path)
+        if real in seen or len(seen) > _MOST_FILES:
+            raise word.original.refused(word.line, f"files include one another: {origin.text}")
+        if os.path.isfile(path):
+            yield from _statements(opened(path, origin), seen | {real})
+
+
+class _Service:
+    """One ``check``, and what is made of it."""
+
+    def __init__(self, words: Sequence[_Word], times: _Times, draft: SpecDraft) -> None:
+        head, self.clauses = _clauses(words)
+        self.head = _Clause(head)
+        self.sort = _second(words)
+        if len(words) < 3:
+            raise words[0].original.refused(words[0].line, "check needs a sort and a name")
+        self.name = words[2].text
+        self.times = times
+        self.draft = draft
+        self.block: SpecBlock | None = None
+        """The process, where it is one that can be started."""
+        self.needs: list[str] = []
+
+    def read(self) -> None:
+        for clause in self.clauses:
+            if clause.first == "every":
+                found = re.fullmatch(r"([0-9]+) cycles?", clause.plain())
+                if found is None:
+                    self._leave(clause, "it is asked at all times")
+                else:
+                    self.times = _Times(self.times.every * int(found[1]), True)
+        if self.sort == "process":
+            self._process()
+        made = 0
+        for clause in self.clauses:
+            if clause.first == "if":
+                made += self._condition(clause)
+            elif clause.plain() in ("active", "start") and clause.first in ("mode", "onreboot"):
+                pass  # As it is here.
+            elif clause.first not in ("start", "stop", "depends", "depend", "every"):
+                self._leave(clause, "has no equivalent")
+        before = self.draft.left[-1:]
+        said = bool(before) and before[0].origin.line >= self.head.origin.line
+        if not made and self.block is None and not said:
+            self._leave(self.head, "nothing of it has an equivalent")
+
+    def _leave(self, clause: _Clause, reason: str) -> None:
+        block = self.draft.document if self.block is None else self.block
+        self.draft.leave(block, clause.origin, reason)
+
+    def _process(self) -> None:
+        start = next((one for one in self.clauses if one.first == "start"), None)
+        if start is None:
+            return
+        block = self.block = self.draft.add("processes", self.name, self.head.origin)
+        command = next((one.text for one in start.words[1:] if one.quoted), "")
+        block.put("command", shlex.split(command), start.origin)
+        pidfile, pattern = self.head.after("pidfile"), self.head.after("matching", "match")
+        if pidfile is not None:
+            block.put("match", {"pidfile": pidfile}, self.head.origin)
+        elif pattern is not None:
+            block.put("match", {"cmdline": pattern}, self.head.origin)
+        for key, name in (("user", "uid"), ("group", "gid")):
+            value = start.after(name)
+            if value is not None:
+                block.put(key, value, start.origin)
+        needs = [
+            f"process:{one.text}" for clause in self.clauses
+            if clause.first in ("depends", "depend") for one in clause.words[1:]
+            if one.text.lower() != "on"
+        ]  # fmt: skip
+        if needs:
+            origin = next(one.origin for one in self.clauses if one.first.startswith("depend"))
+            block.put("needs", needs, origin)
+        for clause in self.clauses:
+            if clause.first == "stop":
+                self._leave(clause, "it is stopped by a signal")
+
+    def _condition(self, clause: _Clause) -> bool:
+        """One ``if``; returns whether it was taken."""
+        text, cycles = _cycles(clause.plain())
+        action = clause.after("then") or "alert"
+        try:
+            if self.block is not None and self._limit(self.block, clause, text, cycles, action):
+                return True
+            fields = self._asked(clause, text)
+            if fields is None:
+                self._leave(clause, "has no equivalent")
+                return False
+            self._check(clause, fields, cycles, action)
+        except ValueError as error:
+            self._leave(clause, str(error))
+            return False
+        return True
+
+    def _limit(
+        self, block: SpecBlock, clause: _Clause, text: str, cycles: int, action: str
+    ) -> bool:
+        """A limit of the process, its age, or how often it is started in vain."""
+        many = re.fullmatch(r"([0-9]+) restarts?(?: [0-9]+ cycles?)?", text)
+        if many:
+            nested(block, "restart").put("attempts", int(many[1]), clause.origin)
+            return True
+        if re.match(r"(not exist|does not exist|doesn't exist)", text):
+            return action in ("restart", "start")
+        found = re.fullmatch(
+            rf"(?:total ?)?(cpu|mem|memory|threads|filedescriptors|uptime)(?:\(.*\))? {_GREATER} "
+            r"([0-9.]+) ?([a-z%]*)", text,
+        )  # fmt: skip
+        if found is None or action != "restart":
+            return False
+        name, number, unit = found.groups()
+        limits = nested(block, "limits")
+        if name == "uptime":
+            limits.put("age", f"{number}{_UNITS[unit.rstrip('s') or 'second']}", clause.origin)
+            return True
+        if name == "cpu":
+            limits.put("cpu", f"{number}%", clause.origin)
+        elif unit == "%":
+            raise ValueError("memory is limited in bytes")
+        elif name in ("mem", "memory"):
+            limits.put("memory", size(f"{number}{unit}"), clause.origin)
+        else:
+            key = "threads" if name == "threads" else "open_files"
+            limits.put(key, int(float(number)), clause.origin)
+        limits.put("for", f"{cycles * self.times.every}s", clause.origin)
+        return True
+
+    def _asked(self, clause: _Clause, text: str) -> dict[str, object] | None:
+        """The form of a check, or None."""
+        path = self.head.after("path")
+        if text.startswith("failed") and re.search(r"\b(port|unixsocket|unix)\b", text):
+            return self._connection(clause)
+        if self.sort == "host" and re.match(r"failed (ping|icmp)", text):
+            address = self.head.after("address") or self.name
+            return {"command": ["ping", "-c", "1", "-W", "5", address]}
+        if self.sort in ("file", "directory") and path:
+            found = re.fullmatch(rf"timestamp {_GREATER} ([0-9]+) ?([a-z]+)", text)
+            if found:
+                unit = _UNITS[found[2].rstrip("s")]
+                return {"fresh": {"path": path, "max_age": f"{found[1]}{unit}"}}
+            found = re.fullmatch(r'(?:content|match) (?:=|==)? ?"(.*)"', text)
+            if found:
+                return {"log": {"path": path, "match": found[1]}}
+        if self.sort in ("filesystem", "device") and path:
+            return _disk(text, path)
+        if self.sort == "program" and path and re.fullmatch(r"status (!=|>|ne) 0", text):
+            return {"command": shlex.split(path)}
+        return _host(text) if self.sort == "system" else None
+
+    def _connection(self, clause: _Clause) -> dict[str, object]:
+        host = clause.after("host") or self.head.after("address") or "127.0.0.1"
+        socket = clause.after("unixsocket", "unix")
+        port = clause.after("port")
+        protocol = (clause.after("protocol", "proto") or "").lower()
+        encrypted = protocol == "https" or clause.after("ssl", "tls") is not None
+        if clause.after("type") is not None and (clause.after("type") or "").lower() == "udp":
+            raise ValueError("UDP is not asked")
+        if protocol in ("http", "https"):
+            scheme = "https" if encrypted else "http"
+            place = "localhost" if socket else f"{host}:{port}" if port else host
+            request = clause.after("request") or "/"
+            http: dict[str, object] = {"url": f"{scheme}://{place}{request}"}
+            status, content = clause.after("status"), clause.after("content")
+            if status is not None and status.isdigit():
+                http["status"] = int(status)
+            if content is not None:
+                http["match"] = content
+            if socket:
+                http["unix"] = socket
+            return {"http": http if len(http) > 1 else http["url"]}
+        return {"tcp": socket or f"{host}:{port}"}
+
+    def _check(self, clause: _Clause, fields: dict[str, object], cycles: int, action: str) -> None:
+        form = next(iter(fields))
+        block = self.draft.add("checks", f"{self.name}-{form}", clause.origin)
+        for key, value in fields.items():
+            block.put(key, SpecBlock(value) if isinstance(value, dict) else value, clause.origin)
+        if self.times.known:
+            block.put("every", f"{self.times.every}s", clause.origin)
+        waits = clause.after("timeout")
+        if waits is not None and waits.isdigit() and form in ("tcp", "http"):
+            block.put("timeout", f"{waits}s", clause.origin)
+        if cycles > 1:
+            block.put("failures", cycles, clause.origin)
+        reactions = ["notify"]
+        if action in ("restart", "start") and self.block is not None:
+            name = next(name for name, one in self.draft.document["processes"].items()
+                        if one is self.block)  # fmt: skip
+            reactions = [f"restart process:{name}", "notify"]
+        elif action == "exec":
+            reactions = [f"run {clause.after('exec')}", "notify"]
+        elif action != "alert":
+            self.draft.leave(block, clause.origin, f"{action}: only a message is sent")
+        block.put("on_failure", reactions, clause.origin)
+
+
+def _clauses(words: Sequence[_Word]) -> tuple[Sequence[_Word], list[_Clause]]:
+    """What stands before the first clause, and the clauses."""
+    starts = []
+    for at, word in enumerate(words):
+        low = word.text.lower()
+        before = words[at - 1].text.lower() if at else ""
+        inner = before in ("then", "else", "on") and low in _ACTIONS
+        if at > 2 and low in _STARTS and not word.quoted and not inner and before != "group":
+            if low == "alert" and before in ("then",):
+                continue
+            starts.append(at)
+    ends = [*starts[1:], len(words)]
+    clauses = [_Clause(words[a:b]) for a, b in zip(starts, ends, strict=True)]
+    return words[: starts[0]] if starts else words, clauses
+
+
+def _cycles(text: str) -> tuple[str, int]:
+    """A condition without ``for 3 cycles``, and the number."""
+    found = re.search(r" (?:([0-9]+) times? )?([0-9]+) cycles?$", text)
+    if found is None or re.search(r"restarts?", text):
+        return text, 1
+    return text[: found.start()], int(found[1] or found[2])
+
+
+def _disk(text: str, path: str) -> dict[str, object] | None:
+    if path.startswith("/dev/"):
+        raise ValueError("name the folder where it is mounted")
+    found = re.fullmatch(rf"(?:space|inodes?) {_GREATER} ([0-9.]+) ?%", text)
+    if found:
+        return {"disk": {"path": path, "max_used": f"{found[1]}%"}}
+    found = re.fullmatch(rf"(?:space|inodes?) free {_LESS} ([0-9.]+) ?([a-z%]+)", text)
+    if found and found[2] == "%":
+        return {"disk": {"path": path, "min_free": f"{found[1]}%"}}
+    if found and text.startswith("space"):
+        return {"disk": {"path": path, "min_free": size(f"{found[1]}{found[2]}")}}
+    return None
+
+
+def _host(text: str) -> dict[str, object] | None:
+    found = re.fullmatch(rf"loadavg ?\(5min\) {_GREATER} ([0-9.]+)", text)
+    if found:
+        return {"load": {"max": found[1]}}
+    found = re.fullmatch(rf"(memory|mem|swap|cpu) {_GREATER} ([0-9.]+) ?%", text)
+    if found:
+        return {found[1].replace("mem", "memory") if found[1] == "mem" else found[1]:
+                {"max_used": f"{found[2]}%"}}  # fmt: skip
+    return None
