@@ -20,12 +20,13 @@ from typing import Any
 class Receiver:
     """Listens while it is ``up``; ``got`` has what it has taken, as (path, document).
 
-    ``asked`` is how many requests have come, taken or not.
+    ``asked`` is how many requests have come, taken or not, and ``pings`` has the paths of GETs.
     """
 
     def __init__(self, mode: str = "take") -> None:
         self.mode = mode
         self.asked = 0
+        self.pings: list[str] = []
         self.got: list[tuple[str, dict[str, Any]]] = []
         self._server: ThreadingHTTPServer | None = None
         self.up()
@@ -38,6 +39,13 @@ class Receiver:
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                receiver.pings.append(self.path)
+                while receiver.mode == "hang":
+                    time.sleep(0.05)
+                self.send_response(200 if receiver.mode == "take" else 404)
+                self.end_headers()
+
             def do_POST(self) -> None:
                 receiver.handle(self)
 

@@ -29,7 +29,7 @@ from reconciler.config.scope import Scope
 from reconciler.config.template import Expression, TemplateError, split
 from reconciler.config.validate import Validator
 from reconciler.core.fields import Duration, Name, Parsed, Path
-from reconciler.core.model import EVENTS, Notify, Target
+from reconciler.core.model import EVENTS, Alive, Notify, Target
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,40}:\S+( .*)?")
@@ -105,6 +105,17 @@ class TargetFields:
 
 
 @dataclass(frozen=True, slots=True)
+class AliveFields:
+    """A service elsewhere that notices when passes no longer come to their end."""
+
+    url_file: Path
+    """A file with its URL: a GET after each pass that came to its end, or of URL/fail after one
+    that did not."""
+    every: Duration = 60.0
+    """The shortest time between two of them in a loop, as long as they say the same."""
+
+
+@dataclass(frozen=True, slots=True)
 class NotifyFields:
     """Who gets messages when something goes wrong, and when it has recovered."""
 
@@ -120,6 +131,8 @@ class NotifyFields:
     """From when to when messages are held back, to be sent as one afterwards; gave_up is not."""
     title: Name | None = None
     """The title of every message."""
+    alive: AliveFields | None = None
+    """A service that is told of each pass, and so notices when the host is dead."""
 
 
 class NotifyReader:
@@ -148,7 +161,8 @@ class NotifyReader:
             else:
                 hint = "write notify: {targets: {NAME: {url: …}}}"
                 self._problems.add(node.at, "notify needs fields", hint)
-        if found and all(isinstance(node, Map) and "targets" not in node for node in found):
+        named = ("targets", "alive")
+        if found and all(isinstance(n, Map) and not any(k in n for k in named) for n in found):
             self._problems.add(found[-1].at, "notify needs 'targets'", "or leave notify out")
 
     def _one(self, node: Map) -> None:
@@ -189,6 +203,7 @@ class NotifyReader:
             fields.quiet or before.quiet,
             fields.title or before.title,
             tuple(sorted(set(fields.report_every))) or before.report_every,
+            Alive(fields.alive.url_file, fields.alive.every) if fields.alive else before.alive,
         )
 
     def _once(self, node: Map, what: str, *but: str) -> None:

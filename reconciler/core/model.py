@@ -147,6 +147,22 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Alive:
+    """A service elsewhere that is told, once in ``every`` seconds, that passes come to their end.
+
+    Its URL stands in ``url_file``.
+    """
+
+    url_file: str
+    every: float
+
+    @property
+    def target(self) -> Target:
+        """It is looked after like the others, but gets no messages."""
+        return Target("alive", (), url_file=self.url_file)
+
+
+@dataclass(frozen=True, slots=True)
 class Notify:
     """Who is told of what, and when.
 
@@ -159,6 +175,12 @@ class Notify:
     quiet: tuple[int, int] | None = None
     title: str | None = None
     report_every: tuple[float, ...] = ()
+    alive: Alive | None = None
+
+    @property
+    def addressed(self) -> tuple[Target, ...]:
+        """All that have a URL."""
+        return (*self.targets, self.alive.target) if self.alive is not None else self.targets
 
 
 @dataclass(frozen=True, slots=True)

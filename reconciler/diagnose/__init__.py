@@ -246,7 +246,7 @@ class _Diagnosing(Looking):
 
     def _readable(self) -> list[dict[str, Any]]:
         """The secrets of targets that somebody else may read."""
-        if not self.spec.notify.targets:
+        if not self.spec.notify.addressed:
             return []
         from reconciler.notify.outbox import readable
 

@@ -26,7 +26,7 @@ def title(spec: Spec) -> str:
 
 def remarks(notify: Notify) -> tuple[Remark, ...]:
     """The targets that are off, and why; and those whose URL somebody else may read."""
-    off_ = ((target.name, off(target)) for target in notify.targets)
+    off_ = ((target.name, off(target)) for target in notify.addressed)
     found = [Remark(f"notify:{name}", f"is off: {why}") for name, why in off_ if why]
     for ident, words, command in readable(notify):
         found.append(Remark(ident, f"{words}; fix it with: {command}", remedy=command))
@@ -38,7 +38,7 @@ def readable(notify: Notify) -> Iterator[tuple[str, str, Remedy]]:
     from reconciler.host.remedy import remedy
     from reconciler.host.writers import readers
 
-    for target in notify.targets:
+    for target in notify.addressed:
         path = target.secret_file
         who = readers(path) if path is not None else None
         if path is not None and who is not None:

@@ -22,6 +22,7 @@ from reconciler.host.inotify import FileWatch
 from reconciler.host.program import Installed
 from reconciler.host.stops import Stops
 from reconciler.host.supervisor import Supervisor
+from reconciler.notify.alive import Pings
 from reconciler.output.log import Log
 from reconciler.state.folder import Newer
 from reconciler.state.heartbeat import HeartbeatWriter
@@ -98,6 +99,7 @@ class Watchdog:
         """What each pass tells people when it ends: outcomes, and words about the program."""
         self._checks = checks_of(context, spec)
         self._reports = context.reports(self._post.woken, lambda words: self._posted(words, True))
+        self._alive = Pings(self._clock, self._posted)
         self._by_id: dict[str, Resource[Any]] = {}
         self._kept = SpecReload(
             context, spec, log, supervisor, self._clock, self._taken, self._files.watch
@@ -107,7 +109,7 @@ class Watchdog:
         self.parts: tuple[Part, ...]
         self.parts = (
             self._passes, self, self._kept, self._deaths, self._files, self._fresh, self._checks,
-            self._stops, self._reports, self._post, self._installed, self._requests,
+            self._stops, self._reports, self._post, self._alive, self._installed, self._requests,
         )  # fmt: skip
         """What goes on beside one another."""
 
@@ -121,6 +123,7 @@ class Watchdog:
         self._post.adopt(spec.notify)
         self._checks.take(spec.resources)
         self._reports.take(spec)
+        self._alive.take(spec.notify)
 
     # -- what the loop asks for
 
@@ -376,6 +379,7 @@ class Watchdog:
         if not one.only:
             self._deaths.only(passed.seen | self._by_id.keys())
             self._reports.passed(self._spec)
+            self._alive.passed(True)
         self._checks.passed(passed.seen, passed.broken, passed.started)
         if not self._ended_well:
             words = "passes come to their end again"
@@ -385,6 +389,7 @@ class Watchdog:
         self._post.woken()
 
     def _failed(self, why: str) -> None:
+        self._alive.passed(False)
         words = f"this pass came to no end: {why}"
         if words != self._error:
             self._error = words

@@ -17,7 +17,7 @@ def run(context: Context) -> int:
         context.print_json({"format": FORMAT, "spec": about, "valid": True, "errors": []})
     words = f"{spec.path}: valid; {count_of(len(spec.resources), 'resource')}"
     context.say((f"{words}{given(context.about(spec))}", "good"))
-    if spec.notify.targets:
+    if spec.notify.addressed:
         from reconciler.notify.outbox import remarks
 
         context.say(

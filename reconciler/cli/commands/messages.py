@@ -16,7 +16,7 @@ from reconciler.base.text import printable
 from reconciler.cli.context import Context
 
 if TYPE_CHECKING:
-    from reconciler.core.model import Plan, Spec
+    from reconciler.core.model import Plan, Spec, Target
     from reconciler.core.observe import Snapshot
 
 _BOUND = 10.0
@@ -30,21 +30,39 @@ _SHOWN = {
 
 def run(context: Context) -> int:
     """One message to every target; 1 when one that is on did not get it."""
+    from reconciler.notify.delivery import off
     from reconciler.notify.sender import test
 
     spec = context.load(complete=True)
-    found = test(spec)
+    found = [(f"target {name}", result, why) for name, result, why in test(spec)]
+    if spec.notify.alive is not None:
+        target = spec.notify.alive.target
+        is_off = off(target)
+        refused = None if is_off else alive(target, True)
+        result = "off" if is_off else "refused" if refused else "taken"
+        found.append(("alive", result, is_off or refused or ""))
     if context.options.spec is None:  # Nobody has named it.
         context.head(spec)
     if context.options.json:
-        rows = [{"name": n, "result": result, "reason": why or None} for n, result, why in found]
+        rows = [
+            {"name": name.removeprefix("target "), "result": result, "reason": why or None}
+            for name, result, why in found
+        ]
         context.print_json({"format": 1, "spec": context.about(spec), "targets": rows})
     for name, result, why in found:
         words, style = _SHOWN[result]
-        context.terminal.write([(f"target {name}: {words}{printable(why)}", style)])
+        context.terminal.write([(f"{name}: {words}{printable(why)}", style)])
     if not found:
         context.terminal.write([(f"{printable(spec.path)} has no targets under notify", "quiet")])
     return TROUBLE if any(result == "refused" for _, result, _ in found) else DONE
+
+
+def alive(target: Target, well: bool) -> str:
+    """Tell a service elsewhere how a pass has ended; why that was not taken, or nothing."""
+    from reconciler.host.child import Child
+    from reconciler.notify.alive import TIMEOUT, request, result
+
+    return result(Child(request(target, well), TIMEOUT + 1.0).wait) or ""
 
 
 def with_targets(context: Context, plan: Plan, spec: Spec) -> Plan:

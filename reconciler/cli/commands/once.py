@@ -38,11 +38,27 @@ def run(context: Context) -> int:
                 from reconciler.cli.commands.messages import deliver
 
                 deliver(context, spec)
-            return status
     except LockHeld as taken:
         from reconciler.cli.commands import beside
 
         return beside.run(context, spec, taken)
+    except Exception:
+        _alive(context, spec, False)
+        raise
+    _alive(context, spec, True)
+    return status
+
+
+def _alive(context: Context, spec: Spec, well: bool) -> None:
+    """Tell who waits for it that the pass has come to its end, or has not."""
+    if spec.notify.alive is not None and not context.options.only:
+        from reconciler.cli.commands.messages import alive
+        from reconciler.notify.delivery import off
+
+        target = spec.notify.alive.target
+        why = alive(target, well) if off(target) is None else ""
+        if why:
+            context.warn(f"alive: {why}")
 
 
 def _pass(context: Context, spec: Spec) -> tuple[int, Spec]:
@@ -72,7 +88,7 @@ def _pass(context: Context, spec: Spec) -> tuple[int, Spec]:
     so_far = replace(plan, failing=())
     if not options.quiet or so_far.trouble:
         shown = so_far
-        if spec.notify.targets:
+        if spec.notify.addressed:
             from reconciler.cli.commands.messages import with_targets
 
             shown = with_targets(context, so_far, spec)

@@ -213,7 +213,7 @@ def _apply(
 
 def _files(spec: Spec) -> Iterator[Left]:
     """Files of people's that the spec has read."""
-    for target in spec.notify.targets:
+    for target in spec.notify.addressed:
         if target.url_file is not None and os.path.exists(target.url_file):
             yield Left(target.url_file, f"holds the URL of the target {target.name}")
     from reconciler.host.shipped import folder
