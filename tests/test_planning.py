@@ -101,6 +101,12 @@ def test_a_part_has_all_that_it_needs_and_nothing_else(spec: Spec) -> None:
         chosen(spec, ["directory:deep", "nothing"])
 
 
+def test_ids_are_not_matched_one_by_one(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("reconciler.core.plan.meant")  # It would be called for each with each.
+    every = [one.id for one in spec.resources]
+    assert chosen(spec, every) == spec.resources
+
+
 def test_ends_come_in_reverse_and_wait_for_those_that_need_them(spec: Spec) -> None:
     ended = ending(spec.resources)
     assert ids(ended) == [*reversed(ids(spec.resources))]

@@ -71,7 +71,8 @@ def chosen(spec: Spec, patterns: Sequence[str]) -> tuple[Resource[Any], ...]:
     by_id = {resource.id: resource for resource in spec.resources}
     todo: list[str] = []
     for pattern in patterns:
-        found = [name for name in by_id if meant(name, pattern)]
+        # An id is itself alone, which is not looked for among all others.
+        found = [pattern] if pattern in by_id else [name for name in by_id if meant(name, pattern)]
         if not found:
             raise KeyError(pattern)
         todo += found

@@ -42,8 +42,8 @@ class ExitWatcher:
         """
         for ident in wanted:
             (self._paced.add if ident in paced else self._paced.discard)(ident)
-        for identity, ids in self._concerns.items():
-            self._concerns[identity] = ids - wanted.keys()
+        for ids in self._concerns.values():
+            ids -= {one for one in ids if one in wanted}
         for ident, identities in wanted.items():
             for identity in identities:
                 self._concerns.setdefault(identity, set()).add(ident)

@@ -42,6 +42,8 @@ _SHORTEST = 0.05
 """Seconds between two full passes that nobody has asked for."""
 _PATIENT = 0.15
 """Seconds that a pass, or a process in it, waits for another pass, before it goes beside it."""
+_MOST_PATIENT = 1.0
+"""Seconds for which at most a full pass is left to look as long as the last one did."""
 
 _NOTHING = Plan("", "", "", 0)
 
@@ -86,6 +88,8 @@ class Watchdog:
         """The processes that the full pass has not come to yet."""
         self._overtaken = 0.0
         """When those get a pass of their own."""
+        self._looking = 0.0
+        """Seconds that the last full pass has looked at everything."""
         self._wrong: set[str] = set()
         self._ended_well = True
         """Has the last pass come to its end? Who supervises us hears of us only then."""
@@ -168,7 +172,7 @@ class Watchdog:
         self._full = self._begin(())
         if self._full is not None:
             self._requests.begun(self._full)
-        self._plans(self._spec.resources)
+        self._plans(self._spec.resources, min(2 * self._looking, _MOST_PATIENT))
 
     def partial_pass(self, ids: Collection[str]) -> None:
         """Begin a pass over what some event concerns, and what that needs."""
@@ -311,14 +315,15 @@ class Watchdog:
         )
         self._supervisor.status(words)
         if not one.only:
+            self._looking = self._clock.monotonic() - one.begun
             planned = self._by_id.keys() & set(steps) - others
             self._plans(self._by_id[ident] for ident in planned)
         return frozenset(others)
 
-    def _plans(self, resources: Iterable[Resource[Any]]) -> None:
+    def _plans(self, resources: Iterable[Resource[Any]], patience: float = _PATIENT) -> None:
         """These are for the full pass, or, if it is busy with something else, for another."""
         self._planned = {one.id for one in supervised(resources)}
-        self._overtaken = self._clock.monotonic() + _PATIENT
+        self._overtaken = self._clock.monotonic() + max(patience, _PATIENT)
 
     def _told(self, outcome: Outcome) -> None:
         self._planned.discard(outcome.step.id)

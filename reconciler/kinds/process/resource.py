@@ -152,9 +152,11 @@ class Process:
     @property
     def settings(self) -> tuple[tuple[str, str], ...]:
         """What it has otherwise than process 1."""
-        names = ("umask", "nice", "oom_score_adj", "cpus")
-        found = ((name, getattr(self, name)) for name in names)
-        return (*((name, str(one)) for name, one in found if one is not None), *self.rlimits)
+        found = (
+            ("umask", self.umask), ("nice", self.nice),
+            ("oom_score_adj", self.oom_score_adj), ("cpus", self.cpus),
+        )  # fmt: skip
+        return (*[(name, str(one)) for name, one in found if one is not None], *self.rlimits)
 
     def digest(self) -> str:
         """Of all that a running process was started with; another digest is another process."""
