@@ -214,6 +214,11 @@ class Machine:
         lines = self.ours().items()
         return [pid for pid, line in lines if text in line and not is_tmux(line)]
 
+    def only(self, text: str) -> int:
+        """The one process of that kind, once it is alone: a shell forks first."""
+        (pid,) = until(lambda: len(found := self.running(text)) == 1 and found)
+        return int(pid)
+
     def server(self) -> int:
         """The number of the only tmux server here."""
         found = [pid for pid, line in self.ours().items() if is_tmux(line)]

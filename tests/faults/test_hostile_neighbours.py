@@ -19,7 +19,7 @@ def test_a_persons_pane_in_our_window_is_not_taken_for_the_process(machine: Mach
     spec = machine.spec(SPEC.format(32001))
     machine.once(spec)
     machine.tmux("split-window", "-d", "-t", "=s:p", "exec sleep 32002")
-    (person,) = until(lambda: machine.running("sleep 32002"))
+    person = machine.only("sleep 32002")
     (ours,) = machine.running("sleep 32001")
     os.kill(ours, signal.SIGKILL)
     until(lambda: not machine.running("sleep 32001"))

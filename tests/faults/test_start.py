@@ -227,7 +227,7 @@ def test_a_library_of_another_user_is_not_loaded_before_the_change_of_ids(
         " env: {LD_PRELOAD: /no/process.so}}}\n"
     )
     machine.once(spec)
-    (pid,) = until(lambda: machine.running("sleep 1077"))
+    pid = machine.only("sleep 1077")
     environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     assert b"LD_PRELOAD=/no/process.so" in environ
     assert [word for word in environ if b"RECONCILE_SET" in word] == []
@@ -245,7 +245,7 @@ def test_a_pane_of_another_user_has_nothing_of_the_servers_environment(machine: 
         "processes: {p: {command: [sleep, '1077'], session: s, user: nobody, cwd: /}}\n"
     )
     machine.once(spec)
-    (pid,) = until(lambda: machine.running("sleep 1077"))
+    pid = machine.only("sleep 1077")
     environ = Path(f"/proc/{pid}/environ").read_bytes()
     assert b"canary" not in environ
     assert b"TMUX_PANE=" in environ
@@ -333,7 +333,7 @@ def test_what_a_process_inherits_is_the_same_whoever_starts_it(
     for odd in ([], [sys.executable, "-c", ODD]):
         done = machine.run(*odd, *machine.argv("--once", spec))
         assert done.returncode == 0, done.stdout + done.stderr
-        (pid,) = until(lambda: machine.running("sleep 1077"))
+        pid = machine.only("sleep 1077")
         seen.append(inherited(pid))
         server = machine.server()
         os.kill(server, signal.SIGKILL)

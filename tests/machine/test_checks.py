@@ -310,7 +310,7 @@ def test_the_loop_tells_a_verdict_once_and_acts(machine: Machine, looping: Any) 
         counts=f"command: echo x >> {machine.base}/counted",
     )
     loop = looping(spec)
-    (pid,) = until(lambda: machine.running("sleep 4714"))
+    pid = machine.only("sleep 4714")
     until(lambda: machine.running("sleep 4715"))
     counted = machine.base / "counted"
     # One that hangs delays no other.

@@ -544,7 +544,8 @@ def test_what_the_executor_runs_does_not_end_with_its_worker(world: World) -> No
     command = subprocess.Popen(["sleep", "300"], env=environ, start_new_session=True)
     other = {name: value for name, value in environ.items() if name != "AI_COMMAND_ID"}
     plain = subprocess.Popen(["sleep", "300"], env=other, start_new_session=True)
-    until(lambda: mark.encode() in Path(f"/proc/{plain.pid}/environ").read_bytes())
+    for path in (Path(f"/proc/{one.pid}/environ") for one in (command, plain)):
+        until(lambda path=path: mark.encode() in path.read_bytes())
 
     def found(executor: bool) -> set[int]:
         started = Started(mark, (os.geteuid(),), "lead", executor=executor)

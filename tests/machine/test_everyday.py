@@ -84,7 +84,7 @@ def test_beside_a_loop_with_values_of_its_own(
             cwd=other.parent, env=machine.environ, stdout=file, stderr=subprocess.DEVNULL,
         )  # fmt: skip
     try:
-        (first,) = until(lambda: machine.running(WORKER))
+        first = machine.only(WORKER)
         until(lambda: loop.read_text().count("\n") > 1)
         elsewhere = {"cwd": "/"}
         # It asks for five seconds only, which a loaded machine may not answer in.

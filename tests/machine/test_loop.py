@@ -53,7 +53,7 @@ def test_a_signal_asks_for_a_pass_now(machine: Machine, looping: Any) -> None:
 
 def test_it_ends_and_what_it_manages_goes_on(machine: Machine, looping: Any) -> None:
     loop = looping(machine.spec(f"{HEAD}processes: {{p: {{command: [sleep, '90210']}}}}"))
-    (pid,) = until(lambda: machine.running("sleep 90210"))
+    pid = machine.only("sleep 90210")
     until(lambda: "step" in loop.names())
     assert loop.end() == 0
     assert machine.running("sleep 90210") == [pid]

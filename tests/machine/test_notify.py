@@ -83,7 +83,7 @@ def test_from_the_first_start_to_the_mended_one(
     good, spec = crashing(machine, f"some: {{url: '{some}'}}, every: {{url: '{every}', on: {ALL}}}")
     good.touch()
     loop = looping(spec)
-    (pid,) = until(lambda: machine.running("sleep 90210"))
+    pid = machine.only("sleep 90210")
 
     def told(name: str) -> list[str]:
         """Without the time, which stands behind what was overtaken by what was given up."""
@@ -337,7 +337,7 @@ def test_a_worker_that_was_killed_and_started_at_once_is_told_of_by_default(
 
     def proven() -> int:
         """Its pid, once it has run for long enough to count as started."""
-        (pid,) = until(lambda: machine.running("sleep 90211"))
+        pid = machine.only("sleep 90211")
         time.sleep(allowed(1.0))
         loop.rest()
         return pid

@@ -172,7 +172,7 @@ def test_the_executor_is_not_started_by_another_spec(
     # From another folder, while no loop runs, it would be the shipped one.
     home = machine.base / "co"
     machine.once(executor, "--set", f"home={home}")
-    (worker,) = until(lambda: machine.running(f"worker --home {home}"))
+    worker = machine.only(f"worker --home {home}")
     argv = [machine.bin / "ai-cmd-executor", verb, "--home", home, "--state-dir", machine.state]
     done = machine.run(*argv, cwd="/")
     assert done.returncode != 0

@@ -39,7 +39,7 @@ def shown(machine: Machine, spec: Path, ident: str, status: int = 0) -> dict[str
 def test_paused_it_is_left_alone_by_every_pass(machine: Machine, looping: Any) -> None:
     spec = worker(machine)
     looping(spec)
-    (pid,) = until(lambda: machine.running("sleep 90410"))
+    pid = machine.only("sleep 90410")
     until(lambda: not machine.steps(spec))
     said = reconcile(
         machine, "--pause", "process:p", spec, "--reason", "new disk", "--for", "2h", "--stop"

@@ -174,9 +174,13 @@ def test_an_account_without_a_shell_is_told_so(machine: Machine) -> None:
     passwd.write_text(shell + "".join(line for line in lines if not line.startswith("root:")))
     spec = machine.spec("sessions: {s: {windows: [{panes: [{}, {command: [sleep, '1004']}]}]}}\n")
     enter = ("unshare", "-m", "sh", "-c", 'mount --bind "$0" /etc/passwd && exec "$@"', passwd)
-    done = machine.run(*enter, *machine.argv("--once", spec))
-    assert done.returncode == 1
-    assert "the shell of root is /usr/sbin/nologin; write a command for it" in done.stdout
+    words = "the shell of root is /usr/sbin/nologin; write a command for it"
+
+    def refused() -> bool:  # Unless it takes longer to end than a pass to look.
+        done = machine.run(*enter, *machine.argv("--once", spec))
+        return done.returncode == 1 and words in done.stdout
+
+    until(refused)
     spec = machine.spec(
         "sessions: {s: {windows: [{panes: [{command: [sh]}, {command: [cat]}]}]}}\n"
     )
@@ -224,13 +228,13 @@ def test_what_a_pane_has_started_ends_with_it_wherever_it_went(machine: Machine)
     left, pane = f"sleep {machine.mark}1", f"sleep {machine.mark}9"
     spec = machine.spec(leaving(machine, 1))
     machine.once(spec)
-    (first,) = until(lambda: machine.running(left))
-    (running,) = until(lambda: machine.running(pane))
+    first = machine.only(left)
+    running = machine.only(pane)
     os.kill(running, signal.SIGKILL)
     until(lambda: machine.steps(spec) == ["session:work"])
     assert machine.running(left) == [first]
     machine.once(spec)
-    (second,) = until(lambda: machine.running(left))
+    second = machine.only(left)
     assert second != first
     # What a person starts in a window of his own in that session is not ours.
     own = f"sleep {machine.mark}5"
@@ -244,6 +248,6 @@ def test_what_a_pane_has_started_ends_with_it_wherever_it_went(machine: Machine)
 def test_kill_tree_can_be_switched_off(machine: Machine) -> None:
     left = f"sleep {machine.mark}1"
     machine.once(machine.spec(leaving(machine, 1, kill_tree="false")))
-    (first,) = until(lambda: machine.running(left))
+    first = machine.only(left)
     machine.once(machine.spec(leaving(machine, 1, kill_tree="false", state="absent")))
     assert machine.running(left) == [first]

@@ -76,14 +76,14 @@ class Kept:
             f"permissions: {{p: {{path: {self.made}, mode: '0750', recursive: true}}}}\n"
         )
         self.loop: Looping = looping(self.spec).up()
-        (self.pid,) = until(lambda: machine.running(self.mark))
+        self.pid = machine.only(self.mark)
 
     def version(self) -> str:
         return str(self.loop.events()[-1].get("version"))
 
     def is_kept(self) -> None:
         """What breaks is mended."""
-        (pid,) = until(lambda: self.machine.running(self.mark))
+        pid = self.machine.only(self.mark)
         os.kill(pid, signal.SIGKILL)
         until(lambda: [one for one in self.machine.running(self.mark) if one != pid])
         self.made.rmdir()

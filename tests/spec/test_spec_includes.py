@@ -110,7 +110,7 @@ processes:
     command: [{", ".join(mark.split())}]
 """)
     machine.once(spec)
-    (pid,) = until(lambda: machine.running(mark))
+    pid = machine.only(mark)
     lines = machine.crontab.read_text()
     assert f"--once -q {spec} --state-dir" in lines
     until(lambda: (machine.state / "demo/loop").exists())
