@@ -135,3 +135,33 @@ def test_a_store_of_before_is_read_and_taken_on(tmp_path: Path) -> None:
     assert writing.reports.all()[DAY].figures == {"x": 1}
     for store in (reading, writing):
         store.close()
+
+
+def test_the_words_of_a_week_and_of_a_month() -> None:
+    """What was there all the time has used so much in the period; what was not, since its start."""
+    old = {"pid": 117, "cpu": 100.0, "memory": 30 * 2**20, "peak": 40 * 2**20}
+    used = {"pid": 117, "cpu": 964.0, "memory": 33 * 2**20, "peak": 50 * 2**20}
+    new = {"pid": 118, "cpu": 360.0, "memory": 2**20, "peak": 0}
+    began = NOON - DAY
+    before = {
+        "to": NOON,
+        "processes": [
+            {"id": "process:worker", "pids": [117], "since": began, "usage": [old]},
+            {"id": "process:web", "pids": [90], "since": began, "usage": [old]},
+        ],
+    }
+    now = figures(
+        processes=[
+            {"id": "process:worker", "pids": [117], "since": began, "usage": [used]},
+            {"id": "process:web", "pids": [118], "since": NOON + DAY - 3600, "usage": [new]},
+            {"id": "process:down", "pids": [], "since": None, "usage": []},
+        ],
+        diagnosis=["program: version 1 runs, and is the one that is installed", "host:"],
+    )
+    assert report(now, before).splitlines()[-5:] == [
+        "used since then, or since it was started:",
+        "- process:worker: 1.0 % of a processor, 33 MiB, 3.0 MiB more than before; at most 50 MiB",
+        "- process:web: 10.0 % of a processor, 1.0 MiB; at most 1.0 MiB",
+        "program: version 1 runs, and is the one that is installed",
+        "host:",
+    ]

@@ -358,7 +358,20 @@ class Context(CallState):
         def opened(spec: Spec) -> Store:
             return self.store(spec, True)
 
-        return Reports(Clock(), kinds.get, self.host, opened, self.clean, queued, on_event)
+        return Reports(
+            Clock(), kinds.get, self.host, opened, self.clean, queued, on_event, self._diagnosed
+        )
+
+    def _diagnosed(self, spec: Spec) -> list[str]:
+        """A full diagnosis for a report; the caller is a child that is there for nothing else."""
+        from reconciler.diagnose import diagnose
+        from reconciler.host.program import versions
+        from reconciler.output.diagnosis import diagnosis_blocks
+        from reconciler.output.text import lines_of
+
+        self._stores, self._trackers = {}, {}  # What is open there is the parent's.
+        blocks = diagnosis_blocks(diagnose(self, spec), False)
+        return [versions(), "", *(line for line, _ in lines_of(blocks))]
 
     def print_json(self, document: Any) -> None:
         """Print the one document on standard output; each row of a list on one line."""

@@ -28,6 +28,23 @@ _AGAIN = 1.0
 Looks = tuple[tuple[str, int, int, int, int] | None, ...]
 
 
+def versions() -> str:
+    """Which version runs, and whether another one is installed here."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from reconciler import __version__
+
+    try:
+        installed = version("reconcile-host")
+    except PackageNotFoundError:
+        return f"program: version {__version__} runs; none is installed any more"
+    if installed == __version__:
+        return f"program: version {__version__} runs, and is the one that is installed"
+    return (
+        f"program: version {__version__} runs, but {installed} is installed; restart the watchdog"
+    )
+
+
 class Replaced(Exception):
     """Another program is installed by now, and can be started."""
 

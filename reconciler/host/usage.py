@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -151,6 +151,33 @@ def _sums(family: Iterable[ProcessEntry], files: bool) -> ResourceUsage:
         if files and number is None:
             found.unread.append(pid)
     return found
+
+
+def since_start(asked: Iterable[Identity], host: Host) -> dict[Identity, dict[str, Any]]:
+    """What each has used since it was started, with its descendants, as JSON values.
+
+    ``cpu`` is in seconds; ``memory`` is resident now, ``peak`` the sum of the most that each of
+    them ever had, both in bytes. Raises UnknownState.
+    """
+    return {
+        one: {
+            "cpu": round(sum(map(_times, family)), 3),
+            "memory": _sums(family, False).memory,
+            "peak": sum(map(_peak, family)),
+        }
+        for one, family in _families(asked, host).items()
+    }
+
+
+def _peak(entry: ProcessEntry) -> int:
+    """VmHWM of proc_pid_status(5), in bytes."""
+    with suppress(OSError, ValueError):
+        with open(f"{folder(entry.identity.pid)}/status", "rb") as file:
+            lines = file.read().splitlines()
+        for line in lines:
+            if line.startswith(b"VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0
 
 
 def _times(entry: ProcessEntry) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from reconciler.base.text import amount, count_of, shortened
@@ -12,6 +12,8 @@ from reconciler.output.status import span
 Figures = Mapping[str, Any]
 _LONGEST = 300
 _ROWS = 12
+_SET = 60.0
+"""Seconds by which the clock may have been set since the start of what is still the same."""
 
 
 def report(figures: Figures, before: Figures) -> str:
@@ -19,8 +21,11 @@ def report(figures: Figures, before: Figures) -> str:
     lines = [_first(figures)]
     needs = list(_needs(figures))
     lines += ["needs attention:", *_few(needs)] if needs else ["nothing needs attention"]
-    rest = lines_of(figures, before)
-    return "\n".join([*lines, *rest])
+    lines += lines_of(figures, before)
+    usage = list(_usage(figures, before))
+    lines += ["used since then, or since it was started:", *_few(usage)] if usage else []
+    lines += figures.get("diagnosis", ())
+    return "\n".join(lines)
 
 
 def lines_of(figures: Figures, before: Figures) -> list[str]:
@@ -74,6 +79,30 @@ def _process(one: Figures, starts: Figures | None, figures: Figures) -> str:
         more = f" and {len(one['pids']) - 4} more" if len(one["pids"]) > 4 else ""
         words = f"{one['id']} for {span(figures['to'] - one['since'])} (pid {pids}{more})"
     return f"{words}; {_started(starts)}" if starts is not None else words
+
+
+def _usage(figures: Figures, before: Figures) -> Iterator[str]:
+    """The processor and memory of each process: over the period, where it was there all the time."""
+    known = {one["id"]: one for one in before.get("processes", ())}
+    for one in figures["processes"]:
+        if not one.get("usage"):
+            continue
+        was = known.get(one["id"], {})
+        same = was.get("usage") and was["pids"] == one["pids"]
+        same = same and abs(was["since"] - one["since"]) < _SET
+        (cpu, memory, peak), begin, words = _sums(one["usage"]), one["since"], ""
+        if same:
+            old, held, _ = _sums(was["usage"])
+            cpu, begin, words = cpu - old, before["to"], f", {_change(int(memory - held))}"
+        percent = 100 * max(0.0, cpu) / max(1.0, figures["to"] - begin)
+        most = amount(int(max(memory, peak)))
+        used = f"{percent:.1f} % of a processor, {amount(int(memory))}{words}; at most {most}"
+        yield f"{one['id']}: {used}"
+
+
+def _sums(usage: Sequence[Figures]) -> tuple[float, float, float]:
+    cpu, memory, peak = (sum(one[what] for one in usage) for what in ("cpu", "memory", "peak"))
+    return cpu, memory, peak
 
 
 def _started(one: Figures) -> str:

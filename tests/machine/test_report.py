@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import signal
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +18,7 @@ from receiver import Receiver
 from stored import stored
 from support import Machine, allowed, passed, until
 
+from reconciler import __version__
 from reconciler.kinds.process import KIND
 
 
@@ -87,6 +91,44 @@ def test_single_passes_report_once_after_a_long_pause(machine: Machine, receiver
     assert "new disk" in body
     rows = stored(machine, "SELECT period FROM reports ORDER BY period")
     assert rows == [(1.0,), (86400.0,)]
+
+
+def a_while_ago(machine: Machine, seconds: float) -> None:
+    """As if the reports of before had been made so much earlier."""
+    with contextlib.closing(sqlite3.connect(machine.state / "demo/store.db")) as base, base:
+        base.execute("UPDATE reports SET at = at - ?, wall = wall - ?", (seconds, seconds))
+
+
+def test_a_week_says_what_was_used_and_a_month_has_a_diagnosis(
+    machine: Machine, looping: Callable[..., Looping], receiver: Receiver
+) -> None:
+    """From the loop, whose store is open meanwhile."""
+    spec = told(machine, receiver, "[7d, 30d]")
+    machine.once(spec)
+    a_while_ago(machine, 8 * 86400)
+    machine.once(spec)
+    (week,) = receiver.bodies()
+    assert week.startswith("report of 8 d, ")
+    (line,) = (line for line in week.splitlines() if line.startswith("- process:p: "))
+    assert re.fullmatch(
+        r"- process:p: 0\.\d % of a processor, .+ (more|less|as much).* before; at most .+ .iB",
+        line,
+    )
+    assert "program: version" not in week
+    a_while_ago(machine, 31 * 86400)
+    loop = looping(spec)
+    until(lambda: len(receiver.got) == 3)
+    assert loop.end() == 0
+    (month,) = (body for body in receiver.bodies() if "program: version" in body)
+    assert month.startswith("report of 39 d, ")
+    lines = month.splitlines()
+    at = lines.index(f"program: version {__version__} runs, and is the one that is installed")
+    rest = lines[at:]
+    for section in ("host:", "disks:", "watchdog:", "processes:", "reboot:"):
+        assert section in rest
+    assert f"demo ({spec}) on {os.uname().nodename}, " in rest[2]
+    figures = stored(machine, "SELECT figures FROM reports WHERE period > 2e6")[0][0]
+    assert "diagnosis" not in figures
 
 
 def test_where_nobody_listens_no_figures_are_gathered(machine: Machine, receiver: Receiver) -> None:

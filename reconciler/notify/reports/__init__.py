@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from reconciler.state.store import Store
     from reconciler.state.store.tables import Reported
 
-_GATHERING = 20.0
-"""Seconds for the figures."""
+_GATHERING, _DIAGNOSING = 20.0, 20.0
+"""Seconds for the figures, and for a diagnosis beside them."""
+_WEEK, _MONTH = 7 * 86400.0, 28 * 86400.0
+"""From which period on a report has what processes have used, and a diagnosis."""
 _REST = 60.0
 """Seconds until it is tried again, where nobody listens or something went wrong."""
 
@@ -50,7 +52,8 @@ def left(last: Reported | None, period: float, wall: float) -> float:
 
 class Reports:
     """A part of the loop. ``opened`` gives the store, ``queued`` hears that there is a message,
-    ``clean`` takes out what nobody may see.
+    ``clean`` takes out what nobody may see; ``diagnosed`` gives the lines of a diagnosis, in a
+    process of its own.
     """
 
     def __init__(
@@ -62,7 +65,9 @@ class Reports:
         clean: Callable[[str], str],
         queued: Callable[[], None],
         told: Callable[[str], None],
+        diagnosed: Callable[[Spec], list[str]],
     ) -> None:
+        self._diagnosed = diagnosed
         self._clock = clock
         self._get_kind = get_kind
         self._host = host
@@ -152,12 +157,15 @@ class Reports:
 
             host = self._host(spec)
             seen = observe(spec.resources, self._get_kind, host)
-            rows = [
-                figures(spec.resources, seen, host, since[one], self._get_kind) for one in self._due
-            ]
+            rows = []
+            for one in self._due:
+                used = one >= _WEEK
+                row = figures(spec.resources, seen, host, since[one], self._get_kind, used=used)
+                rows.append(row | ({"diagnosis": self._diagnosed(spec)} if one >= _MONTH else {}))
             return json.dumps(rows).encode()
 
-        self._child = Child(work, _GATHERING)
+        monthly = sum(period >= _MONTH for period in self._due)
+        self._child = Child(work, _GATHERING + _DIAGNOSING * monthly)
 
     def _collect(self, child: Child) -> None:
         try:
@@ -179,6 +187,7 @@ class Reports:
             if period in known:  # Else its first period begins now.
                 body = report(row, known[period].figures)
                 announce(spec, store, Message("report", body), self._clean)
+            row.pop("diagnosis", None)  # Nothing is compared with it.
             store.reports.made([period], row)
         self._at = self._clock.monotonic()
         self._queued()

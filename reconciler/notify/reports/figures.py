@@ -16,6 +16,7 @@ from reconciler.core.model import Observation, Resource
 from reconciler.core.observe import shown, watched
 from reconciler.core.plan import STARTS
 from reconciler.host.folders import Siblings, contents
+from reconciler.host.processes import Identity
 from reconciler.state.store import Store
 
 if TYPE_CHECKING:
@@ -34,10 +35,12 @@ def figures(
     since: float,
     get_kind: GetKind,
     counted: bool = False,
+    used: bool = False,
 ) -> dict[str, Any]:
     """Those from ``since`` until now, both in seconds since the epoch, as a JSON value.
 
-    ``counted``: the files of folders are counted by the caller, who adds them.
+    ``counted``: the files of folders are counted by the caller, who adds them. ``used``: with what
+    each process has used of the processor and of memory.
     """
     declared = [one for one in resources if one.present and one.skip is None]
     store = Store(host.state_dir, host.clock, False)
@@ -50,7 +53,7 @@ def figures(
     return {
         "from": round(since, 3),
         "to": round(time.time(), 3),
-        "processes": list(_processes(declared, seen, host, get_kind)),
+        "processes": list(_processes(declared, seen, host, get_kind, used)),
         "starts": _starts(deeds),
         "steps": {
             result: sum(one.result == result for one in deeds) for result in ("done", "failed")
@@ -75,20 +78,31 @@ def _processes(
     seen: Mapping[str, Observation[Any]],
     host: Host,
     get_kind: GetKind,
+    used: bool,
 ) -> Iterator[dict[str, Any]]:
-    """Those that are kept running, and since when they do."""
+    """Those that are kept running, since when they do, and what they have used since then."""
+    every: dict[str, list[Identity]] = {}
     for resource in declared:
         kind, one = get_kind(resource.kind), seen.get(resource.id)
         if not isinstance(kind, Supervised) or one is None or one.unknown is not None:
             continue
         found = watched(kind, resource, one.state, host) if one.state is not None else []
-        found = [identity for identity in found if host.processes.alive(identity)]
+        every[resource.id] = [one for one in found if host.processes.alive(one)]
+    usage: dict[Identity, dict[str, Any]] = {}
+    if used:
+        from reconciler.host.usage import since_start
+
+        usage = since_start([one for found in every.values() for one in found], host)
+    for ident, found in every.items():
         since = [host.processes.started(identity) for identity in found]
-        yield {
-            "id": resource.id,
+        row: dict[str, Any] = {
+            "id": ident,
             "pids": [identity.pid for identity in found],
             "since": round(min(since), 3) if since else None,
         }
+        if used:
+            row["usage"] = [{"pid": one.pid, **usage[one]} for one in found]
+        yield row
 
 
 def _starts(deeds: Sequence[Deed]) -> list[dict[str, Any]]:
