@@ -82,7 +82,7 @@ def _process(one: Figures, starts: Figures | None, figures: Figures) -> str:
 
 
 def _usage(figures: Figures, before: Figures) -> Iterator[str]:
-    """The processor and memory of each process: over the period, where it was there all the time."""
+    """The processor and memory of each process: over the period, where it was there all along."""
     known = {one["id"]: one for one in before.get("processes", ())}
     for one in figures["processes"]:
         if not one.get("usage"):
