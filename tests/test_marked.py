@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from support import LONG
 
 from reconciler.core.managed_block import BlockMark, joined, lines_of, split, word
+from reconciler.core.text_difference import first_difference
 from reconciler.kinds import block
 from reconciler.kinds.cron import lines as cronlines
 from reconciler.kinds.cron.lines import rendered, shown
@@ -298,11 +299,11 @@ def test_what_stands_behind_the_percent_sign_is_not_shown(line: bytes) -> None:
 def test_a_block_in_a_file_goes_without_a_trace(text: bytes, content: str) -> None:
     lines = block.Block("/x", content).lines
     mark = block._mark("#", "demo", "block:x")
-    write = (block.WriteBlock("/x", "block:x", "#", lines),)
+    write = (block.WriteBlock("/x", "block:x", ("#",), lines),)
     made = block.edited(text, write, "demo")
     assert made is not None
     assert block.edited(made, write, "demo") == made
-    assert block.edited(made, (block.DropBlock("/x", "block:x", "#", lines),), "demo") == text
+    assert block.edited(made, (block.DropBlock("/x", "block:x", ("#",), lines),), "demo") == text
     end = block._line_end(split(text, mark))
     assert all(line.endswith(end) for line in lines_of(split(made, mark).inner or b""))
 
@@ -322,7 +323,7 @@ def test_many_edits_of_a_file_are_as_one_after_the_other(
 ) -> None:
     def edits(found: list[Any]) -> list[block.WriteBlock | block.DropBlock]:
         return [
-            (block.WriteBlock if writes else block.DropBlock)("/x", f"block:{name}", "#", lines)
+            (block.WriteBlock if writes else block.DropBlock)("/x", f"block:{name}", ("#",), lines)
             for name, writes, lines in found
         ]
 
@@ -371,7 +372,7 @@ def test_many_lines_take_no_more_memory_than_their_bytes(where: str) -> None:
     tracemalloc.start()
     try:
         parts = split(text, MARK)
-        words = block._first_difference((parts.inner or b"").decode(), "x\ny\n")
+        words = first_difference((parts.inner or b"").decode(), "x\ny\n")
         block._line_end(parts)
         made = joined(parts, MARK)
         _, most = tracemalloc.get_traced_memory()

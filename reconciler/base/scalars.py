@@ -264,6 +264,18 @@ def parse_signal(value: object) -> tuple[str, str]:
     return words[0].upper().removeprefix("SIG"), words[1].removeprefix("process:")
 
 
+def parse_comment(value: object) -> tuple[str, ...]:
+    """``#``, or ``["<!--", "-->"]`` where a comment is closed. Raises ValueError."""
+    if isinstance(value, (list, tuple)):
+        if len(value) != 2:
+            raise ValueError('needs what begins a comment and what ends it: ["<!--", "-->"]')
+        return _each(value, parse_name)
+    text = parse_name(value)
+    if text == "<!--":
+        raise ValueError('a comment that begins so must be closed; write ["<!--", "-->"]')
+    return (text,)
+
+
 KEPT = {
     "last": "newest",
     "daily": "last days, the newest of each,",

@@ -30,6 +30,8 @@ from reconciler.config.yaml import load
 from reconciler.core.kind import Kind
 
 COMMON = ("state", "needs", "after", "when", "for_each")
+_OWN = (("state", Map), ("after", Text))
+"""What a kind may have as a field of its own, and the form by which it is known for that."""
 """Fields that every resource has."""
 MAX_RESOURCES = 100_000
 MAX_WORK = 5_000_000
@@ -65,9 +67,12 @@ class Declaration:
 
     @property
     def common(self) -> Sequence[str]:
-        """Its fields that are no business of its kind; a mapping may be one in the same place."""
-        own = isinstance(self.body.get("state"), Map) and "state" in names(self.kind.resource)
-        return COMMON[1:] if own else COMMON
+        """Its fields that are no business of its kind; in another form one may be its own."""
+        fields = names(self.kind.resource)
+        own = {
+            name for name, form in _OWN if name in fields and isinstance(self.body.get(name), form)
+        }
+        return [name for name in COMMON if name not in own] if own else COMMON
 
     @property
     def title(self) -> str:
@@ -258,7 +263,8 @@ class Resolver:
                 )
             declared.present = state != "absent"
         declared.needs = self._ids(body, "needs")
-        declared.after = self._ids(body, "after")
+        if "after" in declared.common:
+            declared.after = self._ids(body, "after")
         declared.broken = len(self.problems.found) != before
         return declared
 

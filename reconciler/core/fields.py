@@ -16,6 +16,7 @@ from reconciler.base.scalars import (
     choice_parser,
     integer_parser,
     parse_command,
+    parse_comment,
     parse_duration,
     parse_environment,
     parse_flag,
@@ -161,6 +162,18 @@ Patterns = Annotated[
             "oneOf": [
                 {**_STRING, "minLength": 1},
                 {"type": "array", "items": _SCALAR, "minItems": 1},
+            ]
+        },
+    ),
+]
+Comment = Annotated[
+    tuple[str, ...],
+    Parsed(
+        parse_comment,
+        {
+            "oneOf": [
+                {**_SCALAR, "minLength": 1, "not": {"const": "<!--"}},
+                {"type": "array", "items": _STRING, "minItems": 2, "maxItems": 2},
             ]
         },
     ),

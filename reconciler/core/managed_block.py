@@ -23,7 +23,7 @@ from itertools import pairwise
 
 from reconciler.base.records import dataclass, replace
 
-_TAIL = b" -- changes up to its END are undone"
+_UNDONE = b"changes up to its END are undone"
 _ADDED = rb" \(newline added after ([0-9a-f]{8})\)"
 _NEW = b" (nothing was here before)"
 _LF = 10
@@ -46,10 +46,23 @@ def lines_of(text: bytes) -> list[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class BlockMark:
-    """What our markers look like: the sign that begins a comment, and the block's name."""
+    """What our markers look like: the sign that begins a comment, and the block's name.
+
+    ``close`` is what ends a comment, where something must. Nothing in it has ``--`` then.
+    """
 
     sign: bytes
     name: bytes
+    close: bytes = b""
+
+    @property
+    def tail(self) -> bytes:
+        """What is behind the name in the first of the two."""
+        return b" (%s)" % _UNDONE if self.close else b" -- " + _UNDONE
+
+    def line(self, side: bytes, more: bytes, end: bytes) -> bytes:
+        """A marker, with ``more`` behind the name."""
+        return self.start(side) + more + (b" " + self.close if self.close else b"") + end
 
     def start(self, side: bytes) -> bytes:
         """What a line of ours begins with; ``side`` is BEGIN or END."""
@@ -61,6 +74,8 @@ class BlockMark:
         if not line.startswith(start):
             return False
         rest = line[len(start) :].rstrip(b"\r\n")
+        if self.close:
+            return not rest or rest.startswith(b" ")
         # Debian's crontab -l shows a carriage return as these two characters.
         return not rest.replace(b"\\r", b"") or rest.startswith(b" -- ")
 
@@ -193,14 +208,56 @@ def joined(parts: Split, mark: BlockMark, end: bytes = b"\n") -> bytes:
         before += end
     elif added is not None and _restored(before, added) == before:
         added = None  # A person has put more between that line and us.
-    head = b"%s BEGIN reconcile %s%s" % (mark.sign, mark.name, _TAIL)
+    more = mark.tail
     if added is not None:
-        head += b" (newline added after %s)" % added
+        more += b" (newline added after %s)" % added
     if parts.new:
-        head += _NEW
-    inner = parts.inner or b""
-    tail = b"%s END reconcile %s" % (mark.sign, mark.name)
-    return before + head + end + inner + tail + end + parts.after
+        more += _NEW
+    ours = mark.line(b"BEGIN", more, end) + (parts.inner or b"") + mark.line(b"END", b"", end)
+    return before + ours + parts.after
+
+
+def passed_on(parts: Split, after: bytes) -> bytes:
+    """What stands behind a block that goes, with its note of the line end that we have added.
+
+    It goes to the block that is the next one there: with the last one that line end goes again.
+    """
+    head, end, rest = after.partition(b"\n")
+    first = re.match(rb".* BEGIN reconcile \S+ \S+(?: -- %s| \(%s\))" % (_UNDONE, _UNDONE), head)
+    if parts.added is None or first is None or re.search(_ADDED, head):
+        return after
+    if _restored(parts.before, parts.added) == parts.before:
+        return after
+    at = first.end()
+    note = b" (newline added after %s)" % parts.added
+    return head[:at] + note + head[at:] + end + rest
+
+
+def place_in(text: bytes, after: str | None, before: str | None) -> int:
+    """Where a new block goes: behind the last line in which ``after`` is found, or in front of the
+    first one of ``before``; where there is none, at the end. A line of a block is none.
+    """
+    found = len(text)
+    expression = after if before is None else before
+    if expression is None:
+        return found
+    search = re.compile(expression).search
+    marker = re.compile(rb"\S+ (BEGIN|END) reconcile (\S+ \S+)")
+    ends = re.finditer(rb"^\S+ END reconcile (\S+ \S+)", text, re.MULTILINE)
+    last = {match[1]: match.start() for match in ends}
+    inside, at = -1, 0
+    while at < len(text):
+        next_line = (text.find(b"\n", at) + 1) or len(text)
+        line = text[at:next_line]
+        match = marker.match(line) if b" reconcile " in line else None
+        if match and match[1] == b"BEGIN":
+            inside = max(inside, last.get(match[2], -1))
+        if at > inside and search(line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")):
+            if before is not None:
+                return at
+            found = next_line  # Behind a last line without an end is the end.
+        at = next_line
+    return found
 
 
 def at_the_end(parts: Split) -> Split:

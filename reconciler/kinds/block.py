@@ -5,14 +5,23 @@ It must not change a byte outside of its markers, nor move a block that stands s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, field, replace
-from reconciler.core.fields import Name, Path, Text
+from reconciler.core.fields import Comment, Path, Regex, Text
 from reconciler.core.kind import Batched, Described, Kind, Persistent
-from reconciler.core.managed_block import BlockMark, MarkedText, Split, joined, split, word
+from reconciler.core.managed_block import (
+    BlockMark,
+    MarkedText,
+    Split,
+    joined,
+    passed_on,
+    place_in,
+    split,
+    word,
+)
 from reconciler.core.model import ABSENT, Action, Change, Key, Observation, Resource, not_known
 
 if TYPE_CHECKING:
@@ -30,8 +39,12 @@ class Block:
     """The file; its folder must be there."""
     content: Text
     """The lines of the block."""
-    comment: Name = "#"
-    """What begins a comment in that file."""
+    comment: Comment = ("#",)
+    """What begins a comment in that file; or also what ends it: ["<!--", "-->"]."""
+    after: Regex | None = None
+    """A new block goes behind the last line in which this is found, or else to the end."""
+    before: Regex | None = None
+    """A new block goes in front of the first line in which this is found, or else to the end."""
     secret: bool = field(default=False, metadata={"written": False, "secret": True})
     """Does a value of the environment stand in it?"""
 
@@ -57,9 +70,11 @@ class WriteBlock:
 
     path: str
     block: str
-    comment: str
+    comment: tuple[str, ...]
     lines: str
     secret: bool = False
+    after: str | None = None
+    before: str | None = None
 
     def describe(self) -> str:
         """The action in words."""
@@ -77,7 +92,7 @@ class DropBlock:
 
     path: str
     block: str
-    comment: str
+    comment: tuple[str, ...]
     lines: str
 
     def describe(self) -> str:
@@ -96,12 +111,14 @@ class Blocks(Kind[Block, BlockState], Persistent, Described, Batched):
     resource = Block
 
     def check(self, want: Block) -> Iterable[tuple[str, str]]:
-        if want.comment != want.comment.strip():
+        if any(sign != sign.strip() for sign in want.comment):
             yield "comment", "begins or ends with a blank, which would be lost in the marker"
+        if want.after is not None and want.before is not None:
+            yield "before", "write either after or before, not both"
         if "\r" in want.content:
             yield "content", "holds a carriage return; lines end as the others in the file do"
         for side in ("BEGIN", "END"):
-            start = f"{want.comment} {side} reconcile "
+            start = f"{want.comment[0]} {side} reconcile "
             if any(line.startswith(start) for line in want.lines.split("\n")):
                 yield "content", f"has a line that begins with {start!r}, as our markers do"
 
@@ -135,10 +152,12 @@ class Blocks(Kind[Block, BlockState], Persistent, Described, Batched):
         return super().changes(expected, have)
 
     def words(self, changes: Sequence[Change]) -> str:
+        from reconciler.core.text_difference import first_difference
+
         told = []
         for change in changes:
             if change.field == "content" and change.have is not None:
-                told.append(_first_difference(change.have, change.want))
+                told.append(first_difference(change.have, change.want))
             elif change.field == "markers":
                 told.append(f"its markers are not {change.want}: {change.have}")
             elif change.field == "state":
@@ -151,7 +170,8 @@ class Blocks(Kind[Block, BlockState], Persistent, Described, Batched):
         want = resource.want
         if not resource.present:
             return (DropBlock(want.path, resource.id, want.comment, want.lines),)
-        return (WriteBlock(want.path, resource.id, want.comment, want.lines, want.secret),)
+        place = want.secret, want.after, want.before
+        return (WriteBlock(want.path, resource.id, want.comment, want.lines, *place),)
 
     def run_all(self, actions: Sequence[Action], host: Host) -> Sequence[Exception | None]:
         edits = [action for action in actions if isinstance(action, (WriteBlock, DropBlock))]
@@ -167,45 +187,12 @@ class Blocks(Kind[Block, BlockState], Persistent, Described, Batched):
         return [errors.get(edit.path) for edit in edits]
 
 
-def _mark(comment: str, spec: str, block: str) -> BlockMark:
-    return BlockMark(comment.encode("utf-8", "surrogateescape"), word(spec) + b" " + word(block))
-
-
-def _read(path: str, host: Host) -> bytes:
-    """What the file holds; nothing when there is none. Raises HostError."""
-    from reconciler.host.reading import read_in
-    from reconciler.host.walk import opened, reported
-
-    real = host.files.real(path)
-    if real is None:
-        return b""
-    parent, _, name = real.rpartition("/")
-    with reported(f"cannot read {path}"), opened(parent) as folder:
-        there = read_in(folder, name, path, _LIMIT)
-    return b"" if there is None else there[0]
-
-
-def _look(
-    resource: Resource[Block], text: MarkedText | HostError, host: Host
-) -> Observation[BlockState]:
-    if isinstance(text, HostError):
-        return not_known(text)
-    want = resource.want
-    mark = _mark(want.comment, host.owner, resource.id)
-    found = text.find(mark)
-    if found is None:
-        return ABSENT
-    parts, start, end = found
-    line_end = _line_end(parts)
-    inner = (parts.inner or b"").decode("utf-8", "surrogateescape")
-    content = inner.replace("\r\n", "\n") if line_end == b"\r\n" else inner
-    seen = _hidden(content, want.lines) if want.secret else content
-    if parts.damaged:
-        return Observation(BlockState(seen, "one is missing or doubled"))
-    whole = joined(replace(parts, inner=_lines(content, line_end)), mark, line_end)
-    markers = _IN_ORDER if whole == parts.before + text.text[start:end] else "were edited"
-    note = _read_by_others(want.path) if want.secret else None
-    return Observation(BlockState(seen, markers), note=note)
+def _mark(comment: tuple[str, ...], spec: str, block: str) -> BlockMark:
+    sign, *close = (one.encode("utf-8", "surrogateescape") for one in comment)
+    name = word(spec) + b" " + word(block)
+    if close:  # No -- may stand in a comment of XML.
+        name = name.replace(b"--", b"-%2D")
+    return BlockMark(sign, name, *close)
 
 
 def _edit(path: str, edits: Sequence[WriteBlock | DropBlock], host: Host) -> None:
@@ -258,7 +245,8 @@ def edited(text: bytes | None, edits: Sequence[WriteBlock | DropBlock], owner: s
 def _edited_one(parts: Split, mark: BlockMark, edit: WriteBlock | DropBlock) -> bytes:
     if isinstance(edit, WriteBlock):
         return _with(parts, mark, edit.lines)
-    return _without_loose(parts, edit.lines).others
+    loose = _without_loose(parts, edit.lines)
+    return replace(loose, after=passed_on(loose, loose.after)).others
 
 
 def _edited_inside(
@@ -269,6 +257,8 @@ def _edited_inside(
     at, follows = len(text), b""
     for start, end, parts, mark, edit in sorted(inside, key=lambda one: one[0], reverse=True):
         pieces.append(text[end:at])
+        if parts.added is not None and isinstance(edit, DropBlock):
+            pieces = [passed_on(parts, b"".join(reversed(pieces)))]
         follows = follows or text[end:at][:1]
         made = _edited_one(replace(parts, after=follows), mark, edit)
         made = made[: len(made) - len(follows)]
@@ -281,26 +271,29 @@ def _edited_inside(
 
 
 def _with_new(text: bytes, new: Iterable[tuple[BlockMark, WriteBlock]], is_new: bool) -> bytes:
-    """With new blocks behind all that is there."""
+    """With new blocks at their places: by default behind all that is there."""
     end = _line_end(Split(text, None, b""))
-    pieces = [text]
+    places: dict[tuple[str | None, str | None], int] = {}
+    inside: dict[int, list[bytes]] = {}
+    last: list[bytes] = [text]
     for mark, edit in new:
-        last = pieces[-1][pieces[-1].rfind(b"\n", 0, max(0, len(pieces[-1]) - 1)) + 1 :]
-        parts = Split(last, None, b"", new=is_new, end=end)
-        pieces.append(_with(parts, mark, edit.lines)[len(last) :])
+        place = edit.after, edit.before
+        if place not in places:
+            places[place] = place_in(text, *place)
+        if places[place] < len(text):
+            made = _with(Split(b"", None, b"", end=end), mark, edit.lines)
+            inside.setdefault(places[place], []).append(made)
+            continue
+        line = last[-1][last[-1].rfind(b"\n", 0, max(0, len(last[-1]) - 1)) + 1 :]
+        parts = Split(line, None, b"", new=is_new, end=end)
+        last.append(_with(parts, mark, edit.lines)[len(line) :])
         is_new = False
-    return b"".join(pieces)
-
-
-def _read_by_others(path: str) -> str | None:
-    from reconciler.host.remedy import remedy
-    from reconciler.host.writers import readers
-
-    who = readers(path)
-    if who is None:
-        return None
-    command = remedy("chmod", "go-r", path)
-    return f"{path} holds a secret and is readable by {who}; fix it with: {command}"
+    pieces: list[bytes] = []
+    at = 0
+    for place_at, blocks in sorted(inside.items()):
+        pieces += [text[at:place_at], *blocks]
+        at = place_at
+    return b"".join([*pieces, text[at:], *last[1:]])
 
 
 def _line_end(parts: Split) -> bytes:
@@ -337,41 +330,56 @@ def _without_loose(parts: Split, lines: str) -> Split:
     return replace(parts, before=parts.before.removesuffix(ours))
 
 
-def _hidden(content: str, lines: str) -> str:
-    """``content`` for people where ``lines`` hold a secret: other lines may hold an old one.
+def _read(path: str, host: Host) -> bytes:
+    """What the file holds; nothing when there is none. Raises HostError."""
+    from reconciler.host.reading import read_in
+    from reconciler.host.walk import opened, reported
 
-    It is ``lines`` only where the content is.
-    """
-    from reconciler.base.digests import blake2b
-
-    def shown(line: str) -> str:
-        if line in known:
-            return line
-        digest = blake2b(line.encode("utf-8", "surrogateescape"), digest_size=6)
-        return f"(not shown: it may hold a secret; digest {digest.hexdigest()})"
-
-    known = {*lines.split("\n"), ""}
-    return "\n".join(map(shown, content.split("\n")))
+    real = host.files.real(path)
+    if real is None:
+        return b""
+    parent, _, name = real.rpartition("/")
+    with reported(f"cannot read {path}"), opened(parent) as folder:
+        there = read_in(folder, name, path, _LIMIT)
+    return b"" if there is None else there[0]
 
 
-def _first_difference(have: str, want: str) -> str:
-    pairs = zip(_lazily(have), _lazily(want), strict=False)
-    for number, (now, goal) in enumerate(pairs, 1):
-        if now != goal:
-            is_now = "missing" if now in (None, "") else repr(now)
-            should = "gone" if goal in (None, "") else repr(goal)
-            return f"line {number} of its content is {is_now}, should be {should}"
-    return "its content differs"
+def _look(
+    resource: Resource[Block], text: MarkedText | HostError, host: Host
+) -> Observation[BlockState]:
+    if isinstance(text, HostError):
+        return not_known(text)
+    want = resource.want
+    mark = _mark(want.comment, host.owner, resource.id)
+    found = text.find(mark)
+    if found is None:
+        return ABSENT
+    parts, start, end = found
+    line_end = _line_end(parts)
+    inner = (parts.inner or b"").decode("utf-8", "surrogateescape")
+    content = inner.replace("\r\n", "\n") if line_end == b"\r\n" else inner
+    seen = content
+    if want.secret:
+        from reconciler.core.text_difference import hidden
+
+        seen = hidden(content, want.lines)
+    if parts.damaged:
+        return Observation(BlockState(seen, "one is missing or doubled"))
+    whole = joined(replace(parts, inner=_lines(content, line_end)), mark, line_end)
+    markers = _IN_ORDER if whole == parts.before + text.text[start:end] else "were edited"
+    note = _read_by_others(want.path) if want.secret else None
+    return Observation(BlockState(seen, markers), note=note)
 
 
-def _lazily(text: str) -> Iterator[str | None]:
-    """Its lines, and then None: one after the other, for there may be very many."""
-    at = 0
-    while (end := text.find("\n", at)) >= 0:
-        yield text[at:end]
-        at = end + 1
-    yield text[at:]
-    yield None
+def _read_by_others(path: str) -> str | None:
+    from reconciler.host.remedy import remedy
+    from reconciler.host.writers import readers
+
+    who = readers(path)
+    if who is None:
+        return None
+    command = remedy("chmod", "go-r", path)
+    return f"{path} holds a secret and is readable by {who}; fix it with: {command}"
 
 
 KIND = Blocks()

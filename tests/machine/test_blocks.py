@@ -150,6 +150,10 @@ def test_what_is_no_plain_file_is_unknown_and_left(machine: Machine, sort: str) 
     [
         (', comment: " #"', "begins or ends with a blank"),
         (', comment: ""', "empty"),
+        (', comment: "<!--"', 'must be closed; write ["<!--", "-->"]'),
+        (', comment: ["<!--"]', "needs what begins a comment and what ends it"),
+        (", after: x, before: y", "either after or before"),
+        (', before: "["', "not a regular expression"),
         (', comment: "a\\nb"', "control character"),
         (', content: "x\\n# END reconcile y"', "as our markers do"),
         (', content: "x\\r\\n"', "carriage return"),
@@ -191,3 +195,103 @@ def test_killed_at_every_change_the_file_is_old_or_new(machine: Machine) -> None
             assert not aside.exists() and not (machine.state / "demo/replaced").exists()
             killed += 1
     assert killed > 7
+
+
+# What people have: Tomcat's web.xml, a stylesheet, sshd_config with its Match blocks, and fstab.
+XML = b'<?xml version="1.0"?>\n<web-app>\n  <a/>\n</web-app>\n'
+SSHD = b"Port 22\nMatch User a\n  X11Forwarding no\nMatch User b\n  X11Forwarding no\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "made"),
+    [
+        (
+            XML,
+            """, comment: ["<!--", "-->"], before: "^</web-app>" """,
+            b'<?xml version="1.0"?>\n<web-app>\n  <a/>\n{ours}</web-app>\n',
+        ),
+        (XML, """, comment: ["<!--", "-->"], after: "^<web" """, XML[:32] + b"{ours}" + XML[32:]),
+        (b"a {}\n", """, comment: ["/*", "*/"] """, b"a {}\n{ours}"),
+        (SSHD, ", before: ^Match", b"Port 22\n{ours}" + SSHD[8:]),
+        (SSHD, ", after: '^Match'", SSHD[:-19] + b"{ours}" + SSHD[-19:]),
+        (SSHD, ", after: '^Nothing'", SSHD + b"{ours}"),
+        (b"a\r\nb\r\n", ", after: a$", b"a\r\n{ours}b\r\n"),
+        (b"a\nb", ", after: b", b"a\nb\n{ours}"),
+        (b"", ", before: b", b"{ours}"),
+    ],
+)
+def test_the_place_and_the_comments_of_a_new_block(
+    machine: Machine, text: bytes, more: str, made: bytes
+) -> None:
+    file = machine.base / "file"
+    file.write_bytes(text)
+    machine.once(spec(machine, file, more))
+    machine.converged(spec(machine, file, more))
+    now = file.read_bytes()
+    before, _, after = made.partition(b"{ours}")
+    assert now.startswith(before) and now.endswith(after)
+    ours = now[len(before) : len(now) - len(after)].splitlines()
+    assert ours[1:-1] == [b"alias a=b", b"alias c=d"]
+    sign, close = (b"<!-- ", b" -->") if "<!--" in more else (b"/* ", b" */")
+    if "comment" not in more:
+        sign, close = b"# ", b""
+    for marker in (ours[0], ours[-1]):
+        assert marker.startswith(sign) and marker.endswith(close)
+        assert b"--" not in marker.removeprefix(sign).removesuffix(close) or not close
+    machine.once(spec(machine, file, more + ", state: absent"))
+    assert file.read_bytes() == text
+
+
+def test_drift_in_a_closed_comment_is_mended(machine: Machine) -> None:
+    file = machine.base / "file"
+    file.write_bytes(XML)
+    one = spec(machine, file, """, comment: ["<!--", "-->"], after: "<web" """)
+    machine.once(one)
+    whole = file.read_bytes()
+    for old, new in (
+        (b"changes up", b"a person's"),
+        (b"alias a=b", b""),
+        (b" -->\nalias", b"\nalias"),
+    ):
+        file.write_bytes(whole.replace(old, new))
+        machine.once(one)
+        assert file.read_bytes() == whole
+
+
+def test_no_block_goes_into_another(machine: Machine) -> None:
+    """The line that is looked for stands in a block of ours as well."""
+    file = machine.base / "file"
+    file.write_bytes(b"alias first\nlast\n")
+    one = f"{{path: {file}, content: alias x, after: ^alias}}"
+    machine.once(machine.spec(f"blocks: {{a: {one}}}"))
+    machine.once(machine.spec(f"blocks: {{a: {one}, b: {one}, c: {one}}}"))
+    lines = [line for line in file.read_text().splitlines() if not line.startswith("# END")]
+    heads = [line.split(" -- ")[0] for line in lines]
+    assert heads == [
+        "alias first", "# BEGIN reconcile demo block:b", "alias x",
+        "# BEGIN reconcile demo block:c", "alias x",
+        "# BEGIN reconcile demo block:a", "alias x", "last",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("going", [["a", "b"], ["b", "a"], ["a, b"]])
+def test_a_missing_last_line_end_comes_back_with_whichever_block_goes_last(
+    machine: Machine, going: list[str]
+) -> None:
+    file = machine.base / "file"
+    file.write_bytes(b"no end")
+
+    def blocks(gone: list[str]) -> Path:
+        some = ", ".join(
+            f"{name}: {{path: {file}, content: {name}{', state: absent' if name in gone else ''}}}"
+            for name in "ab"
+        )
+        return machine.spec(f"blocks: {{{some}}}")
+
+    machine.once(blocks([]))
+    gone: list[str] = []
+    for names in going:
+        gone += names.split(", ")
+        machine.once(blocks(gone))
+        machine.converged(blocks(gone))
+    assert file.read_bytes() == b"no end"
