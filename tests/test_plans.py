@@ -15,7 +15,7 @@ from reconciler import kinds
 from reconciler.core.attributes import Attributes
 from reconciler.core.model import Ailment, Observation, Past
 from reconciler.core.plan import make_plan
-from reconciler.host.found import File
+from reconciler.host.found import File, Packed
 from reconciler.host.processes import Identity
 from reconciler.kinds.permission import WrongEntry
 from reconciler.kinds.retention.due import Due
@@ -48,7 +48,7 @@ def state(kind: str, have: Any, want: Any) -> Any:
             tuple(path.rpartition("/")[::2] for path in have.get(name, ()))
             for name in ("unfinished", "uncompressed")
         )
-        return Due(tuple(files), *logs, now, have.get("goal"))
+        return Due(Packed(list(files)), *logs, now, have.get("goal"))
     module = kinds.get(kind).__class__.__module__
     made = __import__(module, fromlist=["x"])
     if kind == "check":

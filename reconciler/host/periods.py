@@ -27,7 +27,7 @@ class Backups:
     """
 
     def __init__(self, kept: Sequence[tuple[str, int]]) -> None:
-        self._sorts = [_Sort(sort, number) for sort, number in kept]
+        self._sorts = [_Periods(sort, number) for sort, number in kept]
 
     def offer(self, file: File) -> Iterator[File]:
         """One more; those that no sort keeps then."""
@@ -40,7 +40,7 @@ class Backups:
         return {file for sort in self._sorts for file in sort.newest.values()}
 
 
-class _Sort:
+class _Periods:
     def __init__(self, sort: str, number: int) -> None:
         self._sort = sort
         self._number = number

@@ -33,7 +33,7 @@ the log if that is more; of a writer that is faster, the rest is left for the ne
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class RotationWay:
     """How logs are rotated.
 
     ``copy``: copied and cut, for a writer that cannot be told to reopen its log; else renamed.
@@ -52,7 +52,7 @@ class Way:
 
 
 def rotate(
-    path: str, logs: Sequence[File], unfinished: Sequence[Log], way: Way, clock: Clock
+    path: str, logs: Sequence[File], unfinished: Sequence[Log], way: RotationWay, clock: Clock
 ) -> tuple[list[File], list[str]]:
     """Rotate every one of the ``logs`` below ``path``; ``unfinished`` are logs with a mark.
 
@@ -129,7 +129,9 @@ class Noting:
 
 
 @contextmanager
-def _successor(tree: Tree, folder: int, name: str, old: str, way: Way) -> Iterator[Draft | None]:
+def _successor(
+    tree: Tree, folder: int, name: str, old: str, way: RotationWay
+) -> Iterator[Draft | None]:
     """A new log for ``name`` behind that ``old`` one, settled before anything is renamed."""
     if way.create is None:
         yield None
@@ -156,7 +158,7 @@ def _put(new: Draft | None) -> None:
             new.publish()
 
 
-def _create_missing(tree: Tree, folder: int, name: str, way: Way) -> None:
+def _create_missing(tree: Tree, folder: int, name: str, way: RotationWay) -> None:
     """Make the new log that a killed pass has not made any more."""
     mark = os.stat(passing_name(name), dir_fd=folder, follow_symlinks=False)
     old = way.names.newest(folder, name, mark.st_ino)
@@ -165,7 +167,7 @@ def _create_missing(tree: Tree, folder: int, name: str, way: Way) -> None:
             _put(new)
 
 
-def _rename(folder: int, file: File, way: Way, now: float, shown: str) -> None:
+def _rename(folder: int, file: File, way: RotationWay, now: float, shown: str) -> None:
     from reconciler.host.kernel import rename_new
 
     name = file.name
@@ -207,7 +209,7 @@ def _is(file: File, status: os.stat_result) -> bool:
     return same and stat.S_ISREG(status.st_mode)
 
 
-def _copy(tree: Tree, folder: int, file: File, way: Way, now: float, shown: str) -> None:
+def _copy(tree: Tree, folder: int, file: File, way: RotationWay, now: float, shown: str) -> None:
     name = file.name
     with tree.opened_file(folder, name, os.O_RDWR) as log:
         status = os.fstat(log)
@@ -251,7 +253,7 @@ def bound(path: str, most: int, keep: int) -> None:
     parent, _, name = path.rpartition("/")
     with Emptied(parent) as tree, tree.folder("") as folder:
         with suppress(FileNotFoundError):
-            _resume(tree, folder, name, Way(Names(keep)), path)
+            _resume(tree, folder, name, RotationWay(Names(keep)), path)
         with tree.opened_file(folder, name, os.O_RDWR) as log:
             refuse_hard_link(folder, os.fstat(log), path)
             block = os.fstatvfs(log).f_bsize
@@ -366,7 +368,7 @@ def _catch_up(log: int, first: int, most: int) -> int:
     return 0
 
 
-def _resume(tree: Tree, folder: int, name: str, way: Way, shown: str) -> None:
+def _resume(tree: Tree, folder: int, name: str, way: RotationWay, shown: str) -> None:
     """Finish a copy that a pass has published and not yet cut out of the log."""
     passing = passing_name(name)
     made = os.stat(passing, dir_fd=folder, follow_symlinks=False)

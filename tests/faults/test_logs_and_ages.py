@@ -367,7 +367,7 @@ def test_a_log_that_is_replaced_right_before_it_is_renamed_is_told(
         rename(folder, name, onto, goal)
 
     monkeypatch.setattr(kernel, "rename_new", late)
-    _, (words,) = rotate.rotate(str(logs), [found], (), rotate.Way(Names(5)), Clock())
+    _, (words,) = rotate.rotate(str(logs), [found], (), rotate.RotationWay(Names(5)), Clock())
     assert words == f"{logs}/a was replaced by somebody else while it was rotated"
     # What was put there is rotated, and lost no more than the other.
     assert [(logs / name).read_text() for name in names(logs)] == ["new", "old"]
@@ -380,7 +380,9 @@ def test_a_log_is_not_copied_where_there_is_no_room(
     (logs / "a").write_bytes(b"x" * 100_000)
     monkeypatch.setattr(rotate, "_free", lambda handle: 50_000)
     files = scan(Wanted(str(logs), Rule(None, 2 * 10**18, None, 10))).chosen.files
-    _, (words,) = rotate.rotate(str(logs), files, (), rotate.Way(Names(5), copy=True), Clock())
+    _, (words,) = rotate.rotate(
+        str(logs), files, (), rotate.RotationWay(Names(5), copy=True), Clock()
+    )
     assert "its copy would take 98 KiB, and 49 KiB is free there; make room" in words
     assert names(logs) == ["a"]
 
@@ -445,13 +447,17 @@ def test_a_copy_of_a_log_goes_after_its_end_only_so_far(
     monkeypatch.setattr(rotate, "_BEHIND", 8 << 20)
     (logs / "a").write_bytes(os.urandom(3 << 20))
     files = scan(Wanted(str(logs), Rule(None, 2 * 10**18, None, 10))).chosen.files
-    _, (words,) = rotate.rotate(str(logs), files, (), rotate.Way(Names(5), copy=True), Clock())
+    _, (words,) = rotate.rotate(
+        str(logs), files, (), rotate.RotationWay(Names(5), copy=True), Clock()
+    )
     assert "is written faster than it can be copied; the next pass goes on" in words
     assert (logs / "a.1").stat().st_size <= 11 << 20
     whole = (logs / "a").read_bytes()
     # It does, once there is an end, and nothing is lost.
     chased[0] = 160
-    assert rotate.rotate(str(logs), (), (("", "a"),), rotate.Way(Names(5), copy=True), Clock()) == (
+    assert rotate.rotate(
+        str(logs), (), (("", "a"),), rotate.RotationWay(Names(5), copy=True), Clock()
+    ) == (
         [],
         [],
     )

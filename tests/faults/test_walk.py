@@ -29,7 +29,7 @@ from reconciler.host.files import Files
 from reconciler.host.openfiles import OpenFiles
 from reconciler.host.refusals import KnownEntries
 from reconciler.host.remove import delete, move
-from reconciler.host.rotate import Way, rotate
+from reconciler.host.rotate import RotationWay, rotate
 from reconciler.host.rotated import Names
 from reconciler.host.scan import Wanted, scan
 from reconciler.host.tree import Cursor, Tree
@@ -626,7 +626,7 @@ class TestRetentionOfRoots:
             elif action == "archive":
                 archive(wanted.path, files, f"{machine.base}/x.tar.gz", held)
             else:
-                rotate(wanted.path, files, (), Way(Names(2)), Clock())
+                rotate(wanted.path, files, (), RotationWay(Names(2)), Clock())
         assert os.listdir(wanted.path) == ["a.log"]
 
     @pytest.mark.parametrize("way", ["in his own", "of his group", "a group of services"])

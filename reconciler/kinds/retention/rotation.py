@@ -55,11 +55,11 @@ class RotateLogs:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
-        from reconciler.host.rotate import Way, rotate
+        from reconciler.host.rotate import RotationWay, rotate
 
         want = self.want
         create = None if want.created is None else want.created.numbers(host)
-        way = Way(
+        way = RotationWay(
             want.names, want.copies, want.marks, want.max_file, create, want.every is not None
         )
         self.settled[:], trouble = rotate(want.path, self.files, self.unfinished, way, host.clock)
