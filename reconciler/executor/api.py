@@ -71,7 +71,10 @@ def _forget(layout: Layout, command_id: str) -> None:
 
 def _refuse_known(layout: Layout, command_id: str) -> None:
     if os.path.lexists(path := layout.running_file(command_id)):
-        raise FileExistsError(f"the command '{command_id}' is running: {path}; use another id")
+        raise FileExistsError(
+            f"the command '{command_id}' is running: {path}; use another id, "
+            "or overwrite=True (submit --overwrite) once it has ended"
+        )
     for path, words in (
         (layout.pending_file(command_id), "is waiting already"),
         (layout.result_file(command_id), "has a result already"),

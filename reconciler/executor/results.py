@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 
 from reconciler.executor import files
-from reconciler.executor.commandfile import Command
+from reconciler.executor.commandfile import MAX_FILE, Command, CommandRefused, parse
 from reconciler.executor.home import Layout, check_id, held, reached
 from reconciler.executor.text import as_json, stamp
 
@@ -86,7 +87,21 @@ def read(layout: Layout, command_id: str) -> Result | None:
     ):
         if os.path.lexists(path):
             return {"id": command_id, "status": status}
+    if _waits_under_another_name(layout, command_id):
+        return {"id": command_id, "status": "waiting"}
     return ended(layout, command_id)
+
+
+def _waits_under_another_name(layout: Layout, command_id: str) -> bool:
+    """Has somebody put a file there that is called otherwise, and has this id in it?"""
+    with suppress(OSError), reached(layout.pending) as pending:
+        for name in os.listdir(f"/proc/self/fd/{pending}"):
+            with suppress(OSError, CommandRefused):
+                if name.endswith(".json"):
+                    data = files.read_small(name, MAX_FILE, pending)
+                    if parse(data, name.removesuffix(".json")).id == command_id:
+                        return True
+    return False
 
 
 def ended(layout: Layout, command_id: str) -> Result | None:

@@ -52,6 +52,11 @@ def test_a_known_command_always_has_a_status(executor: Any, home: Path, patientl
     create_bash_command("exit 3", "two")
     assert check_results("one") == {"id": "one", "status": "waiting"}
     assert wait_results("one", 0.05) == {"id": "one", "status": "waiting"}
+    # As somebody else may have put it there.
+    other = {"command": "exit 4", "id": "three"}
+    (home / "ai_commands/pending/zz.json").write_text(json.dumps(other))
+    assert check_results("three") == {"id": "three", "status": "waiting"}
+    assert check_results("zz") is None
     worker = executor.start()
     patiently(lambda: (check_results("one") or {})["status"] == "running", "it runs")
     assert (check_results("two") or {})["status"] == "waiting"
@@ -63,6 +68,7 @@ def test_a_known_command_always_has_a_status(executor: Any, home: Path, patientl
     assert (ended["status"], ended.get("exit_code", 1)) == ("interrupted", 1)
     executor.start()
     assert (wait_results("two", 20) or {})["exit_code"] == 3
+    assert (wait_results("three", 20) or {})["exit_code"] == 4
 
 
 def test_what_was_put_aside_or_refused_is_told(
