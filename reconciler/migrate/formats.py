@@ -14,7 +14,6 @@ from reconciler.migrate.draft import SpecDraft
 from reconciler.migrate.original import Original, opened
 
 FORMATS = {
-    "procfile": "Procfile",
     "supervisord": "supervisord.conf",
     "pm2": "pm2 ecosystem (JSON)",
     "tmuxp": "tmuxp",
@@ -23,6 +22,7 @@ FORMATS = {
     "logrotate": "logrotate.conf",
     "tmpfiles": "tmpfiles.d",
     "crontab": "crontab",
+    "procfile": "Procfile",
 }
 """The module of each, and what people call it; a content that fits two is the first one's."""
 

@@ -360,9 +360,11 @@ def _clauses(words: Sequence[_Word]) -> tuple[Sequence[_Word], list[_Clause]]:
             if low == "alert" and before in ("then",):
                 continue
             starts.append(at)
+    if not starts:
+        return words, []
     ends = [*starts[1:], len(words)]
     clauses = [_Clause(words[a:b]) for a, b in zip(starts, ends, strict=True)]
-    return words[: starts[0]] if starts else words, clauses
+    return words[: starts[0]], clauses
 
 
 def _cycles(text: str) -> tuple[str, int]:

@@ -237,10 +237,11 @@ def _restart(section: _Section, block: SpecBlock) -> None:
             restart.put("success", numbers, where["exitcodes"])
     elif again in _OFF:
         restart.put("when", "never", where["autorestart"])
-    for name, key, unit in (("attempts", "startretries", ""), ("healthy_after", "startsecs", "s")):
-        if key in section:
-            value = section[key]
-            restart.put(name, f"{value}s" if unit else _number(value, -1), where[key])
+    if "startretries" in section:
+        tries = _number(section["startretries"], -1) + 1  # It does not count the first one.
+        restart.put("attempts", tries, where["startretries"])
+    if section.get("startsecs", "0") != "0":
+        restart.put("healthy_after", f"{section['startsecs']}s", where["startsecs"])
     if restart:
         block.put("restart", restart, where.get("autorestart"))
 

@@ -8,7 +8,7 @@ from reconciler.config.nodes import Map, Node, Seq, is_null
 from reconciler.migrate.document import Origin, SpecBlock
 from reconciler.migrate.draft import SpecDraft
 from reconciler.migrate.original import Original
-from reconciler.migrate.tmuxp import one_or_all
+from reconciler.migrate.tmuxp import named, one_or_all
 from reconciler.migrate.trees import entries, flag, said, tree, words
 
 CONTENT = re.compile(r"^(windows|tabs):(?=(?:.*\n)*\s*- ?[^\n]*)", re.MULTILINE)
@@ -24,7 +24,7 @@ def read(original: Original, draft: SpecDraft) -> None:
     windows = root.get("windows", root.get("tabs"))
     if not isinstance(windows, Seq):
         raise original.refused(1, "a project needs a list of windows")
-    name = str(root.get("name", root.get("project_name", original.base.partition(".")[0])))
+    name = named(str(root.get("name", root.get("project_name", original.base.partition(".")[0]))))
     session = draft.add("sessions", name, original.at(1, f"name: {name}"))
     before: list[str] = []
     for key, value, origin in entries(original, root):

@@ -24,7 +24,7 @@ def read(original: Original, draft: SpecDraft) -> None:
     root = tree(original)
     if "windows" not in root or not isinstance(root["windows"], Seq):
         raise original.refused(1, "a workspace needs a list of windows")
-    name = expanded(str(root.get("session_name", "")))
+    name = named(expanded(str(root.get("session_name", ""))))
     session = draft.add("sessions", name, original.at(1, f"session_name: {name}"))
     cwd = folder(root, original.folder)
     for key, value, origin in entries(original, root):
@@ -41,7 +41,7 @@ def read(original: Original, draft: SpecDraft) -> None:
         elif key == "windows" and isinstance(value, Seq):
             made = [_window(original, one, cwd, draft) for one in value]
             session.put("windows", made, origin)
-        else:
+        elif key != "suppress_history" or flag(value):
             draft.leave(session, origin, "has no equivalent")
 
 
@@ -159,6 +159,11 @@ def _options(original: Original, node: Map, known: SpecBlock | None = None) -> S
     for key, value, origin in entries(original, node):
         made.put(key, expanded(str(value)), origin)
     return made
+
+
+def named(text: str) -> str:
+    """A session's name as tmux keeps it."""
+    return text if isinstance(text, TemplateText) else re.sub(r"[.:]", "_", text)
 
 
 def texts(node: Map) -> Mapping[str, str]:

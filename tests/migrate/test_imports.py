@@ -8,30 +8,15 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
+from importing import CASES, CONTEXT, IMPORTS, spec_of
 
-from reconciler.base.values import Facts
 from reconciler.cli.commands.importing import problems_of
-from reconciler.migrate.formats import FORMATS, format_of, imported
+from reconciler.migrate.formats import FORMATS, format_of
 from reconciler.migrate.original import opened
 
-IMPORTS = Path(__file__).parent.parent / "imports"
-CASES = sorted(
-    path for path in IMPORTS.glob("*/*") if path.is_file()
-    and not path.name.startswith(("SETTINGS", ".")) and not path.name.endswith(".spec.yaml")
-)  # fmt: skip
-FACTS = Facts("me", "/home/me", 1000, "web1", True, True, True, "/state")
 pytestmark = [pytest.mark.usefixtures("free")] if os.environ.get("REGENERATE") else []
-CONTEXT: Any = SimpleNamespace(facts=lambda: FACTS)
-
-
-def spec_of(path: Path) -> tuple[str, list[Any]]:
-    draft = imported([str(path)])
-    text = draft.valid(lambda text: problems_of(text, CONTEXT))
-    return text, draft.left
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: f"{path.parent.name}/{path.name}")
