@@ -6,9 +6,10 @@ It must not wait for what it has started.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
+from typing import TYPE_CHECKING
 
 from reconciler.base.digests import blake2b
 from reconciler.base.errors import HostError
@@ -20,6 +21,9 @@ from reconciler.host.environment import search_path
 from reconciler.host.processes import LEADER, Identity, session_tag
 from reconciler.host.users import Account, Users
 from reconciler.host.walk import NoSpace, reported
+
+if TYPE_CHECKING:
+    from reconciler.host.start import Detached
 
 MARK = "RECONCILE_PROCESS"
 """Environment variable that says which process of which spec's state folder this one is."""
@@ -101,12 +105,10 @@ def environment(account: Account, extra: Sequence[tuple[str, Secret]]) -> dict[s
     return environ
 
 
-def begin(
+def prepared(
     launch: Launch, account: Account, logs: tuple[int, int], known_as: str, record: str
-) -> Callable[[], Identity]:
-    """Begin to start a daemon: standard input empty, output and errors to the descriptors ``logs``.
-
-    Gives what waits until it runs, and raises HostError, so that several come up together.
+) -> Detached:
+    """A daemon that is to be started: standard input empty, output and errors to the ``logs``.
 
     Before it runs, the new process itself writes the file ``record.PID``, so that a kill of ours
     at any moment leaves no process that nobody knows. ``known_as`` goes into its environment
@@ -114,7 +116,7 @@ def begin(
     """
     from reconciler.host import scope
     from reconciler.host.place import put_at
-    from reconciler.host.start import NotStarted, Program, detach
+    from reconciler.host.start import Detached, Program, refuse_other
 
     digest, environ = launch.surroundings(account)
     environ |= {MARK: known_as, VERSION: digest, LEADER: ""}
@@ -133,28 +135,16 @@ def begin(
             put_at(path, text.encode(), replace=False, sync=False)
         scope.enter(name)
 
+    def forget(pid: int) -> None:
+        with suppress(OSError):
+            os.unlink(f"{record}.{pid}")
+
     waiter = None
     if launch.waited:
         from reconciler.host.waiter import arguments
 
         waiter = partial(arguments, name, record)
-    null = os.open("/dev/null", os.O_RDWR)
-    try:
-        program = Program(launch.argv, environ, account, launch.cwd, launch.settings)
-        wait = detach(program, (null, *logs), remember, waiter)
-    except OSError as error:
-        raise HostError(f"cannot start {launch.argv[0]}: {error.strerror}") from None
-    finally:
-        os.close(null)
-
-    def started() -> Identity:
-        try:
-            return wait()
-        except NotStarted as error:
-            # Where it hangs in the kernel it is still there, but will never be the program.
-            if error.pid is not None:
-                with suppress(OSError):
-                    os.unlink(f"{record}.{error.pid}")
-            raise
-
-    return started
+    program = Program(launch.argv, environ, account, launch.cwd, launch.settings)
+    refuse_other(account)
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    return Detached(program, (null, *logs), remember, forget, waiter)

@@ -70,23 +70,58 @@ def begin(program: Program, streams: Sequence[int], session: bool = True) -> int
     the process group that is killed in the end. Raises NotStarted, and OSError where no process
     can be had.
     """
-    return _fork(program, streams, session)().pid
+    return _fork(program, streams, session).pid
 
 
-def detach(
-    program: Program,
-    streams: Sequence[int],
-    born: Callable[[Identity], None],
-    waiter: Callable[[int], Sequence[str]] | None = None,
-) -> Callable[[], Identity]:
-    """Begin to start it as a child of init, so that it outlives us; gives what waits for that.
+@dataclass(frozen=True, slots=True)
+class Detached:
+    """A program that is to outlive us as a child of init. ``streams`` are ours, and closed then.
 
     ``born`` is called by the new process itself, as soon as it has its number and before anybody
-    else can reach it. It is the child of a ``waiter`` where one is given: the program that is to
-    wait for the process with that number. Raises NotStarted, and OSError where no process can be
-    had.
+    else can reach it, and ``unborn`` by us where it has not become the program. It is the child of
+    a ``waiter`` where one is given: the program that is to wait for the process with that number.
     """
-    return _fork(program, streams, True, born, detached=True, waiter=waiter)
+
+    program: Program
+    streams: Sequence[int]
+    born: Callable[[Identity], None]
+    unborn: Callable[[int], None]
+    waiter: Callable[[int], Sequence[str]] | None = None
+
+
+def detach(wanted: Sequence[Detached]) -> list[Identity | NotStarted]:
+    """Start them together, and wait until each is its program, or why it is not.
+
+    All are forked by one process in between, at whose end they are children of init. Raises
+    OSError where not even that can be had.
+    """
+    import reconciler.host.kernel  # noqa: F401  Once here, not in each child.
+
+    pipes: list[tuple[int, int]] = []
+    launcher = -1
+    try:
+        pipes += (os.pipe() for _ in wanted)
+        launcher = os.fork()
+        if launcher == 0:
+            _launch(wanted, pipes)
+    finally:
+        for said, say in pipes:
+            os.close(say)
+            if launcher == -1:
+                os.close(said)
+        for stream in {stream for one in wanted for stream in one.streams}:
+            os.close(stream)
+    os.waitpid(launcher, 0)
+    found: list[Identity | NotStarted] = []
+    for one, (said, _) in zip(wanted, pipes, strict=True):
+        try:
+            found.append(_started(one.program, said, None))
+        except NotStarted as error:
+            # Where it hangs in the kernel it is still there, but will never be the program.
+            if error.pid is not None:
+                one.unborn(error.pid)
+            found.append(error)
+    return found
 
 
 def run(
@@ -109,7 +144,7 @@ def run(
         for _ in range(3):
             ends += os.pipe()
         stdin, feed, output, stdout, errors, stderr = ends
-        pid = _fork(program, (stdin, stdout, stderr), True, born)().pid
+        pid = _fork(program, (stdin, stdout, stderr), True, born).pid
     except BaseException as error:
         for end in ends:
             os.close(end)
@@ -131,10 +166,8 @@ def _fork(
     streams: Sequence[int],
     session: bool,
     born: Callable[[Identity], None] | None = None,
-    detached: bool = False,
-    waiter: Callable[[int], Sequence[str]] | None = None,
-) -> Callable[[], Identity]:
-    """The new process is on its way; gives what waits until it is the program."""
+) -> Identity:
+    """A new child of ours; once it is the program."""
     import reconciler.host.kernel  # noqa: F401  Once here, not in each child.
 
     refuse_other(program.account)
@@ -143,36 +176,35 @@ def _fork(
     try:
         child = os.fork()
         if child == 0:
-            _new_process(program, streams, session, born, detached, say, waiter)
+            _new_process(program, streams, session, born, say)
     finally:
         os.close(say)
         if child == -1:
             os.close(said)
+    return _started(program, said, child)
 
-    def started() -> Identity:
-        if detached:
-            os.waitpid(child, 0)
-        words = bytearray()
-        try:
-            late = _hear(said, words, program.account.uid)
-        except BaseException:
-            _kill(_number(words), None if detached else child)
-            raise
-        finally:
-            os.close(said)
-        # First the number, once it is known; then, after a blank, what went wrong.
-        identity = _number(words)
-        rest = words.partition(b" ")[2] if identity is not None else words
-        complaint = late or rest.decode(errors="replace")
-        if identity is not None and not complaint:
-            return identity
-        _kill(identity, None if detached else child)
-        raise NotStarted(
-            f"cannot start {program.argv[0]}: {complaint or 'the new process was killed'}",
-            identity.pid if identity is not None else None,
-        )
 
-    return started
+def _started(program: Program, said: int, child: int | None) -> Identity:
+    """Wait until a new process, a ``child`` of ours or not, is the program. Raises NotStarted."""
+    words = bytearray()
+    try:
+        late = _hear(said, words, program.account.uid)
+    except BaseException:
+        _kill(_number(words), child)
+        raise
+    finally:
+        os.close(said)
+    # First the number, once it is known; then, after a blank, what went wrong.
+    identity = _number(words)
+    rest = words.partition(b" ")[2] if identity is not None else words
+    complaint = late or rest.decode(errors="replace")
+    if identity is not None and not complaint:
+        return identity
+    _kill(identity, child)
+    raise NotStarted(
+        f"cannot start {program.argv[0]}: {complaint or 'the new process was killed'}",
+        identity.pid if identity is not None else None,
+    )
 
 
 _hung: dict[int, float] = {}
@@ -239,18 +271,33 @@ def refuse_other(account: Account) -> None:
 # -- in the new process
 
 
+def _launch(wanted: Sequence[Detached], pipes: Sequence[tuple[int, int]]) -> NoReturn:
+    """Fork all of them, and end: init is their parent then."""
+    try:
+        for said, _ in pipes:
+            os.close(said)
+        for at, (one, (_, say)) in enumerate(zip(wanted, pipes, strict=True)):
+            try:
+                if os.fork() == 0:
+                    for _, others in pipes[at + 1 :]:
+                        os.close(others)  # Whose end must not wait for this one.
+                    _new_process(one.program, one.streams, True, one.born, say, one.waiter)
+            except OSError as error:
+                os.write(say, reason(error).encode(errors="replace"))
+            os.close(say)
+    finally:
+        os._exit(0)
+
+
 def _new_process(
     program: Program,
     streams: Sequence[int],
     session: bool,
     born: Callable[[Identity], None] | None,
-    detached: bool,
     say: int,
-    waiter: Callable[[int], Sequence[str]] | None,
+    waiter: Callable[[int], Sequence[str]] | None = None,
 ) -> NoReturn:
     try:
-        if detached and os.fork() != 0:
-            os._exit(0)  # Init is the parent then.
         if waiter is not None and (child := os.fork()) != 0:
             _become_waiter(waiter(child))
         if session:

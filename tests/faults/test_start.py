@@ -24,7 +24,7 @@ from support import LONG, Machine, until
 from reconciler.base.errors import HostError
 from reconciler.host import start
 from reconciler.host.daemon_log import open_log
-from reconciler.host.launch import Launch, begin
+from reconciler.host.launch import Launch, prepared
 from reconciler.host.processes import look_up
 from reconciler.host.users import Users
 
@@ -80,16 +80,20 @@ def test_a_process_that_its_user_stops_before_it_is_the_program_is_ended(
     streams = (null, null, null)
     with pytest.raises(start.NotStarted, match="a signal stopped the new process") as caught:
         if detached:
-            start.detach(program("sleep", "60"), streams, remember)()
-        else:
-            start.begin(program("sleep", "60"), streams)
+            gone: list[int] = []
+            one = start.Detached(program("sleep", "60"), streams, remember, gone.append)
+            (failed,) = start.detach([one])
+            assert isinstance(failed, start.NotStarted)
+            assert gone == [failed.pid]
+            raise failed
+        start.begin(program("sleep", "60"), streams)
     if detached:
         born.append(int(os.read(said, 20)))
         assert caught.value.pid == born[0]
     pid = caught.value.pid
     assert pid is not None
     until(lambda: look_up(pid) is None)
-    for handle in (null, said, say):
+    for handle in (said, say) if detached else (null, said, say):
         os.close(handle)
 
 
@@ -138,9 +142,11 @@ def test_a_record_of_what_was_not_started_is_taken_away(
     monkeypatch.setattr(start, "_kill", lambda identity, child: None)
     launch = Launch("process:p", "d", ("sleep", "60"), (), None, None)
     account = Users().account(None)
-    with pytest.raises(start.NotStarted) as caught:
-        begin(launch, account, os.open("/dev/null", os.O_RDWR), "x", f"{machine.base}/run/p")()
-    os.kill(caught.value.pid or 0, signal.SIGKILL)
+    null = os.open("/dev/null", os.O_RDWR)
+    made = prepared(launch, account, (null, null), "x", f"{machine.base}/run/p")
+    (failed,) = start.detach([made])
+    assert isinstance(failed, start.NotStarted)
+    os.kill(failed.pid or 0, signal.SIGKILL)
     assert list((machine.base / "run").iterdir()) == []
 
 

@@ -22,8 +22,7 @@ from reconciler.host.clock import Clock
 from reconciler.host.descendants import Descendants, Started, end_all, ending
 from reconciler.host.process_snapshot import Carrier, ProcessSnapshot, carrier
 from reconciler.host.processes import Identity, ProcessEntry, Processes, look_up, session_tag
-from reconciler.kinds import process
-from reconciler.kinds.process import KIND
+from reconciler.kinds.process import KIND, observed
 from reconciler.kinds.process.actions import StopLeft
 from reconciler.kinds.process.match import RunningProcesses
 
@@ -613,8 +612,8 @@ def test_what_is_being_stopped_is_not_looked_for_as_left_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[str] = []
-    monkeypatch.setattr(process, "running", lambda *asked: RunningProcesses((), ()))
-    monkeypatch.setattr(process, "left", lambda *asked: (looked.append("left") or [], ()))
+    monkeypatch.setattr(observed, "running", lambda *asked: RunningProcesses((), ()))
+    monkeypatch.setattr(observed, "left", lambda *asked: (looked.append("left") or [], ()))
     spec = compiled(tmp_path, "processes: {p: {command: [/bin/x]}}")
     host = Host("demo", str(tmp_path / "state"))
     going = [Identity(1, 2**30)]

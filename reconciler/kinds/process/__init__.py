@@ -7,7 +7,7 @@ known by boot, process id and start time.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -42,6 +42,7 @@ from reconciler.kinds.process.actions import (
     StopLeft,
     StopProcess,
     log_path,
+    start_all,
 )
 from reconciler.kinds.process.limits import health, held
 from reconciler.kinds.process.match import running
@@ -289,21 +290,17 @@ class ProcessKind(
 
             for at, failed in end_all(host.processes, endings):
                 found[numbers[at]] = failed
-        begun: dict[int, Callable[[], object]] = {}
+        daemons: dict[int, StartDaemon] = {}
         for at, action in enumerate(actions):
             if isinstance(action, StartInWindow):
                 host.tmux.forget()  # The one before may have taken the window that is free.
                 found[at] = run_one(action, host)
             elif isinstance(action, StartDaemon):
-                try:
-                    begun[at] = action.begin(host)
-                except Exception as error:
-                    found[at] = error
-        for at, wait in begun.items():
-            try:
-                wait()
-            except Exception as error:
-                found[at] = error
+                daemons[at] = action
+        if daemons:
+            failures = start_all(list(daemons.values()), host)
+            for at, unstarted in zip(daemons, failures, strict=True):
+                found[at] = unstarted
         return found
 
     def _stop(self, resource: Resource[Process], identity: Identity) -> Action:

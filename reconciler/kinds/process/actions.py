@@ -6,14 +6,14 @@ It must not decide whether to: that is the process kind's.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
 from reconciler.base.text import censored, redacted
-from reconciler.host.launch import MARK, VERSION, Launch, begin
+from reconciler.host.launch import MARK, VERSION, Launch, prepared
 from reconciler.host.processes import LEADER, Identity, ending
 from reconciler.host.start_records import STOPPED, file_name
 from reconciler.host.walk import NoSpace
@@ -22,6 +22,7 @@ from reconciler.kinds.session.resource import holder
 if TYPE_CHECKING:
     from reconciler.core.model import Resource
     from reconciler.host import Host
+    from reconciler.host.start import Detached
     from reconciler.host.stops import StopUnderWay
     from reconciler.host.tmux import Pane
     from reconciler.host.users import Account
@@ -34,6 +35,8 @@ _LONGEST = 1000
 """Characters of each that are shown."""
 _MOST = 5
 """Processes that are named of those that were left."""
+_TOGETHER = 64
+"""Daemons that are started at the same time; each takes some descriptors."""
 _PROCESS = "process"
 """Mark of the pane in which a process was started."""
 
@@ -64,10 +67,12 @@ class StartDaemon:
 
     def run(self, host: Host) -> None:
         """Raises HostError."""
-        self.begin(host)()
+        (failed,) = start_all([self], host)
+        if failed is not None:
+            raise failed
 
-    def begin(self, host: Host) -> Callable[[], object]:
-        """Begin it; gives what waits until it runs. Both raise HostError."""
+    def prepared(self, host: Host) -> Detached:
+        """It with all that it needs opened. Raises HostError."""
         launch = self.launch
         account = launch.account(host.users)
         records = host.start_records
@@ -80,7 +85,9 @@ class StartDaemon:
                 ends.callback(os.close, errors)
             records.make_room(launch.mark, self.finished)
             record = f"{records.folder}/{file_name(launch.mark)}"
-            return begin(launch, account, (log, errors), known_as(launch.mark, host), record)
+            made = prepared(launch, account, (log, errors), known_as(launch.mark, host), record)
+            ends.pop_all()
+            return made
 
     def _opened(self, declared: str | None, account: Account, host: Host) -> int:
         """A descriptor of a log. Raises HostError."""
@@ -100,6 +107,30 @@ class StartDaemon:
             descriptor = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         host.log_ends[log] = os.fstat(descriptor)
         return descriptor
+
+
+def start_all(actions: Sequence[StartDaemon], host: Host) -> list[Exception | None]:
+    """Start them, so many at the same time; of each why it does not run."""
+    from reconciler.host.start import detach
+
+    failed: list[Exception | None] = [None] * len(actions)
+    for begin in range(0, len(actions), _TOGETHER):
+        wanted = {}
+        for at in range(begin, min(begin + _TOGETHER, len(actions))):
+            try:
+                wanted[at] = actions[at].prepared(host)
+            except Exception as error:
+                failed[at] = error
+        if not wanted:
+            continue
+        try:
+            for at, result in zip(wanted, detach(list(wanted.values())), strict=True):
+                failed[at] = result if isinstance(result, HostError) else None
+        except OSError as error:
+            for at in wanted:
+                program = actions[at].launch.argv[0]
+                failed[at] = HostError(f"cannot start {program}: {error.strerror}")
+    return failed
 
 
 @dataclass(frozen=True, slots=True)
