@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.core.model import ProbeHistory
+from reconciler.base.values import ProbeHistory
 from reconciler.watchdog.probes import heard, places
 from reconciler.watchdog.probing import due_in
 

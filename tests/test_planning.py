@@ -10,8 +10,9 @@ from support import compiled
 
 from reconciler import kinds
 from reconciler.base.records import replace
-from reconciler.core.model import ABSENT, Hold, Observation, Outcome, Past, Plan, Report, Spec
+from reconciler.core.model import ABSENT, Observation, Outcome, Past, Plan, Report, Spec
 from reconciler.core.plan import chosen, ending, make_plan, to_look_at_again
+from reconciler.core.restart_policy import Hold
 
 TEXT = """
 directories:

@@ -67,3 +67,25 @@ class Verdict:
 
     ok: bool
     words: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeHistory:
+    """What the probes of a check have said last.
+
+    ``version`` is that of what was asked. ``result`` is ``ok``, ``failing``, or ``shaky``: not
+    well, but not often enough in a row. ``failures`` are those in a row since something was done
+    about it, which was ``acted`` times. ``since`` and ``wall`` are in seconds since the epoch:
+    since when it is so, and when it was asked last; ``age`` is how long ago that was, in seconds,
+    None: before this boot. The last probe took ``seconds``.
+    """
+
+    version: str
+    result: str
+    failures: int
+    acted: int
+    reason: str
+    since: float
+    wall: float
+    age: float | None = None
+    seconds: float = 0.0

@@ -20,7 +20,8 @@ from reconciler.host.environment import on_note
 if TYPE_CHECKING:
     import argparse
 
-    from reconciler.core.model import ProbeHistory, Spec
+    from reconciler.base.values import ProbeHistory
+    from reconciler.core.model import Spec
     from reconciler.host.stops import Stopping
     from reconciler.output.text import Block
     from reconciler.state.restarts import Unwritten

@@ -86,7 +86,7 @@ class Invocation:
             self.terminal.write(lines)
 
     def about(self, spec: Spec | Compiled) -> dict[str, Any]:
-        """The same as a JSON value.
+        """Which spec it is, and how it was called, as a JSON value.
 
         ``variables`` are those that were set, now or before, to something else than the file
         says; ``trusts`` are the accounts that ``--trust`` names.

@@ -29,7 +29,8 @@ from reconciler.config.scope import Scope
 from reconciler.config.template import Expression, TemplateError, split
 from reconciler.config.validate import Validator
 from reconciler.core.fields import Duration, Name, Parsed, Path
-from reconciler.core.model import EVENTS, Alive, Notify, Target
+from reconciler.core.messages import EVENTS
+from reconciler.core.model import Alive, Notify, Target
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,40}:\S+( .*)?")

@@ -84,8 +84,11 @@ def load(data: bytes, source: Source, problems: Problems, main: bool = True) -> 
 
 
 def _decoded(data: bytes, source: Source, problems: Problems) -> str | None:
-    wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
-    if wide or data[:4] == b"\0\0\xfe\xff" or (len(data) > 3 and _half_empty(data[:64])):
+    wide = data.startswith((b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff"))
+    begin = data[:64]
+    # Every other byte is NUL, as in ASCII text of 16 bits a character.
+    wide |= any(begin) and len(data) > 3 and not (any(begin[::2]) and any(begin[1::2]))
+    if wide:
         message = "the file is UTF-16 or UTF-32 text"
         problems.add(SourceMark(source, 0, 0), message, "save it as UTF-8")
         return None
@@ -106,11 +109,6 @@ def _decoded(data: bytes, source: Source, problems: Problems) -> str | None:
             hint = "save the file as UTF-8"
     problems.add(SourceMark(source, bad, bad + 1), message, hint)
     return None
-
-
-def _half_empty(data: bytes) -> bool:
-    """Is every other byte NUL, as in ASCII text of 16 bits a character?"""
-    return any(data) and not (any(data[::2]) and any(data[1::2]))
 
 
 def _parsed(text: str, source: Source, unfit: bool, problems: Problems) -> Node | None:

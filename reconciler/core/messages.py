@@ -7,6 +7,8 @@ from collections.abc import Collection
 
 from reconciler.base.records import dataclass
 
+EVENTS = ("changed", "failed", "gave_up", "recovered", "progress", "report")
+"""What people can be told of, in the order in which they are told of it."""
 RATE = 6
 """Turns of one thing, or other messages of one event about it, in an hour: then it flaps."""
 
@@ -17,7 +19,7 @@ EXITED = "exited right after start"
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """``event`` is one of model.EVENTS, or REMINDER.
+    """``event`` is one of EVENTS, or REMINDER.
 
     It goes to those who take one of ``about``, or else ``event``.
     """

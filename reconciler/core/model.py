@@ -11,12 +11,10 @@ from typing import Any, Generic, Protocol, TypeVar
 from reconciler.base.errors import Remedy
 from reconciler.base.records import dataclass, field, replace
 from reconciler.base.values import Facts, Secret
+from reconciler.core.restart_policy import Hold
 
 W = TypeVar("W")
 S = TypeVar("S")
-
-Json = Any
-"""A value that the json module writes: None, bool, int, float, str, list or dict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +118,6 @@ class Resource(Generic[W]):
     @property
     def name(self) -> str:
         return self.id.partition(":")[2]
-
-
-EVENTS = ("changed", "failed", "gave_up", "recovered", "progress", "report")
-"""What people can be told of, in the order in which they are told of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,34 +253,12 @@ def not_known(error: Exception) -> Observation[Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class ProbeHistory:
-    """What the probes of a check have said last.
-
-    ``version`` is that of what was asked. ``result`` is ``ok``, ``failing``, or ``shaky``: not
-    well, but not often enough in a row. ``failures`` are those in a row since something was done
-    about it, which was ``acted`` times. ``since`` and ``wall`` are in seconds since the epoch:
-    since when it is so, and when it was asked last; ``age`` is how long ago that was, in seconds,
-    None: before this boot. The last probe took ``seconds``.
-    """
-
-    version: str
-    result: str
-    failures: int
-    acted: int
-    reason: str
-    since: float
-    wall: float
-    age: float | None = None
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class Change:
     """One field that differs; ``have`` and ``want`` are JSON values in the user's own words."""
 
     field: str
-    have: Json
-    want: Json
+    have: Any
+    want: Any
 
 
 class Action(Protocol):
@@ -320,14 +292,6 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
-    """Why something must not be started now; ``final``: it was given up but for a slow retry."""
-
-    words: str
-    final: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Past:
     """What a plan must know of earlier passes.
 
@@ -354,6 +318,10 @@ class Remark:
     remedy: Remedy | None = None
 
 
+_REMARKS = ("unknown", "skipped", "notes", "held", "failing")
+"""The fields of a plan that hold remarks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The difference between spec and host, in the order in which it would be removed.
@@ -377,20 +345,12 @@ class Plan:
 
     def without(self, ids: Collection[str]) -> Plan:
         """The plan for all but these ids."""
-
-        def left(remarks: tuple[Remark, ...]) -> tuple[Remark, ...]:
-            return tuple(remark for remark in remarks if remark.id not in ids)
-
-        return replace(
-            self,
-            steps=tuple(step for step in self.steps if step.id not in ids),
-            unknown=left(self.unknown),
-            skipped=left(self.skipped),
-            notes=left(self.notes),
-            held=left(self.held),
-            failing=left(self.failing),
-            given_up=tuple(ident for ident in self.given_up if ident not in ids),
-        )
+        left: dict[str, Any] = {
+            name: tuple(one for one in getattr(self, name) if one.id not in ids)
+            for name in ("steps", *_REMARKS)
+        }
+        given_up = tuple(ident for ident in self.given_up if ident not in ids)
+        return replace(self, given_up=given_up, **left)
 
     @property
     def trouble(self) -> bool:
@@ -454,22 +414,9 @@ class Report:
 
     def followed(self, more: Report, seen: Collection[str]) -> Report:
         """With a shorter pass behind it over what that has ``seen``, of which it knows better."""
-
-        def joined(old: tuple[Remark, ...], new: tuple[Remark, ...]) -> tuple[Remark, ...]:
-            return (*(remark for remark in old if remark.id not in seen), *new)
-
-        first, second = self.plan, more.plan
-        plan = replace(
-            first,
-            steps=(*first.steps, *second.steps),
-            unknown=joined(first.unknown, second.unknown),
-            skipped=joined(first.skipped, second.skipped),
-            notes=joined(first.notes, second.notes),
-            held=joined(first.held, second.held),
-            failing=joined(first.failing, second.failing),
-            given_up=(
-                *(ident for ident in first.given_up if ident not in seen),
-                *second.given_up,
-            ),
-        )
+        first, second, rest = self.plan, more.plan, self.plan.without(seen)
+        joined: dict[str, Any] = {
+            name: (*getattr(rest, name), *getattr(second, name)) for name in (*_REMARKS, "given_up")
+        }
+        plan = replace(first, steps=(*first.steps, *second.steps), **joined)
         return Report(plan, (*self.outcomes, *more.outcomes))

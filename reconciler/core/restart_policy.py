@@ -11,6 +11,14 @@ _MOST_DOUBLINGS = 1000
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """Why something must not be started now; ``final``: it was given up but for a slow retry."""
+
+    words: str
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """All times in seconds. Failed starts count no more after ``healthy_after``."""
 

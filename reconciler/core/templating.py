@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from reconciler.base.records import dataclass
-from reconciler.core.model import Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +14,7 @@ class Value:
     ``raw``: it is to be put in as it is, without escaping.
     """
 
-    value: Json
+    value: Any
     raw: bool
     line: int
 

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reconciler.base.errors import HostError, UnknownState
+from reconciler.base.values import ProbeHistory
 from reconciler.core.kind import GetKind
-from reconciler.core.model import Past, ProbeHistory, Resource
+from reconciler.core.model import Past, Resource
 from reconciler.host.clock import Clock
 from reconciler.host.folders import refuse_unreadable
 from reconciler.host.remedy import remedy

@@ -17,7 +17,8 @@ from reconciler.host.users import Users
 from reconciler.host.walk import reported
 
 if TYPE_CHECKING:
-    from reconciler.core.model import ProbeHistory, Resource
+    from reconciler.base.values import ProbeHistory
+    from reconciler.core.model import Resource
     from reconciler.host.clock import WallTime
     from reconciler.host.crontab import Crontabs
     from reconciler.host.files import Files

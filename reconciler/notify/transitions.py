@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 
 from reconciler.base.records import dataclass, field, replace
 from reconciler.base.text import shortened
-from reconciler.core.messages import EXITED, RATE, Message, Sent, Trouble, in_parts, moment
-from reconciler.core.model import EVENTS, Outcome, Plan
+from reconciler.core.messages import EVENTS, EXITED, RATE, Message, Sent, Trouble, in_parts, moment
+from reconciler.core.model import Outcome, Plan
 
 _MOST = 5
 """Messages of one event in one pass; more are put together into one."""

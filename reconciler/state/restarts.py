@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, replace
 from reconciler.core.kind import GetKind, Supervised
-from reconciler.core.model import Hold, Outcome, Plan, Resource, Step
-from reconciler.core.restart_policy import Policy, in_words
+from reconciler.core.model import Outcome, Plan, Resource, Step
+from reconciler.core.restart_policy import Hold, Policy, in_words
 from reconciler.state.store.tables import Attempt
 
 if TYPE_CHECKING:

@@ -12,8 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import HostError
 from reconciler.base.records import replace
+from reconciler.base.values import ProbeHistory
 from reconciler.core.kind import Ageing, GetKind, Probed
-from reconciler.core.model import Observation, Outcome, Past, Plan, ProbeHistory, Resource, Step
+from reconciler.core.model import (
+    Observation,
+    Outcome,
+    Past,
+    Plan,
+    Resource,
+    Step,
+)
 from reconciler.core.plan import STARTS
 from reconciler.state.folder import Newer, Unreadable
 

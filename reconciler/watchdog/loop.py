@@ -34,6 +34,7 @@ from reconciler.watchdog.probing import checks_of
 from reconciler.watchdog.reload import SpecReload
 from reconciler.watchdog.requests import PassRequests
 from reconciler.watchdog.settling import Settling
+from reconciler.watchdog.troubles import LoopTroubles
 
 if TYPE_CHECKING:
     from reconciler.cli.context import Context
@@ -56,10 +57,13 @@ class Watchdog:
     ) -> None:
         self._context = context
         self._supervisor = supervisor
+        self.longest_sleep = supervisor.longest_silence
+        """Seconds after which the one who supervises us wants to hear of us."""
         self._clock = Clock()
         self._heart = heart
         self._log = log
-        self._deaths = ExitWatcher(self._clock, self._is_short)
+        self._troubles = troubles = LoopTroubles(log, context.report)
+        self._deaths = ExitWatcher(self._clock, troubles.is_short)
         self._files = FileWatch(self._clock, EVERYTHING)
         self._fresh = Settling(self._clock)
         self._stops = Stops(self._clock, EVERYTHING, context.folder(spec))
@@ -91,24 +95,20 @@ class Watchdog:
         self._looking = 0.0
         """Seconds that the last full pass has looked at everything."""
         self._wrong: set[str] = set()
-        self._ended_well = True
-        """Has the last pass come to its end? Who supervises us hears of us only then."""
-        self._error = ""
-        """Why it has not; told once, for it may be so for years."""
-        self._part_errors: dict[str, str] = {}
-        self._post = context.post(spec, self._posted)
         self._untold: list[Outcome] = []
         """What people are to be told of, and no pass has yet."""
         self._telling: dict[Pass, tuple[list[Outcome], list[str]]] = {}
         """What each pass tells people when it ends: outcomes, and words about the program."""
         self._checks = checks_of(context, spec)
-        self._reports = context.reports(self._post.woken, lambda words: self._posted(words, True))
-        self._alive = Pings(self._clock, self._posted)
+        posted = partial(troubles.event, "notify")
+        self._post = context.post(spec, posted)
+        self._reports = context.reports(self._post.woken, partial(posted, bad=True))
+        self._alive = Pings(self._clock, posted)
         self._by_id: dict[str, Resource[Any]] = {}
         self._kept = SpecReload(
             context, spec, log, supervisor, self._clock, self._taken, self._files.watch
         )
-        self._installed = Installed(self._clock, self._program)
+        self._installed = Installed(self._clock, partial(troubles.event, "program"))
         self._requests = PassRequests(context.folder(spec), self._keeps)
         self.parts: tuple[Part, ...]
         self.parts = (
@@ -116,10 +116,6 @@ class Watchdog:
             self._stops, self._reports, self._post, self._alive, self._installed, self._requests,
         )  # fmt: skip
         """What goes on beside one another."""
-
-    @property
-    def _spec(self) -> Spec:
-        return self._kept.spec
 
     def _taken(self, spec: Spec) -> None:
         """It is this spec from now on."""
@@ -159,7 +155,7 @@ class Watchdog:
             self._due, self._reread = now, self._reread or reread
             return
         self._waits = None
-        self._heart.beat(self._spec.loop_every)
+        self._heart.beat(self.spec.loop_every)
         wait = self._kept.reload(reread or self._reread)
         self._reread = False
         if wait.held:
@@ -167,12 +163,12 @@ class Watchdog:
             return
         self._kept.remind()
         self._installed.look()
-        self._heart.begin(self._spec.loop_every)
+        self._heart.begin(self.spec.loop_every)
         self._sooner = wait.seconds
         self._full = self._begin(())
         if self._full is not None:
             self._requests.begun(self._full)
-        self._plans(self._spec.resources, min(2 * self._looking, _MOST_PATIENT))
+        self._plans(self.spec.resources, min(2 * self._looking, _MOST_PATIENT))
 
     def partial_pass(self, ids: Collection[str]) -> None:
         """Begin a pass over what some event concerns, and what that needs."""
@@ -235,7 +231,7 @@ class Watchdog:
             self._again = inf
             if self._full is not None:
                 self._asked = self._asked if self._later else now
-                self._later |= {one.id for one in supervised(self._spec.resources)}
+                self._later |= {one.id for one in supervised(self.spec.resources)}
         if self._planned and self._clock.monotonic() >= self._overtaken:
             planned, self._planned = self._planned, set()
             self._later |= planned
@@ -252,7 +248,7 @@ class Watchdog:
     def _made(self, teller: Teller, only: Sequence[str], stopping: Callable[[], bool]) -> Passed:
         """What its child does."""
         work = PassWork(
-            self._context, self._spec, teller, self._fresh, self._untold, self._stops.going()
+            self._context, self.spec, teller, self._fresh, self._untold, self._stops.going()
         )
         try:
             return work.make(only, stopping)
@@ -309,7 +305,7 @@ class Watchdog:
         self._log.remarks(plan, seen)
         wrong = {remark.id for remark in (*plan.unknown, *plan.held, *plan.failing)}
         self._wrong = (self._wrong - set(seen)) | wrong
-        number = len(self._spec.resources)
+        number = len(self.spec.resources)
         words = f"{number} resources" + (
             f", {len(self._wrong)} not as declared" if self._wrong else ""
         )
@@ -349,15 +345,23 @@ class Watchdog:
                 self._log.event("interrupted", words, "change")
             elif one.hung:
                 # What is mounted there is unknown to the next one, which is begun at once.
-                self._again_soon(one)
+                if one is self._full:
+                    self._full, self._planned = None, set()
+                    self._due = self._clock.monotonic()
+                else:
+                    self.partial_pass(one.only)
                 return
             else:
-                self._failed(one.error or "")
+                self._alive.passed(False)
+                if self._troubles.pass_failed(one.error or ""):
+                    with suppress(Exception):
+                        self._context.tell(Snapshot(self.spec, _NOTHING, {}, ("-",)), ())
+                        self._post.woken()
         else:
             self._well(one, passed)
         if one is self._full:
             self._full, self._planned = None, set()
-            every = self._spec.loop_every
+            every = self.spec.loop_every
             sooner = passed.due if passed is not None else None
             seconds = min(each for each in (every, self._sooner, sooner) if each)
             self._due = one.begun + max(seconds, _SHORTEST)
@@ -372,83 +376,32 @@ class Watchdog:
             # Such as the next attempt: a full pass that is busy is not waited for.
             self._again = min(self._again, now + max(passed.due, _PATIENT))
 
-    def _again_soon(self, one: Pass) -> None:
-        if one is self._full:
-            self._full, self._planned = None, set()
-            self._due = self._clock.monotonic()
-        else:
-            self.partial_pass(one.only)
-
     def _well(self, one: Pass, passed: Passed) -> None:
         self._context.learn_from(passed.learned)
         if not one.only:
             self._deaths.only(passed.seen | self._by_id.keys())
-            self._reports.passed(self._spec)
+            self._reports.passed(self.spec)
             self._alive.passed(True)
         self._checks.passed(passed.seen, passed.broken, passed.started)
-        if not self._ended_well:
-            words = "passes come to their end again"
-            self._log.event("well", words, "good")
-            self._context.report(words)
-        self._ended_well, self._error = True, ""
+        self._troubles.pass_ended()
         self._post.woken()
 
-    def _failed(self, why: str) -> None:
-        self._alive.passed(False)
-        words = f"this pass came to no end: {why}"
-        if words != self._error:
-            self._error = words
-            self._log.event("error", words, "bad")
-        if self._ended_well:
-            self._ended_well = False
-            self._context.report(words, "passes are tried again")
-            with suppress(Exception):
-                self._context.tell(Snapshot(self._spec, _NOTHING, {}, ("-",)), ())
-                self._post.woken()
-
     def part_failed(self, part: Part, error: Exception) -> None:
-        """The passes go on without it; told once, for it may be so for years."""
-        name, words = type(part).__name__.lower(), error_in_words(error)
-        if self._part_errors.get(name) != words:
-            self._part_errors[name] = words
-            words = f"a part of the loop ({name}) failed, and is tried again: {words}"
-            self._log.event("error", words, "bad")
-            self._context.report(words, "it is tried again")
-
-    def _is_short(self, words: str) -> None:
-        self._log.event("limit", words, "bad")
-        self._context.report(words, "raise that limit")
-
-    def _program(self, words: str, bad: bool) -> None:
-        self._log.event("program", words, "bad" if bad else "quiet")
+        """The passes go on without it."""
+        self._troubles.part_failed(type(part).__name__.lower(), error_in_words(error))
 
     def _keeps(self, digest: str) -> bool:
-        """Is that compiled spec the very one that is kept, and may a pass over it begin now?
-
-        A full pass that is under way may take long, and who asks may even be a part of it.
-        """
-        with suppress(Exception):  # Whatever is wrong with it: who asks looks himself then.
-            if self._full is None and self._kept.is_settled():
-                compiled = self._context.compiled()
-                return compiled is not None and compiled.digest == digest
-        return False
-
-    def _posted(self, words: str, bad: bool) -> None:
-        self._log.event("notify", words, "bad" if bad else "quiet")
+        """May a pass over that compiled spec begin now? One that is under way may take long."""
+        return self._full is None and self._kept.keeps(digest)
 
     def moved(self) -> None:
         """A sign of life."""
         self._context.terminal.flush()
-        self._heart.beat(self._spec.loop_every)
-        if self._ended_well:
+        self._heart.beat(self.spec.loop_every)
+        if self._troubles.ended_well:
             self._supervisor.alive(self._clock.monotonic())
 
     @property
     def spec(self) -> Spec:
         """What it keeps now."""
-        return self._spec
-
-    @property
-    def longest_sleep(self) -> float:
-        """Seconds after which the one who supervises us wants to hear of us."""
-        return self._supervisor.longest_silence
+        return self._kept.spec

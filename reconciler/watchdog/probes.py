@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass, replace
+from reconciler.base.values import ProbeHistory
 from reconciler.core.kind import GetKind, Probed, Rhythm
-from reconciler.core.model import ProbeHistory, Resource
+from reconciler.core.model import Resource
 from reconciler.host.child import Child
 from reconciler.host.clock import Clock
 from reconciler.host.command import BEAT

@@ -9,8 +9,9 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
+from reconciler.base.values import ProbeHistory
 from reconciler.core.kind import Probed
-from reconciler.core.model import Outcome, ProbeHistory, Report, Resource, Spec
+from reconciler.core.model import Outcome, Report, Resource, Spec
 from reconciler.core.plan import STARTS
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reconciler.base.errors import BeingWritten, HostError
@@ -191,10 +192,14 @@ class SpecReload:
         self._changed, self._waits = None, ""
         return _GO_ON
 
-    def is_settled(self) -> bool:
-        """Is the spec what its files hold now, as far as a look at them tells?"""
+    def keeps(self, digest: str) -> bool:
+        """Is that compiled spec the one in force, and what its files hold as far as can be seen?"""
         busy = self._loading is not None or self._wrong or self.spec.last_good
-        return not busy and self._seen is not None and self._sources() == self._seen
+        with suppress(Exception):  # Whatever is wrong with it: who asks looks himself then.
+            if not busy and self._seen is not None and self._sources() == self._seen:
+                compiled = self._context.compiled()
+                return compiled is not None and compiled.digest == digest
+        return False
 
     def remind(self) -> None:
         """Say, at each pass, that only a part of the last good spec is kept, if so."""

@@ -23,6 +23,7 @@ from support import Machine, until
 from reconciler.core.model import Outcome, Plan, Step
 from reconciler.watchdog.loop import Watchdog
 from reconciler.watchdog.passes import Pass
+from reconciler.watchdog.reload import SpecReload
 from reconciler.watchdog.requests import Answer, PassRequests, request_pass
 
 NOBODY = 65534
@@ -140,14 +141,17 @@ def test_beside_an_older_loop_it_is_asked_by_signal(
 def test_only_a_pass_that_can_begin_now_is_promised() -> None:
     """One that is under way may take long, and the command that asks may be a part of it."""
     loop: Any = Watchdog.__new__(Watchdog)
-    loop._full, loop._kept = None, SimpleNamespace(is_settled=lambda: True)
-    loop._context = SimpleNamespace(compiled=lambda: SimpleNamespace(digest="kept"))
+    kept: Any = SpecReload.__new__(SpecReload)
+    kept.spec, kept._loading, kept._wrong = SimpleNamespace(last_good=False), None, False
+    kept._seen, kept._sources = (1,), lambda: (1,)
+    kept._context = SimpleNamespace(compiled=lambda: SimpleNamespace(digest="kept"))
+    loop._full, loop._kept = None, kept
     assert (loop._keeps("kept"), loop._keeps("other")) == (True, False)
     loop._full = object()
     assert not loop._keeps("kept")
-    loop._full, loop._kept = None, SimpleNamespace(is_settled=lambda: False)
+    loop._full, kept._seen = None, (2,)
     assert not loop._keeps("kept")
-    loop._kept = None  # Whatever goes wrong.
+    kept._seen, kept._context = (1,), None  # Whatever goes wrong.
     assert not loop._keeps("kept")
 
 

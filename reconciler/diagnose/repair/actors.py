@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
 from reconciler.base.errors import HostError
+from reconciler.base.values import ProbeHistory
 from reconciler.core.kind import Probed, Supervised, run_one
-from reconciler.core.model import Outcome, ProbeHistory, Spec, Step
+from reconciler.core.model import Outcome, Spec, Step
 from reconciler.core.observe import Snapshot
 from reconciler.host.clock import Clock
 from reconciler.state.folder import LockHeld, turn
@@ -164,7 +165,7 @@ class DirectActor(Actor):
 
     def mend_store(self, damaged: bool) -> str | None:
         store = self._store()
-        store.base.mend()
+        store.base.set_aside_damaged()
         return store.base.damaged
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
@@ -240,7 +241,7 @@ class WatchdogActor(Actor):
 
         store = Store(self.context.folder(self.spec), Clock(), True)
         try:
-            store.base.mend()
+            store.base.set_aside_damaged()
             return store.base.damaged or "the store was damaged; the watchdog has set it aside"
         finally:
             store.close()

@@ -26,8 +26,7 @@ from reconciler.host.filesystems import leads_to_server
 from reconciler.kinds.check.resource import FILES, FORMS, OF_HOST, Check
 
 if TYPE_CHECKING:
-    from reconciler.base.values import Verdict
-    from reconciler.core.model import ProbeHistory
+    from reconciler.base.values import ProbeHistory, Verdict
     from reconciler.host import Host
 
 _IN_PATTERNS = frozenset(r".^$*+?{}[]()\|")

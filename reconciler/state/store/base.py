@@ -10,7 +10,7 @@ import re
 import stat
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +87,6 @@ class Base:
         if self._base is not None:
             self._base.close()
             self._base = None
-            self._changes = False
 
     def age(self, boot: str, at: float) -> float | None:
         """Seconds since ``at``, or None when that was before this boot."""
@@ -125,7 +124,7 @@ class Base:
             raise Unreadable(str(self._in_words(error))) from None
         return True
 
-    def mend(self) -> None:
+    def set_aside_damaged(self) -> None:
         """Set the file aside if any of it is damaged, also where it was not read yet.
 
         Raises HostError.
@@ -175,12 +174,9 @@ class Base:
 
     def _opened(self, changes: bool) -> sqlite3.Connection:
         timeout = _TIMEOUT if self.clock.monotonic() >= self._hasty else 0.0
-        if (
-            self._base is not None
-            and (self._changes or not changes)
-            and self._is_there(self._base, timeout)
-        ):
-            return self._base
+        base = self._base
+        if base is not None and (self._changes or not changes) and self._is_there(base, timeout):
+            return base
         self.close()
         import _sqlite3 as sqlite3
 
@@ -213,15 +209,13 @@ class Base:
         except BaseException:
             base.close()
             raise
-        self._base, self._changes = base, changes
-        self._file = (status.st_dev, status.st_ino)
+        self._base, self._changes, self._file = base, changes, (status.st_dev, status.st_ino)
         return base
 
     def _had_tables(self) -> bool:
-        try:
+        with suppress(OSError):
             return os.stat(self._made).st_size > 0
-        except OSError:
-            return False
+        return False
 
     def _put(self, path: str, data: bytes) -> None:
         """Make a file. That there were tables is forgotten with the file that had them."""
@@ -237,18 +231,16 @@ class Base:
 
         Somebody may have moved it away, or a newer version of this program added to them.
         """
-        try:
+        with suppress(OSError):
             status = os.stat(self._path)
-        except OSError:
-            return False
-        if (status.st_dev, status.st_ino) != self._file:
-            return False
-        base.execute(f"PRAGMA busy_timeout = {int(timeout * 1000)}")
-        if status.st_mtime_ns != self._written:
-            if _cookie(base) != self._cookie:
+            if (status.st_dev, status.st_ino) != self._file:
                 return False
+            base.execute(f"PRAGMA busy_timeout = {int(timeout * 1000)}")
+            if status.st_mtime_ns == self._written:
+                return True
             self._written = _settled(status)
-        return True
+            return _cookie(base) == self._cookie
+        return False
 
     def _fit(self, base: sqlite3.Connection, changes: bool) -> None:
         """Add the tables and columns that an older file has not. Raises Newer.
@@ -326,11 +318,10 @@ class Base:
                 f"somebody was killed while he wrote to the store {self._path}, which the next "
                 "pass (--once) undoes"
             )
-        if isinstance(error, sqlite3.Error):
-            return HostError(f"cannot use the store {self._path}: {error}")
-        if isinstance(error, OSError):
-            return HostError(f"cannot use the store {self._path}: {error.strerror or error}")
-        return error
+        if not isinstance(error, (sqlite3.Error, OSError)):
+            return error
+        why = getattr(error, "strerror", None) or error
+        return HostError(f"cannot use the store {self._path}: {why}")
 
 
 def _refuse_odd_files(path: str) -> None:
@@ -361,12 +352,12 @@ def _columns(table: str) -> dict[str, str]:
 
 def _missing(there: Mapping[str, Collection[str]]) -> dict[str, dict[str, str]]:
     """The columns that are not there, of each table that lacks any, with their types."""
-    found = {}
-    for name, table in _TABLES.items():
-        left = {n: sort for n, sort in _columns(table).items() if n not in there.get(name, ())}
-        if left:
-            found[name] = left
-    return found
+    tables = {name: (_columns(table), there.get(name, ())) for name, table in _TABLES.items()}
+    return {
+        name: {column: sort for column, sort in all_of_it.items() if column not in known}
+        for name, (all_of_it, known) in tables.items()
+        if not all_of_it.keys() <= set(known)
+    }
 
 
 def _settled(status: os.stat_result) -> int:
@@ -404,8 +395,6 @@ def roll_back(folder: str) -> None:
     with suppress(sqlite3.Error, HostError):
         _refuse_odd_files(os.path.join(folder, STORE))
         base = sqlite3.connect(address, timeout=_TIMEOUT, isolation_level=None, uri=True)
-        try:
+        with closing(base):
             # To read is enough, https://www.sqlite.org/lockingv3.html#hot_journals.
             base.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        finally:
-            base.close()

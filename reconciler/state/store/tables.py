@@ -10,8 +10,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.records import dataclass
+from reconciler.base.values import ProbeHistory
 from reconciler.core.messages import Trouble
-from reconciler.core.model import ProbeHistory
 from reconciler.host.clock import Clock
 from reconciler.state.store.base import Base
 
