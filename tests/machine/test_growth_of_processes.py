@@ -127,6 +127,19 @@ def test_daemons_are_looked_at_once_each(machine: Machine, counted: Counted, num
     assert most <= 6  # However many are stopped.
 
 
+def test_what_a_failed_start_has_left_is_not_looked_for_all_the_time(
+    machine: Machine, counted: Counted
+) -> None:
+    spec = machine.spec(f"processes: {{w: {{command: 'sleep {MARK}888 & sleep 0.2; exit 3'}}}}\n")
+    counted.forget()
+    machine.once(spec, status=1)
+    # It may yet leave its session, for half a second.
+    assert counted.of("os.listdir /proc$") <= 8
+    spec.write_text(spec.read_text().replace("{command", "{state: absent, command"))
+    machine.once(spec)
+    assert not pids(machine)
+
+
 @pytest.mark.parametrize("number", [3, 30])
 def test_command_lines_are_read_once_for_all_that_match(
     machine: Machine, counted: Counted, number: int, request: pytest.FixtureRequest

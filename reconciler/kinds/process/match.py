@@ -199,9 +199,19 @@ def in_background(
         gone = all(look_up(one.pid) is None for one in behind)
         if not (young or gone) or host.clock.monotonic() >= end:
             break
+        # The whole table is read again when one of these has moved, or at the end.
+        before = _sessions(behind)
         host.clock.sleep(0.02)
+        while any(before) and _sessions(behind) == before and host.clock.monotonic() < end:
+            host.clock.sleep(0.02)
         behind, _ = left(resource, host, launches, ProcessSnapshot())
     return None
+
+
+def _sessions(some: Sequence[Identity]) -> list[int]:
+    """Of each its session, 0 when it has ended."""
+    entries = (look_up(one.pid) for one in some)
+    return [0 if entry is None else entry.session for entry in entries]
 
 
 def started(
