@@ -114,7 +114,8 @@ def _run(argv: Sequence[str], own: bool) -> int:
         from reconciler.host import bounded
 
         context.carried, context.carry = bounded.told(), bounded.tell
-    if context.terminal.watched and not options.quiet and options.mode != "loop":
+    draws = options.mode == "loop" or options.watch
+    if context.terminal.watched and not options.quiet and not draws:
         from reconciler.host.progress import watch
         from reconciler.output.progress import Bars
 
@@ -177,7 +178,7 @@ def usual(argv: Sequence[str]) -> Namespace | None:
         mode=None, spec=None, only=[], set=[], unset=[], set_file=[], json=False, state_dir=None,
         trust=[], color="auto", quiet=False, verbose=False, detailed_exitcode=False, since=None,
         duration=None, reason=None, stop=False, take_over=False, pause=None, resume=None,
-        completion=None, **{"import": None},
+        completion=None, logs=None, follow=False, watch=False, **{"import": None},
     )  # fmt: skip
     found = vars(options)
     words = iter(argv)

@@ -20,8 +20,8 @@ from reconciler.cli.invocation import InvalidUsage
 argparse._ = str  # type: ignore[attr-defined]
 
 SHELLS = ("bash", "zsh", "fish")
-DOCUMENTS = ("plan", "status", "diagnose", "history", "once", "repair", "loop", "pause", "resume",
-             "check", "init", "notify-test", "uninstall", "invalid")  # fmt: skip
+DOCUMENTS = ("plan", "status", "diagnose", "history", "logs", "once", "repair", "loop", "pause",
+             "resume", "check", "init", "notify-test", "uninstall", "invalid")  # fmt: skip
 """What ``--json`` prints: a document of each mode, and one for an invalid spec."""
 
 
@@ -46,6 +46,7 @@ MODES: dict[str, tuple[Mode, ...]] = {
         Mode("status", "the state of each resource; fast"),
         Mode("diagnose", "all that can be seen, what is wrong, and what fixes it"),
         Mode("history", "what was done, when, why, by whom, with which result"),
+        Mode("logs", "the output of what is managed; -f: as it comes", "ID", several=True),
     ),
     "act": (
         Mode("once", "one pass: plan, act in order, verify"),
@@ -73,7 +74,9 @@ OF = {
     "--only": ("plan", "once", "status", "history"),
     "--detailed-exitcode": ("plan", "once"),
     "--unset": ("plan", "once"),
-    "--since": ("history",),
+    "--since": ("history", "logs"),
+    "--follow": ("logs",),
+    "--watch": ("status",),
     "--for": ("pause",),
     "--reason": ("pause",),
     "--stop": ("pause",),
@@ -181,6 +184,8 @@ def parser() -> argparse.ArgumentParser:
     add("--detailed-exitcode", action="store_true",
         help="exit status 2 for drift or changes")  # fmt: skip
     add("--since", metavar="TIME", help="from 2h ago, 2026-11-22 or '2026-11-22 14:30'")
+    add("-f", "--follow", action="store_true", help="go on until Ctrl-C")
+    add("--watch", action="store_true", help="live, until Ctrl-C")
     add("--for", metavar="TIME", dest="duration", type=_duration, default=None,
         help="for how long, such as 2h")  # fmt: skip
     add("--reason", metavar="TEXT", help="why, for other people")
@@ -204,6 +209,8 @@ def parsed(argv: Sequence[str]) -> argparse.Namespace:
         made.error(
             "\n".join(("choose a mode; begin with", *lines, *_wrapped(f"modes: {modes}", 7)))
         )
+    if options.logs and options.spec is None and not _is_id(options.logs[-1]):
+        options.spec = options.logs.pop() if len(options.logs) > 1 else None
     if rest:
         made.error(f"only one SPEC can be given; {rest[0]!r} is another one")
     for action in made._actions:
@@ -212,6 +219,11 @@ def parsed(argv: Sequence[str]) -> argparse.Namespace:
             made.error(f"{flag} is for {listed(f'--{one}' for one in OF[flag])}, not for --{mode}")
     options.mode = mode
     return options
+
+
+def _is_id(word: str) -> bool:
+    """Does it look like an id, or a pattern for ids, and not like a spec?"""
+    return (":" in word or "*" in word) and not word.endswith((".yaml", ".yml"))
 
 
 def listed(names: Iterable[str]) -> str:

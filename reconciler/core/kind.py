@@ -342,6 +342,14 @@ class Probed:
 class Diagnosed:
     """It can tell people more than whether something differs."""
 
+    def says(self, resource: Resource[Any], host: Host) -> Iterable[Key]:
+        """Where its own output can be read. Raises UnknownState.
+
+        ``log`` is a file, ``journal`` a scope and a unit, ``pane`` the id of one of tmux and the
+        name of the server's socket, each with a blank between them.
+        """
+        return ()
+
     def evidence(self, resource: Resource[Any], host: Host) -> str | None:
         """Why a step may have failed, as the host tells it; for people."""
         return None

@@ -11,6 +11,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Protocol
 
 from reconciler.base.text import censored, printable
 from reconciler.base.values import Verdict
@@ -49,10 +50,10 @@ def log(path: str, match: str, most: int, within: float, now: float | None = Non
     is read on. Raises UnknownState, HostError and OSError.
     """
     tally = _Tally(re.compile(match), (time.time() if now is None else now) - within, within)
-    found = _read(path, tally, _backwards)
+    found = _read(path, tally, backwards)
     if not tally.ended:
-        older = _read(f"{path}.1", tally, _backwards)
-        found = older or _read(f"{path}.1.gz", tally, _unpacked) or found
+        older = _read(f"{path}.1", tally, backwards)
+        found = older or _read(f"{path}.1.gz", tally, unpacked) or found
     if not found:
         return Verdict(False, f"there is no {path}")
     tally.rest()
@@ -134,9 +135,17 @@ def _read(path: str, tally: _Tally, lines: _Source) -> bool:
         return False
 
 
-def _backwards(handle: int, tally: _Tally) -> Iterator[bytes]:
-    """The lines of a file, the last one first, in blocks."""
-    at = os.fstat(handle).st_size
+class Budget(Protocol):
+    """How much may still be read: so many bytes are ``left``; ``capped`` and ``ended``: no more."""
+
+    left: int
+    capped: bool
+    ended: bool
+
+
+def backwards(handle: int, tally: Budget, end: int | None = None) -> Iterator[bytes]:
+    """The lines of a file, or of what stands before its ``end``, the last one first, in blocks."""
+    at = os.fstat(handle).st_size if end is None else end
     pieces: list[bytes] = []  # Of the line that began before what was read, the last one first.
     while at > 0:
         if tally.left <= 0:
@@ -162,7 +171,7 @@ def _joined(last: bytes, pieces: list[bytes]) -> Iterator[bytes]:
         yield line
 
 
-def _unpacked(handle: int, tally: _Tally) -> Iterator[bytes]:
+def unpacked(handle: int, tally: Budget) -> Iterator[bytes]:
     """The lines of a compressed file, the last one first; it can only be read from its start."""
     coder = zlib.decompressobj(_GZIP)
     kept = bytearray()

@@ -275,6 +275,15 @@ class Systemd:
         is_main = self.show(scope, [unit])[unit].get("MainPID") == str(pid)
         return (scope, unit) if is_main else None
 
+    def journal(self, scope: str, unit: str, words: Sequence[str]) -> list[str]:
+        """What journalctl says of a unit with these options, by line. Raises HostError."""
+        flag = "--unit" if scope == "system" else "--user-unit"
+        known = (f"{flag}={unit}", "--output=short-iso", "--quiet", *words)
+        result = self._run("journalctl", "", known, _ASK)
+        if result.status != 0:
+            raise HostError(f"journalctl does not tell of {unit}: {result.complaint}")
+        return result.output.decode("utf-8", "replace").splitlines()
+
     def last_words(self, scope: str, unit: str, lines: int = 5) -> list[str]:
         """The last lines that a unit logged; none when they cannot be had."""
         flag = "--unit" if scope == "system" else "--user-unit"

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from reconciler.base.text import count_of, redacted
@@ -127,16 +128,38 @@ class Terminal:
             color_system="auto" if self.colored else None,
         )  # fmt: skip
 
-    def _draw(self, blocks: Iterable[Block]) -> None:
-        from rich.text import Text
+    @contextmanager
+    def live(self) -> Iterator[Callable[[Iterable[Block]], None]]:
+        """Gives what draws blocks in the place of those before them, on a terminal."""
+        from rich.console import Group
+        from rich.live import Live
 
+        console = self.console()
+        # Drawn when there is something new: no thread.
+        with Live(
+            console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
+        ) as screen:
+            console.show_cursor(True)  # A kill must not leave a terminal without one.
+
+            def show(blocks: Iterable[Block]) -> None:
+                rows = [_rendered(_censored(block)) for block in blocks]
+                screen.update(Group(*rows), refresh=True)
+
+            yield show
+
+    def _draw(self, blocks: Iterable[Block]) -> None:
         console = self.console()
         # Where it goes to no terminal, colours or not, there is no width to fit a table into.
         for block in blocks if self.watched else lines_of(blocks):
-            if isinstance(block, Table):
-                console.print(drawn(block))
-            else:
-                console.print(Text(block[0], style=_STYLES[block[1]]), soft_wrap=True)
+            console.print(_rendered(block), soft_wrap=not isinstance(block, Table))
+
+
+def _rendered(block: Block) -> RenderableType:
+    if isinstance(block, Table):
+        return drawn(block)
+    from rich.text import Text
+
+    return Text(block[0], style=_STYLES[block[1]])
 
 
 def _cut(block: Block, width: int) -> Block:

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from support import Machine
 
+from reconciler.base.errors import HostError
 from reconciler.base.values import Verdict
 from reconciler.diagnose import sections
 from reconciler.host.clock import Clock, WallTime
 from reconciler.host.daemon_log import last_lines
+from reconciler.host.outputs import LogOutput
 from reconciler.host.probe import queue
 from reconciler.host.probe_log import log
 from reconciler.host.reading import PRIVATE
@@ -49,42 +51,55 @@ def shown(path: Path, uid: int = -1) -> list[bool]:
     assert not said.ok and said.words.startswith("1 line matches 'ERROR'"), "it is counted anyway"
     (looked,) = sections.logs([("check:it", str(path))], [])
     last = last_lines(str(path), 4096, None, uid).decode()
-    return [PRIVATELY in words for words in (said.words, repr(looked), last)]
+    try:
+        printed = "".join(LogOutput(str(path)).last(30, None))
+    except HostError as error:
+        printed = str(error)
+    return [PRIVATELY in words for words in (said.words, repr(looked), last, printed)]
 
 
 def test_a_private_file_of_roots_that_he_renamed(his: Path) -> None:
     path = file(his / "app.log", 0o600)
-    assert shown(path) == [False] * 3
+    assert shown(path) == [False] * 4
     assert PRIVATE in log(str(path), "ERROR", 0, 60.0).words
     path.chmod(0o640)
     os.chown(path, 0, SOMEBODY_ELSE)
-    assert shown(path) == [False] * 3
+    assert shown(path) == [False] * 4
 
 
 def test_the_rotated_log_that_is_read_on(his: Path) -> None:
     file(his / "app.log.1", 0o600)
     (his / "app.log").touch()
     assert PRIVATELY not in log(str(his / "app.log"), "ERROR", 0, 60.0).words
+    output = LogOutput(str(his / "app.log"))
+    with pytest.raises(HostError, match="not shown"):
+        output.last(30, None)
+    # Nor what takes the place of the log while it is followed.
+    (his / "app.log.1").unlink()
+    assert output.last(30, None) == []
+    os.rename(file(his / "private", 0o600), his / "app.log")
+    with pytest.raises(HostError, match="not shown"):
+        output.more()
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o644])
 def test_a_closed_folder_of_roots_that_he_renamed(his: Path, mode: int) -> None:
     (his / "logs").mkdir(mode=0o700)
     path = file(his / "logs/app.log", mode)
-    assert shown(path) == [False] * 3
+    assert shown(path) == [False] * 4
     assert sections.logs([], [("retention:it", f"{his}/logs/*.log")]) == [], "nor its name"
 
 
 def test_what_he_may_read_anyway_and_what_is_his(his: Path) -> None:
-    assert shown(file(his / "all.log", 0o644)) == [True] * 3
-    assert shown(file(his / "his.log", 0o600, SOMEBODY)) == [True] * 3
+    assert shown(file(his / "all.log", 0o644)) == [True] * 4
+    assert shown(file(his / "his.log", 0o600, SOMEBODY)) == [True] * 4
     (his / "open").mkdir(mode=0o755)
-    assert shown(file(his / "open/all.log", 0o644)) == [True] * 3
+    assert shown(file(his / "open/all.log", 0o644)) == [True] * 4
 
 
 def test_what_is_another_accounts(his: Path) -> None:
     path = file(his / "app.log", 0o600, SOMEBODY_ELSE)
-    assert shown(path) == [False] * 3
+    assert shown(path) == [False] * 4
     assert last_lines(str(path), 4096, None, SOMEBODY_ELSE) != b"", "its declared user"
 
 

@@ -57,6 +57,7 @@ class Documents:
         """Those that change nothing."""
         for mode in ("plan", "status", "diagnose", "history", "check"):
             self.of(mode, spec)
+        self.of("logs", spec, "*")
 
 
 @pytest.fixture
@@ -187,7 +188,7 @@ def test_beside_a_pass_that_is_at_work(machine: Machine, documents: Documents, s
 
 def test_an_invalid_spec(machine: Machine, documents: Documents) -> None:
     spec = machine.spec("directories: {d: {path: 1, mod: x}}\n")
-    for mode in sorted(set(DOCUMENTS) - {"loop", "init", "invalid", "pause", "resume"}):
+    for mode in sorted(set(DOCUMENTS) - {"loop", "logs", "init", "invalid", "pause", "resume"}):
         assert documents.of(mode, spec)["valid"] is False
 
 

@@ -787,3 +787,35 @@ def test_a_unit_that_is_refused_or_fails_keeps_no_other_out(
     for at in range(6):
         assert world.show(f"many{at}.service", "ActiveState") != "active" or at != 3
     world.once(world.spec(many(6, "absent"), "many"))
+
+
+def test_what_a_unit_says_is_shown_and_followed(world: World) -> None:
+    """By ``--logs``, from the journal."""
+    script = "/srv/says"
+    world.host.write(script, "#!/bin/sh\necho said at once\nwhile sleep 1; do echo tick; done\n")
+    world.host.run("chmod", "755", script)
+    content = SLEEPER.format(description="x").replace("/bin/sleep 1001", script)
+    spec = world.spec({"u": {"unit": "says.service", "content": content, "active": True}})
+    world.once(spec)
+
+    def logs(*options: str) -> Any:
+        argv = (world.host.bin / "reconcile", "--logs", "unit:u", spec, *options)
+        return world.host.run(*argv, check=False)
+
+    world.host.until(lambda: "said at once" in logs("--since", "1h").stdout)
+    row = json.loads(logs("--json").stdout)["logs"][0]
+    assert (row["id"], row["from"]) == ("unit:u", "system says.service")
+    argv = [
+        "timeout",
+        "-s",
+        "INT",
+        "5",
+        str(world.host.bin / "reconcile"),
+        "--logs",
+        "unit:u",
+        spec,
+    ]
+    lines = world.host.run(*argv, "-f", check=False).stdout.splitlines()
+    ticks = [line for line in lines if line.endswith(": tick")]
+    assert len(ticks) >= 2
+    assert len(lines) == len(set(lines)), "none is given twice"

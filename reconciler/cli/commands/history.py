@@ -18,7 +18,7 @@ def run(context: Context) -> int:
 
     options = context.options
     spec = context.load()
-    since = _moment(options.since) if options.since is not None else 0.0
+    since = moment_given(options.since) if options.since is not None else 0.0
     context.head(spec)
     deeds = [
         deed
@@ -42,7 +42,7 @@ def run(context: Context) -> int:
     return DONE
 
 
-def _moment(text: str) -> float:
+def moment_given(text: str) -> float:
     """Seconds since the epoch of ``2h`` (ago), or of a date and time here. Raises Usage."""
     from reconciler.base.scalars import parse_duration
 

@@ -6,9 +6,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
+from reconciler.base.errors import BeingWritten
 from reconciler.base.exit_codes import DONE, TROUBLE
 from reconciler.base.text import redacted_json
 from reconciler.cli.context import Context
+from reconciler.cli.invocation import InvalidUsage
 from reconciler.core.kind import Probed, Supervised
 from reconciler.core.observe import watched
 
@@ -22,12 +24,16 @@ if TYPE_CHECKING:
 _LAST = 5
 _PATIENCE = 2.0
 """Seconds that a kind may take to be looked at."""
+_EVERY = 1.0
+"""Seconds between two looks of one who watches."""
 
 
 def run(context: Context) -> int:
     """Print it; 1 when something is unknown, failing, or has failed."""
     from reconciler.output.status import status_blocks
 
+    if context.options.watch:
+        return _watch(context)
     spec = context.load()
     host = context.host(spec)
     look = context.look(spec, host, within=_PATIENCE)
@@ -41,6 +47,34 @@ def run(context: Context) -> int:
     else:
         context.terminal.write(status_blocks(redacted_json(document)))
     return TROUBLE if look.plan.trouble else DONE
+
+
+def _watch(context: Context) -> int:
+    """The same screen again and again, until Ctrl-C."""
+    import gc
+
+    from reconciler.config.errors import SpecError
+    from reconciler.output.status import status_blocks
+
+    options, terminal = context.options, context.terminal
+    if options.json or options.quiet or not terminal.watched:
+        raise InvalidUsage("--watch needs a terminal, without --json or --quiet")
+    gc.enable()
+    spec, broken = context.load(), ""
+    try:
+        with terminal.live() as show:
+            while True:
+                host = context.host(spec)
+                look = context.look(spec, host, within=_PATIENCE)
+                blocks = list(status_blocks(redacted_json(gathered(context, look, host))))
+                show([*blocks, *([(broken, "bad")] if broken else [])])
+                time.sleep(_EVERY)
+                try:
+                    spec, broken = context.load(), ""
+                except (SpecError, BeingWritten) as error:
+                    broken = f"the spec has changed and cannot be used: {error}".splitlines()[0]
+    except KeyboardInterrupt:
+        return DONE
 
 
 def gathered(context: Context, look: Snapshot, host: Host) -> dict[str, Any]:

@@ -328,6 +328,16 @@ class ProcessKind(
             return StartInWindow(launch, want.place, finished)
         return StartDaemon(launch, want.log_path, want.error_path, finished)
 
+    def says(self, resource: Resource[Process], host: Host) -> Iterable[Key]:
+        place = resource.want.place
+        if place is None:
+            return self.shows(resource, host)
+        from reconciler.kinds.process.actions import runs
+
+        panes = host.tmux.made_for(place.socket, place.session, host.owner)
+        ours = (pane for pane in panes if runs(pane, resource.id))
+        return (Key("pane", f"{pane.id} {place.socket or ''}") for pane in ours)
+
     def evidence(self, resource: Resource[Process], host: Host) -> str | None:
         """What the process said last, and how it ended, as far as that can be known."""
         from reconciler.kinds.process.actions import last_words

@@ -210,6 +210,11 @@ class Sessions(Kind[Session, SessionState], Completed, Batched, Prefetched, Runn
 
         return run_all(cast("Sequence[SessionAction]", actions), host)
 
+    def says(self, resource: Resource[Session], host: Host) -> Iterable[Key]:
+        want = resource.want
+        panes = host.tmux.session(want.socket, want.tmux_name, host.owner)
+        return (Key("pane", f"{pane.id} {want.socket or ''}") for pane in panes)
+
     def evidence(self, resource: Resource[Session], host: Host) -> str | None:
         """Why a shell may have ended at once."""
         account = host.users.account(None)

@@ -298,6 +298,10 @@ class Units(
         actions = self.actions(resource, have, changes)
         return [action.shell() for action in actions if hasattr(action, "shell")]
 
+    def says(self, resource: Resource[Unit], host: Host) -> Iterable[Key]:
+        want = resource.want
+        return () if want.is_template else (Key("journal", f"{want.scope} {want.unit}"),)
+
     def evidence(self, resource: Resource[Unit], host: Host) -> str | None:
         want = resource.want
         if want.is_template or host.systemd.silent(want.scope) is not None:
