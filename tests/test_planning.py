@@ -103,7 +103,7 @@ def test_a_part_has_all_that_it_needs_and_nothing_else(spec: Spec) -> None:
 
 
 def test_ids_are_not_matched_one_by_one(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr("reconciler.core.plan.meant")  # It would be called for each with each.
+    monkeypatch.delattr("reconciler.core.plan.is_matched")  # It would be called for each with each.
     every = [one.id for one in spec.resources]
     assert chosen(spec, every) == spec.resources
 

@@ -1,4 +1,4 @@
-"""Scalars as users write them, to values: durations, sizes, modes, paths, commands. Pure.
+"""Scalars as users write them, to values: durations, sizes, modes, paths, commands. No I/O.
 
 It must not touch the host, nor know which field it reads for.
 """

@@ -160,9 +160,9 @@ class Context(CallState):
         tracker.refresh()
         host.said = tracker.said()
         if not only and within is not None:
-            from reconciler.core.isolated import look_aside
+            from reconciler.core.isolated import look_isolated
 
-            spec, seen = look_aside(spec, kinds.get, host, within)
+            spec, seen = look_isolated(spec, kinds.get, host, within)
         elif not (only or self._guest):
             spec = with_orphans(spec, kinds.get, host)
         try:
@@ -173,9 +173,9 @@ class Context(CallState):
         if within is None:
             seen = observe(looked, kinds.get, host, fresh=False)
         elif only:
-            from reconciler.core.isolated import observe_aside
+            from reconciler.core.isolated import observe_isolated
 
-            seen = observe_aside(looked, kinds.get, host, within)
+            seen = observe_isolated(looked, kinds.get, host, within)
         if only:
             seen = {one.id: seen[one.id] for one in resources if one.id in seen}
         past = tracker.past(seen)
@@ -247,7 +247,7 @@ class Context(CallState):
                 again = to_look_at_again(look.seen, spec.resources, last, kinds.get)
                 # Rules that move files to one another come to no end.
                 again = again if number <= moves else []
-                again = [ident for ident in again if ident not in report.in_vain]
+                again = [ident for ident in again if ident not in report.failed_ids]
                 spec, again = to_do_again(spec, again, seen, last, kinds.get)
                 if not again or stopping():
                     break
@@ -277,9 +277,9 @@ class Context(CallState):
             self._trim_logs(look.spec, host)
         host.walltime.note()
         if quiet(self.folder(look.spec)) and not self._unwritten:
-            from reconciler.state.tracker import ails
+            from reconciler.state.tracker import has_ailments
 
-            if not ails(look.seen):
+            if not has_ailments(look.seen):
                 return None
         tracker = self.tracker(look.spec, True)
         tracker.learn(look.plan, look.seen)

@@ -1,4 +1,4 @@
-"""The JSON Schema of a spec file, so that editors complete and check it, by pydantic. Pure.
+"""The JSON Schema of a spec file, so that editors complete and check it, by pydantic. No I/O.
 
 It must not be stricter than the spec itself: a template may stand wherever a value may.
 """

@@ -52,7 +52,7 @@ def apply(
     spec: Spec,
     get_kind: GetKind,
     host: Host,
-    told: OnOutcomes,
+    on_outcomes: OnOutcomes,
     stopping: Callable[[], bool] = lambda: False,
     begins: OnBegin = lambda steps: {},
     settle: bool = True,
@@ -62,7 +62,7 @@ def apply(
 ) -> Report:
     """Run the plan's steps in order. A step that fails skips what needs it, nothing else.
 
-    Once ``stopping`` says so, no further step is begun. A step that ``begins`` to act is told,
+    Once ``stopping`` says so, no further step is begun. A step that ``begins`` to act is reported,
     and not done when that raises HostError. With ``settle`` it waits until what must hold for a
     while has held; without, the caller asks ``proved`` when the time has come. ``again``: it is
     the short pass behind another one. ``turn`` is called before the steps of these ids are looked
@@ -71,7 +71,7 @@ def apply(
     """
     after = {} if after is None else after
     by_id = {resource.id: resource for resource in spec.resources}
-    settling = _Outcomes(by_id, get_kind, host, told)
+    settling = _Outcomes(by_id, get_kind, host, on_outcomes)
     broken: dict[str, str] = {}
     for group in _groups(plan.steps, by_id, get_kind):
         if settle:
@@ -360,13 +360,13 @@ class _Outcomes:
         by_id: Mapping[str, Resource[Any]],
         get_kind: GetKind,
         host: Host,
-        told: OnOutcomes,
+        on_outcomes: OnOutcomes,
     ) -> None:
         self.outcomes: list[Outcome] = []
         self._by_id = by_id
         self._get_kind = get_kind
         self._host = host
-        self._told = told
+        self._report = on_outcomes
         self._fresh: dict[str, tuple[int, float]] = {}
         """What must yet hold: the place of its outcome, and until when."""
 
@@ -378,7 +378,7 @@ class _Outcomes:
                 until = self._host.clock.monotonic() + kind.settle
                 self._fresh[outcome.step.id] = len(self.outcomes), until
             self.outcomes.append(outcome)
-        self._told(outcomes)
+        self._report(outcomes)
 
     def wait(self, ids: Collection[str]) -> set[str]:
         """Wait until those of ``ids`` have held; the ids that have not."""
@@ -392,5 +392,5 @@ class _Outcomes:
         for (at, _), outcome in zip(due.values(), found, strict=True):
             self.outcomes[at] = outcome
         failed = [outcome for outcome in found if outcome.result == "failed"]
-        self._told(failed)
+        self._report(failed)
         return {outcome.step.id for outcome in failed}

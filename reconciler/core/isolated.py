@@ -24,7 +24,7 @@ Found = tuple[list[Resource[Any]], dict[str, Observation[Any]]]
 """What is declared no more and was found all the same, and what was seen of all, by id."""
 
 
-def observe_aside(
+def observe_isolated(
     resources: Iterable[Resource[Any]], get_kind: GetKind, host: Host, seconds: float
 ) -> dict[str, Observation[Any]]:
     """A look at all resources that are not skipped, by id, within so many seconds."""
@@ -34,7 +34,7 @@ def observe_aside(
         return gathered(children, asked)[1]
 
 
-def look_aside(
+def look_isolated(
     spec: Spec, get_kind: GetKind, host: Host, seconds: float
 ) -> tuple[Spec, dict[str, Observation[Any]]]:
     """The same of the whole spec, which comes back with what it has left and no more declares."""

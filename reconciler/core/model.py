@@ -400,7 +400,7 @@ class Report:
         return any(outcome.result == "done" for outcome in self.outcomes)
 
     @property
-    def in_vain(self) -> set[str]:
+    def failed_ids(self) -> set[str]:
         """What has failed, but for what left something alone: it is tried once in a pass."""
         return {one.step.id for one in self.outcomes if one.result == "failed" and not one.moved}
 

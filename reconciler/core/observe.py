@@ -34,7 +34,7 @@ from reconciler.core.model import (
     Step,
     not_known,
 )
-from reconciler.core.plan import make_plan, observed_kinds, told
+from reconciler.core.plan import drift, make_plan, observed_kinds
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -224,7 +224,7 @@ def _what_is_wrong(
 
         words = EXITED
     else:
-        words = f"no effect: {told(kind, left)}"
+        words = f"no effect: {drift(kind, left)}"
     return f"{words}: {evidence}" if evidence else words, seen.lives_on
 
 

@@ -1,4 +1,4 @@
-"""Dependencies to one stable order. Pure: names in, names out."""
+"""Dependencies to one stable order. No I/O: names in, names out."""
 
 from __future__ import annotations
 

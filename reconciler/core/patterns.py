@@ -1,4 +1,4 @@
-"""Patterns for names and paths below a folder, as people write them. Pure."""
+"""Patterns for names and paths below a folder, as people write them. No I/O."""
 
 from __future__ import annotations
 

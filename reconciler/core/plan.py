@@ -1,4 +1,4 @@
-"""Desired and observed, to a plan. Pure: it must not look at the host, nor change it."""
+"""Desired and observed, to a plan. No I/O: it must not look at the host, nor change it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def difference(
     return kind.changes(expected, have)
 
 
-def meant(ident: str, pattern: str) -> bool:
+def is_matched(ident: str, pattern: str) -> bool:
     """Is this one of what people mean by ``pattern``? An id, a shell pattern, or, as in
     ``needs``, the name of a group that ``for_each`` has made."""
     from fnmatch import fnmatchcase
@@ -72,7 +72,9 @@ def chosen(spec: Spec, patterns: Sequence[str]) -> tuple[Resource[Any], ...]:
     todo: list[str] = []
     for pattern in patterns:
         # An id is itself alone, which is not looked for among all others.
-        found = [pattern] if pattern in by_id else [name for name in by_id if meant(name, pattern)]
+        found = (
+            [pattern] if pattern in by_id else [name for name in by_id if is_matched(name, pattern)]
+        )
         if not found:
             raise KeyError(pattern)
         todo += found
@@ -279,10 +281,10 @@ def _step(
     expected = kind.expected(resource.want) if resource.present else None
     actions = kind.actions(resource, seen.state, changes)
     what = (kind.verb if isinstance(kind, Described) else verb)(expected, seen.state)
-    return Step(resource.id, what, changes, actions, told(kind, changes), resource.needs)
+    return Step(resource.id, what, changes, actions, drift(kind, changes), resource.needs)
 
 
-def told(kind: Kind[Any, Any], changes: Sequence[Change]) -> str:
+def drift(kind: Kind[Any, Any], changes: Sequence[Change]) -> str:
     """The changes in words, for people."""
     return (kind.words if isinstance(kind, Described) else in_words)(changes)
 

@@ -1,4 +1,4 @@
-"""When a process that keeps failing may be started again. Pure: numbers in, numbers out.
+"""When a process that keeps failing may be started again. No I/O: numbers in, numbers out.
 
 The form is systemd's and Kubernetes' crash loop: pauses that grow, then an end to it, told once.
 """
@@ -53,7 +53,7 @@ class Policy:
         """Have so many attempts failed that only the slow retry is left?"""
         return failed >= self.attempts
 
-    def forgiven(self, since: float | None) -> bool:
+    def is_reset(self, since: float | None) -> bool:
         """Has the last attempt stayed healthy for long enough? It is healthy now."""
         return since is not None and since >= self.healthy_after
 

@@ -89,7 +89,7 @@ class _Diagnosing(Looking):
 
     def _resources(self, plan: Plan, seen: Mapping[str, Observation[Any]]) -> list[dict[str, Any]]:
         """Each resource with its state and why; ``differs`` what a paused one would change."""
-        from reconciler.core.plan import difference, told
+        from reconciler.core.plan import difference, drift
         from reconciler.output.data import standing
 
         words = standing(plan)
@@ -117,7 +117,7 @@ class _Diagnosing(Looking):
                 row["absent"] = True
             observation = seen.get(resource.id)
             if state == "paused" and observation is not None:
-                row["differs"] = told(kind, difference(resource, observation, kind)) or None
+                row["differs"] = drift(kind, difference(resource, observation, kind)) or None
             found.append(row)
         return found
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from reconciler.base.errors import UnknownState
-from reconciler.host.processes import pids, told
+from reconciler.host.processes import pids, read_proc
 
 _DAEMONS = (b"cron", b"crond", b"fcron", b"busybox")
 """As /proc/PID/comm has them."""
@@ -29,7 +29,7 @@ def missing() -> bool:
     if os.path.exists("/run/systemd/generator/cron.target.wants"):
         return False
     try:
-        names = (told(pid, "comm", 20) or b"" for pid in pids())
+        names = (read_proc(pid, "comm", 20) or b"" for pid in pids())
         return not any(name.strip() in _DAEMONS for name in names)
     except UnknownState:
         return False

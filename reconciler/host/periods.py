@@ -1,4 +1,4 @@
-"""Days, weeks and months of the local calendar, and the newest file of each. Pure."""
+"""Days, weeks and months of the local calendar, and the newest file of each. No I/O."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def _hook(path: str, text: str) -> dict[str, Any]:
 def of_crontab(
     text: str, spec_path: str, system: bool = False
 ) -> Iterator[tuple[str, str, dict[str, str]]]:
-    """Times, command and variables of each line that runs the reconciler on this spec. Pure.
+    """Times, command and variables of each line that runs the reconciler on this spec. No I/O.
 
     ``system``: it is a table with a column for the user, as those of /etc are.
     """
@@ -155,7 +155,7 @@ def _unit(
 def setup(
     look: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], apply: Remedy
 ) -> list[dict[str, Any]]:
-    """What keeps the spec, and brings it back after a reboot, with what is missing of it. Pure.
+    """What keeps the spec, and brings it back after a reboot, with what is missing of it. No I/O.
 
     ``rows`` are the declared resources that run the reconciler on this spec: ``id``, ``state``
     and ``scope`` (of a unit, else None); ``apply`` is the command that makes them. Each that is
@@ -185,7 +185,7 @@ def setup(
 
 
 def cron_daemon(look: Mapping[str, Any], uid: int) -> tuple[str, Remedy | None]:
-    """How the cron daemon stands, and the command by which ``uid`` sets it up. Pure."""
+    """How the cron daemon stands, and the command by which ``uid`` sets it up. No I/O."""
     root = () if uid == 0 else ("sudo",)
     if not look["cron_runs"]:
         start: tuple[str, ...] = ("apt-get", "install", "cron")
@@ -200,7 +200,7 @@ def cron_daemon(look: Mapping[str, Any], uid: int) -> tuple[str, Remedy | None]:
 
 
 def surroundings(command: str, environ: Mapping[str, str], uid: int) -> dict[str, Any]:
-    """Which state directory and variables that command would have. Pure."""
+    """Which state directory and variables that command would have. No I/O."""
     environ = dict(environ)
     words = _words(command)
     at = next((i for i, word in enumerate(words) if "reconcile" in os.path.basename(word)), 0)
@@ -231,7 +231,7 @@ def surroundings(command: str, environ: Mapping[str, str], uid: int) -> dict[str
 
 
 def differences(look: Mapping[str, Any], tmux: bool) -> list[dict[str, Any]]:
-    """Where a runner would come to another state directory, or other tmux servers. Pure."""
+    """Where a runner would come to another state directory, or other tmux servers. No I/O."""
     here = look["here"]
     found = []
     for runner in look["runners"]:

@@ -17,7 +17,7 @@ from reconciler.base.errors import UnknownState
 from reconciler.host.files import Files
 from reconciler.host.filesystems import mount_lines
 from reconciler.host.process_snapshot import ProcessSnapshot
-from reconciler.host.processes import Identity, folder, pids, told
+from reconciler.host.processes import Identity, folder, pids, read_proc
 from reconciler.host.trust import only_ours
 from reconciler.host.users import run_as
 
@@ -82,7 +82,7 @@ class ProcessSearch:
     def _lines_of(self, some: Iterable[int], uid: int) -> list[tuple[int, str]]:
         found = []
         for pid in some:
-            raw = told(pid, "cmdline", 32768)
+            raw = read_proc(pid, "cmdline", 32768)
             # What others call their processes must not keep us busy; of a set-user-ID program,
             # whoever runs it decides.
             if raw and (len(raw) <= _SHORT or self._table.owner(pid) == uid):
@@ -216,7 +216,7 @@ def hides(uid: int) -> bool:
 
 def _is_hidden(pid: int) -> bool:
     """Does it run, and may not be looked at? proc(5), hidepid."""
-    if pid == 0 or os.geteuid() == 0 or told(pid, "stat", 1024) is not None:
+    if pid == 0 or os.geteuid() == 0 or read_proc(pid, "stat", 1024) is not None:
         return False
     try:
         os.kill(pid, 0)

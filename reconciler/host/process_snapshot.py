@@ -21,7 +21,7 @@ from reconciler.host.processes import (
     look_up,
     owner_of,
     pids,
-    told,
+    read_proc,
     variables_in,
 )
 
@@ -215,7 +215,7 @@ class ProcessSnapshot:
 
 def _groups(pid: int) -> Iterator[tuple[bytes, bytes]]:
     """Its control groups: the controllers, and the path, cgroups(7)."""
-    for line in (told(pid, "cgroup", 8192) or b"").splitlines():
+    for line in (read_proc(pid, "cgroup", 8192) or b"").splitlines():
         controllers, _, path = line.partition(b":/")
         yield controllers, b"/" + path
 
@@ -236,7 +236,7 @@ def _carrier(entry: ProcessEntry, uid: int) -> Carrier | None:
             return None
     except OSError:
         return None
-    raw = told(pid, "environ", 2**20) or b""
+    raw = read_proc(pid, "environ", 2**20) or b""
     if _MARK not in raw:
         return None
     environ = variables_in(raw, (MARK, VERSION, LEADER))

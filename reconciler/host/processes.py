@@ -335,7 +335,7 @@ def session_tag(pid: int | str = "self") -> str:
     return b"".join(raw.split()[:1]).decode("ascii", "replace")
 
 
-def told(pid: int, name: str, limit: int) -> bytes | None:
+def read_proc(pid: int, name: str, limit: int) -> bytes | None:
     """What that file of /proc/PID holds, also once the main thread has ended."""
     raw = _read(f"/proc/{pid}/{name}", limit)
     place = folder(pid) if raw is None else ""
@@ -344,7 +344,7 @@ def told(pid: int, name: str, limit: int) -> bytes | None:
 
 def environment(pid: int) -> dict[str, str]:
     """The environment it was started with; empty when that may not be read."""
-    return variables_in(told(pid, "environ", 2**20) or b"")
+    return variables_in(read_proc(pid, "environ", 2**20) or b"")
 
 
 def variables_in(raw: bytes, names: Collection[str] | None = None) -> dict[str, str]:

@@ -55,10 +55,10 @@ class Installed:
     ``told`` takes what has become of it, and whether that is bad.
     """
 
-    def __init__(self, clock: Clock, told: Callable[[str, bool], None]) -> None:
+    def __init__(self, clock: Clock, report: Callable[[str, bool], None]) -> None:
         self.over: Replaced | HostError | None = None
         self._clock = clock
-        self._told = told
+        self._report = report
         rooms = [folder for folder, _, _ in os.walk(_PACKAGE) if "__" not in folder]
         self._folders = sorted(rooms)
         self._ours = self._last = self._looks()
@@ -110,7 +110,7 @@ class Installed:
         if self._gone is None:
             self._gone = now
             words = f"this program is missing: {path} does not exist; install it, or"
-            self._told(f"{words} the watchdog ends in {_ABSENCE:g} s", True)
+            self._report(f"{words} the watchdog ends in {_ABSENCE:g} s", True)
         elif now - self._gone >= _ABSENCE:
             self.over = HostError(
                 f"this program is missing: {path} did not exist for {_ABSENCE:g} s, so the "
@@ -146,7 +146,7 @@ class Installed:
         if answer:
             words = answer.decode(errors="replace")
             words = f"this program was replaced, but the new one cannot be used: {words}"
-            self._told(words, True)
+            self._report(words, True)
         elif self._looks() == self._tried:
             self.over = Replaced("this program was replaced; the watchdog restarts itself")
         else:

@@ -62,7 +62,7 @@ class RestartTracker:
         self._clock = clock
         self._starts: dict[str, _UnwrittenStart] = {}
         self._found_dead: dict[str, bool] = {}
-        self._forgiven: set[str] = set()
+        self._reset_ids: set[str] = set()
         self._running: set[str] = set()
         self._read_at = 0.0
         self._open: dict[str, Attempt] = {}
@@ -150,12 +150,12 @@ class RestartTracker:
     @property
     def has_news(self) -> bool:
         """Is there something to be written down?"""
-        return bool(self._starts or self._found_dead or self._forgiven or self._running)
+        return bool(self._starts or self._found_dead or self._reset_ids or self._running)
 
     def write(self) -> None:
         """Write down what was begun, failed and reset; then ``written``, or ``lost``."""
-        for ident in self._forgiven:
-            self._table.forgive(ident)
+        for ident in self._reset_ids:
+            self._table.reset(ident)
         for ident in self._running:
             self._table.seen_running(ident)
         for ident, start in self._starts.items():
@@ -171,17 +171,17 @@ class RestartTracker:
         for ident in self._starts:
             self._unwritten.pop(ident, None)
         self._starts, self._found_dead = {}, {}
-        self._running, self._forgiven = set(), set()
+        self._running, self._reset_ids = set(), set()
 
     def lost(self) -> None:
         """The store did not take it: the starts still count."""
         for ident, start in self._starts.items():
             self._unwritten[ident] = start.version, start.count, start.at
         self._starts, self._found_dead = {}, {}
-        self._running, self._forgiven = set(), set()
+        self._running, self._reset_ids = set(), set()
 
     def learn(self, plan: Plan, seen: Collection[str]) -> None:
-        """Forgive what has stayed healthy, and what nobody wants any more.
+        """Reset what has stayed healthy, and what nobody wants any more.
 
         ``seen`` are the ids that the plan is about.
         """
@@ -191,7 +191,7 @@ class RestartTracker:
         for ident, known in list(self._open.items()):
             if ident not in counted:
                 if known.count or ident not in self.resources:
-                    self._forgive(ident)
+                    self._reset(ident)
                 continue
             attempt, policy = counted[ident]
             if ident in wrong or ident not in seen or not attempt.count:
@@ -199,13 +199,13 @@ class RestartTracker:
             if attempt.since is None or attempt.since < 0:
                 self._running.add(ident)
                 self._open[ident] = replace(known, since=self._read_at - self._clock())
-            elif policy.forgiven(attempt.since):
-                self._forgive(ident)
+            elif policy.is_reset(attempt.since):
+                self._reset(ident)
 
-    def _forgive(self, ident: str) -> None:
+    def _reset(self, ident: str) -> None:
         self._unwritten.pop(ident, None)
         del self._open[ident]
-        self._forgiven.add(ident)
+        self._reset_ids.add(ident)
 
     def due(self, plan: Plan, lives_on: Collection[str] = ()) -> float | None:
         """Seconds until a wait is over, or a retry counter would be reset; None: nothing is open.

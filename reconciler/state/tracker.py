@@ -258,7 +258,7 @@ class Tracker:
             tracker.written()
 
     def learn(self, plan: Plan, seen: Mapping[str, Observation[Any]]) -> None:
-        """What was seen in a pass: forgive what runs well, note what ails."""
+        """What was seen in a pass: reset what runs well, note what ails."""
         if self.store is not None:
             with self._guarded():
                 tracker = self._restarts(self.store)
@@ -322,7 +322,7 @@ class Tracker:
         return set()
 
 
-def ails(seen: Mapping[str, Observation[Any]]) -> bool:
+def has_ailments(seen: Mapping[str, Observation[Any]]) -> bool:
     """Is there something that must be noted even where nothing was noted before?"""
     return any(ailment.lasting for one in seen.values() for ailment in one.ailments)
 

@@ -86,11 +86,11 @@ class PassWork:
         context.recover(spec)
         host = context.host(spec)
 
-        def told(outcome: Outcome) -> None:
+        def ended(outcome: Outcome) -> None:
             outcomes.append(outcome)
             teller.tell("outcome", outcome)
 
-        self._prove(only, told)
+        self._prove(only, ended)
         look = context.look(spec, host, tuple(only))
         plan = replace(look.plan, steps=())
         steps = [step.id for step in look.plan.steps]
@@ -133,7 +133,7 @@ class PassWork:
                 stops.going = teller.turn(ids)
                 moved.extend(by_id[ident] for ident in ids)
 
-            report = context.act(look, host, told, stopping, settle=False, turn=turn, after=after)
+            report = context.act(look, host, ended, stopping, settle=False, turn=turn, after=after)
             watch_moved()
         broken, started = aftermath(report)
         due = context.learn(look, host)
@@ -142,7 +142,7 @@ class PassWork:
             frozenset(look.seen), frozenset(broken), frozenset(started), due, context.learned()
         )
 
-    def _prove(self, only: Collection[str], told: Callable[[Outcome], None]) -> None:
+    def _prove(self, only: Collection[str], ended: Callable[[Outcome], None]) -> None:
         """What was started a moment ago, and is looked at now: has it held?"""
         due = self._settling.looked_at(only)
         if not due:
@@ -165,7 +165,7 @@ class PassWork:
             now = held.get(outcome.step.id, outcome)
             if now.result == "failed":
                 tracker.ended([now])
-                told(now)
+                ended(now)
             self._teller.tell("proved", now)
         tracker.flush()
 

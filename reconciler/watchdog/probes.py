@@ -38,7 +38,7 @@ _KEPT = 60.0
 
 
 def places(numbers: Mapping[str, int]) -> dict[str, int]:
-    """How many probes of each user may be under way, given how many each has. Pure.
+    """How many probes of each user may be under way, given how many each has. No I/O.
 
     Each has the same share of all places, and at least one; what one has no use for the others
     have. So however many of somebody's hang, they take no place of anybody else's.
@@ -54,7 +54,7 @@ def places(numbers: Mapping[str, int]) -> dict[str, int]:
 def heard(
     before: ProbeHistory | None, version: str, ok: bool, words: str, failures: int, wall: float
 ) -> ProbeHistory:
-    """What is said of a check after one more verdict. Pure.
+    """What is said of a check after one more verdict. No I/O.
 
     It is ``failing`` after so many ``failures`` in a row, and until it is well; before that it is
     ``shaky``. What was said of another version of it does not count.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def due_in(said: ProbeHistory | None, version: str, every: float, wall: float) -> float:
-    """Seconds until it is to be asked again; 0 for now. Pure.
+    """Seconds until it is to be asked again; 0 for now. No I/O.
 
     By the monotonic clock. What was said before this boot has no age by it; there the wall
     clock must do, and where that was set back, it is due.

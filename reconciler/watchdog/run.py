@@ -32,7 +32,7 @@ _OF_SPEC = ("AI_CO_HOME", "TMUX_TMPDIR")
 """Variables of the environment by which a spec may mean something else."""
 
 
-def keep(context: Context, spec: Spec, told: Callable[[str], None]) -> None:
+def keep(context: Context, spec: Spec, report: Callable[[str], None]) -> None:
     """Keep the spec until a signal ends it.
 
     When another program was installed meanwhile, or has used the store, this process becomes that
@@ -44,7 +44,7 @@ def keep(context: Context, spec: Spec, told: Callable[[str], None]) -> None:
     supervisor.ready("waits for a pass that is at work")
 
     def taken_over(words: str) -> None:
-        told(words)
+        report(words)
         context.report(words, "another watchdog goes on in its place")
 
     with turn(folder, taken_over, _PATIENCE) as lock:

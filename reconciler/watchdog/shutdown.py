@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from reconciler.cli.context import Context
 
 
-def end_all(context: Context, spec: Spec, told: Callable[[Outcome], None]) -> None:
+def end_all(context: Context, spec: Spec, report: Callable[[Outcome], None]) -> None:
     """Stop all processes, those first that need others, and wait for each."""
     running = [
         one
@@ -31,4 +31,4 @@ def end_all(context: Context, spec: Spec, told: Callable[[Outcome], None]) -> No
     host = context.host(spec)
     found = observe(running, kinds.get, host)
     plan, seen = judged(spec, running, found, kinds.get, host, Past())
-    context.act(Snapshot(spec, plan, seen), host, told, remember=False)
+    context.act(Snapshot(spec, plan, seen), host, report, remember=False)

@@ -37,9 +37,9 @@ def test_what_is_left_of_a_pause(failed: int, since: float | None, left: float) 
 
 
 def test_an_attempt_is_forgiven_once_it_has_run_for_long_enough() -> None:
-    assert POLICY.forgiven(60.0)
-    assert not POLICY.forgiven(59.9)
-    assert not POLICY.forgiven(None)
+    assert POLICY.is_reset(60.0)
+    assert not POLICY.is_reset(59.9)
+    assert not POLICY.is_reset(None)
 
 
 def test_a_wait_that_ends_while_a_pass_goes_on_is_not_forgotten(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import time
 from reconciler.base.exit_codes import DONE
 from reconciler.cli.context import Context
 from reconciler.cli.invocation import InvalidUsage
-from reconciler.core.plan import meant
+from reconciler.core.plan import is_matched
 
 _FORMS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 
@@ -23,7 +23,7 @@ def run(context: Context) -> int:
     deeds = [
         deed
         for deed in context.store(spec, False).history.since(since)
-        if not options.only or any(meant(deed.id, pattern) for pattern in options.only)
+        if not options.only or any(is_matched(deed.id, pattern) for pattern in options.only)
     ]
     if options.json:
         context.print_json(

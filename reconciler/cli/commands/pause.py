@@ -16,7 +16,7 @@ from reconciler.cli.context import Context
 from reconciler.cli.invocation import InvalidUsage
 from reconciler.core.kind import Supervised
 from reconciler.core.observe import Snapshot
-from reconciler.core.plan import ending, meant
+from reconciler.core.plan import ending, is_matched
 
 if TYPE_CHECKING:
     from reconciler.core.model import Outcome, Resource, Spec
@@ -74,23 +74,23 @@ def _resume(context: Context) -> int:
     store = context.store(spec, False)
     paused = store.pauses.all()
     # Also what the spec no longer declares can be resumed.
-    gone = [ident for ident in paused if any(meant(ident, one) for one in options.resume)]
+    gone = [ident for ident in paused if any(is_matched(ident, one) for one in options.resume)]
     found = [resource.id for resource in _named(options.resume, spec, gone)]
     context.head(spec)
     ids = list(dict.fromkeys((*found, *gone)))
     done = [paused[ident] for ident in ids if store.pauses.resume(ident) and ident in paused]
     # Whoever resumes it has fixed it, or wants to see it fail.
-    forgiven = [ident for ident in ids if ident in store.attempts.all()]
-    for ident in forgiven:
-        store.attempts.forgive(ident)
+    reset = [ident for ident in ids if ident in store.attempts.all()]
+    for ident in reset:
+        store.attempts.reset(ident)
     _remember(context, store, done, "resume", "")
     if options.json:
         context.print_json(_document(context, spec, "resumed", done))
     for one in done:
         context.say((f"{one.id}: resumed; it was paused: {one.reason or 'no reason'}", "good"))
-    for ident in forgiven:
+    for ident in reset:
         context.say((f"{ident}: retry counter reset", "good"))
-    if not done and not forgiven:
+    if not done and not reset:
         context.say(("was not paused", "quiet"))
     _wake(context, spec)
     return DONE
@@ -99,8 +99,8 @@ def _resume(context: Context) -> int:
 def _named(patterns: Sequence[str], spec: Spec, known: Sequence[str] = ()) -> list[Resource[Any]]:
     found: dict[str, Resource[Any]] = {}
     for pattern in patterns:
-        matches = [resource for resource in spec.resources if meant(resource.id, pattern)]
-        if not matches and not any(meant(ident, pattern) for ident in known):
+        matches = [resource for resource in spec.resources if is_matched(resource.id, pattern)]
+        if not matches and not any(is_matched(ident, pattern) for ident in known):
             from reconciler.cli.context import no_such
 
             raise InvalidUsage(no_such(pattern, spec))

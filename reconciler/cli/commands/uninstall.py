@@ -104,7 +104,7 @@ def _alone(context: Context, spec: Spec) -> Iterator[None]:
     folder, host = context.folder(spec), context.host(spec)
     end = time.monotonic() + _PATIENCE
 
-    def told(words: str) -> None:
+    def report(words: str) -> None:
         context.say((f"  {words}", "change"))
 
     with ExitStack() as held:
@@ -112,9 +112,9 @@ def _alone(context: Context, spec: Spec) -> Iterator[None]:
             loop = pulse(folder, Clock())
             if loop is not None:
                 _end(loop.identity, host)
-                told(f"stopped the watchdog (pid {loop.identity.pid})")
+                report(f"stopped the watchdog (pid {loop.identity.pid})")
             try:
-                held.enter_context(turn(folder, told, max(0.0, end - time.monotonic())))
+                held.enter_context(turn(folder, report, max(0.0, end - time.monotonic())))
                 break
             except LockHeld as taken:
                 if taken.loop is None or time.monotonic() >= end:
@@ -199,11 +199,11 @@ def _apply(
     whole = replace(spec, resources=tuple(resources), complete=True)
     look = planned(whole, host)
 
-    def told(outcome: Outcome) -> None:
+    def report(outcome: Outcome) -> None:
         if not context.options.quiet or outcome.result == "failed":
             context.terminal.write(text.outcome_lines(outcome))
 
-    found.outcomes += context.act(look, host, told).outcomes
+    found.outcomes += context.act(look, host, report).outcomes
     for remark in look.plan.unknown:
         if remark.id in skipped:
             continue

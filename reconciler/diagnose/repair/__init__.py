@@ -73,7 +73,7 @@ class Repair:
         self.steps: list[RepairStep] = []
         self.before: dict[str, Any] = {}
         self.after: dict[str, Any] = {}
-        self.forgiven: dict[str, int] = {}
+        self.reset: dict[str, int] = {}
         self.paused: dict[str, dict[str, Any]] = {}
         self.set_aside: str | None = None
         self.by_loop = False
@@ -128,7 +128,7 @@ class Repair:
 
     def _fix(self, step: RepairStep) -> str:
         with self._actor() as acting:
-            self._forgive(step, acting)
+            self._reset(step, acting)
             acting.believe(self._failing())
             acting.look_again()
             with_orphans = acting.spec
@@ -203,14 +203,14 @@ class Repair:
         self.by_loop = self.by_loop or by_loop
         self.told.outcome(outcome)
 
-    def _forgive(self, step: RepairStep, acting: Actor) -> None:
+    def _reset(self, step: RepairStep, acting: Actor) -> None:
         """No start that has failed before keeps anything from being started now."""
         try:
-            self.set_aside = acting.mend_store(self._damaged())
+            self.set_aside = acting.repair_store(self._damaged())
             if self.set_aside is not None:
                 self._note(step, self.set_aside)
-            self.forgiven = acting.forgive()
-            for ident, count in self.forgiven.items():
+            self.reset = acting.reset()
+            for ident, count in self.reset.items():
                 starts = "failed start" if count == 1 else "failed starts"
                 self._note(step, f"{ident}: retry counter reset ({count} {starts})")
             self.paused = acting.pauses()
@@ -264,7 +264,7 @@ class Repair:
             "host": os.uname().nodename,
             "time": round(time.time(), 3),
             "by_loop": self.by_loop,
-            "forgiven": [{"id": i, "attempts": n} for i, n in self.forgiven.items()],
+            "forgiven": [{"id": i, "attempts": n} for i, n in self.reset.items()],
             "paused": list(self.paused.values()),
             "store_set_aside": self.set_aside,
             "found": self.before.get("wrong", []),

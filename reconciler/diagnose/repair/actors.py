@@ -95,7 +95,7 @@ class Actor(ABC):
         """Repair these, and what they need; what became of each step comes to ``outcomes``."""
 
     @abstractmethod
-    def mend_store(self, damaged: bool) -> str | None:
+    def repair_store(self, damaged: bool) -> str | None:
         """Set a damaged store aside; where it is now, and why."""
 
     def believe(self, failing: Mapping[str, str]) -> None:
@@ -118,7 +118,7 @@ class Actor(ABC):
             self.context.said.pop(ident, None)
         self._believed.clear()
 
-    def forgive(self) -> dict[str, int]:
+    def reset(self) -> dict[str, int]:
         """Forget how many starts have failed, and what checks have failed in a row.
 
         Those that were tried, by id, and how often.
@@ -126,7 +126,7 @@ class Actor(ABC):
         store = self._store()
         tried = {i: one.count for i, one in store.attempts.all().items()}
         for ident in tried:
-            store.attempts.forgive(ident)
+            store.attempts.reset(ident)
         failing = [i for i, one in store.checks.all().items() if one.result != "ok"]
         if failing:
             store.checks.forget(failing)
@@ -163,7 +163,7 @@ class DirectActor(Actor):
         outcomes += self.context.act(look, host, told).outcomes
         self._doubt()
 
-    def mend_store(self, damaged: bool) -> str | None:
+    def repair_store(self, damaged: bool) -> str | None:
         store = self._store()
         store.base.set_aside_damaged()
         return store.base.damaged
@@ -183,7 +183,7 @@ class WatchdogActor(Actor):
 
     def put_right(self, ids: Sequence[str], outcomes: list[Outcome]) -> None:
         wanted = set(ids)
-        # What is wrong at the first look may be mended by the loop before it is its turn here.
+        # What is wrong at the first look may be fixed by the loop before it is its turn here.
         steps = [step for step in self.whole.plan.steps if step.id in wanted]
         # What a check has run when it fails is for the loop, which asks it by itself.
         steps = [step for step in steps if step.id not in self._believed]
@@ -231,7 +231,7 @@ class WatchdogActor(Actor):
                 if error is not None:
                     raise error
 
-    def mend_store(self, damaged: bool) -> str | None:
+    def repair_store(self, damaged: bool) -> str | None:
         if not damaged:
             return None
         self._ask()

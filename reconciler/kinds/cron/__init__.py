@@ -187,7 +187,7 @@ class Crons(Kind[Cron, CronState], Completed, Persistent, Described, Batched, Or
             if not isinstance(old, CronTable):
                 found.append(old)
                 continue
-            # What is wrong with the block is told once, and mended with any of its lines.
+            # What is wrong with the block is told once, and fixed with any of its lines.
             leading = resource.present and old.user not in first
             if leading:
                 first.add(old.user)

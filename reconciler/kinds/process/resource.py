@@ -63,7 +63,7 @@ class Backoff:
 class Restart:
     """After so many failed ``attempts`` it is given up, and tried every ``retry_every`` seconds.
 
-    An attempt is forgiven when it has run for ``healthy_after`` seconds.
+    An attempt counts no more when it has run for ``healthy_after`` seconds.
     """
 
     when: Annotated[str, choice("always", "on_failure", "never")] = "always"

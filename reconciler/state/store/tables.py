@@ -35,7 +35,7 @@ class StoreTable:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Starts of a resource that were not forgiven yet.
+    """Starts of a resource that were not reset yet.
 
     ``version`` says what was started. ``since`` is the age of the last one in seconds, None when
     it was made before this boot. ``behind``: it ended at once, and left behind what it had started.
@@ -51,7 +51,7 @@ class Attempts(StoreTable):
     """How often something was started without success."""
 
     def all(self) -> dict[str, Attempt]:
-        """Those that were not forgiven, by id."""
+        """Those that were not reset, by id."""
         rows = self._base.read("SELECT id, version, count, boot, at, behind FROM attempts")
         return {
             ident: Attempt(version, count, self._base.age(boot, at), bool(behind))
@@ -90,7 +90,7 @@ class Attempts(StoreTable):
                 (self._base.boot, self._base.clock.monotonic(), ident),
             )
 
-    def forgive(self, ident: str) -> None:
+    def reset(self, ident: str) -> None:
         """It stayed healthy, or nobody wants it any more."""
         with self._base.change() as base:
             base.execute("DELETE FROM attempts WHERE id = ?", (ident,))
