@@ -17,7 +17,7 @@ from reconciler.cli.invocation import InvalidUsage
 from reconciler.core.kind import Diagnosed, Probed
 from reconciler.core.messages import moment
 from reconciler.core.model import Key, Resource, Spec
-from reconciler.core.plan import meant
+from reconciler.core.plan import is_matched
 
 if TYPE_CHECKING:
     from reconciler.host.outputs import Output
@@ -80,11 +80,11 @@ def run(context: Context) -> int:
 
 
 def chosen(spec: Spec, patterns: list[str]) -> list[Resource[Any]]:
-    """The resources that are meant. Raises InvalidUsage for a pattern that means none."""
+    """The resources that are is_matched. Raises InvalidUsage for a pattern that means none."""
     for pattern in patterns:
-        if not any(meant(one.id, pattern) for one in spec.resources):
+        if not any(is_matched(one.id, pattern) for one in spec.resources):
             raise InvalidUsage(no_such(pattern, spec))
-    return [one for one in spec.resources if any(meant(one.id, each) for each in patterns)]
+    return [one for one in spec.resources if any(is_matched(one.id, each) for each in patterns)]
 
 
 class _Logs:
