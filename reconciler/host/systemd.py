@@ -8,23 +8,18 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from reconciler.base.errors import HostError, UnknownState
-from reconciler.base.records import dataclass
 from reconciler.base.text import censored
 from reconciler.host.clock import Clock
 from reconciler.host.command import Result, find, own_environment, run
 from reconciler.host.environment import runtime_folder
-from reconciler.host.reading import read_in
 from reconciler.host.remedy import remedy
 from reconciler.host.users import Users
-from reconciler.host.walk import opened, reason
+from reconciler.host.walk import reason
 
-LIMIT = 2**20
-"""The most bytes that a unit file may have."""
 _ASK = 10.0
 """Seconds for what only looks; a start may take longer."""
 _ACT = 45.0
@@ -48,17 +43,6 @@ _VENDOR = {
         "/usr/share/systemd/user", "/usr/local/lib/systemd/user", "/usr/lib/systemd/user",
     ),
 }  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class UnitFile:
-    """What stands under the name of a unit file: its text, or where a symlink leads to."""
-
-    text: str
-    mode: int
-    uid: int
-    modified: float
-    link: str | None = None
 
 
 class Systemd:
@@ -99,25 +83,6 @@ class Systemd:
         """Is it masked in the running system alone, with ``--runtime``?"""
         run = "/run/systemd/system" if scope == "system" else f"{runtime_folder()}/systemd/user"
         return is_mask(f"{run}/{unit}")
-
-    def unit_file(self, path: str) -> UnitFile | None:
-        """What stands at ``path``, not followed if it is a symlink. Raises UnknownState."""
-        parent, _, name = path.rpartition("/")
-        try:
-            with opened(parent) as folder:
-                status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-                if stat.S_ISLNK(status.st_mode):
-                    return UnitFile("", 0, 0, 0.0, os.readlink(name, dir_fd=folder))
-                there = read_in(folder, name, path, LIMIT)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise UnknownState(f"cannot look at {path}: {reason(error)}") from None
-        if there is None:
-            return None
-        data, status = there
-        text = data.decode("utf-8", "surrogateescape")
-        return UnitFile(text, stat.S_IMODE(status.st_mode), status.st_uid, status.st_mtime)
 
     def silent(self, scope: str) -> str | None:
         """Why the manager of that scope cannot be asked, or None when it can."""

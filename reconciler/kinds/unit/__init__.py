@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 _UNIT = r"[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]*)?\.(service|timer|path|socket|target)"
 _SUFFIXES = ".service, .timer, .path, .socket or .target"
-_MARK = "# reconcile: "
-_HEADER_LINES = 10
 RUNS_AND_ENDS = (
     "with Type=oneshot and without RemainAfterExit=yes it runs and ends, so that it never stays "
     "active; leave active out, and start it by a timer"
@@ -150,23 +148,6 @@ class UnitState:
     silent: bool | None = None
     environment_path: str | None = None
     environment_text: str | None = None
-
-
-def header(spec: str, resource: str) -> str:
-    """The lines that say who made a file, and tell us that it is ours."""
-    said = "# Made by reconcile; edit the spec instead: what is changed here is put back."
-    return f"{said}\n{mark(spec)} {resource}\n\n"
-
-
-def mark(spec: str) -> str:
-    """How the line begins that makes a file that spec's own."""
-    return f"{_MARK}{spec}"
-
-
-def ours(text: str, spec: str) -> bool:
-    """Does the header of a file say that this spec made it?"""
-    first = text.split("\n", _HEADER_LINES)[:_HEADER_LINES]
-    return any(line.split()[:3] == mark(spec).split() for line in first)
 
 
 class Units(

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, ClassVar
 from reconciler.base.errors import Remedy
 from reconciler.base.records import dataclass
 from reconciler.core.model import Action, Change, Resource
+from reconciler.host.managed_file import LIMIT
 from reconciler.host.remedy import hides, in_turn, remedy
 from reconciler.host.rewrite import replace_file
-from reconciler.host.systemd import LIMIT
 from reconciler.kinds.unit import Unit, UnitState
 
 if TYPE_CHECKING:

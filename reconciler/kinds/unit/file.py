@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 from reconciler.base.records import replace
 from reconciler.core.templating import BadValue, Templates
-from reconciler.kinds.unit import RUNS_AND_ENDS, Unit, header
+from reconciler.host.managed_file import header
+from reconciler.kinds.unit import RUNS_AND_ENDS, Unit
 from reconciler.kinds.unit.text import links, programs, settings, written
 
 _SECTIONS = ("Service", "Socket", "Mount", "Swap")

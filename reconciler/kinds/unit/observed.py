@@ -14,13 +14,13 @@ from reconciler.base.records import replace
 from reconciler.base.text import redacted
 from reconciler.core.model import Observation, Resource, not_known
 from reconciler.host.command import SYSTEM_PATH, find
+from reconciler.host.managed_file import ManagedFile, managed_file, mark, ours
 from reconciler.host.remedy import remedy
 from reconciler.host.systemd import is_mask, names_in, seconds
-from reconciler.kinds.unit import RUNS_AND_ENDS, Unit, UnitState, mark, ours
+from reconciler.kinds.unit import RUNS_AND_ENDS, Unit, UnitState
 
 if TYPE_CHECKING:
     from reconciler.host import Host
-    from reconciler.host.systemd import UnitFile
 
 _RUNS = ("active", "reloading", "refreshing")
 _ENABLED = ("enabled", "alias")
@@ -104,7 +104,7 @@ class _UnitObserver:
         self.failed = failed.get(self.unit)
         self.known = self._units.get(self.unit, {})
         self.path = f"{self.systemd.folder(self.want.scope)}/{self.want.file}"
-        self._environment: UnitFile | None = None
+        self._environment: ManagedFile | None = None
         self.notes: list[str] = []
         self.unsure: str | None = None
 
@@ -113,7 +113,7 @@ class _UnitObserver:
         if self.failed is not None:
             return Observation(unknown=self.failed)
         try:
-            file = self.systemd.unit_file(self.path)
+            file = managed_file(self.path)
             state = self._state(file) if self.resource.present else self._left_over(file)
         except HostError as error:
             return not_known(error)
@@ -123,7 +123,7 @@ class _UnitObserver:
         note = "; ".join(self.notes) or None
         return Observation(state, note=note, unsure=self.unsure, denied=denied)
 
-    def _left_over(self, file: UnitFile | None) -> UnitState | None:
+    def _left_over(self, file: ManagedFile | None) -> UnitState | None:
         """What there is of one that should be absent, as far as it is ours."""
         if file is not None and (file.link is not None or not ours(file.text, self.host.owner)):
             self.notes.append(f"{self.path} was not made by this spec, so it is left alone")
@@ -135,7 +135,7 @@ class _UnitObserver:
                 return UnitState(loaded="older", path=self.path)
             return self._undone() if self.want.text is None else None
         path = self._environment_path()
-        environment = self.systemd.unit_file(path)
+        environment = managed_file(path)
         if environment is not None and not ours(environment.text, self.host.owner):
             environment = None
         return UnitState(
@@ -155,7 +155,7 @@ class _UnitObserver:
         active = bool(self.want.active) and self._runs()
         return UnitState(enabled=enabled, active=active) if enabled or active else None
 
-    def _state(self, file: UnitFile | None) -> UnitState:
+    def _state(self, file: ManagedFile | None) -> UnitState:
         masks = self._masks(file)
         if self.want.text is None and not self.silent and not masks and not self.want.templated:
             missing = self.known.get("LoadState") == "not-found"
@@ -170,7 +170,7 @@ class _UnitObserver:
             state = self._with_file(state, file)
         return self._with_run(state, file)
 
-    def _masks(self, file: UnitFile | None) -> tuple[tuple[str, ...], ...]:
+    def _masks(self, file: ManagedFile | None) -> tuple[tuple[str, ...], ...]:
         """The options with which it can be unmasked; none when it is not masked."""
         state = self.known.get("UnitFileState", "")
         masked = not self.want.drop_in and file is not None and file.link == "/dev/null"
@@ -188,7 +188,7 @@ class _UnitObserver:
             raise UnknownState(f"{where} masks it, which systemctl unmask leaves; it has to go")
         return tuple(found)
 
-    def _with_file(self, state: UnitState, file: UnitFile | None) -> UnitState:
+    def _with_file(self, state: UnitState, file: ManagedFile | None) -> UnitState:
         want = self.want
         self._note_what_it_runs()
         state = self._with_environment(state)
@@ -222,7 +222,7 @@ class _UnitObserver:
     def _with_environment(self, state: UnitState) -> UnitState:
         """With what is seen of its EnvironmentFile; one of somebody else is only in the way."""
         path = self._environment_path()
-        there = self.systemd.unit_file(path)
+        there = managed_file(path)
         if there is not None and (there.link is not None or not ours(there.text, self.host.owner)):
             if self.want.environment is not None:
                 raise UnknownState(f"{path} was not made by this spec; move it away")
@@ -263,7 +263,7 @@ class _UnitObserver:
             if find(program, SYSTEM_PATH) is None:
                 self.notes.append(f"the program {program} cannot be found from a unit")
 
-    def _with_run(self, state: UnitState, file: UnitFile | None) -> UnitState:
+    def _with_run(self, state: UnitState, file: ManagedFile | None) -> UnitState:
         """With all that the manager knows; what is not known counts as wanted."""
         want = self.want
         if self.silent is not None:
@@ -320,7 +320,7 @@ class _UnitObserver:
 
         text = self.want.text if not self.want.drop_in else None
         path = self.known.get("FragmentPath") or self.path
-        file = self.systemd.unit_file(os.path.realpath(path)) if text is None else None
+        file = managed_file(os.path.realpath(path)) if text is None else None
         lines = list(settings(text or (file.text if file is not None else "")))
         keys = {key for section, key, _ in lines if section == "Install"}
         if self.want.is_template:
@@ -372,7 +372,7 @@ class _UnitObserver:
         """Is it being stopped or started anew, which will end us too?"""
         return self.systemd.holds_us(self.unit) and self.known.get("Job", "") not in ("", "0")
 
-    def _started(self, file: UnitFile | None) -> str:
+    def _started(self, file: ManagedFile | None) -> str:
         """Has what runs been started, or reloaded, since the file is as it is?"""
         if file is None or file.link is not None or not self._runs():
             return "current"

@@ -14,6 +14,7 @@ from reconciler.base.errors import HostError, UnknownState
 from reconciler.core.batches import in_halves
 from reconciler.core.kind import run_one
 from reconciler.core.model import Action
+from reconciler.host.managed_file import managed_file
 from reconciler.kinds.unit.actions import Renew, Tell, WriteUnit
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def _base(action: WriteUnit, host: Host) -> str:
     for path in (own, systemd.elsewhere(action.scope, action.unit)):
         if path is not None:
             try:
-                there = systemd.unit_file(os.path.realpath(path))
+                there = managed_file(os.path.realpath(path))
             except HostError:
                 continue
             if there is not None and there.link is None:
