@@ -8,12 +8,11 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, cast
 
 from reconciler.base.errors import HostError, UnknownState
-from reconciler.base.records import dataclass, field, replace
+from reconciler.base.records import replace
 from reconciler.base.values import Secret
-from reconciler.core.fields import Command, Environment, Name, Parsed
 from reconciler.core.kind import (
     Batched,
     Completed,
@@ -44,6 +43,7 @@ from reconciler.kinds.cron.actions import (
     too_long,
 )
 from reconciler.kinds.cron.lines import rendered, shown
+from reconciler.kinds.cron.resource import Cron, CronState
 from reconciler.kinds.cron.table import CronTable, table
 
 if TYPE_CHECKING:
@@ -66,49 +66,6 @@ _NO_PERCENT = (
     "busybox's crond gives the whole line to sh, with all that has a meaning behind % to other "
     "crons, so that it fails there; put what needs a % or env into a script"
 )
-_SCHEDULE = {
-    "type": "string",
-    "pattern": r"^(@(hourly|daily|midnight|weekly|monthly|yearly|annually|reboot)"
-    r"|\s*\S+\s+\S+\s+\S+\s+\S+\s+\S+\s*|.*\{\{.*\}\}.*)$",
-}
-
-
-def _schedule(value: object) -> str:
-    # Where nothing differs there is nothing to be read.
-    from reconciler.kinds.cron.schedule import parse_schedule
-
-    return parse_schedule(value)
-
-
-@dataclass(frozen=True, slots=True)
-class Cron:
-    """A line in the crontab of ``user``, by default the caller."""
-
-    schedule: Annotated[str, Parsed(_schedule, _SCHEDULE)]
-    """Five fields as in crontab(5), or a word such as @daily or @reboot."""
-    command: Command
-    """A list of arguments, or a string for the shell."""
-    env: Environment = ()
-    """Variables of the command's environment; MAILTO says where cron sends its output."""
-    user: Name | None = None
-    """In whose crontab; another user's needs root."""
-    caller: str = field(default="", metadata={"written": False})
-    entry: str | None = field(default=None, metadata={"written": False})
-
-    @property
-    def whose(self) -> str:
-        """The user in whose crontab it stands."""
-        return self.user or self.caller
-
-
-@dataclass(frozen=True, slots=True)
-class CronState:
-    """The line as it may be shown, the digests of its variables, and its place among others."""
-
-    line: str
-    env: tuple[tuple[str, str], ...] = ()
-    block: str = "in order"
-    schedule: str | None = None
 
 
 class Crons(Kind[Cron, CronState], Completed, Persistent, Described, Batched, Orphans, Prefetched):
