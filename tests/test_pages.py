@@ -21,7 +21,9 @@ from reconciler.config.errors import SpecError
 from reconciler.config.schema import json_schema
 
 EXAMPLES = [one for page in PAGES for one in blocks(page)]
-TEMPLATES = sorted(one for one in (CHECKOUT / "templates").iterdir() if one.suffix != ".md")
+TEMPLATES = sorted(
+    one for one in (CHECKOUT / "templates").iterdir() if one.suffix not in (".md", ".cron")
+)
 
 
 def anchors(page: Path) -> set[str]:

@@ -334,8 +334,17 @@ def parse_environment(value: object) -> tuple[tuple[str, Secret], ...]:
     return tuple(sorted(pairs, key=lambda pair: pair[0]))
 
 
+def _is_deep(value: object, lists: int) -> bool:
+    """Is there a mapping, or a list within more than so many?"""
+    if isinstance(value, (list, tuple)):
+        return not lists or any(_is_deep(one, lists - 1) for one in value)
+    return isinstance(value, dict)
+
+
 def parse_variables(value: object) -> tuple[str, ...]:
-    """A mapping of names to scalars or lists of them, as sorted names. Raises ValueError.
+    """A mapping of names to scalars, or lists of them up to three deep. Raises ValueError.
+
+    Gives the names, sorted.
 
     What they stand for is known only to the templates that use them.
     """
@@ -346,9 +355,7 @@ def parse_variables(value: object) -> tuple[str, ...]:
             raise InvalidScalar(
                 f"{name!r} is not a name that a template can use", (name,), key=True
             )
-        if isinstance(held, dict) or (
-            isinstance(held, (list, tuple)) and any(isinstance(i, (dict, list)) for i in held)
-        ):
+        if _is_deep(held, 3):
             raise InvalidScalar(
                 f"{name} needs text, a number, true, false or a list of them", (name,)
             )

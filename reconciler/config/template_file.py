@@ -6,13 +6,13 @@ that whoever knows the format can escape them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jinja2 import TemplateSyntaxError, nodes, pass_context
 
 from reconciler.config.sandbox import Sandbox, defined, syntax
-from reconciler.core.templating import Value
+from reconciler.core.templating import Literal, Value
 
 _MARK = "\0"
 _REFUSED: dict[type[nodes.Node], str] = {
@@ -57,10 +57,13 @@ class Template:
             self.names = frozenset(name.name for name in tree.find_all(nodes.Name))
             for output in tree.find_all(nodes.Output):
                 output.nodes = [
-                    child
-                    if isinstance(child, nodes.TemplateData)
-                    else _filtered(child, "placed by us", nodes.Const(child.lineno))
+                    each
                     for child in output.nodes
+                    for each in (
+                        (nodes.TemplateData(f"{_MARK}:{child.lineno}{_MARK}"), child)
+                        if isinstance(child, nodes.TemplateData)
+                        else (_filtered(child, "placed by us", nodes.Const(child.lineno)),)
+                    )
                 ]
             for loop in tree.find_all(nodes.For):
                 loop.iter = _filtered(loop.iter, "charged by us")
@@ -82,15 +85,14 @@ class Template:
                 raise InvalidTemplate(found.lineno, f"{{% {word} %}} is not for templates here")
         return tree
 
-    def pieces(self, values: Mapping[str, Any]) -> tuple[str | Value, ...]:
+    def pieces(self, values: Mapping[str, Any]) -> tuple[Literal | Value, ...]:
         """The text of the template, and between it its values. Raises TemplateError."""
         self._values.clear()
         with self.sandbox.bounded(""):
             parts = "".join(self._counted(self._template.generate(values))).split(_MARK)
             plain = self.sandbox.plain
             found = [Value(plain(one.value), one.raw, one.line) for one in self._values]
-        pieces = (found[int(part)] if at % 2 else part for at, part in enumerate(parts))
-        return tuple(piece for piece in pieces if piece != "")
+        return tuple(_pieces(parts, found))
 
     def _counted(self, parts: Iterable[str]) -> Iterable[str]:
         for part in parts:
@@ -123,6 +125,20 @@ class Template:
             self.sandbox.spend(None)
             found.append(item)
         return found
+
+
+def _pieces(parts: Sequence[str], values: Sequence[Value]) -> Iterator[Literal | Value]:
+    """Texts, and between them what stood between marks: a value's number, or a line's."""
+    line = 1
+    for at, part in enumerate(parts):
+        if at % 2 and part.startswith(":"):
+            line = int(part[1:])
+        elif at % 2:
+            yield values[int(part)]
+        elif part:
+            text = Literal(part)
+            text.line = line
+            yield text
 
 
 def _filtered(node: nodes.Node, name: str, *arguments: nodes.Expr) -> nodes.Filter:

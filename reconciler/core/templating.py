@@ -7,6 +7,13 @@ from typing import Any, Protocol
 from reconciler.base.records import dataclass
 
 
+class Literal(str):
+    """Text of the template itself, which begins on its ``line``."""
+
+    __slots__ = ("line",)
+    line: int
+
+
 @dataclass(frozen=True, slots=True)
 class Value:
     """What a ``{{ … }}`` of a template gave, and the line of the template where it stands.
@@ -26,7 +33,7 @@ class RenderedTemplate:
     ``secret``: some value is one of the environment, which must not be shown.
     """
 
-    pieces: tuple[str | Value, ...]
+    pieces: tuple[Literal | Value, ...]
     secret: bool
 
 

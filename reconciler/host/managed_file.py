@@ -65,3 +65,12 @@ def ours(text: str, spec: str) -> bool:
     """Does the header of a file say that this spec made it?"""
     first = text.split("\n", _HEADER_LINES)[:_HEADER_LINES]
     return any(line.split()[:3] == mark(spec).split() for line in first)
+
+
+def differs(have: str, want: str) -> str:
+    """By how many lines a text differs from another, in words."""
+    from difflib import ndiff
+
+    lines = list(ndiff(have.split("\n"), want.split("\n")))
+    count = max(sum(line.startswith(sign) for line in lines) for sign in "+-")
+    return f"content differs ({count} {'line' if count == 1 else 'lines'})"

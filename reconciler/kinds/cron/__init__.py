@@ -1,4 +1,4 @@
-"""Lines in users' crontabs.
+"""Lines in users' crontabs, and files of such lines in /etc/cron.d.
 
 It must not change a byte that people have written there, nor show the value of a variable.
 """
@@ -6,11 +6,10 @@ It must not change a byte that people have written there, nor show the value of 
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from reconciler.base.errors import HostError, UnknownState
+from reconciler.base.errors import HostError, Remedy, UnknownState
 from reconciler.base.records import replace
 from reconciler.base.values import Secret
 from reconciler.core.kind import (
@@ -21,6 +20,8 @@ from reconciler.core.kind import (
     Orphans,
     Persistent,
     Prefetched,
+    Templated,
+    diff,
 )
 from reconciler.core.model import (
     ABSENT,
@@ -34,20 +35,23 @@ from reconciler.core.model import (
     not_known,
 )
 from reconciler.host import crondaemon
-from reconciler.kinds.cron.actions import (
-    DropLine,
-    PutLine,
-    by_hand,
-    remarks,
-    run_all,
-    too_long,
+from reconciler.kinds.cron.actions import by_hand, remarks, run_all, too_long
+from reconciler.kinds.cron.changes import (
+    base,
+    in_words,
+    line_actions,
+    line_changes,
+    put_line,
+    put_lines,
 )
-from reconciler.kinds.cron.lines import rendered, shown
+from reconciler.kinds.cron.lines import rendered, shown, shown_line
 from reconciler.kinds.cron.resource import Cron, CronState
 from reconciler.kinds.cron.table import CronTable, table
 
 if TYPE_CHECKING:
+    from reconciler.core.templating import Templates
     from reconciler.host import Host
+    from reconciler.kinds.cron.file import CronFileState
 
 _OWN_COMMANDS = ("reconcile", "ai-cmd-executor")
 _REFUSED = {
@@ -68,7 +72,16 @@ _NO_PERCENT = (
 )
 
 
-class Crons(Kind[Cron, CronState], Completed, Persistent, Described, Batched, Orphans, Prefetched):
+class Crons(
+    Kind[Cron, Any],
+    Completed,
+    Templated,
+    Persistent,
+    Described,
+    Batched,
+    Orphans,
+    Prefetched,
+):
     """The section ``cron``."""
 
     section = "cron"
@@ -77,7 +90,7 @@ class Crons(Kind[Cron, CronState], Completed, Persistent, Described, Batched, Or
     def named(self, want: Cron, name: str) -> Cron:
         # A text that is folded, as long ones are, ends with a line end that nobody has meant.
         command = want.command
-        if command[:2] == ("sh", "-c") and len(command) == 3:
+        if command is not None and command[:2] == ("sh", "-c") and len(command) == 3:
             command = ("sh", "-c", command[2].rstrip("\n"))
         env = tuple(
             (key, Secret.of((secret.value or "").rstrip("\n")) if key == "MAILTO" else secret)
@@ -87,21 +100,40 @@ class Crons(Kind[Cron, CronState], Completed, Persistent, Described, Batched, Or
 
     def linked(self, want: Cron, declared: Declarations) -> Cron:
         facts = declared.facts
-        command = want.command
+        schedule, command = want.schedule, want.command
+        if schedule is None or command is None or want.text is not None:
+            return replace(want, caller=facts.user_name)
         if command[0] in _OWN_COMMANDS and facts.bin:
             # cron's PATH is short, and ours may be in a virtual environment.
             command = (f"{facts.bin}/{command[0]}", *command[1:])
         values = {name: secret.value or "" for name, secret in want.env}
-        problem = too_long(want.schedule, command, values)
+        problem = too_long(schedule, command, values)
         if problem is not None:
             raise ValueError("command", problem)
         return replace(want, command=command, caller=facts.user_name)
 
     def check(self, want: Cron) -> Iterable[tuple[str, str]]:
-        if any(character in word for word in want.command for character in "\n\r\0"):
+        command = want.command or ("",)
+        if any(character in word for word in command for character in "\n\r\0"):
             yield "command", "a crontab has one line for each command; put several into a script"
-        if want.schedule.startswith("@") and want.command[-1].lstrip().startswith("="):
+        if (want.schedule or "").startswith("@") and command[-1].lstrip().startswith("="):
             yield "command", "cron would take this line for a variable"
+        if want.template is not None and want.content is not None:
+            yield "content", "write either template or content, not both"
+        lines = want.template is not None or want.content is not None
+        if want.vars and not lines:
+            yield "vars", "are for a template or content, and there is none"
+        for name in ("schedule", "command", "env"):
+            if getattr(want, name) and lines:
+                what = "template" if want.template else "content"
+                yield name, f"cannot stand beside {what}, whose lines have their own"
+        if want.file is not None and not lines and (want.schedule or want.command):
+            yield "file", "is for lines from a template or content, not for a single one"
+        if want.file is not None and want.user is not None:
+            yield "user", "cannot stand beside file, in which each line names its user"
+        if want.file is not None and not re.fullmatch(r"[A-Za-z0-9_-]{1,200}", want.file):
+            words = "has letters, digits, _ and - alone: cron passes over others, as with dots"
+            yield "file", f"is the name of a file in /etc/cron.d, which {words}"
         for name, secret in want.env:
             if name in _REFUSED:
                 yield f"env.{name}", f"{name} cannot be set: {_REFUSED[name]}"
@@ -111,45 +143,67 @@ class Crons(Kind[Cron, CronState], Completed, Persistent, Described, Batched, Or
             if name == "MAILTO" and not re.fullmatch(_MAILTO, value):
                 yield "env.MAILTO", "MAILTO needs a plain address, without quotes, on one line"
 
-    def claims(self, want: Cron) -> Iterable[Claim]:
-        line = rendered(want.schedule, want.command, {}).decode("utf-8", "surrogateescape")
-        where = f" in the crontab of {want.user}" if want.user else ""
-        return (Claim(Key("cron line", f"{line}{where}")),)
+    def rendered(self, want: Cron, templates: Templates) -> Cron:
+        from reconciler.kinds.cron.template import filled
 
-    def expected(self, want: Cron) -> CronState:
-        line = PutLine(want.whose, "", want.schedule, want.command, want.env).shown()
+        return filled(want, templates)
+
+    def claims(self, want: Cron) -> Iterable[Claim]:
+        if want.file is not None:
+            return (Claim(Key("path", want.path)),)
+        lines: Iterable[str] = want.lines().values()
+        if want.schedule is not None and want.command is not None:
+            line = rendered(want.schedule, want.command, {})
+            lines = (line.decode("utf-8", "surrogateescape"),)
+        where = f" in the crontab of {want.user}" if want.user else ""
+        return [Claim(Key("cron line", f"{line}{where}")) for line in lines]
+
+    def expected(self, want: Cron) -> CronState | CronFileState:
+        if want.file is not None:
+            from reconciler.kinds.cron import file
+
+            return file.expected(want)
+        if want.text is not None:
+            lines = (
+                (key, *shown_line(line.encode("utf-8", "surrogateescape"), want.secret))
+                for key, line in want.lines().items()
+            )
+            return CronState("", lines=tuple(lines))
+        line = put_line("", want).shown()
         digests = tuple((name, secret.digest) for name, secret in want.env)
         return CronState(line, digests, schedule=want.schedule)
 
     def begin(self, resources: Sequence[Resource[Cron]], host: Host) -> None:
         for resource in resources:
-            host.crontabs.begin(resource.want.whose)
+            if resource.want.file is None:
+                host.crontabs.begin(resource.want.whose)
 
     def observe(
         self, resources: Sequence[Resource[Cron]], host: Host
-    ) -> Sequence[Observation[CronState]]:
-        tables: dict[str, CronTable | Observation[CronState]] = {}
-        settings: dict[str, Mapping[bytes, bytes]] = {}
-        for resource in resources:
-            user = resource.want.whose
-            if user not in tables:
-                seen_table = tables[user] = self._table(user, resources, host)
-                if isinstance(seen_table, CronTable):
-                    settings[user] = seen_table.settings()
+    ) -> Sequence[Observation[Any]]:
+        tables: dict[str, _UserTable | Observation[CronState]] = {}
         first: set[str] = set()
-        found = []
+        found: list[Observation[Any]] = []
         idle = crondaemon.missing() if any(one.present for one in resources) else False
         for resource in resources:
-            old = tables[resource.want.whose]
-            if not isinstance(old, CronTable):
+            if resource.want.file is not None:
+                from reconciler.kinds.cron import file
+
+                found.append(file.look(resource, host))
+                continue
+            user = resource.want.whose
+            if user not in tables:
+                tables[user] = self._table(user, resources, host)
+            old = tables[user]
+            if not isinstance(old, _UserTable):
                 found.append(old)
                 continue
             # What is wrong with the block is told once, and fixed with any of its lines.
-            leading = resource.present and old.user not in first
+            leading = resource.present and user not in first
             if leading:
-                first.add(old.user)
-            told = idle and len(first) == 1 and leading
-            seen = self._look(resource, old, settings[old.user], leading, told)
+                first.add(user)
+            says_idle = idle and len(first) == 1 and leading
+            seen = self._look(resource, old, leading, says_idle)
             if resource.present and _needs_percent(resource.want) and host.crontabs.busybox:
                 words = f"{_NO_PERCENT}; {seen.note}" if seen.note else _NO_PERCENT
                 seen = replace(seen, note=words)
@@ -158,14 +212,15 @@ class Crons(Kind[Cron, CronState], Completed, Persistent, Described, Batched, Or
 
     def _table(
         self, user: str, resources: Sequence[Resource[Cron]], host: Host
-    ) -> CronTable | Observation[CronState]:
+    ) -> _UserTable | Observation[CronState]:
         from reconciler.host.crontab import NotAllowed
 
         try:
             host.users.uid(user)
-            return table(host.crontabs.read(user), host.owner, user)
+            return _UserTable(table(host.crontabs.read(user), host.owner, user))
         except NotAllowed as error:
-            lines = [_line(one) for one in resources if one.present and one.want.whose == user]
+            mine = (one for one in resources if one.present and one.want.whose == user)
+            lines = [line for one in mine if one.want.file is None for line in put_lines(one)]
             command = by_hand(user, host.owner, lines) if lines else None
             words = str(error)
             if lines:
@@ -176,98 +231,85 @@ class Crons(Kind[Cron, CronState], Completed, Persistent, Described, Batched, Or
             return not_known(error)
 
     def _look(
-        self,
-        resource: Resource[Cron],
-        old: CronTable,
-        settings: Mapping[bytes, bytes],
-        leading: bool,
-        idle: bool,
+        self, resource: Resource[Cron], old: _UserTable, leading: bool, idle: bool
     ) -> Observation[CronState]:
         want = resource.want
-        entry = old.entries.get(want.entry or resource.id)
+        entry = old.table.entries.get(want.entry or resource.id)
+        lines = old.lines_of(resource.id, want.secret) if want.entry is None else ()
         state: CronState | None = None
         values: dict[str, str] = {}
-        if entry is not None:
-            line, values = shown(entry.line, False)
-            if want.env and not entry.vouched and line != self.expected(want).line:
-                # Who has edited it may have put a value anywhere in it.
-                line = shown(b"", True)[0]
-            digests = {name: Secret.of(value).digest for name, value in values.items()}
-            if entry.mailto is not None:
-                mailto = entry.mailto.partition(b"=")[2].decode(errors="replace")
-                digests["MAILTO"] = Secret.of("" if mailto == '""' else mailto).digest
-            block = old.trouble if leading and old.trouble else "in order"
-            state = CronState(line, tuple(sorted(digests.items())), block, want.schedule)
-        elif want.entry == "" and old.marked:
+        if entry is not None or lines:
+            line, digests = "", {}
+            if entry is not None:
+                line, values = shown(entry.line, False)
+                if want.env and not entry.vouched and line != put_line("", want).shown():
+                    # Who has edited it may have put a value anywhere in it.
+                    line = shown(b"", True)[0]
+                digests = {name: Secret.of(value).digest for name, value in values.items()}
+                if entry.mailto is not None:
+                    mailto = entry.mailto.partition(b"=")[2].decode(errors="replace")
+                    digests["MAILTO"] = Secret.of("" if mailto == '""' else mailto).digest
+            block = old.table.trouble if leading and old.table.trouble else "in order"
+            state = CronState(line, tuple(sorted(digests.items())), block, want.schedule, lines)
+        elif want.entry == "" and old.table.marked:
             state = CronState("")
         if not resource.present:
             return ABSENT if state is None else Observation(state)
         path = next((s.value or values.get(n) for n, s in want.env if n == "PATH"), None)
         own_path = any(name == "PATH" for name, _ in want.env)
-        notes = [] if own_path and path is None else remarks(want.command, settings, path)
+        commands = [want.command] if want.command else []
+        commands += [("sh", "-c", job.command) for job in want.jobs()]
+        notes = [
+            note
+            for command in commands
+            if not own_path or path is not None
+            for note in remarks(command, old.settings, path)
+        ]
         if idle:
             notes.append("no cron daemon runs, so nothing will run it; start cron")
-        return Observation(state, note="; ".join(notes) or None)
+        return Observation(state, note="; ".join(dict.fromkeys(notes)) or None)
 
-    def changes(self, expected: CronState | None, have: CronState | None) -> tuple[Change, ...]:
-        if expected is None or have is None:
-            if expected is have:
-                return ()
-            if expected is None:
-                return (Change("state", "present", "absent"),)
-            names = ", ".join(name for name, _ in expected.env)
-            env = (Change("env", None, names),) if names else ()
-            line = Change("line", None, expected.line)
-            return (Change("state", "absent", "present"), line, *env, _runs(expected))
-        found = []
-        if have.line != expected.line:
-            found.append(Change("line", have.line, expected.line))
-            found.append(_runs(expected))
-        if have.env != expected.env:
-            differ = dict(set(have.env) ^ set(expected.env))
-            found.append(Change("env", "differs", f"{', '.join(sorted(differ))} as declared"))
-        if have.block != expected.block:
-            found.append(Change("block", have.block, expected.block))
-        return tuple(found)
+    def changes(self, expected: Any, have: Any) -> tuple[Change, ...]:
+        if isinstance(expected or have, CronState):
+            return line_changes(expected, have)
+        return diff(expected, have)
 
     def words(self, changes: Sequence[Change]) -> str:
-        """With the next run by the clock: for people only, and no part of any comparison."""
-        told = []
-        line = next((one.want for one in changes if one.field == "line"), "")
-        for change in changes:
-            if change.field == "state":
-                told.append("missing" if change.have == "absent" else "present, should be absent")
-            elif change.field == "runs":
-                told.append(f"runs {change.want}{_next(line)}")
-            elif change.field == "env" and change.have is None:
-                told.append(f"with {change.want} in its environment")
-            elif change.field == "env":
-                told.append(f"env differs: {change.want}")
-            elif change.field == "block":
-                told.append(f"the block is damaged: {change.have}")
-            elif change.have is not None:
-                told.append(f"line is {change.have!r}, should be {change.want!r}")
-        return "; ".join(told)
+        return in_words(changes)
+
+    def by_hand(
+        self, resource: Resource[Cron], have: Any, changes: Sequence[Change]
+    ) -> Sequence[Remedy]:
+        actions = self.actions(resource, have, changes)
+        return [action.shell() for action in actions if hasattr(action, "shell")]
 
     def actions(
-        self, resource: Resource[Cron], have: CronState | None, changes: Sequence[Change]
+        self, resource: Resource[Cron], have: Any, changes: Sequence[Change]
     ) -> Sequence[Action]:
-        if resource.present:
-            return (_line(resource),)
-        name = resource.want.entry
-        return (DropLine(resource.want.whose, resource.id if name is None else name),)
+        if resource.want.file is not None:
+            from reconciler.kinds.cron import file
+
+            return file.actions(resource, have)
+        return line_actions(resource, have, changes)
 
     def run_all(self, actions: Sequence[Action], host: Host) -> Sequence[Exception | None]:
-        return run_all(cast("Sequence[PutLine | DropLine]", actions), host)
+        return run_all(actions, host)
 
     def orphans(self, resources: Sequence[Resource[Cron]], host: Host) -> Sequence[Resource[Cron]]:
         caller = host.users.account(None).name
-        users = [resource.want.whose for resource in resources] or [caller]
+        of_tables = [one for one in resources if one.want.file is None]
+        users = [one.want.whose for one in of_tables] or [caller]
         marked = host.marks.of(self.name)
         names = {resource.id for resource in resources}
         found: list[Resource[Cron]] = []
+        if any(name.startswith("/") for name in marked):
+            from reconciler.kinds.cron import file
+
+            found += file.orphans({str(one.want.file) for one in resources}, host)
         for user in dict.fromkeys([*users, *marked]):
-            declared = [one for one in resources if one.want.whose == user]
+            if user.startswith("/"):
+                continue
+            declared = [one for one in of_tables if one.want.whose == user]
             try:
                 old = table(host.crontabs.read(user), host.owner, user)
             except HostError as error:
@@ -275,7 +317,7 @@ class Crons(Kind[Cron, CronState], Completed, Persistent, Described, Batched, Or
                     found.append(_orphan(f"cron:{_UNREADABLE} ({user})", user, _UNREADABLE))
                 continue
             mine = {one.id for one in declared}
-            left = [name for name in old.entries if name not in mine]
+            left = [name for name in old.entries if mine.isdisjoint((name, base(name)))]
             if old.marked and not old.entries and not any(one.present for one in declared):
                 left = [""]
             for name in left:
@@ -287,10 +329,31 @@ class Crons(Kind[Cron, CronState], Completed, Persistent, Described, Batched, Or
         return found
 
 
+class _UserTable:
+    """The crontab of a user, what it sets for our lines, and which of these are of templates."""
+
+    def __init__(self, old: CronTable) -> None:
+        self.table = old
+        self.settings = old.settings()
+        self._of: dict[str, list[str]] = {}
+        for name in sorted(old.entries):
+            self._of.setdefault(base(name), []).append(name)
+
+    def lines_of(self, ident: str, secret: bool) -> tuple[tuple[str, str, str], ...]:
+        """Those of that resource's template, as a state has them."""
+        return tuple(
+            (name[len(ident) :], *shown_line(b"\n".join(self.table.entries[name].lines), secret))
+            for name in self._of.get(ident, ())
+            if name != ident
+        )
+
+
 def _needs_percent(want: Cron) -> bool:
     """Does a ``%`` stand in its line, for what is handed over behind it or as a sign? Pure."""
-    return any(name != "MAILTO" for name, _ in want.env) or any(
-        "%" in word or "\\\\" in word for word in want.command
+    return (
+        any(name != "MAILTO" for name, _ in want.env)
+        or any("%" in word or "\\\\" in word for word in want.command or ())
+        or any("%" in job.command for job in want.jobs())
     )
 
 
@@ -298,26 +361,6 @@ def _orphan(name: str, user: str, entry: str) -> Resource[Cron]:
     return Resource(
         name, Cron("@reboot", (":",), user=user, entry=entry), present=False, orphan=True
     )
-
-
-def _line(resource: Resource[Cron]) -> PutLine:
-    want = resource.want
-    return PutLine(want.whose, resource.id, want.schedule, want.command, want.env)
-
-
-def _runs(state: CronState) -> Change:
-    from reconciler.kinds.cron.schedule import in_words
-
-    return Change("runs", None, in_words(state.schedule or "@reboot"))
-
-
-def _next(line: str) -> str:
-    from reconciler.kinds.cron.schedule import next_run
-
-    words = line.split(" ")
-    schedule = words[0] if line.startswith("@") else " ".join(words[:5])
-    at = next_run(schedule, time.time()) if line else None
-    return "" if at is None else time.strftime(", next %Y-%m-%d %H:%M", time.localtime(at))
 
 
 KIND = Crons()

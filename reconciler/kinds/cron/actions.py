@@ -8,17 +8,25 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import HostError, Remedy
 from reconciler.base.records import dataclass
 from reconciler.base.text import redacted
 from reconciler.core.batches import in_halves
+from reconciler.core.kind import run_one
 from reconciler.core.managed_block import lines_of
 from reconciler.host.command import find
 from reconciler.host.crontab import RefusedTable
 from reconciler.host.remedy import hides, remedy, script
-from reconciler.kinds.cron.lines import LONGEST, Environment, misread, rendered, shown
+from reconciler.kinds.cron.lines import (
+    LONGEST,
+    Environment,
+    misread,
+    rendered,
+    shown,
+    shown_line,
+)
 from reconciler.kinds.cron.table import CronEntry, changed, table
 
 if TYPE_CHECKING:
@@ -44,9 +52,14 @@ class PutLine:
     schedule: str
     command: tuple[str, ...]
     env: Environment
+    text: str | None = None
+    """The line itself, where it comes from a template."""
+    secret: bool = False
 
     def made(self) -> CronEntry:
         """The entry itself, with all values. Raises HostError."""
+        if self.text is not None:
+            return CronEntry(self.text.encode("utf-8", "surrogateescape"))
         values = {name: secret.reveal() for name, secret in self.env}
         mailto = values.pop("MAILTO", None)
         line = rendered(self.schedule, self.command, values)
@@ -57,6 +70,8 @@ class PutLine:
 
     def shown(self) -> str:
         """The line as it may be shown."""
+        if self.text is not None:
+            return shown_line(self.made().line, self.secret)[0]
         names = {name: "" for name, _ in self.env if name != "MAILTO"}
         return shown(rendered(self.schedule, self.command, names), False)[0]
 
@@ -72,8 +87,14 @@ class DropLine:
         return f"take the line of {self.entry} out of the crontab of {self.user}"
 
 
-def run_all(actions: Sequence[PutLine | DropLine], host: Host) -> list[HostError | None]:
+def run_all(actions: Sequence[Any], host: Host) -> list[Exception | None]:
     """Make all changes of each user's crontab at once; an outcome for each action."""
+    others = {at: run_one(x, host) for at, x in enumerate(actions) if hasattr(x, "run")}
+    lines = _run_lines([x for at, x in enumerate(actions) if at not in others], host)
+    return [others[at] if at in others else lines.pop(0) for at in range(len(actions))]
+
+
+def _run_lines(actions: Sequence[PutLine | DropLine], host: Host) -> list[HostError | None]:
     failed: dict[tuple[str, str], HostError] = {}
     of_user: dict[str, dict[str, CronEntry | None]] = {}
     secrets: list[str] = []
@@ -108,7 +129,11 @@ def _change(user: str, entries: Mapping[str, CronEntry | None], host: Host) -> N
     def edit(text: bytes | None) -> bytes | None:
         return changed(table(text, host.owner, user), entries)
 
-    if not table(host.crontabs.change(user, edit), host.owner, user).entries:
+    made = table(host.crontabs.change(user, edit), host.owner, user).entries
+    for name, entry in entries.items():
+        if entry is not None and (name not in made or misread(made[name].line)):
+            raise HostError(f"crontab of {user}: the line of {name} came back as another one")
+    if not made:
         host.marks.remove("cron", user)
 
 
@@ -131,7 +156,7 @@ def by_hand(user: str, spec: str, lines: Sequence[PutLine]) -> Remedy | None:
     It takes out nothing but lines that are exactly ours, and may be run again. None where it
     would show a secret.
     """
-    if any(line.env for line in lines):
+    if any(line.env or line.secret for line in lines):
         return None
     text = changed(table(b"", spec, user), {line.entry: line.made() for line in lines})
     ours = [shown(line, False)[0] for line in lines_of(text or b"")]

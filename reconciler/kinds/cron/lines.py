@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
+from reconciler.base.digests import blake2b
+from reconciler.base.records import dataclass
 from reconciler.base.values import Secret
 
 LONGEST = 998
@@ -17,7 +20,29 @@ _EXPORT = r"(?:export ((?:[A-Za-z_][A-Za-z0-9_]*='(?:[^']|'\"'\"')*' ?)+)\n)?(ex
 _ASSIGNMENT = r"([A-Za-z_][A-Za-z0-9_]*)='((?:[^']|'\"'\"')*)'"
 _SETTING = rb"[ \t]*(['\"]?)([A-Za-z_][A-Za-z0-9_]*)\1[ \t]*=[ \t]*(.*)"
 
+_TIMES = r"(@\S+|(?:\S+[ \t]+){4}\S+)[ \t]+"
+_JOB = re.compile(_TIMES + r"()(\S.*)")
+_JOB_OF_FILE = re.compile(_TIMES + r"(\S+)[ \t]+(\S.*)")
+
 Environment = tuple[tuple[str, Secret], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CronJob:
+    """A line as crontab(5) has it; only those of a file have a ``user``."""
+
+    schedule: str
+    user: str
+    command: str
+
+
+def job_in(line: str, of_file: bool) -> CronJob | None:
+    """What a line has cron run; None for a comment, a variable, and what cannot be read."""
+    line = line.strip(" \t")
+    found = (_JOB_OF_FILE if of_file else _JOB).fullmatch(line)
+    if found is None or line.startswith("#") or setting(_bytes(line)) is not None:
+        return None
+    return CronJob(re.sub(r"[ \t]+", " ", found[1]), found[2], found[3])
 
 
 def quoted(value: str) -> str:
@@ -56,24 +81,36 @@ def rendered(schedule: str, command: tuple[str, ...], variables: Mapping[str, st
     return _bytes(schedule) + _SHELL + _bytes(script.replace("%", "\\%").replace("\n", "%"))
 
 
-def misread(line: bytes) -> bool:
+def misread(line: bytes, of_file: bool = False) -> bool:
     """Does python-crontab find anything but one command in a line of ours, or another command?"""
+    text = _text(line)
+    job = job_in(text, of_file)
+    if job is None or "\n" in text:
+        return True
+    # It knows fewer schedules than cron does, which are checked elsewhere.
+    some = f"{job.user} {job.command}".strip()
+    found = _read(text, of_file) or _read(f"* * * * * {some}", of_file)
+    if found is None:
+        return True
+    said, _, given = _text(_decoded(_bytes(job.command))).partition("\n")
+    if "#" in job.command:  # It takes it for a comment, which cron does not.
+        return found.user != (job.user or None) or not said.startswith(found.command)
+    return (found.user or "", found.command, found.stdin or "") != (job.user, said.strip(), given)
+
+
+def _read(text: str, of_file: bool) -> Any:
+    """The one job that python-crontab reads in a line; None where it reads something else."""
     import logging
 
     from crontab import CronTab
 
-    # It knows fewer schedules than cron does, and says so on standard error.
-    logging.getLogger("crontab").setLevel(logging.CRITICAL)
-    text = _text(line)
-    read = CronTab(tab=f"{text}\n")
+    logging.getLogger("crontab").setLevel(logging.CRITICAL)  # It says on standard error what fails.
+    try:
+        read = CronTab(tab=f"{text}\n", user=False if of_file else None)
+    except Exception:  # Some schedules, such as fri-7, it does not even refuse.
+        return None
     jobs = list(read)
-    if read.env or len(jobs) > 1 or "\n" in text:
-        return True
-    if not jobs or "#" in text:  # It takes every # for a comment, which cron does not.
-        return False
-    command = text.split(" ", 1 if text.startswith("@") else 5)[-1]
-    said, _, given = _text(_decoded(_bytes(command))).partition("\n")
-    return (jobs[0].command, jobs[0].stdin or "") != (said.strip(), given)
+    return jobs[0] if len(jobs) == 1 and not read.env and jobs[0].is_valid() else None
 
 
 def _through_shell(text: str) -> str:
@@ -115,6 +152,18 @@ def shown(line: bytes, secret: bool) -> tuple[str, dict[str, str]]:
         return "a line that was edited by hand", {}
     visible, percent, _ = _first_percent(line)
     return _text(visible) + ("%…" if percent else ""), {}
+
+
+def shown_line(line: bytes, secret: bool) -> tuple[str, str]:
+    """A line from a template as it may be shown, and its digest."""
+    digest = blake2b(line, digest_size=8).hexdigest()
+    return (shown_text(_text(line)) if secret else shown(line, False)[0]), digest
+
+
+def shown_text(text: str) -> str:
+    """What is shown of a text that holds a secret."""
+    digest = blake2b(_bytes(text), digest_size=6).hexdigest()
+    return f"(not shown: it holds a value of the environment; digest {digest})"
 
 
 def _first_percent(line: bytes) -> tuple[bytes, bytes, bytes]:

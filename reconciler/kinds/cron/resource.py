@@ -1,17 +1,20 @@
-"""What a user may write of a line for cron, and what is seen of it. Pure."""
+"""What a user may write of lines for cron, and what is seen of those in a crontab. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
 from reconciler.base.records import dataclass, field
-from reconciler.core.fields import Command, Environment, Name, Parsed
+from reconciler.core.fields import Command, Environment, Name, Parsed, Text, Variables
+from reconciler.kinds.cron.lines import CronJob, job_in, shown_text
 
 _SCHEDULE = {
     "type": "string",
     "pattern": r"^(@(hourly|daily|midnight|weekly|monthly|yearly|annually|reboot)"
     r"|\s*\S+\s+\S+\s+\S+\s+\S+\s+\S+\s*|.*\{\{.*\}\}.*)$",
 }
+FOLDER = "/etc/cron.d"
 
 
 def _schedule(value: object) -> str:
@@ -23,30 +26,69 @@ def _schedule(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Cron:
-    """A line in the crontab of ``user``, by default the caller."""
+    """A line in the crontab of ``user``, by default the caller, or lines from a template.
 
-    schedule: Annotated[str, Parsed(_schedule, _SCHEDULE)]
+    Those from a template stand there too, or with ``file`` in a file of /etc/cron.d.
+    """
+
+    schedule: Annotated[str, Parsed(_schedule, _SCHEDULE)] | None = None
     """Five fields as in crontab(5), or a word such as @daily or @reboot."""
-    command: Command
+    command: Command | None = None
     """A list of arguments, or a string for the shell."""
     env: Environment = ()
     """Variables of the command's environment; MAILTO says where cron sends its output."""
     user: Name | None = None
     """In whose crontab; another user's needs root."""
+    template: Name | None = field(default=None, metadata={"template": "file"})
+    """The template that gives lines for cron."""
+    content: Text | None = field(default=None, metadata={"template": "text"})
+    """Lines for cron, which may hold templates."""
+    vars: Variables = field(default=(), metadata={"template": "values"})
+    """Values for the template."""
+    file: Name | None = None
+    """The file in /etc/cron.d, in place of a crontab; a name without dots."""
     caller: str = field(default="", metadata={"written": False})
     entry: str | None = field(default=None, metadata={"written": False})
+    text: str | None = field(default=None, metadata={"written": False})
+    """What the template gave: lines of a crontab, or the whole file."""
+    secret: bool = field(default=False, metadata={"written": False})
 
     @property
     def whose(self) -> str:
         """The user in whose crontab it stands."""
         return self.user or self.caller
 
+    @property
+    def path(self) -> str:
+        """Its file in /etc/cron.d."""
+        return f"{FOLDER}/{self.file}"
+
+    def lines(self) -> dict[str, str]:
+        """The lines from its template, by what tells them apart behind the resource's id."""
+        lines = (self.text or "").splitlines()
+        return {f"[{number:02}]": line for number, line in enumerate(lines, 1)}
+
+    def jobs(self) -> Iterator[CronJob]:
+        """What its template has cron run."""
+        for line in (self.text or "").splitlines():
+            found = job_in(line, self.file is not None)
+            if found is not None:
+                yield found
+
+    def shown(self, text: str) -> str:
+        """Its text, or a line of that, as it may be shown."""
+        return shown_text(text) if self.secret else text
+
 
 @dataclass(frozen=True, slots=True)
 class CronState:
-    """The line as it may be shown, the digests of its variables, and its place among others."""
+    """The line as it may be shown, the digests of its variables, and its place among others.
+
+    ``lines`` are those from a template: what tells each apart, how it is shown, and its digest.
+    """
 
     line: str
     env: tuple[tuple[str, str], ...] = ()
     block: str = "in order"
     schedule: str | None = None
+    lines: tuple[tuple[str, str, str], ...] = ()

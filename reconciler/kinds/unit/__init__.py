@@ -28,6 +28,7 @@ from reconciler.core.kind import (
 )
 from reconciler.core.model import Action, Change, Claim, Declarations, Key, Observation, Resource
 from reconciler.core.templating import Templates
+from reconciler.host.managed_file import differs
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -310,11 +311,7 @@ def _in_words(change: Change) -> str:
     if change.field == "content":
         if change.have is None:
             return "its file is missing"
-        from difflib import ndiff
-
-        lines = list(ndiff(str(change.have).split("\n"), str(change.want).split("\n")))
-        count = max(sum(line.startswith(sign) for line in lines) for sign in "+-")
-        return f"content differs ({count} {'line' if count == 1 else 'lines'})"
+        return differs(str(change.have), str(change.want))
     if change.field == "environment":
         return "its EnvironmentFile differs" if change.have else "its EnvironmentFile is missing"
     words = {
