@@ -74,7 +74,6 @@ STARTING = {
 STARTERS = {
     ("os.fork", "host/bounded.py"): "our own work, gone on with in a child",
     ("os.fork", "host/child.py"): "our own work in a child, which runs no other program",
-    ("os.fork", "host/forked.py"): "our own passes in children, which run no other program",
     ("os.fork", "host/scan.py"): "our own look at a folder in a second process",
     ("os.posix_spawn", "host/command.py"): "the tools that we ask something for ourselves",
     ("os.execve", "host/environment.py"): "this program itself, in UTF-8 mode",

@@ -158,7 +158,7 @@ def _relays() -> list[tuple[int, int, list[int]]]:
 
 def _be_child(line: socket.socket, parent: int, relays: list[tuple[int, int, list[int]]]) -> None:
     global _to_parent
-    from reconciler.host.forked import end_with
+    from reconciler.host.child import end_with
 
     end_with(parent)
     forget_parent()

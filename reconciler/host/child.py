@@ -1,19 +1,23 @@
-"""Work that is done in a child of its own: so that it can be killed, and its memory comes back.
+"""Work in forked children: one that answers once, within a time, or one that is talked with.
 
-It must not be used for anything that should outlive the call.
+So it can be killed, and its memory comes back. It must not be used for anything that should outlive
+the parent, nor know what is said.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pickle
 import select
 import signal
+import socket
+import struct
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 from reconciler.base.errors import UnknownState
@@ -31,6 +35,9 @@ from reconciler.host.filesystems import on_entering
 from reconciler.host.progress import unwatched, working
 
 _CHUNK = 65536
+_LENGTH = struct.Struct("!I")
+_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+_library = ctypes.CDLL(None)
 _SHARE = 0.85
 """Of the time of a child: so long its programs are waited for, so that it still can tell."""
 Answer = bytes | Iterable[bytes]
@@ -69,7 +76,7 @@ class Child:
             raise
         if self.pid == 0:
             os.setsid()
-            _work(work, say, kept)
+            _be_child(lambda: _answer(work, say), say, *kept)
         os.close(say)
 
     def wait(self) -> bytes:
@@ -110,7 +117,11 @@ class Child:
                 self._chunks.append(chunk)
             status = self._end_all()
             if status != 0:
-                words = "did not end" if status is None else f"status {_code(status)}"
+                words = (
+                    "did not end"
+                    if status is None
+                    else f"status {os.waitstatus_to_exitcode(status)}"
+                )
                 raise UnknownState(f"a child ended without an answer ({words})")
             return b"".join(self._chunks)
         if self.left > 0:
@@ -134,40 +145,40 @@ class Child:
         return reap(self.pid)
 
 
-def _code(status: int) -> int:
-    return os.waitstatus_to_exitcode(status)
-
-
-def _work(work: Callable[[], Answer], say: int, kept: Collection[int]) -> None:
-    """The child's side; never returns."""
+def _be_child(do: Callable[[], None], *kept: int) -> None:
+    """The child's side: it has no descriptors of its parent's but ``kept``. Never returns."""
     status = 1
     try:
         unwatched()
         forget_parent()
         on_entering()
-        # The lock among them: it must not outlive the one who holds it.
-        close_all_but(say, *kept)
+        # The lock among them, and the store: they must not outlive the one who holds them.
+        close_all_but(*kept)
         usual_limit()
         let_go_of_streams(0, 1, 2)
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
         for number in (signal.SIGHUP, signal.SIGUSR1):
             # Meant for the loop; `systemctl kill` sends it to all of the unit, and a spec whose
             # reading ends so is not read again. Unlike SIG_IGN, no program that is run keeps this.
             signal.signal(number, lambda *_: None)
-        from reconciler.host.processes import end_below
-
-        answer = work()
-        for piece in (answer,) if isinstance(answer, bytes) else answer:
-            view = memoryview(piece)
-            while view:
-                view = view[os.write(say, view) :]
-        end_below(os.getpid())
+        do()
         status = 0
     finally:
         with suppress(BaseException):
             os._exit(status)
+
+
+def _answer(work: Callable[[], Answer], say: int) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    from reconciler.host.processes import end_below
+
+    answer = work()
+    for piece in (answer,) if isinstance(answer, bytes) else answer:
+        view = memoryview(piece)
+        while view:
+            view = view[os.write(say, view) :]
+    end_below(os.getpid())
 
 
 class Children:
@@ -240,3 +251,129 @@ def _answer_of(work: Callable[[], Any], seconds: float) -> bytes:
         return pickle.dumps((True, work()))
     except Exception as error:
         return pickle.dumps((False, error_in_words(error)))
+
+
+class Interrupted(BaseException):
+    """The child was asked to drop what it is doing. Passes every ``except Exception``."""
+
+
+class ChildLine:
+    """One end of the line between parent and child: plain values, sent whole."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        self._read = b""
+
+    @property
+    def descriptor(self) -> int:
+        """Can be read when there is something to ``hear``."""
+        return self._end.fileno()
+
+    def say(self, value: Any) -> None:
+        """Send a value. Raises OSError when nobody is at the other end."""
+        data = pickle.dumps(value)
+        self._end.sendall(_LENGTH.pack(len(data)) + data)
+
+    def hear(self) -> Iterator[Any]:
+        """What has come by now, without waiting. Raises EOFError once the other end is gone."""
+        gone = False
+        with suppress(BlockingIOError):
+            while chunk := self._end.recv(_CHUNK, socket.MSG_DONTWAIT):
+                self._read += chunk
+            gone = True
+        while len(self._read) >= _LENGTH.size:
+            end = _LENGTH.size + _LENGTH.unpack_from(self._read)[0]
+            if len(self._read) < end:
+                break
+            data, self._read = self._read[_LENGTH.size : end], self._read[end:]
+            yield pickle.loads(data)
+        if gone:
+            raise EOFError
+
+    def wait(self) -> Any:
+        """Wait for the next value. Raises EOFError when the other end is gone."""
+        (length,) = _LENGTH.unpack(self._exactly(_LENGTH.size))
+        return pickle.loads(self._exactly(length))
+
+    def _exactly(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            chunk = self._end.recv(size - len(data))
+            if not chunk:
+                raise EOFError
+            data += chunk
+        return data
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._end.close()
+
+
+class Forked:
+    """A child that does ``work``, seen from its parent. Raises OSError when none can be made.
+
+    It has a process group of its own. ``work`` gets its end of the line, and a callable that says
+    whether it was asked to come to an end.
+    """
+
+    def __init__(self, work: Callable[[ChildLine, Callable[[], bool]], None]) -> None:
+        reap_killed()
+        ours, its = socket.socketpair()
+        parent = os.getpid()
+        try:
+            self.pid = os.fork()
+        except OSError:
+            ours.close()
+            its.close()
+            raise
+        if self.pid == 0:
+            end_with(parent)
+            with suppress(OSError):
+                os.setpgid(0, 0)
+            _be_child(lambda: _talk(work, its), its.fileno())
+        its.close()
+        with suppress(OSError):
+            os.setpgid(self.pid, self.pid)
+        self.line = ChildLine(ours)
+
+    def ask_to_end(self) -> None:
+        """Have it begin nothing more."""
+        os.kill(self.pid, signal.SIGTERM)
+
+    def interrupt(self) -> None:
+        """Have it drop what it is doing."""
+        os.kill(self.pid, signal.SIGINT)
+
+    def kill(self) -> str:
+        """Kill it with its group, whatever it does; how it has ended, in words.
+
+        One that hangs in the kernel is waited for by nobody.
+        """
+        with suppress(OSError):
+            os.killpg(self.pid, signal.SIGKILL)
+        status = reap(self.pid)
+        if status is None:
+            return "killed, and not ended yet"
+        code = os.waitstatus_to_exitcode(status)
+        return f"signal {-code}" if code < 0 else f"exit status {code}"
+
+
+def end_with(parent: int) -> None:
+    """From now on this process is killed when its parent ends.
+
+    Whoever held the lock is gone then, and another one may hold it.
+    """
+    _library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _talk(work: Callable[[ChildLine, Callable[[], bool]], None], end: socket.socket) -> None:
+    asked: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Interrupted
+
+    signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    signal.signal(signal.SIGINT, interrupt)
+    work(ChildLine(end), lambda: bool(asked))

@@ -14,10 +14,10 @@ from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, field
 from reconciler.base.text import error_in_words
 from reconciler.host.bounded import StallDetector
+from reconciler.host.child import ChildLine, Forked, Interrupted
 from reconciler.host.clock import Clock
 from reconciler.host.command import BEAT, on_waiting
 from reconciler.host.filesystems import on_entering, silence
-from reconciler.host.forked import Forked, Interrupted, Line
 
 _SILENCE = 90.0
 """Seconds without a sign of life after which a pass counts as hung."""
@@ -32,7 +32,7 @@ _GRACE = 1.0
 class Teller:
     """The child's side of a pass: says what is done, and asks before it does it."""
 
-    def __init__(self, line: Line, clock: Clock) -> None:
+    def __init__(self, line: ChildLine, clock: Clock) -> None:
         self._line = line
         self._clock = clock
         self._said = clock.monotonic()
@@ -115,7 +115,7 @@ class Passes:
     def begin(self, only: Collection[str]) -> Pass:
         """Begin a pass over these ids and what they need, or over all. Raises OSError."""
 
-        def work(line: Line, asked: Callable[[], bool]) -> None:
+        def work(line: ChildLine, asked: Callable[[], bool]) -> None:
             teller = Teller(line, self._clock)
             try:
                 teller.tell("end", self._work(teller, sorted(only), asked))

@@ -80,7 +80,7 @@ def run(context: Context) -> int:
 
 
 def chosen(spec: Spec, patterns: list[str]) -> list[Resource[Any]]:
-    """The resources that are is_matched. Raises InvalidUsage for a pattern that means none."""
+    """The resources that are matched. Raises InvalidUsage for a pattern that means none."""
     for pattern in patterns:
         if not any(is_matched(one.id, pattern) for one in spec.resources):
             raise InvalidUsage(no_such(pattern, spec))
