@@ -10,37 +10,44 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reconciler.core.kind import GetKind
 from reconciler.core.model import Spec
+from reconciler.core.observe import shown
 from reconciler.host import reading
 from reconciler.host.folders import matching as logs_matching
+
+if TYPE_CHECKING:
+    from reconciler.host import Host
 
 _TMPFILES = ("/etc/tmpfiles.d", "/run/tmpfiles.d", "/usr/local/lib/tmpfiles.d",
              "/usr/lib/tmpfiles.d")  # fmt: skip
 _LOGROTATE = ("/etc/logrotate.conf", "/etc/logrotate.d")
 _SPECS = 20
-_SORTS = ("path", "tmux session", "unit", "cron line")
+_SORTS = ("path", "files", "tmux session", "unit", "cron line")
 _MADE = "dDvqQefFpLcbCwaAtThHzZ"
 """Types of tmpfiles.d(5) lines that make, clean or change what they name."""
 
 
-def found(
-    paths: Mapping[str, str],
-    logs: Mapping[str, str],
-    globs: Sequence[tuple[str, str]],
-    spec: Spec,
-    state_dir: str,
-    get_kind: GetKind,
-) -> list[dict[str, Any]]:
-    """Who else manages one of these ``paths`` or ``logs``, which map to ids, or ``globs``."""
-    matching = {path: ident for ident, glob in globs for path in logs_matching(glob)}
-    return [
-        *_tmpfiles(paths),
-        *_logrotate({**matching, **logs}),
-        *_specs(spec, state_dir, get_kind),
-    ]
+def found(spec: Spec, host: Host, state_dir: str, get_kind: GetKind) -> list[dict[str, Any]]:
+    """Who else manages a path, a log, a session, a unit or a cron line of the spec."""
+    paths: dict[str, str] = {}
+    logs: dict[str, str] = {}
+    for one in spec.resources:
+        if not one.present or one.skip is not None:
+            continue
+        kind = get_kind(one.kind)
+        for claim in kind.claims(one.want):
+            if claim.key.sort == "path":
+                paths.setdefault(claim.key.value, one.id)
+        for key in shown(kind, one, host):
+            if key.sort == "log":
+                logs[key.value] = one.id
+            elif key.sort == "logs":
+                for path in logs_matching(key.value):
+                    logs.setdefault(path, one.id)
+    return [*_tmpfiles(paths), *_logrotate(logs), *_specs(spec, state_dir, get_kind)]
 
 
 def _tmpfiles(paths: Mapping[str, str]) -> Iterator[dict[str, Any]]:

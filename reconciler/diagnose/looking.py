@@ -48,16 +48,10 @@ class Looking:
             one.id: [claim.key for claim in kinds.get(one.kind).claims(one.want)]
             for one in self.declared
         }
-        self.own_paths: dict[str, str] = {}
-        """The paths that the spec manages, each with whose it is, by its id."""
         self.paths: dict[str, str] = {}
-        """The same, and those that it only uses."""
+        """The paths that the spec manages or uses, each with whose it is, by its id."""
         for one in self.declared:
-            keys = self.claims[one.id]
-            for key in keys:
-                if key.sort == "path":
-                    self.own_paths.setdefault(key.value, one.id)
-            for key in (*keys, *kinds.get(one.kind).uses(one.want)):
+            for key in (*self.claims[one.id], *kinds.get(one.kind).uses(one.want)):
                 if key.sort == "path":
                     self.paths.setdefault(key.value, one.id)
 
@@ -84,8 +78,7 @@ class Looking:
         begin("logs", partial(sections.logs, shown["log"], shown["logs"]), LOOK)
         state_dir = self.context.state_dir
         begin("reboot", partial(persistence.look, host, spec.path, state_dir), LOOK)
-        named = {path: ident for ident, path in shown["log"]}
-        known = self.own_paths, named, shown["logs"], spec, state_dir, kinds.get
+        known = spec, host, state_dir, kinds.get
         begin("conflicts", partial(conflicts.found, *known), LOOK)
         for socket in self.sockets():
             begin(f"tmux {socket}", partial(sections.tmux_sessions, host, socket), LOOK)
