@@ -33,6 +33,8 @@ _SAME = ("process_name", "numprocs", "numprocs_start", "priority", "redirect_std
 """Settings that are read with others, or that say what happens here anyway."""
 _EXPANSION = re.compile(r"%\((\w+)\)(-?[0-9]*)([sd])|%(%)")
 _MOST_FILES = 1000
+_USUAL_FILES, _MOST_OPEN = 1024, 524288
+"""The open files of a process that asks for nothing, and to which number it may raise that."""
 _OFF = ("false", "0", "off", "no")
 
 
@@ -126,7 +128,7 @@ def _other(section: _Section, draft: SpecDraft) -> None:
     leave = draft.leave
     sort = section.name.partition(":")[0]
     if sort == "supervisord":
-        used = ("environment", "directory", "umask", "user", "minfds", "minprocs")
+        used = ("environment", "directory", "umask", "user", "minfds")
         rest = ", ".join(key for key in section if key not in used)
         if rest:
             leave(draft.document, section.origin, f"{rest}: about supervisord itself")
@@ -298,11 +300,14 @@ def _surroundings(
         block.put("env", env, last.places["environment"])
     for key, name in (("directory", "cwd"), ("umask", "umask"), ("user", "user")):
         if own is not None and key in own and key not in section:
+            if key != "user" and own.on("nodaemon", False):
+                continue  # It heeds these only as it becomes a daemon.
             value = own[key].zfill(4) if key == "umask" else expand(own[key])
             block.put(name, value, own.places[key])
-    for key, name in (("minfds", "nofile"), ("minprocs", "nproc")):
-        if own is not None and key in own:
-            nested(block, "rlimits").put(name, _number(own[key], -1), own.places[key])
+    if own is not None and (files := _number(own.get("minfds", "1024"), 0)) > _USUAL_FILES:
+        # The least that there must be, of what may be opened without asking for more.
+        limits = {"nofile": f"{files}:{max(files, _MOST_OPEN)}"}
+        block.put("rlimits", limits, own.places["minfds"])
 
 
 def _pairs(text: str) -> Iterator[tuple[str, str]]:

@@ -152,7 +152,8 @@ def _clean(
     block.put("action", "delete", line.origin)
     block.put("older_than", span, line.origin)
     block.put("age_by", _TIMES["c" if "c" in times or len(times) > 1 else min(times)], line.origin)
-    block.put("remove_empty", True, line.origin)
+    if not colon or any(one.isupper() for one in by):  # These are for folders.
+        block.put("remove_empty", True, line.origin)
     below = [one for one in excluded if one.path.startswith(f"{line.path.rstrip('/')}/")]
     if below:
         start = len(line.path.rstrip("/")) + 1
