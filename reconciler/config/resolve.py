@@ -15,12 +15,14 @@ from reconciler.config.nodes import (
     Broken,
     Map,
     Node,
+    Rendered,
     Seq,
     Source,
     SourceMark,
     Text,
     empty_map,
     is_null,
+    placed,
     shown,
     texts,
 )
@@ -134,7 +136,8 @@ class Resolver:
                         "write each as 'name:' with its fields indented below it",
                     )
                     continue
-                for name, body, at in entries.entries():
+                for written, body, at in entries.entries():
+                    name = self._rendered(written, at, scope) if "{{" in written else written
                     base = f"{prefix}:{name}"
                     if base in self.bases:
                         first = self.bases[base]
@@ -142,7 +145,7 @@ class Resolver:
                         self.problems.add(at, message)
                         continue
                     self.bases[base] = at
-                    entries[name] = gone
+                    entries[written] = gone
                     self._name(kind, name, at)
                     for declared in self._declare(kind, base, at, body, scope):
                         made += 1
@@ -151,12 +154,22 @@ class Resolver:
                         self.problems.add(at, f"more than {MAX_RESOURCES:,} resources")
                         return
 
+    def _rendered(self, written: str, at: SourceMark, scope: Scope) -> str:
+        """A name that is a template; it is shown everywhere, so it holds nothing secret."""
+        text = placed(Text(written), at.source, at.start)
+        unknown = sorted(scope.names(text) - scope.values.keys() - scope.failed)
+        if unknown and not scope.partial:
+            hint = "a name may have variables in it; for_each makes one resource for each value"
+            self.problems.add(at, f"{written!r}: {unknown[0]!r} is not defined", hint)
+            return written
+        name = scope.text(text)
+        if isinstance(name, Rendered) and name.secret:
+            self.problems.add(at, f"{written!r} gives a value of the environment, which no name is")
+        return str(name)
+
     def _name(self, kind: Kind[Any, Any], name: str, at: SourceMark) -> None:
-        wrong = hint = None
-        if "{{" in name:
-            wrong = "templates are not evaluated in names"
-            hint = "for_each makes one resource for each value of a list"
-        elif not 0 < len(name) <= MAX_NAME:
+        wrong = None
+        if not 0 < len(name) <= MAX_NAME:
             wrong = f"a name has 1 to {MAX_NAME} characters"
         elif not name.isprintable():
             wrong = "a name holds no control characters"
@@ -165,7 +178,7 @@ class Resolver:
         elif "[" in name or "]" in name:
             wrong = "a name holds no '[' or ']', which are made by for_each"
         if wrong is not None:
-            self.problems.add(at, f"{kind.name} {name!r}: {wrong}", hint)
+            self.problems.add(at, f"{kind.name} {name!r}: {wrong}")
 
     def _declare(
         self, kind: Kind[Any, Any], base: str, at: SourceMark, body: Node, scope: Scope

@@ -484,3 +484,17 @@ def test_an_empty_value_that_takes_nothing_is_fine(
 ) -> None:
     found = room.body(f'{head}\nfolders: {{a: {{path: "{path}"}}}}\n')
     assert found["folder:a"].want.path == made
+
+
+def test_names_with_variables(room: Any) -> None:
+    text = HEAD + "vars: {pre: my_, blank: ''}\nfolders:\n  '{{ pre }}a': {path: /a}\n"
+    text += "  '{{ blank }}b': {path: /b, needs: ['folder:my_a']}\n"
+    assert [one.id for one in room.load(text).resources] == ["folder:my_a", "folder:b"]
+    (twice,) = room.fails(text + "  my_a: {path: /c}\n")
+    assert "folder 'my_a' is defined twice" in twice.message
+    (empty,) = room.fails(HEAD + "vars: {blank: ''}\nfolders: {'{{ blank }}': {path: /a}}\n")
+    assert "a name has 1 to 200 characters" in empty.message
+    secret = HEAD + "vars: {x: '{{ env.TOKEN }}'}\nfolders: {'{{ x }}': {path: /a}}\n"
+    (shown,) = room.fails(secret, environ={"TOKEN": "canary"})
+    assert "gives a value of the environment" in shown.message
+    assert "canary" not in shown.message
