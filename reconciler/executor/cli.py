@@ -288,9 +288,23 @@ def _test(layout: Layout, options: Namespace) -> int:
             f"the home {layout.home} does not exist, so no worker is running; {_starts(layout)}"
         )
         return FAILED
+    if options.archives:
+        return _test_archives(layout)
     good, words = try_out(layout, options.timeout, options.busy_ok)
     if good:
         print(escapes(words))
         return OK
     _complain(words)
     return FAILED
+
+
+def _test_archives(layout: Layout) -> int:
+    from reconciler.executor.logs import broken_archive
+    from reconciler.executor.options import ARCHIVES
+
+    number, trouble = broken_archive(layout, ARCHIVES)
+    if trouble is not None:
+        _complain(escapes(trouble))
+        return FAILED
+    print(f"{number} archive{'' if number == 1 else 's'} of logs can be read")
+    return OK

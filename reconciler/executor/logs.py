@@ -9,6 +9,7 @@ import gzip
 import os
 import tarfile
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO
@@ -92,6 +93,24 @@ def archived_log(layout: Layout, command_id: str | None) -> Iterator[tuple[str, 
                 yield found
                 return
     yield None
+
+
+def broken_archive(layout: Layout, most: int) -> tuple[int, str | None]:
+    """How many of the newest archives can be read to their end, and which one cannot, and why."""
+    paths = _newest_first(layout)[:most]
+    for at, path in enumerate(paths):
+        try:
+            with (
+                os.fdopen(files.open_shown(path), "rb") as raw,
+                gzip.GzipFile(fileobj=raw) as unpacked,
+            ):
+                while unpacked.read(_MOST):
+                    pass
+        except FileNotFoundError:
+            continue  # Its time was over.
+        except (EOFError, zlib.error, OSError) as error:
+            return at, f"{path} cannot be read: {error}"
+    return len(paths), None
 
 
 def _newest_first(layout: Layout) -> list[str]:

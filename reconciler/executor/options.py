@@ -14,6 +14,7 @@ from reconciler.output.completion import SHELLS
 
 WAIT = 3600.0  # seconds of a --wait without a number
 LINES = 30  # of `logs`
+ARCHIVES = 7  # of `test --archives`
 _WITH_VALUE = ("--home", "--id", "--timeout", "--cwd", "--env")
 
 _EPILOG = """\
@@ -178,6 +179,11 @@ def parser() -> argparse.ArgumentParser:
     )
     test.add_argument(
         "--busy-ok", action="store_true", help="exit 0 too while the worker runs another command"
+    )
+    test.add_argument(
+        "--archives",
+        action="store_true",
+        help=f"instead: exit 0 if the newest {ARCHIVES} archives of logs can be read",
     )
     return made
 
