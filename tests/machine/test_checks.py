@@ -365,8 +365,8 @@ def test_the_executor_is_asked_and_is_well(machine: Machine) -> None:
     asked = {one["id"]: one["asked"]["result"] for one in status if "asked" in one}
     names = ("execution", "heartbeat", "waiting", "errors", "disk", "daily_room", "daily_errors",
              "daily_failures", "weekly_archives", "monthly_stale", "monthly_state")  # fmt: skip
-    # That one asks the machine's own crontab; see test_diagnose_host.py.
-    assert asked.pop("check:weekly_persistence") == "shaky"
+    # It depends on whether a cron daemon runs on this machine; see test_diagnose_host.py.
+    assert asked.pop("check:weekly_persistence") in ("ok", "shaky")
     assert asked == {f"check:{name}": "ok" for name in names}
     # Twice is once: nothing is due, so nothing is asked and nothing written.
     trace = machine.traced("all", *machine.argv("--once", spec, "--detailed-exitcode"))

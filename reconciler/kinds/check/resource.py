@@ -236,7 +236,7 @@ class Check:
         found = [one.path for one in (self.fresh, self.log, self.queue, self.disk) if one]
         found += [tcp.unix] if tcp and tcp.unix else []
         found += [path for path in (http.unix, http.ca_file) if path] if http else []
-        found += [results.home] if results else []
+        found += [f"{results.home}/ai_commands/completed"] if results else []
         return (*found, self.cwd) if self.cwd is not None else tuple(found)
 
     @property
