@@ -17,6 +17,8 @@ from reconciler import kinds
 SAMPLES = {
     "block": "blocks: {{x: {{path: {base}/tree/rc, content: 'alias a=b'}}}}",
     "cron": "cron: {{x: {{schedule: '*/5 * * * *', command: [/bin/true, 'a%b'], env: {{A: b}}}}}}",
+    "file": "files: {{x: {{path: {base}/tree/file, content: 'a', on_change: ['run true']}}}}",
+    "link": "links: {{x: {{path: {base}/tree/link, target: below}}}}",
     "directory": "directories: {{x: {{path: {base}/made/deep, mode: '0751'}}}}",
     "permission": "permissions: {{x: {{path: {base}/tree, recursive: true, mode: '0711'}}}}",
     "retention": "retention: {{x: {{path: {base}/old, keep_last: 1, action: delete}}}}",

@@ -53,6 +53,8 @@ def state(kind: str, have: Any, want: Any) -> Any:
     made = __import__(module, fromlist=["x"])
     if kind == "check":
         return made.CheckState(**have)
+    if kind in ("file", "link"):
+        return getattr(made, f"{kind.title()}State")(**have)
     if kind == "block":
         return made.BlockState(**have)
     if kind == "cron":

@@ -124,7 +124,7 @@ def build(
     hidden += [value for value in parts if len(value) >= _PART]
     for each in resources:
         marked = getattr(each.want, "secret", ())
-        pairs = each.want.env if marked else ()
+        pairs = each.want.env if marked and isinstance(marked, tuple) else ()
         hidden += [value.reveal() for name, value in pairs if name in marked]
     used = {one.kind.name for one in declared}
     spec = Spec(

@@ -180,6 +180,21 @@ class _ResourceTemplates:
             raise AlreadyReported
         return RenderedTemplate(pieces, hidden)
 
+    def beside(self, field: str) -> str:
+        """The whole path of the file that ``field`` names. Raises AlreadyReported."""
+        node = self.declared.body[field]
+        assert isinstance(node, Text)
+        home = str(self.renderer.scope.values["user"]["home"])
+        plain = home + node[1:] if node.startswith("~/") else str(node)
+        own = os.path.dirname(node.source.path)
+        path = os.path.normpath(os.path.join(own, plain))
+        if not os.path.isfile(path):
+            names = _names(os.path.dirname(path))
+            what = f"{self.declared.title}: {field}: there is no file {path}"
+            self.renderer.problems.add(node.at, what, near=(os.path.basename(path), names))
+            raise AlreadyReported
+        return path
+
     def _report_unused(self, field: str, names: frozenset[str]) -> bool:
         """Is there a variable that the template never mentions? It is a mistake, and reported.
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError
@@ -40,3 +43,19 @@ class RunCommand:
         if complaint is not None:
             before = f"{self.done}, but " if self.done else ""
             raise HostError(f"{before}{self.describe()} failed: {complaint}")
+
+
+def filled_in(argv: tuple[str, ...], path: str) -> tuple[str, ...]:
+    """The command with that path for every ``{}``; no shell takes it for a part of its program."""
+    if argv[:2] == ("sh", "-c") and len(argv) == 3:
+        return ("sh", "-c", re.sub(r"""(["']?)\{\}\1""", '"$1"', argv[2]), "sh", path)
+    return tuple(word.replace("{}", path) for word in argv)
+
+
+def wrong_place(argv: Sequence[str]) -> str | None:
+    """What is wrong with where a ``{}`` stands, in words."""
+    for before, argument in pairwise(argv):
+        if before == "-c" and "{}" in argument and (len(argv) > 3 or argv[0] != "sh"):
+            words = 'a name in a program text could be taken for a part of it; write "$1" there'
+            return f"{words}, and then the arguments x and {{}}"
+    return None

@@ -64,3 +64,22 @@ class Templates(Protocol):
 
     def render(self, field: str) -> RenderedTemplate:
         """What the template in that field gives."""
+
+    def beside(self, field: str) -> str:
+        """The whole path of the file that a field names, beside the spec's own file."""
+
+
+def as_text(rendered: RenderedTemplate, field: str) -> str:
+    """What a template gave as plain text, in which nothing is escaped. Raises BadValue."""
+    found = []
+    for piece in rendered.pieces:
+        if isinstance(piece, Value):
+            value = piece.value
+            if isinstance(value, (list, dict)):
+                words = "gives a list or a mapping; join it: {{ names | join(' ') }}"
+                raise BadValue(field, piece.line, words)
+            if isinstance(value, bool):
+                value = "true" if value else "false"
+            piece = "" if value is None else str(value)
+        found.append(piece)
+    return "".join(found)

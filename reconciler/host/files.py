@@ -115,14 +115,16 @@ class Files:
         found = self._found(path)
         return None if found is None else found[0]
 
-    def is_link(self, path: str) -> bool:
-        """Does a symlink stand at ``path`` itself? Raises UnknownState as ``status`` does."""
+    def itself(self, path: str) -> os.stat_result | str | None:
+        """What stands at ``path`` itself: of a symlink its target. Raises UnknownState."""
         parent, _, name = path.rpartition("/")
-        folder = self._folder(parent, 0)
         try:
-            return folder is not None and stat.S_ISLNK(os.lstat(f"{folder.real}/{name}").st_mode)
+            if (folder := self._folder(parent, 0)) is None:
+                return None
+            status = os.lstat(real := f"{folder.real}/{name}")
+            return os.readlink(real) if stat.S_ISLNK(status.st_mode) else status
         except FileNotFoundError:
-            return False
+            return None
         except OSError as error:
             raise UnknownState(f"cannot look at {path}: {reason(error)}") from None
 

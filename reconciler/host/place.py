@@ -105,27 +105,38 @@ class Draft:
         if sync:
             sync_folder(self._folder)
 
-    def exchange(self, same: Callable[[os.stat_result], bool]) -> bool:
-        """Give it its real name, in place of a file that still is the ``same``.
+    def exchange(
+        self,
+        same: Callable[[os.stat_result], bool] | None,
+        check: Callable[[str], None] = lambda name: None,
+    ) -> bool:
+        """Give it its real name, in place of a file that still is the ``same``; None: of nothing.
 
         False when it is not; all is as it was then. All of it is on the disk. Without
-        RENAME_EXCHANGE, rename(2), what is done to that name in between is lost.
+        RENAME_EXCHANGE, rename(2), what is done to that name in between is lost. ``check`` is
+        asked before, with a path below the folder by which only we get to it.
         """
         from reconciler.host import kernel
 
         ours = os.fstat(self.handle)
         with private_folder(self._folder, self._name) as private:
             self.name_in(private.handle, NEW)
+            check(f"{private.name}/{NEW}")
             try:
-                kernel.exchange(private.handle, NEW, self._folder, self._name)
+                if same is None:
+                    kernel.rename_new(private.handle, NEW, self._folder, self._name)
+                else:
+                    kernel.exchange(private.handle, NEW, self._folder, self._name)
+            except FileExistsError:
+                return False
             except OSError as error:
-                if error.errno not in NO_EXCHANGE:
+                if same is None or error.errno not in NO_EXCHANGE:
                     raise
                 if not same(os.stat(self._name, dir_fd=self._folder, follow_symlinks=False)):
                     return False
                 self._rename(private.handle)
             else:
-                if not same(os.stat(NEW, dir_fd=private.handle, follow_symlinks=False)):
+                if same and not same(os.stat(NEW, dir_fd=private.handle, follow_symlinks=False)):
                     put_back(private.handle, NEW, self._folder, self._name, ours)
                     return False
             sync_folder(self._folder)
@@ -153,6 +164,28 @@ class Draft:
                 f"{name} was replaced by somebody else while it was put into place; take away the "
                 "right of others to write to its folder"
             )
+
+
+def put_link(folder: int, name: str, target: str, old: str | None) -> bool:
+    """A symlink to ``target``, in place of one to ``old`` or, for None, of nothing; else False."""
+    from reconciler.host import kernel
+
+    with private_folder(folder, name) as private:
+        os.symlink(target, NEW, dir_fd=private.handle)
+        ours = os.stat(NEW, dir_fd=private.handle, follow_symlinks=False)
+        try:
+            if old is None:
+                kernel.rename_new(private.handle, NEW, folder, name)
+                return True
+            kernel.exchange(private.handle, NEW, folder, name)
+        except (FileExistsError, FileNotFoundError):
+            return False
+        out = None
+        with suppress(OSError):  # It is no symlink.
+            out = os.readlink(NEW, dir_fd=private.handle)
+        if out != old:
+            put_back(private.handle, NEW, folder, name, ours)
+        return out == old
 
 
 def put_back(private: int, name: str, folder: int, goal: str, ours: os.stat_result) -> None:

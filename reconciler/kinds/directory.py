@@ -147,7 +147,7 @@ class Directories(Kind[Directory, Seen], Completed, Described, Diagnosed):
             if not stat.S_ISDIR(status.st_mode):
                 what = f"{want.path} is {sort_of(status)}"
                 return Observation(unknown=f"{what} where a directory should be; move it away")
-            if not resource.present and host.files.is_link(want.path):
+            if not resource.present and isinstance(host.files.itself(want.path), str):
                 from reconciler.host.remedy import remedy
 
                 what = f"{want.path} is a symlink, and only a directory is removed"

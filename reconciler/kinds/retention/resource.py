@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable
-from itertools import pairwise
 from typing import Annotated
 
 from reconciler.base.records import dataclass, field
@@ -229,10 +228,10 @@ def _check_action(want: Retention) -> Iterable[tuple[str, str]]:
         yield "delay_compress", "does not go with compress: false"
     if want.name is not None and (why := wrong_date(want.name)) is not None:
         yield "name", why
-    run = want.run or ()
-    for before, argument in pairwise(run):
-        if before == "-c" and "{}" in argument and (len(run) > 3 or run[0] != "sh"):
-            words = 'a name in a program text could be taken for a part of it; write "$1" there'
-            yield "run", f"{words}, and then the arguments x and {{}}"
+    if want.run is not None:
+        from reconciler.core.run_command import wrong_place
+
+        if (why := wrong_place(want.run)) is not None:
+            yield "run", why
     if want.run is not None and "/" in want.run[0] and not want.run[0].startswith("/"):
         yield "run", f"{want.run[0]!r} is not absolute; write its whole path"

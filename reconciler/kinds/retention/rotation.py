@@ -5,14 +5,13 @@ It must not decide what is due: that is the retention kind's.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError
 from reconciler.core.model import Action, Resource
-from reconciler.core.run_command import RunCommand
+from reconciler.core.run_command import RunCommand, filled_in
 from reconciler.host.found import File
 from reconciler.kinds.process import KIND as PROCESSES
 from reconciler.kinds.process.resource import Process
@@ -118,19 +117,12 @@ class RunForEach:
         failed = []
         for path in rotated_logs(self.want.path, self.logs, self.want.names, settled):
             try:
-                RunCommand(_filled_in(self.want.run or (), path), "the log is rotated").run(host)
+                RunCommand(filled_in(self.want.run or (), path), "the log is rotated").run(host)
             except HostError as error:
                 failed.append(str(error))
         if failed:
             more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
             raise HostError(failed[0] + more)
-
-
-def _filled_in(run: tuple[str, ...], path: str) -> tuple[str, ...]:
-    """The command with that path, which no shell takes for a part of its program."""
-    if run[:2] == ("sh", "-c") and len(run) == 3:
-        return ("sh", "-c", re.sub(r"""(["']?)\{\}\1""", '"$1"', run[2]), "sh", path)
-    return tuple(word.replace("{}", path) for word in run)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,153 @@
+"""Writes a file that is ours as a whole, in place of what has its name.
+
+It must not show it under that name before it is whole, settled and checked, nor take away
+anything but what was looked at.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from reconciler.base.errors import HostError, UnknownState
+from reconciler.host.place import draft, put_link
+from reconciler.host.private_folder import private_folder
+from reconciler.host.reading import PRIVATE, content, is_private
+from reconciler.host.refusals import refuse_file_of_another
+from reconciler.host.users import run_as
+from reconciler.host.walk import opened, reported, sort_of
+from reconciler.host.written import SHOWN, as_shown, digest_of
+
+_AGAIN = "has changed meanwhile; the next pass looks again"
+
+
+def write_whole(
+    path: str,
+    fill: Callable[[int], None],
+    mode: int | None,
+    uid: int,
+    gid: int,
+    born: int,
+    check: Callable[[str], None],
+) -> None:
+    """A file at ``path`` with what ``fill`` writes to a descriptor of it.
+
+    What is None or -1 of mode, user and group is as it was, with ACL and extended attributes, or
+    ``born`` and the caller's. ``check`` gets the path of the new file before it is in place, and
+    raises HostError. ``path`` has no symlink at its end. Raises HostError.
+    """
+    parent, _, name = path.rpartition("/")
+    with (
+        reported(f"cannot write {path}"),
+        opened(parent, make=True) as folder,
+        _there(folder, name, path) as old,
+        draft(folder, name) as made,
+    ):
+        fill(made.handle)
+        was = None if old is None else os.fstat(old)
+        if was is None:
+            made.settle(born if mode is None else mode, uid, gid)
+        else:
+            refuse_file_of_another(folder, parent, was, path, uid)
+            made.settle(stat.S_IMODE(was.st_mode) if mode is None else mode, uid, gid, old)
+            now = os.fstat(made.handle)
+            owners = was.st_uid if uid == -1 else uid, was.st_gid if gid == -1 else gid
+            if (now.st_uid, now.st_gid) != owners:
+                raise HostError(
+                    f"{path} belongs to user {was.st_uid} and group {was.st_gid}, which cannot be "
+                    f"kept when it is replaced; {run_as('its owner')}"
+                )
+        seen = None if was is None else _identity(was)
+        same = None if seen is None else lambda status: _identity(status) == seen
+        if not made.exchange(same, lambda new: check(f"{parent}/{new}")):
+            raise HostError(f"{path} {_AGAIN}")
+
+
+def clear(path: str) -> None:
+    """Take away what a killed pass has left beside it. Raises HostError."""
+    parent, _, name = path.rpartition("/")
+    words = f"cannot clear up beside {path}"
+    with reported(words), opened(parent) as folder, private_folder(folder, name):
+        pass
+
+
+def write_link(path: str, target: str, old: str | None) -> None:
+    """A symlink at ``path``, in place of one to ``old``, or of nothing. Raises HostError."""
+    parent, _, name = path.rpartition("/")
+    with reported(f"cannot make the link {path}"), opened(parent, make=True) as folder:
+        if old is not None:
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            refuse_file_of_another(folder, parent, status, path)
+        if not put_link(folder, name, target, old):
+            raise HostError(f"{path} {_AGAIN}")
+
+
+def remove_link(path: str, target: str) -> None:
+    """Remove a symlink that leads there. Raises HostError."""
+    parent, _, name = path.rpartition("/")
+    with reported(f"cannot remove the link {path}"), opened(parent) as folder:
+        if os.readlink(name, dir_fd=folder) != target:
+            raise HostError(f"{path} {_AGAIN}")
+        os.unlink(name, dir_fd=folder)
+
+
+@contextmanager
+def opened_source(path: str) -> Iterator[int]:
+    """A descriptor of a source, which nobody else could have put there. Raises HostError."""
+    from reconciler.host import trust
+
+    try:
+        handle = trust.opened(path, what="the file that is made of it")
+    except FileNotFoundError:
+        raise UnknownState(f"there is no {path}, of which a copy is to be made") from None
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise HostError(f"{path} is {sort_of(os.fstat(handle))}, not a file")
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def shown_file(real: str, handle: int) -> str:
+    """What is shown of that file, which is open: nothing that others may have put there."""
+    folder = os.open(real.rpartition("/")[0] or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return f"({PRIVATE})" if is_private(folder, handle) else shown_bytes(handle)
+    finally:
+        os.close(folder)
+
+
+def shown_bytes(data: bytes | int) -> str:
+    """What is shown of bytes, or of what is open there: a text, or else its digest."""
+    size = len(data) if isinstance(data, bytes) else os.fstat(data).st_size
+    some = data if isinstance(data, bytes) else content(data, SHOWN + 1)
+    try:
+        if size <= SHOWN and b"\0" not in some:
+            return as_shown(some.decode())
+    except UnicodeDecodeError:
+        pass
+    return f"({size:,} bytes, digest {digest_of(data)[:12]})"
+
+
+@contextmanager
+def _there(folder: int, name: str, path: str) -> Iterator[int | None]:
+    """A descriptor of the regular file of that name; None: there is nothing."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    try:
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if not stat.S_ISREG(status.st_mode):
+            raise HostError(f"{path} is {sort_of(status)}, not a file; move it away")
+        handle = os.open(name, flags, dir_fd=folder)
+    except FileNotFoundError:
+        yield None
+        return
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_mode

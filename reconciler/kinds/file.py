@@ -1,0 +1,387 @@
+"""Whole files: what they hold, whose they are, and what follows when they change.
+
+It must not show what a secret one holds, nor remove a file whose bytes are not ours.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from reconciler.base.errors import HostError, UnknownState
+from reconciler.base.records import dataclass, field, replace
+from reconciler.core.attributes import Attributes, SetAttributes
+from reconciler.core.fields import Command, Flag, Mode, Name, Path, Patterns, Text, Variables
+from reconciler.core.kind import Completed, Described, Kind, Templated, diff, in_words
+from reconciler.core.model import (
+    ABSENT,
+    Action,
+    Change,
+    Claim,
+    Declarations,
+    Key,
+    Observation,
+    Resource,
+    not_known,
+)
+from reconciler.core.run_command import RunCommand
+from reconciler.host.walk import reason, sort_of
+
+if TYPE_CHECKING:
+    from reconciler.core.templating import Templates
+    from reconciler.host import Host
+    from reconciler.host.written import WrittenFile
+
+_LONGEST = 1 << 30
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_SECRET = "(secret)"
+_FORMS = ("content", "template", "source")
+_VERBS = {"restart process", "restart unit", "reload unit"}
+
+
+@dataclass(frozen=True, slots=True)
+class ManagedFile:
+    """A file that is ours as a whole: exactly one of ``content``, ``template`` and ``source``."""
+
+    path: Path
+    """The file."""
+    content: Text | None = None
+    """What it holds, to the last byte."""
+    template: Name | None = field(default=None, metadata={"template": "file"})
+    """The template that gives what it holds."""
+    vars: Variables = field(default=(), metadata={"template": "values"})
+    """Values for the template."""
+    source: Name | None = None
+    """A file beside the spec that it is a copy of, byte for byte."""
+    mode: Mode | None = None
+    """Permission bits in quotes, such as "0644"."""
+    owner: Name | None = None
+    """A user, by name or number."""
+    group: Name | None = None
+    """A group, by name or number."""
+    validate: Command | None = None
+    """A command that must accept the new file, {}, before it is in place."""
+    on_change: Patterns = ()
+    """What follows when it changes: "restart process:x", "reload unit:y", "run COMMAND"."""
+    secret: Flag = field(default=False, metadata={"secret": True})
+    """Nothing of it is shown; without a mode it is 0600."""
+    text: str | None = field(default=None, metadata={"written": False})
+    origin: str | None = field(default=None, metadata={"written": False})
+    """The whole path of the source."""
+
+    @property
+    def data(self) -> bytes:
+        """What it is to hold, where that is no copy."""
+        text = self.content if self.text is None else self.text
+        return (text or "").encode("utf-8", "surrogateescape")
+
+    @property
+    def shown(self) -> str:
+        """The same as people see it."""
+        if self.secret:
+            return _SECRET
+        if self.origin is not None:
+            return f"(a copy of {self.source})"
+        from reconciler.host.written import SHOWN, as_shown, digest_of
+
+        text = self.content if self.text is None else self.text
+        if text is not None and len(text) <= SHOWN:
+            return as_shown(text)
+        return f"({len(self.data):,} bytes, digest {digest_of(self.data)[:12]})"
+
+    @property
+    def attributes(self) -> Attributes:
+        """What is asked of mode, owner and group."""
+        return Attributes(self.mode or ("0600" if self.secret else None), self.owner, self.group)
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """What it holds, as it is shown: a text, or a digest. ``wanted`` is the same of what it should.
+
+    ``written`` is ``finished`` unless something is still to follow its last change.
+    """
+
+    content: str
+    mode: str | None = None
+    owner: str | None = None
+    group: str | None = None
+    written: str | None = None
+    wanted: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WriteFile:
+    """Write the file beside, check it, and put it into place as a whole."""
+
+    want: ManagedFile
+    wanted: str | None
+    """What the source held when it was looked at, as it is shown."""
+
+    def describe(self) -> str:
+        """The action in words."""
+        want, words = self.want, self.want.attributes.describe()
+        of = f" as a copy of {want.origin}" if want.origin else ""
+        return f"write {want.path}{of}" + (f" ({words})" if words else "")
+
+    def run(self, host: Host) -> None:
+        """Raises HostError."""
+        from reconciler.core.run_command import filled_in
+        from reconciler.host.place import write_all
+        from reconciler.host.whole_file import opened_source, write_whole
+        from reconciler.host.written import WrittenFiles, chunks, digest_of
+
+        want, notes, digest = self.want, WrittenFiles(host.state_dir), ""
+
+        def fill(handle: int) -> None:
+            nonlocal digest
+            if want.origin is None:
+                write_all(handle, want.data)
+            else:
+                with opened_source(want.origin) as source:
+                    for chunk in chunks(source):
+                        write_all(handle, chunk)
+            digest = digest_of(handle)
+
+        def check(new: str) -> None:
+            try:
+                if want.validate is not None:
+                    RunCommand(filled_in(want.validate, new)).run(host)
+            except HostError as error:
+                words = "what it says is not shown" if want.secret else str(error)
+                words = f"{want.path} is left as it is, since the new one is refused: {words}"
+                raise HostError(words) from None
+            notes.note(want.path, digest, "begun")
+
+        real = host.files.real(want.path) or want.path
+        born = 0o600 if want.secret else 0o644
+        write_whole(real, fill, *want.attributes.numbers(host), born, check)
+        if not want.on_change:
+            notes.note(want.path, digest, "done")
+
+
+@dataclass(frozen=True, slots=True)
+class FinishFile:
+    """Note that all that follows its change is done."""
+
+    path: str
+
+    def describe(self) -> str:
+        """The action in words."""
+        return f"note that the change of {self.path} is finished"
+
+    def run(self, host: Host) -> None:
+        """Raises HostError."""
+        from reconciler.host.whole_file import clear
+        from reconciler.host.written import WrittenFiles
+
+        notes = WrittenFiles(host.state_dir)
+        clear(host.files.real(self.path) or self.path)
+        if (note := notes.read().get(self.path)) is not None:
+            notes.note(self.path, note.digests[-1], "done")
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveFile:
+    """Remove it, if it still holds what we have written."""
+
+    path: str
+
+    def describe(self) -> str:
+        """The action in words."""
+        return f"remove {self.path}"
+
+    def run(self, host: Host) -> None:
+        """Raises HostError."""
+        from reconciler.host.rewrite import rewrite
+        from reconciler.host.written import WrittenFiles, digest_of
+
+        notes = WrittenFiles(host.state_dir)
+        note = notes.read().get(self.path)
+
+        def gone(held: bytes | None) -> None:
+            if held is not None and (note is None or digest_of(held) not in note.digests):
+                raise HostError(f"{self.path} has changed meanwhile, so it is left")
+
+        rewrite(self.path, gone, _LONGEST, host.state_dir)
+        notes.note(self.path, "-", "gone")
+
+
+class FileKind(Kind[ManagedFile, FileState], Completed, Templated, Described):
+    """The section ``files``."""
+
+    section = "files"
+    resource = ManagedFile
+
+    @property
+    def name(self) -> str:
+        return "file"
+
+    def check(self, want: ManagedFile) -> Iterable[tuple[str, str]]:
+        given = [form for form in _FORMS if getattr(want, form) is not None]
+        if len(given) > 1:
+            yield given[1], f"write only one of {', '.join(_FORMS)}"
+        if want.vars and want.template is None:
+            yield "vars", "are for a template, and there is none"
+        if want.validate is not None:
+            from reconciler.core.run_command import wrong_place
+
+            if not any("{}" in word for word in want.validate):
+                yield "validate", "holds no {}, which stands for the new file"
+            elif (why := wrong_place(want.validate)) is not None:
+                yield "validate", why
+        for at, one in enumerate(want.on_change):
+            verb, _, about = one.partition(" ")
+            if (verb != "run" or not about) and f"{verb} {about.partition(':')[0]}" not in _VERBS:
+                words = "write restart process:NAME, restart or reload unit:NAME, or run COMMAND"
+                yield f"on_change[{at}]", f"{one!r} is not understood; {words}"
+
+    def linked(self, want: ManagedFile, declared: Declarations) -> ManagedFile:
+        for one in want.on_change:
+            verb, _, about = one.partition(" ")
+            if verb != "run" and about not in declared.wants:
+                raise ValueError("on_change", f"there is no {about}; declare it")
+        return want
+
+    def rendered(self, want: ManagedFile, templates: Templates) -> ManagedFile:
+        if want.template is not None:
+            from reconciler.core.templating import as_text
+
+            found = templates.render("template")
+            secret = want.secret or found.secret
+            return replace(want, text=as_text(found, "template"), secret=secret)
+        if want.source is not None:
+            return replace(want, origin=templates.beside("source"))
+        if want.content is None:
+            from reconciler.core.templating import BadValue
+
+            raise BadValue("path", None, f"needs one of {', '.join(_FORMS)}")
+        return want
+
+    def claims(self, want: ManagedFile) -> Iterable[Claim]:
+        return (Claim(Key("path", want.path), want.attributes.asks()),)
+
+    def uses(self, want: ManagedFile) -> Iterable[Key]:
+        return (Key("path", want.path.rpartition("/")[0] or "/"),)
+
+    def expected(self, want: ManagedFile) -> FileState:
+        asked = want.attributes
+        return FileState(want.shown, asked.mode, asked.owner, asked.group, "finished")
+
+    def observe(
+        self, resources: Sequence[Resource[ManagedFile]], host: Host
+    ) -> Sequence[Observation[FileState]]:
+        from reconciler.host.written import last_notes
+
+        notes = last_notes(host.state_dir)
+        return [self._look(one, notes.get(one.want.path), host) for one in resources]
+
+    def _look(
+        self, resource: Resource[ManagedFile], note: WrittenFile | None, host: Host
+    ) -> Observation[FileState]:
+        want = resource.want
+        try:
+            status = host.files.status(want.path)
+            if status is None:
+                want.attributes.numbers(host)  # Is there such an owner?
+                return ABSENT
+            if not stat.S_ISREG(status.st_mode):
+                what = f"{want.path} is {sort_of(status)} where a file should be; move it away"
+                return Observation(unknown=what)
+            real = host.files.real(want.path) or want.path
+            handle = os.open(real, _FLAGS)
+            try:
+                if not os.path.samestat(os.fstat(handle), status):
+                    return Observation(unknown=f"{want.path} has just been replaced")
+                if not resource.present:
+                    return _ours(want.path, real, handle, note)
+                content, wanted = _compared(want, real, handle)
+            finally:
+                os.close(handle)
+        except HostError as error:
+            return not_known(error)
+        except OSError as error:
+            return Observation(unknown=f"cannot read {want.path}: {reason(error)}")
+        try:
+            have = want.attributes.seen(status, host)
+        except UnknownState as error:
+            return not_known(error)
+        written = "unfinished" if note is not None and note.unfinished else "finished"
+        return Observation(FileState(content, have.mode, have.owner, have.group, written, wanted))
+
+    def changes(self, expected: FileState | None, have: FileState | None) -> tuple[Change, ...]:
+        found = [one for one in diff(expected, have) if one.field != "written" or have]
+        if have is not None and have.wanted is not None:
+            found = [
+                replace(one, want=have.wanted) if one.field == "content" else one for one in found
+            ]
+        return tuple(found)
+
+    def words(self, changes: Sequence[Change]) -> str:
+        if any(change.field == "state" for change in changes):
+            return in_words(changes)
+        told = []
+        for change in changes:
+            if change.field == "content":
+                told.append("content differs")
+            elif change.field == "written":
+                told.append("what follows its change was not done")
+            else:
+                told.append(in_words((change,)))
+        return "; ".join(told)
+
+    def actions(
+        self, resource: Resource[ManagedFile], have: FileState | None, changes: Sequence[Change]
+    ) -> Sequence[Action]:
+        want, changed = resource.want, {change.field for change in changes}
+        if not resource.present:
+            return (RemoveFile(want.path),)
+        found: list[Action] = []
+        if have is None or "content" in changed:
+            found.append(WriteFile(want, None if have is None else have.wanted))
+        elif changed & {"mode", "owner", "group"}:
+            found.append(SetAttributes(want.path, want.attributes, False))
+        if "written" not in changed and not (want.on_change and changed & {"state", "content"}):
+            return found
+        for one in want.on_change:
+            verb, _, about = one.partition(" ")
+            if verb == "run":
+                found.append(RunCommand(("sh", "-c", about), "the file is written"))
+            else:
+                from reconciler.kinds._follow_up import FollowUp
+
+                found.append(FollowUp(verb, about))
+        return (*found, FinishFile(want.path))
+
+
+def _compared(want: ManagedFile, real: str, handle: int) -> tuple[str, str | None]:
+    """What the file holds, as it is shown, and what it should, where only the source knows."""
+    from reconciler.host.written import same_bytes
+
+    if want.origin is None and same_bytes(handle, want.data):
+        return want.shown, None
+    from reconciler.host.whole_file import opened_source, shown_bytes, shown_file
+
+    wanted = None
+    if want.origin is not None:
+        with opened_source(want.origin) as source:
+            if same_bytes(handle, source):
+                return want.shown, None
+            wanted = _SECRET if want.secret else shown_bytes(source)
+    return "(another secret)" if want.secret else shown_file(real, handle), wanted
+
+
+def _ours(path: str, real: str, handle: int, note: WrittenFile | None) -> Observation[FileState]:
+    """What is seen of one that is to go: only one that holds what we wrote is there for us."""
+    from reconciler.host.remedy import remedy
+    from reconciler.host.written import digest_of
+
+    if real == path and note is not None and digest_of(handle) in note.digests:
+        return Observation(FileState("what we have written"))
+    what = f"{path} holds what was not written here, so it is left"
+    return not_known(UnknownState(what, remedy=remedy("rm", path)))
+
+
+KIND = FileKind()
