@@ -112,8 +112,7 @@ class Files:
 
         A symlink is followed where nobody else could have made it. Raises UnknownState.
         """
-        found = self._found(path)
-        return None if found is None else found[0]
+        return found[0] if (found := self.found(path)) else None
 
     def itself(self, path: str) -> os.stat_result | str | None:
         """What stands at ``path`` itself: of a symlink its target. Raises UnknownState."""
@@ -195,10 +194,11 @@ class Files:
 
         Raises UnknownState as ``status`` does.
         """
-        found = self._found(path)
+        found = self.found(path)
         return None if found is None else found[1]
 
-    def _found(self, path: str) -> tuple[os.stat_result, str] | None:
+    def found(self, path: str) -> tuple[os.stat_result, str] | None:
+        """What ``status`` and ``real`` say of it."""
         parent, _, name = path.rpartition("/")
         folder = self._folder(parent, 0)
         return None if folder is None else self._entry(folder, name, path, 0)

@@ -109,11 +109,15 @@ def digest_of(data: bytes | int) -> str:
     return made.hexdigest()
 
 
-def same_bytes(handle: int, other: bytes | int) -> bool:
-    """Is it the same, byte for byte, what is open there? In little memory. Raises OSError."""
-    size = len(other) if isinstance(other, bytes) else os.fstat(other).st_size
-    if os.fstat(handle).st_size != size:
+def same_bytes(handle: int, size: int, other: bytes | int) -> bool:
+    """Is it the same, byte for byte, what is open there and so long? In little memory.
+
+    Raises OSError.
+    """
+    if size != (len(other) if isinstance(other, bytes) else os.fstat(other).st_size):
         return False
+    if size <= _CHUNK and isinstance(other, bytes):
+        return os.pread(handle, size + 1, 0) == other
     return all(map(eq, chunks(handle), chunks(other)))
 
 

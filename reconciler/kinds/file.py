@@ -283,21 +283,22 @@ class FileKind(Kind[ManagedFile, FileState], Completed, Templated, Described):
     ) -> Observation[FileState]:
         want = resource.want
         try:
-            status = host.files.status(want.path)
-            if status is None:
+            found = host.files.found(want.path)
+            if found is None:
                 want.attributes.numbers(host)  # Is there such an owner?
                 return ABSENT
+            status, real = found
             if not stat.S_ISREG(status.st_mode):
                 what = f"{want.path} is {sort_of(status)} where a file should be; move it away"
                 return Observation(unknown=what)
-            real = host.files.real(want.path) or want.path
             handle = os.open(real, _FLAGS)
             try:
-                if not os.path.samestat(os.fstat(handle), status):
+                now = os.fstat(handle)
+                if not os.path.samestat(now, status):
                     return Observation(unknown=f"{want.path} has just been replaced")
                 if not resource.present:
                     return _ours(want.path, real, handle, note)
-                content, wanted = _compared(want, real, handle)
+                content, wanted = _compared(want, real, handle, now.st_size)
             finally:
                 os.close(handle)
         except HostError as error:
@@ -356,18 +357,18 @@ class FileKind(Kind[ManagedFile, FileState], Completed, Templated, Described):
         return (*found, FinishFile(want.path))
 
 
-def _compared(want: ManagedFile, real: str, handle: int) -> tuple[str, str | None]:
+def _compared(want: ManagedFile, real: str, handle: int, size: int) -> tuple[str, str | None]:
     """What the file holds, as it is shown, and what it should, where only the source knows."""
     from reconciler.host.written import same_bytes
 
-    if want.origin is None and same_bytes(handle, want.data):
+    if want.origin is None and same_bytes(handle, size, want.data):
         return want.shown, None
     from reconciler.host.whole_file import opened_source, shown_bytes, shown_file
 
     wanted = None
     if want.origin is not None:
         with opened_source(want.origin) as source:
-            if same_bytes(handle, source):
+            if same_bytes(handle, size, source):
                 return want.shown, None
             wanted = _SECRET if want.secret else shown_bytes(source)
     return "(another secret)" if want.secret else shown_file(real, handle), wanted
