@@ -71,15 +71,16 @@ class Templates(Protocol):
 
 def as_text(rendered: RenderedTemplate, field: str) -> str:
     """What a template gave as plain text, in which nothing is escaped. Raises BadValue."""
-    found = []
+    found: list[str] = []
     for piece in rendered.pieces:
-        if isinstance(piece, Value):
-            value = piece.value
-            if isinstance(value, (list, dict)):
-                words = "gives a list or a mapping; join it: {{ names | join(' ') }}"
-                raise BadValue(field, piece.line, words)
-            if isinstance(value, bool):
-                value = "true" if value else "false"
-            piece = "" if value is None else str(value)
-        found.append(piece)
+        if not isinstance(piece, Value):
+            found.append(piece)
+            continue
+        value = piece.value
+        if isinstance(value, (list, dict)):
+            words = "gives a list or a mapping; join it: {{ names | join(' ') }}"
+            raise BadValue(field, piece.line, words)
+        if isinstance(value, bool):
+            value = "true" if value else "false"
+        found.append("" if value is None else str(value))
     return "".join(found)

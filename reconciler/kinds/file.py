@@ -42,7 +42,7 @@ _VERBS = {"restart process", "restart unit", "reload unit"}
 
 
 @dataclass(frozen=True, slots=True)
-class ManagedFile:
+class WholeFile:
     """A file that is ours as a whole: exactly one of ``content``, ``template`` and ``source``."""
 
     path: Path
@@ -116,7 +116,7 @@ class FileState:
 class WriteFile:
     """Write the file beside, check it, and put it into place as a whole."""
 
-    want: ManagedFile
+    want: WholeFile
     wanted: str | None
     """What the source held when it was looked at, as it is shown."""
 
@@ -209,17 +209,17 @@ class RemoveFile:
         notes.note(self.path, "-", "gone")
 
 
-class FileKind(Kind[ManagedFile, FileState], Completed, Templated, Described):
+class FileKind(Kind[WholeFile, FileState], Completed, Templated, Described):
     """The section ``files``."""
 
     section = "files"
-    resource = ManagedFile
+    resource = WholeFile
 
     @property
     def name(self) -> str:
         return "file"
 
-    def check(self, want: ManagedFile) -> Iterable[tuple[str, str]]:
+    def check(self, want: WholeFile) -> Iterable[tuple[str, str]]:
         given = [form for form in _FORMS if getattr(want, form) is not None]
         if len(given) > 1:
             yield given[1], f"write only one of {', '.join(_FORMS)}"
@@ -238,14 +238,14 @@ class FileKind(Kind[ManagedFile, FileState], Completed, Templated, Described):
                 words = "write restart process:NAME, restart or reload unit:NAME, or run COMMAND"
                 yield f"on_change[{at}]", f"{one!r} is not understood; {words}"
 
-    def linked(self, want: ManagedFile, declared: Declarations) -> ManagedFile:
+    def linked(self, want: WholeFile, declared: Declarations) -> WholeFile:
         for one in want.on_change:
             verb, _, about = one.partition(" ")
             if verb != "run" and about not in declared.wants:
                 raise ValueError("on_change", f"there is no {about}; declare it")
         return want
 
-    def rendered(self, want: ManagedFile, templates: Templates) -> ManagedFile:
+    def rendered(self, want: WholeFile, templates: Templates) -> WholeFile:
         if want.template is not None:
             from reconciler.core.templating import as_text
 
@@ -260,18 +260,18 @@ class FileKind(Kind[ManagedFile, FileState], Completed, Templated, Described):
             raise BadValue("path", None, f"needs one of {', '.join(_FORMS)}")
         return want
 
-    def claims(self, want: ManagedFile) -> Iterable[Claim]:
+    def claims(self, want: WholeFile) -> Iterable[Claim]:
         return (Claim(Key("path", want.path), want.attributes.asks()),)
 
-    def uses(self, want: ManagedFile) -> Iterable[Key]:
+    def uses(self, want: WholeFile) -> Iterable[Key]:
         return (Key("path", want.path.rpartition("/")[0] or "/"),)
 
-    def expected(self, want: ManagedFile) -> FileState:
+    def expected(self, want: WholeFile) -> FileState:
         asked = want.attributes
         return FileState(want.shown, asked.mode, asked.owner, asked.group, "finished")
 
     def observe(
-        self, resources: Sequence[Resource[ManagedFile]], host: Host
+        self, resources: Sequence[Resource[WholeFile]], host: Host
     ) -> Sequence[Observation[FileState]]:
         from reconciler.host.written import last_notes
 
@@ -279,7 +279,7 @@ class FileKind(Kind[ManagedFile, FileState], Completed, Templated, Described):
         return [self._look(one, notes.get(one.want.path), host) for one in resources]
 
     def _look(
-        self, resource: Resource[ManagedFile], note: WrittenFile | None, host: Host
+        self, resource: Resource[WholeFile], note: WrittenFile | None, host: Host
     ) -> Observation[FileState]:
         want = resource.want
         try:
@@ -334,7 +334,7 @@ class FileKind(Kind[ManagedFile, FileState], Completed, Templated, Described):
         return "; ".join(told)
 
     def actions(
-        self, resource: Resource[ManagedFile], have: FileState | None, changes: Sequence[Change]
+        self, resource: Resource[WholeFile], have: FileState | None, changes: Sequence[Change]
     ) -> Sequence[Action]:
         want, changed = resource.want, {change.field for change in changes}
         if not resource.present:
@@ -357,7 +357,7 @@ class FileKind(Kind[ManagedFile, FileState], Completed, Templated, Described):
         return (*found, FinishFile(want.path))
 
 
-def _compared(want: ManagedFile, real: str, handle: int, size: int) -> tuple[str, str | None]:
+def _compared(want: WholeFile, real: str, handle: int, size: int) -> tuple[str, str | None]:
     """What the file holds, as it is shown, and what it should, where only the source knows."""
     from reconciler.host.written import same_bytes
 
