@@ -53,11 +53,12 @@ CarrierCache = dict[int, dict[Identity, Carrier | None]]
 class ProcessSnapshot:
     """The processes of this host, each thing as it is when it is first asked for.
 
-    ``known`` is what earlier ones of the same pass have found. Its methods
-    raise UnknownState.
+    ``known`` is what earlier ones of the same pass have found. With ``zombies`` those are among
+    them whose parent has not asked yet how they ended. Its methods raise UnknownState.
     """
 
-    def __init__(self, known: CarrierCache | None = None) -> None:
+    def __init__(self, known: CarrierCache | None = None, zombies: bool = False) -> None:
+        self._zombies = zombies
         self._known: CarrierCache = {} if known is None else known
         self._marked: dict[int, dict[str, dict[int, Carrier]]] = {}
         self._carriers: dict[int, dict[int, Carrier]] = {}
@@ -70,7 +71,7 @@ class ProcessSnapshot:
     @cached_property
     def entries(self) -> dict[int, ProcessEntry]:
         """All that live, by number."""
-        found = ((pid, look_up(pid)) for pid in pids())
+        found = ((pid, look_up(pid, self._zombies)) for pid in pids())
         return {pid: entry for pid, entry in found if entry is not None}
 
     def entry(self, pid: int) -> ProcessEntry | None:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from reconciler.base.records import dataclass, field
-from reconciler.host.processes import Identity, ProcessEntry, folder, look_up, pids
+from reconciler.host.process_snapshot import ProcessSnapshot
+from reconciler.host.processes import Identity, ProcessEntry, folder, look_up, read_proc
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -60,7 +61,7 @@ def measure(asked: Mapping[Identity, Collection[str]], host: Host) -> dict[Ident
     Processor time is an average since the last look of this call, or over a short pause that all
     share; a loop does not pause. What has ended uses nothing. Raises UnknownState.
     """
-    families = _families(asked, host)
+    families = _families(asked)
     found = {one: _sums(family, "open_files" in asked[one]) for one, family in families.items()}
     watched = [one for one in asked if "cpu" in asked[one]]
     if watched:
@@ -71,7 +72,7 @@ def measure(asked: Mapping[Identity, Collection[str]], host: Host) -> dict[Ident
         _sample(watched, families, samples, host)
         if new and host.patient:
             host.clock.sleep(_PAUSE)
-            _sample(new, _families(new, host), samples, host)
+            _sample(new, _families(new), samples, host)
         for one in watched:
             if one in samples:
                 found[one].cpu = samples[one].percent
@@ -98,32 +99,13 @@ def _sample(
             samples[one] = _Sample(now, seconds, percent)
 
 
-def _families(roots: Iterable[Identity], host: Host) -> dict[Identity, list[ProcessEntry]]:
+def _families(roots: Iterable[Identity]) -> dict[Identity, list[ProcessEntry]]:
     """Each with all its descendants, zombies among them; empty for what has ended."""
-    entries: dict[int, ProcessEntry] = {}
-    children: dict[int, list[int]] = {}
-    for pid in pids():
-        entry = look_up(pid, zombies=True)
-        if entry is not None:
-            entries[pid] = entry
-            children.setdefault(entry.parent, []).append(pid)
-    return {root: list(_family(root, entries, children)) for root in roots}
-
-
-def _family(
-    root: Identity, entries: Mapping[int, ProcessEntry], children: Mapping[int, list[int]]
-) -> Iterator[ProcessEntry]:
-    entry = entries.get(root.pid)
-    if entry is None or entry.identity != root:
-        return
-    todo, seen = [root.pid], {root.pid}
-    while todo:
-        pid = todo.pop()
-        yield entries[pid]
-        # Numbers may be reused while the table is read, so that there is a circle.
-        below = [child for child in children.get(pid, ()) if child not in seen]
-        seen.update(below)
-        todo += below
+    table = ProcessSnapshot(zombies=True)
+    return {
+        root: [table.entries[pid] for pid in table.below([root.pid]) if table.lives(root)]
+        for root in roots
+    }
 
 
 def _sums(family: Iterable[ProcessEntry], files: bool) -> ResourceUsage:
@@ -165,22 +147,18 @@ def since_start(asked: Iterable[Identity], host: Host) -> dict[Identity, dict[st
             "memory": _sums(family, False).memory,
             "peak": sum(map(_peak, family)),
         }
-        for one, family in _families(asked, host).items()
+        for one, family in _families(asked).items()
     }
 
 
 def _peak(entry: ProcessEntry) -> int:
     """VmHWM of proc_pid_status(5), in bytes."""
-    with suppress(OSError, ValueError):
-        with open(f"{folder(entry.identity.pid)}/status", "rb") as file:
-            lines = file.read().splitlines()
-        for line in lines:
-            if line.startswith(b"VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return 0
+    status = (read_proc(entry.identity.pid, "status", 8192) or b"").splitlines()
+    return next((int(line.split()[1]) * 1024 for line in status if line[:6] == b"VmHWM:"), 0)
 
 
 def _times(entry: ProcessEntry) -> float:
+    """Seconds of processor time, with those of its children that have ended."""
     try:
         return sum(psutil.Process(entry.identity.pid).cpu_times()[:4])
     except (psutil.Error, OSError):
@@ -219,43 +197,34 @@ class Row:
 
 def rows(wanted: Iterable[Identity]) -> list[Row]:
     """Those of them that run. Takes a quarter of a second, in which all are watched."""
-    watched: list[tuple[Identity, psutil.Process, float]] = []
-    for one in wanted:
-        entry = look_up(one.pid)
-        if entry is None or entry.identity != one:
-            continue
-        try:
-            process = psutil.Process(one.pid)
-            watched.append((one, process, _seconds(process)))
-        except psutil.Error:
-            continue
+    table = ProcessSnapshot()
+    watched = {one: _times(table.entries[one.pid]) for one in wanted if table.lives(one)}
     began = time.monotonic()
     if watched:
         time.sleep(_WATCHED)
     passed = time.monotonic() - began
-    found = (_row(process, one, before, passed) for one, process, before in watched)
+    found = (_row(one, before, passed, table) for one, before in watched.items())
     return [row for row in found if row is not None]
 
 
-def _row(process: psutil.Process, identity: Identity, before: float, passed: float) -> Row | None:
+def _row(identity: Identity, before: float, passed: float, table: ProcessSnapshot) -> Row | None:
     entry = look_up(identity.pid)
     if entry is None or entry.identity != identity:
         return None
     uptime = time.clock_gettime(time.CLOCK_BOOTTIME) - identity.start / os.sysconf("SC_CLK_TCK")
+    open_files: int | None = None
     try:
+        process = psutil.Process(identity.pid)
         with process.oneshot():
             memory, threads = resident(process), process.num_threads()
             user, command = process.username(), _command(process)
+        with suppress(PermissionError):
+            open_files = descriptors(process)
     except (psutil.Error, OSError):
         return None
-    open_files: int | None = None
-    with suppress(psutil.Error, OSError):
-        open_files = descriptors(process)
-    waits_in = _waits_in(identity.pid) if entry.state == "D" else None
-    try:
-        used = max(0.0, _seconds(process) - before)
-    except psutil.Error:
-        used = 0.0
+    waits_in = None
+    if entry.state == "D":
+        waits_in = (read_proc(identity.pid, "wchan", 100) or b"").decode("ascii", "replace") or None
     return Row(
         identity=identity,
         state=entry.state,
@@ -266,8 +235,8 @@ def _row(process: psutil.Process, identity: Identity, before: float, passed: flo
         command=command,
         open_files=open_files,
         waits_in=waits_in,
-        cpu=used / passed * 100,
-        children=tuple(_children(process)),
+        cpu=max(0.0, _times(entry) - before) / passed * 100,
+        children=tuple(_children(identity.pid, table)),
     )
 
 
@@ -285,10 +254,6 @@ def descriptors(process: psutil.Process) -> int:
     return len(os.listdir(f"{folder(process.pid)}/fd"))
 
 
-def _seconds(process: psutil.Process) -> float:
-    return sum(process.cpu_times()[:4])
-
-
 def _command(process: psutil.Process) -> str:
     line: list[str] = []
     with suppress(psutil.ZombieProcess):  # So is one whose main thread has ended.
@@ -296,26 +261,10 @@ def _command(process: psutil.Process) -> str:
     return " ".join(line) or f"[{process.name()}]"
 
 
-def _children(process: psutil.Process) -> list[ChildProcess]:
-    found = []
-    try:
-        below = process.children(recursive=True)[:_CHILDREN]
-    except psutil.Error:
-        return []
-    for child in below:
-        entry = look_up(child.pid)
-        try:
-            command = _command(child)
-        except (psutil.Error, OSError):
-            continue
-        if entry is not None:
-            found.append(ChildProcess(child.pid, entry.state, command))
-    return found
-
-
-def _waits_in(pid: int) -> str | None:
-    try:
-        with open(f"/proc/{pid}/wchan", encoding="ascii", errors="replace") as file:
-            return file.read(100) or None
-    except OSError:
-        return None
+def _children(pid: int, table: ProcessSnapshot) -> Iterator[ChildProcess]:
+    for below in sorted(table.below([pid]) - {pid})[:_CHILDREN]:
+        with suppress(psutil.Error, OSError):
+            command = _command(psutil.Process(below))
+            entry = look_up(below)
+            if entry is not None:
+                yield ChildProcess(below, entry.state, command)
