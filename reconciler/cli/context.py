@@ -373,6 +373,15 @@ class Context(CallState):
         blocks = diagnosis_blocks(diagnose(self, spec), False)
         return [versions(), "", *(line for line, _ in lines_of(blocks))]
 
+    def write_metrics(self, look: Snapshot, host: Host, outcomes: Sequence[Outcome]) -> None:
+        """Write the file of ``loop: {metrics: FILE}``; a warning where that cannot be."""
+        from reconciler.cli.commands.metrics import write
+
+        try:
+            write(self, look, host, outcomes)
+        except HostError as error:
+            self.warn(str(error))
+
     def print_json(self, document: Any) -> None:
         """Print the one document on standard output; each row of a list on one line."""
         sys.stdout.write(_laid_out(redacted_json(document)) + "\n")

@@ -47,6 +47,7 @@ MODES: dict[str, tuple[Mode, ...]] = {
         Mode("diagnose", "all that can be seen, what is wrong, and what fixes it"),
         Mode("history", "what was done, when, why, by whom, with which result"),
         Mode("logs", "the output of what is managed; -f: as it comes", "ID", several=True),
+        Mode("metrics", "the state of each resource for Prometheus"),
     ),
     "act": (
         Mode("once", "one pass: plan, act in order, verify"),

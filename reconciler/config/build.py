@@ -131,13 +131,14 @@ def build(
         top.name,
         full,
         resources,
-        top.loop_every,
+        top.loop.every,
         secrets=tuple(map(Secret.of, dict.fromkeys((*hidden, *messages.urls)))),
         files=tuple(files.digests),
         empty=tuple(name for name in resolver.declared_kinds if name not in used),
         notify=messages.notify,
         # What must not be shown is not remembered either.
         variables=tuple(one for one in top.variables if one[1] not in hidden),
+        metrics=top.loop.metrics,
     )
     keepable = not (validator.keeps_secrets or renderer.keeps_secrets)
     return Built(spec, files.digests, frozenset(scope.environ.names), keepable)

@@ -19,7 +19,7 @@ from reconciler.config.nodes import Map, Node, Seq, Source, SourceMark, Text, is
 from reconciler.config.scope import FIXED, Scope, is_secret_setting
 from reconciler.config.validate import Validator
 from reconciler.core import order
-from reconciler.core.fields import Duration
+from reconciler.core.fields import Duration, Path
 from reconciler.host.shipped import folder
 
 MAX_DEPTH = 16
@@ -152,12 +152,15 @@ class LoopFields:
 
     every: Duration = 30.0
     """The time between two passes."""
+    metrics: Path | None = None
+    """A file, such as /var/lib/prometheus/node-exporter/NAME.prom, that the watchdog writes
+    after every full pass, for node_exporter."""
 
 
 class HeadReader:
     """Reads what stands above the sections, in all the files of a spec.
 
-    ``loop_every`` is in seconds; ``variables`` are those that were set: see model.Spec.
+    ``variables`` are those that were set: see model.Spec.
     """
 
     def __init__(self, files: SpecFiles, sections: Sequence[str], problems: Problems) -> None:
@@ -165,7 +168,7 @@ class HeadReader:
         self.sections = sections
         self.problems = problems
         self.name = ""
-        self.loop_every = 30.0
+        self.loop = LoopFields()
         self.variables: tuple[tuple[str, str], ...] = ()
 
     def read_head(self) -> None:
@@ -292,6 +295,6 @@ class HeadReader:
             node = scope.node(loop)
             assert isinstance(node, Map)
             found = validator.read(LoopFields, node, "loop", node.at)
-            self.loop_every = found.every if found else 0.0
+            self.loop = found or self.loop
         else:
             self.problems.add(loop.at, "loop needs fields", "write loop: {every: 30s}")

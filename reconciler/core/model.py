@@ -187,7 +187,8 @@ class Spec:
     paths of all files that it was made from.
     ``empty`` names the kinds whose section declares nothing. ``last_good``: its files are not
     valid now, and this is what goes on of it as it was compiled last. ``variables`` are those
-    that were set to something else than the file says, but for secrets and ``state``.
+    that were set to something else than the file says, but for secrets and ``state``. ``metrics``
+    is the file that the watchdog writes for Prometheus.
     """
 
     name: str
@@ -201,6 +202,7 @@ class Spec:
     notify: Notify = Notify()
     last_good: bool = False
     variables: tuple[tuple[str, str], ...] = ()
+    metrics: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

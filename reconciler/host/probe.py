@@ -90,20 +90,9 @@ def queue(
 
     A name that begins with a dot must be asked for. Raises UnknownState and OSError.
     """
-    number, earliest = 0, (inf, "")
-    try:
-        with listed(path) as folder:
-            hidden = is_private(folder)
-            for name, status in regular_files(folder):
-                if any(_matches(name, pattern) for pattern in patterns):
-                    number += 1
-                    earliest = min(earliest, (status.st_mtime, "" if hidden else name))
-    except FileNotFoundError:
-        raise UnknownState(f"there is no {path}") from None
+    number, oldest, name = waiting(path, patterns, walltime)
     if number == 0:
         return Verdict(True, "no file waits")
-    changed, name = earliest
-    oldest = max(0.0, walltime.age(f"{path}/{name}", changed))
     files = "1 file" if number == 1 else f"{number:,} files"
     wrong = []
     if max_age is not None and oldest > max_age:
@@ -114,6 +103,25 @@ def queue(
         wrong.append(f"{files} wait, more than {max_count:,}")
     well = f"{files} {'waits' if number == 1 else 'wait'}, the oldest for {span(oldest)}"
     return Verdict(not wrong, "; ".join(wrong) or well)
+
+
+def waiting(path: str, patterns: Sequence[str], walltime: WallTime) -> tuple[int, float, str]:
+    """How many of these files there are, the age of the oldest in seconds, and its name.
+
+    The name is left out where the folder is closed. Raises UnknownState and OSError.
+    """
+    number, earliest = 0, (inf, "")
+    try:
+        with listed(path) as folder:
+            hidden = is_private(folder)
+            for name, status in regular_files(folder):
+                if any(_matches(name, pattern) for pattern in patterns):
+                    number += 1
+                    earliest = min(earliest, (status.st_mtime, "" if hidden else name))
+    except FileNotFoundError:
+        raise UnknownState(f"there is no {path}") from None
+    changed, name = earliest
+    return number, max(0.0, walltime.age(f"{path}/{name}", changed)) if number else 0.0, name
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -20,8 +20,11 @@ from reconciler.host.trust import own_bytes, own_file
 from reconciler.state.folder import make_folder
 
 _NAME = "loop"
+_LAST = 400
+"""Where in the file it stands when the last full pass ended, and how long it took; older programs
+read what is before it."""
 _CALL = 512
-"""Where in the file it stands what the loop was called with; older programs read 400 bytes."""
+"""Where in the file it stands what the loop was called with; older programs read less."""
 _LONGEST_CALL = 1 << 20
 _BEATS = 3
 _PAUSE = 0.02
@@ -96,19 +99,22 @@ class HeartbeatWriter:
         self._begun += 1
         self._write(self._clock.monotonic(), every)
 
-    def done(self, every: float) -> None:
-        """The full pass has come to its end."""
+    def done(self, every: float, seconds: float) -> None:
+        """The full pass has come to its end, after so many seconds."""
         self._done = self._begun
-        self._write(self._clock.monotonic(), every)
+        self._write(self._clock.monotonic(), every, f"{self._clock.wall():.3f} {seconds:.3f}")
 
-    def _write(self, now: float, every: float) -> None:
+    def _write(self, now: float, every: float, last: str = "") -> None:
         self._last = now
         counts = f"{self._begun:12} {self._done:12}"
         line = f"{self._who} {now:15.3f} {every:12.3f} {counts}\n"
         for place in self._places:
             # A full disk must not end the loop, and the file keeps its place once it is written.
             with suppress(OSError, HostError):
-                os.pwrite(self._handle(place), line.encode(), 0)
+                handle = self._handle(place)
+                os.pwrite(handle, line.encode(), 0)
+                if last:
+                    os.pwrite(handle, last.ljust(_CALL - _LAST - 1).encode(), _LAST)
                 return
 
     def _handle(self, place: str) -> int:
@@ -168,6 +174,16 @@ def _read(place: str, clock: Clock) -> WatchdogHeartbeat | None:
         return WatchdogHeartbeat(identity, age, float(every), int(begun), int(done), stopped)
     except ValueError:
         return None
+
+
+def last_pass(folder: str) -> tuple[float, float] | None:
+    """When the loop's last full pass ended, in seconds since the epoch, and how long it took."""
+    for place in (_place(folder), _second_place(folder)):
+        words = (own_bytes(place, _CALL - _LAST, _LAST) or b"").decode(errors="replace").split()
+        with suppress(ValueError):
+            wall, seconds = words
+            return float(wall), float(seconds)
+    return None
 
 
 def call(folder: str) -> dict[str, Any]:

@@ -368,8 +368,8 @@ class Watchdog:
             if not self._loaded:
                 self._loaded = True
                 with suppress(ImportError, OSError):  # It is gone, which is told.
-                    preload()
-            self._heart.done(every)
+                    preload(self._spec.metrics is not None)
+            self._heart.done(every, self._clock.monotonic() - one.begun)
         elif passed is not None and passed.due is not None:
             now = self._clock.monotonic()
             self._due = min(self._due, now + max(passed.due, _SHORTEST))

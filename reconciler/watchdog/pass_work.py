@@ -138,6 +138,8 @@ class PassWork:
         broken, started = aftermath(report)
         due = context.learn(look, host)
         context.tell(look, outcomes)
+        if spec.metrics is not None and not only:
+            context.write_metrics(look, host, outcomes)
         return Passed(
             frozenset(look.seen), frozenset(broken), frozenset(started), due, context.learned()
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+from contextlib import suppress
 from importlib import import_module
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -22,8 +23,11 @@ _MODULES = tuple(
 _UNUSED = frozenset(("__init__", "choose", "machine"))
 
 
-def preload() -> None:
-    """Import it all: some 8 MB. Raises ImportError and OSError where it is gone already."""
+def preload(metrics: bool = False) -> None:
+    """Import it all: some 8 MB; what ``metrics`` take as well.
+
+    Raises ImportError and OSError where it is gone already.
+    """
     for room in _ROOMS:
         os.listdir(os.path.join(_ROOT, room))  # Else a room that is gone would be an empty one.
         for folder, _, files in os.walk(os.path.join(_ROOT, room)):
@@ -34,5 +38,9 @@ def preload() -> None:
                     import_module(f"{package}.{name}")
     for name in (*_MODULES, "_sqlite3"):  # What is Python's own is not gone, but takes its time.
         import_module(name)
+    if metrics:
+        import_module("reconciler.cli.commands.metrics")
+        with suppress(ImportError):  # An extra, which is asked for when the file is written.
+            import_module("prometheus_client")
     # None of it will ever be garbage; looked through for that, a child would copy it all.
     gc.freeze()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from reconciler.state.store.tables import Deed
 
 _LAST = 5
-_PATIENCE = 2.0
+PATIENCE = 2.0
 """Seconds that a kind may take to be looked at."""
 _EVERY = 1.0
 """Seconds between two looks of one who watches."""
@@ -36,7 +36,7 @@ def run(context: Context) -> int:
         return _watch(context)
     spec = context.load()
     host = context.host(spec)
-    look = context.look(spec, host, within=_PATIENCE)
+    look = context.look(spec, host, within=PATIENCE)
     document = gathered(context, look, host)
     if context.options.json:
         context.print_json(document)

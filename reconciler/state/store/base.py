@@ -43,6 +43,7 @@ _TABLES = {
     "history": "seq INTEGER PRIMARY KEY AUTOINCREMENT, wall REAL, by TEXT, id TEXT, verb TEXT, "
     "result TEXT, why TEXT, error TEXT, seconds REAL, freed INTEGER",
     "reports": "period REAL PRIMARY KEY, boot TEXT, at REAL, wall REAL, figures TEXT",
+    "counts": "id TEXT, verb TEXT, result TEXT, number INTEGER, PRIMARY KEY (id, verb, result)",
 }
 """The tables, with their columns. A later version only ever adds tables and columns, so that what
 an older one writes stays right; each INSERT names its columns for that reason."""

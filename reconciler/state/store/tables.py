@@ -252,6 +252,20 @@ class History(StoreTable):
             base.execute(
                 "DELETE FROM history WHERE seq <= (SELECT max(seq) FROM history) - ?", (_MOST,)
             )
+            base.executemany(
+                "INSERT INTO counts (id, verb, result, number) VALUES (?, ?, ?, 1) "
+                "ON CONFLICT (id, verb, result) DO UPDATE SET number = number + 1",
+                [(d.id, d.verb, d.result) for d in deeds],
+            )
+
+    def counts(self) -> list[tuple[str, str, str, int]]:
+        """How many steps there ever were of each id, verb and result; it only grows."""
+        return [
+            (ident, verb, result, int(number))
+            for ident, verb, result, number in self._base.read(
+                "SELECT id, verb, result, number FROM counts ORDER BY id, verb, result"
+            )
+        ]
 
     def begun(self) -> dict[str, float]:
         """When the oldest deed was done that is known, by id."""

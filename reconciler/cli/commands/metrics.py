@@ -1,0 +1,101 @@
+"""How things stand, for Prometheus: on standard output, or in a file for node_exporter.
+
+It must not change anything else, nor take a lock.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from reconciler import kinds
+from reconciler.base.errors import HostError, UnknownState
+from reconciler.base.exit_codes import DONE
+from reconciler.cli.commands.status import PATIENCE, gathered
+from reconciler.cli.context import Context
+from reconciler.core.kind import Diagnosed
+
+if TYPE_CHECKING:
+    from reconciler.core.model import Outcome
+    from reconciler.core.observe import Snapshot
+    from reconciler.host import Host
+    from reconciler.output.metrics import Metrics
+
+
+def run(context: Context) -> int:
+    """Print them; what is wrong with the resources is in them, not in the exit status."""
+    spec = context.load()
+    host = context.host(spec)
+    found = _metrics(context, context.look(spec, host, within=PATIENCE), host, ())
+    sys.stdout.write(_text(found).decode())
+    return DONE
+
+
+def write(context: Context, look: Snapshot, host: Host, outcomes: Sequence[Outcome]) -> None:
+    """Write the file that the spec names, whole, for everybody to read. Raises HostError."""
+    from reconciler.host import walk
+    from reconciler.host.place import put
+
+    assert look.spec.metrics is not None
+    text = _text(_metrics(context, look, host, outcomes))
+    folder, _, name = look.spec.metrics.rpartition("/")
+    with (
+        walk.reported(f"cannot write the metrics to {look.spec.metrics}"),
+        walk.opened(folder) as to,
+    ):
+        put(to, name, text, 0o644, sync=False)
+
+
+def _text(metrics: Metrics) -> bytes:
+    try:
+        return metrics.text()
+    except ImportError:
+        from reconciler.host.remedy import remedy
+
+        command = remedy(sys.executable, "-m", "pip", "install", "prometheus-client>=0.20")
+        raise HostError(f"metrics need prometheus-client; install it with: {command}") from None
+
+
+def _metrics(context: Context, look: Snapshot, host: Host, outcomes: Sequence[Outcome]) -> Metrics:
+    """``outcomes``: what was done since the look."""
+    from reconciler.output.metrics import Metrics
+    from reconciler.state.heartbeat import last_pass
+
+    document = gathered(context, look, host)
+    done = {one.step.id for one in outcomes if one.result == "done"}
+    for one in document["resources"]:
+        if one["id"] in done and one["state"] == "differs":
+            one["state"] = "ok"
+    store = context.store(look.spec, False)
+    document["counts"], document["waiting"] = [], {}
+    with suppress(HostError):  # ``gathered`` has said it.
+        document["counts"] = store.history.counts()
+        waiting = store.outbox.waiting()
+        targets = [target.name for target in look.spec.notify.addressed]
+        document["waiting"] = {name: len(waiting.get(name, ())) for name in targets}
+    document["queues"] = _queues(look, host)
+    document["pass"] = last_pass(context.folder(look.spec))
+    return Metrics(document)
+
+
+def _queues(look: Snapshot, host: Host) -> dict[tuple[str, str], tuple[int, float]]:
+    """How many files wait, and the age of the oldest in seconds, by resource and folder."""
+    from reconciler.host.probe import waiting
+
+    wanted: dict[tuple[str, str], list[str]] = {}
+    for resource in look.spec.resources:
+        kind = kinds.get(resource.kind)
+        if not resource.present or not isinstance(kind, Diagnosed):
+            continue
+        for key in kind.shows(resource, host):
+            if key.sort == "queue":
+                folder, _, match = key.value.rpartition("/")
+                wanted.setdefault((resource.id, folder), []).append(match)
+    found: dict[tuple[str, str], tuple[int, float]] = {}
+    for (ident, folder), patterns in wanted.items():
+        with suppress(UnknownState, OSError):
+            number, age, _ = waiting(folder, patterns, host.walltime)
+            found[ident, folder] = number, age
+    return found
