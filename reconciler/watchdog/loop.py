@@ -368,7 +368,7 @@ class Watchdog:
             if not self._loaded:
                 self._loaded = True
                 with suppress(ImportError, OSError):  # It is gone, which is told.
-                    preload(self._spec.metrics is not None)
+                    preload(self.spec.metrics is not None)
             self._heart.done(every, self._clock.monotonic() - one.begun)
         elif passed is not None and passed.due is not None:
             now = self._clock.monotonic()
