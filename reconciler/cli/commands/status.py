@@ -65,7 +65,7 @@ def _watch(context: Context) -> int:
         with terminal.live() as show:
             while True:
                 host = context.host(spec)
-                look = context.look(spec, host, within=_PATIENCE)
+                look = context.look(spec, host, within=PATIENCE)
                 blocks = list(status_blocks(redacted_json(gathered(context, look, host))))
                 show([*blocks, *([(broken, "bad")] if broken else [])])
                 time.sleep(_EVERY)
