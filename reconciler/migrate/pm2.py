@@ -12,7 +12,10 @@ from reconciler.migrate.draft import SpecDraft, nested, size
 from reconciler.migrate.original import Original
 from reconciler.migrate.trees import entries, flag, number, said, tree, words
 
-CONTENT = re.compile(r"""["']?\bapps["']?\s*:\s*[\[\n{]|\A\s*\[\s*\{[^\]]*"script"\s*:""")
+CONTENT = re.compile(
+    r"""["']?\bapps["']?\s*:\s*[\[\n{]"""
+    r"""|\A(?:\s|//.*|/\*[\s\S]*?\*/)*[\[{][^$]*?["']?\bscript["']?\s*:\s*["']"""
+)
 NAMES = re.compile(r"(^|/)(ecosystem|pm2|process(es)?)[^/]*\.(json5?|ya?ml)$")
 
 _INTERPRETERS = {"js": "node", "mjs": "node", "cjs": "node", "py": "python3", "sh": "bash",
@@ -34,7 +37,11 @@ def read(original: Original, draft: SpecDraft) -> None:
     text = original.text
     if text.lstrip().startswith("["):
         text = f'{{"apps": {text}}}'
-    for key, value, origin in entries(original, tree(original, text)):
+    root = tree(original, text)
+    if "script" in root:
+        _app(original, root, draft)
+        return
+    for key, value, origin in entries(original, root):
         if key != "apps":
             draft.leave(draft.document, origin, "has no equivalent")
             continue

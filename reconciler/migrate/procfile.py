@@ -10,8 +10,8 @@ from reconciler.migrate.original import Original
 
 _LINE = re.compile(r"([A-Za-z0-9_-]+):[ \t]*(\S.*)")
 CONTENT = re.compile(
-    r"\A(?:[ \t]*(?:#.*)?\n)*[A-Za-z0-9_-]+:[ \t]*\S.*\n(?:(?:[A-Za-z0-9_-]+:[ \t]*\S|[ \t]*#).*\n"
-    r"|[ \t]*\n)*\Z"
+    r"\A(?=[\s\S]*^[\w-]+:[ \t]*\S)(?:(?:[A-Za-z0-9_-]+:[ \t]*\S.*|[ \t]*#.*|[ \t]*)(?:\n|\Z))+\Z",
+    re.MULTILINE,
 )
 NAMES = re.compile(r"(^|/)Procfile[^/]*$|\.[Pp]rocfile$")
 

@@ -8,7 +8,7 @@ from reconciler.config.nodes import Map, Node, Seq, is_null
 from reconciler.migrate.document import Origin, SpecBlock
 from reconciler.migrate.draft import SpecDraft
 from reconciler.migrate.original import Original
-from reconciler.migrate.tmuxp import named, one_or_all
+from reconciler.migrate.tmuxp import folder, home, named, one_or_all
 from reconciler.migrate.trees import entries, flag, said, tree, words
 
 CONTENT = re.compile(r"^(windows|tabs):(?=(?:.*\n)*\s*- ?[^\n]*)", re.MULTILINE)
@@ -27,13 +27,16 @@ def read(original: Original, draft: SpecDraft) -> None:
     name = named(str(root.get("name", root.get("project_name", original.base.partition(".")[0]))))
     session = draft.add("sessions", name, original.at(1, f"name: {name}"))
     before: list[str] = []
+    cwd = home(original, root, "root" if "root" in root else "project_root")
+    if cwd is not None:
+        session.put("cwd", cwd, original.at(1, "root"))
     for key, value, origin in entries(original, root):
         if _ERB in said(value) and key not in ("windows", "tabs"):
             draft.leave(session, origin, "ERB is not evaluated")
         elif key in ("name", "project_name"):
             session.put("session", name, origin)
         elif key in ("root", "project_root"):
-            session.put("cwd", str(value), origin)
+            session.put("cwd", cwd, origin)
         elif key == "socket_name":
             session.put("socket", str(value), origin)
         elif key in _SHELL:
@@ -41,14 +44,14 @@ def read(original: Original, draft: SpecDraft) -> None:
             before += [f"{command}{one}" for one in words(value)]
             session.put("shell_before", one_or_all(before), origin)
         elif key in ("windows", "tabs"):
-            made = [_window(original, one, draft) for one in windows]
+            made = [_window(original, one, cwd, draft) for one in windows]
             _focus(made, original, root)
             session.put("windows", made, origin)
         elif key not in ("startup_window", "startup_pane", "attach"):
             draft.leave(session, origin, "has no equivalent")
 
 
-def _window(original: Original, node: Node, draft: SpecDraft) -> SpecBlock:
+def _window(original: Original, node: Node, above: str | None, draft: SpecDraft) -> SpecBlock:
     window = SpecBlock()
     line = node.at.source.line_of(node.start) + 1
     if not isinstance(node, Map):
@@ -68,7 +71,7 @@ def _window(original: Original, node: Node, draft: SpecDraft) -> SpecBlock:
         elif key == "layout":
             window.put("layout", str(inner), where)
         elif key == "root":
-            window.put("cwd", str(inner), where)
+            window.put("cwd", folder(value, above or original.folder, "root"), where)
         elif key == "pre":
             window.put("shell_before", one_or_all(words(inner)), where)
         elif key == "synchronize":

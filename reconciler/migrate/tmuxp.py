@@ -27,6 +27,9 @@ def read(original: Original, draft: SpecDraft) -> None:
     name = named(expanded(str(root.get("session_name", ""))))
     session = draft.add("sessions", name, original.at(1, f"session_name: {name}"))
     cwd = folder(root, original.folder)
+    start = home(original, root, "start_directory")
+    if start is not None:
+        session.put("cwd", start, original.at(1, "start_directory"))
     for key, value, origin in entries(original, root):
         if key == "session_name":
             session.put("session", name, origin)
@@ -141,9 +144,16 @@ def one_or_all(typed: list[str]) -> str | list[str]:
     return typed[0] if len(typed) == 1 else typed
 
 
-def folder(node: Map, above: str) -> str:
-    """``start_directory``, which may be relative to that of what it stands in."""
-    value = node.get("start_directory")
+def home(original: Original, root: Map, key: str) -> str | None:
+    """Where a session begins: a file such as ``.tmuxp.yaml`` is for the folder that it is in."""
+    if key in root or original.base.startswith("."):
+        return folder(root, original.folder, key)
+    return None
+
+
+def folder(node: Map, above: str, key: str = "start_directory") -> str:
+    """A folder, which may be relative to that of what it stands in."""
+    value = node.get(key)
     if value is None or is_null(value):
         return above
     text = expanded(str(value))

@@ -11,13 +11,17 @@ from reconciler.config.yaml import load
 from reconciler.migrate.document import Origin
 from reconciler.migrate.original import Original
 
+_STRING = r"""("(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')"""
+_COMMENT = re.compile(rf"{_STRING}|//[^\n]*|/\*.*?\*/", re.DOTALL)
+_KEY = re.compile(rf"{_STRING}([ \n]+):")
+
 
 def tree(original: Original, text: str | None = None) -> Map:
     """Its mapping. Raises NotImported at the first thing that is wrong."""
     problems = Problems()
     text = original.text if text is None else text
-    if text.lstrip()[:1] in ("{", "["):
-        text = text.replace("\t", " ")  # Which JSON has only between values.
+    if text.lstrip()[:1] in ("{", "[", "/"):
+        text = _plain(text)
     found = None
     try:
         found = load(text.encode(), Source(original.shown, original.path), problems)
@@ -28,6 +32,12 @@ def tree(original: Original, text: str | None = None) -> Map:
         raise original.refused(first.line or 1, reason) from None
     assert found is not None
     return found
+
+
+def _plain(text: str) -> str:
+    """JSON and JSON5 so that YAML reads it: without comments, tabs and blanks before a colon."""
+    text = _COMMENT.sub(lambda found: found[1] or re.sub(r"[^\n]", " ", found[0]), text)
+    return _KEY.sub(r"\1:\2", text.replace("\t", " "))
 
 
 def entries(original: Original, node: Map) -> Iterator[tuple[str, Node, Origin]]:
