@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from pathlib import Path
 
 from support import Machine
 
@@ -15,21 +16,25 @@ _LONGEST = 120.0
 class Births:
     """Workers that tell of themselves as the first thing they do, down a FIFO."""
 
-    def __init__(self, machine: Machine) -> None:
-        self._path = machine.base / "births"
-        os.mkfifo(self._path)
+    def __init__(self, machine: Machine, base: Path | None = None, seen: str = "") -> None:
+        """``base``: their folder, if it is not the machine's own, which they see as ``seen``."""
+        base = machine.base if base is None else base
+        path = base / "births"
+        self._path = Path(seen) / "births" if seen else path
+        os.mkfifo(path)
         # Both ends, so that no worker ever waits for a reader, fifo(7).
-        self._fifo = os.open(self._path, os.O_RDWR | os.O_NONBLOCK)
+        self._fifo = os.open(path, os.O_RDWR | os.O_NONBLOCK)
         self._rest = b""
         self._told: list[tuple[float, str, int]] = []
         self.names: dict[int, str] = {}
         """All that were ever born: the name of each, by its number."""
-        self.broken = machine.base / "broken"
+        self.broken = base / "broken"
         """A worker whose name is a file in this folder ends at once, and tells nothing."""
         self.broken.mkdir()
-        self._worker = machine.base / "worker.sh"
-        self._worker.write_text(
-            f'#!/bin/sh\ntest -e "{self.broken}/$1" && exit 3\n'
+        shown = Path(seen) if seen else base
+        self._worker = shown / "worker.sh"
+        (base / "worker.sh").write_text(
+            f'#!/bin/sh\ntest -e "{shown}/broken/$1" && exit 3\n'
             f'echo "$1 $$" > "{self._path}"\nexec sleep 100000\n'
         )
 

@@ -59,10 +59,11 @@ class Looping:
 
     def up(self, seconds: float = 20.0) -> Looping:
         """Wait until its first pass is over."""
-        until(lambda: self.passes() > 0 or self._ended(), seconds)
+        until(lambda: self.passes() > 0 or self.ended(), seconds)
         return self
 
-    def _ended(self) -> bool:
+    def ended(self) -> bool:
+        """False; raises AssertionError with what it has told when it has ended."""
         if self.process.poll() is not None:
             text = self.output.read_text() + self.errors.read_text()
             raise AssertionError(f"the loop has ended ({self.process.returncode}): {text}")

@@ -1,4 +1,4 @@
-"""Programs that keep a worker alive, side by side: reconcile, supervisord, and Debian's monit.
+"""Programs that keep a worker alive, side by side: reconcile, supervisord, monit, s6 and runit.
 
 It must not install anything on this machine: what is not here is unpacked into its own folder.
 """
@@ -106,11 +106,32 @@ def monit(machine: Machine, births: Births) -> Keeper | str:
     return Keeper("monit", machine, [program, "-I", "-c", control])
 
 
-def _unpacked(folder: Path, package: str) -> str | None:
+def supervise(machine: Machine, births: Births, name: str) -> Keeper | str:
+    """Debian's s6 or runit with a worker of that name, or why there is none."""
+    keeper, packages = {
+        "s6": ("s6-supervise", ("s6", "libs6-2.11", "libskarnet2.13", "libexecline2.9")),
+        "runit": ("runsv", ("runit",)),
+    }[name]
+    folder = machine.base / name
+    service = folder / "service"
+    service.mkdir(parents=True)
+    (service / "run").write_text(f"#!/bin/sh\nexec {' '.join(births.argv(name))}\n")
+    (service / "run").chmod(0o755)
+    _unpacked(folder, *packages)
+    program = folder / "root/usr/bin" / keeper
+    if not program.exists():
+        return f"{name} cannot be had: apt-get cannot download it"
+    libraries = ":".join(str(one) for one in (folder / "root/usr/lib").glob("*-linux-gnu"))
+    environ = [f"PATH={program.parent}:/usr/bin:/bin", f"LD_LIBRARY_PATH={libraries}"]
+    return Keeper(name, machine, ["/usr/bin/env", *environ, program, service])
+
+
+def _unpacked(folder: Path, package: str, *others: str) -> str | None:
     """A program of a Debian package of the same name, taken out of it without installing it."""
     if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
         return None
-    subprocess.run(["apt-get", "download", "-qq", package], cwd=folder, capture_output=True)
+    command = ["apt-get", "download", "-qq", package, *others]
+    subprocess.run(command, cwd=folder, capture_output=True)
     for file in folder.glob("*.deb"):
         subprocess.run(["dpkg", "-x", file, folder / "root"], check=True, capture_output=True)
     program = folder / "root/usr/bin" / package

@@ -57,3 +57,15 @@ def test_the_benchmarks_of_daemons_print_their_table(machine: Machine) -> None:
     rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
     assert len(rows) == 11
     assert all(row.count("|") == 5 for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.root
+def test_the_benchmarks_of_kills_print_their_table(machine: Machine) -> None:
+    script = CHECKOUT / "tests/benchmarks/kills.py"
+    small = ("--kills", "1", "--busy", "1", "--size", "100000000", "--files", "5000")
+    done = machine.run(sys.executable, script, *small)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert len(rows) == 7
+    assert all(row.count("|") == 5 for row in rows)
