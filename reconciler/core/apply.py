@@ -14,7 +14,6 @@ from reconciler.core.kind import (
     Batched,
     Following,
     GetKind,
-    Running,
     Supervised,
     Verified,
     run_one,
@@ -29,8 +28,9 @@ from reconciler.core.model import (
     Spec,
     Step,
 )
-from reconciler.core.observe import failure, observe, proved, still_wrong
+from reconciler.core.observe import failure, observe, still_wrong
 from reconciler.core.plan import difference, needed_by
+from reconciler.core.proving import OnOutcomes, Proving
 from reconciler.host.progress import working
 
 if TYPE_CHECKING:
@@ -43,8 +43,6 @@ _AT_ONCE = 64
 restart one of them waits for all."""
 OnBegin = Callable[[Sequence[Step]], Mapping[str, str]]
 """Told of the steps that are about to act; why some must wait, by id."""
-OnOutcomes = Callable[[Sequence[Outcome]], None]
-"""Told of steps as they end; a step that is found dead at the end is told again."""
 
 
 def apply(
@@ -71,7 +69,7 @@ def apply(
     """
     after = {} if after is None else after
     by_id = {resource.id: resource for resource in spec.resources}
-    settling = _Outcomes(by_id, get_kind, host, on_outcomes)
+    settling = Proving(by_id, get_kind, host, on_outcomes)
     broken: dict[str, str] = {}
     for group in _groups(plan.steps, by_id, get_kind):
         if settle:
@@ -86,7 +84,10 @@ def apply(
                 run.leave("it was not begun, because the pass was asked to stop")
         else:
             _run_all(runs, get_kind, host, begins, broken)
-        settling.add(list(_outcomes(runs, get_kind, host, broken, after)))
+        outcomes = list(_outcomes(runs, get_kind, host, broken, after))
+        settling.add(outcomes)
+        if not settle:
+            broken |= dict.fromkeys(settling.not_ready(outcomes), "not ready")
     turn(())  # What follows takes nothing away from others.
     if settle:
         settling.wait(by_id.keys())
@@ -286,6 +287,8 @@ class _Run:
         if need is not None and broken[need] == "dropped":
             # It may be done yet, and then this one, too.
             self.end = "dropped", f"needs {need}, which was not done, as the host has changed"
+        elif need is not None and broken[need] == "not ready":
+            self.end = "skipped", f"needs {need}, which is not ready yet"
         elif need is not None:
             self.end = "skipped", f"needs {need}, which failed or was not done"
         elif stage == 0:
@@ -350,47 +353,3 @@ class _Run:
         if failed:
             more = f"; and {len(failed) - _MOST_NAMED} more" if len(failed) > _MOST_NAMED else ""
             self.end = "failed", "; ".join(failed[:_MOST_NAMED]) + more
-
-
-class _Outcomes:
-    """The outcomes of a pass; of what must hold for a while, until it has had the time to break."""
-
-    def __init__(
-        self,
-        by_id: Mapping[str, Resource[Any]],
-        get_kind: GetKind,
-        host: Host,
-        on_outcomes: OnOutcomes,
-    ) -> None:
-        self.outcomes: list[Outcome] = []
-        self._by_id = by_id
-        self._get_kind = get_kind
-        self._host = host
-        self._report = on_outcomes
-        self._fresh: dict[str, tuple[int, float]] = {}
-        """What must yet hold: the place of its outcome, and until when."""
-
-    def add(self, outcomes: Sequence[Outcome]) -> None:
-        """Steps have come to their end."""
-        for outcome in outcomes:
-            kind = self._get_kind(self._by_id[outcome.step.id].kind)
-            if outcome.result == "done" and isinstance(kind, Running) and kind.settle:
-                until = self._host.clock.monotonic() + kind.settle
-                self._fresh[outcome.step.id] = len(self.outcomes), until
-            self.outcomes.append(outcome)
-        self._report(outcomes)
-
-    def wait(self, ids: Collection[str]) -> set[str]:
-        """Wait until those of ``ids`` have held; the ids that have not."""
-        due = {ident: self._fresh.pop(ident) for ident in self._fresh.keys() & set(ids)}
-        left = max((until for _, until in due.values()), default=0.0)
-        left -= self._host.clock.monotonic() if due else 0.0
-        if left > 0:
-            self._host.clock.sleep(left)
-        outcomes = [(self.outcomes[at], self._by_id[ident]) for ident, (at, _) in due.items()]
-        found = proved(outcomes, self._get_kind, self._host)
-        for (at, _), outcome in zip(due.values(), found, strict=True):
-            self.outcomes[at] = outcome
-        failed = [outcome for outcome in found if outcome.result == "failed"]
-        self._report(failed)
-        return {outcome.step.id for outcome in failed}

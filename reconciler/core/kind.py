@@ -7,7 +7,7 @@ look at the host.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 from reconciler.base.errors import HostError, Remedy
@@ -264,6 +264,32 @@ class Supervised(Running):
 
         For each in words what is still to end, or why it cannot be ended; None: they can be done.
         """
+        raise NotImplementedError
+
+
+class Readied(Running):
+    """It runs before it is ready, for which those wait that need it.
+
+    Whether it is, is asked again and again, beside the passes or at the end of a single one, and
+    noted: once it was ready, or late, it counts as that.
+    """
+
+    def readiness(self, want: Any) -> float | None:
+        """Within so many seconds it must be ready; None: as soon as it runs. Pure."""
+        raise NotImplementedError
+
+    def unready(self, have: Any) -> Sequence[Identity]:
+        """Those of it that are not known to be ready. Pure."""
+        raise NotImplementedError
+
+    def ask_ready(
+        self, resource: Resource[Any], have: Any, host: Host
+    ) -> Mapping[Identity, Verdict]:
+        """Ask these now. It may block: only in a child of its own."""
+        raise NotImplementedError
+
+    def note_ready(self, resource: Resource[Any], one: Identity, ready: bool, host: Host) -> None:
+        """Note that it is ready, or late. Raises HostError."""
         raise NotImplementedError
 
 

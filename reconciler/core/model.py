@@ -205,6 +205,10 @@ class Spec:
     metrics: str | None = None
 
 
+LATE = "ready"
+"""What ails of a thing that was not ready in time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ailment:
     """Something is wrong with a thing that is there, so that it must be started anew.
@@ -229,7 +233,8 @@ class Observation(Generic[S]):
     no change could fix; it ``demands`` that others, by their ids, are started anew. ``remedy``
     is the command that makes it known. ``more``: one step does only a part, and others follow it
     in the same pass. ``ending`` says what goes on until it is gone, for which others wait.
-    ``lives_on`` says what is there of it although it counts as ended.
+    ``lives_on`` says what is there of it although it counts as ended. ``pending``: it is there, and
+    not ready for those that need it, in words.
     """
 
     state: S | None = None
@@ -244,6 +249,7 @@ class Observation(Generic[S]):
     more: bool = False
     ending: str | None = None
     lives_on: str | None = None
+    pending: str | None = None
 
 
 ABSENT: Observation[Any] = Observation()

@@ -24,6 +24,7 @@ from reconciler.core.kind import (
     Verified,
 )
 from reconciler.core.model import (
+    LATE,
     Key,
     Observation,
     Outcome,
@@ -212,6 +213,8 @@ def _what_is_wrong(
     if isinstance(kind, Verified):
         left = kind.left(step.actions, left, seen.state)
     failing = seen.failing if isinstance(kind, Supervised) else None
+    for one in seen.ailments:
+        failing = failing or (one.words if one.what == LATE else None)
     if not left and failing is None:
         return None
     evidence = seen.lives_on

@@ -168,6 +168,10 @@ def make_plan(
         if seen.failing is not None:
             failing.append(Remark(name, seen.failing))
             blocked[name] = f"{name}, which fails: {seen.failing}"
+        if seen.pending is not None:
+            if isinstance(kind, Supervised):
+                notes.append(Remark(name, seen.pending))
+            blocked[name] = f"{name}, which is {seen.pending}"
         changes = difference(resource, seen, kind)
         reasons: Mapping[str, str] = {}
         if not changes:

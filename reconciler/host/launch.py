@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING
 
 from reconciler.base.digests import blake2b
@@ -39,7 +38,8 @@ class Launch:
     """What to start: the program's arguments, its surroundings, and who it will be known as.
 
     ``mark`` is the resource's id, ``digest`` that of all the rest but what ``env_file`` holds.
-    ``waited``: how it ends is written down.
+    ``waited``: how it ends is written down; ``notifies``: it says itself when it is ready.
+    ``ready_log`` is where it writes that it is, empty for its own log.
     """
 
     mark: str
@@ -52,6 +52,8 @@ class Launch:
     env_file: str | None = None
     settings: tuple[tuple[str, str], ...] = ()
     waited: bool = False
+    notifies: bool = False
+    ready_log: str | None = None
 
     def account(self, users: Users) -> Account:
         """Whom it runs as. Raises HostError."""
@@ -140,10 +142,12 @@ def prepared(
             os.unlink(f"{record}.{pid}")
 
     waiter = None
-    if launch.waited:
-        from reconciler.host.waiter import arguments
+    if launch.waited or launch.notifies:
+        from reconciler.host.waiter import Waiter
 
-        waiter = partial(arguments, name, record)
+        waiter = Waiter(name, record, account.uid if launch.notifies else None)
+        if launch.notifies:
+            environ["NOTIFY_SOCKET"] = waiter.address
     program = Program(launch.argv, environ, account, launch.cwd, launch.settings)
     refuse_other(account)
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)

@@ -9,7 +9,8 @@ import os
 import sys
 from typing import NoReturn
 
-from reconciler.host.start import Program, become, reason, refuse_other
+from reconciler.host.not_started import reason
+from reconciler.host.start import Program, become, refuse_other
 from reconciler.host.users import Account
 
 _SET = "RECONCILE_SET_"

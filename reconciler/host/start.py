@@ -11,24 +11,26 @@ It must not start the programs that we ask something for ourselves; ``command`` 
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import signal
-import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, replace
 from reconciler.host.command import Begun, Result, find, reap, still_waiting
 from reconciler.host.environment import close_all_but
 from reconciler.host.inherited import Settings, as_declared, as_process_1_has_it
+from reconciler.host.not_started import not_found, not_run, reason
 from reconciler.host.processes import LEADER, Identity, end_marked, look_up
 from reconciler.host.refusals import taken_by
 from reconciler.host.users import Account
+
+if TYPE_CHECKING:
+    from reconciler.host.waiter import Waiter
 
 _LONGEST = 5.0
 """Seconds from the new process to its program."""
@@ -79,14 +81,14 @@ class Detached:
 
     ``born`` is called by the new process itself, as soon as it has its number and before anybody
     else can reach it, and ``unborn`` by us where it has not become the program. It is the child of
-    a ``waiter`` where one is given: the program that is to wait for the process with that number.
+    a ``waiter`` where one is given.
     """
 
     program: Program
     streams: Sequence[int]
     born: Callable[[Identity], None]
     unborn: Callable[[int], None]
-    waiter: Callable[[int], Sequence[str]] | None = None
+    waiter: Waiter | None = None
 
 
 def detach(wanted: Sequence[Detached]) -> list[Identity | NotStarted]:
@@ -261,10 +263,8 @@ def _kill(identity: Identity | None, child: int | None) -> None:
 
 
 def refuse_other(account: Account) -> None:
-    """Raises HostError where only root may start something as that user, or with that group."""
-    if os.geteuid() == 0:
-        return
-    if account.uid != os.geteuid():
+    """Raises HostError where only root may start something as that user."""
+    if account.uid != os.geteuid() and os.geteuid() != 0:
         raise HostError(f"only root may start a process as {account.name}")
 
 
@@ -295,11 +295,14 @@ def _new_process(
     session: bool,
     born: Callable[[Identity], None] | None,
     say: int,
-    waiter: Callable[[int], Sequence[str]] | None = None,
+    waiter: Waiter | None = None,
 ) -> NoReturn:
     try:
-        if waiter is not None and (child := os.fork()) != 0:
-            _become_waiter(waiter(child))
+        if waiter is not None:
+            listener = waiter.listen()
+            child = os.fork()
+            if child != 0:
+                _become_waiter(waiter.arguments(child, listener), listener)
         if session:
             os.setsid()
         pid = os.getpid()
@@ -320,11 +323,13 @@ def _new_process(
         os._exit(127)
 
 
-def _become_waiter(argv: Sequence[str]) -> NoReturn:
+def _become_waiter(argv: Sequence[str], listener: int) -> NoReturn:
     """It has a session of its own, and nothing of ours: not even our environment."""
     try:
         os.setsid()
-        close_all_but(2)
+        close_all_but(max(2, listener))
+        if listener != -1:
+            os.set_inheritable(listener, True)
         null = os.open("/dev/null", os.O_RDWR)
         for number in range(3):
             os.dup2(null, number)
@@ -375,56 +380,14 @@ def become(program: Program, last: int) -> NoReturn:
     path = program.environ.get("PATH", "")
     file = find(program.argv[0], path)
     if file is None:
-        raise HostError(_not_found(program.argv[0], path))
+        raise HostError(not_found(program.argv[0], path))
     environ = dict(program.environ)
     if LEADER in environ:
         environ[LEADER] = str(os.getpid())
     try:
         os.execve(file, [file, *program.argv[1:]], environ)
     except OSError as error:
-        raise HostError(_not_run(file, error)) from None
-
-
-def _not_found(program: str, path: str) -> str:
-    """Why there is nothing to be run, in words."""
-    if "/" not in program:
-        for folder in path.split(":"):
-            file = f"{folder}/{program}"
-            if folder and os.path.isfile(file) and not os.stat(file).st_mode & 0o111:
-                return f"{file} is there, but not executable; make it so with chmod +x"
-        return f"no program {program!r} in its PATH; install it or write its path"
-    try:
-        mode = os.stat(program).st_mode
-    except FileNotFoundError:
-        return "it is not there; install it"
-    except OSError as error:
-        return f"it cannot be looked at: {reason(error)}"
-    if stat.S_ISDIR(mode):
-        return "it is a directory; write the path of a program"
-    if stat.S_ISREG(mode) and not mode & 0o111:
-        return "it is there, but not executable; make it so with chmod +x, or name its interpreter"
-    return "it may not be run by this user"
-
-
-def _not_run(file: str, error: OSError) -> str:
-    """Why execve(2) has refused a file that is there, in words."""
-    if error.errno not in (errno.ENOENT, errno.ENOEXEC):
-        return reason(error)
-    first = b""
-    with suppress(OSError):
-        handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        first = os.read(handle, 256).partition(b"\n")[0]
-        os.close(handle)
-    if not first.startswith(b"#!"):
-        return (
-            "its first line names no interpreter, such as #!/bin/sh, and it is no binary"
-            if error.errno == errno.ENOEXEC
-            else reason(error)
-        )
-    if first.endswith(b"\r"):
-        return "its lines end in CR LF, so that its interpreter is not found; save it with LF"
-    interpreter = first[2:].strip().decode(errors="backslashreplace")
-    return f"its interpreter {interpreter!r} is not there; install it, or correct its first line"
+        raise HostError(not_run(file, error)) from None
 
 
 def _enter(cwd: str | None, home: str) -> None:
@@ -448,11 +411,3 @@ def _enter(cwd: str | None, home: str) -> None:
             return
         words = f"was made by user {owner} where everybody may write; move it away"
     raise HostError(f"the folder {cwd} to start in {words}")
-
-
-def reason(error: BaseException) -> str:
-    """What went wrong, in words."""
-    if isinstance(error, OSError):
-        where = f" ({error.filename})" if error.filename else ""
-        return f"{error.strerror or type(error).__name__}{where}"
-    return str(error) or type(error).__name__

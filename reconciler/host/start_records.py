@@ -20,10 +20,14 @@ from reconciler.base.records import dataclass
 from reconciler.host.clock import boot_id
 from reconciler.host.processes import Identity, look_up
 from reconciler.host.trust import own_bytes, refuse_untrusted
+from reconciler.host.walk import reported
 
 _LONGEST = 256
 ENDED = ".ended"
 """What the name of the second file ends in."""
+_LOG = ".log-start"
+READY = ".ready"
+"""The same of one that says whether it is ready: ``ready``, or ``late``."""
 STOPPED = "stopped"
 """How one has ended that was stopped by us: in whichever way, it has not finished."""
 _SOON = 5.0
@@ -39,9 +43,9 @@ class StartRecord:
     tag: str
 
 
-def ended_as(identity: Identity, status: str) -> bytes:
-    """What the second file holds: ``status`` is a number, or the name of a signal."""
-    return f"{boot_id()} {identity.pid} {identity.start} {status}\n".encode()
+def note_of(identity: Identity, word: str) -> bytes:
+    """What a second file holds: how it has ended, a number or the name of a signal, or the like."""
+    return f"{boot_id()} {identity.pid} {identity.start} {word}\n".encode()
 
 
 def file_name(mark: str) -> str:
@@ -94,25 +98,49 @@ class StartRecords:
 
         None: nobody has written it down. Raises UnknownState.
         """
-        path = f"{self.folder}/{file_name(mark)}.{identity.pid}{ENDED}"
         end = time.monotonic() + _SOON
         while True:
             zombie = look_up(identity.pid, zombies=True)
-            with suppress(ValueError):
-                words = (own_bytes(path, _LONGEST) or b"").decode("ascii").split()
-                if words[:-1] == ended_as(identity, "").decode().split():
-                    return words[-1]
+            word = self.noted(mark, identity, ENDED)
+            if word is not None:
+                return word
             if zombie is None or zombie.identity != identity or time.monotonic() > end:
                 return None
             time.sleep(0.005)
 
-    def note_stop(self, mark: str, identity: Identity) -> None:
-        """It is about to be stopped."""
+    def noted(self, mark: str, identity: Identity, of: str) -> str | None:
+        """The word in that second file ``of`` the process, if there is one."""
+        path = f"{self.folder}/{file_name(mark)}.{identity.pid}{of}"
+        words = (own_bytes(path, _LONGEST) or b"").decode("ascii", "replace").split()
+        return words[-1] if words[:-1] == note_of(identity, "").decode().split() else None
+
+    def note(self, mark: str, identity: Identity, of: str, word: str) -> None:
+        """Write it. Raises HostError."""
         from reconciler.host.place import put_at
 
-        path = f"{self.folder}/{file_name(mark)}.{identity.pid}{ENDED}"
+        path = f"{self.folder}/{file_name(mark)}.{identity.pid}{of}"
+        with reported(f"cannot write {path}"):
+            os.makedirs(self.folder, mode=0o700, exist_ok=True)
+            put_at(path, note_of(identity, word), sync=False)
+
+    def note_log(self, mark: str, path: str) -> None:
+        """The process is about to be started: what stands in that log by now is not its own."""
+        from reconciler.host.place import put_at
+
         with suppress(OSError, HostError):
-            put_at(path, ended_as(identity, STOPPED), sync=False)
+            status = os.stat(path)
+            where = f"{self.folder}/{file_name(mark)}{_LOG}"
+            os.makedirs(self.folder, mode=0o700, exist_ok=True)
+            put_at(where, f"{boot_id()} {status.st_ino} {status.st_size}".encode(), sync=False)
+
+    def log_start(self, mark: str, status: os.stat_result) -> int:
+        """Where in its log, which is so now, begins what it has written since it was started."""
+        text = own_bytes(f"{self.folder}/{file_name(mark)}{_LOG}", _LONGEST) or b""
+        with suppress(ValueError):
+            boot, inode, size = text.decode("ascii").split()
+            if (boot, int(inode)) == (boot_id(), status.st_ino) and int(size) <= status.st_size:
+                return int(size)
+        return 0
 
     def make_room(self, mark: str, but: Collection[Identity] = ()) -> None:
         """Remove the files of that resource whose process has ended. Raises UnknownState."""
@@ -120,7 +148,7 @@ class StartRecords:
         for name in self._names.get(file_name(mark), ()):
             pid = name.rpartition(".")[2]
             if not (pid.isdigit() and (int(pid) in kept or look_up(int(pid)))):
-                for one in (name, f"{name}{ENDED}"):
+                for one in (name, f"{name}{ENDED}", f"{name}{READY}"):
                     with suppress(OSError):
                         os.unlink(f"{self.folder}/{one}")
 

@@ -1,4 +1,4 @@
-"""The parent of a process whose exit status matters: waits for its end, and writes that down.
+"""The parent of a process: waits for its end or for word that it is ready, and writes that down.
 
 It is a program of its own, so that it is small, and goes on while ours is replaced. It must not
 hold anything of ours, nor be a part of what it waits for.
@@ -7,7 +7,11 @@ hold anything of ours, nor be a part of what it waits for.
 from __future__ import annotations
 
 import os
+import select
+import socket
+import struct
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
@@ -15,30 +19,81 @@ from reconciler.host import scope
 
 _PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from reconciler.host import waiter; waiter.wait(int(sys.argv[2]), sys.argv[3], sys.argv[4])"
+    "from reconciler.host import waiter; waiter.wait(*sys.argv[2:])"
 )
+_CREDENTIALS = struct.Struct("3i")
 
 
-def arguments(name: str, record: str, pid: int) -> list[str]:
-    """The command line of the one who waits for that child; ``name`` is the resource's."""
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    return [sys.executable, "-I", "-S", "-c", _PROGRAM, root, str(pid), name, record]
+class Waiter:
+    """Who is to wait for a process of the resource ``name``, whose files begin with ``record``.
+
+    ``uid`` is who may say that it is ready, sd_notify(3), on a socket that nobody else has.
+    """
+
+    def __init__(self, name: str, record: str, uid: int | None) -> None:
+        self._name = name
+        self._record = record
+        self._uid = uid
+        # In no file system, so that a process of any user reaches it, unix(7).
+        self.address = f"@reconcile/{os.getpid()}.{os.urandom(8).hex()}"
+
+    def listen(self) -> int:
+        """A descriptor to receive on, or -1 where nothing is to be heard. Raises OSError."""
+        if self._uid is None:
+            return -1
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        made.bind("\0" + self.address[1:])
+        return made.detach()
+
+    def arguments(self, pid: int, listener: int) -> list[str]:
+        """The command line of the one who waits for that child."""
+        root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        words = (str(pid), self._name, self._record, str(listener), str(self._uid))
+        return [sys.executable, "-I", "-S", "-c", _PROGRAM, root, *words]
 
 
-def wait(pid: int, name: str, record: str) -> NoReturn:
-    """Wait for the child, and write how it has ended beside its ``record``."""
+def wait(child: str, name: str, record: str, listener: str, uid: str) -> NoReturn:
+    """Wait for the child, and write what becomes of it beside its ``record``."""
     from reconciler.host.place import put_at
     from reconciler.host.processes import look_up, signal_name
-    from reconciler.host.start_records import ENDED, ended_as
+    from reconciler.host.start_records import ENDED, READY, note_of
 
     scope.enter(f"{name} waiter")
+    pid = int(child)
+    entry = look_up(pid, zombies=True)
+
+    def note(of: str, word: str) -> None:
+        if entry is not None:
+            with suppress(FileExistsError):  # Whoever has stopped it has written that down.
+                content = note_of(entry.identity, word)
+                put_at(f"{record}.{pid}{of}", content, replace=False, sync=False)
+
+    if listener != "-1":
+        _hear(int(listener), int(uid), pid, lambda: note(READY, "ready"))
     # It stays a zombie until that is written: who looks meanwhile knows that there is more to come.
     found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    entry = look_up(pid, zombies=True)
-    if found is not None and entry is not None:
+    if found is not None:
         exited = found.si_code == os.CLD_EXITED
-        status = str(found.si_status) if exited else signal_name(found.si_status)
-        path = f"{record}.{pid}{ENDED}"
-        with suppress(FileExistsError):  # Whoever has stopped it has written that down.
-            put_at(path, ended_as(entry.identity, status), replace=False, sync=False)
+        note(ENDED, str(found.si_status) if exited else signal_name(found.si_status))
     os._exit(0)
+
+
+def _hear(listener: int, uid: int, pid: int, ready: Callable[[], None]) -> None:
+    """Until it has ended. Others may say what they like."""
+    heard = socket.socket(fileno=listener)
+    ended = os.pidfd_open(pid)
+    poller = select.poll()
+    poller.register(heard, select.POLLIN)
+    poller.register(ended, select.POLLIN)
+    while heard.fileno() in dict(poller.poll()):
+        said, attached, _, _ = heard.recvmsg(4096, socket.CMSG_SPACE(_CREDENTIALS.size))
+        senders = [
+            _CREDENTIALS.unpack(data)[1]
+            for level, sort, data in attached
+            if (level, sort) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS)
+        ]
+        if senders in ([uid], [0]) and b"READY=1" in said.split(b"\n"):
+            ready()
+    heard.close()
+    os.close(ended)

@@ -12,10 +12,12 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from reconciler import kinds
 from reconciler.base.errors import HostError
 from reconciler.base.text import error_in_words
 from reconciler.core.model import Outcome, Plan, Resource, Spec
 from reconciler.core.observe import Snapshot
+from reconciler.core.readiness import Readiness, waiting
 from reconciler.host.clock import Clock
 from reconciler.host.exit_watcher import ExitWatcher
 from reconciler.host.inotify import FileWatch
@@ -100,6 +102,9 @@ class Watchdog:
         self._telling: dict[Pass, tuple[list[Outcome], list[str]]] = {}
         """What each pass tells people when it ends: outcomes, and words about the program."""
         self._checks = checks_of(context, spec)
+        self._readiness = Readiness(self._clock, kinds.get, lambda: context.host(self.spec))
+        self._waiting: Mapping[str, Collection[str]] = {}
+        """What waits for each check, and for each process that must be ready, by id."""
         posted = partial(troubles.event, "notify")
         self._post = context.post(spec, posted)
         self._reports = context.reports(self._post.woken, partial(posted, bad=True))
@@ -113,7 +118,8 @@ class Watchdog:
         self.parts: tuple[Part, ...]
         self.parts = (
             self._passes, self, self._kept, self._deaths, self._files, self._fresh, self._checks,
-            self._stops, self._reports, self._post, self._alive, self._installed, self._requests,
+            self._readiness, self._stops, self._reports, self._post, self._alive, self._installed,
+            self._requests,
         )  # fmt: skip
         """What goes on beside one another."""
 
@@ -122,6 +128,8 @@ class Watchdog:
         self._by_id = {resource.id: resource for resource in spec.resources}
         self._post.adopt(spec.notify)
         self._checks.take(spec.resources)
+        self._readiness.only(self._by_id)
+        self._waiting = waiting(spec.resources, kinds.get)
         self._reports.take(spec)
         self._alive.take(spec.notify)
 
@@ -172,7 +180,8 @@ class Watchdog:
 
     def partial_pass(self, ids: Collection[str]) -> None:
         """Begin a pass over what some event concerns, and what that needs."""
-        known = self._by_id.keys() & set(ids)
+        behind = (one for ident in ids for one in self._waiting.get(ident, ()))
+        known = self._by_id.keys() & {*ids, *behind}
         if known and not self._later:
             self._asked = self._clock.monotonic()
         self._later |= known
@@ -263,6 +272,7 @@ class Watchdog:
             "outcome": self._told,
             "proved": self._fresh.proved,
             "watch": self._deaths.watch,
+            "pending": self._pending,
             "ended": self._deaths.call,
             "newer": self._met,
             "stop": self._stops.make,
@@ -290,6 +300,13 @@ class Watchdog:
             for ident, (at, other) in self._acted.items()
             if other is not one and at > one.begun
         }
+
+    def _pending(self, states: Mapping[str, Any]) -> None:
+        known = [(self._by_id[one], have) for one, have in states.items() if one in self._by_id]
+        self._readiness.take(known)
+        for resource, have in known:
+            if have is not None and not self._readiness.asks(resource.id):
+                self._fresh.ready(resource.id)
 
     def _met(self, path: str, why: str) -> None:
         self._newer = Newer(path, why)

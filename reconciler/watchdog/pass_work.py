@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from reconciler import kinds
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, replace
-from reconciler.core.kind import Running, Supervised
+from reconciler.core.kind import Readied, Running, Supervised
 from reconciler.core.model import Observation, Outcome, Report, Resource, Spec
 from reconciler.core.observe import Snapshot, observe, proved, watched
 from reconciler.core.plan import difference
@@ -101,9 +101,9 @@ class PassWork:
             look = replace(look, plan=look.plan.without(others), seen=seen)
         self._watch(look, look.seen)
         report = Report(look.plan)
+        after: dict[str, Observation[Any]] = {}
         if look.plan.steps:
             moved: list[Resource[Any]] = []
-            after: dict[str, Observation[Any]] = {}
             by_id = {resource.id: resource for resource in look.spec.resources}
 
             def watch_moved() -> None:
@@ -136,6 +136,8 @@ class PassWork:
             report = context.act(look, host, ended, stopping, settle=False, turn=turn, after=after)
             watch_moved()
         broken, started = aftermath(report)
+        # A check of what is not ready yet is asked when it is.
+        broken |= {ident for ident, one in {**look.seen, **after}.items() if one.pending}
         due = context.learn(look, host)
         context.tell(look, outcomes)
         if spec.metrics is not None and not only:
@@ -186,6 +188,19 @@ class PassWork:
             if one.unknown is None and resource.present:
                 wanted[ident] = watched(kind, resource, one.state, host)
         self._teller.tell("watch", wanted, paced)
+        self._teller.tell("pending", _asked(by_id, seen))
+
+
+def _asked(
+    by_id: Mapping[str, Resource[Any]], seen: Mapping[str, Observation[Any]]
+) -> dict[str, Any]:
+    """What was seen of those that are asked whether they are ready; None where nothing runs."""
+    return {
+        ident: one.state if by_id[ident].present else None
+        for ident, one in seen.items()
+        if isinstance(kind := kinds.get(by_id[ident].kind), Readied)
+        and kind.readiness(by_id[ident].want) is not None
+    }
 
 
 def supervised(resources: Iterable[Resource[Any]]) -> list[Resource[Any]]:

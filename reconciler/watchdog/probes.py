@@ -104,6 +104,8 @@ class ProbeScheduler:
         self._rhythms: dict[str, tuple[Rhythm, str]] = {}
         self._broken: set[str] = set()
         self._muted: set[str] = set()
+        self._needed: set[str] = set()
+        """What others wait for, until it is well for the first time."""
         self._next: dict[str, float] = {}
         self._places: dict[str, int] = {}
         self._young: dict[str, tuple[float, float]] = {}
@@ -120,7 +122,8 @@ class ProbeScheduler:
         """These are declared now; of them, those are asked that are to be probed."""
         wanted: dict[str, Resource[Any]] = {}
         rhythms: dict[str, tuple[Rhythm, str]] = {}
-        for resource in resources:
+        every = list(resources)
+        for resource in every:
             if not resource.present or resource.skip is not None:
                 continue
             kind = self._get_kind(resource.kind)
@@ -131,6 +134,7 @@ class ProbeScheduler:
             if self._rhythms.get(ident) != rhythms.get(ident):
                 self._drop(ident)
         self._resources, self._rhythms = wanted, rhythms
+        self._needed = {need for one in every for need in one.needs}
         numbers: dict[str, int] = {}
         for rhythm, _ in rhythms.values():
             numbers[rhythm.user] = numbers.get(rhythm.user, 0) + 1
@@ -250,7 +254,8 @@ class ProbeScheduler:
         self._said[ident] = said = replace(said, seconds=now - begun)
         # What stays as it is may be due for something to be done about it.
         due = rhythm.acts and said.result == "failing" and said.failures >= rhythm.failures
-        return due or said.result != (before.result if before is not None else "ok")
+        first = ident in self._needed and (before is None or before.version != version)
+        return due or first or said.result != (before.result if before is not None else "ok")
 
     def _verdicts(self, probe: _Probe) -> dict[str, tuple[bool, str]] | None:
         import json

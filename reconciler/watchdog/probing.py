@@ -71,7 +71,12 @@ def ask_and_act(
     asked = _ask(context, look, report, host)
     if not asked:
         return report
-    look = context.look(look.spec, host, sorted(asked))
+    from reconciler.core.readiness import waiting
+
+    # What needs a check is planned once that was asked.
+    behind = waiting(look.spec.resources, kinds.get)
+    ids = look.seen.keys() & {each for one in asked for each in (one, *behind.get(one, ()))}
+    look = context.look(look.spec, host, sorted(ids))
     more = context.act(look, host, ended) if look.plan.steps else Report(look.plan)
     return report.followed(more, look.seen)
 

@@ -9,10 +9,12 @@ from collections.abc import Collection
 from typing import Any
 
 from reconciler import kinds
-from reconciler.core.kind import Running, Supervised
+from reconciler.core.kind import Readied, Running, Supervised
 from reconciler.core.model import Outcome, Resource
 from reconciler.host.clock import Clock
 
+_SLACK = 30.0
+"""Seconds beyond its own time in which one is asked that may be ready, and is late then."""
 Goal = tuple[bool, str]
 
 
@@ -35,7 +37,17 @@ class Settling:
         self._until.pop(resource.id, None)
         if outcome.result == "done" and isinstance(kind, Running) and kind.settle:
             until = self._clock.monotonic() + kind.settle
+            if isinstance(kind, Readied):
+                until += _SLACK + limit if (limit := kind.readiness(resource.want)) else 0.0
             self._until[resource.id] = (until, outcome, goal(resource))
+
+    def ready(self, ident: str) -> None:
+        """It need not become ready any more, only hold."""
+        if ident in self._until:
+            at, outcome, wanted = self._until[ident]
+            kind = kinds.get(outcome.step.id.partition(":")[0])
+            settle = kind.settle if isinstance(kind, Running) else 0.0
+            self._until[ident] = (min(at, self._clock.monotonic() + settle), outcome, wanted)
 
     def looked_at(self, ids: Collection[str]) -> list[tuple[Outcome, Goal]]:
         """Those that a pass over these ids, or all, looks at; a look at any other may take long."""

@@ -5,7 +5,7 @@ It must not act without the lock.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
 from reconciler.base.records import replace
@@ -16,7 +16,7 @@ from reconciler.output import text
 from reconciler.state.folder import LockHeld, turn
 
 if TYPE_CHECKING:
-    from reconciler.core.model import Outcome, Spec
+    from reconciler.core.model import Observation, Outcome, Spec
 
 _SHORT_WAIT = 5.0
 """Seconds that a single pass waits for what has failed and is due again soon."""
@@ -61,6 +61,10 @@ def _alive(context: Context, spec: Spec, well: bool) -> None:
             context.warn(f"alive: {why}")
 
 
+def _is_pending(seen: Observation[Any] | None) -> bool:
+    return seen is not None and seen.pending is not None
+
+
 def _pass(context: Context, spec: Spec) -> tuple[int, Spec]:
     """The exit status, and the spec as the pass has left it."""
     from reconciler.core.model import Report
@@ -75,6 +79,17 @@ def _pass(context: Context, spec: Spec) -> tuple[int, Spec]:
         host.clock.sleep(due)
         look = context.look(spec, host)
         due = context.learn(look, host)
+    pending = [one for one in look.spec.resources if _is_pending(look.seen.get(one.id))]
+    if pending:
+        # Of a pass that was killed; what needs it is planned when it is ready.
+        from reconciler.core.proving import wait_until_ready
+
+        if not look.spec.complete:
+            by_id = {one.id: one for one in context.load(complete=True).resources}
+            pending = [by_id.get(one.id, one) for one in pending]
+        wait_until_ready(pending, kinds.get, host)
+        look = context.look(spec, host)
+        context.learn(look, host)
     plan = look.plan
     terminal, options = context.terminal, context.options
 

@@ -141,7 +141,7 @@ class Checks(Kind[Check, CheckState], Completed, Described, Verified, Probed, Di
         if not resource.present:
             return ABSENT
         if said is None or said.version != self.version(want):
-            return Observation(CheckState())  # It was not asked yet.
+            return Observation(CheckState(), pending="not asked yet")
         if said.result == "shaky":
             words = f"failed {said.failures} of {want.failures} times in a row: {said.reason}"
             return Observation(CheckState("shaky", False, words), note=words)

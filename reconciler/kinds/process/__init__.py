@@ -6,10 +6,8 @@ known by boot, process id and start time.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError
@@ -20,6 +18,7 @@ from reconciler.core.kind import (
     Described,
     Diagnosed,
     Kind,
+    Readied,
     Supervised,
     Verified,
     in_words,
@@ -35,6 +34,7 @@ from reconciler.core.model import (
 )
 from reconciler.core.restart_policy import Policy
 from reconciler.host.launch import Launch
+from reconciler.host.start_records import READY
 from reconciler.kinds.process.actions import (
     Place,
     StartDaemon,
@@ -47,10 +47,12 @@ from reconciler.kinds.process.actions import (
 from reconciler.kinds.process.limits import health, held
 from reconciler.kinds.process.match import running
 from reconciler.kinds.process.observed import ProcessState, look
-from reconciler.kinds.process.resource import Process, Restart
+from reconciler.kinds.process.resource import Process
+from reconciler.kinds.process.rules import wrong_in
 from reconciler.kinds.session.resource import Session
 
 if TYPE_CHECKING:
+    from reconciler.base.values import Verdict
     from reconciler.host import Host
     from reconciler.host.processes import Identity
     from reconciler.host.stops import WantedStops
@@ -58,7 +60,14 @@ if TYPE_CHECKING:
 
 
 class ProcessKind(
-    Kind[Process, ProcessState], Completed, Described, Verified, Supervised, Batched, Diagnosed
+    Kind[Process, ProcessState],
+    Completed,
+    Described,
+    Verified,
+    Supervised,
+    Readied,
+    Batched,
+    Diagnosed,
 ):
     """The section ``processes``."""
 
@@ -82,37 +91,7 @@ class ProcessKind(
         return replace(want, place=Place(session.socket, session.tmux_name))
 
     def check(self, want: Process) -> Iterable[tuple[str, str]]:
-        for name in ("log", "stderr") if want.session is not None else ():
-            if getattr(want, name) is not None:
-                yield name, "is for daemons; what runs in a session writes to its window"
-        if want.log is not None and want.log.stderr is not None and want.stderr is not None:
-            yield "stderr", "stands there twice; take one of stderr and log.stderr out"
-        if want.log_path is not None and want.log_path == want.error_path:
-            yield "stderr", "is the same file as the log; leave it out"
-        for name in want.secret:
-            if name not in dict(want.env):
-                near = get_close_matches(name, dict(want.env), 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                yield "secret", f"{name!r} is no variable of env{hint}"
-        if want.restart.success != Restart().success and want.restart.when == "always":
-            yield "restart.success", "says nothing with when: always; write when: on_failure"
-        if want.match is not None:
-            ways = (want.match.cmdline, want.match.exe, want.match.pidfile)
-            if sum(way is not None for way in ways) != 1:
-                yield "match", "needs exactly one of cmdline, exe and pidfile"
-        if want.restart.backoff.factor < 1:
-            yield "restart.backoff.factor", "must be at least 1; pauses do not shrink"
-        if want.restart.backoff.max < want.restart.backoff.initial:
-            yield "restart.backoff.max", "must not be shorter than backoff.initial"
-        if "/" in want.command[0] and not want.command[0].startswith("/"):
-            yield "command", f"{want.command[0]!r} is not absolute; write its whole path"
-        if f"SIG{want.stop.signal}" not in signal.Signals.__members__:
-            yield (
-                "stop.signal",
-                f"there is no signal {want.stop.signal!r}; write TERM, INT, QUIT or HUP",
-            )
-        if want.limits is not None and not want.limits.used and want.limits.age is None:
-            yield "limits", "needs at least one of memory, cpu, open_files, threads and age"
+        return wrong_in(want)
 
     def policy(self, want: Process) -> Policy:
         restart, backoff = want.restart, want.restart.backoff
@@ -121,7 +100,7 @@ class ProcessKind(
             backoff.initial,
             backoff.factor,
             backoff.max,
-            restart.healthy_after,
+            restart.healthy_after + (self.readiness(want) or 0.0),
             restart.retry_every,
         )
 
@@ -169,7 +148,7 @@ class ProcessKind(
         """How those are that run, as far as somebody wants to know."""
         want = resource.want
         identities = _judged(resource, seen.state)
-        stopped = tuple(held(identities)) if host.restless else ()
+        stopped = (*seen.ailments, *(held(identities) if host.restless else ()))
         if not identities or (want.limits is None and want.heartbeat is None):
             return replace(seen, ailments=stopped) if stopped else seen
         found = health(want.limits, want.heartbeat, identities, usages, host)
@@ -228,6 +207,26 @@ class ProcessKind(
         missing = max(0, want.instances - len(kept) - stopping - len(finished))
         stops = [self._stop(resource, identity) for identity in [*older, *extra]]
         return [*stops, *left, *([self._start(resource, digest, finished)] * missing)]
+
+    def readiness(self, want: Process) -> float | None:
+        return want.ready.timeout if want.ready is not None else None
+
+    def unready(self, have: ProcessState) -> Sequence[Identity]:
+        return have.unready or ()
+
+    def ask_ready(
+        self, resource: Resource[Process], have: ProcessState, host: Host
+    ) -> Mapping[Identity, Verdict]:
+        from reconciler.kinds.process.readiness import ask
+
+        asked = self.unready(have)
+        others = [one for one, _ in have.found or () if one not in asked or len(asked) > 1]
+        return ask(resource, asked, others, host)
+
+    def note_ready(
+        self, resource: Resource[Process], one: Identity, ready: bool, host: Host
+    ) -> None:
+        host.start_records.note(resource.id, one, READY, "ready" if ready else "late")
 
     def watch(
         self, resource: Resource[Process], have: ProcessState | None, host: Host
@@ -323,6 +322,8 @@ class ProcessKind(
         launch = Launch(
             resource.id, digest, want.command, want.env, want.cwd, want.user,
             want.group, want.env_file, want.settings, want.restart.when != "always",
+            want.ready is not None and bool(want.ready.notify),
+            self._ready_log(want),
         )  # fmt: skip
         if want.place is not None:
             return StartInWindow(launch, want.place, finished)
@@ -337,6 +338,11 @@ class ProcessKind(
         panes = host.tmux.made_for(place.socket, place.session, host.owner)
         ours = (pane for pane in panes if runs(pane, resource.id))
         return (Key("pane", f"{pane.id} {place.socket or ''}") for pane in ours)
+
+    def _ready_log(self, want: Process) -> str | None:
+        """The log in which it says that it is ready; empty for its own default one."""
+        line = want.ready.log if want.ready is not None else None
+        return None if line is None else line.path or want.log_path or ""
 
     def evidence(self, resource: Resource[Process], host: Host) -> str | None:
         """What the process said last, and how it ended, as far as that can be known."""

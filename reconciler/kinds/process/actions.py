@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError
@@ -15,7 +15,7 @@ from reconciler.base.records import dataclass
 from reconciler.base.text import censored, redacted
 from reconciler.host.launch import MARK, VERSION, Launch, prepared
 from reconciler.host.processes import LEADER, Identity, ending
-from reconciler.host.start_records import STOPPED, file_name
+from reconciler.host.start_records import ENDED, STOPPED, file_name
 from reconciler.host.walk import NoSpace
 from reconciler.kinds.session.resource import holder
 
@@ -84,6 +84,9 @@ class StartDaemon:
                 errors = self._opened(self.errors, account, host)
                 ends.callback(os.close, errors)
             records.make_room(launch.mark, self.finished)
+            if launch.ready_log is not None:
+                own = log_path(launch.mark, launch.ready_log or None, host)
+                records.note_log(launch.mark, own)
             record = f"{records.folder}/{file_name(launch.mark)}"
             made = prepared(launch, account, (log, errors), known_as(launch.mark, host), record)
             ends.pop_all()
@@ -163,6 +166,8 @@ class StartInWindow:
         )
 
         launch, place = self.launch, self.place
+        if launch.ready_log:
+            host.start_records.note_log(launch.mark, launch.ready_log)
         panes = host.tmux.session(place.socket, place.session, host.owner)
         if not panes or panes[0].owner != host.owner:
             raise HostError(f"tmux session {place.session} is not there, or not ours")
@@ -229,7 +234,8 @@ class StopProcess:
     def _note(self, host: Host) -> None:
         """Raises HostError."""
         if self.place is None:
-            host.start_records.note_stop(self.id, self.identity)
+            with suppress(HostError):  # A stop without a word of it is better than none.
+                host.start_records.note(self.id, self.identity, ENDED, STOPPED)
             return
         from reconciler.host.tmux import LAUNCH_MARK
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass, replace
-from reconciler.core.model import ABSENT, Observation, Resource, not_known
+from reconciler.core.model import ABSENT, LATE, Ailment, Observation, Resource, not_known
+from reconciler.host.start_records import READY
 from reconciler.kinds.process.match import (
     ended_in_words,
     finished,
@@ -32,7 +33,8 @@ class ProcessState:
 
     ``found`` is oldest first. What is ``stopping`` already counts as running until it is gone.
     ``left`` is what ended launches have left behind, which have the numbers ``launches``.
-    ``finished`` have ended, count as well, and are not started again.
+    ``finished`` have ended, count as well, and are not started again. ``unready`` is not known to
+    be ready.
     """
 
     running: int
@@ -42,6 +44,7 @@ class ProcessState:
     left: tuple[Identity, ...] | None = None
     launches: tuple[int, ...] | None = None
     finished: tuple[Identity, ...] | None = None
+    unready: tuple[Identity, ...] | None = None
 
 
 def look(resource: Resource[Process], host: Host) -> Observation[ProcessState]:
@@ -108,4 +111,29 @@ def look(resource: Resource[Process], host: Host) -> Observation[ProcessState]:
     lives_on = None
     if not found and not stopping and not over:
         lives_on = in_background(resource, host, behind, seen.launches)
-    return Observation(state, note=note, unsure=unsure, failing=failing, lives_on=lives_on)
+    ailments: list[Ailment] = []
+    pending = None
+    if want.ready is not None and resource.present:
+        noted = {
+            one: host.start_records.noted(resource.id, one, READY)
+            for one, version in found
+            if version in (None, digest)
+        }
+        unready = tuple(one for one, word in noted.items() if word != "ready")
+        if unready:
+            state = replace(state, unready=unready)
+            pids = ", ".join(str(one.pid) for one in unready)
+            pending = f"not ready yet (pid {pids})"
+        words = f"was not ready within {want.ready.timeout:g} s"
+        ailments = [
+            Ailment(LATE, words, 0.0, one.text) for one, word in noted.items() if word == "late"
+        ]
+    return Observation(
+        state,
+        note=note,
+        unsure=unsure,
+        failing=failing,
+        lives_on=lives_on,
+        ailments=tuple(ailments),
+        pending=pending,
+    )

@@ -13,14 +13,29 @@ from reconciler.core.fields import (
     Flag,
     Name,
     Number,
+    Parsed,
     Path,
     Regex,
+    Short,
     choice,
     integer,
 )
+from reconciler.kinds.check.fields import address_or_socket
+from reconciler.kinds.check.resource import Fresh, HttpRequest, Listener
 from reconciler.kinds.process.actions import Place
 from reconciler.kinds.process.limits import HeartbeatLimit, Limits
 from reconciler.kinds.process.surroundings import Log, Processors, Rlimits, Status, Umask
+
+READY_FORMS = ("tcp", "http", "fresh", "log", "command", "notify")
+"""What says that a process is ready."""
+
+
+def parse_notify(value: object) -> bool:
+    """``notify`` or ``true``. Raises ValueError."""
+    if value not in ("notify", "true"):
+        words = f"{value!r} does not say when it is ready; write notify, or one of "
+        raise ValueError(f"{words}{', '.join(READY_FORMS[:-1])} with its fields")
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +96,41 @@ class Restart:
 
 
 @dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line of a log in which a regular expression is found, written since the start."""
+
+    match: Regex
+    """The regular expression."""
+    path: Path | None = None
+    """The log; by default that of the process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """When it is ready: exactly one of these, within ``timeout``. Those that need it wait."""
+
+    tcp: Annotated[Listener, Short(address_or_socket)] | None = None
+    """HOST:PORT, or the path of a Unix socket, on which it takes connections."""
+    http: Annotated[HttpRequest, Short("url")] | None = None
+    """A URL that answers GET as it should."""
+    fresh: Fresh | None = None
+    """A file that it has changed not too long ago."""
+    log: Annotated[LogLine, Short("match")] | None = None
+    """A line of its log in which a regular expression is found."""
+    command: Command | None = None
+    """A command, run as it is, that ends with status 0."""
+    notify: Annotated[bool, Parsed(parse_notify, {"enum": [True, "notify"]})] | None = None
+    """It says READY=1 on $NOTIFY_SOCKET, as sd_notify(3) does."""
+    timeout: Duration = 30.0
+    """A start that is not ready within that time has failed."""
+
+    @property
+    def forms(self) -> list[str]:
+        """Those that are there."""
+        return [name for name in READY_FORMS if getattr(self, name) is not None]
+
+
+@dataclass(frozen=True, slots=True)
 class Process:
     """A process that must run: in a window of ``session``, or as a daemon that writes ``log``.
     Unless ``kill_tree`` is false, what it has started ends with it, and before it is started anew.
@@ -126,6 +176,8 @@ class Process:
     """Of more than instances, the younger ones are stopped."""
     kill_tree: Flag = True
     """All that came of a start ends with it."""
+    ready: Annotated[Ready, Short("notify")] | None = None
+    """When it is ready, for which those wait that need it; by default as soon as it runs."""
     restart: Restart = Restart()
     """How often, and with which pauses, a start is tried."""
     limits: Limits | None = None
@@ -162,7 +214,8 @@ class Process:
         """Of all that a running process was started with; another digest is another process."""
         parts = (self.command, self.cwd, self.user, self.place, self.log_path)
         # As older versions have it: what they have started is no other process.
-        more = (self.settings, self.group, self.env_file, self.error_path)
+        notifies = self.ready is not None and bool(self.ready.notify)
+        more = (self.settings, self.group, self.env_file, self.error_path, notifies)
         secrets = [(name, secret.digest) for name, secret in self.env]
         all_of_it = (parts, secrets, more) if any(more) else (parts, secrets)
         return blake2b(repr(all_of_it).encode(), digest_size=8).hexdigest()

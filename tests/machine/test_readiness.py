@@ -1,0 +1,209 @@
+"""What needs a process, or a check, waits until it is ready, or well: in passes and in the loop."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import LONG, Machine, until
+
+SLOW = """
+import http.server, os, socket, sys, time
+how, mark = sys.argv[1], sys.argv[2]
+time.sleep(float(sys.argv[3]))
+if how == "notify":
+    address = os.environ["NOTIFY_SOCKET"].replace("@", "\\0", 1)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as to:
+        to.sendto(b"STATUS=up\\nREADY=1", address)
+elif how == "log":
+    print("listening now", flush=True)
+elif how == "fresh" or how == "command":
+    open(mark, "w").close()
+else:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(204)
+            self.end_headers()
+    http.server.HTTPServer(("127.0.0.1", int(mark)), Handler).serve_forever()
+time.sleep(1000)
+"""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def spec_of(machine: Machine, form: str, ready: str, seconds: float = 1.0, more: str = "") -> Path:
+    """A slow process, and one that needs it and notes when it was started."""
+    program = machine.base / "slow.py"
+    program.write_text(SLOW)
+    port = free_port() if form in ("tcp", "http") else 0
+    mark = str(port or machine.base / "mark")
+    ready = ready.replace("PORT", str(port)).replace("MARK", mark)
+    return machine.spec(
+        f"processes:\n"
+        f"  slow:\n"
+        f"    command: [{machine.bin}/python, {program}, {form}, '{mark}', '{seconds}']\n"
+        f"    ready: {ready}\n{more}"
+        f"  other:\n"
+        f"    command: [sh, -c, 'date +%s.%N > {machine.base}/began; exec sleep {machine.mark}']\n"
+        f"    needs: [process:slow]\n"
+    )
+
+
+FORMS = {
+    "tcp": "{tcp: '127.0.0.1:PORT', timeout: 60s}",
+    "http": "{http: {url: 'http://127.0.0.1:PORT/x', status: 204}, timeout: 60s}",
+    "fresh": "{fresh: {path: MARK, max_age: 1h}, timeout: 60s}",
+    "log": "{log: 'listening (now|on)', timeout: 60s}",
+    "command": "{command: [test, -e, MARK], timeout: 60s}",
+    "notify": "notify",
+}
+
+
+def has_begun(machine: Machine) -> bool:
+    file = machine.base / "began"
+    return file.exists() and bool(file.read_text())
+
+
+def began(machine: Machine) -> float:
+    """How long after its need the other one was started."""
+    started = float((machine.base / "began").read_text())
+    (pid,) = machine.running("slow.py")
+    ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    uptime = float(Path("/proc/uptime").read_text().split()[0])
+    return started - (time.time() - uptime + ticks / 100)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_single_pass_waits_for_each_form(machine: Machine, form: str) -> None:
+    spec = spec_of(machine, form, FORMS[form])
+    report = machine.once(spec)
+    assert [step["result"] for step in report["steps"]] == ["done", "done"]
+    until(lambda: has_begun(machine))
+    assert began(machine) >= 0.9
+    machine.converged(spec)
+
+
+def test_a_start_that_is_not_ready_in_time_has_failed(machine: Machine) -> None:
+    spec = spec_of(machine, "log", "{log: 'listening', timeout: 1s}", seconds=1000)
+    report = machine.once(spec, status=1)
+    slow, other = report["steps"]
+    assert slow["result"] == "failed"
+    assert slow["error"].startswith("was not ready within 1 s")
+    assert "no line of" in slow["error"]
+    assert (other["result"], other["error"]) == (
+        "skipped",
+        "needs process:slow, which failed or was not done",
+    )
+    # It is started anew, as after any failed start.
+    assert [step["verb"] for step in machine.plan(spec)["steps"]] in (["restart"], [])
+
+
+def test_the_loop_goes_on_while_it_waits(machine: Machine, looping: Any) -> None:
+    beside = machine.base / "beside"
+    spec = spec_of(machine, "notify", "{notify: true, timeout: 60s}", seconds=4)
+    spec.write_text(
+        spec.read_text()
+        + f"  third: {{command: [sleep, '9{machine.mark}']}}\n"
+        + f"directories: {{d: {{path: {beside}}}}}\nloop: {{every: 1s}}\n"
+    )
+    loop = looping(spec)
+    (pid,) = until(lambda: machine.running(f"sleep 9{machine.mark}"))
+    until(lambda: loop.passes() >= 2)
+    assert beside.is_dir()
+    assert not (machine.base / "began").exists()
+    notes = machine.plan(spec)["notes"]
+    assert [one["id"] for one in notes] == ["process:slow"]
+    assert "not ready yet" in notes[0]["reason"]
+    until(lambda: has_begun(machine))
+    assert 3.9 <= began(machine) < LONG
+    assert machine.running(f"sleep 9{machine.mark}") == [pid]
+
+
+def test_in_the_loop_too_a_start_that_is_late_has_failed(machine: Machine, looping: Any) -> None:
+    more = "    restart: {attempts: 2, backoff: {initial: 1s}}\n"
+    spec = spec_of(machine, "log", "{log: 'listening', timeout: 1s}", seconds=1000, more=more)
+    spec.write_text(spec.read_text() + "loop: {every: 5s}\n")
+    loop = looping(spec)
+    late = until(
+        lambda: [
+            event["step"]
+            for event in loop.events()
+            if event["event"] == "step" and event["step"]["result"] == "failed"
+        ]
+    )
+    assert late[0]["id"] == "process:slow"
+    assert late[0]["error"].startswith("was not ready within 1 s")
+    until(lambda: "gave up after" in loop.output.read_text())
+    assert not (machine.base / "began").exists()
+
+
+def test_what_a_killed_pass_has_left_is_asked_and_not_restarted(machine: Machine) -> None:
+    spec = spec_of(machine, "fresh", FORMS["fresh"], seconds=0)
+    machine.once(spec)
+    before = machine.running("slow.py")
+    for mark in (machine.state / "demo/run").glob("*.ready"):
+        mark.unlink()
+    report = machine.once(spec)
+    assert report["steps"] == []
+    assert machine.running("slow.py") == before
+    assert list((machine.state / "demo/run").glob("*.ready"))
+
+
+def test_what_needs_a_check_waits_for_its_first_good_answer(machine: Machine, looping: Any) -> None:
+    flag = machine.base / "flag"
+    text = (
+        f"checks: {{c: {{command: [test, -e, {flag}], every: 1s}}}}\n"
+        f"processes: {{p: {{command: [sleep, '{machine.mark}'], needs: [check:c]}}}}\n"
+    )
+    spec = machine.spec(text)
+    report = machine.once(spec, status=1)
+    assert not machine.running(f"sleep {machine.mark}")
+    assert [one["id"] for one in report["failing"]] == ["check:c"]
+    assert [one["id"] for one in report["skipped"]] == ["process:p"]
+    flag.touch()
+    until(lambda: machine.reconcile("--once", spec).returncode == 0)
+    assert machine.running(f"sleep {machine.mark}")
+    # Well at the first answer: the same pass goes on.
+    machine.clear()
+    other = machine.spec(text.replace("every: 1s", "every: 2s").replace("'-e'", "'-f'"), "b.yaml")
+    other.write_text(other.read_text().replace("name: demo", "name: other"))
+    machine.once(other)
+    assert machine.running(f"sleep {machine.mark}")
+    machine.clear()
+    third = machine.spec(text, "c.yaml")
+    third.write_text(third.read_text().replace("name: demo", "name: third"))
+    looping(third)
+    until(lambda: machine.running(f"sleep {machine.mark}"))
+
+
+def test_a_log_line_of_an_earlier_start_does_not_count(machine: Machine) -> None:
+    spec = spec_of(machine, "log", FORMS["log"], seconds=1)
+    machine.once(spec)
+    (machine.base / "began").unlink()
+    machine.clear()
+    machine.once(spec)
+    until(lambda: has_begun(machine))
+    assert began(machine) >= 0.9
+
+
+@pytest.mark.parametrize(
+    ("ready", "words"),
+    [
+        ("{timeout: 3s}", "needs exactly one of tcp, http, fresh, log, command and notify"),
+        ("{tcp: 'localhost:1', notify: true}", "needs exactly one of"),
+        ("notfy", "does not say when it is ready"),
+        ("{tpc: 'localhost:1'}", "did you mean 'tcp'"),
+    ],
+)
+def test_what_is_wrong_with_ready_is_said(machine: Machine, ready: str, words: str) -> None:
+    spec = machine.spec(f"processes:\n  p: {{command: [sleep, '9'], ready: {ready}}}\n")
+    done = machine.reconcile("--check", spec)
+    assert words in done.stdout + done.stderr
+    assert f"{spec.name}:4:" in done.stdout + done.stderr
