@@ -137,7 +137,11 @@ class PassWork:
             watch_moved()
         broken, started = aftermath(report)
         # A check of what is not ready yet is asked when it is.
-        broken |= {ident for ident, one in {**look.seen, **after}.items() if one.pending}
+        broken |= {
+            ident
+            for ident, one in {**look.seen, **after}.items()
+            if one.pending and isinstance(kinds.get(ident.partition(":")[0]), Readied)
+        }
         due = context.learn(look, host)
         context.tell(look, outcomes)
         if spec.metrics is not None and not only:
