@@ -27,6 +27,7 @@ ELSEWHERE = {
     ("os.mkdir", "host/walk.py"): "missing folders on the way, as mkdir(2) makes them",
     ("os.mkdir", "host/trust.py"): "our own folders, on a way that is believed",
     ("os.makedirs", "host/launch.py"): "below our own folder",
+    ("os.makedirs", "host/start_records.py"): "below our own folder",
     ("os.makedirs", "host/__init__.py"): "below our own folder",
     ("os.makedirs", "host/replaced.py"): "below our own folder",
     ("os.makedirs", "state/heartbeat.py"): "in the runtime directory, which is the caller's alone",

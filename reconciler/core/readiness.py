@@ -31,7 +31,7 @@ _ASKING = 10.0
 
 
 @dataclass(slots=True, eq=False)
-class _Asked:
+class _Question:
     """Something that is asked: the state that was seen of it, and when the next question is due."""
 
     resource: Resource[Any]
@@ -54,7 +54,7 @@ class Readiness:
         self._clock = clock
         self._get_kind = get_kind
         self._host = host
-        self._asked: dict[str, _Asked] = {}
+        self._asked: dict[str, _Question] = {}
         self.words: dict[str, str] = {}
         """What was said last of those that are not ready, by id."""
 
@@ -71,7 +71,7 @@ class Readiness:
             self._drop(resource.id)
             if ones:
                 now = self._clock.monotonic()
-                self._asked[resource.id] = _Asked(resource, have, now, _PAUSE, False, None)
+                self._asked[resource.id] = _Question(resource, have, now, _PAUSE, False, None)
 
     def asks(self, ident: str) -> bool:
         """Is it not ready yet?"""
@@ -117,11 +117,11 @@ class Readiness:
                     self._rest(one)
         return found
 
-    def _rest(self, one: _Asked) -> None:
+    def _rest(self, one: _Question) -> None:
         one.at = self._clock.monotonic() + one.pause
         one.pause = min(one.pause * 1.5, _LONGEST)
 
-    def _answered(self, one: _Asked) -> bool:
+    def _answered(self, one: _Question) -> bool:
         """Has it become ready, or late?"""
         assert one.child is not None
         resource, host = one.resource, self._host()
