@@ -11,16 +11,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
 from reconciler.base.text import censored
 from reconciler.host.environment import note
 from reconciler.host.trust import Untrusted, refuse_untrusted
-
-if TYPE_CHECKING:
-    import select
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where programs are looked for behind the caller's own PATH; cron's PATH is shorter."""
@@ -257,23 +253,75 @@ class Begun:
         send: bytes,
         timeout: float,
     ) -> None:
-        self._all = (pid, name, feed, output, errors, send, timeout)
-
-    def result(self) -> Result:
-        """Wait for its end; see ``run``."""
-        return _attend(*self._all)
+        self._pid, self._name, self._feed, self._send = pid, name, feed, send
+        self._timeout = timeout
+        self._texts: dict[int, list[bytes]] = {output: [], errors: []}
+        self._size = 0
+        self._open = [feed, output, errors]
 
     def drop(self) -> None:
         """Nobody wants to know any more: kill it with its whole group."""
-        pid, _, feed, output, errors, _, _ = self._all
-        _end(pid)
-        for descriptor in (feed, output, errors):
+        os.killpg(self._pid, signal.SIGKILL)
+        reap(self._pid)
+        for descriptor in self._open:
             os.close(descriptor)
 
+    def result(self) -> Result:
+        """Wait for its end; see ``run``."""
+        import select
 
-def _end(pid: int) -> None:
-    os.killpg(pid, signal.SIGKILL)
-    reap(pid)
+        poller = select.poll()
+        end = time.monotonic() + self._timeout
+        try:
+            ended = os.pidfd_open(self._pid)
+            self._open.append(ended)
+            os.set_blocking(self._feed, False)
+            for descriptor in self._open:
+                poller.register(
+                    descriptor, select.POLLOUT if descriptor == self._feed else select.POLLIN
+                )
+            ready: set[int] = set()
+            # What a grandchild may still hold open is not waited for.
+            while ended not in ready:
+                for descriptor in ready:
+                    if not self._goes_on(descriptor):
+                        poller.unregister(descriptor)
+                        self._open.remove(descriptor)
+                        os.close(descriptor)
+                left = end - time.monotonic()
+                if left <= 0:
+                    raise UnknownState(
+                        f"{self._name} did not end within {round(self._timeout, 1):g} s and was "
+                        "killed"
+                    )
+                ready = {descriptor for descriptor, _ in poller.poll(min(left, BEAT) * 1000)}
+                if not ready:
+                    still_waiting()
+            for descriptor in self._texts.keys() & self._open:
+                self._texts[descriptor].append(_rest(descriptor))
+            _, status = os.waitpid(self._pid, 0)
+        except BaseException:
+            self.drop()
+            raise
+        for descriptor in self._open:
+            os.close(descriptor)
+        output, errors = (b"".join(text) for text in self._texts.values())
+        return Result(os.waitstatus_to_exitcode(status), output, errors)
+
+    def _goes_on(self, descriptor: int) -> bool:
+        """Write or read what can be; False: there is no more. Raises UnknownState."""
+        if descriptor == self._feed:
+            try:
+                self._send = self._send[os.write(descriptor, self._send) :] if self._send else b""
+            except BrokenPipeError:
+                self._send = b""
+            return bool(self._send)
+        chunk = os.read(descriptor, _CHUNK)
+        self._texts[descriptor].append(chunk)
+        self._size += len(chunk)
+        if self._size > _MOST_OUTPUT:
+            raise UnknownState(f"{self._name} printed more than 8 MiB and was killed")
+        return bool(chunk)
 
 
 _dying: set[int] = set()
@@ -307,75 +355,6 @@ def reap_killed() -> None:
     for pid in list(_dying):
         if os.waitpid(pid, os.WNOHANG)[0]:
             _dying.discard(pid)
-
-
-def _attend(
-    pid: int, name: str, feed: int, output: int, errors: int, send: bytes, timeout: float
-) -> Result:
-    import select
-
-    texts: dict[int, list[bytes]] = {output: [], errors: []}
-    poller = select.poll()
-    end = time.monotonic() + timeout
-    open_ends = {output, errors, feed}
-    size = 0
-    reaped = False
-    ended = -1
-    try:
-        ended = os.pidfd_open(pid)
-        poller.register(ended, select.POLLIN)
-        for descriptor in (output, errors):
-            poller.register(descriptor, select.POLLIN)
-        os.set_blocking(feed, False)
-        poller.register(feed, select.POLLOUT)
-        alive = True
-        while alive:
-            left = end - time.monotonic()
-            if left <= 0:
-                raise UnknownState(
-                    f"{name} did not end within {round(timeout, 1):g} s and was killed"
-                )
-            ready = poller.poll(min(left, BEAT) * 1000)
-            if not ready:
-                still_waiting()
-            for descriptor, _ in ready:
-                if descriptor == ended:
-                    # What a grandchild may still hold open is not waited for.
-                    alive = False
-                elif descriptor == feed:
-                    try:
-                        send = send[os.write(feed, send) :] if send else b""
-                    except BrokenPipeError:
-                        send = b""
-                    if not send:
-                        _close(poller, open_ends, feed)
-                else:
-                    chunk = os.read(descriptor, _CHUNK)
-                    size += len(chunk)
-                    texts[descriptor].append(chunk)
-                    if not chunk:
-                        _close(poller, open_ends, descriptor)
-                    if size > _MOST_OUTPUT:
-                        raise UnknownState(f"{name} printed more than 8 MiB and was killed")
-        for descriptor in (output, errors):
-            if descriptor in open_ends:
-                texts[descriptor].append(_rest(descriptor))
-        _, status = os.waitpid(pid, 0)
-        reaped = True
-        return Result(
-            os.waitstatus_to_exitcode(status), b"".join(texts[output]), b"".join(texts[errors])
-        )
-    finally:
-        if not reaped:
-            _end(pid)
-        for descriptor in open_ends if ended < 0 else (*open_ends, ended):
-            os.close(descriptor)
-
-
-def _close(poller: select.poll, open_ends: set[int], descriptor: int) -> None:
-    poller.unregister(descriptor)
-    open_ends.discard(descriptor)
-    os.close(descriptor)
 
 
 def _rest(descriptor: int) -> bytes:
