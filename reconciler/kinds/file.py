@@ -164,9 +164,10 @@ class WriteFile:
 
 @dataclass(frozen=True, slots=True)
 class FinishFile:
-    """Note that all that follows its change is done."""
+    """Clear up beside a file, or a link itself, and note that all that follows is done."""
 
     path: str
+    link: bool = False
 
     def describe(self) -> str:
         """The action in words."""
@@ -178,7 +179,7 @@ class FinishFile:
         from reconciler.host.written import WrittenFiles
 
         notes = WrittenFiles(host.state_dir)
-        clear(host.files.real(self.path) or self.path)
+        clear(self.path if self.link else host.files.real(self.path) or self.path)
         if (note := notes.read().get(self.path)) is not None:
             notes.note(self.path, note.digests[-1], "done")
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
 from reconciler.core.fields import Name, Path
-from reconciler.core.kind import Kind
+from reconciler.core.kind import Kind, diff
 from reconciler.core.model import (
     ABSENT,
     Action,
@@ -28,6 +28,7 @@ from reconciler.host.walk import sort_of
 
 if TYPE_CHECKING:
     from reconciler.host import Host
+    from reconciler.host.written import WrittenFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,10 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class LinkState:
-    """Where it leads."""
+    """Where it leads. ``written``: is it cleared up behind its last change?"""
 
     target: str
+    written: str = "finished"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +64,12 @@ class MakeLink:
     def run(self, host: Host) -> None:
         """Raises HostError."""
         from reconciler.host.whole_file import write_link
+        from reconciler.host.written import WrittenFiles
 
+        notes = WrittenFiles(host.state_dir)
+        notes.note(self.path, "link", "begun")
         write_link(self.path, self.target, self.old)
+        notes.note(self.path, "link", "done")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +119,14 @@ class LinkKind(Kind[Link, LinkState]):
     def observe(
         self, resources: Sequence[Resource[Link]], host: Host
     ) -> Sequence[Observation[LinkState]]:
-        return [self._look(resource, host) for resource in resources]
+        from reconciler.host.written import last_notes
 
-    def _look(self, resource: Resource[Link], host: Host) -> Observation[LinkState]:
+        notes = last_notes(host.state_dir)
+        return [self._look(one, notes.get(one.want.path), host) for one in resources]
+
+    def _look(
+        self, resource: Resource[Link], note: WrittenFile | None, host: Host
+    ) -> Observation[LinkState]:
         want = resource.want
         try:
             there = host.files.itself(want.path)
@@ -129,7 +140,11 @@ class LinkKind(Kind[Link, LinkState]):
         if not resource.present and there != want.target:
             what = f"{want.path} leads to {there}, not to {want.target}, so it is left"
             return Observation(unknown=what)
-        return Observation(LinkState(there))
+        unfinished = note is not None and note.unfinished
+        return Observation(LinkState(there, "unfinished" if unfinished else "finished"))
+
+    def changes(self, expected: LinkState | None, have: LinkState | None) -> tuple[Change, ...]:
+        return tuple(one for one in diff(expected, have) if one.field != "written" or have)
 
     def actions(
         self, resource: Resource[Link], have: LinkState | None, changes: Sequence[Change]
@@ -137,6 +152,10 @@ class LinkKind(Kind[Link, LinkState]):
         want = resource.want
         if not resource.present:
             return (RemoveLink(want.path, want.target),)
+        if have is not None and have.target == want.target:
+            from reconciler.kinds.file import FinishFile
+
+            return (FinishFile(want.path, link=True),)
         return (MakeLink(want.path, want.target, None if have is None else have.target),)
 
 
