@@ -106,10 +106,8 @@ class Rotation:
         self.files = base / "files"
         self.rule = (
             f"match: a.log, max_file: {size}, keep: 9, action: rotate, method: {method}, "
-            "run: [touch, {base}/told]"
+            + ('create: {{mode: "0604"}}' if create else "run: [touch, {base}/told]")
         )
-        if create:
-            self.rule += ', create: {{mode: "0604"}}'
         self.lines = b"".join(b"%07d\n" % number for number in range(3000))
 
     def make(self) -> None:
@@ -139,7 +137,7 @@ class Rotation:
         ]
         assert b"".join(plain(self.files / name) for name in order) == b"before\n" + self.lines
         assert not list(self.files.glob(".*"))
-        assert (self.base / "told").exists()
+        assert (self.base / "told").exists() or self.create
         if self.create:
             assert (self.files / "a.log").stat().st_mode & 0o777 == 0o604
 

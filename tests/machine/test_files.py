@@ -126,9 +126,8 @@ def test_what_is_not_valid_is_not_put_into_place(machine: Machine, form: str) ->
 
 def test_a_secret_is_in_no_output_and_no_note(machine: Machine) -> None:
     words = "pass-4711-word"
-    fields = (
-        f'content: "{words}", secret: true, validate: "cat {{}} && test ! -e {machine.base}/no"'
-    )
+    validate = f"cat {{}} >&2 && test ! -e {machine.base}/no"
+    fields = f'content: "{words}", secret: true, validate: "{validate}"'
     spec = one(machine, fields)
     said = [machine.reconcile(*argv, spec) for argv in (("--plan",), ("--plan", "--json"))]
     (machine.base / "no").touch()
@@ -137,8 +136,10 @@ def test_a_secret_is_in_no_output_and_no_note(machine: Machine) -> None:
     said += [machine.reconcile("--once", spec, "--json")]
     assert stat.S_IMODE(file_of(machine).stat().st_mode) == 0o600
     file_of(machine).write_text(f"old-{words}")
+    file_of(machine).chmod(0o644)
     said += [machine.reconcile(*argv, spec) for argv in (("--plan",), ("--once", "--json"))]
     assert file_of(machine).read_text() == words
+    assert stat.S_IMODE(file_of(machine).stat().st_mode) == 0o600
     said += [machine.reconcile("--history", spec, "--json"), machine.reconcile("--status", spec)]
     assert words not in "".join(one.stdout + one.stderr for one in said)
     (notes,) = machine.state.rglob("files")
@@ -331,7 +332,7 @@ def killed(machine: Machine, step: int) -> int:
 
 
 def test_killed_at_some_changes(machine: Machine, one_process: None) -> None:
-    assert killed(machine, 7) > 2
+    assert killed(machine, 5) >= 1
 
 
 @pytest.mark.slow
