@@ -21,7 +21,8 @@ argparse._ = str  # type: ignore[attr-defined]
 
 SHELLS = ("bash", "zsh", "fish")
 DOCUMENTS = ("plan", "status", "diagnose", "history", "logs", "once", "repair", "loop", "pause",
-             "resume", "check", "init", "notify-test", "uninstall", "invalid")  # fmt: skip
+             "resume", "check", "import", "init", "notify-test", "uninstall",
+             "invalid")  # fmt: skip
 """What ``--json`` prints: a document of each mode, and one for an invalid spec."""
 
 

@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from reconciler.base.errors import HostError
-from reconciler.base.text import count_of, printable
+from reconciler.base.text import censored, count_of, printable
 from reconciler.config.errors import Problem
 from reconciler.migrate.document import Origin, SpecBlock, SpecPlace, TemplateText, dump
 
 _ABOUT = re.compile(r"^\w+(:\S+:| '[^']*':?) ")
 """What a message begins with: of which resource it is."""
+
+_PASSWORD = re.compile(r"(?i)\b(pass(?:word|wd)?) +(?:\"[^\"]*\"|\S+)")
 
 
 class LeftOut(NamedTuple):
@@ -28,6 +30,7 @@ class LeftOut(NamedTuple):
 
     def __str__(self) -> str:
         file, line, text = self.origin
+        text = _PASSWORD.sub(r"\1 ***", censored(text, most=None))
         return printable(f"{file}:{line}: {text}: {self.reason}", 500)
 
 

@@ -127,9 +127,8 @@ def _script(lines: Iterator[tuple[int, str]], original: Original, start: int) ->
 
 def _set(options: _Options, word: str, said: _Said) -> None:
     if not re.fullmatch(r"[a-z]+", word):
-        raise NotImported(
-            f"{said.origin.file}:{said.origin.line}: {word!r} is no setting of logrotate"
-        )
+        file, line, _ = said.origin
+        raise NotImported(file, line, f"{word!r} is no setting of logrotate")
     if word in _OFF:
         options.pop(_OFF[word], None)
         return

@@ -16,7 +16,13 @@ from reconciler.migrate.document import Origin
 
 
 class NotImported(Exception):
-    """The file cannot be imported; the message begins with the place."""
+    """The file cannot be imported. ``line`` is 0 where none can be named."""
+
+    def __init__(self, file: str, line: int, reason: str) -> None:
+        super().__init__(f"{file}:{line}: {reason}" if line else f"{file}: {reason}")
+        self.file = file
+        self.line = line
+        self.reason = reason
 
 
 class Original(NamedTuple):
@@ -36,7 +42,7 @@ class Original(NamedTuple):
 
     def refused(self, line: int, reason: str) -> NotImported:
         """To be raised where that line cannot be understood."""
-        return NotImported(f"{self.shown}:{line}: {reason}")
+        return NotImported(self.shown, line, reason)
 
     @property
     def base(self) -> str:
@@ -50,14 +56,15 @@ class Original(NamedTuple):
 def opened(path: str, origin: Origin | None = None) -> Original:
     """The file; ``-`` is standard input. ``origin`` is what includes it. Raises NotImported."""
     shown = "standard input" if path == "-" else path
-    before = f"{origin.file}:{origin.line}: " if origin else ""
+    file, line = (shown, 0) if origin is None else origin[:2]
+    about = f"{shown} " if origin else ""
     try:
         data = _read(path)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise NotImported(f"{before}{shown}: cannot be read: {reason}") from None
+        raise NotImported(file, line, f"{about}cannot be read: {reason}") from None
     except ValueError as error:
-        raise NotImported(f"{before}{shown}: {error}") from None
+        raise NotImported(file, line, f"{about}{error}") from None
     return Original(shown, os.path.abspath(path), _decoded(data, shown))
 
 
@@ -77,18 +84,16 @@ def _read(path: str) -> bytes:
 
 def _decoded(data: bytes, shown: str) -> str:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise NotImported(f"{shown}:1: is UTF-16; save it as UTF-8")
+        raise NotImported(shown, 1, "is UTF-16; save it as UTF-8")
     data = data.removeprefix(b"\xef\xbb\xbf")
     zero = data.find(b"\0")
     if zero >= 0:
-        raise NotImported(f"{shown}:{_line(data, zero)}: is binary: a NUL byte")
+        raise NotImported(shown, _line(data, zero), "is binary: a NUL byte")
     try:
         return data.decode().replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        where, byte = f"{shown}:{_line(data, error.start)}", data[error.start]
-        raise NotImported(
-            f"{where}: the byte 0x{byte:02x} is not UTF-8; save it as UTF-8"
-        ) from None
+        reason = f"the byte 0x{data[error.start]:02x} is not UTF-8; save it as UTF-8"
+        raise NotImported(shown, _line(data, error.start), reason) from None
 
 
 def _line(data: bytes, at: int) -> int:

@@ -188,8 +188,20 @@ def test_beside_a_pass_that_is_at_work(machine: Machine, documents: Documents, s
 
 def test_an_invalid_spec(machine: Machine, documents: Documents) -> None:
     spec = machine.spec("directories: {d: {path: 1, mod: x}}\n")
-    for mode in sorted(set(DOCUMENTS) - {"loop", "logs", "init", "invalid", "pause", "resume"}):
+    for mode in sorted(
+        set(DOCUMENTS) - {"loop", "logs", "import", "init", "invalid", "pause", "resume"}
+    ):
         assert documents.of(mode, spec)["valid"] is False
+
+
+def test_what_is_imported(machine: Machine, documents: Documents) -> None:
+    table = machine.base / "crontab"
+    table.write_text("* * * * * x\n1 2 30 2 * never\n")
+    (left,) = documents.of("import", table)["left_out"]
+    assert (left["line"], left["text"]) == (2, "1 2 30 2 * never")
+    table.write_text("* * * * * x\n1 2\n")
+    (error,) = documents.of("import", table)["errors"]
+    assert error["line"] == 2
 
 
 def test_there_is_one_of_every_mode(capsys: pytest.CaptureFixture[str]) -> None:

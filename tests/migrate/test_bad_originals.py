@@ -78,6 +78,22 @@ def test_what_is_no_file(tmp_path: Path, capsys: Any, free: None) -> None:
         assert printed.out == "" and words in printed.err, printed.err
 
 
+def test_no_password_is_said(tmp_path: Path, capsys: Any, free: None) -> None:
+    """Neither on standard error nor anywhere but where it stood: in the spec itself."""
+    (tmp_path / "monitrc").write_text(
+        'set mailserver x username "me" password "hunter2"\nset mmonit http://me:hunter2@h/\n'
+    )
+    (tmp_path / "supervisord.conf").write_text(
+        "[supervisord]\nenvironment2=DB_PASSWORD=hunter2\n[program:x]\ncommand=x -p hunter2\n"
+        "redirect=--password hunter2\nserver_token=hunter2\n"
+    )
+    files = [str(tmp_path / name) for name in ("monitrc", "supervisord.conf")]
+    assert main(["--import", *files]) == 0
+    printed = capsys.readouterr()
+    assert "hunter2" not in printed.err and "mailserver" in printed.err, printed.err
+    assert "hunter2" in printed.out
+
+
 def test_of_several_files_one_is_bad(tmp_path: Path, capsys: Any, free: None) -> None:
     (tmp_path / "crontab").write_text("* * * * * x\n")
     (tmp_path / "Procfile").write_text("web\n")

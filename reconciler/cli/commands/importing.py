@@ -21,11 +21,15 @@ def run(context: Context) -> int:
     try:
         draft = imported(getattr(context.options, "import"))
     except NotImported as refused:
+        if context.options.json:
+            problem = {"file": refused.file, "line": refused.line or None, "column": None,
+                       "message": refused.reason, "hint": None}  # fmt: skip
+            context.print_json({"format": FORMAT, "valid": False, "errors": [problem]})
         return complain(str(refused), INVALID)
     text = draft.valid(lambda text: problems_of(text, context))
     if context.options.json:
         left = [{**one.origin._asdict(), "reason": one.reason} for one in draft.left]
-        context.print_json({"format": FORMAT, "spec": text, "left_out": left})
+        context.print_json({"format": FORMAT, "text": text, "left_out": left})
         return DONE
     sys.stdout.write(text)
     sys.stdout.flush()
