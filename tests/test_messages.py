@@ -157,14 +157,14 @@ def test_what_had_ended_and_was_started_at_once_is_told_as_failed() -> None:
     (message,) = messages
     assert now == {}, "it is healthy"
     assert message.body == in_parts(
-        f"{WORKER} had ended", "started again at once", f"it was started last {moment(43140)}"
+        f"{WORKER} had ended", "started again", f"it was started last {moment(43140)}"
     )
     assert (message.event, message.about) == ("failed", ("failed", "changed"))
     ids = [f"process:p{number}" for number in range(7)]
     many = news([Outcome(step(ident), "done") for ident in ids], scope=ids)
     ((event, body),) = play(replace(many, ran=dict.fromkeys(ids, 43140.0)))[0]
     assert event == "failed"
-    assert body.startswith("Status: 7 had ended\nAction: started again at once\n- process:p0 had ")
+    assert body.startswith("Status: 7 had ended\nAction: started again\n- process:p0 had ")
     # Such as the first start of all, the one after a reboot, and the one after a pause.
     assert play(news([Outcome(step(), "done")]))[0] == [STARTED]
 
@@ -686,6 +686,25 @@ def test_who_is_told_of_what(office: Office, tmp_path: Path) -> None:
     assert office.store.troubles.all() == {}, "nobody was told"
 
 
+def test_two_passes_that_see_the_same_tell_it_once(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them writes it down while the other one is still thinking about it."""
+    spec = Spec("demo", "/spec", (), notify=office.notify)
+    wrong = news(failing=[("check:c", "x")], scope=("check:c",))
+    other = Store(office.folder, office.clock, True)
+
+    def slow(*about: Any) -> Any:
+        monkeypatch.setattr("reconciler.notify.outbox.judge", judge)
+        tell(spec, other, wrong, (), str)
+        return judge(*about)
+
+    monkeypatch.setattr("reconciler.notify.outbox.judge", slow)
+    tell(spec, office.store, wrong, (), str)
+    other.close()
+    assert [one.body.split("\n")[0] for one in rows(office)] == ["Status: check:c is failing: x"]
+
+
 class Hours:
     """What passes queue over hours, each as another process: what counts is in the store."""
 
@@ -766,7 +785,7 @@ def test_what_crashes_after_it_was_well_again_and_again_flaps(office: Office) ->
     assert [event for event, _ in got] == ["failed"] * 6
     assert got[4][1].startswith("Status: process:worker had ended\n")
     assert got[5][1].startswith("Status: process:worker is flapping: 6 changes since ")
-    assert "process:worker had ended; started again at once" in got[5][1]
+    assert "process:worker had ended; started again" in got[5][1]
     # A restart that was asked for because of a change is none.
     changed = Outcome(step("process:other", "restart", "definition is older"), "done")
     for _ in range(20):

@@ -101,12 +101,15 @@ def request(target: Target, well: bool) -> Callable[[], bytes]:
             url = address(target)
         except Off as why:
             return f"it is off: {why}".encode("utf-8", "replace")
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not url.startswith(("http://", "https://")):
             return b"its URL is not one of http or https"
-        if not well:
-            url = urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/fail", fragment=""))
-        answer = http(url, _TAKEN, TIMEOUT)
+        try:
+            parts = urlsplit(url)
+            if not well:
+                parts = parts._replace(path=f"{parts.path.rstrip('/')}/fail", fragment="")
+            answer = http(urlunsplit(parts), _TAKEN, TIMEOUT)
+        except ValueError:
+            return b"its URL is not valid"
         return b"" if answer.ok else answer.words.encode("utf-8", "replace")
 
     return get

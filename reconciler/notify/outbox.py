@@ -58,28 +58,35 @@ def tell(
     ``reports`` are further words about the program itself; ``blot`` takes out of a line what
     nobody may see. While nobody is there to be told, nothing counts as told.
     """
-    known = store.troubles.all()
     targets = [target for target in spec.notify.targets if off(target) is None]
-    queued: list[tuple[str, Message]] = []
-    now: dict[str, Trouble] = {}
-    meter: Meter | None = None
-    if targets:
-        wall = store.base.clock.wall()
-        heard = {event for target in targets for event in target.on}
-        meter = Meter(store.sent.all(), wall, heard)
+    wall = store.base.clock.wall()
+    heard = {event for target in targets for event in target.on}
+
+    def judged() -> tuple[dict[str, Trouble], dict[str, Trouble], Meter, list[Message]]:
+        known, meter = store.troubles.all(), Meter(store.sent.all(), wall, heard)
+        if not targets:
+            return known, {}, meter, []
         messages, now = judge(known, news, wall, spec.notify.remind_every, blot, meter)
-        about = ("\n".join(map(blot, words.splitlines())) for words in reports)
-        messages = [*(Message("report", words) for words in about), *messages]
+        return known, now, meter, messages
+
+    known, now, meter, messages = judged()
+    changed = bool(targets) and (meter.changed or bool(messages) or bool(reports))
+    if not (changed or now != known or any(one.told is None for one in known.values())):
+        return
+    about = [Message("report", "\n".join(map(blot, words.splitlines()))) for words in reports]
+    with store.base.change() as base:
+        # Another pass may have told the same meanwhile.
+        known, now, meter, messages = judged()
+        store.troubles.replace(base, known, now)
+        if targets and meter.changed:
+            store.sent.replace(base, meter.sent)
         queued = [
-            (target.name, one) for one in messages for target in targets if one.is_for(target.on)
+            (target.name, one)
+            for one in (*about, *messages)
+            for target in targets
+            if one.is_for(target.on)
         ]
-    changed = meter is not None and meter.changed
-    if queued or changed or now != known or any(one.told is None for one in known.values()):
-        with store.base.change() as base:
-            store.troubles.replace(base, known, now)
-            if meter is not None and changed:
-                store.sent.replace(base, meter.sent)
-            store.outbox.add(base, blot(title(spec)), queued)
+        store.outbox.add(base, blot(title(spec)), queued)
 
 
 def announce(spec: Spec, store: Store, message: Message, blot: Callable[[str], str]) -> None:

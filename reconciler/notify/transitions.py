@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 
 from reconciler.base.records import dataclass, field, replace
 from reconciler.base.text import shortened
@@ -35,6 +36,7 @@ _STARTS = re.compile(r"has \d+ failed starts?|gave up after |not started again")
 """How the reason begins where starts have failed before."""
 _START_FAILED = re.compile(rf"(could not be|{EXITED}).*", re.DOTALL)
 _NOTHING = "none is needed"
+_STILL = "is still unhealthy"
 _MANY = {"changed": "changes", "recovered": "recovered", "progress": "failed again"}
 RESTARTED = "restarted"
 """Stands for what had ended and was started at once: told to those of _OF_RESTARTS, as failed."""
@@ -175,6 +177,7 @@ def judge(
     found: dict[str, list[Line]] = {event: [] for event in (*EVENTS, RESTARTED)}
     turns: list[Line] = []
     now = dict(known)
+    action_of = _actions(news)
     wrong = {
         ident: (event, shortened(blot(reason), _LONGEST), blot(more))
         for ident, (event, reason, more) in _wrong(news)
@@ -190,7 +193,7 @@ def judge(
         well = outcome.result == "done" and step.id not in known.keys() | wrong.keys()
         if well and step.verb == "start" and step.id in news.ran:
             since = f"it was started last {moment(news.ran[step.id])}"
-            line = Line(step.id, f"{step.id} had ended", "started again at once", since)
+            line = Line(step.id, f"{step.id} had ended", "started again", since)
             found[RESTARTED].append(line)
             continue
         found["changed"].append(line)
@@ -199,7 +202,7 @@ def judge(
     for ident, about in wrong.items():
         event, words, now[ident] = _entered(known.get(ident), about, wall)
         if words:
-            found[event].append(_line(ident, words, news))
+            found[event].append(_line(ident, words, action_of(ident)))
     for ident in _well(known, news, wrong):
         since = f"it was unhealthy since {moment(known[ident].wall)}"
         found["recovered"].append(Line(ident, f"{ident} recovered", _NOTHING, since))
@@ -217,11 +220,11 @@ def judge(
     list(meter.through(RESTARTED, turns))
     messages += meter.summaries(now)
     if remind_every is not None:
-        messages += _reminders(now, remind_every, news)
+        messages += _reminders(now, remind_every, action_of)
     return messages, now
 
 
-def _line(ident: str, words: str, news: News, said: str = "") -> Line:
+def _line(ident: str, words: str, action: str, said: str = "") -> Line:
     """What is wrong with something: how, what is done about it, and the rest of the words.
 
     ``said`` goes before them, where that was told before.
@@ -229,25 +232,24 @@ def _line(ident: str, words: str, news: News, said: str = "") -> Line:
     head, *rest = words.split("; ")
     if said:
         head, rest = said, [f"it {head}", *rest]
-    return Line(ident, f"{ident} {head}", _action(ident, news), "\n".join(rest))
+    return Line(ident, f"{ident} {head}", action, "\n".join(rest))
 
 
-def _action(ident: str, news: News) -> str:
-    """What happens next to something that is wrong."""
-    plan = news.plan
-    held = {remark.id: remark.reason for remark in plan.held}
-    wait = news.waits.get(ident) or held.get(ident, "")
-    if _NEXT in wait:
-        return f"starting it again in {wait.partition(_NEXT)[2]}"
-    if wait:
-        return f"not started again; see: {news.look()}"
-    for remarks, words in (
-        (plan.unknown, "left alone until it can be looked at"),
-        (plan.failing, "asked again from time to time"),
-    ):
-        if any(remark.id == ident for remark in remarks):
-            return f"{words}; see: {news.look()}"
-    return f"tried again by the next pass; see: {news.look()}"
+def _actions(news: News) -> Callable[[str], str]:
+    """Gives, for an id, what happens next to that which is wrong."""
+    waits = {remark.id: remark.reason for remark in news.plan.held} | dict(news.waits)
+    others = {remark.id: "asked again from time to time" for remark in news.plan.failing}
+    others |= {remark.id: "left alone until it can be looked at" for remark in news.plan.unknown}
+    look = cache(news.look)
+
+    def action_of(ident: str) -> str:
+        starts, next_, wait = waits.get(ident, "").partition(_NEXT)
+        if next_:
+            return f"starting it again in {wait}"
+        does = "not started again" if starts else others.get(ident, "tried again by the next pass")
+        return f"{does}; see: {look()}"
+
+    return action_of
 
 
 def _entered(
@@ -273,12 +275,16 @@ def _entered(
     return "progress", words, Trouble(before.event, kept, before.wall, before.told)
 
 
-def _reminders(now: dict[str, Trouble], every: float, news: News) -> Iterator[Message]:
+def _reminders(
+    now: dict[str, Trouble], every: float, action_of: Callable[[str], str]
+) -> Iterator[Message]:
     """What was told long ago and is told again, which is noted in ``now``."""
     due = {i: one for i, one in now.items() if one.told is not None and one.told >= every}
     for event in ("gave_up", "failed"):
         lines = [
-            _line(ident, one.reason, news, f"is still unhealthy, since {moment(one.wall)}")
+            _line(
+                ident, one.reason, action_of(ident), f"is still unhealthy, since {moment(one.wall)}"
+            )
             for ident, one in due.items()
             if one.event == event
         ]

@@ -109,6 +109,12 @@ def test_it_is_tried_and_noted_like_a_target(machine: Machine, receiver: Receive
     assert json.loads(tested.stdout)["targets"] == [
         {"name": "alive", "result": "refused", "reason": "its URL is not one of http or https"}
     ]
+    for wrong in ("http://hunter2canary:port/", "http://[hunter2canary/", "http://"):
+        hook.write_text(wrong)
+        tested = machine.reconcile("--notify-test", path)
+        assert tested.returncode == 1
+        assert "hunter2canary" not in tested.stdout + tested.stderr
+    assert "alive: not delivered: " in tested.stdout
     hook.unlink()
     off = f"notify:alive: is off: {hook} is not there"
     assert off in machine.reconcile("--check", path).stdout

@@ -181,6 +181,8 @@ def test_each_says_what_it_has_said(machine: Machine, spec: Path) -> None:
     assert "directory:dd: has no output of its own that is kept" in none.stdout
     assert "all is fine" in none.stdout
     assert logs("process:d", spec, "--since", "2h").stdout.endswith("***\n")
+    (machine.base / "d.log").unlink()
+    assert f"process:d: there is no {machine.base}/d.log yet" in logs("process:d", spec).stdout
     assert logs("process:x", spec).returncode == 64
     assert "did you mean 'process:" in logs("process:x", spec).stderr
     assert logs(spec).returncode == 64

@@ -74,7 +74,7 @@ FAILED = "Status: process:p exited right after start"
 GAVE_UP = "Status: process:p gave up after "
 WELL = "Status: process:p recovered\nAction: none is needed\nit was unhealthy since "
 STARTED = "Status: process:p: not running\nAction: started"
-ENDED = "Status: process:p had ended\nAction: started again at once\n"
+ENDED = "Status: process:p had ended\nAction: started again\n"
 
 
 def test_from_the_first_start_to_the_mended_one(
@@ -362,7 +362,7 @@ def test_a_worker_that_was_killed_and_started_at_once_is_told_of_by_default(
         assert len(told) == 2
         for status, action, since in told:
             assert status == "Status: process:p had ended"
-            assert action == "Action: started again at once"
+            assert action == "Action: started again"
             assert since.startswith("it was started last 20")
     assert sum(where == "/a" for where, _ in lines) == 2, "no first start, no resume"
     assert sum(rest[-1] == "Action: started" for where, rest in lines if where == "/b") == 2

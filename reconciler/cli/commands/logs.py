@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -127,6 +128,8 @@ class _Logs:
                 words = str(error) if isinstance(error, HostError) else error.strerror or "error"
                 self._complain(f"{resource.id}: {words}")
                 continue
+            if key.sort == "log" and not lines and not os.path.lexists(key.value):
+                self._context.warn(f"{resource.id}: there is no {key.value} yet")
             clean = [printable(censored(line), _LONGEST) for line in lines]
             yield resource.id, key.value, clean
 
