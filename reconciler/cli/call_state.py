@@ -6,7 +6,7 @@ It must not look at the host, nor act on it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from reconciler.base.values import ProbeHistory
     from reconciler.core.model import Spec
+    from reconciler.host.process_snapshot import Carrier, CarrierCache
+    from reconciler.host.processes import Identity
     from reconciler.host.stops import Stopping
     from reconciler.output.text import Block
     from reconciler.state.restarts import Unwritten
@@ -38,7 +40,8 @@ class Learned:
     """What a call knows after a pass that it did not know before, for another process.
 
     ``acted`` names the probes of which something was done about what they said; ``reports`` are
-    those that nobody was told.
+    those that nobody was told. ``carriers`` are, by user, those of the new processes, and who is
+    gone.
     """
 
     begun: frozenset[str]
@@ -47,6 +50,7 @@ class Learned:
     measured: Mapping[Any, Any]
     acted: tuple[str, ...]
     reports: tuple[str, ...]
+    carriers: Mapping[int, tuple[Mapping[Identity, Carrier | None], Collection[Identity]]]
 
 
 class CallState(Invocation):
@@ -61,6 +65,7 @@ class CallState(Invocation):
         self._stores: dict[tuple[str, bool], Store] = {}
         self._trackers: dict[str, Tracker] = {}
         self._measured: dict[Any, Any] = {}
+        self._carriers: CarrierCache = {}
         self._locked = False
         self.said: dict[str, ProbeHistory] = {}
         """What probes have said in this call."""
@@ -173,23 +178,30 @@ class CallState(Invocation):
     def forked(self, write: Callable[[Sequence[Block]], None], stops: Stopping) -> None:
         """This is another process now: what it says goes to ``write``, and it must not touch what
         the store has open, which is its parent's."""
-        self._of_parent = self._stores, dict(self.said), dict(self._unwritten)
+        before = dict(self._carriers)
+        self._of_parent = self._stores, dict(self.said), dict(self._unwritten), before
         self._stores, self._trackers = {}, {}
         self.terminal.relay = write
         self.stops = stops
 
     def learned(self) -> Learned:
         """What has become known since this process was ``forked``."""
-        _, said, unwritten = self._of_parent
+        _, said, unwritten, carriers = self._of_parent
         acted = [i for i, one in self.said.items() if i in said and one.acted > said[i].acted]
         changed = {
             ident: self._unwritten.get(ident)
             for ident in unwritten.keys() | self._unwritten.keys()
             if self._unwritten.get(ident) != unwritten.get(ident)
         }
+        moved = {}
+        for uid, now in self._carriers.items():
+            old = carriers.get(uid, {})
+            if now is not old:
+                new = {one: found for one, found in now.items() if one not in old}
+                moved[uid] = new, old.keys() - now.keys()
         return Learned(
             frozenset(self._begun), changed, frozenset(self._warned), self._measured,
-            tuple(acted), tuple(self._reports),
+            tuple(acted), tuple(self._reports), moved,
         )  # fmt: skip
 
     def learn_from(self, learned: Learned) -> None:
@@ -206,6 +218,9 @@ class CallState(Invocation):
             one = self.said[ident]
             self.said[ident] = replace(one, failures=0, acted=one.acted + 1)
         self._reports[:0] = learned.reports
+        for uid, (new, gone) in learned.carriers.items():
+            known = {one: it for one, it in self._carriers.get(uid, {}).items() if one not in gone}
+            self._carriers[uid] = {**known, **new}
 
     def handed_over(self) -> list[str]:
         """The words of ``report`` that wait for a pass, which another process tells now."""

@@ -119,7 +119,7 @@ class Context(CallState):
         """This machine, as that spec sees it."""
         from reconciler.host import Host
 
-        host = Host(spec.name, self.folder(spec), measured=self._measured)
+        host = Host(spec.name, self.folder(spec), measured=self._measured, carriers=self._carriers)
         host.declared, host.spec_path = spec.resources, spec.path
         host.stops = self.stops
         host.remembers = self._locked

@@ -45,6 +45,7 @@ class Host:
         state_dir: str,
         clock: Clock | None = None,
         measured: dict[Any, Any] | None = None,
+        carriers: CarrierCache | None = None,
     ) -> None:
         self.measured = measured if measured is not None else {}
         """What earlier looks of the same call have measured, for what is a rate."""
@@ -66,7 +67,7 @@ class Host:
         self.users = Users()
         self.log_ends: dict[str, os.stat_result] = {}
         """A daemon's log as this pass opened it to start it, by its path."""
-        self._carriers: CarrierCache = {}
+        self._carriers: CarrierCache = carriers if carriers is not None else {}
         self.notes: dict[str, Any] = {}
         """What a kind has worked out for all resources at once, until ``forget``."""
         self.last: list[Callable[[], None]] = []

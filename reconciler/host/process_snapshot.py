@@ -53,7 +53,7 @@ CarrierCache = dict[int, dict[Identity, Carrier | None]]
 class ProcessSnapshot:
     """The processes of this host, each thing as it is when it is first asked for.
 
-    ``known`` is what earlier ones of the same pass have found. With ``zombies`` those are among
+    ``known`` is what earlier ones have found. With ``zombies`` those are among
     them whose parent has not asked yet how they ended. Its methods raise UnknownState.
     """
 
@@ -168,6 +168,8 @@ class ProcessSnapshot:
             old = (time.clock_gettime(time.CLOCK_BOOTTIME) - _YOUNG) * os.sysconf("SC_CLK_TCK")
             found = self._carriers[uid] = {}
             for pid, entry in self.entries.items():
+                if not _acts_as(pid, uid):
+                    continue
                 one = before[entry.identity] if entry.identity in before else _carrier(entry, uid)
                 if one is not None:
                     found[pid] = one
@@ -227,15 +229,19 @@ def carrier(pid: int, uid: int) -> Carrier | None:
     return None if entry is None else _carrier(entry, uid)
 
 
+def _acts_as(pid: int, uid: int) -> bool:
+    try:
+        return os.stat(f"/proc/{pid}").st_uid == uid
+    except OSError:
+        return False
+
+
 def _carrier(entry: ProcessEntry, uid: int) -> Carrier | None:
     """The same of one that was looked up before what it is judged by, which is about no later
     process then."""
     pid = entry.identity.pid
-    try:
-        # Others may have thousands, each with a long environment.
-        if os.stat(f"/proc/{pid}").st_uid != uid:
-            return None
-    except OSError:
+    # Others may have thousands, each with a long environment.
+    if not _acts_as(pid, uid):
         return None
     raw = read_proc(pid, "environ", 2**20) or b""
     if _MARK not in raw:

@@ -19,6 +19,9 @@ from typing import Any
 import pytest
 from support import Machine, until
 
+from reconciler.host.clock import Clock
+from reconciler.host.processes import Processes, look_up
+
 MARK = f"60490.{os.getpid()}9"
 """Of the processes of this run."""
 HOOK = """
@@ -178,6 +181,24 @@ def test_ends_at_the_same_time_are_one_change_of_the_store(
     assert counted.of("^sql SELECT .* FROM conditions$") <= 6
     assert counted.of("^sql BEGIN") == 1
     assert counted.of("os.fork") <= 8
+
+
+def test_a_loop_reads_the_environment_of_others_once(
+    machine: Machine, looping: Callable[..., Any], counted: Counted
+) -> None:
+    """Of those that run for a while: who is young may yet become another program."""
+    me = os.getpid()
+    entry = look_up(me)
+    assert entry is not None
+    until(lambda: Processes(Clock()).age(entry.identity) > 11)
+    spec = daemons(machine, 1, ", restart: {healthy_after: 1s}")
+    loop = looping(spec)
+    for number in (1, 2, 3):
+        until(lambda number=number: loop.names().count("step") == number and _quiet(counted))
+        os.kill(min(pids(machine)), signal.SIGKILL)
+    until(lambda: loop.names().count("step") == 4 and _quiet(counted))
+    # Passes beside one another do not know yet what the other has read.
+    assert counted.reads({me}, "environ")[me] <= 3
 
 
 def _quiet(counted: Counted) -> bool:
