@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from reconciler.base.errors import HostError
 from reconciler.base.exit_codes import DONE
 from reconciler.base.text import count_of, printable
 from reconciler.cli.context import Context
@@ -46,9 +47,13 @@ def _warnings(context: Context, spec: Spec) -> list[dict[str, Any]]:
     from reconciler.diagnose import conflicts
     from reconciler.host.child import Children
 
+    try:
+        host = context.host(spec)
+    except HostError:
+        return []  # The state directory is for those who act to judge.
     # In a child, since a look may hang.
     with Children() as children:
-        known = spec, context.host(spec), context.state_dir, kinds.get
+        known = spec, host, context.state_dir, kinds.get
         children.begin("others", partial(conflicts.found, *known), _LOOK)
         children.wait()
     rows = children.answers.get("others", [])
