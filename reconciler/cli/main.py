@@ -36,7 +36,12 @@ from reconciler.state.folder import is_asked
 if TYPE_CHECKING:
     from reconciler.cli.context import Context
 
-_ELSEWHERE = {"import": "importing", "resume": "pause", "notify-test": "messages"}
+_ELSEWHERE = {
+    "import": "importing",
+    "adopt": "adopting",
+    "resume": "pause",
+    "notify-test": "messages",
+}
 """The modes that are not in a module of their own name."""
 _NO_LOOK = ("completion", "loop", "man", "schema")
 """The modes that look at no file of the host, and the loop, which has children of its own."""
@@ -178,7 +183,7 @@ def usual(argv: Sequence[str]) -> Namespace | None:
         mode=None, spec=None, only=[], set=[], unset=[], set_file=[], json=False, state_dir=None,
         trust=[], color="auto", quiet=False, verbose=False, detailed_exitcode=False, since=None,
         duration=None, reason=None, stop=False, take_over=False, pause=None, resume=None,
-        completion=None, logs=None, follow=False, watch=False, **{"import": None},
+        completion=None, logs=None, follow=False, watch=False, adopt=None, **{"import": None},
     )  # fmt: skip
     found = vars(options)
     words = iter(argv)

@@ -63,8 +63,13 @@ def mark(spec: str) -> str:
 
 def ours(text: str, spec: str) -> bool:
     """Does the header of a file say that this spec made it?"""
+    return spec in makers(text)
+
+
+def makers(text: str) -> list[str]:
+    """The specs that a file says it was made by."""
     first = text.split("\n", _HEADER_LINES)[:_HEADER_LINES]
-    return any(line.split()[:3] == mark(spec).split() for line in first)
+    return [line.split()[2] for line in first if line.split()[:2] == _MARK.split() != line.split()]
 
 
 def differs(have: str, want: str) -> str:

@@ -198,14 +198,16 @@ class Tmux:
         if (lost := self._lost[socket]) is not None:
             raise lost
 
-    def options(self, socket: str | None, names: Sequence[str]) -> dict[str, dict[str, str]]:
-        """What holds of these options in each window of the server, by the window's id.
+    def options(
+        self, socket: str | None, names: Sequence[str], of: str = "window"
+    ) -> dict[str, dict[str, str]]:
+        """What holds of these options in each window (or pane) of the server, by its id.
 
         A flag is ``1`` or ``0``; an option that tmux does not know is empty. Raises UnknownState.
         """
-        form = _SEPARATOR.join(("#{window_id}", *(f"#{{{name}}}" for name in names)))
+        form = _SEPARATOR.join(f"#{{{name}}}" for name in (f"{of}_id", *names))
         found = {}
-        for line in self._listed(socket, self._ask(socket, "list-windows", form)) or ():
+        for line in self._listed(socket, self._ask(socket, f"list-{of}s", form)) or ():
             window, *values = line.split(_SEPARATOR)
             if len(values) == len(names):  # Else somebody's own option has broken the line.
                 found[window] = dict(zip(names, values, strict=True))

@@ -44,7 +44,7 @@ from reconciler.kinds.cron.changes import (
     put_line,
     put_lines,
 )
-from reconciler.kinds.cron.lines import rendered, shown, shown_line
+from reconciler.kinds.cron.lines import job_in, rendered, shown, shown_line
 from reconciler.kinds.cron.resource import Cron, CronState
 from reconciler.kinds.cron.table import CronTable, table
 
@@ -129,6 +129,8 @@ class Crons(
                 yield name, f"cannot stand beside {what}, whose lines have their own"
         if want.file is not None and not lines and (want.schedule or want.command):
             yield "file", "is for lines from a template or content, not for a single one"
+        if want.replaces is not None and (lines or want.file or not job_in(want.replaces, False)):
+            yield "replaces", "is a line of a crontab, beside schedule and command"
         if want.file is not None and want.user is not None:
             yield "user", "cannot stand beside file, in which each line names its user"
         if want.file is not None and not re.fullmatch(r"[A-Za-z0-9_-]{1,200}", want.file):
@@ -255,6 +257,13 @@ class Crons(
             state = CronState("")
         if not resource.present:
             return ABSENT if state is None else Observation(state)
+        if want.replaced is not None and want.replaced in old.others:
+            if state is not None:
+                state = replace(state, block="the line that it replaces is there too")
+            else:
+                same = want.is_replaced()
+                line = put_line("", want).shown() if same else str(want.replaces)
+                state = CronState(line, schedule=want.schedule)
         path = next((s.value or values.get(n) for n, s in want.env if n == "PATH"), None)
         own_path = any(name == "PATH" for name, _ in want.env)
         commands = [want.command] if want.command else []
@@ -335,6 +344,7 @@ class _UserTable:
     def __init__(self, old: CronTable) -> None:
         self.table = old
         self.settings = old.settings()
+        self.others = old.others()
         self._of: dict[str, list[str]] = {}
         for name in sorted(old.entries):
             self._of.setdefault(base(name), []).append(name)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import HostError, Remedy
@@ -27,7 +27,7 @@ from reconciler.kinds.cron.lines import (
     shown,
     shown_line,
 )
-from reconciler.kinds.cron.table import CronEntry, changed, table
+from reconciler.kinds.cron.table import CronEntry, changed, table, without
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -55,6 +55,8 @@ class PutLine:
     text: str | None = None
     """The line itself, where it comes from a template."""
     secret: bool = False
+    replaced: bytes | None = None
+    """A person's line that goes."""
 
     def made(self) -> CronEntry:
         """The entry itself, with all values. Raises HostError."""
@@ -66,7 +68,8 @@ class PutLine:
         return CronEntry(line, None if mailto is None else b"MAILTO=" + (mailto.encode() or b'""'))
 
     def describe(self) -> str:
-        return f"put into the crontab of {self.user}: {self.shown()}"
+        words = " in the place of the line that it replaces" if self.replaced is not None else ""
+        return f"put into the crontab of {self.user}{words}: {self.shown()}"
 
     def shown(self) -> str:
         """The line as it may be shown."""
@@ -97,12 +100,15 @@ def run_all(actions: Sequence[Any], host: Host) -> list[Exception | None]:
 def _run_lines(actions: Sequence[PutLine | DropLine], host: Host) -> list[HostError | None]:
     failed: dict[tuple[str, str], HostError] = {}
     of_user: dict[str, dict[str, CronEntry | None]] = {}
+    replaced: dict[tuple[str, str], bytes] = {}
     secrets: list[str] = []
     for action in actions:
         entries = of_user.setdefault(action.user, {})
         if isinstance(action, DropLine):
             entries[action.entry] = None
             continue
+        if action.replaced is not None:
+            replaced[action.user, action.entry] = action.replaced
         secrets += [secret.value or "" for _, secret in action.env]
         try:
             made = action.made()
@@ -114,20 +120,23 @@ def _run_lines(actions: Sequence[PutLine | DropLine], host: Host) -> list[HostEr
     for user, entries in of_user.items():
 
         def change(names: Sequence[str], user: str = user) -> None:
-            _change(user, {name: of_user[user][name] for name in names}, host)
+            goes = {line for (who, name), line in replaced.items() if who == user and name in names}
+            _change(user, {name: of_user[user][name] for name in names}, goes, host)
 
         for entry, refusal in in_halves(list(entries), change, RefusedTable).items():
             failed[user, entry] = type(refusal)(redacted(str(refusal), secrets))
     return [failed.get((action.user, action.entry)) for action in actions]
 
 
-def _change(user: str, entries: Mapping[str, CronEntry | None], host: Host) -> None:
+def _change(
+    user: str, entries: Mapping[str, CronEntry | None], replaced: Collection[bytes], host: Host
+) -> None:
     if any(entries.values()):
         # Where a pass is killed in between, the mark says too much, which does no harm.
         host.marks.add("cron", user)
 
     def edit(text: bytes | None) -> bytes | None:
-        return changed(table(text, host.owner, user), entries)
+        return changed(without(table(text, host.owner, user), replaced), entries)
 
     made = table(host.crontabs.change(user, edit), host.owner, user).entries
     for name, entry in entries.items():

@@ -22,7 +22,7 @@ def base(name: str) -> str:
 def put_line(entry: str, want: Cron) -> PutLine:
     """What puts the one line there that is no template's."""
     schedule, command = cast("str", want.schedule), cast("tuple[str, ...]", want.command)
-    return PutLine(want.whose, entry, schedule, command, want.env)
+    return PutLine(want.whose, entry, schedule, command, want.env, replaced=want.replaced)
 
 
 def put_lines(resource: Resource[Cron]) -> list[PutLine]:

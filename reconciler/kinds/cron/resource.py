@@ -7,7 +7,7 @@ from typing import Annotated
 
 from reconciler.base.records import dataclass, field
 from reconciler.core.fields import Command, Environment, Name, Parsed, Text, Variables
-from reconciler.kinds.cron.lines import CronJob, job_in, shown_text
+from reconciler.kinds.cron.lines import CronJob, job_in, rendered, shown_text
 
 _SCHEDULE = {
     "type": "string",
@@ -39,6 +39,8 @@ class Cron:
     """Variables of the command's environment; MAILTO says where cron sends its output."""
     user: Name | None = None
     """In whose crontab; another user's needs root."""
+    replaces: Name | None = None
+    """A line of that crontab for which it stands; it is left there while both say the same."""
     template: Name | None = field(default=None, metadata={"template": "file"})
     """The template that gives lines for cron."""
     content: Text | None = field(default=None, metadata={"template": "text"})
@@ -74,6 +76,18 @@ class Cron:
             found = job_in(line, self.file is not None)
             if found is not None:
                 yield found
+
+    @property
+    def replaced(self) -> bytes | None:
+        """The line that it stands for."""
+        return None if self.replaces is None else self.replaces.encode("utf-8", "surrogateescape")
+
+    def is_replaced(self) -> bool:
+        """Does that line say the same?"""
+        if self.replaces is None or self.env or self.schedule is None or self.command is None:
+            return False
+        own = rendered(self.schedule, self.command, {}).decode("utf-8", "surrogateescape")
+        return job_in(own, False) == job_in(self.replaces, False)
 
     def shown(self, text: str) -> str:
         """Its text, or a line of that, as it may be shown."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from reconciler.base.records import dataclass, replace
 from reconciler.core.managed_block import (
@@ -67,6 +67,10 @@ class CronTable:
     def marked(self) -> bool:
         """Is there anything of ours?"""
         return self.parts.inner is not None or self.parts.damaged or bool(self.entries)
+
+    def others(self) -> frozenset[bytes]:
+        """The person's lines, without their ends."""
+        return frozenset(map(bare, _without_blocks(self.parts.before + self.parts.after)))
 
     def settings(self) -> dict[bytes, bytes]:
         """What the person's lines set for ours, which stand below them."""
@@ -137,6 +141,17 @@ def table(text: bytes | None, spec: str, user: str) -> CronTable:
     if trouble is None and made.text(entries) != text:
         trouble = "its own lines were edited" if entries else "there is nothing in it"
     return replace(made, trouble=trouble)
+
+
+def without(old: CronTable, lines: Collection[bytes]) -> CronTable:
+    """The table without these lines of a person's."""
+    if not lines:
+        return old
+    before, after = (
+        b"".join(one for one in lines_of(part) if bare(one) not in lines)
+        for part in (old.parts.before, old.parts.after)
+    )
+    return replace(old, parts=replace(old.parts, before=before, after=after))
 
 
 def changed(old: CronTable, entries: Mapping[str, CronEntry | None]) -> bytes | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
-from reconciler.base.errors import UnknownState
+from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass, replace
 from reconciler.core.kind import Batched, Completed, Diagnosed, Kind, Prefetched, Running
 from reconciler.core.model import (
@@ -144,6 +144,13 @@ class Sessions(Kind[Session, SessionState], Completed, Batched, Prefetched, Runn
             made = host.tmux.made_for(want.socket, want.tmux_name, host.owner)
             there = declared_panes(made)
             ours = bool(panes) and panes[0].owner == host.owner
+            if want.adopt and not ours and resource.present:
+                from reconciler.kinds.session.adopt import adopt, adopted
+
+                if found := adopted(want, panes):
+                    there, ours = found, True
+                    if host.remembers:  # Else nothing may be changed.
+                        adopt(want, found, panes[0].session_id, host)
             state = SessionState(
                 tuple((key, _condition(there.get(key))) for key, _ in self.expected(want).panes),
                 tuple(_options_now(want, panes, there, options)) if ours else (),
@@ -152,7 +159,7 @@ class Sessions(Kind[Session, SessionState], Completed, Batched, Prefetched, Runn
             missing = not panes if resource.present else not ours
             if missing or (resource.present and wrong):
                 host.tmux.refuse_lost(want.socket)
-        except UnknownState as error:
+        except HostError as error:
             return not_known(error)
         if not resource.present:
             left = ours or any(one.mark for one in made) or holder(made) is not None

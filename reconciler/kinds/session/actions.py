@@ -213,6 +213,16 @@ def _alone(action: SessionAction, host: Host, error: HostError) -> HostError | N
     return None
 
 
+def marked(want: Session, here: str, host: Host) -> Script:
+    """It is ours, and outlives whoever has it on a screen, whatever people have set for all."""
+    return [
+        ["set-option", "-t", here, SESSION_MARK, host.owner],
+        ["set-option", "-t", here, NAME_MARK, want.tmux_name],
+        ["set-option", "-t", here, "destroy-unattached", "off"],
+        ["set-option", "-s", "exit-unattached", "off"],
+    ]
+
+
 def _on(socket: str | None) -> str:
     return f" (tmux -L {socket})" if socket else ""
 
@@ -256,18 +266,12 @@ class _Scripts:
         return scripts
 
     def _session(self) -> Script:
-        """A new session with a window that only holds it open.
-
-        It outlives whoever has it on a screen, whatever people have set for all of their sessions.
-        """
+        """A new session with a window that only holds it open."""
         want, here = self.want, self.here
         first = [*_environment(want, self.host), *_folder(want.cwd, self.host), "--", *_HOLD]
         return [
             ["new-session", "-d", "-s", want.tmux_name, *_SIZE, *first],
-            ["set-option", "-t", here, SESSION_MARK, self.host.owner],
-            ["set-option", "-t", here, NAME_MARK, want.tmux_name],
-            ["set-option", "-t", here, "destroy-unattached", "off"],
-            ["set-option", "-s", "exit-unattached", "off"],
+            *marked(want, here, self.host),
             *mark_pane(newest(here), self.home, HOLDER, HOLDER),
         ]
 

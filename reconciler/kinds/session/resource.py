@@ -114,6 +114,8 @@ class Session:
     """Options of tmux for it, such as mouse or history-limit."""
     shell_before: Lines = ()
     """What is typed into each of its shells, before what their windows and panes have."""
+    adopt: Flag = False
+    """Is a session of that name which no spec has made taken over as it is, in its order?"""
     kill_tree: Flag = True
     """Does all that the command of a pane has started end with it?"""
 

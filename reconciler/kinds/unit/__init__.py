@@ -65,6 +65,8 @@ class Unit:
     """What a running unit gets when its file has changed."""
     drop_in: Name | None = None
     """A name: UNIT.d/NAME.conf is written instead, also for a unit of somebody else."""
+    adopt: Flag = False
+    """Is a file of that name which no spec has made taken over, so that it need not be ours?"""
     text: str | None = field(default=None, metadata={"written": False})
     secret: bool = field(default=False, metadata={"written": False})
     environment: str | None = field(default=None, metadata={"written": False})
@@ -108,6 +110,11 @@ class Unit:
     def mode(self) -> str:
         """What a file of units has; one with a secret is not for everybody."""
         return "0600" if self.secret else "0644"
+
+    def taken(self, text: str) -> str:
+        """A text of its file, with our header where that is all that an adopted one lacks."""
+        whole = str(self.text)
+        return whole if self.adopt and text == whole.partition("\n\n")[2] else text
 
     def shown(self, text: str) -> str:
         """A text of its file, as it may be shown."""

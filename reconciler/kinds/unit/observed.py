@@ -14,7 +14,7 @@ from reconciler.base.records import replace
 from reconciler.base.text import redacted
 from reconciler.core.model import Observation, Resource, not_known
 from reconciler.host.command import SYSTEM_PATH, find
-from reconciler.host.managed_file import ManagedFile, managed_file, mark, ours
+from reconciler.host.managed_file import ManagedFile, makers, managed_file, mark, ours
 from reconciler.host.remedy import remedy
 from reconciler.host.systemd import is_mask, names_in, seconds
 from reconciler.kinds.unit import RUNS_AND_ENDS, Unit, UnitState
@@ -199,7 +199,8 @@ class _UnitObserver:
         if file is not None and file.link is not None and not state.masked:
             words = f"{self.path} is a symlink to {file.link}, which this spec did not make"
             raise UnknownState(f"{words}; move it away")
-        if file is not None and file.link is None and not ours(file.text, self.host.owner):
+        made_by = makers(file.text) if file is not None and file.link is None else [self.host.owner]
+        if self.host.owner not in made_by and not (want.adopt and not made_by):
             instead = "use another drop_in" if want.drop_in else "use drop_in"
             raise UnknownState(
                 f"{self.path} is there but was not made by this spec, so it is left alone; rename "
@@ -215,8 +216,8 @@ class _UnitObserver:
             owner = self.host.users.user_name(file.uid)
         return replace(
             state,
-            content=want.shown(file.text), mode=f"{file.mode:04o}", owner=owner, text=file.text,
-            started="current",
+            content=want.shown(want.taken(file.text)), mode=f"{file.mode:04o}", owner=owner,
+            text=file.text, started="current",
         )  # fmt: skip
 
     def _with_environment(self, state: UnitState) -> UnitState:

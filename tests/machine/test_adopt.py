@@ -1,0 +1,240 @@
+"""--adopt: a spec of what is there, whose plan is empty, and which is then taken."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from machine.disposable import DisposableHost
+from machine.test_cron import Cron, cron
+from ruamel.yaml import YAML
+from support import Machine, until
+
+__all__ = ["cron"]
+
+
+def adopted(machine: Machine, *words: str | Path) -> tuple[Path, dict[str, Any]]:
+    """The printed spec, whose plan is empty, and which is taken."""
+    done = machine.reconcile("--adopt", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    spec = machine.base / "adopted.yaml"
+    spec.write_text(done.stdout)
+    machine.converged(spec)
+    report = machine.once(spec)
+    assert report["steps"] == []
+    machine.converged(spec)
+    document: dict[str, Any] = YAML(typ="safe").load(done.stdout)
+    return spec, document
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def server(machine: Machine) -> Iterator[subprocess.Popen[bytes]]:
+    """A program as people start them: with a log, a variable, a secret, and a port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = machine.base / "out.log"
+    code = "import socket,sys,time;s=socket.create_server(('127.0.0.1',int(sys.argv[1])));"
+    script = machine.base / "my server.py"
+    script.write_text(code + "time.sleep(60661)")
+    environ = {**machine.environ, "GREETING": "it's {{ me }}", "API_TOKEN": "sesame-4711"}
+    with log.open("ab") as file:
+        made = subprocess.Popen(
+            ["/usr/bin/env", "python3", script, str(port)], stdout=file, stderr=file, env=environ,
+            cwd=machine.base, start_new_session=True, umask=0o027,
+        )  # fmt: skip
+    until(lambda: answers(port))
+    yield made
+    for pid in machine.running("my server.py"):
+        os.kill(pid, signal.SIGKILL)
+    made.wait()
+
+
+def test_a_process_is_taken_as_it_is_and_started_anew_when_it_ends(
+    machine: Machine, server: subprocess.Popen[bytes]
+) -> None:
+    spec, document = adopted(machine, f"process:{server.pid}")
+    ((name, process),) = document["processes"].items()
+    assert name == "my-server"
+    assert process["cwd"] == str(machine.base)
+    assert process["log"] == str(machine.base / "out.log")
+    assert (process["umask"], "stderr" in process) == ("0027", False)
+    assert "sesame" not in spec.read_text()
+    assert "# env: API_TOKEN looks like a secret" in spec.read_text()
+    ((_, check),) = document["checks"].items()
+    assert check["tcp"].endswith(process["command"][-1])
+    assert machine.running("my server.py") == [server.pid]
+    server.kill()
+    server.wait()
+    machine.once(spec)
+    (pid,) = machine.running("my server.py")
+    assert b"GREETING=it's {{ me }}" in Path(f"/proc/{pid}/environ").read_bytes()
+    machine.converged(spec)
+    # What is ours already is not adopted once more.
+    done = machine.reconcile("--adopt", f"process:{pid}")
+    assert (done.returncode, done.stdout) == (1, "") and "already" in done.stderr
+
+
+def test_processes_are_found_by_their_command_lines(machine: Machine) -> None:
+    numbers = ("60662", "60662", "60663")
+    made = [subprocess.Popen(["sleep", one], env=machine.environ) for one in numbers]
+    try:
+        _, document = adopted(machine, "process:^sleep 6066[23]$")
+        found = {tuple(x["command"]): x.get("instances") for x in document["processes"].values()}
+        assert found == {("sleep", "60662"): 2, ("sleep", "60663"): None}
+        assert machine.running("sleep 6066") == sorted(one.pid for one in made)
+    finally:
+        for one in made:
+            one.kill()
+            one.wait()
+
+
+def test_a_session_is_taken_with_its_windows_and_panes(machine: Machine) -> None:
+    base = str(machine.base)
+    machine.tmux("new-session", "-d", "-s", "work", "-n", "edit", "-c", base, "exec sleep 60664")
+    machine.tmux("split-window", "-t", "=work:", "-h", "-c", "/", "exec sleep 60665")
+    machine.tmux("new-window", "-t", "=work:", "-n", "edit", "-c", base)
+    form = "#{pane_id} #{pane_pid} #{window_name}"
+    before = machine.tmux("list-panes", "-s", "-t", "=work", "-F", form)
+    spec, document = adopted(machine, "session:work")
+    (session,) = document["sessions"].values()
+    assert [window["name"] for window in session["windows"]] == ["edit", "edit"]
+    first, second = session["windows"]
+    assert [pane.get("cwd") for pane in first["panes"]] == [None, "/"]
+    assert first["panes"][1]["command"] == ["sleep", "60665"]
+    assert (second["panes"], second["focus"]) == ([{}], True)
+    assert machine.tmux("list-panes", "-s", "-t", "=work", "-F", form) == before
+    # From now on it is known whatever people call it, and comes back.
+    machine.tmux("rename-window", "-t", "=work:{end}", "other")
+    machine.tmux("swap-window", "-s", "=work:{start}", "-t", "=work:{end}")
+    machine.converged(spec)
+    (pid,) = machine.running("sleep 60665")
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: machine.steps(spec) == ["session:work"])
+    machine.once(spec)
+    machine.converged(spec)
+    assert len(machine.running("sleep 60664")) == len(machine.running("sleep 60665")) == 1
+
+
+def test_what_is_of_others_is_not_touched(machine: Machine) -> None:
+    machine.once(machine.spec("sessions: {s: {windows: [{panes: [{command: sleep 60666}]}]}}"))
+    done = machine.reconcile("--adopt", "session:s")
+    assert done.returncode == 1 and "of the spec demo already" in done.stderr
+    other = machine.spec("sessions: {s: {adopt: true, windows: [{}]}}", "other.yaml")
+    other.write_text(other.read_text().replace("name: demo", "name: other"))
+    report = machine.once(other, status=1)
+    assert "not made by this spec" in report["unknown"][0]["reason"]
+
+
+def test_directories_and_modes(machine: Machine) -> None:
+    folder = machine.base / "d"
+    folder.mkdir(mode=0o2750)
+    (folder / "f").touch(0o640)
+    spec, _ = adopted(machine, f"directory:{folder}", f"permission:{folder}/f")
+    (folder / "f").chmod(0o600)
+    folder.chmod(0o700)
+    machine.once(spec)
+    assert (folder.stat().st_mode & 0o7777, (folder / "f").stat().st_mode & 0o777) == (
+        0o2750 if folder.stat().st_mode & 0o2000 else 0o750, 0o640
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("process:4194300", "there is no process 4194300"),
+        ("process:2", "there is no process 2"),
+        ("process:(", "no pattern"),
+        ("process:no such thing as 60667", "no process has such a command line"),
+        ("session:none", "there is no tmux session"),
+        ("directory:/none", "is not there"),
+        ("directory:none", "needs a whole path"),
+        ("directory:/etc/passwd", "is no directory"),
+        ("unit:none-60667", "there is no file"),
+        ("cron:nobody-60667", "nobody-60667"),
+        ("thing:x", "is none of process:PID"),
+        ("process:", "is none of"),
+    ],
+)
+def test_what_is_not_there_is_said_and_nothing_is_printed(
+    machine: Machine, word: str, reason: str
+) -> None:
+    done = machine.reconcile("--adopt", word)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert reason in done.stderr and "Traceback" not in done.stderr
+
+
+LINES = b"""# mine
+PATH=/usr/bin:/bin
+30 3  * * mon-fri   /usr/local/bin/backup --all >/dev/null
+@reboot /bin/true 50\\%
+*/5 * * * * /bin/cat%in
+"""
+
+
+@pytest.mark.root
+def test_a_crontab_is_taken_and_no_line_doubled(cron: Cron) -> None:
+    machine = cron.machine
+    cron.write(LINES)
+    done = machine.reconcile("--adopt", "cron:root")
+    assert done.returncode == 0, done.stderr
+    assert "/bin/cat%" in done.stderr and "# left out" in done.stdout
+    spec, document = adopted(machine, "cron:root")
+    assert sorted(document["cron"]) == ["backup", "true"]
+    assert cron.raw() == LINES
+    # From then on it is the spec that counts: another time moves the line, and doubles nothing.
+    spec.write_text(spec.read_text().replace("30 3 * * mon-fri", "30 4 * * mon-fri"))
+    (step,) = machine.once(spec)["steps"]
+    assert step["id"] == "cron:backup"
+    machine.converged(spec)
+    text = cron.raw() or b""
+    assert text.count(b"backup --all") == 1 and b"\n30 4 * * mon-fri /usr/local/bin/backup" in text
+    assert text.count(b"/bin/true 50\\%") == 1
+    # Put there again by hand, it is taken out.
+    cron.write(text + b"30 3  * * mon-fri   /usr/local/bin/backup --all >/dev/null\n")
+    machine.once(spec)
+    machine.converged(spec)
+    assert (cron.raw() or b"").count(b"backup --all") == 1
+    # What has stayed a person's own stays so when the spec lets go of it.
+    spec.write_text(f"version: 1\nname: {document['name']}\ncron: {{true: {{state: absent}}}}\n")
+    machine.once(spec)
+    assert cron.raw() == LINES.replace(
+        b"30 3  * * mon-fri   /usr/local/bin/backup --all >/dev/null\n", b""
+    )
+
+
+UNIT = "[Service]\nExecStart=/bin/sleep 60668\n\n[Install]\nWantedBy=multi-user.target\n"
+
+
+@pytest.mark.root
+def test_a_unit_of_this_host_is_taken_and_not_restarted(systemd_host: DisposableHost) -> None:
+    host = systemd_host
+    program, spec = host.bin / "reconcile", "/etc/adopted.yaml"
+    host.write("/etc/systemd/system/mine.service", UNIT)
+    host.run("systemctl", "daemon-reload")
+    host.run("systemctl", "enable", "--now", "mine")
+    (pid,) = host.running("sleep 60668")
+    done = host.run(program, "--adopt", "unit:mine", "unit:ssh", check=False)
+    assert done.returncode == 1 and "a unit of the distribution" in done.stderr
+    host.write(spec, host.run(program, "--adopt", "unit:mine.service").stdout)
+    assert "adopt: true" in host.read(spec) and "enabled: true" in host.read(spec)
+    host.run(program, "--once", spec, "--detailed-exitcode")
+    assert host.running("sleep 60668") == [pid]
+    assert host.read("/etc/systemd/system/mine.service") == UNIT
+    # The file is made from the spec from now on.
+    host.write(spec, host.read(spec).replace("[Install]", "[Install] ").replace("60668", "60669"))
+    host.run(program, "--once", spec)
+    assert host.running("sleep 60669") and not host.running("sleep 60668")
+    assert "# reconcile: " in host.read("/etc/systemd/system/mine.service")
+    host.run(program, "--plan", spec, "--detailed-exitcode")
