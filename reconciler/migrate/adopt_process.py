@@ -29,59 +29,70 @@ _SECRET = re.compile(r"(?i)pass|secret|token|key|credential|auth")
 _INTERPRETER = re.compile(r"(python|perl|ruby|node|bash|sh|dash|java|php)[0-9.]*$")
 
 
+class _AllProcesses:
+    """Of each process of this host its user, its command line and its parent, read once."""
+
+    def __init__(self) -> None:
+        self.lines: dict[int, str] = {}
+        self.parents: dict[int, int] = {}
+        self.alike: dict[tuple[int, str], list[int]] = {}
+        """Those of one user with one command line."""
+        self.children: dict[int, list[int]] = {}
+        for pid in sorted(pids()):
+            uid = owner_of(pid)
+            if uid is None:
+                continue
+            raw = read_proc(pid, "cmdline", 32768) or b""
+            line = os.fsdecode(raw.rstrip(b"\0").replace(b"\0", b" "))
+            stat = (read_proc(pid, "stat", 4096) or b"").rpartition(b")")[2].split()
+            self.lines[pid] = line
+            self.parents[pid] = parent = int(stat[1]) if len(stat) > 1 else 0
+            self.alike.setdefault((uid, line), []).append(pid)
+            self.children.setdefault(parent, []).append(pid)
+
+    def with_line(self, pattern: str) -> list[int]:
+        """Those whose command line it fits, but for what has called us. Raises HostError."""
+        try:
+            matches = re.compile(pattern).search
+        except re.error as error:
+            raise HostError(f"is no number, and no pattern: {error}") from None
+        ours, pid = set(), os.getpid()
+        while pid and pid not in ours:
+            ours.add(pid)
+            pid = self.parents.get(pid, 0)
+        return [pid for pid, line in self.lines.items() if pid not in ours and matches(line)]
+
+
 def add_processes(name: str, origin: Origin, draft: SpecDraft, host: Host) -> None:
     """That process, or those whose command line a pattern fits. Raises HostError."""
+    every = _AllProcesses()
     if name.isdigit():
-        found = [facts(int(name))]
+        found = [int(name)]
     else:
-        found = _matching(name)
+        found = every.with_line(name)
         if not found:
             raise HostError("no process has such a command line")
-    for one in found:
+        # What a process that fits has forked is a part of it.
+        found = [pid for pid in found if every.parents[pid] not in found]
+    done: set[tuple[int, tuple[str, ...]]] = set()
+    for one in map(facts, found):
         if one.environ.get(MARK):
             raise HostError(f"process {one.pid} is of {one.environ[MARK]} already")
-    done: set[tuple[int, tuple[str, ...]]] = set()
-    for one in found:
         if (one.uid, one.arguments) not in done:
             done.add((one.uid, one.arguments))
-            _add(one, origin, draft, host)
+            _add(one, every, origin, draft, host)
 
 
-def _matching(pattern: str) -> list[ProcessFacts]:
-    try:
-        matches = re.compile(pattern).search
-    except re.error as error:
-        raise HostError(f"is no number, and no pattern: {error}") from None
-    ours = {os.getpid()}
-    while (parent := _parent(min(ours))) > 1 and parent not in ours:
-        ours.add(parent)
-    found = []
-    for pid in sorted(pids()):
-        if pid in ours or owner_of(pid) is None:
-            continue
-        if matches(_line(pid)):
-            found.append(pid)
-    # What a process that fits has forked is a part of it.
-    return [facts(pid) for pid in found if _parent(pid) not in found]
-
-
-def _line(pid: int) -> str:
-    raw = read_proc(pid, "cmdline", 32768) or b""
-    return os.fsdecode(raw.rstrip(b"\0").replace(b"\0", b" "))
-
-
-def _parent(pid: int) -> int:
-    raw = (read_proc(pid, "stat", 4096) or b"").rpartition(b")")[2].split()
-    return int(raw[1]) if len(raw) > 1 else 0
-
-
-def _add(one: ProcessFacts, origin: Origin, draft: SpecDraft, host: Host) -> None:
+def _add(
+    one: ProcessFacts, every: _AllProcesses, origin: Origin, draft: SpecDraft, host: Host
+) -> None:
     account = host.users.account(None)
     user = host.users.user_name(one.uid)
     command, exact = _command(one)
     # Those that it has forked from itself are a part of it.
-    same = [pid for pid in pids() if owner_of(pid) == one.uid and _line(pid) == _line(one.pid)]
-    first = [pid for pid in same if _parent(pid) not in same]
+    line = every.lines.get(one.pid, "")
+    same = set(every.alike.get((one.uid, line), ()))
+    first = [pid for pid in same if every.parents[pid] not in same]
     made = draft.add("processes", _name(one), origin)
     if censored(" ".join(command)) != " ".join(command):
         raise HostError("its command line holds what looks like a secret; write it by hand")
@@ -89,7 +100,7 @@ def _add(one: ProcessFacts, origin: Origin, draft: SpecDraft, host: Host) -> Non
     if one.unit is not None:
         made.say(f"{one.unit} starts it too: take it from there, or name unit:{one.unit} instead")
     if exact:
-        made.put("match", {"cmdline": f"^{_quoted(_line(one.pid))}$"}, origin)
+        made.put("match", {"cmdline": f"^{_quoted(line)}$"}, origin)
     elif one.program is not None:
         made.say("it has written something else over its arguments; they are not known")
         made.put("match", {"exe": one.program}, origin)
@@ -114,7 +125,7 @@ def _add(one: ProcessFacts, origin: Origin, draft: SpecDraft, host: Host) -> Non
     ):
         if value != usual:
             made.put(name, value, origin)
-    below = [pid for pid in pids() if _parent(pid) in same]
+    below = [child for pid in same for child in every.children.get(pid, ())]
     for address in listening([one.pid, *same, *below]):
         check = draft.add("checks", f"{_name(one)}-{address.rpartition(':')[2]}", origin)
         check.put("tcp", address, origin)

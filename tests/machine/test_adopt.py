@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -137,17 +138,37 @@ def test_what_is_of_others_is_not_touched(machine: Machine) -> None:
     assert "not made by this spec" in report["unknown"][0]["reason"]
 
 
-def test_directories_and_modes(machine: Machine) -> None:
+def test_directories_modes_and_files(machine: Machine) -> None:
     folder = machine.base / "d"
-    folder.mkdir(mode=0o2750)
+    folder.mkdir()
+    folder.chmod(0o2750)
     (folder / "f").touch(0o640)
-    spec, _ = adopted(machine, f"directory:{folder}", f"permission:{folder}/f")
+    (folder / "t").write_text("# {{ not a template }}\n\ttab: \u00e4\n\nend without a line end")
+    words = f"directory:{folder}", f"permission:{folder}/f", f"file:{folder}/t"
+    spec, _ = adopted(machine, *words)
+    before = (folder / "t").read_text()
     (folder / "f").chmod(0o600)
     folder.chmod(0o700)
+    (folder / "t").write_text("x")
     machine.once(spec)
-    assert (folder.stat().st_mode & 0o7777, (folder / "f").stat().st_mode & 0o777) == (
-        0o2750 if folder.stat().st_mode & 0o2000 else 0o750, 0o640
-    )  # fmt: skip
+    assert [path.stat().st_mode & 0o7777 for path in (folder, folder / "f")] == [0o2750, 0o640]
+    assert (folder / "t").read_text() == before
+
+
+def test_many_processes_are_read_once(machine: Machine) -> None:
+    """Each further one costs a few files of /proc, however many there are."""
+    counts = []
+    for number in (3, 30):
+        code = f"import os, time\nfor n in range({number}):\n"
+        code += " os.fork() or os.execvp('sleep', ['sleep', f'60670.{n}'])\n"
+        made = subprocess.Popen([sys.executable, "-c", code], env=machine.environ)
+        made.wait()
+        trace = machine.traced("openat", *machine.argv("--adopt", "process:^sleep 60670"))
+        counts.append(trace.count('/cmdline"'))
+        for pid in machine.running("sleep 60670"):
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: not machine.running("sleep 60670"))
+    assert counts[1] - counts[0] < 27 * 20, counts
 
 
 @pytest.mark.parametrize(
@@ -224,7 +245,7 @@ def test_a_unit_of_this_host_is_taken_and_not_restarted(systemd_host: Disposable
     host.write("/etc/systemd/system/mine.service", UNIT)
     host.run("systemctl", "daemon-reload")
     host.run("systemctl", "enable", "--now", "mine")
-    (pid,) = host.running("sleep 60668")
+    (pid,) = host.until(lambda: host.running("sleep 60668"))
     done = host.run(program, "--adopt", "unit:mine", "unit:ssh", check=False)
     assert done.returncode == 1 and "a unit of the distribution" in done.stderr
     host.write(spec, host.run(program, "--adopt", "unit:mine.service").stdout)
@@ -235,6 +256,6 @@ def test_a_unit_of_this_host_is_taken_and_not_restarted(systemd_host: Disposable
     # The file is made from the spec from now on.
     host.write(spec, host.read(spec).replace("[Install]", "[Install] ").replace("60668", "60669"))
     host.run(program, "--once", spec)
-    assert host.running("sleep 60669") and not host.running("sleep 60668")
+    host.until(lambda: host.running("sleep 60669") and not host.running("sleep 60668"))
     assert "# reconcile: " in host.read("/etc/systemd/system/mine.service")
     host.run(program, "--plan", spec, "--detailed-exitcode")
