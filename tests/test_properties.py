@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from reconciler.base.text import printable
 from reconciler.core.attributes import Attributes
-from reconciler.core.kind import diff
+from reconciler.core.model import diff
 from reconciler.core.order import Cycle, in_order
 
 settings.register_profile("here", database=None, deadline=None)

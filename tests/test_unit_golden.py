@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from support import Machine, compiled
 
 from reconciler.host.clock import Clock
-from reconciler.host.shipped import folder
+from reconciler.host.spec_files import folder
 from reconciler.host.systemd import Systemd
 from reconciler.host.users import Users
 

@@ -86,7 +86,7 @@ class CallState(Invocation):
 
         Only for one who holds the lock.
         """
-        from reconciler.host.shipped import known_as
+        from reconciler.host.spec_files import known_as
         from reconciler.state import folder as state
 
         folder, ours = self.folder(spec), known_as(spec.path)

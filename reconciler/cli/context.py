@@ -384,7 +384,9 @@ class Context(CallState):
 
     def print_json(self, document: Any) -> None:
         """Print the one document on standard output; each row of a list on one line."""
-        sys.stdout.write(_laid_out(redacted_json(document)) + "\n")
+        from reconciler.output.data import laid_out
+
+        sys.stdout.write(laid_out(redacted_json(document)) + "\n")
 
 
 def no_such(pattern: str, spec: Spec) -> str:
@@ -394,16 +396,3 @@ def no_such(pattern: str, spec: Spec) -> str:
     near = get_close_matches(pattern, [resource.id for resource in spec.resources], 1)
     hint = f"; did you mean {near[0]!r}?" if near else "; ids look like directory:pending"
     return f"{pattern!r} matches no resource of {spec.path}{hint}"
-
-
-def _laid_out(value: Any, margin: str = "\n") -> str:
-    """As JSON. Only a row without an indent is written by the encoder in C."""
-    import json
-
-    within = f"{margin}  "
-    if isinstance(value, dict) and value:
-        pairs = (f"{json.dumps(key)}: {_laid_out(one, within)}" for key, one in value.items())
-        return f"{{{within}{f',{within}'.join(pairs)}{margin}}}"
-    if isinstance(value, list) and value and not isinstance(value[0], str):
-        return f"[{within}{f',{within}'.join(map(json.dumps, value))}{margin}]"
-    return json.dumps(value)

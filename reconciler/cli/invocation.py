@@ -107,7 +107,7 @@ class Invocation:
 
     def spec_path(self) -> str:
         """The file named, or the first of the usual places where there is one."""
-        from reconciler.host.shipped import FOUND_HERE, copy_of, find_spec
+        from reconciler.host.spec_files import FOUND_HERE, copy_of, find_spec
 
         home = self.users.account(None).home
         path, tried = find_spec(self.options.spec, os.environ, home)
@@ -182,8 +182,7 @@ class Invocation:
 
     def _folder_of(self, path: str, folders: Collection[str]) -> str | None:
         """Which of these is the state directory of the spec in that file, not yet compiled."""
-        from reconciler.config.reading import ReadError, name_in, read
-        from reconciler.host.shipped import known_as
+        from reconciler.host.spec_files import ReadError, known_as, name_in, read
         from reconciler.state.folder import known_spec
 
         try:
@@ -198,7 +197,7 @@ class Invocation:
 
     def _from_file(self, path: str) -> FromFile:
         """The value of a variable, without the line break at its end. Raises Usage."""
-        from reconciler.config.reading import ReadError, read
+        from reconciler.host.spec_files import ReadError, read
 
         try:
             data = read(path, f"the file {path}")
@@ -215,7 +214,7 @@ class Invocation:
         self, folder: str, path: str, say: Callable[[str], None] = lambda words: None
     ) -> str | None:
         """The other spec whose state that folder holds. None: none that is still there."""
-        from reconciler.host.shipped import known_as, path_of
+        from reconciler.host.spec_files import known_as, path_of
         from reconciler.state.folder import is_gone, known_spec
 
         known = known_spec(folder)

@@ -23,7 +23,7 @@ from reconciler.config.scope import Scope, is_secret_setting, worth_hiding
 from reconciler.config.validate import Validator
 from reconciler.core.kind import Kind, Persistent
 from reconciler.core.model import Spec
-from reconciler.host.shipped import known_as
+from reconciler.host.spec_files import known_as
 
 _PART = 6
 """Characters of a variable in a URL that is redacted; less may be a word such as a host."""

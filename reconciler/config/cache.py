@@ -20,8 +20,7 @@ from reconciler.base.digests import blake2b
 from reconciler.base.errors import HostError
 from reconciler.base.records import Packer, dataclass, replace, unpacked
 from reconciler.base.values import Facts, Secret
-from reconciler.config import reading
-from reconciler.host import trust
+from reconciler.host import spec_files, trust
 
 if TYPE_CHECKING:
     from reconciler.core.kind import Kind
@@ -316,8 +315,8 @@ def _unchanged(path: str, digest: bytes) -> bool:
     if not digest:
         return not os.path.lexists(path)
     try:
-        return reading.digest_now(path) == digest
-    except reading.ReadError:
+        return spec_files.digest_now(path) == digest
+    except spec_files.ReadError:
         return False
 
 

@@ -13,14 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from reconciler.base.records import dataclass, field
 from reconciler.base.text import censored
 from reconciler.base.values import Remembered
-from reconciler.config import reading, yaml
+from reconciler.config import yaml
 from reconciler.config.errors import Problems, closest
 from reconciler.config.nodes import Map, Node, Seq, Source, SourceMark, Text, is_null
 from reconciler.config.scope import FIXED, Scope, is_secret_setting
 from reconciler.config.validate import Validator
 from reconciler.core import order
 from reconciler.core.fields import Duration, Path
-from reconciler.host.shipped import folder
+from reconciler.host import spec_files
+from reconciler.host.spec_files import folder
 
 MAX_DEPTH = 16
 MAX_FILES = 1000
@@ -66,8 +67,8 @@ def _add(
     here = Source(shown, path)
     try:
         if data is None:
-            data = reading.read(path, "the spec" if at is None else f"the included file {shown}")
-    except reading.ReadError as error:
+            data = spec_files.read(path, "the spec" if at is None else f"the included file {shown}")
+    except spec_files.ReadError as error:
         files.broken = True
         problems.files.setdefault(path, b"")
         if at is None:
@@ -75,7 +76,7 @@ def _add(
         else:
             problems.add(at, error.message, error.hint)
         return
-    files.digests[path] = problems.files[path] = reading.digest(data)
+    files.digests[path] = problems.files[path] = spec_files.digest(data)
     root = yaml.load(data, here, problems, at is None)
     if root is None:
         files.broken = True
@@ -135,7 +136,7 @@ def _named(entry: Text, here: Source, files: SpecFiles) -> Iterator[tuple[str, s
         yield path, shown
     elif any(sign in pattern for sign in "*?[") and os.path.isdir(beside):
         # With the names in it a new file is noticed.
-        files.digests[f"{beside}/"] = reading.digest_now(f"{beside}/")
+        files.digests[f"{beside}/"] = spec_files.digest_now(f"{beside}/")
         for name in fnmatch.filter(sorted(os.listdir(beside)), pattern):
             if not name.startswith("."):
                 yield f"{beside}/{name}", os.path.join(os.path.dirname(shown), name)
@@ -187,7 +188,7 @@ class HeadReader:
             self.problems.add(version.at, what, "write version: 1")
         if name is None:
             self.problems.add(main.at, "'name' is missing", "write name: and a short word")
-        elif not isinstance(name, Text) or not re.fullmatch(reading.NAME, name):
+        elif not isinstance(name, Text) or not re.fullmatch(spec_files.NAME, name):
             self.problems.add(
                 name.at,
                 "the name of a spec is made of a to z, 0 to 9, '_' and '-', begins with a "

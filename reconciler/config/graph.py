@@ -14,9 +14,11 @@ from reconciler.base.values import Facts
 from reconciler.config.errors import Problems
 from reconciler.config.nodes import SourceMark, Text, censored, shown
 from reconciler.config.resolve import Declaration
-from reconciler.core import model, order
+from reconciler.core import claims as claims_of
+from reconciler.core import order
+from reconciler.core.claims import Claim, Key
 from reconciler.core.kind import Completed, Modifying
-from reconciler.core.model import Claim, Key, Resource
+from reconciler.core.model import Resource
 
 
 class Graph:
@@ -208,7 +210,7 @@ class Graph:
                     made.setdefault(claim.key, []).append(claim)
         wants = {one.id: one.want for one in self.declared}
         present = {name for name, one in self.active.items() if one.present}
-        everything = model.Declarations(wants, made, self.facts, self._spared, present)
+        everything = claims_of.Declarations(wants, made, self.facts, self._spared, present)
         for one in self.declared:
             kind = one.kind
             if one.want is None or not isinstance(kind, Completed):

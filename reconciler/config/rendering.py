@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.records import fields
-from reconciler.config import reading
 from reconciler.config.errors import AlreadyReported, Problems
 from reconciler.config.nodes import Map, Source, SourceMark, Text
 from reconciler.config.scope import FIXED, Scope
 from reconciler.config.template import LITERAL_HINT, TemplateError
 from reconciler.core.kind import Templated
 from reconciler.core.templating import BadValue, RenderedTemplate
-from reconciler.host.shipped import folder
+from reconciler.host import spec_files
+from reconciler.host.spec_files import folder
 
 if TYPE_CHECKING:
     from reconciler.config.resolve import Declaration
@@ -80,16 +80,16 @@ class Renderer:
         if path in self._sources:
             return self._sources[path]
         try:
-            data = reading.read(path, f"the template {shown}")
+            data = spec_files.read(path, f"the template {shown}")
             text = data.decode()
-        except reading.ReadError as error:
+        except spec_files.ReadError as error:
             self.problems.files.setdefault(path, b"")
             self.problems.add(name.at, f"{title}: {error.message}", error.hint)
             raise AlreadyReported from None
         except UnicodeDecodeError as error:
             self.problems.add(name.at, f"{title}: the template {shown} is not UTF-8: {error}")
             raise AlreadyReported from None
-        self.digests[path] = self.problems.files[path] = reading.digest(data)
+        self.digests[path] = self.problems.files[path] = spec_files.digest(data)
         self._sources[path] = made = Source(shown, path, text)
         return made
 

@@ -15,10 +15,10 @@ from pydantic.json_schema import GenerateJsonSchema
 from reconciler.base.records import fields
 from reconciler.config.documents import LoopFields
 from reconciler.config.notify import NotifyFields
-from reconciler.config.reading import NAME
 from reconciler.config.scope import FIXED
 from reconciler.core.fields import TEMPLATE
 from reconciler.core.kind import Kind, Probed
+from reconciler.host.spec_files import NAME
 
 _IDS = {"type": "array", "items": {"type": "string", "pattern": r"^[^:]+:.+|\{\{"}}
 _COMMON: dict[str, Any] = {

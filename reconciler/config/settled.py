@@ -12,9 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from reconciler.base.errors import BeingWritten
-from reconciler.config import reading
 from reconciler.config.errors import SpecError
-from reconciler.host import trust
+from reconciler.host import spec_files, trust
 from reconciler.host.openfiles import has_writer, visible_writer
 
 Built = TypeVar("Built")
@@ -67,8 +66,8 @@ class _WriteWatch:
         if writing is not None:
             return writing
         try:
-            same = reading.digest_now(path) == seen
-        except reading.ReadError:
+            same = spec_files.digest_now(path) == seen
+        except spec_files.ReadError:
             same = not seen
         return None if same else again
 

@@ -11,18 +11,19 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 from reconciler.base.errors import HostError, Remedy
-from reconciler.base.records import dataclass, names
+from reconciler.base.records import dataclass
 from reconciler.base.values import Verdict
+from reconciler.core.claims import Claim, Declarations, Key
 from reconciler.core.model import (
     Action,
     Change,
-    Claim,
-    Declarations,
-    Key,
     Observation,
     Resource,
     S,
     W,
+    diff,
+    in_words,
+    verb,
 )
 from reconciler.core.restart_policy import Policy
 
@@ -387,46 +388,3 @@ class Diagnosed:
         (``/srv/in/*.json``), ``folder`` is one whose files are counted.
         """
         return ()
-
-
-# -- what holds where a kind says nothing else
-
-
-def diff(expected: Any, have: Any) -> tuple[Change, ...]:
-    """Field by field; a field that ``expected`` leaves None is left alone.
-
-    Present against absent is one change of ``state``, followed by what it would be made with.
-    """
-    if expected == have:
-        return ()
-    if expected is None:
-        return (Change("state", "present", "absent"),)
-    found = [] if have is not None else [Change("state", "absent", "present")]
-    for name in names(expected):
-        want = getattr(expected, name)
-        if want is None:
-            continue
-        is_now = None if have is None else getattr(have, name)
-        if is_now != want:
-            found.append(Change(name, is_now, want))
-    return tuple(found)
-
-
-def verb(expected: Any, have: Any) -> str:
-    """What to call the step that removes the difference."""
-    return "delete" if expected is None else "create" if have is None else "update"
-
-
-def in_words(changes: Sequence[Change]) -> str:
-    """The changes in words, for people: "mode is 0700, should be 0755"."""
-    words = []
-    for change in changes:
-        if change.field == "state" and change.have == "absent":
-            return "missing"
-        if change.field == "state":
-            words.append(f"{change.have}, should be {change.want}")
-        elif change.have is None:
-            words.append(f"{change.field} should be {change.want}")
-        else:
-            words.append(f"{change.field} is {change.have}, should be {change.want}")
-    return "; ".join(words)

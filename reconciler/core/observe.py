@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass, replace
 from reconciler.base.text import error_in_words
+from reconciler.core.claims import Key
 from reconciler.core.kind import (
     Diagnosed,
     GetKind,
@@ -25,7 +26,6 @@ from reconciler.core.kind import (
 )
 from reconciler.core.model import (
     LATE,
-    Key,
     Observation,
     Outcome,
     Past,

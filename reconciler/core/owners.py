@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, replace
+from reconciler.core.claims import Claim
 from reconciler.core.kind import Following, GetKind, Modifying
-from reconciler.core.model import Claim, Observation, Resource
+from reconciler.core.model import Observation, Resource
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -17,8 +17,6 @@ from reconciler.core.kind import (
     Modifying,
     Orphans,
     Supervised,
-    in_words,
-    verb,
 )
 from reconciler.core.model import (
     Ailment,
@@ -31,6 +29,8 @@ from reconciler.core.model import (
     Resource,
     Spec,
     Step,
+    in_words,
+    verb,
 )
 from reconciler.core.restart_policy import in_words as time_in_words
 

@@ -23,7 +23,7 @@ from reconciler.diagnose.looking import LOOK, Looking
 from reconciler.diagnose.wrong import ordered
 from reconciler.host.child import Children
 from reconciler.host.remedy import remedy
-from reconciler.host.shipped import known_as, names
+from reconciler.host.spec_files import known_as, names
 from reconciler.state.heartbeat import about_loop
 
 if TYPE_CHECKING:

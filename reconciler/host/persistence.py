@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from reconciler.base.errors import Remedy, UnknownState
 from reconciler.host import crondaemon, reading
 from reconciler.host.remedy import remedy
-from reconciler.host.shipped import names
+from reconciler.host.spec_files import names
 
 if TYPE_CHECKING:
     from reconciler.host import Host

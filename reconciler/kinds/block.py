@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, field, replace
+from reconciler.core.claims import Key
 from reconciler.core.fields import Comment, Path, Regex, Text
 from reconciler.core.kind import Batched, Described, Kind, Persistent
 from reconciler.core.managed_block import (
@@ -22,7 +23,14 @@ from reconciler.core.managed_block import (
     split,
     word,
 )
-from reconciler.core.model import ABSENT, Action, Change, Key, Observation, Resource, not_known
+from reconciler.core.model import (
+    ABSENT,
+    Action,
+    Change,
+    Observation,
+    Resource,
+    not_known,
+)
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -12,17 +12,21 @@ from typing import TYPE_CHECKING
 from reconciler.base.errors import Remedy, UnknownState
 from reconciler.base.records import dataclass, field, replace
 from reconciler.core.attributes import Attributes, Barred, SetAttributes, by_hand, judged
+from reconciler.core.claims import Claim, Declarations, Key
 from reconciler.core.fields import Flag, Mode, Name, Path
-from reconciler.core.kind import Completed, Described, Diagnosed, Kind, diff
+from reconciler.core.kind import (
+    Completed,
+    Described,
+    Diagnosed,
+    Kind,
+)
 from reconciler.core.model import (
     ABSENT,
     Action,
     Change,
-    Claim,
-    Declarations,
-    Key,
     Observation,
     Resource,
+    diff,
     not_known,
 )
 from reconciler.host.walk import sort_of

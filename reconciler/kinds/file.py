@@ -13,17 +13,22 @@ from typing import TYPE_CHECKING
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass, field, replace
 from reconciler.core.attributes import Attributes, SetAttributes
+from reconciler.core.claims import Claim, Declarations, Key
 from reconciler.core.fields import Command, Flag, Mode, Name, Path, Patterns, Text, Variables
-from reconciler.core.kind import Completed, Described, Kind, Templated, diff, in_words
+from reconciler.core.kind import (
+    Completed,
+    Described,
+    Kind,
+    Templated,
+)
 from reconciler.core.model import (
     ABSENT,
     Action,
     Change,
-    Claim,
-    Declarations,
-    Key,
     Observation,
     Resource,
+    diff,
+    in_words,
     not_known,
 )
 from reconciler.core.run_command import RunCommand

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
+from reconciler.core.claims import Claim, Key
 from reconciler.core.fields import Name, Path
-from reconciler.core.kind import Kind, diff
+from reconciler.core.kind import Kind
 from reconciler.core.model import (
     ABSENT,
     Action,
     Change,
-    Claim,
-    Key,
     Observation,
     Resource,
+    diff,
     not_known,
 )
 from reconciler.host.walk import sort_of

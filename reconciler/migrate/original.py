@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from reconciler.config.reading import LIMIT
+from reconciler.host.spec_files import LIMIT
 from reconciler.migrate.document import Origin
 
 

@@ -99,3 +99,16 @@ def standing(plan: Plan) -> dict[str, tuple[str, str]]:
         state = "given up" if remark.id in plan.given_up else "waits"
         words[remark.id] = (state, remark.reason)
     return words
+
+
+def laid_out(value: Any, margin: str = "\n") -> str:
+    """As JSON. Only a row without an indent is written by the encoder in C."""
+    import json
+
+    within = f"{margin}  "
+    if isinstance(value, dict) and value:
+        pairs = (f"{json.dumps(key)}: {laid_out(one, within)}" for key, one in value.items())
+        return f"{{{within}{f',{within}'.join(pairs)}{margin}}}"
+    if isinstance(value, list) and value and not isinstance(value[0], str):
+        return f"[{within}{f',{within}'.join(map(json.dumps, value))}{margin}]"
+    return json.dumps(value)

@@ -224,7 +224,7 @@ def known_spec(folder: str) -> str | None:
 
     A path, or the name of a spec that comes with the program; anything else is damage.
     """
-    from reconciler.host.shipped import path_of
+    from reconciler.host.spec_files import path_of
 
     known = os.fsdecode(_kept(folder, _SPEC, _LONGEST_PATH).removesuffix(b"\n"))
     if not known.isprintable() or not (os.path.isabs(known) or os.path.exists(path_of(known))):
@@ -235,7 +235,7 @@ def known_spec(folder: str) -> str | None:
 def remember_spec(folder: str, known: str) -> None:
     """From now on it is the state of that spec. Raises OSError or HostError."""
     from reconciler.host.filesystems import volume
-    from reconciler.host.shipped import path_of
+    from reconciler.host.spec_files import path_of
 
     _, mount = volume(path_of(known))
     _keep(folder, _VOLUME, os.fsencode(f"{known}\0{mount}"))
@@ -253,7 +253,7 @@ def is_gone(folder: str, known: str) -> bool:
     It may be on a volume that is not mounted just now.
     """
     from reconciler.host.filesystems import volume
-    from reconciler.host.shipped import path_of
+    from reconciler.host.spec_files import path_of
 
     try:
         above, mount = volume(path_of(known))

@@ -161,7 +161,7 @@ from reconciler.cli.invocation import InvalidUsage
 from reconciler.output.terminal import Terminal
 context = Context(parsed(["--plan"]))
 context.users.account(None)
-import reconciler.host.shipped, reconciler.host.writers
+import reconciler.host.spec_files, reconciler.host.writers
 os.chdir(sys.argv[1])
 os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
 try:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support import Machine, until
 
-from reconciler.host.shipped import folder, known_as, path_of
+from reconciler.host.spec_files import folder, known_as, path_of
 
 ACTING = [
     ["--once"],

@@ -12,6 +12,7 @@ import pytest
 from reconciler.base.values import Facts
 from reconciler.config import load
 from reconciler.config.errors import Problem, SpecError
+from reconciler.core.claims import Claim, Declarations, Key
 from reconciler.core.fields import (
     Command,
     Duration,
@@ -25,7 +26,7 @@ from reconciler.core.fields import (
     integer,
 )
 from reconciler.core.kind import Completed, Kind, Modifying
-from reconciler.core.model import Claim, Declarations, Key, Spec
+from reconciler.core.model import Spec
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from reconciler import kinds
 from reconciler.base.records import Packer, unpacked
 from reconciler.config.errors import SpecError
 from reconciler.config.schema import json_schema
-from reconciler.core.model import Key
+from reconciler.core.claims import Key
 from reconciler.kinds.process import Process
 
 HEAD = "processes:\n  p:\n    command: x\n"

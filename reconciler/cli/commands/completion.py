@@ -16,7 +16,7 @@ from reconciler.cli.context import Context
 from reconciler.cli.invocation import InvalidUsage
 from reconciler.cli.options import OF, all_modes, parser
 from reconciler.host.command import program_path
-from reconciler.host.shipped import folder
+from reconciler.host.spec_files import folder
 from reconciler.output import completion
 
 

@@ -15,7 +15,7 @@ from reconciler.cli.context import Context
 from reconciler.cli.invocation import InvalidUsage
 from reconciler.diagnose import command_line, diagnose
 from reconciler.host import place, trust
-from reconciler.host.shipped import copy_of, known_as, path_of, shipped_specs
+from reconciler.host.spec_files import copy_of, known_as, path_of, shipped_specs
 from reconciler.output.data import FORMAT
 from reconciler.output.diagnosis import setup_lines
 from reconciler.state.folder import known_spec

@@ -15,9 +15,10 @@ from reconciler.base.text import censored, printable
 from reconciler.cli.commands.history import moment_given
 from reconciler.cli.context import Context, no_such
 from reconciler.cli.invocation import InvalidUsage
+from reconciler.core.claims import Key
 from reconciler.core.kind import Diagnosed, Probed
 from reconciler.core.messages import moment
-from reconciler.core.model import Key, Resource, Spec
+from reconciler.core.model import Resource, Spec
 from reconciler.core.plan import is_matched
 
 if TYPE_CHECKING:

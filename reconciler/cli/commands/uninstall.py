@@ -216,7 +216,7 @@ def _files(spec: Spec) -> Iterator[Left]:
     for target in spec.notify.addressed:
         if target.url_file is not None and os.path.exists(target.url_file):
             yield Left(target.url_file, f"holds the URL of the target {target.name}")
-    from reconciler.host.shipped import folder
+    from reconciler.host.spec_files import folder
 
     ours = (folder("specs"), folder("templates"))
     for path in spec.files:

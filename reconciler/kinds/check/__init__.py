@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from reconciler.base.digests import blake2b
 from reconciler.base.errors import Remedy
 from reconciler.base.records import dataclass, replace
+from reconciler.core.claims import Declarations, Key
 from reconciler.core.kind import (
     Completed,
     Described,
@@ -20,7 +21,13 @@ from reconciler.core.kind import (
     Rhythm,
     Verified,
 )
-from reconciler.core.model import ABSENT, Action, Change, Declarations, Key, Observation, Resource
+from reconciler.core.model import (
+    ABSENT,
+    Action,
+    Change,
+    Observation,
+    Resource,
+)
 from reconciler.core.restart_policy import in_words
 from reconciler.host.filesystems import leads_to_server
 from reconciler.kinds.check.resource import FILES, FORMS, OF_HOST, Check

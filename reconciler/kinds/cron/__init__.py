@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from reconciler.base.errors import HostError, Remedy, UnknownState
 from reconciler.base.records import replace
 from reconciler.base.values import Secret
+from reconciler.core.claims import Claim, Declarations, Key
 from reconciler.core.kind import (
     Batched,
     Completed,
@@ -21,17 +22,14 @@ from reconciler.core.kind import (
     Persistent,
     Prefetched,
     Templated,
-    diff,
 )
 from reconciler.core.model import (
     ABSENT,
     Action,
     Change,
-    Claim,
-    Declarations,
-    Key,
     Observation,
     Resource,
+    diff,
     not_known,
 )
 from reconciler.host import crondaemon

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError
 from reconciler.base.records import replace
+from reconciler.core.claims import Declarations, Key
 from reconciler.core.kind import (
     Batched,
     Completed,
@@ -21,16 +22,14 @@ from reconciler.core.kind import (
     Readied,
     Supervised,
     Verified,
-    in_words,
     run_one,
 )
 from reconciler.core.model import (
     Action,
     Change,
-    Declarations,
-    Key,
     Observation,
     Resource,
+    in_words,
 )
 from reconciler.core.restart_policy import Policy
 from reconciler.host.launch import Launch

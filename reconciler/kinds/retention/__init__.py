@@ -14,13 +14,11 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError
 from reconciler.base.records import replace
+from reconciler.core.claims import Claim, Declarations, Key
 from reconciler.core.kind import Ageing, Completed, Described, Diagnosed, Kind, Verified
 from reconciler.core.model import (
     Action,
     Change,
-    Claim,
-    Declarations,
-    Key,
     Observation,
     Resource,
     not_known,

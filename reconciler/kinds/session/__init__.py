@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass, replace
+from reconciler.core.claims import Claim, Key
 from reconciler.core.kind import Batched, Completed, Diagnosed, Kind, Prefetched, Running
 from reconciler.core.model import (
     ABSENT,
     Action,
     Change,
-    Claim,
-    Key,
     Observation,
     Resource,
     not_known,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from reconciler.base.errors import Remedy
 from reconciler.base.records import dataclass, field, replace
+from reconciler.core.claims import Claim, Declarations, Key
 from reconciler.core.fields import Flag, Name, Text, Variables, choice
 from reconciler.core.kind import (
     Batched,
@@ -23,10 +24,15 @@ from reconciler.core.kind import (
     Running,
     Templated,
     Verified,
+)
+from reconciler.core.model import (
+    Action,
+    Change,
+    Observation,
+    Resource,
     diff,
     in_words,
 )
-from reconciler.core.model import Action, Change, Claim, Declarations, Key, Observation, Resource
 from reconciler.core.templating import Templates
 from reconciler.host.managed_file import differs
 

@@ -100,10 +100,8 @@ class Base:
         """
         if not self._stands():
             return []
-        found: list[tuple[Any, ...]] = self._guarded(
-            lambda base: base.execute(query, values).fetchall(), False, True
-        )
-        return found
+        rows = self._guarded(lambda base: base.execute(query, values).fetchall(), False, True)
+        return list(rows)
 
     def refuse_unreadable(self) -> None:
         """Raise Newer or Unreadable, but for what ``roll_back`` fixes. No more is judged here."""

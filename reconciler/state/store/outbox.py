@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.base.records import dataclass
 from reconciler.base.text import shortened
-from reconciler.core.messages import Message, Sent, in_one_line, moment
+from reconciler.core.messages import Message, Sent, Trouble, in_one_line, moment
 from reconciler.state.store.base import Base
 from reconciler.state.store.tables import StoreTable
 
@@ -234,3 +234,31 @@ class SentMessages(StoreTable):
                 for key, one in now.items()
             ],
         )
+
+
+class Troubles(StoreTable):
+    """What people were told is wrong, until they are told that it has recovered."""
+
+    def all(self) -> dict[str, Trouble]:
+        """Those that are open, by id."""
+        rows = self._base.read("SELECT id, event, reason, wall, boot, at FROM troubles")
+        return {
+            ident: Trouble(event, reason, wall, self._base.age(boot, at))
+            for ident, event, reason, wall, boot, at in rows
+        }
+
+    def replace(
+        self, base: sqlite3.Connection, before: Mapping[str, Trouble], now: Mapping[str, Trouble]
+    ) -> None:
+        """Keep those of ``now``, within a change that was begun."""
+        for ident in before.keys() - now.keys():
+            base.execute("DELETE FROM troubles WHERE id = ?", (ident,))
+        for ident, one in now.items():
+            # When they were told before another boot, the time until the next reminder begins now.
+            if one != before.get(ident) or one.told is None:
+                at = self._base.clock.monotonic() - (one.told or 0.0)
+                base.execute(
+                    "INSERT OR REPLACE INTO troubles (id, event, reason, wall, boot, at) "
+                    "VALUES (?, ?, ?, ?, ?, ?)",
+                    (ident, one.event, one.reason, one.wall, self._base.boot, at),
+                )

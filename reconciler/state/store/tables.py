@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.base.records import dataclass
 from reconciler.base.values import ProbeHistory
-from reconciler.core.messages import Trouble
 from reconciler.host.clock import Clock
 from reconciler.state.store.base import Base
 
 if TYPE_CHECKING:
-    import sqlite3
-
-    from reconciler.state.store.outbox import Outbox, SentMessages
+    from reconciler.state.store.outbox import Outbox, SentMessages, Troubles
 
 _MOST = 10_000
 """Steps that are remembered."""
@@ -300,34 +297,6 @@ class History(StoreTable):
         return [Deed(*row) for row in reversed(rows)]
 
 
-class Troubles(StoreTable):
-    """What people were told is wrong, until they are told that it has recovered."""
-
-    def all(self) -> dict[str, Trouble]:
-        """Those that are open, by id."""
-        rows = self._base.read("SELECT id, event, reason, wall, boot, at FROM troubles")
-        return {
-            ident: Trouble(event, reason, wall, self._base.age(boot, at))
-            for ident, event, reason, wall, boot, at in rows
-        }
-
-    def replace(
-        self, base: sqlite3.Connection, before: Mapping[str, Trouble], now: Mapping[str, Trouble]
-    ) -> None:
-        """Keep those of ``now``, within a change that was begun."""
-        for ident in before.keys() - now.keys():
-            base.execute("DELETE FROM troubles WHERE id = ?", (ident,))
-        for ident, one in now.items():
-            # When they were told before another boot, the time until the next reminder begins now.
-            if one != before.get(ident) or one.told is None:
-                at = self._base.clock.monotonic() - (one.told or 0.0)
-                base.execute(
-                    "INSERT OR REPLACE INTO troubles (id, event, reason, wall, boot, at) "
-                    "VALUES (?, ?, ?, ?, ?, ?)",
-                    (ident, one.event, one.reason, one.wall, self._base.boot, at),
-                )
-
-
 @dataclass(frozen=True, slots=True)
 class Reported:
     """``wall`` is in seconds since the epoch, ``age`` in seconds, None: before this boot.
@@ -387,7 +356,6 @@ class Store:
         self.history = History(self.base)
         self.pauses = Pauses(self.base)
         self.reports = ReportTable(self.base)
-        self.troubles = Troubles(self.base)
 
     @cached_property
     def outbox(self) -> Outbox:
@@ -402,6 +370,13 @@ class Store:
         from reconciler.state.store.outbox import SentMessages
 
         return SentMessages(self.base)
+
+    @cached_property
+    def troubles(self) -> Troubles:
+        """What people know is wrong."""
+        from reconciler.state.store.outbox import Troubles
+
+        return Troubles(self.base)
 
     def close(self) -> None:
         """Let go of the file."""
