@@ -247,6 +247,10 @@ class Supervised(Running):
         """Of what is started; attempts with another one do not count. Pure."""
         raise NotImplementedError
 
+    def renews(self, changes: Sequence[Change]) -> bool:
+        """Is it only another version, so that nothing has failed that was started? Pure."""
+        return False
+
     def ends(self, resource: Resource[Any], have: Any, of: Collection[str]) -> Sequence[Action]:
         """What ends these of it, as ``restart`` does before it starts others. Pure."""
         raise NotImplementedError

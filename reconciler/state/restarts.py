@@ -34,6 +34,7 @@ class _UnwrittenStart:
     version: str
     count: int
     at: float
+    counts: bool = True
     failed: bool = False
     behind: bool = False
 
@@ -123,9 +124,11 @@ class RestartTracker:
         version = kind.version(resource.want)
         known = self._open.get(step.id)
         # The first one counts only once it has failed.
-        count = known.count + 1 if known is not None and known.version == version else 0
+        count = known.count if known is not None and known.version == version else -1
+        counts = not kind.renews(step.changes)
+        count = max(0, count + counts)
         now = self._clock()
-        self._starts[step.id] = _UnwrittenStart(version, count, now)
+        self._starts[step.id] = _UnwrittenStart(version, count, now, counts)
         self._open[step.id] = Attempt(version, count, self._read_at - now)
 
     def ended(self, outcome: Outcome) -> None:
@@ -160,7 +163,7 @@ class RestartTracker:
             self._table.seen_running(ident)
         for ident, start in self._starts.items():
             least = start.count if ident in self._unwritten or start.failed else 0
-            self._table.begun(ident, start.version, least, start.at)
+            self._table.begun(ident, start.version, least, start.at, start.counts)
             if start.failed:
                 self._table.failed(ident, start.behind)
         for ident, behind in self._found_dead.items():

@@ -45,7 +45,7 @@ from reconciler.kinds.process.actions import (
 )
 from reconciler.kinds.process.limits import health, held
 from reconciler.kinds.process.match import running
-from reconciler.kinds.process.observed import ProcessState, look
+from reconciler.kinds.process.observed import HOLDS, ProcessState, look
 from reconciler.kinds.process.resource import Process
 from reconciler.kinds.process.rules import wrong_in
 from reconciler.kinds.session.resource import Session
@@ -72,7 +72,7 @@ class ProcessKind(
 
     section = "processes"
     resource = Process
-    settle = 0.5
+    settle = HOLDS
 
     def linked(self, want: Process, declared: Declarations) -> Process:
         if want.session is None:
@@ -165,7 +165,14 @@ class ProcessKind(
         self, expected: ProcessState | None, have: ProcessState | None
     ) -> tuple[Change, ...]:
         # Of what is not running it matters little what it has left.
-        return super().changes(expected, None if expected and have and not have.running else have)
+        dead = expected is not None and have is not None and not have.running
+        found = super().changes(expected, None if dead else have)
+        if found and have is not None and have.late and have.at_once is not None:
+            found = (*found, Change("start", "late", "ready in time"))
+        return found
+
+    def renews(self, changes: Sequence[Change]) -> bool:
+        return [one.field for one in changes] == ["definition"]
 
     def stale(self, planned: Sequence[Action], now: Sequence[Action]) -> bool:
         # What was left behind may start and end others all the time.
@@ -203,9 +210,25 @@ class ProcessKind(
         extra = kept[want.instances :] if want.stop_extra else []
         stopping = have.stopping or 0 if have is not None else 0
         finished = have.finished or () if have is not None else ()
-        missing = max(0, want.instances - len(kept) - stopping - len(finished))
-        stops = [self._stop(resource, identity) for identity in [*older, *extra]]
+        ended = older
+        if have is not None and have.at_once is not None:
+            # Those that were late first: as long as one is, no other is restarted.
+            late = [one for one in kept if one in (have.late or ())]
+            ended = [*late, *older[: _may_go_down(want, have)]]
+        goes_on = len(older) + len(kept) - len(ended)
+        missing = max(0, want.instances - goes_on - stopping - len(finished))
+        stops = [self._stop(resource, identity) for identity in [*ended, *extra]]
         return [*stops, *left, *([self._start(resource, digest, finished)] * missing)]
+
+    def left(
+        self, planned: Sequence[Action], found: Sequence[Change], have: ProcessState | None
+    ) -> Sequence[Change]:
+        if have is None or have.at_once is None:
+            return found
+        # The others have their turn when these are ready.
+        ended = {one.identity for one in planned if isinstance(one, StopProcess)}
+        over = ended.isdisjoint(one for one, _ in have.found or ())
+        return [one for one in found if one.field not in ("definition", "start") or not over]
 
     def readiness(self, want: Process) -> float | None:
         return want.ready.timeout if want.ready is not None else None
@@ -251,6 +274,9 @@ class ProcessKind(
         self, resource: Resource[Process], have: ProcessState, of: Collection[str]
     ) -> Sequence[Action]:
         ours = [one for one in _judged(resource, have) if not of or one.text in of]
+        if have.at_once is not None and of:
+            ours.sort(key=lambda one: one not in (have.late or ()))
+            ours = ours[: max(_may_go_down(resource.want, have), len(have.late or ()))]
         return [self._stop(resource, identity) for identity in ours]
 
     def awaits(
@@ -357,6 +383,12 @@ class ProcessKind(
                 secrets += [value for _, value in env_file.variables(text)]
         logs = dict.fromkeys((want.error_path or want.log_path, want.log_path))
         return last_words(resource.id, want.place, tuple(logs), want.user, host, secrets)
+
+
+def _may_go_down(want: Process, have: ProcessState) -> int:
+    """How many more may be restarted now, of those that are restarted one after the other."""
+    serving = len(have.found or ()) - len(have.unready or ())
+    return max(0, (have.at_once or want.instances) - max(0, want.instances - serving))
 
 
 def _judged(resource: Resource[Process], have: ProcessState | None) -> list[Identity]:

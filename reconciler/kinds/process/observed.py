@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from reconciler.kinds.process.resource import Process
 
 
+HOLDS = 0.5
+"""Seconds for which a start must hold to count as done."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProcessState:
     """How many run, and whether from what the spec says now.
@@ -34,7 +38,7 @@ class ProcessState:
     ``found`` is oldest first. What is ``stopping`` already counts as running until it is gone.
     ``left`` is what ended launches have left behind, which have the numbers ``launches``.
     ``finished`` have ended, count as well, and are not started again. ``unready`` is not known to
-    be ready.
+    be ready, and of that was not in time what is ``late``. No more than ``at_once`` may be down.
     """
 
     running: int
@@ -45,6 +49,8 @@ class ProcessState:
     launches: tuple[int, ...] | None = None
     finished: tuple[Identity, ...] | None = None
     unready: tuple[Identity, ...] | None = None
+    late: tuple[Identity, ...] | None = None
+    at_once: int | None = None
 
 
 def look(resource: Resource[Process], host: Host) -> Observation[ProcessState]:
@@ -113,6 +119,16 @@ def look(resource: Resource[Process], host: Host) -> Observation[ProcessState]:
         lives_on = in_background(resource, host, behind, seen.launches)
     ailments: list[Ailment] = []
     pending = None
+    more = False
+    if want.rolling is not None and resource.present:
+        old = sum(version not in (None, digest) for _, version in found)
+        more = old > 0
+        if 0 < old < want.instances:
+            words = f"rolling restart: {want.instances - old} of {want.instances} begun"
+            note = f"{note}; {words}" if note else words
+        # Without word of it, it counts as ready once it has held for a moment.
+        young = [one for one, _ in found if host.processes.age(one) < HOLDS]
+        state = replace(state, unready=tuple(young) or None, at_once=want.rolling.at_once)
     if want.ready is not None and resource.present:
         noted = {
             one: host.start_records.noted(resource.id, one, READY)
@@ -125,9 +141,9 @@ def look(resource: Resource[Process], host: Host) -> Observation[ProcessState]:
             pids = ", ".join(str(one.pid) for one in unready)
             pending = f"not ready yet (pid {pids})"
         words = f"was not ready within {want.ready.timeout:g} s"
-        ailments = [
-            Ailment(LATE, words, 0.0, one.text) for one, word in noted.items() if word == "late"
-        ]
+        late = tuple(one for one, word in noted.items() if word == "late")
+        ailments = [Ailment(LATE, words, 0.0, one.text) for one in late]
+        state = replace(state, late=late or None)
     return Observation(
         state,
         note=note,
@@ -136,4 +152,5 @@ def look(resource: Resource[Process], host: Host) -> Observation[ProcessState]:
         lives_on=lives_on,
         ailments=tuple(ailments),
         pending=pending,
+        more=more,
     )

@@ -131,6 +131,14 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
+class Rolling:
+    """Its instances are restarted one after the other, each ready before the next."""
+
+    at_once: Annotated[int, integer(1, 1000)] = 1
+    """So many at the same time."""
+
+
+@dataclass(frozen=True, slots=True)
 class Process:
     """A process that must run: in a window of ``session``, or as a daemon that writes ``log``.
     Unless ``kill_tree`` is false, what it has started ends with it, and before it is started anew.
@@ -162,6 +170,8 @@ class Process:
     """How early the kernel ends it when memory is short; -1000 is never."""
     instances: Annotated[int, integer(1, 1000)] = 1
     """How many of them run."""
+    rolling: Rolling | None = None
+    """They are restarted one after the other, and not all at once."""
     session: Name | None = None
     """The session resource in which it gets a window; without it, it is a daemon."""
     log: Log | None = None

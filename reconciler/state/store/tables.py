@@ -55,20 +55,21 @@ class Attempts(StoreTable):
             for ident, version, count, boot, at, behind in rows
         }
 
-    def begun(self, ident: str, version: str, least: int, at: float) -> None:
+    def begun(self, ident: str, version: str, least: int, at: float, counts: bool = True) -> None:
         """A start was made ``at`` that moment of the monotonic clock.
 
         The first one counts only when it ``failed``: what has come up once is started again at
-        once when it ends. It is the ``least``-th at least, after those that were not written.
+        once when it ends. It is the ``least``-th at least, after those that were not written. It
+        ``counts`` unless nothing has failed before it.
         """
         with self._base.change() as base:
             base.execute("DELETE FROM attempts WHERE id = ? AND version != ?", (ident, version))
             base.execute(
                 "INSERT INTO attempts (id, version, count, boot, at) "
                 "VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
-                "count = max(count + 1, excluded.count), boot = excluded.boot, at = excluded.at, "
+                "count = max(count + ?, excluded.count), boot = excluded.boot, at = excluded.at, "
                 "behind = NULL",
-                (ident, version, least, self._base.boot, at),
+                (ident, version, least, self._base.boot, at, counts),
             )
 
     def failed(self, ident: str, behind: bool = False) -> None:
