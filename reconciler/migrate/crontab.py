@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import pwd
 import re
-import shlex
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -119,12 +118,8 @@ def _name(command: str) -> str:
     """What the job is called: its program, without what only prepares it."""
     while found := _BEFORE.match(command):
         command = command[found.end() :]
-    try:
-        words = shlex.split(command, comments=False)
-    except ValueError:
-        words = command.split()
-    for word in words:
-        base = word.rstrip("/").rpartition("/")[2]
+    for word in command.split():
+        base = word.strip("'\"/").rpartition("/")[2]
         if base in _STARTERS or not re.match(r"[A-Za-z_]", base) or "=" in base:
             continue
         return base.partition(".")[0] or base

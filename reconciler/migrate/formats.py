@@ -41,11 +41,11 @@ def imported(paths: Sequence[str]) -> SpecDraft:
     """What stands in these files. Raises NotImported."""
     originals = [opened(path) for path in paths]
     stem = originals[0].base.partition(".")[0] if paths[0] != "-" else "imported"
-    names = [FORMATS[format_of(one)] for one in originals]
-    about = [f"From {one.shown} ({name})" for one, name in zip(originals, names, strict=True)]
+    formats = [(one, format_of(one)) for one in originals]
+    about = [f"From {one.shown} ({FORMATS[name]})" for one, name in formats]
     draft = SpecDraft(stem, [*about, "To have it kept by itself, add: include: [watchdog]"])
-    for original in originals:
-        found: Format = import_module(f"reconciler.migrate.{format_of(original)}")
+    for original, name in formats:
+        found: Format = import_module(f"reconciler.migrate.{name}")
         found.read(original, draft)
     return draft
 
