@@ -173,7 +173,11 @@ class _Service:
         self.draft = draft
         self.block: SpecBlock | None = None
         """The process, where it is one that can be started."""
-        self.needs: list[str] = []
+        self.programs = {
+            one.first: next((word.text for word in one.words[1:] if word.quoted), "")
+            for one in self.clauses
+            if one.first in ("start", "stop")
+        }
 
     def read(self) -> None:
         for clause in self.clauses:
@@ -207,8 +211,7 @@ class _Service:
         if start is None:
             return
         block = self.block = self.draft.add("processes", self.name, self.head.origin)
-        command = next((one.text for one in start.words[1:] if one.quoted), "")
-        block.put("command", shlex.split(command), start.origin)
+        block.put("command", shlex.split(self.programs["start"]), start.origin)
         pidfile, pattern = self.head.after("pidfile"), self.head.after("matching", "match")
         if pidfile is not None:
             block.put("match", {"pidfile": pidfile}, self.head.origin)
@@ -344,6 +347,10 @@ class _Service:
             reactions = [f"restart process:{name}", "notify"]
         elif action == "exec":
             reactions = [f"run {clause.after('exec')}", "notify"]
+        elif action in ("restart", "start") and "start" in self.programs:
+            both = ("stop", "start") if action == "restart" else ("start",)
+            run = [self.programs[one] for one in both if one in self.programs]
+            reactions = [f"run {'; '.join(run)}", "notify"]
         elif action != "alert":
             self.draft.leave(block, clause.origin, f"{action}: only a message is sent")
         block.put("on_failure", reactions, clause.origin)
@@ -355,10 +362,10 @@ def _clauses(words: Sequence[_Word]) -> tuple[Sequence[_Word], list[_Clause]]:
     for at, word in enumerate(words):
         low = word.text.lower()
         before = words[at - 1].text.lower() if at else ""
-        inner = before in ("then", "else", "on") and low in _ACTIONS
-        if at > 2 and low in _STARTS and not word.quoted and not inner and before != "group":
-            if low == "alert" and before in ("then",):
-                continue
+        inner = before in ("group", "onreboot", "mode") or (
+            before in ("then", "else", "on") and low in _ACTIONS
+        )
+        if at > 2 and low in _STARTS and not word.quoted and not inner:
             starts.append(at)
     if not starts:
         return words, []

@@ -267,6 +267,8 @@ def _logs(section: _Section, expand: _Expander, block: SpecBlock, draft: SpecDra
             continue
         if not path.startswith(("/", "~", "{{")):
             path = joined(section.folder, "/", path)
+        if name == "stderr" and path == log.get("path"):
+            continue  # Both go to one file.
         log.put(name, path, origin)
         keep = _number(section.get(f"{key}_backups", "10"), 10)
         if bound and "max_size" not in log:
