@@ -11,10 +11,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from reconciler.base.text import escaped
+from reconciler.base.text import escaped, escapes
 
 WIDTH = 100
-_UNFIT = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
 _PLAIN = re.compile(
     r"(?:[A-Za-z_/]|[~-](?=[A-Za-z/-]))"
     r"(?:[A-Za-z0-9_/.~@%+=;,()|&$<>'\"*^!?\[\]{}\\-]|[ :](?=[^\s#]))*"
@@ -119,7 +118,7 @@ class _Emitter:
         entries = block.lines() if isinstance(block, SpecBlock) else ((key, "") for key in block)
         for key, comment in entries:
             if key is None:
-                self.lines += (f"{margin}# {part}".rstrip() for part in comment.split("\n"))
+                self.lines += (f"{margin}# {escapes(one)}".rstrip() for one in comment.split("\n"))
                 continue
             if not indent and self.lines and isinstance(block[key], dict):
                 self.lines.append("")
@@ -185,7 +184,8 @@ def _is_literal(text: str) -> bool:
     return (
         "\n" in text and bool(body) and not body.endswith("\n")
         and not body.startswith((" ", "\t", "\n"))
-        and not re.search(r"[\x00-\x08\x0b-\x1f]|[ \t]\n", body) and not _UNFIT.search(body)
+        and not re.search(r"[ \t]\n", body)
+        and all(one.isprintable() or one in "\n\t" for one in body)
     )  # fmt: skip
 
 
@@ -202,4 +202,4 @@ def _scalar(value: Any, in_flow: bool) -> str:
     if plain and value.lower() not in _WORDS and "{{" not in value:
         return value
     quoted = json.dumps(_meant(value), ensure_ascii=False)
-    return _UNFIT.sub(lambda found: escaped(found[0]), quoted)
+    return quoted if quoted.isprintable() else "".join(map(escaped, quoted))

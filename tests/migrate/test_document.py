@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from reconciler.base.text import printable
 from reconciler.config.errors import Problem, Problems
 from reconciler.config.nodes import Map, Node, Seq, Source, Text
 from reconciler.config.yaml import load
@@ -45,7 +44,7 @@ def plain(node: Node | Any) -> Any:
 @settings(database=None, deadline=None, max_examples=60)
 @given(st.dictionaries(KEYS, VALUES, min_size=1, max_size=4).map(SpecBlock), TEXTS)
 def test_what_is_written_is_read_again(value: SpecBlock, comment: str) -> None:
-    value.say(printable(comment))
+    value.say(comment)
     text, places = dump(value)
     problems = Problems()
     read = load(text.encode(), Source("x", "/x"), problems)
@@ -128,6 +127,14 @@ def test_what_is_refused_becomes_a_comment_at_its_place() -> None:
 def test_a_spec_of_which_nothing_is_valid_is_refused() -> None:
     with pytest.raises(Exception, match="no valid spec can be made of it: never"):
         SpecDraft("x").valid(lambda text: [Problem("x", 1, 1, 1, "never")])
+
+
+def test_no_comment_becomes_more_than_a_comment() -> None:
+    """Whoever wrote it: what YAML or a terminal takes for the end of a line is escaped."""
+    block = SpecBlock({"a": "1"})
+    block.say("x\x85b: 2\u2028c: 3\rd: 4\x1b[2J\ne: 5", "a")
+    text, _ = dump(block)
+    assert text == ('# x\\x85b: 2\\u2028c: 3\\rd: 4\\x1b[2J\n# e: 5\na: "1"\n')
 
 
 def test_lists_of_lists_are_written_too() -> None:
