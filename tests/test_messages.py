@@ -15,9 +15,9 @@ import pytest
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import replace
-from reconciler.base.values import Secret
+from reconciler.base.values import Notify, Secret, Target
 from reconciler.core.messages import Message, Trouble, in_parts, moment
-from reconciler.core.model import Notify, Outcome, Plan, Remark, Spec, Step, Target
+from reconciler.core.model import Outcome, Plan, Remark, Spec, Step
 from reconciler.host.clock import Clock
 from reconciler.notify.delivery import off
 from reconciler.notify.outbox import tell

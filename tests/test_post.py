@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from reconciler.base.errors import HostError
-from reconciler.core.model import Notify
+from reconciler.base.values import Notify
 from reconciler.host.clock import Clock
 from reconciler.notify.sender import Sender
 from reconciler.state.folder import STORE

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from reconciler.base.records import dataclass
 from reconciler.base.scalars import InvalidScalar, parse_quiet
-from reconciler.base.values import Secret
+from reconciler.base.values import Alive, Notify, Secret, Target
 from reconciler.config.errors import Problems
 from reconciler.config.nodes import (
     Broken,
@@ -30,7 +30,6 @@ from reconciler.config.template import Expression, TemplateError, split
 from reconciler.config.validate import Validator
 from reconciler.core.fields import Duration, Name, Parsed, Path
 from reconciler.core.messages import EVENTS
-from reconciler.core.model import Alive, Notify, Target
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,40}:\S+( .*)?")

@@ -10,7 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from reconciler.base.errors import Remedy
 from reconciler.base.records import dataclass, field, names, replace
-from reconciler.base.values import Secret
+from reconciler.base.values import Notify, Secret
 from reconciler.core.restart_policy import Hold
 
 W = TypeVar("W")
@@ -43,63 +43,6 @@ class Resource(Generic[W]):
     @property
     def name(self) -> str:
         return self.id.partition(":")[2]
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Somebody who is told of the events in ``on``.
-
-    Where, stands in ``url`` or in the file ``url_file``; a url that is empty switches it off.
-    ``written_in`` is the file of the spec in which the url stands, unless it comes from outside.
-    """
-
-    name: str
-    on: tuple[str, ...] = ("failed", "gave_up", "recovered", "report")
-    url: Secret | None = None
-    url_file: str | None = None
-    written_in: str | None = None
-
-    @property
-    def secret_file(self) -> str | None:
-        """The file that nobody else should be able to read."""
-        return self.url_file or self.written_in
-
-
-@dataclass(frozen=True, slots=True)
-class Alive:
-    """A service elsewhere that is told, once in ``every`` seconds, that passes come to their end.
-
-    Its URL stands in ``url_file``.
-    """
-
-    url_file: str
-    every: float
-
-    @property
-    def target(self) -> Target:
-        """It is looked after like the others, but gets no messages."""
-        return Target("alive", (), url_file=self.url_file)
-
-
-@dataclass(frozen=True, slots=True)
-class Notify:
-    """Who is told of what, and when.
-
-    ``remind_every`` is in seconds, ``quiet`` holds two times of the local day in minutes.
-    ``report_every`` are the periods that are summed up, in seconds, the shortest first.
-    """
-
-    targets: tuple[Target, ...] = ()
-    remind_every: float | None = None
-    quiet: tuple[int, int] | None = None
-    title: str | None = None
-    report_every: tuple[float, ...] = ()
-    alive: Alive | None = None
-
-    @property
-    def addressed(self) -> tuple[Target, ...]:
-        """All that have a URL."""
-        return (*self.targets, self.alive.target) if self.alive is not None else self.targets
 
 
 @dataclass(frozen=True, slots=True)

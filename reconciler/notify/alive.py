@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from urllib.parse import urlsplit, urlunsplit
 
 from reconciler.base.errors import UnknownState
-from reconciler.core.model import Notify, Target
+from reconciler.base.values import Notify, Target
 from reconciler.host.child import Child
 from reconciler.host.clock import Clock
 from reconciler.notify.delivery import Off, address

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from reconciler.base.errors import UnknownState
-from reconciler.core.model import Target
+from reconciler.base.values import Target
 from reconciler.host import trust
 
 TIMEOUT = 15.0

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from reconciler.base.errors import Remedy
+from reconciler.base.values import Notify
 from reconciler.core.messages import Message, Trouble
-from reconciler.core.model import Notify, Remark, Spec
+from reconciler.core.model import Remark, Spec
 from reconciler.notify.delivery import off
 from reconciler.notify.transitions import Meter, News, judge
 

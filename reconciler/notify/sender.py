@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
+from reconciler.base.values import Notify, Target
 from reconciler.core.messages import moment
-from reconciler.core.model import Notify, Spec, Target
+from reconciler.core.model import Spec
 from reconciler.host.child import Child
 from reconciler.host.clock import Clock
 from reconciler.notify.delivery import TIMEOUT, Off, off, unanswered, understood, work

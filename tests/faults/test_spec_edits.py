@@ -218,7 +218,7 @@ class Bench:
         self.loads = 0
         self.error: Exception | None = None
         session: Any = SimpleNamespace(
-            facts=lambda: "facts", load_isolated=self.begun, report=lambda words: None,
+            facts=lambda: "facts", load_isolated=self.begun, report=lambda *words: None,
             known=lambda spec: spec,
         )  # fmt: skip
         log: Any = SimpleNamespace(event=lambda name, *words, **more: self.events.append(name))

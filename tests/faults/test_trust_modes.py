@@ -264,7 +264,7 @@ def test_a_program_of_somebody_else_does_not_get_into_what_lasts(
 
 
 def test_a_url_is_not_read_where_somebody_else_could_put_it(machine: Machine) -> None:
-    from reconciler.core.model import Target
+    from reconciler.base.values import Target
     from reconciler.notify.delivery import Off, address, off
 
     folder = machine.base / "conf"

@@ -22,7 +22,7 @@ from receiver import Receiver
 from support import CHECKOUT, LONG, Machine, allowed, until, within
 
 from reconciler.base.errors import UnknownState
-from reconciler.core.model import Target
+from reconciler.base.values import Target
 from reconciler.host.child import answer
 from reconciler.notify.delivery import work
 

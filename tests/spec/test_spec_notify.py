@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from reconciler.base.values import Secret
+from reconciler.base.values import Notify, Secret, Target
 from reconciler.config.errors import SpecError, document
 from reconciler.config.schema import json_schema
-from reconciler.core.model import Notify, Target
 
 HEAD = "version: 1\nname: demo\n"
 DEFAULT = ("failed", "gave_up", "recovered", "report")

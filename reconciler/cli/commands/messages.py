@@ -16,7 +16,8 @@ from reconciler.base.text import printable
 from reconciler.cli.context import Context
 
 if TYPE_CHECKING:
-    from reconciler.core.model import Plan, Spec, Target
+    from reconciler.base.values import Target
+    from reconciler.core.model import Plan, Spec
     from reconciler.core.observe import Snapshot
 
 _BOUND = 10.0

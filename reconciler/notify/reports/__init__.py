@@ -10,9 +10,10 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError, UnknownState
+from reconciler.base.values import Notify
 from reconciler.core.kind import GetKind
 from reconciler.core.messages import Message
-from reconciler.core.model import Notify, Spec
+from reconciler.core.model import Spec
 from reconciler.host.child import Child
 from reconciler.host.clock import Clock
 from reconciler.notify.delivery import off
