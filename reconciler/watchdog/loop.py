@@ -6,10 +6,9 @@ Nothing that goes wrong in a pass may end it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
@@ -28,6 +27,7 @@ from reconciler.notify.alive import Pings
 from reconciler.output.log import Log
 from reconciler.state.folder import Newer
 from reconciler.state.heartbeat import HeartbeatWriter
+from reconciler.watchdog.backlog import PATIENCE, Backlog
 from reconciler.watchdog.events import EVERYTHING, Part
 from reconciler.watchdog.pass_work import Passed, PassWork, supervised
 from reconciler.watchdog.passes import Pass, Passes, Teller
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 
 _SHORTEST = 0.05
 """Seconds between two full passes that nobody has asked for."""
-_PATIENT = 0.15
-"""Seconds that a pass, or a process in it, waits for another pass, before it goes beside it."""
 _MOST_PATIENT = 1.0
 """Seconds for which at most a full pass is left to look as long as the last one did."""
 
@@ -71,6 +69,9 @@ class Watchdog:
         self._stops = Stops(self._clock, EVERYTHING, context.folder(spec))
         self._stops.go_on()
         self._passes = Passes(self._clock, self._made, self._heard, self._over, self._stops.going)
+        self._backlog = Backlog(
+            self._clock, self._passes, self._begin, lambda: self._full is not None
+        )
         self._full: Pass | None = None
         self._due = self._clock.monotonic()
         self._newer: Newer | None = None
@@ -84,16 +85,6 @@ class Watchdog:
         """Is all imported that acting needs?"""
         self._reread = False
         """Is the spec to be read anew, whether it looks changed or not?"""
-        self._later: set[str] = set()
-        """What wants a pass as soon as one may begin that is about it."""
-        self._asked = 0.0
-        """When the first of them wanted it."""
-        self._again = inf
-        """When the processes want a pass, should a full one be busy then."""
-        self._planned: set[str] = set()
-        """The processes that the full pass has not come to yet."""
-        self._overtaken = 0.0
-        """When those get a pass of their own."""
         self._looking = 0.0
         """Seconds that the last full pass has looked at everything."""
         self._wrong: set[str] = set()
@@ -117,15 +108,16 @@ class Watchdog:
         self._requests = PassRequests(context.folder(spec), self._keeps)
         self.parts: tuple[Part, ...]
         self.parts = (
-            self._passes, self, self._kept, self._deaths, self._files, self._fresh, self._checks,
-            self._readiness, self._stops, self._reports, self._post, self._alive, self._installed,
-            self._requests,
+            self._passes, self._backlog, self._kept, self._deaths, self._files, self._fresh,
+            self._checks, self._readiness, self._stops, self._reports, self._post, self._alive,
+            self._installed, self._requests,
         )  # fmt: skip
         """What goes on beside one another."""
 
     def _taken(self, spec: Spec) -> None:
         """It is this spec from now on."""
         self._by_id = {resource.id: resource for resource in spec.resources}
+        self._backlog.take(self._by_id)
         self._post.adopt(spec.notify)
         self._checks.take(spec.resources)
         self._readiness.only(self._by_id)
@@ -149,7 +141,7 @@ class Watchdog:
             return None
         now = self._clock.monotonic()
         if self._waits is not None and not self._passes.idle:
-            return max(0.0, self._waits + _PATIENT - now)
+            return max(0.0, self._waits + PATIENCE - now)
         return self._due - now
 
     def full_pass(self, reread: bool) -> None:
@@ -159,7 +151,7 @@ class Watchdog:
         """
         now = self._clock.monotonic()
         self._waits = now if self._waits is None else self._waits
-        if not self._passes.idle and now - self._waits < _PATIENT:
+        if not self._passes.idle and now - self._waits < PATIENCE:
             self._due, self._reread = now, self._reread or reread
             return
         self._waits = None
@@ -176,37 +168,19 @@ class Watchdog:
         self._full = self._begin(())
         if self._full is not None:
             self._requests.begun(self._full)
-        self._plans(self.spec.resources, min(2 * self._looking, _MOST_PATIENT))
+        self._backlog.plan(self.spec.resources, min(2 * self._looking, _MOST_PATIENT))
 
     def partial_pass(self, ids: Collection[str]) -> None:
         """Begin a pass over what some event concerns, and what that needs."""
         behind = (one for ident in ids for one in self._waiting.get(ident, ()))
-        known = self._by_id.keys() & {*ids, *behind}
-        if known and not self._later:
-            self._asked = self._clock.monotonic()
-        self._later |= known
-        self._begin_later()
-
-    def _begin_later(self) -> None:
-        """Begin a pass over what waits for one, unless one that is under way may soon end."""
-        waited = self._clock.monotonic() - self._asked >= _PATIENT
-        if not self._passes.room() or not (self._passes.idle or waited):
-            return
-        # What one is about already is looked at again behind it.
-        self._later &= self._by_id.keys()
-        ready = self._later - self._passes.about(self._later)
-        self._later -= ready
-        processes = {one.id for one in supervised(self._by_id[ident] for ident in ready)}
-        # Apart, for a look at anything else may take long.
-        for part in filter(None, (processes, ready - processes)):
-            self._begin(part)
+        self._backlog.add(self._by_id.keys() & {*ids, *behind})
 
     def _begin(self, only: Collection[str]) -> Pass | None:
         try:
             begun = self._passes.begin(only)
         except OSError:
             # No process can be had just now.
-            self._later |= set(only)
+            self._backlog.put_back(only)
             if not only:
                 self._due = self._clock.monotonic() + 1.0
             return None
@@ -214,43 +188,6 @@ class Watchdog:
         self._telling[begun] = self._untold, self._context.handed_over()
         self._untold = []
         return begun
-
-    # -- a part of the loop: what waits for a pass
-
-    def descriptors(self) -> Collection[int]:
-        """None of its own."""
-        return ()
-
-    def due(self) -> float | None:
-        """Seconds until what waits gets a pass of its own."""
-        now = self._clock.monotonic()
-        times = [self._again - now]
-        if self._planned and self._full is not None:
-            times.append(self._overtaken - now)
-        if self._later:
-            waits = self._asked + _PATIENT - now
-            times.append(waits if waits > 0 else 1.0)
-        soonest = min(times)
-        return max(0.0, soonest) if soonest < inf else None
-
-    def tend(self, ready: Collection[int]) -> Collection[str]:
-        """Begin the passes that need not wait any more."""
-        now = self._clock.monotonic()
-        if self._again <= now:
-            self._again = inf
-            if self._full is not None:
-                self._asked = self._asked if self._later else now
-                self._later |= {one.id for one in supervised(self.spec.resources)}
-        if self._planned and self._clock.monotonic() >= self._overtaken:
-            planned, self._planned = self._planned, set()
-            self._later |= planned
-            self._asked = 0.0
-        if self._later:
-            self._begin_later()
-        return ()
-
-    def close(self) -> None:
-        """The loop ends."""
 
     # -- a pass
 
@@ -330,22 +267,17 @@ class Watchdog:
         if not one.only:
             self._looking = self._clock.monotonic() - one.begun
             planned = self._by_id.keys() & set(steps) - others
-            self._plans(self._by_id[ident] for ident in planned)
+            self._backlog.plan(self._by_id[ident] for ident in planned)
         return frozenset(others)
 
-    def _plans(self, resources: Iterable[Resource[Any]], patience: float = _PATIENT) -> None:
-        """These are for the full pass, or, if it is busy with something else, for another."""
-        self._planned = {one.id for one in supervised(resources)}
-        self._overtaken = self._clock.monotonic() + max(patience, _PATIENT)
-
     def _told(self, outcome: Outcome) -> None:
-        self._planned.discard(outcome.step.id)
+        self._backlog.acted(outcome.step.id)
         resource = self._by_id.get(outcome.step.id)
         if resource is not None:
             self._fresh.add(outcome, resource)
             if outcome.result == "failed" and supervised((resource,)):
                 # Its next attempt may be due before the pass comes to its end.
-                self._again = min(self._again, self._clock.monotonic() + _PATIENT)
+                self._backlog.again_in(0.0)
         self._log.outcome(outcome)
 
     def _over(self, one: Pass) -> None:
@@ -363,7 +295,8 @@ class Watchdog:
             elif one.hung:
                 # What is mounted there is unknown to the next one, which is begun at once.
                 if one is self._full:
-                    self._full, self._planned = None, set()
+                    self._full = None
+                    self._backlog.plan(())
                     self._due = self._clock.monotonic()
                 else:
                     self.partial_pass(one.only)
@@ -377,7 +310,8 @@ class Watchdog:
         else:
             self._well(one, passed)
         if one is self._full:
-            self._full, self._planned = None, set()
+            self._full = None
+            self._backlog.plan(())
             every = self.spec.loop_every
             sooner = passed.due if passed is not None else None
             seconds = min(each for each in (every, self._sooner, sooner) if each)
@@ -390,8 +324,7 @@ class Watchdog:
         elif passed is not None and passed.due is not None:
             now = self._clock.monotonic()
             self._due = min(self._due, now + max(passed.due, _SHORTEST))
-            # Such as the next attempt: a full pass that is busy is not waited for.
-            self._again = min(self._again, now + max(passed.due, _PATIENT))
+            self._backlog.again_in(passed.due)
 
     def _well(self, one: Pass, passed: Passed) -> None:
         self._context.learn_from(passed.learned)
