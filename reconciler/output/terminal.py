@@ -130,7 +130,21 @@ class Terminal:
 
     @contextmanager
     def live(self) -> Iterator[Callable[[Iterable[Block]], None]]:
-        """Gives what draws blocks in the place of those before them, on a terminal."""
+        """Gives what draws blocks in the place of those before them.
+
+        Where nobody watches, they are written where they differ from those.
+        """
+        if not self.watched:
+            before: list[list[Line]] = []
+
+            def write(blocks: Iterable[Block]) -> None:
+                lines = list(lines_of(blocks))
+                if [lines] != before:
+                    before[:] = [lines]
+                    self.write([*lines, ("", "")])
+
+            yield write
+            return
         from rich.console import Group
         from rich.live import Live
 

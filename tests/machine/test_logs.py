@@ -20,12 +20,12 @@ from reconciler.host.outputs import LogOutput, behind
 
 
 @contextmanager
-def following(machine: Machine, *argv: str | Path) -> Iterator[Path]:
-    """``reconcile … --follow``, and the file with what it prints; it ends well by Ctrl-C."""
+def running(machine: Machine, *argv: str | Path) -> Iterator[Path]:
+    """``reconcile …``, and the file with what it prints; it ends well by Ctrl-C."""
     output = machine.base / "followed"
     with open(output, "wb") as file:
         process = subprocess.Popen(
-            [str(word) for word in machine.argv(*argv, "-f")], env=machine.environ,
+            [str(word) for word in machine.argv(*argv)], env=machine.environ,
             cwd=machine.base, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
         )  # fmt: skip
     try:
@@ -149,6 +149,8 @@ def spec(machine: Machine) -> Path:
         "vars: {token: ''}\n"
         "checks: {c: {command: 'echo all is fine', every: 1h}}\n"
         f"directories: {{dd: {{path: {machine.base}/dd}}}}\n"
+        f"retention: {{r: {{path: {machine.base}/dd, match: '*.log', max_file: 1GiB, "
+        "action: rotate}}\n"
     )
 
 
@@ -176,6 +178,8 @@ def test_each_says_what_it_has_said(machine: Machine, spec: Path) -> None:
         ("process:d", "***"), ("process:p", "om the pane"), ("check:c", "all is fine")
     ]  # fmt: skip
     assert "hunter2canary" not in done.stdout + json.dumps(document)
+    (machine.base / "dd/other.log").write_text("by somebody else\n")
+    assert logs("retention:r", spec).stdout == "by somebody else\n"
     none = logs("directory:dd", "check:c", spec)
     assert none.returncode == 1
     assert "directory:dd: has no output of its own that is kept" in none.stdout
@@ -193,7 +197,7 @@ def test_each_says_what_it_has_said(machine: Machine, spec: Path) -> None:
 def test_they_are_followed_until_control_c(machine: Machine, spec: Path) -> None:
     machine.once(spec)
     until(lambda: "in the log" in (machine.base / "d.log").read_text())
-    with following(machine, "--logs", "process:*", spec) as output:
+    with running(machine, "--logs", "process:*", "-f", spec) as output:
         until(lambda: "in the log" in output.read_text())
         (pane,) = {
             line.split()[2][1:] for line in output.read_text().splitlines() if "process:p" in line
@@ -226,5 +230,17 @@ def test_the_status_is_shown_live(machine: Machine) -> None:
     assert screen.cursor_is_seen()
     screen.press("C-c")
     assert screen.end() == 0
-    for argv in (("--watch",), ("--watch", "--json")):
-        assert machine.reconcile("--status", *argv, spec).returncode == 64
+    for option in ("--json", "-q"):
+        assert machine.reconcile("--status", "--watch", option, spec).returncode == 64
+
+
+def test_into_a_file_the_status_is_written_where_it_changes(machine: Machine) -> None:
+    made = machine.base / "d"
+    spec = machine.spec(f"version: 1\nname: demo\ndirectories: {{d: {{path: {made}}}}}\n")
+    machine.once(spec)
+    with running(machine, "--status", "--watch", spec) as output:
+        until(lambda: "1 ok." in output.read_text())
+        made.rmdir()
+        until(lambda: "1 differs." in output.read_text())
+        time.sleep(2)
+        assert output.read_text().count("1 differs.") == 1

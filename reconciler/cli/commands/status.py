@@ -6,9 +6,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
-from reconciler.base.errors import BeingWritten
+from reconciler.base.errors import HostError
 from reconciler.base.exit_codes import DONE, TROUBLE
-from reconciler.base.text import redacted_json
+from reconciler.base.text import printable, redacted_json
 from reconciler.cli.context import Context
 from reconciler.cli.invocation import InvalidUsage
 from reconciler.core.kind import Probed, Supervised
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from reconciler.core.model import Resource, Spec
     from reconciler.core.observe import Snapshot
     from reconciler.host import Host
+    from reconciler.output.text import Block
     from reconciler.state.heartbeat import WatchdogHeartbeat
     from reconciler.state.store.tables import Deed
 
@@ -57,24 +58,29 @@ def _watch(context: Context) -> int:
     from reconciler.output.status import status_blocks
 
     options, terminal = context.options, context.terminal
-    if options.json or options.quiet or not terminal.watched:
-        raise InvalidUsage("--watch needs a terminal, without --json or --quiet")
+    if options.json or options.quiet:
+        raise InvalidUsage("--watch goes with neither --json nor --quiet")
     gc.enable()
     spec, broken = context.load(), ""
     try:
         with terminal.live() as show:
-            while True:
-                host = context.host(spec)
-                look = context.look(spec, host, within=PATIENCE)
-                blocks = list(status_blocks(redacted_json(gathered(context, look, host))))
+            while terminal.error is None:
+                blocks: list[Block] = []
+                try:
+                    host = context.host(spec)
+                    look = context.look(spec, host, within=PATIENCE)
+                    blocks += status_blocks(redacted_json(gathered(context, look, host)))
+                except HostError as error:
+                    blocks.append((printable(str(error)), "bad"))
                 show([*blocks, *([(broken, "bad")] if broken else [])])
                 time.sleep(_EVERY)
                 try:
                     spec, broken = context.load(), ""
-                except (SpecError, BeingWritten) as error:
+                except (SpecError, HostError) as error:
                     broken = f"the spec has changed and cannot be used: {error}".splitlines()[0]
     except KeyboardInterrupt:
-        return DONE
+        pass
+    return DONE
 
 
 def gathered(context: Context, look: Snapshot, host: Host) -> dict[str, Any]:

@@ -94,6 +94,13 @@ class Retentions(Kind[Retention, Due], Completed, Described, Verified, Ageing, D
         want = resource.want
         return [Key("logs", f"{want.path}/{one}") for one in want.match] if want.rotates else []
 
+    def says(self, resource: Resource[Retention], host: Host) -> Iterable[Key]:
+        """The logs that it rotates, as they are there now."""
+        from reconciler.host.folders import matching
+
+        for key in self.shows(resource, host):
+            yield from (Key("log", path) for path in matching(key.value))
+
     def expected(self, want: Retention) -> Due:
         return Due()
 
