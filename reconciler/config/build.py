@@ -95,6 +95,7 @@ def build(
     top.read_vars(settings, scope)
     validator = Validator(kinds, facts.user_home, problems)
     top.read_loop(scope, validator)
+    policy = top.read_policy(scope, validator)
     messages = NotifyReader(scope, validator, problems, settings)
     messages.read(files.roots)
     resolver = Resolver(files.roots, kinds, problems)
@@ -138,6 +139,7 @@ def build(
         notify=messages.notify,
         # What must not be shown is not remembered either.
         variables=tuple(one for one in top.variables if one[1] not in hidden),
+        policy=policy,
         metrics=top.loop.metrics,
     )
     keepable = not (validator.keeps_secrets or renderer.keeps_secrets)

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from reconciler.base.records import dataclass, field
+from reconciler.base.records import dataclass, field, replace
 from reconciler.base.text import censored
 from reconciler.base.values import Remembered
 from reconciler.config import yaml
@@ -20,6 +20,7 @@ from reconciler.config.scope import FIXED, Scope, is_secret_setting
 from reconciler.config.validate import Validator
 from reconciler.core import order
 from reconciler.core.fields import Duration, Path
+from reconciler.core.policy import PlanPolicy
 from reconciler.host import spec_files
 from reconciler.host.spec_files import folder
 
@@ -27,7 +28,7 @@ MAX_DEPTH = 16
 MAX_FILES = 1000
 _ONCE = "state"
 """The variable by which specs are removed; it counts for one call."""
-_MAIN = ("version", "name", "loop")
+_MAIN = ("version", "name", "loop", "policy")
 _KEYWORDS = ("and", "or", "not", "in", "is", "if", "else", "true", "false", "none")
 
 
@@ -299,3 +300,33 @@ class HeadReader:
             self.loop = found or self.loop
         else:
             self.problems.add(loop.at, "loop needs fields", "write loop: {every: 30s}")
+
+    def read_policy(self, scope: Scope, validator: Validator) -> PlanPolicy | None:
+        """``policy`` of the main file: no file that is included may loosen it."""
+        given = self.files.main.get("policy") if self.files.main is not None else None
+        if given is None or is_null(given):
+            return None
+        if not isinstance(given, Map):
+            self.problems.add(given.at, "policy needs fields", "write policy: {max_deletes: 100}")
+            return None
+        node = scope.node(given)
+        assert isinstance(node, Map)
+        found: PlanPolicy | None = validator.read(PlanPolicy, node, "policy", node.at)
+        if found is None:
+            return None
+        if found == PlanPolicy():
+            self.problems.add(
+                node.at, "policy forbids nothing; give it protect, max_deletes or deny"
+            )
+        kinds = [kind.name for kind in validator.kinds]
+        home = validator.home
+        protect = [
+            home + one[1:] if one == "~" or one.startswith("~/") else one for one in found.protect
+        ]
+        for pattern in protect:
+            kind, colon, _ = pattern.partition(":")
+            if pattern.startswith("/") or (colon and (kind in kinds or not kind.isalpha())):
+                continue
+            what = f"policy: protect: {pattern!r} is neither a path nor an id, such as process:db"
+            self.problems.add(node.place("protect"), what, near=(kind, kinds))
+        return replace(found, protect=tuple(protect))

@@ -18,6 +18,7 @@ from reconciler.config.notify import NotifyFields
 from reconciler.config.scope import FIXED
 from reconciler.core.fields import TEMPLATE
 from reconciler.core.kind import Kind, Probed
+from reconciler.core.policy import PlanPolicy
 from reconciler.host.spec_files import NAME
 
 _IDS = {"type": "array", "items": {"type": "string", "pattern": r"^[^:]+:.+|\{\{"}}
@@ -96,6 +97,7 @@ def json_schema(kinds: Sequence[Kind[Any, Any]]) -> dict[str, Any]:
         },
         "loop": _of(LoopFields, nested),
         "notify": notify,
+        "policy": _of(PlanPolicy, nested),
     }
     sections = {kind.section: _section(kind, nested) for kind in kinds}
     return {

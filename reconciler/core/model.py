@@ -6,12 +6,15 @@ It must not do input or output, and of this package it imports only digests and 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from reconciler.base.errors import Remedy
 from reconciler.base.records import dataclass, field, names, replace
 from reconciler.base.values import Notify, Secret
 from reconciler.core.restart_policy import Hold
+
+if TYPE_CHECKING:
+    from reconciler.core.policy import PlanPolicy
 
 W = TypeVar("W")
 S = TypeVar("S")
@@ -71,6 +74,7 @@ class Spec:
     last_good: bool = False
     variables: tuple[tuple[str, str], ...] = ()
     metrics: str | None = None
+    policy: PlanPolicy | None = None
 
 
 LATE = "ready"
@@ -180,7 +184,8 @@ def in_words(changes: Sequence[Change]) -> str:
 class Action(Protocol):
     """Frozen data that can say what it would do. Actions compare by value.
 
-    Where the kind does not run many at once, each has ``run(host)``, which raises HostError.
+    Where the kind does not run many at once, each has ``run(host)``, which raises HostError. One
+    that takes files away ``takes`` them (``delete`` or ``move``), and ``taken()`` are their paths.
     """
 
     def describe(self) -> str: ...

@@ -112,6 +112,23 @@ def judged(
     What only the host shows to contradict one another comes back as unknown. ``part``: of the
     others of the spec nothing was seen.
     """
+    plan, seen = _judged(spec, resources, seen, get_kind, host, past, part)
+    if spec.policy is not None and plan.steps:
+        from reconciler.core.policy import enforced
+
+        plan = enforced(plan, spec.policy, resources, get_kind)
+    return plan, seen
+
+
+def _judged(
+    spec: Spec,
+    resources: Sequence[Resource[Any]],
+    seen: Mapping[str, Observation[Any]],
+    get_kind: GetKind,
+    host: Host,
+    past: Past,
+    part: bool,
+) -> tuple[Plan, Mapping[str, Observation[Any]]]:
     name = os.uname().nodename
     plan = make_plan(spec, resources, seen, get_kind, name, past)
     if not plan.steps:

@@ -19,7 +19,7 @@ from reconciler.core.observe import Snapshot
 from reconciler.core.plan import ending, is_matched
 
 if TYPE_CHECKING:
-    from reconciler.core.model import Outcome, Resource, Spec
+    from reconciler.core.model import Resource, Spec
     from reconciler.host import Host
     from reconciler.state.store import Store
     from reconciler.state.store.tables import Pause
@@ -57,8 +57,8 @@ def _pause(context: Context) -> int:
         context.print_json(_document(context, spec, "paused", now))
     for one in now:
         context.say(*pause_lines(one))
-    for outcome in failed:
-        context.terminal.write([(f"  failed {outcome.step.id}: {outcome.error}", "bad")])
+    for ident, why in failed:
+        context.terminal.write([(f"  failed {ident}: {why}", "bad")])
     return TROUBLE if failed else DONE
 
 
@@ -108,8 +108,10 @@ def _named(patterns: Sequence[str], spec: Spec, known: Sequence[str] = ()) -> li
     return [resource for resource in spec.resources if resource.id in found]
 
 
-def _stopped(context: Context, spec: Spec, found: Sequence[Resource[Any]]) -> list[Outcome]:
-    """End what was paused; what could not be ended."""
+def _stopped(
+    context: Context, spec: Spec, found: Sequence[Resource[Any]]
+) -> list[tuple[str, str | None]]:
+    """End what was paused; what could not be ended, by its id, and why."""
     wrong = [
         resource.id for resource in found if not isinstance(kinds.get(resource.kind), Supervised)
     ]
@@ -120,7 +122,8 @@ def _stopped(context: Context, spec: Spec, found: Sequence[Resource[Any]]) -> li
     host = context.host(spec)
     look = planned(replace(spec, resources=ending(found), complete=True), host)
     report = context.act(look, host, lambda outcome: None, remember=False)
-    return [outcome for outcome in report.outcomes if outcome.result == "failed"]
+    failed = [(one.step.id, one.error) for one in report.outcomes if one.result == "failed"]
+    return [*((one.id, one.reason) for one in look.plan.unknown), *failed]
 
 
 def planned(spec: Spec, host: Host) -> Snapshot:

@@ -5,9 +5,9 @@ It must not decide what is due: that is the retention kind's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from reconciler.base.records import replace
 from reconciler.core.model import Action, Change
@@ -43,6 +43,7 @@ class _OnFiles:
     neither is ``ended``.
     """
 
+    takes: ClassVar[str] = "move"
     path: str
     files: Packed
     skip_open: bool
@@ -57,6 +58,10 @@ class _OnFiles:
         self.spared[:] = self.files
         return True
 
+    def taken(self) -> Iterator[str]:
+        """The paths that are gone behind it: see Action."""
+        return (f"{self.path}/{file.path}" for file in self.files)
+
     def what(self) -> str:
         """The files, for people."""
         if len(self.files) == 1:
@@ -67,6 +72,8 @@ class _OnFiles:
 @dataclass(frozen=True, slots=True)
 class DeleteFiles(_OnFiles):
     """Delete them."""
+
+    takes: ClassVar[str] = "delete"
 
     def describe(self) -> str:
         """The action in words."""
@@ -132,9 +139,14 @@ class ArchiveFiles(_OnFiles):
 class RemoveFolders:
     """Remove folders that are ``empty``, and those that are so without these ``files``."""
 
+    takes: ClassVar[str] = "delete"
     path: str
     empty: tuple[str, ...]
     files: Packed
+
+    def taken(self) -> Iterator[str]:
+        """As for files."""
+        return (f"{self.path}/{one}" for one in self.empty)
 
     def describe(self) -> str:
         """The action in words."""

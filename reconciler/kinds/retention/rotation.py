@@ -5,9 +5,9 @@ It must not decide what is due: that is the retention kind's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from reconciler.base.errors import HostError
 from reconciler.core.model import Action, Resource
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 class RotateLogs:
     """Give the logs the names of rotated ones."""
 
+    takes: ClassVar[str] = "move"
     want: Retention
     files: Sequence[File]
     unfinished: tuple[Log, ...]
@@ -33,6 +34,10 @@ class RotateLogs:
     """Those that are rotated, or gone, afterwards; how long one is by then says nothing."""
     failed: list[str] | None = field(default=None, compare=False, repr=False)
     """Where what went wrong is put, for the action that is the last one to tell it."""
+
+    def taken(self) -> Iterator[str]:
+        """What has another name behind it, and is gone one day."""
+        return (f"{self.want.path}/{file.path}" for file in self.files)
 
     def describe(self) -> str:
         """The action in words."""
