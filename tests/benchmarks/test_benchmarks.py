@@ -69,3 +69,12 @@ def test_the_benchmarks_of_kills_print_their_table(machine: Machine) -> None:
     rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
     assert len(rows) == 7
     assert all(row.count("|") == 5 for row in rows)
+
+
+@pytest.mark.slow
+def test_the_benchmarks_of_single_passes_print_their_table(machine: Machine) -> None:
+    script = CHECKOUT / "tests/benchmarks/passes.py"
+    done = machine.run(sys.executable, script, "--runs", "1", "--sizes", "2,20")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert len(rows) == 13

@@ -6,20 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from support import CHECKOUT, Machine, until
-
-
-def executor_text() -> str:
-    """specs/executor.yaml without a watchdog of its own, which may not touch the real systemd."""
-    text = (CHECKOUT / "specs/executor.yaml").read_text()
-    for was, becomes in (
-        ("  watchdog: true\n", "  watchdog: false\n"),
-        ('  by_systemd: "{{ host.systemd and', '  by_systemd: "{{ false and host.systemd and'),
-    ):
-        if text.count(was) != 1:
-            raise SystemExit(f"specs/executor.yaml has no line {was!r} any more")
-        text = text.replace(was, becomes)
-    return text
+from support import Machine, until
 
 
 def rich_spec(machine: Machine) -> Path:
