@@ -25,6 +25,10 @@ FORMATS = {
     "procfile": "Procfile",
 }
 """The module of each, and what people call it; a content that fits two is the first one's."""
+_ADVICE = (
+    "What runs by that goes on running: stop it there before the first pass.",
+    "To have all of it kept from then on, add: include: [watchdog]",
+)
 
 
 class Format(Protocol):
@@ -43,7 +47,7 @@ def imported(paths: Sequence[str]) -> SpecDraft:
     stem = originals[0].base.partition(".")[0] if paths[0] != "-" else "imported"
     formats = [(one, format_of(one)) for one in originals]
     about = [f"From {one.shown} ({FORMATS[name]})" for one, name in formats]
-    draft = SpecDraft(stem, [*about, "To have it kept by itself, add: include: [watchdog]"])
+    draft = SpecDraft(stem, [*about, *_ADVICE])
     for original, name in formats:
         found: Format = import_module(f"reconciler.migrate.{name}")
         found.read(original, draft)

@@ -94,6 +94,11 @@ def test_no_password_is_said(tmp_path: Path, capsys: Any, free: None) -> None:
     assert "hunter2" in printed.out
 
 
+def test_a_spec_is_no_original(tmp_path: Path, capsys: Any, free: None) -> None:
+    assert main(["my.yaml", "--import", str(tmp_path / "crontab")]) == 64
+    assert "'my.yaml'" in capsys.readouterr().err
+
+
 def test_of_several_files_one_is_bad(tmp_path: Path, capsys: Any, free: None) -> None:
     (tmp_path / "crontab").write_text("* * * * * x\n")
     (tmp_path / "Procfile").write_text("web\n")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from reconciler import kinds
 from reconciler.base.exit_codes import DONE, INVALID
 from reconciler.cli.context import Context
-from reconciler.cli.invocation import complain, tell
+from reconciler.cli.invocation import InvalidUsage, complain, tell
 from reconciler.config.errors import Problem
 from reconciler.migrate.formats import imported
 from reconciler.migrate.original import NotImported
@@ -18,6 +18,10 @@ from reconciler.output.data import FORMAT
 
 def run(context: Context) -> int:
     """Print it whole, or nothing; what has no equivalent is said on standard error."""
+    if context.options.spec is not None:
+        raise InvalidUsage(
+            f"--import takes files behind it; {context.options.spec!r} is none of them"
+        )
     try:
         draft = imported(getattr(context.options, "import"))
     except NotImported as refused:
