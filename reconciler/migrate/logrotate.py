@@ -160,7 +160,7 @@ def _include(
         if len(chain) >= _DEEPEST:
             raise original.refused(origin.line, "includes are nested too deep")
         if os.path.isfile(one):
-            _file(opened(one, origin), options, draft, chain)
+            _file(opened(one, origin, original), options, draft, chain)
 
 
 def _taboo(options: _Options) -> list[str]:

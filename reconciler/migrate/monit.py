@@ -33,7 +33,7 @@ _ACTIONS = ("alert", "restart", "start", "stop", "exec", "unmonitor", "timeout")
 _UNITS = {"second": "s", "minute": "m", "hour": "h", "day": "d"}
 _GREATER = r"(?:>|>=|gt|greater|ge|more)"
 _LESS = r"(?:<|<=|lt|less|le)"
-_MOST_FILES = 1000
+_DEEPEST = 16
 
 
 class _Word(NamedTuple):
@@ -153,10 +153,12 @@ def _included(statement: Sequence[_Word], seen: set[str]) -> Iterator[list[_Word
     origin = word.original.at(word.line, f"include {word.text}")
     for path in sorted(glob.glob(os.path.join(word.original.folder, word.text))):
         real = os.path.realpath(path)
-        if real in seen or len(seen) > _MOST_FILES:
+        if real in seen:
             raise word.original.refused(word.line, f"files include one another: {origin.text}")
+        if len(seen) > _DEEPEST:
+            raise word.original.refused(word.line, "includes are nested too deep")
         if os.path.isfile(path):
-            yield from _statements(opened(path, origin), seen | {real})
+            yield from _statements(opened(path, origin, word.original), seen | {real})
 
 
 class _Service:

@@ -14,6 +14,9 @@ from typing import NamedTuple
 from reconciler.host.spec_files import LIMIT
 from reconciler.migrate.document import Origin
 
+_MOST_FILES = 1000
+"""That one file may include, with what these include: some include each other many times."""
+
 
 class NotImported(Exception):
     """The file cannot be imported. ``line`` is 0 where none can be named."""
@@ -26,11 +29,12 @@ class NotImported(Exception):
 
 
 class Original(NamedTuple):
-    """``shown`` is its name for people, ``path`` absolute."""
+    """``shown`` is its name for people, ``path`` absolute; ``files`` are all that were opened."""
 
     shown: str
     path: str
     text: str
+    files: list[str]
 
     def at(self, line: int, text: str = "") -> Origin:
         """That line, from 1, with what is said there."""
@@ -53,10 +57,17 @@ class Original(NamedTuple):
         return os.path.dirname(self.path)
 
 
-def opened(path: str, origin: Origin | None = None) -> Original:
-    """The file; ``-`` is standard input. ``origin`` is what includes it. Raises NotImported."""
+def opened(path: str, origin: Origin | None = None, parent: Original | None = None) -> Original:
+    """The file; ``-`` is standard input. ``origin``, in ``parent``, is what includes it.
+
+    Raises NotImported.
+    """
     shown = "standard input" if path == "-" else path
     file, line = (shown, 0) if origin is None else origin[:2]
+    files = [] if parent is None else parent.files
+    files.append(path)
+    if len(files) > _MOST_FILES:
+        raise NotImported(file, line, f"more than {_MOST_FILES:,} files are included")
     about = f"{shown} " if origin else ""
     try:
         data = _read(path)
@@ -65,7 +76,7 @@ def opened(path: str, origin: Origin | None = None) -> Original:
         raise NotImported(file, line, f"{about}cannot be read: {reason}") from None
     except ValueError as error:
         raise NotImported(file, line, f"{about}{error}") from None
-    return Original(shown, os.path.abspath(path), _decoded(data, shown))
+    return Original(shown, os.path.abspath(path), _decoded(data, shown), files)
 
 
 def _read(path: str) -> bytes:

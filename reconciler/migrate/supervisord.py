@@ -32,7 +32,6 @@ _SAME = ("process_name", "numprocs", "numprocs_start", "priority", "redirect_std
          "stderr_logfile_backups")  # fmt: skip
 """Settings that are read with others, or that say what happens here anyway."""
 _EXPANSION = re.compile(r"%\((\w+)\)(-?[0-9]*)([sd])|%(%)")
-_MOST_FILES = 1000
 _USUAL_FILES, _MOST_OPEN = 1024, 524288
 """The open files of a process that asks for nothing, and to which number it may raise that."""
 _OFF = ("false", "0", "off", "no")
@@ -115,10 +114,8 @@ def _included(section: _Section, original: Original) -> Iterator[_Section]:
                 raise original.refused(origin.line, f"the file includes itself: {origin.text}")
             if real not in seen:
                 seen.add(real)
-                if len(seen) > _MOST_FILES:
-                    raise original.refused(origin.line, f"more than {_MOST_FILES} files")
                 # supervisord does not look for [include] in these.
-                for one in _sections(opened(path, origin)):
+                for one in _sections(opened(path, origin, original)):
                     if one.name != "include":
                         yield one
 

@@ -94,6 +94,25 @@ def test_no_password_is_said(tmp_path: Path, capsys: Any, free: None) -> None:
     assert "hunter2" in printed.out
 
 
+@pytest.mark.parametrize("words", ["include {}\ninclude {}", "include {}"])
+def test_includes_come_to_an_end(words: str, tmp_path: Path, capsys: Any, free: None) -> None:
+    for head, ending in (("", ".logrotate.conf"), ("set daemon 9\n", "monitrc")):
+        for at in range(40):
+            name = str(tmp_path / f"{at + 1}{ending}")
+            (tmp_path / f"{at}{ending}").write_text(f"{head}{words}\n".replace("{}", name))
+        (tmp_path / f"40{ending}").write_text(head)
+        assert main(["--import", str(tmp_path / f"0{ending}")]) == 65
+        printed = capsys.readouterr()
+        assert "nested too deep" in printed.err and not printed.out, printed.err
+        for at in range(12):  # Which would be 4,096 files.
+            name = str(tmp_path / f"{at + 1}{ending}")
+            (tmp_path / f"{at}{ending}").write_text(f"{head}{words}\n".replace("{}", name))
+        (tmp_path / f"12{ending}").write_text(head or "weekly\n")
+        status = main(["--import", str(tmp_path / f"0{ending}")])
+        assert ("more than 1,000 files" in capsys.readouterr().err) == (status == 65)
+        assert status == (65 if "\n" in words else 0)
+
+
 def test_a_spec_is_no_original(tmp_path: Path, capsys: Any, free: None) -> None:
     assert main(["my.yaml", "--import", str(tmp_path / "crontab")]) == 64
     assert "'my.yaml'" in capsys.readouterr().err
