@@ -23,6 +23,7 @@ ELSEWHERE = {
     ("rename_new", "host/remove.py"): "where there are no hard links to what is moved",
     ("rename_new", "host/rotate.py"): "a log becomes a rotated one",
     ("rename_new", "host/rotated.py"): "what has been rotated gets the next number",
+    ("os.mkdir", "host/cgroup.py"): "a control group, in the kernel's own file system",
     ("os.mkdir", "host/files.py"): "a directory without a mode, as mkdir(2) makes it",
     ("os.mkdir", "host/walk.py"): "missing folders on the way, as mkdir(2) makes them",
     ("os.mkdir", "host/trust.py"): "our own folders, on a way that is believed",

@@ -15,7 +15,8 @@ from reconciler.host.users import run_as
 
 Settings = Sequence[tuple[str, str]]
 """What is declared, by name, each as text, so that it can be handed to another program: ``umask``,
-``nice``, ``oom_score_adj``, ``cpus`` (numbers) and the names of setrlimit(2) (``soft:hard``)."""
+``nice``, ``oom_score_adj``, ``cpus`` (numbers), ``cgroup`` (as that module writes it) and the names
+of setrlimit(2) (``soft:hard``)."""
 _OPEN_FILES = 7
 """RLIMIT_NOFILE, the place of "Max open files" in /proc/PID/limits."""
 
@@ -73,6 +74,10 @@ def as_declared(settings: Settings) -> None:
             elif name == "oom_score_adj":
                 with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
                     file.write(value.encode())
+            elif name == "cgroup":
+                from reconciler.host import cgroup
+
+                cgroup.enter(value)
             elif name == "cpus":
                 os.sched_setaffinity(0, map(int, value.split(",")))
             else:

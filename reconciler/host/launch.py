@@ -6,7 +6,7 @@ It must not wait for what it has started.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from reconciler.host.users import Account, Users
 from reconciler.host.walk import NoSpace, reported
 
 if TYPE_CHECKING:
-    from reconciler.host.start import Detached
+    from reconciler.host.start import Detached, Program
 
 MARK = "RECONCILE_PROCESS"
 """Environment variable that says which process of which spec's state folder this one is."""
@@ -54,6 +54,7 @@ class Launch:
     waited: bool = False
     notifies: bool = False
     ready_log: str | None = None
+    cgroup: tuple[tuple[str, float], ...] = ()
 
     def account(self, users: Users) -> Account:
         """Whom it runs as. Raises HostError."""
@@ -64,6 +65,18 @@ class Launch:
         if os.geteuid() != 0 and gid not in (os.getegid(), account.gid):
             raise HostError(f"only root may start a process with the group {self.group}")
         return replace(account, gid=gid)
+
+    def program(self, environ: Mapping[str, str], account: Account) -> Program:
+        """What is to be run for that account."""
+        from reconciler.host.start import Program
+
+        settings = self.settings
+        if self.cgroup:
+            from reconciler.host.cgroup import written
+
+            # First, so that what comes then holds in it.
+            settings = (("cgroup", written(self.mark.partition(":")[2], self.cgroup)), *settings)
+        return Program(self.argv, environ, account, self.cwd, settings)
 
     def surroundings(self, account: Account) -> tuple[str, dict[str, str]]:
         """The digest of all that it is started with, and its environment. Raises HostError.
@@ -118,7 +131,7 @@ def prepared(
     """
     from reconciler.host import scope
     from reconciler.host.place import put_at
-    from reconciler.host.start import Detached, Program, refuse_other
+    from reconciler.host.start import Detached, refuse_other
 
     digest, environ = launch.surroundings(account)
     environ |= {MARK: known_as, VERSION: digest, LEADER: ""}
@@ -135,7 +148,8 @@ def prepared(
             with suppress(FileNotFoundError):
                 os.unlink(path)  # Of one that had this number before.
             put_at(path, text.encode(), replace=False, sync=False)
-        scope.enter(name)
+        if not launch.cgroup:
+            scope.enter(name)
 
     def forget(pid: int) -> None:
         with suppress(OSError):
@@ -148,7 +162,7 @@ def prepared(
         waiter = Waiter(name, record, account.uid if launch.notifies else None)
         if launch.notifies:
             environ["NOTIFY_SOCKET"] = waiter.address
-    program = Program(launch.argv, environ, account, launch.cwd, launch.settings)
+    program = launch.program(environ, account)
     refuse_other(account)
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     return Detached(program, (null, *logs), remember, forget, waiter)

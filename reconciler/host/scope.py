@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 from reconciler.base.errors import HostError
@@ -23,10 +24,11 @@ _STOP = 10_000_000
 """Microseconds from TERM to KILL when the host is shut down."""
 
 
-def enter(name: str) -> None:
+def enter(name: str, more: Sequence[tuple[str, str, str]] = ()) -> None:
     """Move this process into a scope of its own, named after ``name`` and its number.
 
-    As https://www.freedesktop.org/wiki/Software/systemd/ControlGroupInterface has it.
+    ``more`` are properties of it. As
+    https://www.freedesktop.org/wiki/Software/systemd/ControlGroupInterface has it.
     """
     if not os.path.isdir("/run/systemd/system"):
         return
@@ -45,6 +47,7 @@ def enter(name: str) -> None:
         ("Description", "s", f"{name}, kept by reconcile"),
         ("CollectMode", "s", "inactive-or-failed"),
         ("TimeoutStopUSec", "t", str(_STOP)),
+        *more,
     )
     where = "org.freedesktop.systemd1", "/org/freedesktop/systemd1"
     argv = [
@@ -63,7 +66,12 @@ def enter(name: str) -> None:
 
 def unit(name: str, pid: int) -> str:
     """What the scope is called of the process with that number that was started as ``name``."""
-    return f"reconcile-{re.sub('[^A-Za-z0-9_]', '_', name)[:100]}-{pid}.scope"
+    return f"reconcile-{plain(name)}-{pid}.scope"
+
+
+def plain(name: str) -> str:
+    """The name as it stands there."""
+    return re.sub("[^A-Za-z0-9_]", "_", name)[:100]
 
 
 def _is_in(unit: str) -> bool:

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from machine.disposable import DisposableHost
 from ruamel.yaml import YAML
 from support import CHECKOUT, Machine, until
+
+from reconciler.host import cgroup
 
 CASES = {
     path.stem: YAML(typ="safe").load(path)
@@ -99,6 +102,7 @@ CHANGES = {
     "stderr: BASE/errors.log": True,
     "group: GROUP": True,
     "env: {A: b}, secret: [A]": True,
+    "cgroup: {pids_max: 9}": True,
     "env_file: BASE/x.env": True,
     "restart: {when: on_failure}": False,
     "log: {max_size: 1MiB}": False,
@@ -297,6 +301,84 @@ def test_a_declared_log_with_a_bound_keeps_it(machine: Machine) -> None:
         assert not Path(f"{one}.3").exists()
 
 
+LIMITED = "cgroup: {memory_max: 64MiB, cpu_max: 50%, pids_max: 20}"
+
+
+def limits_of(pid: int) -> list[str]:
+    (path,) = (
+        line[3:] for line in Path(f"/proc/{pid}/cgroup").read_text().split() if line[:3] == "0::"
+    )
+    names = ("memory.max", "cpu.max", "pids.max")
+    return [Path(f"/sys/fs/cgroup{path}/{name}").read_text().strip() for name in names]
+
+
+def test_hard_limits_hold_or_the_start_fails_and_says_why(machine: Machine) -> None:
+    spec = machine.spec(f"processes: {{one: {{command: [sleep, '{machine.mark}'], {LIMITED}}}}}")
+    done = machine.reconcile("--once", spec)
+    pids = machine.running(f"sleep {machine.mark}")
+    if done.returncode == 0:
+        assert limits_of(pids[0]) == [str(64 << 20), "50000 100000", "20"]
+        machine.converged(spec)
+    else:
+        assert "cannot set cgroup.memory_max: " in done.stdout
+        assert pids == []
+
+
+@pytest.mark.root
+def test_systemd_is_asked_for_hard_limits_and_is_not_believed_blindly(
+    systemd_host: DisposableHost,
+) -> None:
+    host = systemd_host
+    text = f"version: 1\nname: demo\nprocesses: {{one: {{command: [sleep, '41771'], {LIMITED}}}}}"
+    host.write("/root/spec.yaml", text)
+    done = host.run(host.bin / "reconcile", "--once", "/root/spec.yaml", check=False)
+    controllers = host.read("/sys/fs/cgroup/cgroup.controllers").split()
+    if {"memory", "cpu", "pids"} <= set(controllers):
+        assert done.returncode == 0
+        (pid,) = host.running("sleep 41771")
+        name = f"reconcile-one-{pid}.scope"
+        shown = host.run("systemctl", "show", name, "-p", "MemoryMax,TasksMax,CPUQuotaPerSecUSec")
+        assert {"MemoryMax=67108864", "TasksMax=20", "CPUQuotaPerSecUSec=500ms"} <= set(
+            shown.stdout.split()
+        )
+    else:
+        assert "the cgroup v2 of this host has no" in done.stdout
+        assert not host.running("sleep 41771")
+
+
+def test_without_systemd_a_group_is_made_with_the_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder that stands in for the kernel's file system."""
+    made: list[Path] = []
+    mkdir = os.mkdir
+
+    def making(path: str) -> None:
+        mkdir(path)
+        made.append(Path(path))
+        for name in ("memory.max", "cpu.max", "pids.max", "cgroup.procs"):
+            (made[0] / name).touch()
+
+    (tmp_path / "cgroup.subtree_control").touch()
+    old = tmp_path / "reconcile-a_b-1"
+    old.mkdir()
+    monkeypatch.setattr(cgroup, "_own", lambda: str(made[0] if made else tmp_path))
+    monkeypatch.setattr(os, "mkdir", making)
+    monkeypatch.setattr(os.path, "isdir", lambda path: False)
+    limits = (("memory_max", float(64 << 20)), ("cpu_max", 50.0), ("pids_max", 20.0))
+    cgroup.enter(cgroup.written("a b", limits))
+    assert made[0].name == f"reconcile-a_b-{os.getpid()}"
+    found = {path.name: path.read_text() for path in made[0].iterdir()}
+    assert found == {
+        "memory.max": str(64 << 20),
+        "cpu.max": "50000 100000",
+        "pids.max": "20",
+        "cgroup.procs": str(os.getpid()),
+    }
+    assert (tmp_path / "cgroup.subtree_control").read_text() == "+memory +cpu +pids"
+    assert not old.exists()
+
+
 WRONG = {
     "restart: {when: on-failure}": "did you mean 'on_failure'",
     "restart: {success: [2]}": "says nothing with when: always",
@@ -304,6 +386,8 @@ WRONG = {
     "rlimits: {nofiles: 3}": "did you mean 'nofile'",
     "rlimits: {nofile: '3:2'}": "the soft limit is above the hard one",
     "cpus: 3-1": "is not a list of processors",
+    "cgroup: {}": "needs at least one of memory_max",
+    "cgroup: {memory: 3MB}": "did you mean 'memory_max'",
     "nice: 20": "outside -20 to 19",
     "umask: '1777'": "takes more than permissions away",
     "oom_score_adj: -1001": "outside -1000 to 1000",

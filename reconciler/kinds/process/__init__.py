@@ -349,6 +349,7 @@ class ProcessKind(
             want.group, want.env_file, want.settings, want.restart.when != "always",
             want.ready is not None and bool(want.ready.notify),
             self._ready_log(want),
+            want.cgroup.limits if want.cgroup is not None else (),
         )  # fmt: skip
         if want.place is not None:
             return StartInWindow(launch, want.place, finished)

@@ -154,7 +154,6 @@ class StartInWindow:
     def run(self, host: Host) -> None:
         """Raises HostError."""
         from reconciler.host.pane import for_pane
-        from reconciler.host.start import Program
         from reconciler.host.tmux import (
             LAUNCH_MARK,
             WINDOW_MARK,
@@ -174,8 +173,7 @@ class StartInWindow:
         account = launch.account(host.users)
         digest, environ = launch.surroundings(account)
         environ |= {MARK: known_as(launch.mark, host), VERSION: digest, LEADER: ""}
-        program = Program(launch.argv, environ, account, launch.cwd, launch.settings)
-        first, argv = for_pane(program)
+        first, argv = for_pane(launch.program(environ, account))
         options = [*environment_options(first), "-c", "/", "--", *argv]
         name = literal(launch.mark.partition(":")[2])
         mine = host.tmux.made_for(place.socket, place.session, host.owner)

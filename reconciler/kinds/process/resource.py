@@ -24,7 +24,7 @@ from reconciler.kinds.check.fields import address_or_socket
 from reconciler.kinds.check.resource import Fresh, HttpRequest, Listener
 from reconciler.kinds.process.actions import Place
 from reconciler.kinds.process.limits import HeartbeatLimit, Limits
-from reconciler.kinds.process.surroundings import Log, Processors, Rlimits, Status, Umask
+from reconciler.kinds.process.surroundings import Cgroup, Log, Processors, Rlimits, Status, Umask
 
 READY_FORMS = ("tcp", "http", "fresh", "log", "command", "notify")
 """What says that a process is ready."""
@@ -168,6 +168,8 @@ class Process:
     """The processors that it may use, such as 0-3,6."""
     oom_score_adj: Annotated[int, integer(-1000, 1000)] | None = None
     """How early the kernel ends it when memory is short; -1000 is never."""
+    cgroup: Cgroup | None = None
+    """Hard limits that the kernel keeps, for it with all that it starts."""
     instances: Annotated[int, integer(1, 1000)] = 1
     """How many of them run."""
     rolling: Rolling | None = None
@@ -225,7 +227,8 @@ class Process:
         parts = (self.command, self.cwd, self.user, self.place, self.log_path)
         # As older versions have it: what they have started is no other process.
         notifies = self.ready is not None and bool(self.ready.notify)
-        more = (self.settings, self.group, self.env_file, self.error_path, notifies)
+        limits = self.cgroup.limits if self.cgroup is not None else ()
+        more = (self.settings, self.group, self.env_file, self.error_path, notifies, limits)
         secrets = [(name, secret.digest) for name, secret in self.env]
         all_of_it = (parts, secrets, more) if any(more) else (parts, secrets)
         return blake2b(repr(all_of_it).encode(), digest_size=8).hexdigest()

@@ -40,6 +40,8 @@ def wrong_in(want: Process) -> Iterable[tuple[str, str]]:
             "stop.signal",
             f"there is no signal {want.stop.signal!r}; write TERM, INT, QUIT or HUP",
         )
+    if want.cgroup is not None and not want.cgroup.limits:
+        yield "cgroup", "needs at least one of memory_max, cpu_max and pids_max"
     if want.ready is not None:
         yield from _wrong_in_ready(want, want.ready)
     if want.limits is not None and not want.limits.used and want.limits.age is None:

@@ -139,3 +139,9 @@ class Cgroup:
     """The most processor time, in percent of one core."""
     pids_max: Annotated[int, integer(1, 4194304)] | None = None
     """The most processes and threads."""
+
+    @property
+    def limits(self) -> tuple[tuple[str, float], ...]:
+        """Those that are there, by name."""
+        found = ((name, getattr(self, name)) for name in ("memory_max", "cpu_max", "pids_max"))
+        return tuple((name, float(one)) for name, one in found if one is not None)
