@@ -180,7 +180,7 @@ def test_a_scope_that_somebody_else_may_have_named_does_not_count(
 ) -> None:
     """Whoever has a manager, or a service, of his own gives scopes in it any name."""
     groups = {1: f"0::{first}\n", 77: f"0::{path}\n"}
-    monkeypatch.setattr(process_snapshot, "told", lambda pid, name, most: groups[pid].encode())
+    monkeypatch.setattr(process_snapshot, "read_proc", lambda pid, name, most: groups[pid].encode())
     monkeypatch.setattr(process_snapshot.os, "geteuid", lambda: uid)
     table = process_snapshot.ProcessSnapshot()
     monkeypatch.setattr(process_snapshot.ProcessSnapshot, "entries", {77: None})
