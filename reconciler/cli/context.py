@@ -38,7 +38,7 @@ _PATIENCE = 5.0
 """Seconds for which one who still writes the spec is waited for."""
 ACTING = ("once", "loop", "repair", "pause", "resume", "uninstall")
 """The modes that act by the spec, and so must not take half of one."""
-_MOST_ROUNDS = 100
+MOST_ROUNDS = 100
 """Short passes behind one, for what one step does only a part of."""
 
 
@@ -192,6 +192,7 @@ class Context(CallState):
         remember: bool = True,
         turn: Callable[[Collection[str]], None] = lambda ids: None,
         after: dict[str, Observation[Any]] | None = None,
+        rounds: int = MOST_ROUNDS,
     ) -> Report:
         """Do what the plan says. Raises SpecError when the spec is broken by now, and Usage.
 
@@ -199,8 +200,7 @@ class Context(CallState):
         and the plan is made anew. ``settle`` False: what must hold for a while is not waited for.
         ``remember`` False: the caller does not hold the lock. ``turn`` and ``after``: see
         ``apply``. What the steps themselves have made wrong, such as the mode of a file that is
-        new, is fixed in a
-        short pass behind them.
+        new, is fixed in short passes behind them, at most so many ``rounds``.
         """
         from reconciler.core.plan import to_do_again, to_look_at_again
 
@@ -243,7 +243,7 @@ class Context(CallState):
             report = acted(look)
             spec, seen, last = look.spec, look.seen, report
             moves = sum(isinstance(kinds.get(one.kind), Ageing) for one in spec.resources)
-            for number in range(_MOST_ROUNDS):
+            for number in range(rounds):
                 again = to_look_at_again(look.seen, spec.resources, last, kinds.get)
                 # Rules that move files to one another come to no end.
                 again = again if number <= moves else []

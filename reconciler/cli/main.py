@@ -103,7 +103,9 @@ def _run(argv: Sequence[str], own: bool) -> int:
         options = parsed(argv)
     bound = own and options.mode not in _NO_LOOK and bool(served()) and _go_on_in_child()
     answer = None
-    if options.mode == "once" and not (options.only or options.json or options.unset):
+    if options.mode == "once" and not (
+        options.only or options.json or options.unset or options.saved
+    ):
         call = Invocation(options)
         if is_asked(call.state_dir) and not options.take_over:
             from reconciler.cli.commands.beside import ask
@@ -183,7 +185,8 @@ def usual(argv: Sequence[str]) -> Namespace | None:
         mode=None, spec=None, only=[], set=[], unset=[], set_file=[], json=False, state_dir=None,
         trust=[], color="auto", quiet=False, verbose=False, detailed_exitcode=False, since=None,
         duration=None, reason=None, stop=False, take_over=False, pause=None, resume=None,
-        completion=None, logs=None, follow=False, watch=False, adopt=None, **{"import": None},
+        completion=None, logs=None, follow=False, watch=False, adopt=None, out=None, sign=None,
+        saved=None, signers=None, **{"import": None},
     )  # fmt: skip
     found = vars(options)
     words = iter(argv)

@@ -77,6 +77,10 @@ OF = {
     "--only": ("plan", "once", "status", "history"),
     "--detailed-exitcode": ("plan", "once"),
     "--unset": ("plan", "once"),
+    "--out": ("plan",),
+    "--sign": ("plan",),
+    "--from": ("once",),
+    "--signers": ("once",),
     "--since": ("history", "logs"),
     "--follow": ("logs",),
     "--watch": ("status",),
@@ -186,6 +190,12 @@ def parser() -> argparse.ArgumentParser:
     add("-v", "--verbose", action="store_true", help="print every note")
     add("--detailed-exitcode", action="store_true",
         help="exit status 2 for drift or changes")  # fmt: skip
+    add("--out", metavar="FILE", help="save the plan, sealed, for --once --from FILE")
+    add("--sign", metavar="KEY", help="sign it with that key of ssh, into FILE.sig")
+    add("--from", metavar="FILE", dest="saved",
+        help="do that saved plan exactly, or nothing where something has moved")  # fmt: skip
+    add("--signers", metavar="FILE",
+        help="only one that these have signed, as in ssh-keygen -Y")  # fmt: skip
     add("--since", metavar="TIME", help="from 2h ago, 2026-11-22 or '2026-11-22 14:30'")
     add("-f", "--follow", action="store_true", help="go on until Ctrl-C")
     add("--watch", action="store_true", help="live, until Ctrl-C")

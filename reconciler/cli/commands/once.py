@@ -8,14 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
+from reconciler.base.exit_codes import BUSY, TROUBLE
 from reconciler.base.records import replace
-from reconciler.cli.context import Context
-from reconciler.cli.invocation import exit_status, tell
+from reconciler.cli.context import MOST_ROUNDS, Context
+from reconciler.cli.invocation import InvalidUsage, complain, exit_status, tell
 from reconciler.core.kind import Probed
 from reconciler.output import text
 from reconciler.state.folder import LockHeld, turn
 
 if TYPE_CHECKING:
+    from reconciler.cli.saved_plan import SavedPlan
     from reconciler.core.model import Observation, Outcome, Spec
 
 _SHORT_WAIT = 5.0
@@ -24,8 +26,11 @@ _SHORT_WAIT = 5.0
 
 def run(context: Context) -> int:
     """Make the pass, and send its messages."""
-    spec = context.load(write_cache=True)
+    saved = _saved(context)
+    spec = context.load(write_cache=saved is None, complete=saved is not None)
     context.claim(spec)
+    if saved is not None:
+        saved.refuse_forged(context, spec, context.options.signers)
 
     def taken_over(words: str) -> None:
         tell(f"{spec.name}: {words}")
@@ -33,12 +38,15 @@ def run(context: Context) -> int:
 
     try:
         with turn(context.folder(spec), taken_over):
-            status, spec = _pass(context, spec)
+            status, spec = _pass(context, spec, saved)
             if spec.notify.targets:
                 from reconciler.cli.commands.messages import deliver
 
                 deliver(context, spec)
     except LockHeld as taken:
+        if saved is not None:
+            words = "nothing of the saved plan is done beside it; end it first"
+            return complain(f"{spec.name}: {taken}; {words}", BUSY)
         from reconciler.cli.commands import beside
 
         return beside.run(context, spec, taken)
@@ -47,6 +55,23 @@ def run(context: Context) -> int:
         raise
     _alive(context, spec, True)
     return status
+
+
+def _saved(context: Context) -> SavedPlan | None:
+    """The plan of ``--from``, by which the spec and the part of it are known."""
+    options = context.options
+    if options.saved is None:
+        if options.signers is not None:
+            raise InvalidUsage("--signers is about the plan of --from FILE; give both")
+        return None
+    from reconciler.cli.saved_plan import SavedPlan
+
+    if options.only:
+        raise InvalidUsage("--only is for --plan --out; a saved plan is done as a whole")
+    saved = SavedPlan(options.saved)
+    options.only = saved.only
+    options.spec = saved.spec_path if options.spec is None else options.spec
+    return saved
 
 
 def _alive(context: Context, spec: Spec, well: bool) -> None:
@@ -65,22 +90,29 @@ def _is_pending(seen: Observation[Any] | None) -> bool:
     return seen is not None and seen.pending is not None
 
 
-def _pass(context: Context, spec: Spec) -> tuple[int, Spec]:
+def _pass(context: Context, spec: Spec, saved: SavedPlan | None) -> tuple[int, Spec]:
     """The exit status, and the spec as the pass has left it."""
     from reconciler.core.model import Report
 
     context.recover(spec)
     host = context.host(spec)
     look = context.look(spec, host)
+    if saved is not None and (moved := saved.moved(context, look)):
+        context.say(context.heading(spec))
+        for words in moved:
+            tell(f"{saved.path}: {words}")
+        return complain("nothing is done; make the plan anew", TROUBLE), spec
     end = host.clock.monotonic() + _SHORT_WAIT
     due = context.learn(look, host)
-    while look.plan.held and due is not None and host.clock.monotonic() + due <= end:
+    while (
+        saved is None and look.plan.held and due is not None and host.clock.monotonic() + due <= end
+    ):
         # The next pass may come in minutes only.
         host.clock.sleep(due)
         look = context.look(spec, host)
         due = context.learn(look, host)
     pending = [one for one in look.spec.resources if _is_pending(look.seen.get(one.id))]
-    if pending:
+    if pending and saved is None:
         # Of a pass that was killed; what needs it is planned when it is ready.
         from reconciler.core.proving import wait_until_ready
 
@@ -108,8 +140,11 @@ def _pass(context: Context, spec: Spec) -> tuple[int, Spec]:
 
             shown = with_targets(context, so_far, spec)
         terminal.write(text.remark_lines(shown, options.verbose))
-    report = context.act(look, host, show) if plan.steps else Report(plan)
-    if any(isinstance(kinds.get(one.kind), Probed) for one in look.spec.resources):
+    rounds = MOST_ROUNDS if saved is None else 0
+    report = context.act(look, host, show, rounds=rounds) if plan.steps else Report(plan)
+    if saved is None and any(
+        isinstance(kinds.get(one.kind), Probed) for one in look.spec.resources
+    ):
         from reconciler.watchdog.probing import ask_and_act
 
         report = ask_and_act(context, look, report, host, show)

@@ -1,22 +1,36 @@
-"""What would change, and why. It must not write anything, nor take a lock."""
+"""What would change, and why. It must not take a lock, nor write more than ``--out`` asks for."""
 
 from __future__ import annotations
 
+import os
+
 from reconciler.cli.commands import messages
 from reconciler.cli.context import Context
-from reconciler.cli.invocation import exit_status
+from reconciler.cli.invocation import InvalidUsage, exit_status
 from reconciler.output import data, text
 
 
 def run(context: Context) -> int:
     """Print it; 2 with ``--detailed-exitcode`` when something differs."""
-    spec = context.load()
-    plan = messages.with_targets(context, context.look(spec, context.host(spec)).plan, spec)
     options = context.options
+    if options.sign is not None and options.out is None:
+        raise InvalidUsage("--sign signs what --out FILE writes; give both")
+    spec = context.load(complete=options.out is not None)
+    look = context.look(spec, context.host(spec))
+    if options.out is not None:
+        from reconciler.cli.saved_plan import save
+
+        save(context, look, options.out, options.sign)
+    plan = messages.with_targets(context, look.plan, spec)
     if options.json:
         context.print_json(data.plan_document(plan, context.about(spec)))
     elif options.quiet:
         context.terminal.write(text.remark_lines(plan, False) if plan.trouble else ())
     else:
         context.terminal.write([context.heading(spec), *text.plan_lines(plan, options.verbose)])
+    if options.out is not None and not (options.json or options.quiet):
+        from reconciler.diagnose import command_line
+
+        words = command_line(context, spec.path, "--once", "--from", os.path.abspath(options.out))
+        context.say((f"saved; do exactly this with: {words}", "good"))
     return exit_status(plan.trouble, bool(plan.steps), options)
