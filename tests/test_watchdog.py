@@ -43,7 +43,7 @@ def test_a_pass_that_comes_to_no_end_is_no_sign_of_life(machine: Machine) -> Non
     ear: Any = Ear()
     reports: list[str] = []
     told: list[list[str]] = []
-    learned = Learned(frozenset(), {}, frozenset(), {}, (), ())
+    learned = Learned(frozenset(), {}, frozenset(), {}, (), (), {})
     session: Any = SimpleNamespace(
         facts=lambda: None,
         folder=lambda spec: str(machine.base),
