@@ -6,16 +6,21 @@ or a pattern: that is ``match`` here.
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 import shlex
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
-from reconciler.migrate.document import Origin, SpecBlock
+from reconciler.migrate.document import SpecBlock
 from reconciler.migrate.draft import SpecDraft, nested, size
-from reconciler.migrate.original import Original, opened
+from reconciler.migrate.monit_syntax import (
+    MonitClause,
+    MonitWord,
+    clauses_of,
+    statements,
+    without_cycles,
+)
+from reconciler.migrate.original import Original
 
 CONTENT = re.compile(
     r"^[ \t]*(check[ \t]+(process|file|directory|filesystem|device|host|program|system|fifo"
@@ -24,154 +29,46 @@ CONTENT = re.compile(
 )
 NAMES = re.compile(r"(^|/)\.?monitrc[^/]*$|/monit(/[^/]+)*/[^/]+$")
 
-_TOKEN = re.compile(r"""[ \t\r\n,]+|\#[^\n]*|"([^"]*)"|'([^']*)'|([^\s"',]+)""")
-_NOISE = {"is", "as", "are", "on", "only", "with", "within", "and", "has", "using", "use", "the",
-          "sum", "program", "programs", "than", "for", "usage", "was", "but", "of"}  # fmt: skip
-_STARTS = ("start", "stop", "restart", "if", "depends", "depend", "group", "every", "mode",
-           "onreboot", "alert", "noalert", "else")  # fmt: skip
-_ACTIONS = ("alert", "restart", "start", "stop", "exec", "unmonitor", "timeout")
+_USUAL = 60
 _UNITS = {"second": "s", "minute": "m", "hour": "h", "day": "d"}
 _GREATER = r"(?:>|>=|gt|greater|ge|more)"
 _LESS = r"(?:<|<=|lt|less|le)"
-_DEEPEST = 16
-
-
-class _Word(NamedTuple):
-    text: str
-    line: int
-    quoted: bool
-    original: Original
-
-
-class _Clause(NamedTuple):
-    """A part of a check: its first word, and all of its words."""
-
-    words: Sequence[_Word]
-
-    @property
-    def first(self) -> str:
-        return self.words[0].text.lower()
-
-    @property
-    def origin(self) -> Origin:
-        shown = " ".join(f'"{one.text}"' if one.quoted else one.text for one in self.words)
-        return self.words[0].original.at(self.words[0].line, shown)
-
-    def after(self, *names: str) -> str | None:
-        """The word behind the first of these, noise and ``=`` passed over."""
-        for at, word in enumerate(self.words):
-            if word.text.lower() in names and not word.quoted:
-                rest = (one for one in self.words[at + 1 :]
-                        if one.quoted or one.text.lower() not in {*_NOISE, "=", "=="})  # fmt: skip
-                return next((one.text for one in rest), None)
-        return None
-
-    def plain(self, until: str = "then") -> str:
-        """The condition in lower case without noise; quoted words stay as they are."""
-        found = []
-        for word in self.words[1:]:
-            low = word.text.lower()
-            if low == until and not word.quoted:
-                break
-            if word.quoted:
-                found.append(f'"{word.text}"')
-            elif low not in _NOISE:
-                found.append(low)
-        return " ".join(found)
-
-
-class _Times(NamedTuple):
-    """How often monit looks, in seconds."""
-
-    every: int
-    known: bool
 
 
 def read(original: Original, draft: SpecDraft) -> None:
     """All its services. Raises NotImported."""
-    statements = list(_statements(original, {os.path.realpath(original.path)}))
-    times = _Times(60, False)
-    for one in statements:
+    said = list(statements(original, {os.path.realpath(original.path)}))
+    every: int | None = None
+    for one in said:
         if one[0].text.lower() == "set":
-            found = _Clause(one).after("daemon") if _second(one) == "daemon" else None
-            if found and found.isdigit():
-                times = _Times(int(found), True)
+            seconds = MonitClause(one).after("daemon") if _second(one) == "daemon" else None
+            if seconds and seconds.isdigit():
+                every = int(seconds)
             else:
-                shown = _Clause(one).origin
+                shown = MonitClause(one).origin
                 short = shown._replace(text=shown.text[:100])
                 draft.leave(draft.document, short, "about monit itself")
-    for one in statements:
+    for one in said:
         if one[0].text.lower() == "check":
-            _Service(one, times, draft).read()
+            _Service(one, every, draft).read()
 
 
-def _second(words: Sequence[_Word]) -> str:
+def _second(words: Sequence[MonitWord]) -> str:
     return words[1].text.lower() if len(words) > 1 else ""
-
-
-def _words(original: Original) -> Iterator[_Word]:
-    text, at, line = original.text, 0, 1
-    while at < len(text):
-        found = _TOKEN.match(text, at)
-        if found is None:
-            raise original.refused(line, "a quote has no end")
-        if found.lastindex is not None:
-            yield _Word(found[found.lastindex], line, found.lastindex < 3, original)
-        line += text.count("\n", at, found.end())
-        at = found.end()
-
-
-def _statements(original: Original, seen: set[str]) -> Iterator[list[_Word]]:
-    """Each ``set`` and ``check``, also of what is included."""
-    statement: list[_Word] = []
-    words = list(_words(original))
-    for at, word in enumerate(words):
-        begins = not word.quoted and word.text.lower() in ("set", "check", "include")
-        if begins and statement and statement[0].text.lower() == "include":
-            yield from _included(statement, seen)
-            statement = []
-        if begins and (at == 0 or not _continues(words[at - 1])):
-            if statement:
-                yield statement
-            statement = [word]
-        elif statement:
-            statement.append(word)
-        else:
-            raise original.refused(word.line, f"{word.text!r} is neither set, check nor include")
-    if statement and statement[0].text.lower() == "include":
-        yield from _included(statement, seen)
-    elif statement:
-        yield statement
-
-
-def _continues(before: _Word) -> bool:
-    return not before.quoted and before.text.lower() in ("group", "not", "request", "=")
-
-
-def _included(statement: Sequence[_Word], seen: set[str]) -> Iterator[list[_Word]]:
-    word = statement[-1]
-    origin = word.original.at(word.line, f"include {word.text}")
-    for path in sorted(glob.glob(os.path.join(word.original.folder, word.text))):
-        real = os.path.realpath(path)
-        if real in seen:
-            raise word.original.refused(word.line, f"files include one another: {origin.text}")
-        if len(seen) > _DEEPEST:
-            raise word.original.refused(word.line, "includes are nested too deep")
-        if os.path.isfile(path):
-            yield from _statements(opened(path, origin, word.original), seen | {real})
 
 
 class _Service:
     """One ``check``, and what is made of it."""
 
-    def __init__(self, words: Sequence[_Word], times: _Times, draft: SpecDraft) -> None:
-        head, self.clauses = _clauses(words)
-        self.head = _Clause(head)
+    def __init__(self, words: Sequence[MonitWord], every: int | None, draft: SpecDraft) -> None:
+        head, self.clauses = clauses_of(words)
+        self.head = MonitClause(head)
         self.sort = _second(words)
         if len(words) < 3:
             raise words[0].original.refused(words[0].line, "check needs a sort and a name")
         self.name = words[2].text
-        self.times = times
+        self.every = every
+        """Seconds between two looks, where they are known."""
         self.draft = draft
         self.block: SpecBlock | None = None
         """The process, where it is one that can be started."""
@@ -188,7 +85,7 @@ class _Service:
                 if found is None:
                     self._leave(clause, "it is asked at all times")
                 else:
-                    self.times = _Times(self.times.every * int(found[1]), True)
+                    self.every = (self.every or _USUAL) * int(found[1])
         if self.sort == "process":
             self._process()
         made = 0
@@ -204,7 +101,7 @@ class _Service:
         if not made and self.block is None and not said:
             self._leave(self.head, "nothing of it has an equivalent")
 
-    def _leave(self, clause: _Clause, reason: str) -> None:
+    def _leave(self, clause: MonitClause, reason: str) -> None:
         block = self.draft.document if self.block is None else self.block
         self.draft.leave(block, clause.origin, reason)
 
@@ -235,9 +132,9 @@ class _Service:
             if clause.first == "stop":
                 self._leave(clause, "it is stopped by a signal")
 
-    def _condition(self, clause: _Clause) -> bool:
+    def _condition(self, clause: MonitClause) -> bool:
         """One ``if``; returns whether it was taken."""
-        text, cycles = _cycles(clause.plain())
+        text, cycles = without_cycles(clause.plain())
         action = clause.after("then") or "alert"
         try:
             if self.block is not None and self._limit(self.block, clause, text, cycles, action):
@@ -253,7 +150,7 @@ class _Service:
         return True
 
     def _limit(
-        self, block: SpecBlock, clause: _Clause, text: str, cycles: int, action: str
+        self, block: SpecBlock, clause: MonitClause, text: str, cycles: int, action: str
     ) -> bool:
         """A limit of the process, its age, or how often it is started in vain."""
         many = re.fullmatch(r"([0-9]+) restarts?(?: [0-9]+ cycles?)?", text)
@@ -282,10 +179,10 @@ class _Service:
         else:
             key = "threads" if name == "threads" else "open_files"
             limits.put(key, int(float(number)), clause.origin)
-        limits.put("for", f"{cycles * self.times.every}s", clause.origin)
+        limits.put("for", f"{cycles * (self.every or _USUAL)}s", clause.origin)
         return True
 
-    def _asked(self, clause: _Clause, text: str) -> dict[str, object] | None:
+    def _asked(self, clause: MonitClause, text: str) -> dict[str, object] | None:
         """The form of a check, or None."""
         path = self.head.after("path")
         if text.startswith("failed") and re.search(r"\b(port|unixsocket|unix)\b", text):
@@ -307,7 +204,7 @@ class _Service:
             return {"command": shlex.split(path)}
         return _host(text) if self.sort == "system" else None
 
-    def _connection(self, clause: _Clause) -> dict[str, object]:
+    def _connection(self, clause: MonitClause) -> dict[str, object]:
         host = clause.after("host") or self.head.after("address") or "127.0.0.1"
         socket = clause.after("unixsocket", "unix")
         port = clause.after("port")
@@ -330,13 +227,15 @@ class _Service:
             return {"http": http if len(http) > 1 else http["url"]}
         return {"tcp": socket or f"{host}:{port}"}
 
-    def _check(self, clause: _Clause, fields: dict[str, object], cycles: int, action: str) -> None:
+    def _check(
+        self, clause: MonitClause, fields: dict[str, object], cycles: int, action: str
+    ) -> None:
         form = next(iter(fields))
         block = self.draft.add("checks", f"{self.name}-{form}", clause.origin)
         for key, value in fields.items():
             block.put(key, SpecBlock(value) if isinstance(value, dict) else value, clause.origin)
-        if self.times.known:
-            block.put("every", f"{self.times.every}s", clause.origin)
+        if self.every is not None:
+            block.put("every", f"{self.every}s", clause.origin)
         waits = clause.after("timeout")
         if waits is not None and waits.isdigit() and form in ("tcp", "http"):
             block.put("timeout", f"{waits}s", clause.origin)
@@ -356,32 +255,6 @@ class _Service:
         elif action != "alert":
             self.draft.leave(block, clause.origin, f"{action}: only a message is sent")
         block.put("on_failure", reactions, clause.origin)
-
-
-def _clauses(words: Sequence[_Word]) -> tuple[Sequence[_Word], list[_Clause]]:
-    """What stands before the first clause, and the clauses."""
-    starts = []
-    for at, word in enumerate(words):
-        low = word.text.lower()
-        before = words[at - 1].text.lower() if at else ""
-        inner = before in ("group", "onreboot", "mode") or (
-            before in ("then", "else", "on") and low in _ACTIONS
-        )
-        if at > 2 and low in _STARTS and not word.quoted and not inner:
-            starts.append(at)
-    if not starts:
-        return words, []
-    ends = [*starts[1:], len(words)]
-    clauses = [_Clause(words[a:b]) for a, b in zip(starts, ends, strict=True)]
-    return words[: starts[0]], clauses
-
-
-def _cycles(text: str) -> tuple[str, int]:
-    """A condition without ``for 3 cycles``, and the number."""
-    found = re.search(r" (?:([0-9]+) times? )?([0-9]+) cycles?$", text)
-    if found is None or re.search(r"restarts?", text):
-        return text, 1
-    return text[: found.start()], int(found[1] or found[2])
 
 
 def _disk(text: str, path: str) -> dict[str, object] | None:
