@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -87,3 +88,12 @@ def as_declared(settings: Settings) -> None:
             why = error.strerror if isinstance(error, OSError) else str(error)
             hint = f"; {run_as('root')}" if isinstance(error, PermissionError) else ""
             raise HostError(f"cannot set {name} to {value}: {why}{hint}") from None
+
+
+def usual_signals() -> None:
+    """None ignored, none handled, none blocked."""
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        with suppress(OSError, ValueError):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -18,7 +18,7 @@ from reconciler.host.clock import boot_id
 from reconciler.host.command import SYSTEM_PATH, program_folder
 from reconciler.host.environment import search_path
 from reconciler.host.processes import LEADER, Identity, session_tag
-from reconciler.host.users import Account, Users
+from reconciler.host.users import Account, Users, refuse_other
 from reconciler.host.walk import NoSpace, reported
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def prepared(
     """
     from reconciler.host import scope
     from reconciler.host.place import put_at
-    from reconciler.host.start import Detached, refuse_other
+    from reconciler.host.start import Detached
 
     digest, environ = launch.surroundings(account)
     environ |= {MARK: known_as, VERSION: digest, LEADER: ""}

@@ -10,8 +10,8 @@ import sys
 from typing import NoReturn
 
 from reconciler.host.not_started import reason
-from reconciler.host.start import Program, become, refuse_other
-from reconciler.host.users import Account
+from reconciler.host.start import Program, become
+from reconciler.host.users import Account, refuse_other
 
 _SET = "RECONCILE_SET_"
 """What a pane's program gets in its environment has this in front of its name until then."""

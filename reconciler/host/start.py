@@ -23,11 +23,11 @@ from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, replace
 from reconciler.host.command import Begun, Result, find, reap, still_waiting
 from reconciler.host.environment import close_all_but
-from reconciler.host.inherited import Settings, as_declared, as_process_1_has_it
+from reconciler.host.inherited import Settings, as_declared, as_process_1_has_it, usual_signals
 from reconciler.host.not_started import not_found, not_run, reason
 from reconciler.host.processes import LEADER, Identity, end_marked, look_up
 from reconciler.host.refusals import taken_by
-from reconciler.host.users import Account
+from reconciler.host.users import Account, refuse_other
 
 if TYPE_CHECKING:
     from reconciler.host.waiter import Waiter
@@ -262,12 +262,6 @@ def _kill(identity: Identity | None, child: int | None) -> None:
                 os.close(handle)
 
 
-def refuse_other(account: Account) -> None:
-    """Raises HostError where only root may start something as that user."""
-    if account.uid != os.geteuid() and os.geteuid() != 0:
-        raise HostError(f"only root may start a process as {account.name}")
-
-
 # -- in the new process
 
 
@@ -333,19 +327,11 @@ def _become_waiter(argv: Sequence[str], listener: int) -> NoReturn:
         null = os.open("/dev/null", os.O_RDWR)
         for number in range(3):
             os.dup2(null, number)
-        _usual_signals()
+        usual_signals()
         os.chdir("/")
         os.execve(argv[0], list(argv), {})
     finally:
         os._exit(127)
-
-
-def _usual_signals() -> None:
-    signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals():
-        with suppress(OSError, ValueError):
-            signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def become(program: Program, last: int) -> NoReturn:
@@ -360,7 +346,7 @@ def become(program: Program, last: int) -> NoReturn:
     kernel.new_session_keyring()
     groups = os.getgrouplist(account.name, account.gid) if root else []
     close_all_but(last)
-    _usual_signals()
+    usual_signals()
     os.umask(0o022)
     as_process_1_has_it()
     kernel.usual_io_priority()

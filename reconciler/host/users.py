@@ -248,3 +248,9 @@ def _name(pid: int) -> str:
             return file.read().strip().lower()
     except OSError:
         return ""
+
+
+def refuse_other(account: Account) -> None:
+    """Raises HostError where only root may start something as that user."""
+    if account.uid != os.geteuid() and os.geteuid() != 0:
+        raise HostError(f"only root may start a process as {account.name}")
