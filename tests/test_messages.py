@@ -160,6 +160,9 @@ def test_what_had_ended_and_was_started_at_once_is_told_as_failed() -> None:
         f"{WORKER} had ended", "started again", f"it was started last {moment(43140)}"
     )
     assert (message.event, message.about) == ("failed", ("failed", "changed"))
+    two = news([Outcome(step(why="running is 2, should be 3"), "done")])
+    ((message,), _) = judge({}, replace(two, ran={WORKER: 43140.0}), 43200.0)
+    assert message.body.startswith(f"Status: {WORKER}: running is 2, should be 3\nAction: started ")
     ids = [f"process:p{number}" for number in range(7)]
     many = news([Outcome(step(ident), "done") for ident in ids], scope=ids)
     ((event, body),) = play(replace(many, ran=dict.fromkeys(ids, 43140.0)))[0]

@@ -370,6 +370,7 @@ class Context(CallState):
         from reconciler.output.text import lines_of
 
         self._stores, self._trackers = {}, {}  # What is open there is the parent's.
+        self.terminal.relay = lambda blocks: None
         blocks = diagnosis_blocks(diagnose(self, spec), False)
         return [versions(), "", *(line for line, _ in lines_of(blocks))]
 

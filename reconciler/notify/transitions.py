@@ -193,7 +193,9 @@ def judge(
         well = outcome.result == "done" and step.id not in known.keys() | wrong.keys()
         if well and step.verb == "start" and step.id in news.ran:
             since = f"it was started last {moment(news.ran[step.id])}"
-            line = Line(step.id, f"{step.id} had ended", "started again", since)
+            # One of several may have ended.
+            ended = " had ended" if step.why == "not running" else f": {step.why}"
+            line = Line(step.id, blot(f"{step.id}{ended}"), "started again", since)
             found[RESTARTED].append(line)
             continue
         found["changed"].append(line)
