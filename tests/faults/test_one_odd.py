@@ -50,6 +50,8 @@ def good(base: Path) -> dict[str, dict[str, Any]]:
         "directories": {"good": {"path": f"{top}/made"}},
         "permissions": {"good": {"path": f"{top}/file", "mode": "0640"}},
         "blocks": {"good": {"path": f"{top}/block", "content": "ours"}},
+        "files": {"good": {"path": f"{top}/whole", "content": "ours"}},
+        "links": {"good": {"path": f"{top}/link", "target": "whole"}},
         "retention": {"good": {"path": f"{top}/old", "older_than": "1d", "action": "delete"}},
         "sessions": {"good": {"windows": [{"name": "w", "panes": [{"command": "sleep 90980"}]}]}},
         "processes": {"good": {"command": ["sleep", "90981"]}},
@@ -66,6 +68,8 @@ def undone(machine: Machine) -> set[str]:
         "directory": (top / "made").is_dir(),
         "permission": (top / "file").stat().st_mode & 0o777 == 0o640,
         "block": (top / "block").exists() and "ours" in (top / "block").read_text(),
+        "file": (top / "whole").exists() and (top / "whole").read_text() == "ours",
+        "link": (top / "link").is_symlink(),
         "retention": not any((top / "old").iterdir()),
         "session": bool(machine.running("sleep 90980")),
         "process": bool(machine.running("sleep 90981")),
@@ -103,6 +107,8 @@ def odd(machine: Machine) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[st
         ("directory", "directories", (), {}),
         ("permission", "permissions", ("file", "fifo", "socket"), {"mode": "0640"}),
         ("block", "blocks", ("file",), {"content": "c"}),
+        ("file", "files", ("file",), {"content": "c"}),
+        ("link", "links", ("loop", "dangling"), {"target": "x"}),
         ("retention", "retention", ("dangling",), {"older_than": "1d", "action": "delete"}),
     ):
         for name, path in strange(machine.base, kind).items():
