@@ -47,8 +47,8 @@ def test_few_descriptors_make_it_slower_to_learn_of_ends_and_no_more(
 ) -> None:
     words = (f"  p{number}: {{command: [sleep, '60611']}}\n" for number in range(60))
     spec = machine.spec("loop: {every: 1s}\nprocesses:\n" + "".join(words))
-    machine.once(spec)
     limited(machine, "ulimit -n 64")
+    machine.once(spec)
     loop = looping(spec)
     loop.up()
     loop.full_pass()

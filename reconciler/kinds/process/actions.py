@@ -6,6 +6,7 @@ It must not decide whether to: that is the process kind's.
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
@@ -36,7 +37,9 @@ _LONGEST = 1000
 _MOST = 5
 """Processes that are named of those that were left."""
 _TOGETHER = 64
-"""Daemons that are started at the same time; each takes some descriptors."""
+"""Daemons at most that are started at the same time,"""
+_TAKES, _SPARE = 6, 40
+"""for each takes so many descriptors, of those that all else leaves."""
 _PROCESS = "process"
 """Mark of the pane in which a process was started."""
 
@@ -117,9 +120,11 @@ def start_all(actions: Sequence[StartDaemon], host: Host) -> list[Exception | No
     from reconciler.host.start import detach
 
     failed: list[Exception | None] = [None] * len(actions)
-    for begin in range(0, len(actions), _TOGETHER):
+    room = (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE) // _TAKES
+    together = max(1, min(_TOGETHER, room))
+    for begin in range(0, len(actions), together):
         wanted = {}
-        for at in range(begin, min(begin + _TOGETHER, len(actions))):
+        for at in range(begin, min(begin + together, len(actions))):
             try:
                 wanted[at] = actions[at].prepared(host)
             except Exception as error:
