@@ -62,7 +62,9 @@ MODES: dict[str, tuple[Mode, ...]] = {
         Mode(
             "import", "a spec from supervisord.conf, crontab, tmuxp and more", "FILE", several=True
         ),
-        Mode("adopt", "a spec of what is there: process:PID, session:NAME …", "ID", several=True),
+        Mode(
+            "adopt", "a spec of what is there: process:PID, session:NAME, ...", "ID", several=True
+        ),
         Mode("check", "is the spec valid? shows all errors at once"),
         Mode("notify-test", "send one message to each target"),
         Mode("schema", "the JSON Schema of the spec, or of --MODE --json"),

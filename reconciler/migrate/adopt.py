@@ -18,7 +18,7 @@ from reconciler.host.managed_file import makers, managed_file
 from reconciler.host.reading import beginning
 from reconciler.kinds.cron.lines import job_in
 from reconciler.kinds.cron.table import table
-from reconciler.migrate.adopt_process import add_processes
+from reconciler.migrate.adopt_process import add_processes, leave
 from reconciler.migrate.adopt_session import add_session
 from reconciler.migrate.document import Origin, SpecBlock
 from reconciler.migrate.draft import SpecDraft
@@ -44,11 +44,11 @@ def adopted(words: list[str], host: Host) -> SpecDraft:
     )
     for word in words:
         sort, colon, name = word.partition(":")
-        if not colon or sort not in _SORTS or not name:
-            known = ", ".join(f"{one}:{value}" for one, (value, _) in _SORTS.items())
+        if not colon or sort not in SORTS or not name:
+            known = ", ".join(f"{one}:{value}" for one, (value, _) in SORTS.items())
             raise NotAdopted(f"{word}: is none of {known}")
         try:
-            _SORTS[sort][1](name, Origin("adopt", 1, word), draft, host)
+            SORTS[sort][1](name, Origin("adopt", 1, word), draft, host)
         except HostError as error:
             raise NotAdopted(f"{word}: {error}") from None
     return draft
@@ -104,8 +104,8 @@ def _cron(user: str, origin: Origin, draft: SpecDraft, host: Host) -> None:
             continue
         count += 1
         if censored(shown) != shown:
-            reason = "looks as if it held a secret; it stays a line of the crontab alone"
-            draft.leave(section or draft.document, origin, reason)
+            reason = f"a line of the crontab of {user} looks as if it held a secret"
+            leave(draft, section or draft.document, origin, reason)
             continue
         made = draft.add("cron", _command_name(job.command), origin)
         section = draft.document["cron"]
@@ -169,7 +169,7 @@ def _command_name(command: str) -> str:
     return found[0] if found else "job"
 
 
-_SORTS: dict[str, tuple[str, Callable[[str, Origin, SpecDraft, Host], None]]] = {
+SORTS: dict[str, tuple[str, Callable[[str, Origin, SpecDraft, Host], None]]] = {
     "process": ("PID", add_processes),
     "session": ("NAME", add_session),
     "directory": ("PATH", _directory),

@@ -7,13 +7,13 @@ import re
 from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError
-from reconciler.base.text import censored
+from reconciler.base.text import censored, printable
 from reconciler.host.command import SYSTEM_PATH, find
 from reconciler.host.launch import MARK
 from reconciler.host.process_facts import ProcessFacts, facts, listening
 from reconciler.host.processes import owner_of, pids, read_proc
 from reconciler.migrate.document import Origin, SpecBlock
-from reconciler.migrate.draft import SpecDraft
+from reconciler.migrate.draft import LeftOut, SpecDraft
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -27,6 +27,12 @@ _OF_LOGIN = re.compile(
 """Variables that a login or a supervisor has set, and that belong to no program."""
 _SECRET = re.compile(r"(?i)pass|secret|token|key|credential|auth")
 _INTERPRETER = re.compile(r"(python|perl|ruby|node|bash|sh|dash|java|php)[0-9.]*$")
+
+
+def leave(draft: SpecDraft, holder: SpecBlock, origin: Origin, reason: str) -> None:
+    """Something is not taken: a comment in its place, and a line for people."""
+    holder.say(printable(f"left out: {reason}", 500))
+    draft.left.append(LeftOut(origin, reason))
 
 
 class _AllProcesses:
@@ -93,9 +99,11 @@ def _add(
     line = every.lines.get(one.pid, "")
     same = set(every.alike.get((one.uid, line), ()))
     first = [pid for pid in same if every.parents[pid] not in same]
-    made = draft.add("processes", _name(one), origin)
     if censored(" ".join(command)) != " ".join(command):
-        raise HostError("its command line holds what looks like a secret; write it by hand")
+        reason = "its command line holds what looks like a secret; write it by hand"
+        leave(draft, draft.document, origin, f"process {one.pid}: {reason}")
+        return
+    made = draft.add("processes", _name(one), origin)
     made.put("command", command, origin)
     if one.unit is not None:
         made.say(f"{one.unit} starts it too: take it from there, or name unit:{one.unit} instead")
@@ -147,6 +155,8 @@ def _command(one: ProcessFacts) -> tuple[list[str], bool]:
 
 
 def _environment(one: ProcessFacts, made: SpecBlock, origin: Origin) -> None:
+    if not one.environ:
+        made.say("its environment is empty, or may not be read")
     env = {}
     for name, value in sorted(one.environ.items()):
         if _OF_LOGIN.fullmatch(name) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):

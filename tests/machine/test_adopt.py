@@ -101,6 +101,21 @@ def test_processes_are_found_by_their_command_lines(machine: Machine) -> None:
             one.wait()
 
 
+def test_a_secret_is_not_printed(machine: Machine) -> None:
+    words = ["sh", "-c", "sleep 60671; : --password=sesame-4712"]
+    made = subprocess.Popen(words, env=machine.environ, start_new_session=True)
+    try:
+        done = machine.reconcile("--adopt", f"process:{made.pid}", f"directory:{machine.base}")
+        assert done.returncode == 0 and "sesame" not in done.stdout + done.stderr
+        assert f"# left out: process {made.pid}: its command line holds" in done.stdout
+        assert "processes:" not in done.stdout and "directories:" in done.stdout
+        done = machine.reconcile("--adopt", f"process:{made.pid}")
+        assert (done.returncode, done.stdout) == (1, "") and "nothing is left" in done.stderr
+    finally:
+        os.killpg(made.pid, signal.SIGKILL)
+        made.wait()
+
+
 def test_a_session_is_taken_with_its_windows_and_panes(machine: Machine) -> None:
     base = str(machine.base)
     machine.tmux("new-session", "-d", "-s", "work", "-n", "edit", "-c", base, "exec sleep 60664")
@@ -259,3 +274,10 @@ def test_a_unit_of_this_host_is_taken_and_not_restarted(systemd_host: Disposable
     host.until(lambda: host.running("sleep 60669") and not host.running("sleep 60668"))
     assert "# reconcile: " in host.read("/etc/systemd/system/mine.service")
     host.run(program, "--plan", spec, "--detailed-exitcode")
+    # Another spec does not take over what is this one's now.
+    other = (
+        "version: 1\nname: other-60668\nunits: {mine.service: {adopt: true, content: '[Unit]'}}\n"
+    )
+    host.write("/etc/other.yaml", other)
+    done = host.run(program, "--plan", "/etc/other.yaml", check=False)
+    assert done.returncode == 1 and "was not made by this spec" in done.stdout

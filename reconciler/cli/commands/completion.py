@@ -58,6 +58,10 @@ def _specs(prefix: str, *_: object) -> Iterator[str]:
 
 def _ids(_: str, options: argparse.Namespace, dest: str) -> list[str]:
     """The ids of the spec that the line names; what is paused for ``--resume``."""
+    if dest == "adopt":
+        from reconciler.migrate.adopt import SORTS
+
+        return [f"{sort}:" for sort in SORTS]
     for name in ("spec", "state_dir"):
         if getattr(options, name) is not None:
             setattr(options, name, os.path.expanduser(getattr(options, name)))
