@@ -326,24 +326,28 @@ class _Adding:
         if not file.is_still(status):
             return False
         with _spool(self._folder, file.size) as spool:
-            digest = blake2b(digest_size=32)
+            # Only what an archive holds already is told apart by its content.
+            digest = blake2b(digest_size=32) if self._there else None
             left = file.size  # Whoever appends as fast as it is read does not keep us.
             while left and (chunk := os.read(handle, min(_CHUNK, left))):
-                digest.update(chunk)
+                if digest is not None:
+                    digest.update(chunk)
                 spool.write(chunk)
                 left -= len(chunk)
                 work.advance(len(chunk))
             if left or not file.is_still(os.fstat(handle)):
                 return False
-            content = _Member(file.size, file.mtime / 1e9, digest.digest())
-            for name in names(file.path):
-                there = self._there.get(name)
-                if there is None and (name == file.path or name not in self._wanted):
-                    break
-                if content in (there or ()):
-                    return True
+            name, seconds = file.path, file.mtime / 1e9
+            if digest is not None:
+                content = _Member(file.size, seconds, digest.digest())
+                for name in names(file.path):
+                    there = self._there.get(name)
+                    if there is None and (name == file.path or name not in self._wanted):
+                        break
+                    if content in (there or ()):
+                        return True
             info = tarfile.TarInfo(name)
-            info.size, info.mtime = content[:2]
+            info.size, info.mtime = file.size, seconds
             info.mode = stat.S_IMODE(status.st_mode)
             info.uid, info.gid = status.st_uid, status.st_gid
             spool.seek(0)

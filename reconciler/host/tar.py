@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Iterator
 from functools import cache
 from typing import IO, Any
+from zlib import adler32
 
 from reconciler.host.gzipped import Gunzip
 
@@ -58,4 +59,9 @@ def _ustar(name: bytes, mode: int, uid: int, gid: int, size: int, mtime: int, so
     head = name.ljust(100, b"\0") + numbers
     tail = sort + bytes(100) + tarfile.POSIX_MAGIC + bytes(247)
     # The check sum is that of a header with eight blanks in its place.
-    return b"%s%06o\0 %s" % (head, sum(head) + sum(tail) + 8 * 32, tail)
+    return b"%s%06o\0 %s" % (head, _sum(head) + _sum(tail) + 8 * 32, tail)
+
+
+def _sum(data: bytes) -> int:
+    """Of all bytes; the lower half of adler32 is that of 256 bytes, and one more."""
+    return sum((adler32(data[at : at + 256]) & 0xFFFF) - 1 for at in range(0, len(data), 256))

@@ -90,3 +90,15 @@ def test_ten_times_the_due_files_take_ten_times_the_calls(machine: Machine, acti
     few, many = found[20], found[200]
     assert many.pop("execve") == few.pop("execve") == 1
     assert many == {call: 10 * count for call, count in few.items()}
+
+
+def test_of_very_many_due_files_each_is_opened_once(machine: Machine) -> None:
+    """Right before it goes; for the plan one look at the processes is for all of them."""
+    number = 1100
+    top = filled(machine, number)
+    rule = f"{{path: {top}, older_than: 1h, action: delete}}"
+    spec = machine.spec(f"version: 1\nname: many\nretention: {{r: {rule}}}\n", "many.yaml")
+    machine.run(*machine.argv("--check", spec))
+    found = calls(machine, machine.argv("--once", spec), r'"f\d{4}"')
+    assert list(top.iterdir()) == []
+    assert found == {"newfstatat": number, "openat": number, "unlinkat": number, "execve": 1}
