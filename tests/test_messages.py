@@ -513,6 +513,24 @@ def test_a_storm_fills_no_queue_and_drops_nothing_that_was_given_up(office: Offi
     assert rows(office) == []
 
 
+def test_what_may_be_on_its_way_is_not_told_again_in_a_digest(office: Office) -> None:
+    """A child delivers the oldest, while a pass puts together what waits."""
+    office.answers["a"] = None
+    office.queue(*(f"m{number}" for number in range(5)))
+    office.post.tend([-1])
+    assert office.children == 1
+    for number in range(5, 25):
+        office.queue(f"m{number}")
+    bodies = [one.body for one in rows(office)]
+    assert bodies[:10] == [f"m{number}" for number in range(10)]
+    assert bodies[10].startswith("11 messages since ")
+    office.answers.clear()
+    found = [body for _, body in office.run()]
+    office.clock.later(10.0)
+    text = "\n".join([*found, *(body for _, body in office.run())])
+    assert [text.count(f"m{number}\n") for number in range(24)] == [1] * 24
+
+
 def test_very_much_that_was_given_up_is_one_message_too(office: Office) -> None:
     office.answers["a"] = b"no"
     office.queue(*(f"g{number}" for number in range(outbox.MOST + 5)), event="gave_up")

@@ -37,8 +37,6 @@ _TOGETHER = 4
 """Deliveries at the same time: each takes some 45 MB while it lasts."""
 _FEW = 5
 """Messages for one target that go out one by one; more are put together into one."""
-_BATCH = 10
-"""Messages of one delivery."""
 _CALM = 10.0
 """Seconds behind such a digest until the next one, so that a storm comes in few messages."""
 _LATE = 300.0
@@ -186,6 +184,8 @@ class Sender:
 
     def _begin(self) -> None:
         """Begin every delivery that is due, one for each target."""
+        from reconciler.state.store.outbox import BATCH
+
         self._at = None
         now = self._clock.monotonic()
         if self._unnoted:
@@ -205,7 +205,7 @@ class Sender:
             if wait is not None:
                 times.append(wait)
             if ready and len(self._busy) < _TOGETHER:
-                self._start(target, ready[:_BATCH])
+                self._start(target, ready[:BATCH])
         if times:
             self._at = now + max(0.05, min(times))
         self._let_go()

@@ -71,7 +71,7 @@ class Base:
         self.clock = clock
         self.boot = boot_id()
         self._path = os.path.join(folder, STORE)
-        self._folder = folder
+        self.folder = folder
         self._made = os.path.join(folder, _MADE)
         self._writes = writes
         self._base: sqlite3.Connection | None = None
@@ -105,7 +105,7 @@ class Base:
 
     def refuse_unreadable(self) -> None:
         """Raise Newer or Unreadable, but for what ``roll_back`` fixes. No more is judged here."""
-        if self._stands() and not interrupted(self._folder):
+        if self._stands() and not interrupted(self.folder):
             try:
                 self._guarded(lambda base: None, False, again=False)
             except (Newer, Unreadable):
@@ -180,7 +180,7 @@ class Base:
         import _sqlite3 as sqlite3
 
         if changes:
-            make_folder(self._folder)
+            make_folder(self.folder)
             if not os.path.lexists(self._path):
                 self._put(self._path, b"")
         _refuse_odd_files(self._path)
@@ -312,7 +312,7 @@ class Base:
         if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
             self._hasty = self.clock.monotonic() + _HASTE
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code == sqlite3.SQLITE_READONLY and interrupted(self._folder):
+        if code == sqlite3.SQLITE_READONLY and interrupted(self.folder):
             return HostError(
                 f"somebody was killed while he wrote to the store {self._path}, which the next "
                 "pass (--once) undoes"

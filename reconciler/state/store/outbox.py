@@ -5,6 +5,7 @@ It must not hold the URL of a target, nor anything that a person may not read.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from reconciler.base.records import dataclass
 from reconciler.base.text import shortened
 from reconciler.core.messages import Message, Sent, Trouble, in_one_line, moment
+from reconciler.state.folder import delivery_lock
 from reconciler.state.store.base import Base
 from reconciler.state.store.tables import StoreTable
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 MOST = 20
 """Messages of one sort that wait for one target; more are put together into one."""
+BATCH = 10
+"""Messages of one delivery: the oldest, those that were given up first."""
 _LINES, _WIDTH = 40, 500
 """Lines of such a digest, and characters of each."""
 OLDEST = 7 * 86400.0
@@ -174,7 +178,7 @@ class Outbox:
     ) -> None:
         """Put more than ``most`` messages together; ``now``: it is to be delivered at once.
 
-        One that is on its way meanwhile is told again in it.
+        What may be on its way just now stays as it is, or it would be told again in it.
         """
         sort = f"target = ? AND (event = '{URGENT}') = ? AND event != '{DROPPED}'"
         rows = base.execute(
@@ -182,6 +186,8 @@ class Outbox:
         ).fetchall()
         if len(rows) <= most:
             return
+        if not now and self._is_delivered_from():
+            rows = rows[BATCH:]
         letters = [self._letter(row) for row in rows]
         first, last = letters[0], letters[-1]
         event = first.event if urgent else DIGEST
@@ -192,7 +198,15 @@ class Outbox:
             (target, event, last.title, digest(letters), last.wall, first.tries, self._base.boot,
              due),
         )  # fmt: skip
-        base.execute(f"DELETE FROM outbox WHERE {sort} AND seq <= ?", (target, urgent, last.seq))
+        which = f"{sort} AND seq BETWEEN ? AND ?"
+        base.execute(f"DELETE FROM outbox WHERE {which}", (target, urgent, first.seq, last.seq))
+
+    def _is_delivered_from(self) -> bool:
+        """Are messages on their way just now?"""
+        lock = delivery_lock(self._base.folder)
+        if lock is not None:
+            os.close(lock)
+        return lock is None
 
     def only(self, targets: Collection[str]) -> None:
         """Forget the messages for all others: nobody wants them any more."""
