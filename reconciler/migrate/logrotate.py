@@ -49,6 +49,7 @@ _WHY = {
 _TABOO = [".rpmorig", ".rpmsave", ".rpmnew", "~", ",v", ".disabled", ".dpkg-old", ".dpkg-dist",
           ".dpkg-new", ".dpkg-bak", ".dpkg-del", ".cfsaved", ".ucf-old", ".ucf-dist", ".ucf-new",
           ".swp"]  # fmt: skip
+_ASKS = re.compile(r"\{\}|\$[1*@]")
 _DEEPEST = 16
 
 
@@ -193,6 +194,10 @@ def _stanza(
             _rule(block, options, origin)
         except ValueError as error:
             draft.leave(block, origin, str(error))
+        script = options.get("postrotate")
+        if script is not None and _ASKS.search(script.value):
+            reason = "it asks which log it is, or holds {}, which stands for the rotated one here"
+            draft.leave(block, script.origin, reason)
         for name, said in options.items():
             if name not in _READ and name not in outside:
                 draft.leave(block, said.origin, _WHY.get(name, "has no equivalent"))
@@ -231,9 +236,7 @@ def _rule(block: SpecBlock, options: _Options, origin: Origin) -> None:
         form = options["dateformat"].value if "dateformat" in options else "-%Y%m%d"
         block.put("name", form, options["dateext"].origin)
     script = options.get("postrotate")
-    if script is not None and re.search(r"\{\}|\$[1*@]", script.value):
-        raise ValueError("its script asks for the log, or holds {}, which stands for it here")
-    if script is not None:
+    if script is not None and not _ASKS.search(script.value):
         block.put("run", script.value, script.origin)
 
 

@@ -124,6 +124,24 @@ def test_what_is_refused_becomes_a_comment_at_its_place() -> None:
     assert len(draft.left) == 5
 
 
+def test_what_is_wrong_with_a_mapping_is_not_its_first_key() -> None:
+    draft = SpecDraft("x")
+    made = draft.add("processes", "a", Origin("f", 1, "[a]"))
+    made.put("command", "x", Origin("f", 2, "command=x"))
+    made.put("match", SpecBlock({"cmdline": "a", "exe": "/b"}), Origin("f", 3, "match"))
+
+    def problems_of(text: str) -> list[Problem]:
+        lines = text.split("\n")
+        return [
+            Problem("x", at, 7, 1, "match needs exactly one of cmdline and exe")
+            for at, line in enumerate(lines, 1) if line == "      cmdline: a"
+        ]  # fmt: skip
+
+    text = draft.valid(problems_of)
+    assert "match:" not in text and "exe:" not in text and "command: x" in text
+    assert "# f:3: match: needs exactly one of" in text or "match needs exactly one" in text
+
+
 def test_a_spec_of_which_nothing_is_valid_is_refused() -> None:
     with pytest.raises(Exception, match="no valid spec can be made of it: never"):
         SpecDraft("x").valid(lambda text: [Problem("x", 1, 1, 1, "never")])
