@@ -288,7 +288,8 @@ def test_surroundings_of_cron_lines_and_units() -> None:
     line = "TMUX_TMPDIR=/t reconcile --once /s.yaml --state-dir /var/x >> /l"
     text = f"MAILTO=me\r\nEMPTY=\r\n# reconcile --once /s.yaml\n# 0 1 * * * {line}\n"
     text += f"*/5 * * * * {line}\n0 1 * * * reconcile --once /other\n"
-    text += "* * * * sat-sun reconcile --once /s.yaml\n"
+    # python-crontab does not read the one, and fails at the other.
+    text += "* * * * sat-sun reconcile --once /s.yaml\n0 0 * * fri-7 /bin/mine\n"
     ((times, found, given),) = of_crontab(text, "/s.yaml")
     assert (times, found, given) == ("*/5 * * * *", line, {"MAILTO": "me", "EMPTY": ""})
     ((times, found, _),) = of_crontab(f"@reboot me {line}\n", "/s.yaml", system=True)

