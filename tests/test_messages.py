@@ -150,6 +150,13 @@ def test_what_is_behind_the_cause_is_the_evidence() -> None:
     ])  # fmt: skip
 
 
+def test_what_a_check_has_asked_for_is_its_action() -> None:
+    anew = replace(step(verb="restart", why="check:c: late"), demanded=("check:c",))
+    failing = news([Outcome(anew, "done")], ("check:c", WORKER), failing=[("check:c", "late")])
+    bodies = [body for event, body in play(failing)[0] if event == "failed"]
+    assert bodies == [in_parts("check:c is failing: late", f"restarted {WORKER}; {SEE}")]
+
+
 def test_what_had_ended_and_was_started_at_once_is_told_as_failed() -> None:
     """To those who take failed, and to those who take changed, but to nobody twice."""
     started = replace(news([Outcome(step(), "done")]), ran={WORKER: 43140.0})

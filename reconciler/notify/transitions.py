@@ -242,6 +242,11 @@ def _actions(news: News) -> Callable[[str], str]:
     waits = {remark.id: remark.reason for remark in news.plan.held} | dict(news.waits)
     others = {remark.id: "asked again from time to time" for remark in news.plan.failing}
     others |= {remark.id: "left alone until it can be looked at" for remark in news.plan.unknown}
+    for outcome in news.outcomes:
+        step = outcome.step
+        if outcome.result in ("done", "begun"):
+            # What a check has asked for.
+            others |= dict.fromkeys(step.demanded, f"{_DONE.get(step.verb, step.verb)} {step.id}")
     look = cache(news.look)
 
     def action_of(ident: str) -> str:
