@@ -78,7 +78,9 @@ def in_parts(status: str, action: str, evidence: str = "") -> str:
 def in_one_line(body: str) -> str:
     """A message as one line among others."""
     status, *rest = body.removeprefix("Status: ").split("\n")
-    return "; ".join([status, *(one.removeprefix("Action: ").removeprefix("- ") for one in rest)])
+    return "; ".join(
+        [status, *(one.removeprefix("Action: ").removeprefix("- ").strip() for one in rest)]
+    )
 
 
 def moment(wall: float) -> str:
