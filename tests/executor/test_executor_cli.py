@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 import subprocess
 import sys
 
@@ -211,6 +213,29 @@ def test_test_without_a_worker_takes_its_command_back(executor):
     assert "no worker" in done.stderr
     assert f"start one with: ai-cmd-executor start --home {executor.home}" in done.stderr
     assert executor.names("pending") == []
+
+
+def test_test_of_the_newest_archives(executor):
+    executor.make_folders()
+    logs = executor.base / "logs"
+    for day in range(10, 19):
+        path = logs / f"archive_202601{day}.tar.gz"
+        path.write_bytes(gzip.compress(b"x" * 3_000_000))
+        os.utime(path, (day, day))
+    done = executor.run("test", "--archives")
+    assert (done.returncode, done.stdout) == (0, "7 archives of logs can be read\n")
+    # Only the end of it is lost; then a byte in the midst of one; the oldest are not looked at.
+    whole = (logs / "archive_20260115.tar.gz").read_bytes()
+    wrong = bytearray(whole)
+    wrong[len(wrong) // 2] ^= 0xFF
+    for broken in (whole[:-6], bytes(wrong), b"no archive"):
+        (logs / "archive_20260115.tar.gz").write_bytes(broken)
+        os.utime(logs / "archive_20260115.tar.gz", (15, 15))
+        done = executor.run("test", "--archives")
+        assert done.returncode == 1, broken[:20]
+        assert f"{logs}/archive_20260115.tar.gz cannot be read: " in done.stderr
+    os.utime(logs / "archive_20260115.tar.gz", (1, 1))
+    assert executor.run("test", "--archives").returncode == 0
 
 
 def test_test_of_a_busy_and_of_a_dead_worker(executor, patiently):
