@@ -85,7 +85,7 @@ def listening(pids: Iterable[int]) -> list[str]:
         links = (_link(pid, f"fd/{name}") or "" for name in names)
         sockets |= {link[8:-1] for link in links if link.startswith("socket:[")}
     found = {}
-    for name in ("net/tcp", "net/tcp6") if some else ():
+    for name in ("net/tcp", "net/tcp6") if sockets else ():
         for line in (read_proc(some[0], name, 2**22) or b"").decode().splitlines()[1:]:
             words = line.split()
             if words[3] == _LISTENS and words[9] in sockets:

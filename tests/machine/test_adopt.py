@@ -123,6 +123,11 @@ def test_a_session_is_taken_with_its_windows_and_panes(machine: Machine) -> None
     machine.tmux("new-window", "-t", "=work:", "-n", "edit", "-c", base)
     form = "#{pane_id} #{pane_pid} #{window_name}"
     before = machine.tmux("list-panes", "-s", "-t", "=work", "-F", form)
+    spec = machine.spec("sessions: {work: {adopt: true, windows: [{panes: [{}, {}]}, {}]}}")
+    machine.converged(spec)
+    machine.reconcile("--status", spec)
+    # Who only looks marks nothing.
+    assert machine.tmux("list-panes", "-a", "-F", "#{@reconcile}#{@reconcile_home}") == "\n\n\n"
     spec, document = adopted(machine, "session:work")
     (session,) = document["sessions"].values()
     assert [window["name"] for window in session["windows"]] == ["edit", "edit"]
