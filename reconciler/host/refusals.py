@@ -214,3 +214,27 @@ class KnownEntries:
     def _digest(self, path: str, status: os.stat_result) -> int:
         what = b"%d %d %s" % (status.st_dev, status.st_ino, os.fsencode(path))
         return int.from_bytes(blake2b(what, digest_size=8, key=self._key).digest(), "big")
+
+
+def enter(cwd: str | None, home: str) -> None:
+    """Stand in that folder, or at home. Raises HostError."""
+    if cwd is None:
+        try:
+            os.chdir(home)
+        except OSError:
+            os.chdir("/")
+        return
+    try:
+        os.chdir(cwd)
+    except FileNotFoundError:
+        words = "is not there; declare it under directories"
+    except OSError as error:
+        words = f"cannot be entered: {(error.strerror or str(error)).lower()}"
+    else:
+        here = os.open(".", os.O_PATH | os.O_CLOEXEC)
+        owner = taken_by(here)
+        os.close(here)
+        if owner is None:
+            return
+        words = f"was made by user {owner} where everybody may write; move it away"
+    raise HostError(f"the folder {cwd} to start in {words}")

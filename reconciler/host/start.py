@@ -26,7 +26,7 @@ from reconciler.host.environment import close_all_but
 from reconciler.host.inherited import Settings, as_declared, as_process_1_has_it, usual_signals
 from reconciler.host.not_started import not_found, not_run, reason
 from reconciler.host.processes import LEADER, Identity, end_marked, look_up
-from reconciler.host.refusals import taken_by
+from reconciler.host.refusals import enter
 from reconciler.host.users import Account, refuse_other
 
 if TYPE_CHECKING:
@@ -362,7 +362,7 @@ def become(program: Program, last: int) -> NoReturn:
         os.setuid(account.uid)
         with suppress(OSError) if account.uid == 0 else nullcontext():
             kernel.drop_capabilities(inheritable_only=account.uid == 0)
-    _enter(program.cwd, account.home)
+    enter(program.cwd, account.home)
     path = program.environ.get("PATH", "")
     file = find(program.argv[0], path)
     if file is None:
@@ -374,26 +374,3 @@ def become(program: Program, last: int) -> NoReturn:
         os.execve(file, [file, *program.argv[1:]], environ)
     except OSError as error:
         raise HostError(not_run(file, error)) from None
-
-
-def _enter(cwd: str | None, home: str) -> None:
-    if cwd is None:
-        try:
-            os.chdir(home)
-        except OSError:
-            os.chdir("/")
-        return
-    try:
-        os.chdir(cwd)
-    except FileNotFoundError:
-        words = "is not there; declare it under directories"
-    except OSError as error:
-        words = f"cannot be entered: {(error.strerror or str(error)).lower()}"
-    else:
-        here = os.open(".", os.O_PATH | os.O_CLOEXEC)
-        owner = taken_by(here)
-        os.close(here)
-        if owner is None:
-            return
-        words = f"was made by user {owner} where everybody may write; move it away"
-    raise HostError(f"the folder {cwd} to start in {words}")

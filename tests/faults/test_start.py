@@ -55,7 +55,7 @@ def begun(made: start.Program) -> int:
 
 def just_before_the_program(monkeypatch: pytest.MonkeyPatch, then: Callable[[], object]) -> None:
     """Have the new process do something else once it is its user's."""
-    monkeypatch.setattr(start, "_enter", lambda cwd, home: then())
+    monkeypatch.setattr(start, "enter", lambda cwd, home: then())
 
 
 # -- the wait has an end
@@ -555,13 +555,13 @@ from reconciler.host.users import Account
 name, uid = sys.argv[1:]
 home = os.environ["HERE"]
 if sys.argv[2] != "0":
-    real = start._enter
+    real = start.enter
     def entered(cwd, there):
         lines = open("/proc/self/status").read().splitlines()
         print("entered with", *(line.split()[1] for line in lines if line[:3] == "Cap"))
         sys.stdout.flush()
         real(cwd, there)
-    start._enter = entered
+    start.enter = entered
 account = Account(name, int(uid), int(uid), home, "/bin/sh")
 made = start.Program(["setpriv", "--dump"], {"PATH": "/usr/bin:/bin"}, account)
 pid = start.begin(made, (0, 1, 2))

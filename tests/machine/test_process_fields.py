@@ -167,15 +167,29 @@ def test_what_has_failed_is_started_again_unless_it_is_to_run_once(machine: Mach
     spec = ends(machine, "never", "exit 3")
     done = machine.reconcile("--once", spec)
     assert done.returncode == 1
-    assert (
-        "failed (exit status 3); restart.when is never, so it is not started again" in done.stdout
-    )
+    assert "exit status 3; restart.when is never, so it is not started again" in done.stdout
     machine.reconcile("--once", spec)
     assert runs(machine) == 1
     spec = ends(machine, "on_failure", "exit 3")
     for _ in range(2):
         assert "exited right after start" in machine.reconcile("--once", spec).stdout
     assert runs(machine) == 3
+
+
+def test_one_that_has_finished_stays_so_while_another_instance_is_started(
+    machine: Machine,
+) -> None:
+    # The first to make the folder finishes, the other one has failed, again and again.
+    spec = ends(machine, "on_failure", f"mkdir {machine.base}/first")
+    spec.write_text(spec.read_text().replace("{one: {", "{one: {instances: 2, "))
+    for starts in (2, 3, 4):
+        machine.reconcile("--once", spec)
+        until(lambda starts=starts: runs(machine) == starts)
+        machine.reconcile("--resume", "process:one", spec)
+    (machine.base / "first").rmdir()
+    until(lambda: machine.reconcile("--once", spec).returncode == 0)
+    assert "finished" in machine.plan(spec)["notes"][0]["reason"]
+    machine.converged(spec)
 
 
 def waiters(pid: int) -> list[int]:

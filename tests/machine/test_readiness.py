@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,25 @@ def test_a_start_that_is_not_ready_in_time_has_failed(machine: Machine) -> None:
     )
     # It is started anew, as after any failed start.
     assert [step["verb"] for step in machine.plan(spec)["steps"]] in (["restart"], [])
+
+
+@pytest.mark.root
+def test_another_user_does_not_say_that_it_is_ready(machine: Machine) -> None:
+    lies = (
+        "import os, socket, sys; os.setuid(65534); "
+        "to = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); "
+        "to.sendto(b'READY=1', sys.argv[1].replace('@', chr(0), 1))"
+    )
+    spec = spec_of(machine, "notify", "{notify: true, timeout: 60s}", seconds=3)
+    argv = [str(word) for word in machine.argv("--once", spec)]
+    with subprocess.Popen(argv, env=machine.environ, stdout=subprocess.DEVNULL) as once:
+        (pid,) = until(lambda: machine.running("slow.py"))
+        environ = until(lambda: Path(f"/proc/{pid}/environ").read_text()).split("\0")
+        (address,) = (one.partition("=")[2] for one in environ if "NOTIFY_SOCKET" in one)
+        assert machine.run(machine.bin / "python", "-c", lies, address).returncode == 0
+        once.wait(LONG)
+    until(lambda: has_begun(machine))
+    assert began(machine) >= 2.9
 
 
 def test_the_loop_goes_on_while_it_waits(machine: Machine, looping: Any) -> None:

@@ -45,7 +45,7 @@ from reconciler.kinds.process.actions import (
 )
 from reconciler.kinds.process.limits import health, held
 from reconciler.kinds.process.match import running
-from reconciler.kinds.process.observed import HOLDS, ProcessState, look
+from reconciler.kinds.process.observed import HOLDS, ProcessState, look, may_go_down
 from reconciler.kinds.process.resource import Process
 from reconciler.kinds.process.rules import wrong_in
 from reconciler.kinds.session.resource import Session
@@ -214,7 +214,7 @@ class ProcessKind(
         if have is not None and have.at_once is not None:
             # Those that were late first: as long as one is, no other is restarted.
             late = [one for one in kept if one in (have.late or ())]
-            ended = [*late, *older[: _may_go_down(want, have)]]
+            ended = [*late, *older[: may_go_down(want, have)]]
         goes_on = len(older) + len(kept) - len(ended)
         missing = max(0, want.instances - goes_on - stopping - len(finished))
         stops = [self._stop(resource, identity) for identity in [*ended, *extra]]
@@ -276,7 +276,7 @@ class ProcessKind(
         ours = [one for one in _judged(resource, have) if not of or one.text in of]
         if have.at_once is not None and of:
             ours.sort(key=lambda one: one not in (have.late or ()))
-            ours = ours[: max(_may_go_down(resource.want, have), len(have.late or ()))]
+            ours = ours[: max(may_go_down(resource.want, have), len(have.late or ()))]
         return [self._stop(resource, identity) for identity in ours]
 
     def awaits(
@@ -384,12 +384,6 @@ class ProcessKind(
                 secrets += [value for _, value in env_file.variables(text)]
         logs = dict.fromkeys((want.error_path or want.log_path, want.log_path))
         return last_words(resource.id, want.place, tuple(logs), want.user, host, secrets)
-
-
-def _may_go_down(want: Process, have: ProcessState) -> int:
-    """How many more may be restarted now, of those that are restarted one after the other."""
-    serving = len(have.found or ()) - len(have.unready or ())
-    return max(0, (have.at_once or want.instances) - max(0, want.instances - serving))
 
 
 def _judged(resource: Resource[Process], have: ProcessState | None) -> list[Identity]:

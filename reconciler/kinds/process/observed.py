@@ -113,7 +113,7 @@ def look(resource: Resource[Process], host: Host) -> Observation[ProcessState]:
         if all(status in want.restart.success for _, status in over):
             note = f"{note}; finished ({words})" if note else f"finished ({words})"
         else:
-            failing = f"failed ({words}); restart.when is never, so it is not started again"
+            failing = f"{words}; restart.when is never, so it is not started again"
     lives_on = None
     if not found and not stopping and not over:
         lives_on = in_background(resource, host, behind, seen.launches)
@@ -154,3 +154,9 @@ def look(resource: Resource[Process], host: Host) -> Observation[ProcessState]:
         pending=pending,
         more=more,
     )
+
+
+def may_go_down(want: Process, have: ProcessState) -> int:
+    """How many more may be restarted now, of those that are restarted one after the other."""
+    serving = len(have.found or ()) - len(have.unready or ())
+    return max(0, (have.at_once or want.instances) - max(0, want.instances - serving))
