@@ -217,7 +217,7 @@ def test_what_we_stop_ourselves_has_not_finished(machine: Machine, looping: Any)
     script.write_text("trap 'sleep 0.5; exit 0' TERM; while :; do sleep 0.1; done")
     spec = machine.spec(
         f"processes: {{one: {{command: [sh, {script}], restart: {{when: on_failure}}, "
-        "limits: {age: 1s}}}"
+        "limits: {age: 1s}}}\nloop: {every: 1s}"
     )
     machine.once(spec)
     first = machine.running(f"sh {script}")

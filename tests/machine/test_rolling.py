@@ -32,7 +32,7 @@ class Server(http.server.HTTPServer):
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         super().server_bind()
 
-time.sleep(0.3)  # It takes its time to come up.
+time.sleep(0.8)  # It takes its time to come up.
 server = Server(("127.0.0.1", int(sys.argv[1])), Handler)
 ends = []
 signal.signal(signal.SIGTERM, lambda *_: ends.append(1))
@@ -111,7 +111,7 @@ def test_nobody_is_refused_while_all_are_restarted(
     assert len(before) == 3
     load = Load(port)
     try:
-        until(lambda: load.answers["old"] > 50)
+        until(lambda: load.answers["old"] > 20)
         spec_of(machine, port, "new", ready)
         if how == "once":
             report = machine.once(spec)
@@ -122,7 +122,7 @@ def test_nobody_is_refused_while_all_are_restarted(
         assert fewest >= 2
         until(lambda: not machine.steps(spec) and len(machine.running("worker.py")) == 3)
         seen = load.answers["new"]
-        until(lambda: load.answers["new"] > seen + 50)
+        until(lambda: load.answers["new"] > seen + 20)
     finally:
         answers = load.end()
     assert "ConnectionRefusedError" not in answers
