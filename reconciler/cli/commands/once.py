@@ -12,13 +12,13 @@ from reconciler.base.exit_codes import BUSY, TROUBLE
 from reconciler.base.records import replace
 from reconciler.cli.context import MOST_ROUNDS, Context
 from reconciler.cli.invocation import InvalidUsage, complain, exit_status, tell
-from reconciler.core.kind import Probed
+from reconciler.core.kind import Probed, Readied
 from reconciler.output import text
 from reconciler.state.folder import LockHeld, turn
 
 if TYPE_CHECKING:
     from reconciler.cli.saved_plan import SavedPlan
-    from reconciler.core.model import Observation, Outcome, Spec
+    from reconciler.core.model import Observation, Outcome, Resource, Spec
 
 _SHORT_WAIT = 5.0
 """Seconds that a single pass waits for what has failed and is due again soon."""
@@ -86,8 +86,9 @@ def _alive(context: Context, spec: Spec, well: bool) -> None:
             context.warn(f"alive: {why}")
 
 
-def _is_pending(seen: Observation[Any] | None) -> bool:
-    return seen is not None and seen.pending is not None
+def _is_pending(resource: Resource[Any], seen: Observation[Any] | None) -> bool:
+    ready = isinstance(kinds.get(resource.kind), Readied)
+    return ready and seen is not None and seen.pending is not None
 
 
 def _pass(context: Context, spec: Spec, saved: SavedPlan | None) -> tuple[int, Spec]:
@@ -111,7 +112,7 @@ def _pass(context: Context, spec: Spec, saved: SavedPlan | None) -> tuple[int, S
         host.clock.sleep(due)
         look = context.look(spec, host)
         due = context.learn(look, host)
-    pending = [one for one in look.spec.resources if _is_pending(look.seen.get(one.id))]
+    pending = [one for one in look.spec.resources if _is_pending(one, look.seen.get(one.id))]
     if pending and saved is None:
         # Of a pass that was killed; what needs it is planned when it is ready.
         from reconciler.core.proving import wait_until_ready
