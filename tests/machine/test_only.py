@@ -22,6 +22,10 @@ permissions:
   all: {{path: {base}/t/deep, recursive: true, file_mode: "0640"}}
   one: {{path: {base}/t/tree/f, mode: "0600"}}
   linked: {{path: {base}/t/hard/f, mode: "0644"}}
+files:
+  whole: {{path: {base}/t/tree/whole, content: x, mode: "0600", on_change: ["run true"]}}
+links:
+  link: {{path: {base}/t/link, target: tree}}
 blocks:
   a: {{path: {base}/t/tree/rc, content: a}}
   b: {{path: {base}/t/tree/rc, content: b}}
@@ -55,6 +59,8 @@ def damage(machine: Machine) -> None:
     """Change each thing that was made, as somebody may."""
     top = machine.base / "t"
     (top / "tree/rc").write_text("# only mine\n")
+    (top / "tree/whole").write_text("mine")
+    (top / "link").unlink()
     (top / "tree").chmod(0o777)
     for file in ("tree/f", "deep/er/f"):
         (top / file).chmod(0o777)

@@ -40,7 +40,7 @@ class World:
         if self.dice.random() < 0.7:
             machine.write_crontab(b"MAILTO=me\n#a\n17 * * * *  cd / && true\n")
         kinds = [
-            self._directory, self._permission, self._age_rule, self._rotation, self._block,
+            self._directory, self._permission, self._age_rule, self._rotation, self._block, self._whole,
             self._cron, self._daemon, self._session, self._nested,
         ]  # fmt: skip
         for _ in range(self.dice.randint(3, 9)):
@@ -130,7 +130,7 @@ class World:
         due = self.dice.choice((
             {"older_than": f"{self.dice.randint(1, 40)}d"}, {"keep_last": self.dice.randint(1, 5)},
             {"max_total": self.dice.choice(("1KiB", "4KiB", "20KiB"))},
-            {"older_than": "10d", "keep_last": 2},
+            {"older_than": "10d", "keep_last": 2}, {"keep": {"daily": 3, "weekly": 2}},
         ))  # fmt: skip
         action = self.dice.choice((
             {"action": "delete"},
@@ -139,6 +139,8 @@ class World:
         ))  # fmt: skip
         match = self.dice.choice(({}, {"match": "*.log"}, {"exclude": ["*.txt", "x"]}))
         recursive = {"recursive": self.dice.random() < 0.5}
+        if recursive["recursive"] and self.dice.random() < 0.3:
+            recursive["remove_empty"] = True
         self._declare("retention", name, path=str(top), **due, **action, **match, **recursive)
         if self.dice.random() < 0.4:
             fields = {"path": str(top), "recursive": True, "file_mode": "0640"}
@@ -152,7 +154,10 @@ class World:
             self._file(top / log, size=self.dice.choice((0, 4096, 30000, 200000)))
             if self.dice.random() < 0.5:
                 self._file(top / f"{log}.1", size=5000)
-        method = self.dice.choice(({}, {"method": "copytruncate"}, {"compress": False}))
+        method = self.dice.choice((
+            {}, {"method": "copytruncate"}, {"compress": False}, {"delay_compress": True},
+            {"create": {"mode": "0640"}}, {"every": "day", "name": "%Y%m%d"}, {"every": "week"},
+        ))  # fmt: skip
         self._declare(
             "retention", name, path=str(top), match="*.log", action="rotate",
             max_file=self.dice.choice(("10KiB", "100KiB")), keep=self.dice.randint(1, 4), **method,
@@ -169,9 +174,23 @@ class World:
             path.write_bytes(PEOPLE if self.dice.random() < 0.8 else PEOPLE + b"no end")
             self.people.append(path)
         lines = [f"alias {letter}='{name} %$'" for letter in "abc"[: self.dice.randint(1, 3)]]
-        self._declare("blocks", name, path=str(path), content="\n".join(lines))
+        place = self.dice.choice(({}, {}, {"after": "^alias"}, {"before": "."}))
+        place |= self.dice.choice(({}, {}, {"comment": ["<!--", "-->"]}))
+        self._declare("blocks", name, path=str(path), content="\n".join(lines), **place)
         if there and self.dice.random() < 0.4:
             self._declare("blocks", f"{name}b", path=str(path), content="second\n")
+
+    def _whole(self) -> None:
+        name = self._name("whole")
+        path = self.root / name
+        if self.dice.random() < 0.5:
+            self._file(path)
+        extra = self.dice.choice(
+            ({}, {"mode": "0600"}, {"validate": ["test", "-f", "{}"]}, {"on_change": ["run true"]})
+        )
+        self._declare("files", name, path=str(path), content=f"{name}\nü %", **extra)
+        if self.dice.random() < 0.5:
+            self._declare("links", name, path=f"{path}.link", target=name)
 
     def _cron(self) -> None:
         name = self._name("cron")
@@ -209,7 +228,7 @@ class World:
     def retire(self) -> list[str]:
         """Some of what was declared is to be absent from now on; their names."""
         gone = []
-        for section in ("directories", "blocks", "cron", "sessions", "processes"):
+        for section in ("directories", "blocks", "links", "cron", "sessions", "processes"):
             for name, fields in self.sections.get(section, {}).items():
                 # With a session go the processes in it.
                 if self.dice.random() < 0.5 or fields.get("session") in gone:
