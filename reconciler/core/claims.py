@@ -26,7 +26,8 @@ class Claim:
     where the path is no directory, if that is something else.
 
     ``covers`` says of the value of another key of that sort whether it is about that as well, by
-    a pattern or as a part of a tree. What is claimed by itself comes before that.
+    a pattern or as a part of a tree. What is claimed by itself comes before that. ``itself``: it
+    is about a symlink at that path, and not about what that leads to.
     """
 
     key: Key
@@ -35,6 +36,7 @@ class Claim:
     covers: Callable[[str], bool] | None = None
     of_files: Mapping[str, str] | None = None
     tree: bool = False
+    itself: bool = False
 
     def differs(self, other: Claim) -> list[str]:
         """The fields of which both ask something else, so that each would undo the other.

@@ -115,11 +115,13 @@ def _owners(
         if claim.covers is not None and (match := re.search(r"/[^/]*[*?[]", fixed)):
             fixed = fixed[: match.start()] or "/"
         try:
-            real = host.files.real(fixed)
+            above, _, name = fixed.rpartition("/")
+            real = host.files.real((above or "/") if claim.itself else fixed)
         except HostError:
             continue
         if real is None:
             continue
+        real = f"{real.rstrip('/')}/{name}" if claim.itself else real
         # One that makes it and one that takes it away would do so by turns.
         if not resource.present:
             claim = replace(claim, asks={"state": "absent"}, of_files=None)

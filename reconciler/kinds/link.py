@@ -106,7 +106,7 @@ class LinkKind(Kind[Link, LinkState]):
             yield "target", "leads to the link itself"
 
     def claims(self, want: Link) -> Iterable[Claim]:
-        return (Claim(Key("path", want.path)),)
+        return (Claim(Key("path", want.path), itself=True),)
 
     def uses(self, want: Link) -> Iterable[Key]:
         parent = want.path.rpartition("/")[0] or "/"

@@ -238,6 +238,16 @@ def test_a_link_is_made_changed_and_removed(machine: Machine, target: str) -> No
     assert os.listdir(path.parent) == []
 
 
+def test_a_link_that_goes_takes_no_part_in_what_it_leads_to(machine: Machine) -> None:
+    text = f"files: {{f: {{path: {machine.base}/f, content: x}}}}\n"
+    text += f"links: {{l: {{path: {machine.base}/l, target: f"
+    machine.once(machine.spec(f"{text}}}}}"))
+    spec = machine.spec(f"{text}, state: absent}}}}")
+    machine.once(spec)
+    machine.converged(spec)
+    assert not (machine.base / "l").is_symlink() and (machine.base / "f").is_file()
+
+
 @pytest.mark.parametrize("sort", ["file", "directory"])
 @pytest.mark.parametrize("state", ["present", "absent"])
 def test_what_is_no_link_is_left(machine: Machine, sort: str, state: str) -> None:

@@ -40,8 +40,8 @@ class World:
         if self.dice.random() < 0.7:
             machine.write_crontab(b"MAILTO=me\n#a\n17 * * * *  cd / && true\n")
         kinds = [
-            self._directory, self._permission, self._age_rule, self._rotation, self._block, self._whole,
-            self._cron, self._daemon, self._session, self._nested,
+            self._directory, self._permission, self._age_rule, self._rotation, self._block,
+            self._whole, self._cron, self._daemon, self._session, self._nested,
         ]  # fmt: skip
         for _ in range(self.dice.randint(3, 9)):
             self.dice.choice(kinds)()
