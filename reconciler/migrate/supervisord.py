@@ -125,7 +125,7 @@ def _other(section: _Section, draft: SpecDraft) -> None:
     leave = draft.leave
     sort = section.name.partition(":")[0]
     if sort == "supervisord":
-        used = ("environment", "directory", "umask", "user", "minfds")
+        used = ("environment", "directory", "umask", "user", "minfds", "nodaemon")
         rest = ", ".join(key for key in section if key not in used)
         if rest:
             leave(draft.document, section.origin, f"{rest}: about supervisord itself")
