@@ -63,11 +63,11 @@ def test_the_benchmarks_of_daemons_print_their_table(machine: Machine) -> None:
 @pytest.mark.root
 def test_the_benchmarks_of_kills_print_their_table(machine: Machine) -> None:
     script = CHECKOUT / "tests/benchmarks/kills.py"
-    small = ("--kills", "1", "--busy", "1", "--size", "100000000", "--files", "5000")
+    small = ("--busy", "1", "--files", "5000", "--only", "archiving,stopping,tmux,hanging")
     done = machine.run(sys.executable, script, *small)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
-    assert len(rows) == 7
+    assert len(rows) == 5
     assert all(row.count("|") == 5 for row in rows)
 
 
