@@ -19,8 +19,10 @@ from typing import Any
 import pytest
 from support import Machine, until
 
+from reconciler.host import process_snapshot
 from reconciler.host.clock import Clock
-from reconciler.host.processes import Processes, look_up
+from reconciler.host.process_snapshot import Carrier, CarrierCache, ProcessSnapshot
+from reconciler.host.processes import ProcessEntry, Processes, look_up
 
 MARK = f"60490.{os.getpid()}9"
 """Of the processes of this run."""
@@ -183,6 +185,25 @@ def test_ends_at_the_same_time_are_one_change_of_the_store(
     assert counted.of("os.fork") <= 8
 
 
+def test_who_was_found_to_be_nobodys_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    real = process_snapshot._carrier
+
+    def noted(entry: ProcessEntry, uid: int) -> Carrier | None:
+        read.append(entry.identity.pid)
+        return real(entry, uid)
+
+    monkeypatch.setattr(process_snapshot, "_carrier", noted)
+    monkeypatch.setattr(process_snapshot, "_YOUNG", 0.0)
+    known: CarrierCache = {}
+    ProcessSnapshot(known).carriers(os.geteuid())
+    assert os.getpid() in read
+    read.clear()
+    ProcessSnapshot(known).carriers(os.geteuid())
+    assert os.getpid() not in read
+
+
+@pytest.mark.slow
 def test_a_loop_reads_the_environment_of_others_once(
     machine: Machine, looping: Callable[..., Any], counted: Counted
 ) -> None:
