@@ -146,6 +146,12 @@ def test_a_session_is_taken_with_its_windows_and_panes(machine: Machine) -> None
     machine.once(spec)
     machine.converged(spec)
     assert len(machine.running("sleep 60664")) == len(machine.running("sleep 60665")) == 1
+    # It was there before the spec, and is left when that goes.
+    done = machine.reconcile("--uninstall", spec)
+    assert "existed before" in done.stdout
+    assert len(machine.running("sleep 60664")) == len(machine.running("sleep 60665")) == 1
+    assert machine.tmux("list-panes", "-a", "-F", "#{@reconcile}#{@reconcile_home}") == "\n\n\n"
+    assert machine.reconcile("--adopt", "session:work").returncode == 0
 
 
 def test_what_is_of_others_is_not_touched(machine: Machine) -> None:

@@ -156,6 +156,9 @@ def _remove(context: Context, spec: Spec, found: Removal) -> None:
                 found.left.append(
                     Left(f"{one.id} ({want.unit})", "its file was not made by reconcile")
                 )
+        elif one.kind == "session" and want.adopt and one.id not in made:
+            going.append(replace(absent, want=replace(want, kept=True)))
+            found.left.append(Left(f"{one.id} ({want.tmux_name})", "existed before"))
         elif one.kind == "process":
             # One that matches and was not started by us is not asked to end.
             going.append(replace(absent, want=replace(want, match=None)))

@@ -18,9 +18,12 @@ from reconciler.host.descendants import Descendants, end_all, ending
 from reconciler.host.process_snapshot import ProcessSnapshot
 from reconciler.host.processes import Identity, environment, look_up
 from reconciler.host.tmux import (
+    HOME_MARK,
     NAME_MARK,
+    PANE_MARK,
     SESSION,
     SESSION_MARK,
+    WINDOW_MARK,
     environment_options,
     home_of,
     literal,
@@ -59,7 +62,7 @@ class MakeSession:
     want: Session
 
     def describe(self) -> str:
-        return f"make tmux session {self.want.tmux_name}" + _on(self.want.socket)
+        return f"make tmux session {self.want.tmux_name}" + self.want.server
 
     def scripts(self, host: Host) -> list[Script]:
         """What is still to be done. Raises HostError."""
@@ -82,7 +85,7 @@ class MakePanes:
             f"{'respawn' if now == 'dead' else 'make'} pane {pane}" for pane, now in self.panes
         ]
         words += [f"set {option} to {value}" for option, value in self.options]
-        return f"in tmux session {self.want.tmux_name}{_on(self.want.socket)}: " + ", ".join(words)
+        return f"in tmux session {self.want.tmux_name}{self.want.server}: " + ", ".join(words)
 
     def scripts(self, host: Host) -> list[Script]:
         """What is still to be done. Raises HostError."""
@@ -97,7 +100,8 @@ class RemoveSession:
     want: Session
 
     def describe(self) -> str:
-        return f"close our windows of tmux session {self.want.tmux_name}" + _on(self.want.socket)
+        what = "let go" if self.want.kept else "close our windows"
+        return f"{what} of tmux session {self.want.tmux_name}" + self.want.server
 
     def going(self, host: Host) -> list[Pane]:
         """By ids, which never move, and pane by pane: a person may have split our windows."""
@@ -113,7 +117,10 @@ class RemoveSession:
         if panes and panes[0].owner == host.owner:
             here = f"{panes[0].session_id}:"
             script = [["set-option", "-u", "-t", here, one] for one in (SESSION_MARK, NAME_MARK)]
-        script += [["kill-pane", "-t", one.id] for one in self.going(host)]
+        marks = (HOME_MARK, WINDOW_MARK, PANE_MARK) if want.kept else ()
+        for one in self.going(host):
+            unmarked = [["set-option", "-p", "-u", "-t", one.id, mark] for mark in marks]
+            script += unmarked or [["kill-pane", "-t", one.id]]
         return [script] if script else []
 
 
@@ -134,6 +141,8 @@ class _Trees(Descendants):
 
 SessionAction = MakeSession | MakePanes | RemoveSession
 Script = list[list[str]]
+_Keys = Collection[str] | None
+"""Those of panes, or the names of options; None: all of them."""
 
 
 def run_all(actions: Sequence[SessionAction], host: Host) -> list[HostError | None]:
@@ -144,6 +153,8 @@ def run_all(actions: Sequence[SessionAction], host: Host) -> list[HostError | No
     running: list[Identity] = []
     for at, action in enumerate(actions):
         try:
+            if action.want.kept:
+                continue
             if isinstance(action, RemoveSession):
                 removed[at] = _marks(action, host)
                 entries = [look_up(one.pid) for one in action.going(host)]
@@ -181,11 +192,7 @@ def _marks(action: SessionAction, host: Host) -> list[str]:
         return []
     there = declared_panes(host.tmux.made_for(want.socket, want.tmux_name, host.owner))
     runs = [] if isinstance(action, RemoveSession) else [k for k, p in there.items() if not p.dead]
-    return [_pane_mark(want, key, host) for key in want.commands() if key not in runs]
-
-
-def _pane_mark(want: Session, key: str, host: Host) -> str:
-    return f"{host.state_dir}/{want.tmux_name}:{key}"
+    return [f"{_session_of(want, host)}:{key}" for key in want.commands() if key not in runs]
 
 
 def _end_trees(
@@ -223,10 +230,6 @@ def marked(want: Session, here: str, host: Host) -> Script:
     ]
 
 
-def _on(socket: str | None) -> str:
-    return f" (tmux -L {socket})" if socket else ""
-
-
 class _Scripts:
     """The scripts that make a session what its spec says, from what is there now.
 
@@ -249,7 +252,7 @@ class _Scripts:
         """Is it to be made?"""
         self.held = holder(one for one in made if one.session_id == self.session_id)
 
-    def made(self, panes: Collection[str] | None, options: Collection[str] | None) -> list[Script]:
+    def made(self, panes: _Keys, options: _Keys) -> list[Script]:
         """With the panes of these keys that do not run, and these options; None: all.
 
         Raises HostError.
@@ -275,7 +278,7 @@ class _Scripts:
             *mark_pane(newest(here), self.home, HOLDER, HOLDER),
         ]
 
-    def _options(self, of: str | None, here: str, options: Collection[str] | None) -> list[Script]:
+    def _options(self, of: str | None, here: str, options: _Keys) -> list[Script]:
         """Those of a window, or of the session, that are to be set."""
         scope = () if of is None else ("-w",)
         return [
@@ -284,13 +287,7 @@ class _Scripts:
             if key == of and (options is None or words in options)
         ]
 
-    def _window(
-        self,
-        key: str,
-        window: Window,
-        panes: Collection[str] | None,
-        options: Collection[str] | None,
-    ) -> list[Script]:
+    def _window(self, key: str, window: Window, panes: _Keys, options: _Keys) -> list[Script]:
         """Raises HostError."""
         here = window_of(key, self.session_id, self.there)
         made_new = False
@@ -324,17 +321,15 @@ class _Scripts:
                 # Now it has the size of that screen again.
                 script.append(["set-option", "-w", "-u", "-t", made, "window-size"])
             script += _typed(pane, window, self.want, made)
-        focus = next((at for at, pane in enumerate(window.panes) if pane.focus), None)
-        if made_new and focus is not None:
+        for at in (at for at, pane in enumerate(window.panes) if made_new and pane.focus):
             # The last one is active, and the first comes next.
-            script.append(["select-pane", "-t", f"{here}.+{focus + 1}"])
+            script.append(["select-pane", "-t", f"{here}.+{at + 1}"])
         if made_new and window.focus and self.missing:
             script.append(["select-window", "-t", newest(self.here)])
-        scripts = [script] if script else []
         set_now = self._options(key, here, None if made_new else options) if here else []
         if set_now and window.layout and len(window.panes) > 1:
             set_now.append([["select-layout", "-t", here or "", window.layout]])
-        return scripts + set_now
+        return [script, *set_now] if script else set_now
 
     def _place(self) -> tuple[str, ...]:
         """Where a new window goes: behind all others, or in the place of what held it open."""
@@ -368,7 +363,7 @@ def _start(pane: PaneSpec, window: Window, want: Session, key: str, host: Host) 
         # One word alone would be a text for a shell.
         command = ("/bin/sh", "-c", 'exec "$0"', *command)
     cwd = pane.cwd or window.cwd or want.cwd
-    mark = {} if pane.command is None else {_PANE: _pane_mark(want, key, host)}
+    mark = {} if pane.command is None else {_PANE: f"{_session_of(want, host)}:{key}"}
     options = _environment(want, host, *window.env, *pane.env)
     return [*options, *environment_options(mark), *_folder(cwd, host), "--", *command]
 
@@ -376,8 +371,12 @@ def _start(pane: PaneSpec, window: Window, want: Session, key: str, host: Host) 
 def _environment(want: Session, host: Host, *more: tuple[str, Secret]) -> list[str]:
     # Also for each pane: where a person has moved it, the session has another one.
     environ = {name: secret.reveal() for name, secret in (*want.env, *more)}
-    environ[SESSION] = f"{host.state_dir}/{want.tmux_name}"
+    environ[SESSION] = _session_of(want, host)
     return environment_options(environ)
+
+
+def _session_of(want: Session, host: Host) -> str:
+    return f"{host.state_dir}/{want.tmux_name}"
 
 
 def _folder(cwd: str | None, host: Host) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated
 
-from reconciler.base.records import dataclass
+from reconciler.base.records import dataclass, field
 from reconciler.core.fields import Command, Environment, Flag, Name, Parsed, Path
 
 if TYPE_CHECKING:
@@ -118,11 +118,18 @@ class Session:
     """Is a session of that name which no spec has made taken over as it is, in its order?"""
     kill_tree: Flag = True
     """Does all that the command of a pane has started end with it?"""
+    kept: bool = field(default=False, metadata={"written": False})
+    """Is what runs in it left when it is taken out, since it was there before?"""
 
     @property
     def tmux_name(self) -> str:
         """The session's name in tmux."""
         return self.session or ""
+
+    @property
+    def server(self) -> str:
+        """Its server, behind its name."""
+        return f" (tmux -L {self.socket})" if self.socket else ""
 
     def layout(self) -> tuple[tuple[str, Window], ...]:
         """Its windows, each with the key that marks it: its name, or else its place.
