@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import LONG, Machine, until
+from support import LONG, Machine, compiled, until
+
+from reconciler.host import Host
+from reconciler.host.processes import look_up
+from reconciler.kinds.process.readiness import ask
 
 SLOW = """
 import http.server, os, socket, sys, time
@@ -227,3 +232,34 @@ def test_what_is_wrong_with_ready_is_said(machine: Machine, ready: str, words: s
     done = machine.reconcile("--check", spec)
     assert words in done.stdout + done.stderr
     assert f"{spec.name}:4:" in done.stdout + done.stderr
+
+
+def test_of_instances_that_share_a_port_each_must_listen_itself(machine: Machine) -> None:
+    port = free_port()
+    listens = (
+        "import socket, time; one = socket.socket(); "
+        "one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1); "
+        f"one.bind(('127.0.0.1', {port})); one.listen(); print(flush=True); time.sleep(1000)"
+    )
+    text = f"processes: {{p: {{command: x, ready: {{tcp: '127.0.0.1:{port}'}}}}}}"
+    (resource,) = compiled(machine.base, text).resources
+    host = Host("demo", str(machine.state))
+    argv = [sys.executable, "-c", listens]
+    with (
+        subprocess.Popen(argv, stdout=subprocess.PIPE) as up,
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"]) as slow,
+    ):
+        try:
+            assert up.stdout is not None
+            up.stdout.readline()
+            entries = [look_up(one.pid) for one in (up, slow)]
+            first, second = (entry.identity for entry in entries if entry is not None)
+            said = ask(resource, (second,), (first,), host)
+            assert not said[second].ok
+            assert f"does not listen on port {port} yet" in said[second].words
+            assert ask(resource, (first,), (second,), host)[first].ok
+            # Alone it may be answered for by whoever it likes, such as a proxy.
+            assert ask(resource, (second,), (), host)[second].ok
+        finally:
+            up.kill()
+            slow.kill()
