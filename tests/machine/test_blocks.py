@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support import Machine
+from support import Machine, compiled
+
+from reconciler import kinds
+from reconciler.base.records import replace
+from reconciler.kinds.block import edited
 
 SPEC = 'blocks: {{x: {{path: {path}, content: "alias a=b\\nalias c=d"{more}}}}}'
 MINE = b"# mine \xff\nexport A=b\r\n"
@@ -221,25 +226,35 @@ SSHD = b"Port 22\nMatch User a\n  X11Forwarding no\nMatch User b\n  X11Forwardin
     ],
 )
 def test_the_place_and_the_comments_of_a_new_block(
-    machine: Machine, text: bytes, more: str, made: bytes
+    text: bytes, more: str, made: bytes, tmp_path: Path
 ) -> None:
-    file = machine.base / "file"
-    file.write_bytes(text)
-    machine.once(spec(machine, file, more))
-    machine.converged(spec(machine, file, more))
-    now = file.read_bytes()
+    (one,) = compiled(tmp_path, SPEC.format(path="/x", more=more)).resources
+    kind = kinds.get("block")
+    write: Any = kind.actions(one, None, ())
+    now = edited(text, write, "demo")
+    assert now is not None and edited(now, write, "demo") == now
     before, _, after = made.partition(b"{ours}")
     assert now.startswith(before) and now.endswith(after)
     ours = now[len(before) : len(now) - len(after)].splitlines()
     assert ours[1:-1] == [b"alias a=b", b"alias c=d"]
-    sign, close = (b"<!-- ", b" -->") if "<!--" in more else (b"/* ", b" */")
-    if "comment" not in more:
-        sign, close = b"# ", b""
+    sign, close = one.want.comment[0].encode(), one.want.comment[1:]
+    end = close[0].encode() if close else b""
     for marker in (ours[0], ours[-1]):
-        assert marker.startswith(sign) and marker.endswith(close)
-        assert b"--" not in marker.removeprefix(sign).removesuffix(close) or not close
+        assert marker.startswith(sign + b" ") and marker.endswith(end)
+        assert not close or b"--" not in marker.removeprefix(sign).removesuffix(end)
+    drop: Any = kind.actions(replace(one, present=False), None, ())
+    assert edited(now, drop, "demo") == text
+
+
+def test_a_block_in_closed_comments_is_made_and_goes(machine: Machine) -> None:
+    file = machine.base / "file"
+    file.write_bytes(XML)
+    more = """, comment: ["<!--", "-->"], before: "^</web-app>" """
+    machine.once(spec(machine, file, more))
+    machine.converged(spec(machine, file, more))
+    assert file.read_bytes().endswith(b" -->\n</web-app>\n")
     machine.once(spec(machine, file, more + ", state: absent"))
-    assert file.read_bytes() == text
+    assert file.read_bytes() == XML
 
 
 def test_drift_in_a_closed_comment_is_mended(machine: Machine) -> None:
