@@ -99,7 +99,7 @@ def test_it_is_said_once_also_when_the_spec_is_compiled_anew(machine: Machine) -
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["--plan", "--since", "1h"], "--since is for --history, not for --plan"),
+        (["--plan", "--since", "1h"], "--since is for --history and --logs, not for --plan"),
         (["--plan", "--reason", "x"], "--reason is for --pause, not for --plan"),
         (["--plan", "--reason", ""], "--reason is for --pause, not for --plan"),
         (["--once", "--stop"], "--stop is for --pause, not for --once"),
