@@ -146,6 +146,8 @@ def certificate_of(host: str, folder: Path) -> tuple[Path, Path]:
 def _serving(made: BaseServer) -> Iterator[None]:
     thread = threading.Thread(target=made.serve_forever, args=(0.01,))
     thread.start()
-    yield
-    made.shutdown()
-    thread.join()
+    try:
+        yield
+    finally:
+        made.shutdown()
+        thread.join()

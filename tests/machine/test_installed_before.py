@@ -64,6 +64,14 @@ def test_nothing_of_it_differs(
         assert made == before(name, "/BIN", "/HOME", "/STATE").replace("/some:/path", path)
 
 
+def test_nor_what_it_was_given_besides(tmp_path: Path) -> None:
+    host = {"user_uid": 0, "trust": ("--trust", "5")}
+    want = wants(tmp_path, environ={}, settings={"file_mode": "0640"}, **host)["unit:watchdog"]
+    plain = before("system.service", "/BIN", "/HOME", "/STATE")
+    given = "login_hook=false --trust 5 --set file_mode=0640\n"
+    assert want.text == plain.replace("login_hook=false\n", given)
+
+
 def test_its_cron_line_brings_it_up_and_nothing_changes(machine: Machine) -> None:
     spec = Path("executor")
     table = before("crontab", machine.bin, machine.home, machine.state, machine.sockets)
