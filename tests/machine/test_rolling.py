@@ -94,7 +94,7 @@ def free_port() -> int:
         return port
 
 
-@pytest.mark.parametrize("how", ["once", "loop"])
+@pytest.mark.parametrize("how", [pytest.param("once", marks=pytest.mark.slow), "loop"])
 def test_nobody_is_refused_while_all_are_restarted(
     machine: Machine, looping: Any, how: str
 ) -> None:
