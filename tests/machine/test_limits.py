@@ -129,8 +129,8 @@ def test_of_several_instances_only_those_that_ail_are_restarted(machine: Machine
     )
     machine.once(spec)
     pids = running(machine, "sleep 60402", 3)
-    # The kernel counts the start of a process in hundredths of a second.
-    passed(1.0)
+    # Older than the one that is started now will be when it is looked at.
+    passed(allowed(1.0))
     os.kill(pids[0], signal.SIGKILL)
     machine.once(spec)
     (young,) = set(running(machine, "sleep 60402", 3)) - set(pids)
@@ -266,13 +266,13 @@ STUBBORN = "trap : TERM; echo up; while :; do sleep 0.1; done; echo {}"
 
 
 def test_a_stop_that_takes_long_holds_nobody_up(machine: Machine, looping: Any) -> None:
-    log = machine.base / "log"
+    log, patience = machine.base / "log", allowed(4.0)
     spec = machine.spec(
         "loop: {every: 1h}\n"
         "processes:\n"
         # The first one does not listen to TERM.
         f"  slow: {{command: 'mkdir {log}.d && {STUBBORN.format(60407)}', log: {log},\n"
-        "         instances: 2, stop: {timeout: 4s}}\n"
+        f"         instances: 2, stop: {{timeout: {patience:.2f}s}}}}\n"
         "  other: {command: [sleep, '60408']}\n"
     )
     loop = looping(spec)
@@ -288,7 +288,7 @@ def test_a_stop_that_takes_long_holds_nobody_up(machine: Machine, looping: Any) 
     new.rename(spec)
     third = until(lambda: [e for e in loop.events() if e["event"] == "step"][2:], 10)[0]
     begin = time.monotonic()
-    with within(2.9):
+    with within(patience - 1.1):
         text = third["text"]
         assert text.startswith("begun restart process:slow") and "is being stopped (TERM" in text
         # The place of one that has ended is taken at once, while the other one still has its time.
@@ -297,7 +297,7 @@ def test_a_stop_that_takes_long_holds_nobody_up(machine: Machine, looping: Any) 
         until(lambda: gone(other) and machine.running("sleep 60408"), 1.0)
     (left,) = (pid for pid in slow if not gone(pid))
     until(lambda: gone(left))
-    assert time.monotonic() - begin > 2.5
+    assert time.monotonic() - begin > patience - 1.5
     running(machine, "604079", 2)
     until(lambda: not machine.steps(spec))
     assert len(machine.running("604079")) == 2
