@@ -51,18 +51,14 @@ def state(kind: str, have: Any, want: Any) -> Any:
         return Due(Packed(list(files)), *logs, now, have.get("goal"))
     module = kinds.get(kind).__class__.__module__
     made = __import__(module, fromlist=["x"])
-    if kind == "check":
-        return made.CheckState(**have)
-    if kind in ("file", "link"):
-        return getattr(made, f"{kind.title()}State")(**have)
-    if kind == "block":
-        return made.BlockState(**have)
     if kind == "cron":
         return made.CronState(**{**have, "env": tuple(map(tuple, have.get("env", ())))})
     if kind == "session":
         return made.SessionState(tuple(map(tuple, have["panes"])))
-    found = tuple((Identity(*who), digest) for who, digest in have["found"])
-    return made.ProcessState(have["running"], have["definition"], found, have.get("stopping"))
+    if kind == "process":
+        found = tuple((Identity(*who), digest) for who, digest in have["found"])
+        return made.ProcessState(have["running"], have["definition"], found, have.get("stopping"))
+    return getattr(made, f"{kind.title()}State")(**have)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda path: f"{path.parent.name}/{path.stem}")
