@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from reconciler.base.errors import HostError, UnknownState
+from reconciler.host.filesystems import refuse_silent
 from reconciler.host.place import draft, put_link
 from reconciler.host.private_folder import private_folder
 from reconciler.host.reading import PRIVATE, content, is_private
@@ -98,6 +99,7 @@ def opened_source(path: str) -> Iterator[int]:
     """A descriptor of a source, which nobody else could have put there. Raises HostError."""
     from reconciler.host import trust
 
+    refuse_silent(path)
     try:
         handle = trust.opened(path, what="the file that is made of it")
     except FileNotFoundError:
