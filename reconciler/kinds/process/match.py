@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.records import dataclass, replace
 from reconciler.core.model import Resource
-from reconciler.host.processes import Identity, look_up
+from reconciler.host.processes import Identity, ending, look_up
 from reconciler.host.start_records import STOPPED
 from reconciler.kinds.process.actions import known_as, runs
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _EXECUTOR = ("ai-cmd-executor", "reconciler.executor")
 """What the command of a worker has in it."""
+_LOOKS, _GLANCE = 20, 0.05
+"""How often tmux is asked for the status of what has ended, with so many seconds in between."""
 _FORKED = 0.5
 """Seconds for what was just forked to leave the session of its parent, which has ended."""
 
@@ -88,11 +90,21 @@ def ended(
         old = [one for one in records.of(resource.id, alive=False) if one.digest == version]
         return [(one.identity, records.status(resource.id, one.identity)) for one in old]
     place = want.place
-    return [
-        (Identity(0, pane.pid), pane.ending.rpartition(" ")[2] or None)
-        for pane in host.tmux.made_for(place.socket, place.session, host.owner)
-        if runs(pane, resource.id) and pane.dead and pane.launch == version
-    ]
+    for _ in range(_LOOKS):
+        panes = [
+            pane
+            for pane in host.tmux.made_for(place.socket, place.session, host.owner)
+            if runs(pane, resource.id)
+            and pane.launch == version
+            and (pane.dead or look_up(pane.pid) is None)
+        ]
+        if all(pane.ending for pane in panes):
+            break
+        host.clock.sleep(_GLANCE)  # tmux has not asked yet how it has ended.
+        host.tmux.forget()
+    # Sometimes tmux 3.3 never asks; it is a zombie then.
+    words = [(pane.pid, pane.ending or ending(pane.pid) or "") for pane in panes]
+    return [(Identity(0, pid), how.rpartition(" ")[2] or None) for pid, how in words]
 
 
 def finished(
