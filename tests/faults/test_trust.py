@@ -423,3 +423,13 @@ def test_an_access_list_of_nfs_counts_though_the_mode_does_not_show_it(
         assert reason(file).endswith(f"{who}, by an NFSv4 access list, may write to {file}")
     else:
         assert trust.is_trusted(str(file))
+
+
+def test_a_small_file_of_ours_is_read_only_where_it_is_one(tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.write_bytes(b"0123456789")
+    assert trust.own_bytes(str(plain), 4, 3) == b"3456"
+    (tmp_path / "link").symlink_to(plain)
+    os.mkfifo(tmp_path / "fifo")  # It must not be waited for.
+    for name in ("link", "fifo", "missing", "."):
+        assert trust.own_bytes(str(tmp_path / name), 4) is None
