@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, field, replace
-from reconciler.core.claims import Key
+from reconciler.core.claims import Declarations, Key
 from reconciler.core.fields import Comment, Path, Regex, Text
-from reconciler.core.kind import Batched, Described, Kind, Persistent
+from reconciler.core.kind import Batched, Completed, Described, Kind, Persistent
 from reconciler.core.managed_block import (
     BlockMark,
     MarkedText,
@@ -112,7 +112,7 @@ class DropBlock:
         _edit(self.path, (self,), host)
 
 
-class Blocks(Kind[Block, BlockState], Persistent, Described, Batched):
+class Blocks(Kind[Block, BlockState], Completed, Persistent, Described, Batched):
     """The section ``blocks``."""
 
     section = "blocks"
@@ -129,6 +129,13 @@ class Blocks(Kind[Block, BlockState], Persistent, Described, Batched):
             start = f"{want.comment[0]} {side} reconcile "
             if any(line.startswith(start) for line in want.lines.split("\n")):
                 yield "content", f"has a line that begins with {start!r}, as our markers do"
+
+    def linked(self, want: Block, declared: Declarations) -> Block:
+        others = declared.claims.get(Key("path", want.path), ())
+        if any(claim.asks.get("type") == "a file" for claim in others):
+            words = "is also in 'files', which would take the block out; put the lines in there"
+            raise ValueError("path", words)
+        return want
 
     def uses(self, want: Block) -> Iterable[Key]:
         return (Key("path", want.path),)

@@ -104,7 +104,8 @@ class Directories(Kind[Directory, Seen], Completed, Described, Diagnosed):
             yield "keep_narrower", "keeps what is narrower than mode; write the mode, too"
 
     def claims(self, want: Directory) -> Iterable[Claim]:
-        return (Claim(Key("path", want.path), self.expected(want).asks()),)
+        asks = {"type": "a directory", **self.expected(want).asks()}
+        return (Claim(Key("path", want.path), asks),)
 
     def linked(self, want: Directory, declared: Declarations) -> Directory:
         # A permission that asks for more counts when the directory is made: it never has a

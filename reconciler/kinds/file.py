@@ -267,7 +267,8 @@ class FileKind(Kind[WholeFile, FileState], Completed, Templated, Described):
         return want
 
     def claims(self, want: WholeFile) -> Iterable[Claim]:
-        return (Claim(Key("path", want.path), want.attributes.asks()),)
+        asks = {"type": "a file", "content": "all of it", **want.attributes.asks()}
+        return (Claim(Key("path", want.path), asks),)
 
     def uses(self, want: WholeFile) -> Iterable[Key]:
         return (Key("path", want.path.rpartition("/")[0] or "/"),)

@@ -434,3 +434,19 @@ def test_a_plan_of_somebody_without_rights_writes_nothing(machine: Machine) -> N
     file_of(machine).write_text("y")
     subprocess.run([*map(str, machine.argv("--plan", spec))], check=True, capture_output=True)
     assert notes.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ("blocks: {b: {path: PATH, content: x}}", "is also in 'files', which would take the block"),
+        ("directories: {d: {path: PATH}}", "wants type 'a directory' for the path"),
+    ],
+)
+def test_two_owners_of_one_path_are_an_error(machine: Machine, other: str, words: str) -> None:
+    path = str(machine.base / "x")
+    spec = machine.spec(
+        f"files: {{f: {{path: {path}, content: a}}}}\n{other.replace('PATH', path)}\n"
+    )
+    done = machine.reconcile("--check", spec)
+    assert done.returncode == 65 and words in done.stderr

@@ -150,7 +150,8 @@ class Crons(
 
     def claims(self, want: Cron) -> Iterable[Claim]:
         if want.file is not None:
-            return (Claim(Key("path", want.path)),)
+            asks = {"type": "a file", "content": "lines for cron"}
+            return (Claim(Key("path", want.path), asks),)
         lines: Iterable[str] = want.lines().values()
         if want.schedule is not None and want.command is not None:
             line = rendered(want.schedule, want.command, {})
