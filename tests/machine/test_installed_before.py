@@ -16,8 +16,9 @@ from support import CHECKOUT, Machine, facts, until
 
 from reconciler import kinds
 from reconciler.config.build import build
+from reconciler.host import spec_files
 
-SPEC = CHECKOUT / "specs/executor.yaml"
+SPEC = spec_files.path_of("executor")
 WORKER = "ai-cmd-executor worker"
 
 
@@ -39,7 +40,7 @@ def before(name: str, bin_: object, home: object, state: object, sockets: object
 
 def wants(folder: Path, *, environ: dict[str, str], settings: dict[str, str], **host: Any) -> Any:
     about = facts(folder, bin="/BIN", user_home="/HOME", state_dir="/STATE", **host)
-    spec = build(str(SPEC), kinds.all_kinds(), about, settings, environ).spec
+    spec = build(SPEC, kinds.all_kinds(), about, settings, environ).spec
     return {one.id: one.want for one in spec.resources if one.present and one.skip is None}
 
 

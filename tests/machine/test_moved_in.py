@@ -356,34 +356,34 @@ def test_tmpfiles_and_its_spec_leave_the_same_files(machine: Machine) -> None:
 SPOOL = "/var/spool/cron/crontabs"
 CRON = """\
 set -e
-for folder in {spool} /run /tmp; do mount -t tmpfs none $folder; done
-mkdir /tmp/out && chmod 1777 /tmp/out
+for folder in {spool} /run /mnt; do mount -t tmpfs none $folder; done
+mkdir /mnt/out && chmod 1777 /mnt/out
 case $1 in
 theirs) crontab "$2" ;;
-ours) reconcile --once "$2" --state-dir /tmp/state >/dev/null ;;
+ours) reconcile --once "$2" --state-dir /mnt/state >/dev/null ;;
 esac
 cron -f &
 for try in $(seq 700); do
-    [ "$(ls /tmp/out | wc -l)" = "$3" ] && break
+    [ "$(ls /mnt/out | wc -l)" = "$3" ] && break
     sleep 0.1
 done
 sleep 0.3
 kill $!
-cd /tmp/out && ls | wc -l && head -n 100 *
+cd /mnt/out && ls | wc -l && head -n 100 *
 """
 CRONTAB = """\
 # A comment above.
 MAILTO=""
 A = "one two"
-@reboot { pwd; printf '\\%s\\n' "$A" "$B" 100\\% 'a\\b' 'c\\\\d' "$LOGNAME" {{; cat; } >/tmp/out/1
+@reboot { pwd; printf '\\%s\\n' "$A" "$B" 100\\% 'a\\b' 'c\\\\d' "$LOGNAME" {{; cat; } >/mnt/out/1
 B='three'
 SHELL=/bin/bash
-@reboot { [[ a == a ]] && echo "$A $B ${BASH:+bash}"; cat; } >/tmp/out/2%line 1%%line \\% 3
+@reboot { [[ a == a ]] && echo "$A $B ${BASH:+bash}"; cat; } >/mnt/out/2%line 1%%line \\% 3
 SHELL=/bin/sh
 HOME=/usr/share
-@reboot { pwd; echo "$HOME # no comment"; umask; } >/tmp/out/3
+@reboot { pwd; echo "$HOME # no comment"; umask; } >/mnt/out/3
 PATH=/usr/bin:/bin
-@reboot { echo "$PATH"; id -un; ulimit -n >/dev/null; tty; } >/tmp/out/4 2>&1
+@reboot { echo "$PATH"; id -un; ulimit -n >/dev/null; tty; } >/mnt/out/4 2>&1
 """
 
 
