@@ -86,8 +86,12 @@ def _hear(listener: int, uid: int, pid: int, ready: Callable[[], None]) -> None:
     poller = select.poll()
     poller.register(heard, select.POLLIN)
     poller.register(ended, select.POLLIN)
-    while heard.fileno() in dict(poller.poll()):
+    while heard.fileno() in (found := dict(poller.poll())):
+        if ended in found:
+            heard.shutdown(socket.SHUT_RD)  # Nothing more comes: else whoever talks on keeps us.
         said, attached, _, _ = heard.recvmsg(4096, socket.CMSG_SPACE(_CREDENTIALS.size))
+        if not attached:
+            break
         senders = [
             _CREDENTIALS.unpack(data)[1]
             for level, sort, data in attached
