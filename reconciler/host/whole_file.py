@@ -16,7 +16,14 @@ from reconciler.host.filesystems import refuse_silent
 from reconciler.host.place import draft, put_link
 from reconciler.host.private_folder import private_folder
 from reconciler.host.reading import PRIVATE, content, is_private
-from reconciler.host.refusals import refuse_file_of_another
+from reconciler.host.refusals import (
+    kept_mode,
+    refuse,
+    refuse_file_of_another,
+    refused,
+    refused_set_id,
+)
+from reconciler.host.trust import is_trusted
 from reconciler.host.users import run_as
 from reconciler.host.walk import opened, reported, sort_of
 from reconciler.host.written import SHOWN, as_shown, digest_of
@@ -36,7 +43,7 @@ def write_whole(
     """A file at ``path`` with what ``fill`` writes to a descriptor of it.
 
     What is None or -1 of mode, user and group is as it was, with ACL and extended attributes, or
-    ``born`` and the caller's. ``check`` gets the path of the new file before it is in place, and
+    ``born`` and the caller's. ``check`` gets a path of the new file before it is in place, and
     raises HostError. ``path`` has no symlink at its end. Raises HostError.
     """
     parent, _, name = path.rpartition("/")
@@ -46,13 +53,17 @@ def write_whole(
         _there(folder, name, path) as old,
         draft(folder, name) as made,
     ):
+        contested = not is_trusted(parent or "/")
         fill(made.handle)
         was = None if old is None else os.fstat(old)
         if was is None:
             made.settle(born if mode is None else mode, uid, gid)
         else:
             refuse_file_of_another(folder, parent, was, path, uid)
-            made.settle(stat.S_IMODE(was.st_mode) if mode is None else mode, uid, gid, old)
+            refuse(refused_set_id(path, was, mode, uid, gid))
+            if contested and was.st_uid not in (0, os.geteuid()):
+                refuse(refused(path, was, os.fstat(folder), mode, uid, gid, named=False))
+            made.settle(kept_mode(was, uid, gid) if mode is None else mode, uid, gid, old)
             now = os.fstat(made.handle)
             owners = was.st_uid if uid == -1 else uid, was.st_gid if gid == -1 else gid
             if (now.st_uid, now.st_gid) != owners:
@@ -62,7 +73,12 @@ def write_whole(
                 )
         seen = None if was is None else _identity(was)
         same = None if seen is None else lambda status: _identity(status) == seen
-        if not made.exchange(same, lambda new: check(f"{parent}/{new}")):
+
+        # Who may write to the way can give that name to something else for whoever is to check it.
+        by_handle = f"/proc/{os.getpid()}/fd/{made.handle}"
+        if not made.exchange(
+            same, lambda new: check(by_handle if contested else f"{parent}/{new}")
+        ):
             raise HostError(f"{path} {_AGAIN}")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError, UnknownState
@@ -142,12 +143,11 @@ class WriteFile:
 
         def fill(handle: int) -> None:
             nonlocal digest
-            if want.origin is None:
+            if source is None:
                 write_all(handle, want.data)
             else:
-                with opened_source(want.origin) as source:
-                    for chunk in chunks(source):
-                        write_all(handle, chunk)
+                for chunk in chunks(source):
+                    write_all(handle, chunk)
             digest = digest_of(handle)
 
         def check(new: str) -> None:
@@ -161,8 +161,10 @@ class WriteFile:
             notes.note(want.path, digest, "begun")
 
         real = host.files.real(want.path) or want.path
-        born = 0o600 if want.secret else 0o644
-        write_whole(real, fill, *want.attributes.numbers(host), born, check)
+        with nullcontext() if want.origin is None else opened_source(want.origin) as source:
+            # A copy is opened to nobody who may not read its source.
+            born = 0o644 if source is None else 0o644 & os.fstat(source).st_mode
+            write_whole(real, fill, *want.attributes.numbers(host), born, check)
         if not want.on_change:
             notes.note(want.path, digest, "done")
 
