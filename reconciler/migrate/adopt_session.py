@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import HostError
@@ -58,10 +60,13 @@ def add_session(name: str, origin: Origin, draft: SpecDraft, host: Host) -> None
 
 def _pane(pane: Pane, seen: dict[str, Any], folder: str, origin: Origin) -> SpecBlock:
     made = SpecBlock()
-    try:
-        words = list(facts(pane.pid).arguments)
-    except HostError:
-        words = []
+    words: list[str] = []
+    with suppress(HostError):
+        found = facts(pane.pid)
+        if found.uid == os.geteuid():
+            words = list(found.arguments)
+        else:
+            made.say("its process is another user's, who decides what it is called: left out")
     program = words[0].rpartition("/")[2].lstrip("-") if words else ""
     if words and not (program in _SHELLS and (len(words) == 1 or words[1:] in (["-l"], ["-i"]))):
         if censored(" ".join(words)) == " ".join(words):

@@ -156,6 +156,16 @@ def test_a_session_is_taken_with_its_windows_and_panes(machine: Machine) -> None
     assert machine.reconcile("--adopt", "session:work").returncode == 0
 
 
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: another user's process")
+def test_what_another_user_calls_himself_in_a_pane_is_no_command_of_ours(machine: Machine) -> None:
+    machine.tmux("new-session", "-d", "-s", "his", "exec setpriv --reuid 65534 sleep 60669")
+    until(lambda: machine.running("sleep 60669"))
+    done = machine.reconcile("--adopt", "session:his")
+    assert "sleep" not in done.stdout
+    assert "# its process is another user's" in done.stdout
+
+
 def test_what_is_of_others_is_not_touched(machine: Machine) -> None:
     machine.once(machine.spec("sessions: {s: {windows: [{panes: [{command: sleep 60666}]}]}}"))
     done = machine.reconcile("--adopt", "session:s")
