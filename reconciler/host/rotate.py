@@ -20,7 +20,7 @@ from reconciler.host.openfiles import NonAppendingWriters
 from reconciler.host.place import Draft, draft, link, sync_folder, write_all
 from reconciler.host.private_folder import passing_name
 from reconciler.host.progress import BYTES, working
-from reconciler.host.refusals import refuse_hard_link
+from reconciler.host.refusals import kept_mode, refuse_hard_link
 from reconciler.host.remove import pour
 from reconciler.host.rotated import Log, Names, shown_log
 from reconciler.host.tree import Emptied, Tree
@@ -141,7 +141,7 @@ def _successor(
         with tree.opened_file(folder, old) as log:
             was = os.fstat(log)
             if mode is None:
-                made.settle(stat.S_IMODE(was.st_mode), uid, gid, like=log)
+                made.settle(kept_mode(was, uid, gid), uid, gid, like=log)
             else:
                 is_root = os.geteuid() == 0
                 made.settle(

@@ -316,6 +316,25 @@ def test_a_folder_swapped_for_a_link_never_leads_outside(
     assert_no_canary(open_folder)
 
 
+@pytest.mark.root
+@ROOT
+def test_the_new_log_of_another_gets_no_set_id_bit_along_with_a_group(machine: Machine) -> None:
+    log = machine.base / "his/a.log"
+    log.parent.mkdir()
+    log.write_bytes(b"x" * 2000)
+    os.chown(log.parent, NOBODY, NOBODY)
+    os.chown(log, NOBODY, NOBODY)
+    log.chmod(0o2755)
+    machine.base.chmod(0o755)
+    spec = machine.spec(
+        f"retention: {{r: {{path: {log.parent}, match: ['*.log'], action: rotate, "
+        "max_file: 1KiB, create: {group: root}}}"
+    )
+    machine.once(spec)
+    now = log.stat()
+    assert (now.st_size, now.st_gid, now.st_mode & 0o7777) == (0, 0, 0o755)
+
+
 def assert_no_canary(base: Path) -> None:
     """What was moved or archived is the prey, and nothing else."""
     for path in (base / "to").rglob("*") if (base / "to").exists() else ():
