@@ -130,9 +130,15 @@ def opened_source(path: str) -> Iterator[int]:
 
 def shown_file(real: str, handle: int) -> str:
     """What is shown of that file, which is open: nothing that others may have put there."""
-    folder = os.open(real.rpartition("/")[0] or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    parent, _, name = real.rpartition("/")
+    folder = os.open(parent or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return f"({PRIVATE})" if is_private(folder, handle) else shown_bytes(handle)
+        # Else what is asked of the way to it would be answered for another one.
+        is_there = os.path.samestat(
+            os.stat(name, dir_fd=folder, follow_symlinks=False), os.fstat(handle)
+        )
+        hidden = not is_there or is_private(folder, handle)
+        return f"({PRIVATE})" if hidden else shown_bytes(handle)
     finally:
         os.close(folder)
 

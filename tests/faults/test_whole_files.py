@@ -13,6 +13,7 @@ import pytest
 from support import Machine
 
 from reconciler.host import waiter
+from reconciler.host.whole_file import shown_file
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root works in folders of other users")
 NOBODY = 65534
@@ -77,6 +78,15 @@ def test_a_copy_is_opened_to_nobody_who_may_not_read_its_source(machine: Machine
         assert stat.S_IMODE(file.stat().st_mode) == mode & 0o644
         machine.converged(spec)
         file.unlink()
+
+
+def test_nothing_is_shown_of_a_file_whose_way_was_exchanged_since(machine: Machine) -> None:
+    (machine.base / "x").write_text("secret of root\n")
+    (machine.base / "his").mkdir()
+    (machine.base / "his/x").write_text("his\n")
+    with open(machine.base / "x", "rb") as file:
+        assert shown_file(str(machine.base / "x"), file.fileno()) == "secret of root\n"
+        assert "secret" not in shown_file(str(machine.base / "his/x"), file.fileno())
 
 
 def test_who_talks_without_end_does_not_hide_that_a_process_has_ended(machine: Machine) -> None:
