@@ -25,7 +25,8 @@ from reconciler.host.refusals import (
 )
 from reconciler.host.trust import is_trusted
 from reconciler.host.users import run_as
-from reconciler.host.walk import opened, reported, sort_of
+from reconciler.host.walk import opened, reported, sort_of, taken
+from reconciler.host.work import hollow
 from reconciler.host.written import SHOWN, as_shown, digest_of
 
 _AGAIN = "has changed meanwhile; the next pass looks again"
@@ -146,6 +147,8 @@ def shown_file(real: str, handle: int) -> str:
 def shown_bytes(data: bytes | int) -> str:
     """What is shown of bytes, or of what is open there: a text, or else its digest."""
     size = len(data) if isinstance(data, bytes) else os.fstat(data).st_size
+    if isinstance(data, int) and is_hollow(data):
+        return f"({size:,} bytes, most of them holes)"
     some = data if isinstance(data, bytes) else content(data, SHOWN + 1)
     try:
         if size <= SHOWN and b"\0" not in some:
@@ -153,6 +156,12 @@ def shown_bytes(data: bytes | int) -> str:
     except UnicodeDecodeError:
         pass
     return f"({size:,} bytes, digest {digest_of(data)[:12]})"
+
+
+def is_hollow(handle: int) -> bool:
+    """Has it holes that would take a pass to be read? They cost nothing to who makes them."""
+    status = os.fstat(handle)
+    return hollow(status.st_size, taken(status))
 
 
 @contextmanager

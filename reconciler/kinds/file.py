@@ -386,9 +386,11 @@ def _compared(want: WholeFile, real: str, handle: int, size: int) -> tuple[str, 
 def _ours(path: str, real: str, handle: int, note: WrittenFile | None) -> Observation[FileState]:
     """What is seen of one that is to go: only one that holds what we wrote is there for us."""
     from reconciler.host.remedy import remedy
+    from reconciler.host.whole_file import is_hollow
     from reconciler.host.written import digest_of
 
-    if real == path and note is not None and digest_of(handle) in note.digests:
+    digests = () if note is None or real != path or is_hollow(handle) else note.digests
+    if digests and digest_of(handle) in digests:
         return Observation(FileState("what we have written"))
     what = f"{path} holds what was not written here, so it is left"
     return not_known(UnknownState(what, remedy=remedy("rm", path)))

@@ -89,6 +89,20 @@ def test_nothing_is_shown_of_a_file_whose_way_was_exchanged_since(machine: Machi
         assert "secret" not in shown_file(str(machine.base / "his/x"), file.fileno())
 
 
+def test_holes_that_cost_nothing_to_make_are_not_read(machine: Machine) -> None:
+    changed, absent = machine.base / "changed", machine.base / "absent"
+    form = "files: {{x: {{path: {}, content: ours}}, y: {{path: {}, content: ours{}}}}}"
+    machine.once(machine.spec(form.format(changed, absent, "")))
+    for file in (changed, absent):
+        os.truncate(file, 10 << 40)
+    spec = machine.spec(form.format(changed, absent, ", state: absent"))
+    plan = machine.plan(spec)
+    assert [one["id"] for one in plan["unknown"]] == ["file:y"]
+    machine.once(spec, status=1)
+    assert changed.read_text() == "ours"
+    assert absent.stat().st_size == 10 << 40
+
+
 def test_who_talks_without_end_does_not_hide_that_a_process_has_ended(machine: Machine) -> None:
     waits = waiter.Waiter("x", str(machine.base / "record"), os.geteuid())
     listener = waits.listen()
