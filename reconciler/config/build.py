@@ -125,8 +125,9 @@ def build(
     hidden += [value for value in parts if len(value) >= _PART]
     for each in resources:
         marked = getattr(each.want, "secret", ())
-        pairs = each.want.env if marked and isinstance(marked, tuple) else ()
+        pairs = getattr(each.want, "env", ()) if marked and isinstance(marked, tuple) else ()
         hidden += [value.reveal() for name, value in pairs if name in marked]
+    hidden += renderer.secrets
     used = {one.kind.name for one in declared}
     spec = Spec(
         top.name,

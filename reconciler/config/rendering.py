@@ -6,7 +6,7 @@ It must not know what a template is for; a kind makes text of what it gives.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.records import fields
@@ -56,7 +56,9 @@ class Renderer:
         self.problems = problems
         self.digests = digests
         self.keeps_secrets = False
-        """Some value of the environment stands in what a template gave."""
+        """A secret stands in what a template gave."""
+        self.secrets: list[str] = []
+        """The values of variables that a resource has named as secret."""
         self._sources: dict[str, Source] = {}
         self._templates: dict[str, Template] = {}
 
@@ -65,7 +67,8 @@ class Renderer:
         kind = declared.kind
         if want is None or not declared.present or not isinstance(kind, Templated):
             return want
-        work = _ResourceTemplates(self, declared)
+        named = getattr(want, "secret", ())  # A kind may have a flag of that name.
+        work = _ResourceTemplates(self, declared, named if isinstance(named, tuple) else ())
         try:
             return kind.rendered(want, work)
         except BadValue as error:
@@ -130,8 +133,9 @@ class Renderer:
 class _ResourceTemplates:
     """The templates of one resource, as its kind sees them."""
 
-    def __init__(self, renderer: Renderer, declared: Declaration) -> None:
+    def __init__(self, renderer: Renderer, declared: Declaration, secret: Collection[str]) -> None:
         self.renderer = renderer
+        self.secret = secret
         self.declared = declared
         self.id = declared.id
         self.spec = str(renderer.scope.values["spec"]["name"])
@@ -170,7 +174,7 @@ class _ResourceTemplates:
         except TemplateError as error:
             message, hint = error.message, error.hint
             if hidden or scope.environ.secrets != before:
-                message = "cannot be evaluated with this value of the environment (not shown)"
+                message = "cannot be evaluated with this secret value (not shown)"
                 hint = None
             self.report(field, template.line_of(error), message, hint)
             raise AlreadyReported from None
@@ -229,7 +233,9 @@ class _ResourceTemplates:
                 if found is None:
                     raise AlreadyReported
                 values[key] = found[0]
-                (secrets.add if found[1] else secrets.discard)(key)
+                (secrets.add if found[1] or key in self.secret else secrets.discard)(key)
+                if key in self.secret:
+                    self.renderer.secrets.append(str(found[0]))
         return values, secrets
 
     def report(self, field: str, line: int | None, message: str, hint: str | None = None) -> None:

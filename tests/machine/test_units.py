@@ -12,6 +12,7 @@ import pytest
 from machine.conftest import booted
 from machine.disposable import SYSTEMD, DisposableHost
 from machine.possible import PATH
+from support import Machine
 
 pytestmark = pytest.mark.root
 
@@ -54,7 +55,7 @@ class World:
     def once(self, spec: str, status: int = 0, **options: Any) -> Any:
         report = self.reconcile("--once", spec, **options)
         errors = [step.get("error") for step in report.get("steps", ())]
-        assert report["status"] == status, (errors, report)
+        assert report["status"] == status, (errors, report.get("unknown"), report)
         return report
 
     def converged(self, spec: str, **options: Any) -> Any:
@@ -672,6 +673,25 @@ def test_a_secret_of_the_environment_is_shown_to_nobody(world: World) -> None:
     assert not world.host.exists("/etc/reconcile/env/token.service")
 
 
+def test_a_variable_that_is_named_as_secret_is_shown_to_nobody(world: World) -> None:
+    value = "plain-1d7f"
+    content = SLEEPER.format(description="x").replace(
+        "[Install]", "Environment=TOKEN={{ token }}\n[Install]"
+    )
+    unit = {"content": content, "vars": {"token": value}, "secret": ["token"], "active": True}
+    spec = world.spec({"hidden.service": unit}, "hidden")
+    said = [world.plan(spec), world.once(spec), world.converged(spec)]
+    said += [world.reconcile(mode, spec) for mode in ("--status", "--history", "--diagnose")]
+    assert value not in json.dumps(said)
+    assert value not in world.sh("systemctl show hidden.service; systemctl cat hidden.service")
+    file = "/etc/reconcile/env/hidden.service"
+    assert f'TOKEN="{value}"' in world.host.read(file)
+    assert world.sh(f"stat -c%a {file}") == "600"
+    assert world.sh(f"grep -rl {value} /var/lib/reconcile || true") == ""
+    world.once(world.spec({"hidden.service": {**unit, "state": "absent"}}, "hidden"))
+    assert not world.host.exists(file)
+
+
 def test_a_name_that_systemd_escape_has_made(world: World) -> None:
     unit = "data-my\\x2ddisk.service"
     spec = world.spec({unit: {"content": SLEEPER.format(description="x"), "active": True}}, "esc")
@@ -819,3 +839,10 @@ def test_what_a_unit_says_is_shown_and_followed(world: World) -> None:
     ticks = [line for line in lines if line.endswith(": tick")]
     assert len(ticks) >= 2
     assert len(lines) == len(set(lines)), "none is given twice"
+
+
+def test_a_secret_that_is_no_variable_is_an_error(machine: Machine) -> None:
+    fields = "content: '{{ token }}', vars: {token: x}, secret: [tokn]"
+    done = machine.reconcile("--check", machine.spec(f"units: {{a.service: {{{fields}}}}}\n"))
+    assert done.returncode == 65
+    assert "'tokn' is no variable of vars; did you mean 'token'?" in done.stderr

@@ -59,6 +59,8 @@ class Unit:
     """The text of its file, which may hold templates."""
     vars: Variables = field(default=(), metadata={"template": "values"})
     """Values for the template."""
+    secret: tuple[Name, ...] = ()
+    """Of vars: values that are shown nowhere; those of Environment= go into a file of mode 0600."""
     scope: Annotated[Literal["system", "user"], choice("system", "user")] = "system"
     """Whose systemd runs it: that of the system, or that of the user."""
     enabled: Flag | None = None
@@ -74,7 +76,8 @@ class Unit:
     adopt: Flag = False
     """Is a file of that name which no spec has made taken over, so that it need not be ours?"""
     text: str | None = field(default=None, metadata={"written": False})
-    secret: bool = field(default=False, metadata={"written": False})
+    hides: bool = field(default=False, metadata={"written": False})
+    """Does its text hold a secret?"""
     environment: str | None = field(default=None, metadata={"written": False})
     """What its EnvironmentFile holds; None: it has none."""
     programs: tuple[str, ...] = field(default=(), metadata={"written": False})
@@ -115,7 +118,7 @@ class Unit:
     @property
     def mode(self) -> str:
         """What a file of units has; one with a secret is not for everybody."""
-        return "0600" if self.secret else "0644"
+        return "0600" if self.hides else "0644"
 
     def taken(self, text: str) -> str:
         """A text of its file, with our header where that is all that an adopted one lacks."""
@@ -124,14 +127,14 @@ class Unit:
 
     def shown(self, text: str) -> str:
         """A text of its file, as it may be shown."""
-        return self.hidden(text) if self.secret else text
+        return self.hidden(text) if self.hides else text
 
     def hidden(self, text: str) -> str:
         """What is shown of a text that holds a secret."""
         from reconciler.base.digests import blake2b
 
         digest = blake2b(text.encode("utf-8", "surrogateescape"), digest_size=6)
-        return f"(not shown: it holds a value of the environment; digest {digest.hexdigest()})"
+        return f"(not shown: it holds a secret; digest {digest.hexdigest()})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +200,13 @@ class Units(
             yield "content", "write either template or content, not both"
         if want.vars and want.template is None and want.content is None:
             yield "vars", "are for a template or content, and there is none"
+        for name in want.secret:
+            if name not in want.vars:
+                from difflib import get_close_matches
+
+                near = get_close_matches(name, want.vars, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                yield "secret", f"{name!r} is no variable of vars{hint}"
         if want.is_template and want.active is not None:
             instance = unit.replace("@.", "@NAME.")
             yield "active", f"{unit} is a template, which does not run itself; declare {instance}"
@@ -303,7 +313,7 @@ class Units(
             return None
         from reconciler.kinds.unit.run import cause
 
-        return cause(host, want.scope, str(want.unit), words=not want.secret)
+        return cause(host, want.scope, str(want.unit), words=not want.hides)
 
     def actions(
         self, resource: Resource[Unit], have: UnitState | None, changes: Sequence[Change]

@@ -253,9 +253,7 @@ def actions(
         found.append(WriteEnvironment(scope, unit, environment, want.environment, seen))
     if writes:
         path, text = _path(want, now), str(want.text)
-        found.append(
-            WriteUnit(scope, unit, want.file, path, text, now.text, want.mode, want.secret)
-        )
+        found.append(WriteUnit(scope, unit, want.file, path, text, now.text, want.mode, want.hides))
     elif changed & {"mode", "owner"}:
         found.append(SetUnitAttributes(scope, path, want.mode))
     if want.text is not None and want.environment is None and now.environment_text is not None:

@@ -47,7 +47,7 @@ def filled(want: Unit, templates: Templates) -> Unit:
         want,
         text=header(templates.spec, templates.id) + text,
         environment=header(templates.spec, templates.id) + environment if environment else None,
-        secret=rendered.secret,
+        hides=rendered.secret,
         programs=programs(text),
         # What a template's or an instance's links are called is systemd's own affair.
         links=made or () if "@" not in str(want.unit) and not want.drop_in else (),

@@ -192,7 +192,7 @@ class _UnitObserver:
         want = self.want
         self._note_what_it_runs()
         state = self._with_environment(state)
-        if want.secret and redacted(str(want.text)) != want.text:
+        if want.hides and redacted(str(want.text)) != want.text:
             self.notes.append(
                 "it holds a secret outside of Environment=, which systemctl show shows to everybody"
             )
@@ -351,7 +351,7 @@ class _UnitObserver:
             from reconciler.kinds.unit.run import cause
 
             words = cause(
-                self.host, self.want.scope, self.unit, self.known, words=not self.want.secret
+                self.host, self.want.scope, self.unit, self.known, words=not self.want.hides
             )
             what = "failed" if way == "failed" else "fails and is restarted by systemd"
             self.notes.append(f"{what}: {words}")
