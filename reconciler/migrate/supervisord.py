@@ -34,6 +34,7 @@ _SAME = ("process_name", "numprocs", "numprocs_start", "priority", "redirect_std
 _EXPANSION = re.compile(r"%\((\w+)\)(-?[0-9]*)([sd])|%(%)")
 _USUAL_FILES, _MOST_OPEN = 1024, 524288
 """The open files of a process that asks for nothing, and to which number it may raise that."""
+_MANY_BLANKS = 200
 _OFF = ("false", "0", "off", "no")
 
 
@@ -73,6 +74,10 @@ def read(original: Original, draft: SpecDraft) -> None:
 
 
 def _sections(original: Original) -> Iterator[_Section]:
+    for line, text in original.lines():
+        if re.search(rf"\s{{{_MANY_BLANKS}}}", text):
+            # For them configparser takes a time that grows with the square of their number.
+            raise original.refused(line, f"{_MANY_BLANKS} blanks in a row")
     parser = configparser.RawConfigParser(
         strict=False, inline_comment_prefixes=(";", "#"), default_section="\0"
     )

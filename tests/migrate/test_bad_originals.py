@@ -25,6 +25,7 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "no user": ("etc/crontab", b"* * * * * root\n", "crontab:1: there is no command behind"),
     "no head": ("supervisord.conf", b"[program:x\ncommand=a\n", "supervisord.conf:1: a setting"),
     "no value": ("supervisord.conf", b"[program:x]\ncommand\n", "supervisord.conf:2: neither"),
+    "blanks": ("supervisord.conf", b"[x]\na" + b" " * 60000 + b"b\n", "conf:2: 200 blanks"),
     "itself": ("supervisord.conf", b"[include]\nfiles=*.conf\n", "conf:2: the file includes it"),
     "gone": ("logrotate.conf", b"include a.d\n", ""),
     "in itself": ("logrotate.conf", b"include logrotate.conf\n", "conf:1: files include one"),
