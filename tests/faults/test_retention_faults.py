@@ -342,3 +342,20 @@ def assert_no_canary(base: Path) -> None:
     if (base / "to.tar.gz").exists():
         with tarfile.open(base / "to.tar.gz") as tar:
             assert {tar.extractfile(m).read() for m in tar} == {b"prey"}  # type: ignore[union-attr]
+
+
+@ROOT
+def test_root_runs_no_command_with_a_name_that_another_may_exchange(machine: Machine) -> None:
+    logs, ran = machine.base / "logs", machine.base / "ran"
+    old(logs / "a.log", b"x" * 2000)
+    os.chown(logs, 65534, 65534)
+    os.chown(logs / "a.log", 65534, 65534)
+    rule = f"path: {logs}, match: '*.log', action: rotate, max_file: 1KB, keep: 3, compress: false"
+    spec = machine.spec(f"retention: {{x: {{{rule}, run: [cp, '{{}}', {ran}]}}}}")
+    (step,) = machine.once(spec, status=1)["steps"]
+    assert "root runs no command with a name in" in step["error"]
+    assert (logs / "a.log.1").exists() and not ran.exists()
+    spec.write_text(spec.read_text().replace("run: [", "run: [setpriv, --reuid=0, "))
+    (logs / "a.log").write_bytes(b"y" * 2000)
+    machine.once(spec)
+    assert ran.read_bytes() == b"y" * 2000

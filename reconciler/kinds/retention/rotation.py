@@ -5,6 +5,7 @@ It must not decide what is due: that is the retention kind's.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
@@ -98,6 +99,10 @@ class TellProcess:
             raise HostError(f"the logs are rotated, but {self.id} was not told: {error}") from None
 
 
+_AS_ANOTHER = ("runuser", "setpriv", "su", "sudo")
+"""Programs that become another user before they run a command."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunForEach:
     """Run a command for each rotated log, with its new path for every ``{}``."""
@@ -122,12 +127,29 @@ class RunForEach:
         failed = []
         for path in rotated_logs(self.want.path, self.logs, self.want.names, settled):
             try:
+                self._refuse_exchangeable(path)
                 RunCommand(filled_in(self.want.run or (), path), "the log is rotated").run(host)
             except HostError as error:
                 failed.append(str(error))
         if failed:
             more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
             raise HostError(failed[0] + more)
+
+    def _refuse_exchangeable(self, path: str) -> None:
+        """Raises HostError where root's command could be given something else by that name."""
+        from reconciler.host.trust import is_trusted_way
+
+        program = (self.want.run or ("",))[0].rpartition("/")[2]
+        folder = path.rpartition("/")[0]
+        if (
+            os.geteuid() == 0
+            and program not in _AS_ANOTHER
+            and not is_trusted_way(folder, services=True)
+        ):
+            raise HostError(
+                f"the log is rotated, but root runs no command with a name in {folder}, where "
+                "somebody else may exchange it; write run: [runuser, -u, USER, --, COMMAND, '{}']"
+            )
 
 
 @dataclass(frozen=True, slots=True)
