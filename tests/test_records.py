@@ -247,7 +247,7 @@ def test_what_it_does_not_know_is_refused() -> None:
 
 def test_making_one_loads_neither_dataclasses_nor_inspect(free: None) -> None:
     code = (
-        "import sys; from reconciler.core.model import Key; "
+        "import sys; from reconciler.core.claims import Key; "
         "from reconciler.base.records import replace; replace(Key('a', 'b'), sort='c'); "
         "sys.exit({'dataclasses', 'inspect'} & sys.modules.keys() != set())"
     )

@@ -93,7 +93,7 @@ def test_ten_times_the_due_files_take_ten_times_the_calls(machine: Machine, acti
 
 
 def test_of_very_many_due_files_each_is_opened_once(machine: Machine) -> None:
-    """Right before it goes; for the plan one look at the processes is for all of them."""
+    """Right before it goes; for the plan one look of root's at the processes is for all of them."""
     number = 1100
     top = filled(machine, number)
     rule = f"{{path: {top}, older_than: 1h, action: delete}}"
@@ -101,4 +101,5 @@ def test_of_very_many_due_files_each_is_opened_once(machine: Machine) -> None:
     machine.run(*machine.argv("--check", spec))
     found = calls(machine, machine.argv("--once", spec), r'"f\d{4}"')
     assert list(top.iterdir()) == []
-    assert found == {"newfstatat": number, "openat": number, "unlinkat": number, "execve": 1}
+    opened = number if os.geteuid() == 0 else 2 * number  # He cannot see what others have open.
+    assert found == {"newfstatat": number, "openat": opened, "unlinkat": number, "execve": 1}

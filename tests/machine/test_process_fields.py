@@ -183,6 +183,7 @@ def test_one_that_has_finished_stays_so_while_another_instance_is_started(
     spec = ends(machine, "on_failure", f"mkdir {machine.base}/first")
     spec.write_text(spec.read_text().replace("{one: {", "{one: {instances: 2, "))
     for starts in (2, 3, 4):
+        until(lambda: machine.steps(spec))  # The end of the one before is known.
         machine.reconcile("--once", spec)
         until(lambda starts=starts: runs(machine) == starts)
         machine.reconcile("--resume", "process:one", spec)

@@ -57,7 +57,7 @@ class World:
         self._made += 1
         return f"{kind}{self._made}"
 
-    def _declare(self, section: str, name: str, **fields: Any) -> None:
+    def _declare(self, section: str, name: str, /, **fields: Any) -> None:
         self.sections.setdefault(section, {})[name] = fields
 
     def _file(self, path: Path, *, days: int | None = None, size: int | None = None) -> None:
