@@ -679,16 +679,16 @@ def test_a_variable_that_is_named_as_secret_is_shown_to_nobody(world: World) -> 
         "[Install]", "Environment=TOKEN={{ token }}\n[Install]"
     )
     unit = {"content": content, "vars": {"token": value}, "secret": ["token"], "active": True}
-    spec = world.spec({"hidden.service": unit}, "hidden")
+    spec = world.spec({"unseen.service": unit}, "unseen")
     said = [world.plan(spec), world.once(spec), world.converged(spec)]
     said += [world.reconcile(mode, spec) for mode in ("--status", "--history", "--diagnose")]
     assert value not in json.dumps(said)
-    assert value not in world.sh("systemctl show hidden.service; systemctl cat hidden.service")
-    file = "/etc/reconcile/env/hidden.service"
+    assert value not in world.sh("systemctl show unseen.service; systemctl cat unseen.service")
+    file = "/etc/reconcile/env/unseen.service"
     assert f'TOKEN="{value}"' in world.host.read(file)
     assert world.sh(f"stat -c%a {file}") == "600"
     assert world.sh(f"grep -rl {value} /var/lib/reconcile || true") == ""
-    world.once(world.spec({"hidden.service": {**unit, "state": "absent"}}, "hidden"))
+    world.once(world.spec({"unseen.service": {**unit, "state": "absent"}}, "unseen"))
     assert not world.host.exists(file)
 
 
