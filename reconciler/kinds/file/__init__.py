@@ -360,7 +360,7 @@ class FileKind(Kind[WholeFile, FileState], Completed, Templated, Described):
             if verb == "run":
                 found.append(RunCommand(("sh", "-c", about), "the file is written"))
             else:
-                from reconciler.kinds._follow_up import FollowUp
+                from reconciler.kinds.file.follow_up import FollowUp
 
                 found.append(FollowUp(verb, about))
         return (*found, FinishFile(want.path))
