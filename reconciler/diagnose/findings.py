@@ -1,4 +1,4 @@
-"""From what was seen to what is wrong, each with the command that fixes it. Pure."""
+"""From what was seen to what is wrong, each with the command that fixes it."""
 
 from __future__ import annotations
 

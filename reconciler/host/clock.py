@@ -126,7 +126,7 @@ class WallTime:
         return age if at is None else min(age, self._clock.monotonic() - at)
 
     def _same_for(self, path: str, time: float) -> float:
-        """Seconds for which the time of a file, which lies ahead, was seen to be the same."""
+        """For how many seconds the time of a file, which is in the future, has not changed."""
         digest = blake2b(os.fsencode(path), digest_size=8).hexdigest()
         place = os.path.join(self._folder, f"ahead-{digest}")
         now, known = self._clock.monotonic(), [self._boot, f"{time:.6f}"]

@@ -35,13 +35,12 @@ class Content:
 
 
 @contextmanager
-def reading(folder: int, name: str, path: str, limit: int) -> Iterator[Content | None]:
-    """The regular file ``name`` in ``folder``, kept open; None when there is nothing.
+def regular_file_in(folder: int, name: str, path: str) -> Iterator[int | None]:
+    """A descriptor of the regular file of that name; None when there is nothing.
 
-    ``path`` is what people are told. Raises HostError when it is something else, a symlink too,
-    or longer than ``limit`` bytes, and OSError.
+    ``path`` is what people are told. Raises HostError when it is something else, and OSError.
     """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if not stat.S_ISREG(status.st_mode):
@@ -51,12 +50,26 @@ def reading(folder: int, name: str, path: str, limit: int) -> Iterator[Content |
         yield None
         return
     try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def reading(folder: int, name: str, path: str, limit: int) -> Iterator[Content | None]:
+    """The regular file ``name`` in ``folder``, kept open; None when there is nothing.
+
+    ``path`` is what people are told. Raises HostError when it is something else, a symlink too,
+    or longer than ``limit`` bytes, and OSError.
+    """
+    with regular_file_in(folder, name, path) as handle:
+        if handle is None:
+            yield None
+            return
         data = content(handle, limit + 1)
         if len(data) > limit:
             raise HostError(f"{path} is larger than {limit // 2**20} MiB, so it is not changed")
         yield Content(data, os.fstat(handle), handle)
-    finally:
-        os.close(handle)
 
 
 def read_in(folder: int, name: str, path: str, limit: int) -> tuple[bytes, os.stat_result] | None:

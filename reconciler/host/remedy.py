@@ -44,6 +44,18 @@ def in_words(argv: Sequence[str]) -> Remedy:
     return script(argv[2]) if is_text else remedy(*argv)
 
 
+def file_of_root(path: str, text: str, mode: str, secret: bool, *before: Remedy) -> Remedy:
+    """Commands that make a whole file of root's, after those; none where a secret is in it."""
+    if secret or hides(text):
+        return remedy(":", f"{path} holds a secret and is not shown; make the same pass")
+    return in_turn(
+        *before,
+        remedy("printf", "%s\\n", *text.removesuffix("\n").split("\n"), into=path),
+        remedy("chown", "0:0", path),
+        remedy("chmod", mode, path),
+    )
+
+
 def hides(text: str) -> bool:
     """Would a command with that text be shown with a piece missing, so that it does not work?"""
     return censored(text, most=None) != text

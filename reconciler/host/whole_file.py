@@ -15,7 +15,7 @@ from reconciler.base.errors import HostError, UnknownState
 from reconciler.host.filesystems import refuse_silent
 from reconciler.host.place import draft, put_link
 from reconciler.host.private_folder import private_folder
-from reconciler.host.reading import PRIVATE, content, is_private
+from reconciler.host.reading import PRIVATE, content, is_private, regular_file_in
 from reconciler.host.refusals import (
     kept_mode,
     refuse,
@@ -51,7 +51,7 @@ def write_whole(
     with (
         reported(f"cannot write {path}"),
         opened(parent, make=True) as folder,
-        _there(folder, name, path) as old,
+        regular_file_in(folder, name, path) as old,
         draft(folder, name) as made,
     ):
         contested = not is_trusted(parent or "/")
@@ -162,24 +162,6 @@ def is_hollow(handle: int) -> bool:
     """Has it holes that would take a pass to be read? They cost nothing to who makes them."""
     status = os.fstat(handle)
     return hollow(status.st_size, taken(status))
-
-
-@contextmanager
-def _there(folder: int, name: str, path: str) -> Iterator[int | None]:
-    """A descriptor of the regular file of that name; None: there is nothing."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    try:
-        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        if not stat.S_ISREG(status.st_mode):
-            raise HostError(f"{path} is {sort_of(status)}, not a file; move it away")
-        handle = os.open(name, flags, dir_fd=folder)
-    except FileNotFoundError:
-        yield None
-        return
-    try:
-        yield handle
-    finally:
-        os.close(handle)
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:

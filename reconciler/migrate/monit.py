@@ -152,7 +152,7 @@ class _Service:
     def _limit(
         self, block: SpecBlock, clause: MonitClause, text: str, cycles: int, action: str
     ) -> bool:
-        """A limit of the process, its age, or how often it is started in vain."""
+        """A limit of the process, its age, or how many starts may fail."""
         many = re.fullmatch(r"([0-9]+) restarts?(?: [0-9]+ cycles?)?", text)
         if many:
             nested(block, "restart").put("attempts", int(many[1]), clause.origin)

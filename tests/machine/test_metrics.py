@@ -6,15 +6,19 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from looping import Looping
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families as metrics
-from support import Machine, until
+from support import Machine, compiled, until, within
 
+from reconciler.cli.commands import metrics as commands
+from reconciler.host import Host, probe
 from reconciler.output.metrics import Metrics
 
 Samples = dict[tuple[str, ...], float]
@@ -154,3 +158,15 @@ def test_without_the_extra_it_says_what_to_install(machine: Machine) -> None:
     )  # fmt: skip
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "metrics need prometheus-client; install it with: " in done.stderr
+
+
+def test_a_folder_that_takes_long_is_left_out(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = SimpleNamespace(spec=compiled(
+        machine.base, "checks: {q: {queue: {path: /tmp, match: '*', max_count: 9}}}"
+    ))  # fmt: skip
+    monkeypatch.setattr(commands, "PATIENCE", 0.2)
+    monkeypatch.setattr(probe, "waiting", lambda *asked: time.sleep(600))
+    with within(1.0):
+        assert commands._queues(look, Host("x", str(machine.base))) == {}  # type: ignore[arg-type]

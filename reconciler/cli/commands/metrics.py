@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from reconciler import kinds
@@ -81,8 +82,11 @@ def _metrics(context: Context, look: Snapshot, host: Host, outcomes: Sequence[Ou
 
 
 def _queues(look: Snapshot, host: Host) -> dict[tuple[str, str], tuple[int, float]]:
-    """How many files wait, and the age of the oldest in seconds, by resource and folder."""
-    from reconciler.host.probe import waiting
+    """How many files wait, and the age of the oldest in seconds, by resource and folder.
+
+    Somebody else may have put millions there, or a file system that hangs: none is told of then.
+    """
+    from reconciler.host.child import Children
 
     wanted: dict[tuple[str, str], list[str]] = {}
     for resource in look.spec.resources:
@@ -93,9 +97,17 @@ def _queues(look: Snapshot, host: Host) -> dict[tuple[str, str], tuple[int, floa
             if key.sort == "queue":
                 folder, _, match = key.value.rpartition("/")
                 wanted.setdefault((resource.id, folder), []).append(match)
-    found: dict[tuple[str, str], tuple[int, float]] = {}
-    for (ident, folder), patterns in wanted.items():
-        with suppress(UnknownState, OSError):
-            number, age, _ = waiting(folder, patterns, host.walltime)
-            found[ident, folder] = number, age
-    return found
+    with Children() as children:
+        for place, patterns in wanted.items():
+            children.begin("\0".join(place), partial(_waiting, place[1], patterns, host), PATIENCE)
+        children.wait()
+        found = {place: children.answers.get("\0".join(place)) for place in wanted}
+    return {place: counted for place, counted in found.items() if counted is not None}
+
+
+def _waiting(folder: str, patterns: Sequence[str], host: Host) -> tuple[int, float] | None:
+    from reconciler.host.probe import waiting
+
+    with suppress(UnknownState, OSError):
+        return waiting(folder, patterns, host.walltime)[:2]
+    return None

@@ -13,7 +13,7 @@ from reconciler.base.records import dataclass
 from reconciler.core.model import Action, Observation, Resource, not_known
 from reconciler.host import crondaemon
 from reconciler.host.managed_file import LIMIT, managed_file, mark, ours
-from reconciler.host.remedy import hides, in_turn, remedy
+from reconciler.host.remedy import file_of_root, remedy
 from reconciler.host.rewrite import replace_file
 from reconciler.kinds.cron.actions import remarks
 from reconciler.kinds.cron.lines import job_in, misread, setting
@@ -112,14 +112,7 @@ class WriteCronFile:
         return f"write {self.path} (mode {self.mode})"
 
     def shell(self) -> Remedy:
-        if self.secret or hides(self.text):
-            return remedy(":", f"{self.path} holds a secret and is not shown; make the same pass")
-        lines = self.text.removesuffix("\n").split("\n")
-        return in_turn(
-            remedy("printf", "%s\\n", *lines, into=self.path),
-            remedy("chown", "0:0", self.path),
-            remedy("chmod", self.mode, self.path),
-        )
+        return file_of_root(self.path, self.text, self.mode, self.secret)
 
     def run(self, host: Host) -> None:
         """Raises HostError."""

@@ -14,7 +14,7 @@ from reconciler.base.errors import Remedy
 from reconciler.base.records import dataclass
 from reconciler.core.model import Action, Change, Resource
 from reconciler.host.managed_file import LIMIT
-from reconciler.host.remedy import hides, in_turn, remedy
+from reconciler.host.remedy import file_of_root, in_turn, remedy
 from reconciler.host.rewrite import replace_file
 from reconciler.kinds.unit import Unit, UnitState
 
@@ -47,15 +47,8 @@ class WriteUnit:
         return f"write {self.path} (mode {self.mode})"
 
     def shell(self) -> Remedy:
-        if self.secret or hides(self.text):
-            return remedy(":", f"{self.path} holds a secret and is not shown; make the same pass")
-        lines = self.text.removesuffix("\n").split("\n")
-        return in_turn(
-            remedy("mkdir", "-p", os.path.dirname(self.path)),
-            remedy("printf", "%s\\n", *lines, into=self.path),
-            remedy("chown", "0:0", self.path),
-            remedy("chmod", self.mode, self.path),
-        )
+        folder = remedy("mkdir", "-p", os.path.dirname(self.path))
+        return file_of_root(self.path, self.text, self.mode, self.secret, folder)
 
     def write(self, host: Host) -> None:
         """Without asking systemd-analyze. Raises HostError."""
