@@ -77,7 +77,7 @@ class Context(CallState):
         return {
             "path": self.spec_path(), "all_kinds": kinds.all_kinds, "facts": self.facts(),
             "settings": self.settings, "environ": os.environ,
-            "state_dir": self.state_dir, "patience": patience,
+            "state_dir": self.state_dir, "patience": patience, "placed": self.options.placed,
         }  # fmt: skip
 
     def last_good(self) -> Spec | None:

@@ -107,7 +107,7 @@ class Invocation:
 
     def spec_path(self) -> str:
         """The file named, or the first of the usual places where there is one."""
-        from reconciler.host.spec_files import FOUND_HERE, copy_of, find_spec
+        from reconciler.host.spec_files import FOUND_HERE, copy_of, find_spec, lies_elsewhere
 
         home = self.users.account(None).home
         path, tried = find_spec(self.options.spec, os.environ, home)
@@ -115,6 +115,9 @@ class Invocation:
             raise InvalidUsage("no spec: name one, or make one of " + ", ".join(tried))
         if self.options.spec is None and path == FOUND_HERE:
             self._refuse_found(path)
+        if self.options.placed is not None:
+            place = os.path.dirname(self.options.placed)
+            lies_elsewhere(place, os.path.dirname(os.path.abspath(path)))
         copy = copy_of(path, os.environ, home)
         if os.path.exists(copy or ""):
             from reconciler.host.environment import note
@@ -176,6 +179,7 @@ class Invocation:
         folders = with_variables(self.state_dir)
         path = os.path.abspath(self.spec_path())
         folder = self._folder_of(path, folders) if folders else None
+        path = self.options.placed or path
         if folder is None or self._before(folder, path) is not None:
             return {}
         return {name: Remembered(value) for name, value in variables(folder).items()}

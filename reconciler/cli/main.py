@@ -104,7 +104,7 @@ def _run(argv: Sequence[str], own: bool) -> int:
     bound = own and options.mode not in _NO_LOOK and bool(served()) and _go_on_in_child()
     answer = None
     if options.mode == "once" and not (
-        options.only or options.json or options.unset or options.saved
+        options.only or options.json or options.unset or options.saved or options.placed
     ):
         call = Invocation(options)
         if is_asked(call.state_dir) and not options.take_over:
@@ -186,7 +186,7 @@ def usual(argv: Sequence[str]) -> Namespace | None:
         trust=[], color="auto", quiet=False, verbose=False, detailed_exitcode=False, since=None,
         duration=None, reason=None, stop=False, take_over=False, pause=None, resume=None,
         completion=None, logs=None, follow=False, watch=False, adopt=None, out=None, sign=None,
-        saved=None, signers=None, **{"import": None},
+        saved=None, signers=None, placed=None, hosts=None, limit=None, **{"import": None},
     )  # fmt: skip
     found = vars(options)
     words = iter(argv)

@@ -8,6 +8,7 @@ that of an option which only these modes have.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -83,6 +84,7 @@ OF = {
     "--sign": ("plan",),
     "--from": ("once",),
     "--signers": ("once",),
+    "--as": ("plan", "once"),
     "--since": ("history", "logs"),
     "--follow": ("logs",),
     "--watch": ("status",),
@@ -198,6 +200,8 @@ def parser() -> argparse.ArgumentParser:
         help="do that saved plan exactly, or nothing where something has moved")  # fmt: skip
     add("--signers", metavar="FILE",
         help="only one that these have signed, as in ssh-keygen -Y")  # fmt: skip
+    add("--as", metavar="PATH", dest="placed", type=_absolute,
+        help="as if the spec lay there; --once puts it there first")  # fmt: skip
     add("--since", metavar="TIME", help="from 2h ago, 2026-11-22 or '2026-11-22 14:30'")
     add("-f", "--follow", action="store_true", help="go on until Ctrl-C")
     add("--watch", action="store_true", help="live, until Ctrl-C")
@@ -315,6 +319,10 @@ def _wrapped(text: str, indent: int, first: int = 0) -> Sequence[str]:
         text, 79, initial_indent=" " * first, subsequent_indent=" " * indent,
         break_on_hyphens=False,
     )  # fmt: skip
+
+
+def _absolute(text: str) -> str:
+    return os.path.abspath(text)
 
 
 def _uid(text: str) -> int:

@@ -79,17 +79,19 @@ def build(
     environ: Mapping[str, str],
     strict: bool = True,
     text: bytes | None = None,
+    placed: str | None = None,
 ) -> Built:
     """Read and compile the spec at ``path``. Raises SpecError with everything that is wrong.
 
     Not ``strict``: resources that contradict one another are held, and not refused. ``text`` is
-    what will stand in the file, where there is none yet.
+    what will stand in the file, where there is none yet; ``placed`` where the file will lie, when
+    it lies elsewhere now.
     """
     problems = Problems()
-    files = gather(path, problems, text)
+    files = gather(path, problems, text, placed)
     top = HeadReader(files, [kind.section for kind in kinds], problems)
     top.read_head()
-    full = os.path.abspath(path)
+    full = os.path.abspath(placed or path)
     about = {"name": top.name, "path": known_as(full), "dir": os.path.dirname(full)}
     scope = Scope(facts, environ, about, problems, partial=files.broken)
     top.read_vars(settings, scope)

@@ -200,6 +200,7 @@ def load(
     complete: bool = False,
     patience: float | None = None,
     strict: bool = True,
+    placed: str | None = None,
 ) -> Spec:
     """The spec in the file ``path``, compiled or as it was kept in ``state_dir``.
 
@@ -208,10 +209,12 @@ def load(
     ``write_cache`` False: nothing is written. ``complete``: never a spec without its secrets.
     ``all_kinds`` is called only to compile. ``patience`` are the seconds for which one who still
     writes a file of it is waited for, None: whatever is there is taken. Not ``strict``: resources
-    that contradict one another are held, and not refused. Raises BeingWritten, and SpecError with
+    that contradict one another are held, and not refused. ``placed`` is where the spec will lie; it
+    is neither kept nor looked up then. Raises BeingWritten, and SpecError with
     every problem there is; a file that cannot be read, or that root cannot trust, is one too.
     """
     inputs = Inputs(path, facts, settings(), environ)
+    state_dir = state_dir if placed is None else None
     if state_dir is not None:
         kept = compiled(file_name(state_dir, inputs), inputs, complete)
         if kept is not None and not (strict and any(one.held for one in kept.resources)):
@@ -228,7 +231,7 @@ def load(
             one.path: one.digest for one in inputs.settings.values() if isinstance(one, FromFile)
         }
         try:
-            built = build(path, all_kinds(), facts, inputs.settings, environ, strict)
+            built = build(path, all_kinds(), facts, inputs.settings, environ, strict, placed=placed)
         except SpecError as error:
             error.files.update(given)
             raise

@@ -49,10 +49,15 @@ class SpecFiles:
     """Some file could not be read as YAML, so that not all is known."""
 
 
-def gather(path: str, problems: Problems, text: bytes | None = None) -> SpecFiles:
-    """Read the spec at ``path``, or take ``text`` for what stands there, and what it includes."""
+def gather(
+    path: str, problems: Problems, text: bytes | None = None, shown: str | None = None
+) -> SpecFiles:
+    """Read the spec at ``path``, or take ``text`` for what stands there, and what it includes.
+
+    ``shown`` is where problems say that it lies.
+    """
     files = SpecFiles()
-    _add(path, os.path.abspath(path), None, (), files, problems, text)
+    _add(shown or path, os.path.abspath(path), None, (), files, problems, text)
     return files
 
 

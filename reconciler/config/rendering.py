@@ -17,7 +17,7 @@ from reconciler.config.template import LITERAL_HINT, TemplateError
 from reconciler.core.kind import Templated
 from reconciler.core.templating import BadValue, RenderedTemplate
 from reconciler.host import spec_files
-from reconciler.host.spec_files import folder
+from reconciler.host.spec_files import folder, lying, placed
 
 if TYPE_CHECKING:
     from reconciler.config.resolve import Declaration
@@ -191,9 +191,9 @@ class _ResourceTemplates:
         home = str(self.renderer.scope.values["user"]["home"])
         plain = home + node[1:] if node.startswith("~/") else str(node)
         own = os.path.dirname(node.source.path)
-        path = os.path.normpath(os.path.join(own, plain))
-        if not os.path.isfile(path):
-            names = _names(os.path.dirname(path))
+        path = placed(os.path.normpath(os.path.join(own, plain)))
+        if not os.path.isfile(lying(path)):
+            names = _names(os.path.dirname(lying(path)))
             what = f"{self.declared.title}: {field}: there is no file {path}"
             self.renderer.problems.add(node.at, what, near=(os.path.basename(path), names))
             raise AlreadyReported

@@ -88,6 +88,24 @@ def find_spec(
     return next((path for path in tried if os.path.exists(path)), None), tried
 
 
+_places: list[tuple[str, str]] = []
+
+
+def lies_elsewhere(place: str, now: str) -> None:
+    """What belongs into the folder ``place`` lies in the folder ``now``."""
+    _places[:] = [(place, now)] if place != now else []
+
+
+def lying(path: str) -> str:
+    """Where the file lies now whose place is ``path``."""
+    return next((now + path[len(to) :] for to, now in _places if path.startswith(f"{to}/")), path)
+
+
+def placed(path: str) -> str:
+    """The place of the file that lies at ``path`` now."""
+    return next((to + path[len(now) :] for to, now in _places if path.startswith(f"{now}/")), path)
+
+
 LIMIT = 8 * 1024 * 1024
 """The most bytes that a file may have."""
 NAME = r"[a-z0-9][a-z0-9_-]{0,63}"

@@ -27,8 +27,14 @@ _SHORT_WAIT = 5.0
 def run(context: Context) -> int:
     """Make the pass, and send its messages."""
     saved = _saved(context)
+    placed = context.options.placed is not None
     spec = context.load(write_cache=saved is None, complete=saved is not None)
     context.claim(spec)
+    if placed and saved is None:
+        from reconciler.cli.placing import put_in_place
+
+        put_in_place(context, spec)
+        spec = context.load(write_cache=True)
     if saved is not None:
         saved.refuse_forged(context, spec, context.options.signers)
 
@@ -103,6 +109,10 @@ def _pass(context: Context, spec: Spec, saved: SavedPlan | None) -> tuple[int, S
         for words in moved:
             tell(f"{saved.path}: {words}")
         return complain("nothing is done; make the plan anew", TROUBLE), spec
+    if context.options.placed is not None:
+        from reconciler.cli.placing import put_in_place
+
+        put_in_place(context, spec)
     end = host.clock.monotonic() + _SHORT_WAIT
     due = context.learn(look, host)
     while (
