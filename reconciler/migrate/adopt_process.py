@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from typing import TYPE_CHECKING
@@ -163,12 +164,18 @@ def _environment(one: ProcessFacts, made: SpecBlock, origin: Origin) -> None:
             continue
         if name == "PATH" and set(value.split(":")) <= set(SYSTEM_PATH.split(":")):
             continue
-        if _SECRET.search(name) or censored(f"{name}={value}") != f"{name}={value}":
+        if _is_secret(name, value):
             made.say(f"env: {name} looks like a secret and is left out; see env_file")
         else:
             env[name] = value
     if env:
         made.put("env", env, origin)
+
+
+@functools.cache
+def _is_secret(name: str, value: str) -> bool:
+    """Kept, since most processes of a host have most of their variables in common."""
+    return bool(_SECRET.search(name)) or censored(f"{name}={value}") != f"{name}={value}"
 
 
 def _name(one: ProcessFacts) -> str:

@@ -209,6 +209,26 @@ def test_many_processes_are_read_once(machine: Machine) -> None:
     assert counts[1] - counts[0] < 27 * 20, counts
 
 
+def test_five_hundred_processes_are_adopted_in_two_seconds(machine: Machine) -> None:
+    """In time of the processor, each with what a login has in its environment."""
+    environ = {**machine.environ, **{f"SETTING_{at}": f"/opt/value/{at}" * 4 for at in range(30)}}
+    code = "import os\nfor n in range(500):\n"
+    code += " os.fork() or os.execvp('sleep', ['sleep', f'60672.{n}'])\n"
+    subprocess.run([sys.executable, "-c", code], env=environ, check=True)
+    try:
+        before = os.times()
+        done = machine.reconcile("--adopt", "process:^sleep 60672")
+        after = os.times()
+        assert done.returncode == 0 and done.stdout.count("SETTING_29") == 500, done.stderr
+        taken = after.children_user + after.children_system
+        taken -= before.children_user + before.children_system
+        print(f"{taken:.2f} s of the processor")
+        assert taken < 2
+    finally:
+        for pid in machine.running("sleep 60672"):
+            os.kill(pid, signal.SIGKILL)
+
+
 @pytest.mark.parametrize(
     ("word", "reason"),
     [

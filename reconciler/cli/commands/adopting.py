@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from reconciler import kinds
 from reconciler.base.errors import HostError
 from reconciler.base.exit_codes import DONE, TROUBLE
 from reconciler.base.text import count_of, printable
-from reconciler.cli.commands.importing import problems_of
+from reconciler.cli.commands.importing import built_from
 from reconciler.cli.context import Context
 from reconciler.cli.invocation import complain, tell
-from reconciler.config.build import build
+from reconciler.config.build import Built
+from reconciler.config.errors import Problem, SpecError
 from reconciler.core.observe import observe
 from reconciler.core.plan import make_plan
 from reconciler.host import Host
@@ -24,14 +25,23 @@ from reconciler.output.data import FORMAT
 
 def run(context: Context) -> int:
     """Print it whole, or nothing; what cannot be kept as it is, is said on standard error."""
-    path = os.path.abspath("adopted.yaml")
     name = os.uname().nodename
+    built: Built
+
+    def problems_of(text: str) -> Sequence[Problem]:
+        nonlocal built
+        try:
+            built = built_from(text, "adopted.yaml", context)
+        except SpecError as error:
+            return error.problems
+        return ()
+
     try:
         draft = adopted(context.options.adopt, Host(name, os.path.join(context.state_dir, name)))
         left: dict[str, str] = {}
         while True:
-            text = draft.valid(lambda text: problems_of(text, context))
-            differs = _differs(path, text, context)
+            text = draft.valid(problems_of)
+            differs = _differs(built, context)
             if not differs:
                 break
             left |= differs
@@ -55,9 +65,8 @@ def run(context: Context) -> int:
     return DONE
 
 
-def _differs(path: str, text: str, context: Context) -> Mapping[str, str]:
-    """What a pass by that text would change, or could not know, by id, and why."""
-    built = build(path, kinds.all_kinds(), context.facts(), {}, os.environ, text=text.encode())
+def _differs(built: Built, context: Context) -> Mapping[str, str]:
+    """What a pass by that spec would change, or could not know, by id, and why."""
     spec = built.spec
     host = Host(spec.name, os.path.join(context.state_dir, spec.name))
     host.declared, host.spec_path = spec.resources, spec.path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from reconciler import kinds
 from reconciler.base.exit_codes import DONE, INVALID
@@ -14,6 +15,9 @@ from reconciler.config.errors import Problem
 from reconciler.migrate.formats import imported
 from reconciler.migrate.original import NotImported
 from reconciler.output.data import FORMAT
+
+if TYPE_CHECKING:
+    from reconciler.config.build import Built
 
 
 def run(context: Context) -> int:
@@ -46,12 +50,18 @@ def run(context: Context) -> int:
 
 def problems_of(text: str, context: Context) -> Sequence[Problem]:
     """What ``--check`` would say of a spec with that text."""
-    from reconciler.config.build import build
     from reconciler.config.errors import SpecError
 
-    path = os.path.abspath("imported.yaml")
     try:
-        build(path, kinds.all_kinds(), context.facts(), {}, os.environ, text=text.encode())
+        built_from(text, "imported.yaml", context)
     except SpecError as error:
         return error.problems
     return ()
+
+
+def built_from(text: str, name: str, context: Context) -> Built:
+    """The spec with that text, as if a file of that name held it. Raises SpecError."""
+    from reconciler.config.build import build
+
+    path = os.path.abspath(name)
+    return build(path, kinds.all_kinds(), context.facts(), {}, os.environ, text=text.encode())
