@@ -32,11 +32,12 @@ ACCESS, DEFAULT = "system.posix_acl_access", "system.posix_acl_default"
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 
 
-def acl(group: int, mask: int, named: int) -> bytes:
+def acl(group: int, mask: int, named: int, others: int = 0) -> bytes:
     """An ACL that gives ``named`` to the user nobody, as xattr(7) holds it, acl(5)."""
     anyone = 0xFFFFFFFF
     entries = (
-        (1, 6, anyone), (2, named, NOBODY), (4, group, anyone), (16, mask, anyone), (32, 0, anyone)
+        (1, 6, anyone), (2, named, NOBODY), (4, group, anyone), (16, mask, anyone),
+        (32, others, anyone),
     )  # fmt: skip
     return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
 
@@ -345,6 +346,28 @@ def test_a_copy_that_cannot_keep_its_group_opens_to_nobody_else(
         made.publish()
     os.close(source)
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o604
+
+
+def test_what_is_written_anew_keeps_its_acl(machine: Machine) -> None:
+    """A whole file, and one with a block; nobody gains by it, and nobody loses."""
+    text, rc = machine.base / "text", machine.base / "rc"
+    for path in (text, rc):
+        path.write_text("one\n")
+        path.chmod(0o640)
+        try:
+            os.setxattr(path, ACCESS, acl(0, 4, 4))  # Its mode is 0640 still: the mask.
+        except OSError:
+            pytest.skip("no ACLs here")
+    before = [path.stat().st_ino for path in (text, rc)]
+    spec = machine.spec(
+        f"files: {{x: {{path: {text}, content: two, mode: '0640'}}}}\n"
+        f"blocks: {{y: {{path: {rc}, content: two}}}}\n"
+    )
+    machine.once(spec)
+    machine.converged(spec)
+    assert text.read_text() == "two" and "two\n" in rc.read_text()
+    assert text.stat().st_ino != before[0] or rc.stat().st_ino != before[1]
+    assert [os.getxattr(path, ACCESS) for path in (text, rc)] == [acl(0, 4, 4)] * 2
 
 
 def test_a_copy_without_the_acl_does_not_take_its_mask_for_the_group(

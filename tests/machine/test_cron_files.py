@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from faults.test_place import ACCESS, acl
 from machine.disposable import CronHost
 from machine.test_cron import SPOOL, Cron, cron
 from support import Machine
@@ -79,6 +80,21 @@ def test_up_drift_and_down(host: Cron) -> None:
     assert b"true y\n" in (host.raw() or b"") and b"true x" not in (host.raw() or b"")
     machine.once(machine.spec("cron: {file: {state: absent}}"))
     assert host.raw() == MINE
+
+
+def test_a_file_that_is_written_anew_keeps_its_acl(host: Cron) -> None:
+    machine = host.machine
+    spec = machine.spec(SPEC.format(word="x", user="nobody"))
+    machine.once(spec)
+    shared = acl(4, 4, 4, 4).hex()
+    python = "python3 -c 'import os; print({})'"
+    host.sh(python.format(f'os.setxattr("{FILE}", "{ACCESS}", bytes.fromhex("{shared}"))'))
+    machine.converged(spec)
+    spec = machine.spec(SPEC.format(word="y", user="nobody"))
+    machine.once(spec)
+    machine.converged(spec)
+    assert "true y" in host.sh(f"cat {FILE}")
+    assert host.sh(python.format(f'os.getxattr("{FILE}", "{ACCESS}").hex()')).strip() == shared
 
 
 def test_absent_removes_the_file_and_nothing_of_others(host: Cron) -> None:
