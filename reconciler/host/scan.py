@@ -44,9 +44,9 @@ _PRIVATE = re.compile(r"\..*\.reconcile\.d(\.[0-9a-f]{8})?")
 class Wanted:
     """What to look for. ``rule`` is about those that match.
 
-    ``age_by`` is mtime, ctime, atime or birth. ``larger`` is a size in bytes beyond which a log
-    is due, and ``since`` the time in nanoseconds before which its last rotation, or its first
-    line, makes it due. ``logs`` leaves out what has been rotated already, and tells what is left
+    ``age_by`` is mtime, ctime, atime, newest of these, or birth. ``larger`` is a size in bytes
+    beyond which a log is due, and ``since`` the time in nanoseconds before which its last rotation,
+    or its first line, makes it due. ``logs`` leaves out what has been rotated already, and tells what is left
     to be done about it. ``never`` is a pattern for whole paths, ``shun`` a folder that is not
     entered. ``empty`` folders are told, where they are as old as the rule says of files.
     """
@@ -210,6 +210,8 @@ class _Scanner:
                         time = status.st_mtime_ns
                     elif attribute is not None:
                         time = getattr(status, attribute)
+                    elif wanted.age_by == "newest":
+                        time = max(status.st_mtime_ns, status.st_ctime_ns, status.st_atime_ns)
                     else:
                         # Of a time that is not known nobody can say that it is long ago.
                         made = self._birth(folder, name)

@@ -26,6 +26,9 @@ _OWN = {
     "CRON_TZ": "the times of what follows are those of this host's zone",
     "RANDOM_DELAY": "what follows runs without a delay",
     "LOGNAME": "cron sets it itself",
+    "MAILFROM": "the sender of its mail is cron's own",
+    "CONTENT_TYPE": "its mail is as cron sends it",
+    "CONTENT_TRANSFER_ENCODING": "its mail is as cron sends it",
 }
 _USUAL = {"root", "www-data", "nobody", "daemon", "mail", "postgres", "backup", "git", "nginx"}
 _STARTERS = ("sudo", "env", "nice", "ionice", "timeout", "flock", "sh", "bash", "exec", "php",

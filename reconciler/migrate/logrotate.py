@@ -27,7 +27,7 @@ _OFF = {"nocompress": "compress", "nodelaycompress": "delaycompress", "nocreate"
         "nocopytruncate": "copytruncate", "nodateext": "dateext",
         "nosharedscripts": "sharedscripts",
         "noolddir": "olddir", "nomail": "mail", "nocopy": "copy", "noshred": "shred",
-        "ifempty": "notifempty", "nomissingok": "missingok", "norenamecopy": "renamecopy",
+        "nomissingok": "missingok", "norenamecopy": "renamecopy",
         "nodatehourago": "datehourago", "nodateyesterday": "dateyesterday",
         "nocreateolddir": "createolddir", "noallowhardlink": "allowhardlink",
         "noignoreduplicates": "ignoreduplicates"}  # fmt: skip
@@ -39,6 +39,7 @@ _READ = {
 }  # fmt: skip
 _WHY = {
     "su": "paths are walked and not trusted, without another user",
+    "ifempty": "an empty log is not rotated",
     "minsize": "a log is rotated in its time, however small",
     "olddir": "rotated logs stay beside the log",
     "mail": "nothing is mailed",
@@ -133,6 +134,8 @@ def _set(options: _Options, word: str, said: _Said) -> None:
     if word in _OFF:
         options.pop(_OFF[word], None)
         return
+    if word == "notifempty":
+        options.pop("ifempty", None)
     if word in _EVERY or word in _AGES or word == "size":
         for other in (*_EVERY, *_AGES, "size"):
             options.pop(other, None)

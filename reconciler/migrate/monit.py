@@ -17,6 +17,7 @@ from reconciler.migrate.monit_syntax import (
     MonitClause,
     MonitWord,
     clauses_of,
+    connection,
     statements,
     without_cycles,
 )
@@ -29,6 +30,7 @@ CONTENT = re.compile(
 )
 NAMES = re.compile(r"(^|/)\.?monitrc[^/]*$|/monit(/[^/]+)*/[^/]+$")
 
+_OF_A_PROTOCOL = ("protocol", "ssl", "status", "content", "request", "headers")
 _USUAL = 60
 _UNITS = {"second": "s", "minute": "m", "hour": "h", "day": "d"}
 _GREATER = r"(?:>|>=|gt|greater|ge|more)"
@@ -44,7 +46,7 @@ def read(original: Original, draft: SpecDraft) -> None:
             seconds = MonitClause(one).after("daemon") if _second(one) == "daemon" else None
             if seconds and seconds.isdigit():
                 every = int(seconds)
-            else:
+            if not seconds or len(one) > len(("set", "daemon", seconds)):
                 shown = MonitClause(one).origin
                 short = shown._replace(text=shown.text[:100])
                 draft.leave(draft.document, short, "about monit itself")
@@ -70,6 +72,8 @@ class _Service:
         self.every = every
         """Seconds between two looks, where they are known."""
         self.draft = draft
+        self.rest: list[str] = []
+        """What the last connection is asked for, and no check can."""
         self.block: SpecBlock | None = None
         """The process, where it is one that can be started."""
         self.programs = {
@@ -135,6 +139,7 @@ class _Service:
     def _condition(self, clause: MonitClause) -> bool:
         """One ``if``; returns whether it was taken."""
         text, cycles = without_cycles(clause.plain())
+        self.rest = []
         action = clause.after("then") or "alert"
         try:
             if self.block is not None and self._limit(self.block, clause, text, cycles, action):
@@ -188,10 +193,11 @@ class _Service:
         if text.startswith("failed") and re.search(r"\b(port|unixsocket|unix)\b", text):
             return self._connection(clause)
         if self.sort == "host" and re.match(r"failed (ping|icmp)", text):
-            address = self.head.after("address") or self.name
-            return {"command": ["ping", "-c", "1", "-W", "5", address]}
+            return self._ping(clause)
         if self.sort in ("file", "directory") and path:
-            found = re.fullmatch(rf"timestamp {_GREATER} ([0-9]+) ?([a-z]+)", text)
+            found = re.fullmatch(
+                rf"(?:timestamp|mtime|modification time) {_GREATER} ([0-9]+) ?([a-z]+)", text
+            )
             if found:
                 unit = _UNITS[found[2].rstrip("s")]
                 return {"fresh": {"path": path, "max_age": f"{found[1]}{unit}"}}
@@ -204,28 +210,42 @@ class _Service:
             return {"command": shlex.split(path)}
         return _host(text) if self.sort == "system" else None
 
+    def _ping(self, clause: MonitClause) -> dict[str, object]:
+        asked, self.rest = connection(clause)
+        sort = f"-{found[1]}" if (found := re.search(r"\bping([46])\b", clause.plain())) else None
+        options = ["-c", asked.get("count", "1"), "-W", asked.get("timeout", "5")]
+        options += ["-s", asked["size"]] if "size" in asked else []
+        address = asked.get("address") or self.head.after("address") or self.name
+        return {"command": ["ping", *([sort] if sort else []), *options, address]}
+
     def _connection(self, clause: MonitClause) -> dict[str, object]:
-        host = clause.after("host") or self.head.after("address") or "127.0.0.1"
-        socket = clause.after("unixsocket", "unix")
-        port = clause.after("port")
-        protocol = (clause.after("protocol", "proto") or "").lower()
-        encrypted = protocol == "https" or clause.after("ssl", "tls") is not None
-        if clause.after("type") is not None and (clause.after("type") or "").lower() == "udp":
+        """A check of a port, without what ``_check`` asks for. Raises ValueError."""
+        asked, self.rest = connection(clause)
+        if asked.get("type", "").lower() == "udp":
             raise ValueError("UDP is not asked")
-        if protocol in ("http", "https"):
-            scheme = "https" if encrypted else "http"
-            place = "localhost" if socket else f"{host}:{port}" if port else host
-            request = clause.after("request") or "/"
-            http: dict[str, object] = {"url": f"{scheme}://{place}{request}"}
-            status, content = clause.after("status"), clause.after("content")
-            if status is not None and status.isdigit():
-                http["status"] = int(status)
-            if content is not None:
-                http["match"] = content
-            if socket:
-                http["unix"] = socket
-            return {"http": http if len(http) > 1 else http["url"]}
-        return {"tcp": socket or f"{host}:{port}"}
+        host = asked.get("host") or asked.get("address") or self.head.after("address")
+        socket, port = asked.get("unixsocket"), asked.get("port")
+        if asked.get("protocol") == "default":
+            del asked["protocol"]
+        protocol = asked.get("protocol", "").lower()
+        if protocol not in ("http", "https"):
+            self.rest += [f"{name} {asked[name]}".rstrip() for name in _OF_A_PROTOCOL
+                          if name in asked]  # fmt: skip
+            return {"tcp": socket or f"{host or '127.0.0.1'}:{port}"}
+        scheme = "https" if protocol == "https" or "ssl" in asked else "http"
+        place = f"{host or '127.0.0.1'}:{port}" if port else host
+        place = "localhost" if socket else place
+        http: dict[str, object] = {"url": f"{scheme}://{place}{asked.get('request', '/')}"}
+        if "status" in asked:
+            http["status"] = int(asked["status"])
+        if "content" in asked:
+            http["match"] = asked["content"]
+        if "headers" in asked:
+            pairs = re.findall(r"([\w-]+): *(.*?)(?= [\w-]+: |\]|$)", asked["headers"])
+            http["headers"] = dict(pairs)
+        if socket:
+            http["unix"] = socket
+        return {"http": http if len(http) > 1 else http["url"]}
 
     def _check(
         self, clause: MonitClause, fields: dict[str, object], cycles: int, action: str
@@ -239,6 +259,9 @@ class _Service:
         waits = clause.after("timeout")
         if waits is not None and waits.isdigit() and form in ("tcp", "http"):
             block.put("timeout", f"{waits}s", clause.origin)
+        if self.rest:
+            reason = f"is not asked for: {', '.join(self.rest)}"
+            self.draft.leave(block, clause.origin, reason)
         if cycles > 1:
             block.put("failures", cycles, clause.origin)
         reactions = ["notify"]

@@ -20,6 +20,21 @@ _NOISE = {"is", "as", "are", "on", "only", "with", "within", "and", "has", "usin
 _STARTS = ("start", "stop", "restart", "if", "depends", "depend", "group", "every", "mode",
            "onreboot", "alert", "noalert", "else")  # fmt: skip
 _ACTIONS = ("alert", "restart", "start", "stop", "exec", "unmonitor", "timeout")
+_VALUED = ("host|hostname|port|address|type|unixsocket|unix|protocol|proto|request|count|size|"
+           "password")  # fmt: skip
+_ASKED = [
+    re.compile(rf"(?:^|(?<= )){one}(?= |$)", re.IGNORECASE)
+    for one in (
+        r"http (headers) (\[[^\]]*\])",
+        r'(content) (?:=+ )?"([^"]*)"',
+        r"(status) (?:=+ )?([0-9]+)",
+        r"(timeout) ([0-9]+) seconds?",
+        rf'({_VALUED}) (?:=+ )?(?:"([^"]*)"|(\S+))',
+        r"(ssl|tls|failed|ping[46]?|icmp)",
+    )
+]
+"""What a connection may be asked with, in the order in which one may hold the next."""
+_ALSO = {"hostname": "host", "unix": "unixsocket", "proto": "protocol", "tls": "ssl"}
 _DEEPEST = 16
 
 
@@ -143,3 +158,21 @@ def without_cycles(text: str) -> tuple[str, int]:
     if found is None or re.search(r"restarts?", text):
         return text, 1
     return text[: found.start()], int(found[1] or found[2])
+
+
+def connection(clause: MonitClause) -> tuple[dict[str, str], list[str]]:
+    """What a connection, or a ping, is asked with by name; and the words of what is not known."""
+    words = [one for one in clause.words[1:] if one.quoted or one.text.lower() not in _NOISE]
+    texts = [f'"{one.text}"' if one.quoted else one.text for one in words]
+    end = next((at for at, text in enumerate(texts) if text.lower() == "then"), len(texts))
+    rest = without_cycles(" ".join(texts[:end]))[0]
+    asked: dict[str, str] = {}
+
+    def taken(found: re.Match[str]) -> str:
+        name = found[1].lower()
+        asked[_ALSO.get(name, name)] = next((one for one in found.groups()[1:] if one), "")
+        return " "
+
+    for pattern in _ASKED:
+        rest = pattern.sub(taken, rest)
+    return asked, [*rest.split(), *(["password"] if "password" in asked else [])]

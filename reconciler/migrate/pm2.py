@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
 from reconciler.config.nodes import Map, Node, Seq, is_null
@@ -21,10 +22,16 @@ NAMES = re.compile(r"(^|/)(ecosystem|pm2|process(es)?)[^/]*\.(json5?|ya?ml)$")
 _INTERPRETERS = {"js": "node", "mjs": "node", "cjs": "node", "py": "python3", "sh": "bash",
                  "rb": "ruby", "pl": "perl", "php": "php", "ts": "bun",
                  "coffee": "coffee"}  # fmt: skip
+_ALIASES = {"exec": "script", "exec_interpreter": "interpreter", "interpreter_args": "node_args",
+            "interpreterArgs": "node_args", "interpreterargs": "node_args", "nodeArgs": "node_args",
+            "nodeargs": "node_args", "out": "out_file", "output": "out_file", "out_log": "out_file",
+            "error": "error_file", "err": "error_file", "err_file": "error_file",
+            "err_log": "error_file", "log": "log_file", "user": "uid", "combine_logs": "merge_logs",
+            "cron": "cron_restart", "pid": "pid_file"}  # fmt: skip
+"""What lib/API/schema.json calls a setting as well."""
 _READ = {
-    "name", "script", "args", "interpreter", "exec_interpreter", "interpreter_args", "node_args",
-    "interpreterargs", "nodeargs", "cwd", "merge_logs", "combine_logs", "exec_mode", "log_type",
-    "autorestart", "stop_exit_codes", "vizion", "automation", "pmx", "time",
+    "name", "script", "args", "interpreter", "node_args", "cwd", "merge_logs", "exec_mode",
+    "autorestart", "stop_exit_codes", "vizion", "automation", "pmx",
 }  # fmt: skip
 """Read with others, or about pm2's own doings."""
 _DURATION = {"min_uptime": ("restart", "healthy_after"), "kill_timeout": ("stop", "timeout"),
@@ -38,7 +45,7 @@ def read(original: Original, draft: SpecDraft) -> None:
     if text.lstrip().startswith("["):
         text = f'{{"apps": {text}}}'
     root = tree(original, text)
-    if "script" in root:
+    if "script" in root or "exec" in root:
         _app(original, root, draft)
         return
     for key, value, origin in entries(original, root):
@@ -51,14 +58,16 @@ def read(original: Original, draft: SpecDraft) -> None:
             _app(original, app, draft)
 
 
-def _app(original: Original, app: Map, draft: SpecDraft) -> None:
-    found = {key: (value, origin) for key, value, origin in entries(original, app)}
-    line = original.at(app.at.source.line_of(app.start) + 1, said(app))
-    name = str(app.get("name", "")) or str(app.get("script", "app")).rpartition("/")[2]
+def _app(original: Original, node: Map, draft: SpecDraft) -> None:
+    found = {_ALIASES.get(key, key): (value, origin)
+             for key, value, origin in entries(original, node)}  # fmt: skip
+    line = original.at(node.at.source.line_of(node.start) + 1, said(node))
     origin = found["name"][1] if "name" in found else line
-    block = draft.add("processes", name, origin)
-    if "script" not in found:
+    if is_null(found.get("script", (None, line))[0]):
         raise original.refused(origin.line, "the app has no script")
+    app = {key: value for key, (value, _) in found.items() if not is_null(value)}
+    name = str(app.get("name", "")) or str(app["script"]).rpartition("/")[2]
+    block = draft.add("processes", name, origin)
     cwd = str(app.get("cwd", original.folder))
     if not cwd.startswith(("/", "~")):
         cwd = f"{original.folder}/{cwd.removeprefix('./')}"
@@ -69,6 +78,8 @@ def _app(original: Original, app: Map, draft: SpecDraft) -> None:
         if key in _READ or is_null(value):
             continue
         try:
+            if key == "log_file" and "out_file" in app:
+                raise ValueError("its output stands in a log of its own")
             _setting(key, value, where, block, cwd)
         except ValueError as error:
             draft.leave(block, where, str(error))
@@ -76,21 +87,16 @@ def _app(original: Original, app: Map, draft: SpecDraft) -> None:
         draft.leave(block, found["exec_mode"][1], "instances do not share a port here")
 
 
-def _command(app: Map, cwd: str) -> list[str]:
+def _command(app: Mapping[str, Node], cwd: str) -> list[str]:
     """The interpreter, what it is given, the script, and its arguments."""
     script = str(app["script"]).strip()
     first, *rest = shlex.split(script) or [""]
     ending = first.rpartition(".")[2] if "." in first.rpartition("/")[2] else ""
     by_name = _INTERPRETERS.get(ending, "" if rest or "/" not in first else "node")
-    asked = app.get("interpreter", app.get("exec_interpreter"))
-    interpreter = by_name if asked is None else str(asked)
+    interpreter = str(app.get("interpreter", by_name))
     if not first.startswith(("/", "~")) and (ending or "/" in first):
         first = f"{cwd}/{first.removeprefix('./')}"
-    options = [
-        word
-        for key in ("interpreter_args", "node_args", "interpreterArgs", "nodeArgs")
-        for word in _arguments(app.get(key))
-    ]
+    options = _arguments(app.get("node_args"))
     before = [] if interpreter in ("", "none") else [*shlex.split(interpreter), *options]
     return [*before, first, *rest, *_arguments(app.get("args"))]
 
@@ -116,20 +122,24 @@ def _setting(key: str, value: Node, origin: Origin, block: SpecBlock, cwd: str) 
     """Any other setting. Raises ValueError for one that has no equivalent."""
     text = said(value)
     if key == "env" and isinstance(value, Map):
-        block.put("env", {name: str(one) for name, one in value.items() if isinstance(one, str)},
-                  origin)  # fmt: skip
+        env = {name: str(one) for name, one in value.items() if isinstance(one, str)}
+        block.put("env", {**block.get("env", {}), **env}, origin)
+    elif key == "port":
+        block.put("env", {"PORT": text, **block.get("env", {})}, origin)
     elif key == "instances":
         count = number(value)
         if count is None or count < 1:
             raise ValueError("as many as there are processors: write the number")
         block.put("instances", count, origin)
-    elif key in ("uid", "user"):
+    elif key == "uid":
         block.put("user", text, origin)
     elif key == "gid":
         block.put("group", text, origin)
-    elif key in ("out_file", "output", "log_file", "log"):
+    elif key in ("out_file", "log_file"):
         block.put("log", _path(text, cwd), origin)
-    elif key in ("error_file", "err_file", "error"):
+    elif key == "disable_logs" and flag(value):
+        block.put("log", "/dev/null", origin)
+    elif key == "error_file":
         block.put("stderr", _path(text, cwd), origin)
     elif key == "max_memory_restart":
         nested(block, "limits").put("memory", size(text), origin)

@@ -27,7 +27,7 @@ NAMES = re.compile(r"supervisord?\.(conf|ini)")
 _OWN = ("unix_http_server", "inet_http_server", "supervisorctl", "rpcinterface", "ctlplugin")
 _SAME = ("process_name", "numprocs", "numprocs_start", "priority", "redirect_stderr", "stopasgroup",
          "killasgroup", "stdout_logfile_maxbytes", "stdout_logfile_backups", "startretries",
-         "startsecs", "exitcodes", "autorestart", "stopwaitsecs", "serverurl",
+         "startsecs", "exitcodes", "autorestart", "stopwaitsecs",
          "environment", "stdout_logfile", "stderr_logfile", "stderr_logfile_maxbytes",
          "stderr_logfile_backups")  # fmt: skip
 """Settings that are read with others, or that say what happens here anyway."""
@@ -36,6 +36,8 @@ _USUAL_FILES, _MOST_OPEN = 1024, 524288
 """The open files of a process that asks for nothing, and to which number it may raise that."""
 _MANY_BLANKS = 200
 _OFF = ("false", "0", "off", "no")
+_QUIET = re.compile(r"_(events_enabled|syslog)$|^serverurl$")
+_SAY_NOTHING = (*_OFF, "auto")
 
 
 class _Section(dict[str, str]):
@@ -211,7 +213,7 @@ def _program(section: _Section, own: _Section | None, draft: SpecDraft) -> None:
                 nested(block, "stop").put(
                     "signal", text.upper().removeprefix("SIG"), section.places[key]
                 )
-            elif key not in _SAME:
+            elif key not in _SAME and not (_QUIET.search(key) and text.lower() in _SAY_NOTHING):
                 leave(key, "has no equivalent")
         except ValueError as error:
             leave(key, str(error))

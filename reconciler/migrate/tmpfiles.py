@@ -110,8 +110,18 @@ def _add(line: _TmpfilesLine, excluded: list[_TmpfilesLine], draft: SpecDraft) -
     section = sections.get(sort, "directories")
     block = draft.add(section, name, line.origin)
     block.put("path", path, line.origin)
-    if "!" in modifiers:
-        block.say("only at boot")
+    reasons = (
+        ("!" in modifiers, "it holds at all times, not only at boot"),
+        ("=" in modifiers, "what is in its place and of another type is left"),
+        (sort == "D", "what is in it is not removed at boot"),
+        (
+            ":" in f"{line.mode[:1]}{line.user[:1]}{line.group[:1]}",
+            "it holds for what is there too",
+        ),
+    )
+    if any(applies for applies, _ in reasons):
+        words = "; ".join(reason for applies, reason in reasons if applies)
+        draft.leave(block, line.origin, words)
     if sort == "L":
         target = specified(line.argument) if line.argument else f"/usr/share/factory{line.path}"
         block.put("target", target, line.origin)
@@ -146,12 +156,12 @@ def _clean(
     block = draft.add("retention", line.path.rstrip("/").rpartition("/")[2], line.origin)
     if age.startswith("~"):
         block.say("what lies in the folder itself was kept")
-    times = {one for one in by if one.islower()} if colon else {"c"}
+    times = {one for one in by if one.islower()} if colon else set("abcm")
     block.put("path", path, line.origin)
     block.put("recursive", True, line.origin)
     block.put("action", "delete", line.origin)
     block.put("older_than", span, line.origin)
-    block.put("age_by", _TIMES["c" if "c" in times or len(times) > 1 else min(times)], line.origin)
+    block.put("age_by", _age_by(times), line.origin)
     if not colon or any(one.isupper() for one in by):  # These are for folders.
         block.put("remove_empty", True, line.origin)
     below = [one for one in excluded if one.path.startswith(f"{line.path.rstrip('/')}/")]
@@ -159,6 +169,13 @@ def _clean(
         start = len(line.path.rstrip("/")) + 1
         patterns = [one.path[start:] for one in below]
         block.put("exclude", patterns[0] if len(patterns) == 1 else patterns, below[0].origin)
+
+
+def _age_by(times: set[str]) -> str:
+    """That time which is the last of these for every file: nothing goes too early."""
+    if len(times) == 1:
+        return _TIMES[min(times)]
+    return "ctime" if "a" not in times and "c" in times else "newest"
 
 
 def _span(text: str) -> str:

@@ -21,13 +21,13 @@ _SHELL = ("pre_window", "pre_tab", "rbenv", "rvm")
 def read(original: Original, draft: SpecDraft) -> None:
     """The session. Raises NotImported."""
     root = tree(original)
-    windows = root.get("windows", root.get("tabs"))
+    windows = root.get("tabs", root.get("windows"))
     if not isinstance(windows, Seq):
         raise original.refused(1, "a project needs a list of windows")
-    name = named(str(root.get("name", root.get("project_name", original.base.partition(".")[0]))))
+    name = named(str(root.get("project_name", root.get("name", original.base.partition(".")[0]))))
     session = draft.add("sessions", name, original.at(1, f"name: {name}"))
     before: list[str] = []
-    cwd = home(original, root, "root" if "root" in root else "project_root")
+    cwd = home(original, root, "project_root" if "project_root" in root else "root")
     if cwd is not None:
         session.put("cwd", cwd, original.at(1, "root"))
     for key, value, origin in entries(original, root):
@@ -70,8 +70,8 @@ def _window(original: Original, node: Node, above: str | None, draft: SpecDraft)
             draft.leave(window, where, "ERB is not evaluated")
         elif key == "layout":
             window.put("layout", str(inner), where)
-        elif key == "root":
-            window.put("cwd", folder(value, above or original.folder, "root"), where)
+        elif key in ("root", "path"):
+            window.put("cwd", folder(value, above or original.folder, key), where)
         elif key == "pre":
             window.put("shell_before", one_or_all(words(inner)), where)
         elif key == "synchronize":

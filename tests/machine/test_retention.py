@@ -173,7 +173,7 @@ def test_match_and_exclude(folder: Folder) -> None:
     assert folder.left("match: sub/*, recursive: true, older_than: 1d, action: delete") == rest[:3]
 
 
-@pytest.mark.parametrize("by", ["ctime", "atime", "birth"])
+@pytest.mark.parametrize("by", ["ctime", "atime", "birth", "newest"])
 def test_ages_by_other_times(folder: Folder, by: str) -> None:
     aged(folder.path / "a", 3)
     os.utime(folder.path / "a", (time.time() - 3 * DAY, time.time()))

@@ -73,7 +73,7 @@ class Retention:
     """Globs for what is left alone; a folder that matches is not entered."""
     recursive: Flag = False
     """Files in folders below it as well."""
-    age_by: Annotated[str, choice("mtime", "ctime", "atime", "birth")] | None = None
+    age_by: Annotated[str, choice("mtime", "ctime", "atime", "birth", "newest")] | None = None
     """The time by which the age of a file is known, by default mtime."""
     older_than: Duration | None = None
     """A file that is older is due."""
