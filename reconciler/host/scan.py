@@ -45,10 +45,11 @@ class Wanted:
     """What to look for. ``rule`` is about those that match.
 
     ``age_by`` is mtime, ctime, atime, newest of these, or birth. ``larger`` is a size in bytes
-    beyond which a log is due, and ``since`` the time in nanoseconds before which its last rotation,
-    or its first line, makes it due. ``logs`` leaves out what has been rotated already, and tells what is left
-    to be done about it. ``never`` is a pattern for whole paths, ``shun`` a folder that is not
-    entered. ``empty`` folders are told, where they are as old as the rule says of files.
+    beyond which a log is due, and ``since`` the time in nanoseconds before which its last
+    rotation, or its first line, makes it due. ``logs`` leaves out what has been rotated
+    already, and tells what is left to be done about it. ``never`` is a pattern for whole paths,
+    ``shun`` a folder that is not entered. ``empty`` folders are told, where they are as old as
+    the rule says of files.
     """
 
     path: str
