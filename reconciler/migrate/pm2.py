@@ -63,9 +63,9 @@ def _app(original: Original, node: Map, draft: SpecDraft) -> None:
              for key, value, origin in entries(original, node)}  # fmt: skip
     line = original.at(node.at.source.line_of(node.start) + 1, said(node))
     origin = found["name"][1] if "name" in found else line
-    if is_null(found.get("script", (None, line))[0]):
-        raise original.refused(origin.line, "the app has no script")
     app = {key: value for key, (value, _) in found.items() if not is_null(value)}
+    if "script" not in app:
+        raise original.refused(origin.line, "the app has no script")
     name = str(app.get("name", "")) or str(app["script"]).rpartition("/")[2]
     block = draft.add("processes", name, origin)
     cwd = str(app.get("cwd", original.folder))
