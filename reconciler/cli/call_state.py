@@ -63,6 +63,8 @@ class CallState(Invocation):
         self._unwritten: dict[str, Unwritten] = {}
         self._reports: list[str] = []
         self._stores: dict[tuple[str, bool], Store] = {}
+        self._refused: dict[str, HostError] | None = None
+        """Why stores cannot be read, where one is asked for once."""
         self._trackers: dict[str, Tracker] = {}
         self._measured: dict[Any, Any] = {}
         self._carriers: CarrierCache = {}
@@ -141,13 +143,21 @@ class CallState(Invocation):
         Raises Newer or Unreadable.
         """
         folder = self.folder(spec)
+        refused = self._refused or {}
+        if folder in refused:
+            raise refused[folder]
         if (folder, writes) not in self._stores:
             from reconciler.host.clock import Clock
             from reconciler.state.store import Store
 
             store = Store(folder, Clock(), writes)
             # Before anything is done by what it says, or without it.
-            store.base.refuse_unreadable()
+            try:
+                store.base.refuse_unreadable()
+            except HostError as error:
+                if self._refused is not None:
+                    self._refused[folder] = error
+                raise
             self._stores[folder, writes] = store
         return self._stores[folder, writes]
 
@@ -156,6 +166,10 @@ class CallState(Invocation):
         folder = self.folder(spec)
         for key in [key for key in self._stores if key[0] == folder]:
             self._stores.pop(key).close()
+
+    def begin_anew(self) -> None:
+        """In a child that is there for one look: what is open, and was said, is its parent's."""
+        self._stores, self._trackers, self._warned, self._refused = {}, {}, set(), {}
 
     @cached_property
     def by(self) -> str:

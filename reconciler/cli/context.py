@@ -369,7 +369,7 @@ class Context(CallState):
         from reconciler.output.diagnosis import diagnosis_blocks
         from reconciler.output.text import lines_of
 
-        self._stores, self._trackers = {}, {}  # What is open there is the parent's.
+        self.begin_anew()
         self.terminal.relay = lambda blocks: None
         blocks = diagnosis_blocks(diagnose(self, spec), False)
         return [versions(), "", *(line for line, _ in lines_of(blocks))]

@@ -43,8 +43,8 @@ _ELSEWHERE = {
     "notify-test": "messages",
 }
 """The modes that are not in a module of their own name."""
-_NO_LOOK = ("completion", "loop", "man", "schema")
-"""The modes that look at no file of the host, and the loop, which has children of its own."""
+_NO_LOOK = ("completion", "loop", "man", "schema", "serve")
+"""The modes that look at no file of the host, and two which have children of their own."""
 
 
 def entry() -> NoReturn:
@@ -121,7 +121,7 @@ def _run(argv: Sequence[str], own: bool) -> int:
         from reconciler.host import bounded
 
         context.carried, context.carry = bounded.told(), bounded.tell
-    draws = options.mode == "loop" or options.watch
+    draws = options.mode in ("loop", "serve") or options.watch
     if context.terminal.watched and not options.quiet and not draws:
         from reconciler.host.progress import watch
         from reconciler.output.progress import Bars
@@ -186,7 +186,8 @@ def usual(argv: Sequence[str]) -> Namespace | None:
         trust=[], color="auto", quiet=False, verbose=False, detailed_exitcode=False, since=None,
         duration=None, reason=None, stop=False, take_over=False, pause=None, resume=None,
         completion=None, logs=None, follow=False, watch=False, adopt=None, out=None, sign=None,
-        saved=None, signers=None, placed=None, hosts=None, limit=None, **{"import": None},
+        saved=None, signers=None, placed=None, hosts=None, limit=None, serve=None,
+        token_file=None, **{"import": None},
     )  # fmt: skip
     found = vars(options)
     words = iter(argv)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -32,7 +33,7 @@ class Mode:
     """A mode: its name, what it does, and its value where it takes one.
 
     ``many``: the value is the id of a resource, and it can be given again. ``several``: it takes
-    one or more words.
+    one or more words; ``maybe``: one or none.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Mode:
     value: str = ""
     many: bool = False
     several: bool = False
+    maybe: bool = False
 
 
 MODES: dict[str, tuple[Mode, ...]] = {
@@ -50,6 +52,7 @@ MODES: dict[str, tuple[Mode, ...]] = {
         Mode("history", "what was done, when, why, by whom, with which result"),
         Mode("logs", "the output of what is managed; -f: as it comes", "ID", several=True),
         Mode("metrics", "the state of each resource for Prometheus"),
+        Mode("serve", "a status page for browsers, and /metrics", "HOST:PORT", maybe=True),
     ),
     "act": (
         Mode("once", "one pass: plan, act in order, verify"),
@@ -91,6 +94,7 @@ OF = {
     "--for": ("pause",),
     "--reason": ("pause",),
     "--stop": ("pause",),
+    "--token-file": ("serve",),
     "--take-over": ACTING,
 }
 """The options that only some modes have, with these; any other one is for all of them.
@@ -119,6 +123,8 @@ STATUSES = (
     (75, "another pass is running"),
 )
 
+_ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.%]*\]:|[^/:\s]*:)?[0-9]+")
+"""What may stand behind ``--serve``; anything else is the SPEC."""
 _COLUMN = 22
 _FEW = 2
 """An option of more modes than that has a line of its own in the help, unless all of them act."""
@@ -158,6 +164,8 @@ def parser() -> argparse.ArgumentParser:
             group.add_argument(
                 flag, metavar=mode.value, action="extend", nargs="+", help=mode.words
             )
+        elif mode.maybe:
+            group.add_argument(flag, metavar=mode.value, nargs="?", const="", help=mode.words)
         elif mode.many:
             group.add_argument(flag, metavar=mode.value, action="append", help=mode.words)
         elif mode.value:
@@ -209,6 +217,7 @@ def parser() -> argparse.ArgumentParser:
         help="for how long, such as 2h")  # fmt: skip
     add("--reason", metavar="TEXT", help="why, for other people")
     add("--stop", action="store_true", help="stop the process as well")
+    add("--token-file", metavar="FILE", help="who has what it holds may read the page")
     add("--take-over", action="store_true",
         help="use this file, though the name belongs to another")  # fmt: skip
     return made
@@ -230,6 +239,8 @@ def parsed(argv: Sequence[str]) -> argparse.Namespace:
         )
     if options.logs and options.spec is None and not _is_id(options.logs[-1]):
         options.spec = options.logs.pop() if len(options.logs) > 1 else None
+    if options.serve and options.spec is None and not _ADDRESS.fullmatch(options.serve):
+        options.spec, options.serve = options.serve, ""
     if rest:
         made.error(f"only one SPEC can be given; {rest[0]!r} is another one")
     for action in made._actions:
@@ -272,8 +283,8 @@ def mode_of(options: argparse.Namespace) -> str | None:
     """Which mode was asked for, if any."""
     if options.mode is not None:
         return str(options.mode)
-    valued = (mode.name for mode in all_modes() if mode.value and getattr(options, mode.name))
-    return next(valued, None)
+    valued = (one.name for one in all_modes() if one.value)
+    return next((name for name in valued if getattr(options, name) is not None), None)
 
 
 def _help(made: argparse.ArgumentParser) -> Iterator[str]:
@@ -285,7 +296,8 @@ def _help(made: argparse.ArgumentParser) -> Iterator[str]:
     for title, modes in MODES.items():
         yield f"{title}:"
         for mode in modes:
-            yield _row(f"--{mode.name} {mode.value}", mode.words)
+            takes = f"[{mode.value}]" if mode.maybe else mode.value
+            yield _row(f"--{mode.name} {takes}", mode.words)
     yield from _wrapped(WHERE, 0)
     yield "options:"
     special: dict[str, list[str]] = {}

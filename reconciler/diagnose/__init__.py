@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
@@ -28,6 +29,8 @@ from reconciler.state.heartbeat import about_loop
 
 if TYPE_CHECKING:
     from reconciler.cli.context import Context
+    from reconciler.core.observe import Snapshot
+    from reconciler.state.heartbeat import WatchdogHeartbeat
 
 FORMAT = 1
 _PROBE = 4.5
@@ -70,7 +73,7 @@ class _Diagnosing(Looking):
         seen |= observe(probed, kinds.get, self.host, fresh=False)
         plan, judgement = judged(self.spec, resources, seen, kinds.get, self.host, past)
         seen = dict(judgement)
-        rows = self._resources(plan, seen)
+        rows = _rows(self.spec, plan, seen)
         self.begin_period(seen)
         self.begin_again(rows, seen)
         broken = {
@@ -86,40 +89,6 @@ class _Diagnosing(Looking):
             one["evidence"] = evidence and "; ".join(dict.fromkeys(evidence.split("; ")))
         checks = [*probes.gathered(children, asked), *rest]
         return self._told(plan, rows, checks, remembered)
-
-    def _resources(self, plan: Plan, seen: Mapping[str, Observation[Any]]) -> list[dict[str, Any]]:
-        """Each resource with its state and why; ``differs`` what a paused one would change."""
-        from reconciler.core.plan import difference, drift
-        from reconciler.output.data import standing
-
-        words = standing(plan)
-        steps = {step.id: step for step in plan.steps}
-        notes = {remark.id: remark.reason for remark in plan.notes}
-        remedies = {remark.id: remark.remedy for remark in plan.unknown}
-        found = []
-        for resource in self.spec.resources:
-            kind = kinds.get(resource.kind)
-            state, reason = words.get(resource.id, ("ok", ""))
-            row: dict[str, Any] = {
-                "id": resource.id, "state": state, "reason": reason, "needs": list(resource.needs),
-                "after": list(resource.after),
-                "by_age": isinstance(kind, Ageing), "note": notes.get(resource.id),
-            }  # fmt: skip
-            step = steps.get(resource.id)
-            if step is not None:
-                row |= {"verb": step.verb, "denied": step.denied, "by_hand": list(step.by_hand)}
-            if resource.present and isinstance(kind, Probed):
-                acts = kind.rhythm(resource.want).acts
-                row |= {"acts": acts, "inspect": kind.inspect(resource.want)}
-            if state == "unknown":
-                row["remedy"] = remedies.get(resource.id)
-            if not resource.present:
-                row["absent"] = True
-            observation = seen.get(resource.id)
-            if state == "paused" and observation is not None:
-                row["differs"] = drift(kind, difference(resource, observation, kind)) or None
-            found.append(row)
-        return found
 
     def _told(
         self,
@@ -199,7 +168,7 @@ class _Diagnosing(Looking):
         return [one for name in answers if name.startswith("tmux ") for one in answers[name]]
 
     def _loop(self) -> dict[str, Any]:
-        expected = [one.id for one in self.declared if keeps(one.want, self.spec.path)]
+        expected = _keepers(self.spec)
         loop = self.children.answers.get("loop")
         if loop is None:
             unknown = self.children.silent.get("loop")
@@ -276,6 +245,63 @@ class _Diagnosing(Looking):
 
     def _command(self, *words: str) -> Remedy:
         return command_line(self.context, self.spec.path, *words)
+
+
+def _rows(spec: Spec, plan: Plan, seen: Mapping[str, Observation[Any]]) -> list[dict[str, Any]]:
+    """Each resource with its state and why; ``differs`` what a paused one would change."""
+    from reconciler.core.plan import difference, drift
+    from reconciler.output.data import standing
+
+    words = standing(plan)
+    steps = {step.id: step for step in plan.steps}
+    notes = {remark.id: remark.reason for remark in plan.notes}
+    remedies = {remark.id: remark.remedy for remark in plan.unknown}
+    found = []
+    for resource in spec.resources:
+        kind = kinds.get(resource.kind)
+        state, reason = words.get(resource.id, ("ok", ""))
+        row: dict[str, Any] = {
+            "id": resource.id, "state": state, "reason": reason, "needs": list(resource.needs),
+            "after": list(resource.after),
+            "by_age": isinstance(kind, Ageing), "note": notes.get(resource.id),
+        }  # fmt: skip
+        step = steps.get(resource.id)
+        if step is not None:
+            row |= {"verb": step.verb, "denied": step.denied, "by_hand": list(step.by_hand)}
+        if resource.present and isinstance(kind, Probed):
+            acts = kind.rhythm(resource.want).acts
+            row |= {"acts": acts, "inspect": kind.inspect(resource.want)}
+        if state == "unknown":
+            row["remedy"] = remedies.get(resource.id)
+        if not resource.present:
+            row["absent"] = True
+        observation = seen.get(resource.id)
+        if state == "paused" and observation is not None:
+            row["differs"] = drift(kind, difference(resource, observation, kind)) or None
+        found.append(row)
+    return found
+
+
+def _keepers(spec: Spec) -> list[str]:
+    """What it declares that runs a loop of it."""
+    declared = (one for one in spec.resources if one.present and one.skip is None)
+    return [one.id for one in declared if keeps(one.want, spec.path)]
+
+
+def seen_wrong(
+    context: Context, look: Snapshot, loop: WatchdogHeartbeat | None
+) -> list[dict[str, Any]]:
+    """What is certainly wrong by a look alone, without all else that a diagnosis looks at."""
+    from reconciler.diagnose.findings import Declared
+
+    document = {
+        "resources": _rows(look.spec, look.plan, look.seen),
+        "loop": {**about_loop(loop), "expected_by": _keepers(look.spec)},
+        "checks": [], "processes": [], "disks": [], "reboot": {},
+    }  # fmt: skip
+    told = Declared(document, partial(command_line, context, look.spec.path)).wrong()
+    ones = ordered([one for one in told if one.certain])
+    return [one.document(follows) for one, follows in ones]
 
 
 def command_line(context: Context, path: str, *words: str) -> Remedy:

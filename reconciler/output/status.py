@@ -16,7 +16,8 @@ from reconciler.output.text import Block, Line, Row, Table, given, heading
 if TYPE_CHECKING:
     from reconciler.state.store.tables import Deed, Pause
 
-_STYLES = {"ok": "good", "differs": "change", "paused": "change", "skipped": "quiet"}
+STYLES = {"ok": "good", "differs": "change", "paused": "change", "skipped": "quiet"}
+"""How a resource in that state is drawn; any other one is ``bad``."""
 _PLURAL = {"differs": "differ", "waits": "wait"}
 _RESULTS = {"done": "good", "failed": "bad"}
 _SHORT = 300
@@ -74,13 +75,13 @@ def status_blocks(document: Mapping[str, Any]) -> Iterator[Block]:
     now = document["time"]
     spec = document["spec"]
     yield heading(spec["name"], spec["path"], document["host"], given(spec))
-    yield _loop_line(document["loop"])
+    yield loop_line(document["loop"])
     rows = tuple(_resource_row(one, now) for one in document["resources"])
     yield Table(("resource", "state", "next", "details"), rows)
     if document["last"]:
         yield "last actions:", ""
         yield history_table(document["last"])
-    bad = {one["state"] for one in document["resources"]} - _STYLES.keys()
+    bad = {one["state"] for one in document["resources"]} - STYLES.keys()
     yield f"{counted(document['resources'])}.", "bad" if bad else "good"
 
 
@@ -94,7 +95,8 @@ def counted(resources: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _loop_line(loop: Mapping[str, Any]) -> Line:
+def loop_line(loop: Mapping[str, Any]) -> Line:
+    """Whether a watchdog keeps the spec."""
     if not loop["running"]:
         return "no watchdog is running; passes are made by cron or by hand", "change"
     if loop.get("stopped"):
@@ -137,7 +139,7 @@ def _resource_row(one: Mapping[str, Any], now: float) -> Row:
     if "asked" in one and not one["reason"]:
         words.append(printable(one["asked"]["said"], _SHORT))
     cells = (printable(one["id"]), state, coming, "; ".join(words))
-    return cells, _STYLES.get(one["state"], "bad")
+    return cells, STYLES.get(one["state"], "bad")
 
 
 def moment(wall: float) -> str:

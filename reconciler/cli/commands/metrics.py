@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
 from reconciler.base.errors import HostError, UnknownState
@@ -62,23 +62,32 @@ def _text(metrics: Metrics) -> bytes:
 def _metrics(context: Context, look: Snapshot, host: Host, outcomes: Sequence[Outcome]) -> Metrics:
     """``outcomes``: what was done since the look."""
     from reconciler.output.metrics import Metrics
-    from reconciler.state.heartbeat import last_pass
 
     document = gathered(context, look, host)
     done = {one.step.id for one in outcomes if one.result == "done"}
     for one in document["resources"]:
         if one["id"] in done and one["state"] == "differs":
             one["state"] = "ok"
-    store = context.store(look.spec, False)
-    document["counts"], document["waiting"] = [], {}
+    return Metrics({**document, **counted(context, look, host)})
+
+
+def counted(context: Context, look: Snapshot, host: Host) -> dict[str, Any]:
+    """What metrics need besides the status."""
+    from reconciler.state.heartbeat import last_pass
+
+    counts: list[Any] = []
+    unsent: dict[str, int] = {}
     with suppress(HostError):  # ``gathered`` has said it.
-        document["counts"] = store.history.counts()
+        store = context.store(look.spec, False)
+        counts = store.history.counts()
         waiting = store.outbox.waiting()
-        targets = [target.name for target in look.spec.notify.addressed]
-        document["waiting"] = {name: len(waiting.get(name, ())) for name in targets}
-    document["queues"] = _queues(look, host)
-    document["pass"] = last_pass(context.folder(look.spec))
-    return Metrics(document)
+        unsent = {one.name: len(waiting.get(one.name, ())) for one in look.spec.notify.addressed}
+    return {
+        "counts": counts,
+        "waiting": unsent,
+        "queues": _queues(look, host),
+        "pass": last_pass(context.folder(look.spec)),
+    }
 
 
 def _queues(look: Snapshot, host: Host) -> dict[tuple[str, str], tuple[int, float]]:

@@ -265,6 +265,14 @@ class History(StoreTable):
             )
         ]
 
+    def latest(self) -> list[Deed]:
+        """The newest of each id."""
+        rows = self._base.read(
+            "SELECT wall, by, id, verb, result, why, error, seconds, freed FROM history "
+            "WHERE seq IN (SELECT max(seq) FROM history GROUP BY id)"
+        )
+        return [Deed(*row) for row in rows]
+
     def begun(self) -> dict[str, float]:
         """When the oldest deed was done that is known, by id."""
         return dict(self._base.read("SELECT id, min(wall) FROM history GROUP BY id"))

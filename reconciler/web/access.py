@@ -1,0 +1,166 @@
+"""Who may read the page: every request goes through here before anything answers it.
+
+It must not show more to one who may not read than why. A page that is for this host alone is
+still asked by every browser of this host, on behalf of whatever site it shows: so the names in
+Host and Origin are checked, the browser is told what the page may do (https://www.w3.org/TR/CSP3/),
+and keeps nothing.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import re
+import stat
+from collections.abc import Callable, Mapping
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from reconciler.base.errors import HostError
+from reconciler.base.text import error_in_words, hide, printable
+from reconciler.host import trust
+from reconciler.host.remedy import remedy
+
+_LEAST = 16
+"""Characters of a token."""
+_MOST = 4096
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+_ASK = """<!doctype html><html lang="en"><meta charset="utf-8"><title>reconcile</title>
+<meta name="viewport" content="width=device-width"><form action="/" method="get">
+<label>The token of this page: <input type="password" name="token" autofocus></label>
+<button>Read</button></form></html>"""
+
+
+class Token:
+    """What one must have who may read the page."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+        # The cookie is not the token itself: whoever sees it cannot tell that.
+        self.cookie = hmac.new(secret, b"cookie of the status page", "sha256").hexdigest()
+
+    def is_given(self, text: str) -> bool:
+        """Is that the token?"""
+        return hmac.compare_digest(text.encode(errors="surrogateescape"), self._secret)
+
+    def admits(self, headers: Mapping[str, str]) -> bool:
+        """Does one who sends these have it, or had it before?"""
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            return self.is_given(given.strip())
+        pairs = (pair.strip().partition("=") for pair in headers.get("cookie", "").split(";"))
+        own = cookie_name(headers)
+        return any(
+            name == own and hmac.compare_digest(value.encode(), self.cookie.encode())
+            for name, _, value in pairs
+        )
+
+
+def cookie_name(headers: Mapping[str, str]) -> str:
+    """Of the cookie: a browser gives it to all ports of a host, on which others may answer."""
+    port = re.search(r":([0-9]+)$", headers.get("host", ""))
+    return f"reconcile-{port[1] if port else 80}"
+
+
+def token_of(path: str) -> Token:
+    """The token in that file. Raises HostError where somebody else could know or change it."""
+    path = os.path.abspath(os.path.expanduser(path))
+    try:
+        with os.fdopen(trust.opened(path, what="who may read the page"), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise HostError(f"the token file {path} is no regular file")
+            if status.st_mode & 0o077:
+                words = f"others may read the token file {path}"
+                raise HostError(words, remedy=remedy("chmod", "600", path))
+            secret = file.read(_MOST).strip()
+    except OSError as error:
+        words = f"cannot read the token file {path}: {error.strerror}"
+        raise HostError(words) from None
+    if not re.fullmatch(rb"[!-~]{%d,}" % _LEAST, secret):
+        raise HostError(
+            f"the token in {path} must have {_LEAST} characters or more, and no blanks",
+            remedy=remedy("openssl", "rand", "-hex", "32", into=path),
+        )
+    hide([secret.decode()])
+    return Token(secret)
+
+
+class Guard:
+    """Refuses whom it must, and tells browsers what they may do with the answer."""
+
+    def __init__(self, app: ASGIApp, is_known: Callable[[str], bool], token: Token | None) -> None:
+        self._app = app
+        self._is_known = is_known
+        self._token = token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        begun = False
+
+        async def sent(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = True
+                more = [(name.lower().encode(), text.encode()) for name, text in HEADERS.items()]
+                message = {**message, "headers": [*message["headers"], *more]}
+            await send(message)
+
+        answer: ASGIApp = self._app
+        try:
+            answer = self._refused(scope) or answer
+            await answer(scope, receive, sent)
+        except Exception as error:
+            if begun:
+                return
+            text = printable(error_in_words(error))
+            await PlainTextResponse(f"{text}\n", 500)(scope, receive, sent)
+
+    def _refused(self, scope: Scope) -> Response | None:
+        headers = {
+            name.decode("latin-1"): text.decode("latin-1") for name, text in scope["headers"]
+        }
+        if scope["method"] not in ("GET", "HEAD"):
+            words = "this page can only be read\n"
+            return PlainTextResponse(words, 405, {"Allow": "GET, HEAD"})
+        host = headers.get("host", "")
+        number = sum(name == b"host" for name, _ in scope["headers"])
+        name = re.sub(r":[0-9]*$", "", host)
+        if number != 1 or not self._is_known(name):
+            words = f"this page is not known as {printable(name, 100)!r}; see: reconcile --serve\n"
+            return PlainTextResponse(words, 421)
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            return PlainTextResponse("this page is for no other site\n", 403)
+        return self._without_token(scope, headers)
+
+    def _without_token(self, scope: Scope, headers: Mapping[str, str]) -> Response | None:
+        if self._token is None:
+            return None
+        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        if given and self._token.is_given(given):
+            # Away from the address, so that it is not left in what the browser remembers.
+            answer = RedirectResponse("/", 303)
+            answer.set_cookie(
+                cookie_name(headers), self._token.cookie, httponly=True, samesite="strict"
+            )
+            return answer
+        if self._token.admits(headers):
+            return None
+        if "text/html" in headers.get("accept", ""):
+            return Response(_ASK, 401, {"WWW-Authenticate": "Bearer"}, "text/html; charset=utf-8")
+        words = "say the token of this page: Authorization: Bearer TOKEN\n"
+        return PlainTextResponse(words, 401, {"WWW-Authenticate": "Bearer"})

@@ -1,0 +1,242 @@
+"""The looks at the host that all readers share: when one is due, and what it has seen.
+
+With readers there is one every few seconds, and at once when a process has ended or the state has
+changed; without, only one for each sample of the last hour. All of them together may take a small
+share of a processor, so that a spec that takes long to look at is looked at more seldom. It must
+not look by itself: a child does, and whatever it hangs on, it is killed in the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import marshal
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
+
+from reconciler.base.errors import BeingWritten, HostError
+from reconciler.base.text import error_in_words, redacted
+from reconciler.config.isolated import Invalid, Loading
+from reconciler.core.model import Spec
+from reconciler.host.child import Child
+from reconciler.host.inotify import FolderWatch
+from reconciler.host.trust import PATH_ONLY
+from reconciler.web.samples import EVERY, Samples
+
+T = TypeVar("T")
+_LONGEST = 20.0
+"""Seconds for a look; what hangs in it is unknown much sooner."""
+_OFTEN, _SOON = 5.0, 0.2
+"""Seconds between two looks for readers, and when something has happened."""
+_SHARE, _BURST = 0.005, 0.25
+"""Of a processor for all looks, and seconds of it that may be taken beforehand."""
+_MOST_WATCHED = 512
+
+
+class Looks:
+    """What was seen last, and the samples of the last hour.
+
+    ``look`` is done in a child, and gives a document as ``cli.commands.serve`` makes it; ``load``
+    loads the spec anew, and ``known`` takes note of it. ``folder`` is its state directory.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        look: Callable[[Spec], bytes],
+        load: Callable[[], Loading],
+        known: Callable[[Spec], Spec],
+        folder: str,
+    ) -> None:
+        self.spec = spec
+        self.document: dict[str, Any] | None = None
+        self.error = ""
+        """Why the last look has seen nothing."""
+        self.broken = ""
+        """What is wrong with the spec as it is now, while the last good one is shown."""
+        self.number = 0
+        """Of looks that have come to their end."""
+        self.since: dict[str, tuple[str, float | None]] = {}
+        """The state of each resource, and since when it was seen so; None: from the beginning."""
+        self.samples = Samples()
+        self.readers = 0
+        self._look, self._load, self._known = look, load, known
+        self._folder = folder
+        self._watch = FolderWatch(folder)
+        self._pids: dict[int, int] = {}
+        """The processes whose end is heard of, each with its descriptor."""
+        self._sources: Any = None
+        self._loading: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._ended = asyncio.Condition()
+        self._happened = False
+        self._asked = False
+        self._began = self._over = self._filled = time.monotonic()
+        self._credit = _BURST
+
+    def happened(self) -> None:
+        """Something has changed, for whoever reads."""
+        self._happened = True
+        self._wake.set()
+
+    async def fresh(self, age: float, patience: float) -> None:
+        """Have it looked at, unless that was done so many seconds ago; waits so long for it."""
+        if self.number and time.monotonic() - self._over <= age:
+            return
+        self._asked = True
+        self._wake.set()
+        await self.next(self.number, patience)
+
+    async def next(self, number: int, patience: float) -> None:
+        """Wait until there was a look after that one, for so many seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience), self._ended:
+                await self._ended.wait_for(lambda: self.number != number)
+
+    async def run(self) -> None:
+        """Look when it is due, until this is cancelled."""
+        loop = asyncio.get_running_loop()
+        if self._watch.descriptor is not None:
+            loop.add_reader(self._watch.descriptor, self._state_changed)
+        while True:
+            await self._due()
+            self._happened = self._asked = False
+            used = _used()
+            await self._once()
+            self._credit -= _used() - used
+            self._over = time.monotonic()
+            async with self._ended:
+                self.number += 1
+                self._ended.notify_all()
+
+    async def _due(self) -> None:
+        """Wait until the next look is."""
+        while True:
+            now = time.monotonic()
+            self._credit = min(_BURST, self._credit + (now - self._filled) * _SHARE)
+            self._filled = now
+            pause = EVERY
+            if self.readers:
+                pause = _SOON if self._happened else _OFTEN
+            left = max(self._began + pause - now, -self._credit / _SHARE)
+            if self._asked or self.number == 0 or left <= 0:
+                return
+            self._wake.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._wake.wait()
+
+    async def _once(self) -> None:
+        self._began = time.monotonic()
+        try:
+            child = Child(partial(self._look, self.spec), _LONGEST)
+        except OSError as error:
+            self.error = f"no child can be made that looks: {error.strerror}"
+            return
+        try:
+            document = marshal.loads(await _collected(child, child.collect))
+        except HostError as error:
+            self.error = error_in_words(error)
+            return
+        self.error = document.get("error", "")
+        if self.error:
+            return
+        self.document = document
+        self.samples.take(document["usage"], document["at"])
+        status, before = document["status"], self.since
+        self.since = {
+            one["id"]: before[one["id"]]
+            if before.get(one["id"], ("",))[0] == one["state"]
+            else (one["state"], status["time"] if before else None)
+            for one in status["resources"]
+        }
+        self._hear(document["usage"])
+        if document["sources"] != self._sources and self._loading is None:
+            self._loading = asyncio.create_task(self._reload(document["sources"]))
+
+    async def _reload(self, sources: Any) -> None:
+        """Take the spec as it is now; the last good one stays where it is not valid."""
+        try:
+            loading = self._load()
+            spec: Spec = await _collected(loading.child, loading.collect)
+            if spec.name != self.spec.name:
+                raise HostError(f"its name has become {spec.name!r}; start another page for it")
+            self.spec = self._known(spec)
+            self.broken = ""
+        except BeingWritten:
+            return  # The next look finds it changed still.
+        except Invalid as error:
+            self.broken = redacted(error.text.strip())
+        except Exception as error:
+            self.broken = error_in_words(error)
+        finally:
+            self._loading = None
+        self._sources = sources
+        self.happened()
+
+    # -- what calls for a look
+
+    def _state_changed(self) -> None:
+        if self._watch.changed():
+            self.happened()
+
+    def _hear(self, usage: dict[str, Any]) -> None:
+        """Hear of the end of these processes, and of changes of the state."""
+        loop = asyncio.get_running_loop()
+        wanted = {pid for one in usage.values() for pid, _ in one["who"]}
+        for pid in self._pids.keys() - wanted:
+            self._forget(pid)
+        for pid in sorted(wanted - self._pids.keys())[: _MOST_WATCHED - len(self._pids)]:
+            with suppress(OSError):  # It has ended already: the next look tells.
+                self._pids[pid] = os.pidfd_open(pid)
+                loop.add_reader(self._pids[pid], self._process_ended, pid)
+        folder = None
+        with suppress(OSError):
+            folder = os.open(self._folder, PATH_ONLY | os.O_DIRECTORY)
+        self._watch.ensure(folder)
+        if folder is not None:
+            os.close(folder)
+
+    def _process_ended(self, pid: int) -> None:
+        self._forget(pid)
+        self.happened()
+
+    def _forget(self, pid: int) -> None:
+        handle = self._pids.pop(pid)
+        asyncio.get_running_loop().remove_reader(handle)
+        os.close(handle)
+
+
+def _used() -> float:
+    """Seconds of processor time of this process and of its children that have ended."""
+    return sum(os.times()[:4])
+
+
+async def _readable(child: Child) -> None:
+    """Wait until the child has said something, or its time is over."""
+    loop, said = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(child.descriptor, said.set)
+    try:
+        async with asyncio.timeout(child.left):
+            await said.wait()
+    except TimeoutError:
+        pass
+    except asyncio.CancelledError:
+        loop.remove_reader(child.descriptor)
+        child.kill()
+        raise
+    finally:
+        with suppress(ValueError):
+            loop.remove_reader(child.descriptor)
+
+
+async def _collected(child: Child, collect: Callable[[], T | None]) -> T:
+    """What it has to say, once that is whole. Raises what ``collect`` does."""
+    while True:
+        await _readable(child)
+        found = collect()
+        if found is not None:
+            return found

@@ -1,0 +1,117 @@
+"""The server: connections with a bound on how many there are and how long one may be slow, and an
+end that comes soon after a signal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
+
+from uvicorn import Config, Server
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from reconciler.host.environment import raise_limit
+from reconciler.web import address
+from reconciler.web.access import Guard, Token
+from reconciler.web.app import App
+from reconciler.web.looks import Looks
+
+_MOST = 128
+"""Connections at a time."""
+_SLOW = 10.0
+"""Seconds; twice as long, at most, may a request take to come, or an answer to be taken."""
+_LEAVING = 1
+"""Seconds that readers have to take the rest when it ends."""
+_LONGEST_HEADER = 16384
+
+
+class Connection(H11Protocol):
+    """A connection that is dropped where there are too many, or nothing comes or goes."""
+
+    _before: object = None
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > _MOST:
+            transport.abort()
+        else:
+            self._timer = self.loop.call_later(_SLOW, self._sweep)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+    def _sweep(self) -> None:
+        """Drop it where it stands as it stood the last time: without a request, or stuck."""
+        stands: object = None
+        if self.flow.write_paused or self.transport.is_closing():
+            stands = "stuck"
+        elif self.cycle is None or self.cycle.response_complete:
+            stands = self.cycle or "nothing"
+        if stands is not None and stands is self._before:
+            self.transport.abort()
+            return
+        self._before = stands
+        self._timer = self.loop.call_later(_SLOW, self._sweep)
+
+
+class _Server(Server):
+    """uvicorn's, which would wake ten times a second and end by the signal that it gets."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.end = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        await self.end.wait()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.end.set)
+        yield
+
+
+def serve(listener: socket.socket, looks: Looks, token: Token | None, given: str) -> None:
+    """Answer until SIGTERM or SIGINT."""
+    # What goes wrong with a request is told to who made it.
+    logging.getLogger("uvicorn.error").disabled = True
+    logging.getLogger("asyncio").disabled = True
+    raise_limit()
+    with suppress(asyncio.CancelledError):
+        asyncio.run(_serve(listener, looks, token, given))
+
+
+async def _serve(listener: socket.socket, looks: Looks, token: Token | None, given: str) -> None:
+    app = App(looks)
+    is_known = partial(address.is_known, listener=listener, given=given)
+    config: Any = Config(
+        Guard(app.router, is_known, token), log_config=None, access_log=False, lifespan="off",
+        loop="asyncio", http=Connection, ws="none", proxy_headers=False, server_header=False,
+        date_header=False, h11_max_incomplete_event_size=_LONGEST_HEADER,
+        timeout_graceful_shutdown=_LEAVING,
+    )  # fmt: skip
+    server = _Server(config)
+    looking = asyncio.create_task(looks.run())
+    looking.add_done_callback(lambda _: server.end.set())  # It never ends by itself.
+    ending = asyncio.create_task(_close(server, app))
+    await server.serve(sockets=[listener])
+    looking.cancel()
+    ending.cancel()
+    with suppress(asyncio.CancelledError):
+        await looking
+
+
+async def _close(server: _Server, app: App) -> None:
+    """The streams end first: the server waits for them."""
+    await server.end.wait()
+    app.close()

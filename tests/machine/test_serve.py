@@ -1,0 +1,356 @@
+"""The status page, asked from outside by plain HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from looping import Looping
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
+from prometheus_client.parser import text_string_to_metric_families as metrics
+from serving import Serving
+from support import Machine, until, within
+
+MARKUP = "<script>alert(1)</script>"
+
+
+@pytest.fixture
+def serving(machine: Machine) -> Iterator[Callable[..., Serving]]:
+    """Starts status pages, and ends them."""
+    begun: list[Serving] = []
+
+    def start(*words: object, **more: str) -> Serving:
+        begun.append(Serving(machine, *words, **more))  # type: ignore[arg-type]
+        return begun[-1]
+
+    yield start
+    for one in begun:
+        one.kill()
+
+
+def test_it_shows_what_is_and_turns_with_it(
+    machine: Machine, serving: Callable[..., Serving]
+) -> None:
+    inbox = machine.base / MARKUP.replace("/", "-")
+    spec = machine.spec(
+        f"directories: {{'x{MARKUP}': {{path: '{inbox}'}}}}\n"
+        f"processes: {{p: {{command: [sleep, '{machine.mark}']}}}}\n"
+        f"checks: {{q: {{queue: {{path: '{inbox}', match: '*', max_count: 9}}}}}}\n"
+    )
+    machine.once(spec)
+    page = serving(spec)
+    text = page.text()
+    assert "Nothing is wrong" in text
+    # What the host has in names is text.
+    assert "<script>alert" not in text and "&lt;script&gt;alert(1)" in text
+    assert re.search(r"process:p</th><td><span class=\"badge good\">ok<", text)
+    assert "done start <time" in text and ": not running</td>" in text  # The last action, and why.
+    assert text.count('<svg class="chart"') == 2
+    assert f'<th scope="row">{str(inbox).replace("<", "&lt;").replace(">", "&gt;")}</th>' in text
+    done = machine.reconcile("--status", spec, "--json")
+    assert json.loads(page.text("/status.json")).keys() == json.loads(done.stdout).keys()
+
+    connection = page.connection()
+    events = page.events(connection)
+    first = next(events)
+    assert set(first) >= {"state", "wrong", "processes", "resources", "history"}
+    pid = machine.only(f"sleep {machine.mark}")
+    os.kill(pid, signal.SIGKILL)
+    found = next(one for one in events if "wrong" in one)
+    assert "process:p: not running" in found["wrong"]
+    command = re.search(r"<code>(reconcile --once [^<]*)</code>", found["wrong"])
+    assert command is not None
+    done = machine.run("sh", "-c", command[1].replace("&#39;", "'"))
+    assert done.returncode == 0, done.stderr
+    found = next(one for one in events if "wrong" in one)
+    assert "Nothing is wrong" in found["wrong"]
+    assert str(machine.only(f"sleep {machine.mark}")) in found["resources"]
+    connection.close()
+    with within(3):
+        assert page.end() == 0
+    assert page.errors.read_text() == ""
+
+
+def test_it_can_only_be_read_and_by_who_means_it(
+    machine: Machine, serving: Callable[..., Serving]
+) -> None:
+    page = serving(machine.spec(f"directories: {{d: {{path: {machine.base}/d}}}}\n"))
+    for method in ("POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"):
+        status, headers, _ = page.ask("/", method)
+        assert (status, headers["allow"]) == (405, "GET, HEAD")
+    assert page.ask("/", "HEAD")[0::2] == (200, "")
+    for path in ("/x", "/../etc/passwd", "/..%2f..%2fetc/passwd", "/page.css/", "//page.css"):
+        assert page.ask(path)[0] == 404
+    for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", "10.1.2.3", ""):
+        status, headers, text = page.ask("/", Host=host)
+        assert status in (400, 421) and "directory:d" not in text
+    for host in ("localhost", f"localhost:{page.port}", "127.0.0.1:1", "[::1]:9"):
+        assert page.ask("/", Host=host)[0] == 200
+    here = f"http://127.0.0.1:{page.port}"
+    assert page.ask("/status.json", Origin=here)[0] == 200
+    for origin in ("http://evil.example", "null", "http://127.0.0.1:1"):
+        status, headers, text = page.ask("/status.json", Origin=origin)
+        assert status == 403 and "directory:d" not in text
+    for path in ("/", "/events", "/page.js", "/x", "/metrics"):
+        connection = page.connection()
+        connection.request("GET", path)
+        headers = dict(connection.getresponse().getheaders())
+        connection.close()
+        assert headers["cache-control"] == "no-store"
+        assert headers["x-content-type-options"] == "nosniff"
+        rules = headers["content-security-policy"]
+        assert "default-src 'none'" in rules and "frame-ancestors 'none'" in rules
+        assert "unsafe" not in rules and not re.search(r"\bhttps?:|\*|data:", rules)
+    # Nothing is in the page that these rules would refuse, and nothing is from elsewhere.
+    text = page.text() + page.text("/page.css") + page.text("/page.js")
+    assert not re.search(r"style=|<style|\son\w+=\"|<script>|https?://|@import|url\(", text)
+
+
+def test_it_is_for_this_host_alone_unless_there_is_a_token(
+    machine: Machine, serving: Callable[..., Serving]
+) -> None:
+    spec = machine.spec(f"directories: {{d: {{path: {machine.base}/d}}}}\n")
+    for at in ("0.0.0.0:0", "[::]:0"):
+        done = machine.reconcile("--serve", at, spec)
+        assert done.returncode == 64 and "--token-file" in done.stderr
+    token, secret = machine.base / "token", "0123456789abcdef-Token"
+    token.write_text(f"{secret}\n")
+    done = machine.reconcile("--serve", "0.0.0.0:0", spec, "--token-file", token)
+    assert done.returncode == 1 and f"fix it with: chmod 600 {token}" in done.stderr
+    token.chmod(0o600)
+    page = serving(spec, "--token-file", str(token), at="0.0.0.0:0")
+    own = f"reconcile-{page.port}"
+    for headers in (
+        {}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {secret}"},
+        {"Cookie": f"{own}={secret}"}, {"Cookie": f"{own}="}, {"Authorization": "Bearer \xff"},
+    ):  # fmt: skip
+        for path in ("/", "/events", "/metrics", "/status.json", "/?token=wrong"):
+            status, _, text = page.ask(path, **headers)
+            assert status == 401 and "directory:d" not in text and secret not in text
+    assert 'name="token"' in page.ask("/", Accept="text/html")[2]
+    assert "directory:d" in page.text("/status.json", Authorization=f"Bearer {secret}")
+    status, headers, _ = page.ask(f"/?token={secret}")
+    assert (status, headers["location"]) == (303, "/")
+    cookie, *rules = headers["set-cookie"].split("; ")
+    assert {rule.lower() for rule in rules} == {"httponly", "path=/", "samesite=strict"}
+    assert secret not in cookie
+    assert "directory:d" in page.text("/", Cookie=f"other=1; {cookie}")
+    # A name that is somebody else's does not help, with it or without.
+    assert page.ask("/", Cookie=cookie, Host="evil.example")[0] == 421
+    assert page.ask("/", Cookie=cookie, Host=f"{os.uname().nodename}:{page.port}")[0] == 200
+    assert secret not in Path(f"/proc/{page.pid}/cmdline").read_text()
+
+
+def test_a_token_that_others_could_know_is_refused(machine: Machine) -> None:
+    spec = machine.spec(f"directories: {{d: {{path: {machine.base}/d}}}}\n")
+    token = machine.base / "token"
+    for text, mode, words in (
+        ("short", 0o600, "must have 16 characters or more"),
+        ("with blanks, and quite long", 0o600, "must have 16 characters or more"),
+        ("0123456789abcdef", 0o640, "others may read"),
+        ("0123456789abcdef", 0o666, "may write to"),
+    ):
+        token.write_text(text)
+        token.chmod(mode)
+        done = machine.reconcile("--serve", spec, "--token-file", token)
+        assert done.returncode == 1 and words in done.stderr, done.stderr
+        assert text not in done.stderr
+    done = machine.reconcile("--serve", spec, "--token-file", machine.base / "none")
+    assert "cannot read the token file" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_what_is_asked_wrongly_is_said(machine: Machine) -> None:
+    spec = machine.spec(f"directories: {{d: {{path: {machine.base}/d}}}}\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        at = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = machine.reconcile("--serve", at, spec)
+    assert done.returncode == 1
+    assert f"cannot listen at {at}: Address already in use; name another" in done.stderr
+    for words, status, said in (
+        (("99999", spec), 64, "takes HOST:PORT"),
+        (("nowhere", spec), 64, "takes HOST:PORT"),
+        ((spec, "--json"), 64, "/status.json"),
+        ((machine.base / "none.yaml",), 65, "none.yaml"),
+    ):
+        done = machine.reconcile("--serve", *words)  # type: ignore[arg-type]
+        assert (done.returncode, said in done.stderr) == (status, True), done.stderr
+    assert machine.reconcile("--status", spec, "--token-file", "x").returncode == 64
+
+
+def test_without_the_extra_it_says_what_to_install(machine: Machine) -> None:
+    spec = machine.spec(f"directories: {{d: {{path: {machine.base}/d}}}}\n")
+    (machine.base / "uvicorn.py").write_text("raise ImportError('none here')\n")
+    done = machine.run(
+        machine.bin / "python3", "-c",
+        f"import sys; sys.path.insert(0, {str(machine.base)!r}); sys.argv = "
+        f"['reconcile', '--serve', {str(spec)!r}, '--state-dir', {str(machine.state)!r}]; "
+        "from reconciler.cli.main import main; sys.exit(main())",
+    )  # fmt: skip
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "the page needs starlette, uvicorn; install them: " in done.stderr
+
+
+def test_metrics_come_in_the_form_that_is_asked_for(
+    machine: Machine, serving: Callable[..., Serving]
+) -> None:
+    spec = machine.spec(f"directories: {{'\"d': {{path: {machine.base}/d}}}}\n")
+    machine.once(spec)
+    page = serving(spec)
+    _, headers, text = page.ask("/metrics")
+    assert headers["content-type"].startswith("text/plain; version=0.0.4")
+    plain = {one.name for family in metrics(text) for one in family.samples}
+    wanted = "application/openmetrics-text;version=1.0.0;q=0.75,text/plain;version=0.0.4;q=0.5"
+    _, headers, text = page.ask("/metrics", Accept=wanted)
+    assert headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert text.endswith("# EOF\n")
+    assert {one.name for family in open_metrics(text) for one in family.samples} == plain
+    assert {"reconcile_resource_ok", "reconcile_steps_total", "reconcile_watchdog_up"} <= plain
+
+
+def test_it_says_what_it_does_not_know(
+    machine: Machine, serving: Callable[..., Serving], looping: Callable[..., Looping]
+) -> None:
+    head = "version: 1\nname: demo\nloop: {every: 1s}\n"
+    declared = f"directories: {{d: {{path: {machine.base}/d}}}}\n"
+    declared += "checks: {c: {command: ['true'], every: 1h}}\n"
+    spec = machine.spec(head + declared)
+    loop = looping(spec).up()
+    page = serving(spec)
+
+    def shows(words: str) -> bool:
+        time.sleep(0.2)
+        return words in page.text()
+
+    assert shows("the watchdog is running")
+    loop.kill()
+    until(lambda: shows("no watchdog is running"))
+
+    # The store is locked by somebody.
+    machine.once(spec)
+    store = sqlite3.connect(machine.state / "demo/store.db", isolation_level=None)
+    store.execute("BEGIN EXCLUSIVE")
+    until(lambda: shows("database is locked"))
+    assert "may not be so any more" in page.text()
+    assert page.ask("/status.json")[0] == page.ask("/metrics")[0] == 503
+    store.execute("ROLLBACK")
+    store.close()
+    until(lambda: not shows("database is locked"))
+    assert page.ask("/status.json")[0] == 200
+
+    # The spec is broken: the last good one is shown.
+    spec.write_text(f"{head}directories: {{d: {{pth: 1}}}}\n")
+    until(lambda: shows("the spec cannot be used as it is now"))
+    assert "did you mean" in page.text() and page.state("directory:d") == "ok"
+    spec.write_text(f"{head}{declared}processes: {{p: {{command: [sleep, '1']}}}}\n")
+    until(lambda: shows("process:p") and not shows("cannot be used"))
+
+    # All that is remembered is gone.
+    shutil.rmtree(machine.state)
+    until(lambda: shows("there is no state directory"))
+    assert page.state("directory:d") == "ok"
+    assert page.errors.read_text() == ""
+
+
+def test_who_asks_too_much_gets_it_not(machine: Machine, serving: Callable[..., Serving]) -> None:
+    page = serving(machine.spec(f"directories: {{d: {{path: {machine.base}/d}}}}\n"))
+    with socket.create_connection(("127.0.0.1", page.port), timeout=60) as one:
+        one.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ")
+        try:
+            for _ in range(1024):
+                one.sendall(b"x" * 1024)
+            said = one.recv(100)
+        except OSError:
+            said = b"HTTP/1.1 400"
+    assert said[:12] == b"HTTP/1.1 400"
+    for odd in (b"\0\xff\r\n\r\n", b"GET http://[ HTTP/1.1\r\nHost: x\r\n\r\n",
+                b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\n\r\n"):  # fmt: skip
+        with socket.create_connection(("127.0.0.1", page.port), timeout=60) as one:
+            one.sendall(odd)
+            assert re.match(rb"HTTP/1.1 4\d\d", one.recv(100))
+    # Many that connect and say nothing, and many that read nothing of what comes.
+    stalled = [socket.create_connection(("127.0.0.1", page.port)) for _ in range(100)]
+    for one in stalled[:80]:
+        one.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    stalled += [socket.create_connection(("127.0.0.1", page.port)) for _ in range(100)]
+    time.sleep(0.3)
+    assert len(os.listdir(f"/proc/{page.pid}/fd")) < 180
+    for one in stalled[80:]:
+        one.close()
+    until(lambda: asked(page) == 200)
+    with within(4):
+        assert page.end() == 0
+    for one in stalled[:80]:
+        one.close()
+    assert page.errors.read_text() == ""
+
+
+def asked(page: Serving) -> int:
+    try:
+        return page.ask()[0]
+    except OSError:
+        return 0
+
+
+def test_nobody_is_looked_for_that_does_not_read(
+    machine: Machine, serving: Callable[..., Serving]
+) -> None:
+    spec = machine.spec(f"processes: {{p: {{command: [sleep, '{machine.mark}']}}}}\n")
+    machine.once(spec)
+    page = serving(spec)
+    page.text()
+
+    def children() -> set[str]:
+        return set(Path(f"/proc/{page.pid}/task/{page.pid}/children").read_text().split())
+
+    def looks(seconds: float) -> int:
+        seen: set[str] = set()
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            seen |= children()
+        return len(seen)
+
+    assert looks(2.5) == 0
+    machine.once(spec)
+    os.kill(machine.only(f"sleep {machine.mark}"), signal.SIGKILL)
+    assert looks(1) == 0
+    # Many see one and the same look.
+    readers = [page.connection() for _ in range(10)]
+    streams = [page.events(one) for one in readers]
+    assert all("not running" in next(one)["wrong"] for one in streams)
+    assert looks(3) <= 3
+    memory = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{page.pid}/status").read_text())
+    assert memory is not None and int(memory[1]) < 60 * 1024
+    for one in readers:
+        one.close()
+
+
+def test_a_spec_can_keep_its_page(machine: Machine, looping: Callable[..., Looping]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [str(machine.bin / "reconcile"), "--serve", str(port), "--state-dir",
+               str(machine.state), "{{ spec.path }}"]  # fmt: skip
+    spec = machine.spec(
+        "version: 1\nname: demo\nloop: {every: 1s}\n"
+        f"processes: {{page: {{command: {json.dumps(command)}, "
+        f"ready: {{http: 'http://127.0.0.1:{port}/page.css'}}}}}}\n"
+    )
+    looping(spec).up()
+    done = machine.run(
+        sys.executable, "-c",
+        "import sys, urllib.request as r; print(r.urlopen(sys.argv[1]).read().decode())",
+        f"http://127.0.0.1:{port}/",
+    )  # fmt: skip
+    assert "process:page" in done.stdout, done.stderr
+    assert subprocess.run(["kill", "-9", str(machine.only(f"--serve {port}"))]).returncode == 0
+    until(lambda: machine.only(f"--serve {port}"))
