@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -52,6 +53,56 @@ def test_what_is_written_is_read_again(value: SpecBlock, comment: str) -> None:
     assert isinstance(read, Map)
     assert plain(read) == plain(value)
     assert [place.line for place in places] == sorted({place.line for place in places})
+
+
+ODD = [
+    *"no on On YES y 1e3 1.5e+3 0777 0o17 0x1F 0b1 12:30 1:2:3 190:20:30 ~ null Null = <<".split(),
+    *".inf -.inf .NaN +1 1_000 00 -0 1e 0. 2024-01-01 {{x}} !x &a *a %a @a ` a: [a] {a}".split(),
+    "1,5", "-", "---", "?",
+    "", " a", "a ", "\ta", "a\t", "# a", "a #b", "a: b", "- a", "? a", "| ", "> x", "'", '"', "\\",
+    "a\nb", "a\n", "\na", "a\n\n", "a\n b\n", "\0", "\x1b[0m", "\x85", "\u2028", "\ufeff", "é",
+    "😀", "\r", "a\r\nb", "x" * 500, "a b " * 100, "--- a", "2024-01-01 10:00:00", "a, b",
+    "\U0010ffff",
+]  # fmt: skip
+
+
+def as_written(value: Any) -> Any:
+    """With what stands for itself in a template."""
+    if isinstance(value, dict):
+        return {as_written(key): as_written(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [as_written(one) for one in value]
+    return value.replace("{{", "{{ '{{' }}") if isinstance(value, str) else value
+
+
+def reader_1_1(text: str) -> Any:
+    reader = YAML(typ="safe", pure=True)
+    reader.version = (1, 1)
+    return reader.load(text)
+
+
+@settings(database=None, deadline=None, max_examples=60)
+@given(st.lists(st.sampled_from(ODD) | TEXTS, min_size=1, max_size=6))
+def test_every_reader_reads_what_was_meant(texts: list[str]) -> None:
+    """ruamel, one of YAML 1.1, and PyYAML where it is there: no text becomes a number or a word."""
+    inner = {text: text for text in texts if text != "<<"}
+    block = SpecBlock(
+        {
+            "one": texts[0],
+            "all": texts,
+            "flow": inner,
+            "block": SpecBlock(inner),
+            "list": [SpecBlock({"x": text}) for text in texts],
+            "on": True,
+            "two": 2,
+        }
+    )
+    text = dump(block)[0]
+    readers = [YAML(typ="safe", pure=True).load, reader_1_1]
+    with suppress(ImportError):
+        readers.append(__import__("yaml").safe_load)
+    for read in readers:
+        assert read(text) == as_written(block)
 
 
 def test_how_it_looks() -> None:
