@@ -5,7 +5,6 @@ Noise words are left out, as monit's own grammar has it. What they ask for is no
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -124,7 +123,7 @@ def _continues(before: MonitWord) -> bool:
 def _included(statement: Sequence[MonitWord], seen: set[str]) -> Iterator[list[MonitWord]]:
     word = statement[-1]
     origin = word.original.at(word.line, f"include {word.text}")
-    for path in sorted(glob.glob(os.path.join(word.original.folder, word.text))):
+    for path in word.original.matching(word.text, origin):
         real = os.path.realpath(path)
         if real in seen:
             raise word.original.refused(word.line, f"files include one another: {origin.text}")

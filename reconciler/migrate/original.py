@@ -5,10 +5,13 @@ It must not wait for a pipe or a device, nor take more than a spec may have.
 
 from __future__ import annotations
 
+import fnmatch
+import glob
 import os
 import stat
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 from reconciler.host.spec_files import LIMIT
@@ -16,6 +19,10 @@ from reconciler.migrate.document import Origin
 
 _MOST_FILES = 1000
 """That one file may include, with what these include: some include each other many times."""
+
+
+_MOST_LOOKED = 20_000
+"""Names that one pattern may lead through."""
 
 
 class NotImported(Exception):
@@ -47,6 +54,31 @@ class Original(NamedTuple):
     def refused(self, line: int, reason: str) -> NotImported:
         """To be raised where that line cannot be understood."""
         return NotImported(self.shown, line, reason)
+
+    def matching(self, pattern: str, origin: Origin) -> list[str]:
+        """What that glob, seen from the file's folder, names. Raises NotImported at too much."""
+        found = ["/"]
+        looked = 0
+        for part in filter(None, os.path.join(self.folder, pattern).split("/")):
+            if not glob.has_magic(part):
+                found = [os.path.join(one, part) for one in found]
+                found = [one for one in found if os.path.lexists(one)]
+                continue
+            names = []
+            for folder in found:
+                with suppress(OSError), os.scandir(folder) as entries:
+                    for entry in entries:
+                        looked += 1
+                        if looked > _MOST_LOOKED:
+                            raise self.refused(
+                                origin.line, f"{origin.text}: a pattern that leads through more "
+                                f"than {_MOST_LOOKED:,} names; name the folder"
+                            )  # fmt: skip
+                        hidden = entry.name.startswith(".") and not part.startswith(".")
+                        if not hidden and fnmatch.fnmatch(entry.name, part):
+                            names.append(entry.path)
+            found = names
+        return sorted(found)
 
     @property
     def base(self) -> str:

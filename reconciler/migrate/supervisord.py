@@ -6,7 +6,6 @@ Read as supervisor 4 reads it: configparser with its own comments, then ``%(name
 from __future__ import annotations
 
 import configparser
-import glob
 import os
 import re
 import shlex
@@ -114,12 +113,11 @@ def _included(section: _Section, original: Original) -> Iterator[_Section]:
     origin = section.places.get("files", section.origin)
     seen = {os.path.realpath(original.path)}
     for word in section.get("files", "").replace("%(here)s", original.folder).split():
-        pattern = os.path.join(original.folder, word)
-        for path in sorted(glob.glob(pattern)):
+        for path in original.matching(word, origin):
             real = os.path.realpath(path)
             if real == os.path.realpath(original.path):
                 raise original.refused(origin.line, f"the file includes itself: {origin.text}")
-            if real not in seen:
+            if real not in seen and not os.path.isdir(path):
                 seen.add(real)
                 # supervisord does not look for [include] in these.
                 for one in _sections(opened(path, origin, original)):

@@ -15,6 +15,7 @@ import pytest
 from importing import CASES, spec_of
 
 from reconciler.cli.main import main
+from reconciler.migrate import original
 from reconciler.migrate.original import NotImported
 
 BAD: dict[str, tuple[str, bytes, str]] = {
@@ -112,6 +113,25 @@ def test_includes_come_to_an_end(words: str, tmp_path: Path, capsys: Any, free: 
         status = main(["--import", str(tmp_path / f"0{ending}")])
         assert ("more than 1,000 files" in capsys.readouterr().err) == (status == 65)
         assert status == (65 if "\n" in words else 0)
+
+
+@pytest.mark.parametrize(("name", "head"), [
+    ("supervisord.conf", "[include]\nfiles = {}\n"), ("monitrc", "set daemon 9\ninclude {}\n"),
+])  # fmt: skip
+def test_a_pattern_does_not_lead_through_the_whole_host(
+    name: str, head: str, tmp_path: Path, capsys: Any, free: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(original, "_MOST_LOOKED", 50)
+    for at in range(60):
+        (tmp_path / f"{at % 6}").mkdir(exist_ok=True)
+        (tmp_path / f"{at % 6}" / f"{at}.x").touch()
+    (tmp_path / name).write_text(head.format("*/*.none"))
+    assert main(["--import", str(tmp_path / name)]) == 65
+    printed = capsys.readouterr()
+    assert printed.out == "" and len(printed.err.splitlines()) == 1
+    assert f"{name}:2: " in printed.err and "more than 50 names; name the folder" in printed.err
+    (tmp_path / name).write_text(head.format("0/*.none"))
+    assert main(["--import", str(tmp_path / name)]) == 0
 
 
 def test_a_spec_is_no_original(tmp_path: Path, capsys: Any, free: None) -> None:

@@ -55,9 +55,12 @@ def test_what_is_written_is_read_again(value: SpecBlock, comment: str) -> None:
     assert [place.line for place in places] == sorted({place.line for place in places})
 
 
+WORDS = (
+    "no on On YES y 1e3 1.5e+3 0777 0o17 0x1F 0b1 12:30 1:2:3 190:20:30 ~ null Null = << .inf "
+    "-.inf .NaN +1 1_000 00 -0 1e 0. 2024-01-01 {{x}} !x &a *a %a @a ` a: [a] {a}"
+)
 ODD = [
-    *"no on On YES y 1e3 1.5e+3 0777 0o17 0x1F 0b1 12:30 1:2:3 190:20:30 ~ null Null = <<".split(),
-    *".inf -.inf .NaN +1 1_000 00 -0 1e 0. 2024-01-01 {{x}} !x &a *a %a @a ` a: [a] {a}".split(),
+    *WORDS.split(),
     "1,5", "-", "---", "?",
     "", " a", "a ", "\ta", "a\t", "# a", "a #b", "a: b", "- a", "? a", "| ", "> x", "'", '"', "\\",
     "a\nb", "a\n", "\na", "a\n\n", "a\n b\n", "\0", "\x1b[0m", "\x85", "\u2028", "\ufeff", "é",
