@@ -76,9 +76,9 @@ def _jobs(original: Original, draft: SpecDraft) -> Iterator[_Job]:
             if name in _OWN:
                 draft.leave(draft.document, origin, _OWN[name])
             else:
-                variables = {**variables, name: value}
+                variables[name] = value
         elif found is not None:
-            yield _Job(origin, found[1], found[2], variables, comments[-3:])
+            yield _Job(origin, found[1], found[2], variables.copy(), comments[-3:])
         else:
             raise original.refused(number, "neither NAME=VALUE nor a schedule with a command")
         comments = []

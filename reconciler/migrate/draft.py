@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -44,15 +45,15 @@ class SpecDraft:
         self.document.put("version", 1)
         self.document.put("name", slug(name, 64))
         self.left: list[LeftOut] = []
+        self._numbers = Counter[tuple[str, str]]()
 
     def add(self, section: str, name: str, origin: Origin | None = None) -> SpecBlock:
         """A new resource; its name becomes one that is free."""
         resources = self.document.setdefault(section, SpecBlock())
         stem = name = slug(name)
-        number = 1
         while name in resources:
-            number += 1
-            name = f"{stem}-{number}"
+            self._numbers[section, stem] += 1
+            name = f"{stem}-{self._numbers[section, stem] + 1}"
         made = SpecBlock()
         resources.put(name, made, origin)
         return made

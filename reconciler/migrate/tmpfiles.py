@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+from bisect import bisect_left
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from reconciler.migrate.document import Origin, SpecBlock, TemplateText, joined
@@ -55,16 +57,36 @@ def read(original: Original, draft: SpecDraft) -> None:
         for number, text in original.lines()
         if text.strip() and not text.lstrip().startswith("#")
     ]
-    excluded = [one for one in lines if one.sort[0] in "xX"]
+    excluded = _Excluded(lines)
     for line in lines:
         try:
-            if line not in excluded:
+            if line.sort[0] not in "xX":
                 _add(line, excluded, draft)
         except ValueError as error:
             draft.leave(draft.document, line.origin, str(error))
-    for line in excluded:
-        if not any(line.path.startswith(f"{one.path}/") and one.age for one in lines):
-            draft.leave(draft.document, line.origin, "nothing is cleaned there")
+    for line in excluded.idle():
+        draft.leave(draft.document, line.origin, "nothing is cleaned there")
+
+
+class _Excluded:
+    """The lines that keep something from being cleaned, by their paths."""
+
+    def __init__(self, lines: Sequence[_TmpfilesLine]) -> None:
+        self._lines = sorted(
+            (one for one in lines if one.sort[0] in "xX"), key=lambda one: one.path
+        )
+        self._paths = [one.path for one in self._lines]
+        self._idle = set(range(len(self._lines)))
+
+    def below(self, folder: str) -> list[_TmpfilesLine]:
+        start = bisect_left(self._paths, f"{folder}/")
+        end = bisect_left(self._paths, f"{folder}0")  # The sign after /.
+        self._idle.difference_update(range(start, end))
+        return self._lines[start:end]
+
+    def idle(self) -> list[_TmpfilesLine]:
+        """Those that nobody has asked for, in their order."""
+        return sorted((self._lines[at] for at in self._idle), key=lambda one: one.origin.line)
 
 
 def _parsed(original: Original, number: int, text: str) -> _TmpfilesLine:
@@ -89,7 +111,7 @@ def _unquoted(word: str) -> str:
     return word
 
 
-def _add(line: _TmpfilesLine, excluded: list[_TmpfilesLine], draft: SpecDraft) -> None:
+def _add(line: _TmpfilesLine, excluded: _Excluded, draft: SpecDraft) -> None:
     """The resources of a line. Raises ValueError where it has no equivalent."""
     sort, modifiers = line.sort[0], line.sort[1:]
     path = specified(line.path)
@@ -149,7 +171,7 @@ def _rights(block: SpecBlock, line: _TmpfilesLine, usual: str) -> None:
 
 
 def _clean(
-    line: _TmpfilesLine, path: str, span: str, excluded: list[_TmpfilesLine], draft: SpecDraft
+    line: _TmpfilesLine, path: str, span: str, excluded: _Excluded, draft: SpecDraft
 ) -> None:
     """A rule that deletes what is older than the age."""
     by, colon, age = line.age.rpartition(":")
@@ -164,7 +186,7 @@ def _clean(
     block.put("age_by", _age_by(times), line.origin)
     if not colon or any(one.isupper() for one in by):  # These are for folders.
         block.put("remove_empty", True, line.origin)
-    below = [one for one in excluded if one.path.startswith(f"{line.path.rstrip('/')}/")]
+    below = excluded.below(line.path.rstrip("/"))
     if below:
         start = len(line.path.rstrip("/")) + 1
         patterns = [one.path[start:] for one in below]

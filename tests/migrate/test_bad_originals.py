@@ -16,6 +16,7 @@ from importing import CASES, spec_of
 
 from reconciler.cli.main import main
 from reconciler.migrate import original
+from reconciler.migrate.formats import FORMATS
 from reconciler.migrate.original import NotImported
 
 BAD: dict[str, tuple[str, bytes, str]] = {
@@ -68,6 +69,29 @@ def test_one_line_with_the_place(name: str, tmp_path: Path, capsys: Any, free: N
     assert len(printed.err.splitlines()) == 1, printed.err
     assert words in printed.err
     assert re.match(r"reconcile: \S+:\d+: ", printed.err), printed.err
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_each_format_in_a_foreign_encoding(
+    format: str, tmp_path: Path, capsys: Any, free: None
+) -> None:
+    case = next(path for path in CASES if path.parent.name == format)
+    file = tmp_path / format / case.name
+    file.parent.mkdir()
+    data = case.read_bytes()
+    at = data.index(b"\n", len(data) // 2)
+    line = data.count(b"\n", 0, at) + 1
+    for wrong, place, words in (
+        (data[:at] + b"\0" + data[at:], line, "is binary: a NUL byte"),
+        (data[:at] + b"\xe9" + data[at:], line, "the byte 0xe9 is not UTF-8"),
+        (data[:at] + "é".encode()[:1], line, "the byte 0xc3 is not UTF-8"),
+        (data.decode().encode("utf-16"), 1, "is UTF-16"),
+    ):
+        file.write_bytes(wrong)
+        assert main(["--import", str(file)]) == 65
+        printed = capsys.readouterr()
+        assert printed.out == "" and len(printed.err.splitlines()) == 1, printed
+        assert f"{file}:{place}: {words}" in printed.err
 
 
 def test_what_is_no_file(tmp_path: Path, capsys: Any, free: None) -> None:
