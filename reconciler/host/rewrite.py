@@ -32,7 +32,7 @@ from reconciler.host.reading import Content, content, reading
 from reconciler.host.refusals import refuse_file_of_another
 from reconciler.host.replaced import Aside, KeptFolders, being_written, closing
 from reconciler.host.users import run_as
-from reconciler.host.walk import opened, reported
+from reconciler.host.walk import mount_of, opened, reported
 
 Edit = Callable[[bytes | None], bytes | None]
 """From what a file holds to what it is to hold; None is no file. It may be called repeatedly."""
@@ -140,6 +140,8 @@ class _Edit:
 
     def replace(self, seen: Content, data: bytes, mode: int | None, uid: int, gid: int) -> bool:
         """Another one in place of what was ``seen``."""
+        if mount_of(seen.handle) != mount_of(self._folder):
+            return self._write_in_place(seen, data)
         with self._aside() as private:
             with draft(self._folder, self._name) as made:
                 write_all(made.handle, data)

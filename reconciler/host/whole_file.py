@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.host.filesystems import refuse_silent
-from reconciler.host.place import draft, put_link
+from reconciler.host.place import draft, put_link, write_all
 from reconciler.host.private_folder import private_folder
 from reconciler.host.reading import PRIVATE, content, is_private, regular_file_in
 from reconciler.host.refusals import (
@@ -23,12 +23,14 @@ from reconciler.host.refusals import (
     refused,
     refused_set_id,
 )
-from reconciler.host.trust import is_trusted
+from reconciler.host.replaced import closing
+from reconciler.host.trust import PATH_ONLY, is_trusted
 from reconciler.host.users import run_as
-from reconciler.host.walk import opened, reported, sort_of, taken
+from reconciler.host.walk import mount_of, opened, reported, sort_of, taken
 from reconciler.host.work import hollow
 from reconciler.host.written import SHOWN, as_shown, digest_of
 
+_CHUNK = 2**16
 _AGAIN = "has changed meanwhile; the next pass looks again"
 
 
@@ -45,15 +47,34 @@ def write_whole(
 
     What is None or -1 of mode, user and group is as it was, with ACL and extended attributes, or
     ``born`` and the caller's. ``check`` gets a path of the new file before it is in place, and
-    raises HostError. ``path`` has no symlink at its end. Raises HostError.
+    raises HostError. ``path`` has no symlink at its end. A mount point is written in place, see
+    ``_write_in_place``. Raises HostError.
     """
     parent, _, name = path.rpartition("/")
     with (
         reported(f"cannot write {path}"),
         opened(parent, make=True) as folder,
         regular_file_in(folder, name, path) as old,
-        draft(folder, name) as made,
     ):
+        if old is not None and mount_of(old) != mount_of(folder):
+            _write_in_place(path, folder, old, fill, mode, uid, gid, check)
+            return
+        _replace(path, folder, old, fill, mode, uid, gid, born, check)
+
+
+def _replace(
+    path: str,
+    folder: int,
+    old: int | None,
+    fill: Callable[[int], None],
+    mode: int | None,
+    uid: int,
+    gid: int,
+    born: int,
+    check: Callable[[str], None],
+) -> None:
+    parent, _, name = path.rpartition("/")
+    with draft(folder, name) as made:
         contested = not is_trusted(parent or "/")
         fill(made.handle)
         was = None if old is None else os.fstat(old)
@@ -83,12 +104,70 @@ def write_whole(
             raise HostError(f"{path} {_AGAIN}")
 
 
+def _write_in_place(
+    path: str,
+    folder: int,
+    old: int,
+    fill: Callable[[int], None],
+    mode: int | None,
+    uid: int,
+    gid: int,
+    check: Callable[[str], None],
+) -> None:
+    """It is a mount point, as /etc/hosts is in a container: nothing can be put in its place.
+
+    What it is to hold is made and checked first. Who reads meanwhile, or after a kill, may see a
+    part of it; the next pass writes it again.
+    """
+    parent, _, name = path.rpartition("/")
+    if not is_trusted(parent or "/"):
+        raise HostError(f"{path} is a mount point in a folder that others may write to")
+    was = os.fstat(old)
+    refuse_file_of_another(folder, parent, was, path, uid)
+    refuse(refused_set_id(path, was, mode, uid, gid))
+    mode = kept_mode(was, uid, gid) if mode is None else mode
+    made = os.memfd_create(name, os.MFD_CLOEXEC)
+    with closing(made):
+        fill(made)
+        check(f"/proc/{os.getpid()}/fd/{made}")
+        size = os.fstat(made).st_size
+        handle = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        with closing(handle):
+            if _identity(os.fstat(handle)) != _identity(was):
+                raise HostError(f"{path} {_AGAIN}")
+            with suppress(OSError):  # Not every file system can say whether there is room.
+                os.posix_fallocate(handle, 0, max(1, size))
+            if stat.S_IMODE(was.st_mode) & ~mode:
+                # Before there is what not all of them are to read.
+                os.fchmod(handle, stat.S_IMODE(was.st_mode) & mode)
+            if (uid, gid) != (-1, -1):
+                os.fchown(handle, uid, gid)
+            os.lseek(made, 0, os.SEEK_SET)
+            while chunk := os.read(made, _CHUNK):
+                write_all(handle, chunk)
+            os.ftruncate(handle, size)
+            if stat.S_IMODE(os.fstat(handle).st_mode) != mode:
+                os.fchmod(handle, mode)
+            os.fsync(handle)
+
+
 def clear(path: str) -> None:
     """Take away what a killed pass has left beside it. Raises HostError."""
     parent, _, name = path.rpartition("/")
     words = f"cannot clear up beside {path}"
-    with reported(words), opened(parent) as folder, private_folder(folder, name):
-        pass
+    with reported(words), opened(parent) as folder:
+        if not _is_mount_point(folder, name):
+            with private_folder(folder, name):
+                pass
+
+
+def _is_mount_point(folder: int, name: str) -> bool:
+    try:
+        entry = os.open(name, PATH_ONLY, dir_fd=folder)
+    except FileNotFoundError:
+        return False
+    with closing(entry):
+        return mount_of(entry) != mount_of(folder)
 
 
 def write_link(path: str, target: str, old: str | None) -> None:
