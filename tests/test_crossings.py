@@ -76,6 +76,7 @@ STARTING = {
 STARTERS = {
     ("os.fork", "host/bounded.py"): "our own work, gone on with in a child",
     ("os.fork", "host/child.py"): "our own work in a child, which runs no other program",
+    ("os.fork", "host/init.py"): "this program itself, which process 1 of a container waits for",
     ("os.fork", "host/scan.py"): "our own look at a folder in a second process",
     ("os.posix_spawn", "host/command.py"): "the tools that we ask something for ourselves",
     ("os.execve", "host/environment.py"): "this program itself, in UTF-8 mode",

@@ -77,7 +77,7 @@ def test_a_block_says_what_it_is_and_is_valid(block: Block, tmp_path: Path) -> N
             pytest.fail("\n".join(text for text, _ in error.lines()))
 
 
-@pytest.mark.parametrize("name", ["executor", "webservice", "workspace"])
+@pytest.mark.parametrize("name", ["container", "executor", "webservice", "workspace"])
 def test_shipped_specs_are_valid(name: str, tmp_path: Path) -> None:
     assert compiled(tmp_path, (CHECKOUT / f"specs/{name}.yaml").read_text()).name == name
 

@@ -42,7 +42,8 @@ class Remembered(str):
 class Facts:
     """What templates may ask about the host and the caller; part of the compiled spec's key.
 
-    ``linger``: does systemd run the caller's own units from boot on?
+    ``linger``: does systemd run the caller's own units from boot on? ``container``: is process 1
+    a watchdog?
     ``bin`` is the folder where this program's own commands are installed, and ``bin_refused`` why
     root must not have it run again later, if so. ``trust`` are the options ``--trust``.
     """
@@ -59,6 +60,7 @@ class Facts:
     bin_refused: str = ""
     trust: tuple[str, ...] = ()
     linger: bool = False
+    container: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ It must not do any of the work itself; that is in ``modes``, a module each.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -18,9 +19,12 @@ if TYPE_CHECKING:
 if "--loop" in sys.argv:
     # They are heard as soon as the loop listens: before that, they would end it.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR1))
+    if os.getpid() == 1:
+        from reconciler.host.init import SIGNALS
+
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 import gc
-import os
 from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn
@@ -67,6 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     open_standard_streams()
     if argv is None:
         use_utf8()
+        if os.getpid() == 1 and "--loop" in sys.argv:
+            from reconciler.host.init import go_on_as_child
+
+            go_on_as_child()
     clean()
     os.umask(0o022)  # What we make must not depend on who calls.
     # Where a caller ignores it, nobody could be waited for: their ends would be lost, wait(2).

@@ -144,6 +144,7 @@ def build(
         variables=tuple(one for one in top.variables if one[1] not in hidden),
         policy=policy,
         metrics=top.loop.metrics,
+        stop_timeout=top.loop.stop_timeout,
     )
     keepable = not (validator.keeps_secrets or renderer.keeps_secrets)
     return Built(spec, files.digests, frozenset(scope.environ.names), keepable)

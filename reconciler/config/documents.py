@@ -162,6 +162,9 @@ class LoopFields:
     metrics: Path | None = None
     """A file, such as /var/lib/prometheus/node-exporter/NAME.prom, that the watchdog writes
     after every full pass, for node_exporter."""
+    stop_timeout: Duration | None = None
+    """As process 1 of a container: the time that its runtime gives between SIGTERM and SIGKILL,
+    within which all processes are stopped. By default 10 s, or the longest stop.timeout."""
 
 
 class HeadReader:

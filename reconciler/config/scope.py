@@ -81,6 +81,7 @@ class Scope:
                 "name": facts.host_name,
                 "systemd": facts.systemd,
                 "linger": facts.linger,
+                "container": facts.container,
                 "crontab": facts.crontab,
                 "tmux": facts.tmux,
                 "bin": facts.bin,

@@ -59,7 +59,8 @@ class Spec:
     ``empty`` names the kinds whose section declares nothing. ``last_good``: its files are not
     valid now, and this is what goes on of it as it was compiled last. ``variables`` are those
     that were set to something else than the file says, but for secrets and ``state``. ``metrics``
-    is the file that the watchdog writes for Prometheus.
+    is the file that the watchdog writes for Prometheus, ``stop_timeout`` how many seconds it has to
+    end all as process 1 of a container.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Spec:
     last_good: bool = False
     variables: tuple[tuple[str, str], ...] = ()
     metrics: str | None = None
+    stop_timeout: float | None = None
     policy: PlanPolicy | None = None
 
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from reconciler.base.records import replace
 from reconciler.host.clock import Clock
 from reconciler.host.trust import own_bytes
 from reconciler.host.users import Users
@@ -53,6 +54,8 @@ class Host:
         """What probes have said last, by the id of what was probed."""
         self.stops: Stopping | None = None
         """Makes the stops that a loop does not wait for; None: whoever stops something waits."""
+        self.stop_by: Mapping[str, float] = {}
+        """When each of these ids must have been stopped, by the monotonic clock."""
         self.declared: Sequence[Resource[Any]] = ()
         """All resources of the spec, for a kind that must not take one of them for another."""
         self.remembers = False
@@ -157,9 +160,13 @@ class Host:
         """What this spec has left outside of its own folder."""
         return Marks(self.state_dir)
 
-    def gone_on_with(self, stop: StopUnderWay) -> StopUnderWay:
+    def gone_on_with(self, ident: str, stop: StopUnderWay) -> StopUnderWay:
         """The stop, or what is left of it where a loop that has ended had begun it."""
-        return self._begun_stops.get(stop.identity, stop)
+        stop = self._begun_stops.get(stop.identity, stop)
+        if ident in self.stop_by:
+            left = max(0.0, self.stop_by[ident] - self.clock.monotonic())
+            stop = replace(stop, timeout=min(stop.timeout, left))
+        return stop
 
     @cached_property
     def _begun_stops(self) -> Mapping[Identity, StopUnderWay]:

@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 
 from reconciler.base.errors import HostError
+from reconciler.host.launch import STREAMS
 from reconciler.host.reading import is_private
 from reconciler.host.refusals import refuse_file_of_another, refuse_hard_link
 from reconciler.host.walk import opened, reason, reported, sort_of
@@ -72,8 +73,11 @@ def open_log(path: str, uid: int, gid: int) -> int:
 
     Raises HostError, also when something other than a regular file stands there, or a file
     that somebody else may have made, see ``refuse_file_of_another``: what is written to it
-    would be written with the caller's rights. ``uid`` -1: it is for the caller.
+    would be written with the caller's rights. ``uid`` -1: it is for the caller. One of ``STREAMS``
+    is where process 1 prints.
     """
+    if path in STREAMS:
+        return _stream(path)
     parent, _, name = path.rpartition("/")
     with reported(f"cannot open the log {path}"), opened(parent, make=True) as folder:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -95,6 +99,21 @@ def open_log(path: str, uid: int, gid: int) -> int:
             raise
         os.set_blocking(log, True)
         return log
+
+
+def _stream(path: str) -> int:
+    """Raises HostError."""
+    if os.path.isdir("/run/systemd/system"):
+        raise HostError(
+            f"the log {path} is where process 1 of a container prints, and here that is systemd; "
+            "name a file, or leave log out"
+        )
+    with reported(f"cannot open the log {path}"):
+        # A pipe that nobody reads any more would have us wait.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+        log = os.open(STREAMS[path], flags)
+    os.set_blocking(log, True)
+    return log
 
 
 def last_lines(path: str, limit: int, before: os.stat_result | None = None, uid: int = -1) -> bytes:

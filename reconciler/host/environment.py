@@ -62,6 +62,24 @@ def start_again(*options: bytes, environ: Mapping[bytes, bytes] | None = None) -
     os.execve(sys.executable, [called, *options, *rest], {**given, **(environ or {})})
 
 
+def called(pid: int) -> list[bytes]:
+    """The words that a process was called with; none where it is not there."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read().split(b"\0")[:-1]
+    except OSError:
+        return []
+
+
+def container_loop() -> str:
+    """The command line of process 1 where that is our watchdog, as in a container; else empty."""
+    words = called(1)
+    ours = (b"reconcile", b"reconciler")  # The command, or python -m.
+    if b"--loop" in words and any(os.path.basename(word) in ours for word in words):
+        return b" ".join(words).decode(errors="replace")
+    return ""
+
+
 def clean() -> None:
     """Take out of our own environment what belongs to somebody else. To be called first.
 

@@ -29,6 +29,9 @@ MARK = "RECONCILE_PROCESS"
 VERSION = "RECONCILE_LAUNCH"
 """Environment variable with the digest of what it was started from."""
 
+STREAMS = {"/dev/stdout": "/proc/1/fd/1", "/dev/stderr": "/proc/1/fd/2"}
+"""Logs that are no files but what process 1 of a container prints, which its runtime keeps."""
+
 MARKS = (MARK, VERSION, LEADER)
 """What only those have in their environment that come of a launch, and end with it."""
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import Remedy, UnknownState
 from reconciler.host import crondaemon, reading
+from reconciler.host.environment import container_loop
 from reconciler.host.remedy import remedy
 from reconciler.host.spec_files import names
 
@@ -30,8 +31,9 @@ _WATCHED = ("TMUX_TMPDIR", "HOME", "PATH")
 def look(host: Host, spec_path: str, state_dir: str) -> dict[str, Any]:
     """Who would run the reconciler on this spec after a reboot, and how.
 
-    ``runners``: each with ``what``, ``sort`` (unit, user unit, cron, login), ``works`` (False,
-    with ``why``), ``at_boot``, ``state_dir`` and ``environ`` as it would have them.
+    ``runners``: each with ``what``, ``sort`` (unit, user unit, cron, login, container),
+    ``works`` (False, with ``why``), ``at_boot``, ``state_dir`` and ``environ`` as it would have
+    them.
     """
     runners: list[dict[str, Any]] = []
     unseen: list[str] = []
@@ -56,6 +58,9 @@ def look(host: Host, spec_path: str, state_dir: str) -> dict[str, Any]:
             if name.endswith(".service") and runs(told, spec_path):
                 enabled = crondaemon.wanted(os.path.basename(name), folder)
                 runners.append(_unit(name, told, scope, enabled, lingers, account.uid))
+    if runs(container_loop(), spec_path):
+        what = "process 1 of this container"
+        runners.append({**_hook(what, "--loop"), "sort": "container", "at_boot": True})
     for name in _HOOKS:
         path = os.path.join(account.home, name)
         told = reading.text(path) or ""
@@ -185,7 +190,7 @@ def setup(
         words = "" if look["lingers"] else "its units start at the first login only"
         linger = remedy("loginctl", "enable-linger", look["user"])
         tell(f"user {look['user']}", look["lingers"], words, linger)
-    if not rows:
+    if not rows and not any(one["sort"] == "container" for one in look["runners"]):
         tell("watchdog", False, "the spec declares nothing that runs reconcile at boot")
     return found
 

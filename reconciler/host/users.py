@@ -146,6 +146,7 @@ def facts(users: Users, state_dir: str) -> Facts:
     """What templates may ask about this host and its user, as it is now."""
     from reconciler.host import trust
     from reconciler.host.command import find, program_folder
+    from reconciler.host.environment import container_loop
 
     account = users.account(None)
     return Facts(
@@ -160,6 +161,7 @@ def facts(users: Users, state_dir: str) -> Facts:
         state_dir=state_dir,
         bin=program_folder(),
         bin_refused=_program_refused() if os.geteuid() == 0 else "",
+        container=bool(container_loop()),
         linger=os.path.exists(f"/var/lib/systemd/linger/{account.name}"),
         trust=tuple(word for uid in trust.trusted_owners() for word in ("--trust", str(uid))),
     )

@@ -119,6 +119,8 @@ class Loop:
         self._parts = [_Guarded(part, clock, work.part_failed) for part in parts]
         self.stopping = False
         """Was its end asked for?"""
+        self.asked_to_end = 0.0
+        """When, by the monotonic clock."""
         # Only ever set by the handlers of signals, which come between any two steps of ours.
         self._asked = False
         self._reread = False
@@ -154,7 +156,7 @@ class Loop:
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         closed = number == signal.SIGHUP and self._terminal and not os.isatty(0)
         if number in _STOPS or closed:
-            self.stopping = True
+            self.stopping, self.asked_to_end = True, self._clock.monotonic()
         else:
             if number == signal.SIGHUP:
                 self._reread = True

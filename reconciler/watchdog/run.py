@@ -10,10 +10,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from reconciler.base.errors import HostError
+from reconciler.base.exit_codes import DONE, TROUBLE
 from reconciler.core.model import Spec
 from reconciler.host.clock import Clock
 from reconciler.host.command import on_waiting
 from reconciler.host.environment import raise_limit, start_again, usual_limit
+from reconciler.host.init import is_parent
 from reconciler.host.program import Replaced
 from reconciler.host.supervisor import Supervisor
 from reconciler.output.log import Log
@@ -32,8 +34,8 @@ _OF_SPEC = ("AI_CO_HOME", "TMUX_TMPDIR")
 """Variables of the environment by which a spec may mean something else."""
 
 
-def keep(context: Context, spec: Spec, report: Callable[[str], None]) -> None:
-    """Keep the spec until a signal ends it.
+def keep(context: Context, spec: Spec, report: Callable[[str], None]) -> int:
+    """Keep the spec until a signal ends it; the exit status.
 
     When another program was installed meanwhile, or has used the store, this process becomes that
     one. Raises turns.Taken and HostError.
@@ -77,13 +79,15 @@ def keep(context: Context, spec: Spec, report: Callable[[str], None]) -> None:
                 log.event("replaced", str(other), "change")
             context.terminal.flush()
             _become_other(other, lock)
-        goes_on = "what it manages goes on"
-        if os.getpid() == 1:
+        goes_on, status = "what it manages goes on", DONE
+        if is_parent():
             from reconciler.watchdog.shutdown import end_all
 
             goes_on = "as process 1 it has stopped what it manages"
-            end_all(context, watchdog.spec, log.outcome)
+            if not end_all(context, watchdog.spec, log.outcome, loop.asked_to_end):
+                goes_on, status = "not all that it manages could be stopped", TROUBLE
         log.event("end", f"{spec.name}: the loop ends; {goes_on}")
+        return status
 
 
 def _call(context: Context, spec: Spec) -> dict[str, Any]:

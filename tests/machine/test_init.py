@@ -67,7 +67,7 @@ def test_a_user_gets_it_into_his_own_folder(cron_host: CronHost) -> None:
     assert path.stat().st_uid == uid
     assert "--once /home/ann/.config/reconcile/workspace.yaml" in told
     words = init(host, "worksapce", user="ann", status=64)
-    assert "there are executor, webservice, workspace" in words
+    assert "there are container, executor, webservice, workspace" in words
 
 
 def test_no_name_is_put_where_others_may_change_it(cron_host: CronHost) -> None:

@@ -413,6 +413,8 @@ WRONG = {
     "env: {TOKEN: a}, secret: [TOKN]": "did you mean 'TOKEN'",
     "log: {path: /var/log/x, max_sise: 3MB}": "did you mean 'max_size'",
     "log: {path: /var/log/x}, stderr: /var/log/x": "is the same file as the log",
+    "log: {path: /dev/stdout, max_size: 1MiB}": "is for files; /dev/stdout is kept by",
+    "log: /dev/stdout, ready: {log: up}": "cannot read /dev/stdout; let it log to a file",
     "log: {stderr: /var/log/y}, stderr: /var/log/x": "stands there twice",
     "session: s, stderr: /var/log/x": "is for daemons",
 }

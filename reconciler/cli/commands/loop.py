@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError, UnknownState
-from reconciler.base.exit_codes import BUSY, DONE, INVALID
+from reconciler.base.exit_codes import BUSY, INVALID
 from reconciler.base.text import redacted
 from reconciler.cli.context import Context
 from reconciler.cli.invocation import InvalidUsage, complain, tell
@@ -42,8 +42,7 @@ def run(context: Context) -> int:
             spec = last_good
         _refuse_unreadable(context, spec)
         context.claim(spec)
-        keep(context, spec, tell)
-        return DONE
+        return keep(context, spec, tell)
     except LockHeld as taken:
         return complain(f"{taken}; this loop does not begin", BUSY)
 

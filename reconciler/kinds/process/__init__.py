@@ -32,7 +32,7 @@ from reconciler.core.model import (
     in_words,
 )
 from reconciler.core.restart_policy import Policy
-from reconciler.host.launch import Launch
+from reconciler.host.launch import STREAMS, Launch
 from reconciler.host.start_records import READY
 from reconciler.kinds.process.actions import (
     Place,
@@ -111,7 +111,8 @@ class ProcessKind(
             yield Key("id", f"session:{want.session}")
         if want.cwd is not None:
             yield Key("path", want.cwd)
-        for path in (*want.logs, *filter(None, (want.env_file,))):
+        logs = (log for log in want.logs if log not in STREAMS)
+        for path in (*logs, *filter(None, (want.env_file,))):
             yield Key("path", path.rpartition("/")[0] or "/")
         if want.heartbeat is not None:
             yield Key("path", want.heartbeat.file.rpartition("/")[0] or "/")
@@ -261,7 +262,8 @@ class ProcessKind(
         if resource.want.place is None:
             want = resource.want
             for path in dict.fromkeys((want.log_path, want.error_path or want.log_path)):
-                yield Key("log", log_path(resource.id, path, host))
+                if path not in STREAMS:
+                    yield Key("log", log_path(resource.id, path, host))
 
     def restart(
         self, resource: Resource[Process], have: ProcessState, of: Collection[str]

@@ -232,7 +232,8 @@ class StopProcess:
         ours = started(self.id, self.user, host, self.identity) if self.tree else None
         if self.noted:
             self._note(host)
-        return host.gone_on_with(StopUnderWay(self.identity, self.signal, self.timeout, ours))
+        stop = StopUnderWay(self.identity, self.signal, self.timeout, ours)
+        return host.gone_on_with(self.id, stop)
 
     def _note(self, host: Host) -> None:
         """Raises HostError."""
@@ -284,7 +285,7 @@ class StopLeft:
 
         ours = started(self.id, self.user, host, launches=self.launches)
         stop = StopUnderWay(self.found[0], self.signal, self.timeout, ours, self.launches)
-        return host.gone_on_with(stop)
+        return host.gone_on_with(self.id, stop)
 
     def run(self, host: Host) -> None:
         """Raises HostError."""

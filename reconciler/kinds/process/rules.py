@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from reconciler.host.launch import STREAMS
 from reconciler.kinds.process.resource import READY_FORMS, Process, Ready, Restart
 
 
@@ -18,6 +19,8 @@ def wrong_in(want: Process) -> Iterable[tuple[str, str]]:
         yield "stderr", "stands there twice; take one of stderr and log.stderr out"
     if want.log_path is not None and want.log_path == want.error_path:
         yield "stderr", "is the same file as the log; leave it out"
+    if want.log_path in STREAMS and want.log is not None and want.log.max_size is not None:
+        yield "log.max_size", f"is for files; {want.log_path} is kept by who runs the container"
     for name in want.secret:
         if name not in dict(want.env):
             near = get_close_matches(name, dict(want.env), 1)
@@ -56,5 +59,7 @@ def _wrong_in_ready(want: Process, ready: Ready) -> Iterable[tuple[str, str]]:
         yield "ready.notify", "is for daemons; take another form of ready in a session"
     if want.session is not None and ready.log is not None and ready.log.path is None:
         yield "ready.log", "needs a path; what runs in a session writes to its window"
+    if ready.log is not None and (ready.log.path or want.log_path) in STREAMS:
+        yield "ready.log", f"cannot read {ready.log.path or want.log_path}; let it log to a file"
     if ready.tcp is not None and (ready.tcp.address is None) == (ready.tcp.unix is None):
         yield "ready.tcp", "needs one of address and unix"

@@ -1,0 +1,182 @@
+"""The watchdog as process 1 of a container, by a real OCI runtime."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from machine.container import Container
+from machine.possible import why_not
+from support import Machine, compiled, late, until
+
+from reconciler.core.plan import ending
+from reconciler.watchdog.shutdown import deadlines
+
+RECONCILE = Path(sys.executable).parent / "reconcile"
+STATE = ("--state-dir", "/tmp/state")
+HEAD = "version: 1\nname: app\nprocesses:\n"
+# It says when it comes up, and when it ends.
+SERVICE = """  {name}:
+    command: >-
+      trap 'echo {name} ends; {end}' TERM; echo {name} up; while :; do sleep .1; done
+    log: /dev/stdout
+    needs: [{needs}]
+"""
+real = pytest.mark.skipif(
+    shutil.which("crun") is None or why_not() is not None,
+    reason=f"needs crun, an OCI runtime; {why_not() or 'it is not installed'}",
+)
+pytestmark = [pytest.mark.root, pytest.mark.namespaces]
+
+
+def service(name: str, needs: str = "", end: str = "exit 0") -> str:
+    return SERVICE.format(name=name, needs=needs, end=end)
+
+
+class World:
+    """A container and its volume, which belongs to a user who is in no database there."""
+
+    def __init__(self, container: Container, volume: Path) -> None:
+        self.box, self.volume = container, volume
+
+    def spec(self, text: str) -> None:
+        path = self.volume / "app.yaml"
+        path.write_text(HEAD + text)
+        os.chown(path, 1000, 1000)
+
+    def loop(self, *options: str, uid: int = 1000, users: bool = False, up: str = "app up") -> None:
+        lent = {"/volume": self.volume}
+        argv = (RECONCILE, "--loop", "/volume/app.yaml", *STATE, *options)
+        self.box.start(*argv, uid=uid, lent=lent, users=users)
+        until(lambda: up in self.box.output)
+
+    def ends(self) -> list[str]:
+        lines = self.box.output.splitlines()
+        return [line.removesuffix(" ends") for line in lines if line.endswith(" ends")]
+
+
+@pytest.fixture
+def world(machine: Machine) -> Iterator[World]:
+    bundle, volume = machine.base / "bundle", machine.base / "volume"
+    for path in (bundle, volume):
+        path.mkdir()
+    os.chown(volume, 1000, 1000)
+    with Container(bundle, machine.mark) as container:
+        yield World(container, volume)
+
+
+@real
+def test_as_somebody_unknown_over_a_root_that_cannot_be_written(world: World) -> None:
+    orphans = """  orphans:
+    command: [sh, -c, "while :; do setsid sh -c 'sleep .1 &'; sh -c 'sleep .1 & exec true'; done"]
+"""
+    world.spec(service("db") + service("app", "process:db") + orphans)
+    world.loop()
+    # Of those that fall to process 1 none stays dead; some are at any moment.
+    until(lambda: any(pid > 200 for pid in world.box.processes()))
+    assert sum("defunct" in line for line in world.box.processes().values()) < 10
+    said = world.box.run(RECONCILE, "--diagnose", "/volume/app.yaml", *STATE, "--json").stdout
+    found = json.loads(said)
+    assert [one["sort"] for one in found["reboot"]["runners"]] == ["container"]
+    assert (found["wrong"], found["reboot"]["setup"]) == ([], [])
+    plan = world.box.run(RECONCILE, "--plan", "/volume/app.yaml", *STATE)
+    assert "Nothing to do" in plan.stdout
+    assert world.box.stop(10) == 0
+    assert world.ends() == ["app", "db"]
+
+
+@real
+def test_root_in_a_volume_of_somebody_else(world: World) -> None:
+    """It believes an account that is named, and what cannot be renamed is written in place."""
+    hosts = 'files:\n  hosts: {path: /etc/hosts, content: "127.0.0.1 localhost\\n10.0.0.1 db\\n"}\n'
+    world.spec(service("app") + hosts)
+    lent = {"/volume": world.volume, "/etc/hosts": world.volume.parent / "hosts"}
+    lent["/etc/hosts"].write_text("127.0.0.1 localhost\n")
+    argv = [RECONCILE, "--loop", "/volume/app.yaml", *STATE]
+    world.box.start(*argv, uid=0, lent=lent)
+    assert world.box.wait() == 65
+    assert "add: --trust 1000" in world.box.output
+    inode = lent["/etc/hosts"].stat().st_ino
+    world.box.start(*argv, "--trust", "1000", uid=0, lent=lent)
+    until(lambda: "app up" in world.box.output and "file:hosts" in world.box.output)
+    assert "db" in lent["/etc/hosts"].read_text()
+    assert lent["/etc/hosts"].stat().st_ino == inode
+    assert world.box.stop(10) == 0
+
+
+@real
+@pytest.mark.slow
+def test_as_root_of_a_user_namespace(world: World) -> None:
+    """As of rootless Podman: whose the root is, nobody knows in there."""
+    world.spec(service("app"))
+    world.loop(users=True)
+    assert world.box.stop(10) == 0
+    assert world.ends() == ["app"]
+
+
+@real
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_signals(world: World, number: signal.Signals) -> None:
+    world.spec(service("app"))
+    world.loop()
+    world.spec(service("app") + service("late"))
+    world.box.send(signal.SIGHUP)
+    until(lambda: "late up" in world.box.output)
+    assert world.box.stop(10, number) == 0
+    assert sorted(world.ends()) == ["app", "late"]
+
+
+@real
+@pytest.mark.slow
+def test_who_does_not_end_takes_no_time_from_others(world: World) -> None:
+    """Docker gives ten seconds, which are those of a stop as well."""
+    world.spec(service("db") + service("app", "process:db", end="true"))
+    world.loop()
+    begin = time.monotonic()
+    assert world.box.stop() == 0
+    assert not late(time.monotonic() - begin, 10.0)
+    assert world.ends()[-1] == "db"
+
+
+@real
+@pytest.mark.slow
+def test_its_end_is_that_of_the_loop(world: World) -> None:
+    world.spec(service("app"))
+    world.loop()
+    loop = min(pid for pid, line in world.box.processes().items() if pid != 1 and "--loop" in line)
+    world.box.run("kill", "-KILL", str(loop))
+    assert world.box.wait() == 128 + signal.SIGKILL
+
+
+def test_a_signal_that_comes_before_the_loop_is_not_lost(machine: Machine) -> None:
+    """Of process 1 the kernel drops those for which it has no handler."""
+    spec = machine.spec(f"processes: {{w: {{command: [sleep, '{machine.mark}']}}}}")
+    inside = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    # Of Python itself nothing can be blocked yet: it is stopped as soon as it runs our program.
+    program = (
+        "import os, signal, sys; import reconciler.cli.main as m; os.kill(1, signal.SIGTERM);"
+        "m.entry()"
+    )
+    argv = [sys.executable, "-c", program, "--loop", spec, "--state-dir", machine.state]
+    done = machine.run(*inside, *argv)
+    assert done.returncode in (0, 128 + signal.SIGTERM), done.stdout + done.stderr
+    assert machine.running(machine.mark) == []
+
+
+def test_each_of_a_chain_has_a_time_of_its_own(tmp_path: Path) -> None:
+    texts = [
+        f"p{n}: {{command: [a], needs: [{f'process:p{n - 1}' if n else ''}]}}" for n in range(4)
+    ]
+    running = ending(compiled(tmp_path, f"processes: {{{', '.join(texts)}}}").resources)
+    found = deadlines(running, 100.0, 10.0)
+    assert found == {f"process:p{n}": pytest.approx(109.0 - n) for n in range(4)}
+    few = deadlines(running, 0.0, 2.0)
+    assert sorted(few.values()) == pytest.approx([0.45, 0.9, 1.35, 1.8])
