@@ -147,11 +147,12 @@ def _logs(layout: Layout, options: Namespace) -> int:
     from reconciler.executor.show import Printer
 
     printer = Printer()
-    if options.follow and not os.path.lexists(layout.event_log):
-        _complain(f"there is no log {layout.event_log} yet; waiting for it")
     try:
         for data in tail(layout.event_log, options.lines, options.follow):
-            printer.put(data)
+            if data is None:
+                _complain(f"there is no log {layout.event_log} yet; waiting for it")
+            else:
+                printer.put(data)
     except FileNotFoundError:
         _complain(f"there is no log {layout.event_log}; no worker has run in this home yet")
         return FAILED

@@ -21,11 +21,11 @@ _EVERY = 0.2  # seconds between two looks
 _MOST = 1 << 20  # bytes in which the last lines are looked for
 
 
-def tail(path: str, count: int, follow: bool) -> Iterator[bytes]:
+def tail(path: str, count: int, follow: bool) -> Iterator[bytes | None]:
     """The last lines, and with `follow` all that comes, for ever. Raises OSError.
 
     Where the log was rotated lately, its last lines are those of `path`.1. A log that is not
-    there is waited for with `follow`.
+    there is waited for with `follow`, from its first line on, after None.
     """
     before = b""
     with contextlib.suppress(OSError):
@@ -36,6 +36,8 @@ def tail(path: str, count: int, follow: bool) -> Iterator[bytes]:
         if not before and not follow:
             raise
         fd = None
+        if follow:
+            yield None
     data = b"" if fd is None else _last_of(fd, count, close=False)
     yield b"".join((before + data).splitlines(keepends=True)[-count:])
     while follow:
