@@ -9,6 +9,7 @@ from support import CHECKOUT
 
 PACKAGE = CHECKOUT / "reconciler"
 PLACE = {"host/place.py", "host/private_folder.py", "host/rewrite.py", "host/kernel.py"}
+MODULE = "fleet/collection/ansible_collections/reconcile/host/plugins/modules/reconcile.py"
 ELSEWHERE = {
     ("os.rename", "executor/queue.py"): "from folder to folder of a queue that is held open",
     ("os.mkdir", "executor/home.py"): "folders of a queue, as mkdir(2) makes them",
@@ -33,6 +34,9 @@ ELSEWHERE = {
     ("os.makedirs", "host/replaced.py"): "below our own folder",
     ("os.makedirs", "state/heartbeat.py"): "in the runtime directory, which is the caller's alone",
     ("os.makedirs", "host/systemd.py"): "below our own folder",
+    ("tempfile", "fleet/run.py"): "a folder that only we may enter, for Ansible",
+    ("os.makedirs", MODULE): "in the folder of the task, which Ansible has made on a host",
+    ("os.O_CREAT", MODULE): "in the folder of the task, which Ansible has made on a host",
 }
 """Who makes names otherwise, and why nobody can put another thing in their place."""
 NAMING = {

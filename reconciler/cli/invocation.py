@@ -153,6 +153,12 @@ class Invocation:
             if found.pop(name, None) is None and name not in self._not_set:
                 self._not_set.add(name)
                 tell(f"--unset {name}: no value is remembered for it")
+        found.update(self.given_settings())
+        return found
+
+    def given_settings(self) -> Mapping[str, str]:
+        """The variables of ``--set`` and ``--set-file`` alone. Raises Usage."""
+        found: dict[str, str] = {}
         for word in self.options.set:
             name, equals, value = word.partition("=")
             if not name or not equals:

@@ -109,10 +109,17 @@ def _run(argv: Sequence[str], own: bool) -> int:
         from reconciler.cli.options import parsed
 
         options = parsed(argv)
-    bound = own and options.mode not in _NO_LOOK and bool(served()) and _go_on_in_child()
+    many = options.hosts is not None
+    if options.limit is not None and not many:
+        raise InvalidUsage("--limit is about the hosts of --hosts; give both")
+    bound = (
+        own and not many and options.mode not in _NO_LOOK and bool(served()) and _go_on_in_child()
+    )
     answer = None
-    if options.mode == "once" and not (
-        options.only or options.json or options.unset or options.saved or options.placed
+    if (
+        options.mode == "once"
+        and not many
+        and not (options.only or options.json or options.unset or options.saved or options.placed)
     ):
         call = Invocation(options)
         if is_asked(call.state_dir) and not options.take_over:
@@ -159,7 +166,7 @@ def _go_on_in_child() -> bool:
 
 
 def _done(context: Context) -> int:
-    mode = context.options.mode
+    mode = context.options.mode if context.options.hosts is None else "fleet"
     # Only the one that is wanted: the others would cost time at every start.
     module = import_module(f"reconciler.cli.commands.{_ELSEWHERE.get(mode, mode)}")
     try:

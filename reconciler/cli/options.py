@@ -87,7 +87,9 @@ OF = {
     "--sign": ("plan",),
     "--from": ("once",),
     "--signers": ("once",),
-    "--as": ("plan", "once"),
+    "--as": ("plan", "once", "status"),
+    "--hosts": ("plan", "once", "status"),
+    "--limit": ("plan", "once", "status"),
     "--since": ("history", "logs"),
     "--follow": ("logs",),
     "--watch": ("status",),
@@ -126,7 +128,7 @@ STATUSES = (
 _ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.%]*\]:|[^/:\s]*:)?[0-9]+")
 """What may stand behind ``--serve``; anything else is the SPEC."""
 _COLUMN = 22
-_FEW = 2
+_FEW = 3
 """An option of more modes than that has a line of its own in the help, unless all of them act."""
 
 
@@ -208,8 +210,10 @@ def parser() -> argparse.ArgumentParser:
         help="do that saved plan exactly, or nothing where something has moved")  # fmt: skip
     add("--signers", metavar="FILE",
         help="only one that these have signed, as in ssh-keygen -Y")  # fmt: skip
-    add("--as", metavar="PATH", dest="placed", type=_absolute,
+    add("--as", metavar="PATH", dest="placed",
         help="as if the spec lay there; --once puts it there first")  # fmt: skip
+    add("--hosts", metavar="INVENTORY", help="on every host of an Ansible inventory")
+    add("--limit", metavar="PATTERN", help="only hosts of that pattern of Ansible")
     add("--since", metavar="TIME", help="from 2h ago, 2026-11-22 or '2026-11-22 14:30'")
     add("-f", "--follow", action="store_true", help="go on until Ctrl-C")
     add("--watch", action="store_true", help="live, until Ctrl-C")
@@ -248,6 +252,8 @@ def parsed(argv: Sequence[str]) -> argparse.Namespace:
         if flag and mode not in OF[flag] and getattr(options, action.dest) != action.default:
             made.error(f"{flag} is for {listed(f'--{one}' for one in OF[flag])}, not for --{mode}")
     options.mode = mode
+    if options.placed is not None and options.hosts is None:
+        options.placed = os.path.abspath(options.placed)
     return options
 
 
@@ -331,10 +337,6 @@ def _wrapped(text: str, indent: int, first: int = 0) -> Sequence[str]:
         text, 79, initial_indent=" " * first, subsequent_indent=" " * indent,
         break_on_hyphens=False,
     )  # fmt: skip
-
-
-def _absolute(text: str) -> str:
-    return os.path.abspath(text)
 
 
 def _uid(text: str) -> int:

@@ -118,7 +118,13 @@ def test_it_is_not_put_there_where_it_cannot_be_used(machine: Machine, why: str)
     assert not here.place.exists() and not list(here.made.iterdir())
 
 
-def test_only_plan_and_once_know_a_place(machine: Machine) -> None:
-    done = machine.reconcile("--status", "executor", "--as", "x")
-    assert done.returncode == 64 and "--as is for --plan and --once" in done.stderr
-    assert json.loads(machine.reconcile("--plan", Elsewhere(machine).spec, "--json").stdout)
+def test_the_state_of_a_new_version_is_that_of_the_one_in_its_place(machine: Machine) -> None:
+    here = Elsewhere(machine)
+    machine.once(here.spec, "--as", str(here.place))
+    here.write("two")
+    states = {}
+    for argv in ((here.place,), (here.spec, "--as", here.place)):
+        found = json.loads(machine.reconcile("--status", *argv, "--json").stdout)
+        assert found["spec"]["path"] == str(here.place)
+        states[len(argv)] = {one["id"]: one["state"] for one in found["resources"]}
+    assert states[1]["file:a"] == "ok" and states[3]["file:a"] == "differs"

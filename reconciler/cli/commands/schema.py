@@ -15,16 +15,17 @@ from reconciler.cli.invocation import InvalidUsage
 from reconciler.cli.options import DOCUMENTS
 
 _FILE = os.path.join(os.path.dirname(__file__), "documents.json")
-_SAVED = "saved-plan"
+_OTHERS = {"saved-plan": "--plan --out", "fleet": "--hosts --json"}
+"""Documents that are none of a mode alone, and what prints them."""
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def run(context: Context) -> int:
     """Print it. Raises Usage for a mode that prints no document."""
     mode = context.options.spec
-    if mode not in (*DOCUMENTS, _SAVED):
+    if mode not in (*DOCUMENTS, *_OTHERS):
         if mode is not None and mode.replace("-", "").isalpha():
-            modes = ", ".join(DOCUMENTS)
+            modes = ", ".join((*DOCUMENTS, *_OTHERS))
             raise InvalidUsage(
                 f"--schema takes nothing, for the spec, or one of {modes}; not {mode!r}"
             )
@@ -35,11 +36,11 @@ def run(context: Context) -> int:
     with open(_FILE, encoding="utf-8") as file:
         documents = json.load(file)
     # Where the spec is invalid, every mode says just that; but a loop prints it as an event.
-    names = [mode] if mode in ("loop", "invalid", _SAVED) else [mode, "invalid"]
+    names = [mode] if mode in ("loop", "invalid", "saved-plan") else [mode, "invalid"]
     context.print_json(
         {
             "$schema": _DRAFT,
-            "title": "reconcile --plan --out" if mode == _SAVED else f"reconcile --{mode} --json",
+            "title": f"reconcile {_OTHERS.get(mode, f'--{mode} --json')}",
             "anyOf": [{"$ref": f"#/$defs/{name}"} for name in names],
             "$defs": documents,
         }

@@ -1,0 +1,241 @@
+"""One module on all hosts of an inventory, by ansible-runner; and what came of it on each.
+
+It must not know what the module does, nor print anything.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+from reconciler.base.errors import HostError
+from reconciler.base.records import dataclass, field
+from reconciler.fleet import COLLECTIONS
+from reconciler.host import trust
+from reconciler.host.command import find
+from reconciler.host.environment import note
+from reconciler.host.place import put_at
+from reconciler.host.progress import working
+from reconciler.host.remedy import remedy
+from reconciler.host.whole_file import write_link
+
+_AT_ONCE = 32
+"""Hosts that are asked at the same time, unless ANSIBLE_FORKS says otherwise."""
+_DEFAULTS = {
+    "ANSIBLE_PIPELINING": "1",  # What the module is given is in no file there.
+    "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1",
+    # A connection that has gone silent ends, as one that cannot be made does.
+    "ANSIBLE_SSH_EXTRA_ARGS": "-o ServerAliveInterval=5 -o ServerAliveCountMax=3",
+}
+"""For whoever has not set them otherwise in the environment."""
+_FAILED_HERE = "ansible-playbook has failed"
+
+
+@dataclass(slots=True)
+class HostResult:
+    """What came of it on one host: ``answer`` is the module's, None where none has come.
+
+    ``why`` says what went wrong, and ``reached`` whether the host could be spoken to.
+    """
+
+    name: str
+    answer: Mapping[str, Any] | None = None
+    why: str = ""
+    reached: bool = field(default=True)
+
+
+def run_on_hosts(
+    module: str,
+    arguments: Mapping[str, Any],
+    inventory: str,
+    limit: str | None,
+    *,
+    within: float,
+) -> list[HostResult]:
+    """Run it on all hosts at once, each ``within`` so many seconds. Raises HostError.
+
+    A host that does not answer holds up no other. Ctrl-C ends it: whoever has not answered by then
+    is named.
+    """
+    playbook = _needed()
+    inventory = _inventory(inventory)
+    from ansible_runner import run
+
+    folder = tempfile.mkdtemp(prefix="reconcile-", dir="/tmp")
+    play = os.path.join(folder, "play.yml")
+    found: dict[str, HostResult] = {}
+    ended: list[str] = []
+    interrupted: list[int] = []
+    try:
+        _write_play(play, folder, module, arguments, within)
+        with working("hosts", None) as work:
+
+            def hear(event: Mapping[str, Any]) -> bool:
+                data = event.get("event_data", {})
+                if event["event"] == "playbook_on_play_start" and os.path.exists(play):
+                    os.unlink(play)  # It was read, and may hold secrets.
+                one = _heard(event["event"], data)
+                if one is not None and one.name not in ended:
+                    found[one.name] = one
+                    if not event["event"].endswith("start"):
+                        ended.append(one.name)
+                    work.total = len(found)
+                    work.advance(0 if event["event"].endswith("start") else 1)
+                return False
+
+            before = {
+                number: signal.signal(number, lambda number, _: interrupted.append(number))
+                for number in (signal.SIGINT, signal.SIGTERM)
+            }
+            try:
+                runner = run(
+                    private_data_dir=folder, project_dir=_working_folder(folder), playbook=play,
+                    inventory=inventory, limit=limit, quiet=True, event_handler=hear,
+                    cancel_callback=lambda: bool(interrupted),
+                    forks=int(os.environ.get("ANSIBLE_FORKS") or _AT_ONCE),
+                    envvars=_environment(playbook), settings={"pexpect_timeout": 0.5},
+                )  # fmt: skip
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+        if not found:
+            if interrupted:
+                raise KeyboardInterrupt
+            with runner.stdout as output:
+                raise HostError(_complaint(output.read(), inventory, limit))
+        for name in found.keys() - {*ended}:
+            words = "it was interrupted" if interrupted else "Ansible ended"
+            found[name] = HostResult(name, None, f"had not answered when {words}", False)
+        return list(found.values())
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _needed() -> str:
+    """The path of ansible-playbook. Raises HostError where something is not installed."""
+    from importlib.util import find_spec
+
+    beside = os.path.join(os.path.dirname(sys.executable), "ansible-playbook")
+    playbook = find(beside) or find("ansible-playbook")
+    if playbook is None or find_spec("ansible_runner") is None:
+        command = remedy(sys.executable, "-m", "pip", "install", "ansible-core", "ansible-runner")
+        raise HostError(f"--hosts needs ansible-core and ansible-runner; install: {command}")
+    return playbook
+
+
+def _inventory(given: str) -> str:
+    """The inventory, which may be a list of hosts too. Raises HostError."""
+    path = os.path.abspath(given)
+    if "," in given and not os.path.lexists(path):
+        return given
+    paths = [path]
+    if os.path.isdir(path):
+        paths += [os.path.join(path, name) for name in sorted(os.listdir(path))]
+    beside = os.path.dirname(path)
+    paths += [os.path.join(beside, name) for name in ("group_vars", "host_vars")]
+    try:
+        for one in paths:
+            if not trust.refuse_untrusted(one, "who is asked, and how") and one == path:
+                raise HostError(f"there is no inventory {given}; a list of hosts ends in a comma")
+    except trust.Untrusted as error:
+        raise HostError(f"the inventory: {error.reason}", remedy=error.remedy) from None
+    except OSError as error:
+        raise HostError(f"cannot read the inventory {given}: {error.strerror}") from None
+    return path
+
+
+def _working_folder(otherwise: str) -> str:
+    """Where Ansible finds its ansible.cfg: here, unless others could have put it there."""
+    try:
+        here = os.getcwd()
+        trust.refuse_untrusted(here, "what Ansible does")
+        return here
+    except trust.Untrusted as error:
+        if os.path.exists("ansible.cfg"):
+            note(f"ansible.cfg of the current folder is ignored: {error.reason}")
+    except OSError:
+        pass
+    return otherwise
+
+
+def _environment(playbook: str) -> dict[str, str]:
+    folders = f"{os.path.dirname(playbook)}:{os.environ.get('PATH', os.defpath)}"
+    given = {name: os.environ.get(name, value) for name, value in _DEFAULTS.items()}
+    return {**given, "PATH": folders, "LC_ALL": "C.UTF-8", "ANSIBLE_NOCOLOR": "1"}
+
+
+def _write_play(
+    path: str, folder: str, module: str, arguments: Mapping[str, Any], within: float
+) -> None:
+    """A play of one task, with the collection beside it, where Ansible looks."""
+    import yaml
+
+    class Play(yaml.SafeDumper):  # type: ignore[misc]
+        pass
+
+    # What is given is no template of Ansible's.
+    Play.add_representer(
+        _Text, lambda dumper, text: dumper.represent_scalar("!unsafe", str(text), style='"')
+    )
+    task = {"name": "run", module: _texts(arguments), "timeout": round(within)}
+    play = {
+        "name": "fleet", "hosts": "all", "gather_facts": False, "strategy": "free",
+        "tasks": [task],
+    }  # fmt: skip
+    write_link(os.path.join(folder, "collections"), COLLECTIONS, None)
+    put_at(path, yaml.dump([play], Dumper=Play, width=10**6).encode(), sync=False)
+
+
+class _Text(str):
+    __slots__ = ()
+
+
+def _texts(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _texts(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_texts(one) for one in value]
+    return _Text(value) if isinstance(value, str) else value
+
+
+def _heard(event: str, data: Mapping[str, Any]) -> HostResult | None:
+    """What an event says of a host, if it does."""
+    name = data.get("host")
+    if name is None or not event.startswith("runner_on_"):
+        return None
+    answer = data.get("res") or {}
+    match event:
+        case "runner_on_start":
+            return HostResult(name)
+        case "runner_on_ok":
+            return HostResult(name, answer)
+        case "runner_on_failed":
+            return HostResult(name, answer if "version" in answer else None, _reason(answer))
+        case "runner_on_unreachable":
+            return HostResult(name, None, _reason(answer), False)
+    return None
+
+
+def _reason(answer: Mapping[str, Any]) -> str:
+    words = str(answer.get("msg", "")).removeprefix("Task failed: ")
+    if "version" not in answer:
+        more = str(answer.get("module_stderr", "")).strip().splitlines()[-1:]
+        words = ": ".join([line for line in words.splitlines() if line][-1:] + more)
+        # Ansible's own sentence says less than what ssh has said.
+        words = words.rpartition(" ssh: ssh: ")[2].rpartition(" via ssh: ")[2]
+    return words.strip() or "no reason was given"
+
+
+def _complaint(output: str, inventory: str, limit: str | None) -> str:
+    """Why no host was asked, in Ansible's words."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    if any("no hosts" in line for line in lines):
+        wanted = f" that matches {limit}" if limit is not None else ""
+        return f"there is no host{wanted} in the inventory {inventory}"
+    said = [line for line in lines if "ERROR" in line] or lines[-1:]
+    return f"{_FAILED_HERE}: {said[0] if said else 'it has said nothing'}"

@@ -1,0 +1,334 @@
+"""``--hosts``, with hosts that are this machine with another home each; see test_fleet_hosts.py."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import subprocess
+import sys
+from base64 import b64encode
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from support import CHECKOUT, Machine
+
+from reconciler import __version__
+from reconciler.fleet.run import HostResult, _complaint, _heard
+from reconciler.fleet.view import fleet_blocks, fleet_document, trouble_rows
+from reconciler.output.text import lines_of
+
+pytest.importorskip("ansible_runner", reason="needs ansible-core and ansible-runner")
+COLLECTION = CHECKOUT / "reconciler/fleet/collection/ansible_collections/reconcile/host"
+OLD = '#!/bin/sh\n[ "$1" != --version ] || { echo reconcile 0.0.1; exit; }\n'
+OLD += "echo \"reconcile: unknown option '--as'\" >&2; exit 64\n"
+
+
+class Fleet:
+    """Hosts that differ by their home, and by the program that they find."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.spec = machine.base / "web.yaml"
+        (machine.base / "conf.d").mkdir()
+        (machine.base / "conf.d/a.yaml").write_text(
+            "files: {b: {path: ~/made/b, content: '{{ word }}'}}\n"
+        )
+        self.spec.write_text(
+            "version: 1\nname: web\ninclude: [conf.d/*.yaml]\nvars: {word: one}\n"
+            "directories: {d: {path: ~/made}}\n"
+        )
+        self.inventory = machine.base / "hosts.ini"
+        self.inventory.write_text(
+            "down ansible_connection=ssh ansible_host=127.0.0.1 ansible_port=1\n"
+        )
+
+    def add(self, name: str, program: str | None = None) -> Path:
+        """A host; returns its home."""
+        home = self.machine.base / name
+        (home / "bin").mkdir(parents=True)
+        real = f'#!/bin/sh\nexec {self.machine.bin}/reconcile "$@"\n'
+        for path, text in (
+            ("bin/reconcile", program or real),
+            (
+                "python",
+                f'#!/bin/sh\nHOME={home} PATH={home}/bin:$PATH exec {sys.executable} "$@"\n',
+            ),
+        ):
+            (home / path).write_text(text)
+            (home / path).chmod(0o755)
+        with self.inventory.open("a") as file:
+            file.write(
+                f"{name} ansible_connection=local ansible_python_interpreter={home}/python\n"
+            )
+        return home
+
+    def run(self, *argv: str | Path) -> subprocess.CompletedProcess[str]:
+        place = [] if "--from" in argv else ["--as", "~/etc/web.yaml"]
+        state = ["--state-dir", "$HOME/state"]
+        return self.machine.run(
+            self.machine.bin / "reconcile", *argv, "--hosts", self.inventory, *place, *state
+        )
+
+
+@pytest.fixture
+def fleet(machine: Machine) -> Fleet:
+    return Fleet(machine)
+
+
+def test_one_table_for_all_hosts_what_is_wrong_first(fleet: Fleet) -> None:
+    homes = [fleet.add("web2"), fleet.add("web10")]
+    fleet.add("old", OLD)
+    done = fleet.run("--plan", fleet.spec)
+    assert (done.returncode, done.stderr) == (1, ""), done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"{fleet.spec} on 4 hosts"
+    assert [line.split()[:2] for line in lines[2:6]] == [
+        ["old", "failed"], ["down", "unreachable"], ["web2", "differs"], ["web10", "differs"],
+    ]  # fmt: skip
+    assert f"runs version 0.0.1, and this is {__version__}; unknown option '--as'" in lines[2]
+    assert lines[3].endswith("connect to host 127.0.0.1 port 1: Connection refused")
+    # Their homes differ, and so does what would be done.
+    assert [line for line in lines if line.startswith("would change on")] == [
+        "would change on web2:", "would change on web10:",
+    ]  # fmt: skip
+    assert lines[-1] == "4 hosts: 1 failed, 1 unreachable, 2 differ."
+    assert not any((home / "made").exists() or (home / "etc").exists() for home in homes)
+
+    # Secrets are no argument of a process, and the values of --set no templates of Ansible's.
+    word = fleet.machine.base / "word"
+    word.write_text("{{ secret-4711 }}")
+    done = fleet.run(
+        "--once", fleet.spec, "--limit", "web*", "--set-file", f"word={word}", "--json"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4711" not in done.stdout + done.stderr
+    for home in homes:
+        assert (home / "made/b").read_text() == "{{ secret-4711 }}"
+        assert (home / "etc/conf.d/a.yaml").exists()
+        assert not list((home / ".ansible/tmp").iterdir())
+    document = json.loads(done.stdout)
+    schema = json.loads(fleet.machine.reconcile("--schema", "fleet").stdout)
+    Draft202012Validator(schema).validate(document)
+    assert document["summary"] == {
+        "hosts": 2, "failed": 0, "unreachable": 0, "differs": 0, "changed": 2, "ok": 0,
+    }  # fmt: skip
+    assert not list(Path("/tmp").glob(f"reconcile-*/{fleet.spec.name}"))
+
+
+def test_all_hosts_fail(fleet: Fleet) -> None:
+    fleet.add("bare", "#!/bin/sh\nexit 3\n")
+    done = fleet.run("--status", fleet.spec, "-q")
+    assert (done.returncode, done.stderr) == (1, "")
+    rows = [line.split(None, 2) for line in done.stdout.splitlines()]
+    assert rows[1] == ["bare", "failed", "reconcile ended with status 3"]
+    assert rows[2][:2] == ["down", "unreachable"] and len(rows) == 3
+
+
+@pytest.mark.parametrize(
+    ("argv", "status", "words"),
+    [
+        (("--plan", "{spec}", "--hosts", "{base}/none"), 1, "there is no inventory {base}/none"),
+        (("--plan", "--hosts", "x,"), 64, "--hosts needs a SPEC"),
+        (("--plan", "{spec}", "--hosts", "x,", "--sign", "k"), 64, "--sign is for one host"),
+        (("--plan", "{base}/conf.d/a.yaml", "--hosts", "x,"), 65, "'version' is missing"),
+        (("--check", "{spec}", "--hosts", "x,"), 64, "--hosts is for --plan, --once and --status"),
+        (("--plan", "{spec}", "--hosts", "{base}/open"), 1, "the inventory: "),
+        (("--plan", "{spec}", "--limit", "x"), 64, "--limit is about the hosts of --hosts"),
+    ],
+)
+def test_what_asks_no_host(fleet: Fleet, argv: list[str], status: int, words: str) -> None:
+    base = fleet.machine.base
+    (base / "open").write_text("x\n")
+    (base / "open").chmod(0o666)
+    names = {"spec": fleet.spec, "base": base}
+    done = fleet.machine.reconcile(*(word.format(**names) for word in argv))
+    assert done.returncode == status and words.format(**names) in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and done.stdout == ""
+
+
+def test_without_ansible_it_says_what_to_install(fleet: Fleet) -> None:
+    code = (
+        "import sys; sys.modules['ansible_runner'] = None\n"
+        "from reconciler.cli.main import entry; entry()"
+    )
+    python = fleet.machine.base / "python"
+    python.symlink_to(sys.executable)
+    argv = ["--plan", fleet.spec, "--hosts", "x,", "--state-dir", fleet.machine.state]
+    done = fleet.machine.run(sys.executable, "-c", code, *argv)
+    assert done.returncode == 1
+    assert done.stderr.startswith("reconcile: --hosts needs ansible-core and ansible-runner; ")
+    assert done.stderr.rstrip().endswith("-m pip install ansible-core ansible-runner")
+    assert len(done.stderr.splitlines()) == 1
+
+
+# -- what hosts say
+
+
+def test_what_is_equal_is_shown_once_and_what_is_wrong_is_not_hidden() -> None:
+    def step(content: str) -> dict[str, Any]:
+        change = {"field": "content", "have": "a\n", "want": f"{content}\n"}
+        return {"id": "file:x", "verb": "update", "changes": [change], "actions": [],
+                "why": "content differs", "needs": []}  # fmt: skip
+
+    def report(*steps: dict[str, Any]) -> dict[str, Any]:
+        return {"steps": [*steps], "notes": [], "summary": {"resources": 2}}
+
+    def said(name: str, *steps: dict[str, Any], why: str = "") -> HostResult:
+        answer = {"changed": bool(steps), "version": __version__, "report": report(*steps)}
+        return HostResult(name, answer, why)
+
+    results = [said(f"web{number}", step("b")) for number in range(11)]
+    results += [said("db", step("c"), why="process:x: exit status 1\x1b[31m"), said("same")]
+    results += [HostResult("gone", None, "timed out", False)]
+    document = fleet_document("plan", results)
+    text = "\n".join(text for text, _ in lines_of(fleet_blocks(document, "web.yaml", False)))
+    assert text.count("would change on") == 2
+    assert "web0, web1, web2, web3, web4, web5, web6, web7 and 3 more (11 hosts):" in text
+    assert "\x1b" not in text and text.count("+b") == 1 and text.count("+c") == 1
+    assert text.endswith("14 hosts: 1 failed, 1 unreachable, 11 differ, 1 ok.")
+    names = [one["host"] for one in document["hosts"]]
+    assert (names[:2], names[-1]) == (["db", "gone"], "same")
+    assert names[2:-1] == [f"web{number}" for number in range(11)]
+    assert [row[0] for row in next(iter(trouble_rows(document))).rows] == [  # type: ignore[union-attr]
+        ("db", "failed", "process:x: exit status 1\\x1b[31m"),
+        ("gone", "unreachable", "timed out"),
+    ]
+    assert list(trouble_rows(fleet_document("plan", [said("same")]))) == []
+
+
+def test_what_ansible_says_becomes_the_reason() -> None:
+    def heard(event: str, **res: Any) -> HostResult:
+        found = _heard(event, {"host": "a", "res": res})
+        assert found is not None
+        return found
+
+    msg = (
+        "Task failed: Failed to connect to the host via ssh: ssh: connect to host a port 22: "
+        "Connection timed out"
+    )
+    one = heard("runner_on_unreachable", msg=msg)
+    assert (one.reached, one.why) == (False, "connect to host a port 22: Connection timed out")
+    one = heard("runner_on_failed", msg="Module failed", module_stderr="x\nKeyError: 'y'\n", rc=1)
+    assert (one.answer, one.why) == (None, "Module failed: KeyError: 'y'")
+    assert heard("runner_on_failed").why == "no reason was given"
+    assert _heard("playbook_on_stats", {}) is None
+    assert "no host that matches x in" in _complaint("skipping: no hosts matched", "inv", "x")
+    assert _complaint("", "inv", None).endswith("it has said nothing")
+
+
+# -- the module
+
+
+Module = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def module(machine: Machine) -> Module:
+    """Runs it as Ansible does, with these options; gives its answer."""
+    code = (
+        "import json, runpy, sys\n"
+        "from ansible.module_utils.testing import patch_module_args\n"
+        "with patch_module_args(json.loads(sys.argv[1])):\n"
+        f"    runpy.run_path({str(COLLECTION / 'plugins/modules/reconcile.py')!r}, "
+        "run_name='__main__')\n"
+    )
+
+    def run(**options: Any) -> dict[str, Any]:
+        given = {"executable": f"{machine.bin}/reconcile", "state_dir": str(machine.state)}
+        done = machine.run(sys.executable, "-c", code, json.dumps({**given, **options}))
+        lines = done.stdout.strip().splitlines()
+        assert lines, done.stderr
+        found: dict[str, Any] = json.loads(lines[-1])
+        return found
+
+    return run
+
+
+def files(**texts: str) -> dict[str, str]:
+    return {f"{name}.yaml": b64encode(text.encode()).decode() for name, text in texts.items()}
+
+
+def test_the_module_plans_in_check_mode_and_is_done_once(machine: Machine, module: Module) -> None:
+    place, made = machine.base / "etc/web.yaml", machine.base / "made"
+    text = "version: 1\nname: web\nvars: {w: a}\n"
+    text += f"files: {{f: {{path: {made}, content: '{{{{ w }}}}'}}}}\n"
+    given = {"spec": str(place), "files": files(web=text), "vars": {"w": "b"}}
+    found = module(**given, _ansible_check_mode=True, _ansible_diff=True)
+    assert found["changed"] and not made.exists() and not place.exists()
+    (difference,) = found["diff"]
+    assert difference["before"] == "state: absent\n" and "content:\nb\n" in difference["after"]
+    found = module(**given)
+    assert found["changed"] and made.read_text() == "b" and found["version"] == __version__
+    assert "diff" not in found and found["rc"] == 0
+    # What is set is remembered, and null is the file's own value again.
+    found = module(spec=str(place), vars={"w": None})
+    assert found["changed"] and made.read_text() == "a"
+    assert not module(spec=str(place))["changed"]
+
+
+def test_the_module_does_a_saved_plan_or_nothing(machine: Machine, module: Module) -> None:
+    made, saved = machine.base / "made", str(machine.base / "plan")
+    spec = machine.spec(f"files: {{f: {{path: {made}, content: b}}}}\n")
+    assert module(spec=str(spec), mode="plan", out=saved)["changed"] and not made.exists()
+    assert module(**{"from": saved}, _ansible_check_mode=True)["changed"] and not made.exists()
+    made.write_text("drift")
+    found = module(**{"from": saved})
+    assert found["failed"] and found["rc"] == 1 and not found["changed"]
+    assert "file:f is not as it was" in found["msg"] and made.read_text() == "drift"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"files": {"x.yaml": ""}, "spec": "/a/b.yaml"}, "'files' lacks b.yaml"),
+        ({"files": {"../x": "", "b": ""}, "spec": "/a/b"}, "'files' has ../x, which is not below"),
+        ({"files": {"b": "?"}, "spec": "/a/b"}, "which is not in Base64"),
+        ({"vars": {"x": [1]}, "spec": "x"}, "'x' is no text, number or truth value"),
+        ({"from": "x", "mode": "plan"}, "'from' is for mode 'once', not for 'plan'"),
+        ({"executable": "/nowhere"}, "the role reconcile.host.reconcile installs it"),
+        ({"spec": "/nowhere.yaml"}, "/nowhere.yaml: error: the spec does not exist"),
+        ({"spec": "of-a-name.yaml"}, "etc/reconcile/of-a-name.yaml: error: the spec does not"),
+    ],
+)
+def test_the_module_says_why_it_failed(
+    machine: Machine, module: Module, options: dict[str, Any], words: str
+) -> None:
+    found = module(**options)
+    assert found["failed"] and words in found["msg"].replace(".config", "etc"), found
+    assert "Traceback" not in json.dumps(found)
+
+
+# -- the collection
+
+
+def test_the_collection_has_the_version_of_the_program(machine: Machine) -> None:
+    assert f"version: {__version__}\n" in (COLLECTION / "galaxy.yml").read_text()
+    done = machine.run(sys.executable, "-m", "reconciler.fleet")
+    assert Path(done.stdout.rstrip(), "galaxy.yml").is_file()
+
+
+def test_its_documentation_names_every_option(
+    monkeypatch: pytest.MonkeyPatch, machine: Machine
+) -> None:
+    ansible_doc = machine.bin / "ansible-doc"
+    done = machine.run(
+        ansible_doc, "reconcile.host.reconcile", "--json",
+        environ={"ANSIBLE_COLLECTIONS_PATH": str(COLLECTION.parents[2])},
+    )  # fmt: skip
+    documented = json.loads(done.stdout)["reconcile.host.reconcile"]["doc"]["options"]
+    found: list[Any] = []
+
+    def seen(**spec: Any) -> None:
+        found.append(spec["argument_spec"])
+        raise SystemExit
+
+    monkeypatch.setattr("ansible.module_utils.basic.AnsibleModule", seen)
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(COLLECTION / "plugins/modules/reconcile.py"), run_name="__main__")
+    assert found[0].keys() == documented.keys()
+    for name, option in found[0].items():
+        assert option["type"] == documented[name]["type"], name
+        assert option.get("default") == documented[name].get("default"), name
