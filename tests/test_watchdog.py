@@ -7,9 +7,11 @@ from typing import Any
 
 from support import Machine, until
 
+from reconciler import kinds
 from reconciler.cli.call_state import Learned
 from reconciler.core.model import Plan, Spec
 from reconciler.core.observe import Snapshot
+from reconciler.host.clock import Clock
 from reconciler.watchdog.loop import Watchdog
 
 
@@ -45,6 +47,8 @@ def test_a_pass_that_comes_to_no_end_is_no_sign_of_life(machine: Machine) -> Non
     told: list[list[str]] = []
     learned = Learned(frozenset(), {}, frozenset(), {}, (), (), {})
     session: Any = SimpleNamespace(
+        clock=Clock(),
+        get_kind=kinds.get,
         facts=lambda: None,
         folder=lambda spec: str(machine.base),
         load_isolated=lambda patience: SimpleNamespace(

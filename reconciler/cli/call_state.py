@@ -15,12 +15,14 @@ from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, replace
 from reconciler.base.text import printable
 from reconciler.cli.invocation import Invocation
+from reconciler.host.clock import Clock
 from reconciler.host.environment import on_note
 
 if TYPE_CHECKING:
     import argparse
 
     from reconciler.base.values import ProbeHistory
+    from reconciler.core.kind import GetKind
     from reconciler.core.model import Spec
     from reconciler.host.process_snapshot import Carrier, CarrierCache
     from reconciler.host.processes import Identity
@@ -58,6 +60,9 @@ class CallState(Invocation):
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
+        self.clock = Clock()
+        """By which all of this call goes: look, plan, attempts, pauses and messages."""
+        self.get_kind: GetKind = kinds.get
         self._warned: set[str] = set()
         self._begun: set[str] = set()
         self._unwritten: dict[str, Unwritten] = {}
@@ -120,22 +125,27 @@ class CallState(Invocation):
 
     def tracker(self, spec: Spec, writes: bool) -> Tracker:
         """What is remembered. ``writes``: it may be added to, by one who holds the lock."""
-        from reconciler.state.folder import quiet
         from reconciler.state.tracker import Tracker
 
         folder = self.folder(spec)
         which = folder, writes or self._locked
         store = self._stores.get(which)
-        if store is None and (writes or self._unwritten or not quiet(folder)):
+        if store is None and (writes or self._unwritten or not self.is_quiet(spec)):
             store = self.store(spec, which[1])
         if folder not in self._trackers:
             self._trackers[folder] = Tracker(
-                (), kinds.get, None, self.warn, self._begun, lambda: self.by, self.clean,
+                (), self.get_kind, None, self.warn, self._begun, lambda: self.by, self.clean,
                 self.said, self._unwritten,
             )  # fmt: skip
         tracker = self._trackers[folder]
         tracker.take(spec.resources, store)
         return tracker
+
+    def is_quiet(self, spec: Spec) -> bool:
+        """Is there nothing in the store that a pass would have to look at?"""
+        from reconciler.state.folder import quiet
+
+        return quiet(self.folder(spec))
 
     def store(self, spec: Spec, writes: bool) -> Store:
         """The store of that spec, opened once for looking and once for more.
@@ -147,10 +157,9 @@ class CallState(Invocation):
         if folder in refused:
             raise refused[folder]
         if (folder, writes) not in self._stores:
-            from reconciler.host.clock import Clock
             from reconciler.state.store import Store
 
-            store = Store(folder, Clock(), writes)
+            store = Store(folder, self.clock, writes)
             # Before anything is done by what it says, or without it.
             try:
                 store.base.refuse_unreadable()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -119,7 +118,7 @@ class Context(CallState):
         """This machine, as that spec sees it."""
         from reconciler.host import Host
 
-        host = Host(spec.name, self.folder(spec), measured=self._measured, carriers=self._carriers)
+        host = Host(spec.name, self.folder(spec), self.clock, self._measured, self._carriers)
         host.declared, host.spec_path = spec.resources, spec.path
         host.stops = self.stops
         host.remembers = self._locked
@@ -146,7 +145,7 @@ class Context(CallState):
         host.forget()
         self._trusted.clear()
         if not only and within is None:
-            begin(spec.resources, kinds.get, host)
+            begin(spec.resources, self.get_kind, host)
         try:
             return self._look(spec, host, only, within)
         finally:
@@ -162,24 +161,24 @@ class Context(CallState):
         if not only and within is not None:
             from reconciler.core.isolated import look_isolated
 
-            spec, seen = look_isolated(spec, kinds.get, host, within)
+            spec, seen = look_isolated(spec, self.get_kind, host, within)
         elif not (only or self._guest):
-            spec = with_orphans(spec, kinds.get, host)
+            spec = with_orphans(spec, self.get_kind, host)
         try:
             resources = chosen(spec, only)
         except KeyError as error:
             raise InvalidUsage(no_such(error.args[0], spec)) from None
-        looked = looked_at(spec, resources, kinds.get) if only else resources
+        looked = looked_at(spec, resources, self.get_kind) if only else resources
         if within is None:
-            seen = observe(looked, kinds.get, host, fresh=False)
+            seen = observe(looked, self.get_kind, host, fresh=False)
         elif only:
             from reconciler.core.isolated import observe_isolated
 
-            seen = observe_isolated(looked, kinds.get, host, within)
+            seen = observe_isolated(looked, self.get_kind, host, within)
         if only:
             seen = {one.id: seen[one.id] for one in resources if one.id in seen}
         past = tracker.past(seen)
-        plan, known = judged(spec, resources, seen, kinds.get, host, past, part=bool(only))
+        plan, known = judged(spec, resources, seen, self.get_kind, host, past, part=bool(only))
         return Snapshot(spec, plan, known, tuple(only))
 
     def act(
@@ -227,7 +226,7 @@ class Context(CallState):
             return apply(
                 plan,
                 spec,
-                kinds.get,
+                self.get_kind,
                 host,
                 ended,
                 stopping,
@@ -242,13 +241,13 @@ class Context(CallState):
         try:
             report = acted(look)
             spec, seen, last = look.spec, look.seen, report
-            moves = sum(isinstance(kinds.get(one.kind), Ageing) for one in spec.resources)
+            moves = sum(isinstance(self.get_kind(one.kind), Ageing) for one in spec.resources)
             for number in range(rounds):
-                again = to_look_at_again(look.seen, spec.resources, last, kinds.get)
+                again = to_look_at_again(look.seen, spec.resources, last, self.get_kind)
                 # Rules that move files to one another come to no end.
                 again = again if number <= moves else []
                 again = [ident for ident in again if ident not in report.failed_ids]
-                spec, again = to_do_again(spec, again, seen, last, kinds.get)
+                spec, again = to_do_again(spec, again, seen, last, self.get_kind)
                 if not again or stopping():
                     break
                 dropped = {outcome.step.id for outcome in early}.intersection(again)
@@ -271,12 +270,14 @@ class Context(CallState):
 
     def learn(self, look: Snapshot, host: Host) -> float | None:
         """Remember what was seen, and bound our own logs; seconds until something is due."""
-        from reconciler.state.folder import quiet
-
         if not look.only:
             self._trim_logs(look.spec, host)
         host.walltime.note()
-        if quiet(self.folder(look.spec)) and not self._unwritten:
+        return self.learn_of(look)
+
+    def learn_of(self, look: Snapshot) -> float | None:
+        """The same without the host."""
+        if self.is_quiet(look.spec) and not self._unwritten:
             from reconciler.state.tracker import has_ailments
 
             if not has_ailments(look.seen):
@@ -307,11 +308,9 @@ class Context(CallState):
 
     def tell(self, look: Snapshot, outcomes: Sequence[Outcome]) -> None:
         """Queue the messages of a pass; ``post`` delivers them."""
-        from reconciler.state.folder import quiet
-
         plan, spec = look.plan, look.spec
         nothing = not (outcomes or plan.trouble or self._reports)
-        if quiet(self.folder(spec)) and (nothing or not spec.notify.targets):
+        if self.is_quiet(spec) and (nothing or not spec.notify.targets):
             return
         wanted = {one.id for one in spec.resources if one.skip is None}
         store = self.store(spec, True)
@@ -326,7 +325,8 @@ class Context(CallState):
             gone = set(troubles) - wanted if whole else set()
             tracker = self.tracker(spec, True)
             started = {one.step.id for one in outcomes if one.step.verb == "start"}
-            ran = store.history.ran(started, time.time() - time.clock_gettime(time.CLOCK_BOOTTIME))
+            booted = self.clock.wall() - self.clock.since_boot()
+            ran = store.history.ran(started, booted)
             news = News(
                 plan, outcomes, look.seen, gone, tracker.unproven(), tracker.waits(), ran,
                 partial(self._look_command, spec),
@@ -343,24 +343,23 @@ class Context(CallState):
 
     def post(self, spec: Spec, on_event: Callable[[str, bool], None]) -> Sender:
         """Delivers what is queued for the targets of that spec."""
-        from reconciler.host.clock import Clock
         from reconciler.notify.sender import Sender
 
-        post = Sender(self.folder(spec), lambda: self.store(spec, True), Clock(), on_event)
+        post = Sender(self.folder(spec), lambda: self.store(spec, True), self.clock, on_event)
         post.adopt(spec.notify)
         return post
 
     def reports(self, queued: Callable[[], None], on_event: Callable[[str], None]) -> Reports:
         """Makes the reports of a spec that sum up a period."""
-        from reconciler.host.clock import Clock
         from reconciler.notify.reports import Reports
 
         def opened(spec: Spec) -> Store:
             return self.store(spec, True)
 
         return Reports(
-            Clock(), kinds.get, self.host, opened, self.clean, queued, on_event, self._diagnosed
-        )
+            self.clock, self.get_kind, self.host, opened, self.clean, queued, on_event,
+            self._diagnosed,
+        )  # fmt: skip
 
     def _diagnosed(self, spec: Spec) -> list[str]:
         """A full diagnosis for a report; the caller is a child that is there for nothing else."""

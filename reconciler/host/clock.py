@@ -45,6 +45,63 @@ class Clock:
         while (left := end - time.monotonic()) > 0:
             time.sleep(min(left, 1.0))
 
+    ahead = 0.0
+    """Seconds by which it is ahead of the host's, in a rehearsal."""
+
+
+_spoken = [Clock()]
+
+
+def speak_by(clock: Clock) -> None:
+    """Words about time to come go by that clock from now on."""
+    _spoken[0] = clock
+
+
+def spoken() -> float:
+    """The time of this call, in seconds since the epoch, for words that nothing goes by."""
+    return _spoken[0].wall()
+
+
+class LaterClock(Clock):
+    """The host's clocks as they will stand in so many seconds."""
+
+    def __init__(self, ahead: float) -> None:
+        self.ahead = ahead
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead
+
+    def wall(self) -> float:
+        return super().wall() + self.ahead
+
+    def since_boot(self) -> float:
+        return super().since_boot() + self.ahead
+
+    def skip(self, seconds: float) -> None:
+        """So many seconds have passed."""
+        self.ahead += max(0.0, seconds)
+
+
+class RehearsedClock(LaterClock):
+    """One that stands still, but for what is skipped."""
+
+    def __init__(self, ahead: float) -> None:
+        super().__init__(ahead)
+        now = Clock()
+        self._stands = now.monotonic(), now.wall(), now.since_boot()
+
+    def monotonic(self) -> float:
+        return self._stands[0] + self.ahead
+
+    def wall(self) -> float:
+        return self._stands[1] + self.ahead
+
+    def since_boot(self) -> float:
+        return self._stands[2] + self.ahead
+
+    def sleep(self, seconds: float) -> None:
+        self.skip(seconds)
+
 
 _NAME = "clock"
 _STEPS = "clock-steps"

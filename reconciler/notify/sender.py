@@ -111,10 +111,13 @@ class Sender:
             if name in self._targets:
                 self._told(f"target {name} is on", False)
         self._off = found
-        self._at = None if quiet(self._folder) else self._clock.monotonic()
+        self._at = None if self._is_quiet() else self._clock.monotonic()
         if self._adopted and self._at is not None:
             self._guarded(lambda: self._opened().outbox.only(self._targets))
         self._adopted = False
+
+    def _is_quiet(self) -> bool:
+        return quiet(self._folder)
 
     # -- as a part of the loop
 
@@ -255,10 +258,18 @@ class Sender:
             late = late or abs(wall - one.wall) > _LATE
             body = f"{one.body} ({moment(one.wall)})" if late else one.body
             todo.append((one.title, body, one.event))
+        child = self._delivers(target, todo, messages)
+        self._busy[target.name] = _Delivery(child, list(messages))
+
+    def _delivers(
+        self,
+        target: Target,
+        todo: Sequence[tuple[str, str, str]],
+        messages: Sequence[QueuedMessage],
+    ) -> Child:
         # It ends itself when one of them takes too long.
         todo_ = work(target, todo, partial(_note, self._folder, list(messages)))
-        child = self._child(todo_, 2 * TIMEOUT, self._lock)
-        self._busy[target.name] = _Delivery(child, list(messages))
+        return self._child(todo_, 2 * TIMEOUT, self._lock)
 
     def _collect(self, name: str) -> None:
         """Take what a delivery has said by now."""

@@ -17,7 +17,6 @@ from reconciler.base.text import error_in_words
 from reconciler.core.model import Outcome, Plan, Resource, Spec
 from reconciler.core.observe import Snapshot
 from reconciler.core.readiness import Readiness, waiting
-from reconciler.host.clock import Clock
 from reconciler.host.exit_watcher import ExitWatcher
 from reconciler.host.inotify import FileWatch
 from reconciler.host.program import Installed
@@ -59,7 +58,7 @@ class Watchdog:
         self._supervisor = supervisor
         self.longest_sleep = supervisor.longest_silence
         """Seconds after which the one who supervises us wants to hear of us."""
-        self._clock = Clock()
+        self._clock = context.clock
         self._heart = heart
         self._log = log
         self._troubles = troubles = LoopTroubles(log, context.report)

@@ -110,7 +110,9 @@ class PassWork:
                 # Of what is supervised it is known which process it was.
                 known = {one.id for one in supervised(moved)} & after.keys()
                 seen = {ident: after[ident] for ident in known}
-                seen |= observe([one for one in moved if one.id not in known], kinds.get, host)
+                seen |= observe(
+                    [one for one in moved if one.id not in known], context.get_kind, host
+                )
                 self._watch(look, seen)
                 # What was there when the step had ended, and is not any more; what must hold for
                 # a while is looked at again when that is over.
@@ -119,7 +121,7 @@ class PassWork:
                     one.id
                     for one in moved
                     if one.id in helped
-                    and isinstance(kind := kinds.get(one.kind), Running)
+                    and isinstance(kind := context.get_kind(one.kind), Running)
                     and not kind.settle
                     and difference(one, seen[one.id], kind)
                 ]
@@ -168,7 +170,7 @@ class PassWork:
             and goal(by_id[outcome.step.id]) == started
             and outcome.step.id not in paused
         ]
-        held = {one.step.id: one for one in proved(same, kinds.get, host)}
+        held = {one.step.id: one for one in proved(same, self._context.get_kind, host)}
         for outcome, _ in due:
             now = held.get(outcome.step.id, outcome)
             if now.result == "failed":
@@ -185,7 +187,7 @@ class PassWork:
         paced = set()
         for ident, one in seen.items():
             resource = by_id[ident]
-            kind = kinds.get(resource.kind)
+            kind = self._context.get_kind(resource.kind)
             if isinstance(kind, Supervised):
                 paced.add(ident)
             wanted[ident] = []

@@ -93,8 +93,10 @@ class ProbeScheduler:
         said: dict[str, ProbeHistory],
         keep: Callable[[Mapping[str, ProbeHistory]], None],
         clean: Callable[[str], str],
+        start: Callable[..., Child] | None = None,
     ) -> None:
         self._clock = clock
+        self._child = start or Child
         self._get_kind = get_kind
         self._host = host
         self._said = said
@@ -306,7 +308,7 @@ class ProbeScheduler:
         rhythms = [self._rhythms[ident][0] for ident in ids]
         work = partial(_probe, self._get_kind, resources, self._host, os.getpid())
         try:
-            child = Child(work, max(rhythm.timeout for rhythm in rhythms) + _GRACE)
+            child = self._child(work, max(rhythm.timeout for rhythm in rhythms) + _GRACE)
         except (OSError, HostError):
             for ident, rhythm in zip(ids, rhythms, strict=True):
                 self._next[ident] = now + rhythm.every  # No room for a child just now.

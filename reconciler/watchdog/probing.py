@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from reconciler.cli.context import Context
     from reconciler.core.observe import Snapshot
     from reconciler.host import Host
+    from reconciler.host.child import Child
     from reconciler.watchdog.probes import ProbeScheduler
 
 
@@ -33,9 +34,10 @@ def due_in(said: ProbeHistory | None, version: str, every: float, wall: float) -
     return max(0.0, every - age) if age >= 0 else 0.0
 
 
-def checks_of(context: Context, spec: Spec) -> ProbeScheduler:
+def checks_of(
+    context: Context, spec: Spec, start: Callable[..., Child] | None = None
+) -> ProbeScheduler:
     """What asks the probes of that spec, when they are due."""
-    from reconciler.host.clock import Clock
     from reconciler.watchdog.probes import ProbeScheduler
 
     context.said.update(context.tracker(spec, False).said())
@@ -44,7 +46,13 @@ def checks_of(context: Context, spec: Spec) -> ProbeScheduler:
         context.tracker(spec, True).keep(said)
 
     return ProbeScheduler(
-        Clock(), kinds.get, lambda: context.host(spec), context.said, keep, context.clean
+        context.clock,
+        context.get_kind,
+        lambda: context.host(spec),
+        context.said,
+        keep,
+        context.clean,
+        start,
     )
 
 

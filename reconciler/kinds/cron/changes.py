@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import cast
 
 from reconciler.core.model import Action, Change, Resource
+from reconciler.host.clock import spoken
 from reconciler.host.managed_file import differs
 from reconciler.kinds.cron.actions import DropLine, PutLine
 from reconciler.kinds.cron.resource import Cron, CronState
@@ -139,5 +140,5 @@ def _next(line: str) -> str:
 
     words = line.split(" ")
     schedule = words[0] if line.startswith("@") else " ".join(words[:5])
-    at = next_run(schedule, time.time()) if line else None
+    at = next_run(schedule, spoken()) if line else None
     return "" if at is None else time.strftime(", next %Y-%m-%d %H:%M", time.localtime(at))

@@ -357,8 +357,8 @@ class Store:
     changed without it.
     """
 
-    def __init__(self, folder: str, clock: Clock, writes: bool) -> None:
-        self.base = Base(folder, clock, writes)
+    def __init__(self, folder: str, clock: Clock, writes: bool, base: Base | None = None) -> None:
+        self.base = base or Base(folder, clock, writes)
         self.attempts = Attempts(self.base)
         self.checks = CheckTable(self.base)
         self.conditions = Conditions(self.base)
