@@ -85,6 +85,8 @@ OF = {
     "--unset": ("plan", "once"),
     "--out": ("plan",),
     "--sign": ("plan",),
+    "--at": ("plan",),
+    "--if": ("plan",),
     "--from": ("once",),
     "--signers": ("once",),
     "--as": ("plan", "once", "status"),
@@ -206,6 +208,9 @@ def parser() -> argparse.ArgumentParser:
         help="exit status 2 for drift or changes")  # fmt: skip
     add("--out", metavar="FILE", help="save the plan, sealed, for --once --from FILE")
     add("--sign", metavar="KEY", help="sign it with that key of ssh, into FILE.sig")
+    add("--at", metavar="TIME", help="as it would be then: '2026-12-24 03:00' or +3d")
+    add("--if", metavar="EVENT", dest="event",
+        help="what follows: 'ID dies 12 times', 'CHECK fails for 10m'")  # fmt: skip
     add("--from", metavar="FILE", dest="saved",
         help="do that saved plan exactly, or nothing where something has moved")  # fmt: skip
     add("--signers", metavar="FILE",

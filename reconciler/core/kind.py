@@ -15,6 +15,7 @@ from reconciler.base.records import dataclass
 from reconciler.base.values import Verdict
 from reconciler.core.claims import Claim, Declarations, Key
 from reconciler.core.model import (
+    ABSENT,
     Action,
     Change,
     Observation,
@@ -227,6 +228,10 @@ class Running:
     """It runs, and may end. A step about it must hold for ``settle`` seconds to count as done."""
 
     settle: ClassVar[float] = 0.0
+
+    def ended(self, want: Any) -> Observation[Any]:
+        """What is seen once it, or one of several, was killed. Pure."""
+        return ABSENT
 
     def watch(self, resource: Resource[Any], have: Any, host: Host) -> Iterable[Identity]:
         """The processes whose end should wake the loop before its next pass. Read only.

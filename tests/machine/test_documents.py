@@ -127,6 +127,9 @@ def test_what_was_never_applied_and_what_was(
     documents.of("pause", spec, "process:n")
     documents.look(spec)
     documents.of("plan", spec, "--only", "directory:*")
+    documents.of("plan", spec, "--at", "+3d")
+    for event in ("process:n dies 12 times", "check:c fails for 3h", "process:w dies"):
+        documents.of("plan", spec, "--if", event)
     documents.of("status", spec, "--only", "directory:*")
     documents.of("resume", spec, "process:w")
     spec.write_text(text)

@@ -15,6 +15,10 @@ def run(context: Context) -> int:
     options = context.options
     if options.sign is not None and options.out is None:
         raise InvalidUsage("--sign signs what --out FILE writes; give both")
+    if options.at is not None or options.event is not None:
+        from reconciler.cli.rehearsal.run import run as rehearse
+
+        return rehearse(context)
     spec = context.load(complete=options.out is not None)
     look = context.look(spec, context.host(spec))
     if options.out is not None:

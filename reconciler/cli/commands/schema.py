@@ -37,6 +37,7 @@ def run(context: Context) -> int:
         documents = json.load(file)
     # Where the spec is invalid, every mode says just that; but a loop prints it as an event.
     names = [mode] if mode in ("loop", "invalid", "saved-plan") else [mode, "invalid"]
+    names += ["rehearsal"] if mode == "plan" else []
     context.print_json(
         {
             "$schema": _DRAFT,

@@ -45,7 +45,7 @@ from reconciler.kinds.process.actions import (
 )
 from reconciler.kinds.process.limits import health, held
 from reconciler.kinds.process.match import running
-from reconciler.kinds.process.observed import HOLDS, ProcessState, look, may_go_down
+from reconciler.kinds.process.observed import HOLDS, ProcessState, killed, look, may_go_down
 from reconciler.kinds.process.resource import Process
 from reconciler.kinds.process.rules import wrong_in
 from reconciler.kinds.session.resource import Session
@@ -154,6 +154,9 @@ class ProcessKind(
         found = health(want.limits, want.heartbeat, identities, usages, host)
         notes = "; ".join(note for note in (seen.note, found.note) if note) or None
         return replace(seen, ailments=stopped + found.ailments, unsure=found.unsure, note=notes)
+
+    def ended(self, want: Process) -> Observation[ProcessState]:
+        return killed(want)
 
     def found(self, resource: Resource[Process], host: Host) -> list[tuple[Identity, str | None]]:
         """The processes that are this resource, oldest first, each with its digest if known.

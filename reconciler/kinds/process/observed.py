@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 HOLDS = 0.5
 """Seconds for which a start must hold to count as done."""
 
+_NEVER = "restart.when is never, so it is not started again"
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessState:
@@ -113,7 +115,7 @@ def look(resource: Resource[Process], host: Host) -> Observation[ProcessState]:
         if all(status in want.restart.success for _, status in over):
             note = f"{note}; finished ({words})" if note else f"finished ({words})"
         else:
-            failing = f"{words}; restart.when is never, so it is not started again"
+            failing = f"{words}; {_NEVER}"
     lives_on = None
     if not found and not stopping and not over:
         lives_on = in_background(resource, host, behind, seen.launches)
@@ -154,6 +156,13 @@ def look(resource: Resource[Process], host: Host) -> Observation[ProcessState]:
         pending=pending,
         more=more,
     )
+
+
+def killed(want: Process) -> Observation[ProcessState]:
+    """What would be seen of it once one of it was killed. Pure."""
+    if want.restart.when == "never":
+        return Observation(ProcessState(want.instances), failing=f"killed by SIGKILL; {_NEVER}")
+    return Observation(ProcessState(want.instances - 1)) if want.instances > 1 else ABSENT
 
 
 def may_go_down(want: Process, have: ProcessState) -> int:

@@ -255,6 +255,9 @@ class Units(
 
         return look(resources, host)
 
+    def ended(self, want: Unit) -> Observation[UnitState]:
+        return Observation(replace(self.expected(want), active=False))
+
     def changes(self, expected: UnitState | None, have: UnitState | None) -> tuple[Change, ...]:
         found = diff(expected, have)
         # No EnvironmentFile is wanted, and there is none: not worth a word in what is made.
