@@ -50,6 +50,8 @@ def run(context: Context) -> int:
 def _arguments(context: Context) -> dict[str, Any]:
     """What the module is given. Raises SpecError, HostError and Usage."""
     options = context.options
+    if options.at is not None or options.event is not None or options.sign is not None:
+        raise InvalidUsage("--at, --if and --sign are for one host; leave out --hosts")
     given = context.given_settings()
     secret = {name: value for name, value in given.items() if isinstance(value, FromFile)}
     shown: dict[str, str | None] = {name: given[name] for name in given.keys() - secret}

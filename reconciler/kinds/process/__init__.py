@@ -1,7 +1,6 @@
 """Long-running processes, in a window of a tmux session or as daemons.
 
-It must not start a second one beside one that already runs, nor signal anything that is not
-known by boot, process id and start time.
+It must not start a second one, nor signal what is not known by boot, process id and start time.
 """
 
 from __future__ import annotations
