@@ -63,14 +63,17 @@ def until(condition: Callable[[], Any], seconds: float = LONG) -> Any:
     begin = time.monotonic()
     end, final = begin + seconds, False
     while True:
+        asked = time.monotonic()
         value = condition()
         if value:
             return value
-        if time.monotonic() > end:
+        now = time.monotonic()
+        if now > end:
             if final:
                 raise AssertionError(f"did not come true within {seconds:g} s")
             end, final = begin + allowed(seconds), True
-        time.sleep(0.01)
+        # What is waited for wants the processors that are looked with.
+        time.sleep(min(max(0.01, 5 * (now - asked)), 0.2))
 
 
 def passed(seconds: float, since: float | None = None) -> None:

@@ -20,7 +20,8 @@ def test_the_benchmarks_print_their_table(machine: Machine) -> None:
 
 def test_the_benchmarks_of_the_loop_print_their_table(machine: Machine) -> None:
     script = CHECKOUT / "tests/benchmarks/watch.py"
-    small = ("--alone", "--runs", "1", "--idle", "1", "--passes", "20", "--many", "4")
+    small = ("--alone", "--runs", "1", "--idle", "1", "--passes", "20", "--directories", "20",
+             "--many", "4")  # fmt: skip
     done = machine.run(sys.executable, script, *small, "--every", "1s")
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]

@@ -1,7 +1,7 @@
 """Figures of the loop, each beside other keepers of processes in the same run.
 
     .venv-tests/bin/python tests/benchmarks/watch.py [--runs 20] [--idle 600] [--passes 10000]
-        [--many 200] [--only restart,idle,flat,directories,many] [--alone]
+        [--directories 1000] [--many 200] [--only restart,idle,flat,directories,many] [--alone]
 
 prints a table in Markdown. Nothing outside a temporary folder is touched: supervisord is
 installed there from PyPI, and monit, where it is not installed, is unpacked there.
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=20, help="kills of each worker")
     parser.add_argument("--idle", type=float, default=600, help="seconds")
     parser.add_argument("--passes", type=int, default=10_000)
+    parser.add_argument("--directories", type=int, default=1000)
     parser.add_argument("--many", type=int, default=200, help="processes; a quarter is killed")
     parser.add_argument("--every", default=EVERY, help="loop.every of the restarts")
     parser.add_argument("--only", default=",".join(one for one in parts if one != "one"))
@@ -211,11 +212,11 @@ def measure_flat(bench: Bench, options: argparse.Namespace) -> None:
 
 def measure_directories(bench: Bench, options: argparse.Namespace) -> None:
     """CPU time of a full pass that finds nothing to do."""
-    machine, passes = bench.machine, 50
+    machine, passes = bench.machine, min(50, options.passes)
     lines = ["version: 1", "name: many", "loop: {every: 1h}", "directories:"]
     lines += [
         f'  d{at}: {{path: "{machine.base}/d/{at // 100:02}/{at:04}", mode: "0750"}}'
-        for at in range(1000)
+        for at in range(options.directories)
     ]
     loop = Looping(machine, machine.spec("\n".join(lines) + "\n", "many.yaml")).up(60)
     try:
@@ -230,9 +231,9 @@ def measure_directories(bench: Bench, options: argparse.Namespace) -> None:
     finally:
         loop.end()
     python = [str(machine.bin / "python"), "-c", "pass"]
-    (bare,) = Bench(machine, 15).medians(python)
+    (bare,) = Bench(machine, min(15, options.passes)).medians(python)
     bench.row(
-        "CPU time of a full pass over 1,000 directories within the loop",
+        f"CPU time of a full pass over {options.directories:,} directories within the loop",
         f"{used * 1000:.1f} ms", f"bare interpreter {milliseconds(bare)}: {used / bare:.1f} times",
         "40 ms",
     )  # fmt: skip

@@ -53,7 +53,7 @@ def killed_everywhere(machine: Machine, spec: Path, old: bytes, every: int) -> i
     return killed
 
 
-EVERY = pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.slow)])
+EVERY = pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.slow)])
 
 
 @EVERY

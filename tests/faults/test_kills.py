@@ -48,7 +48,7 @@ def mended(machine: Machine, spec: Path) -> None:
     machine.run("rm", "-rf", machine.base / "a", machine.base / "log", machine.state)
 
 
-@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_at_every_change(machine: Machine, one_process: None, every: int) -> None:
     spec = machine.spec(SPEC.format(base=machine.base))
     places = moments(machine, spec)[::every]

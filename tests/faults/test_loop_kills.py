@@ -105,7 +105,7 @@ def converges(machine: Machine, births: Births, spec: Path) -> None:
     until(lambda: births.living(machine) == sorted(WORKERS))
 
 
-@pytest.mark.parametrize("kills", [8, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [5, pytest.param(200, marks=pytest.mark.slow)])
 def test_the_loop_is_killed_while_things_break(
     machine: Machine, births: Births, kills: int
 ) -> None:

@@ -22,7 +22,7 @@ def booted_host() -> Iterator[DisposableHost]:
     yield from booted(DisposableHost, SYSTEMD)
 
 
-@pytest.mark.parametrize("every", [12, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [24, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_at_every_change(free: None, booted_host: DisposableHost, every: int) -> None:
     host = booted_host
     if host.run("sh", "-c", "command -v strace", check=False).returncode:
@@ -52,7 +52,7 @@ def test_killed_at_every_change(free: None, booted_host: DisposableHost, every: 
     starts = [place for place in places if place[0] in ("vfork", "clone", "clone3")]
     assert ("renameat", 2) in places and len(starts) > 6
     calls = [place for place in places if place not in starts]
-    places = calls[:: 1 if every == 1 else 3] + starts[::every]
+    places = calls[:: 1 if every == 1 else 5] + starts[::every]
     texts = {word: host.read(f"{ETC}/one.service") for word in [1]}
     killed = 0
     turn = 0

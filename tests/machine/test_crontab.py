@@ -108,38 +108,37 @@ def test_a_folded_text_has_one_line(machine: Machine) -> None:
     assert "one line for each command" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "why"),
-    [
-        (b"*/5 * * * * ", b"*/6 * * * * ", "line is '*/6 * * * * /bin/echo 50\\\\%', should be"),
-        (b"/bin/echo 50\\%\n", b"/bin/echo 51\\%\n", "runs every fifth minute of every hour, next"),
-        (b"TOKEN='canary-4711'", b"TOKEN='canary-4712'", "env differs: TOKEN as declared"),
-        (b"TOKEN='", b"NAME='", "env differs: NAME, TOKEN as declared"),
-        (b"TOKEN='", b"TOKEN= '", "line is 'a line that was edited by hand'"),
-        (b"me@x.org", b"you@x.org", "env differs: MAILTO as declared"),
-        (b"MAILTO=me@x.org\n", b"", "env differs: MAILTO as declared"),
-        (b"MAILTO=ops\n# END", b"# END", "the block is damaged: its own lines were edited"),
-        (b"# END reconcile demo\n", b"", "the block is damaged: a marker is missing"),
-        (b"# END reconcile demo\n", b"# END reconcile demo\n# below\n", "there are lines below it"),
-        (b"changes up to its", b"change what you like to its", "its own lines were edited"),
-        (b"*/5 * * * * /bin/echo 50\\%\n", b"", "missing"),
-        (b"*/5 * * * * /bin/echo 50\\%\n", b"*/5 * * * * /bin/echo 50\\%\n# in\n", "not ours"),
-    ],
-)  # fmt: skip
-def test_every_drift_is_seen_and_mended(
-    machine: Machine, spec: Path, old: bytes, new: bytes, why: str
-) -> None:
-    whole = machine.crontab_text()
-    edit(machine, old, new)
-    plan = machine.plan(spec)
-    assert any(why in step["why"] for step in plan["steps"]), plan["steps"]
-    assert CANARY not in json.dumps(plan).replace("canary-4712", "")
-    assert "canary" not in json.dumps(plan)
-    machine.once(spec)
-    machine.converged(spec)
-    added = b"".join(line for line in (b"# below\n", b"# in\n") if line in new)
-    assert others(machine) == MINE + added
-    assert (machine.crontab_text() or b"") == (whole or b"").replace(MINE, MINE + added)
+DRIFTS = [
+    (b"*/5 * * * * ", b"*/6 * * * * ", "line is '*/6 * * * * /bin/echo 50\\\\%', should be"),
+    (b"/bin/echo 50\\%\n", b"/bin/echo 51\\%\n", "runs every fifth minute of every hour, next"),
+    (b"TOKEN='canary-4711'", b"TOKEN='canary-4712'", "env differs: TOKEN as declared"),
+    (b"TOKEN='", b"NAME='", "env differs: NAME, TOKEN as declared"),
+    (b"TOKEN='", b"TOKEN= '", "line is 'a line that was edited by hand'"),
+    (b"me@x.org", b"you@x.org", "env differs: MAILTO as declared"),
+    (b"MAILTO=me@x.org\n", b"", "env differs: MAILTO as declared"),
+    (b"MAILTO=ops\n# END", b"# END", "the block is damaged: its own lines were edited"),
+    (b"# END reconcile demo\n", b"", "the block is damaged: a marker is missing"),
+    (b"# END reconcile demo\n", b"# END reconcile demo\n# below\n", "there are lines below it"),
+    (b"changes up to its", b"change what you like to its", "its own lines were edited"),
+    (b"*/5 * * * * /bin/echo 50\\%\n", b"", "missing"),
+    (b"*/5 * * * * /bin/echo 50\\%\n", b"*/5 * * * * /bin/echo 50\\%\n# in\n", "not ours"),
+]  # fmt: skip
+
+
+def test_every_drift_is_seen_and_mended(machine: Machine, spec: Path) -> None:
+    whole = machine.crontab_text() or b""
+    for old, new, why in DRIFTS:
+        machine.write_crontab(whole)
+        edit(machine, old, new)
+        plan = machine.plan(spec)
+        assert any(why in step["why"] for step in plan["steps"]), (why, plan["steps"])
+        assert CANARY not in json.dumps(plan).replace("canary-4712", "")
+        assert "canary" not in json.dumps(plan)
+        machine.once(spec)
+        machine.converged(spec)
+        added = b"".join(line for line in (b"# below\n", b"# in\n") if line in new)
+        assert others(machine) == MINE + added, why
+        assert (machine.crontab_text() or b"") == whole.replace(MINE, MINE + added), why
 
 
 def test_a_block_that_was_moved_goes_back(machine: Machine, spec: Path) -> None:

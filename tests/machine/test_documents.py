@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +32,21 @@ def closed(schema: Any) -> Any:
     return made
 
 
+@functools.cache
+def schema(reconcile: Path, mode: str) -> Draft202012Validator:
+    """What ``--schema`` prints does not depend on the host."""
+    printed = subprocess.run([reconcile, "--schema", mode], capture_output=True, check=True)
+    return Draft202012Validator(closed(json.loads(printed.stdout)))
+
+
 class Documents:
     """What the modes print, each looked at."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self.schemas: dict[str, Draft202012Validator] = {}
 
     def valid(self, mode: str, document: dict[str, Any]) -> dict[str, Any]:
-        if mode not in self.schemas:
-            text = self.machine.reconcile("--schema", mode).stdout
-            self.schemas[mode] = Draft202012Validator(closed(json.loads(text)))
-        error = best_match(self.schemas[mode].iter_errors(document))
+        error = best_match(schema(self.machine.bin / "reconcile", mode).iter_errors(document))
         while error is not None and error.context:
             error = max(error.context, key=lambda one: len(one.absolute_path))
         assert error is None, (mode, error.json_path, error.message[:300])
