@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import resource
+import select
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from reconciler.base.errors import UnknownState
@@ -15,6 +16,8 @@ from reconciler.host.processes import Identity, ended, look_up
 
 _REST = 5.0
 """Seconds between two calls for one thing that has no pauses of its own."""
+_TOGETHER, _LONGEST = 0.001, 0.01
+"""Seconds until no more end with those that have ended, and seconds at most."""
 _SPARE = 64
 """Descriptors that are left for all else; without any, not even a process could be looked at."""
 
@@ -30,6 +33,8 @@ class ExitWatcher:
         self._clock = clock
         self._short = short
         self._watched: dict[Identity, int] = {}
+        # One to wait for, however many there are.
+        self._ended = select.epoll()
         self._concerns: dict[Identity, set[str]] = {}
         self._paced: set[str] = set()
         self._called: dict[str, float] = {}
@@ -83,6 +88,7 @@ class ExitWatcher:
             del self._concerns[identity]
             return False
         self._watched[identity] = handle
+        self._ended.register(handle, select.EPOLLIN)
         try:
             entry = look_up(identity.pid)
         except UnknownState:
@@ -98,6 +104,8 @@ class ExitWatcher:
         self._concerns.pop(identity, None)
         handle = self._watched.pop(identity, None)
         if handle is not None:
+            # Closed alone it would stay: children that were forked meanwhile may have it as well.
+            self._ended.unregister(handle)
             os.close(handle)
 
     def call(self, ids: Iterable[str]) -> None:
@@ -109,13 +117,13 @@ class ExitWatcher:
             self._waiting[ident] = max(now, last + _REST) if rests and last is not None else now
 
     def descriptors(self) -> Collection[int]:
-        """One for each process that is watched; readable once it has ended."""
-        return self._watched.values()
+        """Readable once a process that is watched has ended."""
+        return (self._ended.fileno(),)
 
     def tend(self, ready: Collection[int]) -> Collection[str]:
         """The ids that should be looked at now."""
-        if ready:
-            fired = set(ready)
+        if self._ended.fileno() in ready:
+            fired = self._fired()
             for identity in [one for one, fd in self._watched.items() if fd in fired]:
                 ids = self._concerns[identity]
                 self._drop(identity)
@@ -127,6 +135,15 @@ class ExitWatcher:
             self._called[ident] = now
         return found
 
+    def _fired(self) -> set[int]:
+        """The descriptors of those that have ended; what ends together is one pass's work."""
+        before, fired = -1, {descriptor for descriptor, _ in self._ended.poll(0)}
+        end = self._clock.monotonic() + _LONGEST
+        while before < len(fired) and self._clock.monotonic() < end:
+            self._clock.sleep(_TOGETHER)
+            before, fired = len(fired), {descriptor for descriptor, _ in self._ended.poll(0)}
+        return fired
+
     def due(self) -> float | None:
         """Seconds until something that ended too often is to be looked at."""
         if not self._waiting:
@@ -137,6 +154,7 @@ class ExitWatcher:
         """Watch nothing any more."""
         for identity in list(self._watched):
             self._drop(identity)
+        self._ended.close()
 
 
 def _surely_ended(identity: Identity) -> bool:

@@ -22,15 +22,19 @@ _OPEN_FILES = 7
 """RLIMIT_NOFILE, the place of "Max open files" in /proc/PID/limits."""
 
 
-def as_process_1_has_it() -> None:
-    """What is inherited, as process 1 has it, as far as we may; so it is the same from everywhere.
-
-    Its umask is not: that of systemd is 0.
-    """
+def scheduled_as_process_1() -> None:
+    """Its policy and nice value, as far as we may. A fork may lose them, sched(7)."""
     with suppress(OSError):
         os.sched_setscheduler(0, os.sched_getscheduler(1), os.sched_getparam(1))
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 1))
+
+
+def limited_as_process_1() -> None:
+    """What else is inherited, as it has it, as far as we may; so it is the same from everywhere.
+
+    Its umask is not: that of systemd is 0.
+    """
     with suppress(OSError), open("/proc/1/limits", "rb") as file:
         # Behind a head, one line for each in the order of their numbers, getrlimit(2).
         for number, line in enumerate(file.read().splitlines()[1:]):

@@ -10,7 +10,7 @@ import sys
 from typing import NoReturn
 
 from reconciler.host.not_started import reason
-from reconciler.host.start import Program, become
+from reconciler.host.start import Program, become, inherit
 from reconciler.host.users import Account, refuse_other
 
 _SET = "RECONCILE_SET_"
@@ -70,6 +70,7 @@ def pane() -> NoReturn:
         key.removeprefix(_SET): value for key, value in given.items() if key.startswith(_SET)
     }
     try:
+        inherit()
         become(Program(argv, environ, account, cwd or None, settings), 2)
     except BaseException as error:
         os.write(2, f"cannot start {argv[0]}: {reason(error)}\n".encode(errors="replace"))

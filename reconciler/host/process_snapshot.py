@@ -168,13 +168,15 @@ class ProcessSnapshot:
             old = (time.clock_gettime(time.CLOCK_BOOTTIME) - _YOUNG) * os.sysconf("SC_CLK_TCK")
             found = self._carriers[uid] = {}
             for pid, entry in self.entries.items():
-                if not _acts_as(pid, uid):
-                    continue
-                one = before[entry.identity] if entry.identity in before else _carrier(entry, uid)
-                if one is not None:
-                    found[pid] = one
-                if one is not None or entry.identity.start < old:
-                    now[entry.identity] = one
+                identity = entry.identity
+                if identity in before and before[identity] is None:
+                    now[identity] = None
+                elif _acts_as(pid, uid):
+                    one = before[identity] if identity in before else _carrier(entry, uid)
+                    if one is not None:
+                        found[pid] = one
+                    if one is not None or identity.start < old:
+                        now[identity] = one
             self._known[uid] = now
         return self._carriers[uid]
 
@@ -226,7 +228,8 @@ def _groups(pid: int) -> Iterator[tuple[bytes, bytes]]:
 def carrier(pid: int, uid: int) -> Carrier | None:
     """That process with its mark, if it is that user's and has one."""
     entry = look_up(pid)
-    return None if entry is None else _carrier(entry, uid)
+    # Others may have thousands, each with a long environment.
+    return _carrier(entry, uid) if entry is not None and _acts_as(pid, uid) else None
 
 
 def _acts_as(pid: int, uid: int) -> bool:
@@ -240,9 +243,6 @@ def _carrier(entry: ProcessEntry, uid: int) -> Carrier | None:
     """The same of one that was looked up before what it is judged by, which is about no later
     process then."""
     pid = entry.identity.pid
-    # Others may have thousands, each with a long environment.
-    if not _acts_as(pid, uid):
-        return None
     raw = read_proc(pid, "environ", 2**20) or b""
     if _MARK not in raw:
         return None

@@ -358,6 +358,8 @@ def variables_in(raw: bytes, names: Collection[str] | None = None) -> dict[str, 
     }
 
 
+_USUAL = 8192
+"""Bytes at most of what is usually read, which cost no memory of their own."""
 _OUT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
@@ -371,7 +373,10 @@ def _read(path: str, limit: int) -> bytes | None:
             raise UnknownState(f"cannot read {path}: {error.strerror}") from None
         return None
     try:
-        return os.read(handle, limit) or None
+        raw = os.read(handle, min(limit, _USUAL))
+        if len(raw) == _USUAL < limit:
+            raw += os.read(handle, limit - _USUAL)
+        return raw or None
     except OSError:
         return None
     finally:

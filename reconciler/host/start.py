@@ -23,7 +23,13 @@ from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, replace
 from reconciler.host.command import Begun, Result, find, reap, still_waiting
 from reconciler.host.environment import close_all_but
-from reconciler.host.inherited import Settings, as_declared, as_process_1_has_it, usual_signals
+from reconciler.host.inherited import (
+    Settings,
+    as_declared,
+    limited_as_process_1,
+    scheduled_as_process_1,
+    usual_signals,
+)
 from reconciler.host.not_started import not_found, not_run, reason
 from reconciler.host.processes import LEADER, Identity, end_marked, look_up
 from reconciler.host.refusals import enter
@@ -178,7 +184,7 @@ def _fork(
     try:
         child = os.fork()
         if child == 0:
-            _new_process(program, streams, session, born, say)
+            _new_process(program, streams, say, born, session=session, launched=False)
     finally:
         os.close(say)
         if child == -1:
@@ -270,12 +276,13 @@ def _launch(wanted: Sequence[Detached], pipes: Sequence[tuple[int, int]]) -> NoR
     try:
         for said, _ in pipes:
             os.close(said)
+        inherit()
         for at, (one, (_, say)) in enumerate(zip(wanted, pipes, strict=True)):
             try:
                 if os.fork() == 0:
                     for _, others in pipes[at + 1 :]:
                         os.close(others)  # Whose end must not wait for this one.
-                    _new_process(one.program, one.streams, True, one.born, say, one.waiter)
+                    _new_process(one.program, one.streams, say, one.born, one.waiter)
             except OSError as error:
                 os.write(say, reason(error).encode(errors="replace"))
             os.close(say)
@@ -286,12 +293,15 @@ def _launch(wanted: Sequence[Detached], pipes: Sequence[tuple[int, int]]) -> NoR
 def _new_process(
     program: Program,
     streams: Sequence[int],
-    session: bool,
-    born: Callable[[Identity], None] | None,
     say: int,
+    born: Callable[[Identity], None] | None,
     waiter: Waiter | None = None,
+    session: bool = True,
+    launched: bool = True,
 ) -> NoReturn:
     try:
+        if not launched:
+            inherit()
         if waiter is not None:
             listener = waiter.listen()
             child = os.fork()
@@ -334,10 +344,18 @@ def _become_waiter(argv: Sequence[str], listener: int) -> NoReturn:
         os._exit(127)
 
 
+def inherit() -> None:
+    """Be as every program of a spec begins; what is forked from here is, too."""
+    usual_signals()
+    os.umask(0o022)
+    limited_as_process_1()
+
+
 def become(program: Program, last: int) -> NoReturn:
     """Turn into the program; descriptor ``last`` is kept until then. Raises what is in the way.
 
-    Nothing is imported behind the change of ids: our own files may be out of reach.
+    The caller has called ``inherit``. Nothing is imported behind the change of ids: our own files
+    may be out of reach.
     """
     from reconciler.host import kernel
 
@@ -346,9 +364,7 @@ def become(program: Program, last: int) -> NoReturn:
     kernel.new_session_keyring()
     groups = os.getgrouplist(account.name, account.gid) if root else []
     close_all_but(last)
-    usual_signals()
-    os.umask(0o022)
-    as_process_1_has_it()
+    scheduled_as_process_1()
     kernel.usual_io_priority()
     as_declared(program.settings)
     if root:
