@@ -11,9 +11,9 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
 
 from reconciler.base.errors import HostError
+from reconciler.base.records import dataclass
 from reconciler.host.trust import shared
 
 _LONGEST_NAME = 255
@@ -24,7 +24,8 @@ _DEFAULT_ACL = "system.posix_acl_default"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class Private(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Private:
     """A folder that only we may enter: a descriptor of it, and its name."""
 
     handle: int

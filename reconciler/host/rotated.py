@@ -11,7 +11,6 @@ import re
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from typing import NamedTuple
 
 from reconciler.base.records import dataclass
 from reconciler.host.private_folder import passing_name
@@ -26,7 +25,8 @@ Log = tuple[str, str]
 """Folder below the top, and name."""
 
 
-class Rotated(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Rotated:
     """A rotated log: of which log, its place (a newer one has a greater), and is it compressed?"""
 
     log: str

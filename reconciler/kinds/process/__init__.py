@@ -46,7 +46,6 @@ from reconciler.kinds.process.limits import health, held
 from reconciler.kinds.process.match import running
 from reconciler.kinds.process.observed import HOLDS, ProcessState, killed, look, may_go_down
 from reconciler.kinds.process.resource import Process
-from reconciler.kinds.process.rules import wrong_in
 from reconciler.kinds.session.resource import Session
 
 if TYPE_CHECKING:
@@ -89,6 +88,8 @@ class ProcessKind(
         return replace(want, place=Place(session.socket, session.tmux_name))
 
     def check(self, want: Process) -> Iterable[tuple[str, str]]:
+        from reconciler.kinds.process.rules import wrong_in
+
         return wrong_in(want)
 
     def policy(self, want: Process) -> Policy:
