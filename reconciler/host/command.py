@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 
 from reconciler.base.errors import HostError, UnknownState
@@ -20,6 +21,9 @@ from reconciler.host.trust import Untrusted, refuse_untrusted
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where programs are looked for behind the caller's own PATH; cron's PATH is shorter."""
+
+_PACKAGED = "/usr/bin"
+"""Where a package of the distribution links its commands to."""
 
 PASSED = 3
 """The number of a descriptor that is handed to a program beside the standard streams."""
@@ -120,11 +124,15 @@ def own_environment(**more: str) -> dict[str, str]:
 def program_folder() -> str:
     """Where this program's own commands are installed, whichever of them was called, and how.
 
-    In a virtual environment (venv, uv, pipx) that is beside its interpreter. Else it is where the
-    installation scheme of this package has its scripts, such as ``~/.local/bin``.
+    In a virtual environment (venv, uv, pipx) that is beside its interpreter, or, for that of a
+    package of the distribution, where everybody finds it. Else it is where the installation scheme
+    of this package has its scripts, such as ``~/.local/bin``.
     """
     beside = os.path.dirname(os.path.abspath(sys.executable))
     if _executable(f"{beside}/reconcile"):
+        with suppress(OSError):
+            if os.path.samefile(f"{beside}/reconcile", f"{_PACKAGED}/reconcile"):
+                return _PACKAGED
         return beside
     import sysconfig
 

@@ -6,6 +6,7 @@ the rest is pure.
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import shlex
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from reconciler.host import Host
 
 _HOOKS = (".profile", ".bash_profile", ".bash_login", ".bashrc", ".zprofile", ".zshrc")
+_TEMPLATE = "/usr/lib/systemd/system/reconcile@.service"
 _TABLES = ("/etc/crontab", "/etc/cron.d")
 _MODES = ("--loop", "--once", "--repair")
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
@@ -58,6 +60,9 @@ def look(host: Host, spec_path: str, state_dir: str) -> dict[str, Any]:
             if name.endswith(".service") and runs(told, spec_path):
                 enabled = crondaemon.wanted(os.path.basename(name), folder)
                 runners.append(_unit(name, told, scope, enabled, lingers, account.uid))
+    for name, told in _instances() if systemd else ():
+        if runs(told, spec_path):
+            runners.append(_unit(name, told, "system", True, lingers, account.uid))
     if runs(container_loop(), spec_path):
         what = "process 1 of this container"
         runners.append({**_hook(what, "--loop"), "sort": "container", "at_boot": True})
@@ -80,6 +85,17 @@ def look(host: Host, spec_path: str, state_dir: str) -> dict[str, Any]:
             "environ": {name: os.environ.get(name, "") for name in _WATCHED},
         },
     }
+
+
+def _instances() -> Iterator[tuple[str, str]]:
+    """The enabled instances of the package's unit, each with its text."""
+    template = reading.text(_TEMPLATE)
+    if template is None:
+        return
+    begin, _, end = os.path.basename(_TEMPLATE).partition(".")
+    for path in glob.glob(f"/etc/systemd/system/*.wants/{begin}*.{end}"):
+        name = os.path.basename(path)
+        yield name, template.replace("%i", name.removeprefix(begin).removesuffix(f".{end}"))
 
 
 def _hook(path: str, text: str) -> dict[str, Any]:
