@@ -156,6 +156,19 @@ def machine(tmp_path: Path, own_home: Path) -> Iterator[Machine]:
 
 
 @pytest.fixture
+def refused(machine: Machine, capsys: pytest.CaptureFixture[str]) -> Callable[[str], str]:
+    """What ``--check`` says of a spec that is not valid, without a process for each of many."""
+    from reconciler.cli.main import main
+
+    def check(text: str) -> str:
+        spec = machine.spec(text)
+        assert main(["--check", str(spec), "--state-dir", str(machine.state)]) == 65
+        return capsys.readouterr().err
+
+    return check
+
+
+@pytest.fixture
 def executor(machine: Machine) -> Path:
     """The spec of the command executor, without the watchdog, which would be faster than we.
 

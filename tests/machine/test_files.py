@@ -8,6 +8,7 @@ import re
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -280,11 +281,10 @@ def test_what_is_no_link_is_left(machine: Machine, sort: str, state: str) -> Non
         ("links: {x: {path: /a/x, target: ../a/x}}", "leads to the link itself"),
     ],
 )
-def test_what_makes_no_sense(machine: Machine, text: str, complaint: str) -> None:
-    done = machine.reconcile("--check", machine.spec(text))
-    assert done.returncode == 65
-    assert re.search(r"spec\.yaml:\d+:\d+: error: ", done.stderr)
-    assert complaint in done.stderr
+def test_what_makes_no_sense(refused: Callable[[str], str], text: str, complaint: str) -> None:
+    said = refused(text)
+    assert re.search(r"spec\.yaml:\d+:\d+: error: ", said)
+    assert complaint in said
 
 
 # ------------------------------------------------------------------------------ under fire

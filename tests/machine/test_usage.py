@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from support import Machine
 
+from reconciler.cli.main import main
+
 
 def group(machine: Machine) -> Path:
     """A group of two, a resource whose name begins alike, and one that cannot be made."""
@@ -119,11 +121,14 @@ def test_it_is_said_once_also_when_the_spec_is_compiled_anew(machine: Machine) -
         ([], "choose a mode"),
     ],
 )  # fmt: skip
-def test_what_is_not_understood_is_named(machine: Machine, argv: list[str], words: str) -> None:
+def test_what_is_not_understood_is_named(
+    machine: Machine, capsys: pytest.CaptureFixture[str], argv: list[str], words: str
+) -> None:
     # Of several --state-dir the last one holds.
-    done = machine.run(machine.bin / "reconcile", group(machine), *argv)
-    assert (done.returncode, done.stdout) == (64, "")
-    assert words in done.stderr
+    assert main([str(group(machine)), *argv]) == 64
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert words in printed.err
     assert not (machine.home / ".local").exists()
 
 
