@@ -289,13 +289,17 @@ def _keepers(spec: Spec) -> list[str]:
 
 
 def seen_wrong(
-    context: Context, look: Snapshot, loop: WatchdogHeartbeat | None
+    context: Context, look: Snapshot, loop: WatchdogHeartbeat | None, evidence: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """What is certainly wrong by a look alone, without all else that a diagnosis looks at."""
+    """What is certainly wrong by a look alone, without all else that a diagnosis looks at.
+
+    ``evidence`` is what else is known of why, by id.
+    """
     from reconciler.diagnose.findings import Declared
 
+    rows = _rows(look.spec, look.plan, look.seen)
     document = {
-        "resources": _rows(look.spec, look.plan, look.seen),
+        "resources": [{**row, "evidence": evidence.get(row["id"])} for row in rows],
         "loop": {**about_loop(loop), "expected_by": _keepers(look.spec)},
         "checks": [], "processes": [], "disks": [], "reboot": {},
     }  # fmt: skip

@@ -177,11 +177,12 @@ def _charts(series: Series) -> Iterator[dict[str, Any]]:
     for name, values, now, least, said in (
         ("CPU", series.cpu, cpu, 1.0, _percent), ("memory", series.memory, memory, 2.0**20, amount)
     ):  # fmt: skip
-        most = max((one for one in values if not isnan(one)), default=0.0)
-        words = "not known" if isnan(now) else said(now)
-        label = f"{name} in the last hour: now {words}, at most {said(most)}"
+        most = max((one for one in values if not isnan(one)), default=None)
+        words = "none" if isnan(memory) else "not known yet" if isnan(now) else said(now)
+        highest = "" if most is None else f"at most {said(most)}"
+        label = f"{name} in the last hour: now {words}, {highest or 'none before'}"
         drawn = chart(series.at, values, least, label)
-        yield {"name": name, "now": words, "most": said(most), "drawn": drawn}
+        yield {"name": name, "now": words, "most": highest, "drawn": drawn}
 
 
 def _percent(number: float) -> str:

@@ -210,6 +210,10 @@ def test_metrics_come_in_the_form_that_is_asked_for(
     _, headers, text = page.ask("/metrics")
     assert headers["content-type"].startswith("text/plain; version=0.0.4")
     plain = {one.name for family in metrics(text) for one in family.samples}
+    if shutil.which("promtool"):
+        argv = ["promtool", "check", "metrics"]
+        done = subprocess.run(argv, input=text, text=True, capture_output=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     wanted = "application/openmetrics-text;version=1.0.0;q=0.75,text/plain;version=0.0.4;q=0.5"
     _, headers, text = page.ask("/metrics", Accept=wanted)
     assert headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")

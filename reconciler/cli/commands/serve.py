@@ -118,7 +118,9 @@ def _seen(context: Context, spec: Spec) -> dict[str, Any]:
         found["history"] = [deed_document(one) for one in store.history.since(0.0, _LAST)]
         found["latest"] = {one.id: deed_document(one) for one in store.history.latest()}
         found["troubles"] = {ident: one.wall for ident, one in store.troubles.all().items()}
-    found["wrong"] = seen_wrong(context, look, pulse(context.folder(spec), Clock()))
+    failed = {i: one["error"] for i, one in found["latest"].items() if one["result"] == "failed"}
+    loop = pulse(context.folder(spec), Clock())
+    found["wrong"] = seen_wrong(context, look, loop, failed)
     found["usage"] = _usage(look, host)
     found["diagnose"] = command_line(context, spec.path, "--diagnose")
     if not os.path.isdir(context.folder(spec)):
