@@ -86,14 +86,16 @@ class App:
 
     async def _events(self, request: Request) -> Response:
         """A stream of what has changed on the page, by server-sent events."""
-        if len(self._streams) >= _MOST_STREAMS:
-            next(iter(self._streams.values())).set()  # Its browser connects again.
+        if request.method == "HEAD":
+            return Response(media_type="text/event-stream")
         return StreamingResponse(self._stream(), media_type="text/event-stream")
 
     async def _stream(self) -> AsyncIterator[str]:
         self._number += 1
         number, end = self._number, asyncio.Event()
         self._streams[number] = end
+        if len(self._streams) > _MOST_STREAMS:
+            self._streams.pop(next(iter(self._streams))).set()  # Its browser connects again.
         self._looks.readers = len(self._streams)
         ended = asyncio.create_task(end.wait())
         shown: dict[str, str] = {}

@@ -22,7 +22,9 @@ from reconciler.base.text import error_in_words, redacted
 from reconciler.config.isolated import Invalid, Loading
 from reconciler.core.model import Spec
 from reconciler.host.child import Child
+from reconciler.host.clock import Clock
 from reconciler.host.inotify import FolderWatch
+from reconciler.host.program import Installed, Replaced
 from reconciler.host.trust import PATH_ONLY
 from reconciler.web.samples import EVERY, Samples
 
@@ -63,6 +65,9 @@ class Looks:
         """The state of each resource, and since when it was seen so; None: from the beginning."""
         self.samples = Samples()
         self.readers = 0
+        self.replaced = asyncio.Event()
+        """Is another program installed by now, that is to go on?"""
+        self._installed = Installed(Clock(), lambda words, bad: None)
         self._look, self._load, self._known = look, load, known
         self._folder = folder
         self._watch = FolderWatch(folder)
@@ -106,6 +111,10 @@ class Looks:
             self._happened = self._asked = False
             used = _used()
             await self._once()
+            self._installed.look()
+            self._installed.tend(())
+            if isinstance(self._installed.over, Replaced):
+                self.replaced.set()
             self._credit -= _used() - used
             self._over = time.monotonic()
             async with self._ended:
@@ -145,7 +154,8 @@ class Looks:
         if self.error:
             return
         self.document = document
-        self.samples.take(document["usage"], document["at"])
+        if document["usage"] is not None:
+            self.samples.take(document["usage"], document["at"])
         status, before = document["status"], self.since
         self.since = {
             one["id"]: before[one["id"]]
@@ -153,7 +163,7 @@ class Looks:
             else (one["state"], status["time"] if before else None)
             for one in status["resources"]
         }
-        self._hear(document["usage"])
+        self._hear(document["usage"] or {})
         if document["sources"] != self._sources and self._loading is None:
             self._loading = asyncio.create_task(self._reload(document["sources"]))
 

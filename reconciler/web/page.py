@@ -122,9 +122,9 @@ def _shown(looks: Looks) -> dict[str, Any]:
         "diagnose": document["diagnose"],
         "resources": resources,
         "processes": list(_processes(looks, document)),
-        "unseen": max(0, len(document["usage"]) - _MOST_CHARTS),
+        "unseen": max(0, len(document["usage"] or ()) - _MOST_CHARTS),
         "checks": [_check(one) for one in status["resources"] if "asked" in one],
-        "queues": _queues(document["metrics"]["queues"], status["time"]),
+        "queues": _queues(document["metrics"], status["time"]),
         "history": [{**one, "style": _VERBS.get(one["result"], "change")}
                     for one in reversed(document["history"])],
     }  # fmt: skip
@@ -165,7 +165,7 @@ def _resource(one: Mapping[str, Any], looks: Looks, document: Mapping[str, Any])
 
 def _processes(looks: Looks, document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     states = {one["id"]: one for one in document["status"]["resources"]}
-    for ident in list(document["usage"])[:_MOST_CHARTS]:
+    for ident in list(document["usage"] or ())[:_MOST_CHARTS]:
         series, one = looks.samples.series.get(ident), states.get(ident)
         if series is not None and one is not None:
             row = {"id": ident, "state": one["state"], "style": STYLES.get(one["state"], "bad")}
@@ -194,10 +194,14 @@ def _check(one: Mapping[str, Any]) -> dict[str, Any]:
     return {**asked, "id": one["id"], "style": _RESULTS.get(asked["result"], "change")}
 
 
-def _queues(
-    queues: Mapping[tuple[str, str], tuple[int, float]], now: float
-) -> list[dict[str, Any]]:
-    return [
-        {"id": ident, "folder": folder, "files": number, "oldest": now - age if number else None}
-        for (ident, folder), (number, age) in queues.items()
+def _queues(metrics: Mapping[str, Any], now: float) -> list[dict[str, Any]]:
+    """What waits: files in folders that are looked at, and messages."""
+    found = [
+        {"what": folder, "number": number, "oldest": now - age if number else None, "of": ident}
+        for (ident, folder), (number, age) in metrics["queues"].items()
     ]
+    for target, number in metrics["waiting"].items():
+        found.append(
+            {"what": f"messages to {target}", "number": number, "oldest": None, "of": "notify"}
+        )
+    return found

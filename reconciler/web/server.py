@@ -9,7 +9,7 @@ import logging
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -81,14 +81,17 @@ class _Server(Server):
         yield
 
 
-def serve(listener: socket.socket, looks: Looks, token: Token | None, given: str) -> None:
-    """Answer until SIGTERM or SIGINT."""
+def serve(listener: socket.socket, looks: Looks, token: Token | None, given: str) -> bool:
+    """Answer until SIGTERM or SIGINT; True: until another program is to go on.
+
+    ``given`` is what stands behind ``--serve``.
+    """
     # What goes wrong with a request is told to who made it.
     logging.getLogger("uvicorn.error").disabled = True
     logging.getLogger("asyncio").disabled = True
     raise_limit()
-    with suppress(asyncio.CancelledError):
-        asyncio.run(_serve(listener, looks, token, given))
+    asyncio.run(_serve(listener, looks, token, given))
+    return looks.replaced.is_set()
 
 
 async def _serve(listener: socket.socket, looks: Looks, token: Token | None, given: str) -> None:
@@ -101,17 +104,20 @@ async def _serve(listener: socket.socket, looks: Looks, token: Token | None, giv
         timeout_graceful_shutdown=_LEAVING,
     )  # fmt: skip
     server = _Server(config)
-    looking = asyncio.create_task(looks.run())
-    looking.add_done_callback(lambda _: server.end.set())  # It never ends by itself.
-    ending = asyncio.create_task(_close(server, app))
+    tasks = [
+        asyncio.create_task(one) for one in (looks.run(), looks.replaced.wait(), server.end.wait())
+    ]
+    ending = asyncio.create_task(_end(server, app, tasks))
     await server.serve(sockets=[listener])
-    looking.cancel()
-    ending.cancel()
-    with suppress(asyncio.CancelledError):
-        await looking
+    await ending
+    for one in tasks:
+        one.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _close(server: _Server, app: App) -> None:
-    """The streams end first: the server waits for them."""
-    await server.end.wait()
+async def _end(server: _Server, app: App, tasks: list[asyncio.Task[Any]]) -> None:
+    """Once one of these is over, which for the looks is never. The streams end first: the server
+    waits for them."""
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     app.close()
+    server.end.set()

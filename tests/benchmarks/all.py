@@ -21,6 +21,7 @@ PARTS = {
     "trees": ("trees.py", "--runs", "1", "--blocks", "100,1000", "--files", "2000,20000,200000"),
     "watch": ("watch.py", "--runs", "3", "--idle", "60", "--only", "many,idle,directories"),
     "one": ("watch.py", "--idle", "60", "--only", "one"),
+    "page": ("page.py", "--runs", "12", "--idle", "60"),
     "kills": ("kills.py", "--kills", "50", "--busy", "6"),
 }
 

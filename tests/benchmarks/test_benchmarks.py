@@ -79,3 +79,14 @@ def test_the_benchmarks_of_single_passes_print_their_table(machine: Machine) -> 
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
     assert len(rows) == 13
+
+
+@pytest.mark.slow
+def test_the_benchmarks_of_the_page_print_their_table(machine: Machine) -> None:
+    script = CHECKOUT / "tests/benchmarks/page.py"
+    small = ("--runs", "1", "--idle", "1", "--resources", "10")
+    done = machine.run(sys.executable, script, *small)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert len(rows) == 6
+    assert all(row.count("|") == 5 for row in rows)

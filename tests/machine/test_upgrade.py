@@ -6,9 +6,11 @@ import fcntl
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
+import time
 import uuid
 import venv
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 
 import pytest
 from looping import Looping
+from serving import Serving
 from support import CHECKOUT, Machine, until
 
 from reconciler.host import program
@@ -301,3 +304,28 @@ def test_what_another_python_would_load_is_trusted_before_it_is_run(
     shutil.rmtree(moved)
     assert b"it is not installed for" in program._loads()
     assert ran == []
+
+
+@pytest.mark.slow
+def test_the_status_page_becomes_the_new_program(
+    machine: Machine, installation: Installation
+) -> None:
+    spec = machine.spec(f"directories: {{d: {{path: {machine.base}/d}}}}\n")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        at = f"127.0.0.1:{free.getsockname()[1]}"
+    page = Serving(machine, spec, at=at)
+    try:
+        assert "reconcile 0.1.0" in page.text()
+        installation.upgrade()
+
+        def shows_it() -> bool:
+            time.sleep(0.5)
+            try:
+                return "reconcile 9.9.9" in page.text()
+            except OSError:
+                return False  # It starts just now.
+
+        until(shows_it)
+        assert page.process.poll() is None
+    finally:
+        page.kill()

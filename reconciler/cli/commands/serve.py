@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
-from reconciler.base.errors import HostError
+from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.exit_codes import DONE, INVALID
 from reconciler.base.text import error_in_words, printable, redacted, redacted_json
 from reconciler.cli.commands.metrics import counted
@@ -26,6 +26,7 @@ from reconciler.cli.commands.status import PATIENCE, gathered
 from reconciler.cli.context import Context
 from reconciler.cli.invocation import InvalidUsage
 from reconciler.config.isolated import Asked, Invalid
+from reconciler.host.environment import start_again, usual_limit
 
 if TYPE_CHECKING:
     from reconciler.core.model import Spec
@@ -72,7 +73,9 @@ def run(context: Context) -> int:
     )
     context.head(spec)
     context.say((f"the page is at {address.url(listener)}; end it with Ctrl-C", ""))
-    server.serve(listener, looks, token, options.serve)
+    if server.serve(listener, looks, token, options.serve):
+        usual_limit()
+        start_again()
     return DONE
 
 
@@ -121,7 +124,11 @@ def _seen(context: Context, spec: Spec) -> dict[str, Any]:
     failed = {i: one["error"] for i, one in found["latest"].items() if one["result"] == "failed"}
     loop = pulse(context.folder(spec), Clock())
     found["wrong"] = seen_wrong(context, look, loop, failed)
-    found["usage"] = _usage(look, host)
+    try:
+        found["usage"] = _usage(look, host)
+    except UnknownState as error:
+        found["usage"] = None
+        said.append(f"what processes use is not known: {error}")
     found["diagnose"] = command_line(context, spec.path, "--diagnose")
     if not os.path.isdir(context.folder(spec)):
         said.append(
