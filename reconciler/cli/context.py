@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _PATIENCE = 5.0
 """Seconds for which one who still writes the spec is waited for."""
-ACTING = ("once", "loop", "repair", "pause", "resume", "uninstall")
+ACTING = ("once", "loop", "repair", "pause", "resume", "undo", "uninstall")
 """The modes that act by the spec, and so must not take half of one."""
 MOST_ROUNDS = 100
 """Short passes behind one, for what one step does only a part of."""
@@ -206,15 +206,20 @@ class Context(CallState):
         if not look.spec.complete:
             look = self.look(self.load(complete=True), host, look.only)
         from reconciler.state.folder import mark_secrets
+        from reconciler.undo.journal import journal_of
 
         self._remember("what must not be shown", mark_secrets, self.folder(look.spec))
         tracker = self.tracker(look.spec, remember)
+        journal = journal_of(tracker, kinds.get, host)
+        by_id = {one.id: one for one in look.spec.resources}
         early: list[Outcome] = []
 
         def ended(outcomes: Sequence[Outcome]) -> None:
             # What was dropped may be done yet.
             early.extend(one for one in outcomes if one.result == "dropped" and one.moved)
             over = [one for one in outcomes if one not in early]
+            for one in over:
+                journal.ended(by_id[one.step.id], one)
             tracker.ended(over)
             for one in over:
                 on_outcome(one)
@@ -224,18 +229,9 @@ class Context(CallState):
 
             plan, spec = look.plan, look.spec
             return apply(
-                plan,
-                spec,
-                self.get_kind,
-                host,
-                ended,
-                stopping,
-                tracker.begins,
-                settle,
-                again,
-                turn,
-                after,
-            )
+                plan, spec, self.get_kind, host, ended, stopping, tracker.begins, settle, again, turn,
+                after, journal.begins,
+            )  # fmt: skip
 
         self.acted = True
         try:
@@ -263,7 +259,7 @@ class Context(CallState):
             for outcome in early:
                 on_outcome(outcome)
         finally:
-            tracker.flush()
+            tracker.flush(last=True)
         for end in host.last:
             end()
         return report

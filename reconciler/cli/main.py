@@ -202,7 +202,8 @@ def usual(argv: Sequence[str]) -> Namespace | None:
         duration=None, reason=None, stop=False, take_over=False, pause=None, resume=None,
         completion=None, logs=None, follow=False, watch=False, adopt=None, out=None, sign=None,
         saved=None, signers=None, placed=None, hosts=None, limit=None, serve=None,
-        token_file=None, at=None, event=None, **{"import": None},
+        token_file=None, at=None, event=None, undo=None, dry=False,
+        **{"import": None},
     )  # fmt: skip
     found = vars(options)
     words = iter(argv)

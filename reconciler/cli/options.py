@@ -23,7 +23,7 @@ argparse._ = str  # type: ignore[attr-defined]
 
 SHELLS = ("bash", "zsh", "fish")
 DOCUMENTS = ("plan", "status", "diagnose", "history", "logs", "once", "repair", "loop", "pause",
-             "resume", "check", "import", "init", "notify-test", "uninstall",
+             "resume", "undo", "check", "import", "init", "notify-test", "uninstall",
              "invalid")  # fmt: skip
 """What ``--json`` prints: a document of each mode, and one for an invalid spec."""
 
@@ -60,6 +60,7 @@ MODES: dict[str, tuple[Mode, ...]] = {
         Mode("loop", "the watchdog: a pass now, and one every interval"),
         Mode("pause", "do not touch a resource until it is resumed", "ID", True),
         Mode("resume", "manage it again, and reset its retry counter", "ID", True),
+        Mode("undo", "take back the last pass, or that one of --history", "PASS", maybe=True),
     ),
     "set up": (
         Mode("init", "a shipped spec to edit, and what keeps it on this host"),
@@ -80,7 +81,7 @@ MODES: dict[str, tuple[Mode, ...]] = {
 """All modes, in the groups of the help."""
 
 OF = {
-    "--only": ("plan", "once", "status", "history"),
+    "--only": ("plan", "once", "status", "history", "undo"),
     "--detailed-exitcode": ("plan", "once"),
     "--unset": ("plan", "once"),
     "--out": ("plan",),
@@ -168,6 +169,8 @@ def parser() -> argparse.ArgumentParser:
             group.add_argument(
                 flag, metavar=mode.value, action="extend", nargs="+", help=mode.words
             )
+        elif mode.name == "undo":  # With --plan it only shows what it would do.
+            made.add_argument(flag, metavar="PASS", nargs="?", const="", help=mode.words)
         elif mode.maybe:
             group.add_argument(flag, metavar=mode.value, nargs="?", const="", help=mode.words)
         elif mode.many:
@@ -240,6 +243,14 @@ def parsed(argv: Sequence[str]) -> argparse.Namespace:
     if unknown is not None:
         made.error(_no_option(unknown, made))
     mode = mode_of(options)
+    options.dry = False
+    if options.undo is not None:
+        if mode not in (None, "plan", "undo"):
+            made.error(f"argument --{mode}: not allowed with argument --undo")
+        if options.undo and not options.undo.isdigit():
+            rest = [*rest, *filter(None, [options.spec])]
+            options.spec, options.undo = options.undo, ""
+        options.dry, mode = mode == "plan", "undo"
     if mode is None:
         lines = [f"  {command:27} {words}" for command, words in FIRST]
         modes = " ".join(f"--{mode.name}" for mode in all_modes())
@@ -315,7 +326,7 @@ def _help(made: argparse.ArgumentParser) -> Iterator[str]:
     for action in made._actions:
         if not action.option_strings or action.dest in ("help", "version"):
             continue
-        if action in made._mutually_exclusive_groups[0]._group_actions:
+        if action in made._mutually_exclusive_groups[0]._group_actions or action.dest == "undo":
             continue
         of = OF.get(action.option_strings[-1], ())
         value = "WHEN" if action.choices else action.metavar if action.nargs is None else ""

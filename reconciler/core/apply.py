@@ -41,6 +41,8 @@ _MOST_NAMED = 3
 _AT_ONCE = 64
 """Supervised resources at most that are started or stopped together: another pass that wants to
 restart one of them waits for all."""
+OnActing = Callable[[Resource[Any], Step, Any], None]
+"""Told of a step that is about to act, with the state that was seen right before."""
 OnBegin = Callable[[Sequence[Step]], Mapping[str, str]]
 """Told of the steps that are about to act; why some must wait, by id."""
 
@@ -57,6 +59,7 @@ def apply(
     again: bool = False,
     turn: Callable[[Collection[str]], None] = lambda ids: None,
     after: dict[str, Observation[Any]] | None = None,
+    acts: OnActing = lambda resource, step, have: None,
 ) -> Report:
     """Run the plan's steps in order. A step that fails skips what needs it, nothing else.
 
@@ -65,7 +68,7 @@ def apply(
     while has held; without, the caller asks ``proved`` when the time has come. ``again``: it is
     the short pass behind another one. ``turn`` is called before the steps of these ids are looked
     at again and done, and may wait until nobody else is at one of them. ``after`` gets what was
-    seen last of what was done.
+    seen last of what was done. ``acts`` is told of each step before it acts.
     """
     after = {} if after is None else after
     by_id = {resource.id: resource for resource in spec.resources}
@@ -83,7 +86,7 @@ def apply(
             for run in runs:
                 run.leave("it was not begun, because the pass was asked to stop")
         else:
-            _run_all(runs, get_kind, host, begins, broken)
+            _run_all(runs, get_kind, host, begins, acts, broken)
         outcomes = list(_outcomes(runs, get_kind, host, broken, after))
         settling.add(outcomes)
         if not settle:
@@ -129,7 +132,12 @@ def _waves(runs: Sequence[_Run]) -> list[list[_Run]]:
 
 
 def _run_all(
-    runs: Sequence[_Run], get_kind: GetKind, host: Host, on_begin: OnBegin, broken: dict[str, str]
+    runs: Sequence[_Run],
+    get_kind: GetKind,
+    host: Host,
+    on_begin: OnBegin,
+    acts: OnActing,
+    broken: dict[str, str],
 ) -> None:
     """Do the steps of a group, stage by stage; ``broken`` has what others must not build on."""
     seen = observe([run.resource for run in runs if not run.looks_itself], get_kind, host)
@@ -138,6 +146,9 @@ def _run_all(
         for wave in waves:
             acting = [run for run in wave if run.goes_on_to(stage, seen.get(run.step.id), broken)]
             if stage == 0 and acting:
+                for run in acting:
+                    now = seen.get(run.step.id)
+                    acts(run.resource, run.step, None if now is None else now.state)
                 _begin(acting, host, on_begin)
             going = [run for run in acting if run.end is None]
             _act(going, stage, host)

@@ -199,7 +199,8 @@ class Step:
 
     ``denied`` says why the caller may not do it; ``by_hand`` then holds the shell commands for
     somebody who may. ``demanded``: nothing differs, and these have asked for a new start, by
-    their ids; ``of`` says which of them ail, empty means that all are meant.
+    their ids; ``of`` says which of them ail, empty means that all are meant. ``final`` says why it
+    cannot be undone, where somebody has asked that.
     """
 
     id: str
@@ -212,6 +213,7 @@ class Step:
     by_hand: tuple[Remedy, ...] = ()
     demanded: tuple[str, ...] = ()
     of: tuple[str, ...] = ()
+    final: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

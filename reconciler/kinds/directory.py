@@ -56,6 +56,8 @@ class Directory:
     trusted: Flag = False
     """It is refused where somebody else could exchange it, for what is run from it."""
     born: Attributes | None = field(default=None, metadata={"written": False})
+    emptied: tuple[str, ...] = field(default=(), metadata={"written": False})
+    """Paths in it that go before it, where it is removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,8 @@ class Directories(Kind[Directory, Seen], Completed, Described, Diagnosed):
 
                 what = f"{want.path} is a symlink, and only a directory is removed"
                 return not_known(UnknownState(what, remedy=remedy("rm", want.path)))
-            if not resource.present and host.files.entries(want.path) - going:
+            gone = {*going, *want.emptied}
+            if not resource.present and host.files.entries(want.path) - gone:
                 what = f"{want.path} is not empty"
                 return Observation(unknown=f"{what}, and only an empty directory is removed")
             asked = self.expected(want)

@@ -49,7 +49,7 @@ def _step(step: Step) -> dict[str, Any]:
     }
     if step.denied is not None:
         document |= {"denied": step.denied, "by_hand": list(step.by_hand)}
-    return document
+    return document if step.final is None else {**document, "cannot_be_undone": step.final}
 
 
 def outcome_document(outcome: Outcome) -> dict[str, Any]:

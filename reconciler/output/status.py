@@ -53,6 +53,7 @@ def deed_document(deed: Deed) -> dict[str, Any]:
         "why": deed.why,
         "error": deed.error,
         "seconds": round(deed.seconds, 6),
+        "pass": deed.number,
     }
 
 
@@ -63,11 +64,12 @@ def history_table(deeds: Sequence[Mapping[str, Any]]) -> Table:
         words = [f"{deed['result']} {deed['verb']} {deed['id']}", deed["why"], deed["error"]]
         cells = (
             moment(deed["time"]),
+            "" if deed.get("pass") is None else str(deed["pass"]),
             deed["by"],
             printable(": ".join(filter(None, words)), _LONGEST),
         )
         rows.append((cells, _RESULTS.get(deed["result"], "change")))
-    return Table(("when", "by", "what was done, and why"), tuple(rows))
+    return Table(("when", "pass", "by", "what was done, and why"), tuple(rows), frozenset((1,)))
 
 
 def status_blocks(document: Mapping[str, Any]) -> Iterator[Block]:

@@ -83,6 +83,8 @@ def plan_lines(plan: Plan, verbose: bool) -> Iterator[Line]:
         yield from _actions(step)
         if step.denied is not None:
             yield f"      denied: {printable(step.denied)}", "bad"
+        if step.final is not None:
+            yield f"      cannot be undone: {printable(step.final)}", "quiet"
         yield from by_hand_lines(step)
     yield from remark_lines(plan, verbose)
     yield from _plan_summary(plan)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from reconciler.state.restarts import RestartTracker, Unwritten
     from reconciler.state.store import Store
     from reconciler.state.store.tables import Condition, Deed, Pause
+    from reconciler.undo.journal import PassJournal
 
 _FLUSH = 1.0
 """Seconds that what was done may wait for being written: each writing waits for the disk."""
@@ -72,6 +73,10 @@ class Tracker:
         self._lasting: Mapping[Condition, float] | None = None
         self._checks: Mapping[str, ProbeHistory] | None = None
         self._flushed = store.base.clock.monotonic() if store is not None else 0.0
+        self.journal: PassJournal | None = None
+        """Notes what each step does, for ``--undo``."""
+        self.number: int | None = None
+        """That of the pass, once it has written something."""
 
     @contextmanager
     def _guarded(self, *fatal: type[HostError]) -> Iterator[None]:
@@ -231,15 +236,28 @@ class Tracker:
         except Exception:
             return None  # It is one figure of the history.
 
-    def flush(self) -> None:
-        """Write down what was done, at once: each writing waits for the disk."""
+    def flush(self, last: bool = False) -> None:
+        """Write down what was done, at once: each writing waits for the disk. ``last``: behind
+        all steps of the pass."""
         tracker = self._tracker
         if self.store is None or not (self._deeds or (tracker is not None and tracker.has_news)):
             return
         deeds, self._deeds = self._deeds, []
         undone, self._undone = self._undone, []
         with self._guarded():
-            self._write(self.store, lambda store: store.history.add(deeds, undone))
+            # A look at the host takes its time, and others wait for the store.
+            rows = list(self.journal.rows(last)) if self.journal is not None else []
+            number = self.number
+
+            def add(store: Store) -> None:
+                nonlocal number
+                number = number or (store.journal.begin(self._by()) if deeds else None)
+                store.history.add(deeds, undone, number)
+                if self.journal is not None and number is not None:
+                    store.journal.add(number, rows, self.journal.definitions())
+
+            self._write(self.store, add)
+            self.number = number
         self._flushed = self.store.base.clock.monotonic()
 
     def _write(self, store: Store, more: Callable[[Store], None]) -> None:

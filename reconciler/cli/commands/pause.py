@@ -48,7 +48,7 @@ def _pause(context: Context) -> int:
     reason = context.clean(options.reason or "")
     store = context.store(spec, False)
     for resource in found:
-        store.pauses.pause(resource.id, reason, until, _who())
+        store.pauses.pause(resource.id, reason, until, who())
     _remember(context, store, found, "pause", reason)
     pauses = store.pauses.all()
     failed = _stopped(context, spec, found) if options.stop else ()
@@ -92,7 +92,7 @@ def _resume(context: Context) -> int:
         context.say((f"{ident}: retry counter reset", "good"))
     if not done and not reset:
         context.say(("was not paused", "quiet"))
-    _wake(context, spec)
+    wake(context, spec)
     return DONE
 
 
@@ -118,7 +118,7 @@ def _stopped(
     if wrong:
         raise InvalidUsage(f"--stop is for processes; {wrong[0]} is paused, and goes on running")
     # Whoever is at work may have begun before the pause was there.
-    _wake(context, spec, wait=True)
+    wake(context, spec, wait=True)
     host = context.host(spec)
     look = planned(replace(spec, resources=ending(found), complete=True), host)
     report = context.act(look, host, lambda outcome: None, remember=False)
@@ -136,7 +136,7 @@ def planned(spec: Spec, host: Host) -> Snapshot:
     return Snapshot(spec, plan, seen)
 
 
-def _wake(context: Context, spec: Spec, wait: bool = False) -> None:
+def wake(context: Context, spec: Spec, wait: bool = False) -> None:
     """Have a loop look at it now, and with ``wait`` until it has."""
     from reconciler.base.errors import HostError
     from reconciler.host.clock import Clock
@@ -170,7 +170,8 @@ def _document(context: Context, spec: Spec, key: str, pauses: Sequence[Pause]) -
     }
 
 
-def _who() -> str:
+def who() -> str:
+    """Who pauses it."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from reconciler import kinds
+from reconciler.base.records import replace
 from reconciler.cli.commands import messages
 from reconciler.cli.context import Context
 from reconciler.cli.invocation import InvalidUsage, exit_status
@@ -20,12 +22,19 @@ def run(context: Context) -> int:
 
         return rehearse(context)
     spec = context.load(complete=options.out is not None)
-    look = context.look(spec, context.host(spec))
+    host = context.host(spec)
+    look = context.look(spec, host)
     if options.out is not None:
         from reconciler.cli.saved_plan import save
 
         save(context, look, options.out, options.sign)
     plan = messages.with_targets(context, look.plan, spec)
+    if plan.steps and not options.quiet:
+        from reconciler.undo.journal import marked
+
+        # What is only noted by passes is not asked for where none has been made.
+        store = context.tracker(spec, False).store
+        plan = marked(replace(look, plan=plan), kinds.get, host, store)
     if options.json:
         context.print_json(data.plan_document(plan, context.about(spec)))
     elif options.quiet:

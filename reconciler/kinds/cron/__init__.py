@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from reconciler.core.templating import Templates
     from reconciler.host import Host
     from reconciler.kinds.cron.file import CronFileState
+    from reconciler.kinds.cron.former import FormerState
 
 _OWN_COMMANDS = ("reconcile", "ai-cmd-executor")
 _REFUSED = {
@@ -159,7 +160,11 @@ class Crons(
         where = f" in the crontab of {want.user}" if want.user else ""
         return [Claim(Key("cron line", f"{line}{where}")) for line in lines]
 
-    def expected(self, want: Cron) -> CronState | CronFileState:
+    def expected(self, want: Cron) -> CronState | CronFileState | FormerState:
+        if want.former is not None:
+            from reconciler.kinds.cron.former import state_of
+
+            return state_of(want.former) or CronState("")
         if want.file is not None:
             from reconciler.kinds.cron import file
 
@@ -198,6 +203,11 @@ class Crons(
             old = tables[user]
             if not isinstance(old, _UserTable):
                 found.append(old)
+                continue
+            if resource.want.former is not None:
+                from reconciler.kinds.cron import former
+
+                found.append(former.look(resource, old.table))
                 continue
             # What is wrong with the block is told once, and fixed with any of its lines.
             leading = resource.present and user not in first
@@ -280,6 +290,10 @@ class Crons(
     def changes(self, expected: Any, have: Any) -> tuple[Change, ...]:
         if isinstance(expected or have, CronState):
             return line_changes(expected, have)
+        if hasattr(expected or have, "crontab"):
+            from reconciler.kinds.cron import former
+
+            return former.changes(expected, have)
         return diff(expected, have)
 
     def words(self, changes: Sequence[Change]) -> str:
@@ -298,6 +312,10 @@ class Crons(
             from reconciler.kinds.cron import file
 
             return file.actions(resource, have)
+        if resource.want.former is not None:
+            from reconciler.kinds.cron import former
+
+            return former.actions(resource, have)
         return line_actions(resource, have, changes)
 
     def run_all(self, actions: Sequence[Action], host: Host) -> Sequence[Exception | None]:

@@ -54,6 +54,10 @@ class Cron:
     text: str | None = field(default=None, metadata={"written": False})
     """What the template gave: lines of a crontab, or the whole file."""
     secret: bool = field(default=False, metadata={"written": False})
+    former: tuple[tuple[str, str, str | None], ...] | None = field(
+        default=None, metadata={"written": False}
+    )
+    """Lines as they were before a pass, with their names and MAILTO, and no others."""
 
     @property
     def whose(self) -> str:

@@ -28,7 +28,14 @@ from reconciler.core.model import (
 )
 from reconciler.core.patterns import as_matched, never
 from reconciler.host.walk import shown, sort_of
-from reconciler.kinds.permission.entries import PackedEntries, SetOnAll, WrongEntries, WrongEntry
+from reconciler.kinds.permission.entries import (
+    FormerEntries,
+    FormerEntry,
+    PackedEntries,
+    SetOnAll,
+    WrongEntries,
+    WrongEntry,
+)
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -62,6 +69,8 @@ class Permission:
     """Globs for names, or for paths below path, that are left alone."""
     spared: tuple[tuple[str, tuple[str, ...]], ...] = field(default=(), metadata={"written": False})
     """Paths that are declared by themselves, with the fields for which that counts."""
+    former: tuple[FormerEntry, ...] | None = field(default=None, metadata={"written": False})
+    """What each path had before a pass, which is all that is asked."""
 
 
 class Permissions(Kind[Permission, WrongEntries], Completed, Described, Verified, Following):
@@ -111,6 +120,7 @@ class Permissions(Kind[Permission, WrongEntries], Completed, Described, Verified
     def _look(self, want: Permission, host: Host) -> Observation[WrongEntries]:
         left_out: list[str] = []
         glob = _is_glob(want.path)
+        former = None if want.former is None else FormerEntries(want.former)
         try:
             if glob:
                 from reconciler.host.globs import matching
@@ -129,8 +139,9 @@ class Permissions(Kind[Permission, WrongEntries], Completed, Described, Verified
             wrongs = PackedEntries()
             for root in roots:
                 try:
-                    for one in self._wrong_below(root, want, host, left_out):
-                        wrongs.append(one)
+                    for one in self._wrong_below(root, want, host, left_out, former):
+                        if former is None or former.was_given(one):
+                            wrongs.append(one)
                 except UnknownState as error:
                     if not glob:
                         raise
@@ -142,10 +153,16 @@ class Permissions(Kind[Permission, WrongEntries], Completed, Described, Verified
         notes = [*_spared(want), *_left_out(left_out)]
         if refused and denied is None:
             notes.append(f"{len(refused)} of {len(wrongs)} are refused: {refused[0]}")
-        return Observation(WrongEntries(wrongs or ()), note="; ".join(notes) or None, denied=denied)
+        note, unsure = "; ".join(notes) or None, former.changed() if former else None
+        return Observation(WrongEntries(wrongs or ()), note=note, denied=denied, unsure=unsure)
 
     def _wrong_below(
-        self, root: str, want: Permission, host: Host, left_out: list[str]
+        self,
+        root: str,
+        want: Permission,
+        host: Host,
+        left_out: list[str],
+        former: FormerEntries | None,
     ) -> Iterator[WrongEntry]:
         found = host.files.looked_at(root)
         if found is None or _excluded(root, os.path.dirname(root), want.exclude):
@@ -153,7 +170,7 @@ class Permissions(Kind[Permission, WrongEntries], Completed, Described, Verified
         status, exposed = found
         named = not _is_glob(want.path)
         directory = stat.S_ISDIR(status.st_mode)
-        asks = _Asks(want)
+        asks = _Asks(want) if former is None else former
         asked = asks.of_entry(root, status, host)
         have: Attributes | Barred = asked.seen(status, host)
         if exposed or have != asked:
@@ -163,7 +180,8 @@ class Permissions(Kind[Permission, WrongEntries], Completed, Described, Verified
         if not want.recursive or not directory:
             return
         excluded = partial(_excluded, root=root, patterns=want.exclude) if want.exclude else None
-        below = host.files.tree(root, excluded, _right(want, host))
+        right = _right(want, host) if former is None else lambda status: False
+        below = host.files.tree(root, excluded, right)
         for path, entry in below:
             asked = asks.of_entry(path, entry, host)
             if asked.seen(entry, host) is asked or below.is_mounted(path):

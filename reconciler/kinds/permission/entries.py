@@ -11,9 +11,12 @@ from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.records import dataclass
+from reconciler.base.text import count_of
 from reconciler.core.attributes import Attributes, SetAttributes
+from reconciler.host.walk import shown
 
 if TYPE_CHECKING:
+    from reconciler.host import Host
     from reconciler.host.refusals import Refused
 
 
@@ -29,6 +32,42 @@ class WrongEntry:
     top: str | None = None
     identity: tuple[int, int] = (0, 0)
     refused: Refused | None = None
+
+
+FormerEntry = tuple[str, tuple[int, int], Attributes, Attributes]
+"""A path, its device and inode or zeros, what it had before a pass, and what it was given."""
+
+
+class FormerEntries:
+    """What is asked of paths by what they had before a pass, if they are still what they were."""
+
+    def __init__(self, entries: Sequence[FormerEntry]) -> None:
+        self._entries = {path: (identity, had, got) for path, identity, had, got in entries}
+        self._left = dict.fromkeys(self._entries)
+        """Those that were not found as the pass left them, or as they were before."""
+
+    def of_entry(self, path: str, status: os.stat_result, host: Host) -> Attributes:
+        """What is asked of it; nothing, where it is another one by now."""
+        known = self._entries.get(path)
+        if known is None or known[0] not in ((0, 0), (status.st_dev, status.st_ino)):
+            return Attributes()
+        self._left.pop(path, None)
+        return known[1]
+
+    def was_given(self, one: WrongEntry) -> bool:
+        """Has it still what it was given?"""
+        if one.have == self._entries[one.path][2]:
+            return True
+        self._left[one.path] = None
+        return False
+
+    def changed(self) -> str | None:
+        """Those that somebody has changed or taken away since, in words."""
+        if not self._left:
+            return None
+        first, more = next(iter(self._left)), len(self._left) - 1
+        others = f" and {count_of(more, 'other')} were" if more else " was"
+        return f"{shown(first)}{others} changed or taken away since, and left as it is"
 
 
 _Common = tuple[Attributes, Attributes, bool, bool, str | None, "Refused | None"]

@@ -115,6 +115,10 @@ class Retentions(Kind[Retention, Due], Completed, Described, Verified, Ageing, D
             return Observation(unknown=_renamed(stream))
         now = int(host.clock.wall() * 10**9)
         try:
+            if want.returned is not None:
+                from reconciler.kinds.retention.returned import look
+
+                return look(want, now)
             seen = scan(_wanted(want, now))
             due, held, later = _due(want, seen, now, host)
         except FileNotFoundError:

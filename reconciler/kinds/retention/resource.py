@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Any
 
 from reconciler.base.records import dataclass, field
 from reconciler.core.attributes import Attributes
@@ -114,6 +114,8 @@ class Retention:
     told: Process | None = field(default=None, metadata={"written": False})
     streams: tuple[str, ...] = field(default=(), metadata={"written": False})
     """What daemons write to as their standard output, as far as it could be about that."""
+    returned: tuple[tuple[Any, ...], ...] | None = field(default=None, metadata={"written": False})
+    """Files that were moved to ``path``, with the fields of ``File``; no others are due."""
 
     @property
     def rotates(self) -> bool:

@@ -41,8 +41,11 @@ _TABLES = {
     "PRIMARY KEY (event, id)",
     "pauses": "id TEXT PRIMARY KEY, reason TEXT, wall REAL, until REAL, by TEXT",
     "history": "seq INTEGER PRIMARY KEY AUTOINCREMENT, wall REAL, by TEXT, id TEXT, verb TEXT, "
-    "result TEXT, why TEXT, error TEXT, seconds REAL, freed INTEGER",
+    "result TEXT, why TEXT, error TEXT, seconds REAL, freed INTEGER, pass INTEGER",
     "reports": "period REAL PRIMARY KEY, boot TEXT, at REAL, wall REAL, figures TEXT",
+    "passes": "pass INTEGER PRIMARY KEY, wall REAL, by TEXT, undoes INTEGER, ended INTEGER",
+    "journal": "seq INTEGER PRIMARY KEY, pass INTEGER, id TEXT, wall REAL, size INTEGER, data BLOB",
+    "definitions": "id TEXT PRIMARY KEY, data BLOB",
     "counts": "id TEXT, verb TEXT, result TEXT, number INTEGER, PRIMARY KEY (id, verb, result)",
 }
 """The tables, with their columns. A later version only ever adds tables and columns, so that what
@@ -68,11 +71,9 @@ class Base:
     def __init__(self, folder: str, clock: Clock, writes: bool) -> None:
         self.damaged: str | None = None
         """Where a file that could not be used was set aside, and why; None: there was none."""
-        self.clock = clock
-        self.boot = boot_id()
-        self._path = os.path.join(folder, STORE)
+        self.clock, self.boot = clock, boot_id()
         self.folder = folder
-        self._made = os.path.join(folder, _MADE)
+        self._path, self._made = os.path.join(folder, STORE), os.path.join(folder, _MADE)
         self._writes = writes
         self._base: sqlite3.Connection | None = None
         self._changes = False
@@ -85,9 +86,9 @@ class Base:
 
     def close(self) -> None:
         """Let go of the file."""
-        if self._base is not None:
-            self._base.close()
-            self._base = None
+        base, self._base = self._base, None
+        if base is not None:
+            base.close()
 
     def age(self, boot: str, at: float) -> float | None:
         """Seconds since ``at``, or None when that was before this boot."""

@@ -9,16 +9,18 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from reconciler.base.records import dataclass
+from reconciler.base.records import dataclass, names
 from reconciler.base.values import ProbeHistory
 from reconciler.host.clock import Clock
 from reconciler.state.store.base import Base
 
 if TYPE_CHECKING:
+    from reconciler.state.store.journal import Journal
     from reconciler.state.store.outbox import Outbox, SentMessages, Troubles
 
 _MOST = 10_000
 """Steps that are remembered."""
+_DEED = "wall, by, id, verb, result, why, error, seconds, freed, pass"
 Condition = tuple[str, str, str]
 """The id, what is wrong, and with which of them (a process that was started anew is another)."""
 
@@ -214,7 +216,7 @@ class Deed:
     """One step that came to its end. ``wall`` is in seconds since the epoch.
 
     ``by``: ``loop``, ``cron``, ``systemd``, ``person`` or ``program``. ``freed`` is in bytes, by
-    what keeps files for so long only.
+    what keeps files for so long only. ``number`` is that of its pass.
     """
 
     wall: float
@@ -226,26 +228,26 @@ class Deed:
     error: str | None
     seconds: float
     freed: int | None = None
+    number: int | None = None
 
 
 class History(StoreTable):
     """What was done, when, why, by whom, and with which result."""
 
-    def add(self, deeds: Sequence[Deed], instead: Sequence[Deed] = ()) -> None:
-        """Those that were done now, ``instead`` of others; the oldest of many are dropped."""
+    def add(
+        self, deeds: Sequence[Deed], instead: Sequence[Deed] = (), number: int | None = None
+    ) -> None:
+        """Those that the pass of that ``number`` has done now, ``instead`` of others; the oldest of
+        many are dropped."""
         with self._base.change() as base:
             base.executemany(
                 "DELETE FROM history WHERE seq = (SELECT max(seq) FROM history "
                 "WHERE wall = ? AND id = ? AND verb = ? AND result = ?)",
                 [(d.wall, d.id, d.verb, d.result) for d in instead],
             )
+            rows = [(*(getattr(one, name) for name in names(one)[:-1]), number) for one in deeds]
             base.executemany(
-                "INSERT INTO history (wall, by, id, verb, result, why, error, seconds, freed) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (d.wall, d.by, d.id, d.verb, d.result, d.why, d.error, d.seconds, d.freed)
-                    for d in deeds
-                ],
+                f"INSERT INTO history ({_DEED}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows
             )
             base.execute(
                 "DELETE FROM history WHERE seq <= (SELECT max(seq) FROM history) - ?", (_MOST,)
@@ -299,8 +301,7 @@ class History(StoreTable):
     def since(self, wall: float, most: int = _MOST) -> list[Deed]:
         """The newest ``most`` since that time, oldest first."""
         rows = self._base.read(
-            "SELECT wall, by, id, verb, result, why, error, seconds, freed FROM history "
-            "WHERE wall >= ? ORDER BY seq DESC LIMIT ?",
+            f"SELECT {_DEED} FROM history WHERE wall >= ? ORDER BY seq DESC LIMIT ?",
             (wall, most),
         )
         return [Deed(*row) for row in reversed(rows)]
@@ -365,6 +366,13 @@ class Store:
         self.history = History(self.base)
         self.pauses = Pauses(self.base)
         self.reports = ReportTable(self.base)
+
+    @cached_property
+    def journal(self) -> Journal:
+        """What passes did, for ``--undo``."""
+        from reconciler.state.store.journal import Journal
+
+        return Journal(self.base)
 
     @cached_property
     def outbox(self) -> Outbox:

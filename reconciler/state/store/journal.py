@@ -1,0 +1,131 @@
+"""What passes did, enough to take it back, and which of them were taken back.
+
+It must not grow beyond its bounds; of what has left it, it knows the ids.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+
+from reconciler.base.records import dataclass
+from reconciler.state.folder import make_folder
+from reconciler.state.store.tables import StoreTable
+
+DAYS = 30
+LARGEST = 100 << 20
+"""Bytes of all that is noted."""
+_MOST = 10_000
+"""Passes whose numbers are remembered."""
+
+
+@contextmanager
+def undo_lock(folder: str) -> Iterator[bool]:
+    """Hold the lock of those who take a pass back; False while another one does.
+
+    It is beside that of passes, which a loop holds all the time. Raises HostError or OSError.
+    """
+    from reconciler.host.place import own_file
+
+    make_folder(folder)
+    handle = own_file(os.path.join(folder, "undo"))
+    try:
+        held = False
+        with suppress(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = True
+        yield held
+    finally:
+        os.close(handle)
+
+
+@dataclass(frozen=True, slots=True)
+class PassRow:
+    """A pass by its number. ``undoes`` is the one that it takes back; ``ended``: whole."""
+
+    number: int
+    wall: float
+    by: str
+    undoes: int | None
+    ended: bool
+
+
+class Journal(StoreTable):
+    """The passes that have changed something, and what takes each step back."""
+
+    def begin(self, by: str, undoes: int | None = None) -> int:
+        """The number of a pass that begins to write."""
+        with self._base.change() as base:
+            made = base.execute(
+                "INSERT INTO passes (wall, by, undoes) VALUES (?, ?, ?)",
+                (self._base.clock.wall(), by, undoes),
+            )
+            number = int(made.lastrowid or 0)
+            base.execute("DELETE FROM passes WHERE pass <= ?", (number - _MOST,))
+            return number
+
+    def add(
+        self,
+        number: int,
+        rows: Iterable[tuple[str, bytes]],
+        definitions: Mapping[str, bytes | None],
+    ) -> None:
+        """What that pass has done, by id, again where it is known better; what has left its bounds
+        goes."""
+        wall = self._base.clock.wall()
+        with self._base.change() as base:
+            for ident, data in rows:
+                base.execute("DELETE FROM journal WHERE pass = ? AND id = ?", (number, ident))
+                base.execute(
+                    "INSERT INTO journal (pass, id, wall, size, data) VALUES (?, ?, ?, ?, ?)",
+                    (number, ident, wall, len(data), data),
+                )
+            for ident, definition in definitions.items():
+                base.execute("DELETE FROM definitions WHERE id = ?", (ident,))
+                if definition is not None:
+                    base.execute(
+                        "INSERT INTO definitions (id, data) VALUES (?, ?)", (ident, definition)
+                    )
+            gone = base.execute(
+                "SELECT max(pass) FROM journal WHERE size > 0 AND wall < ?",
+                (wall - DAYS * 86400,),
+            ).fetchone()[0]
+            (total,) = base.execute("SELECT sum(size) FROM journal").fetchone()
+            if total is not None and total > LARGEST:
+                sizes = "SELECT pass, sum(size) FROM journal GROUP BY pass ORDER BY pass DESC"
+                for one, size in reversed(base.execute(sizes).fetchall()):
+                    if total <= LARGEST:
+                        break
+                    total, gone = total - size, max(one, gone or 0)
+            if gone is not None:
+                base.execute(
+                    "UPDATE journal SET data = NULL, size = 0 WHERE pass <= ? AND size > 0", (gone,)
+                )
+                base.execute("DELETE FROM journal WHERE pass <= ?", (number - _MOST,))
+
+    def ended(self, number: int) -> None:
+        """That pass, which takes back another one, is whole."""
+        with self._base.change() as base:
+            base.execute("UPDATE passes SET ended = 1 WHERE pass = ?", (number,))
+
+    def passes(self) -> dict[int, PassRow]:
+        """Those with something noted, or that take back another one, by number."""
+        rows = self._base.read(
+            "SELECT pass, wall, by, undoes, ended FROM passes WHERE undoes IS NOT NULL "
+            "OR pass IN (SELECT pass FROM journal) ORDER BY pass"
+        )
+        return {row[0]: PassRow(row[0], row[1], row[2], row[3], bool(row[4])) for row in rows}
+
+    def notes(self, number: int) -> list[tuple[str, bytes | None]]:
+        """What was noted of that pass, in the order in which it was done; None: it has left."""
+        rows = self._base.read(
+            "SELECT id, data FROM journal WHERE pass = ? ORDER BY seq", (number,)
+        )
+        return [(ident, data) for ident, data in rows]
+
+    def definition(self, ident: str) -> bytes | None:
+        """What it was last started from."""
+        rows = self._base.read("SELECT data FROM definitions WHERE id = ?", (ident,))
+        return rows[0][0] if rows else None

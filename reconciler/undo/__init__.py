@@ -1,0 +1,129 @@
+"""What passes do, noted so that it can be taken back: a module named like a kind says how.
+
+What takes a step back is one or more resources of the usual kinds, as things were before it. So it
+is planned, done and verified as everything else is. It must not act itself, nor note what is
+secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from reconciler.base.digests import blake2b
+from reconciler.base.records import dataclass
+
+if TYPE_CHECKING:
+    from reconciler.core.attributes import Attributes
+    from reconciler.core.model import Resource, Step
+    from reconciler.host import Host
+
+LARGEST = 1 << 20
+"""Bytes of a file at most whose content is noted."""
+
+
+class Irreversible(Exception):
+    """The step, or what is left of it, cannot be undone; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What a reversal may ask: the host, and the definition that was last started, by id."""
+
+    host: Host
+    known: Callable[[str], Any]
+
+
+class Reversal:
+    """How the steps of one kind are taken back."""
+
+    defines: ClassVar[bool] = False
+    """Is its definition noted when it is started, since the host does not show it?"""
+
+    def before(
+        self, resource: Resource[Any], step: Step, have: Any, around: Around
+    ) -> Sequence[Resource[Any]]:
+        """What takes the step back, in order, by what is there right before it. Read only.
+
+        Nothing where there is nothing to take back. Raises Irreversible.
+        """
+        raise NotImplementedError
+
+    def trace(self, state: Any) -> str:
+        """What tells from a state, seen as if it were declared, whether it was changed. Pure."""
+        if state is None:
+            return ""
+        return blake2b(repr(state).encode("utf-8", "replace"), digest_size=12).hexdigest()
+
+    def is_left(self, left: str, now: str) -> bool:
+        """Is it, by its traces, as the pass left it? Pure."""
+        return left == now
+
+
+@cache
+def reversal(kind: str) -> Reversal | None:
+    """How steps of that kind are taken back; None: there is no way."""
+    name = f"{__name__}.{kind}"
+    try:
+        found: Reversal = import_module(name).REVERSAL
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        return None
+    return found
+
+
+def all_of(path: str, host: Host) -> Attributes:
+    """Mode, owner and group of what is there. Raises Irreversible or UnknownState."""
+    import stat
+
+    from reconciler.core.attributes import Attributes
+
+    status = host.files.status(path)
+    if status is None:
+        raise Irreversible(f"{path} is not there")
+    users = host.users
+    owner, group = users.user_name(status.st_uid), users.group_name(status.st_gid)
+    return Attributes(f"{stat.S_IMODE(status.st_mode):04o}", owner, group)
+
+
+def missing_above(path: str, host: Host) -> list[Resource[Any]]:
+    """The folders on the way to it that are made with it, the lowest first, as absent ones."""
+    from reconciler.core.model import Resource
+    from reconciler.kinds.directory import Directory
+
+    found = []
+    while (path := path.rpartition("/")[0]) and host.files.status(path) is None:
+        found.append(Resource(f"directory:{path}", Directory(path), present=False))
+    return found
+
+
+def with_attributes(path: str, host: Host) -> Resource[Any]:
+    """What gives it the mode, owner and group again that it has now. Raises as ``all_of``."""
+    from reconciler.core.model import Resource
+    from reconciler.kinds.permission import Permission
+
+    now = all_of(path, host)
+    want = Permission(path, mode=now.mode, owner=now.owner, group=now.group)
+    return Resource(f"permission:{path}", want)
+
+
+def read(path: str, host: Host) -> str:
+    """What a file holds. Raises Irreversible or HostError."""
+    from reconciler.base.errors import HostError
+    from reconciler.host.reading import read_in
+    from reconciler.host.walk import opened, reported
+
+    real = host.files.real(path) or path
+    status = host.files.status(real)
+    if status is not None and status.st_size > LARGEST:
+        raise Irreversible(f"{path} is larger than {LARGEST >> 20} MiB, and is not kept")
+    parent, _, name = real.rpartition("/")
+    try:
+        with reported(f"cannot read {path}"), opened(parent) as folder:
+            found = read_in(folder, name, path, LARGEST)
+    except HostError as error:
+        raise Irreversible(str(error)) from None
+    return "" if found is None else found[0].decode("utf-8", "surrogateescape")

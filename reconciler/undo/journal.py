@@ -1,0 +1,199 @@
+"""What one pass does, noted step by step while it goes on, for ``--undo``.
+
+It must not keep a step from being done, whatever goes wrong here, nor note what is secret.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from reconciler.base.errors import HostError
+from reconciler.base.records import dataclass, replace
+from reconciler.base.text import redacted_json
+from reconciler.core.kind import GetKind
+from reconciler.core.model import Observation, Outcome, Plan, Resource, Step
+from reconciler.core.observe import failure, observe
+from reconciler.undo import Around, Irreversible, reversal
+from reconciler.undo.plain import from_plain, plain, plain_resource
+
+if TYPE_CHECKING:
+    from reconciler.core.observe import Snapshot
+    from reconciler.host import Host
+    from reconciler.state.store import Store
+    from reconciler.state.tracker import Tracker
+
+_SHORT = 1000
+"""Bytes up to which nothing is gained by packing."""
+_SECRET = "it holds a secret, and is not kept"
+
+
+@dataclass(slots=True, eq=False)
+class _Note:
+    """What takes one step back, or ``why`` nothing does. ``data`` is what was written last."""
+
+    step: Step
+    resources: Sequence[Resource[Any]]
+    document: list[Any]
+    why: str | None
+    result: str = ""
+    data: bytes = b""
+
+
+class PassJournal:
+    """The notes of one pass; ``known`` gives the definition that was last started, by id."""
+
+    def __init__(self, get_kind: GetKind, host: Host, known: Callable[[str], Any]) -> None:
+        self._get_kind = get_kind
+        self._host = host
+        self._around = Around(host, known)
+        self._notes: dict[str, _Note] = {}
+        self._definitions: dict[str, bytes | None] = {}
+
+    def begins(self, resource: Resource[Any], step: Step, have: Any) -> None:
+        """A step is about to act on that state. Of several about one thing the first counts."""
+        if resource.id in self._notes:
+            return
+        try:
+            resources = before(resource, step, have, self._around)
+            document = [plain_resource(one) for one in resources]
+            if redacted_json(document) != document:
+                raise Irreversible(_SECRET)
+            self._notes[resource.id] = _Note(step, resources, document, None)
+        except Exception as error:
+            self._notes[resource.id] = _Note(step, (), [], _why(error))
+
+    def ended(self, resource: Resource[Any], outcome: Outcome) -> None:
+        """That step has come to its end."""
+        note = self._notes.get(resource.id)
+        if note is None or outcome.result in ("dropped", "skipped"):
+            if note is not None and not note.result:
+                del self._notes[resource.id]
+            return
+        note.result = outcome.result
+        how = reversal(resource.kind)
+        if how is None or not how.defines:
+            return
+        if not resource.present and outcome.result in ("done", "begun"):
+            self._definitions[resource.id] = None
+        elif resource.present and outcome.result == "done":
+            self._definitions[resource.id] = packed(plain(resource.want))
+
+    def rows(self, last: bool) -> Iterator[tuple[str, bytes]]:
+        """What is to be written of it now, by id. ``last``: the pass is over, and what stands in
+        the store may not be what it has left in the end."""
+        notes = {i: one for i, one in self._notes.items() if one.result and (last or not one.data)}
+        seen = self._seen([one for note in notes.values() for one in note.resources])
+        for ident, note in notes.items():
+            left = [trace(one, seen[one.id]) for one in note.resources]
+            differs = [self._differs(one, seen[one.id]) for one in note.resources]
+            if note.why is None and not any(differs) and note.result != "begun":
+                continue  # There is nothing to take back.
+            document = {"verb": note.step.verb, "undo": note.document, "left": left}
+            data = packed(document | ({} if note.why is None else {"why": note.why}))
+            if data != note.data:
+                note.data = data
+                yield ident, data
+
+    def definitions(self) -> dict[str, bytes | None]:
+        """What was started, by id; None: it was stopped for good."""
+        found, self._definitions = self._definitions, {}
+        return found
+
+    def _seen(self, resources: Sequence[Resource[Any]]) -> dict[str, Observation[Any]]:
+        return observe(
+            [replace(one, present=True) for one in resources], self._get_kind, self._host
+        )
+
+    def _differs(self, one: Resource[Any], seen: Observation[Any]) -> bool:
+        return differs(one, seen, self._get_kind)
+
+
+def before(
+    resource: Resource[Any], step: Step, have: Any, around: Around
+) -> Sequence[Resource[Any]]:
+    """What takes a step back. Raises Irreversible, or what went wrong."""
+    how = reversal(resource.kind)
+    return () if how is None else how.before(resource, step, have, around)
+
+
+def differs(one: Resource[Any], seen: Observation[Any], get_kind: GetKind) -> bool:
+    """Is there anything to be done to make it so? It was seen as if it were declared present."""
+    if seen.unknown is not None or seen.unsure is not None:
+        return True
+    if one.present:
+        kind = get_kind(one.kind)
+        return bool(kind.changes(kind.expected(one.want), seen.state))
+    return seen.state is not None and getattr(seen.state, "there", None) is not False
+
+
+def trace(one: Resource[Any], seen: Observation[Any]) -> str:
+    """By what it is known whether it was changed."""
+    how = reversal(one.kind)
+    if seen.unknown is not None or how is None:
+        return "?"
+    return how.trace(seen.state)
+
+
+def marked(look: Snapshot, get_kind: GetKind, host: Host, store: Store | None) -> Plan:
+    """The plan, in which each step says what of it cannot be undone."""
+    around = Around(host, known_by(store))
+    by_id = {one.id: one for one in look.spec.resources}
+    steps = []
+    for step in look.plan.steps:
+        why = None
+        if step.denied is not None:
+            steps.append(step)
+            continue
+        try:
+            found = before(by_id[step.id], step, look.seen[step.id].state, around)
+            document = [plain_resource(one) for one in found]
+            why = _SECRET if redacted_json(document) != document else None
+        except Exception as error:
+            why = _why(error)
+        steps.append(step if why is None else replace(step, final=why))
+    return replace(look.plan, steps=tuple(steps))
+
+
+def journal_of(tracker: Tracker, get_kind: GetKind, host: Host) -> PassJournal:
+    """The notes of the pass that this tracker is about."""
+    if tracker.journal is None:
+        tracker.journal = PassJournal(get_kind, host, known_by(tracker.store))
+    return tracker.journal
+
+
+def known_by(store: Store | None) -> Callable[[str], Any]:
+    """The definitions of that store, without their secrets."""
+
+    def known(ident: str) -> Any:
+        data = None if store is None else store.journal.definition(ident)
+        try:
+            return None if data is None else from_plain(unpacked(data), None)
+        except Irreversible:
+            return None
+
+    return known
+
+
+def packed(document: Any) -> bytes:
+    """A JSON value as it is written."""
+    data = json.dumps(document, separators=(",", ":")).encode()
+    if len(data) <= _SHORT:
+        return data
+    import zlib
+
+    return zlib.compress(data, 1)
+
+
+def unpacked(data: bytes) -> Any:
+    """The JSON value again. Raises ValueError or zlib.error."""
+    import zlib
+
+    return json.loads(data if data[:1] in b"{[" else zlib.decompress(data))
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, (Irreversible, HostError)):
+        return str(error)
+    return failure(error)

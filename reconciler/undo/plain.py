@@ -1,0 +1,94 @@
+"""Resources as JSON values, and back. It must not keep a secret, nor be code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from reconciler.base.records import names
+from reconciler.base.values import Secret
+from reconciler.core.model import Resource
+from reconciler.undo import Irreversible
+
+_FLAT = (type(None), bool, int, float, str)
+_CLASS = "is"
+
+
+def plain(value: Any) -> Any:
+    """A value of records and tuples as JSON; of a secret its digest. Raises TypeError."""
+    if type(value) in _FLAT:
+        return value
+    if isinstance(value, tuple):
+        return [plain(one) for one in value]
+    cls = type(value)
+    if not _is_record(cls):
+        raise TypeError(f"no way to keep a {cls.__name__}")
+    if cls is Secret:
+        return {_CLASS: "secret", "digest": value.digest}
+    found = {name: plain(getattr(value, name)) for name in names(value)}
+    return {_CLASS: f"{cls.__module__}:{cls.__qualname__}", **found}
+
+
+def from_plain(value: Any, secrets: Mapping[str, Secret] | None) -> Any:
+    """The value again, with those ``secrets``, by digest; None: without. Raises Irreversible."""
+    if isinstance(value, list):
+        return tuple(from_plain(one, secrets) for one in value)
+    if not isinstance(value, dict):
+        return value
+    name = str(value.get(_CLASS))
+    if name == "secret":
+        if secrets is None:
+            return Secret(None, value["digest"])
+        if value["digest"] not in secrets:
+            raise Irreversible("a value of its environment is another one now, and is not kept")
+        return secrets[value["digest"]]
+    fields = {key: from_plain(one, secrets) for key, one in value.items() if key != _CLASS}
+    try:
+        return _class(name)(**fields)
+    except (AttributeError, ImportError, KeyError, TypeError):
+        raise Irreversible("it was noted by another version of this program") from None
+
+
+def secrets_in(value: Any) -> dict[str, Secret]:
+    """All secrets of a value that have their value, by digest."""
+    if isinstance(value, Secret):
+        return {} if value.value is None else {value.digest: value}
+    if isinstance(value, tuple):
+        parts = value
+    elif _is_record(type(value)):
+        parts = tuple(getattr(value, name) for name in names(value))
+    else:
+        return {}
+    return {key: one for part in parts for key, one in secrets_in(part).items()}
+
+
+def digests_in(value: Any) -> set[str]:
+    """The digests of all secrets of a value."""
+    if isinstance(value, Secret):
+        return {value.digest}
+    if isinstance(value, tuple):
+        return {one for part in value for one in digests_in(part)}
+    if not _is_record(type(value)):
+        return set()
+    return {one for name in names(value) for one in digests_in(getattr(value, name))}
+
+
+def plain_resource(one: Resource[Any]) -> list[Any]:
+    """A resource of a reversal."""
+    return [one.id, one.present, plain(one.want)]
+
+
+def _is_record(cls: type) -> bool:
+    return "__dataclass_fields__" in vars(cls)
+
+
+def _class(name: str) -> Any:
+    module, _, word = name.partition(":")
+    if not module.startswith("reconciler."):
+        raise TypeError(name)
+    cls = getattr(sys.modules.get(module) or import_module(module), word)
+    if not _is_record(cls):
+        raise TypeError(name)
+    return cls

@@ -1,0 +1,149 @@
+"""The plan that takes a pass back: what is as the pass has left it is made as it was before.
+
+It must not act, and what somebody has changed since it leaves alone, and names.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from reconciler.base.records import dataclass, replace
+from reconciler.base.text import count_of
+from reconciler.core.kind import GetKind
+from reconciler.core.model import Observation, Remark, Resource, Spec
+from reconciler.core.observe import Snapshot, observe
+from reconciler.core.plan import is_matched, make_plan
+from reconciler.undo import Irreversible, reversal
+from reconciler.undo.journal import differs, trace, unpacked
+from reconciler.undo.plain import from_plain, secrets_in
+
+if TYPE_CHECKING:
+    from reconciler.base.values import Secret
+    from reconciler.host import Host
+    from reconciler.state.store.journal import PassRow
+
+Noted = Sequence[tuple[str, bytes | None]]
+"""What the store has of each step, by id, in the order in which it was done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Undoing:
+    """A look at what a pass has left. ``ids`` are those of the steps that are taken back."""
+
+    look: Snapshot
+    ids: tuple[str, ...]
+
+
+def look_back(
+    spec: Spec, row: PassRow, noted: Noted, only: Sequence[str], get_kind: GetKind, host: Host
+) -> Undoing:
+    """What takes that pass back, or those steps of it that match ``only``."""
+    secrets = secrets_in(tuple(one.want for one in spec.resources))
+    refused: list[Remark] = []
+    found: dict[str, tuple[str, Resource[Any], str]] = {}
+    for ident, data in reversed(noted):
+        if only and not any(is_matched(ident, one) for one in only):
+            continue
+        try:
+            for one, left in _taken_from(data, secrets):
+                found.setdefault(one.id, (ident, one, left))
+        except Irreversible as error:
+            refused.append(Remark(ident, f"cannot be undone: {error}"))
+    resources = [one for _, one, _ in found.values()]
+    seen = observe([replace(one, present=True) for one in resources], get_kind, host)
+    resources, later = _without_moved(_emptied(resources, get_kind), seen)
+    going: list[Resource[Any]] = []
+    ids: dict[str, None] = {}
+    for one in resources:
+        ident, _, left = found[one.id]
+        if not differs(one, seen[one.id], get_kind):
+            continue
+        how, now = reversal(one.kind), trace(one, seen[one.id])
+        if how is None or "?" in (left, now) or not how.is_left(left, now):
+            words = seen[one.id].unknown or f"was changed since pass {row.number}, and is left"
+            refused.append(Remark(one.id, words))
+            continue
+        going.append(one)
+        ids[ident] = None
+    whole = replace(spec, resources=tuple(going), complete=True)
+    seen = observe(going, get_kind, host)
+    plan = make_plan(whole, going, seen, get_kind, os.uname().nodename)
+    if spec.policy is not None and plan.steps:
+        from reconciler.core.policy import enforced
+
+        plan = enforced(plan, spec.policy, going, get_kind)
+    of = f"undo of pass {row.number}"
+    steps = tuple(replace(step, why=f"{of}: {step.why}") for step in plan.steps)
+    plan = replace(
+        plan, steps=steps, unknown=(*refused, *plan.unknown), notes=(*later, *plan.notes)
+    )
+    return Undoing(Snapshot(whole, plan, seen), tuple(ids))
+
+
+def _taken_from(
+    data: bytes | None, secrets: Mapping[str, Secret]
+) -> Iterable[tuple[Resource[Any], str]]:
+    """The resources that take a step back, with their traces. Raises Irreversible."""
+    if data is None:
+        raise Irreversible("it has left the journal")
+    try:
+        document = unpacked(data)
+        if "why" in document:
+            raise Irreversible(document["why"])
+        return [
+            (Resource(str(ident), from_plain(want, secrets), bool(present)), str(left))
+            for (ident, present, want), left in zip(document["undo"], document["left"], strict=True)
+        ]
+    except (ValueError, KeyError, TypeError, zlib.error):
+        raise Irreversible("what was noted of it is damaged") from None
+
+
+def _without_moved(
+    resources: Sequence[Resource[Any]], seen: Mapping[str, Observation[Any]]
+) -> tuple[list[Resource[Any]], list[Remark]]:
+    """The same, without what is about files that are still to be moved back, and what is said of
+    that: it is looked at when they are."""
+    back = {
+        f"{one.want.to}/{file.path}"
+        for one in resources
+        if one.kind == "retention" and (state := seen[one.id].state) is not None
+        for file in state.files
+    }
+    found, notes = [], []
+    for one in resources:
+        former = getattr(one.want, "former", None) if one.kind == "permission" else None
+        left = tuple(entry for entry in former or () if entry[0] not in back)
+        if former is not None and len(left) < len(former):
+            number = count_of(len(former) - len(left), "more path")
+            notes.append(Remark(one.id, f"{number} to be set when moved back"))
+            one = replace(one, want=replace(one.want, former=left))
+        found.append(one)
+    return found, notes
+
+
+def _emptied(resources: Sequence[Resource[Any]], get_kind: GetKind) -> list[Resource[Any]]:
+    """The same, where folders that go know what in them goes before."""
+    inside: dict[str, set[str]] = {}
+    for one in resources:
+        for path in () if one.present else _paths(one, get_kind):
+            inside.setdefault(path.rpartition("/")[0], set()).add(path)
+        for file in getattr(one.want, "returned", None) or ():
+            path = f"{one.want.path}/{file[1]}/{file[2]}" if file[1] else (
+                f"{one.want.path}/{file[2]}"
+            )  # fmt: skip
+            inside.setdefault(path.rpartition("/")[0], set()).add(path)
+    return [
+        replace(one, want=replace(one.want, emptied=tuple(sorted(inside[one.want.path]))))
+        if one.kind == "directory" and not one.present and one.want.path in inside
+        else one
+        for one in resources
+    ]
+
+
+def _paths(one: Resource[Any], get_kind: GetKind) -> Iterable[str]:
+    if one.kind == "block":
+        return (one.want.path,)  # Where it was made for the block alone.
+    return (c.key.value for c in get_kind(one.kind).claims(one.want) if c.key.sort == "path")

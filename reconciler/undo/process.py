@@ -1,0 +1,47 @@
+"""How what was done about a process is taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from reconciler.base.records import replace
+from reconciler.core.model import Resource, Step
+from reconciler.undo import Around, Irreversible, Reversal
+from reconciler.undo.plain import digests_in
+
+
+class OfProcess(Reversal):
+    """It is stopped, or started from what it was started from before."""
+
+    defines = True
+
+    def before(
+        self, resource: Resource[Any], step: Step, have: Any, around: Around
+    ) -> Sequence[Resource[Any]]:
+        want, runs = resource.want, have is not None and bool(have.found)
+        if step.demanded:
+            return ()  # It has run before, from the same.
+        former = around.known(resource.id)
+        if former is None and runs:
+            if {digest for _, digest in have.found} - {None, want.digest()}:
+                raise Irreversible("what it was started from before is not known")
+            former = replace(want, instances=len(have.found))
+        if former is None:
+            if not resource.present:
+                return ()  # Only what it has left behind is ended.
+            return (Resource(resource.id, want, present=False),)
+        if not digests_in(former) <= digests_in(want):
+            raise Irreversible("former values of its environment are not kept")
+        return (Resource(resource.id, replace(former, stop_extra=True)),)
+
+    def trace(self, state: Any) -> str:
+        found = () if state is None else state.found or ()
+        return " ".join(sorted({digest or "" for _, digest in found}))
+
+    def is_left(self, left: str, now: str) -> bool:
+        # What has ended since, or did not come up then, was changed by nobody.
+        return not now or not left or left == now
+
+
+REVERSAL = OfProcess()

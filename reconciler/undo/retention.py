@@ -1,0 +1,61 @@
+"""How what a retention has moved is taken back; what is deleted, archived or rotated is not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from reconciler.base.text import count_of
+from reconciler.core.model import Resource, Step
+from reconciler.kinds.directory import Directory
+from reconciler.kinds.retention.actions import (
+    ArchiveFiles,
+    DeleteFiles,
+    MoveFiles,
+    RemoveFolders,
+)
+from reconciler.kinds.retention.resource import Retention
+from reconciler.undo import Around, Irreversible, Reversal, all_of, missing_above
+
+
+class OfRetention(Reversal):
+    """Files that were moved are moved back, if they are still what they were."""
+
+    def before(
+        self, resource: Resource[Any], step: Step, have: Any, around: Around
+    ) -> Sequence[Resource[Any]]:
+        found: list[Resource[Any]] = []
+        folders: list[Resource[Any]] = []
+        host = around.host
+        for action in step.actions:
+            if isinstance(action, DeleteFiles):
+                raise Irreversible(f"{count_of(len(action.files), 'file')} deleted")
+            if isinstance(action, ArchiveFiles):
+                number = count_of(len(action.files), "file")
+                raise Irreversible(f"{number} put into {action.goal}, and to be taken from there")
+            if isinstance(action, RemoveFolders):
+                below = {*action.empty, *(file.below for file in action.files)} - {""}
+                parts = (one.split("/") for one in below)
+                above = {"/".join(one[:end]) for one in parts for end in range(1, len(one) + 1)}
+                for one in sorted(above):
+                    path = f"{action.path}/{one}"
+                    now = all_of(path, host)
+                    want = Directory(path, now.mode, now.owner, now.group)
+                    folders.append(Resource(f"directory:{path}", want))
+            elif isinstance(action, MoveFiles):
+                files = tuple(sorted(action.files))
+                back = Retention(action.to, action="move", to=action.path, returned=files)
+                found.append(Resource(resource.id, back))
+                inside = sorted({file.below for file in files}, reverse=True)
+                ways = [f"{action.to}/{one}/x" if one else f"{action.to}/x" for one in inside]
+                new = {one.id: one for way in ways for one in missing_above(way, host)}
+                found += sorted(new.values(), key=lambda one: one.id, reverse=True)
+            else:
+                raise Irreversible("logs are rotated")
+        return [*folders, *found]
+
+    def trace(self, state: Any) -> str:
+        return ""  # Each file is looked at by itself.
+
+
+REVERSAL = OfRetention()

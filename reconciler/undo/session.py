@@ -1,0 +1,41 @@
+"""How what was done about a tmux session is taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from reconciler.core.model import Resource, Step
+from reconciler.undo import Around, Irreversible, Reversal
+from reconciler.undo.plain import digests_in
+
+
+class OfSession(Reversal):
+    """Our windows are closed, or made again; a pane that had ended is not ended again."""
+
+    defines = True
+
+    def before(
+        self, resource: Resource[Any], step: Step, have: Any, around: Around
+    ) -> Sequence[Resource[Any]]:
+        former, want = around.known(resource.id), resource.want
+        if resource.present and have is None:
+            if former is not None:
+                return (Resource(resource.id, former),)  # It had ended by itself.
+            return (Resource(resource.id, want, present=False),)
+        if resource.present:
+            if any(one.field.startswith("option ") for one in step.changes):
+                raise Irreversible("what was set in tmux before is not noted")
+            return ()
+        former = former or want
+        if resource.orphan and not former.layout():
+            raise Irreversible("its windows are not known")
+        if not digests_in(former) <= digests_in(want):
+            raise Irreversible("values of its environment are not kept")
+        return (Resource(resource.id, former),)
+
+    def trace(self, state: Any) -> str:
+        return ""  # What people have opened in it is left as it is anyhow.
+
+
+REVERSAL = OfSession()

@@ -1,0 +1,58 @@
+"""How what was done about a unit is taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from reconciler.base.records import replace
+from reconciler.core.model import Resource, Step
+from reconciler.undo import Around, Irreversible, Reversal, missing_above, with_attributes
+
+
+class OfUnit(Reversal):
+    """Its file, and whether it is enabled and runs, are as they were."""
+
+    def before(
+        self, resource: Resource[Any], step: Step, have: Any, around: Around
+    ) -> Sequence[Resource[Any]]:
+        want, changed = resource.want, {one.field for one in step.changes}
+        bare = replace(
+            want, template=None, content=None, vars=(), secret=(), text=None, environment=None,
+            hides=False, enabled=None, active=None,
+        )  # fmt: skip
+        if resource.present and (have is None or have.there is False):
+            path = have.path if have is not None and have.path else ""
+            gone = Resource[Any](resource.id, bare, present=False)
+            return (gone, *missing_above(path, around.host))
+        if "masked" in changed:
+            raise Irreversible("it was masked")
+        if have.environment_text is not None and (not resource.present or "environment" in changed):
+            raise Irreversible("its EnvironmentFile holds secrets, and is not kept")
+        if not resource.present or "content" in changed:
+            if want.hides or (have.content is not None and have.content != have.text):
+                raise Irreversible("its file holds secrets, and is not kept")
+            bare = replace(bare, text=have.text)
+        if not resource.present:
+            bare = replace(bare, enabled=have.enabled, active=have.active)
+        else:
+            bare = replace(
+                bare,
+                enabled=have.enabled if "enabled" in changed else None,
+                active=have.active if "active" in changed else None,
+            )
+        found = [Resource[Any](resource.id, bare)]
+        if bare.text is None and have.path and changed & {"mode", "owner"}:
+            found.append(with_attributes(have.path, around.host))
+        if (bare.text, bare.enabled, bare.active) == (None, None, None):
+            del found[0]  # It was only restarted.
+        return found
+
+    def trace(self, state: Any) -> str:
+        if state is None or state.there is False:
+            return ""
+        # That it has ended, or was started, does not make it another one.
+        return super().trace((state.text, state.environment_text, state.enabled))
+
+
+REVERSAL = OfUnit()
