@@ -210,7 +210,7 @@ class Context(CallState):
 
         self._remember("what must not be shown", mark_secrets, self.folder(look.spec))
         tracker = self.tracker(look.spec, remember)
-        journal = journal_of(tracker, kinds.get, host)
+        journal = journal_of(tracker, self.get_kind, host)
         by_id = {one.id: one for one in look.spec.resources}
         early: list[Outcome] = []
 
@@ -229,8 +229,8 @@ class Context(CallState):
 
             plan, spec = look.plan, look.spec
             return apply(
-                plan, spec, self.get_kind, host, ended, stopping, tracker.begins, settle, again, turn,
-                after, journal.begins,
+                plan, spec, self.get_kind, host, ended, stopping, tracker.begins, settle, again,
+                turn, after, journal.begins,
             )  # fmt: skip
 
         self.acted = True
