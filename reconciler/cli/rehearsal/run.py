@@ -28,6 +28,7 @@ from reconciler.output.rehearsal import (
     message_lines,
     timeline_lines,
 )
+from reconciler.undo.journal import marked
 
 if TYPE_CHECKING:
     from reconciler.core.model import Resource, Spec
@@ -54,9 +55,11 @@ def _at(context: RehearsedContext, ahead: float) -> int:
     options = context.options
     spec = _loaded(context)
     at = context.clock.wall()
-    look = context.look(spec, context.host(spec))
+    host = context.host(spec)
+    look = context.look(spec, host)
     told = _told(context, look)
     plan = messages.with_targets(context, look.plan, spec)
+    plan = marked(replace(look, plan=plan), kinds.get, host, context.store(spec, False))
     if options.json:
         document = data.plan_document(plan, context.about(spec))
         document |= {"at": round(at, 3), "messages": [entry_document(one) for one in told]}
