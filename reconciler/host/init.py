@@ -20,6 +20,7 @@ SIGNALS = (*_STOPS, *_HANDED_ON)
 
 def go_on_as_child() -> None:
     """Return in a child, which is the loop; this process, process 1, ends with its exit status."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # Ignored, it would leave nobody to wait for.
     signal.pthread_sigmask(signal.SIG_BLOCK, (*SIGNALS, signal.SIGCHLD))
     child = os.fork()
     if child != 0:
