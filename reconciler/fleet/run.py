@@ -124,6 +124,8 @@ def _needed() -> str:
     playbook = find(beside) or find("ansible-playbook")
     if playbook is None or find_spec("ansible_runner") is None:
         command = remedy(sys.executable, "-m", "pip", "install", "ansible-core", "ansible-runner")
+        if find_spec("pip") is None and find_spec("ansible_runner") is not None:
+            command = remedy("apt-get", "install", "ansible-core")  # As in the Debian package.
         raise HostError(f"--hosts needs ansible-core and ansible-runner; install: {command}")
     return playbook
 
