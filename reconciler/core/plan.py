@@ -194,7 +194,7 @@ def make_plan(
         step = _step(resource, seen, kind, changes, reasons, tuple(sorted(of)))
         if not step.actions:
             return
-        hold = past.holds.get(name) if step.verb in STARTS else None
+        hold = past.holds.get(name) if may_wait(step, kind) else None
         if hold is not None:
             held.append(Remark(name, f"{step.why}; {hold.words}"))
             blocked[name] = f"{name} ({hold.words})"
@@ -229,6 +229,11 @@ def make_plan(
         tuple(failing),
         tuple(given_up),
     )
+
+
+def may_wait(step: Step, kind: Kind[Any, Any]) -> bool:
+    """Is it a start that waits after failed ones? What runs, of an older version, need not."""
+    return step.verb in STARTS and not (isinstance(kind, Supervised) and kind.renews(step.changes))
 
 
 def _demands(observations: Mapping[str, Observation[Any]], past: Past) -> dict[str, dict[str, str]]:

@@ -28,6 +28,8 @@ ENDED = ".ended"
 _LOG = ".log-start"
 READY = ".ready"
 """The same of one that says whether it is ready: ``ready``, or ``late``."""
+RENEWED = ".renewed"
+"""The same of one that is to be started anew when its turn has come."""
 STOPPED = "stopped"
 """How one has ended that was stopped by us: in whichever way, it has not finished."""
 _SOON = 5.0
@@ -148,7 +150,7 @@ class StartRecords:
         for name in self._names.get(file_name(mark), ()):
             pid = name.rpartition(".")[2]
             if not (pid.isdigit() and (int(pid) in kept or look_up(int(pid)))):
-                for one in (name, f"{name}{ENDED}", f"{name}{READY}"):
+                for one in (name, f"{name}{ENDED}", f"{name}{READY}", f"{name}{RENEWED}"):
                     with suppress(OSError):
                         os.unlink(f"{self.folder}/{one}")
 

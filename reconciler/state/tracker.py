@@ -22,7 +22,7 @@ from reconciler.core.model import (
     Resource,
     Step,
 )
-from reconciler.core.plan import STARTS
+from reconciler.core.plan import STARTS, may_wait
 from reconciler.state.folder import Newer, Unreadable
 
 if TYPE_CHECKING:
@@ -158,7 +158,8 @@ class Tracker:
                 tracker.read()
                 holds = tracker.holds() if any(step.verb in STARTS for step in steps) else {}
                 for step in steps:
-                    if step.verb in STARTS and step.id in holds:
+                    kind = self._get_kind(self._resources[step.id].kind)
+                    if step.id in holds and may_wait(step, kind):
                         held[step.id] = holds[step.id].words
                     else:
                         tracker.begins(step)

@@ -206,6 +206,7 @@ class Watchdog:
             "looked": partial(self._looked, one),
             "lines": self._context.terminal.write,
             "outcome": self._told,
+            "moved": partial(self._moved, one),
             "proved": self._fresh.proved,
             "watch": self._deaths.watch,
             "pending": self._pending,
@@ -236,6 +237,10 @@ class Watchdog:
             for ident, (at, other) in self._acted.items()
             if other is not one and at > one.begun
         }
+
+    def _moved(self, one: Pass) -> frozenset[str]:
+        """What that pass has seen in the midst of a step of another."""
+        return frozenset(self._passes.at_of_others(one) | self._overtook(one))
 
     def _pending(self, states: Mapping[str, Any]) -> None:
         known = [(self._by_id[one], have) for one, have in states.items() if one in self._by_id]

@@ -171,7 +171,10 @@ class PassWork:
             and outcome.step.id not in paused
         ]
         held = {one.step.id: one for one in proved(same, self._context.get_kind, host)}
+        moved = self._teller.ask("moved")
         for outcome, _ in due:
+            if outcome.step.id in moved:
+                continue  # It is another step by now that has to hold.
             now = held.get(outcome.step.id, outcome)
             if now.result == "failed":
                 tracker.ended([now])

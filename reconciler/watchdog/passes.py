@@ -147,6 +147,10 @@ class Passes:
         others = (other for other in self._going if other is not one)
         return {ident for other in others for ident in other.at | other.only}
 
+    def at_of_others(self, one: Pass) -> set[str]:
+        """The ids that other passes are at now."""
+        return {ident for other in self._going if other is not one for ident in other.at}
+
     def descriptors(self) -> Collection[int]:
         """One for each pass; readable when it has told something, or has ended."""
         return [one.child.line.descriptor for one in self._going]
@@ -241,7 +245,7 @@ class Passes:
             self._end(one)
 
 
-ASKS = frozenset(("stop", "looked"))
+ASKS = frozenset(("stop", "looked", "moved"))
 """What a child waits for the answer to, besides its turn."""
 
 

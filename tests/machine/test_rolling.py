@@ -147,3 +147,42 @@ def test_one_that_does_not_come_up_keeps_the_others(machine: Machine) -> None:
     machine.once(machine.spec(text.format("up again")))
     assert len(machine.running(f"sleep {machine.mark}")) == 3
     assert not before & set(machine.running(f"sleep {machine.mark}"))
+
+
+@pytest.mark.parametrize("how", ["once", "loop"])
+def test_a_check_restarts_them_in_turn(machine: Machine, looping: Any, how: str) -> None:
+    well = machine.base / "well"
+    well.touch()
+    spec = machine.spec(
+        "processes: {web: {instances: 3, rolling: {at_once: 1}, ready: {log: up, timeout: 20s}, "
+        f"command: 'sleep 0.3; echo up; exec sleep {machine.mark}'}}}}\n"
+        f"checks: {{well: {{command: [test, -e, {well}], every: 300ms, failures: 2, "
+        "on_failure: [restart process:web]}}\n"
+    )
+    machine.once(spec)
+    if how == "loop":
+        looping(spec)
+    name = f"sleep {machine.mark}"
+    before = set(machine.running(name))
+    assert len(before) == 3
+    well.unlink()
+    fewest = 3
+    if how == "once":
+        until(lambda: "one after the other" in machine.reconcile("--once", spec).stdout)
+    else:
+        until(lambda: len(before & set(machine.running(name))) < 3)
+    well.touch()
+    while before & set(machine.running(name)):
+        fewest = min(fewest, len(machine.running("echo up")) + len(machine.running(name)))
+        if how == "once":
+            machine.reconcile("--once", spec)
+    assert fewest >= 2
+    until(lambda: len(set(machine.running(name)) - before) == 3)
+    shown = machine.reconcile("--history", spec).stdout
+    assert shown.count("restart process:web: check:well: ") == 1, shown
+    assert shown.count("restart process:web: definition is older") == 3, shown
+    well.touch()
+    until(lambda: not machine.steps(spec))
+    after = machine.running(name)
+    machine.reconcile("--once", spec)
+    assert machine.running(name) == after

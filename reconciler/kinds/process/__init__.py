@@ -35,6 +35,7 @@ from reconciler.host.launch import STREAMS, Launch
 from reconciler.host.start_records import READY
 from reconciler.kinds.process.actions import (
     Place,
+    RestartInTurn,
     StartDaemon,
     StartInWindow,
     StopLeft,
@@ -272,6 +273,10 @@ class ProcessKind(
         self, resource: Resource[Process], have: ProcessState, of: Collection[str]
     ) -> Sequence[Action]:
         stops = self.ends(resource, have, of)
+        if have.at_once is not None and not of:
+            # They are older ones from now on, which have their turn one after the other.
+            asked = RestartInTurn(resource.id, tuple(_judged(resource, have)))
+            return [asked] if stops else []
         start = self._start(resource, resource.want.digest(), have.finished or ())
         return [*stops, *([start] * len(stops))]
 
@@ -308,7 +313,9 @@ class ProcessKind(
         found: list[Exception | None] = [None] * len(actions)
         numbers, endings = [], []
         for at, action in enumerate(actions):
-            if isinstance(action, (StopProcess, StopLeft)):
+            if isinstance(action, RestartInTurn):
+                found[at] = run_one(action, host)
+            elif isinstance(action, (StopProcess, StopLeft)):
                 try:
                     endings.append(action.stop(host).ending(host.processes))
                     numbers.append(at)

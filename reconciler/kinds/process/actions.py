@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
-from reconciler.base.text import censored, redacted
+from reconciler.base.text import censored, count_of, redacted
 from reconciler.host.launch import MARK, VERSION, Launch, prepared
 from reconciler.host.processes import LEADER, Identity, ending
-from reconciler.host.start_records import ENDED, STOPPED, file_name
+from reconciler.host.start_records import ENDED, RENEWED, STOPPED, file_name
 from reconciler.host.walk import NoSpace
 from reconciler.kinds.session.resource import holder
 
@@ -139,6 +139,24 @@ def start_all(actions: Sequence[StartDaemon], host: Host) -> list[Exception | No
                 program = actions[at].launch.argv[0]
                 failed[at] = HostError(f"cannot start {program}: {error.strerror}")
     return failed
+
+
+@dataclass(frozen=True, slots=True)
+class RestartInTurn:
+    """These instances are restarted by the next steps, one after the other."""
+
+    mark: str
+    found: tuple[Identity, ...]
+
+    def describe(self) -> str:
+        """The action in words."""
+        pids = ", ".join(str(one.pid) for one in self.found)
+        return f"restart {count_of(len(self.found), 'instance')} one after the other (pid {pids})"
+
+    def run(self, host: Host) -> None:
+        """Raises HostError."""
+        for one in self.found:
+            host.start_records.note(self.mark, one, RENEWED, "asked")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass, replace
 from reconciler.core.model import ABSENT, LATE, Ailment, Observation, Resource, not_known
-from reconciler.host.start_records import READY
+from reconciler.host.start_records import READY, RENEWED
 from reconciler.kinds.process.match import (
     ended_in_words,
     finished,
@@ -123,8 +123,14 @@ def look(resource: Resource[Process], host: Host) -> Observation[ProcessState]:
     pending = None
     more = False
     if want.rolling is not None and resource.present:
+        # Those that are to be started anew are as good as older ones.
+        asked = [host.start_records.noted(resource.id, one, RENEWED) for one, _ in found]
+        found = [(one, word or version) for (one, version), word in zip(found, asked, strict=True)]
+        state = replace(
+            state, found=tuple(found), definition="older" if any(asked) else state.definition
+        )
         old = sum(version not in (None, digest) for _, version in found)
-        more = old > 0
+        more = bool(found)
         if 0 < old < want.instances:
             words = f"rolling restart: {want.instances - old} of {want.instances} begun"
             note = f"{note}; {words}" if note else words
