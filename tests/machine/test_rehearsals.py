@@ -165,7 +165,7 @@ def test_it_writes_nothing_and_acts_on_nothing(machine: Machine) -> None:
         (("--at", "+3d", "--out", "x"), "leave out --at"),
         (("--at", "+3d", "--sign", "x"), "give both"),
         (("--at", "2020-01-01 00:00"), "is past"),
-        (("--at", "+3d", "--hosts", "x"), "are for one host; leave out --hosts"),
+        (("--at", "+3d", "--hosts", "x"), "--at is for one host, not for --hosts"),
     ],
 )
 def test_what_cannot_be_rehearsed(machine: Machine, options: tuple[str, ...], words: str) -> None:

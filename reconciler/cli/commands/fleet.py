@@ -17,7 +17,7 @@ from reconciler.cli.invocation import InvalidUsage, exit_status
 _MODULE = "reconcile.host.reconcile"
 _WITHIN = {"plan": 300.0, "status": 60.0, "once": 3600.0}
 """Seconds that a host may take, by mode."""
-_NOT_THERE = ("sign", "watch")
+_NOT_THERE = {"sign": "sign", "watch": "watch", "at": "at", "event": "if"}
 
 
 def run(context: Context) -> int:
@@ -26,9 +26,9 @@ def run(context: Context) -> int:
     from reconciler.fleet.view import fleet_blocks, fleet_document, trouble_rows
 
     options = context.options
-    for name in _NOT_THERE:
+    for name, flag in _NOT_THERE.items():
         if getattr(options, name):
-            raise InvalidUsage(f"--{name} is for one host, not for --hosts")
+            raise InvalidUsage(f"--{flag} is for one host, not for --hosts")
     arguments = _arguments(context)
     results = run_on_hosts(
         _MODULE, arguments, options.hosts, options.limit,
@@ -50,8 +50,6 @@ def run(context: Context) -> int:
 def _arguments(context: Context) -> dict[str, Any]:
     """What the module is given. Raises SpecError, HostError and Usage."""
     options = context.options
-    if options.at is not None or options.event is not None or options.sign is not None:
-        raise InvalidUsage("--at, --if and --sign are for one host; leave out --hosts")
     given = context.given_settings()
     secret = {name: value for name, value in given.items() if isinstance(value, FromFile)}
     shown: dict[str, str | None] = {name: given[name] for name in given.keys() - secret}
