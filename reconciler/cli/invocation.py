@@ -97,9 +97,13 @@ class Invocation:
 
     def folder(self, spec: Spec) -> str:
         """The state directory of that spec. Raises HostError where others could change it."""
+        return self.folder_of(spec.name)
+
+    def folder_of(self, name: str) -> str:
+        """That of the spec of that name."""
         from reconciler.state.folder import refuse_folder
 
-        folder = os.path.join(self.state_dir, spec.name)
+        folder = os.path.join(self.state_dir, name)
         if folder not in self._trusted:
             refuse_folder(folder)
             self._trusted.add(folder)

@@ -10,8 +10,10 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from reconciler import __version__, kinds
@@ -24,17 +26,21 @@ from reconciler.host.command import find, run
 from reconciler.host.place import put_at, write_all
 from reconciler.host.reading import content
 from reconciler.host.remedy import remedy
-from reconciler.output.data import plan_document
+from reconciler.output.data import laid_out, plan_document
 from reconciler.state.folder import make_folder
 
 if TYPE_CHECKING:
     from reconciler.cli.context import Context
-    from reconciler.core.model import Spec, Step
+    from reconciler.core.model import Step
     from reconciler.core.observe import Snapshot
 
 FORMAT = 1
 _KEY = "plan-key"
+_LENGTH = 64
+"""Bytes of that key."""
 _LONGEST = 256 << 20
+_END = 200
+"""Bytes in which the seal stands, which is the last in a file."""
 _NAMESPACE = "reconcile-plan"
 """What a signature is for, ssh-keygen(1)."""
 _TIMEOUT = 60.0
@@ -46,16 +52,19 @@ def save(context: Context, look: Snapshot, path: str, sign: str | None) -> None:
     """Write the plan of that look, and its signature beside it. Raises HostError."""
     from reconciler.host.whole_file import write_whole
 
+    path = os.path.abspath(path)
+    _refuse_other(path)
     folder = context.folder(look.spec)
     key = _key(folder, make=True)
+    if key is None:
+        raise HostError(f"cannot use the key {folder}/{_KEY}; remove it")
     document = {
         "format": FORMAT,
         "plan": redacted_json(plan_document(look.plan, context.about(look.spec))),
         "saved": {"time": round(time.time(), 3), **_facts(key, look)},
     }
     document["seal"] = _seal(key, document)
-    data = json.dumps(document, indent=1).encode() + b"\n"
-    path = os.path.abspath(path)
+    data = laid_out(document).encode() + b"\n"
     write_whole(
         path, lambda handle: write_all(handle, data), 0o600, -1, -1, 0o600, lambda new: None
     )
@@ -68,9 +77,10 @@ def save(context: Context, look: Snapshot, path: str, sign: str | None) -> None:
 
 
 class SavedPlan:
-    """A plan that was read from a file, and is to be checked. Raises HostError."""
+    """A plan that was read from a file; its seal is right. Raises HostError where it is not, or
+    where it was not signed by one of ``signers``."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, context: Context, path: str, signers: str | None) -> None:
         self.path = os.path.abspath(path)
         self._data = _read(self.path)
         try:
@@ -78,42 +88,59 @@ class SavedPlan:
             version = document["format"]
             if isinstance(version, int) and version > FORMAT:
                 raise HostError(f"{self.path} was written by a newer version of this program")
-            self._document: dict[str, Any] = document
+            name, seal = document["plan"]["spec"]["name"], document.pop("seal")
+            if not isinstance(name, str) or name in ("", ".", "..") or {"/", "\0"} & set(name):
+                raise ValueError("no name of a spec")
+            if not self._is_sealed(context.folder_of(name), document, str(seal)):
+                raise HostError(
+                    f"{self.path} was not made here, with this state directory, or was changed "
+                    "since"
+                )
             self._saved: dict[str, Any] = document["saved"]
             self.spec_path: str = document["plan"]["spec"]["path"]
-            self.only: list[str] = [str(one) for one in self._saved["only"]]
-            self._steps = [(str(one["id"]), str(one["digest"])) for one in self._saved["steps"]]
-            self._states = {str(key): str(one) for key, one in self._saved["states"].items()}
-            self._seal = str(document["seal"])
+            self.only: list[str] = self._saved["only"]
+            self._steps = [(one["id"], one["digest"]) for one in self._saved["steps"]]
+            self._states: dict[str, str] = self._saved["states"]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             what = printable(str(error), 80)
             raise HostError(f"{self.path} is no whole saved plan ({what}); make it anew") from None
+        if signers is not None:
+            self._refuse_unsigned(signers)
 
-    def refuse_forged(self, context: Context, spec: Spec, signers: str | None) -> None:
-        """Raises HostError unless it was made here, and was signed by one of ``signers``."""
-        key = _key(context.folder(spec))
-        sealed = {name: one for name, one in self._document.items() if name != "seal"}
+    def _is_sealed(self, folder: str, document: Mapping[str, Any], seal: str) -> bool:
         from hmac import compare_digest
 
-        if key is None or not compare_digest(self._seal, _seal(key, sealed)):
-            raise HostError(
-                f"{self.path} was not made here, with this state directory, or was changed since"
-            )
-        if signers is None:
-            return
-        signature = f"{self.path}.sig"
+        key = _key(folder)
+        return key is not None and compare_digest(seal.encode(), _seal(key, document).encode())
+
+    def _refuse_unsigned(self, signers: str) -> None:
+        signature, signers = f"{self.path}.sig", os.path.abspath(signers)
         if not os.path.isfile(signature):
             raise HostError(f"{self.path} is not signed: there is no {signature}")
-        about = ("-f", os.path.abspath(signers), "-s", signature)
         try:
-            found = _keygen("find-principals", *about).decode(errors="replace").split("\n")[0]
-            _keygen("verify", *about, "-I", found, send=self._data)
+            there = trust.refuse_untrusted(signers, "whose signature counts")
+        except OSError as error:
+            raise HostError(f"cannot read {signers}: {error.strerror}") from None
+        if not there:
+            raise HostError(f"there is no {signers}, which says whose signature counts")
+        about = ("-f", signers, "-s", signature)
+        why = ""
+        try:
+            found = _keygen("find-principals", *about).decode(errors="replace").splitlines()
         except HostError as error:
-            raise HostError(f"{self.path} is not signed by one of {signers}: {error}") from None
+            found, why = [], str(error)
+        for one in found:
+            try:
+                _keygen("verify", *about, "-I", one, send=self._data)
+            except HostError as error:
+                why = str(error)
+            else:
+                return
+        raise HostError(f"{self.path} is not signed by one of {signers}: {why}")
 
     def moved(self, context: Context, look: Snapshot) -> list[str]:
         """What is not as it was when the plan was made, in words."""
-        now = _facts(_key(context.folder(look.spec)), look)
+        now = _facts(_key(context.folder(look.spec)) or b"", look)
         found = [
             f"the {words}"
             for name, words in (
@@ -136,9 +163,8 @@ class SavedPlan:
         return found
 
 
-def _facts(key: bytes | None, look: Snapshot) -> dict[str, Any]:
+def _facts(key: bytes, look: Snapshot) -> dict[str, Any]:
     """What a plan depends on, as digests; none of them is one without the key."""
-    key = key or b""
     spec = look.spec
     declared = [(one.id, one.present, one.skip, one.needs, one.want) for one in spec.resources]
     states = {
@@ -170,43 +196,82 @@ def _machine() -> str:
 
 
 def _digest(key: bytes, value: Any) -> str:
-    made = blake2b(key=key, digest_size=16)
-    for piece in _canonical(value):
-        made.update(piece)
-    return made.hexdigest()
+    whole = repr(_canonical(value)).encode("utf-8", "surrogateescape")
+    return blake2b(whole, key=key, digest_size=16).hexdigest()
 
 
-def _canonical(value: Any) -> Iterator[bytes]:
-    """The same bytes for the same value in every process."""
-    if is_dataclass(value) and not isinstance(value, type):
-        yield type(value).__name__.encode()
-        value = [getattr(value, one.name) for one in fields(value) if one.name not in _PASSING]
+_PLAIN = frozenset((str, int, float, bool, bytes, type(None)))
+
+
+def _canonical(value: Any) -> Any:
+    """Plain tuples, whose ``repr`` is the same for the same value in every process."""
+    kind: Any = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind is tuple or kind is list:
+        return tuple([_canonical(one) for one in value])
     if isinstance(value, Mapping):
-        value = sorted(value.items(), key=repr)
+        return "map", sorted([_canonical(pair) for pair in value.items()], key=repr)
     if isinstance(value, Set):
-        value = sorted(value, key=repr)
+        return "set", sorted(map(_canonical, value), key=repr)
+    if is_dataclass(value) and not isinstance(value, type):
+        named = _fields(kind)
+        return kind.__name__, [_canonical(getattr(value, name)) for name in named]
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
-        yield b"("
-        for one in value:
-            yield from _canonical(one)
-        yield b")"
-    else:
-        yield repr(value).encode("utf-8", "surrogateescape") + b","
+        return tuple([_canonical(one) for one in value])
+    return repr(value)
 
 
-def _seal(key: bytes | None, document: Mapping[str, Any]) -> str:
+@cache
+def _fields(kind: Any) -> tuple[str, ...]:
+    return tuple(one.name for one in fields(kind) if one.name not in _PASSING)
+
+
+def _seal(key: bytes, document: Mapping[str, Any]) -> str:
     whole = json.dumps(document, sort_keys=True, separators=(",", ":"))
-    return blake2b(whole.encode(), key=key or b"", digest_size=32).hexdigest()
+    return blake2b(whole.encode(), key=key, digest_size=32).hexdigest()
 
 
 def _key(folder: str, make: bool = False) -> bytes | None:
+    """The key of the seals; one that others could read, or have put there, is none."""
     path = os.path.join(folder, _KEY)
-    key = trust.own_bytes(path, 64)
-    if make and (key is None or len(key) != 64):
+    if make:
         make_folder(folder)
-        key = os.urandom(64)
-        put_at(path, key)
-    return key if key is not None and len(key) == 64 else None
+    for _ in range(2 if make else 1):
+        with suppress(OSError, HostError):
+            handle = trust.own_file(path)
+            try:
+                private = not os.fstat(handle).st_mode & 0o077
+                key = os.read(handle, _LENGTH + 1)
+            finally:
+                os.close(handle)
+            if private and len(key) == _LENGTH:
+                return key
+        if make:
+            # Of two that make it at once, both go by that of the first.
+            there = os.path.lexists(path)
+            with suppress(FileExistsError):
+                put_at(path, os.urandom(_LENGTH), replace=there)
+    return None
+
+
+def _refuse_other(path: str) -> None:
+    """Raise HostError where something else than a saved plan would be lost."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise HostError(f"cannot write {path}: {error.strerror}") from None
+    try:
+        status = os.fstat(handle)
+        known = stat.S_ISREG(status.st_mode) and b'"seal": "' in os.pread(
+            handle, _END, max(0, status.st_size - _END)
+        )
+    finally:
+        os.close(handle)
+    if not known:
+        raise HostError(f"{path} is there, and is no saved plan; name another file")
 
 
 def _read(path: str) -> bytes:

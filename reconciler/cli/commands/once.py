@@ -35,8 +35,6 @@ def run(context: Context) -> int:
 
         put_in_place(context, spec)
         spec = context.load(write_cache=True)
-    if saved is not None:
-        saved.refuse_forged(context, spec, context.options.signers)
 
     def taken_over(words: str) -> None:
         tell(f"{spec.name}: {words}")
@@ -74,7 +72,7 @@ def _saved(context: Context) -> SavedPlan | None:
 
     if options.only:
         raise InvalidUsage("--only is for --plan --out; a saved plan is done as a whole")
-    saved = SavedPlan(options.saved)
+    saved = SavedPlan(context, options.saved, options.signers)
     options.only = saved.only
     options.spec = saved.spec_path if options.spec is None else options.spec
     return saved
