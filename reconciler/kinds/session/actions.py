@@ -53,6 +53,9 @@ _HOLD = ("sleep", "infinity")
 _ENDING = 10.0
 """Seconds that what runs in a pane has to end once that is closed."""
 _SIZE = ("-x", "200", "-y", "50")
+STAYS = [["set-option", "-s", "exit-unattached", "off"]]
+"""The script that keeps a server which nobody looks at. Each option that is set has tmux go through
+all sessions, so it is said once for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +178,7 @@ def run_all(actions: Sequence[SessionAction], host: Host) -> list[HostError | No
             todo.setdefault(action.want.socket, {})[at] = scripts
     for socket, some in todo.items():
         try:
-            host.tmux.command(socket, *(one for scripts in some.values() for one in scripts))
+            host.tmux.command(socket, STAYS, *(one for scripts in some.values() for one in scripts))
         except HostError as error:
             for at in some:
                 found[at] = error if len(some) == 1 else _alone(actions[at], host, error)
@@ -214,7 +217,7 @@ def _alone(action: SessionAction, host: Host, error: HostError) -> HostError | N
         if scripts and isinstance(error, UnknownState):
             return error  # Whatever took too long does so again.
         if scripts:
-            host.tmux.command(action.want.socket, *scripts)
+            host.tmux.command(action.want.socket, STAYS, *scripts)
     except HostError as own:
         return own
     return None
@@ -226,7 +229,6 @@ def marked(want: Session, here: str, host: Host) -> Script:
         ["set-option", "-t", here, SESSION_MARK, host.owner],
         ["set-option", "-t", here, NAME_MARK, want.tmux_name],
         ["set-option", "-t", here, "destroy-unattached", "off"],
-        ["set-option", "-s", "exit-unattached", "off"],
     ]
 
 
@@ -249,7 +251,9 @@ class _Scripts:
         self.home = home_of(host.owner, name)
         self.missing = not panes
         self.fresh = self.missing and not want.layout()
-        """Is it to be made?"""
+        """Is it to be made with a window that only holds it open?"""
+        self.begun = not self.missing
+        """Is it there, or made by a script before?"""
         self.held = holder(one for one in made if one.session_id == self.session_id)
 
     def made(self, panes: _Keys, options: _Keys) -> list[Script]:
@@ -262,21 +266,39 @@ class _Scripts:
             script for key, window in layout for script in self._window(key, window, panes, options)
         ]
         # Some of its options, such as history-limit, hold for what is opened later.
-        scripts = [self._session()] if self.fresh else []
+        scripts = [self._held()] if self.fresh else []
         scripts += [*self._options(None, self.here, options), *of_windows]
         if layout and self.held is not None:
             scripts.append([["kill-pane", "-t", self.held.id]])
         return scripts
 
-    def _session(self) -> Script:
+    def _held(self) -> Script:
         """A new session with a window that only holds it open."""
-        want, here = self.want, self.here
+        want = self.want
         first = [*_environment(want, self.host), *_folder(want.cwd, self.host), "--", *_HOLD]
+        marks = mark_pane(newest(self.here), self.home, HOLDER, HOLDER)
+        return [*self._session(first), *marks]
+
+    def _session(self, first: Sequence[str]) -> Script:
+        """A new session; what its first pane alone is to know stays with that one."""
+        want, here = self.want, self.here
         return [
             ["new-session", "-d", "-s", want.tmux_name, *_SIZE, *first],
+            ["set-environment", "-u", "-t", here, _PANE],
             *marked(want, here, self.host),
-            *mark_pane(newest(here), self.home, HOLDER, HOLDER),
         ]
+
+    def _begins_with(self, window: Window, pane: PaneSpec) -> bool:
+        """Is it the first pane of a new session that has all that the session begins with, no more?
+
+        Some options of a session, such as history-limit, hold only for what is opened later.
+        """
+        want = self.want
+        apart = (*window.env, *pane.env) or (pane.cwd or window.cwd or want.cwd) != want.cwd
+        if self.begun or apart or any(key is None for _, key, _, _ in want.options_of()):
+            return False
+        self.begun = True
+        return True
 
     def _options(self, of: str | None, here: str, options: _Keys) -> list[Script]:
         """Those of a window, or of the session, that are to be set."""
@@ -311,7 +333,10 @@ class _Scripts:
                 made = here = newest(self.here)
                 made_new = True
                 title = literal(window.name or self.want.tmux_name)
-                script.append(["new-window", "-d", *self._place(), "-n", title, *start])
+                if self._begins_with(window, pane):
+                    script += self._session(("-n", title, *start))
+                else:
+                    script.append(["new-window", "-d", *self._place(), "-n", title, *start])
             script += mark_pane(made, self.home, f"window:{key}", str(at))
             if pane.command is not None:
                 # What it said before it ended stays to be read; a shell that was left just goes.
@@ -333,8 +358,8 @@ class _Scripts:
 
     def _place(self) -> tuple[str, ...]:
         """Where a new window goes: behind all others, or in the place of what held it open."""
-        if self.missing and not self.fresh:
-            self.fresh = True
+        if not self.begun:
+            self.begun = self.fresh = True
             return ("-k", "-t", f"{self.here}{{start}}")
         return ("-a", "-t", newest(self.here))
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from reconciler.host.tmux import home_of, mark_pane
-from reconciler.kinds.session.actions import marked
+from reconciler.kinds.session.actions import STAYS, marked
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -44,4 +44,4 @@ def adopt(want: Session, panes: Mapping[str, Pane], session: str, host: Host) ->
         script += mark_pane(pane.id, home, f"window:{window}", at)
         if key in commands:
             script.append(["set-option", "-p", "-t", pane.id, "remain-on-exit", "on"])
-    host.tmux.command(want.socket, script)
+    host.tmux.command(want.socket, STAYS, script)
