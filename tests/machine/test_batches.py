@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -10,10 +11,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support import CHECKOUT, Machine
+from support import CHECKOUT, Machine, until
 
 from reconciler.base.errors import HostError
 from reconciler.core.batches import in_halves
+from reconciler.host.processes import environment
 
 Calls = Callable[[Callable[[], object]], Counter[str]]
 
@@ -99,6 +101,45 @@ def test_tmux_is_called_as_often_for_many_sessions(machine: Machine, calls: Call
             machine.converged(spec)
     assert [found[3, step] for step in range(3)] == [found[30, step] for step in range(3)]
     assert max(found.values()) <= 6, found
+
+
+def test_ten_times_the_sessions_take_ten_times_the_commands_of_tmux(machine: Machine) -> None:
+    """Each option that is set has tmux go through all sessions, so as few as can be are."""
+    said, found = machine.base / "said", {}
+    real = shutil.which("tmux")
+    tee = f'case "$*" in *source-file*) tee -a {said};; *) cat;; esac'
+    machine.fake("tmux", f"{tee} | exec {real}")
+    for number in (2, 20):
+        said.write_text("")
+        pane = f"{{windows: [{{panes: [{{command: [sleep, '{machine.mark}']}}]}}]}}"
+        lines = [f"  n{number}x{at}: {pane}" for at in range(number)]
+        spec = machine.spec("\n".join(["sessions:", *lines]))
+        machine.once(spec)
+        words = re.findall(r"\\042([a-z]+-[a-z]+)\\042", said.read_text())
+        found[number] = Counter(words)
+        once = {"exit-unattached": 1, "set-option": 1}
+        each = {"new-session": 1, "set-environment": 1, "set-option": 7, "destroy-unattached": 1}
+        for word in ("new-window", "split-window", *once, *each):
+            most = once.get(word, 0) + each.get(word, 0) * number
+            assert found[number][word] == most, (word, found[number])
+    assert len(machine.running(f"sleep {machine.mark}")) == 22
+
+
+def test_what_people_open_in_a_session_does_not_count_as_its_first_pane(machine: Machine) -> None:
+    command = f"[sleep, '{machine.mark}']"
+    spec = machine.spec(f"sessions: {{s: {{windows: [{{panes: [{{command: {command}}}]}}]}}}}\n")
+    machine.once(spec)
+    (pid,) = machine.running(f"sleep {machine.mark}")
+    assert "RECONCILE_PANE" in environment(pid)
+    assert "RECONCILE_PANE" not in machine.tmux("show-environment", "-t", "=s:")
+    machine.tmux("split-window", "-t", "=s:", "exec sleep 60662")
+    (his,) = until(lambda: machine.running("sleep 60662"))
+    assert "RECONCILE_PANE" not in environment(his)
+    # Ours is ended with all that has come of it; his is not of that.
+    spec.write_text(spec.read_text().replace("{s: {", "{s: {state: absent, "))
+    machine.once(spec)
+    until(lambda: not machine.running(f"sleep {machine.mark}"))
+    assert machine.running("sleep 60662") == [his]
 
 
 def test_a_session_that_tmux_refuses_keeps_no_other_out(machine: Machine) -> None:

@@ -23,13 +23,7 @@ from reconciler.core.kind import (
     Verified,
     run_one,
 )
-from reconciler.core.model import (
-    Action,
-    Change,
-    Observation,
-    Resource,
-    in_words,
-)
+from reconciler.core.model import Action, Change, Observation, Resource, in_words
 from reconciler.core.restart_policy import Policy
 from reconciler.host.launch import STREAMS, Launch
 from reconciler.host.start_records import READY

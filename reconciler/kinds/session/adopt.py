@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from reconciler.host.tmux import home_of, mark_pane
-from reconciler.kinds.session.actions import STAYS, marked
+from reconciler.kinds.session.scripts import STAYS, marked
 
 if TYPE_CHECKING:
     from reconciler.host import Host
