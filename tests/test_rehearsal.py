@@ -258,6 +258,20 @@ def test_what_stays_wrong_is_not_told_for_ever(tmp_path: Path) -> None:
     assert not any(one.what == "start" for one in found)
 
 
+def test_what_flaps_is_summed_up_and_then_over(tmp_path: Path) -> None:
+    url = tmp_path / "url"
+    url.write_text("json://127.0.0.1:9/\n")
+    url.chmod(0o600)
+    notify = f"notify: {{targets: {{ops: {{url_file: {url}, on: [changed]}}}}}}\n"
+    check = "checks: {c: {command: 'false', every: 5m, on_failure: [run /bin/true]}}\n"
+    found = timeline(tmp_path, spec_of(tmp_path, "{}", check + notify), "check:c fails for 2h")
+    assert sum(one.what == "run" for one in found) == 24
+    told = [one for one in found if one.what == "told"]
+    assert "from now on there is one summary an hour" in told[5].words
+    assert "changed 7 more times" in told[6].words and told[6].after >= 3600
+    assert found[-1].what == "told" and found[-1].after == 7200.0
+
+
 def test_only_a_part(tmp_path: Path) -> None:
     spec = spec_of(tmp_path, "{}")
     both = replace(spec, resources=(*spec.resources, replace(spec.resources[0], id="process:v")))

@@ -53,9 +53,9 @@ def test_the_plan_of_then_is_that_of_a_clock_that_is_set_ahead(machine: Machine,
         "cron: {c: {schedule: '30 3 1 * *', command: [/bin/true]}}\n"
         f"directories: {{d: {{path: {machine.base}/d}}, e: {{path: {machine.base}/e}}}}\n"
         "checks: {k: {command: 'false', every: 1h}}\n"
-        "processes: {w: {command: [sleep, '41736'], restart: {retry_every: 1h}}}\n"
+        "processes: {w: {command: 'false', restart: {attempts: 1, retry_every: 1h}}}\n"
     )
-    machine.reconcile("--once", spec, "--only", "check:k")
+    machine.once(spec, "--only", "check:k", "--only", "process:w", status=1)
     machine.reconcile("--pause", "directory:d", "--for", "36h", spec)
     machine.reconcile("--pause", "directory:e", "--for", "50d", spec)
     before = every_file(machine.state)
@@ -75,7 +75,7 @@ def test_the_plan_of_then_is_that_of_a_clock_that_is_set_ahead(machine: Machine,
     assert found != rehearse(machine, spec)
     steps = {one["id"]: one["why"] for one in found["steps"]}
     assert ("2 files" if days == 3 else "3 files") in steps["retention:aged"]
-    assert "directory:d" in steps and "directory:e" not in steps
+    assert "process:w" in steps and "directory:d" in steps and "directory:e" not in steps
 
 
 def test_a_worker_that_is_killed_fares_as_rehearsed(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from reconciler import kinds
 from reconciler.base.values import Verdict
 from reconciler.cli.rehearsal.asked import Event
-from reconciler.core.kind import Kind, Probed, Verified, run_one
+from reconciler.core.kind import Kind, Probed, run_one
 from reconciler.core.model import ABSENT, Action, Change, Observation, Resource
 
 if TYPE_CHECKING:
@@ -112,20 +112,13 @@ class World:
                 observe=lambda resources, host: [self._seen(real, one, host) for one in resources],
                 actions=lambda resource, have, changes: self._actions(real, resource, changes),
                 restart=lambda resource, have, of: (_Act(resource.id, "restart", self),),
-                ends=lambda resource, have, of: (),
                 awaits=lambda steps, host: [None] * len(steps),
                 stages=lambda actions: (actions,),
                 run_all=lambda actions, host: [run_one(action, host) for action in actions],
                 evidence=lambda resource, host: None,
                 watch=lambda resource, have, host: (),
-                stale=lambda planned, now: False,
-                spared=lambda actions: (None, False),
                 probe=lambda resource, host, parent: self._probed(resource),
             )
-            if not isinstance(real, Probed):
-                vars(made)["left"] = lambda planned, found, have: Verified().left(
-                    planned, found, have
-                )
             self._kinds[name] = made
         return self._kinds[name]
 
