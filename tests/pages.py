@@ -9,6 +9,7 @@ stands there (a line ``...`` is any number of lines), ``yaml`` is a spec or a pa
     TEXT -->                   a file that is there by then
     <!-- with: YAML -->        what a part of a spec needs besides, to be a whole one
     <!-- status: 1 -->         with which status the last command of the block ends
+    <!-- save: NAME -->        ``yaml`` that is no spec, but that file, which is there from then on
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from reconciler.core.kind import Kind
 
 PAGES = (
     "README.md", "CHANGELOG.md", "specs/README.md", "specs/README.ja.md", "specs/commands.md",
-    "specs/executor.md", "specs/security.md", "templates/README.md", "tests/README.md",
-    "reconciler/README.md",
+    "specs/executor.md", "specs/fleet.md", "specs/security.md", "templates/README.md",
+    "tests/README.md", "reconciler/README.md",
 )  # fmt: skip
 LANGUAGES = ("sh", "console", "yaml", "python", "json", "text")
-_COMMENT = re.compile(r"<!-- (before|file|with|status): (.*?)\s*-->", re.DOTALL)
+_COMMENT = re.compile(r"<!-- (before|file|with|status|save): (.*?)\s*-->", re.DOTALL)
 
 
 @dataclass

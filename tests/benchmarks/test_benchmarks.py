@@ -90,3 +90,13 @@ def test_the_benchmarks_of_the_page_print_their_table(machine: Machine) -> None:
     rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
     assert len(rows) == 6
     assert all(row.count("|") == 5 for row in rows)
+
+
+def test_the_simulation_of_many_hosts_prints_its_table(machine: Machine) -> None:
+    script = CHECKOUT / "tests/benchmarks/fleet.py"
+    small = ("--hosts", "20", "--resources", "2", "--pulls", "1", "--alive", "10")
+    done = machine.run(sys.executable, script, *small)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert len(rows) in (3, 4)  # Without git there is no row on it.
+    assert "20 measured" in rows[1] and "2.0/s" in rows[1]

@@ -16,12 +16,15 @@ from jsonschema import Draft202012Validator
 from support import CHECKOUT, Machine
 
 from reconciler import __version__
+from reconciler.cli.main import main
 from reconciler.fleet.run import HostResult, _complaint, _heard
 from reconciler.fleet.view import fleet_blocks, fleet_document, trouble_rows
 from reconciler.output.text import lines_of
 
 pytest.importorskip("ansible_runner", reason="needs ansible-core and ansible-runner")
+yaml = pytest.importorskip("yaml")
 COLLECTION = CHECKOUT / "reconciler/fleet/collection/ansible_collections/reconcile/host"
+MODULE = COLLECTION / "plugins/modules/reconcile.py"
 OLD = '#!/bin/sh\n[ "$1" != --version ] || { echo reconcile 0.0.1; exit; }\n'
 OLD += "echo \"reconcile: unknown option '--as'\" >&2; exit 64\n"
 
@@ -139,14 +142,18 @@ def test_all_hosts_fail(fleet: Fleet) -> None:
         (("--plan", "{spec}", "--limit", "x"), 64, "--limit is about the hosts of --hosts"),
     ],
 )
-def test_what_asks_no_host(fleet: Fleet, argv: list[str], status: int, words: str) -> None:
+def test_what_asks_no_host(
+    fleet: Fleet, capsys: pytest.CaptureFixture[str], argv: list[str], status: int, words: str
+) -> None:
     base = fleet.machine.base
     (base / "open").write_text("x\n")
     (base / "open").chmod(0o666)
     names = {"spec": fleet.spec, "base": base}
-    done = fleet.machine.reconcile(*(word.format(**names) for word in argv))
-    assert done.returncode == status and words.format(**names) in done.stderr, done.stderr
-    assert "Traceback" not in done.stderr and done.stdout == ""
+    line = [word.format(**names) for word in argv]
+    assert main([*line, "--state-dir", str(fleet.machine.state)]) == status
+    said = capsys.readouterr()
+    assert words.format(**names) in said.err and "Traceback" not in said.err
+    assert said.out == ""
 
 
 def test_without_ansible_it_says_what_to_install(fleet: Fleet) -> None:
@@ -154,8 +161,6 @@ def test_without_ansible_it_says_what_to_install(fleet: Fleet) -> None:
         "import sys; sys.modules['ansible_runner'] = None\n"
         "from reconciler.cli.main import entry; entry()"
     )
-    python = fleet.machine.base / "python"
-    python.symlink_to(sys.executable)
     argv = ["--plan", fleet.spec, "--hosts", "x,", "--state-dir", fleet.machine.state]
     done = fleet.machine.run(sys.executable, "-c", code, *argv)
     assert done.returncode == 1
@@ -226,22 +231,23 @@ Module = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def module(machine: Machine) -> Module:
-    """Runs it as Ansible does, with these options; gives its answer."""
-    code = (
-        "import json, runpy, sys\n"
-        "from ansible.module_utils.testing import patch_module_args\n"
-        "with patch_module_args(json.loads(sys.argv[1])):\n"
-        f"    runpy.run_path({str(COLLECTION / 'plugins/modules/reconcile.py')!r}, "
-        "run_name='__main__')\n"
-    )
+def module(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Module:
+    """Runs it in this process, with these options; gives its answer."""
+    testing = pytest.importorskip("ansible.module_utils.testing", reason="needs ansible-core 2.19")
+    for name in ("HOME", "PATH"):
+        monkeypatch.setenv(name, machine.environ[name])
+    used: list[Path] = []
 
     def run(**options: Any) -> dict[str, Any]:
-        given = {"executable": f"{machine.bin}/reconcile", "state_dir": str(machine.state)}
-        done = machine.run(sys.executable, "-c", code, json.dumps({**given, **options}))
-        lines = done.stdout.strip().splitlines()
-        assert lines, done.stderr
-        found: dict[str, Any] = json.loads(lines[-1])
+        used.append(machine.base / f"task{len(used)}")
+        used[-1].mkdir(mode=0o700)
+        given = {"executable": f"{machine.bin}/reconcile", "state_dir": str(machine.state),
+                 "_ansible_tmpdir": str(used[-1])}  # fmt: skip
+        with testing.patch_module_args({**given, **options}), pytest.raises(SystemExit):
+            runpy.run_path(str(MODULE), run_name="__main__")
+        found: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
         return found
 
     return run
@@ -310,15 +316,7 @@ def test_the_collection_has_the_version_of_the_program(machine: Machine) -> None
     assert Path(done.stdout.rstrip(), "galaxy.yml").is_file()
 
 
-def test_its_documentation_names_every_option(
-    monkeypatch: pytest.MonkeyPatch, machine: Machine
-) -> None:
-    ansible_doc = machine.bin / "ansible-doc"
-    done = machine.run(
-        ansible_doc, "reconcile.host.reconcile", "--json",
-        environ={"ANSIBLE_COLLECTIONS_PATH": str(COLLECTION.parents[2])},
-    )  # fmt: skip
-    documented = json.loads(done.stdout)["reconcile.host.reconcile"]["doc"]["options"]
+def test_its_documentation_names_every_option(monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[Any] = []
 
     def seen(**spec: Any) -> None:
@@ -327,8 +325,11 @@ def test_its_documentation_names_every_option(
 
     monkeypatch.setattr("ansible.module_utils.basic.AnsibleModule", seen)
     with pytest.raises(SystemExit):
-        runpy.run_path(str(COLLECTION / "plugins/modules/reconcile.py"), run_name="__main__")
+        runpy.run_path(str(MODULE), run_name="__main__")
+    said = runpy.run_path(str(MODULE))
+    documented = yaml.safe_load(said["DOCUMENTATION"])["options"]
     assert found[0].keys() == documented.keys()
     for name, option in found[0].items():
         assert option["type"] == documented[name]["type"], name
         assert option.get("default") == documented[name].get("default"), name
+    assert all("reconcile.host.reconcile" in one for one in yaml.safe_load(said["EXAMPLES"]))

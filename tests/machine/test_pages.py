@@ -46,10 +46,11 @@ class Reader:
         host.run("hostname", "web1")
         host.add_user("me")
         host.admit()
-        mine = shlex.quote(str(host.bin))
+        mine = shlex.quote(str(host.bin.parent))
         self.sh(
             f"mkdir -p {HERE}/.venv {HERE}/tests ~/.zfunc ~/.config/fish/completions ~/bin;"
-            f"cp -r {CHECKOUT}/specs {CHECKOUT}/templates {HERE}; ln -s {mine} {HERE}/.venv/bin",
+            f"cp -r {CHECKOUT}/specs {CHECKOUT}/templates {HERE}; "
+            f"ln -s {mine}/bin {mine}/lib {mine}/pyvenv.cfg {HERE}/.venv",
             "/",
         )
         host.write("/home/me/receiver.py", RECEIVER)
@@ -72,6 +73,8 @@ class Reader:
         for line in block.said.get("before", ()):
             self.sh(line)
         expected = int(block.said.get("status", ["0"])[0])
+        for name in block.said.get("save", ()):
+            self.host.write(f"{HERE}/{name}", block.text, owner="me")
         if name := block.whole():
             self.host.write(f"{HERE}/{name}.yaml", block.text, owner="me")
         elif block.language == "sh":
@@ -136,7 +139,7 @@ def reader(free: None) -> Iterator[Reader]:
 @pytest.mark.parametrize(
     "page",
     ["README.md", "specs/README.ja.md", "specs/README.md", "specs/commands.md",
-     "specs/executor.md"],
+     "specs/executor.md", pytest.param("specs/fleet.md", marks=pytest.mark.fleet)],
 )  # fmt: skip
 def test_what_a_page_says_is_so(page: str, reader: Reader) -> None:
     for block in blocks(page):
