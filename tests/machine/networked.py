@@ -23,6 +23,7 @@ AuthorizedKeysFile /etc/ssh/authorized_by_test
 PermitRootLogin prohibit-password
 UsePAM no
 UseDNS no
+Subsystem sftp internal-sftp
 PidFile /run/sshd.pid
 """
 

@@ -20,7 +20,7 @@ from reconciler import __version__
 from reconciler.fleet import COLLECTIONS
 
 pytest.importorskip("ansible_runner", reason="needs ansible-core and ansible-runner")
-pytestmark = [pytest.mark.root, pytest.mark.namespaces, pytest.mark.fleet]
+pytestmark = [pytest.mark.root, pytest.mark.namespaces, pytest.mark.fleet, pytest.mark.slow]
 OLD = '#!/bin/sh\n[ "$1" != --version ] || { echo reconcile 0.0.1; exit; }\n'
 OLD += "echo \"reconcile: unknown option '--as'\" >&2; exit 64\n"
 SPEC = """version: 1

@@ -139,7 +139,8 @@ def reader(free: None) -> Iterator[Reader]:
 @pytest.mark.parametrize(
     "page",
     ["README.md", "specs/README.ja.md", "specs/README.md", "specs/commands.md",
-     "specs/executor.md", pytest.param("specs/fleet.md", marks=pytest.mark.fleet)],
+     "specs/executor.md",
+     pytest.param("specs/fleet.md", marks=[pytest.mark.fleet, pytest.mark.slow])],
 )  # fmt: skip
 def test_what_a_page_says_is_so(page: str, reader: Reader) -> None:
     for block in blocks(page):
