@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Machine, compiled
+from support import LONG, Machine, compiled
 
 from reconciler import kinds
 from reconciler.base.records import replace
@@ -288,6 +289,23 @@ def test_no_block_goes_into_another(machine: Machine) -> None:
         "# BEGIN reconcile demo block:c", "alias x",
         "# BEGIN reconcile demo block:a", "alias x", "last",
     ]  # fmt: skip
+
+
+def test_a_search_for_the_place_has_an_end(machine: Machine) -> None:
+    """Whoever writes the file decides what the pattern meets; the others go on."""
+    hostile, other = machine.base / "hostile", machine.base / "other"
+    hostile.write_text("a" * 64 + "\n")
+    text = (
+        f"blocks: {{x: {{path: {hostile}, content: alias x, after: '^(a+)+$Z'}}, "
+        f"y: {{path: {other}, content: alias y}}}}"
+    )
+    started = time.monotonic()
+    report = machine.once(machine.spec(text), status=1)
+    assert time.monotonic() - started < LONG / 2
+    steps = {one["id"]: one for one in report["steps"]}
+    assert "looking for '^(a+)+$Z', where the block goes, took longer" in steps["block:x"]["error"]
+    assert hostile.read_text() == "a" * 64 + "\n"
+    assert steps["block:y"]["result"] == "done" and "alias y" in other.read_text()
 
 
 @pytest.mark.parametrize("going", [["a", "b"], ["b", "a"], ["a, b"]])
