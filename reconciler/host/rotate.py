@@ -144,6 +144,8 @@ def _successor(
                 made.settle(kept_mode(was, uid, gid), uid, gid, like=log)
             else:
                 is_root = os.geteuid() == 0
+                # A set-ID bit is for whom the spec names, never for whose log lay there.
+                mode &= ~(stat.S_ISUID if uid == -1 else 0) & ~(stat.S_ISGID if gid == -1 else 0)
                 made.settle(
                     mode,
                     was.st_uid if is_root and uid == -1 else uid,

@@ -348,6 +348,23 @@ def test_a_copy_that_cannot_keep_its_group_opens_to_nobody_else(
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o604
 
 
+@pytest.mark.parametrize("declared", [False, True])
+def test_a_new_log_gets_no_set_id_bit_for_whose_log_lay_there(
+    machine: Machine, declared: bool
+) -> None:
+    log = machine.base / "logs/a.log"
+    log.parent.mkdir()
+    log.write_text("x" * 5000)
+    who = f", owner: '{os.geteuid()}', group: '{os.getegid()}'" if declared else ""
+    machine.once(
+        machine.spec(
+            f"retention: {{l: {{path: {log.parent}, match: a.log, max_file: 1B, action: rotate, "
+            f"create: {{mode: '6640'{who}}}}}}}"
+        )
+    )
+    assert (log.read_text(), rights(log)[0]) == ("", 0o6640 if declared else 0o640)
+
+
 def test_what_is_written_anew_keeps_its_acl(machine: Machine) -> None:
     """A whole file, and one with a block; nobody gains by it, and nobody loses."""
     text, rc = machine.base / "text", machine.base / "rc"
