@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from reconciler.config.isolated import Loading
     from reconciler.core.model import Observation, Outcome, Report, Spec
     from reconciler.host import Host
+    from reconciler.host.processes import Identity
     from reconciler.notify.reports import Reports
     from reconciler.notify.sender import Sender
     from reconciler.output.text import Line
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from reconciler.watchdog.requests import Answer
 
 
+_NONE: Mapping[str, Identity] = {}
 _PATIENCE = 5.0
 """Seconds for which one who still writes the spec is waited for."""
 ACTING = ("once", "loop", "repair", "pause", "resume", "undo", "uninstall")
@@ -302,8 +304,13 @@ class Context(CallState):
         for words in trim(folder, bounds(own, host), is_rotated):
             self.warn(words)
 
-    def tell(self, look: Snapshot, outcomes: Sequence[Outcome]) -> None:
-        """Queue the messages of a pass; ``post`` delivers them."""
+    def tell(
+        self, look: Snapshot, outcomes: Sequence[Outcome], last: Mapping[str, Identity] = _NONE
+    ) -> None:
+        """Queue the messages of a pass; ``post`` delivers them.
+
+        ``last``: by id what is known to have run before, whoever had started it.
+        """
         plan, spec = look.plan, look.spec
         nothing = not (outcomes or plan.trouble or self._reports)
         if self.is_quiet(spec) and (nothing or not spec.notify.targets):
@@ -322,7 +329,8 @@ class Context(CallState):
             tracker = self.tracker(spec, True)
             started = {one.step.id for one in outcomes if one.step.verb == "start"}
             booted = self.clock.wall() - self.clock.since_boot()
-            ran = store.history.ran(started, booted)
+            before = {one: last[one].began(booted) for one in started & last.keys()}
+            ran = store.history.ran(started, booted, before)
             news = News(
                 plan, outcomes, look.seen, gone, tracker.unproven(), tracker.waits(), ran,
                 partial(self._look_command, spec),

@@ -39,6 +39,8 @@ class ExitWatcher:
         self._paced: set[str] = set()
         self._called: dict[str, float] = {}
         self._waiting: dict[str, float] = {}
+        self.last: dict[str, Identity] = {}
+        """By id the process that was watched last for it, whether it has ended or not."""
 
     def watch(self, wanted: Mapping[str, Iterable[Identity]], paced: Collection[str]) -> None:
         """Watch these from now on for these ids; what is watched for other ids stays.
@@ -52,6 +54,7 @@ class ExitWatcher:
         for ident, identities in wanted.items():
             for identity in identities:
                 self._concerns.setdefault(identity, set()).add(ident)
+                self.last[ident] = identity
         for identity in [one for one, ids in self._concerns.items() if not ids]:
             self._drop(identity)
         missed = 0
@@ -68,6 +71,8 @@ class ExitWatcher:
         """Watch for no other ids than these."""
         gone = {one for known in self._concerns.values() for one in known} - set(ids)
         self.watch(dict.fromkeys(gone, ()), self._paced)
+        for ident in self.last.keys() - set(ids):
+            del self.last[ident]
         for ident in self._called.keys() - set(ids):
             del self._called[ident]
             self._waiting.pop(ident, None)

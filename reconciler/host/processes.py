@@ -38,6 +38,10 @@ class Identity:
         """It in one word, for the store."""
         return f"{self.pid}@{self.start}"
 
+    def began(self, boot: float) -> float:
+        """When it was started, by the clock by which the host was booted at ``boot``, in s."""
+        return boot + self.start / os.sysconf("SC_CLK_TCK")
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessEntry:

@@ -193,7 +193,13 @@ class Watchdog:
     def _made(self, teller: Teller, only: Sequence[str], stopping: Callable[[], bool]) -> Passed:
         """What its child does."""
         work = PassWork(
-            self._context, self.spec, teller, self._fresh, self._untold, self._stops.going()
+            self._context,
+            self.spec,
+            teller,
+            self._fresh,
+            self._untold,
+            self._stops.going(),
+            self._deaths.last,
         )
         try:
             return work.make(only, stopping)

@@ -40,6 +40,9 @@ class Passed:
     learned: Learned
 
 
+_NONE: Mapping[str, Identity] = {}
+
+
 class _StopsOfLoop:
     """The stops that the loop makes, as a pass in a child knows them."""
 
@@ -59,7 +62,7 @@ class _StopsOfLoop:
 
 class PassWork:
     """A pass over one spec. ``untold`` is what people are to be told of besides, ``going`` the
-    stops of the loop when it began."""
+    stops of the loop when it began, and ``last`` by id what has run before."""
 
     def __init__(
         self,
@@ -69,6 +72,7 @@ class PassWork:
         settling: Settling,
         untold: Sequence[Outcome],
         going: Mapping[Identity, str],
+        last: Mapping[str, Identity] = _NONE,
     ) -> None:
         self._context = context
         self._spec = spec
@@ -76,6 +80,7 @@ class PassWork:
         self._settling = settling
         self._untold = list(untold)
         self._going = going
+        self._last = last
 
     def make(self, only: Sequence[str], stopping: Callable[[], bool]) -> Passed:
         """Look, plan, act, and remember. Raises HostError."""
@@ -145,7 +150,7 @@ class PassWork:
             if one.pending and isinstance(kinds.get(ident.partition(":")[0]), Readied)
         }
         due = context.learn(look, host)
-        context.tell(look, outcomes)
+        context.tell(look, outcomes, self._last)
         if spec.metrics is not None and not only:
             context.write_metrics(look, host, outcomes)
         return Passed(

@@ -367,6 +367,29 @@ def test_a_worker_that_was_killed_and_started_at_once_is_told_of_by_default(
     assert sum(rest[-1] == "Action: started" for where, rest in lines if where == "/b") == 2
 
 
+def test_of_an_adopted_process_the_first_end_is_told(
+    machine: Machine, looping: Any, receiver: Receiver
+) -> None:
+    """Which nobody of ours has started."""
+    before = time.time()
+    adopted = subprocess.Popen(["sleep", "90212"], env=machine.environ)
+    spec = machine.spec(
+        f"loop: {{every: 1h}}\nnotify: {{targets: {{a: {{url: 'json://{receiver.where}/a'}}}}}}\n"
+        "processes: {p: {command: [sleep, '90212'], match: {cmdline: ^sleep 90212$}},\n"
+        "  q: {command: [sleep, '90213']}}\n"
+    )
+    looping(spec).up()
+    until(lambda: machine.running("sleep 90213"))
+    adopted.kill()
+    adopted.wait()
+    until(lambda: receiver.got)
+    (said,) = [document["message"].splitlines() for _, document in receiver.got]
+    assert said[:2] == ["Status: process:p had ended", "Action: started again"]
+    when = said[2].removeprefix("it was started last ").removesuffix(".")
+    told = time.mktime(time.strptime(when, "%Y-%m-%d %H:%M"))
+    assert abs(told - before) < 61 + 5
+
+
 def seen_of(canary: str) -> list[str]:
     """Where in the table of processes it is seen."""
     found = []

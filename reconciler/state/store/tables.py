@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from reconciler.state.store.outbox import Outbox, SentMessages, Troubles
 
 _MOST = 10_000
+_NONE: Mapping[str, float] = {}
 """Steps that are remembered."""
 _DEED = "wall, by, id, verb, result, why, error, seconds, freed, pass"
 Condition = tuple[str, str, str]
@@ -279,10 +280,13 @@ class History(StoreTable):
         """When the oldest deed was done that is known, by id."""
         return dict(self._base.read("SELECT id, min(wall) FROM history GROUP BY id"))
 
-    def ran(self, ids: Collection[str], since: float) -> dict[str, float]:
+    def ran(
+        self, ids: Collection[str], since: float, others: Mapping[str, float] = _NONE
+    ) -> dict[str, float]:
         """Of those that were started just now, the ones that had been started before, and when.
 
-        Only what was started after ``since``, and what nobody has ended, paused or resumed.
+        Only what was started after ``since``, and what nobody has ended, paused or resumed; of
+        what is started for the first time ``others`` has who else's start it was.
         """
         if not ids:
             return {}
@@ -292,7 +296,8 @@ class History(StoreTable):
             if ident in ids and len(deeds[ident]) < 2:
                 deeds[ident].append((deed[0], deed[1], deed[2]))
         last = {ident: known[1] for ident, known in deeds.items() if len(known) == 2}
-        return {
+        first = {ident: others[ident] for ident in others if ident in deeds and ident not in last}
+        return first | {
             ident: wall
             for ident, (verb, result, wall) in last.items()
             if verb in ("start", "restart") and result == "done" and wall >= since
