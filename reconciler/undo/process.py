@@ -7,6 +7,7 @@ from typing import Any
 
 from reconciler.base.records import replace
 from reconciler.core.model import Resource, Step
+from reconciler.host.start_records import RENEWED
 from reconciler.undo import Around, Irreversible, Reversal
 from reconciler.undo.plain import digests_in
 
@@ -24,7 +25,7 @@ class OfProcess(Reversal):
             return ()  # It has run before, from the same.
         former = around.known(resource.id)
         if former is None and runs:
-            if {digest for _, digest in have.found} - {None, want.digest()}:
+            if _versions(have) - {"", want.digest()}:
                 raise Irreversible("what it was started from before is not known")
             former = replace(want, instances=len(have.found))
         if former is None:
@@ -36,12 +37,17 @@ class OfProcess(Reversal):
         return (Resource(resource.id, replace(former, stop_extra=True)),)
 
     def trace(self, state: Any) -> str:
-        found = () if state is None else state.found or ()
-        return " ".join(sorted({digest or "" for _, digest in found}))
+        return " ".join(sorted(_versions(state)))
 
     def is_left(self, left: str, now: str) -> bool:
         # What has ended since, or did not come up then, was changed by nobody.
         return not now or not left or left == now
+
+
+def _versions(state: Any) -> set[str]:
+    """What those were started from that run, also where it is their turn to be started anew."""
+    found = () if state is None else state.found or ()
+    return {(digest or "").removesuffix(RENEWED) for _, digest in found}
 
 
 REVERSAL = OfProcess()

@@ -125,7 +125,10 @@ def look(resource: Resource[Process], host: Host) -> Observation[ProcessState]:
     if want.rolling is not None and resource.present:
         # Those that are to be started anew are as good as older ones.
         asked = [host.start_records.noted(resource.id, one, RENEWED) for one, _ in found]
-        found = [(one, word or version) for (one, version), word in zip(found, asked, strict=True)]
+        found = [
+            (one, f"{version or ''}{RENEWED}" if word else version)
+            for (one, version), word in zip(found, asked, strict=True)
+        ]
         state = replace(
             state, found=tuple(found), definition="older" if any(asked) else state.definition
         )
