@@ -18,6 +18,7 @@ from support import LONG, Machine, within
 from reconciler.base.errors import HostError
 from reconciler.cli import saved_plan
 from reconciler.cli.context import Context
+from reconciler.cli.main import main
 from reconciler.cli.options import parsed
 from reconciler.cli.saved_plan import SavedPlan, save
 
@@ -168,36 +169,44 @@ def replaced_by_a_fifo(saved: Saved) -> None:
     os.mkfifo(saved.file, 0o600)
 
 
-@pytest.mark.parametrize(
-    ("damage", "words"),
-    [
-        (cut, "no whole saved plan"),
-        (changed, "was changed since"),
-        (newer, "a newer version"),
-        (of_another, "was not made here"),
-        (of_another_name, "no whole saved plan (no name of a spec)"),
-        (linked_key, "was not made here"),
-        (lambda saved: key_of(saved).chmod(0o640), "was not made here"),
-        (lambda saved: key_of(saved).unlink(), "was not made here"),
-        (lambda saved: key_of(saved).write_bytes(b""), "was not made here"),
-        (lambda saved: saved.file.chmod(0o644), "chmod 600"),
-        (lambda saved: saved.file.unlink(), "cannot read"),
-        (lambda saved: saved.file.write_text(""), "no whole saved plan"),
-        (lambda saved: saved.file.write_text("[" * 100_000), "no whole saved plan"),
-        (lambda saved: saved.file.write_text("[]"), "no whole saved plan"),
-        (replaced_by_a_fifo, "is no file"),
-        (put_into_a_folder_of_all, "everybody may write to"),
-    ],
+DAMAGES: tuple[tuple[Callable[[Saved], object], str], ...] = (
+    (cut, "no whole saved plan"),
+    (changed, "was changed since"),
+    (newer, "a newer version"),
+    (of_another_name, "no whole saved plan (no name of a spec)"),
+    (linked_key, "was not made here"),
+    (lambda saved: key_of(saved).chmod(0o640), "was not made here"),
+    (lambda saved: key_of(saved).unlink(), "was not made here"),
+    (lambda saved: key_of(saved).write_bytes(b""), "was not made here"),
+    (lambda saved: saved.file.chmod(0o644), "chmod 600"),
+    (lambda saved: saved.file.unlink(), "cannot read"),
+    (lambda saved: saved.file.write_text(""), "no whole saved plan"),
+    (lambda saved: saved.file.write_text("[" * 100_000), "no whole saved plan"),
+    (lambda saved: saved.file.write_text("[]"), "no whole saved plan"),
+    (replaced_by_a_fifo, "is no file"),
+    (put_into_a_folder_of_all, "everybody may write to"),
+    (of_another, "was not made here"),
 )
+
+
 def test_what_is_not_sealed_is_not_done(
-    machine: Machine, damage: Callable[[Saved], object], words: str
+    machine: Machine, capsys: pytest.CaptureFixture[str]
 ) -> None:
     saved = Saved(machine)
     saved.save()
-    damage(saved)
-    said = saved.do(status=1)
-    assert words in said and "Traceback" not in said and "internal error" not in said, said
-    assert saved.untouched()
+    kept = {path: path.read_bytes() for path in (saved.file, key_of(saved))}
+    argv = ["--once", "--from", str(saved.file), "--state-dir", str(machine.state)]
+    for damage, words in DAMAGES:
+        for path, data in kept.items():
+            path.unlink(missing_ok=True)
+            path.write_bytes(data)
+            path.chmod(0o600)
+        machine.base.chmod(0o700)
+        damage(saved)
+        status, said = main(argv), capsys.readouterr().err
+        assert (status, words in said) == (1, True), said
+        assert "Traceback" not in said and "internal error" not in said
+        assert saved.untouched()
 
 
 def test_no_byte_of_it_can_be_another(machine: Machine) -> None:
@@ -330,30 +339,35 @@ def test_signatures_that_count_and_those_that_do_not(machine: Machine) -> None:
     machine.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(base / "key"))
     public = (base / "key.pub").read_text()
     saved.save("--sign", base / "key")
-    for line, words in (
-        (f'ops valid-before="20200101" {public}', "is not signed by one of"),
-        (f'ops valid-after="20990101" {public}', "is not signed by one of"),
-        (f'ops namespaces="git" {public}', "is not signed by one of"),
-        ("", "is not signed by one of"),
-        ("ops ssh-ed25519 AAAA\n", "is not signed by one of"),
+    context = Context(parsed(["--once", "--state-dir", str(machine.state)]))
+
+    def refused(words: str, by: Path = signers) -> None:
+        with pytest.raises(HostError, match=words):
+            SavedPlan(context, str(saved.file), str(by))
+
+    for line in (
+        f'ops valid-before="20200101" {public}',
+        f'ops valid-after="20990101" {public}',
+        f'ops namespaces="git" {public}',
+        "",
+        "ops ssh-ed25519 AAAA\n",
     ):
         signers.write_text(line)
-        assert words in saved.do("--signers", signers, status=1), line
+        refused("is not signed by one of")
     # One that others could write themselves into.
     signers.write_text(f"ops {public}")
     signers.chmod(0o666)
-    assert "everybody may write to" in saved.do("--signers", signers, status=1)
+    refused("everybody may write to")
     signers.chmod(0o644)
-    assert "there is no" in saved.do("--signers", base / "nobody", status=1)
+    refused("there is no", base / "nobody")
     # Of that key, but for something else.
     signature = Path(f"{saved.file}.sig")
     right = signature.read_bytes()
     signature.unlink()
     machine.run("ssh-keygen", "-Y", "sign", "-n", "git", "-f", str(base / "key"), str(saved.file))
-    assert "is not signed by one of" in saved.do("--signers", signers, status=1)
+    refused("is not signed by one of")
     signature.write_bytes(b"-----BEGIN SSH SIGNATURE-----\n")
-    assert "is not signed by one of" in saved.do("--signers", signers, status=1)
-    assert saved.untouched()
+    refused("is not signed by one of")
     signature.write_bytes(right)
     signers.write_text(f'*@example.com,ops namespaces="git,reconcile-plan" {public}')
     saved.do("--signers", signers)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from reconciler.cli.call_state import Learned
 from reconciler.cli.context import Context
 from reconciler.core.messages import in_one_line, moment
-from reconciler.host.clock import LaterClock, speak_by
+from reconciler.host.clock import LaterClock
 from reconciler.notify.sender import DIGEST, Sender
 from reconciler.notify.transitions import quiet_left
 
@@ -37,7 +37,6 @@ class RehearsedContext(Context):
     def __init__(self, options: argparse.Namespace, clock: LaterClock) -> None:
         super().__init__(options)
         self.clock = clock
-        speak_by(clock)
         self._copies: dict[str, Store] = {}
 
     by = cached_property(lambda self: "loop")

@@ -18,7 +18,7 @@ from reconciler.cli.rehearsal.context import RehearsedContext
 from reconciler.core.kind import Probed, Running
 from reconciler.core.model import Outcome
 from reconciler.core.plan import chosen
-from reconciler.host.clock import Clock, LaterClock, RehearsedClock
+from reconciler.host.clock import Clock, LaterClock, RehearsedClock, speak_by
 from reconciler.notify.delivery import off
 from reconciler.output import data, text
 from reconciler.output.rehearsal import (
@@ -41,11 +41,15 @@ def run(context: Context) -> int:
     if options.out is not None:
         raise InvalidUsage("--out saves what is to be done now, on this host as it is; leave out "
                            f"{'--if' if options.event else '--at'}")  # fmt: skip
-    now = Clock().wall()
-    ahead = 0.0 if options.at is None else seconds_until(options.at, now)
+    ahead = 0.0 if options.at is None else seconds_until(options.at, Clock().wall())
     if options.event is not None:
         return _after(RehearsedContext(options, RehearsedClock(ahead)), Event.read(options.event))
-    return _at(RehearsedContext(options, LaterClock(ahead)), ahead)
+    clock = LaterClock(ahead)
+    speak_by(clock)
+    try:
+        return _at(RehearsedContext(options, clock), ahead)
+    finally:
+        speak_by(Clock())
 
 
 # -- at another time
