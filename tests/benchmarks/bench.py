@@ -69,19 +69,23 @@ class Bench:
 
     def heading(self) -> None:
         """On what it is measured, and the head of the table."""
-        cores = len(os.sched_getaffinity(0))
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-        print(
-            f"{time.strftime('%Y-%m-%d')}, {cores} cores, {memory:.0f} GiB, "
-            f"Linux {platform.release().partition('-')[0]}, Python {platform.python_version()}, "
-            f"medians of {self.runs} runs\n"
-        )
+        print(f"{surroundings()}, medians of {self.runs} runs\n")
         print("| what | measured | beside it | target |\n|---|---|---|---|", flush=True)
 
     def row(self, what: str, measured: str, beside: str, target: str) -> None:
         """One line of the table, printed as it comes."""
         self.rows.append((what, measured, beside, target))
         print(f"| {what} | {measured} | {beside} | {target} |", flush=True)
+
+
+def surroundings() -> str:
+    """When, and on what it is measured."""
+    cores = len(os.sched_getaffinity(0))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (
+        f"{time.strftime('%Y-%m-%d')}, {cores} cores, {memory:.0f} GiB, "
+        f"Linux {platform.release().partition('-')[0]}, Python {platform.python_version()}"
+    )
 
 
 @contextmanager

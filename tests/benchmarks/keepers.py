@@ -66,7 +66,10 @@ def beside_a_crash(machine: Machine, births: Births, every: str) -> Looping:
 def supervisord(machine: Machine, births: Births, names: Sequence[str]) -> Keeper | str:
     """supervisord from PyPI with those workers, or why it is not to be had."""
     folder = machine.base / "supervisord"
-    program = folder / "venv/bin/supervisord"
+    folder.mkdir(exist_ok=True)
+    program = machine.bin / "supervisord"
+    if not program.exists():
+        program = folder / "venv/bin/supervisord"
     if not program.exists():
         done = subprocess.run([sys.executable, "-m", "venv", folder / "venv"], capture_output=True)
         pip = [folder / "venv/bin/pip", "install", "--quiet", "--disable-pip-version-check"]

@@ -100,3 +100,20 @@ def test_the_simulation_of_many_hosts_prints_its_table(machine: Machine) -> None
     rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
     assert len(rows) in (3, 4)  # Without git there is no row on it.
     assert "20 measured" in rows[1] and "2.0/s" in rows[1]
+
+
+@pytest.mark.slow
+def test_the_whole_table_is_printed_whatever_fails(machine: Machine) -> None:
+    script = CHECKOUT / "tests/benchmarks/all.py"
+    done = machine.run(sys.executable, script, "--small", "trees", "one", "daemons")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert len(rows) == 32
+    assert all(row.count("|") == 5 for row in rows)
+    assert done.stdout.splitlines()[-1].startswith("In ")
+    # A part that cannot be measured is a row, and the others are measured.
+    machine.fake("find", "exit 3")
+    done = machine.run(sys.executable, script, "--small", "trees", "one")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "| the rest of trees | left out | " in done.stdout
+    assert "idle over one daemon" in done.stdout
