@@ -15,6 +15,7 @@ from reconciler.base.errors import BeingWritten
 from reconciler.config.errors import SpecError
 from reconciler.host import spec_files, trust
 from reconciler.host.openfiles import has_writer, visible_writer
+from reconciler.host.walk import closing
 
 Built = TypeVar("Built")
 
@@ -73,8 +74,7 @@ class _WriteWatch:
 
     def _writing(self, path: str) -> str | None:
         """Who writes to it, or may do so. Raises OSError and Untrusted."""
-        handle = trust.opened(path)
-        try:
+        with closing(trust.opened(path)) as handle:
             known = has_writer(handle)
             writer = visible_writer(handle) if known is not False else None
             if known or writer is not None:
@@ -83,8 +83,6 @@ class _WriteWatch:
             if known is None and not self._still(path, os.fstat(handle)):
                 return f"{path} was changed less than {_STILL:g} s ago"
             return None
-        finally:
-            os.close(handle)
 
     def _still(self, path: str, status: os.stat_result) -> bool:
         """Has it been as it is for long enough? The clock of its server may be another one."""

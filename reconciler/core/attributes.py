@@ -124,11 +124,9 @@ class SetAttributes:
     refused: Refused | None = None
 
     def describe(self) -> str:
-        """The action in words."""
         return f"set {self.attributes.describe()} on {shown(self.path)}"
 
     def run(self, host: Host) -> None:
-        """Raises HostError."""
         if self.refused is not None:
             from reconciler.host.refusals import refuse
 

@@ -24,7 +24,6 @@ class RunCommand:
     done: str = ""
 
     def describe(self) -> str:
-        """The action in words."""
         from reconciler.host.remedy import in_words
 
         return f"run {in_words(self.argv)}"

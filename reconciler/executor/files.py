@@ -13,7 +13,7 @@ from reconciler.base.errors import HostError
 from reconciler.executor.home import reached
 from reconciler.host import place
 from reconciler.host.reading import content
-from reconciler.host.walk import sort_of
+from reconciler.host.walk import closing, sort_of
 
 
 class NotRegular(OSError):
@@ -51,11 +51,8 @@ def _refuse_other_sorts(status: os.stat_result) -> None:
 
 def read_small(path: str, limit: int, folder: int | None = None) -> bytes:
     """The content of a regular file of at most `limit` bytes; OSError otherwise."""
-    fd = open_regular(path, folder)
-    try:
+    with closing(open_regular(path, folder)) as fd:
         data = content(fd, limit + 1)
-    finally:
-        os.close(fd)
     if len(data) > limit:
         raise OSError(f"{path}: larger than {limit} bytes")
     return data
@@ -89,11 +86,8 @@ def narrow(folder: int, name: str, mode: int) -> None:
         info = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if not info.st_mode & 0o077 & ~mode:
             return
-        fd = open_regular(name, folder)
-        try:
+        with closing(open_regular(name, folder)) as fd:
             os.fchmod(fd, info.st_mode & (mode | 0o7700))
-        finally:
-            os.close(fd)
 
 
 def try_lock(fd: int) -> bool:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from reconciler.base.errors import HostError
 from reconciler.base.text import escapes
 from reconciler.host import trust, walk
+from reconciler.host.walk import closing
 
 ID_RULE = "1 to 128 of the characters A-Z a-z 0-9 . _ -, beginning with a letter or a digit"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -165,11 +166,8 @@ def opened(
 @contextmanager
 def held(path: str, *, make: bool = False, readable: bool = False) -> Iterator[int]:
     """As `opened`, for the length of the block."""
-    handle = opened(path, make=make, readable=readable)
-    try:
+    with closing(opened(path, make=make, readable=readable)) as handle:
         yield handle
-    finally:
-        os.close(handle)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from reconciler.executor.home import Layout, held
 from reconciler.executor.processes import bound_writers, end_writers, free_writers
 from reconciler.host.inotify import MODIFY, ONCE, Inotify
 from reconciler.host.openfiles import has_writer
+from reconciler.host.walk import closing
 
 MAX_LOG = 100 * 1024 * 1024  # bytes of output of one command, and of what it leaves behind
 EVERY = 0.25  # seconds between two looks at the sizes
@@ -153,10 +154,7 @@ class Leftovers:
 def cut_log(fd: int) -> None:
     """Leave MAX_LOG bytes of an open log, and say so in it."""
     note = f"\n[output over {MAX_LOG} bytes: cut here, and the command was ended]\n"
-    with contextlib.suppress(OSError):
-        writable = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_APPEND)
-        try:
-            os.ftruncate(writable, MAX_LOG)
-            os.write(writable, note.encode())
-        finally:
-            os.close(writable)
+    flags = os.O_WRONLY | os.O_APPEND
+    with contextlib.suppress(OSError), closing(os.open(f"/proc/self/fd/{fd}", flags)) as writable:
+        os.ftruncate(writable, MAX_LOG)
+        os.write(writable, note.encode())

@@ -25,6 +25,7 @@ from reconciler.executor.text import stamp
 from reconciler.host import trust
 from reconciler.host.place import sync_folder
 from reconciler.host.reading import content
+from reconciler.host.walk import closing
 
 _LOCK = ".lock"  # in ai_commands/
 
@@ -68,7 +69,7 @@ def moving(layout: Layout) -> Iterator[None]:
     """The only one who moves command files, for the length of the block. Raises Busy."""
     with held(layout.base) as base:
         fd = files.open_lock(base, _LOCK)
-    try:
+    with closing(fd):
         end = time.monotonic() + 0.5
         while not files.try_lock(fd):
             if time.monotonic() > end:
@@ -78,8 +79,6 @@ def moving(layout: Layout) -> Iterator[None]:
                 )
             time.sleep(0.002)
         yield
-    finally:
-        os.close(fd)
 
 
 def read_command(folder: int, name: str) -> tuple[os.stat_result, bytes]:
@@ -87,12 +86,9 @@ def read_command(folder: int, name: str) -> tuple[os.stat_result, bytes]:
 
     Raises Refused if somebody else could have written it, and OSError.
     """
-    fd = files.open_regular(name, folder)
-    try:
+    with closing(files.open_regular(name, folder)) as fd:
         _refuse_foreign(fd)
         return os.fstat(fd), content(fd, MAX_FILE + 1)
-    finally:
-        os.close(fd)
 
 
 def _refuse_foreign(fd: int) -> None:
@@ -201,10 +197,8 @@ def _is_left(running: int, name: str) -> bool:
         fd = files.open_regular(name, running)
     except FileNotFoundError:
         return False
-    try:
+    with closing(fd):
         return files.try_lock(fd)
-    finally:
-        os.close(fd)
 
 
 def _to_failed(layout: Layout, source: int, there: str, name: str, reason: str) -> None:

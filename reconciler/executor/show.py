@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 from reconciler.base.text import escapes
 from reconciler.executor import files
+from reconciler.host.walk import closing
 
 
 def result_text(found: dict[str, object]) -> str:
@@ -86,8 +87,7 @@ def copy_log(path: str, is_done: Callable[[], bool]) -> None:
     if sys.stdout is None:
         return
     printer = Printer()
-    fd = files.open_shown(path)
-    try:
+    with closing(files.open_shown(path)) as fd:
         while True:
             last = is_done()  # asked before reading: what came until then is still printed
             while data := os.read(fd, 65536):
@@ -95,8 +95,6 @@ def copy_log(path: str, is_done: Callable[[], bool]) -> None:
             if last:
                 return
             time.sleep(0.1)
-    finally:
-        os.close(fd)
 
 
 class Printer:

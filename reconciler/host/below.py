@@ -15,7 +15,7 @@ from reconciler.host.progress import Work, working
 from reconciler.host.refusals import KnownEntries, Refused, refused, refused_set_id
 from reconciler.host.tree import Moved, Tree, moved
 from reconciler.host.trust import PATH_ONLY
-from reconciler.host.walk import joined, reason, shown
+from reconciler.host.walk import closing, joined, reason, shown
 
 _MOST_NAMED = 20
 """Of what is left out so many are named."""
@@ -90,10 +90,8 @@ class Below:
             entry = os.open(name, PATH_ONLY, dir_fd=self._tree.here)
         except OSError:
             return True
-        try:
+        with closing(entry):
             return not self._tree.is_here(entry)
-        finally:
-            os.close(entry)
 
     def left_out(self) -> list[str]:
         """What was left out, as ``skipped`` names it, and how much more there is."""

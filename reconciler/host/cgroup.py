@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from reconciler.base.errors import HostError
 from reconciler.host import scope
+from reconciler.host.walk import closing
 
 _ROOT = "/sys/fs/cgroup"
 _PERIOD = 100_000
@@ -117,8 +118,5 @@ def _read(path: str) -> str:
 
 
 def _write(path: str, text: str) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
+    with closing(os.open(path, os.O_WRONLY | os.O_CLOEXEC)) as handle:
         os.write(handle, text.encode())
-    finally:
-        os.close(handle)

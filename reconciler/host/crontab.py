@@ -23,6 +23,7 @@ from reconciler.host.clock import Clock
 from reconciler.host.command import AHEAD, Begun, Result, begin, find, own_environment, run
 from reconciler.host.remedy import remedy
 from reconciler.host.users import Users
+from reconciler.host.walk import closing
 
 _TIMEOUT = 5.0
 _MISSING = "crontab is not installed"
@@ -315,7 +316,7 @@ class Crontabs:
             handle = own_file(path)
         except OSError as error:
             raise HostError(f"cannot open the lock {path}: {error.strerror}") from None
-        try:
+        with closing(handle):
             end = self._clock.monotonic() + 2 * _TIMEOUT
             while True:
                 try:
@@ -326,8 +327,6 @@ class Crontabs:
                         raise HostError("another pass is writing a crontab; try again") from None
                     self._clock.sleep(0.02)
             yield
-        finally:
-            os.close(handle)
 
 
 def _takes_rights(program: str) -> bool:

@@ -14,7 +14,7 @@ from reconciler.base.errors import HostError
 from reconciler.host.launch import STREAMS
 from reconciler.host.reading import is_private
 from reconciler.host.refusals import refuse_file_of_another, refuse_hard_link
-from reconciler.host.walk import opened, reason, reported, sort_of
+from reconciler.host.walk import closing, opened, reason, reported, sort_of
 
 MOST = 50 << 20
 """Bytes of a log, and of each of those that were taken out of it."""
@@ -142,11 +142,9 @@ def last_lines(path: str, limit: int, before: os.stat_result | None = None, uid:
                 raise
     except (OSError, HostError):
         return b""
-    try:
+    with closing(handle):
         if not stat.S_ISREG(status.st_mode):
             return b""
         begin = max(start, status.st_size - limit)
         data = os.pread(handle, limit, begin)
         return data if begin == start else data.partition(b"\n")[2]
-    finally:
-        os.close(handle)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from reconciler.base.errors import HostError
 from reconciler.host import trust
-from reconciler.host.walk import reported, sort_of
+from reconciler.host.walk import closing, reported, sort_of
 
 _MOST = 2**20
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -60,13 +60,11 @@ def read(path: str, uid: int) -> str:
             handle = _opened(path, uid)
         except FileNotFoundError:
             raise HostError(f"there is no env_file {path}; make it, or leave it out") from None
-        try:
+        with closing(handle):
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
                 raise HostError(f"the env_file {path} is {sort_of(status)}, not a file")
             data = os.read(handle, _MOST + 1)
-        finally:
-            os.close(handle)
     if len(data) > _MOST:
         raise HostError(f"the env_file {path} is larger than 1 MiB")
     try:

@@ -17,6 +17,7 @@ from reconciler.base.records import dataclass
 from reconciler.host.filesystems import refuse_silent
 from reconciler.host.trust import MOST_LINKS, shared
 from reconciler.host.walk import (
+    closing,
     entry_in,
     opened,
     reason,
@@ -68,10 +69,8 @@ def _held(real: str) -> Iterator[int]:
         handle = os.open(real or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise UnknownState(f"cannot look at {real}: {reason(error)}") from None
-    try:
+    with closing(handle):
         yield handle
-    finally:
-        os.close(handle)
 
 
 def _new_mode() -> int:
@@ -323,7 +322,7 @@ class Files:
                 entry = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
             except (FileNotFoundError, NotADirectoryError, Elsewhere):
                 return
-            try:
+            with closing(entry):
                 if not tree.is_here(entry):
                     return
                 status = os.fstat(entry)
@@ -336,8 +335,6 @@ class Files:
                     above = os.fstat(folder)
                     refuse(refused(path, status, above, mode, uid, gid, named=False))
                 set_on(entry, mode, uid, gid)
-            finally:
-                os.close(entry)
 
     def make_directory(self, path: str, mode: int | None, uid: int, gid: int) -> None:
         """Make ``path`` and its missing parents; ``uid`` or ``gid`` -1 is the caller's.

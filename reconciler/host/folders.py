@@ -17,7 +17,7 @@ from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
 from reconciler.host.filesystems import refuse_silent
 from reconciler.host.reading import PRIVATE, is_private, regular_file
-from reconciler.host.walk import opened
+from reconciler.host.walk import closing, opened
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _MOST = 200_000
@@ -29,10 +29,8 @@ def listed(path: str) -> Iterator[int]:
     """A descriptor of the folder for reading. Raises OSError, HostError."""
     with opened(path) as top:
         handle = os.open(".", _FOLDER, dir_fd=top)
-    try:
+    with closing(handle):
         yield handle
-    finally:
-        os.close(handle)
 
 
 class Siblings:
@@ -66,10 +64,8 @@ class Siblings:
             with listed(path) as handle:
                 yield handle
             return
-        try:
+        with closing(handle):
             yield handle
-        finally:
-            os.close(handle)
 
 
 def regular_files(folder: int) -> Iterator[tuple[str, os.stat_result]]:

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 from reconciler.host.filesystems import by_mount, mounts
+from reconciler.host.walk import closing
 
 _MOST = 4 * 2**20
 
@@ -89,8 +90,7 @@ def kernel_messages() -> Iterator[tuple[float, str]]:
     """
     booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     size = 0
-    handle = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
+    with closing(os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)) as handle:
         while size < _MOST:
             try:
                 record = os.read(handle, 8192)
@@ -101,5 +101,3 @@ def kernel_messages() -> Iterator[tuple[float, str]]:
             size += len(record)
             head, _, text = record.decode(errors="replace").partition(";")
             yield booted + int(head.split(",")[2]) / 1e6, text
-    finally:
-        os.close(handle)

@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from reconciler.base.errors import HostError
 from reconciler.host.command import still_waiting
 from reconciler.host.private_folder import ACL, NEW, private_folder, take_away
+from reconciler.host.walk import closing
 
 _NO_UNNAMED = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
 """A file system or kernel without O_TMPFILE, open(2)."""
@@ -222,16 +223,11 @@ def draft(folder: int, name: str) -> Iterator[Draft]:
             raise
         with private_folder(folder, name) as private:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            handle = os.open(NEW, flags, 0o600, dir_fd=private.handle)
-            try:
+            with closing(os.open(NEW, flags, 0o600, dir_fd=private.handle)) as handle:
                 yield Draft(folder, name, handle, private.handle)
-            finally:
-                os.close(handle)
         return
-    try:
+    with closing(handle):
         yield Draft(folder, name, handle, None)
-    finally:
-        os.close(handle)
 
 
 def link(handle: int, folder: int, name: str) -> None:
@@ -272,11 +268,8 @@ def put_at(
 ) -> None:
     """The same in a folder of ours, such as the state directory. Raises OSError or HostError."""
     parent, _, name = path.rpartition("/")
-    folder = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with closing(os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as folder:
         put(folder, name, data, mode, replace=replace, sync=sync)
-    finally:
-        os.close(folder)
 
 
 def own_file(path: str) -> int:
@@ -383,10 +376,8 @@ def _attributes(handle: int) -> list[str]:
 def sync_folder(folder: int) -> None:
     """See that the names in a directory are on the disk; the descriptor may be path-only."""
     handle = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
-    try:
+    with closing(handle):
         os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_all(handle: int, data: bytes) -> None:

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
 from reconciler.host.trust import shared
+from reconciler.host.walk import closing
 
 _LONGEST_NAME = 255
 NEW = "reconcile.new"
@@ -77,7 +78,7 @@ def entered(folder: int, called: str) -> int | None:
         entry = os.open(called, flags, dir_fd=folder)
     except OSError:
         return None
-    try:
+    with closing(entry):
         status = os.fstat(entry)
         above = os.fstat(folder)
         # Who mounts something there may say of it what he likes.
@@ -90,8 +91,6 @@ def entered(folder: int, called: str) -> int | None:
         # A default ACL may have kept rights from us too.
         os.chmod(f"/proc/self/fd/{entry}", 0o700 | status.st_mode & stat.S_ISGID)
         handle = os.open(".", _FOLDER, dir_fd=entry)
-    finally:
-        os.close(entry)
     for acl in (ACL, _DEFAULT_ACL):
         take_away(handle, acl)
     with suppress(BlockingIOError):

@@ -16,6 +16,7 @@ from reconciler.host import kernel
 from reconciler.host.launch import environment
 from reconciler.host.start import Program, begin
 from reconciler.host.users import Account
+from reconciler.host.walk import closing
 
 _MOST = 2**20
 _CHUNK = 65536
@@ -47,11 +48,9 @@ def command(
     finally:
         os.close(null)
         os.close(output)
-    try:
+    with closing(pipe):
         text = _output(pid, pipe).decode(errors="replace")
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    finally:
-        os.close(pipe)
     matches = expect is None or re.search(expect, text, re.MULTILINE) is not None
     said = _last_line(text, [secret.value or "" for _, secret in env])
     tail = f": {printable(said, _LONGEST)}" if said else ""
@@ -75,11 +74,8 @@ def _last_line(text: str, secrets: Sequence[str]) -> str:
 
 def _output(pid: int, pipe: int) -> bytes:
     """The beginning of what it prints until it ends, whoever may hold the pipe afterwards."""
-    ended = os.pidfd_open(pid)
-    try:
+    with closing(os.pidfd_open(pid)) as ended:
         return _until(ended, pipe)
-    finally:
-        os.close(ended)
 
 
 def _until(ended: int, pipe: int) -> bytes:

@@ -20,6 +20,7 @@ from reconciler.host.process_snapshot import ProcessSnapshot
 from reconciler.host.processes import Identity, folder, pids, read_proc
 from reconciler.host.trust import only_ours
 from reconciler.host.users import run_as
+from reconciler.host.walk import closing
 
 _MATCHING = 2.0
 """Seconds for matching all command lines with one pattern."""
@@ -230,12 +231,9 @@ def _is_hidden(pid: int) -> bool:
 def _believed(path: str, uid: int) -> bool:
     """May only root, the caller and that user write to the file, and put another in its place?"""
     for one in (path, os.path.dirname(path)):
-        handle = os.open(one, os.O_PATH | os.O_CLOEXEC)
-        try:
+        with closing(os.open(one, os.O_PATH | os.O_CLOEXEC)) as handle:
             if not only_ours(os.fstat(handle), handle, also=(uid,)):
                 return False
-        finally:
-            os.close(handle)
     return True
 
 

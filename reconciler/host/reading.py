@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
-from reconciler.host.walk import opened, reason, sort_of
+from reconciler.host.walk import closing, opened, reason, sort_of
 
 _MOST_TEXT = 2**18
 _MOST_FILES = 500
@@ -49,10 +49,8 @@ def regular_file_in(folder: int, name: str, path: str) -> Iterator[int | None]:
     except FileNotFoundError:
         yield None
         return
-    try:
+    with closing(handle):
         yield handle
-    finally:
-        os.close(handle)
 
 
 @contextmanager
@@ -130,10 +128,8 @@ def regular_file(path: str) -> Iterator[tuple[int, bool]]:
         except BaseException:
             os.close(handle)
             raise
-    try:
+    with closing(handle):
         yield handle, private
-    finally:
-        os.close(handle)
 
 
 def is_private(folder: int, file: int | None = None, also: Collection[int] = ()) -> bool:

@@ -19,7 +19,7 @@ from reconciler.host.place import draft, link, make_folder, write_all
 from reconciler.host.progress import BYTES, Work, working
 from reconciler.host.refusals import taken_by
 from reconciler.host.tree import Cursor, Elsewhere, Emptied, Tree
-from reconciler.host.walk import joined, opened, reason, reported, sort_of
+from reconciler.host.walk import closing, joined, opened, reason, reported, sort_of
 
 _CHUNK = 1 << 20
 _ZEROS = bytes(_CHUNK)
@@ -231,8 +231,7 @@ def _move(tree: Tree, source: int, folder: int, file: File) -> None:
     from reconciler.host.kernel import rename_new
 
     flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-    entry = os.open(file.name, flags, dir_fd=source)
-    try:
+    with closing(os.open(file.name, flags, dir_fd=source)) as entry:
         if not file.is_still(os.fstat(entry)):
             raise _Spared
         for name in names(file.name):
@@ -256,8 +255,6 @@ def _move(tree: Tree, source: int, folder: int, file: File) -> None:
             if _has(source, file.name, entry):
                 os.unlink(file.name, dir_fd=source)
             return
-    finally:
-        os.close(entry)
 
 
 def _has(folder: int, name: str, handle: int) -> bool:

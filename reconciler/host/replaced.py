@@ -8,14 +8,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from reconciler.base.errors import HostError
 from reconciler.host.place import put_at
 from reconciler.host.private_folder import Private, entered
 from reconciler.host.reading import Content, content
-from reconciler.host.walk import opened
+from reconciler.host.walk import closing, opened
 
 _KEPT = "replaced"
 """The file in the state directory that says where something was kept aside."""
@@ -118,13 +117,10 @@ def being_written(folder: int, name: str) -> bool:
     from reconciler.host.openfiles import OpenFiles, leased
 
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    handle = os.open(name, flags, dir_fd=folder)
-    try:
+    with closing(os.open(name, flags, dir_fd=folder)) as handle:
         free = leased(handle, fcntl.F_RDLCK)
         # No leases here (NFS), or not for us: who may have it open is looked up.
         return not free if free is not None else bool(OpenFiles(Clock()).held(handle))
-    finally:
-        os.close(handle)
 
 
 class KeptFolders:
@@ -157,11 +153,3 @@ class KeptFolders:
         else:
             with suppress(FileNotFoundError):
                 os.unlink(self._path)
-
-
-@contextmanager
-def closing(handle: int) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        os.close(handle)

@@ -30,9 +30,9 @@ from reconciler.host.place import (
 from reconciler.host.private_folder import Private, private_folder, private_name
 from reconciler.host.reading import Content, content, reading
 from reconciler.host.refusals import refuse_file_of_another
-from reconciler.host.replaced import Aside, KeptFolders, being_written, closing
+from reconciler.host.replaced import Aside, KeptFolders, being_written
 from reconciler.host.users import run_as
-from reconciler.host.walk import mount_of, opened, reported
+from reconciler.host.walk import closing, mount_of, opened, reported
 
 Edit = Callable[[bytes | None], bytes | None]
 """From what a file holds to what it is to hold; None is no file. It may be called repeatedly."""

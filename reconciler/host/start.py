@@ -34,6 +34,7 @@ from reconciler.host.not_started import not_found, not_run, reason
 from reconciler.host.processes import LEADER, Identity, end_marked, look_up
 from reconciler.host.refusals import enter
 from reconciler.host.users import Account, refuse_other
+from reconciler.host.walk import closing
 
 if TYPE_CHECKING:
     from reconciler.host.waiter import Waiter
@@ -258,14 +259,10 @@ def _kill(identity: Identity | None, child: int | None) -> None:
         os.kill(child, signal.SIGKILL)
         reap(child)
     elif identity is not None:
-        with suppress(OSError):
-            handle = os.pidfd_open(identity.pid)
-            try:
-                entry = look_up(identity.pid)
-                if entry is not None and entry.identity == identity:
-                    signal.pidfd_send_signal(handle, signal.SIGKILL)
-            finally:
-                os.close(handle)
+        with suppress(OSError), closing(os.pidfd_open(identity.pid)) as handle:
+            entry = look_up(identity.pid)
+            if entry is not None and entry.identity == identity:
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
 
 
 # -- in the new process

@@ -16,7 +16,7 @@ from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
 from reconciler.host.refusals import Refused, refuse, user
 from reconciler.host.trust import PATH_ONLY
-from reconciler.host.walk import mount_of, opened, shown
+from reconciler.host.walk import closing, mount_of, opened, shown
 
 LONGEST = 16 * 1024
 """Characters of a path below the top of a tree; what is nested deeper is not entered. No tool
@@ -232,13 +232,10 @@ class Tree(Cursor):
 
     def _enter(self, here: int, name: str) -> int:
         # Of what somebody has mounted nothing is asked that he could leave without an answer.
-        entry = os.open(name, PATH_ONLY, dir_fd=here)
-        try:
+        with closing(os.open(name, PATH_ONLY, dir_fd=here)) as entry:
             if not self.is_here(entry):
                 raise Elsewhere(errno.EXDEV, "it is a mount point")
             return os.open(".", _FOLDER, dir_fd=entry)
-        finally:
-            os.close(entry)
 
     def _step(self, name: str, handle: int) -> _Level:
         status = os.fstat(handle)
@@ -273,24 +270,18 @@ class Tree(Cursor):
     @contextmanager
     def folder(self, below: str) -> Iterator[int]:
         """The same for a while."""
-        handle = self.enter(below)
-        try:
+        with closing(self.enter(below)) as handle:
             yield handle
-        finally:
-            os.close(handle)
 
     @contextmanager
     def opened_file(self, folder: int, name: str, flags: int = os.O_RDONLY) -> Iterator[int]:
         """A descriptor of the file ``name`` in ``folder``, never of a link or another mount."""
-        handle = os.open(name, flags | _FILE, dir_fd=folder)
-        try:
+        with closing(os.open(name, flags | _FILE, dir_fd=folder)) as handle:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise Elsewhere(errno.EXDEV, "it is no regular file")
             if not self.is_here(handle):
                 raise Elsewhere(errno.EXDEV, "it is a mount point")
             yield handle
-        finally:
-            os.close(handle)
 
 
 class Emptied(Tree):

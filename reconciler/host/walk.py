@@ -21,6 +21,21 @@ _SHOWN = 1000
 """Characters of a path that are shown to people."""
 
 
+class closing:
+    """Gives an open descriptor to a block, at whose end it is closed."""
+
+    __slots__ = ("_handle",)
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+
+    def __enter__(self) -> int:
+        return self._handle
+
+    def __exit__(self, *error: object) -> None:
+        os.close(self._handle)
+
+
 def sort_of(status: os.stat_result) -> str:
     """What stands there, for people: "a file", "a symlink", "a socket"."""
     sorts = {
@@ -119,12 +134,10 @@ def opened(path: str, make: bool = False) -> Iterator[int]:
                 entry = os.open(name, PATH_ONLY | os.O_DIRECTORY, dir_fd=here)
             status = os.fstat(entry)
             if stat.S_ISLNK(status.st_mode):
-                try:
+                with closing(entry):
                     sticky = bool(above.st_mode & stat.S_ISVTX)
                     refuse_foreign_link(here, shared(above), sticky, open_way, status, path)
                     target = os.readlink("", dir_fd=entry)
-                finally:
-                    os.close(entry)
                 links += 1
                 if links > MOST_LINKS:
                     raise HostError(f"{path} is a loop of symlinks")
@@ -152,16 +165,13 @@ def opened(path: str, make: bool = False) -> Iterator[int]:
 @contextmanager
 def entry_in(folder: int, name: str, path: str) -> Iterator[int]:
     """A path-only descriptor of what stands in ``folder`` under ``name``, never of a link."""
-    entry = os.open(name, PATH_ONLY, dir_fd=folder)
-    try:
+    with closing(os.open(name, PATH_ONLY, dir_fd=folder)) as entry:
         if stat.S_ISLNK(os.fstat(entry).st_mode):
             # A link that may be followed leads to a directory, as status() has seen it.
             with opened(path) as target:
                 yield target
         else:
             yield entry
-    finally:
-        os.close(entry)
 
 
 def set_on(entry: int, mode: int | None, uid: int, gid: int) -> None:
@@ -199,8 +209,6 @@ def mount_of(handle: int) -> str:
         info = os.open(f"/proc/self/fdinfo/{handle}", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         raise HostError("/proc is not mounted, so mount points cannot be told") from None
-    try:
+    with closing(info):
         text = os.read(info, 512)
-    finally:
-        os.close(info)
     return text.partition(b"mnt_id:")[2].split(None, 1)[0].decode()

@@ -23,10 +23,9 @@ from reconciler.host.refusals import (
     refused,
     refused_set_id,
 )
-from reconciler.host.replaced import closing
 from reconciler.host.trust import PATH_ONLY, is_trusted
 from reconciler.host.users import run_as
-from reconciler.host.walk import mount_of, opened, reported, sort_of, taken
+from reconciler.host.walk import closing, mount_of, opened, reported, sort_of, taken
 from reconciler.host.work import hollow
 from reconciler.host.written import SHOWN, as_shown, digest_of
 
@@ -202,27 +201,22 @@ def opened_source(path: str) -> Iterator[int]:
         handle = trust.opened(path, what="the file that is made of it")
     except FileNotFoundError:
         raise UnknownState(f"there is no {path}, of which a copy is to be made") from None
-    try:
+    with closing(handle):
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise HostError(f"{path} is {sort_of(os.fstat(handle))}, not a file")
         yield handle
-    finally:
-        os.close(handle)
 
 
 def shown_file(real: str, handle: int) -> str:
     """What is shown of that file, which is open: nothing that others may have put there."""
     parent, _, name = real.rpartition("/")
-    folder = os.open(parent or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with closing(os.open(parent or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as folder:
         # Else what is asked of the way to it would be answered for another one.
         is_there = os.path.samestat(
             os.stat(name, dir_fd=folder, follow_symlinks=False), os.fstat(handle)
         )
         hidden = not is_there or is_private(folder, handle)
         return f"({PRIVATE})" if hidden else shown_bytes(handle)
-    finally:
-        os.close(folder)
 
 
 def shown_bytes(data: bytes | int) -> str:

@@ -16,6 +16,7 @@ from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
 from reconciler.host.place import own_file, put_at, write_all
 from reconciler.host.reading import content
+from reconciler.host.walk import closing
 
 _NAME = "files"
 _LONGEST = 4 << 20
@@ -59,17 +60,12 @@ class WrittenFiles:
 
     def note(self, path: str, digest: str, sort: str) -> None:
         """``begun``, ``done`` or ``gone``. Raises HostError or OSError."""
-        handle = own_file(self._path)
-        try:
+        with closing(own_file(self._path)) as handle:
             size = os.fstat(handle).st_size
             log = os.open(f"/proc/self/fd/{handle}", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-        finally:
-            os.close(handle)
-        try:
+        with closing(log):
             # Behind half a line of one that was killed this begins one of its own.
             write_all(log, os.fsencode(f"\0{digest} {sort} {path}\0"))
-        finally:
-            os.close(log)
         if size > _LONGEST:
             self._shorten()
 
@@ -82,11 +78,8 @@ class WrittenFiles:
         put_at(self._path, os.fsencode("".join(lines)))
 
     def _bytes(self) -> bytes:
-        handle = own_file(self._path)
-        try:
+        with closing(own_file(self._path)) as handle:
             return content(handle, 64 << 20)
-        finally:
-            os.close(handle)
 
 
 def chunks(data: bytes | int) -> Iterator[bytes]:

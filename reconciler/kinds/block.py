@@ -87,12 +87,10 @@ class WriteBlock:
     before: str | None = None
 
     def describe(self) -> str:
-        """The action in words."""
         count = self.lines.count("\n")
         return f"write {self.block} into {self.path} ({count} line{'' if count == 1 else 's'})"
 
     def run(self, host: Host) -> None:
-        """Raises HostError."""
         _edit(self.path, (self,), host)
 
 
@@ -106,11 +104,9 @@ class DropBlock:
     lines: str
 
     def describe(self) -> str:
-        """The action in words."""
         return f"take {self.block} out of {self.path}"
 
     def run(self, host: Host) -> None:
-        """Raises HostError."""
         _edit(self.path, (self,), host)
 
 

@@ -68,12 +68,10 @@ class MakeDirectory:
     attributes: Attributes
 
     def describe(self) -> str:
-        """The action in words."""
         words = self.attributes.describe()
         return f"make directory {self.path}" + (f" ({words})" if words else "")
 
     def run(self, host: Host) -> None:
-        """Raises HostError."""
         host.files.make_directory(self.path, *self.attributes.numbers(host))
 
 
@@ -84,11 +82,9 @@ class RemoveDirectory:
     path: str
 
     def describe(self) -> str:
-        """The action in words."""
         return f"remove the empty directory {self.path}"
 
     def run(self, host: Host) -> None:
-        """Raises HostError."""
         host.files.remove_directory(self.path)
 
 

@@ -58,11 +58,9 @@ class MakeLink:
     old: str | None
 
     def describe(self) -> str:
-        """The action in words."""
         return f"link {self.path} to {self.target}"
 
     def run(self, host: Host) -> None:
-        """Raises HostError."""
         from reconciler.host.whole_file import write_link
         from reconciler.host.written import WrittenFiles
 
@@ -80,11 +78,9 @@ class RemoveLink:
     target: str
 
     def describe(self) -> str:
-        """The action in words."""
         return f"remove the link {self.path}"
 
     def run(self, host: Host) -> None:
-        """Raises HostError."""
         from reconciler.host.whole_file import remove_link
 
         remove_link(self.path, self.target)

@@ -16,6 +16,7 @@ from reconciler.cli.invocation import InvalidUsage
 from reconciler.diagnose import command_line, diagnose
 from reconciler.host import place, trust
 from reconciler.host.spec_files import copy_of, known_as, path_of, shipped_specs
+from reconciler.host.walk import closing
 from reconciler.output.data import FORMAT
 from reconciler.output.diagnosis import setup_lines
 from reconciler.state.folder import known_spec
@@ -62,10 +63,8 @@ def _copy(source: str, folder: str, name: str) -> bool:
     path = os.path.join(folder, name)
     try:
         handle = trust.opened(folder, os.O_PATH | os.O_DIRECTORY, what="a spec", make=0o755)
-        try:
+        with closing(handle):
             place.put(handle, name, data, 0o644, replace=False)
-        finally:
-            os.close(handle)
     except FileExistsError:
         return False
     except trust.Untrusted as error:

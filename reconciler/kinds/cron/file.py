@@ -115,7 +115,6 @@ class WriteCronFile:
         return file_of_root(self.path, self.text, self.mode, self.secret)
 
     def run(self, host: Host) -> None:
-        """Raises HostError."""
         host.marks.add("cron", self.path)
         if self.seen == self.text:
             host.files.set_attributes(self.path, int(self.mode, 8), 0, 0, False)
@@ -147,7 +146,6 @@ class RemoveCronFile:
         return remedy("rm", "-f", self.path)
 
     def run(self, host: Host) -> None:
-        """Raises HostError."""
         replace_file(self.path, None, _data(self.seen), LIMIT, host.state_dir)
         host.marks.remove("cron", self.path)
 

@@ -33,7 +33,7 @@ from reconciler.core.model import (
     not_known,
 )
 from reconciler.core.run_command import RunCommand
-from reconciler.host.walk import reason, sort_of
+from reconciler.host.walk import closing, reason, sort_of
 
 if TYPE_CHECKING:
     from reconciler.core.templating import Templates
@@ -127,13 +127,11 @@ class WriteFile:
     """What the source held when it was looked at, as it is shown."""
 
     def describe(self) -> str:
-        """The action in words."""
         want, words = self.want, self.want.attributes.describe()
         of = f" as a copy of {want.origin}" if want.origin else ""
         return f"write {want.path}{of}" + (f" ({words})" if words else "")
 
     def run(self, host: Host) -> None:
-        """Raises HostError."""
         from reconciler.core.run_command import filled_in
         from reconciler.host.place import write_all
         from reconciler.host.whole_file import opened_source, write_whole
@@ -177,11 +175,9 @@ class FinishFile:
     link: bool = False
 
     def describe(self) -> str:
-        """The action in words."""
         return f"note that the change of {self.path} is finished"
 
     def run(self, host: Host) -> None:
-        """Raises HostError."""
         from reconciler.host.whole_file import clear
         from reconciler.host.written import WrittenFiles
 
@@ -198,11 +194,9 @@ class RemoveFile:
     path: str
 
     def describe(self) -> str:
-        """The action in words."""
         return f"remove {self.path}"
 
     def run(self, host: Host) -> None:
-        """Raises HostError."""
         from reconciler.host.rewrite import rewrite
         from reconciler.host.written import WrittenFiles, digest_of
 
@@ -300,16 +294,13 @@ class FileKind(Kind[WholeFile, FileState], Completed, Templated, Described):
             if not stat.S_ISREG(status.st_mode):
                 what = f"{want.path} is {sort_of(status)} where a file should be; move it away"
                 return Observation(unknown=what)
-            handle = os.open(real, _FLAGS)
-            try:
+            with closing(os.open(real, _FLAGS)) as handle:
                 now = os.fstat(handle)
                 if not os.path.samestat(now, status):
                     return Observation(unknown=f"{want.path} has just been replaced")
                 if not resource.present:
                     return _ours(want.path, real, handle, note)
                 content, wanted = _compared(want, real, handle, now.st_size)
-            finally:
-                os.close(handle)
         except HostError as error:
             return not_known(error)
         except OSError as error:

@@ -21,11 +21,9 @@ class FollowUp:
     id: str
 
     def describe(self) -> str:
-        """The action in words."""
         return f"{self.verb} {self.id}"
 
     def run(self, host: Host) -> None:
-        """Raises HostError."""
         from reconciler import kinds
 
         found = (one for one in host.declared if one.id == self.id)

@@ -65,11 +65,9 @@ class StartDaemon:
     finished: tuple[Identity, ...] = ()
 
     def describe(self) -> str:
-        """The action in words."""
         return f"start {in_words(self.launch)} as a daemon"
 
     def run(self, host: Host) -> None:
-        """Raises HostError."""
         (failed,) = start_all([self], host)
         if failed is not None:
             raise failed
@@ -149,12 +147,10 @@ class RestartInTurn:
     found: tuple[Identity, ...]
 
     def describe(self) -> str:
-        """The action in words."""
         pids = ", ".join(str(one.pid) for one in self.found)
         return f"restart {count_of(len(self.found), 'instance')} one after the other (pid {pids})"
 
     def run(self, host: Host) -> None:
-        """Raises HostError."""
         for one in self.found:
             host.start_records.note(self.mark, one, RENEWED, "asked")
 
@@ -171,11 +167,9 @@ class StartInWindow:
     finished: tuple[Identity, ...] = ()
 
     def describe(self) -> str:
-        """The action in words."""
         return f"start {in_words(self.launch)} in tmux session {self.place.session}"
 
     def run(self, host: Host) -> None:
-        """Raises HostError."""
         from reconciler.host.pane import for_pane
         from reconciler.host.tmux import (
             LAUNCH_MARK,
@@ -239,7 +233,6 @@ class StopProcess:
     place: Place | None = None
 
     def describe(self) -> str:
-        """The action in words."""
         return f"stop pid {self.identity.pid} ({self.signal}, after {self.timeout:g} s KILL)"
 
     def stop(self, host: Host) -> StopUnderWay:
@@ -271,7 +264,6 @@ class StopProcess:
             host.tmux.command(self.place.socket, script)
 
     def run(self, host: Host) -> None:
-        """Raises HostError."""
         self.stop(host).make(host.processes)
 
 
@@ -290,7 +282,6 @@ class StopLeft:
     timeout: float
 
     def describe(self) -> str:
-        """The action in words."""
         pids = ", ".join(str(one.pid) for one in self.found[:_MOST])
         more = f" and {len(self.found) - _MOST} more" if len(self.found) > _MOST else ""
         how = f"({self.signal}, after {self.timeout:g} s KILL)"
@@ -306,7 +297,6 @@ class StopLeft:
         return host.gone_on_with(self.id, stop)
 
     def run(self, host: Host) -> None:
-        """Raises HostError."""
         self.stop(host).make(host.processes)
 
 

@@ -76,11 +76,9 @@ class DeleteFiles(_OnFiles):
     takes: ClassVar[str] = "delete"
 
     def describe(self) -> str:
-        """The action in words."""
         return f"delete {self.what()}"
 
     def run(self, host: Host) -> None:
-        """Raises HostError."""
         from reconciler.host.remove import delete
 
         if self.is_gone(host):
@@ -97,11 +95,9 @@ class MoveFiles(_OnFiles):
     to: str
 
     def describe(self) -> str:
-        """The action in words."""
         return f"move {self.what()} to {self.to}"
 
     def run(self, host: Host) -> None:
-        """Raises HostError."""
         from reconciler.host.remove import move
 
         if self.is_gone(host):
@@ -119,11 +115,9 @@ class ArchiveFiles(_OnFiles):
     """By how many bytes, afterwards."""
 
     def describe(self) -> str:
-        """The action in words."""
         return f"add {self.what()} to {self.goal}, then delete"
 
     def run(self, host: Host) -> None:
-        """Raises HostError."""
         from reconciler.host.archive import archive, size
 
         if self.is_gone(host):
@@ -149,13 +143,11 @@ class RemoveFolders:
         return (f"{self.path}/{one}" for one in self.empty)
 
     def describe(self) -> str:
-        """The action in words."""
         if not self.files:
             return f"remove {counted(len(self.empty), 'empty folder')} below {self.path}"
         return f"remove the folders below {self.path} that are empty then"
 
     def run(self, host: Host) -> None:
-        """Raises HostError."""
         from reconciler.host.empty_folders import remove_empty
 
         if host.files.status(self.path) is not None:

@@ -41,7 +41,6 @@ class RotateLogs:
         return (f"{self.want.path}/{file.path}" for file in self.files)
 
     def describe(self) -> str:
-        """The action in words."""
         want = self.want
         if not self.files:
             return f"finish the rotation of {counted(len(self.unfinished), 'log')} in {want.path}"
@@ -59,7 +58,6 @@ class RotateLogs:
         return f"rotate {what} ({', '.join(words)})"
 
     def run(self, host: Host) -> None:
-        """Raises HostError."""
         from reconciler.host.rotate import RotationWay, rotate
 
         want = self.want
@@ -87,11 +85,9 @@ class TellProcess:
     signal: str
 
     def describe(self) -> str:
-        """The action in words."""
         return f"send {self.signal} to {self.id}"
 
     def run(self, host: Host) -> None:
-        """Raises HostError."""
         found = PROCESSES.found(Resource(self.id, self.process), host)
         try:
             host.processes.tell([identity for identity, _ in found], self.signal)
@@ -113,7 +109,6 @@ class RunForEach:
     """Those that were rotated right before."""
 
     def describe(self) -> str:
-        """The action in words."""
         from reconciler.host.remedy import in_words
 
         command = in_words(self.want.run or ())
@@ -170,7 +165,6 @@ class FinishRotation:
     """What went wrong before, and is told at last."""
 
     def describe(self) -> str:
-        """The action in words."""
         logs = self.rotated
         if self.want.name is None:
             logs += tuple((below, f"{name}.1") for below, name in self.fresh)
@@ -182,7 +176,6 @@ class FinishRotation:
         return f"compress {counted(number, 'rotated log')} in {self.want.path}"
 
     def run(self, host: Host) -> None:
-        """Raises HostError."""
         from reconciler.host.compress import finish
 
         try:

@@ -77,7 +77,6 @@ class WriteEnvironment:
         return remedy(":", f"{self.path} holds secrets and is not shown; make the same pass")
 
     def run(self, host: Host) -> None:
-        """Raises HostError."""
         uid, gid = os.geteuid(), os.getegid()
         if self.seen == self.text:
             host.files.set_attributes(self.path, 0o600, uid, gid, False)
@@ -108,7 +107,6 @@ class SetUnitAttributes:
         return in_turn(remedy("chown", "0:0", self.path), remedy("chmod", self.mode, self.path))
 
     def run(self, host: Host) -> None:
-        """Raises HostError."""
         uid, gid = (0, 0) if self.scope == "system" else (os.geteuid(), -1)
         host.files.set_attributes(self.path, int(self.mode, 8), uid, gid, False)
 
@@ -140,7 +138,6 @@ class RemoveUnit:
         return os.path.dirname(self.path).endswith(f"/{self.unit}.d")
 
     def run(self, host: Host) -> None:
-        """Raises HostError."""
         replace_file(self.path, None, _data(self.seen), LIMIT, host.state_dir)
         if self._in_folder:
             folder = os.path.dirname(self.path)
