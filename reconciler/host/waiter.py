@@ -27,7 +27,8 @@ _CREDENTIALS = struct.Struct("3i")
 class Waiter:
     """Who is to wait for a process of the resource ``name``, whose files begin with ``record``.
 
-    ``uid`` is who may say that it is ready, sd_notify(3), on a socket that nobody else has.
+    ``uid`` is whose processes, of those that have come of it, may say that it is ready,
+    sd_notify(3), on a socket that nobody else has.
     """
 
     def __init__(self, name: str, record: str, uid: int | None) -> None:
@@ -93,11 +94,30 @@ def _hear(listener: int, uid: int, pid: int, ready: Callable[[], None]) -> None:
         if not attached:
             break
         senders = [
-            _CREDENTIALS.unpack(data)[1]
+            _CREDENTIALS.unpack(data)
             for level, sort, data in attached
             if (level, sort) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS)
         ]
-        if senders in ([uid], [0]) and b"READY=1" in said.split(b"\n"):
+        if b"READY=1" in said.split(b"\n") and any(
+            _is_of(sender, pid) if of == uid else of == 0 for sender, of, _ in senders
+        ):
             ready()
     heard.close()
     os.close(ended)
+
+
+def _is_of(sender: int, pid: int) -> bool:
+    """Is it that process, or has it come of it, as with NotifyAccess=all, systemd.service(5)?
+
+    One that has ended since it spoke is believed: it may have been a helper of a shell script.
+    """
+    from reconciler.host.processes import LEADER, environment, look_up
+
+    entry = look_up(sender, zombies=True)
+    if entry is None or entry.session == pid or environment(sender).get(LEADER) == str(pid):
+        return True
+    while entry is not None and entry.parent > 1:
+        if entry.parent == pid:
+            return True
+        entry = look_up(entry.parent)
+    return False

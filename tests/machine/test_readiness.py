@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -121,23 +123,52 @@ def test_a_start_that_is_not_ready_in_time_has_failed(machine: Machine) -> None:
     assert [step["verb"] for step in machine.plan(spec)["steps"]] in (["restart"], [])
 
 
-@pytest.mark.root
-def test_another_user_does_not_say_that_it_is_ready(machine: Machine) -> None:
-    lies = (
-        "import os, socket, sys; os.setuid(65534); "
-        "to = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); "
-        "to.sendto(b'READY=1', sys.argv[1].replace('@', chr(0), 1))"
-    )
+SAYS = """
+import os, socket, sys
+uid, address, reader = int(sys.argv[1]), sys.argv[2], sys.stdin
+if uid != os.geteuid():
+    os.setuid(uid)
+to = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+to.sendto(b"READY=1", address.replace("@", chr(0), 1))
+print("said", flush=True)
+reader.read()
+"""
+
+
+def test_nobody_else_says_that_it_is_ready(machine: Machine) -> None:
+    """Neither another process of its user, nor, where the tests may be one, another user."""
     spec = spec_of(machine, "notify", "{notify: true, timeout: 60s}", seconds=3)
     argv = [str(word) for word in machine.argv("--once", spec)]
-    with subprocess.Popen(argv, env=machine.environ, stdout=subprocess.DEVNULL) as once:
+    with ExitStack() as liars:
+        once = liars.enter_context(
+            subprocess.Popen(argv, env=machine.environ, stdout=subprocess.DEVNULL)
+        )
         (pid,) = until(lambda: machine.running("slow.py"))
         environ = until(lambda: Path(f"/proc/{pid}/environ").read_text()).split("\0")
         (address,) = (one.partition("=")[2] for one in environ if "NOTIFY_SOCKET" in one)
-        assert machine.run(machine.bin / "python", "-c", lies, address).returncode == 0
+        for uid in {os.geteuid(), 65534 if os.geteuid() == 0 else os.geteuid()}:
+            words = [machine.bin / "python", "-c", SAYS, str(uid), address]
+            pipe = subprocess.PIPE
+            liar = subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True)
+            liars.enter_context(liar)
+            assert liar.stdout and liar.stdout.readline() == "said\n"
         once.wait(LONG)
     until(lambda: has_begun(machine))
     assert began(machine) >= 2.9
+
+
+def test_what_it_has_started_says_that_it_is_ready(machine: Machine) -> None:
+    """As systemd-notify(1) does in a script, also from another session."""
+    program = machine.base / "says.py"
+    program.write_text(SAYS)
+    says = f"{machine.bin}/python {program} {os.geteuid()} $NOTIFY_SOCKET"
+    spec = machine.spec(
+        "processes:\n"
+        f"  child: {{command: '{says}; sleep 1000', ready: {{notify: true, timeout: 60s}}}}\n"
+        f"  away: {{command: 'setsid {says}; sleep 1000', ready: {{notify: true, timeout: 60s}}}}\n"
+    )
+    steps = machine.once(spec)["steps"]
+    assert [one["result"] for one in steps] == ["done", "done"], steps
 
 
 def test_the_loop_goes_on_while_it_waits(machine: Machine, looping: Any) -> None:
