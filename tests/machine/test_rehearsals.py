@@ -125,6 +125,42 @@ def test_a_worker_that_is_killed_fares_as_rehearsed(
     assert "gave up after 4 failed starts" in told[2]
 
 
+def test_a_check_that_fails_fares_as_rehearsed(
+    machine: Machine, looping: Any, receiver: Receiver
+) -> None:
+    good, births, url = (machine.base / name for name in ("good", "births", "url"))
+    url.write_text(f"json://{receiver.where}/x\n")
+    url.chmod(0o600)
+    good.touch()
+    command = f"date +%s.%N >> {births}; exec sleep {machine.mark}"
+    spec = machine.spec(
+        f"notify: {{targets: {{ops: {{url_file: {url}, on: [failed, recovered]}}}}}}\n"
+        f"processes: {{p: {{command: '{command}'}}}}\n"
+        f"checks: {{c: {{command: [test, -e, {good}], every: 1s, failures: 3, timeout: 1s, "
+        "on_failure: ['restart process:p']}}\n"
+    )
+    loop: Looping = looping(spec).up()
+    machine.only(machine.mark)
+    loop.rest(60.0)
+    said = rehearse(machine, spec, "--if", "check:c fails")["timeline"]
+    births.write_text("")
+    good.unlink()
+    begun = time.time()
+    until(lambda: births.read_text())
+    good.touch()
+    until(lambda: any("recovered" in one["message"] for _, one in receiver.got))
+    (restarted,) = (one["after"] for one in said if one["what"] == "restart")
+    # When it is asked next is another moment by now.
+    real = float(births.read_text().split()[0]) - begun
+    assert 2.0 <= restarted <= 3.1 and 1.8 <= real <= restarted + 3.0, (restarted, real)
+    told = [one["words"] for one in said if one["what"] == "told"]
+    heard = [one["message"].split("\n")[0] for _, one in receiver.got]
+    # The one goes on with "it fails", the other with which status the command has ended.
+    assert [one.split(";")[0].split(": it ")[0] for one in told] == [
+        one.split(": exit ")[0].replace("Status", "told ops") for one in heard
+    ], (told, heard)
+
+
 def test_it_writes_nothing_and_acts_on_nothing(machine: Machine) -> None:
     spec = machine.spec(
         f"processes: {{w: {{command: [sleep, '{machine.mark}']}}}}\n"
