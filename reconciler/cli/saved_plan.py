@@ -24,6 +24,7 @@ from reconciler.core.kind import Probed
 from reconciler.host import trust
 from reconciler.host.command import find, run
 from reconciler.host.place import put_at, write_all
+from reconciler.host.program import code
 from reconciler.host.reading import content
 from reconciler.host.remedy import remedy
 from reconciler.output.data import laid_out, plan_document
@@ -141,11 +142,12 @@ class SavedPlan:
     def moved(self, context: Context, look: Snapshot) -> list[str]:
         """What is not as it was when the plan was made, in words."""
         now = _facts(_key(context.folder(look.spec)) or b"", look)
+        was = str(self._saved.get("program")).partition(" ")[0]
         found = [
             f"the {words}"
             for name, words in (
                 ("machine", f"plan was made on another host than {look.plan.host}"),
-                ("program", f"program is {__version__}, and was {self._saved.get('program')}"),
+                ("program", f"program is another one: {__version__}, it was {was}"),
                 ("spec", "spec is another one, or its variables are"),
             )
             if now[name] != self._saved.get(name)
@@ -173,7 +175,7 @@ def _facts(key: bytes, look: Snapshot) -> dict[str, Any]:
         if one.id in look.seen and not isinstance(kinds.get(one.kind), Probed)
     }
     return {
-        "program": __version__,
+        "program": f"{__version__} {code()}",
         "machine": _digest(key, _machine()),
         "only": list(look.only),
         "spec": _digest(key, [spec.name, spec.path, declared]),

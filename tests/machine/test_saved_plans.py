@@ -21,6 +21,7 @@ from reconciler.cli.context import Context
 from reconciler.cli.main import main
 from reconciler.cli.options import parsed
 from reconciler.cli.saved_plan import SavedPlan, save
+from reconciler.host import program
 
 
 class Saved:
@@ -233,6 +234,22 @@ def test_it_is_for_this_host_though_the_state_was_copied(machine: Machine) -> No
     assert done.returncode == 1, done.stderr
     assert "the plan was made on another host than other" in done.stderr
     assert saved.untouched()
+
+
+def test_it_is_for_this_program(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = Saved(machine)
+    context = Context(parsed(["--plan", str(saved.spec), "--state-dir", str(machine.state)]))
+    look = context.look(loaded := context.load(complete=True), context.host(loaded))
+    save(context, look, str(saved.file), None)
+    assert SavedPlan(context, str(saved.file), None).moved(context, look) == []
+    another = machine.base / "program"
+    shutil.copytree(program._PACKAGE, another)
+    monkeypatch.setattr(program, "_PACKAGE", str(another))
+    assert SavedPlan(context, str(saved.file), None).moved(context, look) == []
+    with (another / "core/plan.py").open("a") as file:
+        file.write("# another one\n")
+    (words,) = SavedPlan(context, str(saved.file), None).moved(context, look)
+    assert words.startswith("the program is another one: ")
 
 
 def test_nothing_else_is_lost_for_it(machine: Machine) -> None:
