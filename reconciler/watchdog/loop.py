@@ -264,7 +264,8 @@ class Watchdog:
         """What a pass has seen, and would do. Gives what it is to leave to others."""
         others = self._passes.of_others(one)
         others |= self._overtook(one)
-        self._requests.looked(one, plan, steps, not others)
+        waits = others or any(map(self._readiness.asks, self._by_id))
+        self._requests.looked(one, plan, steps, not waits)
         plan, seen = plan.without(others), seen - others
         self._log.remarks(plan, seen)
         wrong = {remark.id for remark in (*plan.unknown, *plan.held, *plan.failing)}

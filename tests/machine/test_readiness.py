@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -190,6 +191,27 @@ def test_the_loop_goes_on_while_it_waits(machine: Machine, looping: Any) -> None
     until(lambda: has_begun(machine))
     assert 3.9 <= began(machine) < LONG
     assert machine.running(f"sleep 9{machine.mark}") == [pid]
+
+
+@pytest.mark.parametrize("json", [False, True])
+def test_a_single_pass_beside_a_loop_waits_as_well(
+    machine: Machine, looping: Any, json: bool
+) -> None:
+    """Whether the loop answers it, or is asked by a signal, and also for what needs that."""
+    spec = spec_of(machine, "notify", "{notify: true, timeout: 60s}", seconds=0)
+    looping(spec).up()
+    until(lambda: has_begun(machine))
+    spec_of(machine, "notify", "{notify: true, timeout: 60s}", seconds=3)
+    machine.reconcile("--once", spec)
+    (machine.base / "began").unlink()
+    for pattern in ("slow.py", f"sleep {machine.mark}"):
+        for pid in machine.running(pattern):
+            os.kill(pid, signal.SIGKILL)
+    until(lambda: machine.running("slow.py") and not machine.running(f"sleep {machine.mark}"))
+    done = machine.reconcile("--once", spec, *(["--json"] if json else []))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert has_begun(machine) and began(machine) >= 2.5
+    assert json or "done process:other: what it needs is ready" in done.stdout
 
 
 def test_in_the_loop_too_a_start_that_is_late_has_failed(machine: Machine, looping: Any) -> None:

@@ -6,6 +6,7 @@ It must not act. It stays light as long as the answer of the loop is all that is
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from reconciler.base.exit_codes import BUSY, DONE
@@ -19,11 +20,17 @@ if TYPE_CHECKING:
     from reconciler.cli.context import Context
     from reconciler.cli.invocation import Invocation
     from reconciler.core.model import Plan, Spec
+    from reconciler.core.observe import Snapshot
+    from reconciler.host import Host
+    from reconciler.output.text import Line
     from reconciler.state.folder import LockHeld
     from reconciler.watchdog.requests import Answer
 
 _PATIENCE = 60.0
 """Seconds that a pass of the loop is waited for."""
+_GLANCE, _LONGEST, _SPARE = 0.1, 1.0, 10.0
+"""Seconds between two looks at what is not ready yet, at first and at most; and how long it may
+stay as it is beyond its own time."""
 _STILL_WRONG = (
     "still wrong after a pass of the loop (with other --set values than the loop's own, stop the "
     "loop first)"
@@ -61,16 +68,16 @@ def run(context: Context, spec: Spec, taken: LockHeld) -> int:
     from reconciler.state.heartbeat import ask
 
     host = context.host(spec)
-    plan = context.look(spec, host).plan
     if context.answer is not None and taken.loop is not None:
-        return _told(context, spec, taken, plan, context.answer)
-    report = Report(plan)
-    if (
-        taken.loop is not None
-        and plan.steps
-        and ask(taken.loop, context.folder(spec), Clock(), _PATIENCE)
+        look, late = _settled(context, spec, host, ())
+        return _told(context, spec, taken, look.plan, context.answer, late)
+    plan = context.look(spec, host).plan
+    report, late = Report(plan), set[str]()
+    if taken.loop is not None and (
+        not plan.steps or ask(taken.loop, context.folder(spec), Clock(), _PATIENCE)
     ):
-        left = {step.id: step.why for step in context.look(spec, host).plan.steps}
+        look, late = _settled(context, spec, host, {step.id for step in plan.steps})
+        left = {step.id: step.why for step in look.plan.steps}
         report = Report(
             plan,
             tuple(
@@ -93,17 +100,56 @@ def run(context: Context, spec: Spec, taken: LockHeld) -> int:
     context.say(*paused_lines(plan))
     for outcome in report.outcomes:
         context.say(*outcome_lines(outcome))
-    return exit_status(report.failed, report.changed, options)
+    context.say(*_late_lines(late))
+    return exit_status(report.failed, report.changed or bool(late), options)
 
 
-def _told(context: Context, spec: Spec, taken: LockHeld, plan: Plan, answer: Answer) -> int:
-    """Tell what the loop has done; ``plan`` is what is to be done behind that."""
+def _settled(
+    context: Context, spec: Spec, host: Host, asked: Collection[str]
+) -> tuple[Snapshot, set[str]]:
+    """How all is when what the loop has begun is ready, or late, which a pass of our own waits for;
+    and what else it has done then, besides what was ``asked`` of it."""
+    from reconciler import kinds
+    from reconciler.core.kind import Readied
+
+    behind: set[str] = set()
+    before: list[tuple[str, object]] = []
+    pause, end = _GLANCE, 0.0
+    while True:
+        look = context.look(spec, host)
+        todo = {step.id for step in look.plan.steps}
+        going: list[tuple[str, object]] = []
+        for one in look.spec.resources:
+            kind, seen = kinds.get(one.kind), look.seen.get(one.id)
+            if seen is None or not isinstance(kind, Readied):
+                continue
+            if seen.pending is not None:
+                behind |= {other.id for other in look.spec.resources if one.id in other.needs}
+                end = max(end, host.clock.monotonic() + (kind.readiness(one.want) or 0.0))
+            if seen.pending is not None or (one.id in todo and (seen.more or one.id in behind)):
+                going.append((one.id, seen.state))
+        if going != before:
+            before, end = going, max(end, host.clock.monotonic() + _SPARE)
+        if not going or host.clock.monotonic() > end:
+            return look, {one for one in behind - set(asked) - todo if one in look.seen}
+        host.clock.sleep(pause)
+        pause = min(pause * 1.5, _LONGEST)
+
+
+def _late_lines(late: Collection[str]) -> Sequence[Line]:
+    return [(f"  done {one}: what it needs is ready", "good") for one in sorted(late)]
+
+
+def _told(
+    context: Context, spec: Spec, taken: LockHeld, plan: Plan, answer: Answer, late: set[str]
+) -> int:
+    """Tell what the loop has done, ``late`` too; ``plan`` is what is to be done behind that."""
     from reconciler.core.model import Outcome
 
     asked = "; it ran a pass:" if answer.word in ("done", "failed") else ""
     context.say((f"{spec.name}: {taken}{given(context.about(spec))}{asked}", "good"))
-    context.say(*answer.lines)
+    context.say(*answer.lines, *_late_lines(late))
     for step in plan.steps:
         context.say(*outcome_lines(Outcome(step, "failed", f"{_STILL_WRONG}: {step.why}")))
     failed = bool(plan.steps) or answer.word == "failed"
-    return exit_status(failed, answer.word == "done", context.options)
+    return exit_status(failed, answer.word == "done" or bool(late), context.options)
