@@ -106,8 +106,7 @@ class ProcessKind(
             yield Key("id", f"session:{want.session}")
         if want.cwd is not None:
             yield Key("path", want.cwd)
-        logs = (log for log in want.logs if log not in STREAMS)
-        for path in (*logs, *filter(None, (want.env_file,))):
+        for path in (*want.logs, *filter(None, (want.env_file,))):
             yield Key("path", path.rpartition("/")[0] or "/")
         if want.heartbeat is not None:
             yield Key("path", want.heartbeat.file.rpartition("/")[0] or "/")
@@ -257,11 +256,10 @@ class ProcessKind(
         return [*(identity for identity, _ in have.found or ()), *(have.left or ())]
 
     def shows(self, resource: Resource[Process], host: Host) -> Iterable[Key]:
-        if resource.want.place is None:
-            want = resource.want
-            for path in dict.fromkeys((want.log_path, want.error_path or want.log_path)):
-                if path not in STREAMS:
-                    yield Key("log", log_path(resource.id, path, host))
+        want = resource.want
+        paths = dict.fromkeys((want.log_path, want.error_path or want.log_path))
+        logs = (log_path(resource.id, path, host) for path in paths if path not in STREAMS)
+        return () if want.place is not None else (Key("log", path) for path in logs)
 
     def restart(
         self, resource: Resource[Process], have: ProcessState, of: Collection[str]

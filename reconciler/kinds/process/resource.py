@@ -20,6 +20,7 @@ from reconciler.core.fields import (
     choice,
     integer,
 )
+from reconciler.host.launch import STREAMS
 from reconciler.kinds.check.fields import address_or_socket
 from reconciler.kinds.check.resource import Fresh, HttpRequest, Listener
 from reconciler.kinds.process.actions import Place
@@ -210,8 +211,9 @@ class Process:
 
     @property
     def logs(self) -> tuple[str, ...]:
-        """The declared paths of its logs."""
-        return tuple(filter(None, (self.log_path, self.error_path)))
+        """The declared paths of its logs that are files."""
+        paths = (self.log_path, self.error_path)
+        return tuple(path for path in paths if path and path not in STREAMS)
 
     @property
     def settings(self) -> tuple[tuple[str, str], ...]:
