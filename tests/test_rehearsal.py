@@ -68,6 +68,8 @@ def test_a_time_of_this_place(berlin: None, text: str, seconds: float) -> None:
         ("tomorrow", "--at takes '2026-12-24 03:00' or +3d, not 'tomorrow'"),
         ("2026-02-30 00:00", "--at takes"),
         ("+3", "is not a duration"),
+        ("+36601d", "of the next hundred years"),
+        ("9999-12-31 23:59", "of the next hundred years"),
         ("+0s", "longer than zero"),
         ("3d", "--at takes"),
         ("", "--at takes"),
@@ -115,9 +117,9 @@ def spec_of(folder: Path, restart: str, more: str = "") -> Spec:
     return compiled(folder, f"processes: {{w: {process}}}\n{more}")
 
 
-def timeline(folder: Path, spec: Spec, event: str) -> list[Entry]:
+def timeline(folder: Path, spec: Spec, event: str, ahead: float = 0.0) -> list[Entry]:
     options = parsed(["--plan", str(folder / "spec.yaml"), "--state-dir", str(folder / "state")])
-    context = RehearsedContext(options, RehearsedClock(0.0))
+    context = RehearsedContext(options, RehearsedClock(ahead))
     told = Event.read(event)
     (resource,) = (one for one in spec.resources if one.id == told.id)
     spec = replace(spec, resources=chosen(spec, [told.id]))
@@ -151,7 +153,7 @@ def driven(folder: Path, resource: Resource[object], deaths: int) -> tuple[list[
 
 
 @settings(
-    max_examples=10,
+    max_examples=6,
     deadline=None,
     database=None,
     phases=(Phase.generate,),
@@ -164,16 +166,24 @@ def driven(folder: Path, resource: Resource[object], deaths: int) -> tuple[list[
     most=st.integers(1, 10),
     retry=st.integers(1, 7200),
     deaths=st.integers(1, 9),
+    ahead=st.sampled_from([0.0, 12345.678, 3.1e9]),
 )
 def test_any_policy(
-    tmp_path: Path, attempts: int, initial: int, factor: str, most: int, retry: int, deaths: int
+    tmp_path: Path,
+    attempts: int,
+    initial: int,
+    factor: str,
+    most: int,
+    retry: int,
+    deaths: int,
+    ahead: float,
 ) -> None:
     spec = spec_of(
         tmp_path,
         f"{{attempts: {attempts}, backoff: {{initial: {initial}ms, factor: {factor}, "
         f"max: {initial * most}ms}}, retry_every: {retry}s, healthy_after: 7h}}",
     )
-    found = timeline(tmp_path, spec, f"{ID} dies {deaths} times")
+    found = timeline(tmp_path, spec, f"{ID} dies {deaths} times", ahead)
     starts, given_up = driven(tmp_path, spec.resources[0], deaths)
     rehearsed_ = [one.after for one in found if one.what == "start"]
     assert len(rehearsed_) == len(starts) == deaths
@@ -192,6 +202,15 @@ def test_spread_over_a_time(tmp_path: Path) -> None:
     assert [(one.after, one.what) for one in found if one.what in ("dies", "start")] == [
         (120.0 * at, what) for at in range(4) for what in ("dies", "start")
     ]
+
+
+def test_a_time_far_ahead(tmp_path: Path) -> None:
+    """A clock of many years has no small fractions of a second."""
+    for more, event in (("", f"{ID} dies 3 times in 8m"), (CHECK.format(""), "check:c fails")):
+        spec = spec_of(tmp_path, "{}", more)
+        now, later = (timeline(tmp_path, spec, event, ahead) for ahead in (0.0, 3.1e9))
+        assert [one.what for one in now] == [one.what for one in later]
+        assert all(abs(a.after - b.after) < 0.5 for a, b in zip(now, later, strict=True))
 
 
 def test_what_is_paused_is_left_until_that_is_over(tmp_path: Path) -> None:

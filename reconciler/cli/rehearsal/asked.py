@@ -19,6 +19,7 @@ _EVENT = re.compile(
     r"(?P<id>\S(?:.*\S)?)\s+(?:(?P<dies>dies)(?:\s+(?P<times>[0-9]{1,9})\s+times?)?"
     r"(?:\s+in\s+(?P<within>\S+))?|fails(?:\s+for\s+(?P<lasts>\S+))?)\s*"
 )
+_FARTHEST = 100 * 366 * 86400.0
 _MOST = 1000
 """Deaths of one event."""
 
@@ -27,11 +28,9 @@ def seconds_until(text: str, now: float) -> float:
     """Seconds from ``now`` until a time of this place. Raises Usage for one that is past."""
     if text.startswith("+"):
         try:
-            ahead = parse_duration(text[1:])
-            time.localtime(now + ahead)
-        except (ValueError, OverflowError, OSError) as error:
+            return _near(parse_duration(text[1:]))
+        except ValueError as error:
             raise InvalidUsage(f"{_TIMES}, not {text!r}: {error}") from None
-        return ahead
     try:
         asked = time.strptime(text, _FORM)
         found = {time.mktime((*asked[:8], dst)) for dst in (0, 1)}
@@ -46,7 +45,13 @@ def seconds_until(text: str, now: float) -> float:
         raise InvalidUsage(
             f"--at {text} is past, and how this host was then is not known; it is {there} now"
         )
-    return max(0.0, at - now)
+    return _near(max(0.0, at - now))
+
+
+def _near(ahead: float) -> float:
+    if ahead > _FARTHEST:
+        raise InvalidUsage("--at takes a time of the next hundred years")
+    return ahead
 
 
 @dataclass(frozen=True, slots=True)
