@@ -129,3 +129,10 @@ def test_what_has_failed_is_tried_once_in_a_pass(spec: Spec, tmp_path: Path) -> 
     failed = Outcome(other, "failed", "denied", 0.0)
     report = Report(planned(spec), (done, failed))
     assert to_look_at_again(seen, spec.resources, report, kinds.get) == []
+
+
+def test_of_two_that_are_absent_already_none_waits_for_the_other_at_the_end(tmp_path: Path) -> None:
+    text = "directories: {a: {path: /srv/a, state: absent}, b: {path: /srv/a/b, state: absent}}"
+    spec = compiled(tmp_path, text)
+    assert [one.needs for one in spec.resources] == [(), ("directory:b",)]
+    assert [one.needs for one in ending(spec.resources)] == [(), ()]

@@ -98,6 +98,40 @@ def test_only_what_has_been_healthy_for_long_enough_is_forgiven(tmp_path: Path) 
     assert unproven(10) == set()
 
 
+@pytest.mark.parametrize("was", ["boot = 'another'", "at = at + 1000"])
+def test_what_was_started_at_no_known_time_is_healthy_from_now_on(tmp_path: Path, was: str) -> None:
+    spec = compiled(tmp_path, "processes: {p: {command: [/bin/x]}}")
+    store = Store(str(tmp_path / "demo"), Clock(), True)
+    version = kinds.get("process").version(spec.resources[0].want)
+    for _ in range(2):
+        store.attempts.begun("process:p", version, 0, store.base.clock.monotonic())
+    with store.base.change() as base:
+        base.execute(f"UPDATE attempts SET {was}")
+    by_id = {"process:p": spec.resources[0]}
+    clock = store.base.clock.monotonic
+    tracker = RestartTracker(by_id, kinds.get, store.attempts, set(), {}, clock)
+    tracker.learn(Plan("demo", "spec.yaml", "host", 1), ["process:p"])
+    tracker.write()
+    since = store.attempts.all()["process:p"].since
+    assert since is not None and 0 <= since < 60
+
+
+def test_whether_the_try_after_giving_up_has_failed_is_looked_at_at_once(tmp_path: Path) -> None:
+    policy = "restart: {attempts: 1, retry_every: 1h, healthy_after: 60s}"
+    spec = compiled(tmp_path, f"processes: {{p: {{command: [/bin/x], {policy}}}}}")
+    store, now = Store(str(tmp_path / "demo"), Clock(), True), [1000.0]
+    version = kinds.get("process").version(spec.resources[0].want)
+    for _ in range(2):
+        store.attempts.begun("process:p", version, 0, store.base.clock.monotonic())
+    by_id = {"process:p": spec.resources[0]}
+    tracker = RestartTracker(by_id, kinds.get, store.attempts, set(), {}, lambda: now[0])
+    begun = (Step("process:p", "start", (), (), "not running", ()),)
+    due = tracker.due(Plan("demo", "spec.yaml", "host", 1, begun))
+    assert due is not None and due < 60
+    later = tracker.due(Plan("demo", "spec.yaml", "host", 1))
+    assert later is not None and 59 < later <= 60
+
+
 def test_of_what_cannot_be_looked_at_no_condition_is_over() -> None:
     known = {("process:p", "memory", "process:p"): 7.0}
 
