@@ -32,8 +32,6 @@ _SHORTEST = 0.05
 """Seconds from one pass to the next, as in a loop."""
 _MOMENT = 0.001
 """Seconds behind a moment at which it is over for sure."""
-_LEAST = 1e-5
-"""Seconds by which a clock of many years goes on for sure."""
 _MOST = 50_000
 """Turns of the loop that are followed."""
 _REMINDERS = 2
@@ -91,7 +89,7 @@ class Rehearsal:
             wait = self._wait()
             if wait is None:
                 break
-            self._clock.sleep(max(wait, _LEAST) if wait else 0.0)
+            self._clock.sleep(wait)
         else:
             self._note("and so on", self._resource.id, "what follows is left out")
         return self.timeline
