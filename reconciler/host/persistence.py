@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from reconciler.host import Host
 
 _HOOKS = (".profile", ".bash_profile", ".bash_login", ".bashrc", ".zprofile", ".zshrc")
+_ENABLED = "/etc/systemd/system"
 _TEMPLATE = "/usr/lib/systemd/system/reconcile@.service"
 _TABLES = ("/etc/crontab", "/etc/cron.d")
 _MODES = ("--loop", "--once", "--repair")
@@ -93,7 +94,7 @@ def _instances() -> Iterator[tuple[str, str]]:
     if template is None:
         return
     begin, _, end = os.path.basename(_TEMPLATE).partition(".")
-    for path in glob.glob(f"/etc/systemd/system/*.wants/{begin}*.{end}"):
+    for path in glob.glob(f"{_ENABLED}/*.wants/{begin}*.{end}"):
         name = os.path.basename(path)
         yield name, template.replace("%i", name.removeprefix(begin).removesuffix(f".{end}"))
 

@@ -18,6 +18,8 @@ import pytest
 from machine.disposable import DisposableHost
 from support import CHECKOUT, LONG, Machine
 
+from reconciler.host import command, persistence
+
 HERE = CHECKOUT / ".debian"
 needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb")
 WATCHED = """version: 1
@@ -87,6 +89,37 @@ def test_what_it_is_made_of(machine: Machine, maker: ModuleType) -> None:
         assert os.access(script, os.X_OK)
         machine.run("sh", "-n", script, check=True)
         assert "enable" not in script.read_text() and "start" not in script.read_text()
+
+
+def test_commands_are_found_where_the_package_links_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside = Path(sys.executable).parent
+    for packaged, expected in ((tmp_path, tmp_path), (tmp_path / "none", beside)):
+        monkeypatch.setattr(command, "_PACKAGED", str(packaged))
+        if packaged.is_dir():
+            (packaged / "reconcile").symlink_to(beside / "reconcile")
+        assert command.program_folder.__wrapped__() == str(expected)
+    # Another one there is another installation.
+    (tmp_path / "reconcile").unlink()
+    shutil.copy(beside / "reconcile", tmp_path)
+    monkeypatch.setattr(command, "_PACKAGED", str(tmp_path))
+    assert command.program_folder.__wrapped__() == str(beside)
+
+
+def test_enabled_instances_of_the_unit_are_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(persistence, "_TEMPLATE", str(HERE / "reconcile@.service"))
+    monkeypatch.setattr(persistence, "_ENABLED", str(tmp_path))
+    wants = tmp_path / "multi-user.target.wants"
+    wants.mkdir()
+    (wants / "reconcile@web-1.service").symlink_to("/gone")
+    (wants / "other@web-1.service").symlink_to("/gone")
+    ((name, text),) = persistence._instances()
+    assert name == "reconcile@web-1.service"
+    assert persistence.runs(text, "/etc/reconcile/web-1.yaml")
+    assert not persistence.runs(text, "/etc/reconcile/web.yaml")
 
 
 @pytest.fixture(scope="module")
