@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from reconciler.base.errors import HostError
@@ -69,7 +70,7 @@ def run_on_hosts(
     folder = tempfile.mkdtemp(prefix="reconcile-", dir="/tmp")
     play = os.path.join(folder, "play.yml")
     found: dict[str, HostResult] = {}
-    ended: list[str] = []
+    ended: set[str] = set()
     interrupted: list[int] = []
     try:
         _write_play(play, folder, module, arguments, within)
@@ -83,10 +84,15 @@ def run_on_hosts(
                 if one is not None and one.name not in ended:
                     found[one.name] = one
                     if not event["event"].endswith("start"):
-                        ended.append(one.name)
+                        ended.add(one.name)
                     work.total = len(found)
                     work.advance(0 if event["event"].endswith("start") else 1)
                 return False
+
+            def stopped() -> bool:
+                if interrupted:
+                    _end_all()
+                return bool(interrupted)
 
             before = {
                 number: signal.signal(number, lambda number, _: interrupted.append(number))
@@ -96,7 +102,7 @@ def run_on_hosts(
                 runner = run(
                     private_data_dir=folder, project_dir=_working_folder(folder), playbook=play,
                     inventory=inventory, limit=limit, quiet=True, event_handler=hear,
-                    cancel_callback=lambda: bool(interrupted),
+                    cancel_callback=stopped,
                     forks=int(os.environ.get("ANSIBLE_FORKS") or _AT_ONCE),
                     envvars=_environment(playbook), settings={"pexpect_timeout": 0.5},
                 )  # fmt: skip
@@ -108,12 +114,21 @@ def run_on_hosts(
                 raise KeyboardInterrupt
             with runner.stdout as output:
                 raise HostError(_complaint(output.read(), inventory, limit))
-        for name in found.keys() - {*ended}:
+        for name in found.keys() - ended:
             words = "it was interrupted" if interrupted else "Ansible ended"
             found[name] = HostResult(name, None, f"had not answered when {words}", False)
         return list(found.values())
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_all() -> None:
+    """End Ansible's processes, each of which has a session of its own."""
+    import psutil
+
+    for one in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            one.terminate()
 
 
 def _needed() -> str:

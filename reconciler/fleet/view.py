@@ -39,9 +39,15 @@ def fleet_document(mode: str, results: Sequence[HostResult]) -> dict[str, Any]:
 
 def _host(mode: str, one: HostResult) -> dict[str, Any]:
     answer = one.answer or {}
-    report = answer.get("report")
+    report, why = answer.get("report"), one.why
+    try:
+        list(_group(mode, [{"host": "", "report": report}], True) if _steps(report) else ())
+        _words({"version": "", "reason": "", "report": report})
+    except (TypeError, KeyError, AttributeError, ValueError):
+        # Whoever rules that host says what he likes; that is the trouble of this host alone.
+        report, why = None, why or "its answer is not one of this program"
     state = "ok"
-    if one.why:
+    if why:
         state = "failed" if one.reached else "unreachable"
     elif answer.get("changed"):
         state = "differs" if mode == "plan" else "changed"
@@ -49,8 +55,8 @@ def _host(mode: str, one: HostResult) -> dict[str, Any]:
         "host": one.name,
         "state": state,
         "changes": len(_steps(report)),
-        "reason": one.why,
-        "version": answer.get("version", ""),
+        "reason": why,
+        "version": str(answer.get("version", "")),
         "report": report,
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import signal
 import subprocess
 import sys
 from base64 import b64encode
@@ -13,12 +14,13 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
-from support import CHECKOUT, Machine
+from support import CHECKOUT, LONG, Machine, until
 
 from reconciler import __version__
 from reconciler.cli.main import main
-from reconciler.fleet.run import HostResult, _complaint, _heard
+from reconciler.fleet.run import HostResult, _complaint, _heard, _working_folder
 from reconciler.fleet.view import fleet_blocks, fleet_document, trouble_rows
+from reconciler.host.environment import on_note
 from reconciler.output.text import lines_of
 
 pytest.importorskip("ansible_runner", reason="needs ansible-core and ansible-runner")
@@ -130,6 +132,37 @@ def test_all_hosts_fail(fleet: Fleet) -> None:
     assert rows[2][:2] == ["down", "unreachable"] and len(rows) == 3
 
 
+def test_one_that_hangs_is_named_and_ends_with_ctrl_c(fleet: Fleet) -> None:
+    hang = fleet.machine.base / "hang"
+    hang.write_text(f"#!/bin/sh\nexec sleep {fleet.machine.mark}\n")
+    hang.chmod(0o755)
+    fleet.inventory.write_text(f"bad ansible_connection=local ansible_python_interpreter={hang}\n")
+    argv = ["--plan", fleet.spec, "--hosts", fleet.inventory, "--state-dir", fleet.machine.state]
+    begun = subprocess.Popen(
+        [fleet.machine.bin / "reconcile", *argv], env=fleet.machine.environ, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    until(lambda: fleet.machine.running(fleet.machine.mark))
+    begun.send_signal(signal.SIGINT)
+    said, errors = begun.communicate(timeout=LONG)
+    assert (begun.returncode, errors) == (1, "")
+    assert "bad   unreachable           had not answered when it was interrupted" in said
+    until(lambda: not fleet.machine.ours())
+
+
+def test_a_folder_of_others_is_not_where_ansible_is_told_what_to_do(
+    free: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ansible.cfg").write_text("[defaults]\n")
+    monkeypatch.chdir(tmp_path)
+    assert _working_folder("/private") == str(tmp_path)
+    tmp_path.chmod(0o777)
+    notes: list[str] = []
+    on_note(notes.append)
+    assert _working_folder("/private") == "/private"
+    assert any("ansible.cfg of the current folder is ignored" in note for note in notes)
+
+
 @pytest.mark.parametrize(
     ("argv", "status", "words"),
     [
@@ -204,6 +237,21 @@ def test_what_is_equal_is_shown_once_and_what_is_wrong_is_not_hidden() -> None:
     assert list(trouble_rows(fleet_document("plan", [said("same")]))) == []
 
 
+@pytest.mark.parametrize(
+    "report",
+    ["x", {"steps": 1}, {"steps": [{}]}, {"steps": [1]}, {"resources": [{"id": 1}]},
+     {"steps": [{"id": 3, "verb": [], "changes": [1], "actions": [{}], "why": None}], "notes": []}],
+)  # fmt: skip
+def test_an_answer_that_is_none_is_the_trouble_of_that_host(report: Any) -> None:
+    answer = {"changed": True, "version": __version__, "report": report}
+    document = fleet_document("plan", [HostResult("odd", answer), HostResult("good", {})])
+    assert [(one["host"], one["state"]) for one in document["hosts"]] == [
+        ("odd", "failed"), ("good", "ok"),
+    ]  # fmt: skip
+    assert document["hosts"][0]["reason"] == "its answer is not one of this program"
+    assert list(lines_of(fleet_blocks(document, "x", True)))
+
+
 def test_what_ansible_says_becomes_the_reason() -> None:
     def heard(event: str, **res: Any) -> HostResult:
         found = _heard(event, {"host": "a", "res": res})
@@ -273,6 +321,10 @@ def test_the_module_plans_in_check_mode_and_is_done_once(machine: Machine, modul
     found = module(spec=str(place), vars={"w": None})
     assert found["changed"] and made.read_text() == "a"
     assert not module(spec=str(place))["changed"]
+    # Nothing tells a secret, nor what the spec holds: neither the answer nor the log of the host.
+    found = module(**{**given, "vars": {}}, secret_vars={"w": "pass-4712-word"})
+    assert found["changed"] and made.read_text() == "pass-4712-word"
+    assert "4712" not in json.dumps(found) and given["files"]["web.yaml"] not in json.dumps(found)
 
 
 def test_the_module_does_a_saved_plan_or_nothing(machine: Machine, module: Module) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import Machine
+from looping import Looping
+from support import Machine, until
 
 
 class Elsewhere:
@@ -128,3 +130,17 @@ def test_the_state_of_a_new_version_is_that_of_the_one_in_its_place(machine: Mac
         assert found["spec"]["path"] == str(here.place)
         states[len(argv)] = {one["id"]: one["state"] for one in found["resources"]}
     assert states[1]["file:a"] == "ok" and states[3]["file:a"] == "differs"
+
+
+def test_a_loop_over_the_place_takes_the_new_version(
+    machine: Machine, looping: Callable[..., Looping]
+) -> None:
+    here = Elsewhere(machine)
+    machine.once(here.spec, "--as", str(here.place))
+    loop = looping(here.place)
+    until(loop.passes)
+    here.write("two")
+    done = machine.reconcile("--once", here.spec, "--as", here.place)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert here.made.joinpath("a").read_text() == f"{here.place} two"
+    assert loop.process.poll() is None

@@ -154,7 +154,8 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 
-_PLACES = ["/opt/reconcile/bin", os.path.join(os.environ.get("HOME", "/"), ".local/bin")]
+_HOME = os.environ.get("HOME", "/")
+_PLACES = ["/opt/reconcile/bin", os.path.join(_HOME, ".local/bin")]
 _MOST = 5
 
 
@@ -180,8 +181,8 @@ def main():
     )
     params = module.params
     if params["spec"] and "/" not in params["spec"] and params["spec"].endswith(".yaml"):
-        home = os.path.expanduser("~/.config/reconcile")
-        params["spec"] = os.path.join(home if os.geteuid() else "/etc/reconcile", params["spec"])
+        folder = os.path.join(_HOME, ".config/reconcile") if os.geteuid() else "/etc/reconcile"
+        params["spec"] = os.path.join(folder, params["spec"])
     for name, mode in (("out", "plan"), ("from", "once")):
         if params[name] and params["mode"] != mode:
             module.fail_json(msg=f"'{name}' is for mode '{mode}', not for '{params['mode']}'")
