@@ -11,6 +11,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
+from reconciler.kinds.cron.lines import quoted
 from reconciler.migrate.document import SpecBlock
 from reconciler.migrate.draft import SpecDraft, nested, size
 from reconciler.migrate.monit_syntax import (
@@ -77,7 +78,7 @@ class _Service:
         self.block: SpecBlock | None = None
         """The process, where it is one that can be started."""
         self.programs = {
-            one.first: next((word.text for word in one.words[1:] if word.quoted), "")
+            one.first: _as_user(next((word.text for word in one.words[1:] if word.quoted), ""), one)
             for one in self.clauses
             if one.first in ("start", "stop")
         }
@@ -114,7 +115,10 @@ class _Service:
         if start is None:
             return
         block = self.block = self.draft.add("processes", self.name, self.head.origin)
-        block.put("command", shlex.split(self.programs["start"]), start.origin)
+        program = next((word.text for word in start.words[1:] if word.quoted), "")
+        block.put("command", shlex.split(program), start.origin)
+        if start.after("timeout") is not None:
+            self._leave(start, "a start is not waited for so long; see ready")
         pidfile, pattern = self.head.after("pidfile"), self.head.after("matching", "match")
         if pidfile is not None:
             block.put("match", {"pidfile": pidfile}, self.head.origin)
@@ -229,10 +233,12 @@ class _Service:
             del asked["protocol"]
         protocol = asked.get("protocol", "").lower()
         if protocol not in ("http", "https"):
+            self.rest += ["ssl"] * asked.get("type", "").lower().startswith("tcpssl")
             self.rest += [f"{name} {asked[name]}".rstrip() for name in _OF_A_PROTOCOL
                           if name in asked]  # fmt: skip
             return {"tcp": socket or f"{host or '127.0.0.1'}:{port}"}
-        scheme = "https" if protocol == "https" or "ssl" in asked else "http"
+        encrypted = "ssl" in asked or asked.get("type", "").lower().startswith("tcpssl")
+        scheme = "https" if protocol == "https" or encrypted else "http"
         place = f"{host or '127.0.0.1'}:{port}" if port else host
         place = "localhost" if socket else place
         http: dict[str, object] = {"url": f"{scheme}://{place}{asked.get('request', '/')}"}
@@ -256,9 +262,13 @@ class _Service:
             block.put(key, SpecBlock(value) if isinstance(value, dict) else value, clause.origin)
         if self.every is not None:
             block.put("every", f"{self.every}s", clause.origin)
-        waits = clause.after("timeout")
-        if waits is not None and waits.isdigit() and form in ("tcp", "http"):
+        waits = (self.head if self.sort == "program" else clause).after("timeout")
+        if waits is not None and waits.isdigit() and (form != "command" or self.sort == "program"):
             block.put("timeout", f"{waits}s", clause.origin)
+        if self.sort == "program" and (user := self.head.after("uid")) is not None:
+            block.put("user", user, self.head.origin)
+        if self.sort == "program" and self.head.after("gid") is not None:
+            self.rest.append("gid")
         if self.rest:
             reason = f"is not asked for: {', '.join(self.rest)}"
             self.draft.leave(block, clause.origin, reason)
@@ -270,7 +280,7 @@ class _Service:
                         if one is self.block)  # fmt: skip
             reactions = [f"restart process:{name}", "notify"]
         elif action == "exec":
-            reactions = [f"run {clause.after('exec')}", "notify"]
+            reactions = [f"run {_as_user(clause.after('exec') or '', clause)}", "notify"]
         elif action in ("restart", "start") and "start" in self.programs:
             both = ("stop", "start") if action == "restart" else ("start",)
             run = [self.programs[one] for one in both if one in self.programs]
@@ -278,6 +288,15 @@ class _Service:
         elif action != "alert":
             self.draft.leave(block, clause.origin, f"{action}: only a message is sent")
         block.put("on_failure", reactions, clause.origin)
+
+
+def _as_user(command: str, clause: MonitClause) -> str:
+    """It as the user, and with the group, that the clause names behind it."""
+    user, group = clause.after("uid"), clause.after("gid")
+    if user is None and group is None:
+        return command
+    words = [*(["-u", user] if user else []), *(["-g", group] if group else [])]
+    return f"runuser {' '.join(map(quoted, words))} -- {command}"
 
 
 def _disk(text: str, path: str) -> dict[str, object] | None:

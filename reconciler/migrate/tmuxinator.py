@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from reconciler.base.text import printable
 from reconciler.config.nodes import Map, Node, Seq, is_null
 from reconciler.migrate.document import Origin, SpecBlock
 from reconciler.migrate.draft import SpecDraft
@@ -31,6 +32,8 @@ def read(original: Original, draft: SpecDraft) -> None:
     if cwd is not None:
         session.put("cwd", cwd, original.at(1, "root"))
     for key, value, origin in entries(original, root):
+        if is_null(value):
+            continue
         if _ERB in said(value) and key not in ("windows", "tabs"):
             draft.leave(session, origin, "ERB is not evaluated")
         elif key in ("name", "project_name"):
@@ -45,7 +48,7 @@ def read(original: Original, draft: SpecDraft) -> None:
             session.put("shell_before", one_or_all(before), origin)
         elif key in ("windows", "tabs"):
             made = [_window(original, one, cwd, draft) for one in windows]
-            _focus(made, original, root)
+            _focus(made, original, root, session, draft)
             session.put("windows", made, origin)
         elif key not in ("startup_window", "startup_pane", "attach"):
             draft.leave(session, origin, "has no equivalent")
@@ -84,10 +87,11 @@ def _window(original: Original, node: Node, above: str | None, draft: SpecDraft)
         made = []
         for one in panes:
             place = original.at(one.at.source.line_of(one.start) + 1, said(one))
-            if isinstance(one, Map):  # A pane with a title.
+            if isinstance(one, Map):
+                # It is no title but with enable_pane_titles, which is left out.
                 title, typed, place = next(entries(original, one))
                 made.append(_pane(original, typed, place))
-                draft.leave(made[-1], place._replace(text=title), "panes have no titles here")
+                made[-1].say(printable(title), next(iter(made[-1]), None))
             else:
                 made.append(_pane(original, one, place))
         window.put("panes", made, origin)
@@ -104,14 +108,19 @@ def _pane(original: Original, node: Node, origin: Origin) -> SpecBlock:
     return pane
 
 
-def _focus(windows: list[SpecBlock], original: Original, root: Map) -> None:
-    """``startup_window`` by name or number, and ``startup_pane`` of that window by its number."""
+def _focus(
+    windows: list[SpecBlock], original: Original, root: Map, session: SpecBlock, draft: SpecDraft
+) -> None:
+    """``startup_window`` by name or number, and ``startup_pane`` of that window, or the first."""
     places = {key: origin for key, _, origin in entries(original, root)}
     first, pane = str(root.get("startup_window", "")), str(root.get("startup_pane", ""))
-    for at, window in enumerate(windows):
-        if first and first in (window.get("name"), str(at)):
-            window.put("focus", True, places["startup_window"])
-            panes = window.get("panes", [])
-            if pane.isdigit() and int(pane) < len(panes):
-                panes[int(pane)].put("focus", True, places["startup_pane"])
-            return
+    named = [one for at, one in enumerate(windows) if first in (one.get("name"), str(at))]
+    if first and named:
+        named[0].put("focus", True, places["startup_window"])
+    elif first:
+        draft.leave(session, places["startup_window"], "there is no such window")
+    panes = (named or windows)[0].get("panes", []) if windows else []
+    if pane.isdigit() and int(pane) < len(panes):
+        panes[int(pane)].put("focus", True, places["startup_pane"])
+    elif pane:
+        draft.leave(session, places["startup_pane"], "there is no such pane")
