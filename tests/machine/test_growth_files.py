@@ -103,3 +103,28 @@ def test_of_very_many_due_files_each_is_opened_once(machine: Machine) -> None:
     assert list(top.iterdir()) == []
     opened = number if os.geteuid() == 0 else 2 * number  # He cannot see what others have open.
     assert found == {"newfstatat": number, "openat": opened, "unlinkat": number, "execve": 1}
+
+
+@pytest.mark.parametrize(
+    ("section", "fields"), [("files", "content: some text"), ("links", "target: /nowhere")]
+)
+def test_ten_times_the_files_and_links_take_ten_times_the_calls(
+    machine: Machine, section: str, fields: str
+) -> None:
+    """When they are made, and when there is nothing to do; no process for any of them."""
+    made, quiet = {}, {}
+    for number in (20, 200):
+        top = machine.base / f"{section}{number}"
+        top.mkdir(mode=0o755)
+        lines = (f"  x{at}: {{path: {top}/f{at:04}, {fields}}}\n" for at in range(number))
+        text = f"version: 1\nname: {section}{number}\n{section}:\n{''.join(lines)}"
+        spec = machine.spec(text, f"{section}{number}.yaml")
+        machine.run(*machine.argv("--check", spec))
+        made[number] = calls(machine, machine.argv("--once", spec), r'/?f\d{4}"')
+        assert len(list(top.iterdir())) == number
+        quiet[number] = calls(machine, machine.argv("--once", spec), r'/?f\d{4}"')
+        read = "openat" if section == "files" else "readlink"
+        assert quiet[number] == {"newfstatat": number, read: number, "execve": 1}
+        # What takes its time is looked at once more before the next look at all.
+        most = {"newfstatat": 10 * number, read: 3 * number, "renameat2": number, "execve": 1}
+        assert all(count <= most[call] for call, count in made[number].items()), made

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import time
@@ -21,6 +22,7 @@ from support import Machine, until
 
 from reconciler.host import process_snapshot
 from reconciler.host.clock import Clock
+from reconciler.host.exit_watcher import ExitWatcher
 from reconciler.host.process_snapshot import Carrier, CarrierCache, ProcessSnapshot
 from reconciler.host.processes import ProcessEntry, Processes, look_up
 
@@ -183,6 +185,30 @@ def test_ends_at_the_same_time_are_one_change_of_the_store(
     assert counted.of("^sql SELECT .* FROM conditions$") <= 6
     assert counted.of("^sql BEGIN") == 1
     assert counted.of("os.fork") <= 8
+
+
+def test_those_that_end_together_are_told_together(machine: Machine) -> None:
+    """The next one ends while the ends before it are noticed: all of them are one pass's work."""
+    running = [subprocess.Popen(["sleep", f"{MARK}9{at}"]) for at in range(5)]
+
+    class Ending(Clock):
+        def sleep(self, seconds: float) -> None:
+            for one in running:
+                if one.poll() is None:
+                    one.kill()
+                    one.wait()
+                    return
+
+    watcher = ExitWatcher(Ending())
+    entries = [look_up(one.pid) for one in running]
+    watcher.watch({f"process:{at}": [e.identity] for at, e in enumerate(entries) if e}, ())
+    (descriptor,) = watcher.descriptors()
+    assert not select.select([descriptor], [], [], 0)[0]
+    Ending().sleep(0)
+    assert select.select([descriptor], [], [], 5)[0]
+    assert sorted(watcher.tend([descriptor])) == [f"process:{at}" for at in range(5)]
+    assert not select.select([descriptor], [], [], 0)[0]
+    watcher.close()
 
 
 def test_who_was_found_to_be_nobodys_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
