@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 from support import compiled
 
 from reconciler import kinds
+from reconciler.cli.call_state import CallState
+from reconciler.cli.main import usual
 from reconciler.core.model import Observation, Outcome, Plan, Step
 from reconciler.host.clock import Clock
 from reconciler.state import tracker as tracking
@@ -144,3 +147,18 @@ def test_of_what_cannot_be_looked_at_no_condition_is_over() -> None:
     assert over({}, {"process:p"}) == 0  # A pass over others.
     assert over({"process:p": Observation(1)}, {"process:p"}) == 1
     assert over({}, ()) == 1
+
+
+def test_a_loop_learns_the_patterns_that_its_passes_have_compiled() -> None:
+    options = usual(["--once", "nowhere.yaml"])
+    assert options is not None
+    state = CallState(options)
+    state.forked(lambda blocks: None, None)  # type: ignore[arg-type]
+    re.compile("only (this|pass)", re.DOTALL)
+    learned = state.learned()
+    assert [flags for pattern, flags in learned.patterns if pattern == "only (this|pass)"] == [16]
+    re.purge()
+    state.learn_from(learned)
+    state.forked(lambda blocks: None, None)  # type: ignore[arg-type]
+    re.compile("only (this|pass)", re.DOTALL)
+    assert not state.learned().patterns

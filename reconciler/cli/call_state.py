@@ -6,6 +6,7 @@ It must not look at the host, nor act on it.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -33,8 +34,16 @@ if TYPE_CHECKING:
     from reconciler.state.tracker import Tracker
 
 _LONGEST = 4000
+_PATTERNS = 200
+"""Compiled patterns of which a loop learns no more: it keeps some hundreds."""
 APPLYING = ("once", "loop", "repair")
 """The modes that apply a spec: what they set is the spec's for every later call."""
+
+
+def _compiled() -> frozenset[tuple[str | bytes, int]]:
+    """The patterns that ``re`` keeps compiled, with their flags, as far as it lets us see them."""
+    kept = getattr(re, "_cache", {})
+    return frozenset((pattern, int(flags)) for _, pattern, flags in kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +52,7 @@ class Learned:
 
     ``acted`` names the probes of which something was done about what they said; ``reports`` are
     those that nobody was told. ``carriers`` are, by user, those of the new processes, and who is
-    gone.
+    gone. ``patterns`` are those that were compiled, with their flags.
     """
 
     begun: frozenset[str]
@@ -53,6 +62,7 @@ class Learned:
     acted: tuple[str, ...]
     reports: tuple[str, ...]
     carriers: Mapping[int, tuple[Mapping[Identity, Carrier | None], Collection[Identity]]]
+    patterns: Collection[tuple[str | bytes, int]] = ()
 
 
 class CallState(Invocation):
@@ -202,14 +212,14 @@ class CallState(Invocation):
         """This is another process now: what it says goes to ``write``, and it must not touch what
         the store has open, which is its parent's."""
         before = dict(self._carriers)
-        self._of_parent = self._stores, dict(self.said), dict(self._unwritten), before
+        self._of_parent = self._stores, dict(self.said), dict(self._unwritten), before, _compiled()
         self._stores, self._trackers = {}, {}
         self.terminal.relay = write
         self.stops = stops
 
     def learned(self) -> Learned:
         """What has become known since this process was ``forked``."""
-        _, said, unwritten, carriers = self._of_parent
+        _, said, unwritten, carriers, patterns = self._of_parent
         acted = [i for i, one in self.said.items() if i in said and one.acted > said[i].acted]
         changed = {
             ident: self._unwritten.get(ident)
@@ -224,7 +234,7 @@ class CallState(Invocation):
                 moved[uid] = new, old.keys() - now.keys()
         return Learned(
             frozenset(self._begun), changed, frozenset(self._warned), self._measured,
-            tuple(acted), tuple(self._reports), moved,
+            tuple(acted), tuple(self._reports), moved, _compiled() - patterns,
         )  # fmt: skip
 
     def learn_from(self, learned: Learned) -> None:
@@ -244,6 +254,9 @@ class CallState(Invocation):
         for uid, (new, gone) in learned.carriers.items():
             known = {one: it for one, it in self._carriers.get(uid, {}).items() if one not in gone}
             self._carriers[uid] = {**known, **new}
+        if len(_compiled()) < _PATTERNS:
+            for pattern, flags in learned.patterns:
+                re.compile(pattern, flags)
 
     def handed_over(self) -> list[str]:
         """The words of ``report`` that wait for a pass, which another process tells now."""
