@@ -86,8 +86,6 @@ class App:
 
     async def _events(self, request: Request) -> Response:
         """A stream of what has changed on the page, by server-sent events."""
-        if request.method == "HEAD":
-            return Response(media_type="text/event-stream")
         return StreamingResponse(self._stream(), media_type="text/event-stream")
 
     async def _stream(self) -> AsyncIterator[str]:
@@ -115,8 +113,3 @@ class App:
             ended.cancel()
             self._streams.pop(number, None)
             self._looks.readers = len(self._streams)
-
-    def close(self) -> None:
-        """End all streams."""
-        for end in list(self._streams.values()):
-            end.set()

@@ -110,9 +110,12 @@ class Looks:
             await self._due()
             self._happened = self._asked = False
             used = _used()
-            await self._once()
-            self._installed.look()
-            self._installed.tend(())
+            try:
+                await self._once()
+                self._installed.look()
+                self._installed.tend(())
+            except Exception as error:  # Whatever it is, the page goes on, and says it.
+                self.error = error_in_words(error)
             if isinstance(self._installed.over, Replaced):
                 self.replaced.set()
             self._credit -= _used() - used

@@ -27,7 +27,7 @@ _MOST = 128
 _SLOW = 10.0
 """Seconds; twice as long, at most, may a request take to come, or an answer to be taken."""
 _LEAVING = 1
-"""Seconds that readers have to take the rest when it ends."""
+"""Seconds after which the streams of readers are ended when it ends itself."""
 _LONGEST_HEADER = 16384
 
 
@@ -95,10 +95,10 @@ def serve(listener: socket.socket, looks: Looks, token: Token | None, given: str
 
 
 async def _serve(listener: socket.socket, looks: Looks, token: Token | None, given: str) -> None:
-    app = App(looks)
     is_known = partial(address.is_known, listener=listener, given=given)
+    app = Guard(App(looks).router, is_known, token)
     config: Any = Config(
-        Guard(app.router, is_known, token), log_config=None, access_log=False, lifespan="off",
+        app, log_config=None, access_log=False, lifespan="off",
         loop="asyncio", http=Connection, ws="none", proxy_headers=False, server_header=False,
         date_header=False, h11_max_incomplete_event_size=_LONGEST_HEADER,
         timeout_graceful_shutdown=_LEAVING,
@@ -107,17 +107,10 @@ async def _serve(listener: socket.socket, looks: Looks, token: Token | None, giv
     tasks = [
         asyncio.create_task(one) for one in (looks.run(), looks.replaced.wait(), server.end.wait())
     ]
-    ending = asyncio.create_task(_end(server, app, tasks))
-    await server.serve(sockets=[listener])
-    await ending
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    await asyncio.wait([serving, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    server.end.set()
+    await serving
     for one in tasks:
         one.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _end(server: _Server, app: App, tasks: list[asyncio.Task[Any]]) -> None:
-    """Once one of these is over, which for the looks is never. The streams end first: the server
-    waits for them."""
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    app.close()
-    server.end.set()
