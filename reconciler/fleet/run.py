@@ -34,7 +34,8 @@ _DEFAULTS = {
     "ANSIBLE_SSH_EXTRA_ARGS": "-o ServerAliveInterval=5 -o ServerAliveCountMax=3",
 }
 """For whoever has not set them otherwise in the environment."""
-_FAILED_HERE = "ansible-playbook has failed"
+_FEW = 3
+"""Hosts that are named while they are waited for."""
 
 
 @dataclass(slots=True)
@@ -85,7 +86,9 @@ def run_on_hosts(
                     found[one.name] = one
                     if not event["event"].endswith("start"):
                         ended.add(one.name)
-                    work.total = len(found)
+                    work.what, work.total = "hosts", len(found)
+                    if ended and len(found) - len(ended) <= _FEW:
+                        work.what += f" ({', '.join(sorted(found.keys() - ended))})"
                     work.advance(0 if event["event"].endswith("start") else 1)
                 return False
 
@@ -96,7 +99,7 @@ def run_on_hosts(
 
             before = {
                 number: signal.signal(number, lambda number, _: interrupted.append(number))
-                for number in (signal.SIGINT, signal.SIGTERM)
+                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
             }
             try:
                 runner = run(
@@ -255,4 +258,4 @@ def _complaint(output: str, inventory: str, limit: str | None) -> str:
         wanted = f" that matches {limit}" if limit is not None else ""
         return f"there is no host{wanted} in the inventory {inventory}"
     said = [line for line in lines if "ERROR" in line] or lines[-1:]
-    return f"{_FAILED_HERE}: {said[0] if said else 'it has said nothing'}"
+    return f"ansible-playbook has failed: {said[0] if said else 'it has said nothing'}"

@@ -74,10 +74,13 @@ class Bars:
         progress = self._progress or self._open()
         for work in self._begun:
             if work not in self._shown:
-                what = printable(work.what, _LONGEST)
-                self._shown[work] = progress.add_task(what, total=work.total, much="")
+                self._shown[work] = progress.add_task("", total=work.total, much="")
+            what = printable(work.what, _LONGEST)
             done = work.total if work.total is not None and work.done > work.total else work.done
-            progress.update(self._shown[work], completed=done, total=work.total, much=_much(work))
+            progress.update(
+                self._shown[work], description=what, completed=done, total=work.total,
+                much=_much(work),
+            )  # fmt: skip
         progress.refresh()
 
     def _open(self) -> Progress:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import runpy
-import signal
 import subprocess
 import sys
 from base64 import b64encode
@@ -14,7 +13,8 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
-from support import CHECKOUT, LONG, Machine, until
+from machine.screen import Screen
+from support import CHECKOUT, Machine, until
 
 from reconciler import __version__
 from reconciler.cli.main import main
@@ -137,17 +137,16 @@ def test_one_that_hangs_is_named_and_ends_with_ctrl_c(fleet: Fleet) -> None:
     hang.write_text(f"#!/bin/sh\nexec sleep {fleet.machine.mark}\n")
     hang.chmod(0o755)
     fleet.inventory.write_text(f"bad ansible_connection=local ansible_python_interpreter={hang}\n")
-    argv = ["--plan", fleet.spec, "--hosts", fleet.inventory, "--state-dir", fleet.machine.state]
-    begun = subprocess.Popen(
-        [fleet.machine.bin / "reconcile", *argv], env=fleet.machine.environ, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    until(lambda: fleet.machine.running(fleet.machine.mark))
-    begun.send_signal(signal.SIGINT)
-    said, errors = begun.communicate(timeout=LONG)
-    assert (begun.returncode, errors) == (1, "")
-    assert "bad   unreachable           had not answered when it was interrupted" in said
-    until(lambda: not fleet.machine.ours())
+    fleet.add("good")
+    argv = ("--plan", fleet.spec, "--hosts", fleet.inventory, "--state-dir", "$HOME/state")
+    screen = Screen(fleet.machine, fleet.machine.bin / "reconcile", *argv, "--as", "~/etc/web.yaml")
+    until(lambda: "hosts (bad) " in screen.text and " 1/2 " in screen.text)
+    assert fleet.machine.running(fleet.machine.mark)
+    screen.press("C-c")
+    assert screen.end() == 1
+    assert "bad   unreachable           had not answered when it was interrupted" in screen.text
+    assert "2 hosts: 1 unreachable, 1 differs." in screen.text and "hosts (bad)" not in screen.text
+    until(lambda: not fleet.machine.running(fleet.machine.mark))
 
 
 def test_a_folder_of_others_is_not_where_ansible_is_told_what_to_do(
