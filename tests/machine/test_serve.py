@@ -23,6 +23,10 @@ from prometheus_client.parser import text_string_to_metric_families as metrics
 from serving import Serving
 from support import Machine, until, within
 
+from reconciler.base.errors import HostError
+from reconciler.web import address
+from reconciler.web.access import token_of
+
 MARKUP = "<script>alert(1)</script>"
 
 
@@ -160,7 +164,6 @@ def test_it_is_for_this_host_alone_unless_there_is_a_token(
 
 
 def test_a_token_that_others_could_know_is_refused(machine: Machine) -> None:
-    spec = machine.spec(f"directories: {{d: {{path: {machine.base}/d}}}}\n")
     token = machine.base / "token"
     for text, mode, words in (
         ("short", 0o600, "must have 16 characters or more"),
@@ -170,29 +173,26 @@ def test_a_token_that_others_could_know_is_refused(machine: Machine) -> None:
     ):
         token.write_text(text)
         token.chmod(mode)
-        done = machine.reconcile("--serve", spec, "--token-file", token)
-        assert done.returncode == 1 and words in done.stderr, done.stderr
-        assert text not in done.stderr
-    done = machine.reconcile("--serve", spec, "--token-file", machine.base / "none")
-    assert "cannot read the token file" in done.stderr and "Traceback" not in done.stderr
+        with pytest.raises(HostError, match=words) as refused:
+            token_of(str(token))
+        assert text not in str(refused.value)
+    with pytest.raises(HostError, match="cannot read the token file"):
+        token_of(f"{token}/none")
 
 
 def test_what_is_asked_wrongly_is_said(machine: Machine) -> None:
-    spec = machine.spec(f"directories: {{d: {{path: {machine.base}/d}}}}\n")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         at = f"127.0.0.1:{taken.getsockname()[1]}"
-        done = machine.reconcile("--serve", at, spec)
-    assert done.returncode == 1
-    assert f"cannot listen at {at}: Address already in use; name another" in done.stderr
-    for words, status, said in (
-        (("99999", spec), 64, "takes HOST:PORT"),
-        (("nowhere", spec), 64, "takes HOST:PORT"),
-        ((spec, "--json"), 64, "/status.json"),
-        ((machine.base / "none.yaml",), 65, "none.yaml"),
-    ):
-        done = machine.reconcile("--serve", *words)  # type: ignore[arg-type]
-        assert (done.returncode, said in done.stderr) == (status, True), done.stderr
-    assert machine.reconcile("--status", spec, "--token-file", "x").returncode == 64
+        with pytest.raises(HostError, match=f"cannot listen at {at}: Address already in use; name"):
+            address.listen(at, False)
+    for odd in ("127.0.0.1:99999", "host", "1.2.3.4", "[::1]", "a:b:1"):
+        with pytest.raises(ValueError, match="--serve takes HOST:PORT"):
+            address.listen(odd, True)
+    spec = machine.spec(f"directories: {{d: {{path: {machine.base}/d}}}}\n")
+    done = machine.reconcile("--serve", spec, "--json")
+    assert (done.returncode, "/status.json" in done.stderr) == (64, True)
+    done = machine.reconcile("--serve", machine.base / "none.yaml")
+    assert done.returncode == 65 and "none.yaml" in done.stderr
 
 
 def test_without_the_extra_it_says_what_to_install(machine: Machine) -> None:

@@ -259,21 +259,15 @@ class History(StoreTable):
                 [(d.id, d.verb, d.result) for d in deeds],
             )
 
-    def counts(self) -> list[tuple[str, str, str, int]]:
-        """How many steps there ever were of each id, verb and result; it only grows."""
-        return [
-            (ident, verb, result, int(number))
-            for ident, verb, result, number in self._base.read(
-                "SELECT id, verb, result, number FROM counts ORDER BY id, verb, result"
-            )
-        ]
+    def counts(self) -> list[tuple[Any, ...]]:
+        """How many steps there ever were: id, verb, result and number, which only grows."""
+        order = "ORDER BY id, verb, result"
+        return self._base.read(f"SELECT id, verb, result, number FROM counts {order}")
 
     def latest(self) -> list[Deed]:
         """The newest of each id."""
-        rows = self._base.read(
-            "SELECT wall, by, id, verb, result, why, error, seconds, freed FROM history "
-            "WHERE seq IN (SELECT max(seq) FROM history GROUP BY id)"
-        )
+        newest = "SELECT max(seq) FROM history GROUP BY id"
+        rows = self._base.read(f"SELECT {_DEED} FROM history WHERE seq IN ({newest})")
         return [Deed(*row) for row in rows]
 
     def begun(self) -> dict[str, float]:
