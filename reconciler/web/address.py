@@ -20,6 +20,7 @@ def listen(text: str, guarded: bool) -> socket.socket:
     Raises ValueError for an address that cannot be, HostError where it cannot be had.
     """
     host, port = _parts(text)
+    made = None
     try:
         family, *_, place = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -34,6 +35,8 @@ def listen(text: str, guarded: bool) -> socket.socket:
         made.bind(place)
         made.listen(128)
     except OSError as error:
+        if made is not None:
+            made.close()
         words = f"cannot listen at {text or f'{host}:{port}'}: {error.strerror}"
         raise HostError(f"{words}; name another address: --serve HOST:PORT") from None
     made.setblocking(False)

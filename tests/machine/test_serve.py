@@ -177,7 +177,7 @@ def test_a_token_that_others_could_know_is_refused(machine: Machine) -> None:
             token_of(str(token))
         assert text not in str(refused.value)
     with pytest.raises(HostError, match="cannot read the token file"):
-        token_of(f"{token}/none")
+        token_of(f"{token}-none")
 
 
 def test_what_is_asked_wrongly_is_said(machine: Machine) -> None:
