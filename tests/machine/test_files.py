@@ -231,7 +231,8 @@ def test_a_link_is_made_changed_and_removed(machine: Machine, target: str) -> No
     assert report["steps"][0]["why"] == f"target is {target}, should be other"
     assert os.readlink(path) == "other"
     assert os.listdir(path.parent) == ["link"]
-    machine.once(link(machine, target, "absent"), status=1)
+    (step,) = machine.once(link(machine, target, "absent"), status=1)["unknown"]
+    assert step["reason"] == f"{path} leads to other, not to {target}, so it is left"
     assert os.readlink(path) == "other"
     machine.once(link(machine, "other", "absent"))
     machine.converged(link(machine, "other", "absent"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path as File
 from typing import Annotated, Any
@@ -27,6 +27,18 @@ from reconciler.core.fields import (
 )
 from reconciler.core.kind import Completed, Kind, Modifying
 from reconciler.core.model import Spec
+
+
+@pytest.fixture(scope="session")
+def by_schema() -> Callable[[Any], list[str]]:
+    """What the JSON Schema of all kinds finds wrong with a document."""
+    import jsonschema
+
+    from reconciler import kinds
+    from reconciler.config.schema import json_schema
+
+    validator = jsonschema.Draft202012Validator(json_schema(kinds.all_kinds()))
+    return lambda document: [error.message for error in validator.iter_errors(document)]
 
 
 @dataclass(frozen=True, slots=True)
