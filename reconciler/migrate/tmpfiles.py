@@ -135,7 +135,8 @@ def _add(line: _TmpfilesLine, excluded: _Excluded, draft: SpecDraft) -> None:
     reasons = (
         ("!" in modifiers, "it holds at all times, not only at boot"),
         ("=" in modifiers, "what is in its place and of another type is left"),
-        (sort == "D", "what is in it is not removed at boot"),
+        # Below /run nothing is left of the boot before.
+        (sort == "D" and not line.path.startswith("/run/"), "what is in it stays at a boot"),
         (
             ":" in f"{line.mode[:1]}{line.user[:1]}{line.group[:1]}",
             "it holds for what is there too",
