@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from support import Machine, until
+from support import Machine, compiled, until
 
 from reconciler import kinds
 from reconciler.cli.call_state import Learned
-from reconciler.core.model import Plan, Spec
+from reconciler.core.model import Outcome, Plan, Spec, Step
 from reconciler.core.observe import Snapshot
 from reconciler.host.clock import Clock
 from reconciler.watchdog.loop import Watchdog
+from reconciler.watchdog.settling import Settling
 
 
 class Ear:
@@ -98,3 +100,16 @@ def test_a_pass_that_comes_to_no_end_is_no_sign_of_life(machine: Machine) -> Non
     watchdog.moved()
     assert ear.alives == 1
     assert reports[1:] == ["passes come to their end again"]
+
+
+def test_a_start_that_did_not_hold_is_told_by_one_pass(tmp_path: Path) -> None:
+    """Of those that have looked at the same time."""
+    spec = compiled(tmp_path, "processes: {p: {command: [sleep, '9'], ready: {log: up}}}")
+    (resource,) = spec.resources
+    settling = Settling(Clock())
+    step = Step(resource.id, "start", (), (), "not running", ())
+    for _ in range(2):
+        settling.add(Outcome(step, "done"), resource)
+        assert [settling.told([resource.id]) for _ in range(2)] == [set(), {resource.id}]
+        settling.proved(Outcome(step, "failed"))
+        assert settling.due() is None

@@ -244,9 +244,11 @@ class Watchdog:
             if other is not one and at > one.begun
         }
 
-    def _moved(self, one: Pass) -> frozenset[str]:
-        """What that pass has seen in the midst of a step of another."""
-        return frozenset(self._passes.at_of_others(one) | self._overtook(one))
+    def _moved(self, one: Pass, failed: Collection[str]) -> frozenset[str]:
+        """What that pass has seen in the midst of a step of another, and of what has ``failed``
+        what another has told of already."""
+        moved = self._passes.at_of_others(one) | self._overtook(one)
+        return frozenset(moved | self._fresh.told(set(failed) - moved))
 
     def _pending(self, states: Mapping[str, Any]) -> None:
         known = [(self._by_id[one], have) for one, have in states.items() if one in self._by_id]

@@ -176,7 +176,8 @@ class PassWork:
             and outcome.step.id not in paused
         ]
         held = {one.step.id: one for one in proved(same, self._context.get_kind, host)}
-        moved = self._teller.ask("moved")
+        failed = [ident for ident, one in held.items() if one.result == "failed"]
+        moved = self._teller.ask("moved", failed)
         for outcome, _ in due:
             if outcome.step.id in moved:
                 continue  # It is another step by now that has to hold.

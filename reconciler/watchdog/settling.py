@@ -57,6 +57,13 @@ class Settling:
             if not ids or ident in ids
         ]
 
+    def told(self, failed: Collection[str]) -> set[str]:
+        """Those of them of which a pass has told before; the others are told of by this one."""
+        known = set(failed) - self._until.keys()
+        for ident in set(failed) - known:
+            del self._until[ident]
+        return known
+
     def proved(self, outcome: Outcome) -> None:
         """It has failed, or has held so far."""
         if outcome.step.id not in self._until:
