@@ -36,6 +36,7 @@ PARTS = {
         "watch.py --runs 1 --idle 1 --only many,idle,directories --many 8",
     ),
     "one": ("watch.py --idle 60 --only one", "watch.py --idle 1 --only one"),
+    "page": ("page.py --runs 12 --idle 60", "page.py --runs 1 --idle 1 --resources 10"),
     "kills": ("kills.py --kills 50 --busy 4", "kills.py --kills 2 --busy 1 --only alone,stopping"),
 }
 LONGEST = 240.0
