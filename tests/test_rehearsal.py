@@ -258,12 +258,13 @@ def test_messages_wait_for_the_end_of_the_night(
     spec = spec_of(tmp_path, "{attempts: 2, retry_every: 10m, healthy_after: 60s}", notify)
     found = timeline(tmp_path, spec, f"{ID} dies 3 times")
     held = [one for one in found if one.what == "held"]
-    assert "exited right after start" in held[0].words
+    assert "process:w had ended; started again" in held[0].words
+    assert "exited right after start" in held[1].words
     assert f"held for ops until {(hour + 2) % 24:02}:00" in held[0].words
     # What was given up is told at any hour.
     told = [one.words for one in found if one.what == "told"]
     assert "gave up after 2 failed starts" in told[0]
-    assert told[-1].startswith("told ops: 2 messages since ")
+    assert told[-1].startswith("told ops: 3 messages since ")
 
 
 def test_what_stays_wrong_is_not_told_for_ever(tmp_path: Path) -> None:

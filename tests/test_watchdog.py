@@ -69,7 +69,7 @@ def test_a_pass_that_comes_to_no_end_is_no_sign_of_life(machine: Machine) -> Non
         post=lambda spec, told: ear,
         reports=lambda woken, told: ear,
         report=reports.append,
-        tell=lambda look, outcomes: told.append(list(reports)),
+        tell=lambda look, outcomes, last=None: told.append(list(reports)),
         terminal=ear,
         said={},
         tracker=lambda spec, writes: SimpleNamespace(said=dict),

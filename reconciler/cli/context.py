@@ -271,10 +271,6 @@ class Context(CallState):
         if not look.only:
             self._trim_logs(look.spec, host)
         host.walltime.note()
-        return self.learn_of(look)
-
-    def learn_of(self, look: Snapshot) -> float | None:
-        """The same without the host."""
         if self.is_quiet(look.spec) and not self._unwritten:
             from reconciler.state.tracker import has_ailments
 

@@ -62,7 +62,9 @@ class RehearsedContext(Context):
         return _NOTHING
 
     def learn(self, look: Snapshot, host: Any) -> float | None:
-        return self.learn_of(look)
+        tracker = self.tracker(look.spec, True)
+        tracker.learn(look.plan, look.seen)
+        return tracker.due(look.plan, look.seen)
 
     def _remember(self, what: str, keep: Callable[..., None], *values: Any) -> None:
         """Nothing is."""

@@ -6,6 +6,7 @@ It must not decide what follows from anything: that is said by the code that act
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,6 +17,7 @@ from reconciler.core.kind import Probed, Supervised
 from reconciler.core.messages import HOUR
 from reconciler.core.model import Plan
 from reconciler.host.exit_watcher import ExitWatcher
+from reconciler.host.processes import Identity
 from reconciler.output.rehearsal import Entry
 from reconciler.output.rehearsal import passed as _passed
 from reconciler.watchdog.pass_work import PassWork
@@ -69,6 +71,9 @@ class Rehearsal:
         self._failed = False
         """Is the next full pass to try again what has no pauses of its own?"""
         self._reminders = 0
+        ticks = int(self._clock.since_boot() * os.sysconf("SC_CLK_TCK"))
+        self._before = {resource.id: Identity(ticks, 0)}
+        """It has run until now, whoever had started it."""
 
     def run(self) -> Sequence[Entry]:
         """All that comes of it, in order."""
@@ -139,8 +144,9 @@ class Rehearsal:
     def _pass(self) -> None:
         self._failed = False
         ids = tuple(one.id for one in self._spec.resources)
+        teller = cast("Teller", self)
         work = PassWork(
-            self._context, self._spec, cast("Teller", self), self._settling, (), {}
+            self._context, self._spec, teller, self._settling, (), {}, self._before
         )  # fmt: skip
         passed = work.make(ids, lambda: False)
         now = self._clock.monotonic()
