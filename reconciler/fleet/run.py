@@ -200,7 +200,7 @@ def _write_play(
 
     # What is given is no template of Ansible's.
     Play.add_representer(
-        _Text, lambda dumper, text: dumper.represent_scalar("!unsafe", str(text), style='"')
+        _PlayText, lambda dumper, text: dumper.represent_scalar("!unsafe", str(text), style='"')
     )
     task = {"name": "run", module: _texts(arguments), "timeout": round(within)}
     play = {
@@ -211,7 +211,7 @@ def _write_play(
     put_at(path, yaml.dump([play], Dumper=Play, width=10**6).encode(), sync=False)
 
 
-class _Text(str):
+class _PlayText(str):
     __slots__ = ()
 
 
@@ -220,7 +220,7 @@ def _texts(value: Any) -> Any:
         return {str(name): _texts(one) for name, one in value.items()}
     if isinstance(value, (list, tuple)):
         return [_texts(one) for one in value]
-    return _Text(value) if isinstance(value, str) else value
+    return _PlayText(value) if isinstance(value, str) else value
 
 
 def _heard(event: str, data: Mapping[str, Any]) -> HostResult | None:

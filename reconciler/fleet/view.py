@@ -135,7 +135,7 @@ def _listed(names: Sequence[str]) -> str:
 def _step(step: Mapping[str, Any]) -> Step:
     """The step of a JSON value, to be shown."""
     changes = tuple(Change(one["field"], one["have"], one["want"]) for one in step["changes"])
-    actions: list[Any] = [_Described(words) for words in step["actions"]]
+    actions: list[Any] = [_RemoteAction(words) for words in step["actions"]]
     return Step(
         step["id"], step["verb"], changes, actions, step["why"], (), step.get("denied"),
         tuple(step.get("by_hand", ())),
@@ -143,7 +143,7 @@ def _step(step: Mapping[str, Any]) -> Step:
 
 
 @dataclass(frozen=True, slots=True)
-class _Described:
+class _RemoteAction:
     words: str
 
     def describe(self) -> str:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from reconciler.state.store.outbox import Outbox, SentMessages, Troubles
 
 _MOST = 10_000
-_NONE: Mapping[str, float] = {}
 """Steps that are remembered."""
+_NONE: Mapping[str, float] = {}
 _DEED = "wall, by, id, verb, result, why, error, seconds, freed, pass"
 Condition = tuple[str, str, str]
 """The id, what is wrong, and with which of them (a process that was started anew is another)."""
