@@ -168,6 +168,12 @@ class Host:
             stop = replace(stop, timeout=min(stop.timeout, left))
         return stop
 
+    def time_to_stop(self, seconds: float) -> float:
+        """So many seconds, or what is left until all must have been stopped."""
+        if not self.stop_by:
+            return seconds
+        return min(seconds, max(0.0, max(self.stop_by.values()) - self.clock.monotonic()))
+
     @cached_property
     def _begun_stops(self) -> Mapping[Identity, StopUnderWay]:
         from reconciler.host.stops import handed_on

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
 from reconciler.base.records import replace
-from reconciler.core.kind import Supervised
 from reconciler.core.model import Outcome, Past, Resource, Spec
 from reconciler.core.observe import Snapshot, judged, observe
 from reconciler.core.plan import ending
@@ -28,7 +27,7 @@ _RESERVE = 1.0
 
 
 def end_all(context: Context, spec: Spec, report: Callable[[Outcome], None], asked: float) -> bool:
-    """Stop all processes, those first that need others, and wait for each; were all stopped?
+    """Stop all processes and sessions, those first that need others; were all stopped?
 
     ``asked`` is when the signal came, by the monotonic clock.
     """
@@ -36,7 +35,7 @@ def end_all(context: Context, spec: Spec, report: Callable[[Outcome], None], ask
     # Its policy is about what a spec asks for; here the host ends.
     spec = replace(spec, resources=tuple(running), complete=True, policy=None)
     host = context.host(spec)
-    longest = max((one.want.stop.timeout for one in running), default=0.0)
+    longest = max((one.want.stop.timeout for one in running if one.kind == "process"), default=0.0)
     host.stop_by = deadlines(running, asked, spec.stop_timeout or max(_USUAL, longest))
     found = observe(running, kinds.get, host)
     plan, seen = judged(spec, running, found, kinds.get, host, Past())
@@ -45,13 +44,13 @@ def end_all(context: Context, spec: Spec, report: Callable[[Outcome], None], ask
 
 
 def _running(resources: Sequence[Resource[Any]]) -> list[Resource[Any]]:
-    """The processes as absent ones; what needs one by way of something else needs it as well."""
+    """Those to be stopped, as absent ones; what needs one by way of another needs it as well."""
     found = []
     before: dict[str, frozenset[str]] = {}
     """What must have ended before each."""
     for one in ending(resources):
         waits = frozenset[str]().union(*(before[need] for need in one.needs))
-        if one.skip is None and isinstance(kinds.get(one.kind), Supervised):
+        if one.skip is None and one.kind in ("process", "session"):
             found.append(replace(one, needs=tuple(sorted(waits))))
             waits = frozenset((one.id,))
         before[one.id] = waits

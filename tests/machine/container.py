@@ -85,6 +85,11 @@ class Container:
         os.set_blocking(self._runtime.stdout.fileno(), False)
 
     @property
+    def has_ended(self) -> bool:
+        """Is process 1, and with it all else, no more?"""
+        return self._runtime is None or self._runtime.poll() is not None
+
+    @property
     def output(self) -> str:
         """What it has printed until now."""
         assert self._runtime and self._runtime.stdout

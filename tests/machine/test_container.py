@@ -10,11 +10,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from machine.container import Container
 from machine.possible import why_not
-from support import Machine, compiled, late, until
+from support import Machine, compiled, late, passed, until
 
 from reconciler.core.plan import ending
 from reconciler.watchdog.shutdown import deadlines
@@ -51,11 +52,11 @@ class World:
         path.write_text(HEAD + text)
         os.chown(path, 1000, 1000)
 
-    def loop(self, *options: str, uid: int = 1000, users: bool = False, up: str = "app up") -> None:
-        lent = {"/volume": self.volume}
-        argv = (RECONCILE, "--loop", "/volume/app.yaml", *STATE, *options)
-        self.box.start(*argv, uid=uid, lent=lent, users=users)
-        until(lambda: up in self.box.output)
+    def loop(self, up: str = "app up", **how: Any) -> None:
+        argv = (RECONCILE, "--loop", "/volume/app.yaml", *STATE)
+        self.box.start(*argv, lent={"/volume": self.volume}, **how)
+        until(lambda: up in self.box.output or self.box.has_ended)
+        assert up in self.box.output, self.box.output
 
     def ends(self) -> list[str]:
         lines = self.box.output.splitlines()
@@ -143,9 +144,26 @@ def test_who_does_not_end_takes_no_time_from_others(world: World) -> None:
     world.spec(service("db") + service("app", "process:db", end="true"))
     world.loop()
     begin = time.monotonic()
-    assert world.box.stop() == 0
+    world.box.send(signal.SIGTERM)
+    passed(1.0)
+    assert world.box.stop() == 0  # Who asks twice is heard once.
     assert not late(time.monotonic() - begin, 10.0)
     assert world.ends()[-1] == "db"
+
+
+@real
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
+def test_what_runs_in_sessions_is_told_as_well(world: World) -> None:
+    said = "trap 'echo {0} >>/volume/ends; exit' {1}; touch /volume/{0}; while :; do sleep .1; done"
+    world.spec(
+        f'  app: {{session: s, command: "{said.format("app", "TERM")}"}}\n'
+        f'sessions:\n  s: {{command: "{said.format("pane", "HUP")}"}}\n'
+    )
+    world.loop(up="start process:app", environ={"TMUX_TMPDIR": "/tmp"})
+    until(lambda: all((world.volume / name).exists() for name in ("app", "pane")))
+    assert world.box.stop(10) == 0
+    assert (world.volume / "ends").read_text() == "app\npane\n"
 
 
 @real

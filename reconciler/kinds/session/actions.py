@@ -148,7 +148,7 @@ def run_all(actions: Sequence[SessionAction], host: Host) -> list[HostError | No
             for at in some:
                 found[at] = error if len(some) == 1 else _alone(actions[at], host, error)
     # What is in them is told by SIGHUP, and what it needs may be about to end as well.
-    host.processes.wait(running, host.clock.monotonic() + _ENDING)
+    host.processes.wait(running, host.clock.monotonic() + host.time_to_stop(_ENDING))
     _end_trees(removed, host, found)
     return found
 
@@ -168,7 +168,7 @@ def _end_trees(
 ) -> None:
     """End what has come of the panes with these marks; what cannot be ended fails its action."""
     every = {mark for some in marks.values() for mark in some}
-    trees = ending(host.processes, _Trees(every), None, "TERM", _ENDING)
+    trees = ending(host.processes, _Trees(every), None, "TERM", host.time_to_stop(_ENDING))
     for _, error in end_all(host.processes, [trees] if every else []):
         for at in marks if error is not None else ():
             found[at] = found[at] or error
