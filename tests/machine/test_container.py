@@ -98,19 +98,30 @@ def test_as_somebody_unknown_over_a_root_that_cannot_be_written(world: World) ->
 @real
 def test_root_in_a_volume_of_somebody_else(world: World) -> None:
     """It believes an account that is named, and what cannot be renamed is written in place."""
-    hosts = 'files:\n  hosts: {path: /etc/hosts, content: "127.0.0.1 localhost\\n10.0.0.1 db\\n"}\n'
-    world.spec(service("app") + hosts)
-    lent = {"/volume": world.volume, "/etc/hosts": world.volume.parent / "hosts"}
-    lent["/etc/hosts"].write_text("127.0.0.1 localhost\n")
+    world.spec(
+        service("app")
+        + 'files:\n  hosts: {path: /etc/hosts, mode: "0640", content: "10.0.0.1 db\\n"}\n'
+        + "blocks:\n  name: {path: /etc/hostname, content: of a block}\n"
+    )
+    lent = {"/volume": world.volume}
+    for path in ("/etc/hosts", "/etc/hostname"):
+        lent[path] = world.volume.parent / os.path.basename(path)
+        lent[path].write_text("what was there, and is longer than what comes\n")
     argv = [RECONCILE, "--loop", "/volume/app.yaml", *STATE]
     world.box.start(*argv, uid=0, lent=lent)
     assert world.box.wait() == 65
     assert "add: --trust 1000" in world.box.output
-    inode = lent["/etc/hosts"].stat().st_ino
+    hosts, name = lent["/etc/hosts"], lent["/etc/hostname"]
+    inodes = [path.stat().st_ino for path in (hosts, name)]
     world.box.start(*argv, "--trust", "1000", uid=0, lent=lent)
-    until(lambda: "app up" in world.box.output and "file:hosts" in world.box.output)
-    assert "db" in lent["/etc/hosts"].read_text()
-    assert lent["/etc/hosts"].stat().st_ino == inode
+    until(lambda: all(word in world.box.output for word in ("app up", "file:hosts", "block:name")))
+    assert hosts.read_text() == "10.0.0.1 db\n"
+    assert hosts.stat().st_mode & 0o777 == 0o640
+    assert name.read_text().startswith("what was there") and "of a block" in name.read_text()
+    assert [path.stat().st_ino for path in (hosts, name)] == inodes
+    assert "failed" not in world.box.output
+    plan = world.box.run(RECONCILE, "--plan", *argv[2:], "--trust", "1000", uid=0).stdout
+    assert "Nothing to do" in plan
     assert world.box.stop(10) == 0
 
 
