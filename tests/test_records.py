@@ -205,6 +205,18 @@ def test_many_are_made_as_few_are() -> None:
     assert last == first and last.value is not first.value
 
 
+def test_a_loop_has_the_methods_of_all_that_acting_takes_at_hand(free: None) -> None:
+    words = (
+        "import sys; from reconciler.watchdog.preload import preload; preload(); "
+        "from reconciler.base.records import _init; "
+        "from reconciler.host.processes import Identity; "
+        "print(Identity.__init__ is _init, Identity(5, 7) == Identity(pid=7, start=5), "
+        "'reconciler.undo.journal' in sys.modules, 'reconciler.undo.process' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "True", "True", "True"], done.stderr
+
+
 def test_dataclasses_takes_it_for_one_of_its_own() -> None:
     assert dataclasses.is_dataclass(Ours)
     assert dataclasses.is_dataclass(Ours("a"))

@@ -17,11 +17,18 @@ from itertools import count, repeat
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["Packer", "dataclass", "field", "fields", "names", "replace", "strings", "unpacked"]
+__all__ = [
+    "Packer", "compile_all", "dataclass", "field", "fields", "names", "replace", "strings",
+    "unpacked",
+]  # fmt: skip
 
 
 _MANY = 1000
 """Objects of a class until it is worth while to compile an `__init__` for it."""
+
+
+_made: list[Any] = []
+"""The classes that were made here."""
 
 
 class _Field:
@@ -87,6 +94,7 @@ def _dataclass(
         again = type(cls)(cls.__name__, cls.__bases__, body)
         again.__record_set__ = tuple(vars(again)[name].__set__ for name in names)
         again.__record_count__ = count()
+        _made.append(again)
         return again
 
     return made
@@ -153,6 +161,13 @@ def _init(self: Any, /, *values: Any, **named: Any) -> None:
         values = _all_values(cls, values, named) if tail is None else values + tail
     for put, value in zip(setters, values, strict=True):
         put(self, value)
+
+
+def compile_all() -> None:
+    """Give each class made so far an `__init__` of its own: for who goes on, and has children that
+    each make some objects of them."""
+    for cls in _made:
+        _compile_init(cls)
 
 
 def _compile_init(cls: Any) -> None:

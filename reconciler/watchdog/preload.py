@@ -10,8 +10,10 @@ import os
 from contextlib import suppress
 from importlib import import_module
 
+from reconciler.base.records import compile_all
+
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_ROOMS = ("core", "host", "kinds", "state")
+_ROOMS = ("core", "host", "kinds", "state", "undo")
 _MODULES = tuple(
     f"reconciler.{name}"
     for name in (
@@ -42,5 +44,6 @@ def preload(metrics: bool = False) -> None:
         import_module("reconciler.cli.commands.metrics")
         with suppress(ImportError):  # An extra, which is asked for when the file is written.
             import_module("prometheus_client")
+    compile_all()
     # None of it will ever be garbage; looked through for that, a child would copy it all.
     gc.freeze()
