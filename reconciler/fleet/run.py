@@ -106,7 +106,7 @@ def run_on_hosts(
                     private_data_dir=folder, project_dir=_working_folder(folder), playbook=play,
                     inventory=inventory, limit=limit, quiet=True, event_handler=hear,
                     cancel_callback=stopped,
-                    forks=int(os.environ.get("ANSIBLE_FORKS") or _AT_ONCE),
+                    forks=None if "ANSIBLE_FORKS" in os.environ else _AT_ONCE,
                     envvars=_environment(playbook), settings={"pexpect_timeout": 0.5},
                 )  # fmt: skip
             finally:
@@ -228,7 +228,8 @@ def _heard(event: str, data: Mapping[str, Any]) -> HostResult | None:
     name = data.get("host")
     if name is None or not event.startswith("runner_on_"):
         return None
-    answer = data.get("res") or {}
+    answer = data.get("res")
+    answer = answer if isinstance(answer, Mapping) else {}
     match event:
         case "runner_on_start":
             return HostResult(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import shutil
 import subprocess
 import sys
 from base64 import b64encode
@@ -29,6 +30,9 @@ COLLECTION = CHECKOUT / "reconciler/fleet/collection/ansible_collections/reconci
 MODULE = COLLECTION / "plugins/modules/reconcile.py"
 OLD = '#!/bin/sh\n[ "$1" != --version ] || { echo reconcile 0.0.1; exit; }\n'
 OLD += "echo \"reconcile: unknown option '--as'\" >&2; exit 64\n"
+
+
+needs_ssh = pytest.mark.skipif(shutil.which("ssh") is None, reason="needs ssh")
 
 
 class Fleet:
@@ -83,6 +87,7 @@ def fleet(machine: Machine) -> Fleet:
     return Fleet(machine)
 
 
+@needs_ssh
 def test_one_table_for_all_hosts_what_is_wrong_first(fleet: Fleet) -> None:
     homes = [fleet.add("web2"), fleet.add("web10")]
     fleet.add("old", OLD)
@@ -123,6 +128,7 @@ def test_one_table_for_all_hosts_what_is_wrong_first(fleet: Fleet) -> None:
     assert not list(Path("/tmp").glob(f"reconcile-*/{fleet.spec.name}"))
 
 
+@needs_ssh
 def test_all_hosts_fail(fleet: Fleet) -> None:
     fleet.add("bare", "#!/bin/sh\nexit 3\n")
     done = fleet.run("--status", fleet.spec, "-q")
@@ -266,6 +272,7 @@ def test_what_ansible_says_becomes_the_reason() -> None:
     one = heard("runner_on_failed", msg="Module failed", module_stderr="x\nKeyError: 'y'\n", rc=1)
     assert (one.answer, one.why) == (None, "Module failed: KeyError: 'y'")
     assert heard("runner_on_failed").why == "no reason was given"
+    assert _heard("runner_on_ok", {"host": "a", "res": [1]}) == HostResult("a", {})
     assert _heard("playbook_on_stats", {}) is None
     assert "no host that matches x in" in _complaint("skipping: no hosts matched", "inv", "x")
     assert _complaint("", "inv", None).endswith("it has said nothing")

@@ -122,6 +122,9 @@ def test_one_that_drifts_between_plan_and_apply_is_refused(free: None, fleet: Fl
     assert fleet.of("/srv/web/a", *states) == ["one on disposable\n"] * 9
     states = fleet.states("--once", fleet.spec, status=0)
     assert [one for one in ALL if states[one]["state"] == "changed"] == ["web4"]
+    states = fleet.states("--status", fleet.spec, status=0)
+    assert {one["state"] for one in states.values()} == {"ok"}
+    assert {len(one["report"]["resources"]) for one in states.values()} == {3}
 
 
 def test_a_rolling_change_while_not_all_is_well(free: None, fleet: Fleet) -> None:

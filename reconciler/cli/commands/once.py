@@ -27,14 +27,8 @@ _SHORT_WAIT = 5.0
 def run(context: Context) -> int:
     """Make the pass, and send its messages."""
     saved = _saved(context)
-    placed = context.options.placed is not None
     spec = context.load(write_cache=saved is None, complete=saved is not None)
     context.claim(spec)
-    if placed and saved is None:
-        from reconciler.cli.placing import put_in_place
-
-        put_in_place(context, spec)
-        spec = context.load(write_cache=True)
 
     def taken_over(words: str) -> None:
         tell(f"{spec.name}: {words}")
@@ -42,6 +36,7 @@ def run(context: Context) -> int:
 
     try:
         with turn(context.folder(spec), taken_over):
+            spec = _in_place(context, spec) if saved is None else spec
             status, spec = _pass(context, spec, saved)
             if spec.notify.targets:
                 from reconciler.cli.commands.messages import deliver
@@ -53,12 +48,22 @@ def run(context: Context) -> int:
             return complain(f"{spec.name}: {taken}; {words}", BUSY)
         from reconciler.cli.commands import beside
 
-        return beside.run(context, spec, taken)
+        return beside.run(context, _in_place(context, spec), taken)
     except Exception:
         _alive(context, spec, False)
         raise
     _alive(context, spec, True)
     return status
+
+
+def _in_place(context: Context, spec: Spec) -> Spec:
+    """The spec, which is put where ``--as`` says, and is loaded from there."""
+    if context.options.placed is None:
+        return spec
+    from reconciler.cli.placing import put_in_place
+
+    put_in_place(context, spec)
+    return context.load(write_cache=True)
 
 
 def _saved(context: Context) -> SavedPlan | None:
@@ -107,10 +112,7 @@ def _pass(context: Context, spec: Spec, saved: SavedPlan | None) -> tuple[int, S
         for words in moved:
             tell(f"{saved.path}: {words}")
         return complain("nothing is done; make the plan anew", TROUBLE), spec
-    if context.options.placed is not None:
-        from reconciler.cli.placing import put_in_place
-
-        put_in_place(context, spec)
+    _in_place(context, spec)
     end = host.clock.monotonic() + _SHORT_WAIT
     due = context.learn(look, host)
     while (
