@@ -188,6 +188,7 @@ class Action(Protocol):
 
     Where the kind does not run many at once, each has ``run(host)``, which raises HostError. One
     that takes files away ``takes`` them (``delete`` or ``move``), and ``taken()`` are their paths.
+    One that reaches another resource has its id as ``other``.
     """
 
     def describe(self) -> str: ...

@@ -342,13 +342,15 @@ def to_do_again(
 ) -> tuple[Spec, list[str]]:
     """The spec for a short pass behind that of the report, and what that is about.
 
-    That is ``again``, and what one step did only a part of; but what goes by age does no more than
-    it may in one pass.
+    That is ``again``, what one step did only a part of, and what it has reached beside its own; but
+    what goes by age does no more than it may in one pass.
     """
     acted = {one.step.id: one.step.actions for one in report.outcomes if one.result == "done"}
+    reached = {getattr(action, "other", None) for one in acted.values() for action in one}
     resources, found = [], []
     for resource in spec.resources:
-        wanted = resource.id in again or (resource.id in acted and seen[resource.id].more)
+        wanted = resource.id in again or resource.id in reached
+        wanted = wanted or (resource.id in acted and seen[resource.id].more)
         kind = get_kind(resource.kind)
         if wanted and isinstance(kind, Ageing) and resource.id in acted:
             want = kind.rest(resource.want, acted[resource.id])

@@ -186,3 +186,20 @@ def test_a_check_restarts_them_in_turn(machine: Machine, looping: Any, how: str)
     after = machine.running(name)
     machine.reconcile("--once", spec)
     assert machine.running(name) == after
+
+
+def test_what_follows_a_file_goes_on_to_the_last_one(machine: Machine) -> None:
+    """In the same pass, also where that is about nothing else."""
+    text = (
+        "processes: {web: {instances: 3, rolling: {at_once: 1}, ready: {log: up}, "
+        f"command: 'echo up; exec sleep {machine.mark}'}}}}\n"
+    )
+    machine.once(machine.spec(text))
+    before = machine.running(f"sleep {machine.mark}")
+    more = f"{{path: {machine.base}/conf, content: x, on_change: [restart process:web]}}"
+    spec = machine.spec(f"{text}files: {{conf: {more}}}")
+    report = machine.once(spec)
+    assert [one["id"] for one in report["steps"]] == ["file:conf", *["process:web"] * 3]
+    after = machine.running(f"sleep {machine.mark}")
+    assert len(after) == 3 and not set(before) & set(after)
+    machine.converged(spec)

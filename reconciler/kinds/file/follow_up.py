@@ -20,6 +20,11 @@ class FollowUp:
     verb: str
     id: str
 
+    @property
+    def other(self) -> str | None:
+        """A process may be restarted by instances, of which more are to follow."""
+        return self.id if self.id.startswith("process:") else None
+
     def describe(self) -> str:
         return f"{self.verb} {self.id}"
 
