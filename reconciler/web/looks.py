@@ -31,9 +31,10 @@ from reconciler.web.samples import EVERY, Samples
 T = TypeVar("T")
 _LONGEST = 20.0
 """Seconds for a look; what hangs in it is unknown much sooner."""
-_OFTEN, _SOON = 5.0, 0.2
-"""Seconds between two looks for readers, and when something has happened."""
-_SHARE, _BURST = 0.005, 0.25
+_OFTEN, _SOON = 5.0, 0.3
+"""Seconds between two looks for readers, and after something has happened: whoever mends that goes
+first, and the page shows what has become of it."""
+_SHARE, _BURST = 0.004, 0.25
 """Of a processor for all looks, and seconds of it that may be taken beforehand."""
 _MOST_WATCHED = 512
 
@@ -77,14 +78,16 @@ class Looks:
         self._loading: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._ended = asyncio.Condition()
-        self._happened = False
+        self._happened: float | None = None
+        """When something did, for the first time since the last look."""
         self._asked = False
         self._began = self._over = self._filled = time.monotonic()
         self._credit = _BURST
 
     def happened(self) -> None:
         """Something has changed, for whoever reads."""
-        self._happened = True
+        if self._happened is None:
+            self._happened = time.monotonic()
         self._wake.set()
 
     async def fresh(self, age: float, patience: float) -> None:
@@ -108,7 +111,7 @@ class Looks:
             loop.add_reader(self._watch.descriptor, self._state_changed)
         while True:
             await self._due()
-            self._happened = self._asked = False
+            self._happened, self._asked = None, False
             used = _used()
             try:
                 await self._once()
@@ -130,10 +133,10 @@ class Looks:
             now = time.monotonic()
             self._credit = min(_BURST, self._credit + (now - self._filled) * _SHARE)
             self._filled = now
-            pause = EVERY
-            if self.readers:
-                pause = _SOON if self._happened else _OFTEN
-            left = max(self._began + pause - now, -self._credit / _SHARE)
+            due = self._began + (_OFTEN if self.readers else EVERY)
+            if self.readers and self._happened is not None:
+                due = min(due, self._happened + _SOON)
+            left = max(due - now, -self._credit / _SHARE)
             if self._asked or self.number == 0 or left <= 0:
                 return
             self._wake.clear()
