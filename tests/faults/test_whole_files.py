@@ -103,7 +103,10 @@ def test_holes_that_cost_nothing_to_make_are_not_read(machine: Machine) -> None:
     assert absent.stat().st_size == 10 << 40
 
 
-def test_who_talks_without_end_does_not_hide_that_a_process_has_ended(machine: Machine) -> None:
+def test_who_talks_without_end_does_not_hide_that_a_process_has_ended(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiter, "_is_of", lambda sender, pid: sender == os.getpid())
     waits = waiter.Waiter("x", str(machine.base / "record"), os.geteuid())
     listener = waits.listen()
     said = 0
