@@ -103,7 +103,9 @@ def pids(machine: Machine) -> set[int]:
 @pytest.mark.parametrize("number", [4, 40])
 def test_daemons_are_looked_at_once_each(machine: Machine, counted: Counted, number: int) -> None:
     spec = daemons(machine, number)
+    counted.forget()
     machine.once(spec)
+    assert counted.of("^os.fork") == number + 1  # One starts them all.
     counted.forget()
     machine.once(spec)
     ours = pids(machine)
