@@ -676,6 +676,20 @@ def test_what_is_too_old_is_dropped_but_not_when_the_clock_jumps(office: Office)
     assert [body[:10] for _, body in office.run()] == ["1 message ", "two"]
 
 
+def test_all_that_was_ever_dropped_is_counted_in_one_message(office: Office) -> None:
+    office.answers["a"] = b"no"
+    for body in ("one", "two", "three"):
+        office.queue(body)
+        office.run()
+        office.clock.time += 10 * 365 * 86400
+        with office.store.base.change() as base:
+            base.execute("UPDATE outbox SET tries = 499, due = 0")
+        office.post.woken()
+        office.run()
+    (said,) = rows(office)
+    assert said.body.startswith("3 messages from ")
+
+
 def test_a_target_that_is_gone_gets_nothing_any_more(office: Office) -> None:
     office.answers["a"] = b"no"
     office.queue("one")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -14,6 +16,7 @@ from support import Machine
 
 from reconciler.host import waiter
 from reconciler.host.whole_file import shown_file
+from reconciler.host.written import WrittenFiles
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root works in folders of other users")
 NOBODY = 65534
@@ -127,3 +130,39 @@ def test_who_talks_without_end_does_not_hide_that_a_process_has_ended(
         talk()
         waiter._hear(listener, os.geteuid(), child.pid, talk)
     assert said == 2
+
+
+@pytest.mark.namespaces
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_a_mount_point_is_narrowed_before_what_not_all_may_read_is_written_in_place(
+    machine: Machine,
+) -> None:
+    source, hosts = machine.base / "source", machine.base / "hosts"
+    source.write_text("for all\n")
+    source.chmod(0o644)
+    hosts.touch()
+    spec = machine.spec(f"files: {{x: {{path: {hosts}, content: for root, mode: '0600'}}}}")
+    once = " ".join(map(str, machine.argv("--once", "--json", "--take-over", spec)))
+    trace = machine.base / "trace"
+    done = machine.run(
+        "unshare", "-m", "sh", "-ec",
+        f"mount --make-rprivate /; mount --bind {source} {hosts}; "
+        f"strace -f -y -e trace=fchmod,write -o {trace} {once}; {once}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (source.read_text(), source.stat().st_mode & 0o777) == ("for root", 0o600)
+    assert json.loads(done.stdout.partition("\n}\n")[2])["steps"] == []
+    inode = [line for line in trace.read_text().splitlines() if f"<{hosts}>" in line]
+    assert "fchmod" in inode[0] and "0600" in inode[0]
+    assert any("write" in line and "for root" in line for line in inode[1:])
+
+
+def test_a_note_behind_one_that_was_cut_off_by_a_kill_is_read(tmp_path: Path) -> None:
+    notes = WrittenFiles(str(tmp_path))
+    notes.note("/a", "1", "begun")
+    notes.note("/b", "2", "begun")
+    os.truncate(tmp_path / "files", (tmp_path / "files").stat().st_size - 4)
+    notes.note("/c", "3", "done")
+    found = notes.read()
+    assert (found["/a"].digests, found["/c"].digests) == (("1",), ("3",))
+    assert "/b" not in found
