@@ -18,7 +18,7 @@ Rules for what a person has damaged:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 from reconciler.base.records import dataclass, replace
@@ -27,6 +27,8 @@ _UNDONE = b"changes up to its END are undone"
 _ADDED = rb" \(newline added after ([0-9a-f]{8})\)"
 _NEW = b" (nothing was here before)"
 _LF = 10
+_SEARCHING = 1.0
+"""Seconds for the place of a new block, at most."""
 
 
 def word(name: str) -> bytes:
@@ -236,12 +238,20 @@ def passed_on(parts: Split, after: bytes) -> bytes:
 def place_in(text: bytes, after: str | None, before: str | None) -> int:
     """Where a new block goes: behind the last line in which ``after`` is found, or in front of the
     first one of ``before``; where there is none, at the end. A line of a block is none.
+
+    Raises UnknownState where it takes long: who writes the file decides what stands there.
     """
-    found = len(text)
     expression = after if before is None else before
     if expression is None:
-        return found
-    search = re.compile(expression).search
+        return len(text)
+    from reconciler.host.process_search import within
+
+    with within(_SEARCHING, f"looking for {expression!r}, where the block goes,"):
+        return _found_in(text, re.compile(expression).search, before is not None)
+
+
+def _found_in(text: bytes, search: Callable[[str], object], is_before: bool) -> int:
+    found = len(text)
     marker = re.compile(rb"\S+ (BEGIN|END) reconcile (\S+ \S+)")
     ends = re.finditer(rb"^\S+ END reconcile (\S+ \S+)", text, re.MULTILINE)
     last = {match[1]: match.start() for match in ends}
@@ -253,7 +263,7 @@ def place_in(text: bytes, after: str | None, before: str | None) -> int:
         if match and match[1] == b"BEGIN":
             inside = max(inside, last.get(match[2], -1))
         if at > inside and search(line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")):
-            if before is not None:
+            if is_before:
                 return at
             found = next_line  # Behind a last line without an end is the end.
         at = next_line

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 _LIMIT = 16 * 2**20
 _IN_ORDER = "in order"
-_SEARCHING = 1.0
-"""Seconds for the place of a new block, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +290,7 @@ def _with_new(text: bytes, new: Iterable[tuple[BlockMark, WriteBlock]], is_new: 
     for mark, edit in new:
         place = edit.after, edit.before
         if place not in places:
-            places[place] = _place_in(text, *place)
+            places[place] = place_in(text, *place)
         if places[place] < len(text):
             made = _with(Split(b"", None, b"", end=end), mark, edit.lines)
             inside.setdefault(places[place], []).append(made)
@@ -307,17 +305,6 @@ def _with_new(text: bytes, new: Iterable[tuple[BlockMark, WriteBlock]], is_new: 
         pieces += [text[at:place_at], *blocks]
         at = place_at
     return b"".join([*pieces, text[at:], *last[1:]])
-
-
-def _place_in(text: bytes, after: str | None, before: str | None) -> int:
-    """Raises UnknownState where it takes long: who writes the file decides what stands there."""
-    expression = after if before is None else before
-    if expression is None:
-        return len(text)
-    from reconciler.host.process_search import within
-
-    with within(_SEARCHING, f"looking for {expression!r}, where the block goes,"):
-        return place_in(text, after, before)
 
 
 def _line_end(parts: Split) -> bytes:
