@@ -4,6 +4,7 @@ each with keys made for the test. Nothing of the real machine's network is seen 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -108,6 +109,13 @@ class Network:
         """Its cable is drawn: nothing answers any more."""
         number = list(self.hosts).index(name) + 1
         self._ip("link", "set", f"port{number}", "down")
+
+    def carried(self, name: str) -> int:
+        """Bytes that have gone to that host and have come from it."""
+        port = f"port{list(self.hosts).index(name) + 1}"
+        argv = self.argv("ip", "-j", "-s", "link", "show", port)
+        (found,) = json.loads(subprocess.run(argv, check=True, capture_output=True).stdout)
+        return int(found["stats64"]["rx"]["bytes"] + found["stats64"]["tx"]["bytes"])
 
     def _ip(self, *argv: str) -> None:
         subprocess.run(self.argv("ip", *argv), check=True)

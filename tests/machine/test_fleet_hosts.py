@@ -100,11 +100,13 @@ def test_a_plan_of_ten_takes_at_most_twice_that_of_one(free: None, fleet: Fleet)
     took: dict[str, float] = {}
     for _ in range(2):  # The first one makes the connections.
         for limit in ("web1", "all"):
-            begin = time.monotonic()
+            before, begin = fleet.network.carried("web1"), time.monotonic()
             states = fleet.states("--plan", fleet.spec, "--limit", limit, status=0)
             took[limit] = time.monotonic() - begin
             assert {one["state"] for one in states.values()} == {"differs"}
-    print(took)
+            carried = fleet.network.carried("web1") - before
+    assert carried < 1_000_000, f"{carried:,} bytes for one plan of one host"
+    print(took, f"{carried:,} bytes a host")
     assert took["all"] <= 2 * took["web1"], took
     assert not any(host.exists("/srv/web") for host in fleet.hosts.values())
 
