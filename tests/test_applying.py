@@ -107,6 +107,42 @@ def test_what_does_not_help_has_failed_and_nothing_is_built_on_it(
     assert ended["other"][0] == "done"
 
 
+@pytest.mark.parametrize(("most", "waves"), [(64, [["c", "a"], ["b"]]), (2, [["c"], ["b"], ["a"]])])
+def test_of_a_batch_some_are_begun_at_once_and_what_comes_after_others_behind_them(
+    made: Callable[[str], Pass],
+    monkeypatch: pytest.MonkeyPatch,
+    most: int,
+    waves: list[list[str]],
+) -> None:
+    """``after`` is about the order alone: it says nothing of what must be well."""
+    one = made(
+        "processes:\n  c: {command: /bin/c}\n  b: {command: /bin/b, after: [process:c]}\n"
+        "  a: {command: /bin/a}\n"
+    )
+    begun: list[list[str]] = []
+
+    def act(runs: Any, stage: int, host: Host) -> None:
+        begun.append([run.step.id.partition(":")[2] for run in runs])
+
+    monkeypatch.setattr("reconciler.core.apply._AT_ONCE", most)
+    monkeypatch.setattr("reconciler.core.apply._act", act)
+    one.applied()
+    assert list(map(sorted, begun[: len(waves)])) == list(map(sorted, waves)), begun
+
+
+def test_what_must_end_before_a_start_and_cannot_be_ended_lets_nothing_start(
+    made: Callable[[str], Pass], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = made("processes: {a: {command: /bin/a}}")
+    acted: list[Any] = []
+    monkeypatch.setattr(
+        type(kinds.get("process")), "awaits", lambda *_: [HostError("it cannot be ended")]
+    )
+    monkeypatch.setattr("reconciler.core.apply._act", lambda runs, *_: acted.extend(runs))
+    assert one.applied()["a"] == ("failed", "it cannot be ended")
+    assert acted == []
+
+
 def test_once_it_is_to_stop_nothing_more_is_begun(
     made: Callable[[str], Pass], tmp_path: Path
 ) -> None:
