@@ -94,7 +94,7 @@ def test_a_worker_that_is_killed_fares_as_rehearsed(
     spec = machine.spec(
         f"notify: {{targets: {{ops: {{url_file: {url}, on: [failed, gave_up, recovered]}}}}}}\n"
         f"processes: {{p: {{command: '{command}', restart: {{attempts: 4, backoff: {{initial: "
-        "500ms, factor: 2}, healthy_after: 1500ms, retry_every: 4s}}}\n"
+        "500ms, factor: 2}, healthy_after: 1500ms, retry_every: 9s}}}\n"
     )
     loop: Looping = looping(spec).up()
     worker = machine.only(machine.mark)
