@@ -30,10 +30,6 @@ SERVICE = """  {name}:
     log: /dev/stdout
     needs: [{needs}]
 """
-real = pytest.mark.skipif(
-    shutil.which("crun") is None or why_not() is not None,
-    reason=f"needs crun, an OCI runtime; {why_not() or 'it is not installed'}",
-)
 pytestmark = [pytest.mark.root, pytest.mark.namespaces]
 
 
@@ -65,6 +61,8 @@ class World:
 
 @pytest.fixture
 def world(machine: Machine) -> Iterator[World]:
+    if reason := why_not("crun"):
+        pytest.skip(reason)
     bundle, volume = machine.base / "bundle", machine.base / "volume"
     for path in (bundle, volume):
         path.mkdir()
@@ -73,7 +71,6 @@ def world(machine: Machine) -> Iterator[World]:
         yield World(container, volume)
 
 
-@real
 def test_as_somebody_unknown_over_a_root_that_cannot_be_written(world: World) -> None:
     orphans = """  orphans:
     command: [sh, -c, "while :; do setsid sh -c 'sleep .1 &'; sh -c 'sleep .1 & exec true'; done"]
@@ -95,7 +92,6 @@ def test_as_somebody_unknown_over_a_root_that_cannot_be_written(world: World) ->
     assert world.ends() == ["app", "db"]
 
 
-@real
 def test_root_in_a_volume_of_somebody_else(world: World) -> None:
     """It believes an account that is named, and what cannot be renamed is written in place."""
     world.spec(
@@ -125,7 +121,6 @@ def test_root_in_a_volume_of_somebody_else(world: World) -> None:
     assert world.box.stop(10) == 0
 
 
-@real
 @pytest.mark.slow
 def test_as_root_of_a_user_namespace(world: World) -> None:
     """As of rootless Podman: whose the root is, nobody knows in there."""
@@ -135,7 +130,6 @@ def test_as_root_of_a_user_namespace(world: World) -> None:
     assert world.ends() == ["app"]
 
 
-@real
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
 def test_signals(world: World, number: signal.Signals) -> None:
@@ -148,7 +142,6 @@ def test_signals(world: World, number: signal.Signals) -> None:
     assert sorted(world.ends()) == ["app", "late"]
 
 
-@real
 @pytest.mark.slow
 def test_who_does_not_end_takes_no_time_from_others(world: World) -> None:
     """Docker gives ten seconds, which are those of a stop as well."""
@@ -162,7 +155,6 @@ def test_who_does_not_end_takes_no_time_from_others(world: World) -> None:
     assert world.ends()[-1] == "db"
 
 
-@real
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
 def test_what_runs_in_sessions_is_told_as_well(world: World) -> None:
@@ -177,7 +169,6 @@ def test_what_runs_in_sessions_is_told_as_well(world: World) -> None:
     assert (world.volume / "ends").read_text() == "app\npane\n"
 
 
-@real
 @pytest.mark.slow
 def test_its_end_is_that_of_the_loop(world: World) -> None:
     world.spec(service("app"))
