@@ -70,6 +70,7 @@ def measure_restarts(bench: Bench, options: argparse.Namespace) -> None:
             page = Serving(machine, spec) if turn % 2 else None
             if page is not None:
                 read(page)
+                time.sleep(3)  # It makes sure of the spec once.
             for _ in range(runs):
                 time.sleep(max(0.0, since + random.uniform(1.5, 2.5) - time.monotonic()))
                 begin = time.monotonic()
