@@ -16,6 +16,7 @@ CONTENT = re.compile(r"^(windows|tabs):(?=(?:.*\n)*\s*- ?[^\n]*)", re.MULTILINE)
 NAMES = re.compile(r"(^|/)\.?tmuxinator(/[^/]+)*\.ya?ml$")
 
 _ERB = "<%"
+_SOCKET = re.compile(r"\s*-L\s*([^\s-]\S*)\s*")
 _SHELL = ("pre_window", "pre_tab", "rbenv", "rvm")
 
 
@@ -42,6 +43,8 @@ def read(original: Original, draft: SpecDraft) -> None:
             session.put("cwd", cwd, origin)
         elif key == "socket_name":
             session.put("socket", str(value), origin)
+        elif key in ("tmux_options", "cli_args") and (socket := _SOCKET.fullmatch(str(value))):
+            session.put("socket", socket[1], origin)
         elif key in _SHELL:
             command = {"rbenv": "rbenv shell ", "rvm": "rvm use "}.get(key, "")
             before += [f"{command}{one}" for one in words(value)]
