@@ -7,6 +7,8 @@ secret.
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
@@ -77,13 +79,15 @@ def reversal(kind: str) -> Reversal | None:
 
 def all_of(path: str, host: Host) -> Attributes:
     """Mode, owner and group of what is there. Raises Irreversible or UnknownState."""
-    import stat
-
-    from reconciler.core.attributes import Attributes
-
     status = host.files.status(path)
     if status is None:
         raise Irreversible(f"{path} is not there")
+    return _attributes(status, host)
+
+
+def _attributes(status: os.stat_result, host: Host) -> Attributes:
+    from reconciler.core.attributes import Attributes
+
     users = host.users
     owner, group = users.user_name(status.st_uid), users.group_name(status.st_gid)
     return Attributes(f"{stat.S_IMODE(status.st_mode):04o}", owner, group)
@@ -110,10 +114,10 @@ def with_attributes(path: str, host: Host) -> Resource[Any]:
     return Resource(f"permission:{path}", want)
 
 
-def read(path: str, host: Host) -> str:
-    """What a file holds. Raises Irreversible or HostError."""
+def held(path: str, host: Host) -> tuple[str, Attributes]:
+    """What a file holds, and how it is, of one and the same. Raises Irreversible or HostError."""
     from reconciler.base.errors import HostError
-    from reconciler.host.reading import read_in
+    from reconciler.host.reading import is_private, reading
     from reconciler.host.walk import opened, reported
 
     real = host.files.real(path) or path
@@ -122,8 +126,17 @@ def read(path: str, host: Host) -> str:
         raise Irreversible(f"{path} is larger than {LARGEST >> 20} MiB, and is not kept")
     parent, _, name = real.rpartition("/")
     try:
-        with reported(f"cannot read {path}"), opened(parent) as folder:
-            found = read_in(folder, name, path, LARGEST)
+        with (
+            reported(f"cannot read {path}"),
+            opened(parent) as folder,
+            reading(folder, name, path, LARGEST) as found,
+        ):
+            if found is None:
+                raise Irreversible(f"{path} is not there")
+            if is_private(folder, found.handle):
+                # Put back, it would be what somebody may have exchanged it for.
+                raise Irreversible(f"{path} could be another one than it seems, and is not kept")
+            text = found.data.decode("utf-8", "surrogateescape")
+            return text, _attributes(found.status, host)
     except HostError as error:
         raise Irreversible(str(error)) from None
-    return "" if found is None else found[0].decode("utf-8", "surrogateescape")

@@ -7,7 +7,7 @@ from typing import Any
 
 from reconciler.base.records import replace
 from reconciler.core.model import Resource, Step
-from reconciler.undo import Around, Irreversible, Reversal, all_of, read
+from reconciler.undo import Around, Irreversible, Reversal, held
 
 
 class OfBlock(Reversal):
@@ -30,8 +30,8 @@ class OfBlock(Reversal):
 
         # Only the whole file says where in it the block was.
         real = host.files.real(want.path) or want.path
-        now, held = all_of(real, host), read(real, host)
-        whole = WholeFile(real, content=held, mode=now.mode, owner=now.owner, group=now.group)
+        text, now = held(real, host)
+        whole = WholeFile(real, content=text, mode=now.mode, owner=now.owner, group=now.group)
         return (Resource(f"file:{real}", whole),)
 
 

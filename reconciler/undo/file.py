@@ -12,9 +12,8 @@ from reconciler.undo import (
     Around,
     Irreversible,
     Reversal,
-    all_of,
+    held,
     missing_above,
-    read,
     with_attributes,
 )
 
@@ -36,10 +35,10 @@ class OfFile(Reversal):
             return (with_attributes(real, host),) if sets else ()
         if want.secret:
             raise Irreversible("its content is secret, and is not kept")
-        now = all_of(want.path, host)
-        held = WholeFile(want.path, content=read(want.path, host), on_change=want.on_change)
-        held = replace(held, mode=now.mode, owner=now.owner, group=now.group)
-        return (Resource(resource.id, held),)
+        text, now = held(want.path, host)
+        had = WholeFile(want.path, content=text, on_change=want.on_change)
+        had = replace(had, mode=now.mode, owner=now.owner, group=now.group)
+        return (Resource(resource.id, had),)
 
     def trace(self, state: Any) -> str:
         # What follows a change is no change of it.

@@ -61,8 +61,7 @@ def look_back(
         ident, _, left = found[one.id]
         if not differs(one, seen[one.id], get_kind):
             continue
-        how, now = reversal(one.kind), trace(one, seen[one.id])
-        if how is None or "?" in (left, now) or not how.is_left(left, now):
+        if not _is_left(one, left, trace(one, seen[one.id]), get_kind):
             words = seen[one.id].unknown or f"was changed since pass {row.number}, and is left"
             refused.append(Remark(one.id, words))
             continue
@@ -81,6 +80,16 @@ def look_back(
         plan, steps=steps, unknown=(*refused, *plan.unknown), notes=(*later, *plan.notes)
     )
     return Undoing(Snapshot(whole, plan, seen), tuple(ids))
+
+
+def _is_left(one: Resource[Any], left: str, now: str, get_kind: GetKind) -> bool:
+    """Is it as the pass has left it? Or else as it was before, where an undo was killed that had
+    still to clear up."""
+    how, kind = reversal(one.kind), get_kind(one.kind)
+    if how is None or "?" in (left, now):
+        return False
+    before = how.trace(kind.expected(one.want)) if one.present else ""
+    return how.is_left(left, now) or now == before
 
 
 def _taken_from(

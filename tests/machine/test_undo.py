@@ -1,0 +1,286 @@
+"""``--undo`` takes a pass back, and leaves what somebody has changed since."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sqlite3
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from machine.test_undo_worlds import tree
+from support import Machine, until
+
+HEAD = "version: 1\nname: demo\nloop: {every: 1s}\n"
+
+
+def files(machine: Machine, more: str = "") -> Path:
+    top = machine.base / "top"
+    return machine.spec(
+        HEAD + f"directories: {{d: {{path: {top}/d, mode: '0750'}}}}\n"
+        f"files: {{f: {{path: {top}/d/f, content: new}}, g: {{path: {top}/g, content: other}}}}\n"
+        f"links: {{l: {{path: {top}/d/l, target: f}}}}\n"
+        f"permissions: {{p: {{path: {top}/old, mode: '0600'}}}}\n"
+        f"blocks: {{b: {{path: {top}/rc, content: alias x=y}}}}\n" + more
+    )
+
+
+@pytest.fixture
+def top(machine: Machine) -> Path:
+    made = machine.base / "top"
+    made.mkdir()
+    (made / "old").write_text("old\n")
+    (made / "old").chmod(0o644)
+    (made / "g").write_bytes(b"before\xff\0")
+    (made / "g").chmod(0o640)
+    (made / "rc").write_text("mine")
+    return made
+
+
+def undo(machine: Machine, spec: Path, *options: str, status: int = 0) -> dict[str, Any]:
+    done = machine.reconcile("--undo", *options, spec, "--json")
+    assert done.returncode == status, done.stdout + done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def history(machine: Machine, spec: Path) -> list[dict[str, Any]]:
+    done = machine.reconcile("--history", spec, "--json")
+    found: list[dict[str, Any]] = json.loads(done.stdout)["history"]
+    return found
+
+
+def test_it_is_done_and_undone_and_done_again(machine: Machine, top: Path) -> None:
+    spec = files(machine)
+    before = tree(top)
+    machine.once(spec)
+    after = tree(top)
+    planned = undo(machine, spec, "--plan")
+    assert tree(top) == after
+    assert [one["id"] for one in planned["steps"]][::-1] == [
+        "directory:d", "file:f", "file:g", "link:l", "permission:p", "block:b",
+    ]  # fmt: skip
+    done = undo(machine, spec)
+    assert tree(top) == before
+    assert [one["verb"] for one in done["steps"]] == [one["verb"] for one in planned["steps"]]
+    # No pass does it again until it is resumed.
+    assert machine.once(spec)["steps"] == []
+    assert tree(top) == before
+    assert set(done["undo"]["paused"]) == {one["id"] for one in planned["steps"]}
+    # The second time there is nothing to do, and it says how to go on.
+    said = machine.reconcile("--undo", spec)
+    assert (said.returncode, tree(top) == before) == (0, True)
+    assert "pass 1 was taken back by pass 2" in said.stdout
+    assert "--undo 2 " in said.stdout
+    again = undo(machine, spec, "2")
+    assert tree(top) == after
+    assert (again["undo"]["undoes"], again["undo"]["paused"]) == (1, [])
+    assert machine.once(spec)["steps"] == []
+    assert [one for one in machine.plan(spec)["skipped"] if "paused" in one["reason"]] == []
+
+
+def test_the_command_that_resumes_it_works_when_pasted(machine: Machine, top: Path) -> None:
+    spec = files(machine)
+    machine.once(spec)
+    after = tree(top)
+    said = machine.reconcile("--undo", spec).stdout
+    (command,) = re.findall("manage it again with: (.*)", said)
+    assert machine.run("sh", "-c", command).returncode == 0
+    machine.once(spec)
+    assert tree(top) == after
+
+
+def test_what_somebody_has_changed_since_is_left_and_named(machine: Machine, top: Path) -> None:
+    spec = files(machine)
+    before = tree(top)
+    machine.once(spec)
+    (top / "g").write_text("edited")
+    (top / "d/mine").write_text("mine")
+    (top / "rc").write_text((top / "rc").read_text() + "export A=b\n")
+    done = undo(machine, spec, status=1)
+    told = {one["id"]: one["reason"] for one in done["unknown"]}
+    assert "changed since pass 1" in told.pop("file:g")
+    assert "is not empty" in told.pop("directory:d")
+    assert told == {}
+    assert (top / "g").read_text() == "edited"
+    assert [path.name for path in (top / "d").iterdir()] == ["mine"]
+    # Beside what is ours in a file, a person may write what he likes.
+    assert (top / "rc").read_text() == "mine\nexport A=b\n"
+    assert stat.S_IMODE((top / "old").stat().st_mode) == 0o644
+    assert "file:g" not in done["undo"]["paused"]
+    assert tree(top / "old") == {key: one for key, one in before.items() if key.endswith("/old")}
+
+
+def test_an_earlier_pass_and_a_part_of_it(machine: Machine, top: Path) -> None:
+    spec = files(machine)
+    machine.once(spec)
+    spec.write_text(spec.read_text() + f"cron: {{c: {{schedule: '@daily', command: {top}/x}}}}\n")
+    machine.write_crontab(b"MAILTO=me\n1 1 * * * mine\n")
+    assert [one["id"] for one in machine.once(spec)["steps"]] == ["cron:c"]
+    assert {one["pass"] for one in history(machine, spec)} == {1, 2}
+    undo(machine, spec, "1", "--only", "file:*")
+    assert (top / "g").read_bytes() == b"before\xff\0"
+    assert (top / "d/l").is_symlink() and not (top / "d/f").exists()
+    undo(machine, spec, "2")
+    assert machine.crontab_text() == b"MAILTO=me\n1 1 * * * mine\n"
+    wrong = machine.reconcile("--undo", "77", spec)
+    assert (wrong.returncode, "of pass 77 nothing is noted" in wrong.stderr) == (64, True)
+    both = machine.reconcile("--undo", "--once", spec)
+    assert both.returncode == 64
+
+
+def test_beside_a_loop_it_stays_undone(machine: Machine, top: Path, looping: Any) -> None:
+    spec = files(machine, "processes: {p: {command: [sleep, '90733']}}\n")
+    before = tree(top)
+    loop = looping(spec).up()
+    loop.full_pass()
+    until(lambda: not machine.steps(spec))
+    assert machine.running("sleep 90733")
+    # A loop may make two passes at the same time, over different parts.
+    for number in sorted({one["pass"] for one in history(machine, spec)}):
+        undo(machine, spec, str(number))
+    assert tree(top) == before
+    assert machine.running("sleep 90733") == []
+    loop.full_pass()
+    loop.full_pass()
+    assert tree(top) == before
+    assert machine.running("sleep 90733") == []
+    # What was undone beside it is noted as well.
+    last = max(one["pass"] for one in history(machine, spec))
+    done = undo(machine, spec, str(last))
+    assert {one["result"] for one in done["steps"]} == {"done"}
+
+
+def test_a_process_runs_from_what_it_ran_before(machine: Machine) -> None:
+    def with_command(number: int) -> Path:
+        return machine.spec(HEAD + f"processes: {{p: {{command: [sleep, '{number}']}}}}\n")
+
+    machine.once(with_command(90741))
+    machine.once(with_command(90742))
+    # It has only ended, and is started again: nothing to take back.
+    os.kill(machine.only("sleep 90742"), 9)
+    until(lambda: not machine.running("sleep 90742"))
+    spec = with_command(90742)
+    assert [one["verb"] for one in machine.once(spec)["steps"]] == ["start"]
+    done = undo(machine, spec)
+    assert done["undo"]["pass"] == 2
+    assert machine.only("sleep 90741") and not machine.running("sleep 90742")
+    assert machine.once(spec)["steps"] == []
+    undo(machine, spec, "2")  # Nothing differs any more.
+    undo(machine, spec, "1")
+    assert not machine.running("sleep 9074")
+
+
+def test_what_cannot_be_undone_is_said_before(machine: Machine, top: Path) -> None:
+    (top / "logs").mkdir()
+    (top / "logs/a").write_text("a")
+    os.utime(top / "logs/a", (1, 1))
+    (top / "big").write_bytes(b"x" * (1 << 20) + b"y")
+    (top / "key").write_text("old key")
+    spec = machine.spec(
+        HEAD + f"retention: {{r: {{path: {top}/logs, action: delete, older_than: 1d}}}}\n"
+        f"files: {{big: {{path: {top}/big, content: small}},\n"
+        f"  key: {{path: {top}/key, content: s3cret-key, secret: true}}}}\n"
+        f"directories: {{d: {{path: {top}/d}}}}\n"
+    )
+    marks = {one["id"]: one.get("cannot_be_undone") for one in machine.plan(spec)["steps"]}
+    assert marks == {
+        "retention:r": "1 file deleted", "directory:d": None,
+        "file:big": f"{top}/big is larger than 1 MiB, and is not kept",
+        "file:key": "its content is secret, and is not kept",
+    }  # fmt: skip
+    assert "      cannot be undone: 1 file deleted\n" in machine.reconcile("--plan", spec).stdout
+    machine.once(spec)
+    done = undo(machine, spec, status=1)
+    assert {one["id"] for one in done["unknown"]} == {"retention:r", "file:big", "file:key"}
+    assert not (top / "d").exists()
+    assert (top / "key").read_text() == "s3cret-key"
+
+
+def test_no_secret_is_in_the_journal_which_is_private(machine: Machine, top: Path) -> None:
+    machine.environ["APP_TOKEN"] = "tOk3n-of-the-app"
+    token = "{{ env.APP_TOKEN }}"
+    text = (
+        HEAD + f"files:\n  a: {{path: {top}/a, content: \"token={token} OF\"}}\n"
+        f"  s: {{path: {top}/s, content: whole-s3cret-OF, secret: true}}\n"
+        f"blocks: {{b: {{path: {top}/rc, content: \"x={token} OF\"}}}}\n"
+        f"cron: {{c: {{schedule: '@daily', command: [true, \"{token}\", OF]}}}}\n"
+        f"processes: {{p: {{command: [sleep, '90751'], env: {{T: \"{token}\", V: v-OF}}}}}}\n"
+    )  # fmt: skip
+    for word in ("one", "two"):
+        spec = machine.spec(text.replace("OF", word))
+        done = machine.once(spec)
+        assert len(done["steps"]) == 5
+    absent = re.sub(r"\{(path|sch|comm)", r"{state: absent, \1", text.replace("OF", "two"))
+    machine.once(machine.spec(absent))
+    state = machine.state / "demo"
+    stored = b"".join(path.read_bytes() for path in state.rglob("*") if path.is_file())
+    stored += unpacked(state / "store.db")
+    for secret in (b"tOk3n-of-the-app", b"whole-s3cret", b"v-one", b"v-two"):
+        assert secret not in stored
+    assert stat.S_IMODE((state / "store.db").stat().st_mode) == 0o600
+    assert stat.S_IMODE(state.stat().st_mode) == 0o700
+    # What was made can still be taken away.
+    undo(machine, spec, "1", status=1)
+
+
+def unpacked(store: Path) -> bytes:
+    import zlib
+
+    with sqlite3.connect(store) as base:
+        rows = base.execute(
+            "SELECT data FROM journal UNION SELECT data FROM definitions"
+        ).fetchall()
+    base.close()
+    return b"".join(data if data[:1] == b"{" else zlib.decompress(data) for (data,) in rows)
+
+
+def test_a_policy_holds_for_it_too(machine: Machine, top: Path) -> None:
+    spec = files(machine)
+    machine.once(spec)
+    after = tree(top)
+    spec.write_text(spec.read_text() + f"policy: {{protect: ['{top}/d/*']}}\n")
+    done = undo(machine, spec, status=1)
+    assert any("refused by the policy" in one["reason"] for one in done["unknown"])
+    assert tree(top) == after
+
+
+def test_two_at_once(machine: Machine, top: Path) -> None:
+    spec = files(machine)
+    before = tree(top)
+    machine.once(spec)
+    script = (
+        f'for i in 1 2 3 4; do "{machine.bin}/reconcile" --undo "{spec}" '
+        f'--state-dir "{machine.state}" >/dev/null 2>&1 & pids="$pids $!"; done; '
+        'for pid in $pids; do wait "$pid"; echo "$?"; done'
+    )
+    statuses = machine.run("sh", "-c", script).stdout.split()
+    assert set(statuses) <= {"0", "75"} and "0" in statuses
+    assert tree(top) == before
+
+
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
+def test_killed_in_its_midst_it_is_gone_on_with(machine: Machine, top: Path, every: int) -> None:
+    spec = files(machine)
+    before = tree(top)
+    calls = "rmdir,unlink,unlinkat,rename,renameat2,chmod,fchmod,fchmodat,fdatasync"
+    machine.once(spec)
+    trace = machine.traced(f"trace={calls}", *machine.argv("--undo", spec))
+    assert tree(top) == before
+    made = re.findall(rf"^(?:\[?\d+\]? +)?({calls.replace(',', '|')})\(", trace, re.MULTILINE)
+    places = [(name, made[: at + 1].count(name)) for at, name in enumerate(made)]
+    assert len(places) > 10
+    for name, number in places[::every]:
+        assert machine.reconcile("--resume", "*", spec).returncode == 0
+        machine.once(spec)
+        machine.traced(
+            f"trace={calls}", *machine.argv("--undo", spec),
+            options=("-e", f"inject={name}:signal=KILL:when={number}"),
+        )  # fmt: skip
+        # A pass beside it does nothing again of what is taken back, then it goes on.
+        done = machine.reconcile("--undo", spec)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert tree(top) == before, (name, number)

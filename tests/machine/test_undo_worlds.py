@@ -1,0 +1,93 @@
+"""Random worlds: a pass, or several, taken back leave them as they were, byte for byte."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from machine.worlds import World
+from support import Machine, until
+
+FIRST = int(os.environ.get("WORLDS_FROM", "1"))
+NUMBER = int(os.environ.get("UNDONE", "10"))
+
+
+def tree(top: Path) -> dict[str, tuple[Any, ...]]:
+    found: dict[str, tuple[Any, ...]] = {}
+    for path in [top, *top.rglob("*")]:
+        seen = path.lstat()
+        content: object = None
+        if stat.S_ISLNK(seen.st_mode):
+            content = os.readlink(path)
+        elif stat.S_ISREG(seen.st_mode):
+            content = path.read_bytes()
+        acl = [os.getxattr(path, name, follow_symlinks=False)
+               for name in os.listxattr(path, follow_symlinks=False)]  # fmt: skip
+        mode = stat.filemode(seen.st_mode)
+        found[str(path)] = mode, seen.st_uid, seen.st_gid, content, acl
+    return found
+
+
+def state(world: World) -> dict[str, Any]:
+    machine = world.machine
+    panes = machine.tmux("list-panes", "-a", "-F", "#{session_name} #{window_name}").splitlines()
+    return {
+        "tree": tree(world.root),
+        "crontab": machine.crontab_text(),
+        "panes": sorted(panes),
+        "processes": len(machine.running("sleep 8640")),
+    }
+
+
+def lost(document: dict[str, Any]) -> list[str]:
+    return [one["id"] for one in document["unknown"] if "cannot be undone" in one["reason"]]
+
+
+def check(machine: Machine, seed: int) -> None:
+    world = World(machine, seed)
+    for name, one in list(world.sections.get("retention", {}).items()):
+        if one["action"] != "move":
+            del world.sections["retention"][name]
+    world.spec = world._written()
+    # The crontab of a person ends as crontab(1) has it.
+    began = state(world)
+    machine.once(world.spec)
+    undone(world, began)
+    machine.reconcile("--resume", "*", world.spec)
+    machine.once(world.spec)
+    began = state(world)
+    world.retire()
+    if machine.once(world.spec)["steps"]:
+        undone(world, began)
+
+
+def undone(world: World, began: dict[str, Any]) -> None:
+    machine = world.machine
+    planned = json.loads(machine.reconcile("--undo", "--plan", "--json", world.spec).stdout)
+    done = machine.reconcile("--undo", "--json", world.spec)
+    document = json.loads(done.stdout)
+    assert lost(document) == [], document["unknown"]
+    steps = [(one["id"], one["verb"], one["actions"]) for one in document["steps"]]
+    plans = [(one["id"], one["verb"], one["actions"]) for one in planned["steps"]]
+    assert steps[: len(plans)] == plans
+    # Files that were moved are set when they are back.
+    assert [one for one in steps[len(plans) :] if not one[0].startswith("permission:")] == []
+    assert [one for one in document["steps"] if one["result"] != "done"] == []
+    assert done.returncode == 0, done.stdout
+    until(lambda: state(world)["processes"] == began["processes"])
+    now = state(world)
+    for what, was in began.items():
+        if isinstance(was, dict):
+            both = was.keys() | now[what].keys()
+            differ = [key for key in both if was.get(key) != now[what].get(key)]
+            assert differ == [], document
+        assert now[what] == was, what
+
+
+@pytest.mark.parametrize("seed", range(FIRST, FIRST + NUMBER))
+def test_what_was_done_is_undone(machine: Machine, seed: int) -> None:
+    check(machine, seed)
