@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 _SHORT = 1000
 """Bytes up to which nothing is gained by packing."""
-_SECRET = "it holds a secret, and is not kept"
+_MOST = 32 << 20
+"""Bytes of files whose content is noted of one pass."""
 
 
 @dataclass(slots=True, eq=False)
@@ -41,6 +42,29 @@ class _Note:
     data: bytes = b""
 
 
+class _Budget:
+    """What of one pass is noted, within bounds."""
+
+    def __init__(self) -> None:
+        self._left = _MOST
+
+    def noted(
+        self, resource: Resource[Any], step: Step, have: Any, around: Around
+    ) -> tuple[Sequence[Resource[Any]], list[Any]]:
+        """What takes a step back, and as a JSON value. Raises Irreversible, or what went wrong."""
+        how = reversal(resource.kind)
+        if how is None:
+            raise Irreversible("nothing says how")
+        resources = how.before(resource, step, have, around)
+        self._left -= sum(len(getattr(one.want, "content", None) or "") for one in resources)
+        if self._left < 0:
+            raise Irreversible(f"more than {_MOST >> 20} MiB of files are changed with it")
+        document = [plain_resource(one) for one in resources]
+        if redacted_json(document) != document:
+            raise Irreversible("it holds a secret, and is not kept")
+        return resources, document
+
+
 class PassJournal:
     """The notes of one pass; ``known`` gives the definition that was last started, by id."""
 
@@ -48,6 +72,7 @@ class PassJournal:
         self._get_kind = get_kind
         self._host = host
         self._around = Around(host, known)
+        self._budget = _Budget()
         self._notes: dict[str, _Note] = {}
         self._definitions: dict[str, bytes | None] = {}
 
@@ -56,10 +81,7 @@ class PassJournal:
         if resource.id in self._notes:
             return
         try:
-            resources = before(resource, step, have, self._around)
-            document = [plain_resource(one) for one in resources]
-            if redacted_json(document) != document:
-                raise Irreversible(_SECRET)
+            resources, document = self._budget.noted(resource, step, have, self._around)
             self._notes[resource.id] = _Note(step, resources, document, None)
         except Exception as error:
             self._notes[resource.id] = _Note(step, (), [], _why(error))
@@ -110,14 +132,6 @@ class PassJournal:
         return differs(one, seen, self._get_kind)
 
 
-def before(
-    resource: Resource[Any], step: Step, have: Any, around: Around
-) -> Sequence[Resource[Any]]:
-    """What takes a step back. Raises Irreversible, or what went wrong."""
-    how = reversal(resource.kind)
-    return () if how is None else how.before(resource, step, have, around)
-
-
 def differs(one: Resource[Any], seen: Observation[Any], get_kind: GetKind) -> bool:
     """Is there anything to be done to make it so? It was seen as if it were declared present."""
     if seen.unknown is not None or seen.unsure is not None:
@@ -138,18 +152,14 @@ def trace(one: Resource[Any], seen: Observation[Any]) -> str:
 
 def marked(look: Snapshot, get_kind: GetKind, host: Host, store: Store | None) -> Plan:
     """The plan, in which each step says what of it cannot be undone."""
-    around = Around(host, known_by(store))
+    around, budget = Around(host, known_by(store)), _Budget()
     by_id = {one.id: one for one in look.spec.resources}
     steps = []
     for step in look.plan.steps:
         why = None
-        if step.denied is not None:
-            steps.append(step)
-            continue
         try:
-            found = before(by_id[step.id], step, look.seen[step.id].state, around)
-            document = [plain_resource(one) for one in found]
-            why = _SECRET if redacted_json(document) != document else None
+            if step.denied is None:
+                budget.noted(by_id[step.id], step, look.seen[step.id].state, around)
         except Exception as error:
             why = _why(error)
         steps.append(step if why is None else replace(step, final=why))

@@ -281,8 +281,10 @@ def test_an_older_store_is_added_to(folder: Path, writes: bool) -> None:
     path = folder / "store.db"
     tables = dict(base._TABLES)
     tables["pauses"] = "id TEXT PRIMARY KEY, reason TEXT, wall REAL, until REAL"
-    tables["history"] = tables["history"].removesuffix(", freed INTEGER")
-    del tables["reports"]
+    tables["history"] = tables["history"].removesuffix(", freed INTEGER, pass INTEGER")
+    assert "freed" not in tables["history"]
+    for name in ("reports", "passes", "journal", "definitions"):
+        del tables[name]
     change(
         path,
         *(f"CREATE TABLE {name} ({columns})" for name, columns in tables.items()),
@@ -294,6 +296,7 @@ def test_an_older_store_is_added_to(folder: Path, writes: bool) -> None:
     store = Store(str(folder), Clock(), writes)
     (pause,) = store.pauses.all().values()
     assert (pause.reason, pause.by) == ("why", None)
+    assert (store.journal.passes(), store.journal.definition("a")) == ({}, None)
     assert store.history.since(0.0) == []
     assert path.read_bytes() == before
     store.pauses.pause("b", "", None, "me")
@@ -361,3 +364,5 @@ def test_only_what_sqlite_calls_damaged_is_set_aside(folder: Path) -> None:
     assert store.pauses.all() == {}
     assert "was set aside" in (store.base.damaged or "")
     store.close()
+    store.journal.add(store.journal.begin("me"), [("a", b"{}")], {"a": b"{}"})
+    assert store.journal.notes(1) == [("a", b"{}")]

@@ -1,4 +1,7 @@
-"""Random worlds: a pass, or several, taken back leave them as they were, byte for byte."""
+"""Random worlds: a pass that is taken back leaves them as they were, byte for byte.
+
+``UNDONE=100 WORLDS_FROM=5000 tests/run tests/machine/test_undo_worlds.py`` runs others.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from machine.worlds import World
 from support import Machine, until
 
 FIRST = int(os.environ.get("WORLDS_FROM", "1"))
-NUMBER = int(os.environ.get("UNDONE", "10"))
+NUMBER = int(os.environ.get("UNDONE", "3"))
 
 
 def tree(top: Path) -> dict[str, tuple[Any, ...]]:
@@ -53,7 +56,6 @@ def check(machine: Machine, seed: int) -> None:
         if one["action"] != "move":
             del world.sections["retention"][name]
     world.spec = world._written()
-    # The crontab of a person ends as crontab(1) has it.
     began = state(world)
     machine.once(world.spec)
     undone(world, began)
@@ -90,4 +92,10 @@ def undone(world: World, began: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("seed", range(FIRST, FIRST + NUMBER))
 def test_what_was_done_is_undone(machine: Machine, seed: int) -> None:
+    check(machine, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1000, 2000))
+def test_a_thousand_worlds(machine: Machine, seed: int) -> None:
     check(machine, seed)

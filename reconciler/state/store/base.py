@@ -43,8 +43,8 @@ _TABLES = {
     "history": "seq INTEGER PRIMARY KEY AUTOINCREMENT, wall REAL, by TEXT, id TEXT, verb TEXT, "
     "result TEXT, why TEXT, error TEXT, seconds REAL, freed INTEGER, pass INTEGER",
     "reports": "period REAL PRIMARY KEY, boot TEXT, at REAL, wall REAL, figures TEXT",
-    "passes": "pass INTEGER PRIMARY KEY, wall REAL, by TEXT, undoes INTEGER, ended INTEGER",
-    "journal": "seq INTEGER PRIMARY KEY, pass INTEGER, id TEXT, wall REAL, size INTEGER, data BLOB",
+    "passes": "pass INTEGER PRIMARY KEY, wall REAL, by TEXT, of INTEGER, done INTEGER, size INT",
+    "journal": "pass INTEGER, id TEXT, data BLOB, PRIMARY KEY (pass, id)",
     "definitions": "id TEXT PRIMARY KEY, data BLOB",
     "counts": "id TEXT, verb TEXT, result TEXT, number INTEGER, PRIMARY KEY (id, verb, result)",
 }

@@ -9,10 +9,14 @@ import fcntl
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from reconciler.base.records import dataclass
 from reconciler.state.folder import make_folder
 from reconciler.state.store.tables import StoreTable
+
+if TYPE_CHECKING:
+    import sqlite3
 
 DAYS = 30
 LARGEST = 100 << 20
@@ -59,11 +63,12 @@ class Journal(StoreTable):
         """The number of a pass that begins to write."""
         with self._base.change() as base:
             made = base.execute(
-                "INSERT INTO passes (wall, by, undoes) VALUES (?, ?, ?)",
+                "INSERT INTO passes (wall, by, of) VALUES (?, ?, ?)",
                 (self._base.clock.wall(), by, undoes),
             )
             number = int(made.lastrowid or 0)
-            base.execute("DELETE FROM passes WHERE pass <= ?", (number - _MOST,))
+            for table in ("passes", "journal"):
+                base.execute(f"DELETE FROM {table} WHERE pass <= ?", (number - _MOST,))
             return number
 
     def add(
@@ -74,46 +79,47 @@ class Journal(StoreTable):
     ) -> None:
         """What that pass has done, by id, again where it is known better; what has left its bounds
         goes."""
-        wall = self._base.clock.wall()
+        rows = list(rows)
         with self._base.change() as base:
-            for ident, data in rows:
-                base.execute("DELETE FROM journal WHERE pass = ? AND id = ?", (number, ident))
-                base.execute(
-                    "INSERT INTO journal (pass, id, wall, size, data) VALUES (?, ?, ?, ?, ?)",
-                    (number, ident, wall, len(data), data),
-                )
+            base.executemany(
+                "INSERT INTO journal (pass, id, data) VALUES (?, ?, ?) "
+                "ON CONFLICT (pass, id) DO UPDATE SET data = excluded.data",
+                [(number, ident, data) for ident, data in rows],
+            )
+            base.execute(
+                "UPDATE passes SET size = ifnull(size, 0) + ? WHERE pass = ?",
+                (sum(len(data) for _, data in rows), number),
+            )
             for ident, definition in definitions.items():
                 base.execute("DELETE FROM definitions WHERE id = ?", (ident,))
                 if definition is not None:
                     base.execute(
                         "INSERT INTO definitions (id, data) VALUES (?, ?)", (ident, definition)
                     )
-            gone = base.execute(
-                "SELECT max(pass) FROM journal WHERE size > 0 AND wall < ?",
-                (wall - DAYS * 86400,),
-            ).fetchone()[0]
-            (total,) = base.execute("SELECT sum(size) FROM journal").fetchone()
-            if total is not None and total > LARGEST:
-                sizes = "SELECT pass, sum(size) FROM journal GROUP BY pass ORDER BY pass DESC"
-                for one, size in reversed(base.execute(sizes).fetchall()):
-                    if total <= LARGEST:
-                        break
-                    total, gone = total - size, max(one, gone or 0)
-            if gone is not None:
-                base.execute(
-                    "UPDATE journal SET data = NULL, size = 0 WHERE pass <= ? AND size > 0", (gone,)
-                )
-                base.execute("DELETE FROM journal WHERE pass <= ?", (number - _MOST,))
+            self._expire(base, number)
+
+    def _expire(self, base: sqlite3.Connection, number: int) -> None:
+        """Let go of what has left its bounds. Of each pass it is known that it has."""
+        oldest = self._base.clock.wall() - DAYS * 86400
+        sizes = "SELECT pass, wall, size FROM passes WHERE size > 0 AND pass != ? ORDER BY pass"
+        known = base.execute(sizes, (number,)).fetchall()
+        (total,) = base.execute("SELECT sum(size) FROM passes").fetchone()
+        for one, wall, size in known:
+            if wall >= oldest and total <= LARGEST:
+                break
+            total -= size
+            base.execute("UPDATE journal SET data = NULL WHERE pass = ?", (one,))
+            base.execute("UPDATE passes SET size = 0 WHERE pass = ?", (one,))
 
     def ended(self, number: int) -> None:
         """That pass, which takes back another one, is whole."""
         with self._base.change() as base:
-            base.execute("UPDATE passes SET ended = 1 WHERE pass = ?", (number,))
+            base.execute("UPDATE passes SET done = 1 WHERE pass = ?", (number,))
 
     def passes(self) -> dict[int, PassRow]:
         """Those with something noted, or that take back another one, by number."""
         rows = self._base.read(
-            "SELECT pass, wall, by, undoes, ended FROM passes WHERE undoes IS NOT NULL "
+            "SELECT pass, wall, by, of, done FROM passes WHERE of IS NOT NULL "
             "OR pass IN (SELECT pass FROM journal) ORDER BY pass"
         )
         return {row[0]: PassRow(row[0], row[1], row[2], row[3], bool(row[4])) for row in rows}
@@ -121,7 +127,7 @@ class Journal(StoreTable):
     def notes(self, number: int) -> list[tuple[str, bytes | None]]:
         """What was noted of that pass, in the order in which it was done; None: it has left."""
         rows = self._base.read(
-            "SELECT id, data FROM journal WHERE pass = ? ORDER BY seq", (number,)
+            "SELECT id, data FROM journal WHERE pass = ? ORDER BY rowid", (number,)
         )
         return [(ident, data) for ident, data in rows]
 

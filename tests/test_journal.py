@@ -1,0 +1,121 @@
+"""The journal of passes: its bounds, and what it says of what has left it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reconciler.base.records import replace
+from reconciler.base.values import Secret
+from reconciler.core.model import Resource
+from reconciler.host.clock import Clock
+from reconciler.kinds.process.resource import Process, Ready
+from reconciler.state.store import Store, journal
+from reconciler.undo import Irreversible
+from reconciler.undo.journal import packed, unpacked
+from reconciler.undo.plain import from_plain, plain, secrets_in
+
+DAY = 86400
+
+
+class Turned(Clock):
+    """A clock that is set by hand."""
+
+    now = 1e9
+
+    def wall(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Turned:
+    return Turned()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: Turned) -> Store:
+    folder = tmp_path / "state"
+    folder.mkdir(mode=0o700)
+    return Store(str(folder), clock, True)
+
+
+def made(store: Store, *rows: tuple[str, bytes]) -> int:
+    number = store.journal.begin("me")
+    store.journal.add(number, rows, {})
+    return number
+
+
+def test_what_is_older_than_thirty_days_goes_and_leaves_its_name(
+    store: Store, clock: Turned
+) -> None:
+    first = made(store, ("a", b"{1}"), ("b", b"{2}"))
+    clock.now += 29 * DAY
+    second = made(store, ("a", b"{3}"))
+    assert store.journal.notes(first) == [("a", b"{1}"), ("b", b"{2}")]
+    clock.now += 2 * DAY
+    third = made(store, ("c", b"{4}"))
+    assert store.journal.notes(first) == [("a", None), ("b", None)]
+    assert store.journal.notes(second) == [("a", b"{3}")]
+    assert set(store.journal.passes()) == {first, second, third}
+
+
+def test_of_more_than_its_bytes_the_oldest_go(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "LARGEST", 1000)
+    numbers = [made(store, ("a", b"x" * 400)) for _ in range(4)]
+    kept = [number for number in numbers if store.journal.notes(number)[0][1] is not None]
+    assert kept == numbers[-2:]
+    assert b"x" * 400 in Path(store.base.folder, "store.db").read_bytes()
+    # What is known better later counts once more at most.
+    store.journal.add(numbers[-1], [("a", b"y" * 400)], {})
+    assert store.journal.notes(numbers[-1]) == [("a", b"y" * 400)]
+    assert store.journal.notes(numbers[-2]) == [("a", None)]
+
+
+def test_definitions_stay_until_it_is_stopped(store: Store, clock: Turned) -> None:
+    store.journal.add(store.journal.begin("me"), [], {"process:p": b"{}"})
+    clock.now += 400 * DAY
+    made(store, ("a", b"{}"))
+    assert store.journal.definition("process:p") == b"{}"
+    store.journal.add(store.journal.begin("me"), [], {"process:p": None})
+    assert store.journal.definition("process:p") is None
+
+
+def test_passes_that_begin_together_have_numbers_of_their_own(store: Store) -> None:
+    other = Store(store.base.folder, Clock(), True)
+    numbers = [one.journal.begin("me") for one in (store, other, store, other)]
+    assert numbers == sorted(set(numbers))
+
+
+def test_a_definition_is_the_same_again_but_for_its_secrets() -> None:
+    env = (("A", Secret.of("s3cret")),)
+    want = Process(("sleep", "ü \udcff"), env=env, ready=Ready(tcp="localhost:1"))
+    data = packed(plain(want))
+    assert b"s3cret" not in data
+    assert from_plain(unpacked(data), secrets_in(want)) == want
+    assert from_plain(unpacked(data), None) == replace(
+        want, env=(("A", Secret(None, env[0][1].digest)),)
+    )
+    with pytest.raises(Irreversible, match="is not kept"):
+        from_plain(unpacked(data), {})
+    long = replace(want, command=("x" * 5000,))
+    assert len(packed(plain(long))) < 1000
+    assert unpacked(packed(plain(long)))["command"] == ["x" * 5000]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{"is": "os:system"}, {"is": "reconciler.host.remove:delete"}, {"is": "reconciler.x:Y"},
+     {"is": "reconciler.kinds.link:Link", "path": "/a", "target": "b", "later": 1},
+     {"is": "reconciler.core.fields:Flag"}],
+)  # fmt: skip
+def test_what_another_version_has_noted_is_refused(value: dict[str, object]) -> None:
+    with pytest.raises(Irreversible, match="another version"):
+        from_plain(value, {})
+
+
+def test_only_records_of_ours_are_kept() -> None:
+    with pytest.raises(TypeError):
+        plain(Resource("a:b", object()).want)
