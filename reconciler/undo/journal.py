@@ -106,11 +106,12 @@ class PassJournal:
         """What is to be written of it now, by id. ``last``: the pass is over, and what stands in
         the store may not be what it has left in the end."""
         notes = {i: one for i, one in self._notes.items() if one.result and (last or not one.data)}
-        seen = self._seen([one for note in notes.values() for one in note.resources])
+        resources = [one for note in notes.values() for one in note.resources]
+        seen = seen_now(resources, self._get_kind, self._host)
         for ident, note in notes.items():
             left = [trace(one, seen[one.id]) for one in note.resources]
-            differs = [self._differs(one, seen[one.id]) for one in note.resources]
-            if note.why is None and not any(differs) and note.result != "begun":
+            differ = [differs(one, seen[one.id], self._get_kind) for one in note.resources]
+            if note.why is None and not any(differ) and note.result != "begun":
                 continue  # There is nothing to take back.
             document = {"verb": note.step.verb, "undo": note.document, "left": left}
             data = packed(document | ({} if note.why is None else {"why": note.why}))
@@ -123,13 +124,15 @@ class PassJournal:
         found, self._definitions = self._definitions, {}
         return found
 
-    def _seen(self, resources: Sequence[Resource[Any]]) -> dict[str, Observation[Any]]:
-        return observe(
-            [replace(one, present=True) for one in resources], self._get_kind, self._host
-        )
 
-    def _differs(self, one: Resource[Any], seen: Observation[Any]) -> bool:
-        return differs(one, seen, self._get_kind)
+def seen_now(
+    resources: Sequence[Resource[Any]], get_kind: GetKind, host: Host
+) -> dict[str, Observation[Any]]:
+    """A look at what takes steps back, by id: at what is to go as if it were declared present."""
+    seen = observe([replace(one, present=True) for one in resources], get_kind, host)
+    odd = [one for one in resources if not one.present and seen[one.id].unknown is not None]
+    gone = observe(odd, get_kind, host) if odd else {}
+    return seen | {i: one for i, one in gone.items() if (one.unknown, one.state) == (None, None)}
 
 
 def differs(one: Resource[Any], seen: Observation[Any], get_kind: GetKind) -> bool:

@@ -17,7 +17,7 @@ from reconciler.core.model import Observation, Remark, Resource, Spec
 from reconciler.core.observe import Snapshot, observe
 from reconciler.core.plan import is_matched, make_plan
 from reconciler.undo import Irreversible, reversal
-from reconciler.undo.journal import differs, trace, unpacked
+from reconciler.undo.journal import differs, seen_now, trace, unpacked
 from reconciler.undo.plain import from_plain, secrets_in
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def look_back(
         except Irreversible as error:
             refused.append(Remark(ident, f"cannot be undone: {error}"))
     resources = [one for _, one, _ in found.values()]
-    seen = observe([replace(one, present=True) for one in resources], get_kind, host)
+    seen = seen_now(resources, get_kind, host)
     resources, later = _without_moved(_emptied(resources, get_kind), seen)
     going: list[Resource[Any]] = []
     ids: dict[str, None] = {}

@@ -227,3 +227,40 @@ def test_a_real_cron_runs_a_line_of_each_at_boot(cron_host: CronHost) -> None:
 @pytest.mark.slow
 def test_a_real_cron_runs_a_line_of_each_at_its_time(cron_host: CronHost) -> None:
     ran(cron_host, "* * * * *")
+
+
+def test_lines_and_files_are_undone(host: Cron) -> None:
+    machine = host.machine
+
+    def seen() -> tuple[bytes | None, str]:
+        return host.raw(), host.sh(f"cat {FILE} 2>/dev/null; stat -c '%a %U' {FILE} 2>&1 || true")
+
+    host.write(MINE)
+    before = seen()
+    spec = machine.spec(SPEC.format(word="x", user="nobody"))
+    machine.once(spec)
+    made = seen()
+    assert machine.reconcile("--undo", spec).returncode == 0
+    assert seen() == before
+    assert machine.once(spec)["steps"] == []
+    assert machine.reconcile("--resume", "*", spec).returncode == 0
+    machine.once(spec)
+    assert seen() == made
+    machine.spec(SPEC.format(word="y", user="nobody").replace("*/5 * * * * /bin/cat%in y%", ""))
+    machine.once(spec)
+    assert made != seen()
+    assert machine.reconcile("--undo", spec).returncode == 0
+    assert seen() == made
+    # What no spec declares any more stays taken back, too.
+    machine.reconcile("--resume", "*", spec)
+    spec.write_text("version: 1\nname: demo\ncron: {}\n")
+    machine.once(spec)
+    assert seen() == before
+    assert machine.reconcile("--undo", spec).returncode == 0
+    assert seen() == made
+    assert machine.once(spec)["steps"] == []
+    assert seen() == made
+    # A line that a person has edited is left.
+    host.write((host.raw() or b"").replace(b"/bin/true", b"/bin/false"))
+    left = machine.reconcile("--undo", "5", spec)
+    assert b"/bin/false" in (host.raw() or b""), left.stdout

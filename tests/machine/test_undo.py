@@ -174,6 +174,21 @@ def test_a_process_runs_from_what_it_ran_before(machine: Machine) -> None:
     assert not machine.running("sleep 9074")
 
 
+def test_sessions_are_closed_and_made_again(machine: Machine) -> None:
+    text = HEAD + "sessions: {s: {windows: [{name: w, panes: [{command: [sleep, '90761']}]}]}}\n"
+    spec = machine.spec(text)
+    machine.once(spec)
+    undo(machine, spec)
+    assert "no server" in machine.tmux("list-sessions") or not machine.tmux("list-sessions")
+    machine.reconcile("--resume", "*", spec)
+    machine.once(spec)
+    machine.spec(text.replace("{windows", "{state: absent, windows"))
+    machine.once(spec)
+    assert not machine.running("sleep 90761")
+    undo(machine, spec)
+    assert machine.only("sleep 90761")
+
+
 def test_what_cannot_be_undone_is_said_before(machine: Machine, top: Path) -> None:
     (top / "logs").mkdir()
     (top / "logs/a").write_text("a")

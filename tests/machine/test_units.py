@@ -846,3 +846,47 @@ def test_a_secret_that_is_no_variable_is_an_error(machine: Machine) -> None:
     done = machine.reconcile("--check", machine.spec(f"units: {{a.service: {{{fields}}}}}\n"))
     assert done.returncode == 65
     assert "'tokn' is no variable of vars; did you mean 'token'?" in done.stderr
+
+
+def test_what_was_done_about_units_is_undone(world: World) -> None:
+    def seen() -> str:
+        return world.sh(
+            f"cd {ETC}; for u in a b; do cat $u.service 2>/dev/null || echo none; "
+            "systemctl show --value -p ActiveState,UnitFileState $u.service; done; ls -R"
+        )
+
+    before = seen()
+    spec = world.spec({"a.service": sleeper()})
+    world.once(spec)
+    made = seen()
+    done = world.reconcile("--undo", spec)
+    assert done["status"] == 0, [(one["result"], one["error"]) for one in done["steps"]] + done[
+        "unknown"
+    ]
+    assert seen() == before
+    assert world.once(spec)["steps"] == []
+    again = world.reconcile("--resume", "*", spec)
+    assert again["status"] == 0
+    world.once(spec)
+    assert seen() == made
+    # Another text, and no longer enabled: with what waits for its first start.
+    world.spec({"a.service": sleeper("y", enabled=False), "b.service": sleeper("z")})
+    world.once(spec)
+    assert "Description=y" in seen()
+    done = world.reconcile("--undo", spec)
+    assert (done["status"], done["unknown"]) == (0, [])
+    assert seen() == made
+    # One that did not come up is taken back as well, and an edited one is left.
+    world.reconcile("--resume", "*", spec)
+    broken = sleeper("broken").copy()
+    broken["content"] = broken["content"].replace("/bin/sleep 1001", "/bin/false")
+    world.spec({"a.service": sleeper(), "b.service": {**broken, "enabled": None}})
+    world.once(spec, status=1)
+    world.sh(f"echo '# by hand' >>{ETC}/b.service")
+    left = world.reconcile("--undo", spec)
+    assert (left["status"], [one["id"] for one in left["unknown"]]) == (1, ["unit:b.service"])
+    world.sh(f"sed -i '$d' {ETC}/b.service")
+    number = max(one["pass"] for one in world.reconcile("--history", spec)["history"]
+                 if one["id"] == "unit:b.service" and one["verb"] == "create")  # fmt: skip
+    assert world.reconcile("--undo", str(number), spec)["status"] == 0
+    assert seen() == made
