@@ -23,7 +23,8 @@ class OfUnit(Reversal):
         )  # fmt: skip
         if resource.present and (have is None or have.there is False):
             path = have.path if have is not None and have.path else ""
-            gone = Resource[Any](resource.id, bare, present=False)
+            # A text, so that the file is looked at.
+            gone = Resource[Any](resource.id, replace(bare, text=""), present=False)
             return (gone, *missing_above(path, around.host))
         if "masked" in changed:
             raise Irreversible("it was masked")
