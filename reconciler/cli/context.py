@@ -213,15 +213,13 @@ class Context(CallState):
         self._remember("what must not be shown", mark_secrets, self.folder(look.spec))
         tracker = self.tracker(look.spec, remember)
         journal = journal_of(tracker, self.get_kind, host)
-        by_id = {one.id: one for one in look.spec.resources}
         early: list[Outcome] = []
 
         def ended(outcomes: Sequence[Outcome]) -> None:
             # What was dropped may be done yet.
             early.extend(one for one in outcomes if one.result == "dropped" and one.moved)
             over = [one for one in outcomes if one not in early]
-            for one in over:
-                journal.ended(by_id[one.step.id], one)
+            journal.ended(over)
             tracker.ended(over)
             for one in over:
                 on_outcome(one)

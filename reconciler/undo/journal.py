@@ -34,6 +34,7 @@ _MOST = 32 << 20
 class _Note:
     """What takes one step back, or ``why`` nothing does. ``data`` is what was written last."""
 
+    resource: Resource[Any]
     step: Step
     resources: Sequence[Resource[Any]]
     document: list[Any]
@@ -42,13 +43,13 @@ class _Note:
     data: bytes = b""
 
 
-class _Budget:
+class _NotedSteps:
     """What of one pass is noted, within bounds."""
 
     def __init__(self) -> None:
         self._left = _MOST
 
-    def noted(
+    def of(
         self, resource: Resource[Any], step: Step, have: Any, around: Around
     ) -> tuple[Sequence[Resource[Any]], list[Any]]:
         """What takes a step back, and as a JSON value. Raises Irreversible, or what went wrong."""
@@ -72,7 +73,7 @@ class PassJournal:
         self._get_kind = get_kind
         self._host = host
         self._around = Around(host, known)
-        self._budget = _Budget()
+        self._noted = _NotedSteps()
         self._notes: dict[str, _Note] = {}
         self._definitions: dict[str, bytes | None] = {}
 
@@ -81,26 +82,29 @@ class PassJournal:
         if resource.id in self._notes:
             return
         try:
-            resources, document = self._budget.noted(resource, step, have, self._around)
-            self._notes[resource.id] = _Note(step, resources, document, None)
+            resources, document = self._noted.of(resource, step, have, self._around)
+            self._notes[resource.id] = _Note(resource, step, resources, document, None)
         except Exception as error:
-            self._notes[resource.id] = _Note(step, (), [], _why(error))
+            self._notes[resource.id] = _Note(resource, step, (), [], _why(error))
 
-    def ended(self, resource: Resource[Any], outcome: Outcome) -> None:
-        """That step has come to its end."""
-        note = self._notes.get(resource.id)
-        if note is None or outcome.result in ("dropped", "skipped"):
-            if note is not None and not note.result:
-                del self._notes[resource.id]
-            return
-        note.result = outcome.result
-        how = reversal(resource.kind)
-        if how is None or not how.defines:
-            return
-        if not resource.present and outcome.result in ("done", "begun"):
-            self._definitions[resource.id] = None
-        elif resource.present and outcome.result == "done":
-            self._definitions[resource.id] = packed(plain(resource.want))
+    def ended(self, outcomes: Sequence[Outcome]) -> None:
+        """Steps have come to their end."""
+        for one in outcomes:
+            note = self._notes.get(one.step.id)
+            if note is None:
+                continue
+            if one.result in ("dropped", "skipped"):
+                if not note.result:
+                    del self._notes[one.step.id]
+                continue
+            note.result, resource = one.result, note.resource
+            how = reversal(resource.kind)
+            if how is None or not how.defines:
+                continue
+            if not resource.present and one.result in ("done", "begun"):
+                self._definitions[resource.id] = None
+            elif resource.present and one.result == "done":
+                self._definitions[resource.id] = packed(plain(resource.want))
 
     def rows(self, last: bool) -> Iterator[tuple[str, bytes]]:
         """What is to be written of it now, by id. ``last``: the pass is over, and what stands in
@@ -155,14 +159,14 @@ def trace(one: Resource[Any], seen: Observation[Any]) -> str:
 
 def marked(look: Snapshot, get_kind: GetKind, host: Host, store: Store | None) -> Plan:
     """The plan, in which each step says what of it cannot be undone."""
-    around, budget = Around(host, known_by(store)), _Budget()
+    around, noted = Around(host, known_by(store)), _NotedSteps()
     by_id = {one.id: one for one in look.spec.resources}
     steps = []
     for step in look.plan.steps:
         why = None
         try:
             if step.denied is None:
-                budget.noted(by_id[step.id], step, look.seen[step.id].state, around)
+                noted.of(by_id[step.id], step, look.seen[step.id].state, around)
         except Exception as error:
             why = _why(error)
         steps.append(step if why is None else replace(step, final=why))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from reconciler.base.records import dataclass, names
 from reconciler.base.values import ProbeHistory
@@ -16,7 +16,7 @@ from reconciler.state.store.base import Base
 
 if TYPE_CHECKING:
     from reconciler.state.store.journal import Journal
-    from reconciler.state.store.outbox import Outbox, SentMessages, Troubles
+    from reconciler.state.store.outbox import Outbox, ReportTable, SentMessages, Troubles
 
 _MOST = 10_000
 """Steps that are remembered."""
@@ -306,50 +306,6 @@ class History(StoreTable):
         return [Deed(*row) for row in reversed(rows)]
 
 
-@dataclass(frozen=True, slots=True)
-class Reported:
-    """``wall`` is in seconds since the epoch, ``age`` in seconds, None: before this boot.
-
-    ``figures`` are those of that time.
-    """
-
-    wall: float
-    age: float | None
-    figures: dict[str, Any]
-
-
-class ReportTable(StoreTable):
-    """What was reported last, by the length of the period in seconds."""
-
-    def all(self) -> dict[float, Reported]:
-        """The last one of each period."""
-        import json
-
-        found = {}
-        rows = self._base.read("SELECT period, boot, at, wall, figures FROM reports")
-        for period, boot, at, wall, figures in rows:
-            try:
-                known = json.loads(figures)
-            except ValueError:
-                known = {}
-            found[float(period)] = Reported(wall, self._base.age(boot, at), known)
-        return found
-
-    def made(self, periods: Collection[float], figures: dict[str, Any]) -> None:
-        """One of each of these is made now, and the next period begins."""
-        import json
-
-        clock = self._base.clock
-        row = self._base.boot, clock.monotonic(), clock.wall(), json.dumps(figures)
-        with self._base.change() as base:
-            for period in periods:
-                base.execute(
-                    "INSERT OR REPLACE INTO reports (period, boot, at, wall, figures) "
-                    "VALUES (?, ?, ?, ?, ?)",
-                    (period, *row),
-                )
-
-
 class Store:
     """The store of one spec, table by table.
 
@@ -364,7 +320,13 @@ class Store:
         self.conditions = Conditions(self.base)
         self.history = History(self.base)
         self.pauses = Pauses(self.base)
-        self.reports = ReportTable(self.base)
+
+    @cached_property
+    def reports(self) -> ReportTable:
+        """When which reports were made."""
+        from reconciler.state.store.outbox import ReportTable
+
+        return ReportTable(self.base)
 
     @cached_property
     def journal(self) -> Journal:
