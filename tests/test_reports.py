@@ -14,7 +14,8 @@ from reconciler.host.clock import Clock
 from reconciler.notify.reports import left
 from reconciler.output.period import report
 from reconciler.state.store import Store
-from reconciler.state.store.tables import Deed, Reported
+from reconciler.state.store.outbox import Reported
+from reconciler.state.store.tables import Deed
 
 DAY = 86400.0
 NOON = 1_800_000_000.0

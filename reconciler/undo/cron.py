@@ -27,6 +27,8 @@ class OfCron(Reversal):
             return (Resource(resource.id, replace(bare, text=have.text)),)
         if have is not None and have.block != "in order":
             raise Irreversible("its lines, or those around them, were edited by hand")
+        if have is not None and have.env:
+            raise Irreversible("the values of its variables are not kept")
         found = entries_of(resource, around.host)
         if want.secret and found:
             raise Irreversible("it holds a secret, and is not kept")

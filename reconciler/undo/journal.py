@@ -132,10 +132,14 @@ class PassJournal:
 def seen_now(
     resources: Sequence[Resource[Any]], get_kind: GetKind, host: Host
 ) -> dict[str, Observation[Any]]:
-    """A look at what takes steps back, by id: at what is to go as if it were declared present."""
-    seen = observe([replace(one, present=True) for one in resources], get_kind, host)
+    """A look at what takes steps back, by id: at what is to go as if it were declared present.
+
+    What the host remembers was seen behind the last step.
+    """
+    as_present = [replace(one, present=True) for one in resources]
+    seen = observe(as_present, get_kind, host, fresh=False)
     odd = [one for one in resources if not one.present and seen[one.id].unknown is not None]
-    gone = observe(odd, get_kind, host) if odd else {}
+    gone = observe(odd, get_kind, host, fresh=False) if odd else {}
     return seen | {i: one for i, one in gone.items() if (one.unknown, one.state) == (None, None)}
 
 

@@ -68,7 +68,7 @@ def look_back(
         going.append(one)
         ids[ident] = None
     whole = replace(spec, resources=tuple(going), complete=True)
-    seen = observe(going, get_kind, host)
+    seen = observe(going, get_kind, host, fresh=False)
     plan = make_plan(whole, going, seen, get_kind, os.uname().nodename)
     if spec.policy is not None and plan.steps:
         from reconciler.core.policy import enforced

@@ -22,7 +22,7 @@ from reconciler.notify.outbox import announce
 if TYPE_CHECKING:
     from reconciler.host import Host
     from reconciler.state.store import Store
-    from reconciler.state.store.tables import Reported
+    from reconciler.state.store.outbox import Reported
 
 _GATHERING, _DIAGNOSING = 20.0, 20.0
 """Seconds for the figures, and for a diagnosis beside them."""
