@@ -37,7 +37,8 @@ class ExitWatcher:
         self._ended = select.epoll()
         self._concerns: dict[Identity, set[str]] = {}
         self._paced: set[str] = set()
-        self._called: dict[str, float] = {}
+        self.called: dict[str, float] = {}
+        """When a look at each was called for last, because something had ended."""
         self._waiting: dict[str, float] = {}
         self.last: dict[str, Identity] = {}
         """By id the process that was watched last for it, whether it has ended or not."""
@@ -73,8 +74,8 @@ class ExitWatcher:
         self.watch(dict.fromkeys(gone, ()), self._paced)
         for ident in self.last.keys() - set(ids):
             del self.last[ident]
-        for ident in self._called.keys() - set(ids):
-            del self._called[ident]
+        for ident in self.called.keys() - set(ids):
+            del self.called[ident]
             self._waiting.pop(ident, None)
 
     def _open(self, identity: Identity) -> bool:
@@ -117,7 +118,7 @@ class ExitWatcher:
         """Something that these are about has ended."""
         now = self._clock.monotonic()
         for ident in ids:
-            last = self._called.get(ident)
+            last = self.called.get(ident)
             rests = ident not in self._paced and last is not None
             self._waiting[ident] = max(now, last + _REST) if rests and last is not None else now
 
@@ -137,7 +138,7 @@ class ExitWatcher:
         found = [ident for ident, at in self._waiting.items() if at <= now]
         for ident in found:
             del self._waiting[ident]
-            self._called[ident] = now
+            self.called[ident] = now
         return found
 
     def _fired(self) -> set[int]:

@@ -246,8 +246,9 @@ class Watchdog:
 
     def _moved(self, one: Pass, failed: Collection[str]) -> frozenset[str]:
         """What that pass has seen in the midst of a step of another, and of what has ``failed``
-        what another has told of already."""
+        what another has told of already, or what had held before it ended."""
         moved = self._passes.at_of_others(one) | self._overtook(one)
+        self._fresh.held(self._deaths.called)
         return frozenset(moved | self._fresh.told(set(failed) - moved))
 
     def _pending(self, states: Mapping[str, Any]) -> None:

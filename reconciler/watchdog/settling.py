@@ -5,7 +5,7 @@ It must not wait for that, nor look at it: whoever makes a pass does.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from reconciler import kinds
@@ -71,6 +71,11 @@ class Settling:
         at, _, _ = self._until[outcome.step.id]
         if outcome.result == "failed" or at <= self._clock.monotonic():
             del self._until[outcome.step.id]
+
+    def held(self, ends: Mapping[str, float]) -> None:
+        """Those whose end was noticed after their time have proved themselves."""
+        for ident in [one for one, (at, _, _) in self._until.items() if at <= ends.get(one, 0.0)]:
+            del self._until[ident]
 
     def descriptors(self) -> Collection[int]:
         return ()
