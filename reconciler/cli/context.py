@@ -313,7 +313,8 @@ class Context(CallState):
         store = self.store(spec, True)
         try:
             troubles = store.troubles.all()
-            if nothing and not troubles:
+            # What flaps is summed up in its time, though nothing happens then.
+            if nothing and not (troubles or any(one.flaps for one in store.sent.all().values())):
                 return
             from reconciler.notify.outbox import tell
             from reconciler.notify.transitions import News

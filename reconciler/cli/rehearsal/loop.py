@@ -138,7 +138,8 @@ class Rehearsal:
         times += [HOUR - (one.age or 0.0) for one in store.sent.all().values() if one.flaps]
         times += [_SHORTEST] if self._failed else []
         for time in times:
-            if time > 0:
+            # By a pass at that very moment it may have been a little too early.
+            if time > -_MOMENT:
                 yield -((passed + time + _MOMENT) // -every) * every - passed
 
     def _pass(self) -> None:
