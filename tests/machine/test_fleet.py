@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import shutil
 import subprocess
@@ -153,6 +154,18 @@ def test_one_that_hangs_is_named_and_ends_with_ctrl_c(fleet: Fleet) -> None:
     assert "bad   unreachable           had not answered when it was interrupted" in screen.text
     assert "2 hosts: 1 unreachable, 1 differs." in screen.text and "hosts (bad)" not in screen.text
     until(lambda: not fleet.machine.running(fleet.machine.mark))
+
+
+def test_one_that_hangs_has_its_time_and_no_more(fleet: Fleet) -> None:
+    home = fleet.add("bad")
+    (home / "python").write_text(f"#!/bin/sh\nexec sleep {fleet.machine.mark}\n")
+    code = (
+        "import sys; from reconciler.fleet.run import run_on_hosts\n"
+        "print(run_on_hosts('ansible.builtin.ping', {}, sys.argv[1], 'bad', within=3))"
+    )
+    done = fleet.machine.run(sys.executable, "-c", code, fleet.inventory)
+    assert "name='bad', answer=None" in done.stdout, done.stdout + done.stderr
+    assert re.search("imed out after 3|expected time frame", done.stdout), done.stdout
 
 
 def test_a_folder_of_others_is_not_where_ansible_is_told_what_to_do(
