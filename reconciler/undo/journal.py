@@ -137,9 +137,13 @@ def seen_now(
     What the host remembers was seen behind the last step.
     """
     as_present = [replace(one, present=True) for one in resources]
-    seen = observe(as_present, get_kind, host, fresh=False)
-    odd = [one for one in resources if not one.present and seen[one.id].unknown is not None]
-    gone = observe(odd, get_kind, host, fresh=False) if odd else {}
+    remembers, host.remembers = host.remembers, False  # It only looks, and takes over nothing.
+    try:
+        seen = observe(as_present, get_kind, host, fresh=False)
+        odd = [one for one in resources if not one.present and seen[one.id].unknown is not None]
+        gone = observe(odd, get_kind, host, fresh=False) if odd else {}
+    finally:
+        host.remembers = remembers
     return seen | {i: one for i, one in gone.items() if (one.unknown, one.state) == (None, None)}
 
 
