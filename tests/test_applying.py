@@ -13,6 +13,7 @@ from support import compiled
 
 from reconciler import kinds
 from reconciler.base.errors import HostError
+from reconciler.base.records import replace
 from reconciler.core.apply import apply
 from reconciler.core.model import Outcome, Plan, Spec
 from reconciler.core.observe import observe
@@ -141,6 +142,17 @@ def test_what_must_end_before_a_start_and_cannot_be_ended_lets_nothing_start(
     monkeypatch.setattr("reconciler.core.apply._act", lambda runs, *_: acted.extend(runs))
     assert one.applied()["a"] == ("failed", "it cannot be ended")
     assert acted == []
+
+
+def test_what_is_well_again_is_not_started_anew(
+    made: Callable[[str], Pass], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = made("processes: {a: {command: /bin/a}}")
+    (step,) = one.plan.steps
+    step = replace(step, verb="restart", demanded=("process:a",), of=("process:a",))
+    one.plan = replace(one.plan, steps=(step,))
+    monkeypatch.setattr("reconciler.core.apply._act", lambda *_: pytest.fail("it acts"))
+    assert one.applied()["a"] == ("dropped", "recovered since the plan was made")
 
 
 def test_once_it_is_to_stop_nothing_more_is_begun(
