@@ -20,6 +20,7 @@ from reconciler.fleet import COLLECTIONS
 from reconciler.host import trust
 from reconciler.host.command import find
 from reconciler.host.environment import note
+from reconciler.host.kernel import adopt_orphans
 from reconciler.host.place import put_at
 from reconciler.host.progress import working
 from reconciler.host.remedy import remedy
@@ -75,6 +76,8 @@ def run_on_hosts(
     interrupted: list[int] = []
     try:
         _write_play(play, folder, module, arguments, within)
+        with suppress(OSError):
+            adopt_orphans()  # What a host that hangs has left is found by that.
         with working("hosts", None) as work:
 
             def hear(event: Mapping[str, Any]) -> bool:
@@ -122,6 +125,9 @@ def run_on_hosts(
             found[name] = HostResult(name, None, f"had not answered when {words}", False)
         return list(found.values())
     finally:
+        # Where all is well, connections stay for a minute, as Ansible has it.
+        if found.keys() - ended or any(one.why for one in found.values()):
+            _end_all()
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -166,6 +166,7 @@ def test_one_that_hangs_has_its_time_and_no_more(fleet: Fleet) -> None:
     done = fleet.machine.run(sys.executable, "-c", code, fleet.inventory)
     assert "name='bad', answer=None" in done.stdout, done.stdout + done.stderr
     assert re.search("imed out after 3|expected time frame", done.stdout), done.stdout
+    until(lambda: not fleet.machine.running(fleet.machine.mark))
 
 
 def test_a_folder_of_others_is_not_where_ansible_is_told_what_to_do(
