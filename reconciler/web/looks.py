@@ -34,8 +34,9 @@ _LONGEST = 20.0
 _OFTEN, _SOON = 5.0, 0.3
 """Seconds between two looks for readers, and after something has happened: whoever mends that goes
 first, and the page shows what has become of it."""
-_SHARE, _BURST = 0.004, 0.25
-"""Of a processor for all looks, and seconds of it that may be taken beforehand."""
+_SHARE, _BURST = 0.004, 0.4
+"""Of a processor for all looks, and seconds of it that may be taken beforehand: half of them only
+when something has happened, so that this is seen at once."""
 _MOST_WATCHED = 512
 
 
@@ -133,10 +134,10 @@ class Looks:
             now = time.monotonic()
             self._credit = min(_BURST, self._credit + (now - self._filled) * _SHARE)
             self._filled = now
-            due = self._began + (_OFTEN if self.readers else EVERY)
+            due, least = self._began + (_OFTEN if self.readers else EVERY), _BURST / 2
             if self.readers and self._happened is not None:
-                due = min(due, self._happened + _SOON)
-            left = max(due - now, -self._credit / _SHARE)
+                due, least = min(due, self._happened + _SOON), 0.0
+            left = max(due - now, (least - self._credit) / _SHARE)
             if self._asked or self.number == 0 or left <= 0:
                 return
             self._wake.clear()
