@@ -6,9 +6,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +37,8 @@ class Network:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.hosts: dict[str, NetworkedHost] = {}
+        # For those of ssh: a socket's path has at most 107 bytes, unix(7).
+        self.sockets = tempfile.mkdtemp(prefix="rc-", dir="/tmp")
         # It holds the namespace, and does nothing.
         self._holder = subprocess.Popen(
             ["unshare", "--net", "sleep", "infinity"], stdin=subprocess.DEVNULL
@@ -64,6 +68,7 @@ class Network:
         self._holder.wait(LONG)
         for host in self.hosts.values():
             host.close()
+        shutil.rmtree(self.sockets)
 
     def argv(self, *argv: str | Path) -> list[str]:
         """The command line that runs a command in the bridge's namespace."""

@@ -113,7 +113,7 @@ def test_the_role_installs_the_program_and_sets_up_the_watchdog(
         play.write_text(json.dumps([{"hosts": "all", "gather_facts": False, "roles": [role]}]))
 
         def played(*options: str) -> str:
-            sockets = {"ANSIBLE_SSH_CONTROL_PATH_DIR": f"/tmp/rc-{os.getpid()}"}
+            sockets = {"ANSIBLE_SSH_CONTROL_PATH_DIR": network.sockets}
             argv = network.argv("ansible-playbook", "-i", tmp_path / "hosts.ini", play, *options)
             return run(collection, tmp_path, BIN, *argv, **sockets, ANSIBLE_NOCOLOR="1")
 

@@ -45,9 +45,8 @@ class Fleet:
 
     def run(self, *argv: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
         host = next(iter(self.hosts.values()))
-        # A socket's path has at most 107 bytes, unix(7).
         given = {"HOME": str(self.folder), "PATH": f"{host.bin}:{os.environ['PATH']}",
-                 "ANSIBLE_SSH_CONTROL_PATH_DIR": f"/tmp/rc-{os.getpid()}", "LANG": "C.UTF-8",
+                 "ANSIBLE_SSH_CONTROL_PATH_DIR": self.network.sockets, "LANG": "C.UTF-8",
                  "ANSIBLE_COLLECTIONS_PATH": COLLECTIONS, "ANSIBLE_TIMEOUT": "5"}  # fmt: skip
         return subprocess.run(
             self.network.argv(*argv), env={**given, **environ}, capture_output=True, text=True,
