@@ -121,8 +121,8 @@ def test_the_loop_is_killed_while_things_break(
             number += 1
             assert number < kills + 50
             loop = Looping(machine, spec)
-            # As it starts, as it mends, as it sleeps.
-            time.sleep(moments.uniform(0.02, 0.9))
+            # As it starts, as it mends, as it sleeps; later on a loaded machine.
+            time.sleep(moments.uniform(0.02, 0.9) * max(1, number - kills))
             assert loop.process.poll() is None, loop.errors.read_text()
             loop.kill()
             living = births.living(machine)

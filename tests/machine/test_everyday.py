@@ -88,10 +88,14 @@ def test_beside_a_loop_with_values_of_its_own(
         until(lambda: loop.read_text().count("\n") > 1)
         elsewhere = {"cwd": "/"}
         # It asks for five seconds only, which a loaded machine may not answer in.
-        until(lambda: "kept alive: unknown" not in use("status", **elsewhere).stdout)
-        done = use("status", **elsewhere)
-        assert f"kept alive by: the watchdog (pid {process.pid})" in done.stdout
-        assert f"has another home: {home}" in done.stdout
+
+        def status() -> str | None:
+            said: str = use("status", **elsewhere).stdout
+            return None if "kept alive: unknown" in said else said
+
+        said = until(status)
+        assert f"kept alive by: the watchdog (pid {process.pid})" in said
+        assert f"has another home: {home}" in said
         done = use("stop", **elsewhere)
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(f"worker {first} of {home} is stopped\n")
@@ -172,12 +176,15 @@ def test_what_cannot_be_asked_is_told(machine: Machine, use: Any) -> None:
 
 
 def test_without_any_spec_it_is_the_shipped_one(machine: Machine) -> None:
-    done = machine.run(machine.bin / "ai-cmd-executor", "status", "--json")
-    kept = json.loads(done.stdout)["kept"]
-    assert kept["spec"].endswith("/reconciler/specs/executor.yaml")
+    def kept(**where: Path) -> Any:
+        # It asks for five seconds only, which a loaded machine may not answer in.
+        program = machine.bin / "ai-cmd-executor"
+        said = machine.run(program, "status", "--json", **where).stdout
+        return json.loads(said)["kept"].get("spec")
+
+    assert until(kept).endswith("/reconciler/specs/executor.yaml")
     assert not machine.state.exists()
-    done = machine.run(machine.bin / "ai-cmd-executor", "status", "--json", cwd=CHECKOUT)
-    assert json.loads(done.stdout)["kept"]["spec"] == f"{CHECKOUT}/specs/executor.yaml"
+    assert until(lambda: kept(cwd=CHECKOUT)) == f"{CHECKOUT}/specs/executor.yaml"
 
 
 @pytest.fixture
