@@ -36,6 +36,21 @@ class Around:
 
     host: Host
     known: Callable[[str], Any]
+    there: set[str]
+    """Folders that were there when somebody asked."""
+
+    def missing_above(self, path: str) -> list[Resource[Any]]:
+        """The folders on the way to it that are made with it, the lowest first, as absent ones."""
+        found: list[Resource[Any]] = []
+        while (path := path.rpartition("/")[0]) and path not in self.there:
+            if self.host.files.status(path) is not None:
+                self.there.add(path)
+                break
+            from reconciler.core.model import Resource
+            from reconciler.kinds.directory import Directory
+
+            found.append(Resource(f"directory:{path}", Directory(path), present=False))
+        return found
 
 
 class Reversal:
@@ -91,17 +106,6 @@ def _attributes(status: os.stat_result, host: Host) -> Attributes:
     users = host.users
     owner, group = users.user_name(status.st_uid), users.group_name(status.st_gid)
     return Attributes(f"{stat.S_IMODE(status.st_mode):04o}", owner, group)
-
-
-def missing_above(path: str, host: Host) -> list[Resource[Any]]:
-    """The folders on the way to it that are made with it, the lowest first, as absent ones."""
-    from reconciler.core.model import Resource
-    from reconciler.kinds.directory import Directory
-
-    found = []
-    while (path := path.rpartition("/")[0]) and host.files.status(path) is None:
-        found.append(Resource(f"directory:{path}", Directory(path), present=False))
-    return found
 
 
 def with_attributes(path: str, host: Host) -> Resource[Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from reconciler.base.records import replace
 from reconciler.core.model import Resource, Step
 from reconciler.kinds.directory import Directory
-from reconciler.undo import Around, Reversal, all_of, missing_above
+from reconciler.undo import Around, Reversal, all_of
 
 
 class OfDirectory(Reversal):
@@ -18,11 +19,17 @@ class OfDirectory(Reversal):
     ) -> Sequence[Resource[Any]]:
         want, host = resource.want, around.host
         if resource.present and have is None:
-            asked = Directory(want.path, want.mode, want.owner, want.group)
-            made = Resource[Any](resource.id, asked, present=False)
-            return (made, *missing_above(want.path, host))
+            bare = want if want.born is None else replace(want, born=None)
+            made = Resource[Any](resource.id, bare, present=False)
+            return (made, *around.missing_above(want.path))
         now = all_of(want.path, host)
         return (Resource(resource.id, Directory(want.path, now.mode, now.owner, now.group)),)
+
+    def trace(self, state: Any) -> str:
+        if state is None:
+            return ""
+        state = getattr(state, "have", state)  # Where it may not be changed.
+        return f"{state.mode} {state.owner} {state.group}"
 
 
 REVERSAL = OfDirectory()

@@ -13,7 +13,6 @@ from reconciler.undo import (
     Irreversible,
     Reversal,
     held,
-    missing_above,
     with_attributes,
 )
 
@@ -28,7 +27,7 @@ class OfFile(Reversal):
         if resource.present and have is None:
             empty = WholeFile(want.path, content="", secret=want.secret)
             made = Resource[Any](resource.id, empty, present=False)
-            return (made, *missing_above(want.path, host))
+            return (made, *around.missing_above(want.path))
         if not any(isinstance(one, (WriteFile, RemoveFile)) for one in step.actions):
             real = host.files.real(want.path) or want.path
             sets = any(one.field in ("mode", "owner", "group") for one in step.changes)

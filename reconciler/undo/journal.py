@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import HostError
-from reconciler.base.records import dataclass, replace
+from reconciler.base.records import replace
 from reconciler.base.text import redacted_json
 from reconciler.core.kind import GetKind
 from reconciler.core.model import Observation, Outcome, Plan, Resource, Step
@@ -24,23 +24,31 @@ if TYPE_CHECKING:
     from reconciler.state.store import Store
     from reconciler.state.tracker import Tracker
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 _SHORT = 1000
 """Bytes up to which nothing is gained by packing."""
 _MOST = 32 << 20
 """Bytes of files whose content is noted of one pass."""
 
 
-@dataclass(slots=True, eq=False)
 class _Note:
     """What takes one step back, or ``why`` nothing does. ``data`` is what was written last."""
 
-    resource: Resource[Any]
-    step: Step
-    resources: Sequence[Resource[Any]]
-    document: list[Any]
-    why: str | None
-    result: str = ""
-    data: bytes = b""
+    def __init__(
+        self,
+        resource: Resource[Any],
+        step: Step,
+        resources: Sequence[Resource[Any]],
+        document: list[Any],
+        why: str | None,
+    ) -> None:
+        self.resource = resource
+        self.step = step
+        self.resources = resources
+        self.document = document
+        self.why = why
+        self.result = ""
+        self.data = b""
 
 
 class _NotedSteps:
@@ -72,7 +80,7 @@ class PassJournal:
     def __init__(self, get_kind: GetKind, host: Host, known: Callable[[str], Any]) -> None:
         self._get_kind = get_kind
         self._host = host
-        self._around = Around(host, known)
+        self._around = Around(host, known, set())
         self._noted = _NotedSteps()
         self._notes: dict[str, _Note] = {}
         self._definitions: dict[str, bytes | None] = {}
@@ -136,7 +144,7 @@ def seen_now(
 
     What the host remembers was seen behind the last step.
     """
-    as_present = [replace(one, present=True) for one in resources]
+    as_present = [one if one.present else Resource(one.id, one.want) for one in resources]
     remembers, host.remembers = host.remembers, False  # It only looks, and takes over nothing.
     try:
         seen = observe(as_present, get_kind, host, fresh=False)
@@ -167,7 +175,7 @@ def trace(one: Resource[Any], seen: Observation[Any]) -> str:
 
 def marked(look: Snapshot, get_kind: GetKind, host: Host, store: Store | None) -> Plan:
     """The plan, in which each step says what of it cannot be undone."""
-    around, noted = Around(host, known_by(store)), _NotedSteps()
+    around, noted = Around(host, known_by(store), set()), _NotedSteps()
     by_id = {one.id: one for one in look.spec.resources}
     steps = []
     for step in look.plan.steps:
@@ -203,7 +211,7 @@ def known_by(store: Store | None) -> Callable[[str], Any]:
 
 def packed(document: Any) -> bytes:
     """A JSON value as it is written."""
-    data = json.dumps(document, separators=(",", ":")).encode()
+    data = _encode(document).encode()
     if len(data) <= _SHORT:
         return data
     import zlib

@@ -7,7 +7,7 @@ from typing import Any
 
 from reconciler.core.model import Resource, Step
 from reconciler.kinds.link import Link
-from reconciler.undo import Around, Reversal, missing_above
+from reconciler.undo import Around, Reversal
 
 
 class OfLink(Reversal):
@@ -19,7 +19,7 @@ class OfLink(Reversal):
         want = resource.want
         if resource.present and have is None:
             made = Resource[Any](resource.id, want, present=False)
-            return (made, *missing_above(want.path, around.host))
+            return (made, *around.missing_above(want.path))
         return (Resource(resource.id, Link(want.path, have.target)),)
 
     def trace(self, state: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -12,23 +13,32 @@ from reconciler.base.values import Secret
 from reconciler.core.model import Resource
 from reconciler.undo import Irreversible
 
-_FLAT = (type(None), bool, int, float, str)
+_FLAT = frozenset((type(None), bool, int, float, str))
 _CLASS = "is"
 
 
 def plain(value: Any) -> Any:
     """A value of records and tuples as JSON; of a secret its digest. Raises TypeError."""
-    if type(value) in _FLAT:
+    cls = type(value)
+    if cls in _FLAT:
         return value
     if isinstance(value, tuple):
         return [plain(one) for one in value]
-    cls = type(value)
-    if not _is_record(cls):
-        raise TypeError(f"no way to keep a {cls.__name__}")
     if cls is Secret:
         return {_CLASS: "secret", "digest": value.digest}
-    found = {name: plain(getattr(value, name)) for name in names(value)}
-    return {_CLASS: f"{cls.__module__}:{cls.__qualname__}", **found}
+    known, fields = _described(cls)  # type: ignore[arg-type]
+    found = {_CLASS: known}
+    for name in fields:
+        one = getattr(value, name)
+        found[name] = one if type(one) in _FLAT else plain(one)
+    return found
+
+
+@cache
+def _described(cls: type) -> tuple[str, tuple[str, ...]]:
+    if not _is_record(cls):
+        raise TypeError(f"no way to keep a {cls.__name__}")
+    return f"{cls.__module__}:{cls.__qualname__}", names(cls)
 
 
 def from_plain(value: Any, secrets: Mapping[str, Secret] | None) -> Any:

@@ -15,7 +15,7 @@ from reconciler.kinds.retention.actions import (
     RemoveFolders,
 )
 from reconciler.kinds.retention.resource import Retention
-from reconciler.undo import Around, Irreversible, Reversal, all_of, missing_above
+from reconciler.undo import Around, Irreversible, Reversal, all_of
 
 
 class OfRetention(Reversal):
@@ -48,7 +48,7 @@ class OfRetention(Reversal):
                 found.append(Resource(resource.id, back))
                 inside = sorted({file.below for file in files}, reverse=True)
                 ways = [f"{action.to}/{one}/x" if one else f"{action.to}/x" for one in inside]
-                new = {one.id: one for way in ways for one in missing_above(way, host)}
+                new = {one.id: one for way in ways for one in around.missing_above(way)}
                 found += sorted(new.values(), key=lambda one: one.id, reverse=True)
             else:
                 raise Irreversible("logs are rotated")

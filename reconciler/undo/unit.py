@@ -7,7 +7,7 @@ from typing import Any
 
 from reconciler.base.records import replace
 from reconciler.core.model import Resource, Step
-from reconciler.undo import Around, Irreversible, Reversal, missing_above, with_attributes
+from reconciler.undo import Around, Irreversible, Reversal, with_attributes
 
 
 class OfUnit(Reversal):
@@ -25,7 +25,7 @@ class OfUnit(Reversal):
             path = have.path if have is not None and have.path else ""
             # A text, so that the file is looked at.
             gone = Resource[Any](resource.id, replace(bare, text=""), present=False)
-            return (gone, *missing_above(path, around.host))
+            return (gone, *around.missing_above(path))
         if "masked" in changed:
             raise Irreversible("it was masked")
         if have.environment_text is not None and (not resource.present or "environment" in changed):
