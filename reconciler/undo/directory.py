@@ -20,7 +20,7 @@ class OfDirectory(Reversal):
         want, host = resource.want, around.host
         if resource.present and have is None:
             bare = want if want.born is None else replace(want, born=None)
-            made = Resource[Any](resource.id, bare, present=False)
+            made: Resource[Any] = Resource(resource.id, bare, False)
             return (made, *around.missing_above(want.path))
         now = all_of(want.path, host)
         return (Resource(resource.id, Directory(want.path, now.mode, now.owner, now.group)),)

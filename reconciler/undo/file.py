@@ -26,7 +26,7 @@ class OfFile(Reversal):
         want, host = resource.want, around.host
         if resource.present and have is None:
             empty = WholeFile(want.path, content="", secret=want.secret)
-            made = Resource[Any](resource.id, empty, present=False)
+            made: Resource[Any] = Resource(resource.id, empty, present=False)
             return (made, *around.missing_above(want.path))
         if not any(isinstance(one, (WriteFile, RemoveFile)) for one in step.actions):
             real = host.files.real(want.path) or want.path

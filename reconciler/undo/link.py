@@ -18,7 +18,7 @@ class OfLink(Reversal):
     ) -> Sequence[Resource[Any]]:
         want = resource.want
         if resource.present and have is None:
-            made = Resource[Any](resource.id, want, present=False)
+            made: Resource[Any] = Resource(resource.id, want, present=False)
             return (made, *around.missing_above(want.path))
         return (Resource(resource.id, Link(want.path, have.target)),)
 

@@ -24,7 +24,7 @@ class OfUnit(Reversal):
         if resource.present and (have is None or have.there is False):
             path = have.path if have is not None and have.path else ""
             # A text, so that the file is looked at.
-            gone = Resource[Any](resource.id, replace(bare, text=""), present=False)
+            gone: Resource[Any] = Resource(resource.id, replace(bare, text=""), present=False)
             return (gone, *around.missing_above(path))
         if "masked" in changed:
             raise Irreversible("it was masked")
@@ -42,7 +42,7 @@ class OfUnit(Reversal):
                 enabled=have.enabled if "enabled" in changed else None,
                 active=have.active if "active" in changed else None,
             )
-        found = [Resource[Any](resource.id, bare)]
+        found: list[Resource[Any]] = [Resource(resource.id, bare)]
         if bare.text is None and have.path and changed & {"mode", "owner"}:
             found.append(with_attributes(have.path, around.host))
         if (bare.text, bare.enabled, bare.active) == (None, None, None):

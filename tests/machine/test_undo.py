@@ -299,3 +299,33 @@ def test_killed_in_its_midst_it_is_gone_on_with(machine: Machine, top: Path, eve
         done = machine.reconcile("--undo", spec)
         assert done.returncode == 0, done.stdout + done.stderr
         assert tree(top) == before, (name, number)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root reads what others may not")
+def test_what_another_user_may_have_put_there_is_not_kept(machine: Machine, top: Path) -> None:
+    """He gives the name that is watched to a file of root's, which no undo may hand to him."""
+    secret, his = top / "secret", top / "his"
+    secret.write_text("for-root-alone")
+    secret.chmod(0o600)
+    his.mkdir()
+    os.link(secret, his / "f")
+    os.chown(his, 65534, 65534)
+    spec = machine.spec(HEAD + f"files: {{f: {{path: {his}/f, content: new}}}}\n")
+    (step,) = machine.plan(spec)["steps"]
+    assert "is not kept" in step["cannot_be_undone"]
+    machine.reconcile("--once", spec)
+    assert b"for-root-alone" not in (machine.state / "demo/store.db").read_bytes()
+    machine.reconcile("--undo", spec)
+    assert b"for-root-alone" not in b"".join(
+        path.read_bytes() for path in his.iterdir() if path.stat().st_ino != secret.stat().st_ino
+    )
+    # Nor is a folder followed that he exchanges for a link.
+    made = machine.spec(HEAD + f"directories: {{d: {{path: {his}/d}}}}\n")
+    machine.once(made)
+    (his / "d").rmdir()
+    (top / "mine").mkdir()
+    (his / "d").symlink_to(top / "mine")
+    left = machine.reconcile("--undo", made)
+    assert left.returncode == 1, left.stdout
+    assert (top / "mine").is_dir()
