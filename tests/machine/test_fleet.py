@@ -156,6 +156,7 @@ def test_one_that_hangs_is_named_and_ends_with_ctrl_c(fleet: Fleet) -> None:
     until(lambda: not fleet.machine.running(fleet.machine.mark))
 
 
+@pytest.mark.slow
 def test_one_that_hangs_has_its_time_and_no_more(fleet: Fleet) -> None:
     home = fleet.add("bad")
     (home / "python").write_text(f"#!/bin/sh\nexec sleep {fleet.machine.mark}\n")
