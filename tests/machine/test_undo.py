@@ -277,7 +277,7 @@ def test_two_at_once(machine: Machine, top: Path) -> None:
     assert tree(top) == before
 
 
-@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [11, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_in_its_midst_it_is_gone_on_with(machine: Machine, top: Path, every: int) -> None:
     spec = files(machine)
     before = tree(top)

@@ -20,7 +20,7 @@ from support import Machine, until
 from reconciler.cli.main import main
 
 FIRST = int(os.environ.get("WORLDS_FROM", "1"))
-MANY = 25
+MANY = int(os.environ.get("MANY", "10"))
 FILES = ("directories", "files", "links", "permissions", "blocks", "retention")
 NUMBER = int(os.environ.get("UNDONE", "1"))
 
