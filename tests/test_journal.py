@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import reconciler.undo.journal as journal_module
+from reconciler import undo
 from reconciler.base.records import replace
 from reconciler.base.values import Secret
-from reconciler.core.model import Resource
+from reconciler.core.attributes import Attributes
+from reconciler.core.model import Resource, Step
 from reconciler.host.clock import Clock
+from reconciler.host.found import File, Packed
+from reconciler.kinds.permission import Permission
+from reconciler.kinds.permission.entries import WrongEntries, WrongEntry
 from reconciler.kinds.process.resource import Process, Ready
+from reconciler.kinds.retention.actions import MoveFiles, RemoveFolders
 from reconciler.state.store import Store, journal
-from reconciler.undo import Irreversible
+from reconciler.undo import Around, Irreversible
 from reconciler.undo.journal import packed, unpacked
+from reconciler.undo.permission import OfPermission
 from reconciler.undo.plain import from_plain, plain, secrets_in
+from reconciler.undo.retention import OfRetention
 
 DAY = 86400
 
@@ -114,6 +124,42 @@ def test_a_definition_is_the_same_again_but_for_its_secrets() -> None:
 def test_what_another_version_has_noted_is_refused(value: dict[str, object]) -> None:
     with pytest.raises(Irreversible, match="another version"):
         from_plain(value, {})
+
+
+def many(number: int) -> tuple[Step, Any]:
+    had, want = Attributes("0644"), Attributes("0600")
+    entries = tuple(
+        WrongEntry(f"/t/{at}", had, want, False, False, "/t", (1, at + 1)) for at in range(number)
+    )
+    return Step("permission:t", "update", (), (), "", ()), WrongEntries(entries)
+
+
+def test_lists_of_paths_that_others_can_make_long_are_not_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(undo, "MOST", 10_500)
+    around: Any = Around(Any, lambda ident: None, lambda path: False)
+    resource = Resource[Any]("permission:t", Permission("/t", mode="0600", recursive=True))
+    assert OfPermission().before(resource, *many(10), around)
+    with pytest.raises(Irreversible, match="more than 10 paths"):
+        OfPermission().before(resource, *many(11), around)
+    files = [File(1, "", f"{at}", 1, at, 0, 1, 1, 0) for at in range(11)]
+    moved = MoveFiles("/t", Packed(files), False, "/elsewhere")
+    for action in (moved, RemoveFolders("/t", (), Packed(files * 2))):
+        step = Step("retention:t", "rotate", (), (action,), "", ())
+        with pytest.raises(Irreversible, match="more than 10 paths"):
+            OfRetention().before(Resource("retention:t", None), step, None, around)
+
+
+def test_a_pass_of_many_such_lists_keeps_no_more_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "MOST", 25_000)
+    noted = journal_module._NotedSteps()
+    around: Any = Around(Any, lambda ident: None, lambda path: False)
+    resource = Resource[Any]("permission:t", Permission("/t", mode="0600", recursive=True))
+    for _ in range(2):
+        noted.of(resource, *many(12), around)
+    with pytest.raises(Irreversible, match="of files and paths"):
+        noted.of(resource, *many(12), around)
 
 
 def test_only_records_of_ours_are_kept() -> None:

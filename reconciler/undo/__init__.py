@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 LARGEST = 1 << 20
 """Bytes of a file at most whose content is noted."""
+
+MOST = 32 << 20
+"""Bytes of one pass at most: of files whose content is noted, and of lists of paths."""
 
 
 class Irreversible(Exception):
@@ -92,6 +95,21 @@ def reversal(kind: str) -> Reversal | None:
     return found
 
 
+def room_of(path: str) -> int:
+    """Bytes that are about what a path in a list takes, until it is written."""
+    return 1000 + 3 * len(path)
+
+
+def refuse_many(paths: Iterable[str]) -> None:
+    """Raise Irreversible for a list of paths that is too long, before it is made: others may have
+    filled a tree with them."""
+    room = 0
+    for number, path in enumerate(paths):
+        room += room_of(path)
+        if room > MOST:
+            raise Irreversible(f"it is about more than {number:,} paths, which are not kept")
+
+
 def all_of(path: str, host: Host) -> Attributes:
     """Mode, owner and group of what is there. Raises Irreversible or UnknownState."""
     status = host.files.status(path)
@@ -108,13 +126,26 @@ def _attributes(status: os.stat_result, host: Host) -> Attributes:
     return Attributes(f"{stat.S_IMODE(status.st_mode):04o}", owner, group)
 
 
-def with_attributes(path: str, host: Host) -> Resource[Any]:
-    """What gives it the mode, owner and group again that it has now. Raises as ``all_of``."""
+def with_attributes(path: str, given: Attributes, host: Host) -> Resource[Any]:
+    """What gives it the mode, owner and group again that it has now, where it is still the same
+    and has what is ``given`` to it. Raises as ``all_of``."""
+    from reconciler.core.attributes import Attributes
     from reconciler.core.model import Resource
+    from reconciler.host.refusals import kept_mode
     from reconciler.kinds.permission import Permission
 
-    now = all_of(path, host)
-    want = Permission(path, mode=now.mode, owner=now.owner, group=now.group)
+    status = host.files.status(path)
+    if status is None:
+        raise Irreversible(f"{path} is not there")
+    mode, uid, gid = given.numbers(host)
+    got = Attributes(
+        f"{kept_mode(status, uid, gid) if mode is None else mode:04o}",
+        host.users.user_name(status.st_uid if uid == -1 else uid),
+        host.users.group_name(status.st_gid if gid == -1 else gid),
+    )
+    now = _attributes(status, host)
+    former = ((path, (status.st_dev, status.st_ino), now, got),)
+    want = Permission(path, mode=now.mode, owner=now.owner, group=now.group, former=former)
     return Resource(f"permission:{path}", want)
 
 

@@ -31,7 +31,7 @@ class OfFile(Reversal):
         if not any(isinstance(one, (WriteFile, RemoveFile)) for one in step.actions):
             real = host.files.real(want.path) or want.path
             sets = any(one.field in ("mode", "owner", "group") for one in step.changes)
-            return (with_attributes(real, host),) if sets else ()
+            return (with_attributes(real, want.attributes, host),) if sets else ()
         if want.secret:
             raise Irreversible("its content is secret, and is not kept")
         text, now = held(want.path, host)

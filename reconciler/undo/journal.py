@@ -15,7 +15,7 @@ from reconciler.base.text import redacted_json
 from reconciler.core.kind import GetKind
 from reconciler.core.model import Observation, Outcome, Plan, Resource, Step
 from reconciler.core.observe import failure, observe
-from reconciler.undo import Around, Irreversible, reversal
+from reconciler.undo import MOST, Around, Irreversible, reversal, room_of
 from reconciler.undo.plain import from_plain, plain, plain_resource
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _SHORT = 1000
 """Bytes up to which nothing is gained by packing."""
-_MOST = 32 << 20
-"""Bytes of files whose content is noted of one pass."""
 
 
 class _Note:
@@ -55,7 +53,7 @@ class _NotedSteps:
     """What of one pass is noted, within bounds."""
 
     def __init__(self) -> None:
-        self._left = _MOST
+        self._left = MOST
 
     def of(
         self, resource: Resource[Any], step: Step, have: Any, around: Around
@@ -65,9 +63,9 @@ class _NotedSteps:
         if how is None:
             raise Irreversible("nothing says how")
         resources = how.before(resource, step, have, around)
-        self._left -= sum(len(getattr(one.want, "content", None) or "") for one in resources)
+        self._left -= sum(map(_room, resources))
         if self._left < 0:
-            raise Irreversible(f"more than {_MOST >> 20} MiB of files are changed with it")
+            raise Irreversible(f"more than {MOST >> 20} MiB of files and paths are changed with it")
         document = [plain_resource(one) for one in resources]
         if redacted_json(document) != document:
             raise Irreversible("it holds a secret, and is not kept")
@@ -224,6 +222,15 @@ def unpacked(data: bytes) -> Any:
     import zlib
 
     return json.loads(data if data[:1] in b"{[" else zlib.decompress(data))
+
+
+def _room(one: Resource[Any]) -> int:
+    """What it takes of the bytes that are noted of one pass."""
+    content, moved = getattr(one.want, "content", None), getattr(one.want, "returned", None)
+    room = len(content) if isinstance(content, str) else 0
+    if one.kind == "permission":
+        room += sum(room_of(entry[0]) for entry in one.want.former or ())
+    return room + sum(room_of(f"{file[1]}/{file[2]}") for file in moved or ())
 
 
 def _why(error: Exception) -> str:

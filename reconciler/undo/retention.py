@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from reconciler.base.text import count_of
@@ -15,7 +16,7 @@ from reconciler.kinds.retention.actions import (
     RemoveFolders,
 )
 from reconciler.kinds.retention.resource import Retention
-from reconciler.undo import Around, Irreversible, Reversal, all_of
+from reconciler.undo import Around, Irreversible, Reversal, all_of, refuse_many
 
 
 class OfRetention(Reversal):
@@ -34,6 +35,7 @@ class OfRetention(Reversal):
                 number = count_of(len(action.files), "file")
                 raise Irreversible(f"{number} put into {action.goal}, and to be taken from there")
             if isinstance(action, RemoveFolders):
+                refuse_many(chain(action.empty, (file.below for file in action.files)))
                 below = {*action.empty, *(file.below for file in action.files)} - {""}
                 parts = (one.split("/") for one in below)
                 above = {"/".join(one[:end]) for one in parts for end in range(1, len(one) + 1)}
@@ -43,6 +45,7 @@ class OfRetention(Reversal):
                     want = Directory(path, now.mode, now.owner, now.group)
                     folders.append(Resource(f"directory:{path}", want))
             elif isinstance(action, MoveFiles):
+                refuse_many(file.path for file in action.files)
                 files = tuple(sorted(action.files))
                 back = Retention(action.to, action="move", to=action.path, returned=files)
                 found.append(Resource(resource.id, back))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from reconciler.base.records import replace
+from reconciler.core.attributes import Attributes
 from reconciler.core.model import Resource, Step
 from reconciler.undo import Around, Irreversible, Reversal, with_attributes
 
@@ -44,7 +46,9 @@ class OfUnit(Reversal):
             )
         found: list[Resource[Any]] = [Resource(resource.id, bare)]
         if bare.text is None and have.path and changed & {"mode", "owner"}:
-            found.append(with_attributes(have.path, around.host))
+            owner = ("0", "0") if want.scope == "system" else (str(os.geteuid()), None)
+            given = Attributes(want.mode, *owner)
+            found.append(with_attributes(have.path, given, around.host))
         if (bare.text, bare.enabled, bare.active) == (None, None, None):
             del found[0]  # It was only restarted.
         return found

@@ -114,6 +114,33 @@ def test_what_somebody_has_changed_since_is_left_and_named(machine: Machine, top
     assert tree(top / "old") == {key: one for key, one in before.items() if key.endswith("/old")}
 
 
+@pytest.mark.parametrize("since", ["nothing", "tightened", "exchanged"])
+def test_a_mode_is_given_back_to_what_it_was_taken_from(
+    machine: Machine, top: Path, since: str
+) -> None:
+    (top / "f").write_text("same")
+    (top / "f").chmod(0o644)
+    spec = machine.spec(
+        HEAD + f"files: {{f: {{path: {top}/f, content: same, mode: '0640'}}}}\n"
+        f"permissions: {{p: {{path: {top}/old, mode: '0640'}}}}\n"
+    )
+    machine.once(spec)
+    for path in (top / "f", top / "old"):
+        if since == "tightened":
+            path.chmod(0o600)
+        elif since == "exchanged":
+            (top / "new").write_text("a secret")
+            (top / "new").chmod(0o640)
+            (top / "new").replace(path)
+    done = undo(machine, spec, status=int(since != "nothing"))
+    assert [stat.S_IMODE((top / name).stat().st_mode) for name in ("f", "old")] == [
+        {"nothing": 0o644, "tightened": 0o600, "exchanged": 0o640}[since]
+    ] * 2
+    told = [one["reason"] for one in done["unknown"]]
+    assert all("changed" in one for one in told)
+    assert len(told) == (0 if since == "nothing" else 2)
+
+
 def test_an_earlier_pass_and_a_part_of_it(machine: Machine, top: Path) -> None:
     spec = files(machine)
     machine.once(spec)

@@ -35,7 +35,7 @@ class WrongEntry:
 
 
 FormerEntry = tuple[str, tuple[int, int], Attributes, Attributes]
-"""A path, its device and inode or zeros, what it had before a pass, and what it was given."""
+"""A path, its device and inode, what it had before a pass, and what it was given."""
 
 
 class FormerEntries:
