@@ -93,6 +93,26 @@ def test_definitions_stay_until_it_is_stopped(store: Store, clock: Turned) -> No
     assert store.journal.definition("process:p") is None
 
 
+def test_a_clock_that_was_ahead_keeps_nothing_for_longer(store: Store, clock: Turned) -> None:
+    clock.now += 3650 * DAY
+    ahead = made(store, ("a", b"{1}"))
+    clock.now -= 3650 * DAY
+    second = made(store, ("a", b"{2}"))
+    assert store.journal.notes(ahead) == [("a", b"{1}")]
+    clock.now += 31 * DAY
+    made(store, ("a", b"{3}"))
+    assert [store.journal.notes(one) for one in (ahead, second)] == [[("a", None)]] * 2
+
+
+def test_a_clock_that_was_behind_takes_nothing_of_before_it(store: Store, clock: Turned) -> None:
+    first = made(store, ("a", b"{1}"))
+    now, clock.now = clock.now, 0.0
+    made(store, ("a", b"{2}"))
+    clock.now = now + DAY
+    made(store, ("a", b"{3}"))
+    assert store.journal.notes(first) == [("a", b"{1}")]
+
+
 def test_passes_that_begin_together_have_numbers_of_their_own(store: Store) -> None:
     other = Store(store.base.folder, Clock(), True)
     numbers = [one.journal.begin("me") for one in (store, other, store, other)]
@@ -138,7 +158,7 @@ def test_lists_of_paths_that_others_can_make_long_are_not_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(undo, "MOST", 10_500)
-    around: Any = Around(Any, lambda ident: None, lambda path: False)
+    around: Any = Around(Any, lambda ident: None, set())
     resource = Resource[Any]("permission:t", Permission("/t", mode="0600", recursive=True))
     assert OfPermission().before(resource, *many(10), around)
     with pytest.raises(Irreversible, match="more than 10 paths"):
@@ -154,7 +174,7 @@ def test_lists_of_paths_that_others_can_make_long_are_not_kept(
 def test_a_pass_of_many_such_lists_keeps_no_more_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_module, "MOST", 25_000)
     noted = journal_module._NotedSteps()
-    around: Any = Around(Any, lambda ident: None, lambda path: False)
+    around: Any = Around(Any, lambda ident: None, set())
     resource = Resource[Any]("permission:t", Permission("/t", mode="0600", recursive=True))
     for _ in range(2):
         noted.of(resource, *many(12), around)

@@ -100,13 +100,20 @@ class Journal(StoreTable):
 
     def _expire(self, base: sqlite3.Connection, number: int) -> None:
         """Let go of what has left its bounds. Of each pass it is known that it has."""
-        oldest = self._base.clock.wall() - DAYS * 86400
+        now = self._base.clock.wall()
+        oldest = now - DAYS * 86400
         sizes = "SELECT pass, wall, size FROM passes WHERE size > 0 AND pass != ? ORDER BY pass"
         known = base.execute(sizes, (number,)).fetchall()
         (total,) = base.execute("SELECT sum(size) FROM passes").fetchone()
-        for one, wall, size in known:
-            if wall >= oldest and total <= LARGEST:
-                break
+        # One that was made by a clock which was ahead is as old as the one behind it.
+        behind, old = now, set()
+        for one, wall, _ in reversed(known):
+            behind = wall if wall <= now else behind
+            if behind < oldest:
+                old.add(one)
+        for one, _, size in known:
+            if one not in old and total <= LARGEST:
+                continue
             total -= size
             base.execute("UPDATE journal SET data = NULL WHERE pass = ?", (one,))
             base.execute("UPDATE passes SET size = 0 WHERE pass = ?", (one,))
