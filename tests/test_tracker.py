@@ -20,6 +20,7 @@ from reconciler.state import tracker as tracking
 from reconciler.state.restarts import SOON, RestartTracker
 from reconciler.state.store import Store
 from reconciler.state.tracker import Tracker
+from reconciler.undo.journal import unpacked
 
 
 def test_what_is_paused_stays_so_while_the_store_cannot_be_read(tmp_path: Path) -> None:
@@ -161,3 +162,34 @@ def test_a_loop_learns_the_patterns_that_its_passes_have_compiled() -> None:
     state.forked(lambda blocks: None, None)  # type: ignore[arg-type]
     re.compile("only (this|pass)", re.DOTALL)
     assert not state.learned().patterns
+
+
+class LongNotes:
+    """The journal of a pass that takes more room than there is."""
+
+    def rows(self, last: bool) -> list[tuple[str, bytes]]:
+        return [("process:p", b"x" * (1 << 20))]
+
+    def definitions(self) -> dict[str, bytes | None]:
+        return {"process:p": b"{}"}
+
+
+def test_what_there_is_no_room_for_in_the_journal_keeps_nothing_else_from_being_written(
+    tmp_path: Path,
+) -> None:
+    store = Store(str(tmp_path / "demo"), Clock(), True)
+    with store.base.change() as base:
+        (pages,) = base.execute("PRAGMA page_count").fetchone()
+        base.execute(f"PRAGMA max_page_count = {pages + 20}")
+    told: list[str] = []
+    kept = Tracker((), kinds.get, store, told.append, set(), lambda: "me", str, {}, {})
+    notes: Any = LongNotes()
+    kept.journal = notes
+    kept.ended([Outcome(Step("process:p", "start", (), (), "not running", ()), "done")])
+    kept.flush(last=True)
+    assert [(deed.id, deed.result) for deed in store.history.since(0.0)] == [("process:p", "done")]
+    assert store.journal.definition("process:p") == b"{}"
+    (number,) = store.journal.passes()
+    ((ident, data),) = store.journal.notes(number)
+    assert (ident, "no room" in unpacked(data or b"")["why"]) == ("process:p", True)
+    assert [one.endswith("what was done cannot be undone") for one in told] == [True]

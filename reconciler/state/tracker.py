@@ -248,33 +248,57 @@ class Tracker:
         with self._guarded():
             # A look at the host takes its time, and others wait for the store.
             rows = list(self.journal.rows(last)) if self.journal is not None else []
+            definitions = self.journal.definitions() if self.journal is not None else {}
             number = self.number
 
-            def add(store: Store) -> None:
+            def add(store: Store, rows: Sequence[tuple[str, bytes]] = rows) -> None:
                 nonlocal number
-                number = number or (store.journal.begin(self._by()) if deeds else None)
+                number = self.number or (store.journal.begin(self._by()) if deeds else None)
                 store.history.add(deeds, undone, number)
                 if self.journal is not None and number is not None:
-                    store.journal.add(number, rows, self.journal.definitions())
+                    store.journal.add(number, rows, definitions)
 
-            self._write(self.store, add)
+            def add_less(store: Store) -> None:
+                from reconciler.undo.journal import not_noted
+
+                add(store, not_noted(rows))
+
+            self._write(self.store, add, add_less if rows else None)
             self.number = number
         self._flushed = self.store.base.clock.monotonic()
 
-    def _write(self, store: Store, more: Callable[[Store], None]) -> None:
-        """Write the restarts and ``more`` in one change."""
+    def _write(
+        self,
+        store: Store,
+        more: Callable[[Store], None],
+        less: Callable[[Store], None] | None = None,
+    ) -> None:
+        """Write the restarts and ``more`` in one change; where there is no room for the notes of
+        the journal, which may be long, ``less``."""
         tracker = self._tracker
-        try:
-            with store.base.change():
+        lost: HostError | None = None
+        for one in (more, less):
+            if one is None:
+                break
+            try:
+                with store.base.change():
+                    if tracker is not None:
+                        tracker.write()
+                    one(store)
+            except HostError as error:
+                lost = error
+                if isinstance(error, Newer):
+                    break
+            else:
                 if tracker is not None:
-                    tracker.write()
-                more(store)
-        except HostError:
-            if tracker is not None:
-                tracker.lost()
-            raise
+                    tracker.written()
+                if lost is not None:
+                    self._warn(f"{lost}; what was done cannot be undone")
+                return
         if tracker is not None:
-            tracker.written()
+            tracker.lost()
+        if lost is not None:
+            raise lost
 
     def learn(self, plan: Plan, seen: Mapping[str, Observation[Any]]) -> None:
         """What was seen in a pass: reset what runs well, note what ails."""

@@ -207,6 +207,12 @@ def known_by(store: Store | None) -> Callable[[str], Any]:
     return known
 
 
+def not_noted(rows: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+    """What stands in place of these rows, for which there was no room: that they are lacking."""
+    data = packed({"why": "there was no room in the store for what was noted of it"})
+    return [(ident, data) for ident, _ in rows]
+
+
 def packed(document: Any) -> bytes:
     """A JSON value as it is written."""
     data = _encode(document).encode()
