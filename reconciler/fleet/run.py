@@ -159,15 +159,12 @@ def _inventory(given: str) -> str:
     path = os.path.abspath(given)
     if "," in given and not os.path.lexists(path):
         return given
-    paths = [path]
-    if os.path.isdir(path):
-        paths += [os.path.join(path, name) for name in sorted(os.listdir(path))]
     beside = os.path.dirname(path)
-    paths += [os.path.join(beside, name) for name in ("group_vars", "host_vars")]
     try:
-        for one in paths:
-            if not trust.refuse_untrusted(one, "who is asked, and how") and one == path:
-                raise HostError(f"there is no inventory {given}; a list of hosts ends in a comma")
+        if not _is_trusted_tree(path, set()):
+            raise HostError(f"there is no inventory {given}; a list of hosts ends in a comma")
+        for name in ("group_vars", "host_vars"):
+            _is_trusted_tree(os.path.join(beside, name), set())
     except trust.Untrusted as error:
         raise HostError(f"the inventory: {error.reason}", remedy=error.remedy) from None
     except OSError as error:
@@ -175,11 +172,27 @@ def _inventory(given: str) -> str:
     return path
 
 
+def _is_trusted_tree(path: str, seen: set[str]) -> bool:
+    """Is it there? Raises Untrusted where somebody else could have written any of it, or OSError.
+
+    Ansible reads whatever lies below these folders, by symlinks too.
+    """
+    if not trust.refuse_untrusted(path, "who is asked, and how"):
+        return False
+    real = os.path.realpath(path)
+    if os.path.isdir(real) and real not in seen:
+        seen.add(real)
+        for name in sorted(os.listdir(real)):
+            _is_trusted_tree(os.path.join(real, name), seen)
+    return True
+
+
 def _working_folder(otherwise: str) -> str:
     """Where Ansible finds its ansible.cfg: here, unless others could have put it there."""
     try:
         here = os.getcwd()
-        trust.refuse_untrusted(here, "what Ansible does")
+        for one in (here, os.path.join(here, "ansible.cfg")):
+            trust.refuse_untrusted(one, "what Ansible does")
         return here
     except trust.Untrusted as error:
         if os.path.exists("ansible.cfg"):

@@ -19,8 +19,9 @@ from machine.screen import Screen
 from support import CHECKOUT, Machine, until
 
 from reconciler import __version__
+from reconciler.base.errors import HostError
 from reconciler.cli.main import main
-from reconciler.fleet.run import HostResult, _complaint, _heard, _working_folder
+from reconciler.fleet.run import HostResult, _complaint, _heard, _inventory, _working_folder
 from reconciler.fleet.view import fleet_blocks, fleet_document, trouble_rows
 from reconciler.host.environment import on_note
 from reconciler.output.text import lines_of
@@ -181,6 +182,31 @@ def test_a_folder_of_others_is_not_where_ansible_is_told_what_to_do(
     on_note(notes.append)
     assert _working_folder("/private") == "/private"
     assert any("ansible.cfg of the current folder is ignored" in note for note in notes)
+    tmp_path.chmod(0o755)
+    (tmp_path / "ansible.cfg").chmod(0o666)
+    assert _working_folder("/private") == "/private"
+
+
+@pytest.mark.parametrize(
+    "path", ["hosts", "group_vars/all.yml", "host_vars/a/b.yml", "more/sub/hosts", "linked/x.yml"]
+)
+def test_what_others_may_write_to_names_no_host_and_no_variable(
+    free: None, tmp_path: Path, path: str
+) -> None:
+    inventory = tmp_path / "top"
+    for name in ("hosts", "group_vars/all.yml", "host_vars/a/b.yml", "more/sub/hosts"):
+        (inventory / name).parent.mkdir(parents=True, exist_ok=True)
+        (inventory / name).write_text("")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked/x.yml").write_text("")
+    (inventory / "group_vars/web").symlink_to(tmp_path / "linked")
+    (inventory / "group_vars/again").symlink_to(inventory / "group_vars")
+    given = str(inventory / ("more" if path.startswith("more") else "hosts"))
+    assert _inventory(given) == given
+    open_file = (tmp_path if path.startswith("linked") else inventory) / path
+    open_file.chmod(0o666)
+    with pytest.raises(HostError, match=f"the inventory: .*{path}"):
+        _inventory(given)
 
 
 @pytest.mark.parametrize(
