@@ -248,6 +248,10 @@ def parsed(argv: Sequence[str]) -> argparse.Namespace:
         if mode not in (None, "plan", "undo"):
             made.error(f"argument --{mode}: not allowed with argument --undo")
         if options.undo and not options.undo.isdigit():
+            if options.spec is not None:
+                made.error(
+                    f"--undo takes the number of a pass, as in --history, not {options.undo!r}"
+                )
             rest = [*rest, *filter(None, [options.spec])]
             options.spec, options.undo = options.undo, ""
         options.dry, mode = mode == "plan", "undo"
@@ -258,6 +262,8 @@ def parsed(argv: Sequence[str]) -> argparse.Namespace:
             "\n".join(("choose a mode; begin with", *lines, *_wrapped(f"modes: {modes}", 7)))
         )
     if options.logs and options.spec is None and not _is_id(options.logs[-1]):
+        if len(options.logs) == 1 and options.logs[0].endswith((".yaml", ".yml")):
+            made.error(f"--logs needs an ID before the SPEC: --logs 'process:*' {options.logs[0]}")
         options.spec = options.logs.pop() if len(options.logs) > 1 else None
     if options.serve and options.spec is None and not _ADDRESS.fullmatch(options.serve):
         options.spec, options.serve = options.serve, ""

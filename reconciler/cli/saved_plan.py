@@ -269,13 +269,18 @@ def _refuse_other(path: str) -> None:
         raise HostError(f"cannot write {path}: {error.strerror}") from None
     try:
         status = os.fstat(handle)
-        known = stat.S_ISREG(status.st_mode) and b'"seal": "' in os.pread(
-            handle, _END, max(0, status.st_size - _END)
-        )
+        known = _looks_like_one(handle, status)
     finally:
         os.close(handle)
     if not known:
         raise HostError(f"{path} is there, and is no saved plan; name another file")
+
+
+def _looks_like_one(handle: int, status: os.stat_result) -> bool:
+    """Does a seal stand at its end?"""
+    if not stat.S_ISREG(status.st_mode):
+        return False
+    return b'"seal": "' in os.pread(handle, _END, max(0, status.st_size - _END))
 
 
 def _read(path: str) -> bytes:
@@ -288,7 +293,9 @@ def _read(path: str) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise HostError(f"{path} is no file")
         if status.st_mode & 0o077:
-            words = f"{path} could be read by others, to whom it names what they may not see"
+            if not _looks_like_one(handle, status):
+                raise HostError(f"{path} is no saved plan; make one with: --plan SPEC --out FILE")
+            words = f"others may read {path}, and it may name what they may not see"
             raise HostError(words, remedy=remedy("chmod", "600", path))
         if status.st_size > _LONGEST:
             raise HostError(f"{path} is too long for a plan")

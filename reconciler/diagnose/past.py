@@ -64,7 +64,7 @@ def remembered(
         found["deeds"] = [
             {"time": deed.wall, "by": deed.by, "id": deed.id, "verb": deed.verb,
              "result": deed.result, "why": deed.why, "error": deed.error,
-             "seconds": round(deed.seconds, 3)}
+             "seconds": round(deed.seconds, 3), "pass": deed.number}
             for deed in store.history.since(clock.wall() - _DAY, _DEEDS)
         ]  # fmt: skip
         found["begun"] = store.history.begun()

@@ -107,7 +107,7 @@ def run_on_hosts(
             try:
                 runner = run(
                     private_data_dir=folder, project_dir=_working_folder(folder), playbook=play,
-                    inventory=inventory, limit=limit, quiet=True, event_handler=hear,
+                    inventory=[inventory], limit=limit, quiet=True, event_handler=hear,
                     cancel_callback=stopped,
                     forks=None if "ANSIBLE_FORKS" in os.environ else _AT_ONCE,
                     envvars=_environment(playbook), settings={"pexpect_timeout": 0.5},

@@ -46,6 +46,8 @@ def _host(mode: str, one: HostResult) -> dict[str, Any]:
     except (TypeError, KeyError, AttributeError, ValueError):
         # Whoever rules that host says what he likes; that is the trouble of this host alone.
         report, why = None, why or "its answer is not one of this program"
+    if mode == "status" and why.endswith("the spec does not exist"):
+        why += "; --once with --hosts puts it there"
     state = "ok"
     if why:
         state = "failed" if one.reached else "unreachable"

@@ -46,7 +46,7 @@ def adopted(words: list[str], host: Host) -> SpecDraft:
         sort, colon, name = word.partition(":")
         if not colon or sort not in SORTS or not name:
             known = ", ".join(f"{one}:{value}" for one, (value, _) in SORTS.items())
-            raise NotAdopted(f"{word}: is none of {known}")
+            raise NotAdopted(f"{word}: is no ID; one is {known}")
         try:
             SORTS[sort][1](name, Origin("adopt", 1, word), draft, host)
         except HostError as error:

@@ -82,6 +82,8 @@ def token_of(path: str) -> Token:
                 raise HostError(f"the token file {path} is no regular file")
             if status.st_mode & 0o077:
                 words = f"others may read the token file {path}"
+                if status.st_uid != os.geteuid():
+                    raise HostError(f"{words}, which is not yours; name a file of your own")
                 raise HostError(words, remedy=remedy("chmod", "600", path))
             secret = file.read(_MOST).strip()
     except OSError as error:
@@ -137,7 +139,8 @@ class Guard:
         host = headers.get("host", "")  # There is but one: h11 refuses a second.
         name = re.sub(r":[0-9]*$", "", host)
         if not self._is_known(name):
-            words = f"this page is not known as {printable(name, 100)!r}; see: reconcile --serve\n"
+            shown = printable(name, 100)
+            words = f"this page is not known as {shown!r}; open it at the address of --serve\n"
             return PlainTextResponse(words, 421)
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():

@@ -242,8 +242,8 @@ def test_five_hundred_processes_are_adopted_in_two_seconds(machine: Machine) -> 
         ("directory:/etc/passwd", "is no directory"),
         ("unit:none-60667", "there is no file"),
         ("cron:nobody-60667", "nobody-60667"),
-        ("thing:x", "is none of process:PID"),
-        ("process:", "is none of"),
+        ("thing:x", "is no ID; one is process:PID"),
+        ("process:", "is no ID"),
     ],
 )
 def test_what_is_not_there_is_said_and_nothing_is_printed(

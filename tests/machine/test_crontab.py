@@ -118,7 +118,7 @@ DRIFTS = [
     (b"MAILTO=me@x.org\n", b"", "env differs: MAILTO as declared"),
     (b"MAILTO=ops\n# END", b"# END", "the block is damaged: its own lines were edited"),
     (b"# END reconcile demo\n", b"", "the block is damaged: a marker is missing"),
-    (b"# END reconcile demo\n", b"# END reconcile demo\n# below\n", "there are lines below it"),
+    (b"# END reconcile demo\n", b"# END reconcile demo\n# below\n", "the block must stand last"),
     (b"changes up to its", b"change what you like to its", "its own lines were edited"),
     (b"*/5 * * * * /bin/echo 50\\%\n", b"", "missing"),
     (b"*/5 * * * * /bin/echo 50\\%\n", b"*/5 * * * * /bin/echo 50\\%\n# in\n", "not ours"),

@@ -130,6 +130,17 @@ def test_one_table_for_all_hosts_what_is_wrong_first(fleet: Fleet) -> None:
     assert not list(Path("/tmp").glob(f"reconcile-*/{fleet.spec.name}"))
 
 
+def test_a_list_of_hosts_ends_in_a_comma(fleet: Fleet) -> None:
+    environ = {"ANSIBLE_TRANSPORT": "local"}
+    names = {"localhost,": ["localhost"], "web1,web2": ["web1", "web2"]}
+    for given, hosts in names.items():
+        argv = ("--status", fleet.spec, "--hosts", given, "--state-dir", "$HOME/state", "--json")
+        done = fleet.machine.run(fleet.machine.bin / "reconcile", *argv, environ=environ)
+        rows = json.loads(done.stdout)["hosts"]
+        assert [row["host"] for row in rows] == hosts, rows
+        assert all(row["state"] == "failed" for row in rows), rows
+
+
 @needs_ssh
 def test_all_hosts_fail(fleet: Fleet) -> None:
     fleet.add("bare", "#!/bin/sh\nexit 3\n")

@@ -190,6 +190,7 @@ def test_each_says_what_it_has_said(machine: Machine, spec: Path) -> None:
     assert f"process:d: there is no {machine.base}/d.log yet" in logs("process:d", spec).stdout
     assert logs("process:x", spec).returncode == 64
     assert "did you mean 'process:" in logs("process:x", spec).stderr
+    assert "--logs needs an ID before the SPEC: --logs 'process:*' " in logs(spec).stderr
     assert logs(spec).returncode == 64
     assert logs("process:d", spec, "-f", "--json").returncode == 64
     assert machine.reconcile("--plan", spec, "-f").returncode == 64
@@ -237,11 +238,17 @@ def test_the_status_is_shown_live(machine: Machine) -> None:
 
 def test_into_a_file_the_status_is_written_where_it_changes(machine: Machine) -> None:
     made = machine.base / "d"
-    spec = machine.spec(f"version: 1\nname: demo\ndirectories: {{d: {{path: {made}}}}}\n")
+    spec = machine.spec(
+        f"version: 1\nname: demo\ndirectories: {{d: {{path: {made}}}}}\n"
+        f"processes: {{p: {{command: [sleep, '{machine.mark}']}}}}\n"
+    )
     machine.once(spec)
     with running(machine, "--status", "--watch", spec) as output:
-        until(lambda: "1 ok." in output.read_text())
-        made.rmdir()
-        until(lambda: "1 differs." in output.read_text())
+        until(lambda: "2 ok." in output.read_text())
         time.sleep(2)
-        assert output.read_text().count("1 differs.") == 1
+        made.rmdir()
+        until(lambda: "1 differs, 1 ok." in output.read_text())
+        time.sleep(2)
+        # That a process grows older is no change.
+        assert output.read_text().count("2 ok.") == 1
+        assert output.read_text().count("1 differs, 1 ok.") == 1

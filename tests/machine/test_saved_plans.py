@@ -258,6 +258,9 @@ def test_nothing_else_is_lost_for_it(machine: Machine, capsys: pytest.CaptureFix
     argv = ["--plan", str(saved.spec), "--state-dir", str(machine.state), "--out"]
     assert main([*argv, str(saved.spec)]) == 1
     assert "is no saved plan; name another file" in capsys.readouterr().err
+    saved.spec.chmod(0o644)
+    assert main(["--once", "--from", str(saved.spec), "--state-dir", str(machine.state)]) == 1
+    assert "is no saved plan; make one with" in capsys.readouterr().err
     saved.file.symlink_to(saved.spec)
     assert main([*argv, str(saved.file)]) == 1
     assert saved.spec.read_text() == text

@@ -154,7 +154,9 @@ def test_an_earlier_pass_and_a_part_of_it(machine: Machine, top: Path) -> None:
     undo(machine, spec, "2")
     assert machine.crontab_text() == b"MAILTO=me\n1 1 * * * mine\n"
     wrong = machine.reconcile("--undo", "77", spec)
-    assert (wrong.returncode, "of pass 77 nothing is noted" in wrong.stderr) == (64, True)
+    word = machine.reconcile("--undo", "abc", spec)
+    assert (word.returncode, "the number of a pass" in word.stderr) == (64, True)
+    assert (wrong.returncode, "pass 77 is not recorded" in wrong.stderr) == (64, True)
     both = machine.reconcile("--undo", "--once", spec)
     assert both.returncode == 64
 

@@ -44,7 +44,11 @@ def run(context: Context) -> int:
                 deliver(context, spec)
     except LockHeld as taken:
         if saved is not None:
-            words = "nothing of the saved plan is done beside it; end it first"
+            words = "nothing of the saved plan is done beside it; "
+            if taken.loop is not None:
+                words += "it does by itself what differs from the spec; stop it to use saved plans"
+            else:
+                words += "try again when it has ended"
             return complain(f"{spec.name}: {taken}; {words}", BUSY)
         from reconciler.cli.commands import beside
 

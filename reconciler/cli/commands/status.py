@@ -15,6 +15,8 @@ from reconciler.core.kind import Probed, Supervised
 from reconciler.core.observe import watched
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from reconciler.core.model import Resource, Spec
     from reconciler.core.observe import Snapshot
     from reconciler.host import Host
@@ -62,17 +64,25 @@ def _watch(context: Context) -> int:
         raise InvalidUsage("--watch goes with neither --json nor --quiet")
     gc.enable()
     spec, broken = context.load(), ""
+    before: object = None
     try:
         with terminal.live() as show:
             while terminal.error is None:
                 blocks: list[Block] = []
+                lasting: object = None
                 try:
                     host = context.host(spec)
                     look = context.look(spec, host, within=PATIENCE)
-                    blocks += status_blocks(redacted_json(gathered(context, look, host)))
+                    document = gathered(context, look, host)
+                    lasting = _lasting(document)
+                    blocks += status_blocks(redacted_json(document))
                 except HostError as error:
                     blocks.append((printable(str(error)), "bad"))
-                show([*blocks, *([(broken, "bad")] if broken else [])])
+                    lasting = str(error)
+                # Nobody who reads a file wants a page a second, since all grows older.
+                if terminal.watched or (lasting, broken) != before:
+                    show([*blocks, *([(broken, "bad")] if broken else [])])
+                before = lasting, broken
                 time.sleep(_EVERY)
                 try:
                     spec, broken = context.load(), ""
@@ -81,6 +91,22 @@ def _watch(context: Context) -> int:
     except KeyboardInterrupt:
         pass
     return DONE
+
+
+def _lasting(document: Mapping[str, Any]) -> object:
+    """What of it is no matter of time alone."""
+    loop = document["loop"] or {}
+    return (
+        [loop.get(key) for key in ("running", "healthy", "stopped", "pid")],
+        [
+            (
+                one["id"], one["state"], one["reason"].partition(", next in ")[0],
+                one.get("pids"), (one.get("asked") or {}).get("result"),
+            )
+            for one in document["resources"]
+        ],
+        document["last"],
+    )  # fmt: skip
 
 
 def gathered(context: Context, look: Snapshot, host: Host) -> dict[str, Any]:

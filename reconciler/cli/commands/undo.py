@@ -119,7 +119,8 @@ def _undone(context: Context, spec: Spec, loop: bool) -> int:
     resume = _resume(context, spec, paused)
     if paused:
         some = f" and {len(paused) - _FEW} more" if len(paused) > _FEW else ""
-        words = f"paused, so that it stays so: {', '.join(map(printable, paused[:_FEW]))}{some}"
+        names = ", ".join(map(printable, paused[:_FEW])) + some
+        words = f"paused, so that no pass does it again: {names}"
         context.say((words, "change"), (f"manage it again with: {resume}", ""))
     if options.json:
         done = {**_of(row), "number": tracker.number, "paused": paused, "resume": resume}
@@ -138,10 +139,10 @@ def _chosen(context: Context, store: Store) -> tuple[PassRow | None, int | None]
         number = int(asked)
         if number not in passes:
             known = f"; the last ones are {_last(passes)}" if passes else ""
-            raise InvalidUsage(f"of pass {number} nothing is noted that could be undone{known}")
+            raise InvalidUsage(f"pass {number} is not recorded, or has changed nothing{known}")
         return passes[number], begun.get(number)
     if not passes:
-        raise InvalidUsage("no pass is noted that has changed anything")
+        raise InvalidUsage("nothing to undo: no pass that changed something is recorded")
     last = passes[max(passes)]
     if last.undoes is None:
         return last, None

@@ -205,7 +205,7 @@ class Rehearsal:
         check = self._resource.id, "fails"
         if check in self._said and not any(one.id == check[0] for one in plan.failing):
             self._said.discard(check)
-            self._note("well", check[0], f"{check[0]} is well again")
+            self._note("well", check[0], f"{check[0]} has recovered")
 
     def _note(self, what: str, ident: str, words: str) -> None:
         after = round(self._clock.monotonic() - self._begun, 3)

@@ -12,6 +12,7 @@ from reconciler.host.clock import spoken
 from reconciler.host.managed_file import differs
 from reconciler.kinds.cron.actions import DropLine, PutLine
 from reconciler.kinds.cron.resource import Cron, CronState
+from reconciler.kinds.cron.table import BELOW
 
 
 def base(name: str) -> str:
@@ -119,7 +120,9 @@ def in_words(changes: Sequence[Change]) -> str:
         elif change.field == "env":
             told.append(f"env differs: {change.want}")
         elif change.field == "block":
-            told.append(f"the block is damaged: {change.have}")
+            below = change.have == BELOW
+            wrong = "the block must stand last" if below else "the block is damaged"
+            told.append(f"{wrong}: {change.have}")
         elif change.want is None:
             told.append(f"{change.field} should not be there: {change.have!r}")
         elif change.have is not None:

@@ -94,7 +94,9 @@ def changes(expected: FormerState | None, have: FormerState | None) -> tuple[Cha
         return ()
     if expected is None:
         return (Change("state", "present", "absent"),)
-    lines = Change("lines", have and have.crontab, expected.crontab)
+    texts = (have.crontab if have is not None else "", expected.crontab)
+    name = "crontab" if any("\n" in text for text in texts) else "line"
+    lines = Change(name, have and have.crontab, expected.crontab)
     return (lines,) if have is not None else (Change("state", "absent", "present"), lines)
 
 

@@ -30,6 +30,7 @@ from reconciler.core.managed_block import (
 )
 from reconciler.kinds.cron.lines import bare, setting
 
+BELOW = "there are lines below it"
 _FOREIGN_BEGIN = re.compile(rb"# BEGIN reconcile (\S+?)(?: -- .*)?(?:\r|\\r)?\n?")
 
 
@@ -135,7 +136,7 @@ def table(text: bytes | None, spec: str, user: str) -> CronTable:
         before += b"".join(kept + spared)
     parts = replace(parts, before=before, after=after)
     if _without_blocks(after):
-        trouble = trouble or "there are lines below it"
+        trouble = trouble or BELOW
         parts = at_the_end(parts)
     made = CronTable(spec, user, parts, entries)
     if trouble is None and made.text(entries) != text:
