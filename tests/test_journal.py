@@ -113,6 +113,20 @@ def test_a_clock_that_was_behind_takes_nothing_of_before_it(store: Store, clock:
     assert store.journal.notes(first) == [("a", b"{1}")]
 
 
+def test_the_ids_of_what_has_left_are_bounded_too(
+    store: Store, clock: Turned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "_MOST_IDS", 5)
+    first, second = (made(store, ("a", b"{1}"), ("b", b"{2}"), ("c", b"{3}")) for _ in range(2))
+    clock.now += 20 * DAY
+    third = made(store, ("a", b"{4}"), ("b", b"{5}"), ("c", b"{6}"))
+    clock.now += 11 * DAY
+    fourth = made(store, ("a", b"{7}"))
+    assert store.journal.notes(first) == store.journal.notes(second) == []
+    assert store.journal.notes(third) == [("a", b"{4}"), ("b", b"{5}"), ("c", b"{6}")]
+    assert set(store.journal.passes()) == {third, fourth}
+
+
 def test_passes_that_begin_together_have_numbers_of_their_own(store: Store) -> None:
     other = Store(store.base.folder, Clock(), True)
     numbers = [one.journal.begin("me") for one in (store, other, store, other)]

@@ -23,6 +23,8 @@ LARGEST = 100 << 20
 """Bytes of all that is noted."""
 _MOST = 10_000
 """Passes whose numbers are remembered."""
+_MOST_IDS = 100_000
+"""Ids of steps beyond which no more are remembered of what has left the journal."""
 
 
 @contextmanager
@@ -106,7 +108,7 @@ class Journal(StoreTable):
         known = base.execute(sizes, (number,)).fetchall()
         (total,) = base.execute("SELECT sum(size) FROM passes").fetchone()
         # One that was made by a clock which was ahead is as old as the one behind it.
-        behind, old = now, set()
+        behind, old, gone = now, set(), False
         for one, wall, _ in reversed(known):
             behind = wall if wall <= now else behind
             if behind < oldest:
@@ -114,9 +116,13 @@ class Journal(StoreTable):
         for one, _, size in known:
             if one not in old and total <= LARGEST:
                 continue
-            total -= size
+            total, gone = total - size, True
             base.execute("UPDATE journal SET data = NULL WHERE pass = ?", (one,))
             base.execute("UPDATE passes SET size = 0 WHERE pass = ?", (one,))
+        if gone:
+            last = "SELECT pass FROM journal ORDER BY pass DESC LIMIT 1 OFFSET ?"
+            for (one,) in base.execute(last, (_MOST_IDS,)).fetchall():
+                base.execute("DELETE FROM journal WHERE pass <= ? AND data IS NULL", (one,))
 
     def ended(self, number: int) -> None:
         """That pass, which takes back another one, is whole."""
