@@ -15,8 +15,9 @@ from reconciler.core.attributes import Attributes
 from reconciler.core.model import Resource, Step
 from reconciler.host.clock import Clock
 from reconciler.host.found import File, Packed
+from reconciler.host.refusals import Refused
 from reconciler.kinds.permission import Permission
-from reconciler.kinds.permission.entries import WrongEntries, WrongEntry
+from reconciler.kinds.permission.entries import FormerEntries, WrongEntries, WrongEntry
 from reconciler.kinds.process.resource import Process, Ready
 from reconciler.kinds.retention.actions import MoveFiles, RemoveFolders
 from reconciler.state.store import Store, journal
@@ -166,6 +167,15 @@ def many(number: int) -> tuple[Step, Any]:
         WrongEntry(f"/t/{at}", had, want, False, False, "/t", (1, at + 1)) for at in range(number)
     )
     return Step("permission:t", "update", (), (), "", ()), WrongEntries(entries)
+
+
+@pytest.mark.parametrize(("mode", "given"), [("0755", True), ("0750", False)])
+def test_what_is_refused_is_not_taken_for_changed(mode: str, given: bool) -> None:
+    had, got = Attributes("4755"), Attributes("0755")
+    former, refused = FormerEntries([("/t", (1, 2), had, got)]), Refused("", ("chmod",))
+    entry = WrongEntry("/t", Attributes(mode, "root"), had, False, refused=refused)
+    assert former.was_given(entry) is given
+    assert former.was_given(replace(entry, refused=None)) is False
 
 
 def test_lists_of_paths_that_others_can_make_long_are_not_kept(

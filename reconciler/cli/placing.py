@@ -60,7 +60,8 @@ def put_in_place(context: Context, spec: Spec) -> None:
     top, main = os.path.split(options.placed)
     given = context.spec_path()
     files = files_of(spec, given)
-    files = {**files, main: files.pop(os.path.basename(given))}
+    whole = files.pop(os.path.basename(given))  # It has the name that it is to have there, alone.
+    files = {**files, main: whole}
     # Where they were, and not only here: the spec may be put somewhere else later.
     paths = {os.path.join(top, name): data for name, data in files.items()}
     record = os.path.join(context.folder(spec), _PUT)

@@ -62,6 +62,19 @@ def test_it_is_planned_as_if_it_lay_there_and_put_there_by_a_pass(machine: Machi
     assert here.place.stat().st_mode & 0o777 == 0o640
 
 
+def test_it_has_there_the_name_of_its_place_alone(machine: Machine) -> None:
+    here = Elsewhere(machine)
+    here.place.parent.mkdir(parents=True)
+    other = here.place.parent / "web.yaml"
+    other.write_text("somebody's own")
+    here.place = here.place.parent / "shop.yaml"
+    machine.once(here.spec, "--as", str(here.place))
+    assert other.read_text() == "somebody's own"
+    assert {one.name for one in here.place.parent.iterdir()} == {
+        "web.yaml", "shop.yaml", "data", "conf.d"
+    }  # fmt: skip
+
+
 def test_what_belongs_to_it_no_more_goes_unless_somebody_has_changed_it(machine: Machine) -> None:
     here = Elsewhere(machine)
     for name in ("kept", "gone"):

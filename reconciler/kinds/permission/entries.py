@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
-from reconciler.base.records import dataclass
+from reconciler.base.records import dataclass, replace
 from reconciler.base.text import count_of
 from reconciler.core.attributes import Attributes, SetAttributes
 from reconciler.host.walk import shown
@@ -56,7 +56,10 @@ class FormerEntries:
 
     def was_given(self, one: WrongEntry) -> bool:
         """Has it still what it was given?"""
-        if one.have == self._entries[one.path][2]:
+        got = self._entries[one.path][2]
+        # Where something is refused, it is said whose it is, whatever was asked.
+        have = replace(one.have, owner=None) if one.refused and got.owner is None else one.have
+        if have == got:
             return True
         self._left[one.path] = None
         return False
