@@ -38,6 +38,7 @@ def test_what_it_made_goes_in_reverse_order_and_what_was_there_before_stays(
     (base / "url").write_text("json://127.0.0.1:9/\n")
     (base / "url").chmod(0o600)
     (base / "rc").write_text("mine\n")
+    (base / "own").write_text("same")
     machine.write_crontab(b"1 2 3 4 5 mine\n")
     adopted = subprocess.Popen(["sleep", f"1077.{int(mark[:8], 16)}"])
     order = base / "order"
@@ -59,6 +60,9 @@ processes:
   other: {{command: ["true"], match: {{cmdline: "sleep 1077.{int(mark[:8], 16)}"}}}}
 cron: {{c: {{schedule: "@reboot", command: [echo, "{{{{ which }}}}"]}}}}
 blocks: {{b: {{path: {base}/rc, content: "x\\n"}}}}
+files:
+  own: {{path: {base}/own, content: "same"}}
+  new: {{path: {base}/new-file, content: "made"}}
 units: {{u.service: {{when: "false", template: worker.service, vars: {{command: [a]}}}}}}
 include: [more.yaml]
 """
@@ -78,13 +82,15 @@ include: [more.yaml]
         assert machine.crontab_text() == b"1 2 3 4 5 mine\n"
         assert (base / "rc").read_text() == "mine\n"
         assert machine.tmux("list-sessions") == ""
-        assert not (base / "new-two").exists()
+        assert not (base / "new-two").exists() and not (base / "new-file").exists()
+        assert (base / "own").read_text() == "same"
         assert (base / "old").is_dir() and (base / "full/file").exists()
         assert not (machine.state / "demo").exists()
         kept = left(document)
         assert kept.pop("directory:full").endswith("only an empty directory is removed")
         assert kept == {
             f"directory:old ({base}/old)": "existed before",
+            f"file:own ({base}/own)": "was not written by this spec",
             f"process:other (pid {adopted.pid})": "was not started by this spec",
             str(base / "url"): "holds the URL of the target a",
             str(spec): "the spec",

@@ -132,8 +132,10 @@ def _end(loop: Any, host: Host) -> None:
 
 def _remove(context: Context, spec: Spec, found: Removal) -> None:
     """Do it: everything but folders first, which may be empty then."""
+    from reconciler.host.written import WrittenFiles
+
     host = context.host(spec)
-    made = _made(context, spec)
+    made, written = _made(context, spec), WrittenFiles(host.state_dir).read()
     before = context.look(spec, host, ())
     going: list[Resource[Any]] = []
     folders: list[Resource[Any]] = []
@@ -148,9 +150,10 @@ def _remove(context: Context, spec: Spec, found: Removal) -> None:
         absent = replace(one, held=None, skip=None)
         if one.kind == "directory":
             folders += [absent] if one.id in made else []
-            there = one.id in before.seen and before.seen[one.id].state is not None
-            if there and one.id not in made:
+            if _is_there(one, before) and one.id not in made:
                 found.left.append(Left(f"{one.id} ({want.path})", "existed before"))
+        elif one.kind == "file" and want.path not in written and _is_there(one, before):
+            found.left.append(Left(f"{one.id} ({want.path})", "was not written by this spec"))
         elif one.kind == "unit" and want.template is None and want.content is None:
             if one.skip is None:
                 found.left.append(
@@ -171,6 +174,10 @@ def _remove(context: Context, spec: Spec, found: Removal) -> None:
     _apply(context, spec, host, folders, skipped, found)
     found.left += _files(spec)
     found.left += _again(context, spec, host)
+
+
+def _is_there(one: Resource[Any], before: Snapshot) -> bool:
+    return one.id in before.seen and before.seen[one.id].state is not None
 
 
 def _made(context: Context, spec: Spec) -> set[str]:
