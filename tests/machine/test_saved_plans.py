@@ -286,6 +286,8 @@ def test_beside_a_loop_nothing_of_it_is_done(machine: Machine, looping: Callable
     saved = Saved(machine)
     saved.save()
     looping(saved.spec).up()
+    argv = ("--plan", saved.spec, "--out", saved.file)
+    assert "the plan is refused beside it" in machine.reconcile(*argv).stdout
     assert "nothing of the saved plan is done beside it" in saved.do(status=75)
 
 

@@ -43,7 +43,15 @@ def run(context: Context) -> int:
         context.terminal.write([context.heading(spec), *text.plan_lines(plan, options.verbose)])
     if options.out is not None and not (options.json or options.quiet):
         from reconciler.diagnose import command_line
+        from reconciler.host.clock import Clock
+        from reconciler.state.heartbeat import pulse
 
         words = command_line(context, spec.path, "--once", "--from", os.path.abspath(options.out))
         context.say((f"saved; do exactly this with: {words}", "good"))
+        loop = pulse(context.folder(spec), Clock())
+        if loop is not None:
+            who = f"the watchdog (pid {loop.identity.pid}) runs"
+            context.say(
+                (f"{who}: it may do this first, and the plan is refused beside it", "change")
+            )
     return exit_status(plan.trouble, bool(plan.steps), options)
