@@ -16,6 +16,8 @@ CONTENT = re.compile(r"^(windows|tabs):(?=(?:.*\n)*\s*- ?[^\n]*)", re.MULTILINE)
 NAMES = re.compile(r"(^|/)\.?tmuxinator(/[^/]+)*\.ya?ml$")
 
 _ERB = "<%"
+_UNKNOWN = ""
+"""A root that only ERB knows."""
 _SOCKET = re.compile(r"\s*-L\s*([^\s-]\S*)\s*")
 _SHELL = ("pre_window", "pre_tab", "rbenv", "rvm")
 
@@ -29,8 +31,10 @@ def read(original: Original, draft: SpecDraft) -> None:
     name = named(str(root.get("project_name", root.get("name", original.base.partition(".")[0]))))
     session = draft.add("sessions", name, original.at(1, f"name: {name}"))
     before: list[str] = []
-    cwd = home(original, root, "project_root" if "project_root" in root else "root")
-    if cwd is not None:
+    roots = [key for key in ("project_root", "root") if key in root and not is_null(root[key])]
+    key = roots[0] if roots else "root"
+    cwd = _UNKNOWN if roots and _ERB in said(root[key]) else home(original, root, key)
+    if cwd:
         session.put("cwd", cwd, original.at(1, "root"))
     for key, value, origin in entries(original, root):
         if is_null(value):
@@ -40,7 +44,8 @@ def read(original: Original, draft: SpecDraft) -> None:
         elif key in ("name", "project_name"):
             session.put("session", name, origin)
         elif key in ("root", "project_root"):
-            session.put("cwd", cwd, origin)
+            if cwd:
+                session.put("cwd", cwd, origin)
         elif key == "socket_name":
             session.put("socket", str(value), origin)
         elif key in ("tmux_options", "cli_args") and (socket := _SOCKET.fullmatch(str(value))):
@@ -63,6 +68,8 @@ def _window(original: Original, node: Node, above: str | None, draft: SpecDraft)
     if not isinstance(node, Map):
         window.put("name", str(node), original.at(line, said(node)))
         return window
+    if not node:
+        return window
     name, value, origin = next(entries(original, node))
     if not is_null(name):
         window.put("name", str(name), origin)
@@ -76,6 +83,8 @@ def _window(original: Original, node: Node, above: str | None, draft: SpecDraft)
             draft.leave(window, where, "ERB is not evaluated")
         elif key == "layout":
             window.put("layout", str(inner), where)
+        elif above == _UNKNOWN and key in ("root", "path") and str(inner)[:1] not in ("/", "~"):
+            draft.leave(window, where, "is in a folder by ERB, which is not evaluated")
         elif key in ("root", "path"):
             window.put("cwd", folder(value, above or original.folder, key), where)
         elif key == "pre":
@@ -86,18 +95,21 @@ def _window(original: Original, node: Node, above: str | None, draft: SpecDraft)
         elif key != "panes":
             draft.leave(window, where, "has no equivalent")
     panes = value.get("panes")
-    if isinstance(panes, Seq) and panes:
+    if isinstance(panes, str) and not is_null(panes):
+        window.put("panes", [_pane(original, panes, origin)], origin)
+    elif isinstance(panes, Seq) and panes:
         made = []
         for one in panes:
             place = original.at(one.at.source.line_of(one.start) + 1, said(one))
             if isinstance(one, Map):
                 # It is no title but with enable_pane_titles, which is left out.
-                title, typed, place = next(entries(original, one))
-                made.append(_pane(original, typed, place))
-                made[-1].say(printable(title), next(iter(made[-1]), None))
+                for title, typed, at in entries(original, one):
+                    made.append(_pane(original, typed, at))
+                    made[-1].say(printable(title), next(iter(made[-1]), None))
             else:
                 made.append(_pane(original, one, place))
-        window.put("panes", made, origin)
+        if made:
+            window.put("panes", made, origin)
     return window
 
 

@@ -146,7 +146,7 @@ def one_or_all(typed: list[str]) -> str | list[str]:
 
 def home(original: Original, root: Map, key: str) -> str | None:
     """Where a session begins: a file such as ``.tmuxp.yaml`` is for the folder that it is in."""
-    if key in root or original.base.startswith("."):
+    if (key in root and not is_null(root[key])) or original.base.startswith("."):
         return folder(root, original.folder, key)
     return None
 
