@@ -61,6 +61,10 @@ def put_in_place(context: Context, spec: Spec) -> None:
     given = context.spec_path()
     files = files_of(spec, given)
     whole = files.pop(os.path.basename(given))  # It has the name that it is to have there, alone.
+    if main in files:
+        raise HostError(
+            f"{main} is a file that the spec is made of, and not its name; name another"
+        )
     files = {**files, main: whole}
     # Where they were, and not only here: the spec may be put somewhere else later.
     paths = {os.path.join(top, name): data for name, data in files.items()}

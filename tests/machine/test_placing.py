@@ -75,6 +75,14 @@ def test_it_has_there_the_name_of_its_place_alone(machine: Machine) -> None:
     }  # fmt: skip
 
 
+def test_its_name_is_none_of_a_file_that_it_is_made_of(machine: Machine) -> None:
+    here = Elsewhere(machine)
+    place = here.place.parent / "data"
+    done = machine.reconcile("--once", here.spec, "--as", place)
+    assert (done.returncode, "data is a file that the spec is made of" in done.stderr) == (1, True)
+    assert not place.exists()
+
+
 def test_what_belongs_to_it_no_more_goes_unless_somebody_has_changed_it(machine: Machine) -> None:
     here = Elsewhere(machine)
     for name in ("kept", "gone"):
