@@ -20,7 +20,7 @@ from reconciler.state import tracker as tracking
 from reconciler.state.restarts import SOON, RestartTracker
 from reconciler.state.store import Store
 from reconciler.state.tracker import Tracker
-from reconciler.undo.journal import unpacked
+from reconciler.undo.journal import PassJournal, unpacked
 
 
 def test_what_is_paused_stays_so_while_the_store_cannot_be_read(tmp_path: Path) -> None:
@@ -172,6 +172,8 @@ class LongNotes:
 
     def definitions(self) -> dict[str, bytes | None]:
         return {"process:p": b"{}"}
+
+    not_noted = staticmethod(PassJournal.not_noted)
 
 
 def test_what_there_is_no_room_for_in_the_journal_keeps_nothing_else_from_being_written(

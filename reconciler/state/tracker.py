@@ -259,9 +259,8 @@ class Tracker:
                     store.journal.add(number, rows, definitions)
 
             def add_less(store: Store) -> None:
-                from reconciler.undo.journal import not_noted
-
-                add(store, not_noted(rows))
+                if self.journal is not None:
+                    add(store, self.journal.not_noted(rows))
 
             self._write(self.store, add, add_less if rows else None)
             self.number = number

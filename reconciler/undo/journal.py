@@ -134,6 +134,12 @@ class PassJournal:
         found, self._definitions = self._definitions, {}
         return found
 
+    @staticmethod
+    def not_noted(rows: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+        """What stands in place of these rows where there was no room: that they are lacking."""
+        data = packed({"why": "there was no room in the store for what was noted of it"})
+        return [(ident, data) for ident, _ in rows]
+
 
 def seen_now(
     resources: Sequence[Resource[Any]], get_kind: GetKind, host: Host
@@ -205,12 +211,6 @@ def known_by(store: Store | None) -> Callable[[str], Any]:
             return None
 
     return known
-
-
-def not_noted(rows: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
-    """What stands in place of these rows, for which there was no room: that they are lacking."""
-    data = packed({"why": "there was no room in the store for what was noted of it"})
-    return [(ident, data) for ident, _ in rows]
 
 
 def packed(document: Any) -> bytes:
