@@ -159,7 +159,9 @@ def test_a_session_is_taken_with_its_windows_and_panes(machine: Machine) -> None
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: another user's process")
 def test_what_another_user_calls_himself_in_a_pane_is_no_command_of_ours(machine: Machine) -> None:
-    machine.tmux("new-session", "-d", "-s", "his", "exec setpriv --reuid 65534 sleep 60669")
+    machine.tmux(
+        "new-session", "-d", "-s", "his", "-n", "one", "exec setpriv --reuid 65534 sleep 60669"
+    )
     until(lambda: machine.running("sleep 60669"))
     done = machine.reconcile("--adopt", "session:his")
     assert "sleep" not in done.stdout

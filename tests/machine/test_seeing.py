@@ -68,7 +68,7 @@ def test_history_and_diagnosis_fit_too(machine: Machine) -> None:
     machine.once(path)
     history = Screen(machine, *machine.argv("--history", path))
     assert history.end() == 0
-    assert re.search(r"when +by +what was done, and why", history.text)
+    assert re.search(r"when +pass +by +what was done, and why", history.text)
     assert re.search(r"done create\s+directory:far_away_", history.text)
     found = Screen(machine, *machine.argv("--diagnose", path))
     found.end()

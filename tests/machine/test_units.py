@@ -760,7 +760,7 @@ def test_each_program_is_called_as_often_for_many_units(world: World) -> None:
     assert found[2, "present"] == found[20, "present"]
     assert found[2, "absent"] == found[20, "absent"]
     assert found[20, "present"]["systemd-analyze"] == 1
-    assert found[20, "present"]["systemctl"] <= 9
+    assert found[20, "present"]["systemctl"] <= 10  # One for the journal.
 
 
 def test_a_look_at_many_sockets_takes_as_many_calls(world: World) -> None:
@@ -855,6 +855,8 @@ def test_what_was_done_about_units_is_undone(world: World) -> None:
             "systemctl show --value -p ActiveState,UnitFileState $u.service; done; ls -R"
         )
 
+    # What other tests have left.
+    world.once(world.spec({f"{u}.service": {**sleeper(), "state": "absent"} for u in "ab"}))
     before = seen()
     spec = world.spec({"a.service": sleeper()})
     world.once(spec)

@@ -108,7 +108,7 @@ def test_it_is_said_once_also_when_the_spec_is_compiled_anew(machine: Machine) -
         (["--resume", "directory:d", "--stop"], "--stop is for --pause, not for --resume"),
         (["--status", "--for", "2h"], "--for is for --pause, not for --status"),
         (["--check", "--only", "zz"],
-         "--only is for --plan, --once, --status and --history, not for --check"),
+         "--only is for --plan, --once, --status, --history and --undo, not for --check"),
         (["--status", "--detailed-exitcode"],
          "--detailed-exitcode is for --plan and --once, not for --status"),
         (["--nope"], "unknown option '--nope'\n"),
