@@ -62,6 +62,10 @@ def spoken() -> float:
     return _spoken[0].wall()
 
 
+_IN_A_SECOND = 1024
+"""Steps of a clock that is rehearsed on."""
+
+
 class LaterClock(Clock):
     """The host's clocks as they will stand in so many seconds."""
 
@@ -83,12 +87,19 @@ class LaterClock(Clock):
 
 
 class RehearsedClock(LaterClock):
-    """One that stands still, but for what is skipped."""
+    """One that stands still, but for what is skipped.
+
+    It goes on in steps that floats hold exactly, so that no time is missed by a rounding.
+    """
 
     def __init__(self, ahead: float) -> None:
-        super().__init__(ahead)
+        super().__init__(-(-ahead // 1))
         now = Clock()
-        self._stands = now.monotonic(), now.wall(), now.since_boot()
+        self._stands = now.monotonic() // 1, now.wall() // 1, now.since_boot() // 1
+
+    def skip(self, seconds: float) -> None:
+        super().skip(seconds)
+        self.ahead = -(-self.ahead * _IN_A_SECOND // 1) / _IN_A_SECOND
 
     def monotonic(self) -> float:
         return self._stands[0] + self.ahead

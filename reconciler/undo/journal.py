@@ -110,7 +110,9 @@ class PassJournal:
             if not resource.present and one.result in ("done", "begun"):
                 self._definitions[resource.id] = None
             elif resource.present and one.result == "done":
-                self._definitions[resource.id] = packed(plain(resource.want))
+                data = plain(resource.want)
+                known = redacted_json(data) == data  # What holds a secret is not kept.
+                self._definitions[resource.id] = packed(data) if known else None
 
     def rows(self, last: bool) -> Iterator[tuple[str, bytes]]:
         """What is to be written of it now, by id. ``last``: the pass is over, and what stands in

@@ -71,6 +71,11 @@ def test_the_plan_of_then_is_that_of_a_clock_that_is_set_ahead(machine: Machine,
         },
     )  # fmt: skip
     then = json.loads(turned.stdout)
+    # A cron daemon of this machine may begin or end between the two.
+    for one in (found, then):
+        one["notes"] = [
+            note for note in one["notes"] if "no cron daemon runs" not in note["reason"]
+        ]
     assert abs(found.pop("at") - time.time() - days * 86400) < 600
     assert found.pop("messages") == []
     assert found == then
