@@ -18,6 +18,7 @@ def test_the_benchmarks_print_their_table(machine: Machine) -> None:
     assert all(row.count("|") == 5 for row in rows)
 
 
+@pytest.mark.slow
 def test_the_benchmarks_of_the_loop_print_their_table(machine: Machine) -> None:
     script = CHECKOUT / "tests/benchmarks/watch.py"
     small = ("--alone", "--runs", "1", "--idle", "1", "--passes", "20", "--directories", "20",
@@ -40,6 +41,7 @@ def test_the_benchmarks_of_other_programs_print_their_table(machine: Machine) ->
     assert all(row.count("|") == 5 for row in rows)
 
 
+@pytest.mark.slow
 def test_the_benchmarks_of_trees_print_their_table(machine: Machine) -> None:
     script = CHECKOUT / "tests/benchmarks/trees.py"
     small = ("--runs", "1", "--blocks", "2,20", "--files", "20,200", "--due", "10,100")
@@ -50,6 +52,7 @@ def test_the_benchmarks_of_trees_print_their_table(machine: Machine) -> None:
     assert all(row.count("|") == 5 for row in rows)
 
 
+@pytest.mark.slow
 def test_the_benchmarks_of_daemons_print_their_table(machine: Machine) -> None:
     script = CHECKOUT / "tests/benchmarks/daemons.py"
     small = ("--runs", "1", "--sizes", "2,4", "--matched", "2,4")

@@ -205,7 +205,10 @@ def test_what_breaks_is_named_and_mended_by_one_repair(broken: Broken) -> None:
     assert "--once" in host.run("crontab", "-l").stdout
     assert broken.repair()["changed"] == []
 
-    # Beside a watchdog that is well, which cannot see that the worker hangs.
+
+@pytest.mark.slow
+def test_what_hangs_beside_a_watchdog_and_what_no_program_can_mend(broken: Broken) -> None:
+    # A watchdog that is well cannot see that the worker hangs.
     pid = broken.worker()
     _silent(broken)
     hung = broken.worker()

@@ -56,8 +56,20 @@ def test_what_is_wrong_with_its_watchdog_and_with_what_brings_it_back(
     asked = {one["id"]: one["result"] for one in found["checks"]}
     assert asked["check:weekly_persistence"] == "ok"
     host.run("systemctl", "start", "cron")
+    (loop,) = host.running("reconcile --loop")
+    host.run("kill", "-STOP", loop)
+    assert wrong(host) == [("loop", f"kill -CONT {loop}")]
+    host.run("kill", "-CONT", loop)
 
-    # Hung, then dead; then it would not come back either.
+
+@pytest.mark.slow
+def test_a_watchdog_that_hangs_is_dead_and_would_not_come_back(
+    systemd_host: DisposableHost,
+) -> None:
+    host = systemd_host
+    reconcile(host, "--once", status=None)
+    host.run("systemctl", "enable", "--now", "cron")
+    host.until(lambda: wrong(host) == [])
     (loop,) = host.running("reconcile --loop")
     host.run("kill", "-STOP", loop)
     assert wrong(host) == [("loop", f"kill -CONT {loop}")]

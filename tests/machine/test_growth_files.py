@@ -113,7 +113,7 @@ def test_ten_times_the_files_and_links_take_ten_times_the_calls(
 ) -> None:
     """When they are made, and when there is nothing to do; no process for any of them."""
     made, quiet = {}, {}
-    for number in (20, 200):
+    for number in (10, 100):
         top = machine.base / f"{section}{number}"
         top.mkdir(mode=0o755)
         lines = (f"  x{at}: {{path: {top}/f{at:04}, {fields}}}\n" for at in range(number))

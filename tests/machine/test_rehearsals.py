@@ -39,7 +39,7 @@ def every_file(folder: Path) -> dict[str, tuple[float, bytes]]:
 
 
 @pytest.mark.skipif(LIBRARY is None, reason="needs libfaketime: apt-get install faketime")
-@pytest.mark.parametrize("days", [3, 40])
+@pytest.mark.parametrize("days", [3, pytest.param(40, marks=pytest.mark.slow)])
 def test_the_plan_of_then_is_that_of_a_clock_that_is_set_ahead(machine: Machine, days: int) -> None:
     logs = machine.base / "logs"
     logs.mkdir()
