@@ -94,6 +94,7 @@ def test_what_is_unknown_is_told_once_and_when_it_is_known_again(
 def test_a_pass_beside_a_loop_that_is_well(machine: Machine, looping: Any) -> None:
     spec = folder(machine)
     loop = looping(spec)
+    until(lambda: "step" in loop.names())
     done = machine.reconcile("--once", spec)
     assert done.returncode == 0
     assert done.stdout == f"demo: the watchdog (pid {loop.process.pid}) keeps it as declared\n"
