@@ -113,3 +113,28 @@ def test_a_start_that_did_not_hold_is_told_by_one_pass(tmp_path: Path) -> None:
         assert [settling.told([resource.id]) for _ in range(2)] == [set(), {resource.id}]
         settling.proved(Outcome(step, "failed"))
         assert settling.due() is None
+
+
+def test_what_ended_after_its_time_had_held(tmp_path: Path) -> None:
+    """However late the pass comes that looks whether it has."""
+
+    class Still(Clock):
+        now = 100.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+    (resource,) = compiled(tmp_path, "processes: {p: {command: [sleep, '9']}}").resources
+    clock = Still()
+    settling = Settling(clock)
+    step = Step(resource.id, "start", (), (), "not running", ())
+    settling.add(Outcome(step, "done"), resource)
+    wait = settling.due()
+    assert wait is not None and wait > 0
+    # An end of an earlier one, and one within its time: it has failed.
+    for end in (99.0, 100.0 + wait / 2):
+        settling.held({resource.id: end})
+        assert settling.due() is not None
+    settling.held({resource.id: 100.0 + wait})
+    assert settling.told([resource.id]) == {resource.id}
+    assert settling.due() is None

@@ -1,4 +1,4 @@
-"""From what was seen to what is wrong, each with the command that fixes it."""
+"""What is wrong, by what was seen, each with the command that fixes it."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from reconciler.host.clock import Clock
 
 _MOMENT = 0.1
-"""Seconds that it lives at least: most programs fail only once the start has been seen to."""
+"""Seconds that it lives at least: most programs fail only after the look that follows a start."""
 Note = Callable[[str, str, str], None]
 """Takes what happens, to which id, and words about it."""
 
