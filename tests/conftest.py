@@ -99,10 +99,12 @@ def orphans_are_inits() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was a secret in one test is none in the next."""
+def nothing_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was a secret, or was noted, in one test is not in the next."""
     from reconciler.base import text as redaction
+    from reconciler.host import environment
 
+    monkeypatch.setattr(environment, "_noted", [])
     monkeypatch.setattr(redaction, "_values", ())
     monkeypatch.setattr(redaction, "_given", set())
     monkeypatch.setattr(redaction, "_load", None)
