@@ -25,8 +25,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import missing
 
 from reconciler.config.errors import closest
-from reconciler.config.scope import MAX_TEXT
-from reconciler.config.template import LITERAL_HINT, Environ, TemplateError
+from reconciler.config.template import LITERAL_HINT, MAX_TEXT, Environ, TemplateError
 
 _MAX_CODE = 4096
 _BUDGET = 1024 * 1024

@@ -26,15 +26,21 @@ from reconciler.config.nodes import (
     placed,
     texts,
 )
-from reconciler.config.template import Environ, Expression, TemplateError, split, typed, whole
+from reconciler.config.template import (
+    MAX_TEXT,
+    Environ,
+    Expression,
+    TemplateError,
+    split,
+    typed,
+    whole,
+)
 
 if TYPE_CHECKING:
     from reconciler.config.sandbox import Sandbox
 
 FIXED = ("env", "user", "host", "spec", "state_dir", "each", "range")
 """Names that a variable may not have."""
-MAX_TEXT = 64 * 1024
-"""Characters that a string may have once rendered."""
 MAX_ALL = 64 * 1024 * 1024
 """Characters that all of them may have together."""
 

@@ -12,6 +12,9 @@ from typing import Any
 
 from reconciler.config.nodes import Bare, Map, Node, Seq, is_null
 
+MAX_TEXT = 64 * 1024
+"""Characters that a string may have once rendered."""
+
 
 class Expression(str):
     """What stands between ``{{`` and ``}}``."""
