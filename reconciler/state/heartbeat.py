@@ -17,7 +17,6 @@ from reconciler.host.clock import Clock, boot_id
 from reconciler.host.place import put_at
 from reconciler.host.processes import Identity, Processes, look_up
 from reconciler.host.trust import own_bytes, own_file
-from reconciler.state.folder import make_folder
 
 _NAME = "loop"
 _LAST = 400
@@ -76,8 +75,6 @@ class HeartbeatWriter:
     """
 
     def __init__(self, folder: str, clock: Clock, call: Mapping[str, Any] | None = None) -> None:
-        with suppress(HostError):
-            make_folder(folder)
         self._call = call
         self._places = [_place(folder), _second_place(folder)]
         self._handles: dict[str, int] = {}
