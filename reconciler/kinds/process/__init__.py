@@ -38,7 +38,7 @@ from reconciler.kinds.process.actions import (
     start_all,
 )
 from reconciler.kinds.process.limits import health, held
-from reconciler.kinds.process.match import running
+from reconciler.kinds.process.match import running, runs
 from reconciler.kinds.process.observed import HOLDS, ProcessState, killed, look, may_go_down
 from reconciler.kinds.process.resource import Process
 from reconciler.kinds.session.resource import Session
@@ -363,8 +363,6 @@ class ProcessKind(
         place = resource.want.place
         if place is None:
             return self.shows(resource, host)
-        from reconciler.kinds.process.actions import runs
-
         panes = host.tmux.made_for(place.socket, place.session, host.owner)
         ours = (pane for pane in panes if runs(pane, resource.id))
         return (Key("pane", f"{pane.id} {place.socket or ''}") for pane in ours)

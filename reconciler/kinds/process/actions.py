@@ -18,6 +18,7 @@ from reconciler.host.launch import MARK, VERSION, Launch, prepared
 from reconciler.host.processes import LEADER, Identity, ending
 from reconciler.host.start_records import ENDED, RENEWED, STOPPED, file_name
 from reconciler.host.walk import NoSpace
+from reconciler.kinds.process.match import PANE_MARK, known_as, runs, started
 from reconciler.kinds.session.resource import holder
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from reconciler.host import Host
     from reconciler.host.start import Detached
     from reconciler.host.stops import StopUnderWay
-    from reconciler.host.tmux import Pane
     from reconciler.host.users import Account
     from reconciler.kinds.process.resource import Process
 
@@ -40,8 +40,6 @@ _TOGETHER = 64
 """Daemons at most that are started at the same time,"""
 _TAKES, _SPARE = 6, 40
 """for each takes so many descriptors, of those that all else leaves."""
-_PROCESS = "process"
-"""Mark of the pane in which a process was started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +205,7 @@ class StartInWindow:
             here = newest(f"{panes[0].session_id}:")
             script = [["new-window", "-d", "-a", "-t", here, "-n", name, *options]]
         script += [
-            *mark_pane(here, home_of(host.owner, place.session), launch.mark, _PROCESS),
+            *mark_pane(here, home_of(host.owner, place.session), launch.mark, PANE_MARK),
             ["set-option", "-p", "-t", here, LAUNCH_MARK, digest],
             # Keeps the session, the last words and the exit status when it dies.
             ["set-option", "-p", "-t", here, "remain-on-exit", "on"],
@@ -238,7 +236,6 @@ class StopProcess:
     def stop(self, host: Host) -> StopUnderWay:
         """It as something that can be waited for. Raises UnknownState."""
         from reconciler.host.stops import StopUnderWay
-        from reconciler.kinds.process.match import started
 
         ours = started(self.id, self.user, host, self.identity) if self.tree else None
         if self.noted:
@@ -290,7 +287,6 @@ class StopLeft:
     def stop(self, host: Host) -> StopUnderWay:
         """It as something that can be waited for. Raises UnknownState."""
         from reconciler.host.stops import StopUnderWay
-        from reconciler.kinds.process.match import started
 
         ours = started(self.id, self.user, host, launches=self.launches)
         stop = StopUnderWay(self.found[0], self.signal, self.timeout, ours, self.launches)
@@ -300,21 +296,11 @@ class StopLeft:
         self.stop(host).make(host.processes)
 
 
-def runs(pane: Pane, mark: str) -> bool:
-    """Was the process of that mark started in this pane?"""
-    return pane.window_mark == mark and pane.mark == _PROCESS
-
-
 def in_words(launch: Launch) -> str:
     """The command as a person would type it."""
     from reconciler.host.remedy import in_words as line
 
     return repr(line(launch.argv))
-
-
-def known_as(mark: str, host: Host) -> str:
-    """What a process is marked with. Its name alone would be that of anybody's spec."""
-    return f"{host.state_dir}/{mark}"
 
 
 def log_path(mark: str, log: str | None, host: Host) -> str:

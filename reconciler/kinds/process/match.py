@@ -12,14 +12,16 @@ from reconciler.base.records import dataclass, replace
 from reconciler.core.model import Resource
 from reconciler.host.processes import Identity, ending, look_up
 from reconciler.host.start_records import STOPPED
-from reconciler.kinds.process.actions import known_as, runs
 
 if TYPE_CHECKING:
     from reconciler.host import Host
     from reconciler.host.descendants import Started
     from reconciler.host.process_snapshot import ProcessSnapshot
+    from reconciler.host.tmux import Pane
     from reconciler.kinds.process.resource import Process
 
+PANE_MARK = "process"
+"""Mark of the pane in which a process was started."""
 _EXECUTOR = ("ai-cmd-executor", "reconciler.executor")
 """What the command of a worker has in it."""
 _LOOKS, _GLANCE = 20, 0.05
@@ -37,6 +39,16 @@ class RunningProcesses:
 
     found: tuple[tuple[Identity, str | None], ...]
     launches: tuple[int, ...]
+
+
+def runs(pane: Pane, mark: str) -> bool:
+    """Was the process of that mark started in this pane?"""
+    return pane.window_mark == mark and pane.mark == PANE_MARK
+
+
+def known_as(mark: str, host: Host) -> str:
+    """What a process is marked with. Its name alone would be that of anybody's spec."""
+    return f"{host.state_dir}/{mark}"
 
 
 def running(resource: Resource[Process], host: Host) -> RunningProcesses:
