@@ -18,8 +18,8 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 __all__ = [
-    "Packer", "compile_all", "dataclass", "field", "fields", "names", "replace", "strings",
-    "unpacked",
+    "Packer", "compile_all", "dataclass", "field", "fields", "is_record", "leaves", "names",
+    "replace", "unpacked",
 ]  # fmt: skip
 
 
@@ -126,17 +126,15 @@ def names(of: Any) -> tuple[str, ...]:
     return tuple(entry.name for entry in _fields(of))
 
 
-def strings(value: Any) -> Iterator[str]:
-    """Every text in a record, however deep, but for what is secret."""
-    if isinstance(value, str):
+def leaves(value: Any, whole: type) -> Iterator[Any]:
+    """What is in records and tuples, however deep; those of the class ``whole`` are one each."""
+    cls = type(value)
+    if not isinstance(value, tuple) and (cls is whole or not is_record(cls)):
         yield value
-    elif isinstance(value, tuple):
-        for one in value:
-            yield from strings(one)
-    elif hasattr(type(value), "__dataclass_fields__"):
-        for name in names(value):
-            if name not in ("value", "digest"):
-                yield from strings(getattr(value, name))
+        return
+    parts = value if isinstance(value, tuple) else (getattr(value, name) for name in names(cls))
+    for one in parts:
+        yield from leaves(one, whole)
 
 
 def _fields(of: Any) -> tuple[Any, ...]:
@@ -291,10 +289,10 @@ class Packer:
         if cls in _FLAT:
             return value
         if cls is tuple:
-            if value and all(map(_is_record, map(type, value))):
+            if value and all(map(is_record, map(type, value))):
                 return self._records(value)
             return tuple(map(self.packed, value))
-        if not _is_record(cls):
+        if not is_record(cls):
             raise TypeError(f"no way to keep a {cls.__name__}")
         value = self._bare(value)
         return {_name(cls): tuple(self.packed(getattr(value, name)) for name in names(cls))}
@@ -343,7 +341,8 @@ def _values(column: tuple[bool, Any], count: int) -> Iterator[Any]:
     return repeat(values[0], count) if len(values) == 1 else iter(values)
 
 
-def _is_record(cls: type) -> bool:
+def is_record(cls: type) -> bool:
+    """Is it a class of dataclasses?"""
     return "__dataclass_fields__" in vars(cls)  # To ask for it loads `dataclasses`.
 
 
@@ -356,6 +355,6 @@ def _class(name: str) -> Any:
     if module not in sys.modules and module.startswith("reconciler."):
         import_module(module)
     cls = getattr(sys.modules[module], word)
-    if not _is_record(cls):
+    if not is_record(cls):
         raise TypeError(f"{name} is no record")
     return cls

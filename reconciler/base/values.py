@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 from reconciler.base.digests import blake2b
 from reconciler.base.errors import HostError
-from reconciler.base.records import dataclass
+from reconciler.base.records import dataclass, leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,16 @@ class Secret:
 
     def __repr__(self) -> str:
         return "Secret(…)"
+
+
+def secrets(value: Any) -> Iterator[Secret]:
+    """Every secret in a record, however deep."""
+    return (one for one in leaves(value, Secret) if isinstance(one, Secret))
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Every text in a record, however deep, but for what is secret."""
+    return (one for one in leaves(value, Secret) if isinstance(one, str))
 
 
 class Remembered(str):

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from reconciler.base.records import dataclass, strings
-from reconciler.base.values import Facts, Secret
+from reconciler.base.records import dataclass
+from reconciler.base.values import Facts, Secret, strings
 from reconciler.config.documents import HeadReader, gather
 from reconciler.config.errors import Problems
 from reconciler.config.graph import Graph

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from reconciler.base.records import names, replace
-from reconciler.base.values import Secret
+from reconciler.base.records import replace
+from reconciler.base.values import secrets
 from reconciler.core.model import Resource, Spec
 
 _KINDS = frozenset(("cron", "process", "session", "unit"))
@@ -28,14 +28,4 @@ def _skip(resource: Resource[Any]) -> str | None:
         return resource.skip
     if resource.kind not in _KINDS or not resource.present:
         return SKIPPED
-    return LACKS if _lacks(resource.want) else None
-
-
-def _lacks(value: Any) -> bool:
-    """Was a secret left out of it?"""
-    if isinstance(value, Secret):
-        return value.value is None
-    if isinstance(value, tuple):
-        return any(map(_lacks, value))
-    fields = names(value) if hasattr(type(value), "__dataclass_fields__") else ()
-    return any(_lacks(getattr(value, name)) for name in fields)
+    return LACKS if any(one.value is None for one in secrets(resource.want)) else None

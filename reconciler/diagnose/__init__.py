@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
 from reconciler.base.errors import Remedy
-from reconciler.base.records import strings
 from reconciler.base.text import HIDDEN, redacted_json
+from reconciler.base.values import strings
 from reconciler.core.kind import Ageing, Probed, Supervised
 from reconciler.core.model import Observation, Past, Plan, Spec
 from reconciler.diagnose import probes

@@ -8,8 +8,8 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
-from reconciler.base.records import names
-from reconciler.base.values import Secret
+from reconciler.base.records import is_record, names
+from reconciler.base.values import Secret, secrets
 from reconciler.core.model import Resource
 from reconciler.undo import Irreversible
 
@@ -36,7 +36,7 @@ def plain(value: Any) -> Any:
 
 @cache
 def _described(cls: type) -> tuple[str, tuple[str, ...]]:
-    if not _is_record(cls):
+    if not is_record(cls):
         raise TypeError(f"no way to keep a {cls.__name__}")
     return f"{cls.__module__}:{cls.__qualname__}", names(cls)
 
@@ -63,26 +63,12 @@ def from_plain(value: Any, secrets: Mapping[str, Secret] | None) -> Any:
 
 def secrets_in(value: Any) -> dict[str, Secret]:
     """All secrets of a value that have their value, by digest."""
-    if isinstance(value, Secret):
-        return {} if value.value is None else {value.digest: value}
-    if isinstance(value, tuple):
-        parts = value
-    elif _is_record(type(value)):
-        parts = tuple(getattr(value, name) for name in names(value))
-    else:
-        return {}
-    return {key: one for part in parts for key, one in secrets_in(part).items()}
+    return {one.digest: one for one in secrets(value) if one.value is not None}
 
 
 def digests_in(value: Any) -> set[str]:
     """The digests of all secrets of a value."""
-    if isinstance(value, Secret):
-        return {value.digest}
-    if isinstance(value, tuple):
-        return {one for part in value for one in digests_in(part)}
-    if not _is_record(type(value)):
-        return set()
-    return {one for name in names(value) for one in digests_in(getattr(value, name))}
+    return {one.digest for one in secrets(value)}
 
 
 def plain_resource(one: Resource[Any]) -> list[Any]:
@@ -90,15 +76,11 @@ def plain_resource(one: Resource[Any]) -> list[Any]:
     return [one.id, one.present, plain(one.want)]
 
 
-def _is_record(cls: type) -> bool:
-    return "__dataclass_fields__" in vars(cls)
-
-
 def _class(name: str) -> Any:
     module, _, word = name.partition(":")
     if not module.startswith("reconciler."):
         raise TypeError(name)
     cls = getattr(sys.modules.get(module) or import_module(module), word)
-    if not _is_record(cls):
+    if not is_record(cls):
         raise TypeError(name)
     return cls
