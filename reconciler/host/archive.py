@@ -27,7 +27,7 @@ from reconciler.host.progress import BYTES, Work, working
 from reconciler.host.remove import delete, names
 from reconciler.host.tar import OPTIONS, header, members
 from reconciler.host.tree import Elsewhere, Emptied, Tree
-from reconciler.host.walk import opened, reason, reported, sort_of
+from reconciler.host.walk import credible, foreign_server, opened, reason, reported, sort_of
 
 _SPOOLED = 8 << 20
 """Bytes of a file that are kept in memory while it is read; longer ones go to the disk."""
@@ -50,11 +50,10 @@ class _Rights(NamedTuple):
     mode: int
 
 
-def _rights(handle: int) -> _Rights:
-    status = os.fstat(handle)
+def _rights(handle: int, server: int | None = None) -> _Rights:
+    mode, uid, gid = credible(handle, os.fstat(handle), server)
     # An ACL may take rights from some whom the mode gives them.
-    mode = status.st_mode & 0o700 if has_acl(handle) else status.st_mode
-    return _Rights(status.st_uid, status.st_gid, mode)
+    return _Rights(uid, gid, mode & 0o700 if has_acl(handle) else mode)
 
 
 def archive(path: str, files: Sequence[File], goal: str, open_files: OpenFiles) -> list[File]:
@@ -261,6 +260,7 @@ class _Adding:
         self._there: dict[str, list[_Member]] = {}
         """What the archive held before, under names that are to be added, or such with a number."""
         self._trouble = trouble
+        self._server: int | None = None
 
     def take_over(self, old: int, goal: str, wanted: Collection[str]) -> None:
         """Begin with what an archive holds, of which every byte is read."""
@@ -290,6 +290,7 @@ class _Adding:
         kept: list[File] = []
         spared: list[File] = []
         with Emptied(path) as tree:
+            self._server = foreign_server(tree.top)
             for below, group in by_folder(files):
                 try:
                     inside = tree.enter(below)
@@ -348,11 +349,10 @@ class _Adding:
                         return True
             info = tarfile.TarInfo(name)
             info.size, info.mtime = file.size, seconds
-            info.mode = stat.S_IMODE(status.st_mode)
-            info.uid, info.gid = status.st_uid, status.st_gid
+            info.mode, info.uid, info.gid = credible(handle, status, self._server)
             spool.seek(0)
             self._out.write_file(header(info), spool, info.size, work)
-        self.parts.add(_rights(handle))
+        self.parts.add(_rights(handle, self._server))
         self.added += 1
         return True
 

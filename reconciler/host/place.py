@@ -20,14 +20,14 @@ from contextlib import contextmanager, suppress
 from reconciler.base.errors import HostError
 from reconciler.host.command import still_waiting
 from reconciler.host.private_folder import ACL, NEW, private_folder, take_away
-from reconciler.host.walk import closing
+from reconciler.host.walk import closing, credible, foreign_server, gives_rights
 
 _NO_UNNAMED = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
 """A file system or kernel without O_TMPFILE, open(2)."""
 NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 """A file system or kernel without RENAME_EXCHANGE, rename(2)."""
 _TRIES = 10
-_NOT_COPIED = ("security.ima", "security.evm")
+_NOT_COPIED: tuple[str, ...] = ("security.ima", "security.evm")
 """Attributes that are made of the content of a file, and so are wrong for any other."""
 _NOT_TAKEN = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP)
 """Attributes that are the kernel's, or that another file system does not have."""
@@ -336,18 +336,25 @@ def make_folder(
 def _likened(handle: int, like: int, mode: int) -> int:
     """Owner, group, ACL and attributes of ``like``; returns the mode that then opens no more."""
     was = os.fstat(like)
-    for uid, gid in ((-1, was.st_gid), (was.st_uid, -1)):
+    user, group, without = was.st_uid, was.st_gid, _NOT_COPIED
+    if was.st_dev != os.fstat(handle).st_dev:
+        server = foreign_server(like)
+        bits, user, group = credible(like, was, server)
+        mode &= bits | 0o1777
+        if not gives_rights(like, server):
+            without = (*_NOT_COPIED, "security.capability")
+    for uid, gid in ((-1, group), (user, -1)):
         with suppress(PermissionError):
             os.fchown(handle, uid, gid)
     now = os.fstat(handle)
-    same_group = now.st_gid == was.st_gid
+    same_group = now.st_gid == group
     if not same_group:
         # Who was in its group is one of all others now, and may do no more than before.
         mode = mode & 0o700 | mode & mode >> 3 & 0o007
-    elif now.st_uid != was.st_uid:
+    elif now.st_uid != user:
         mode &= 0o777
     for name in _attributes(like):
-        if name in _NOT_COPIED or (name == ACL and not same_group):
+        if name in without or (name == ACL and not same_group):
             continue
         try:
             os.setxattr(handle, name, os.getxattr(like, name))

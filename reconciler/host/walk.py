@@ -72,9 +72,32 @@ def refuse_foreign_link(
 def _is_served(handle: int) -> bool:
     """Has somebody else mounted that file system, and answers for it?"""
     try:
-        return server(mount_of(handle)) not in (None, 0, os.geteuid())
+        return foreign_server(handle) is not None
     except OSError:
         return True
+
+
+def foreign_server(handle: int) -> int | None:
+    """The user other than root and the caller who answers for the file system that it is on."""
+    uid = server(mount_of(handle))
+    return None if uid in (0, os.geteuid()) else uid
+
+
+def gives_rights(handle: int, server: int | None) -> bool:
+    """Have set-ID bits and capabilities an effect there? Not with ``nosuid``, mount(8)."""
+    return server is None and not os.fstatvfs(handle).f_flag & os.ST_NOSUID
+
+
+def credible(handle: int, status: os.stat_result, server: int | None) -> tuple[int, int, int]:
+    """Mode, user and group of what is open there, as far as they count on another file system.
+
+    No set-ID bit where it has no effect: who brings such a file system need not be root, and a
+    copy elsewhere would run as whom he names. What a foreign ``server`` answers for is all his.
+    """
+    mode, uid, gid = stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
+    if not gives_rights(handle, server) and not stat.S_ISDIR(status.st_mode):
+        mode &= 0o1777
+    return (mode, uid, gid) if server is None else (mode, server, os.getegid())
 
 
 def exchangeable(above: os.stat_result, status: os.stat_result) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,9 +17,14 @@ from support import LONG, Machine, until
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.host import filesystems, trust, walk
+from reconciler.host.archive import archive
+from reconciler.host.clock import Clock
 from reconciler.host.daemon_log import open_log
 from reconciler.host.files import Files
+from reconciler.host.openfiles import OpenFiles
+from reconciler.host.remove import move
 from reconciler.host.rewrite import rewrite
+from reconciler.host.scan import Rule, Wanted, scan
 
 SOMEBODY, SOMEBODY_ELSE = 64321, 64322
 pytestmark = [
@@ -314,3 +321,62 @@ def test_one_user_s_many_mounts_that_are_mute_are_waited_for_but_a_few_times(
     assert len([one for one in asked if one.startswith("/his/")]) == 3
     assert "/hers" in asked  # Another one's are asked all the same, and so are the host's own.
     assert len([one for one in asked if one.startswith("/net/")]) == 5
+
+
+CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")
+
+
+@pytest.mark.parametrize("server", [None, SOMEBODY])
+def test_what_gives_no_rights_where_it_is_gives_none_where_it_is_copied_to(
+    ground: Path,
+    elsewhere: Path,
+    mounted_by: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+    server: int | None,
+) -> None:
+    """Of a file system that somebody has brought he says himself whose a program is."""
+    for name, deep in (("moved", "tool"), ("archived", "other")):
+        (elsewhere / name).mkdir()
+        tool = elsewhere / name / deep
+        tool.write_text("his work")
+        tool.chmod(0o6755)
+        os.setxattr(tool, "security.capability", CAPABILITY)
+        os.utime(tool, (1, 1))
+    if server is None:
+        whole = os.fstatvfs
+
+        def nosuid(handle: int) -> os.statvfs_result:
+            found = list(whole(handle))
+            found[8] |= os.ST_NOSUID
+            return os.statvfs_result(found)
+
+        monkeypatch.setattr(os, "fstatvfs", nosuid)
+    else:
+        mounted_by(server)
+    held = OpenFiles(Clock())
+    for name, act, to in (("moved", move, "out"), ("archived", archive, "x.tar.gz")):
+        top = str(elsewhere / name)
+        files = scan(Wanted(top, Rule(None, 2 * 10**18, None, 10))).chosen.files
+        assert act(top, files, str(ground / to), held) == []
+    with tarfile.open(ground / "x.tar.gz") as tar:
+        packed = tar.getmember("other")
+    moved = (ground / "out/tool").stat()
+    assert (stat.S_IMODE(moved.st_mode), packed.mode) == (0o755, 0o755)
+    owner = server or 0
+    assert (moved.st_uid, packed.uid, (ground / "out").stat().st_uid) == (owner, owner, owner)
+    assert (ground / "x.tar.gz").stat().st_uid == owner
+    assert "security.capability" not in os.listxattr(ground / "out/tool")
+
+
+def test_what_gives_rights_where_it_is_keeps_them(ground: Path, elsewhere: Path) -> None:
+    tool = elsewhere / "tool"
+    tool.write_text("root's work")
+    tool.chmod(0o4755)
+    os.setxattr(tool, "security.capability", CAPABILITY)
+    os.utime(tool, (1, 1))
+    if os.statvfs(elsewhere).f_flag & os.ST_NOSUID:
+        pytest.skip("no such thing has an effect there")
+    files = scan(Wanted(str(elsewhere), Rule(None, 2 * 10**18, None, 10))).chosen.files
+    assert move(str(elsewhere), files, str(ground / "out"), OpenFiles(Clock())) == []
+    assert stat.S_IMODE((ground / "out/tool").stat().st_mode) == 0o4755
+    assert "security.capability" in os.listxattr(ground / "out/tool")
