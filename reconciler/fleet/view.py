@@ -25,6 +25,7 @@ _ORDER = {"failed": "bad", "unreachable": "bad", "differs": "change", "changed":
 _PLURAL = {"differs": "differ"}
 _MOST_NAMES = 8
 _LONGEST = 600
+_LONGEST_VERB = 20
 
 
 def fleet_document(mode: str, results: Sequence[HostResult]) -> dict[str, Any]:
@@ -138,8 +139,9 @@ def _step(step: Mapping[str, Any]) -> Step:
     """The step of a JSON value, to be shown."""
     changes = tuple(Change(one["field"], one["have"], one["want"]) for one in step["changes"])
     actions: list[Any] = [_RemoteAction(words) for words in step["actions"]]
+    verb = printable(step["verb"], _LONGEST_VERB)  # All else is escaped where it is shown.
     return Step(
-        step["id"], step["verb"], changes, actions, step["why"], (), step.get("denied"),
+        step["id"], verb, changes, actions, step["why"], (), step.get("denied"),
         tuple(step.get("by_hand", ())),
     )  # fmt: skip
 

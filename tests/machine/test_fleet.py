@@ -309,6 +309,28 @@ def test_an_answer_that_is_none_is_the_trouble_of_that_host(report: Any) -> None
     assert list(lines_of(fleet_blocks(document, "x", True)))
 
 
+def test_no_text_of_a_host_gets_to_the_terminal_as_it_is() -> None:
+    """Whoever rules it could clear the screen, or draw a table of his own."""
+    change = {"field": "mode", "have": "a", "want": "b"}
+    step = {"id": "file:x", "verb": "update", "changes": [change], "actions": ["do"],
+            "why": "differs", "denied": "", "by_hand": ["chmod"]}  # fmt: skip
+    whole = {"version": "1", "changed": True, "report": {
+        "steps": [step], "notes": [{"id": "a", "reason": "b"}], "summary": {"resources": 3},
+        "resources": [{"id": "a", "state": "failed"}]}}  # fmt: skip
+    text = json.dumps(whole)
+    words = ["update", "mode", "chmod", "do", "differs", "file:x", "failed", "1"]
+    words += ["a", "b", ""]
+    seen = 0
+    for word in words:
+        hostile = json.loads(text.replace(json.dumps(word), json.dumps("\x1b[2J\nweb9  ok\x9b")))
+        document = fleet_document("once", [HostResult("web1", hostile)])
+        shown = [line for line, _ in lines_of(fleet_blocks(document, "x", True))]
+        assert not re.search("[\0-\x1f\x7f-\x9f]", "".join(shown)), word
+        assert not any(line.startswith("web9") for line in shown), word
+        seen += "x1b[2J" in "".join(shown)
+    assert seen >= 8
+
+
 def test_what_ansible_says_becomes_the_reason() -> None:
     def heard(event: str, **res: Any) -> HostResult:
         found = _heard(event, {"host": "a", "res": res})
