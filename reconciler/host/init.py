@@ -37,12 +37,10 @@ def _reap(child: int) -> NoReturn:
     stopping = False
     while True:
         number = signal.sigwait((*SIGNALS, signal.SIGCHLD))
-        if number in _HANDED_ON:
-            os.kill(child, number)
-        elif number in _STOPS and not stopping:
-            # Asked once more it would end before what it manages.
-            stopping = True
-            os.kill(child, signal.SIGTERM)
+        # Asked for anything more it would end before what it manages.
+        if number in SIGNALS and not stopping:
+            stopping = number in _STOPS
+            os.kill(child, signal.SIGTERM if stopping else number)
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)

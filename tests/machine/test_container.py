@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -191,6 +192,38 @@ def test_a_signal_that_comes_before_the_loop_is_not_lost(machine: Machine) -> No
     done = machine.run(*inside, *argv)
     assert done.returncode in (0, 128 + signal.SIGTERM), done.stdout + done.stderr
     assert machine.running(machine.mark) == []
+
+
+STOPPING = """
+import os, signal, sys
+from reconciler.host.init import SIGNALS, go_on_as_child
+signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+go_on_as_child()
+def stop(*_):
+    print("stops", flush=True)
+    sys.stdin.readline()
+    os._exit(7)
+signal.signal(signal.SIGTERM, stop)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+print("up", flush=True)
+signal.pause()
+"""
+
+
+def test_who_asks_for_a_pass_while_all_is_stopped_does_not_end_it(machine: Machine) -> None:
+    pipes: Any = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
+    argv = [sys.executable, "-c", STOPPING, machine.mark]
+    with subprocess.Popen(argv, env=machine.environ, text=True, **pipes) as init:
+        assert init.stdout is not None
+        assert init.stdout.readline() == "up\n"
+        init.send_signal(signal.SIGTERM)
+        assert init.stdout.readline() == "stops\n"
+        for number in (signal.SIGHUP, signal.SIGUSR1):
+            init.send_signal(number)
+        status = Path(f"/proc/{init.pid}/status")
+        until(lambda: "ShdPnd:\t0000000000000000" in status.read_text())
+        init.communicate("go on\n")
+        assert init.returncode == 7
 
 
 def test_each_of_a_chain_has_a_time_of_its_own(tmp_path: Path) -> None:
