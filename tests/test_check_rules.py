@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from reconciler.base.values import ProbeHistory
+from reconciler.base.values import ProbeHistory, due_in
 from reconciler.watchdog.probes import heard, places
-from reconciler.watchdog.probing import due_in
 
 
 def said(**fields: Any) -> ProbeHistory:

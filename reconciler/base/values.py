@@ -106,6 +106,18 @@ class ProbeHistory:
     seconds: float = 0.0
 
 
+def due_in(said: ProbeHistory | None, version: str, every: float, wall: float) -> float:
+    """Seconds until it is to be asked again; 0 for now. No I/O.
+
+    By the monotonic clock. What was said before this boot has no age by it; there the wall
+    clock must do, and where that was set back, it is due.
+    """
+    if said is None or said.version != version:
+        return 0.0
+    age = said.age if said.age is not None else wall - said.wall
+    return max(0.0, every - age) if age >= 0 else 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """Somebody who is told of the events in ``on``.

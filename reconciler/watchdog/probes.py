@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass, replace
-from reconciler.base.values import ProbeHistory
+from reconciler.base.values import ProbeHistory, due_in
 from reconciler.core.kind import GetKind, Probed, Rhythm
 from reconciler.core.model import Resource
 from reconciler.host.child import Child
 from reconciler.host.clock import Clock
 from reconciler.host.command import BEAT
 from reconciler.host.progress import working
-from reconciler.watchdog.probing import due_in
 
 if TYPE_CHECKING:
     from reconciler.host import Host

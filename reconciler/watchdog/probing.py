@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
-from reconciler.base.values import ProbeHistory
+from reconciler.base.values import ProbeHistory, due_in, secrets
 from reconciler.core.kind import Probed
 from reconciler.core.model import Outcome, Report, Resource, Spec
 from reconciler.core.plan import STARTS
@@ -20,18 +20,6 @@ if TYPE_CHECKING:
     from reconciler.host import Host
     from reconciler.host.child import Child
     from reconciler.watchdog.probes import ProbeScheduler
-
-
-def due_in(said: ProbeHistory | None, version: str, every: float, wall: float) -> float:
-    """Seconds until it is to be asked again; 0 for now. No I/O.
-
-    By the monotonic clock. What was said before this boot has no age by it; there the wall
-    clock must do, and where that was set back, it is due.
-    """
-    if said is None or said.version != version:
-        return 0.0
-    age = said.age if said.age is not None else wall - said.wall
-    return max(0.0, every - age) if age >= 0 else 0.0
 
 
 def checks_of(
@@ -102,7 +90,9 @@ def _ask(context: Context, look: Snapshot, report: Report, host: Host) -> Collec
     checks.take(probed)
     checks.passed(look.seen, *aftermath(report))
     due = checks.to_ask()
-    if any(_lacks(resource.want) for resource in probed if resource.id in due):
+    wanted = tuple(resource.want for resource in probed if resource.id in due)
+    # The compiled spec holds no secret.
+    if any(secret.value is None for secret in secrets(wanted)):
         whole = {resource.id: resource for resource in context.load(complete=True).resources}
         checks.take([whole.get(resource.id, resource) for resource in probed])
     try:
@@ -118,8 +108,3 @@ def _is_due(resource: Resource[Any], host: Host) -> bool:
         return False
     said, every = host.said.get(resource.id), kind.rhythm(want).every
     return due_in(said, kind.version(want), every, host.clock.wall()) <= 0
-
-
-def _lacks(want: Any) -> bool:
-    """Was a secret value left out of it? The compiled spec holds none."""
-    return any(secret.value is None for _, secret in getattr(want, "secrets", ()))

@@ -9,6 +9,7 @@ from reconciler import kinds
 from reconciler.base.errors import HostError
 from reconciler.base.exit_codes import DONE, TROUBLE
 from reconciler.base.text import printable, redacted_json
+from reconciler.base.values import due_in
 from reconciler.cli.context import Context
 from reconciler.cli.invocation import InvalidUsage
 from reconciler.core.kind import Probed, Supervised
@@ -164,8 +165,6 @@ def _due(host: Host, resource: Resource[Any]) -> dict[str, Any]:
     kind = kinds.get(resource.kind)
     if not resource.present or not isinstance(kind, Probed):
         return {}
-    from reconciler.watchdog.probing import due_in
-
     said, version = host.said.get(resource.id), kind.version(resource.want)
     return {"due": round(due_in(said, version, kind.rhythm(resource.want).every, time.time()), 3)}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 from reconciler.base.records import dataclass, field
-from reconciler.base.values import Secret
 from reconciler.core.fields import (
     Command,
     Duration,
@@ -238,11 +237,6 @@ class Check:
         found += [path for path in (http.unix, http.ca_file) if path] if http else []
         found += [f"{results.home}/ai_commands/completed"] if results else []
         return (*found, self.cwd) if self.cwd is not None else tuple(found)
-
-    @property
-    def secrets(self) -> tuple[tuple[str, Secret], ...]:
-        """The values that it is asked with, which a compiled spec need not have."""
-        return (*self.env, *(self.http.headers if self.http is not None else ()))
 
 
 FILES = ("fresh", "log", "queue", "disk")
