@@ -15,10 +15,10 @@ from reconciler import kinds
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.exit_codes import DONE
 from reconciler.cli.commands.status import PATIENCE, gathered
-from reconciler.cli.context import Context
 from reconciler.core.kind import Diagnosed
 
 if TYPE_CHECKING:
+    from reconciler.cli.context import Context
     from reconciler.core.model import Outcome
     from reconciler.core.observe import Snapshot
     from reconciler.host import Host

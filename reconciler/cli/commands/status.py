@@ -10,7 +10,6 @@ from reconciler.base.errors import HostError
 from reconciler.base.exit_codes import DONE, TROUBLE
 from reconciler.base.text import printable, redacted_json
 from reconciler.base.values import due_in
-from reconciler.cli.context import Context
 from reconciler.cli.invocation import InvalidUsage
 from reconciler.core.kind import Probed, Supervised
 from reconciler.core.observe import watched
@@ -18,6 +17,7 @@ from reconciler.core.observe import watched
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from reconciler.cli.context import Context
     from reconciler.core.model import Resource, Spec
     from reconciler.core.observe import Snapshot
     from reconciler.host import Host
