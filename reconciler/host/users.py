@@ -211,18 +211,19 @@ _CRONS = ("cron", "crond", "anacron", "busybox")
 
 def caller() -> str:
     """``person``, ``cron``, ``systemd`` or ``program``."""
-    if any(_is_terminal(number) for number in (0, 1, 2)) or _in_foreground():
+    fields = _stat("self")[1]
+    # Does a terminal wait for us, wherever our own output goes? proc(5), ``tpgid``.
+    in_foreground = len(fields) > 5 and fields[2] == fields[5]
+    if in_foreground or any(_is_terminal(number) for number in (0, 1, 2)):
         return "person"
-    from reconciler.host.processes import look_up
-
     pid = os.getppid()
     for _ in range(16):
-        if _name(pid) in _CRONS:
+        name, fields = _stat(pid)
+        if name in _CRONS:
             return "cron"
-        entry = look_up(pid)
-        if entry is None or entry.parent <= 1:
+        pid = int(fields[1]) if fields else 0
+        if pid <= 1:
             break
-        pid = entry.parent
     # systemd.exec(5): set for all that a service starts.
     return "systemd" if "INVOCATION_ID" in os.environ else "program"
 
@@ -234,22 +235,14 @@ def _is_terminal(number: int) -> bool:
         return False
 
 
-def _in_foreground() -> bool:
-    """Does a terminal wait for us, wherever our own output goes? proc(5), ``tpgid``."""
+def _stat(pid: int | str) -> tuple[str, list[bytes]]:
+    """The name of a process and its other fields in proc(5), ``stat``; none where it is gone."""
     try:
-        with open("/proc/self/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            name, _, rest = file.read().partition(b"(")[2].rpartition(b")")
     except OSError:
-        return False
-    return len(fields) > 5 and fields[2] == fields[5]
-
-
-def _name(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-            return file.read().strip().lower()
-    except OSError:
-        return ""
+        return "", []
+    return os.fsdecode(name).lower(), rest.split()
 
 
 def refuse_other(account: Account) -> None:

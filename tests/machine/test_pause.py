@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -169,10 +170,16 @@ def test_history_tells_what_was_done_and_by_whom(machine: Machine) -> None:
     assert "done start process:p: not running" in machine.reconcile("--history", spec).stdout
 
 
-@pytest.mark.parametrize(("before", "by"), [("", "person"), ("setsid -w", "program")])
+@pytest.mark.parametrize(
+    ("before", "by"),
+    [("", "person"), ("setsid -w", "program"), ("setsid -w {0}/cron {0}/run sh {0}/run", "cron")],
+)
 def test_who_typed_it_is_known_wherever_its_output_goes(
     machine: Machine, before: str, by: str
 ) -> None:
+    shutil.copy("/bin/sh", machine.base / "cron")
+    (machine.base / "run").write_text('"$@"; exit $?\n')  # The shell stays until it has ended.
+    before = before.format(machine.base)
     spec = machine.spec(f"directories: {{d: {{path: {machine.base}/d}}}}")
     argv = " ".join(f"'{word}'" for word in machine.argv("--once", spec))
     assert (
