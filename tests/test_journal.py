@@ -22,9 +22,8 @@ from reconciler.kinds.process.resource import Process, Ready
 from reconciler.kinds.retention.actions import MoveFiles, RemoveFolders
 from reconciler.state.store import Store, journal
 from reconciler.undo import Around, Irreversible
-from reconciler.undo.journal import packed, unpacked
+from reconciler.undo.journal import from_plain, packed, plain, secrets_in, unpacked
 from reconciler.undo.permission import OfPermission
-from reconciler.undo.plain import from_plain, plain, secrets_in
 from reconciler.undo.retention import OfRetention
 
 DAY = 86400

@@ -18,8 +18,8 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 __all__ = [
-    "Packer", "compile_all", "dataclass", "field", "fields", "is_record", "leaves", "names",
-    "replace", "unpacked",
+    "Packer", "class_of", "compile_all", "dataclass", "field", "fields", "is_record", "leaves",
+    "name_of", "names", "replace", "unpacked",
 ]  # fmt: skip
 
 
@@ -295,7 +295,7 @@ class Packer:
         if not is_record(cls):
             raise TypeError(f"no way to keep a {cls.__name__}")
         value = self._bare(value)
-        return {_name(cls): tuple(self.packed(getattr(value, name)) for name in names(cls))}
+        return {name_of(cls): tuple(self.packed(getattr(value, name)) for name in names(cls))}
 
     def _records(self, records: Sequence[Any]) -> list[Any]:
         found: dict[type, list[Any]] = {}
@@ -305,7 +305,7 @@ class Packer:
         tables = []
         for cls, its in found.items():
             columns = [self._column([getattr(one, name) for one in its]) for name in names(cls)]
-            tables.append((_name(cls), len(its), columns))
+            tables.append((name_of(cls), len(its), columns))
         return [self._column([numbers[type(one)] for one in records]), tables]
 
     def _column(self, values: Sequence[Any]) -> tuple[bool, Any]:
@@ -326,12 +326,12 @@ def unpacked(value: Any) -> Any:
         numbers, tables = value
         rows, total = [], 0
         for name, count, columns in tables:
-            rows.append(map(_class(name), *(_values(column, count) for column in columns)))
+            rows.append(map(class_of(name), *(_values(column, count) for column in columns)))
             total += count
         return tuple([next(rows[number]) for number in _values(numbers, total)])
     if type(value) is dict:
         ((name, values),) = value.items()
-        return _class(name)(*map(unpacked, values))
+        return class_of(name)(*map(unpacked, values))
     return value
 
 
@@ -346,11 +346,13 @@ def is_record(cls: type) -> bool:
     return "__dataclass_fields__" in vars(cls)  # To ask for it loads `dataclasses`.
 
 
-def _name(cls: type) -> str:
+def name_of(cls: type) -> str:
+    """What ``class_of`` knows it by."""
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
-def _class(name: str) -> Any:
+def class_of(name: str) -> Any:
+    """The record class of that name. Raises all sorts of errors where there is none."""
     module, _, word = name.partition(":")
     if module not in sys.modules and module.startswith("reconciler."):
         import_module(module)

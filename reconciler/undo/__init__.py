@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from reconciler.base.digests import blake2b
 from reconciler.base.records import dataclass
+from reconciler.base.values import secrets
 
 if TYPE_CHECKING:
     from reconciler.core.attributes import Attributes
@@ -108,6 +109,13 @@ def refuse_many(paths: Iterable[str]) -> None:
         room += room_of(path)
         if room > MOST:
             raise Irreversible(f"it is about more than {number:,} paths, which are not kept")
+
+
+def refuse_lost_secrets(former: Any, want: Any, what: str) -> None:
+    """Raise Irreversible where not all secrets of ``former`` are in ``want``: none is noted."""
+    known = {one.digest for one in secrets(want)}
+    if any(one.digest not in known for one in secrets(former)):
+        raise Irreversible(f"{what} are not kept")
 
 
 def all_of(path: str, host: Host) -> Attributes:

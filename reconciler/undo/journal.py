@@ -6,17 +6,18 @@ It must not keep a step from being done, whatever goes wrong here, nor note what
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import HostError
-from reconciler.base.records import replace
+from reconciler.base.records import class_of, is_record, name_of, names, replace
 from reconciler.base.text import redacted_json
+from reconciler.base.values import Secret, secrets
 from reconciler.core.kind import GetKind
 from reconciler.core.model import Observation, Outcome, Plan, Resource, Step
 from reconciler.core.observe import failure, observe
 from reconciler.undo import MOST, Around, Irreversible, reversal, room_of
-from reconciler.undo.plain import from_plain, plain, plain_resource
 
 if TYPE_CHECKING:
     from reconciler.core.observe import Snapshot
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from reconciler.state.tracker import Tracker
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
+_FLAT = frozenset((type(None), bool, int, float, str))
+_CLASS = "is"
 _SHORT = 1000
 """Bytes up to which nothing is gained by packing."""
 
@@ -213,6 +216,65 @@ def known_by(store: Store | None) -> Callable[[str], Any]:
             return None
 
     return known
+
+
+def plain(value: Any) -> Any:
+    """A value of records and tuples as JSON; of a secret its digest. Raises TypeError."""
+    cls = type(value)
+    if cls in _FLAT:
+        return value
+    if isinstance(value, tuple):
+        return [plain(one) for one in value]
+    if cls is Secret:
+        return {_CLASS: "secret", "digest": value.digest}
+    known, fields = _described(cls)  # type: ignore[arg-type]
+    found = {_CLASS: known}
+    for name in fields:
+        one = getattr(value, name)
+        found[name] = one if type(one) in _FLAT else plain(one)
+    return found
+
+
+@cache
+def _described(cls: type) -> tuple[str, tuple[str, ...]]:
+    if not is_record(cls):
+        raise TypeError(f"no way to keep a {cls.__name__}")
+    return name_of(cls), names(cls)
+
+
+def from_plain(value: Any, known: Mapping[str, Secret] | None) -> Any:
+    """The value again, with those secrets that are ``known``, by digest; None: without.
+
+    Raises Irreversible.
+    """
+    if isinstance(value, list):
+        return tuple(from_plain(one, known) for one in value)
+    if not isinstance(value, dict):
+        return value
+    name = str(value.get(_CLASS))
+    if name == "secret":
+        if known is None:
+            return Secret(None, value["digest"])
+        if value["digest"] not in known:
+            raise Irreversible("a value of its environment is another one now, and is not kept")
+        return known[value["digest"]]
+    fields = {key: from_plain(one, known) for key, one in value.items() if key != _CLASS}
+    try:
+        if name.startswith("reconciler."):
+            return class_of(name)(**fields)
+    except (AttributeError, ImportError, KeyError, TypeError):
+        pass
+    raise Irreversible("it was noted by another version of this program")
+
+
+def secrets_in(value: Any) -> dict[str, Secret]:
+    """All secrets of a value that have their value, by digest."""
+    return {one.digest: one for one in secrets(value) if one.value is not None}
+
+
+def plain_resource(one: Resource[Any]) -> list[Any]:
+    """A resource of a reversal."""
+    return [one.id, one.present, plain(one.want)]
 
 
 def packed(document: Any) -> bytes:

@@ -17,8 +17,7 @@ from reconciler.core.model import Observation, Remark, Resource, Spec
 from reconciler.core.observe import Snapshot, observe
 from reconciler.core.plan import is_matched, make_plan
 from reconciler.undo import Irreversible, reversal
-from reconciler.undo.journal import differs, seen_now, trace, unpacked
-from reconciler.undo.plain import from_plain, secrets_in
+from reconciler.undo.journal import differs, from_plain, secrets_in, seen_now, trace, unpacked
 
 if TYPE_CHECKING:
     from reconciler.base.values import Secret

@@ -8,8 +8,7 @@ from typing import Any
 from reconciler.base.records import replace
 from reconciler.core.model import Resource, Step
 from reconciler.host.start_records import RENEWED
-from reconciler.undo import Around, Irreversible, Reversal
-from reconciler.undo.plain import digests_in
+from reconciler.undo import Around, Irreversible, Reversal, refuse_lost_secrets
 
 
 class OfProcess(Reversal):
@@ -32,8 +31,7 @@ class OfProcess(Reversal):
             if not resource.present:
                 return ()  # Only what it has left behind is ended.
             return (Resource(resource.id, want, present=False),)
-        if not digests_in(former) <= digests_in(want):
-            raise Irreversible("former values of its environment are not kept")
+        refuse_lost_secrets(former, want, "former values of its environment")
         return (Resource(resource.id, replace(former, stop_extra=True)),)
 
     def trace(self, state: Any) -> str:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from reconciler.core.model import Resource, Step
-from reconciler.undo import Around, Irreversible, Reversal
-from reconciler.undo.plain import digests_in
+from reconciler.undo import Around, Irreversible, Reversal, refuse_lost_secrets
 
 
 class OfSession(Reversal):
@@ -30,8 +29,7 @@ class OfSession(Reversal):
         former = former or want
         if resource.orphan and not former.layout():
             raise Irreversible("its windows are not known")
-        if not digests_in(former) <= digests_in(want):
-            raise Irreversible("values of its environment are not kept")
+        refuse_lost_secrets(former, want, "values of its environment")
         return (Resource(resource.id, former),)
 
     def trace(self, state: Any) -> str:
