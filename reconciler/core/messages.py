@@ -89,3 +89,13 @@ def moment(wall: float) -> str:
         return time.strftime("%Y-%m-%d %H:%M", time.localtime(wall))
     except (OverflowError, ValueError, OSError):
         return "some time ago"
+
+
+def dated(body: str, wall: float) -> str:
+    """The same, which says at its end when it was written."""
+    return f"{undated(body, wall)} ({moment(wall)})"
+
+
+def undated(body: str, wall: float) -> str:
+    """The same without that."""
+    return body.removesuffix(f" ({moment(wall)})")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
 from reconciler.base.values import Notify, Target
-from reconciler.core.messages import moment
+from reconciler.core.messages import dated
 from reconciler.core.model import Spec
 from reconciler.host.child import Child
 from reconciler.host.clock import Clock
@@ -256,8 +256,7 @@ class Sender:
             # What was given up has overtaken it, or it is late.
             late = one.event not in (URGENT, DIGEST) and one.seq < urgent
             late = late or abs(wall - one.wall) > _LATE
-            body = f"{one.body} ({moment(one.wall)})" if late else one.body
-            todo.append((one.title, body, one.event))
+            todo.append((one.title, dated(one.body, one.wall) if late else one.body, one.event))
         child = self._delivers(target, todo, messages)
         self._busy[target.name] = _Delivery(child, list(messages))
 

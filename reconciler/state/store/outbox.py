@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.base.records import dataclass
 from reconciler.base.text import shortened
-from reconciler.core.messages import Message, Sent, Trouble, in_one_line, moment
+from reconciler.core.messages import Message, Sent, Trouble, dated, in_one_line, moment, undated
 from reconciler.state.folder import delivery_lock
 from reconciler.state.store.base import Base
 from reconciler.state.store.tables import StoreTable
@@ -66,7 +66,7 @@ def digest(letters: Sequence[QueuedMessage]) -> str:
         known = re.match(_DIGEST, letter.body)
         since = since or (known[2] if known else moment(letter.wall))
         number += int(known[1]) if known else 1
-        words = shortened(in_one_line(letter.body), _WIDTH)
+        words = shortened(in_one_line(undated(letter.body, letter.wall)), _WIDTH)
         one = f"- {moment(letter.wall)[-5:]} {words}"
         lines += letter.body.split("\n")[1:] if known else [one]
     lines = lines[-_LINES:]
@@ -113,10 +113,19 @@ class Outbox:
         return QueuedMessage(seq, target, event, title, body, wall, tries, max(0.0, -(age or 0.0)))
 
     def taken(self, letters: Sequence[QueuedMessage]) -> None:
-        """They have arrived."""
+        """They have arrived; what one that was given up has overtaken says when it was written."""
         with self._base.change() as base:
             gone = [(letter.seq,) for letter in letters]
             base.executemany("DELETE FROM outbox WHERE seq = ?", gone)
+            for letter in letters:
+                if letter.event == URGENT:
+                    rows = base.execute(
+                        "SELECT body, wall, seq FROM outbox WHERE target = ? AND seq < ? "
+                        f"AND event NOT IN ('{URGENT}', '{DIGEST}', '{DROPPED}')",
+                        (letter.target, letter.seq),
+                    ).fetchall()
+                    changed = [(dated(body, wall), seq) for body, wall, seq in rows]
+                    base.executemany("UPDATE outbox SET body = ? WHERE seq = ?", changed)
 
     def shorten(self, letter: QueuedMessage, body: str) -> None:
         """It goes out once more at once, with another text."""
