@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support import LONG, Machine, until
+from support import LONG, Machine, passed, until
 
 from reconciler.host.clock import Clock
+from reconciler.kinds.process.observed import HOLDS
 from reconciler.state.heartbeat import WatchdogHeartbeat, pulse
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -75,6 +76,18 @@ class Looping:
         assert seen is not None, "the loop does not run"
         self.send(signal.SIGUSR1)
         until(lambda: self.passes() > seen.begun, seconds)
+
+    def held(self, ident: str, number: int = 1) -> None:
+        """Wait until the start of that process which is the ``number``-th that was done has proved
+        itself: what ends from now on had run."""
+
+        def started() -> bool:
+            steps = [one["step"] for one in self.events() if one["event"] == "step"]
+            done = [one for one in steps if (one["id"], one["result"]) == (ident, "done")]
+            return len(done) >= number or self.ended()
+
+        until(started)
+        passed(HOLDS)
 
     def rest(self, seconds: float = 20.0) -> None:
         """Wait until it sleeps: no CPU time taken for a third of a second."""

@@ -19,14 +19,15 @@ from typing import Any
 import pytest
 from looping import Looping
 from receiver import Receiver
-from support import CHECKOUT, LONG, Machine, allowed, until, within
+from support import CHECKOUT, LONG, Machine, until, within
 
 from reconciler.base.errors import UnknownState
 from reconciler.base.values import Target
 from reconciler.host.child import answer
 from reconciler.notify.delivery import work
 
-CANARY = "hunter2canary"
+CANARY = f"hunter2canary{os.getpid()}"
+"""In no command line and no environment of a test beside this one."""
 ALL = "[changed, failed, gave_up, recovered, progress, report]"
 
 
@@ -70,11 +71,27 @@ def crashing(machine: Machine, targets: str) -> tuple[Path, Path]:
     )
 
 
+def told_all(machine: Machine, spec: Path, status: int = 0) -> str:
+    """What a pass prints, and those that deliver what it has not within its ten seconds."""
+    said = ""
+    while True:
+        begin = time.monotonic()
+        done = machine.reconcile("--once", spec)
+        assert done.returncode == status, done.stdout + done.stderr
+        said += done.stdout
+        if not waiting(machine):
+            return said
+        assert time.monotonic() - begin > 10, "it leaves only what takes longer than that"
+        no_pause(machine)
+
+
 FAILED = "Status: process:p exited right after start"
 GAVE_UP = "Status: process:p gave up after "
 WELL = "Status: process:p recovered\nAction: none is needed\nit was unhealthy since "
 STARTED = "Status: process:p: not running\nAction: started"
 ENDED = "Status: process:p had ended\nAction: started again\n"
+WRITTEN = r" \(\d{4}-\d\d-\d\d \d\d:\d\d\)$"
+"""When it was, at the end of what was overtaken by what was given up."""
 
 
 def test_from_the_first_start_to_the_mended_one(
@@ -87,20 +104,30 @@ def test_from_the_first_start_to_the_mended_one(
     pid = machine.only("sleep 90210")
 
     def told(name: str) -> list[str]:
-        """Without the time, which stands behind what was overtaken by what was given up, and
-        without the start that came at once and did not hold."""
+        """In the order in which it has come, but for the starts that seemed to hold at first."""
         bodies = [d["message"] for path, d in receiver.got if path == f"/{name}"]
-        bodies = [body for body in bodies if not body.startswith(ENDED)]
-        return [re.sub(r" \(\d{4}-\d\d-\d\d \d\d:\d\d\)$", "", body) for body in bodies]
+        return [body for body in bodies if not body.startswith(ENDED)]
+
+    def in_order(name: str) -> list[str]:
+        """The same as it has happened: what was given up goes first, and may have overtaken what
+        then says when it was; on a loaded machine something waits, else nothing does."""
+        bodies, found = told(name), list[str]()
+        for at, body in enumerate(bodies):
+            was, overtaken = re.subn(WRITTEN, "", body)
+            given_up = [one for one in found if one.startswith(GAVE_UP)]
+            assert overtaken <= len(given_up), bodies[: at + 1]
+            found.insert(found.index(given_up[-1]) if overtaken else at, was)
+        return found
 
     until(lambda: told("every"))
     assert told("every") == [STARTED]
     good.unlink()
     os.kill(pid, signal.SIGKILL)
-    until(lambda: len(told("some")) == 2)
+    # Of more than five that wait, one is made.
+    until(lambda: len(told("some")) == 2 and not waiting(machine))
     good.touch()
     until(lambda: len(told("some")) == 3)
-    first, second, third = told("some")
+    first, second, third = in_order("some")
     assert first.startswith(FAILED)
     number, _, rest = second.removeprefix(GAVE_UP).partition(" ")
     status, action, *evidence = rest.split("\n")
@@ -113,11 +140,16 @@ def test_from_the_first_start_to_the_mended_one(
     # The same for whoever wants to hear more, and every start besides.
     until(lambda: told("every")[-1:] == [third])
     assert loop.end() == 0
-    heard = told("every")
+    heard = in_order("every")
     starts = [e for e in loop.events() if e["event"] == "step" and e["step"]["result"] == "done"]
-    ended = sum(d["message"].startswith(ENDED) for p, d in receiver.got if p == "/every")
-    assert heard.count(STARTED) + ended == len(starts) >= 2
-    assert sorted(one for one in heard if one in (first, second, third)) == sorted(told("some"))
+    ended, too = (
+        [re.sub(WRITTEN, "", d["message"]) for p, d in receiver.got
+         if p == f"/{name}" and d["message"].startswith(ENDED)]
+        for name in ("every", "some")
+    )  # fmt: skip
+    assert heard.count(STARTED) + len(ended) == len(starts) >= 2
+    assert ended == too
+    assert [one for one in heard if one in (first, second, third)] == [first, second, third]
     titles = {document["title"] for _, document in receiver.got}
     assert titles == {f"reconcile: demo on {os.uname().nodename}"}
     assert {d["type"] for p, d in receiver.got if p == "/some"} == {"warning", "failure", "success"}
@@ -130,21 +162,28 @@ def test_nothing_is_lost_while_the_target_is_down_and_the_loop_is_killed(
     url_file = hook(machine, f"json://{receiver.where}/{CANARY}")
     good, spec = crashing(machine, f"a: {{url_file: {url_file}}}")
     loop = looping(spec)
-    until(lambda: len(waiting(machine)) == 2)
-    loop.process.kill()
-    loop.process.wait()
+
+    def waits(*beginnings: str) -> bool:
+        """Those, besides the starts that seemed to hold at first on a loaded machine?"""
+        bodies = [body for _, body in waiting(machine) if not body.startswith(ENDED)]
+        return [body[:28] for body in bodies] == [words[:28] for words in beginnings]
+
+    until(lambda: waits(FAILED, GAVE_UP))
+    loop.kill()
     good.touch()
     loop = looping(spec)
-    until(lambda: len(waiting(machine)) == 3)
-    loop.process.kill()
-    loop.process.wait()
+    until(lambda: waits(FAILED, GAVE_UP, WELL))
+    loop.kill()
+    number = len(waiting(machine))
     receiver.up()
     no_pause(machine)
     loop = looping(spec)
-    until(lambda: len(receiver.got) == 3)
     until(lambda: not waiting(machine))
     assert loop.end() == 0
-    assert [body[:28] for body in receiver.bodies()] == [w[:28] for w in (GAVE_UP, FAILED, WELL)]
+    bodies = [body for body in receiver.bodies() if not body.startswith(ENDED)]
+    assert len(receiver.got) == number, "each once"
+    assert [body[:28] for body in bodies] == [w[:28] for w in (GAVE_UP, FAILED, WELL)]
+    assert [bool(re.search(WRITTEN, body)) for body in bodies] == [False, True, False]
 
 
 def test_what_a_killed_loop_was_delivering_comes_once(
@@ -162,7 +201,8 @@ def test_what_a_killed_loop_was_delivering_comes_once(
     until(lambda: receiver.asked)
     loop.kill()
     loop = looping(spec)
-    until(lambda: loop.passes() > 1)
+    # Each pass looks whether there is something that it could deliver.
+    until(lambda: loop.passes() > 3)
     (machine.base / "d").rmdir()
     until(lambda: len(waiting(machine)) == 2)
     receiver.mode = "take"
@@ -191,7 +231,7 @@ def test_single_passes_deliver_too(machine: Machine, receiver: Receiver) -> None
     no_pause(machine)
     machine.converged(spec)
     assert receiver.got == [], "looking only must not send"
-    machine.once(spec)
+    told_all(machine, spec)
     one, two, three = receiver.bodies()
     status, action, *_ = one.splitlines()
     assert status.startswith("Status: directory:d cannot be looked at: ")
@@ -210,11 +250,12 @@ def test_single_passes_deliver_too(machine: Machine, receiver: Receiver) -> None
 def children_of_passes(machine: Machine, spec: Path) -> bool:
     """Was each pass that was needed to deliver all (one, in its ten seconds) one child's work?"""
     while True:
+        begin = time.monotonic()
         trace = machine.traced("execve,openat", *machine.argv("--once", spec))
         loads = re.findall(r'openat.*apprise/__pycache__/__init__[^"]*", O_RDONLY', trace)
         if not waiting(machine) or len(loads) > 1:
             return len(loads) == 1
-        assert allowed(0.0) > 1, "a machine that is not loaded needs one pass"
+        assert time.monotonic() - begin > 10, "it leaves only what takes longer than that"
         no_pause(machine)
 
 
@@ -272,8 +313,7 @@ def test_a_message_that_is_never_taken_holds_up_no_other(
         "on: [failed, recovered]}}}\n"
         f"directories: {{d: {{for_each: [{names}], path: '{wrong}/{{{{ each }}}}'}}}}\n"
     )
-    said = machine.reconcile("--once", spec).stdout
-    assert not waiting(machine)
+    said = told_all(machine, spec, status=1)
     if mode == "short":
         (body,) = receiver.bodies()
         assert len(body) < 1000 and body.endswith("... (shortened, for HTTP 400)")
@@ -283,8 +323,8 @@ def test_a_message_that_is_never_taken_holds_up_no_other(
     receiver.mode = "take"
     wrong.unlink()
     wrong.mkdir()
-    machine.once(spec)
-    until(lambda: any("recovered" in body for body in receiver.bodies()))
+    told_all(machine, spec)
+    assert any("recovered" in body for body in receiver.bodies())
 
 
 def test_a_check_that_fails(machine: Machine, receiver: Receiver) -> None:
@@ -293,11 +333,11 @@ def test_a_check_that_fails(machine: Machine, receiver: Receiver) -> None:
         f"notify: {{targets: {{a: {{url: 'json://{receiver.where}/'}}}}}}\n"
         f"checks: {{c: {{command: 'echo \\033; test -e {good}', every: 1ms}}}}\n"
     )
-    machine.once(spec, status=1)
-    machine.once(spec, status=1)
+    told_all(machine, spec, status=1)
+    told_all(machine, spec, status=1)
     good.touch()
-    machine.once(spec)
-    machine.once(spec)
+    told_all(machine, spec)
+    told_all(machine, spec)
     first, second = receiver.bodies()
     assert first.startswith("Status: check:c is failing: ")
     assert all(line.isprintable() for line in first.splitlines())
@@ -309,15 +349,19 @@ def test_a_worker_that_crashes_when_it_was_well_is_no_storm(
 ) -> None:
     """Each time it is started at once, and has run for long enough to be well."""
     starts = machine.base / "starts"
-    # A loaded machine must see that it runs, and that it is proven.
-    command = f"[sh, -c, 'echo >> {starts}; sleep {allowed(0.9):.1f}']"
+    command = f"[sh, -c, 'echo >> {starts}; exec sleep 90214']"
     spec = machine.spec(
         "version: 1\nname: demo\nloop: {every: 100ms}\n"
         f"notify: {{targets: {{a: {{url: 'json://{receiver.where}/'}}}}}}\n"
         f"processes: {{p: {{command: {command}, restart: {{healthy_after: 200ms}}}}}}\n"
     )
     loop = looping(spec)
-    until(lambda: starts.exists() and starts.stat().st_size >= 10)
+    for number in range(1, 10):
+        loop.held("process:p", number)
+        loop.full_pass()
+        os.kill(machine.only("sleep 90214"), signal.SIGKILL)
+    loop.held("process:p", 10)
+    until(lambda: starts.read_text() == 10 * "\n")
     until(lambda: receiver.got and not waiting(machine))
     assert loop.end() == 0
     every = "\n".join(receiver.bodies())
@@ -336,24 +380,18 @@ def test_a_worker_that_was_killed_and_started_at_once_is_told_of_by_default(
         f"notify: {{targets: {{a: {{url: '{url}/a'}}, b: {{url: '{url}/b', on: {ALL}}}}}}}\n"
         "processes: {p: {command: [sleep, '90211']}}\n"
     )
-    loop = looping(spec).up()
-
-    def proven() -> int:
-        """Its pid, once it has run for long enough to count as started."""
-        pid = machine.only("sleep 90211")
-        time.sleep(allowed(1.0))
-        loop.rest()
-        return pid
-
-    os.kill(proven(), signal.SIGKILL)
-    until(lambda: sum(path == "/a" for path, _ in receiver.got))
-    pid = proven()
+    loop = looping(spec)
+    loop.held("process:p", 1)
+    os.kill(machine.only("sleep 90211"), signal.SIGKILL)
+    loop.held("process:p", 2)
+    pid = machine.only("sleep 90211")
+    until(lambda: receiver.got and not waiting(machine))
     assert loop.end() == 0
     os.kill(pid, signal.SIGKILL)
-    machine.once(spec)
+    told_all(machine, spec)
     machine.reconcile("--pause", "process:p", "--stop", spec)
     machine.reconcile("--resume", "process:p", spec)
-    machine.once(spec)
+    told_all(machine, spec)
     until(lambda: machine.running("sleep 90211"))
     lines = [(path, document["message"].splitlines()) for path, document in receiver.got]
     for path in ("/a", "/b"):
@@ -448,12 +486,19 @@ def test_bad_targets_hold_nothing_up_and_no_url_is_seen_anywhere(
         assert seen_of(CANARY) == []
     until(lambda: len(receiver.got) == 4)
     assert {path for path, _ in receiver.got} == {f"/{CANARY}"}
-    expected = [name for name in WORDS if patient or name != "trickling"]
-    until(lambda: loop.names().count("notify") == len(expected))
+    words = {
+        name: f"target {name} did not take a message: {WORDS[name]}; retrying" for name in WORDS
+    }
+
+    def told() -> list[str]:
+        return sorted(one["text"] for one in loop.events() if one["event"] == "notify")
+
+    # On a machine that is slow, what trickles may have had its time as well.
+    late = sorted(words.values())
+    soon = [text for text in late if text != words["trickling"]]
+    until(lambda: told() == late or (told() == soon and not patient))
     assert loop.end() == 0
-    assert sorted(e["text"] for e in loop.events() if e["event"] == "notify") == [
-        f"target {name} did not take a message: {WORDS[name]}; retrying" for name in expected
-    ]
+    assert told() == late or (told() == soon and not patient)
     kept = [path for path in machine.state.rglob("*") if path.is_file()]
     assert len(kept) > 2
     assert not [path for path in kept if CANARY.encode() in path.read_bytes()]
@@ -536,7 +581,7 @@ def test_a_target_that_is_off_is_no_error_and_said(machine: Machine, looping: An
     assert waiting(machine) == []
     loop = looping(spec)
     until(lambda: "notify" in loop.names())
-    loop.send(signal.SIGUSR1)
+    loop.full_pass()
     assert loop.end() == 0
     assert [e["text"] for e in loop.events() if e["event"] == "notify"] == [f"target a {words}"]
 
@@ -567,6 +612,7 @@ def test_people_hear_of_a_broken_spec_and_of_a_loop_that_hung(
     words[3] = "1.0"
     pulse.write_text(" ".join(words))
     machine.once(spec)
+    until(lambda: len(receiver.got) > 2)
     assert "has not moved for" in receiver.bodies()[2]
 
 
