@@ -15,7 +15,7 @@ import pytest
 from machine.disposable import DisposableHost
 from machine.test_cron import Cron, cron
 from ruamel.yaml import YAML
-from support import Machine, until
+from support import Machine, is_tmux, until
 
 from reconciler.cli.main import main
 
@@ -81,7 +81,7 @@ def test_a_process_is_taken_as_it_is_and_started_anew_when_it_ends(
     server.kill()
     server.wait()
     machine.once(spec)
-    (pid,) = machine.running("my server.py")
+    pid = machine.only("my server.py")
     assert b"GREETING=it's {{ me }}" in Path(f"/proc/{pid}/environ").read_bytes()
     machine.converged(spec)
     # What is ours already is not adopted once more.
@@ -123,6 +123,9 @@ def test_a_session_is_taken_with_its_windows_and_panes(machine: Machine) -> None
     machine.tmux("new-session", "-d", "-s", "work", "-n", "edit", "-c", base, "exec sleep 60664")
     machine.tmux("split-window", "-t", "=work:", "-h", "-c", "/", "exec sleep 60665")
     machine.tmux("new-window", "-t", "=work:", "-n", "edit", "-c", base)
+    # Not the shells that have forked for them.
+    until(lambda: [len(machine.running(f"sleep 6066{n}")) for n in (4, 5)] == [1, 1])
+    until(lambda: all("exec" not in line or is_tmux(line) for line in machine.ours().values()))
     form = "#{pane_id} #{pane_pid} #{window_name}"
     before = machine.tmux("list-panes", "-s", "-t", "=work", "-F", form)
     spec = machine.spec("sessions: {work: {adopt: true, windows: [{panes: [{}, {}]}, {}]}}")
@@ -142,12 +145,11 @@ def test_a_session_is_taken_with_its_windows_and_panes(machine: Machine) -> None
     machine.tmux("rename-window", "-t", "=work:{end}", "other")
     machine.tmux("swap-window", "-s", "=work:{start}", "-t", "=work:{end}")
     machine.converged(spec)
-    (pid,) = machine.running("sleep 60665")
-    os.kill(pid, signal.SIGKILL)
+    os.kill(machine.only("sleep 60665"), signal.SIGKILL)
     until(lambda: machine.steps(spec) == ["session:work"])
     machine.once(spec)
     machine.converged(spec)
-    assert len(machine.running("sleep 60664")) == len(machine.running("sleep 60665")) == 1
+    assert machine.only("sleep 60664") != machine.only("sleep 60665")
     # It was there before the spec, and is left when that goes.
     done = machine.reconcile("--uninstall", spec)
     assert "existed before" in done.stdout
@@ -203,6 +205,8 @@ def test_many_processes_are_read_once(machine: Machine) -> None:
         code += " os.fork() or os.execvp('sleep', ['sleep', f'60670.{n}'])\n"
         made = subprocess.Popen([sys.executable, "-c", code], env=machine.environ)
         made.wait()
+        # What is forked is a Python still, for a moment.
+        until(lambda count=number: len(machine.running("sleep 60670")) == count)
         trace = machine.traced("openat", *machine.argv("--adopt", "process:^sleep 60670"))
         counts.append(trace.count('/cmdline"'))
         for pid in machine.running("sleep 60670"):
@@ -218,6 +222,7 @@ def test_five_hundred_processes_are_adopted_in_two_seconds(machine: Machine) -> 
     code += " os.fork() or os.execvp('sleep', ['sleep', f'60672.{n}'])\n"
     subprocess.run([sys.executable, "-c", code], env=environ, check=True)
     try:
+        until(lambda: len(machine.running("sleep 60672")) == 500)
         before = os.times()
         done = machine.reconcile("--adopt", "process:^sleep 60672")
         after = os.times()

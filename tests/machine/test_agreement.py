@@ -102,9 +102,13 @@ def break_block(machine: Machine) -> None:
     (machine.base / "rc").mkdir()
 
 
-def break_session(machine: Machine) -> None:
+def end_tmux(machine: Machine) -> None:
     machine.tmux("kill-server")
     until(lambda: not machine.tmux("list-sessions"))
+
+
+def break_session(machine: Machine) -> None:
+    end_tmux(machine)
     machine.fake("tmux", "echo no such luck >&2; exit 3; :")
 
 
@@ -118,7 +122,7 @@ DIFFERENT: Breaks = {
     "directory:d": lambda machine: (machine.base / "d").chmod(0o700),
     "permission:p": lambda machine: (machine.base / "d/below").chmod(0o755),
     "retention:r": age_a_file,
-    "session:s": lambda machine: machine.tmux("kill-server"),
+    "session:s": end_tmux,
     "cron:c": lambda machine: machine.write_crontab(b""),
     "block:b": lambda machine: (machine.base / "rc").write_text("mine\n"),
 }

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import socket
 import sqlite3
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -16,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from looping import Looping
 from receiver import answering
-from support import CHECKOUT, LONG, Machine, until, within
+from support import CHECKOUT, Machine, until, within
 from test_contract import changing_calls
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
@@ -46,7 +45,15 @@ def again(machine: Machine) -> None:
     base.close()
 
 
-def test_every_form_ok_and_failing(machine: Machine, port: int) -> None:
+@pytest.fixture
+def closed() -> Iterator[int]:
+    """A port at which nobody listens: it is taken as long as the test lasts."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        yield unused.getsockname()[1]
+
+
+def test_every_form_ok_and_failing(machine: Machine, port: int, closed: int) -> None:
     base = machine.base
     machine.environ["TOKEN"] = "token-canary"
     (base / "q").mkdir()
@@ -55,42 +62,39 @@ def test_every_form_ok_and_failing(machine: Machine, port: int) -> None:
     (base / "beat").touch()
     (base / "co/ai_commands/completed").mkdir(parents=True)
     (base / "log").write_text(time.strftime("%Y-%m-%dT%H:%M:%S ERROR canary\n"))
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        closed = unused.getsockname()[1]
-        spec = checks(
-            machine,
-            command="command: 'echo well; pwd', expect: '^well$', cwd: /",
-            command_bad="command: [sh, -c, 'echo $KEY; exit 3'], env: {KEY: canary}",
-            expect_bad="command: echo well, expect: ill",
-            fresh=f"fresh: {{path: {base}/beat, max_age: 1h}}",
-            fresh_bad=f"fresh: {{path: {base}/none, max_age: 1h}}",
-            log=f"log: {{path: {base}/log, match: FATAL}}",
-            log_bad=f"log: {{path: {base}/log, match: ERROR}}",
-            queue=f"queue: {{path: {base}/q, match: '*.xml', max_age: 1s}}",
-            queue_bad=f"queue: {{path: {base}/q, match: '*.json', max_age: 5m}}",
-            disk=f"disk: {{path: {base}, min_free: 1KiB}}",
-            disk_bad=f"disk: {{path: {base}, max_used: 0.001%}}",
-            load="load: {max: 100000}",
-            load_bad="load: {max: 0}",
-            memory="memory: {min_free: 1KiB}",
-            memory_bad="memory: {min_free: 1000TiB}",
-            swap="swap: {max_used: 99.999%}",
-            tcp=f"tcp: 'localhost:{port}'",
-            tcp_bad=f"tcp: '127.0.0.1:{closed}'",
-            socket_bad=f"tcp: {base}/none.sock",
-            body=f"http: {{url: 'http://127.0.0.1:{port}/200/echo', match: '^X-T: token-canary', "
-            "headers: {X-T: '{{ env.TOKEN }}'}}",
-            body_bad=f"http: {{url: 'http://127.0.0.1:{port}/200/echo', match: ill}}",
-            results=f"results: {{home: {base}/co}}",
-            results_bad=f"results: {{home: {base}/none}}",
-            state="state: {max: 1GiB}",
-            state_bad="state: {max: 1KiB}",
-            persistence_bad="persistence: true",
-            http=f"http: {{url: 'http://127.0.0.1:{port}/204', status: [200, 204]}}",
-            http_bad=f"http: 'http://127.0.0.1:{port}/503?token={{{{ env.TOKEN }}}}'",
-        )
-        found = failing(machine.once(spec, status=1))
+    spec = checks(
+        machine,
+        command="command: 'echo well; pwd', expect: '^well$', cwd: /",
+        command_bad="command: [sh, -c, 'echo $KEY; exit 3'], env: {KEY: canary}",
+        expect_bad="command: echo well, expect: ill",
+        fresh=f"fresh: {{path: {base}/beat, max_age: 1h}}",
+        fresh_bad=f"fresh: {{path: {base}/none, max_age: 1h}}",
+        log=f"log: {{path: {base}/log, match: FATAL}}",
+        log_bad=f"log: {{path: {base}/log, match: ERROR}}",
+        queue=f"queue: {{path: {base}/q, match: '*.xml', max_age: 1s}}",
+        queue_bad=f"queue: {{path: {base}/q, match: '*.json', max_age: 5m}}",
+        disk=f"disk: {{path: {base}, min_free: 1KiB}}",
+        disk_bad=f"disk: {{path: {base}, max_used: 0.001%}}",
+        load="load: {max: 100000}",
+        load_bad="load: {max: 0}",
+        memory="memory: {min_free: 1KiB}",
+        memory_bad="memory: {min_free: 1000TiB}",
+        swap="swap: {max_used: 99.999%}",
+        tcp=f"tcp: 'localhost:{port}'",
+        tcp_bad=f"tcp: '127.0.0.1:{closed}'",
+        socket_bad=f"tcp: {base}/none.sock",
+        body=f"http: {{url: 'http://127.0.0.1:{port}/200/echo', match: '^X-T: token-canary', "
+        "headers: {X-T: '{{ env.TOKEN }}'}}",
+        body_bad=f"http: {{url: 'http://127.0.0.1:{port}/200/echo', match: ill}}",
+        results=f"results: {{home: {base}/co}}",
+        results_bad=f"results: {{home: {base}/none}}",
+        state="state: {max: 1GiB}",
+        state_bad="state: {max: 1KiB}",
+        persistence_bad="persistence: true",
+        http=f"http: {{url: 'http://127.0.0.1:{port}/204', status: [200, 204]}}",
+        http_bad=f"http: 'http://127.0.0.1:{port}/503?token={{{{ env.TOKEN }}}}'",
+    )
+    found = failing(machine.once(spec, status=1))
     assert {name.removesuffix("_bad") for name in found} == {
         "command", "expect", "fresh", "log", "queue", "disk", "tcp", "http",
         "load", "memory", "socket", "body", "results", "state", "persistence",
@@ -210,17 +214,17 @@ def test_a_failing_check_restarts_its_process(machine: Machine) -> None:
     spec = checks(
         machine,
         head=head,
-        x=f"command: test ! -e {machine.base}/ill, timeout: 200ms, on_failure: [restart p]",
+        x=f"command: test ! -e {machine.base}/ill, on_failure: [restart p]",
     )
     machine.once(spec)
-    (pid,) = machine.running("sleep 4711")
+    pid = machine.only("sleep 4711")
     (machine.base / "ill").touch()
     assert machine.once(spec)["steps"] == []
     again(machine)
     (step,) = machine.once(spec, status=1)["steps"]
     assert (step["id"], step["verb"], step["result"]) == ("process:p", "restart", "done")
     assert step["why"] == "check:x: exit status 1"
-    (other,) = machine.running("sleep 4711")
+    other = machine.only("sleep 4711")
     assert other != pid
     assert machine.once(spec, status=1)["steps"] == []
     assert machine.running("sleep 4711") == [other]
@@ -260,42 +264,8 @@ def test_a_hanging_command_is_killed_with_its_children(machine: Machine) -> None
     until(lambda: not machine.running("sleep 4713"))
 
 
-class Looping:
-    """A loop, with what it has told so far."""
-
-    def __init__(self, machine: Machine, spec: Path) -> None:
-        self.output = machine.base / "loop.out"
-        with open(self.output, "wb") as file:
-            self.process = subprocess.Popen(
-                [str(word) for word in machine.argv("--loop", spec, "--json")],
-                env=machine.environ, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
-            )  # fmt: skip
-
-    def told(self, ident: str) -> list[str]:
-        found = (
-            json.loads(line) for line in self.output.read_text().splitlines() if line[:1] == "{"
-        )
-        return [one["event"] for one in found if one.get("id") == ident]
-
-    def steps(self) -> list[str]:
-        found = (
-            json.loads(line) for line in self.output.read_text().splitlines() if line[:1] == "{"
-        )
-        return [one["step"]["id"] for one in found if one["event"] == "step"]
-
-
-@pytest.fixture
-def looping(machine: Machine) -> Iterator[Any]:
-    started: list[Looping] = []
-
-    def start(spec: Path) -> Looping:
-        started.append(Looping(machine, spec))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.process.kill()
-        one.process.wait()
+def told(loop: Looping, ident: str) -> list[str]:
+    return [one["event"] for one in loop.events() if one.get("id") == ident]
 
 
 def test_the_loop_tells_a_verdict_once_and_acts(machine: Machine, looping: Any) -> None:
@@ -320,8 +290,8 @@ def test_the_loop_tells_a_verdict_once_and_acts(machine: Machine, looping: Any) 
 
     def verdicts() -> list[str]:
         """The first failure is told of by itself, unless the second one comes with it."""
-        told = loop.told("check:x")
-        return told[told[:1] == ["note"] :]
+        found = told(loop, "check:x")
+        return found[found[:1] == ["note"] :]
 
     until(lambda: verdicts() == ["failing"])
     # It goes on failing, and is done again after two more failures each time.
@@ -329,9 +299,9 @@ def test_the_loop_tells_a_verdict_once_and_acts(machine: Machine, looping: Any) 
     ill.unlink()
     until(lambda: verdicts()[-1] == "well")
     assert verdicts() == ["failing", "well"]
-    assert {"process:p", "check:x"} == set(loop.steps())
-    loop.process.send_signal(signal.SIGTERM)
-    assert loop.process.wait(LONG) == 0
+    steps = [one["step"] for one in loop.events() if one["event"] == "step"]
+    assert {step["id"] for step in steps} == {"process:p", "check:x"}
+    assert loop.end() == 0
     assert not machine.running("sleep 4715")
     assert machine.running("sleep 4714")
 
@@ -348,8 +318,7 @@ def test_what_hangs_of_one_user_takes_no_place_of_another(machine: Machine, loop
     before = len(counted.read_text()) if counted.exists() else 0
     until(lambda: counted.exists() and len(counted.read_text()) > before + 10)
     assert len(machine.running("sleep 4718")) == 7
-    loop.process.send_signal(signal.SIGTERM)
-    assert loop.process.wait(LONG) == 0
+    assert loop.end() == 0
     assert not machine.running("sleep 4718")
 
 
@@ -357,8 +326,7 @@ def test_the_probes_of_a_killed_loop_end_by_themselves(machine: Machine, looping
     spec = checks(machine, hangs="command: 'sleep 4716 & sleep 4716', timeout: 1s")
     loop = looping(spec)
     until(lambda: machine.running("sleep 4716"))
-    loop.process.kill()
-    loop.process.wait()
+    loop.kill()
     until(lambda: not machine.running("sleep 4716"), 5)
 
 

@@ -468,7 +468,7 @@ def test_a_loop_ends_what_was_left_and_starts_it_anew(
     loop = looping(spec).up()
     child, leader = world.lost("c"), world.lost("lead")
     # Until it has come up, one with a child in a session of its own may be a daemon.
-    until(lambda: Processes(Clock()).age(leader) > 1.0)
+    loop.held("process:lead")
     loop.full_pass()
     os.kill(leader.pid, signal.SIGKILL)
     world.begun("lead")
