@@ -16,7 +16,7 @@ from reconciler.core.model import Action, Change, Resource
 from reconciler.host.managed_file import LIMIT
 from reconciler.host.remedy import file_of_root, in_turn, remedy
 from reconciler.host.rewrite import replace_file
-from reconciler.kinds.unit import Unit, UnitState
+from reconciler.kinds.unit.resource import Unit, UnitState
 
 if TYPE_CHECKING:
     from reconciler.host import Host

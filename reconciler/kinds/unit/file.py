@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from reconciler.base.records import replace
 from reconciler.core.templating import BadValue, Templates
 from reconciler.host.managed_file import header
-from reconciler.kinds.unit import RUNS_AND_ENDS, Unit
+from reconciler.kinds.unit.resource import RUNS_AND_ENDS, Unit
 from reconciler.kinds.unit.text import links, programs, settings, written
 
 _SECTIONS = ("Service", "Socket", "Mount", "Swap")

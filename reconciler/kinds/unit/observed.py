@@ -17,7 +17,7 @@ from reconciler.host.command import SYSTEM_PATH, find
 from reconciler.host.managed_file import ManagedFile, makers, managed_file, mark, ours
 from reconciler.host.remedy import remedy
 from reconciler.host.systemd import is_mask, names_in, seconds
-from reconciler.kinds.unit import RUNS_AND_ENDS, Unit, UnitState
+from reconciler.kinds.unit.resource import RUNS_AND_ENDS, Unit, UnitState
 
 if TYPE_CHECKING:
     from reconciler.host import Host
