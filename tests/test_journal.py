@@ -8,21 +8,23 @@ from typing import Any
 import pytest
 
 import reconciler.undo.journal as journal_module
-from reconciler import undo
+from reconciler import kinds, undo
 from reconciler.base.records import replace
 from reconciler.base.values import Secret
 from reconciler.core.attributes import Attributes
-from reconciler.core.model import Resource, Step
+from reconciler.core.model import Outcome, Resource, Step
+from reconciler.host import Host
 from reconciler.host.clock import Clock
 from reconciler.host.found import File, Packed
 from reconciler.host.refusals import Refused
+from reconciler.kinds.directory import Directory
 from reconciler.kinds.permission import Permission
 from reconciler.kinds.permission.entries import FormerEntries, WrongEntries, WrongEntry
 from reconciler.kinds.process.resource import Process, Ready
 from reconciler.kinds.retention.actions import MoveFiles, RemoveFolders
 from reconciler.state.store import Store, journal
 from reconciler.undo import Around, Irreversible
-from reconciler.undo.journal import from_plain, packed, plain, secrets_in, unpacked
+from reconciler.undo.journal import PassJournal, from_plain, packed, plain, secrets_in, unpacked
 from reconciler.undo.permission import OfPermission
 from reconciler.undo.retention import OfRetention
 
@@ -208,3 +210,16 @@ def test_a_pass_of_many_such_lists_keeps_no_more_than_one(monkeypatch: pytest.Mo
 def test_only_records_of_ours_are_kept() -> None:
     with pytest.raises(TypeError):
         plain(Resource("a:b", object()).want)
+
+
+@pytest.mark.parametrize("result", ["begun", "done"])
+def test_what_was_only_begun_is_noted_though_nothing_of_it_is_seen_yet(
+    tmp_path: Path, result: str
+) -> None:
+    """It comes to its end when this pass is over; what was done without a trace is not noted."""
+    resource = Resource("directory:d", Directory(f"{tmp_path}/d"))
+    step = Step(resource.id, "create", (), (), "missing", ())
+    noted = PassJournal(kinds.get, Host("me", str(tmp_path)), lambda ident: None)
+    noted.begins(resource, step, None)
+    noted.ended([Outcome(step, result)])
+    assert [ident for ident, _ in noted.rows(True)] == [resource.id] * (result == "begun")
