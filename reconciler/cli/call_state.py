@@ -157,6 +157,10 @@ class CallState(Invocation):
 
         return quiet(self.folder(spec))
 
+    def is_silent(self, spec: Spec) -> bool:
+        """Is there nothing either that this call has to say or to write?"""
+        return not (self._reports or self._unwritten) and self.is_quiet(spec)
+
     def store(self, spec: Spec, writes: bool) -> Store:
         """The store of that spec, opened once for looking and once for more.
 

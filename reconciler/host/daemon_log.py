@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 
 from reconciler.base.errors import HostError
 from reconciler.host.launch import STREAMS
@@ -36,13 +37,7 @@ def trim(
     """
     large = {path: bound for path, bound in bounds.items() if _is_larger(path, bound[0])}
     try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                most = entry.path in bounds or entry.stat(follow_symlinks=False).st_size <= MOST
-                if entry.name.endswith(".log") and not most:
-                    large[entry.path] = MOST, KEEP
-    except FileNotFoundError:
-        pass
+        large |= dict.fromkeys(too_large(folder, bounds), (MOST, KEEP))
     except OSError as error:
         yield f"cannot look through {folder}: {reason(error)}"
     for path, bound in large.items():
@@ -56,6 +51,19 @@ def trim(
             yield f"cannot shorten the log {path}: {error}"
         except OSError as error:
             yield f"cannot shorten the log {path}: {reason(error)}"
+
+
+def too_large(folder: str, but: Collection[str] = ()) -> list[str]:
+    """The logs in our own folder that hold more than they may, ``but`` these. Raises OSError."""
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        return [
+            entry.path
+            for entry in entries
+            if entry.name.endswith(".log")
+            and entry.path not in but
+            and entry.stat(follow_symlinks=False).st_size > MOST
+        ]
+    return []
 
 
 def _is_larger(path: str, most: int) -> bool:

@@ -68,6 +68,10 @@ class ExitWatcher:
             self._short(f"{words}LimitNOFILE= of the unit)")
             self._short = lambda words: None
 
+    def are_watched(self, identities: Iterable[Identity]) -> bool:
+        """Is the end of each of these noticed?"""
+        return self._watched.keys() >= set(identities)
+
     def only(self, ids: Collection[str]) -> None:
         """Watch for no other ids than these."""
         gone = {one for known in self._concerns.values() for one in known} - set(ids)

@@ -28,6 +28,7 @@ from reconciler.state.folder import Newer
 from reconciler.state.heartbeat import HeartbeatWriter
 from reconciler.watchdog.backlog import PATIENCE, Backlog
 from reconciler.watchdog.events import EVERYTHING, Part
+from reconciler.watchdog.glance import is_as_declared
 from reconciler.watchdog.pass_work import Passed, PassWork, supervised
 from reconciler.watchdog.passes import Pass, Passes, Teller
 from reconciler.watchdog.preload import preload
@@ -164,10 +165,24 @@ class Watchdog:
         self._installed.look()
         self._heart.begin(self.spec.loop_every)
         self._sooner = wait.seconds
+        if self._rests() and is_as_declared(self._context, self.spec, self._deaths.are_watched):
+            self._due = now + max(self.spec.loop_every, _SHORTEST)
+            self._reports.passed(self.spec)
+            self._alive.passed(True)
+            self._heart.done(self.spec.loop_every, self._clock.monotonic() - now)
+            return
         self._full = self._begin(())
         if self._full is not None:
             self._requests.begun(self._full)
         self._backlog.plan(self.spec.resources, min(2 * self._looking, _MOST_PATIENT))
+
+    def _rests(self) -> bool:
+        """Did all go well, and is nothing under way or wanted?"""
+        busy = self._fresh.looked_at(()) or self._stops.going() or self._requests.waiting
+        return (
+            self._loaded and self._troubles.ended_well and self._passes.idle
+            and not (self._wrong or self._untold or self._sooner or busy)
+        )  # fmt: skip
 
     def partial_pass(self, ids: Collection[str]) -> None:
         """Begin a pass over what some event concerns, and what that needs."""

@@ -145,6 +145,11 @@ class PassRequests:
 
     # -- the passes
 
+    @property
+    def waiting(self) -> bool:
+        """Has anybody asked for a pass that has not begun?"""
+        return bool(self._waiting)
+
     def begun(self, one: Pass) -> None:
         """A full pass has begun: it is for all who have asked by now."""
         if self._waiting:

@@ -258,3 +258,49 @@ def _quiet(counted: Counted) -> bool:
     before = counted.file.stat().st_size
     time.sleep(1.0)
     return counted.file.stat().st_size == before
+
+
+def test_an_idle_loop_makes_no_process_and_reads_each_record_once(
+    machine: Machine, looping: Callable[..., Any], counted: Counted
+) -> None:
+    """Until something is otherwise than it was, whatever that is: a pass looks into it then."""
+    spec = daemons(machine, 3, ", restart: {healthy_after: 100ms}")
+    spec.write_text(spec.read_text().replace("1h", "250ms"))
+    loop = looping(spec)
+    ours = pids(machine)
+
+    def passes(number: int) -> None:
+        then = loop.passes()
+        until(lambda: loop.passes() >= then + number)
+
+    def rests() -> bool:
+        counted.forget()
+        passes(2)
+        return not counted.of("os.fork")
+
+    def disturbed(disturb: Callable[[], object]) -> None:
+        until(rests)
+        counted.forget()
+        disturb()
+        until(lambda: counted.of("os.fork"))
+
+    until(lambda: len(pids(machine)) == 3)
+    until(rests)
+    before, ours = loop.passes(), pids(machine)
+    counted.forget()
+    passes(5)
+    made, seen = loop.passes() - before, counted.all()
+    assert counted.of("os.fork") == counted.of("^sql ") == counted.of("os.listdir /proc$") == 0
+    assert set(counted.reads(ours, "stat").values()) <= {made, made + 1}
+    assert len(seen) <= 15 * (made + 1), seen
+
+    spec.write_text(spec.read_text().replace("w2: {", "w2: {env: {A: b}, "))
+    until(lambda: len(pids(machine)) == 3 and len(pids(machine) - ours) == 1)
+    until(rests)
+    ours = pids(machine)
+    log = loop.folder / "log/w0.log"
+    disturbed(lambda: os.truncate(log, 60 << 20))
+    os.truncate(log, 0)
+    (record,) = (loop.folder / "run").glob("w1.*")
+    disturbed(record.unlink)
+    assert pids(machine) == ours  # They are known by their marks, too.

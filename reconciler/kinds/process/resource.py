@@ -216,6 +216,16 @@ class Process:
         return tuple(path for path in paths if path and path not in STREAMS)
 
     @property
+    def looks_briefly(self) -> bool:
+        """Is it known by our own record and the number of its process alone, and has no log of it a
+        bound? A look at it starts nothing then, and cannot hang."""
+        others = (
+            self.place, self.match, self.user, self.env_file, self.limits, self.heartbeat,
+            self.ready, self.rolling, self.log and self.log.max_size,
+        )  # fmt: skip
+        return self.restart.when == "always" and all(one is None for one in others)
+
+    @property
     def settings(self) -> tuple[tuple[str, str], ...]:
         """What it has otherwise than process 1."""
         found = (
