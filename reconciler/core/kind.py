@@ -394,6 +394,7 @@ class Diagnosed:
         """What a diagnosis should look into. Pure, but for the places that ``host`` names.
 
         ``log`` is a file, ``logs`` and ``queue`` are a folder and a shell pattern of its files
-        (``/srv/in/*.json``), ``folder`` is one whose files are counted.
+        (``/srv/in/*.json``), ``folder`` is one whose files are counted, ``executor`` the home of a
+        command executor.
         """
         return ()

@@ -134,6 +134,6 @@ class Looking:
                     found["folder"].append((resource.id, folder, match))
                 elif key.sort == "folder":
                     found["folder"].append((resource.id, key.value, None))
-                else:
+                elif key.sort in found:
                     found[key.sort].append((resource.id, key.value))
         return found

@@ -9,19 +9,26 @@ import json
 import os
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.text import amount, printable
 from reconciler.base.values import Verdict
 from reconciler.host.folders import listed, regular_files
 from reconciler.host.probe import span
-from reconciler.host.reading import PRIVATE, is_private, read_in
+from reconciler.host.reading import PRIVATE, is_private, read_in, reading
 
 if TYPE_CHECKING:
     from reconciler.host import Host
+    from reconciler.host.clock import WallTime
 
 _LARGEST = 16 * 2**20
+_SMALL = 2**18
+_FOLDERS = {"pending": ".json", "running": ".json", "completed": ".json", "failed": ".reason"}
+"""Of an executor, with how the name of a command's file ends there."""
+MOST_COMMANDS, _FEW = 20_000, 5
+"""That are counted in a folder, and that are named."""
 
 
 def results(home: str, most: int, within: float) -> Verdict:
@@ -52,6 +59,53 @@ def results(home: str, most: int, within: float) -> Verdict:
         return Verdict(True, words)
     last = PRIVATE if hidden else printable(max(failed)[1])
     return Verdict(False, f"{words}, more than {most:,}; last: {last}")
+
+
+def commands(home: str, walltime: WallTime) -> dict[str, Any]:
+    """What that executor has to do, does, and has done, as plain data; ``None``: it is not known.
+
+    ``oldest`` is the age in seconds of what waits for the longest. Of a command there is its id,
+    as in the sign of life that everybody may read, and nothing that it says or was told.
+    """
+    found: dict[str, Any] = {"oldest": None, "now": [], "last": []}
+    for state, suffix in _FOLDERS.items():
+        path, found[state] = f"{home}/ai_commands/{state}", None
+        with suppress(OSError, HostError), listed(path) as folder:
+            hidden = is_private(folder)
+            seen = [
+                (status, PRIVATE if hidden else name.removesuffix(suffix), name)
+                for name, status in islice(regular_files(folder), MOST_COMMANDS)
+                if name.endswith(suffix) and not name.startswith(".")
+            ]
+            found[state] = len(seen)
+            if state == "pending" and seen:
+                oldest, _, name = min(seen, key=lambda one: one[0].st_mtime)
+                found["oldest"] = max(0.0, walltime.age(f"{path}/{name}", oldest.st_mtime))
+            elif state == "running":  # Its file was moved there when it was taken.
+                seen.sort(key=lambda one: one[0].st_ctime)
+                found["now"] = [[ident, at.st_ctime] for at, ident, _ in seen[:_FEW]]
+            elif state == "completed":
+                seen.sort(key=lambda one: one[0].st_mtime, reverse=True)
+                found["last"] = [
+                    [ident, at.st_mtime, *_result(folder, name, path)]
+                    for at, ident, name in seen[:_FEW]
+                ]
+    return found
+
+
+def _result(folder: int, name: str, path: str) -> tuple[str, int | None]:
+    """The status of a command that has ended, and its exit code."""
+    with (
+        suppress(OSError, HostError, ValueError, RecursionError),
+        reading(folder, name, f"{path}/{name}", _SMALL) as found,
+    ):
+        if found is not None and not is_private(folder, found.handle):
+            result = json.loads(found.data)
+            if isinstance(result, dict):
+                status, code = result.get("status"), result.get("exit_code")
+                known = isinstance(code, int) and abs(code) < 2**31
+                return str(status), code if known else None
+    return "unknown", None
 
 
 def state(path: str, most: int) -> Verdict:

@@ -13,6 +13,7 @@ from reconciler import __version__
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
+_COMMANDS = ("pending", "running", "completed", "failed")
 STATES = ("ok", "differs", "failing", "waits", "given up", "unknown", "paused", "skipped")
 _PER_RESOURCE: dict[str, tuple[str, Callable[[Mapping[str, Any]], float | None]]] = {
     "processes": (
@@ -43,7 +44,7 @@ _PER_RESOURCE: dict[str, tuple[str, Callable[[Mapping[str, Any]], float | None]]
 
 
 class Metrics:
-    """A document of ``gathered`` with ``counts``, ``waiting``, ``queues`` and ``pass``."""
+    """A document of ``gathered`` with what ``counted`` adds to it."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self._document = document
@@ -86,6 +87,17 @@ class Metrics:
         age = {key: waiting[1] for key, waiting in queues.items()}
         words = "Age of the oldest file that waits in a folder."
         yield self._gauge("queue_oldest_seconds", words, age, "id", "folder")
+        known = {home: one for home, one in document["executors"].items() if one is not None}
+        commands = {(home, state): one[state] for home, one in known.items() for state in _COMMANDS}
+        words = "Commands of a command executor, in each of its folders."
+        yield self._gauge("executor_commands", words, commands, "home", "state")
+        words = "Age of the command that waits for the longest."
+        oldest = {(home,): one["oldest"] for home, one in known.items()}
+        yield self._gauge("executor_oldest_pending_seconds", words, oldest, "home")
+        words = "When the oldest command that runs was taken, in seconds since the epoch."
+        since = {(home,): min((at for _, at in one["now"]), default=None)
+                 for home, one in known.items()}  # fmt: skip
+        yield self._gauge("executor_running_since_timestamp_seconds", words, since, "home")
         unsent = {(target,): number for target, number in document["waiting"].items()}
         yield self._gauge("messages_waiting", "Messages not yet delivered.", unsent, "target")
         words = "1: a watchdog runs and moves; 0: none does."

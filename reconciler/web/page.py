@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from reconciler import __version__
 from reconciler.base.text import amount, count_of, printable
+from reconciler.host.probe_own import MOST_COMMANDS
 from reconciler.output.status import STYLES, counted, loop_line
 from reconciler.web.chart import chart
 from reconciler.web.looks import Looks
@@ -29,7 +30,8 @@ _LONGEST = 1000
 _MOST_CHARTS = 100
 _RESULTS = {"ok": "good", "failing": "bad", "unanswered": "change"}
 _VERBS = {"done": "good", "failed": "bad"}
-SECTIONS = ("state", "wrong", "processes", "resources", "checks", "queues", "history", "about")
+SECTIONS = ("state", "wrong", "processes", "resources", "checks", "executors", "queues", "history",
+            "about")  # fmt: skip
 """The blocks of the template, each of which is renewed by itself."""
 
 
@@ -69,6 +71,7 @@ class Page:
             trim_blocks=True, lstrip_blocks=True, finalize=_printable,
         )  # fmt: skip
         made.globals |= {"badge": _badge, "at": _at}
+        made.globals["table"] = made.get_template("table.html").module.table  # type: ignore[attr-defined]
         return made.get_template("page.html")
 
 
@@ -76,14 +79,21 @@ def _printable(value: Any) -> Any:
     return printable(value, _LONGEST) if type(value) is str else value
 
 
+def _html(form: str, *values: Any) -> Markup:
+    return Markup(form).format(*map(_printable, values))
+
+
+_NONE = Markup('<span class="none">-</span>')
+
+
 def _badge(word: str, style: str) -> Markup:
-    return Markup('<span class="badge {}">{}</span>').format(style, _printable(word))
+    return _html('<span class="badge {}">{}</span>', style, word)
 
 
 def _at(wall: float | None) -> Markup:
     """A time, of today without the date; the script of the page says how long ago that is."""
     if wall is None:
-        return Markup('<span class="none">-</span>')
+        return _NONE
     then, now = time.localtime(wall), time.localtime()
     words = time.strftime("%H:%M:%S" if then[:3] == now[:3] else "%Y-%m-%d %H:%M", then)
     exact = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(wall))
@@ -105,8 +115,7 @@ def _shown(looks: Looks) -> dict[str, Any]:
     if document is None:
         return shown
     status = document["status"]
-    resources = [_resource(one, looks, document) for one in status["resources"]]
-    states = [one["style"] for one in resources]
+    states = {STYLES.get(one["state"], "bad") for one in status["resources"]}
     words, style = loop_line(status["loop"])
     wrong = document["wrong"]
     good = not (wrong or "bad" in states or looks.error)
@@ -120,17 +129,29 @@ def _shown(looks: Looks) -> dict[str, Any]:
         "loop": {"words": words, "style": style},
         "wrong": wrong,
         "diagnose": document["diagnose"],
-        "resources": resources,
         "processes": list(_processes(looks, document)),
         "unseen": max(0, len(document["usage"] or ()) - _MOST_CHARTS),
+        "resources": [_resource(one, looks, document) for one in status["resources"]],
         "checks": [_check(one) for one in status["resources"] if "asked" in one],
-        "queues": _queues(document["metrics"], status["time"]),
-        "history": [{**one, "style": _VERBS.get(one["result"], "change")}
-                    for one in reversed(document["history"])],
+        "executors": list(_commands(document["metrics"]["executors"], status["time"])),
+        "queues": list(_queues(document["metrics"], status["time"])),
+        "history": [
+            (f"{one['verb']} {one['id']}", _at(one["time"]), _done(one["result"]), one["by"],
+             ": ".join(filter(None, (one["why"], one["error"]))))
+            for one in reversed(document["history"])
+        ],
     }  # fmt: skip
 
 
-def _resource(one: Mapping[str, Any], looks: Looks, document: Mapping[str, Any]) -> dict[str, Any]:
+Row = tuple[Any, ...]
+"""Of a table: texts, and what is HTML already."""
+
+
+def _done(result: str) -> Markup:
+    return _badge(result, _VERBS.get(result, "change"))
+
+
+def _resource(one: Mapping[str, Any], looks: Looks, document: Mapping[str, Any]) -> Row:
     state = "ok (absent)" if one.get("absent") and one["state"] == "ok" else one["state"]
     last = document["latest"].get(one["id"])
     words = []
@@ -157,10 +178,16 @@ def _resource(one: Mapping[str, Any], looks: Looks, document: Mapping[str, Any])
         since = one["since"]
     elif last is not None and last["result"] == "done":
         since = last["time"]
-    return {
-        "id": one["id"], "state": state, "style": STYLES.get(one["state"], "bad"),
-        "since": since, "words": "; ".join(filter(None, words)), "last": last,
-    }  # fmt: skip
+    badge = _badge(state, STYLES.get(one["state"], "bad"))
+    return one["id"], badge, _at(since), _last(last), "; ".join(filter(None, words))
+
+
+def _last(one: Mapping[str, Any] | None) -> Markup:
+    """The last action, and why."""
+    if one is None:
+        return Markup('<span class="none">none</span>')
+    done = _html("{} {} {} by {}", one["result"], one["verb"], _at(one["time"]), one["by"])
+    return Markup(": ").join([done, *map(_printable, filter(None, (one["why"], one["error"])))])
 
 
 def _processes(looks: Looks, document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -189,19 +216,38 @@ def _percent(number: float) -> str:
     return f"{number:.{0 if number >= 10 else 1}f} %"
 
 
-def _check(one: Mapping[str, Any]) -> dict[str, Any]:
+def _check(one: Mapping[str, Any]) -> Row:
     asked = one["asked"]
-    return {**asked, "id": one["id"], "style": _RESULTS.get(asked["result"], "change")}
+    badge = _badge(asked["result"], _RESULTS.get(asked["result"], "change"))
+    took = f"{asked['seconds']:.2f} s"
+    return one["id"], badge, _at(asked["since"]), _at(asked["time"]), took, asked["said"]
 
 
-def _queues(metrics: Mapping[str, Any], now: float) -> list[dict[str, Any]]:
+def _commands(executors: Mapping[str, Any], now: float) -> Iterator[Row]:
+    """Of each command executor how many commands stand where, and which run or ran last."""
+    for home, found in executors.items():
+        if found is None:
+            yield "commands", _badge("unknown", "bad"), _NONE, _NONE, home
+            continue
+        oldest = found["oldest"]
+        since = {"pending": now - oldest} if oldest is not None else {}
+        for state in ("pending", "running", "completed", "failed"):
+            number = found[state]
+            style = "bad" if number is None or (state == "failed" and number) else "quiet"
+            words = "not known" if number is None else count_of(number, "command")
+            words += " or more" if number == MOST_COMMANDS else ""
+            where = home if state == "pending" else ""
+            yield words, _badge(state, style), _at(since.get(state)), _NONE, where
+        for ident, at in found["now"]:
+            yield ident, _badge("running", "good"), _at(at), _NONE, ""
+        for ident, at, status, code in found["last"]:
+            badge = _badge(status, "good" if status == "succeeded" else "bad")
+            yield ident, badge, _at(at), _NONE if code is None else code, ""
+
+
+def _queues(metrics: Mapping[str, Any], now: float) -> Iterator[Row]:
     """What waits: files in folders that are looked at, and messages."""
-    found = [
-        {"what": folder, "number": number, "oldest": now - age if number else None, "of": ident}
-        for (ident, folder), (number, age) in metrics["queues"].items()
-    ]
+    for (ident, folder), (number, age) in metrics["queues"].items():
+        yield folder, number, _at(now - age if number else None), ident
     for target, number in metrics["waiting"].items():
-        found.append(
-            {"what": f"messages to {target}", "number": number, "oldest": None, "of": "notify"}
-        )
-    return found
+        yield f"messages to {target}", number, _NONE, "notify"

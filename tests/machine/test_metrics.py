@@ -122,7 +122,7 @@ def document(number: int) -> dict[str, object]:
         "spec": {"name": "demo"}, "loop": {"running": False}, "pass": None, "waiting": {"chat": 3},
         "resources": [{"id": name, "state": "ok", "pids": [1], "since": 2.0} for name in names],
         "counts": [(name, "start", "done", 2) for name in names],
-        "queues": {("check:q", "/a\n\"b"): (2, 3.5)},
+        "queues": {("check:q", "/a\n\"b"): (2, 3.5)}, "executors": {"/hangs": None},
     }  # fmt: skip
 
 

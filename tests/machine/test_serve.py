@@ -59,7 +59,7 @@ def test_it_shows_what_is_and_turns_with_it(
     assert "Nothing is wrong" in text
     # What the host has in names is text.
     assert "<script>alert" not in text and "&lt;script&gt;alert(1)" in text
-    assert re.search(r"process:p</th><td><span class=\"badge good\">ok<", text)
+    assert re.search(r"process:p</th><td data-name=\"state\"><span class=\"badge good\">ok<", text)
     assert "done start <time" in text and ": not running</td>" in text  # The last action, and why.
     assert text.count('<svg class="chart"') == 2
     assert f'<th scope="row">{str(inbox).replace("<", "&lt;").replace(">", "&gt;")}</th>' in text
@@ -86,6 +86,57 @@ def test_it_shows_what_is_and_turns_with_it(
     with within(3):
         assert page.end() == 0
     assert page.errors.read_text() == ""
+
+
+def test_a_command_executor_shows_its_queue_and_no_command(
+    machine: Machine, serving: Callable[..., Serving]
+) -> None:
+    home = machine.base / "co"
+    for name, text in {
+        "pending/a.json": "{}", "pending/.new.json": "{}", "running/job-7.pid": "{}",
+        f"running/{MARKUP.replace('/', '-')}.json": '{"command": "hush"}',
+        "completed/good-1.json": '{"status": "succeeded", "exit_code": 0, "command": "hush"}',
+        "completed/bad-1.json": '{"status": "failed", "exit_code": 3, "output_tail": "hush"}',
+        "completed/odd-1.json": "[" * 100_000, "completed/odd-2.json": f'["{"x" * 2**18}"]',
+        "failed/r.json": "{}", "failed/r.json.reason": "hush",
+    }.items():  # fmt: skip
+        path = home / "ai_commands" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    os.utime(home / "ai_commands/pending/a.json", (0, time.time() - 3600))
+    (home / "ai_commands/completed/planted.json").symlink_to("/etc/passwd")
+    spec = machine.spec(
+        f"processes: {{w: {{command: [ai-cmd-executor, worker, --home, {home}], when: 'false'}}}}\n"
+        f"checks: {{r: {{results: {{home: {machine.base}/none}}}}}}\n"
+    )
+    page = serving(spec)
+    text = page.text()
+    assert "hush" not in text and "planted" not in text and "<script>alert" not in text
+    _, table = text.split("<h2>Command executor</h2>")
+    shown = re.sub(r'<time datetime="[^"]*">[^<]*</time>', "TIME", table.split("</table>")[0])
+    rows = re.findall(r"<tr>(.*)</tr>", re.sub(r"<(?!/?tr>)[^>]*>", " ", shown))
+    found = [" ".join(row.split()) for row in rows[1:]]
+    assert found[:5] == [
+        f"1 command pending TIME - {home}", "1 command running - -", "4 commands completed - -",
+        "1 command failed - -", "&lt;script&gt;alert(1)&lt;-script&gt; running TIME -",
+    ]  # fmt: skip
+    assert sorted(found[5:9]) == ["bad-1 failed TIME 3", "good-1 succeeded TIME 0",
+                                  "odd-1 unknown TIME -", "odd-2 unknown TIME -"]  # fmt: skip
+    assert found[9:11] == [f"not known pending - - {machine.base}/none", "not known running - -"]
+    counted = {
+        (one.name, one.labels.get("state")): one.value
+        for family in metrics(page.text("/metrics"))
+        for one in family.samples
+        if one.labels.get("home")
+    }
+    name = "reconcile_executor_commands"
+    assert {state: counted[name, state] for state in ("pending", "running", "failed")} == {
+        "pending": 1.0, "running": 1.0, "failed": 1.0,
+    }  # fmt: skip
+    assert counted[name, "completed"] == 4.0
+    assert 3600 <= counted["reconcile_executor_oldest_pending_seconds", None] < 3700
+    running = counted["reconcile_executor_running_since_timestamp_seconds", None]
+    assert time.time() - 600 < running <= time.time()
 
 
 def test_it_can_only_be_read_and_by_who_means_it(

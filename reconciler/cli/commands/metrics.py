@@ -15,7 +15,6 @@ from reconciler import kinds
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.exit_codes import DONE
 from reconciler.cli.commands.status import PATIENCE, gathered
-from reconciler.core.kind import Diagnosed
 
 if TYPE_CHECKING:
     from reconciler.cli.context import Context
@@ -85,33 +84,42 @@ def counted(context: Context, look: Snapshot, host: Host) -> dict[str, Any]:
     return {
         "counts": counts,
         "waiting": unsent,
-        "queues": _queues(look, host),
+        **_queues(look, host),
         "pass": last_pass(context.folder(look.spec)),
     }
 
 
-def _queues(look: Snapshot, host: Host) -> dict[tuple[str, str], tuple[int, float]]:
-    """How many files wait, and the age of the oldest in seconds, by resource and folder.
+def _queues(look: Snapshot, host: Host) -> dict[str, Any]:
+    """``queues``: how many files wait, and the age of the oldest in seconds, by resource and
+    folder; ``executors``: what ``commands`` gives, by their homes.
 
     Somebody else may have put millions there, or a file system that hangs: none is told of then.
     """
+    from reconciler.core.observe import shown
     from reconciler.host.child import Children
+    from reconciler.host.probe_own import commands
 
     wanted: dict[tuple[str, str], list[str]] = {}
+    homes: dict[str, None] = {}
     for resource in look.spec.resources:
-        kind = kinds.get(resource.kind)
-        if not resource.present or not isinstance(kind, Diagnosed):
-            continue
-        for key in kind.shows(resource, host):
+        for key in shown(kinds.get(resource.kind), resource, host) if resource.present else ():
             if key.sort == "queue":
                 folder, _, match = key.value.rpartition("/")
                 wanted.setdefault((resource.id, folder), []).append(match)
+            elif key.sort == "executor":
+                homes[key.value] = None
     with Children() as children:
         for place, patterns in wanted.items():
             children.begin("\0".join(place), partial(_waiting, place[1], patterns, host), PATIENCE)
+        for home in homes:
+            children.begin(home, partial(commands, home, host.walltime), PATIENCE)
         children.wait()
-        found = {place: children.answers.get("\0".join(place)) for place in wanted}
-    return {place: counted for place, counted in found.items() if counted is not None}
+        answers = children.answers
+    queues = {place: answers.get("\0".join(place)) for place in wanted}
+    return {
+        "queues": {place: counted for place, counted in queues.items() if counted is not None},
+        "executors": {home: answers.get(home) for home in homes},
+    }
 
 
 def _waiting(folder: str, patterns: Sequence[str], host: Host) -> tuple[int, float] | None:

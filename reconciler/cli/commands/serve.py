@@ -136,6 +136,7 @@ def _seen(context: Context, spec: Spec) -> dict[str, Any]:
             "is not known"
         )
     figures = counted(context, look, host)
+    figures["executors"] = redacted_json(figures["executors"])
     return {**redacted_json(found), "metrics": figures, "said": said, "sources": sources}
 
 

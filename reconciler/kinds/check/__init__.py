@@ -120,6 +120,8 @@ class Checks(Kind[Check, CheckState], Completed, Described, Verified, Probed, Di
             yield from (Key("queue", f"{folder}/{pattern}") for pattern in want.queue.match)
         if want.log is not None:
             yield Key("log", want.log.path)
+        if want.results is not None:
+            yield Key("executor", want.results.home)
 
     def version(self, want: Check) -> str:
         """Of what is asked; what was said about another question does not count."""

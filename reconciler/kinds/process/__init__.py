@@ -38,7 +38,7 @@ from reconciler.kinds.process.actions import (
     start_all,
 )
 from reconciler.kinds.process.limits import health, held
-from reconciler.kinds.process.match import running, runs
+from reconciler.kinds.process.match import executors, running, runs
 from reconciler.kinds.process.observed import HOLDS, ProcessState, killed, look, may_go_down
 from reconciler.kinds.process.resource import Process
 from reconciler.kinds.session.resource import Session
@@ -258,8 +258,8 @@ class ProcessKind(
     def shows(self, resource: Resource[Process], host: Host) -> Iterable[Key]:
         want = resource.want
         paths = dict.fromkeys((want.log_path, want.error_path or want.log_path))
-        logs = (log_path(resource.id, path, host) for path in paths if path not in STREAMS)
-        return () if want.place is not None else (Key("log", path) for path in logs)
+        logs = [Key("log", log_path(resource.id, one, host)) for one in paths if one not in STREAMS]
+        return [*(logs if want.place is None else ()), *executors(want, host)]
 
     def restart(
         self, resource: Resource[Process], have: ProcessState, of: Collection[str]
@@ -362,7 +362,7 @@ class ProcessKind(
     def says(self, resource: Resource[Process], host: Host) -> Iterable[Key]:
         place = resource.want.place
         if place is None:
-            return self.shows(resource, host)
+            return (key for key in self.shows(resource, host) if key.sort == "log")
         panes = host.tmux.made_for(place.socket, place.session, host.owner)
         ours = (pane for pane in panes if runs(pane, resource.id))
         return (Key("pane", f"{pane.id} {place.socket or ''}") for pane in ours)

@@ -5,10 +5,11 @@ It must not decide what is done about them, nor take one resource's for another'
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from reconciler.base.records import dataclass, replace
+from reconciler.core.claims import Key
 from reconciler.core.model import Resource
 from reconciler.host.processes import Identity, ending, look_up
 from reconciler.host.start_records import STOPPED
@@ -263,9 +264,7 @@ def started(
         host.notes["processes"] = {one.id: one.want for one in declared}
         host.notes["matched"] = [one for one in declared if one.want.match is not None]
     want = host.notes["processes"].get(ident)
-    executor = want is not None and any(
-        program in word for word in want.command for program in _EXECUTOR
-    )
+    executor = want is not None and _is_executor(want)
     name = ident.partition(":")[2]
     ours = Started(known_as(ident, host), tuple(uids), name, ended, executor=executor)
     others = [one.want for one in host.notes["matched"] if one.id != ident]
@@ -288,3 +287,24 @@ def matching(want: Process, host: Host, among: Collection[int] | None = None) ->
     born, gained = host.processes.started, host.walltime.gained
     found = host.search.from_file(match.pidfile or "", uid, host.files, born, gained)
     return [one for one in found if among is None or one.pid in among]
+
+
+def _is_executor(want: Process) -> bool:
+    return any(program in word for word in want.command for program in _EXECUTOR)
+
+
+def executors(want: Process, host: Host) -> Iterator[Key]:
+    """The command executor that this is, if it is one, by its home.
+
+    Raises HostError where its user is not known.
+    """
+    words = want.command
+    if not _is_executor(want) or "worker" not in words:
+        return
+    given = {name: secret.reveal() for name, secret in want.env}.get("AI_CO_HOME")
+    home = given or f"{host.users.account(want.user).home}/ai_co"
+    for at, word in enumerate(words):
+        if word == "--home" or word.startswith("--home="):
+            home = word.partition("=")[2] or next(iter(words[at + 1 :]), "")
+    if home.startswith("/"):
+        yield Key("executor", home.rstrip("/"))
