@@ -12,10 +12,11 @@ import hmac
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
-from urllib.parse import parse_qs, urlsplit
+from base64 import b64decode
+from collections.abc import Callable
+from urllib.parse import urlsplit
 
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reconciler.base.errors import HostError
@@ -29,7 +30,7 @@ _MOST = 4096
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
+    "img-src 'self'; connect-src 'self'; form-action 'none'; base-uri 'none'; "
     "frame-ancestors 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -37,10 +38,6 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-_ASK = """<!doctype html><html lang="en"><meta charset="utf-8"><title>reconcile</title>
-<meta name="viewport" content="width=device-width"><form action="/" method="get">
-<label>The token of this page: <input type="password" name="token" autofocus></label>
-<button>Read</button></form></html>"""
 
 
 class Token:
@@ -48,28 +45,22 @@ class Token:
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
-        # The cookie is not the token itself: whoever sees it cannot tell that.
-        self.cookie = hmac.new(secret, b"cookie of the status page", "sha256").hexdigest()
 
-    def is_given(self, text: str) -> bool:
-        """Is that the token?"""
-        return hmac.compare_digest(text.encode(errors="surrogateescape"), self._secret)
+    def admits(self, authorization: str) -> bool:
+        """Does that header have it: from a program, or as the password of whatever user?
 
-    def admits(self, headers: Mapping[str, str]) -> bool:
-        """Does one who sends these have it, or had it before?"""
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            return self.is_given(given.strip())
-        pairs = (pair.strip().partition("=") for pair in headers.get("cookie", "").split(";"))
-        return any(
-            hmac.compare_digest(value.encode(), self.cookie.encode()) for _, _, value in pairs
-        )
-
-
-def cookie_name(headers: Mapping[str, str]) -> str:
-    """Of the cookie: a browser gives it to all ports of a host, on which others may answer."""
-    port = re.search(r":([0-9]+)$", headers.get("host", ""))
-    return f"reconcile-{port[1] if port else 80}"
+        No cookie has: browsers give one to all ports of a host, on which others may answer.
+        """
+        scheme, _, given = authorization.partition(" ")
+        text = given.strip().encode(errors="surrogateescape")
+        if scheme.lower() == "basic":
+            try:
+                text = b64decode(text, validate=True).partition(b":")[2]
+            except ValueError:
+                return False
+        elif scheme.lower() != "bearer":
+            return False
+        return hmac.compare_digest(text, self._secret)
 
 
 def token_of(path: str) -> Token:
@@ -145,22 +136,10 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
             return PlainTextResponse("this page is for no other site\n", 403)
-        return self._without_token(scope, headers)
-
-    def _without_token(self, scope: Scope, headers: Mapping[str, str]) -> Response | None:
-        if self._token is None:
+        if self._token is None or self._token.admits(headers.get("authorization", "")):
             return None
-        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-        if given and self._token.is_given(given):
-            # Away from the address, so that it is not left in what the browser remembers.
-            answer = RedirectResponse("/", 303)
-            answer.set_cookie(
-                cookie_name(headers), self._token.cookie, httponly=True, samesite="strict"
-            )
-            return answer
-        if self._token.admits(headers):
-            return None
-        if "text/html" in headers.get("accept", ""):
-            return Response(_ASK, 401, {"WWW-Authenticate": "Bearer"}, "text/html; charset=utf-8")
-        words = "say the token of this page: Authorization: Bearer TOKEN\n"
-        return PlainTextResponse(words, 401, {"WWW-Authenticate": "Bearer"})
+        words = (
+            "the token of this page is the password of any user; programs can send: "
+            "Authorization: Bearer TOKEN\n"
+        )
+        return PlainTextResponse(words, 401, {"WWW-Authenticate": 'Basic realm="reconcile"'})

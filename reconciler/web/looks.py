@@ -34,10 +34,30 @@ _LONGEST = 20.0
 _OFTEN, _SOON = 5.0, 0.3
 """Seconds between two looks for readers, and after something has happened: whoever mends that goes
 first, and the page shows what has become of it."""
-_SHARE, _BURST = 0.004, 0.4
-"""Of a processor for all looks, and seconds of it that may be taken beforehand: half of them only
-when something has happened, so that this is seen at once."""
+_DUE, _ASKED = (0.004, 0.4), (0.006, 1.0)
+"""Of a processor for looks that are due, and for those that somebody asks for in between, with the
+seconds of it that may be taken beforehand. Of what is for those that are due, half is kept for when
+something has happened, so that this is seen at once."""
 _MOST_WATCHED = 512
+
+
+class Allowance:
+    """Seconds of a processor that may be taken: a share of the time that passes."""
+
+    def __init__(self, share: float, most: float) -> None:
+        self._share, self._most = share, most
+        self._credit, self._filled = most, time.monotonic()
+
+    def wait(self, least: float) -> float:
+        """Seconds until there is more than so much of it."""
+        now = time.monotonic()
+        self._credit = min(self._most, self._credit + (now - self._filled) * self._share)
+        self._filled = now
+        return (least - self._credit) / self._share
+
+    def take(self, seconds: float) -> None:
+        """They were taken, even if there were fewer."""
+        self._credit -= seconds
 
 
 class Looks:
@@ -82,8 +102,8 @@ class Looks:
         self._happened: float | None = None
         """When something did, for the first time since the last look."""
         self._asked = False
-        self._began = self._over = self._filled = time.monotonic()
-        self._credit = _BURST
+        self._began = self._over = time.monotonic()
+        self._for_due, self._for_asked = Allowance(*_DUE), Allowance(*_ASKED)
 
     def happened(self) -> None:
         """Something has changed, for whoever reads."""
@@ -92,11 +112,17 @@ class Looks:
         self._wake.set()
 
     async def fresh(self, age: float, patience: float) -> None:
-        """Have it looked at, unless that was done so many seconds ago; waits so long for it."""
+        """Have it looked at, unless that was done so many seconds ago; waits so long for it.
+
+        What was seen last has to do for those who ask for more looks than they may have.
+        """
         if self.number and time.monotonic() - self._over <= age:
             return
-        self._asked = True
-        self._wake.set()
+        if self._began <= self._over and not self._asked:  # None is under way, or comes at once.
+            if self.number and self._for_asked.wait(0.0) > 0:
+                return
+            self._asked = True
+            self._wake.set()
         await self.next(self.number, patience)
 
     async def next(self, number: int, patience: float) -> None:
@@ -112,6 +138,7 @@ class Looks:
             loop.add_reader(self._watch.descriptor, self._state_changed)
         while True:
             await self._due()
+            allowance = self._for_asked if self._asked else self._for_due
             self._happened, self._asked = None, False
             used = _used()
             try:
@@ -122,7 +149,7 @@ class Looks:
                 self.error = error_in_words(error)
             if isinstance(self._installed.over, Replaced):
                 self.replaced.set()
-            self._credit -= _used() - used
+            allowance.take(_used() - used)
             self._over = time.monotonic()
             async with self._ended:
                 self.number += 1
@@ -131,13 +158,10 @@ class Looks:
     async def _due(self) -> None:
         """Wait until the next look is."""
         while True:
-            now = time.monotonic()
-            self._credit = min(_BURST, self._credit + (now - self._filled) * _SHARE)
-            self._filled = now
-            due, least = self._began + (_OFTEN if self.readers else EVERY), _BURST / 2
+            due, least = self._began + (_OFTEN if self.readers else EVERY), _DUE[1] / 2
             if self.readers and self._happened is not None:
                 due, least = min(due, self._happened + _SOON), 0.0
-            left = max(due - now, (least - self._credit) / _SHARE)
+            left = max(due - time.monotonic(), self._for_due.wait(least))
             if self._asked or self.number == 0 or left <= 0:
                 return
             self._wake.clear()

@@ -24,7 +24,7 @@ from reconciler.web.looks import Looks
 
 _MOST = 128
 """Connections at a time."""
-_SLOW = 10.0
+_SLOW = 5.0
 """Seconds; twice as long, at most, may a request take to come, or an answer to be taken."""
 _LEAVING = 1
 """Seconds after which the streams of readers are ended when it ends itself."""
@@ -32,17 +32,27 @@ _LONGEST_HEADER = 16384
 
 
 class Connection(H11Protocol):
-    """A connection that is dropped where there are too many, or nothing comes or goes."""
+    """A connection that is dropped where nothing comes or goes, or others want to have theirs."""
 
     _before: object = None
     _timer: asyncio.TimerHandle | None = None
+    _made = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Whoever comes gets in: where there are too many, one that asks for nothing gives way."""
+        others: list[Any] = [*self.connections]
         super().connection_made(transport)
-        if len(self.connections) > _MOST:
-            transport.abort()
-        else:
-            self._timer = self.loop.call_later(_SLOW, self._sweep)
+        self._made = self.loop.time()
+        if len(others) >= _MOST:
+            last = min(others, key=lambda one: (not one._waits, one._made))
+            last.transport.abort()
+            self.connections.discard(last)
+        self._timer = self.loop.call_later(_SLOW, self._sweep)
+
+    @property
+    def _waits(self) -> bool:
+        """Is no whole request there that is not answered yet?"""
+        return self.cycle is None or self.cycle.response_complete
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
@@ -54,7 +64,7 @@ class Connection(H11Protocol):
         stands: object = None
         if self.flow.write_paused or self.transport.is_closing():
             stands = "stuck"
-        elif self.cycle is None or self.cycle.response_complete:
+        elif self._waits:
             stands = self.cycle or "nothing"
         if stands is not None and stands is self._before:
             self.transport.abort()

@@ -169,4 +169,4 @@ def test_a_folder_that_takes_long_is_left_out(
     monkeypatch.setattr(commands, "PATIENCE", 0.2)
     monkeypatch.setattr(probe, "waiting", lambda *asked: time.sleep(600))
     with within(1.0):
-        assert commands._queues(look, Host("x", str(machine.base))) == {}  # type: ignore[arg-type]
+        assert commands._queues(look, Host("x", str(machine.base)))["queues"] == {}  # type: ignore[arg-type]
