@@ -236,6 +236,17 @@ def test_dataclasses_takes_it_for_one_of_its_own() -> None:
     assert not Mutable.__dataclass_params__.frozen  # type: ignore[attr-defined]
 
 
+def test_what_its_fields_were_made_with_is_told_alike() -> None:
+    ours, standard = (
+        {name: {"metadata": {}, **one} for name, one in records.options(cls).items()}
+        for cls in (Ours, Standard)
+    )
+    assert ours == standard
+    assert ours["name"] == {"metadata": {}}
+    assert ours["alias"] == {"default": "x", "metadata": {"written": False}}
+    assert ours["many"]["default_factory"] is tuple
+
+
 def test_pydantic_guards_it(made: Any) -> None:
     adapter = TypeAdapter(made)
     assert adapter.validate_python({"name": "a", "number": "7"}) == made("a", 7)

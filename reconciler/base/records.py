@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 __all__ = [
     "Packer", "class_of", "compile_all", "dataclass", "field", "fields", "is_record", "leaves",
-    "name_of", "names", "replace", "unpacked",
+    "name_of", "names", "options", "replace", "unpacked",
 ]  # fmt: skip
 
 
@@ -40,6 +40,10 @@ class _Field:
         if options.keys() - {"default", "default_factory", "metadata"}:
             raise TypeError(f"a field for dataclasses itself: {', '.join(options)}")
         self.options = options
+
+
+_REQUIRED = _Field()
+"""In place of the default of a field that has none."""
 
 
 class _FromTwin:
@@ -124,6 +128,23 @@ def names(of: Any) -> tuple[str, ...]:
         found: tuple[str, ...] = cls.__slots__  # type: ignore[attr-defined]
         return found
     return tuple(entry.name for entry in _fields(of))
+
+
+def options(cls: Any) -> dict[str, Mapping[str, Any]]:
+    """The fields of a dataclass, each with what `field` was called with."""
+    if not hasattr(cls, "__record_defaults__"):
+        from dataclasses import MISSING
+
+        given = ("default", "default_factory", "metadata")
+        return {
+            one.name: {key: got for key in given if (got := getattr(one, key)) is not MISSING}
+            for one in _fields(cls)
+        }
+    found: dict[str, Mapping[str, Any]] = {}
+    for name in cls.__slots__:
+        value = cls.__record_defaults__.get(name, _REQUIRED)
+        found[name] = value.options if type(value) is _Field else {"default": value}
+    return found
 
 
 def leaves(value: Any, whole: type) -> Iterator[Any]:

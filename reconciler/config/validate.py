@@ -1,4 +1,4 @@
-"""Declared resources to the kinds' own dataclasses, by pydantic.
+"""Declared resources to the kinds' own dataclasses, by the engine of pydantic.
 
 Every field that is wrong is reported at its own place. It must not look at more than one resource
 at a time.
@@ -10,12 +10,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args, get_origin, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic_core import SchemaValidator, ValidationError
 
 from reconciler.base import scalars
 from reconciler.base.records import fields, replace
 from reconciler.base.scalars import InvalidScalar
 from reconciler.config.errors import Problems
+from reconciler.config.field_schemas import of_record
 from reconciler.config.nodes import (
     Broken,
     Map,
@@ -55,7 +56,7 @@ class Validator:
         self.kinds = kinds
         self.home = home
         self.problems = problems
-        self._adapters: dict[type[Any], tuple[TypeAdapter[Any], frozenset[str]]] = {}
+        self._readers: dict[type[Any], SchemaValidator] = {}
         self.saw_secret = False
         """Did what was read last hold a value of the environment?"""
         self.keeps_secrets = False
@@ -93,24 +94,17 @@ class Validator:
 
         ``common`` are keys that are read by others. What is wrong is reported for ``title``.
         """
-        if cls not in self._adapters:
-            # A key that no field has is an error; in the dataclasses below it as well.
-            cls.__pydantic_config__ = {"extra": "forbid"}
-            own = (one.name for one in fields(cls) if not one.metadata.get("written", True))
-            self._adapters[cls] = TypeAdapter(cls), frozenset(own)
-        adapter, ours = self._adapters[cls]
+        if cls not in self._readers:
+            self._readers[cls] = SchemaValidator(of_record(cls))
         written = {key: node for key, node in body.items() if key not in common}
-        refused = [(key,) for key in ours & written.keys()]
-        for (key,) in refused:
-            del written[key]
         self.saw_secret = False
         found: list[Mapping[str, Any]] = []
         want = None
         try:
-            want = adapter.validate_python(written, context=self.value)
+            want = self._readers[cls].validate_python(written, context=self.value)
         except ValidationError as error:
             found += error.errors(include_url=False, include_input=False)
-        refused += [one["loc"] for one in found if one["type"] == "unexpected_keyword_argument"]
+        refused = [one["loc"] for one in found if one["type"] == "unexpected_keyword_argument"]
         for loc in refused:
             self._report_key(loc, cls, body, title, common)
         for one in found:
