@@ -209,9 +209,10 @@ def ran(host: CronHost, time: str) -> None:
         host.reboot()
     for path in ("mine", "templated", "a b%", "pass", "mail"):
         host.until(lambda path=path: host.exists(f"/srv/{path}"), 150)
-    assert host.read("/srv/mine") == "in\n100%\n"
-    assert host.read("/srv/templated") == "50% /root\n"
-    assert host.read("/srv/pass").startswith("b%\n")
+    # Each file is there before all of it is in it.
+    host.until(lambda: host.read("/srv/mine") == "in\n100%\n")
+    host.until(lambda: host.read("/srv/templated") == "50% /root\n")
+    host.until(lambda: host.read("/srv/pass").startswith("b%\n"))
     host.until(lambda: "7%" in host.read("/srv/mail"))
     mail = host.read("/srv/mail")
     assert "ops@example.org" in mail and "\nnobody\n7%\n" in mail

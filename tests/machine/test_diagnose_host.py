@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from machine.disposable import DisposableHost
-from support import CHECKOUT
+from support import CHECKOUT, late
 
 pytestmark = pytest.mark.root
 SPEC = str(CHECKOUT / "specs/executor.yaml")
@@ -23,7 +23,7 @@ def reconcile(host: DisposableHost, *words: str, status: int | None = 0) -> Any:
 def wrong(host: DisposableHost) -> list[tuple[str, str | None]]:
     """The causes, most important first, each with the command that mends it."""
     found = reconcile(host, "--diagnose", status=None)
-    assert found["seconds"] < 10
+    assert not late(found["seconds"], 10)
     assert "internal error" not in str(found["unseen"])
     rows = [one for one in found["wrong"] if one["follows_from"] is None]
     return [(one["key"], one["mend"]) for one in rows]
@@ -56,7 +56,7 @@ def test_what_is_wrong_with_its_watchdog_and_with_what_brings_it_back(
     asked = {one["id"]: one["result"] for one in found["checks"]}
     assert asked["check:weekly_persistence"] == "ok"
     host.run("systemctl", "start", "cron")
-    (loop,) = host.running("reconcile --loop")
+    loop = host.run("systemctl", "show", "-P", "MainPID", UNIT).stdout.strip()
     host.run("kill", "-STOP", loop)
     assert wrong(host) == [("loop", f"kill -CONT {loop}")]
     host.run("kill", "-CONT", loop)
@@ -70,7 +70,7 @@ def test_a_watchdog_that_hangs_is_dead_and_would_not_come_back(
     reconcile(host, "--once", status=None)
     host.run("systemctl", "enable", "--now", "cron")
     host.until(lambda: wrong(host) == [])
-    (loop,) = host.running("reconcile --loop")
+    loop = host.run("systemctl", "show", "-P", "MainPID", UNIT).stdout.strip()
     host.run("kill", "-STOP", loop)
     assert wrong(host) == [("loop", f"kill -CONT {loop}")]
     host.run("systemctl", "kill", "-s", "KILL", UNIT)

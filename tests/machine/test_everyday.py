@@ -29,8 +29,16 @@ def use(machine: Machine, executor: Path) -> Callable[..., subprocess.CompletedP
     return run
 
 
-def status(use: Any, *argv: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(use("status", "--json", *argv).stdout)
+def answered(use: Any, *argv: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """``status``, which asks for five seconds only: a loaded machine may not answer in them."""
+
+    def said() -> subprocess.CompletedProcess[str] | None:
+        done: subprocess.CompletedProcess[str] = use("status", *argv, **options)
+        if "--json" in argv:
+            return None if "unknown" in json.loads(done.stdout)["kept"] else done
+        return None if "kept alive: unknown" in done.stdout else done
+
+    found: subprocess.CompletedProcess[str] = until(said)
     return found
 
 
@@ -38,11 +46,11 @@ def test_start_stop_and_restart_without_a_loop(machine: Machine, executor: Path,
     done = use("start")
     assert done.returncode == 0, done.stderr
     home = machine.home / "ai_co"
-    (pid,) = machine.running(WORKER)
+    pid = machine.only(WORKER)
     # It has returned only when the worker is alive.
     assert done.stdout.startswith(f"worker {pid}: ")
     assert done.stdout.endswith(f"home {home}\n")
-    assert f"[{pid}] started, home {home}\n" in use("logs").stdout
+    until(lambda: f"[{pid}] started, home {home}\n" in use("logs").stdout)
 
     done = use("stop")
     assert done.returncode == 0, done.stderr
@@ -51,7 +59,7 @@ def test_start_stop_and_restart_without_a_loop(machine: Machine, executor: Path,
     )
     assert machine.running(WORKER) == []
     assert "process:worker" not in machine.steps(executor)
-    done = use("status")
+    done = answered(use)
     assert done.returncode == 1
     assert "stopped by ai-cmd-executor stop" in done.stdout
     assert "start it again with: ai-cmd-executor start\n" in done.stdout
@@ -60,14 +68,14 @@ def test_start_stop_and_restart_without_a_loop(machine: Machine, executor: Path,
 
     # From a pause it is taken back, with a worker as well as without one.
     assert use("restart").returncode == 0
-    (first,) = machine.running(WORKER)
+    first = machine.only(WORKER)
     assert use("restart").returncode == 0
-    (second,) = machine.running(WORKER)
+    second = machine.only(WORKER)
     assert first != second
-    kept = status(use)["kept"]
+    kept = json.loads(answered(use, "--json").stdout)["kept"]
     assert (kept["loop"], kept["paused"], kept["spec"]) == (None, None, str(executor))
     assert use("start").returncode == 0
-    assert machine.running(WORKER) == [second]
+    assert machine.only(WORKER) == second
 
 
 def test_beside_a_loop_with_values_of_its_own(
@@ -87,13 +95,7 @@ def test_beside_a_loop_with_values_of_its_own(
         first = machine.only(WORKER)
         until(lambda: loop.read_text().count("\n") > 1)
         elsewhere = {"cwd": "/"}
-        # It asks for five seconds only, which a loaded machine may not answer in.
-
-        def status() -> str | None:
-            said: str = use("status", **elsewhere).stdout
-            return None if "kept alive: unknown" in said else said
-
-        said = until(status)
+        said = answered(use, **elsewhere).stdout
         assert f"kept alive by: the watchdog (pid {process.pid})" in said
         assert f"has another home: {home}" in said
         done = use("stop", **elsewhere)
@@ -102,7 +104,7 @@ def test_beside_a_loop_with_values_of_its_own(
         assert machine.running(WORKER) == []
         done = use("start", **elsewhere)
         assert done.returncode == 0, done.stderr
-        (second,) = machine.running(WORKER)
+        second = machine.only(WORKER)
         assert done.stdout.startswith(f"worker {second}: ")
         # Somebody who means the worker of another home does not end this one.
         for argv, environ in (
@@ -112,7 +114,7 @@ def test_beside_a_loop_with_values_of_its_own(
             done = use("stop", *argv, environ=environ, **elsewhere)
             assert done.returncode == 1
             assert f"keeps the worker of {home}, not that of {machine.home}" in done.stderr
-        assert machine.running(WORKER) == [second]
+        assert machine.only(WORKER) == second
         assert not (machine.home / "ai_co").exists()
     finally:
         process.kill()
@@ -125,12 +127,12 @@ def test_home_spec_and_state_are_passed_on(machine: Machine, executor: Path) -> 
     program = machine.bin / "ai-cmd-executor"
     done = machine.run(program, "start", *words)
     assert done.returncode == 0, done.stderr
-    assert len(machine.running(f"{WORKER} {home}")) == 1
+    assert machine.only(f"{WORKER} {home}")
     assert state.is_dir()
     done = machine.run(program, "stop", *words)
     again = done.stdout.rpartition("until: ")[2].replace("ai-cmd-executor", str(program))
     assert machine.run("sh", "-c", again).returncode == 0
-    assert len(machine.running(f"{WORKER} {home}")) == 1
+    assert machine.only(f"{WORKER} {home}")
 
 
 def test_start_says_why_there_is_no_worker(machine: Machine, executor: Path, use: Any) -> None:

@@ -28,6 +28,8 @@ from reconciler.host.processes import ProcessEntry, Processes, look_up
 
 MARK = f"60490.{os.getpid()}9"
 """Of the processes of this run."""
+MOST_PASSES = 6
+"""Over one process that has ended: three, and some more where the machine is loaded."""
 HOOK = """
 import json, os, re, sys
 def note(what):
@@ -69,8 +71,17 @@ class Counted:
     def forget(self) -> None:
         self.file.write_text("")
 
+    def noted(self) -> list[tuple[int, str]]:
+        """What was done so far, each with who did it; the last line may be half written."""
+        lines = self.file.read_text().splitlines(keepends=True)
+        return [tuple(json.loads(line)) for line in lines if line.endswith("\n")]
+
     def all(self) -> list[str]:
-        return [json.loads(line)[1] for line in self.file.read_text().splitlines()]
+        return [what for _, what in self.noted()]
+
+    def by_pass(self, pattern: str) -> list[int]:
+        """How often each pass, which is a process, has done such a thing."""
+        return [*Counter(pid for pid, what in self.noted() if re.search(pattern, what)).values()]
 
     def of(self, pattern: str) -> int:
         return sum(re.search(pattern, what) is not None for what in self.all())
@@ -120,6 +131,7 @@ def test_daemons_are_looked_at_once_each(machine: Machine, counted: Counted, num
     lost = sorted(ours)[: number // 2]
     for pid in lost:
         os.kill(pid, signal.SIGKILL)
+    until(lambda: not pids(machine) & {*lost})
     counted.forget()
     machine.once(spec)
     kept = ours - set(lost)
@@ -139,7 +151,7 @@ def test_daemons_are_looked_at_once_each(machine: Machine, counted: Counted, num
 def test_what_a_failed_start_has_left_is_not_looked_for_all_the_time(
     machine: Machine, counted: Counted
 ) -> None:
-    spec = machine.spec(f"processes: {{w: {{command: 'sleep {MARK}888 & sleep 0.2; exit 3'}}}}\n")
+    spec = machine.spec(f"processes: {{w: {{command: 'sleep {MARK}888 & sleep 0.05; exit 3'}}}}\n")
     counted.forget()
     machine.once(spec, status=1)
     # It may yet leave its session, for half a second.
@@ -177,16 +189,19 @@ def test_ends_at_the_same_time_are_one_change_of_the_store(
     loop = looping(spec)
     until(lambda: loop.names().count("step") == number)
     before = until(lambda: pids(machine) if len(pids(machine)) == number else None)
-    # What was started has held.
-    until(lambda: counted.of("^sql SELECT .* FROM attempts$") and _quiet(counted))
+    loop.held(f"process:w{number - 1}")
+    loop.full_pass()
+    until(lambda: _quiet(counted))
     counted.forget()
     os.kill(min(before), signal.SIGKILL)
     until(lambda: loop.names().count("step") == number + 1 and _quiet(counted))
-    # The start, a look whether it has held, and one behind it: each reads twice at most.
-    assert counted.of("^sql SELECT .* FROM attempts$") <= 6
-    assert counted.of("^sql SELECT .* FROM conditions$") <= 6
+    # The start, a look whether it has held, and one behind it, or some more on a loaded machine:
+    # each reads twice at most.
+    for table in ("attempts", "conditions"):
+        found = counted.by_pass(f"^sql SELECT .* FROM {table}$")
+        assert max(found, default=0) <= 2 and len(found) <= MOST_PASSES, found
     assert counted.of("^sql BEGIN") == 1
-    assert counted.of("os.fork") <= 8
+    assert counted.of("os.fork") <= MOST_PASSES + 5
 
 
 def test_those_that_end_together_are_told_together(machine: Machine) -> None:

@@ -83,7 +83,7 @@ def test_its_cron_line_brings_it_up_and_nothing_changes(machine: Machine) -> Non
     done = machine.run("sh", "-c", line, environ={"PATH": path})
     log = machine.home / "ai_co/logs/reconcile.log"
     assert done.returncode == 0, log.read_text()
-    assert len(machine.running(WORKER)) == 1
+    assert machine.only(WORKER)
     until(lambda: machine.running("reconcile --loop executor"))
     until(lambda: machine.steps(spec) == [])
     assert machine.crontab_text() == table.encode()
