@@ -18,7 +18,7 @@ import pytest
 from support import LONG, Machine, until
 
 from reconciler.host.clock import Clock
-from reconciler.state.heartbeat import HeartbeatWriter, pulse
+from reconciler.state.heartbeat import HeartbeatWriter, ask, pulse
 
 HEAD = "version: 1\nname: demo\nloop: {every: 200ms}\n"
 
@@ -281,6 +281,31 @@ class Turned(Clock):
 
     def monotonic(self) -> float:
         return self.now
+
+
+@pytest.mark.parametrize(("passes", "in_time"), [(1, False), (2, True)])
+def test_a_pass_that_was_under_way_when_the_loop_was_asked_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passes: int, in_time: bool
+) -> None:
+    """It may have looked before what it is asked for was so."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    clock = Clock()
+    heart = HeartbeatWriter(str(tmp_path), clock)
+    heart.begin(60.0)
+
+    def asked(number: int, frame: Any) -> None:
+        for _ in range(passes):
+            heart.done(60.0, 0.1)
+            heart.begin(60.0)
+
+    before = signal.signal(signal.SIGUSR1, asked)
+    try:
+        loop = pulse(str(tmp_path), clock)
+        assert loop is not None
+        assert ask(loop, str(tmp_path), clock, 60.0 if in_time else 0.3) is in_time
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        heart.stop()
 
 
 def test_a_sign_of_life_has_a_second_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
