@@ -9,14 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
 from reconciler.host.refusals import Refused, refuse, user
 from reconciler.host.trust import PATH_ONLY
-from reconciler.host.walk import closing, mount_of, opened, shown
+from reconciler.host.walk import closing, mount_of, opened, reason, shown
 
 LONGEST = 16 * 1024
 """Characters of a path below the top of a tree; what is nested deeper is not entered. No tool
@@ -27,6 +27,9 @@ _MOST_LOST = 1000
 """How often a cursor starts again from the top because a folder was moved away under it."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+
+_NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EBUSY)
+"""It holds something, is gone, is no folder any more, or is a mount point."""
 
 
 class Elsewhere(OSError):
@@ -342,3 +345,28 @@ def moved(where: str, name: str, above: os.stat_result) -> Refused:
         # His folder stays his: it may be his home.
         return Refused(reason, ("chown", user(above.st_uid), os.path.join(where, name)))
     return Refused(reason, ("chmod", "+t", where))
+
+
+def remove_empty(path: str, folders: Iterable[str]) -> None:
+    """Remove those ``folders`` below ``path`` that are empty, and above them what is so then.
+
+    Raises HostError after the last one when some could not be removed.
+    """
+    trouble: list[str] = []
+    todo = sorted(filter(None, folders), key=lambda folder: -folder.count("/"))
+    with Emptied(path) as tree:
+        for below in todo:
+            while below:
+                above, _, name = below.rpartition("/")
+                try:
+                    with tree.folder(above) as folder:
+                        os.rmdir(name, dir_fd=folder)
+                except Elsewhere:
+                    break
+                except OSError as error:
+                    if error.errno not in _NOT_EMPTY:
+                        trouble.append(f"{path}/{below}: {reason(error)}")
+                    break
+                below = above
+    if trouble:
+        raise HostError(f"cannot remove {len(trouble)} empty folders: {trouble[0]}")

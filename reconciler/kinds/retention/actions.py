@@ -148,7 +148,7 @@ class RemoveFolders:
         return f"remove the folders below {self.path} that are empty then"
 
     def run(self, host: Host) -> None:
-        from reconciler.host.empty_folders import remove_empty
+        from reconciler.host.tree import remove_empty
 
         if host.files.status(self.path) is not None:
             remove_empty(self.path, {*self.empty, *(file.below for file in self.files)})
