@@ -144,7 +144,7 @@ class Sessions(Kind[Session, SessionState], Completed, Batched, Prefetched, Runn
             there = declared_panes(made)
             ours = bool(panes) and panes[0].owner == host.owner
             if want.adopt and not ours and resource.present:
-                from reconciler.kinds.session.adopt import adopt, adopted
+                from reconciler.kinds.session.actions import adopt, adopted
 
                 if found := adopted(want, panes):
                     there, ours = found, True

@@ -1,4 +1,4 @@
-"""How sessions are made, and their panes closed with all that has come of them.
+"""How sessions are made or taken over, and their panes closed with all that has come of them.
 
 It must not decide what to make: that is the session kind's.
 """
@@ -14,9 +14,17 @@ from reconciler.base.records import dataclass
 from reconciler.host.descendants import Descendants, end_all, ending
 from reconciler.host.process_snapshot import ProcessSnapshot
 from reconciler.host.processes import Identity, environment, look_up
-from reconciler.host.tmux import HOME_MARK, NAME_MARK, PANE_MARK, SESSION_MARK, WINDOW_MARK
+from reconciler.host.tmux import (
+    HOME_MARK,
+    NAME_MARK,
+    PANE_MARK,
+    SESSION_MARK,
+    WINDOW_MARK,
+    home_of,
+    mark_pane,
+)
 from reconciler.kinds.session.resource import Session, declared_panes, holder
-from reconciler.kinds.session.scripts import PANE, STAYS, Script, Scripts, session_of
+from reconciler.kinds.session.scripts import PANE, STAYS, Script, Scripts, marked, session_of
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -186,3 +194,33 @@ def _alone(action: SessionAction, host: Host, error: HostError) -> HostError | N
     except HostError as own:
         return own
     return None
+
+
+def adopted(want: Session, panes: Sequence[Pane]) -> dict[str, Pane]:
+    """The panes of a session that no spec has made, by the keys of those declared in their order.
+
+    Empty where another spec has made it.
+    """
+    if not panes or panes[0].owner:
+        return {}
+    windows: dict[str, list[Pane]] = {}
+    for pane in panes:
+        windows.setdefault(pane.window_id, []).append(pane)
+    return {
+        f"{key}.{at}": pane
+        for (key, window), found in zip(want.layout(), windows.values(), strict=False)
+        for at, pane in enumerate(found[: len(window.panes)])
+    }
+
+
+def adopt(want: Session, panes: Mapping[str, Pane], session: str, host: Host) -> None:
+    """Mark a session and these panes of it, by their keys, as ours. Raises HostError."""
+    here, home = f"{session}:", home_of(host.owner, want.tmux_name)
+    script = marked(want, here, host)
+    commands = set(want.commands())
+    for key, pane in panes.items():
+        window, _, at = key.rpartition(".")
+        script += mark_pane(pane.id, home, f"window:{window}", at)
+        if key in commands:
+            script.append(["set-option", "-p", "-t", pane.id, "remain-on-exit", "on"])
+    host.tmux.command(want.socket, STAYS, script)
