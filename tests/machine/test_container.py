@@ -205,12 +205,12 @@ from reconciler.host.init import SIGNALS, go_on_as_child
 signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 go_on_as_child()
 def stop(*_):
-    os.write(1, b"stops\n")  # Also where what is below is just being written.
+    os.write(1, b"stops\\n")  # Also where what is below is just being written.
     sys.stdin.readline()
     os._exit(7)
 signal.signal(signal.SIGTERM, stop)
 signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-os.write(1, b"up\n")
+os.write(1, b"up\\n")
 signal.pause()
 """
 
