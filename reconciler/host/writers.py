@@ -22,6 +22,8 @@ _WRITE = 2
 # RFC 7530, section 6.2.1, as nfs4_acl(5) has it in the attribute: a number of entries, each with
 # a type, flags, a mask and who it is for, in the order of the network.
 _NFS_ALLOW, _NFS_INHERIT_ONLY, _NFS_GROUP = 0, 0x8, 0x40
+_NFS_ENTRY = 16
+"""Bytes of one, at least."""
 _NFS_WRITE = 0x2 | 0x4 | 0x40 | 0x40000 | 0x80000
 """To write, to append, to delete what is in it, to change the list or the owner."""
 _FIRST_PERSON = 1000
@@ -90,7 +92,8 @@ def _nfs_writers(handle: int, owners: frozenset[int], services: bool) -> Iterato
         return int.from_bytes(data[at : at + 4], "big")
 
     at = 4
-    for _ in range(number(0)):
+    # Who serves it says of the number what he likes; no entry is shorter.
+    for _ in range(min(number(0), len(data) // _NFS_ENTRY)):
         sort, flags, mask, length = (number(at + step) for step in (0, 4, 8, 12))
         who = data[at + 16 : at + 16 + length].decode(errors="replace")
         at += 16 + (length + 3) // 4 * 4

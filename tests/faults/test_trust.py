@@ -425,6 +425,26 @@ def test_an_access_list_of_nfs_counts_though_the_mode_does_not_show_it(
         assert trust.is_trusted(str(file))
 
 
+def test_an_access_list_that_claims_millions_of_entries_is_read_to_its_end(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever answers for a file system says of it what he likes."""
+    looks = []
+
+    class Claiming(bytes):
+        def __getitem__(self, part: Any) -> Any:
+            looks.append(part)
+            return super().__getitem__(part)
+
+    lists = Claiming(struct.pack(">I", 10**6) + nfs_list(*PLAIN)[4:])
+    monkeypatch.setattr(os, "getxattr", lambda *_, **__: lists)
+    monkeypatch.setattr(os, "major", lambda device: 0)
+    monkeypatch.setattr(trust, "_nfs", {})
+    with file.open() as opened:
+        assert trust.only_ours(os.fstat(opened.fileno()), opened.fileno())
+    assert 0 < len(looks) < 50
+
+
 def test_a_small_file_of_ours_is_read_only_where_it_is_one(tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.write_bytes(b"0123456789")
