@@ -15,10 +15,11 @@ from reconciler import kinds
 from reconciler.base.errors import HostError
 from reconciler.base.records import replace
 from reconciler.core.apply import apply
-from reconciler.core.model import Outcome, Plan, Spec
+from reconciler.core.model import ABSENT, Observation, Outcome, Plan, Spec
 from reconciler.core.observe import observe
 from reconciler.core.plan import make_plan
 from reconciler.host import Host
+from reconciler.kinds.process.observed import ProcessState
 
 Ended = dict[str, tuple[str, str]]
 
@@ -239,3 +240,32 @@ def test_a_fault_in_the_look_at_one_leaves_all_others_known(
     plan = made(DIRECTORIES).plan
     assert [one.id for one in plan.unknown] == ["directory:above"]
     assert [one.id for one in plan.steps] == ["directory:other"]
+
+
+@pytest.mark.parametrize("settle", [False, True])
+@pytest.mark.parametrize("pending", ["not ready yet (pid 9)", None])
+def test_what_somebody_else_has_started_is_not_ready_before_it_was_asked(
+    made: Callable[[str], Pass],
+    monkeypatch: pytest.MonkeyPatch,
+    pending: str | None,
+    settle: bool,
+) -> None:
+    one = made("processes: {a: {command: /bin/a}, b: {command: /bin/b, needs: [process:a]}}")
+    running = Observation(ProcessState(1, "current"), pending=pending)
+
+    def looked(resources: Any, *more: Any) -> dict[str, Any]:
+        return {r.id: running if r.name == "a" or acted else ABSENT for r in resources}
+
+    acted: list[Any] = []
+    monkeypatch.setattr("reconciler.core.apply.observe", looked)
+    monkeypatch.setattr("reconciler.core.apply._act", lambda runs, *_: acted.extend(runs))
+    monkeypatch.setattr(
+        "reconciler.core.proving.proved", lambda outcomes, *_: [o for o, _ in outcomes]
+    )
+    ended = one.applied(settle=settle)
+    assert ended["a"] == ("dropped", "")
+    if pending:
+        assert ended["b"] == ("skipped", "needs process:a, which is not ready yet")
+        assert acted == []
+    else:
+        assert ended["b"] == ("done", "")

@@ -13,6 +13,7 @@ from reconciler.cli.call_state import Learned
 from reconciler.core.model import Outcome, Plan, Spec, Step
 from reconciler.core.observe import Snapshot
 from reconciler.host.clock import Clock
+from reconciler.watchdog.backlog import PATIENCE, Backlog, depending
 from reconciler.watchdog.loop import Watchdog
 from reconciler.watchdog.settling import Settling
 
@@ -138,3 +139,55 @@ def test_what_ended_after_its_time_had_held(tmp_path: Path) -> None:
     settling.held({resource.id: 100.0 + wait})
     assert settling.told([resource.id]) == {resource.id}
     assert settling.due() is None
+
+
+def test_what_needs_what_another_pass_is_at_is_left_and_looked_at_again(tmp_path: Path) -> None:
+    """What that one has seen of it was seen in the midst of it."""
+    text = "processes:\n" + "".join(
+        f"  {name}: {{command: [sleep, '9'], needs: [{needs}]}}\n"
+        for name, needs in (
+            ("a", ""),
+            ("b", "process:a"),
+            ("c", "process:b"),
+            ("d", ""),
+            ("e", "process:d, process:c"),
+            ("f", "process:d"),
+        )
+    )
+    by_id = {one.id: one for one in compiled(tmp_path, text).resources}
+    steps = list(by_id)
+    found = depending({"process:a", "process:x"}, steps, by_id)
+    assert found == {f"process:{name}": {"process:a"} for name in "bce"}
+    # What it would not have done itself was as it should be.
+    assert not depending({"process:a"}, steps[1:], by_id)
+    assert not depending({"process:f"}, steps, by_id)
+
+    busy = {"process:a"}
+    begun: list[set[str]] = []
+
+    class Still(Clock):
+        now = 100.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+    clock = Still()
+    passes: Any = SimpleNamespace(
+        of_others=lambda one: busy, room=lambda: True, idle=False, about=lambda ids: set()
+    )
+    backlog = Backlog(clock, passes, lambda ids: begun.append(set(ids)), lambda: False)
+    backlog.take(by_id)
+    backlog.behind(found)
+    for _ in range(2):
+        assert backlog.due() is None
+        backlog.tend(())
+        clock.now += 2 * PATIENCE
+    assert not begun
+    busy.clear()
+    assert backlog.due() == 0.0
+    backlog.tend(())
+    clock.now += 2 * PATIENCE
+    for _ in range(2):
+        backlog.tend(())
+        assert begun == [set(found)]
+        assert backlog.due() is None

@@ -265,6 +265,8 @@ class _Run:
         self.kind = get_kind(resource.kind)
         self.seconds = 0.0
         self.end: tuple[str, str | None] | None = None
+        self._pending = False
+        """Is it done already, but not ready for others?"""
         self._again = again
         self._failed: list[str] = []
         self._stages: Sequence[Sequence[Action]] = (step.actions,)
@@ -315,6 +317,9 @@ class _Run:
         """Others must not build on it where it has failed, or was dropped for a reason."""
         if self.end is not None and self.end[1] is not None:
             broken[self.step.id] = self.end[0]
+        elif self._pending:
+            # Somebody was faster, and it is only ready once somebody has asked it.
+            broken[self.step.id] = "not ready"
 
     def _hindrance(self, seen: Observation[Any] | None) -> tuple[str, str | None] | None:
         """How it ends without being done; None: it is still what is to be done."""
@@ -334,6 +339,7 @@ class _Run:
                 now = self.kind.restart(self.resource, state, of)
         elif not changes:
             # Somebody was faster, or an earlier step has done it along the way.
+            self._pending = seen.pending is not None
             return "dropped", None
         else:
             now = self.kind.actions(self.resource, seen.state, changes)

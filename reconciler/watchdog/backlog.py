@@ -5,7 +5,7 @@ It must not begin a pass itself, nor know what one is for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from math import inf
 from typing import Any
 
@@ -44,6 +44,8 @@ class Backlog:
         """The processes that the full pass has not come to yet."""
         self._overtaken = 0.0
         """When those get a pass of their own."""
+        self._behind: dict[str, Collection[str]] = {}
+        """What wants a pass once nobody is at these any more."""
 
     def take(self, by_id: Mapping[str, Resource[Any]]) -> None:
         """These are declared from now on."""
@@ -64,6 +66,17 @@ class Backlog:
         """These are for the full pass, or, if it is busy with something else, for another."""
         self._planned = {one.id for one in supervised(resources)}
         self._overtaken = self._clock.monotonic() + max(patience, PATIENCE)
+
+    def behind(self, needs: Mapping[str, Collection[str]]) -> None:
+        """Each of these wants a pass once nobody is at what it needs."""
+        self._behind.update(needs)
+
+    def _free(self) -> set[str]:
+        """What waits for nobody else any more."""
+        if not self._behind:
+            return set()
+        busy = self._passes.of_others(None)
+        return {ident for ident, needs in self._behind.items() if busy.isdisjoint(needs)}
 
     def acted(self, ident: str) -> None:
         """The full pass has come to that one."""
@@ -94,7 +107,7 @@ class Backlog:
     def due(self) -> float | None:
         """Seconds until what waits gets a pass of its own."""
         now = self._clock.monotonic()
-        times = [self._again - now]
+        times = [0.0 if self._free() else inf, self._again - now]
         if self._planned and self._is_full():
             times.append(self._overtaken - now)
         if self._later:
@@ -106,6 +119,10 @@ class Backlog:
     def tend(self, ready: Collection[int]) -> Collection[str]:
         """Begin the passes that need not wait any more."""
         now = self._clock.monotonic()
+        if free := self._free():
+            for ident in free:
+                del self._behind[ident]
+            self.add(free)
         if self._again <= now:
             self._again = inf
             if self._is_full():
@@ -121,3 +138,18 @@ class Backlog:
 
     def close(self) -> None:
         """The loop ends."""
+
+
+def depending(
+    others: Collection[str], steps: Sequence[str], by_id: Mapping[str, Resource[Any]]
+) -> Mapping[str, Collection[str]]:
+    """By the id of each of the steps, in their order, that needs one of those that are not to be
+    done because they are of ``others``: what these are, also through others."""
+    left: dict[str, Collection[str]] = {ident: {ident} for ident in steps if ident in others}
+    found = {}
+    for ident in steps:
+        needs = by_id[ident].needs if ident in by_id and ident not in left else ()
+        awaited = {one for need in needs for one in left.get(need, ())}
+        if awaited:
+            found[ident] = left[ident] = awaited
+    return found

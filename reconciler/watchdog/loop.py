@@ -26,7 +26,7 @@ from reconciler.notify.alive import Pings
 from reconciler.output.log import Log
 from reconciler.state.folder import Newer
 from reconciler.state.heartbeat import HeartbeatWriter
-from reconciler.watchdog.backlog import PATIENCE, Backlog
+from reconciler.watchdog.backlog import PATIENCE, Backlog, depending
 from reconciler.watchdog.events import EVERYTHING, Part
 from reconciler.watchdog.glance import is_as_declared
 from reconciler.watchdog.pass_work import Passed, PassWork, supervised
@@ -284,6 +284,10 @@ class Watchdog:
         others |= self._overtook(one)
         waits = others or any(map(self._readiness.asks, self._by_id))
         self._requests.looked(one, plan, steps, not waits)
+        # What others are at was seen in the midst of it: nothing may be built on that.
+        behind = depending(others, steps, self._by_id)
+        self._backlog.behind(behind)
+        others |= behind.keys()
         plan, seen = plan.without(others), seen - others
         self._log.remarks(plan, seen)
         wrong = {remark.id for remark in (*plan.unknown, *plan.held, *plan.failing)}

@@ -142,7 +142,7 @@ class Passes:
         """Those of the ids that some pass over a part is about already."""
         return {ident for one in self._going for ident in one.only if ident in ids}
 
-    def of_others(self, one: Pass) -> set[str]:
+    def of_others(self, one: Pass | None) -> set[str]:
         """The ids that other passes are at now, or that one over a part is about."""
         others = (other for other in self._going if other is not one)
         return {ident for other in others for ident in other.at | other.only}
