@@ -24,7 +24,7 @@ BAD_IDS = ["../x", "a/b", "x" * 300, ".", "..", ".hidden", "-x", "a b", "a\n", "
 
 def test_submit_and_wait_exit_with_the_commands_code(executor):
     executor.start()
-    done = executor.run("submit", "--wait", "20", "--id", "mine", "echo out; exit 9")
+    done = executor.run("submit", "--wait", "99", "--id", "mine", "echo out; exit 9")
     assert done.returncode == 9
     assert done.stderr == ""
     assert done.stdout.splitlines()[0] == "mine"
@@ -36,7 +36,7 @@ def test_how_words_become_a_command(executor):
     for args, output in (
         (["--wait", "echo a  b | tr a c"], "c b\n"),
         (["--wait", "--", "echo", "a  b", "|"], "a  b |\n"),
-        (["--wait=9", "printf", "--", "-%s\n", "--wait"], "---wait\n"),
+        (["--wait=99", "printf", "--", "-%s\n", "--wait"], "---wait\n"),
         (["--env", "A=x=y", "--wait", 'echo "$A"'], "x=y\n"),
         (["--cwd", "/", "--wait", "pwd"], "/\n"),
     ):
@@ -276,7 +276,7 @@ def test_python_functions(executor, monkeypatch, patiently):
     assert check_results("none") is None
     assert get_latest_log() is None
     command_id = create_bash_command("echo $A; pwd", env={"A": "b"}, cwd="/", timeout=9)
-    found = wait_results(command_id, 20)
+    found = wait_results(command_id, LONG)
     assert check_results(command_id) == found
     assert found["output_tail"] == "b\n/\n"
     assert found["timeout"] == 9

@@ -134,7 +134,7 @@ def test_slow_writer_is_waited_for(executor):
             file.write(part)
             file.flush()
             if part != "}":
-                passed(0.4)  # in all more than the second that a broken file is given
+                passed(0.3)  # in all more than the second that a broken file is given
                 assert path.exists(), "taken before it was whole"
     assert executor.result("slow")["output_tail"] == "ran\n"
     assert executor.names("failed") == []

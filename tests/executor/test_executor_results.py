@@ -66,8 +66,8 @@ def test_a_known_command_always_has_a_status(executor: Any, home: Path, patientl
     # Ended by a signal: it has no exit code, and did not go well.
     assert (ended["status"], ended.get("exit_code", 1)) == ("interrupted", 1)
     executor.start()
-    assert (wait_results("two", 20) or {})["exit_code"] == 3
-    assert (wait_results("three", 20) or {})["exit_code"] == 4
+    assert (wait_results("two", LONG) or {})["exit_code"] == 3
+    assert (wait_results("three", LONG) or {})["exit_code"] == 4
 
 
 def test_what_was_put_aside_or_refused_is_told(
@@ -82,7 +82,7 @@ def test_what_was_put_aside_or_refused_is_told(
     assert "no worker took it" in capsys.readouterr().out
     executor.start()
     (home / "ai_commands/pending/bad.json").write_text("{}")
-    refused = wait_results("bad", 20) or {}
+    refused = wait_results("bad", LONG) or {}
     assert (refused["status"], refused.get("exit_code", 1)) == ("refused", 1)
 
 
@@ -149,7 +149,7 @@ def test_a_report_of_what_failed(
     stale(home, "late")
     executor.start()
     for name in ("bad", "good", "old"):
-        wait_results(name, 20)
+        wait_results(name, LONG)
     at = time.time() - 90_000
     os.utime(home / "ai_commands/completed/old.json", (at, at))
     assert main(["report", "--failed", "--since", "1d"]) == 0

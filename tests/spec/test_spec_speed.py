@@ -7,16 +7,18 @@ import sys
 import tracemalloc
 from typing import Any
 
+from support import LONG
+
 SCRIPT = """
 import time
-start = time.perf_counter()
+start = time.process_time()
 from reconciler import kinds
 from reconciler.base.values import Facts
 from reconciler.config import load
 spec = load({path!r}, all_kinds=kinds.all_kinds,
     facts=Facts("u", "/u", 0, "h", True, True, True, "/s"), settings=dict, environ={{}},
     state_dir={state!r}, write_cache=True)
-print(len(spec.resources), time.perf_counter() - start,
+print(len(spec.resources), time.process_time() - start,
     int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) // 1024)
 """
 
@@ -30,7 +32,7 @@ def test_a_thousand_directories(free: None, room: Any, capsys: Any) -> None:
     figures = []
     for _ in range(2):
         done = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=LONG
         )
         count, seconds, megabytes = done.stdout.split()
         assert count == "1000"
