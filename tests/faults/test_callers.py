@@ -134,7 +134,7 @@ def test_a_path_of_the_spec_is_cleaned_as_well(machine: Machine) -> None:
     )
     done = machine.reconcile("--once", spec)
     assert done.returncode == 0, done.stdout
-    assert len(machine.running("sleep 1066")) == 1
+    machine.only("sleep 1066")
     assert (machine.base / "log").read_text() == f"{machine.base}/fakes:/usr/bin:/bin\n"
     assert f"PATH: the folder {theirs} is skipped" in done.stdout
     assert "PATH: the folder 'theirs' is skipped" in done.stdout

@@ -16,7 +16,7 @@ import pytest
 from looping import Looping
 from receiver import Receiver
 from stored import stored
-from support import Machine, until
+from support import LONG, Machine, until
 
 from reconciler.core.messages import in_one_line
 
@@ -121,7 +121,7 @@ def test_the_loop_is_killed_while_it_has_something_to_tell(
     try:
         until(
             lambda: WELL in "".join(receiver.bodies()[-1:]) and not told.waiting(),
-            (20 + kills) * slow,
+            LONG + (20 + kills) * slow,
         )
         assert loop.end() == 0
     finally:

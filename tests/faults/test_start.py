@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import LONG, Machine, until
+from support import LONG, Machine, allowed, until
 
 from reconciler.base.errors import HostError
 from reconciler.host import start
@@ -125,7 +125,7 @@ def test_whoever_stops_waiting_leaves_no_half_started_process(
     monkeypatch.setattr(start, "reap", lambda pid: pids.append(pid))
     before = signal.signal(signal.SIGALRM, enough)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        signal.setitimer(signal.ITIMER_REAL, allowed(0.2))
         with pytest.raises(Enough):
             begun(program("sleep", "60"))
     finally:
