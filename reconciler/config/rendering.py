@@ -9,7 +9,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from reconciler.base.records import fields
+from reconciler.base.records import options
 from reconciler.config.errors import AlreadyReported, Problems
 from reconciler.config.nodes import Map, Source, SourceMark, Text
 from reconciler.config.scope import FIXED, Scope
@@ -35,8 +35,9 @@ _marked: dict[type[Any], Mapping[str, str]] = {}
 def marked(resource: type[Any]) -> Mapping[str, str]:
     """The fields of a kind's resource that have to do with templates, and how."""
     if resource not in _marked:
-        own = (one for one in fields(resource) if "template" in one.metadata)
-        _marked[resource] = {one.name: one.metadata["template"] for one in own}
+        said = {name: one.get("metadata", {}) for name, one in options(resource).items()}
+        own = {name: one["template"] for name, one in said.items() if "template" in one}
+        _marked[resource] = own
     return _marked[resource]
 
 
