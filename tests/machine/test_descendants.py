@@ -7,14 +7,13 @@ import os
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from looping import Looping
-from support import LONG, Machine, compiled, until
+from support import LONG, Machine, compiled, until, within
 
 from reconciler.base.errors import HostError
 from reconciler.host import Host, descendants
@@ -518,18 +517,19 @@ def test_one_that_may_not_be_ended_is_named_and_holds_up_no_other(free: None) ->
             entries = [until(lambda pid=one.pid: look_up(pid)) for one in (root, nobody)]
             theirs, ours = (entry.identity for entry in entries)
             until(lambda: os.stat(f"/proc/{nobody.pid}").st_uid == 65534)
-            child = os.fork()
-            if child == 0:
-                status, began = 1, time.monotonic()
-                try:
-                    os.setresuid(65534, 65534, 65534)
-                    end(Both(None))
-                except HostError as error:
-                    named = str(error).startswith("may not send SIGTERM to process")
-                    status = 0 if named and time.monotonic() - began < 3 else 2
-                finally:
-                    os._exit(status)
-            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            with within(3.0):
+                child = os.fork()
+                if child == 0:
+                    status = 1
+                    try:
+                        os.setresuid(65534, 65534, 65534)
+                        end(Both(None))
+                    except HostError as error:
+                        named = str(error).startswith("may not send SIGTERM to process")
+                        status = 0 if named else 2
+                    finally:
+                        os._exit(status)
+                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
             assert nobody.wait(LONG) == -signal.SIGTERM
             assert root.poll() is None
         finally:
