@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import time
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from support import LONG
 
-from reconciler.core.managed_block import BlockMark, joined, lines_of, split, word
+from reconciler.core.managed_block import BlockMark, MarkedText, joined, lines_of, split, word
 from reconciler.core.text_difference import first_difference
 from reconciler.kinds import block
 from reconciler.kinds.cron import lines as cronlines
@@ -49,6 +50,39 @@ def put(old: CronTable, name: str, entry: CronEntry) -> bytes | None:
 
 def drop(old: CronTable, name: str) -> bytes | None:
     return changed(old, {name: None})
+
+
+def test_a_marker_with_very_many_carriage_returns_costs_no_more_than_its_length() -> None:
+    """Whoever owns the file writes what he likes."""
+    mark = BlockMark(b"#", b"demo block:b")
+    for name in (b"other block:b", mark.name):
+        text = b"# BEGIN reconcile " + name + b"\\r" * 4000 + b"\nx\n# END reconcile " + name
+        tracemalloc.start()
+        found = MarkedText(text).find(mark)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert (found is not None) == (name == mark.name)
+        assert found is None or found[0].inner == b"x\n"
+        assert peak < 20 * len(text)
+
+
+@given(st.lists(st.sampled_from([b"a", b"\r", b"\\r", b"\\", b"\n"]), max_size=12).map(b"".join))
+def test_a_line_is_bare_without_any_carriage_return_at_its_end(line: bytes) -> None:
+    bare = line.rstrip(b"\r\n")
+    while bare.endswith(b"\\r"):
+        bare = bare[:-2].rstrip(b"\r")
+    assert cronlines.bare(line) == bare
+
+
+def test_to_take_the_end_from_a_line_takes_time_as_the_line_is_long() -> None:
+    def seconds(number: int) -> float:
+        line = b"x" + b"\\r" * number
+        begin = time.process_time()
+        assert cronlines.bare(line) == b"x"
+        return time.process_time() - begin
+
+    short = min(seconds(8000) for _ in range(5))
+    assert min(seconds(64_000) for _ in range(3)) < 24 * short  # By squares it would be 64 times.
 
 
 @given(TEXTS, TEXTS, st.sampled_from([b"\n", b"\r\n"]))

@@ -174,11 +174,13 @@ class MarkedText:
         line = rb"^%s (?:BEGIN|END) reconcile (\S+ \S+)[^\n]*\n?" % re.escape(sign)
         for match in re.finditer(line, self.text, re.MULTILINE):
             name = match[1]
-            while name:
-                start, _ = found.get(name, match.span())
-                found[name] = start, match.end()
-                # As BlockMark.stands_in has it.
-                name = name[:-2] if name.endswith(b"\\r") else b""
+            end = len(name)
+            while name.endswith(b"\\r", 0, end):
+                end -= 2
+            # As BlockMark.stands_in has it; not all that lie between, of which there may be many.
+            for one in {name, name[: max(end, len(name) - 2)], name[:end]} - {b""}:
+                start, _ = found.get(one, match.span())
+                found[one] = start, match.end()
         return found
 
 

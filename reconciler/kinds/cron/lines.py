@@ -181,10 +181,12 @@ def _text(data: bytes) -> str:
 
 def bare(line: bytes) -> bytes:
     """A line without its end. Debian's crontab -l shows a carriage return as two characters."""
-    line = line.rstrip(b"\r\n")
-    while line.endswith(b"\\r"):
-        line = line[:-2].rstrip(b"\r")
-    return line
+    end = len(line.rstrip(b"\r\n"))
+    while line.endswith(b"\\r", 0, end):
+        end -= 2
+        while line.endswith(b"\r", 0, end):
+            end -= 1
+    return line[:end]
 
 
 def setting(line: bytes) -> tuple[bytes, bytes] | None:
