@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,28 @@ def test_up_drift_and_down(host: Cron) -> None:
     assert b"true y\n" in (host.raw() or b"") and b"true x" not in (host.raw() or b"")
     machine.once(machine.spec("cron: {file: {state: absent}}"))
     assert host.raw() == MINE
+
+
+def test_ten_times_the_files_take_ten_times_the_calls(host: Cron) -> None:
+    """Each is looked at, written and read back, or removed; and what runs is looked at once."""
+    machine = host.machine
+    passes: dict[int, list[Counter[str]]] = {}
+    for number in (3, 30):
+        lines = "".join(
+            f"  c{at}: {{file: f{at:03}, content: '@daily root /bin/true', state: WHICH}}\n"
+            for at in range(number)
+        )
+        passes[number] = []
+        for state in ("present", "present", "absent"):
+            spec = machine.spec(f"cron:\n{lines.replace('WHICH', state)}")
+            machine.run(*machine.argv("--check", spec))
+            trace = machine.traced("%file", *machine.argv("--once", spec))
+            calls = re.findall(r'(?m)^\d+ +(\w+)\([^"\n]*"(?:/etc/cron.d/)?f\d{3}"', trace)
+            read = Counter(re.findall(r'"/proc/(\d+)/comm"', trace))
+            assert max(read.values(), default=0) <= 4  # Before, at and behind the steps.
+            passes[number].append(Counter(calls))
+        assert host.sh("ls /etc/cron.d") == ""
+    assert [{call: 10 * n for call, n in one.items()} for one in passes[3]] == passes[30]
 
 
 def test_a_file_that_is_written_anew_keeps_its_acl(host: Cron) -> None:

@@ -195,7 +195,7 @@ class Crons(
             if resource.want.file is not None:
                 from reconciler.kinds.cron import file
 
-                found.append(file.look(resource, host))
+                found.append(file.look(resource, host, idle))
                 continue
             user = resource.want.whose
             if user not in tables:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from reconciler.base.errors import HostError, Remedy, UnknownState
 from reconciler.base.records import dataclass
 from reconciler.core.model import Action, Observation, Resource, not_known
-from reconciler.host import crondaemon
 from reconciler.host.managed_file import LIMIT, managed_file, mark, ours
 from reconciler.host.remedy import file_of_root, remedy
 from reconciler.host.rewrite import replace_file
@@ -40,8 +39,8 @@ def expected(want: Cron) -> CronFileState:
     return CronFileState(want.shown(str(want.text)), "0600" if want.secret else "0644", "root")
 
 
-def look(resource: Resource[Cron], host: Host) -> Observation[CronFileState]:
-    """What there is of it."""
+def look(resource: Resource[Cron], host: Host, idle: bool) -> Observation[CronFileState]:
+    """What there is of it. ``idle``: no cron daemon runs."""
     want, path = resource.want, resource.want.path
     denied = "only root may change files in /etc/cron.d" if os.geteuid() != 0 else None
     try:
@@ -64,7 +63,7 @@ def look(resource: Resource[Cron], host: Host) -> Observation[CronFileState]:
     if file is not None:
         owner = "root" if file.uid == 0 else host.users.user_name(file.uid)
         state = CronFileState(want.shown(file.text), f"{file.mode:04o}", owner, file.text)
-    return Observation(state, note="; ".join(_notes(want, host)) or None, denied=denied)
+    return Observation(state, note="; ".join(_notes(want, host, idle)) or None, denied=denied)
 
 
 def _refuse(want: Cron, host: Host) -> None:
@@ -81,9 +80,9 @@ def _refuse(want: Cron, host: Host) -> None:
             raise UnknownState(words) from None
 
 
-def _notes(want: Cron, host: Host) -> Sequence[str]:
+def _notes(want: Cron, host: Host, idle: bool) -> Sequence[str]:
     found: dict[str, None] = {}
-    if crondaemon.missing():
+    if idle:
         found["no cron daemon runs, so nothing will run it; start cron"] = None
     elif host.crontabs.busybox:
         found[f"busybox's crond reads no files in {FOLDER}"] = None
@@ -168,7 +167,7 @@ def orphans(declared: set[str], host: Host) -> list[Resource[Cron]]:
         if name == path or name in declared:
             continue
         want = Cron(file=name)
-        here = look(Resource(f"cron:{path}", want, present=False), host)
+        here = look(Resource(f"cron:{path}", want, present=False), host, idle=False)
         if here.unknown is not None or here.state is not None:
             found.append(Resource(f"cron:{path}", want, present=False, orphan=True))
     return found
