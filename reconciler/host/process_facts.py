@@ -8,15 +8,13 @@ from __future__ import annotations
 import os
 import re
 import stat
-import sys
 from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
 
 from reconciler.base.errors import UnknownState
 from reconciler.base.records import dataclass
 from reconciler.host.processes import environment, owner_of, read_proc
-
-_LISTENS = "0A"
-"""Of a TCP socket in /proc/net/tcp, proc_net(5)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,36 +71,27 @@ def facts(pid: int) -> ProcessFacts:
     )
 
 
-def listening(pids: Iterable[int]) -> list[str]:
-    """Where these accept connections by TCP, each as ``ADDRESS:PORT`` that reaches it from here."""
-    sockets: set[str] = set()
-    some = list(pids)
-    for pid in some:
-        try:
-            names = os.listdir(f"/proc/{pid}/fd")
-        except OSError:
-            continue
-        links = (_link(pid, f"fd/{name}") or "" for name in names)
-        sockets |= {link[8:-1] for link in links if link.startswith("socket:[")}
-    found = {}
-    for name in ("net/tcp", "net/tcp6") if sockets else ():
-        for line in (read_proc(some[0], name, 2**22) or b"").decode().splitlines()[1:]:
-            words = line.split()
-            if words[3] == _LISTENS and words[9] in sockets:
-                address, _, port = words[1].rpartition(":")
-                found[int(port, 16)] = f"{_host(address)}:{int(port, 16)}"
-    return [found[port] for port in sorted(found)]
+def listening(pids: Iterable[int]) -> dict[int, str]:
+    """The ports at which these take connections by TCP, each with the address that leads there."""
+    import psutil
+
+    found: dict[int, str] = {}
+    for pid in pids:
+        with suppress(psutil.Error, OSError):
+            process: Any = psutil.Process(pid)
+            asked = getattr(process, "net_connections", None) or process.connections  # psutil 5.
+            for one in asked("tcp"):
+                if one.status == psutil.CONN_LISTEN:
+                    found[one.laddr.port] = _host(one.laddr.ip)
+    return found
 
 
 def _host(address: str) -> str:
-    """Of the kernel's hexadecimal form, which has words of four bytes in this machine's order."""
-    from ipaddress import IPv6Address, ip_address
+    from ipaddress import ip_address
 
-    words = (bytes.fromhex(address[at : at + 8]) for at in range(0, len(address), 8))
-    found = ip_address(b"".join(w[::-1] if sys.byteorder == "little" else w for w in words))
-    if found.is_unspecified:
+    if ip_address(address).is_unspecified:
         return "127.0.0.1"
-    return f"[{found}]" if isinstance(found, IPv6Address) else str(found)
+    return f"[{address}]" if ":" in address else address
 
 
 def _link(pid: int, name: str) -> str | None:

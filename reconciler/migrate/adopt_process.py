@@ -135,9 +135,9 @@ def _add(
         if value != usual:
             made.put(name, value, origin)
     below = [child for pid in same for child in every.children.get(pid, ())]
-    for address in listening([one.pid, *same, *below]):
-        check = draft.add("checks", f"{_name(one)}-{address.rpartition(':')[2]}", origin)
-        check.put("tcp", address, origin)
+    for port, address in sorted(listening([one.pid, *same, *below]).items()):
+        check = draft.add("checks", f"{_name(one)}-{port}", origin)
+        check.put("tcp", f"{address}:{port}", origin)
 
 
 def _command(one: ProcessFacts) -> tuple[list[str], bool]:

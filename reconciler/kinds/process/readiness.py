@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 _LONGEST = 5.0
 """Seconds for one answer."""
 _MOST = 2**20
-_LISTENS = "0A"
-"""The state of a socket, in /proc/net/tcp."""
 
 
 def ask(
@@ -47,11 +45,10 @@ def ask(
     if not verdict.ok or port is None:
         return dict.fromkeys(asked, verdict)
     # Instances may share a port: whose answer was that?
-    sockets = _listening(port)
-    if not any(_holds(other, sockets, host) for other in others):
+    if not any(_holds(other, port, host) for other in others):
         return dict.fromkeys(asked, verdict)
     waits = Verdict(False, f"does not listen on port {port} yet, where another instance answers")
-    return {one: verdict if _holds(one, sockets, host) else waits for one in asked}
+    return {one: verdict if _holds(one, port, host) else waits for one in asked}
 
 
 def _verdict(resource: Resource[Process], host: Host) -> Verdict:
@@ -105,36 +102,11 @@ def _port(want: Process) -> int | None:
     return parts.port or (443 if parts.scheme == "https" else 80)
 
 
-def _listening(port: int) -> set[str]:
-    """The sockets on which somebody takes connections on that port, as /proc/PID/fd names them."""
-    found = set()
-    for name in ("tcp", "tcp6"):
-        try:
-            with open(f"/proc/net/{name}", encoding="ascii") as file:
-                lines = file.read().splitlines()[1:]
-        except OSError:
-            continue
-        for fields in map(str.split, lines):
-            if fields[3] == _LISTENS and int(fields[1].rpartition(":")[2], 16) == port:
-                found.add(f"socket:[{fields[9]}]")
-    return found
+def _holds(identity: Identity, port: int, host: Host) -> bool:
+    """Does it, or something below it, take connections there?"""
+    from reconciler.host.process_facts import listening
 
-
-def _holds(identity: Identity, sockets: Collection[str], host: Host) -> bool:
-    """Has it, or something below it, one of these open?"""
     try:
-        pids = host.table.below([identity.pid])
+        return port in listening(host.table.below([identity.pid]))
     except HostError:
-        pids = {identity.pid}
-    for pid in pids:
-        try:
-            handles = os.listdir(f"/proc/{pid}/fd")
-        except OSError:
-            continue
-        for handle in handles:
-            try:
-                if os.readlink(f"/proc/{pid}/fd/{handle}") in sockets:
-                    return True
-            except OSError:
-                continue
-    return False
+        return port in listening([identity.pid])
