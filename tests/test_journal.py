@@ -24,8 +24,10 @@ from reconciler.kinds.process.resource import Process, Ready
 from reconciler.kinds.retention.actions import MoveFiles, RemoveFolders
 from reconciler.state.store import Store, journal
 from reconciler.undo import Around, Irreversible
+from reconciler.undo.directory import OfDirectory
 from reconciler.undo.journal import PassJournal, from_plain, packed, plain, secrets_in, unpacked
 from reconciler.undo.permission import OfPermission
+from reconciler.undo.plan import _is_left
 from reconciler.undo.retention import OfRetention
 
 DAY = 86400
@@ -223,3 +225,15 @@ def test_what_was_only_begun_is_noted_though_nothing_of_it_is_seen_yet(
     noted.begins(resource, step, None)
     noted.ended([Outcome(step, result)])
     assert [ident for ident, _ in noted.rows(True)] == [resource.id] * (result == "begun")
+
+
+@pytest.mark.parametrize(
+    ("left", "now", "is_left"),
+    [("0700", "0700", True), ("0700", "0755", True), ("0700", "0711", False), ("?", "?", False)],
+)
+def test_what_is_as_before_already_is_still_taken_back(left: str, now: str, is_left: bool) -> None:
+    """An undo that was killed has something to clear up; what is not known is left alone."""
+    one = Resource("directory:d", Directory("/d", mode="0755"))
+    traces = {mode: OfDirectory().trace(Attributes(mode)) for mode in ("0700", "0711", "0755")}
+    traces["?"] = "?"
+    assert _is_left(one, traces[left], traces[now], kinds.get) is is_left
