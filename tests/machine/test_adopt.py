@@ -153,7 +153,7 @@ def test_a_session_is_taken_with_its_windows_and_panes(machine: Machine) -> None
     # It was there before the spec, and is left when that goes.
     done = machine.reconcile("--uninstall", spec)
     assert "existed before" in done.stdout
-    assert len(machine.running("sleep 60664")) == len(machine.running("sleep 60665")) == 1
+    assert machine.only("sleep 60664") != machine.only("sleep 60665")
     assert machine.tmux("list-panes", "-a", "-F", "#{@reconcile}#{@reconcile_home}") == "\n\n\n"
     assert machine.reconcile("--adopt", "session:work").returncode == 0
 

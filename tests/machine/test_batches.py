@@ -97,7 +97,8 @@ def test_tmux_is_called_as_often_for_many_sessions(machine: Machine, calls: Call
             spec = sessions(machine, number, *args)
             found[number, step] = calls(partial(machine.once, spec))["tmux"]
             running = 0 if step == 2 else number * args[0]
-            assert len(machine.running(f"sleep {machine.mark}")) == running
+            # What a pane runs is the server still, for a moment, and ends after its session.
+            until(lambda n=running: len(machine.running(f"sleep {machine.mark}")) == n)
             machine.converged(spec)
     assert [found[3, step] for step in range(3)] == [found[30, step] for step in range(3)]
     assert max(found.values()) <= 6, found
@@ -122,18 +123,19 @@ def test_ten_times_the_sessions_take_ten_times_the_commands_of_tmux(machine: Mac
         for word in ("new-window", "split-window", *once, *each):
             most = once.get(word, 0) + each.get(word, 0) * number
             assert found[number][word] == most, (word, found[number])
-    assert len(machine.running(f"sleep {machine.mark}")) == 22
+    until(lambda: len(machine.running(f"sleep {machine.mark}")) == 22)
 
 
 def test_what_people_open_in_a_session_does_not_count_as_its_first_pane(machine: Machine) -> None:
     command = f"[sleep, '{machine.mark}']"
     spec = machine.spec(f"sessions: {{s: {{windows: [{{panes: [{{command: {command}}}]}}]}}}}\n")
     machine.once(spec)
-    (pid,) = machine.running(f"sleep {machine.mark}")
+    pid = machine.only(f"sleep {machine.mark}")
     assert "RECONCILE_PANE" in environment(pid)
     assert "RECONCILE_PANE" not in machine.tmux("show-environment", "-t", "=s:")
     machine.tmux("split-window", "-t", "=s:", "exec sleep 60662")
-    (his,) = until(lambda: machine.running("sleep 60662"))
+    until(lambda: "sleep 60662" in machine.ours().values())  # And no shell any more.
+    his = machine.only("sleep 60662")
     assert "RECONCILE_PANE" not in environment(his)
     # Ours is ended with all that has come of it; his is not of that.
     spec.write_text(spec.read_text().replace("{s: {", "{s: {state: absent, "))

@@ -169,7 +169,7 @@ def test_a_worker_of_a_home_whose_name_begins_with_ours_is_somebody_elses(
     pid = start_by_hand(machine, "worker", "--home", str(machine.home / "ai_co2"))
     machine.once(executor)
     assert pid in machine.running(WORKER)
-    assert len(machine.running(WORKER)) == 2
+    until(lambda: len(machine.running(WORKER)) == 2)
     text = executor.read_text().replace(
         '    state: "{{ state }}"\n    session:', "    state: absent\n    session:"
     )

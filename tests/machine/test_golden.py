@@ -136,6 +136,7 @@ def play(told: Host) -> None:
     host.write("/home/me/receiver.py", RECEIVER)
     told.sh("mkdir keys && touch keys/a.key well file && touch -d '3 days ago' keys/a.old")
     told.sh("(setsid python3 receiver.py >/dev/null 2>&1 &)")
+    told.sh("until (: </dev/tcp/127.0.0.1/8123) 2>/dev/null; do sleep 0.1; done")
     told.kept("help", "reconcile --help")
     told.kept("usage", "reconcile", 64)
     told.kept("no-mode", "reconcile demo.yaml", 64)
