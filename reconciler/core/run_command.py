@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError
+from reconciler.base.records import dataclass
 
 if TYPE_CHECKING:
     from reconciler.host import Host

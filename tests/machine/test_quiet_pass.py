@@ -32,6 +32,15 @@ print(*sorted(loaded), file=sys.stderr)
 HEAVY = ("argparse", "_sqlite3", "socket", "json", "subprocess", "pydantic", "ruamel", "jinja2",
          "rich", "apprise", "psutil", "dataclasses", "inspect", "pickle")  # fmt: skip
 
+EACH = """
+directories: {{d: {{path: '{base}/d', mode: "0755"}}}}
+files: {{f: {{path: '{base}/d/f', content: x, validate: [test, -s, '{{}}']}}}}
+links: {{l: {{path: '{base}/d/l', target: f}}}}
+blocks: {{b: {{path: '{base}/d/b', content: x}}}}
+permissions: {{p: {{path: '{base}/d/f', mode: "0644"}}}}
+retention: {{r: {{path: '{base}/d', match: "*.old", older_than: 1d, action: delete}}}}
+"""
+
 
 def directories(machine: Machine, number: int) -> Path:
     text = "".join(f'  d{i}: {{path: {machine.base}/d/{i}, mode: "0755"}}\n' for i in range(number))
@@ -58,8 +67,9 @@ def test_a_quiet_pass_loads_and_enters_few_modules(machine: Machine) -> None:
 
 
 def test_a_quiet_pass_loads_nothing_heavy(machine: Machine) -> None:
-    spec = directories(machine, 1)
+    spec = machine.spec(EACH.format(base=machine.base))
     machine.once(spec)
+    machine.converged(spec)
     words = machine.argv("--once", spec)
     done = machine.run(sys.executable, "-X", "importtime", *words)
     found = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
