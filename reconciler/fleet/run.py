@@ -22,6 +22,7 @@ from reconciler.host.command import find
 from reconciler.host.environment import note
 from reconciler.host.kernel import adopt_orphans
 from reconciler.host.place import put_at
+from reconciler.host.processes import end_below
 from reconciler.host.progress import working
 from reconciler.host.remedy import remedy
 from reconciler.host.whole_file import write_link
@@ -35,6 +36,8 @@ _DEFAULTS = {
     "ANSIBLE_SSH_EXTRA_ARGS": "-o ServerAliveInterval=5 -o ServerAliveCountMax=3",
 }
 """For whoever has not set them otherwise in the environment."""
+_FIRST = "hosts"
+"""The play and the task by which the names of all hosts are known."""
 _FEW = 3
 """Hosts that are named while they are waited for."""
 
@@ -43,13 +46,15 @@ _FEW = 3
 class HostResult:
     """What came of it on one host: ``answer`` is the module's, None where none has come.
 
-    ``why`` says what went wrong, and ``reached`` whether the host could be spoken to.
+    ``why`` says what went wrong, ``reached`` whether the host could be spoken to, and ``begun``
+    whether it was tried.
     """
 
     name: str
     answer: Mapping[str, Any] | None = None
     why: str = ""
     reached: bool = field(default=True)
+    begun: bool = field(default=True)
 
 
 def run_on_hosts(
@@ -59,11 +64,11 @@ def run_on_hosts(
     limit: str | None,
     *,
     within: float,
-) -> list[HostResult]:
+) -> tuple[list[HostResult], int]:
     """Run it on all hosts at once, each ``within`` so many seconds. Raises HostError.
 
-    A host that does not answer holds up no other. Ctrl-C ends it: whoever has not answered by then
-    is named.
+    A host that does not answer holds up no other. A signal, which is given back (0: none has come),
+    ends all that was begun: whoever has not answered by then is named.
     """
     playbook = _needed()
     inventory = _inventory(inventory)
@@ -85,7 +90,9 @@ def run_on_hosts(
                 if event["event"] == "playbook_on_play_start" and os.path.exists(play):
                     os.unlink(play)  # It was read, and may hold secrets.
                 one = _heard(event["event"], data)
-                if one is not None and one.name not in ended:
+                if event["event"] == "runner_on_ok" and data.get("task") == _FIRST:
+                    found.update((name, HostResult(name, begun=False)) for name in _named(data))
+                elif one is not None and one.name not in ended and data.get("task") != _FIRST:
                     found[one.name] = one
                     if not event["event"].endswith("start"):
                         ended.add(one.name)
@@ -96,8 +103,9 @@ def run_on_hosts(
                 return False
 
             def stopped() -> bool:
+                work.advance(0)  # What came at once with the last is shown too.
                 if interrupted:
-                    _end_all()
+                    end_below(os.getpid())
                 return bool(interrupted)
 
             before = {
@@ -121,23 +129,21 @@ def run_on_hosts(
             with runner.stdout as output:
                 raise HostError(_complaint(output.read(), inventory, limit))
         for name in found.keys() - ended:
-            words = "it was interrupted" if interrupted else "Ansible ended"
-            found[name] = HostResult(name, None, f"had not answered when {words}", False)
-        return list(found.values())
+            words = "had not answered when " if found[name].begun else "was not asked yet when "
+            words += "it was interrupted" if interrupted else "Ansible ended"
+            found[name] = HostResult(name, None, words, False)
+        return list(found.values()), next(iter(interrupted), 0)
     finally:
         # Where all is well, connections stay for a minute, as Ansible has it.
         if found.keys() - ended or any(one.why for one in found.values()):
-            _end_all()
+            end_below(os.getpid())
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _end_all() -> None:
-    """End Ansible's processes, each of which has a session of its own."""
-    import psutil
-
-    for one in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):
-            one.terminate()
+def _named(data: Mapping[str, Any]) -> list[str]:
+    """The hosts that the first task has named."""
+    names = data.get("res", {}).get("msg")
+    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def _needed() -> str:
@@ -211,7 +217,8 @@ def _environment(playbook: str) -> dict[str, str]:
 def _write_play(
     path: str, folder: str, module: str, arguments: Mapping[str, Any], within: float
 ) -> None:
-    """A play of one task, with the collection beside it, where Ansible looks."""
+    """Two plays, with the collection beside them, where Ansible looks: the names of all hosts, of
+    which none is asked for that, and what is done on each."""
     import yaml
 
     class Play(yaml.SafeDumper):  # type: ignore[misc]
@@ -222,12 +229,14 @@ def _write_play(
         _PlayText, lambda dumper, text: dumper.represent_scalar("!unsafe", str(text), style='"')
     )
     task = {"name": "run", module: _texts(arguments), "timeout": round(within)}
-    play = {
-        "name": "fleet", "hosts": "all", "gather_facts": False, "strategy": "free",
-        "tasks": [task],
-    }  # fmt: skip
+    every = {"hosts": "all", "gather_facts": False}
+    first = {"name": _FIRST, "ansible.builtin.debug": {"msg": "{{ ansible_play_hosts_all }}"}}
+    plays = [
+        {**every, "name": _FIRST, "tasks": [{**first, "run_once": True}]},
+        {**every, "name": "fleet", "strategy": "free", "tasks": [task]},
+    ]
     write_link(os.path.join(folder, "collections"), COLLECTIONS, None)
-    put_at(path, yaml.dump([play], Dumper=Play, width=10**6).encode(), sync=False)
+    put_at(path, yaml.dump(plays, Dumper=Play, width=10**6).encode(), sync=False)
 
 
 class _PlayText(str):

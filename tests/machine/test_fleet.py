@@ -152,20 +152,34 @@ def test_all_hosts_fail(fleet: Fleet) -> None:
     assert rows[2][:2] == ["down", "unreachable"] and len(rows) == 3
 
 
-def test_one_that_hangs_is_named_and_ends_with_ctrl_c(fleet: Fleet) -> None:
+@pytest.mark.parametrize(
+    ("forks", "done", "last"),
+    [
+        ("32", 2, "differs "),
+        pytest.param("1", 0, "unreachable           was not asked yet when it was interrupted",
+                     marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
+def test_one_that_hangs_is_named_and_ends_with_ctrl_c(
+    fleet: Fleet, forks: str, done: int, last: str
+) -> None:
     hang = fleet.machine.base / "hang"
     hang.write_text(f"#!/bin/sh\nexec sleep {fleet.machine.mark}\n")
     hang.chmod(0o755)
     fleet.inventory.write_text(f"bad ansible_connection=local ansible_python_interpreter={hang}\n")
     fleet.add("good")
+    fleet.add("last")
+    fleet.machine.environ["ANSIBLE_FORKS"] = forks
     argv = ("--plan", fleet.spec, "--hosts", fleet.inventory, "--state-dir", "$HOME/state")
     screen = Screen(fleet.machine, fleet.machine.bin / "reconcile", *argv, "--as", "~/etc/web.yaml")
-    until(lambda: "hosts (bad) " in screen.text and " 1/2 " in screen.text)
-    assert fleet.machine.running(fleet.machine.mark)
+    waits = "hosts (bad) " if done else "hosts "
+    until(lambda: waits in screen.text and f" {done}/3 " in screen.text)
+    until(lambda: fleet.machine.running(fleet.machine.mark))
     screen.press("C-c")
-    assert screen.end() == 1
+    assert screen.end() == 130
     assert "bad   unreachable           had not answered when it was interrupted" in screen.text
-    assert "2 hosts: 1 unreachable, 1 differs." in screen.text and "hosts (bad)" not in screen.text
+    assert f"last  {last}" in screen.text and "hosts (bad)" not in screen.text
+    assert f"3 hosts: {3 - done} unreachable" in screen.text
     until(lambda: not fleet.machine.running(fleet.machine.mark))
 
 

@@ -21,7 +21,7 @@ _NOT_THERE = {"sign": "sign", "watch": "watch", "at": "at", "event": "if"}
 
 
 def run(context: Context) -> int:
-    """Print one table; 1 where any host has failed or does not answer."""
+    """Print one table; 1 where any host has failed or does not answer, 130 after Ctrl-C."""
     from reconciler.fleet.run import run_on_hosts
     from reconciler.fleet.view import fleet_blocks, fleet_document, trouble_rows
 
@@ -30,7 +30,7 @@ def run(context: Context) -> int:
         if getattr(options, name):
             raise InvalidUsage(f"--{flag} is for one host, not for --hosts")
     arguments = _arguments(context)
-    results = run_on_hosts(
+    results, interrupted = run_on_hosts(
         _MODULE, arguments, options.hosts, options.limit,
         within=_WITHIN[options.mode],
     )  # fmt: skip
@@ -42,6 +42,8 @@ def run(context: Context) -> int:
     else:
         about = options.spec or f"the plan {options.saved}"
         context.terminal.write(fleet_blocks(document, printable(about), options.verbose))
+    if interrupted:
+        return 128 + interrupted
     summary = document["summary"]
     trouble = summary["failed"] + summary["unreachable"] > 0
     return exit_status(trouble, summary["differs"] + summary["changed"] > 0, options)
