@@ -85,6 +85,42 @@ def test_to_take_the_end_from_a_line_takes_time_as_the_line_is_long() -> None:
     assert min(seconds(64_000) for _ in range(3)) < 24 * short  # By squares it would be 64 times.
 
 
+FOREIGN = st.builds(
+    b"# %s reconcile %s%s\n".__mod__,
+    st.tuples(
+        st.sampled_from([b"BEGIN", b"END"]),
+        st.sampled_from([b"a", b"b", b"ab"]),
+        st.sampled_from([b"", b" -- changes", b"\\r", b"\r", b" more"]),
+    ),
+)
+
+
+@given(st.lists(FOREIGN | st.sampled_from([b"@daily x\n", b"# y\n", b"\n"]), max_size=12))
+def test_lines_of_other_specs_are_those_up_to_their_end(lines: list[bytes]) -> None:
+    left, at = set(), 0
+    while at < len(lines):
+        name = lines[at].split()[3].removesuffix(b"\\r") if b"BEGIN" in lines[at] else b""
+        mark = BlockMark(b"#", name)
+        found = [n for n in range(at + 1, len(lines)) if mark.stands_in(lines[n], b"END")]
+        if mark.stands_in(lines[at], b"BEGIN") and found:
+            at = found[0]
+        else:
+            left.add(cronlines.bare(lines[at]))
+        at += 1
+    assert table(b"".join(lines), "demo", "me").others() == left
+
+
+def test_a_crontab_full_of_markers_is_read_once() -> None:
+    def seconds(number: int) -> float:
+        old = table(b"# BEGIN reconcile x -- y\n" * number, "demo", "me")
+        begin = time.process_time()
+        assert len(old.others()) == 1
+        return time.process_time() - begin
+
+    short = min(seconds(600) for _ in range(5))
+    assert min(seconds(4800) for _ in range(3)) < 24 * short  # By squares it would be 64 times.
+
+
 @given(TEXTS, TEXTS, st.sampled_from([b"\n", b"\r\n"]))
 def test_what_was_put_in_can_be_taken_out(text: bytes, inner: bytes, end: bytes) -> None:
     inner = inner.replace(b"\n", b"") + end

@@ -31,7 +31,7 @@ from reconciler.core.managed_block import (
 from reconciler.kinds.cron.lines import bare, setting
 
 BELOW = "there are lines below it"
-_FOREIGN_BEGIN = re.compile(rb"# BEGIN reconcile (\S+?)(?: -- .*)?(?:\r|\\r)?\n?")
+_FOREIGN = re.compile(rb"# (BEGIN|END) reconcile (\S+?)(?: -- .*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,15 +239,22 @@ def _without_blocks(text: bytes) -> list[bytes]:
     lines = lines_of(text)
     if b"# BEGIN reconcile " not in text:
         return lines
+    markers = [_FOREIGN.fullmatch(bare(one)) if one[:2] == b"# " else None for one in lines]
+    ends: dict[bytes, list[int]] = {}
+    for at in range(len(lines) - 1, -1, -1):
+        found = markers[at]
+        if found is not None and found[1] == b"END":
+            ends.setdefault(found[2], []).append(at)
     left: list[bytes] = []
     at = 0
     while at < len(lines):
-        found = _FOREIGN_BEGIN.fullmatch(lines[at])
-        if found is not None:
-            mark = BlockMark(b"#", found[1])
-            end = next((n for n, x in enumerate(lines[at:], at) if mark.stands_in(x, b"END")), None)
-            if end is not None:
-                at = end + 1
+        found = markers[at]
+        if found is not None and found[1] == b"BEGIN":
+            behind = ends.get(found[2], [])
+            while behind and behind[-1] < at:
+                behind.pop()
+            if behind:
+                at = behind[-1] + 1
                 continue
         left.append(lines[at])
         at += 1
