@@ -51,7 +51,7 @@ _PASSING = ("now", "seconds")
 
 def save(context: Context, look: Snapshot, path: str, sign: str | None) -> None:
     """Write the plan of that look, and its signature beside it. Raises HostError."""
-    from reconciler.host.whole_file import write_whole
+    from reconciler.host.whole_file import WholeFileWriter
 
     path = os.path.abspath(path)
     _refuse_other(path)
@@ -66,15 +66,10 @@ def save(context: Context, look: Snapshot, path: str, sign: str | None) -> None:
     }
     document["seal"] = _seal(key, document)
     data = laid_out(document).encode() + b"\n"
-    write_whole(
-        path, lambda handle: write_all(handle, data), 0o600, -1, -1, 0o600, lambda new: None
-    )
+    WholeFileWriter(path, lambda handle: write_all(handle, data), 0o600).write()
     if sign is not None:
         signature = _keygen("sign", "-f", os.path.abspath(sign), send=data)
-        write_whole(
-            f"{path}.sig", lambda handle: write_all(handle, signature), 0o600, -1, -1, 0o600,
-            lambda new: None,
-        )  # fmt: skip
+        WholeFileWriter(f"{path}.sig", lambda handle: write_all(handle, signature), 0o600).write()
 
 
 class SavedPlan:

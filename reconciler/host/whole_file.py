@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from reconciler.base.errors import HostError, UnknownState
+from reconciler.base.records import dataclass
 from reconciler.host.filesystems import refuse_silent
 from reconciler.host.place import draft, put_link, write_all
 from reconciler.host.private_folder import private_folder
@@ -33,121 +34,105 @@ _CHUNK = 2**16
 _AGAIN = "has changed meanwhile; the next pass looks again"
 
 
-def write_whole(
-    path: str,
-    fill: Callable[[int], None],
-    mode: int | None,
-    uid: int,
-    gid: int,
-    born: int,
-    check: Callable[[str], None],
-) -> None:
-    """A file at ``path`` with what ``fill`` writes to a descriptor of it.
+@dataclass(frozen=True, slots=True)
+class WholeFileWriter:
+    """Puts a file at ``path`` with what ``fill`` writes to a descriptor of it.
 
     What is None or -1 of mode, user and group is as it was, with ACL and extended attributes, or
     ``born`` and the caller's. ``check`` gets a path of the new file before it is in place, and
-    raises HostError. ``path`` has no symlink at its end. A mount point is written in place, see
-    ``_write_in_place``. Raises HostError.
+    raises HostError. ``path`` has no symlink at its end.
     """
-    parent, _, name = path.rpartition("/")
-    with (
-        reported(f"cannot write {path}"),
-        opened(parent, make=True) as folder,
-        regular_file_in(folder, name, path) as old,
-    ):
-        if old is not None and mount_of(old) != mount_of(folder):
-            _write_in_place(path, folder, old, fill, mode, uid, gid, check)
-            return
-        _replace(path, folder, old, fill, mode, uid, gid, born, check)
 
+    path: str
+    fill: Callable[[int], None]
+    mode: int | None = None
+    uid: int = -1
+    gid: int = -1
+    born: int = 0o644
+    check: Callable[[str], None] = lambda new: None
 
-def _replace(
-    path: str,
-    folder: int,
-    old: int | None,
-    fill: Callable[[int], None],
-    mode: int | None,
-    uid: int,
-    gid: int,
-    born: int,
-    check: Callable[[str], None],
-) -> None:
-    parent, _, name = path.rpartition("/")
-    with draft(folder, name) as made:
-        contested = not is_trusted(parent or "/")
-        fill(made.handle)
-        was = None if old is None else os.fstat(old)
-        if was is None:
-            made.settle(born if mode is None else mode, uid, gid)
-        else:
-            refuse_file_of_another(folder, parent, was, path, uid)
-            refuse(refused_set_id(path, was, mode, uid, gid))
-            if contested and was.st_uid not in (0, os.geteuid()):
-                refuse(refused(path, was, os.fstat(folder), mode, uid, gid, named=False))
-            made.settle(kept_mode(was, uid, gid) if mode is None else mode, uid, gid, old)
-            now = os.fstat(made.handle)
-            owners = was.st_uid if uid == -1 else uid, was.st_gid if gid == -1 else gid
-            if (now.st_uid, now.st_gid) != owners:
-                raise HostError(
-                    f"{path} belongs to user {was.st_uid} and group {was.st_gid}, which cannot be "
-                    f"kept when it is replaced; {run_as('its owner')}"
-                )
-        seen = None if was is None else _identity(was)
-        same = None if seen is None else lambda status: _identity(status) == seen
-
-        # Who may write to the way can give that name to something else for whoever is to check it.
-        by_handle = f"/proc/{os.getpid()}/fd/{made.handle}"
-        if not made.exchange(
-            same, lambda new: check(by_handle if contested else f"{parent}/{new}")
+    def write(self) -> None:
+        """Write it; a mount point is written in place. Raises HostError."""
+        parent, _, name = self.path.rpartition("/")
+        with (
+            reported(f"cannot write {self.path}"),
+            opened(parent, make=True) as folder,
+            regular_file_in(folder, name, self.path) as old,
         ):
-            raise HostError(f"{path} {_AGAIN}")
+            if old is not None and mount_of(old) != mount_of(folder):
+                self._write_in_place(folder, old)
+            else:
+                self._replace(folder, old)
 
+    def _replace(self, folder: int, old: int | None) -> None:
+        path, mode, uid, gid = self.path, self.mode, self.uid, self.gid
+        parent, _, name = path.rpartition("/")
+        with draft(folder, name) as made:
+            contested = not is_trusted(parent or "/")
+            self.fill(made.handle)
+            was = None if old is None else os.fstat(old)
+            if was is None:
+                made.settle(self.born if mode is None else mode, uid, gid)
+            else:
+                refuse_file_of_another(folder, parent, was, path, uid)
+                refuse(refused_set_id(path, was, mode, uid, gid))
+                if contested and was.st_uid not in (0, os.geteuid()):
+                    refuse(refused(path, was, os.fstat(folder), mode, uid, gid, named=False))
+                made.settle(kept_mode(was, uid, gid) if mode is None else mode, uid, gid, old)
+                now = os.fstat(made.handle)
+                owners = was.st_uid if uid == -1 else uid, was.st_gid if gid == -1 else gid
+                if (now.st_uid, now.st_gid) != owners:
+                    raise HostError(
+                        f"{path} belongs to user {was.st_uid} and group {was.st_gid}, which cannot "
+                        f"be kept when it is replaced; {run_as('its owner')}"
+                    )
+            seen = None if was is None else _identity(was)
+            same = None if seen is None else lambda status: _identity(status) == seen
 
-def _write_in_place(
-    path: str,
-    folder: int,
-    old: int,
-    fill: Callable[[int], None],
-    mode: int | None,
-    uid: int,
-    gid: int,
-    check: Callable[[str], None],
-) -> None:
-    """It is a mount point, as /etc/hosts is in a container: nothing can be put in its place.
-
-    What it is to hold is made and checked first. Who reads meanwhile, or after a kill, may see a
-    part of it; the next pass writes it again.
-    """
-    parent, _, name = path.rpartition("/")
-    if not is_trusted(parent or "/"):
-        raise HostError(f"{path} is a mount point in a folder that others may write to")
-    was = os.fstat(old)
-    refuse_file_of_another(folder, parent, was, path, uid)
-    refuse(refused_set_id(path, was, mode, uid, gid))
-    mode = kept_mode(was, uid, gid) if mode is None else mode
-    made = os.memfd_create(name, os.MFD_CLOEXEC)
-    with closing(made):
-        fill(made)
-        check(f"/proc/{os.getpid()}/fd/{made}")
-        size = os.fstat(made).st_size
-        handle = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-        with closing(handle):
-            if _identity(os.fstat(handle)) != _identity(was):
+            # Who may write to the way can give that name to something else for who is to check it.
+            by_handle = f"/proc/{os.getpid()}/fd/{made.handle}"
+            if not made.exchange(
+                same, lambda new: self.check(by_handle if contested else f"{parent}/{new}")
+            ):
                 raise HostError(f"{path} {_AGAIN}")
-            with suppress(OSError):  # Not every file system can say whether there is room.
-                os.posix_fallocate(handle, 0, max(1, size))
-            if stat.S_IMODE(was.st_mode) & ~mode:
-                # Before there is what not all of them are to read.
-                os.fchmod(handle, stat.S_IMODE(was.st_mode) & mode)
-            if (uid, gid) != (-1, -1):
-                os.fchown(handle, uid, gid)
-            os.lseek(made, 0, os.SEEK_SET)
-            while chunk := os.read(made, _CHUNK):
-                write_all(handle, chunk)
-            os.ftruncate(handle, size)
-            if stat.S_IMODE(os.fstat(handle).st_mode) != mode:
-                os.fchmod(handle, mode)
-            os.fsync(handle)
+
+    def _write_in_place(self, folder: int, old: int) -> None:
+        """It is a mount point, as /etc/hosts is in a container: nothing can be put in its place.
+
+        What it is to hold is made and checked first. Who reads meanwhile, or after a kill, may see
+        a part of it; the next pass writes it again.
+        """
+        path, mode, uid, gid = self.path, self.mode, self.uid, self.gid
+        parent, _, name = path.rpartition("/")
+        if not is_trusted(parent or "/"):
+            raise HostError(f"{path} is a mount point in a folder that others may write to")
+        was = os.fstat(old)
+        refuse_file_of_another(folder, parent, was, path, uid)
+        refuse(refused_set_id(path, was, mode, uid, gid))
+        mode = kept_mode(was, uid, gid) if mode is None else mode
+        made = os.memfd_create(name, os.MFD_CLOEXEC)
+        with closing(made):
+            self.fill(made)
+            self.check(f"/proc/{os.getpid()}/fd/{made}")
+            size = os.fstat(made).st_size
+            handle = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+            with closing(handle):
+                if _identity(os.fstat(handle)) != _identity(was):
+                    raise HostError(f"{path} {_AGAIN}")
+                with suppress(OSError):  # Not every file system can say whether there is room.
+                    os.posix_fallocate(handle, 0, max(1, size))
+                if stat.S_IMODE(was.st_mode) & ~mode:
+                    # Before there is what not all of them are to read.
+                    os.fchmod(handle, stat.S_IMODE(was.st_mode) & mode)
+                if (uid, gid) != (-1, -1):
+                    os.fchown(handle, uid, gid)
+                os.lseek(made, 0, os.SEEK_SET)
+                while chunk := os.read(made, _CHUNK):
+                    write_all(handle, chunk)
+                os.ftruncate(handle, size)
+                if stat.S_IMODE(os.fstat(handle).st_mode) != mode:
+                    os.fchmod(handle, mode)
+                os.fsync(handle)
 
 
 def clear(path: str) -> None:

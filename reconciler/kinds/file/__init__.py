@@ -134,7 +134,7 @@ class WriteFile:
     def run(self, host: Host) -> None:
         from reconciler.core.run_command import filled_in
         from reconciler.host.place import write_all
-        from reconciler.host.whole_file import opened_source, write_whole
+        from reconciler.host.whole_file import WholeFileWriter, opened_source
         from reconciler.host.written import WrittenFiles, chunks, digest_of
 
         want, notes, digest = self.want, WrittenFiles(host.state_dir), ""
@@ -162,7 +162,7 @@ class WriteFile:
         with nullcontext() if want.origin is None else opened_source(want.origin) as source:
             # A copy is opened to nobody who may not read its source.
             born = 0o644 if source is None else 0o644 & os.fstat(source).st_mode
-            write_whole(real, fill, *want.attributes.numbers(host), born, check)
+            WholeFileWriter(real, fill, *want.attributes.numbers(host), born, check).write()
         if not want.on_change:
             notes.note(want.path, digest, "done")
 
