@@ -6,8 +6,10 @@ import contextlib
 import getpass
 import json
 import os
+import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,6 +25,7 @@ from reconciler.core.model import Spec
 
 SYSTEM = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 CHECKOUT = Path(__file__).resolve().parent.parent
+FAKES = CHECKOUT / "tests/fakes"
 
 
 LONG = 120.0
@@ -34,11 +37,15 @@ _LOADED = 25
 
 
 def allowed(seconds: float) -> float:
-    """The promised seconds, with what this machine is slow by at this moment."""
-    begin = time.monotonic()
+    """The promised seconds, with what this machine is slow by, or was until a moment ago."""
+    begin, before = time.monotonic(), os.times()
     for _ in range(3):
         subprocess.run(LIKE, check=True)
-    return seconds + _LOADED * (time.monotonic() - begin) / 3
+    took, now = time.monotonic() - begin, os.times()
+    used = now.children_user + now.children_system - before.children_user - before.children_system
+    # The load of the last minute tells what the same would have taken then.
+    crowd = os.getloadavg()[0] / (os.cpu_count() or 1)
+    return seconds + _LOADED * max(took, used * crowd) / 3
 
 
 def late(took: float, seconds: float) -> bool:
@@ -76,6 +83,14 @@ def until(condition: Callable[[], Any], seconds: float = LONG) -> Any:
         time.sleep(min(max(0.01, 5 * (now - asked)), 0.2))
 
 
+def free_port() -> int:
+    """A port that nobody listens at, and that no connection of another test is given."""
+    while True:
+        port = random.randrange(10_000, 30_000)  # The kernel gives others, ip(7).
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
 def passed(seconds: float, since: float | None = None) -> None:
     """Wait until so many seconds are over: the time itself is what the test is about."""
     end = (time.monotonic() if since is None else since) + seconds
@@ -110,8 +125,9 @@ class Machine:
         """A duration for sleep(1) by which nobody else on this machine finds a process."""
         self.environ = {
             "HOME": str(self.home),
-            # The crontabs of this machine are out of reach, whoever runs the tests.
-            "PATH": f"{base}/fakes:{self.bin}:{SYSTEM}",
+            # The crontabs of this machine are out of reach, whoever runs the tests, and of what
+            # a test that was killed has left running when its folder is gone, too.
+            "PATH": f"{base}/fakes:{FAKES}:{self.bin}:{SYSTEM}",
             "TMUX_TMPDIR": str(sockets),
             "LANG": "C.UTF-8",
             # Of the shells that people have, the one that forks for a last command too.
@@ -120,9 +136,14 @@ class Machine:
         self.spool.mkdir()
         self.fake(
             "crontab",
-            f"CRON_SPOOL={self.spool} CRON_USER={getpass.getuser()} "
-            f"exec {CHECKOUT}/tests/fakes/crontab",
+            f"CRON_SPOOL={self.spool} CRON_USER={getpass.getuser()} exec {FAKES}/crontab",
         )
+
+    @property
+    def real_path(self) -> str:
+        """Its PATH, but with this machine's own programs: for namespaces of one's own."""
+        parts = self.environ["PATH"].split(":")
+        return ":".join(one for one in parts if one not in (f"{self.base}/fakes", str(FAKES)))
 
     def fake(self, name: str, command: str) -> None:
         """Put a program in front of the real one; what runs in tmux finds it too."""

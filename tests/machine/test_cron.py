@@ -38,8 +38,7 @@ class Cron:
     def __init__(self, machine: Machine, pid: int) -> None:
         self.machine = machine
         self.pid = pid
-        _, _, path = machine.environ["PATH"].partition(":")
-        machine.environ["PATH"] = path
+        machine.environ["PATH"] = machine.real_path
         machine.argv = self.argv  # type: ignore[method-assign]
         self.user: Sequence[str] = ()
 

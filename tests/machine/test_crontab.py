@@ -542,3 +542,12 @@ def test_a_line_of_a_persons_that_is_the_same_as_ours_stays_beside_a_block_in_or
     # Where our markers were deleted, what is the same is ours, and stands there once.
     bare = b"".join(one for one in more.splitlines(keepends=True) if not one.startswith(b"#"))
     assert put(bare + b"# END reconcile demo\n", line).count(line) == 1
+
+
+def test_what_a_test_has_left_running_reaches_no_crontab_of_this_machine(machine: Machine) -> None:
+    """Its folder is gone then, and what stood in front of crontab(1) with it."""
+    spec = machine.spec("cron: {c: {schedule: '0 0 1 1 *', command: 'true'}}\n")
+    shutil.rmtree(machine.base / "fakes")
+    report = machine.plan(spec)
+    assert "CRON_SPOOL" in report["unknown"][0]["reason"]
+    assert report["steps"] == []

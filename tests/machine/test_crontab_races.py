@@ -69,10 +69,9 @@ def run(machine: Machine, text: str, *argv: str) -> list[str]:
     program.write_text(text)
     state = machine.state / "demo"
     state.mkdir(parents=True, mode=0o700)
-    path = machine.environ["PATH"].replace(f"{machine.base}/fakes:", "")
     done = machine.run(
         "unshare", "-m", "sh", "-c", IN_A_SPOOL_OF_ITS_OWN, "sh",
-        sys.executable, program, *argv, state, environ={"PATH": path},
+        sys.executable, program, *argv, state, environ={"PATH": machine.real_path},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in state.iterdir()) == []

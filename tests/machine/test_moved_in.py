@@ -80,7 +80,7 @@ numprocs_start=7
 directory={base}
 
 [program:talks]
-command={python} -uc "import os, time; print('out'); os.write(2, b'err'); time.sleep(9)" {mark}.3
+command={python} -uc "import os, time; print('out'); os.write(2, b'err'); time.sleep(999)" {mark}.3
 directory=/
 stdout_logfile={base}/out.log
 stderr_logfile=err.log
@@ -364,11 +364,11 @@ theirs) crontab "$2" ;;
 ours) reconcile --once "$2" --state-dir /mnt/state >/dev/null ;;
 esac
 cron -f &
+# Each has made its file, and has ended: until then cron has a child for it.
 for try in $(seq 700); do
-    [ "$(ls /mnt/out | wc -l)" = "$3" ] && break
+    [ "$(ls /mnt/out | wc -l) $(cat /proc/$!/task/$!/children)" = "$3 " ] && break
     sleep 0.1
 done
-sleep 0.3
 kill $!
 cd /mnt/out && ls | wc -l && head -n 100 *
 """
@@ -401,7 +401,7 @@ def test_cron_and_its_spec_run_the_same(machine: Machine, schedule: str) -> None
     script = CRON.format(spool=SPOOL).replace("reconcile", str(BIN / "reconcile"), 1)
     outputs = []
     for who, file in (("theirs", table), ("ours", spec)):
-        path = f"/usr/sbin:{machine.environ['PATH'].partition(':')[2]}"
+        path = f"/usr/sbin:{machine.real_path}"
         done = machine.run(
             "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c",
             script, "sh", who, file, "4", environ={"PATH": path},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import urllib.parse
 import urllib.request
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 from looping import Looping
 from serving import Serving
-from support import Machine, until
+from support import Machine, free_port, until
 
 
 @pytest.fixture
@@ -33,11 +32,6 @@ def running(machine: Machine) -> Iterator[Callable[..., None]]:
             ends.callback(one.kill)
 
         yield run
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return int(one.getsockname()[1])
 
 
 def asked(port: int, query: str) -> list[dict[str, Any]]:

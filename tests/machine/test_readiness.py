@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import LONG, Machine, compiled, until
+from support import LONG, Machine, allowed, compiled, free_port, until
 
 from reconciler.host import Host
 from reconciler.host.processes import look_up
@@ -39,12 +38,6 @@ else:
     http.server.HTTPServer(("127.0.0.1", int(mark)), Handler).serve_forever()
 time.sleep(1000)
 """
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def spec_of(machine: Machine, form: str, ready: str, seconds: float = 1.0, more: str = "") -> Path:
@@ -138,7 +131,8 @@ reader.read()
 
 def test_nobody_else_says_that_it_is_ready(machine: Machine) -> None:
     """Neither another process of its user, nor, where the tests may be one, another user."""
-    spec = spec_of(machine, "notify", "{notify: true, timeout: 60s}", seconds=3)
+    seconds = allowed(2.5)  # The liars come before.
+    spec = spec_of(machine, "notify", "{notify: true, timeout: 60s}", seconds=seconds)
     argv = [str(word) for word in machine.argv("--once", spec)]
     with ExitStack() as liars:
         once = liars.enter_context(
@@ -155,7 +149,7 @@ def test_nobody_else_says_that_it_is_ready(machine: Machine) -> None:
             assert liar.stdout and liar.stdout.readline() == "said\n"
         once.wait(LONG)
     until(lambda: has_begun(machine))
-    assert began(machine) >= 2.9
+    assert began(machine) >= seconds - 0.1
 
 
 def test_what_it_has_started_says_that_it_is_ready(machine: Machine) -> None:
@@ -174,7 +168,8 @@ def test_what_it_has_started_says_that_it_is_ready(machine: Machine) -> None:
 
 def test_the_loop_goes_on_while_it_waits(machine: Machine, looping: Any) -> None:
     beside = machine.base / "beside"
-    spec = spec_of(machine, "notify", "{notify: true, timeout: 60s}", seconds=4)
+    seconds = allowed(3.5)  # For some passes and a plan meanwhile.
+    spec = spec_of(machine, "notify", "{notify: true, timeout: 60s}", seconds=seconds)
     spec.write_text(
         spec.read_text()
         + f"  third: {{command: [sleep, '9{machine.mark}']}}\n"
@@ -189,7 +184,7 @@ def test_the_loop_goes_on_while_it_waits(machine: Machine, looping: Any) -> None
     assert [one["id"] for one in notes] == ["process:slow"]
     assert "not ready yet" in notes[0]["reason"]
     until(lambda: has_begun(machine))
-    assert 3.9 <= began(machine) < LONG
+    assert seconds - 0.1 <= began(machine) < LONG
     assert machine.running(f"sleep 9{machine.mark}") == [pid]
 
 
@@ -201,7 +196,8 @@ def test_a_single_pass_beside_a_loop_waits_as_well(
     spec = spec_of(machine, "notify", "{notify: true, timeout: 60s}", seconds=0)
     looping(spec).up()
     until(lambda: has_begun(machine))
-    spec_of(machine, "notify", "{notify: true, timeout: 60s}", seconds=3)
+    seconds = allowed(2.5)  # The pass comes to it meanwhile.
+    spec_of(machine, "notify", "{notify: true, timeout: 60s}", seconds=seconds)
     machine.reconcile("--once", spec)
     (machine.base / "began").unlink()
     for pattern in ("slow.py", f"sleep {machine.mark}"):
@@ -210,7 +206,7 @@ def test_a_single_pass_beside_a_loop_waits_as_well(
     until(lambda: machine.running("slow.py") and not machine.running(f"sleep {machine.mark}"))
     done = machine.reconcile("--once", spec, *(["--json"] if json else []))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert has_begun(machine) and began(machine) >= 2.5
+    assert has_begun(machine) and began(machine) >= seconds - 0.5
     assert json or "done process:other: what it needs is ready" in done.stdout
 
 

@@ -6,7 +6,6 @@ import fcntl
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -19,7 +18,7 @@ from typing import Any
 import pytest
 from looping import Looping
 from serving import Serving
-from support import CHECKOUT, Machine, until
+from support import CHECKOUT, Machine, free_port, until
 
 from reconciler.host import program
 from reconciler.host.clock import Clock
@@ -311,9 +310,7 @@ def test_the_status_page_becomes_the_new_program(
     machine: Machine, installation: Installation
 ) -> None:
     spec = machine.spec(f"directories: {{d: {{path: {machine.base}/d}}}}\n")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        at = f"127.0.0.1:{free.getsockname()[1]}"
-    page = Serving(machine, spec, at=at)
+    page = Serving(machine, spec, at=f"127.0.0.1:{free_port()}")
     try:
         assert "reconcile 0.1.0" in page.text()
         installation.upgrade()
