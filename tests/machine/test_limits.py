@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -49,7 +50,7 @@ def running(machine: Machine, text: str, number: int = 1) -> list[int]:
         pids = sorted(machine.running(text))
         return pids if len(pids) == number else []
 
-    return list(until(found, 10))
+    return list(until(found))
 
 
 def said(path: Path, lines: int = 1) -> None:
@@ -129,13 +130,15 @@ def test_of_several_instances_only_those_that_ail_are_restarted(machine: Machine
     )
     machine.once(spec)
     pids = running(machine, "sleep 60402", 3)
-    # Older than the one that is started now will be when it is looked at.
-    passed(allowed(1.0))
+    # Older than the one that is started now will be when it is looked at, by a pass like this.
+    begin = time.monotonic()
+    machine.once(machine.spec(spec.read_text().replace("1h", "2h")))
+    passed(1.0 + 3 * (time.monotonic() - begin))
     os.kill(pids[0], signal.SIGKILL)
     machine.once(spec)
     (young,) = set(running(machine, "sleep 60402", 3)) - set(pids)
     age = min(Host("x", str(machine.base)).processes.age(entry(pid)) for pid in pids[1:])
-    spec.write_text(spec.read_text().replace("1h", f"{age:.3f}s"))
+    spec.write_text(spec.read_text().replace("2h", f"{age:.3f}s"))
     (step,) = machine.once(spec)["steps"]
     assert step["verb"] == "restart"
     assert step["why"].count("has run for") == 2
@@ -161,12 +164,12 @@ def test_processor_time_counts_with_that_of_children(machine: Machine) -> None:
     machine.once(spec)
     (idle,) = running(machine, "sleep 60404")
     begin = time.monotonic()
-    plan = machine.plan(spec)
-    assert [note["id"] for note in plan["notes"]] == ["process:busy"]
-    assert "of a core, more than 1%, so far for 0 s" in plan["notes"][0]["reason"]
+    # Among many others it may get next to nothing for a moment.
+    (note,) = until(lambda: machine.plan(spec)["notes"])
+    assert note["id"] == "process:busy"
+    assert "of a core, more than 1%, so far for 0 s" in note["reason"]
     assert time.monotonic() - begin > 0.25
-    machine.once(spec)
-    (step,) = machine.once(spec)["steps"]
+    (step,) = until(lambda: machine.once(spec)["steps"])
     assert (step["id"], step["verb"]) == ("process:busy", "restart")
     assert running(machine, "sleep 60404") == [idle]
 
@@ -193,22 +196,23 @@ BEATS = "while :; do touch {beat}; sleep 0.1; done"
 def test_one_that_hangs_is_restarted_and_killed_when_it_does_not_listen(
     machine: Machine,
 ) -> None:
-    beat = machine.base / "beat"
+    # Its heart beats ten times a second, and on a loaded machine less often.
+    beat, age = machine.base / "beat", math.ceil(allowed(0.5))
     spec = machine.spec(
         f"processes: {{p: {{command: '{BEATS.format(beat=beat)}', "
-        f"heartbeat: {{file: {beat}, max_age: 1s}}, stop: {{timeout: 200ms}}}}}}"
+        f"heartbeat: {{file: {beat}, max_age: {age}s}}, stop: {{timeout: 200ms}}}}}}"
     )
     machine.once(spec)
     (pid,) = running(machine, "touch")
-    passed(1.1)
+    passed(age + 0.1)
     machine.converged(spec)
     assert machine.once(spec)["steps"] == []
     os.kill(pid, signal.SIGSTOP)
-    last = beat.stat().st_mtime
-    until(lambda: time.time() > last + 1.1)
+    # A touch(1) that it has begun may come to its end only now.
+    until(lambda: time.time() > beat.stat().st_mtime + age + 0.1)
     (step,) = machine.once(spec)["steps"]
     assert (step["verb"], step["result"]) == ("restart", "done")
-    assert "has had no heartbeat for " in step["why"] and "longer than 1 s" in step["why"]
+    assert "has had no heartbeat for " in step["why"] and f"longer than {age} s" in step["why"]
     assert gone(pid)
     assert running(machine, "touch") != [pid]
     machine.converged(spec)
@@ -247,13 +251,13 @@ def test_a_loop_looks_again_before_a_heart_has_stopped(machine: Machine, looping
     """Where the clock has leapt, or the host has slept, every heartbeat is old for a moment."""
     beat = machine.base / "beat"
     beat.touch()
+    os.utime(beat, (time.time() + 9999, time.time() + 9999))  # As long as it is not to be old.
     spec = machine.spec(
         "loop: {every: 1h}\n"
         f"processes: {{p: {{command: [sleep, '60413'], heartbeat: {{file: {beat}, max_age: 1s}}}}}}"
     )
     loop = looping(spec).up()
     (pid,) = running(machine, "sleep 60413")
-    os.utime(beat, (time.time() + 9999, time.time() + 9999))  # As long as it is not to be old.
     passed(1.1)
     os.utime(beat, (0, 0))
     loop.full_pass()
@@ -285,19 +289,19 @@ def test_a_stop_that_takes_long_holds_nobody_up(machine: Machine, looping: Any) 
     changed = spec.read_text().replace("; echo 60407", "; echo 604079")
     new = machine.base / "new"
     new.write_text(changed)
-    new.rename(spec)
-    third = until(lambda: [e for e in loop.events() if e["event"] == "step"][2:], 10)[0]
     begin = time.monotonic()
+    new.rename(spec)
+    third = until(lambda: [e for e in loop.events() if e["event"] == "step"][2:])[0]
     with within(patience - 1.1):
         text = third["text"]
         assert text.startswith("begun restart process:slow") and "is being stopped (TERM" in text
         # The place of one that has ended is taken at once, while the other one still has its time.
-        until(lambda: len(machine.running("604079")) == 1, 1.5)
+        until(lambda: len(machine.running("604079")) == 1, patience)
         os.kill(other, signal.SIGKILL)
         until(lambda: gone(other) and machine.running("sleep 60408"), 1.0)
     (left,) = (pid for pid in slow if not gone(pid))
     until(lambda: gone(left))
-    assert time.monotonic() - begin > patience - 1.5
+    assert time.monotonic() - begin > patience
     running(machine, "604079", 2)
     until(lambda: not machine.steps(spec))
     assert len(machine.running("604079")) == 2
@@ -337,6 +341,9 @@ def test_a_slow_stop_that_a_check_asks_for_is_asked_for_once(
     (pid,) = running(machine, "60412")
     said(log)
     well.unlink()
+    until(lambda: "begun restart process:slow" in loop.output.read_text())
+    passed(0.4)  # For some passes by a check that fails, of the half a second that it has.
+    well.touch()
     until(lambda: gone(pid))
     (new,) = running(machine, "60412")
     passed(0.8)

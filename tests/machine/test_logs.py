@@ -201,9 +201,8 @@ def test_they_are_followed_until_control_c(machine: Machine, spec: Path) -> None
     until(lambda: "in the log" in (machine.base / "d.log").read_text())
     with running(machine, "--logs", "process:*", "-f", spec) as output:
         until(lambda: "in the log" in output.read_text())
-        (pane,) = {
-            line.split()[2][1:] for line in output.read_text().splitlines() if "process:p" in line
-        }
+        (head,) = until(lambda: re.findall(r"^==> process:p .+ <==$", output.read_text(), re.M))
+        pane = head.split()[2][1:]
         with open(machine.base / "d.log", "a") as log:
             log.write("and more\n")
         until(lambda: "and more" in output.read_text())

@@ -68,7 +68,7 @@ def test_a_broken_spec_is_told_and_the_last_good_one_kept(machine: Machine, loop
     for text in ("", "version: 1\nname: demo\ndirectories: {d: {pth: /x}}\n", "\t: ["):
         before = loop.names().count("invalid")
         spec.write_text(text)
-        until(lambda seen=before: loop.names().count("invalid") == seen + 1)
+        until(lambda seen=before: loop.names().count("invalid") > seen)
         made.rmdir()
         until(made.is_dir)
     spec.write_text(f"{HEAD}directories: {{d: {{path: {machine.base}/other}}}}")
@@ -188,14 +188,15 @@ def test_it_does_not_swell(machine: Machine, looping: Any) -> None:
     status = Path(f"/proc/{loop.process.pid}/status").read_text()
     (line,) = (line for line in status.splitlines() if line.startswith("VmRSS"))
     assert int(line.split()[1]) < 30_000, "kilobytes"
-    assert len(os.listdir(f"/proc/{loop.process.pid}/fd")) < 13
+    # In the midst of a pass it has a few more.
+    until(lambda: len(os.listdir(f"/proc/{loop.process.pid}/fd")) < 13)
 
 
 def test_who_supervises_it_hears_of_every_turn(machine: Machine, looping: Any) -> None:
     address = machine.sockets / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
         ear.bind(str(address))
-        ear.settimeout(20)
+        ear.settimeout(LONG)
         heard: list[str] = []
 
         def hears(word: str) -> None:

@@ -27,7 +27,7 @@ def made(machine: Machine) -> Path:
     spec = machine.spec(SPEC.format(MARK))
     machine.once(spec)
     machine.tmux("new-session", "-d", "-s", "his", "exec sleep 66390")
-    assert running(machine) == [*"1234"]
+    until(lambda: running(machine) == [*"1234"])  # A pane becomes its program a moment later.
     return spec
 
 
@@ -96,7 +96,7 @@ def test_what_a_person_moves_is_not_started_twice(machine: Machine, moves: list[
     until(lambda: len(machine.steps(spec)) == 2)
     machine.once(spec)
     machine.converged(spec)
-    assert running(machine) == [*"1234"]
+    until(lambda: running(machine) == [*"1234"])
     # And it ends wherever it is, and nothing else.
     absent = machine.spec(
         "sessions: {s: {state: absent}, t: {state: absent}}\n"
@@ -114,15 +114,17 @@ def test_there_is_room_for_a_pane_in_a_window_that_is_small(machine: Machine) ->
     first, second = pane(machine, "1"), pane(machine, "2")
     machine.tmux("resize-window", "-t", first, "-x", "9", "-y", "2")
     machine.tmux("kill-pane", "-t", second)
+    until(lambda: running(machine) == [*"134"])
     machine.once(spec)
     machine.converged(spec)
-    assert running(machine) == [*"1234"]
+    until(lambda: running(machine) == [*"1234"])
 
 
 def test_marks_of_older_versions_are_read(machine: Machine) -> None:
     held = "  h: {}\nprocesses:"
     spec = machine.spec(SPEC.format(MARK).replace("processes:", held))
     machine.once(spec)
+    until(lambda: running(machine) == [*"1234"])
     form = "#{pane_id} #{@reconcile_window}"
     for line in machine.tmux("list-panes", "-a", "-F", form).splitlines():
         own, window = line.split()
@@ -139,7 +141,7 @@ def test_marks_of_older_versions_are_read(machine: Machine) -> None:
     until(lambda: len(machine.steps(spec)) == 2)
     machine.once(spec)
     machine.converged(spec)
-    assert running(machine) == [*"1234"]
+    until(lambda: running(machine) == [*"1234"])
     absent = "sessions: {s: {state: absent}, t: {state: absent}, h: {state: absent}}\n"
     absent += "processes: {p: {command: [sleep, x], session: t, state: absent}}"
     machine.once(machine.spec(absent))
@@ -156,6 +158,6 @@ def test_what_a_person_respawns_is_no_process_of_ours(machine: Machine, command:
     until(lambda: "process:p" in machine.steps(spec))
     machine.once(spec)
     machine.converged(spec)
-    (pid,) = machine.running(f"sleep {MARK}4")
+    pid = machine.only(f"sleep {MARK}4")
     assert b"RECONCILE_PROCESS" in Path(f"/proc/{pid}/environ").read_bytes()
     assert len(machine.running("sleep 66394")) == len(command) // 2

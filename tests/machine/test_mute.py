@@ -250,10 +250,15 @@ def test_only_waits_for_the_server_of_another_user_are_counted(
     monkeypatch.setattr(bounded, "_MOST", 0.4)
     monkeypatch.setattr(bounded, "_GLANCE", 0.05)
     monkeypatch.setattr(filesystems, "_served", (-9.0, frozenset()))
-    code = "import os, sys, time\nwhile True: os.path.exists(sys.argv[1]) or time.sleep(0.2)"
+    code = "import os, sys, time\nprint(flush=True)\n"
+    code += "while True: os.path.exists(sys.argv[1]) or time.sleep(0.2)"
     for path, waits in ((f"{there}/data", True), (str(there.parent / "gone"), False)):
-        with subprocess.Popen([sys.executable, "-c", code, path]) as other:
+        argv = [sys.executable, "-c", code, path]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE) as other:
+            assert other.stdout and other.stdout.readline()
             stillness = bounded.StallDetector(other.pid)
+            if hung and waits:
+                until(lambda one=stillness: one.is_hung(str(there)))
             end = time.monotonic() + 0.8
             while time.monotonic() < end and not stillness.is_hung(str(there)):
                 time.sleep(0.05)

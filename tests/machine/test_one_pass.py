@@ -183,7 +183,7 @@ def test_the_loop_does_not_wait_for_its_next_pass(machine: Machine, looping: Any
     (machine.base / "t").mkdir()
     text, _, _ = CASES["a file of its own"]
     loop = looping(spec(machine, "loop: {every: 1h}\n" + text)).up()
-    until(lambda: mode(machine.base / "t/f") == "0600", 5)
+    until(lambda: mode(machine.base / "t/f") == "0600")
     assert loop.passes() == 1
 
 
@@ -231,7 +231,7 @@ def test_what_needs_a_check_that_fails_is_left(machine: Machine) -> None:
 def test_what_needs_a_process_waits_whether_that_has_held(machine: Machine) -> None:
     path = machine.spec(
         "processes:\n"
-        "  bad: {command: 'sleep 0.2; exit 7'}\n"
+        "  bad: {command: [sleep, '0.1']}\n"
         "  good: {command: [sleep, '90931']}\n"
         "  of_bad: {command: [sleep, '90932'], needs: ['process:bad']}\n"
         "  of_good: {command: [sleep, '90933'], needs: ['process:good']}\n"

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from support import Machine
+from support import Machine, until
 
 from reconciler import kinds
 
@@ -75,6 +75,7 @@ def damage(machine: Machine) -> None:
     for command in ("sleep 90951", "sleep 90953"):
         for pid in machine.running(command):
             os.kill(pid, 9)
+        until(lambda gone=command: not machine.running(gone))
 
 
 def ids_of(machine: Machine, spec: Path) -> list[str]:

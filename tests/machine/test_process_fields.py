@@ -240,8 +240,10 @@ def test_in_a_session_tmux_is_the_one_who_waits(machine: Machine) -> None:
         text.format(f"umask > {machine.base}/seen; nice >> {machine.base}/seen", when)
     )
     machine.once(spec)
-    assert (machine.base / "seen").read_text().split() == ["0027", "4"]
-    assert [one["reason"] for one in machine.plan(spec)["notes"]] == ["finished (exit status 0)"]
+    seen = machine.base / "seen"
+    until(lambda: seen.exists() and seen.read_text().split() == ["0027", "4"])
+    notes = until(lambda: machine.plan(spec)["notes"])
+    assert [one["reason"] for one in notes] == ["finished (exit status 0)"]
     machine.converged(spec)
 
 
@@ -314,7 +316,8 @@ def test_a_declared_log_with_a_bound_keeps_it(machine: Machine) -> None:
         f"log: {{path: {log}, max_size: 16KiB, keep: 2, stderr: {errors}}}}}}}"
     )
     machine.once(spec)
-    until(lambda: errors.exists() and errors.read_text().endswith("9999\n"))
+    for one in (log, errors):
+        until(lambda file=one: file.exists() and file.read_text().endswith("9999\n"))
     machine.once(spec)
     for one in (log, errors):
         files = [one, Path(f"{one}.1"), Path(f"{one}.2")]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from looping import Looping
 from receiver import Receiver
-from support import Machine, until
+from support import Machine, allowed, late, until
 
 from reconciler.cli.main import main
 
@@ -99,7 +99,7 @@ def test_a_worker_that_is_killed_fares_as_rehearsed(
     spec = machine.spec(
         f"notify: {{targets: {{ops: {{url_file: {url}, on: [failed, gave_up, recovered]}}}}}}\n"
         f"processes: {{p: {{command: '{command}', restart: {{attempts: 4, backoff: {{initial: "
-        "500ms, factor: 2}, healthy_after: 1500ms, retry_every: 9s}}}\n"
+        f"500ms, factor: 2}}, healthy_after: 1500ms, retry_every: {allowed(8.0):.0f}s}}}}}}\n"
     )
     loop: Looping = looping(spec).up()
     worker = machine.only(machine.mark)
@@ -110,17 +110,19 @@ def test_a_worker_that_is_killed_fares_as_rehearsed(
     good.unlink()
     begun = time.time()
     os.kill(worker, 9)
-    until(lambda: any("gave up" in one["message"] for _, one in receiver.got))
+    # Of the loop itself: the message may take longer on a loaded machine than the next try.
+    until(lambda: "gave up after" in loop.output.read_text())
     good.touch()
+    until(lambda: any("gave up" in one["message"] for _, one in receiver.got))
     until(lambda: any("recovered" in one["message"] for _, one in receiver.got))
     real = [float(line) - begun for line in births.read_text().split()]
     rehearsed = [one["after"] for one in said if one["what"] == "start"]
     assert len(real) == len(rehearsed) == 5, (real, rehearsed)
-    late = 0.0
+    before = 0.0
     for one, other in zip(real, rehearsed, strict=True):
         # Each pause is counted from the start before it, which has come late itself.
-        assert other - 0.1 <= one <= other + late + 2.0, (real, rehearsed)
-        late = max(late, one - other)
+        assert other - 0.1 <= one and not late(one - other - before, 2.0), (real, rehearsed)
+        before = max(before, one - other)
     told = [one["words"] for one in said if one["what"] == "told"]
     heard = [one["message"] for _, one in receiver.got]
     assert len(told) == len(heard) == 4, (told, heard)
@@ -157,7 +159,8 @@ def test_a_check_that_fails_fares_as_rehearsed(
     (restarted,) = (one["after"] for one in said if one["what"] == "restart")
     # When it is asked next is another moment by now.
     real = float(births.read_text().split()[0]) - begun
-    assert 2.0 <= restarted <= 3.1 and 1.8 <= real <= restarted + 3.0, (restarted, real)
+    assert 2.0 <= restarted <= 3.1 and real >= 1.8, (restarted, real)
+    assert not late(real - restarted, 3.0), (restarted, real)
     told = [one["words"] for one in said if one["what"] == "told"]
     heard = [one["message"].split("\n")[0] for _, one in receiver.got]
     # The one goes on with "it fails", the other with which status the command has ended.

@@ -180,7 +180,7 @@ def test_the_store_is_private(machine: Machine) -> None:
 def test_a_start_that_did_not_hold_is_one_deed_and_a_failure(machine: Machine) -> None:
     spec = machine.spec(
         f"version: 1\nname: demo\ndirectories: {{d: {{path: {machine.base}/d}}}}\n"
-        "processes: {p: {command: sleep 0.2}, q: {command: [sleep, '90433']}}\n"
+        "processes: {p: {command: [sleep, '0.1']}, q: {command: [sleep, '90433']}}\n"
     )
     machine.once(spec, status=1)
     found = json.loads(machine.reconcile("--history", spec, "--json").stdout)["history"]

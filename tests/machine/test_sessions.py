@@ -44,25 +44,24 @@ def test_windows_and_panes_are_made_and_the_second_look_finds_them(machine: Mach
     assert (
         shown(machine, "#{session_name}:#{window_name}") == ["work:edit"] * 2 + ["work:shell"] * 2
     )
-    assert len(machine.running("sleep 100")) == 3
+    until(lambda: len(machine.running("sleep 100")) == 3)
     machine.converged(spec)
 
 
 def test_the_environment_and_the_folders_arrive_as_written(machine: Machine) -> None:
     machine.once(windows(machine))
-    (pid,) = machine.running("sleep 1001")
+    pid = machine.only("sleep 1001")
     greeting = b'GREETING=it\'s "me"; $HOME #S ~ \\ \xc3\xa9\tx'
     assert greeting in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     assert os.readlink(f"/proc/{pid}/cwd") == str(machine.base)
-    (pid,) = machine.running("sleep 1002")
+    pid = machine.only("sleep 1002")
     assert os.readlink(f"/proc/{pid}/cwd") == "/"
 
 
 def test_dead_panes_are_respawned_and_missing_ones_made(machine: Machine) -> None:
     spec = windows(machine)
     machine.once(spec)
-    (pid,) = machine.running("sleep 1001")
-    os.kill(pid, signal.SIGKILL)
+    os.kill(machine.only("sleep 1001"), signal.SIGKILL)
     until(lambda: "1" in shown(machine, "#{pane_dead}"))
     (step,) = machine.plan(spec)["steps"]
     assert [change["field"] for change in step["changes"]] == ["pane edit.0"]
@@ -81,10 +80,9 @@ def test_what_a_person_opened_beside_ours_is_left_alone(machine: Machine) -> Non
     machine.once(spec)
     machine.tmux("new-window", "-d", "-t", "=work:", "exec sleep 2001", socket="side")
     machine.tmux("split-window", "-d", "-t", "=work:=edit", "exec sleep 2002", socket="side")
-    (mine,) = machine.running("sleep 2001")
+    mine = machine.only("sleep 2001")
     machine.converged(spec)
-    (pid,) = machine.running("sleep 1001")
-    os.kill(pid, signal.SIGKILL)
+    os.kill(machine.only("sleep 1001"), signal.SIGKILL)
     until(lambda: machine.steps(spec))
     machine.once(spec)
     assert machine.running("sleep 2001") == [mine]
@@ -224,22 +222,35 @@ def leaving(machine: Machine, number: int, **fields: str) -> str:
     )
 
 
+def both_of(machine: Machine, left: str, pane: str) -> tuple[int, int]:
+    """What has left the session, and what runs in its pane, once the shell is neither: its own
+    line has the text of both."""
+
+    def apart() -> tuple[int, int] | None:
+        found = machine.running(left), machine.running(pane)
+        if [len(one) for one in found] == [1, 1] and found[0] != found[1]:
+            return found[0][0], found[1][0]
+        return None
+
+    first, second = until(apart)
+    return int(first), int(second)
+
+
 def test_what_a_pane_has_started_ends_with_it_wherever_it_went(machine: Machine) -> None:
     left, pane = f"sleep {machine.mark}1", f"sleep {machine.mark}9"
     spec = machine.spec(leaving(machine, 1))
     machine.once(spec)
-    first = machine.only(left)
-    running = machine.only(pane)
+    first, running = both_of(machine, left, pane)
     os.kill(running, signal.SIGKILL)
     until(lambda: machine.steps(spec) == ["session:work"])
     assert machine.running(left) == [first]
     machine.once(spec)
-    second = machine.only(left)
+    second, _ = both_of(machine, left, pane)
     assert second != first
     # What a person starts in a window of his own in that session is not ours.
     own = f"sleep {machine.mark}5"
     machine.tmux("new-window", "-t", "work", f"setsid {own} & exec sleep {machine.mark}6")
-    until(lambda: machine.running(own))
+    both_of(machine, own, f"sleep {machine.mark}6")
     machine.once(machine.spec(leaving(machine, 1, state="absent")))
     assert not machine.running(left) and not machine.running(pane)
     assert len(machine.running(own)) == 1
@@ -248,6 +259,6 @@ def test_what_a_pane_has_started_ends_with_it_wherever_it_went(machine: Machine)
 def test_kill_tree_can_be_switched_off(machine: Machine) -> None:
     left = f"sleep {machine.mark}1"
     machine.once(machine.spec(leaving(machine, 1, kill_tree="false")))
-    first = machine.only(left)
+    first, _ = both_of(machine, left, f"sleep {machine.mark}9")
     machine.once(machine.spec(leaving(machine, 1, kill_tree="false", state="absent")))
     assert machine.running(left) == [first]
