@@ -116,15 +116,32 @@ def test_a_start_that_did_not_hold_is_told_by_one_pass(tmp_path: Path) -> None:
         assert settling.due() is None
 
 
+class Still(Clock):
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_a_look_whether_it_has_held_is_called_for_once(tmp_path: Path) -> None:
+    """The loop sleeps while that is under way; should it come to nothing, another one follows."""
+    (resource,) = compiled(tmp_path, "processes: {p: {command: [sleep, '9']}}").resources
+    clock = Still()
+    settling = Settling(clock)
+    step = Step(resource.id, "start", (), (), "not running", ())
+    settling.add(Outcome(step, "done"), resource)
+    for _ in range(2):
+        wait = settling.due()
+        assert wait is not None and wait > 0.1 and settling.tend(()) == []
+        clock.now += wait
+        assert settling.due() == 0
+        assert [settling.tend(()) for _ in range(2)] == [[resource.id], []]
+    settling.proved(Outcome(step, "done"))
+    assert settling.due() is None
+
+
 def test_what_ended_after_its_time_had_held(tmp_path: Path) -> None:
     """However late the pass comes that looks whether it has."""
-
-    class Still(Clock):
-        now = 100.0
-
-        def monotonic(self) -> float:
-            return self.now
-
     (resource,) = compiled(tmp_path, "processes: {p: {command: [sleep, '9']}}").resources
     clock = Still()
     settling = Settling(clock)

@@ -29,13 +29,17 @@ def is_as_declared(
 
     ``are_watched``: does the end of each of these wake the loop?
     """
-    brief = len(spec.resources) <= _MOST and all(
-        one.kind == "process"
-        and one.present
-        and one.skip is None
-        and one.held is None
-        and one.want.looks_briefly
-        for one in spec.resources
+    brief = (
+        len(spec.resources) <= _MOST
+        and not spec.empty
+        and all(
+            one.kind == "process"
+            and one.present
+            and one.skip is None
+            and one.held is None
+            and one.want.looks_briefly
+            for one in spec.resources
+        )
     )
     if not brief or spec.last_good or spec.metrics is not None or not context.is_silent(spec):
         return False

@@ -15,6 +15,8 @@ from reconciler.host.clock import Clock
 
 _SLACK = 30.0
 """Seconds beyond its own time in which one is asked that may be ready, and is late then."""
+_AGAIN = 0.25
+"""Seconds between two calls for a look at one that has had its time: the first is under way."""
 Goal = tuple[bool, str]
 
 
@@ -30,11 +32,14 @@ class Settling:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._until: dict[str, tuple[float, Outcome, Goal]] = {}
+        self._called: dict[str, float] = {}
+        """When a look at each was called for last."""
 
     def add(self, outcome: Outcome, resource: Resource[Any]) -> None:
         """How a step about that resource has ended: perhaps it has to prove itself."""
         kind = kinds.get(resource.kind)
         self._until.pop(resource.id, None)
+        self._called.pop(resource.id, None)
         if outcome.result == "done" and isinstance(kind, Running) and kind.settle:
             until = self._clock.monotonic() + kind.settle
             if isinstance(kind, Readied):
@@ -83,13 +88,20 @@ class Settling:
     def tend(self, ready: Collection[int]) -> Collection[str]:
         """What has had its time."""
         now = self._clock.monotonic()
-        return [ident for ident, (at, _, _) in self._until.items() if at <= now]
+        over = [ident for ident in self._until if self._when(ident) <= now]
+        known = {one: at for one, at in self._called.items() if one in self._until}
+        self._called = known | dict.fromkeys(over, now)
+        return over
 
     def due(self) -> float | None:
         """Seconds until the first has had its time."""
         if not self._until:
             return None
-        return max(0.0, min(at for at, _, _ in self._until.values()) - self._clock.monotonic())
+        return max(0.0, min(map(self._when, self._until)) - self._clock.monotonic())
+
+    def _when(self, ident: str) -> float:
+        """When a look at it is to be called for."""
+        return max(self._until[ident][0], self._called.get(ident, -_AGAIN) + _AGAIN)
 
     def close(self) -> None:
         self._until.clear()
