@@ -236,6 +236,21 @@ def test_what_is_exchanged_as_soon_as_it_is_there_is_noticed(
         getattr(made, exchange)()
 
 
+@pytest.mark.parametrize("saved", [True, False])
+def test_what_has_taken_the_place_of_a_link_keeps_it(tmp_path: Path, saved: bool) -> None:
+    """Somebody has saved a file there, or led the link elsewhere, since it was looked at."""
+    path = tmp_path / "folder/link"
+    path.parent.mkdir()
+    if saved:
+        path.write_text("a person's")
+    else:
+        path.symlink_to("elsewhere")
+    with opened(path.parent) as folder:
+        assert not place.put_link(folder, "link", "ours", "old")
+    assert path.read_text() == "a person's" if saved else os.readlink(path) == "elsewhere"
+    assert os.listdir(path.parent) == ["link"]
+
+
 @pytest.mark.root
 @as_root
 def test_a_folder_that_is_not_ours_is_not_entered(
