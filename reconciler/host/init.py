@@ -29,8 +29,16 @@ def go_on_as_child() -> None:
 
 
 def is_parent() -> bool:
-    """Is process 1 one of these, and this its loop, in whichever version of the program?"""
-    return os.getppid() == 1 and called(1) == called(os.getpid()) != []
+    """Is process 1 one of these, or an init that was given this loop, in whichever version?
+
+    As ``docker run --init`` has it: with this one it ends, and with it all others.
+    """
+    return os.getppid() == 1 and _loop_of(1) == _loop_of(os.getpid()) != []
+
+
+def _loop_of(pid: int) -> list[bytes]:
+    words = called(pid)
+    return words[words.index(b"--loop") :] if b"--loop" in words else []
 
 
 def _reap(child: int) -> NoReturn:

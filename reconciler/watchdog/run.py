@@ -83,7 +83,7 @@ def keep(context: Context, spec: Spec, report: Callable[[str], None]) -> int:
         if is_parent():
             from reconciler.watchdog.shutdown import end_all
 
-            goes_on = "as process 1 it has stopped what it manages"
+            goes_on = "with the container it has stopped what it manages"
             if not end_all(context, watchdog.spec, log.outcome, loop.asked_to_end):
                 goes_on, status = "not all that it manages could be stopped", TROUBLE
         log.event("end", f"{spec.name}: the loop ends; {goes_on}")

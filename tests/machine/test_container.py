@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +41,16 @@ def service(name: str, needs: str = "", end: str = "exit 0") -> str:
 class World:
     """A container and its volume, which belongs to a user who is in no database there."""
 
-    def __init__(self, container: Container, volume: Path) -> None:
-        self.box, self.volume = container, volume
+    def __init__(self, container: Container, volume: Path, mark: str) -> None:
+        self.box, self.volume, self.mark = container, volume, mark
 
     def spec(self, text: str) -> None:
         path = self.volume / "app.yaml"
         path.write_text(HEAD + text)
         os.chown(path, 1000, 1000)
 
-    def loop(self, up: str = "app up", **how: Any) -> None:
-        argv = (RECONCILE, "--loop", "/volume/app.yaml", *STATE)
+    def loop(self, up: str = "app up", init: Sequence[str] = (), **how: Any) -> None:
+        argv = (*init, RECONCILE, "--loop", "/volume/app.yaml", *STATE)
         self.box.start(*argv, lent={"/volume": self.volume}, **how)
         until(lambda: up in self.box.output or self.box.has_ended)
         assert up in self.box.output, self.box.output
@@ -69,7 +69,7 @@ def world(machine: Machine) -> Iterator[World]:
         path.mkdir()
     os.chown(volume, 1000, 1000)
     with Container(bundle, machine.mark) as container:
-        yield World(container, volume)
+        yield World(container, volume, machine.mark)
 
 
 def test_as_somebody_unknown_over_a_root_that_cannot_be_written(world: World) -> None:
@@ -125,6 +125,37 @@ def test_root_in_a_volume_of_somebody_else(world: World) -> None:
     plan = world.box.run(RECONCILE, "--plan", *argv[2:], "--trust", "1000", uid=0).stdout
     assert "Nothing to do" in plan
     assert world.box.stop(allowed(10.0)) == 0
+
+
+INIT = """import os, signal, sys
+child = os.spawnv(os.P_NOWAIT, sys.argv[2], sys.argv[2:])
+signal.signal(signal.SIGTERM, lambda number, _: os.kill(child, number))
+while (ended := os.wait())[0] != child:
+    pass
+sys.exit(os.waitstatus_to_exitcode(ended[1]))
+"""
+"""As ``docker run --init`` puts one before the program: it hands on a signal, and ends with it."""
+
+
+def test_behind_an_init_all_is_stopped_as_well(world: World) -> None:
+    world.spec(service("db") + service("app", "process:db"))
+    world.loop(init=(sys.executable, "-c", INIT, "--"))
+    assert world.box.stop(10) == 0
+    assert world.ends() == ["app", "db"]
+
+
+def test_one_that_could_not_be_stopped_is_told_by_the_exit_status(world: World) -> None:
+    """It is another user's; all others are stopped, and the container has failed."""
+    foreign = f"9{world.mark}"
+    odd = f"{{command: [sleep, '{foreign}'], match: {{cmdline: 'sleep {foreign}', user: root}}}}"
+    world.spec(service("app") + f"  odd: {odd}\n")
+    world.loop()
+    world.box.run("sh", "-c", f"sleep {foreign} >/dev/null 2>&1 &", uid=0)
+    there = ("pgrep", "-xfu", "0", f"sleep {foreign}")
+    until(lambda: world.box.run(*there, check=False).returncode == 0)
+    assert world.box.stop(10) == 1
+    assert world.ends() == ["app"]
+    assert "not all that it manages could be stopped" in world.box.output
 
 
 @pytest.mark.slow
