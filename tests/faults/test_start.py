@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import LONG, Machine, allowed, until
+from support import LONG, Machine, until
 
 from reconciler.base.errors import HostError
 from reconciler.host import start
@@ -119,13 +119,22 @@ def test_whoever_stops_waiting_leaves_no_half_started_process(
     def enough(*_: object) -> None:
         raise Enough
 
+    def hang() -> None:
+        """Once it is waited for, for a while already."""
+        waiter, waits = Path(f"/proc/{os.getppid()}/stat"), 0
+        while waits < 10:
+            waits = waits + 1 if waiter.read_text().rpartition(")")[2].split()[0] == "S" else 0
+            time.sleep(0.02)
+        os.kill(os.getppid(), signal.SIGALRM)
+        os.open(tmp_path / "mute", os.O_RDONLY)
+
     os.mkfifo(tmp_path / "mute")
-    just_before_the_program(monkeypatch, lambda: os.open(tmp_path / "mute", os.O_RDONLY))
+    just_before_the_program(monkeypatch, hang)
+    monkeypatch.setattr(start, "_LONGEST", LONG)
     pids: list[int] = []
     monkeypatch.setattr(start, "reap", lambda pid: pids.append(pid))
     before = signal.signal(signal.SIGALRM, enough)
     try:
-        signal.setitimer(signal.ITIMER_REAL, allowed(0.2))
         with pytest.raises(Enough):
             begun(program("sleep", "60"))
     finally:
