@@ -100,10 +100,13 @@ def _other_thread(pid: int) -> tuple[str, str] | None:
 
 
 def _stat(place: str) -> list[bytes] | None:
-    """The fields of proc_pid_stat(5) from the third on, which has the number 0 here."""
+    """The fields of proc_pid_stat(5) from the third on, which has the number 0 here.
+
+    Those behind the start, the 19th, are in one: to part them takes as long as all the others.
+    """
     raw = _read(f"{place}/stat", 1024)
     # The name in parentheses may hold anything, also ") R 1"; the last parenthesis ends it.
-    return raw[raw.rindex(b")") + 2 :].split() if raw is not None else None
+    return raw[raw.rindex(b")") + 2 :].split(None, 20) if raw is not None else None
 
 
 def ended(pid: int) -> bool:
@@ -128,9 +131,10 @@ def ending(pid: int) -> str | None:
     None when it runs, is gone, or belongs to somebody else; the status is proc(5) stat field 52.
     """
     rest = _stat(f"/proc/{pid}") or []
-    if len(rest) < 50 or rest[0] != b"Z" or look_up(pid) is not None:
+    last = rest[20].split() if len(rest) > 20 else []
+    if len(last) < 30 or rest[0] != b"Z" or look_up(pid) is not None:
         return None
-    status = os.waitstatus_to_exitcode(int(rest[49]))
+    status = os.waitstatus_to_exitcode(int(last[29]))
     return f"killed by {signal_name(-status)}" if status < 0 else f"exit status {status}"
 
 
