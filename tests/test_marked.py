@@ -66,6 +66,14 @@ def test_a_marker_with_very_many_carriage_returns_costs_no_more_than_its_length(
         assert peak < 20 * len(text)
 
 
+def test_a_text_is_full_of_markers_of_one_name_only() -> None:
+    mark = BlockMark(b"#", b"demo block:b")
+    for more in (b"", b" -- changes", b"\r", b"\\r", b"1"):
+        text = b"# BEGIN reconcile demo block:b%s\n# END reconcile demo block:b%s\n" % (more, more)
+        assert MarkedText(text * 1001).is_crowded(mark) == (more != b"1")
+        assert not MarkedText(text * 500).is_crowded(mark)
+
+
 @given(st.lists(st.sampled_from([b"a", b"\r", b"\\r", b"\\", b"\n"]), max_size=12).map(b"".join))
 def test_a_line_is_bare_without_any_carriage_return_at_its_end(line: bytes) -> None:
     bare = line.rstrip(b"\r\n")

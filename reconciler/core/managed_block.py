@@ -144,12 +144,21 @@ def split(text: bytes, mark: BlockMark) -> Split:
     )
 
 
+_MOST_COPIES = 1000
+
+
 class MarkedText:
     """A text with many blocks, which is searched once for all of their markers."""
 
     def __init__(self, text: bytes) -> None:
         self.text = text
         self._spans: dict[bytes, dict[bytes, tuple[int, int]]] = {}
+
+    def is_crowded(self, mark: BlockMark) -> bool:
+        """Are there so many markers of it that a look at all of them would hold up a pass?"""
+        starts = [mark.start(side) for side in (b"BEGIN", b"END")]
+        ends = (b"\n", b"\r", b"\\r", b" ")  # Other names may begin as this one does.
+        return sum(self.text.count(one + end) for one in starts for end in ends) > _MOST_COPIES
 
     def find(self, mark: BlockMark) -> tuple[Split, int, int] | None:
         """The text around that block, and where the block begins and ends; None: not a marker.

@@ -362,6 +362,8 @@ def _look(
         return not_known(text)
     want = resource.want
     mark = _mark(want.comment, host.owner, resource.id)
+    if text.is_crowded(mark):
+        return Observation(unknown=f"{want.path} is full of copies of it; take them out by hand")
     found = text.find(mark)
     if found is None:
         return ABSENT

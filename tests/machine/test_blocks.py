@@ -43,6 +43,21 @@ def test_up_and_down_leaves_the_file_as_it_was(machine: Machine, text: bytes) ->
     machine.converged(spec(machine, file, ", state: absent"))
 
 
+@pytest.mark.parametrize("copies", [1, 2000])
+def test_a_file_full_of_markers_is_left_alone(machine: Machine, copies: int) -> None:
+    """Each costs a pass its time, and whoever owns the file may put a million there."""
+    file = machine.base / "rc"
+    machine.once(spec(machine, file))
+    file.write_bytes(before := file.read_bytes() + file.read_bytes() * copies)
+    done = machine.reconcile("--once", spec(machine, file))
+    if copies == 1:
+        assert file.read_bytes().count(b"BEGIN") == 1
+        return
+    assert done.returncode == 1
+    assert "rc is full of copies of it; take them out by hand" in done.stdout
+    assert file.read_bytes() == before
+
+
 def test_a_file_that_was_not_there_goes_away_again(machine: Machine) -> None:
     file = machine.base / "new/rc"
     machine.once(spec(machine, file))
