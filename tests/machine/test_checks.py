@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from looping import Looping
 from receiver import answering
-from support import CHECKOUT, Machine, until, within
+from support import CHECKOUT, Machine, allowed, until, within
 from test_contract import changing_calls
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
@@ -214,7 +214,9 @@ def test_a_failing_check_restarts_its_process(machine: Machine) -> None:
     spec = checks(
         machine,
         head=head,
-        x=f"command: test ! -e {machine.base}/ill, on_failure: [restart p]",
+        # What was restarted has as long to become well, and does not.
+        x=f"command: test ! -e {machine.base}/ill, timeout: {allowed(0.5):.1f}s, "
+        "on_failure: [restart p]",
     )
     machine.once(spec)
     pid = machine.only("sleep 4711")
