@@ -21,13 +21,13 @@ from support import within
 from reconciler.base.errors import UnknownState
 from reconciler.base.values import Secret, Verdict
 from reconciler.executor.text import stamp
-from reconciler.host import Host
+from reconciler.host import Host, probe_own
 from reconciler.host.clock import Clock, WallTime
 from reconciler.host.probe import bounded, cpu, disk, fresh, load, memory, queue, span
 from reconciler.host.probe_command import command
 from reconciler.host.probe_log import log, time_of
 from reconciler.host.probe_net import http, tcp
-from reconciler.host.probe_own import persistence, results, state
+from reconciler.host.probe_own import commands, persistence, results, state
 from reconciler.host.users import Users
 
 
@@ -288,6 +288,27 @@ def test_results_of_an_executor(tmp_path: Path) -> None:
     (folder / "link.json").symlink_to("/etc/passwd")
     os.mkfifo(folder / "fifo.json")
     assert results(str(tmp_path), 3, 60).ok
+
+
+def test_commands_of_an_executor_are_counted_within_a_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walltime, folder = WallTime(str(tmp_path), Clock()), tmp_path / "ai_commands/completed"
+    unknown = {"oldest": None, "now": [], "last": [], **dict.fromkeys(
+        ("pending", "running", "completed", "failed"))}  # fmt: skip
+    assert commands(str(tmp_path), walltime) == unknown
+    folder.mkdir(parents=True)
+    for number in range(9):
+        aged(folder / f"{number}.json", number, '{"status": "failed", "exit_code": 1}')
+    (folder / "0.json").write_text('{"status": [1], "exit_code": 1e400}')
+    os.mkfifo(folder / "fifo.json")
+    found = commands(str(tmp_path), walltime)
+    assert found["completed"] == 9
+    assert [(ident, *how) for ident, _, *how in found["last"]] == [
+        ("0", "[1]", None), *((str(number), "failed", 1) for number in range(1, 5)),
+    ]  # fmt: skip
+    monkeypatch.setattr(probe_own, "MOST_COMMANDS", 3)
+    assert commands(str(tmp_path), walltime)["completed"] == 3
 
 
 def test_the_room_of_our_own_state(tmp_path: Path) -> None:

@@ -227,22 +227,22 @@ def _commands(executors: Mapping[str, Any], now: float) -> Iterator[Row]:
     """Of each command executor how many commands stand where, and which run or ran last."""
     for home, found in executors.items():
         if found is None:
-            yield "commands", _badge("unknown", "bad"), _NONE, _NONE, home
+            yield "commands", _badge("unknown", "bad"), "", "", home
             continue
         oldest = found["oldest"]
-        since = {"pending": now - oldest} if oldest is not None else {}
+        since = {"pending": _at(now - oldest)} if oldest is not None else {}
         for state in ("pending", "running", "completed", "failed"):
             number = found[state]
             style = "bad" if number is None or (state == "failed" and number) else "quiet"
             words = "not known" if number is None else count_of(number, "command")
             words += " or more" if number == MOST_COMMANDS else ""
             where = home if state == "pending" else ""
-            yield words, _badge(state, style), _at(since.get(state)), _NONE, where
+            yield words, _badge(state, style), since.get(state, ""), "", where
         for ident, at in found["now"]:
-            yield ident, _badge("running", "good"), _at(at), _NONE, ""
+            yield ident, _badge("running", "good"), _at(at), "", ""
         for ident, at, status, code in found["last"]:
             badge = _badge(status, "good" if status == "succeeded" else "bad")
-            yield ident, badge, _at(at), _NONE if code is None else code, ""
+            yield ident, badge, _at(at), "" if code is None else code, ""
 
 
 def _queues(metrics: Mapping[str, Any], now: float) -> Iterator[Row]:

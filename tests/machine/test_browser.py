@@ -183,7 +183,9 @@ def test_it_fits_and_can_be_read(
       const [a, b] = [light(style.color), light(style.backgroundColor)];
       return [one.innerText.trim(), (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)];
     })""")
-    assert {"ok", "differs", "failing", "paused", "skipped"} <= {words for words, _ in badges}
+    assert {"ok", "differs", "failing", "paused", "skipped", "pending", "succeeded"} <= {
+        words for words, _ in badges
+    }
     assert [one for one in badges if not one[0] or one[1] < 4.5] == []
 
 
@@ -201,8 +203,17 @@ def world(machine: Machine) -> Path:
         "checks:\n"
         f"  inbox: {{queue: {{path: {machine.base}/data, match: '*.json', max_count: 9}}}}\n"
         "  answers: {command: ['false']}\n"
+        f"  commands: {{results: {{home: {machine.base}/co, max: 9}}}}\n"
         f"cron: {{c: {{schedule: '@daily', command: ['true'], when: 'false'}}}}\n"
     )
+    for name, text in {
+        "pending/20261127-1.json": "", "running/20261127-2.json": "",
+        "completed/20261127-3.json": '{"status": "succeeded", "exit_code": 0}',
+        "completed/20261127-4.json": '{"status": "failed", "exit_code": 2}',
+    }.items():  # fmt: skip
+        path = machine.base / "co/ai_commands" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
     done = machine.reconcile("--once", spec)
     assert done.returncode == 1, done.stderr
     machine.reconcile("--pause", "directory:data", spec, "--reason", "new disk")
