@@ -82,10 +82,14 @@ def test_of_more_than_its_bytes_the_oldest_go(
     kept = [number for number in numbers if store.journal.notes(number)[0][1] is not None]
     assert kept == numbers[-2:]
     assert b"x" * 400 in Path(store.base.folder, "store.db").read_bytes()
-    # What is known better later counts once more at most.
-    store.journal.add(numbers[-1], [("a", b"y" * 400)], {})
-    assert store.journal.notes(numbers[-1]) == [("a", b"y" * 400)]
+    # What is known better later counts once.
+    store.journal.add(numbers[-1], [("a", b"y" * 500)], {})
+    assert store.journal.notes(numbers[-1]) == [("a", b"y" * 500)]
+    assert store.journal.notes(numbers[-2]) == [("a", b"x" * 400)]
+    store.journal.add(numbers[-1], [("b", b"z" * 101)], {})
     assert store.journal.notes(numbers[-2]) == [("a", None)]
+    store.journal.add(numbers[-1], [("a", None)], {})
+    assert store.journal.notes(numbers[-1]) == [("b", b"z" * 101)]
 
 
 def test_definitions_stay_until_it_is_stopped(store: Store, clock: Turned) -> None:
@@ -200,13 +204,16 @@ def test_lists_of_paths_that_others_can_make_long_are_not_kept(
 
 def test_a_pass_of_many_such_lists_keeps_no_more_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_module, "MOST", 25_000)
-    noted = journal_module._NotedSteps()
-    around: Any = Around(Any, lambda ident: None, set())
-    resource = Resource[Any]("permission:t", Permission("/t", mode="0600", recursive=True))
-    for _ in range(2):
-        noted.of(resource, *many(12), around)
-    with pytest.raises(Irreversible, match="of files and paths"):
-        noted.of(resource, *many(12), around)
+    host: Any = None
+    journal = PassJournal(kinds.get, host, lambda ident: None)
+    want, (step, have) = Permission("/t", mode="0600", recursive=True), many(12)
+    for at in range(3):
+        ident = f"permission:t{at}"
+        for _ in range(2):  # Once more as it is planned, and as it is done.
+            journal.begins(Resource(ident, want), replace(step, id=ident), have)
+            journal.ended([Outcome(replace(step, id=ident), "dropped")])
+    why = [journal.why(f"permission:t{at}") for at in range(3)]
+    assert why[:2] == [None, None] and "of files and paths" in str(why[2])
 
 
 def test_only_records_of_ours_are_kept() -> None:
@@ -224,7 +231,7 @@ def test_what_was_only_begun_is_noted_though_nothing_of_it_is_seen_yet(
     noted = PassJournal(kinds.get, Host("me", str(tmp_path)), lambda ident: None)
     noted.begins(resource, step, None)
     noted.ended([Outcome(step, result)])
-    assert [ident for ident, _ in noted.rows(True)] == [resource.id] * (result == "begun")
+    assert [ident for ident, _ in noted.rows()] == [resource.id] * (result == "begun")
 
 
 @pytest.mark.parametrize(

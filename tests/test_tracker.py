@@ -167,7 +167,7 @@ def test_a_loop_learns_the_patterns_that_its_passes_have_compiled() -> None:
 class LongNotes:
     """The journal of a pass that takes more room than there is."""
 
-    def rows(self, last: bool) -> list[tuple[str, bytes]]:
+    def rows(self) -> list[tuple[str, bytes]]:
         return [("process:p", b"x" * (1 << 20))]
 
     def definitions(self) -> dict[str, bytes | None]:
@@ -194,4 +194,4 @@ def test_what_there_is_no_room_for_in_the_journal_keeps_nothing_else_from_being_
     (number,) = store.journal.passes()
     ((ident, data),) = store.journal.notes(number)
     assert (ident, "no room" in unpacked(data or b"")["why"]) == ("process:p", True)
-    assert [one.endswith("what was done cannot be undone") for one in told] == [True]
+    assert [one.endswith("what was done can perhaps not be undone") for one in told] == [True]

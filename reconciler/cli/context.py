@@ -228,6 +228,8 @@ class Context(CallState):
             from reconciler.core.apply import apply
 
             plan, spec = look.plan, look.spec
+            journal.intends(look)
+            tracker.intends()
             return apply(
                 plan, spec, self.get_kind, host, ended, stopping, tracker.begins, settle, again,
                 turn, after, journal.begins,

@@ -8,28 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import HostError
 from reconciler.base.records import replace
 from reconciler.base.values import ProbeHistory
 from reconciler.core.kind import Ageing, GetKind, Probed
-from reconciler.core.model import (
-    Observation,
-    Outcome,
-    Past,
-    Plan,
-    Resource,
-    Step,
-)
+from reconciler.core.model import Observation, Outcome, Past, Plan, Resource, Step
 from reconciler.core.plan import STARTS, may_wait
 from reconciler.state.folder import Newer, Unreadable
 
 if TYPE_CHECKING:
     from reconciler.state.restarts import RestartTracker, Unwritten
     from reconciler.state.store import Store
-    from reconciler.state.store.tables import Condition, Deed, Pause
-    from reconciler.undo.journal import PassJournal
+    from reconciler.state.store.tables import Condition, Deeds, Pause
+    from reconciler.undo.journal import PassJournal, Rows
 
 _FLUSH = 1.0
 """Seconds that what was done may wait for being written: each writing waits for the disk."""
@@ -65,10 +59,7 @@ class Tracker:
         self._begun = begun
         self._by = by
         self._clean = clean
-        self._deeds: list[Deed] = []
-        self._done: dict[str, tuple[Step, Deed]] = {}
-        self._undone: list[Deed] = []
-        """What has been written down as done, and did not hold."""
+        self._deeds: Deeds | None = None
         self._tracker: RestartTracker | None = None
         self._lasting: Mapping[Condition, float] | None = None
         self._checks: Mapping[str, ProbeHistory] | None = None
@@ -196,7 +187,7 @@ class Tracker:
             self.flush()
 
     def _note(self, store: Store, outcome: Outcome) -> None:
-        from reconciler.state.store.tables import Deed
+        from reconciler.state.store.tables import Deed, Deeds
 
         clock = store.base.clock
         step = outcome.step
@@ -204,7 +195,9 @@ class Tracker:
             # The start itself is made by a later pass, for which it is simply missing.
             self._acts({step.id, *step.demanded})
         if outcome.result != "dropped" or outcome.error is not None:
-            self._keep_deed(
+            if self._deeds is None:
+                self._deeds = Deeds()
+            self._deeds.keep(
                 step,
                 Deed(clock.wall(), self._by(), step.id, step.verb, outcome.result,
                      self._clean(step.why), outcome.error and self._clean(outcome.error),
@@ -212,18 +205,6 @@ class Tracker:
             )  # fmt: skip
         with self._guarded():
             self._restarts(store).ended(outcome)
-
-    def _keep_deed(self, step: Step, deed: Deed) -> None:
-        """A step that was done and did not hold is one deed, which failed."""
-        done, before = self._done.pop(deed.id, (None, None))
-        if before is not None and done is step:
-            if before in self._deeds:
-                self._deeds.remove(before)
-            else:
-                self._undone.append(before)
-        if deed.result == "done":
-            self._done[deed.id] = step, deed
-        self._deeds.append(deed)
 
     def _freed(self, outcome: Outcome) -> int | None:
         resource = self._resources.get(outcome.step.id)
@@ -237,40 +218,56 @@ class Tracker:
         except Exception:
             return None  # It is one figure of the history.
 
+    def intends(self) -> None:
+        """Write down what takes back what is about to be done: who is killed leaves that."""
+        rows = self.journal.intents() if self.store is not None and self.journal is not None else ()
+        if self.store is None or self.journal is None or not rows:
+            return
+        try:
+            self._journal(self.store, rows, self.journal.not_noted(rows))
+        except Newer:
+            return  # Each step says so.
+        except HostError as error:
+            self.store.journal.lost()
+            self._warn(f"{error}; what is done now cannot be undone")
+
     def flush(self, last: bool = False) -> None:
         """Write down what was done, at once: each writing waits for the disk. ``last``: behind
         all steps of the pass."""
         tracker = self._tracker
-        if self.store is None or not (self._deeds or (tracker is not None and tracker.has_news)):
-            return
-        deeds, self._deeds = self._deeds, []
-        undone, self._undone = self._undone, []
-        with self._guarded():
+        rows: Rows = ()
+        less: Rows = ()
+        if last and self.store is not None and self.journal is not None:
             # A look at the host takes its time, and others wait for the store.
-            rows = list(self.journal.rows(last)) if self.journal is not None else []
-            definitions = self.journal.definitions() if self.journal is not None else {}
-            number = self.number
+            rows = self.journal.rows()
+            less = self.journal.not_noted(rows) if self.number is None else ()
+        has_news = bool(rows or self._deeds or (tracker is not None and tracker.has_news))
+        if self.store is not None and has_news:
+            with self._guarded():
+                self._journal(self.store, rows, less)
 
-            def add(store: Store, rows: Sequence[tuple[str, bytes]] = rows) -> None:
-                nonlocal number
-                number = self.number or (store.journal.begin(self._by()) if deeds else None)
-                store.history.add(deeds, undone, number)
-                if self.journal is not None and number is not None:
-                    store.journal.add(number, rows, definitions)
+    def _journal(self, store: Store, rows: Rows, less: Rows) -> None:
+        """Write what was done, and these notes of it; ``less`` where there is no room for them."""
+        deeds, undone = self._deeds.taken() if self._deeds else ((), ())
+        definitions = self.journal.definitions() if self.journal is not None else {}
+        number = self.number
 
-            def add_less(store: Store) -> None:
-                if self.journal is not None:
-                    add(store, self.journal.not_noted(rows))
+        def add(rows: Rows) -> None:
+            nonlocal number
+            begins = self.number is None and (deeds or rows)
+            number = store.journal.begin(self._by()) if begins else self.number
+            store.history.add(deeds, undone, number)
+            if number is not None:
+                store.journal.add(number, rows, definitions)
 
-            self._write(self.store, add, add_less if rows else None)
-            self.number = number
-        self._flushed = self.store.base.clock.monotonic()
+        self._flushed = store.base.clock.monotonic()
+        self._write(store, partial(add, rows), partial(add, less) if rows else None)
+        if number != self.number:
+            store.journal.kept()
+        self.number = number
 
     def _write(
-        self,
-        store: Store,
-        more: Callable[[Store], None],
-        less: Callable[[Store], None] | None = None,
+        self, store: Store, more: Callable[[], None], less: Callable[[], None] | None = None
     ) -> None:
         """Write the restarts and ``more`` in one change; where there is no room for the notes of
         the journal, which may be long, ``less``."""
@@ -283,7 +280,7 @@ class Tracker:
                 with store.base.change():
                     if tracker is not None:
                         tracker.write()
-                    one(store)
+                    one()
             except HostError as error:
                 lost = error
                 if isinstance(error, Newer):
@@ -292,7 +289,7 @@ class Tracker:
                 if tracker is not None:
                     tracker.written()
                 if lost is not None:
-                    self._warn(f"{lost}; what was done cannot be undone")
+                    self._warn(f"{lost}; what was done can perhaps not be undone")
                 return
         if tracker is not None:
             tracker.lost()
@@ -305,11 +302,12 @@ class Tracker:
             with self._guarded():
                 tracker = self._restarts(self.store)
                 tracker.learn(plan, seen)
-                begun, over = _conditions(self._conditions(self.store), seen, self._resources)
-                known = self._checks if self._checks is not None else self.store.checks.all()
+                store = self.store
+                begun, over = _conditions(self._conditions(store), seen, self._resources)
+                known = self._checks if self._checks is not None else store.checks.all()
                 gone = [ident for ident in known if not self._is_wanted(ident)]
 
-                def note(store: Store) -> None:
+                def note() -> None:
                     if begun or over:
                         store.conditions.note(begun, over)
                         self._lasting = None
@@ -317,7 +315,7 @@ class Tracker:
                         store.checks.forget(gone)
 
                 if tracker.has_news or begun or over or gone:
-                    self._write(self.store, note)
+                    self._write(store, note)
             # What was started for another reason need not be started again for this one.
             starts = {step.id for step in plan.steps if not step.demanded}
             self._acts([i for i, one in seen.items() if starts.intersection(one.demands)])

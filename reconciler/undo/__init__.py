@@ -62,6 +62,8 @@ class Reversal:
 
     defines: ClassVar[bool] = False
     """Is its definition noted when it is started, since the host does not show it?"""
+    traced: ClassVar[bool] = True
+    """Does a trace tell whether it was changed? Else each part of it is looked at by itself."""
 
     def before(
         self, resource: Resource[Any], step: Step, have: Any, around: Around
@@ -74,7 +76,7 @@ class Reversal:
 
     def trace(self, state: Any) -> str:
         """What tells from a state, seen as if it were declared, whether it was changed. Pure."""
-        if state is None:
+        if state is None or not self.traced:
             return ""
         return blake2b(repr(state).encode("utf-8", "replace"), digest_size=12).hexdigest()
 

@@ -6,7 +6,7 @@ It must not keep a step from being done, whatever goes wrong here, nor note what
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from reconciler.state.store import Store
     from reconciler.state.tracker import Tracker
 
+Rows = Sequence[tuple[str, bytes | None]]
+"""What is to be written of steps, by id; None: nothing any more."""
+
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _FLAT = frozenset((type(None), bool, int, float, str))
 _CLASS = "is"
@@ -33,46 +36,26 @@ _SHORT = 1000
 
 
 class _Note:
-    """What takes one step back, or ``why`` nothing does. ``data`` is what was written last."""
+    """What takes one step back, or ``why`` nothing does. ``begun``: it may have been done."""
 
-    def __init__(
-        self,
-        resource: Resource[Any],
-        step: Step,
-        resources: Sequence[Resource[Any]],
-        document: list[Any],
-        why: str | None,
-    ) -> None:
+    def __init__(self, resource: Resource[Any], step: Step) -> None:
         self.resource = resource
         self.step = step
-        self.resources = resources
-        self.document = document
-        self.why = why
+        self.resources: Sequence[Resource[Any]] = ()
+        self.document: list[Any] = []
+        self.made: list[Any] | None = None
+        self.why: str | None = None
+        self.room = 0
+        self.begun = False
         self.result = ""
         self.data = b""
 
-
-class _NotedSteps:
-    """What of one pass is noted, within bounds."""
-
-    def __init__(self) -> None:
-        self._left = MOST
-
-    def of(
-        self, resource: Resource[Any], step: Step, have: Any, around: Around
-    ) -> tuple[Sequence[Resource[Any]], list[Any]]:
-        """What takes a step back, and as a JSON value. Raises Irreversible, or what went wrong."""
-        how = reversal(resource.kind)
-        if how is None:
-            raise Irreversible("nothing says how")
-        resources = how.before(resource, step, have, around)
-        self._left -= sum(map(_room, resources))
-        if self._left < 0:
-            raise Irreversible(f"more than {MOST >> 20} MiB of files and paths are changed with it")
-        document = [plain_resource(one) for one in resources]
-        if redacted_json(document) != document:
-            raise Irreversible("it holds a secret, and is not kept")
-        return resources, document
+    def row(self, left: list[str] | None) -> bytes:
+        """As it is written. Before the step is done it has not ``left`` anything; what it is to
+        leave tells then whether it was done."""
+        document: dict[str, Any] = {"verb": self.step.verb, "undo": self.document}
+        document |= {"made": self.made} if left is None else {"left": left}
+        return packed(document | ({} if self.why is None else {"why": self.why}))
 
 
 class PassJournal:
@@ -81,20 +64,64 @@ class PassJournal:
     def __init__(self, get_kind: GetKind, host: Host, known: Callable[[str], Any]) -> None:
         self._get_kind = get_kind
         self._host = host
-        self._around = Around(host, known, set())
-        self._noted = _NotedSteps()
+        self._known = known
+        self._now = Around(host, known, set())
+        self._left = MOST
         self._notes: dict[str, _Note] = {}
         self._definitions: dict[str, bytes | None] = {}
 
+    def intends(self, look: Snapshot) -> None:
+        """The steps of that plan are about to be done. Of several about one thing the first
+        counts."""
+        by_id = {one.id: one for one in look.spec.resources}
+        then = Around(self._host, self._known, set())
+        for step in look.plan.steps:
+            if step.denied is None and step.id not in self._notes:
+                note = self._notes[step.id] = _Note(by_id[step.id], step)
+                self._take(note, look.seen[step.id].state, then)
+                # They are there for the steps behind it.
+                made = (one for one in note.resources if one.kind == "directory")
+                then.there.update(one.want.path for one in made if not one.present)
+
     def begins(self, resource: Resource[Any], step: Step, have: Any) -> None:
-        """A step is about to act on that state. Of several about one thing the first counts."""
-        if resource.id in self._notes:
-            return
+        """A step is about to act on that state, which may be another one than was planned for."""
+        note = self._notes.get(resource.id)
+        if note is None or not note.begun:
+            found = self._notes[resource.id] = _Note(resource, step)
+            found.begun = True
+            if note is not None:
+                self._left += note.room
+                found.data = note.data
+            self._take(found, have, self._now, note)
+
+    def _take(self, note: _Note, have: Any, around: Around, planned: _Note | None = None) -> None:
+        """Note what takes a step back; most often it is what was ``planned``."""
         try:
-            resources, document = self._noted.of(resource, step, have, self._around)
-            self._notes[resource.id] = _Note(resource, step, resources, document, None)
+            how = reversal(note.resource.kind)
+            if how is None:
+                raise Irreversible("nothing says how")
+            resources = how.before(note.resource, note.step, have, around)
+            note.room = sum(map(_room, resources))
+            self._left -= note.room
+            if self._left < 0:
+                what = f"more than {MOST >> 20} MiB of files and paths are changed with it"
+                raise Irreversible(what)
+            if planned is not None and planned.why is None and planned.resources == resources:
+                note.resources, note.document = planned.resources, planned.document
+                note.made = planned.made
+                return
+            document = [plain_resource(one) for one in resources]
+            if redacted_json(document) != document:
+                raise Irreversible("it holds a secret, and is not kept")
+            note.resources, note.document = resources, document
+            note.made = _made(note.resource)
         except Exception as error:
-            self._notes[resource.id] = _Note(resource, step, (), [], _why(error))
+            note.why = _why(error)
+
+    def why(self, ident: str) -> str | None:
+        """Why that step cannot be undone."""
+        note = self._notes.get(ident)
+        return None if note is None else note.why
 
     def ended(self, outcomes: Sequence[Outcome]) -> None:
         """Steps have come to their end."""
@@ -103,8 +130,7 @@ class PassJournal:
             if note is None:
                 continue
             if one.result in ("dropped", "skipped"):
-                if not note.result:
-                    del self._notes[one.step.id]
+                note.begun = bool(note.result)
                 continue
             note.result, resource = one.result, note.resource
             how = reversal(resource.kind)
@@ -117,22 +143,35 @@ class PassJournal:
                 known = redacted_json(data) == data  # What holds a secret is not kept.
                 self._definitions[resource.id] = packed(data) if known else None
 
-    def rows(self, last: bool) -> Iterator[tuple[str, bytes]]:
-        """What is to be written of it now, by id. ``last``: the pass is over, and what stands in
-        the store may not be what it has left in the end."""
-        notes = {i: one for i, one in self._notes.items() if one.result and (last or not one.data)}
-        resources = [one for note in notes.values() for one in note.resources]
+    def intents(self) -> Rows:
+        """What is to be written before the steps that are planned are done, by id."""
+        found: list[tuple[str, bytes | None]] = []
+        for ident, note in self._notes.items():
+            if not note.data:
+                note.data = note.row(None)
+                found.append((ident, note.data))
+        return found
+
+    def rows(self) -> Rows:
+        """What is to be written behind the steps, by id; None: there is nothing to take back."""
+        resources = [one for note in self._notes.values() for one in note.resources if note.result]
         seen = seen_now(resources, self._get_kind, self._host)
-        for ident, note in notes.items():
-            left = [trace(one, seen[one.id]) for one in note.resources]
-            differ = [differs(one, seen[one.id], self._get_kind) for one in note.resources]
-            if note.why is None and not any(differ) and note.result != "begun":
-                continue  # There is nothing to take back.
-            document = {"verb": note.step.verb, "undo": note.document, "left": left}
-            data = packed(document | ({} if note.why is None else {"why": note.why}))
-            if data != note.data:
-                note.data = data
-                yield ident, data
+        found: list[tuple[str, bytes | None]] = []
+        for ident, note in list(self._notes.items()):
+            data: bytes | None = None
+            if note.result:
+                left = [trace(one, seen[one.id]) for one in note.resources]
+                differ = [differs(one, seen[one.id], self._get_kind) for one in note.resources]
+                if note.why is not None or any(differ) or note.result == "begun":
+                    data = note.row(left)
+            elif note.begun:
+                data = note.row(None)  # It was cut short.
+            else:
+                del self._notes[ident]
+            if data != (note.data or None):
+                found.append((ident, data))
+            note.data = data or b""
+        return found
 
     def definitions(self) -> dict[str, bytes | None]:
         """What was started, by id; None: it was stopped for good."""
@@ -140,10 +179,10 @@ class PassJournal:
         return found
 
     @staticmethod
-    def not_noted(rows: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+    def not_noted(rows: Rows) -> Rows:
         """What stands in place of these rows where there was no room: that they are lacking."""
         data = packed({"why": "there was no room in the store for what was noted of it"})
-        return [(ident, data) for ident, _ in rows]
+        return [(ident, data) for ident, noted in rows if noted is not None]
 
 
 def seen_now(
@@ -184,18 +223,11 @@ def trace(one: Resource[Any], seen: Observation[Any]) -> str:
 
 def marked(look: Snapshot, get_kind: GetKind, host: Host, store: Store | None) -> Plan:
     """The plan, in which each step says what of it cannot be undone."""
-    around, noted = Around(host, known_by(store), set()), _NotedSteps()
-    by_id = {one.id: one for one in look.spec.resources}
-    steps = []
-    for step in look.plan.steps:
-        why = None
-        try:
-            if step.denied is None:
-                noted.of(by_id[step.id], step, look.seen[step.id].state, around)
-        except Exception as error:
-            why = _why(error)
-        steps.append(step if why is None else replace(step, final=why))
-    return replace(look.plan, steps=tuple(steps))
+    journal = PassJournal(get_kind, host, known_by(store))
+    journal.intends(look)
+    steps = [(step, journal.why(step.id)) for step in look.plan.steps]
+    found = (step if why is None else replace(step, final=why) for step, why in steps)
+    return replace(look.plan, steps=tuple(found))
 
 
 def journal_of(tracker: Tracker, get_kind: GetKind, host: Host) -> PassJournal:
@@ -212,8 +244,8 @@ def known_by(store: Store | None) -> Callable[[str], Any]:
         data = None if store is None else store.journal.definition(ident)
         try:
             return None if data is None else from_plain(unpacked(data), None)
-        except Irreversible:
-            return None
+        except (Irreversible, ValueError, KeyError, TypeError):
+            return None  # It is of another version, or damaged.
 
     return known
 
@@ -288,10 +320,13 @@ def packed(document: Any) -> bytes:
 
 
 def unpacked(data: bytes) -> Any:
-    """The JSON value again. Raises ValueError or zlib.error."""
+    """The JSON value again. Raises ValueError."""
     import zlib
 
-    return json.loads(data if data[:1] in b"{[" else zlib.decompress(data))
+    try:
+        return json.loads(data if data[:1] in b"{[" else zlib.decompress(data))
+    except (TypeError, zlib.error):
+        raise ValueError("it is damaged") from None
 
 
 def _room(one: Resource[Any]) -> int:
@@ -301,6 +336,18 @@ def _room(one: Resource[Any]) -> int:
     if one.kind == "permission":
         room += sum(room_of(entry[0]) for entry in one.want.former or ())
     return room + sum(room_of(f"{file[1]}/{file[2]}") for file in moved or ())
+
+
+def _made(resource: Resource[Any]) -> list[Any] | None:
+    """What a step is to leave; None where that holds a secret."""
+    want = resource.want
+    if getattr(want, "secret", None) is True or getattr(want, "hides", None) is True:
+        return None
+    try:
+        document = plain_resource(resource)
+    except TypeError:
+        return None
+    return document if redacted_json(document) == document else None
 
 
 def _why(error: Exception) -> str:

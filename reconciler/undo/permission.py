@@ -14,6 +14,8 @@ from reconciler.undo import Around, Irreversible, Reversal, refuse_many
 class OfPermission(Reversal):
     """Each path gets what it had, if it still has what it was given."""
 
+    traced = False
+
     def before(
         self, resource: Resource[Any], step: Step, have: Any, around: Around
     ) -> Sequence[Resource[Any]]:
@@ -25,9 +27,6 @@ class OfPermission(Reversal):
         )
         want = replace(resource.want, former=found, spared=())
         return (Resource(resource.id, want),) if found else ()
-
-    def trace(self, state: Any) -> str:
-        return ""  # Each path is looked at by itself.
 
 
 def _identity(one: WrongEntry, around: Around) -> tuple[int, int]:

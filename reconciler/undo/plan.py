@@ -6,7 +6,6 @@ It must not act, and what somebody has changed since it leaves alone, and names.
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -42,17 +41,23 @@ def look_back(
     """What takes that pass back, or those steps of it that match ``only``."""
     secrets = secrets_in(tuple(one.want for one in spec.resources))
     refused: list[Remark] = []
-    found: dict[str, tuple[str, Resource[Any], str]] = {}
+    found: dict[str, tuple[str, Resource[Any], str | None]] = {}
+    made: dict[str, Resource[Any]] = {}
     for ident, data in reversed(noted):
         if only and not any(is_matched(ident, one) for one in only):
             continue
         try:
-            for one, left in _taken_from(data, secrets):
+            taken, meant = _taken_from(data, secrets)
+            for one, left in taken:
                 found.setdefault(one.id, (ident, one, left))
+            if meant is not None:
+                made[ident] = meant
         except Irreversible as error:
             refused.append(Remark(ident, f"cannot be undone: {error}"))
     resources = [one for _, one, _ in found.values()]
     seen = seen_now(resources, get_kind, host)
+    ends = seen_now(list(made.values()), get_kind, host)
+    done = {i for i, one in made.items() if not differs(one, ends[one.id], get_kind)}
     resources, later = _without_moved(_emptied(resources, get_kind), seen)
     going: list[Resource[Any]] = []
     ids: dict[str, None] = {}
@@ -60,9 +65,13 @@ def look_back(
         ident, _, left = found[one.id]
         if not differs(one, seen[one.id], get_kind):
             continue
-        if not _is_left(one, left, trace(one, seen[one.id]), get_kind):
-            words = seen[one.id].unknown or f"was changed since pass {row.number}, and is left"
-            refused.append(Remark(one.id, words))
+        now = trace(one, seen[one.id])
+        if left is None and (ident in done or not _is_traced(one)):
+            left = now
+        if left is None or not _is_left(one, left, now, get_kind):
+            since = f"was changed since pass {row.number}, and is left"
+            cut = f"pass {row.number} was cut short at it, and did not leave it so; it is left"
+            refused.append(Remark(one.id, seen[one.id].unknown or (since if left else cut)))
             continue
         going.append(one)
         ids[ident] = None
@@ -93,20 +102,33 @@ def _is_left(one: Resource[Any], left: str, now: str, get_kind: GetKind) -> bool
 
 def _taken_from(
     data: bytes | None, secrets: Mapping[str, Secret]
-) -> Iterable[tuple[Resource[Any], str]]:
-    """The resources that take a step back, with their traces. Raises Irreversible."""
+) -> tuple[list[tuple[Resource[Any], str | None]], Resource[Any] | None]:
+    """The resources that take a step back, with their traces. Of one that was cut short there are
+    none, and it comes with what it was to make, where that is known. Raises Irreversible."""
     if data is None:
         raise Irreversible("it has left the journal")
     try:
         document = unpacked(data)
         if "why" in document:
-            raise Irreversible(document["why"])
-        return [
-            (Resource(str(ident), from_plain(want, secrets), bool(present)), str(left))
-            for (ident, present, want), left in zip(document["undo"], document["left"], strict=True)
-        ]
-    except (ValueError, KeyError, TypeError, zlib.error):
+            cut = "if it was done before the pass was cut short: " if "made" in document else ""
+            raise Irreversible(cut + document["why"])
+        resources = [_resource(one, secrets) for one in document["undo"]]
+        if "left" in document:
+            return list(zip(resources, map(str, document["left"]), strict=True)), None
+        meant = None if document["made"] is None else _resource(document["made"], secrets)
+        return [(one, None) for one in resources], meant
+    except (ValueError, KeyError, TypeError):
         raise Irreversible("what was noted of it is damaged") from None
+
+
+def _resource(noted: Sequence[Any], secrets: Mapping[str, Secret]) -> Resource[Any]:
+    ident, present, want = noted
+    return Resource(str(ident), from_plain(want, secrets), bool(present))
+
+
+def _is_traced(one: Resource[Any]) -> bool:
+    how = reversal(one.kind)
+    return how is None or how.traced
 
 
 def _without_moved(

@@ -23,8 +23,11 @@ class OfProcess(Reversal):
         if step.demanded:
             return ()  # It has run before, from the same.
         former = around.known(resource.id)
+        running = _versions(have) - {"", want.digest()}
+        if former is not None and running - {former.digest()}:
+            former = None  # Who has started it was killed before he could note from what.
         if former is None and runs:
-            if _versions(have) - {"", want.digest()}:
+            if running:
                 raise Irreversible("what it was started from before is not known")
             former = replace(want, instances=len(have.found))
         if former is None:

@@ -22,6 +22,8 @@ from reconciler.undo import Around, Irreversible, Reversal, all_of, refuse_many
 class OfRetention(Reversal):
     """Files that were moved are moved back, if they are still what they were."""
 
+    traced = False
+
     def before(
         self, resource: Resource[Any], step: Step, have: Any, around: Around
     ) -> Sequence[Resource[Any]]:
@@ -56,9 +58,6 @@ class OfRetention(Reversal):
             else:
                 raise Irreversible("logs are rotated")
         return [*folders, *found]
-
-    def trace(self, state: Any) -> str:
-        return ""  # Each file is looked at by itself.
 
 
 REVERSAL = OfRetention()

@@ -13,6 +13,7 @@ class OfSession(Reversal):
     """Our windows are closed, or made again; a pane that had ended is not ended again."""
 
     defines = True
+    traced = False  # What people have opened in it is left as it is anyhow.
 
     def before(
         self, resource: Resource[Any], step: Step, have: Any, around: Around
@@ -31,9 +32,6 @@ class OfSession(Reversal):
             raise Irreversible("its windows are not known")
         refuse_lost_secrets(former, want, "values of its environment")
         return (Resource(resource.id, former),)
-
-    def trace(self, state: Any) -> str:
-        return ""  # What people have opened in it is left as it is anyhow.
 
 
 REVERSAL = OfSession()

@@ -105,3 +105,43 @@ def test_what_only_looks_asks_for_each_as_often(machine: Machine, mode: str) -> 
         begun[number] = len(re.findall(r" (?:clone3?|v?fork|execve)\(", trace))
     assert asked[10] == asked[100] and max(asked[100]) <= 8, asked
     assert begun[10] == begun[100]
+
+
+ADDED = """
+import sys
+import reconciler.undo.journal as journal
+from reconciler.state.store.base import Base
+looks, kinds, changes = [0], [0], [0]
+seen_now, change = journal.seen_now, Base.change
+def counted(resources, *more):
+    looks[0] += 1
+    kinds[0] += len({one.kind for one in resources})
+    return seen_now(resources, *more)
+def changed(self):
+    if not (self._base is not None and self._base.in_transaction):
+        changes[0] += 1
+    return change(self)
+journal.seen_now, Base.change = counted, changed
+import reconciler.state.tracker as tracker
+tracker._FLUSH = 1e9
+from reconciler.cli.main import main
+assert main(sys.argv[1:]) == 0
+print(looks[0], kinds[0], changes[0], file=sys.stderr)
+"""
+
+
+def test_the_journal_takes_one_look_and_one_writing_however_many_steps(machine: Machine) -> None:
+    """A look is one at each kind, whatever it asks of the host; the other writing is the pass's."""
+    found = {}
+    for number in (10, 100):
+        spec = directories(machine, number)
+        argv = ["-c", ADDED, "--once", "-q", str(spec), "--take-over"]
+        for _ in range(2):
+            done = machine.run(sys.executable, *argv, "--state-dir", str(machine.state))
+            assert done.returncode == 0, done.stderr
+            found.setdefault(number, []).append(done.stderr.split())
+    # The second pass has nothing to do.
+    assert found == {
+        10: [["1", "1", "2"], ["0", "0", "0"]],
+        100: [["1", "1", "2"], ["0", "0", "0"]],
+    }

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
+from reconciler.base.errors import HostError
 from reconciler.base.exit_codes import BUSY, DONE
 from reconciler.base.records import replace
 from reconciler.base.text import printable
@@ -131,7 +132,8 @@ def _undone(context: Context, spec: Spec, loop: bool) -> int:
 def _chosen(context: Context, store: Store) -> tuple[PassRow | None, int | None]:
     """The pass that is meant, and the number under which its undoing was begun.
 
-    None: the last pass has taken one back already. Raises InvalidUsage.
+    None: the last pass has taken one back already. Raises InvalidUsage, and HostError where the
+    last pass is not in the journal.
     """
     passes, asked = store.journal.passes(), context.options.undo
     begun = {one.undoes: one.number for one in passes.values() if one.undoes and not one.ended}
@@ -141,6 +143,9 @@ def _chosen(context: Context, store: Store) -> tuple[PassRow | None, int | None]
             known = f"; the last ones are {_last(passes)}" if passes else ""
             raise InvalidUsage(f"pass {number} is not recorded, or has changed nothing{known}")
         return passes[number], begun.get(number)
+    lost = store.journal.lost_since()
+    if lost is not None:
+        raise HostError(f"{_unkept(lost, passes)}; nothing was done")
     if not passes:
         raise InvalidUsage("nothing to undo: no pass that changed something is recorded")
     last = passes[max(passes)]
@@ -149,6 +154,16 @@ def _chosen(context: Context, store: Store) -> tuple[PassRow | None, int | None]
     if last.ended or last.undoes not in passes:
         return None, None
     return passes[last.undoes], last.number
+
+
+def _unkept(since: float, passes: dict[int, PassRow]) -> str:
+    words = (
+        f"the last pass, of {moment(since)} or later, is not in the journal: it cannot be undone"
+    )
+    if not passes:
+        return words
+    number, row = max(passes.items())
+    return f"{words}. The one before it is taken back with --undo {number}: {moment(row.wall)}"
 
 
 def _last(passes: dict[int, PassRow]) -> str:

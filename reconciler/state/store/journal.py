@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
 from reconciler.state.folder import make_folder
 from reconciler.state.store.tables import StoreTable
@@ -76,21 +77,23 @@ class Journal(StoreTable):
     def add(
         self,
         number: int,
-        rows: Iterable[tuple[str, bytes]],
+        rows: Sequence[tuple[str, bytes | None]],
         definitions: Mapping[str, bytes | None],
     ) -> None:
-        """What that pass has done, by id, again where it is known better; what has left its bounds
-        goes."""
-        rows = list(rows)
+        """What that pass does, by id, again where it is known better; None: nothing any more. What
+        has left its bounds goes."""
         with self._base.change() as base:
             base.executemany(
                 "INSERT INTO journal (pass, id, data) VALUES (?, ?, ?) "
                 "ON CONFLICT (pass, id) DO UPDATE SET data = excluded.data",
-                [(number, ident, data) for ident, data in rows],
+                [(number, ident, data) for ident, data in rows if data is not None],
             )
+            gone = [(number, ident) for ident, data in rows if data is None]
+            base.executemany("DELETE FROM journal WHERE pass = ? AND id = ?", gone)
             base.execute(
-                "UPDATE passes SET size = ifnull(size, 0) + ? WHERE pass = ?",
-                (sum(len(data) for _, data in rows), number),
+                "UPDATE passes SET size = (SELECT ifnull(sum(length(data)), 0) FROM journal "
+                "WHERE pass = ?) WHERE pass = ?",
+                (number, number),
             )
             for ident, definition in definitions.items():
                 base.execute("DELETE FROM definitions WHERE id = ?", (ident,))
@@ -123,6 +126,29 @@ class Journal(StoreTable):
             last = "SELECT pass FROM journal ORDER BY pass DESC LIMIT 1 OFFSET ?"
             for (one,) in base.execute(last, (_MOST_IDS,)).fetchall():
                 base.execute("DELETE FROM journal WHERE pass <= ? AND data IS NULL", (one,))
+
+    def lost(self) -> None:
+        """Nothing of the pass that is under way could be written: the one before it must not be
+        taken for the last. A file without content is made where there is room for no other."""
+        from reconciler.host.place import own_file
+
+        with suppress(OSError, HostError):
+            os.close(own_file(self._lost))
+
+    def kept(self) -> None:
+        """The pass that is under way is written down."""
+        with suppress(OSError):
+            os.unlink(self._lost)
+
+    def lost_since(self) -> float | None:
+        """When the first pass behind the last one was lost that was written down."""
+        with suppress(OSError):
+            return os.lstat(self._lost).st_mtime
+        return None
+
+    @property
+    def _lost(self) -> str:
+        return os.path.join(self._base.folder, "unjournaled")
 
     def ended(self, number: int) -> None:
         """That pass, which takes back another one, is whole."""

@@ -15,6 +15,7 @@ from reconciler.host.clock import Clock
 from reconciler.state.store.base import Base
 
 if TYPE_CHECKING:
+    from reconciler.core.model import Step
     from reconciler.state.store.journal import Journal
     from reconciler.state.store.outbox import Outbox, ReportTable, SentMessages, Troubles
 
@@ -230,6 +231,36 @@ class Deed:
     seconds: float
     freed: int | None = None
     number: int | None = None
+
+
+class Deeds:
+    """A step that was done and did not hold is one deed, which failed."""
+
+    def __init__(self) -> None:
+        self._new: list[Deed] = []
+        self._done: dict[str, tuple[Step, Deed]] = {}
+        self._undone: list[Deed] = []
+
+    def keep(self, step: Step, deed: Deed) -> None:
+        """What became of a step."""
+        done, before = self._done.pop(deed.id, (None, None))
+        if before is not None and done is step:
+            if before in self._new:
+                self._new.remove(before)
+            else:
+                self._undone.append(before)
+        if deed.result == "done":
+            self._done[deed.id] = step, deed
+        self._new.append(deed)
+
+    def __bool__(self) -> bool:
+        return bool(self._new)
+
+    def taken(self) -> tuple[Sequence[Deed], Sequence[Deed]]:
+        """What is to be written now, and what has been written as done and did not hold."""
+        new, self._new = self._new, []
+        undone, self._undone = self._undone, []
+        return new, undone
 
 
 class History(StoreTable):
