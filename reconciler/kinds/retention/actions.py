@@ -29,12 +29,6 @@ def _spared() -> list[File]:
     return []
 
 
-def _open_files(host: Host, asked: bool) -> OpenFiles:
-    from reconciler.host.openfiles import OpenFiles
-
-    return host.open_files if asked else OpenFiles(host.clock, asked=False)
-
-
 @dataclass(frozen=True, slots=True)
 class _OnFiles:
     """Something done to files below ``path``, each of which must still be what it was.
@@ -51,12 +45,20 @@ class _OnFiles:
     ended: list[bool] = field(default_factory=list, compare=False, repr=False, kw_only=True)
     """Not empty once it has come to its end."""
 
-    def is_gone(self, host: Host) -> bool:
-        """Is there no such folder any more? Then its files are left alone. Raises UnknownState."""
-        if host.files.status(self.path) is not None:
-            return False
-        self.spared[:] = self.files
-        return True
+    def run(self, host: Host) -> None:
+        """Where there is no such folder any more, its files are left alone."""
+        from reconciler.host.openfiles import OpenFiles
+
+        if host.files.status(self.path) is None:
+            self.spared[:] = self.files
+            return
+        asked = host.open_files if self.skip_open else OpenFiles(host.clock, asked=False)
+        self.spared[:] = self.act(asked)
+        self.ended.append(True)
+
+    def act(self, open_files: OpenFiles) -> Sequence[File]:
+        """Do it; those that were left alone."""
+        raise NotImplementedError
 
     def taken(self) -> Iterator[str]:
         """The paths that are gone behind it: see Action."""
@@ -78,14 +80,10 @@ class DeleteFiles(_OnFiles):
     def describe(self) -> str:
         return f"delete {self.what()}"
 
-    def run(self, host: Host) -> None:
+    def act(self, open_files: OpenFiles) -> Sequence[File]:
         from reconciler.host.remove import delete
 
-        if self.is_gone(host):
-            return
-        files = _open_files(host, self.skip_open)
-        self.spared[:] = delete(self.path, self.files, files)
-        self.ended.append(True)
+        return delete(self.path, self.files, open_files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +95,10 @@ class MoveFiles(_OnFiles):
     def describe(self) -> str:
         return f"move {self.what()} to {self.to}"
 
-    def run(self, host: Host) -> None:
+    def act(self, open_files: OpenFiles) -> Sequence[File]:
         from reconciler.host.remove import move
 
-        if self.is_gone(host):
-            return
-        files = _open_files(host, self.skip_open)
-        self.spared[:] = move(self.path, self.files, self.to, files)
+        return move(self.path, self.files, self.to, open_files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +112,13 @@ class ArchiveFiles(_OnFiles):
     def describe(self) -> str:
         return f"add {self.what()} to {self.goal}, then delete"
 
-    def run(self, host: Host) -> None:
+    def act(self, open_files: OpenFiles) -> Sequence[File]:
         from reconciler.host.archive import archive, size
 
-        if self.is_gone(host):
-            return
-        files = _open_files(host, self.skip_open)
         before = size(self.goal)
-        self.spared[:] = archive(self.path, self.files, self.goal, files)
+        spared = archive(self.path, self.files, self.goal, open_files)
         self.grown.append(size(self.goal) - before)
-        self.ended.append(True)
+        return spared
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +156,7 @@ def left(planned: Sequence[Action], have: Due) -> tuple[Change, ...]:
             # One that goes on as the same file may have grown beyond its limit again meanwhile.
             failed = {file[3:5] for file in set(action.files) - set(action.settled)}
             files |= {file for file in have.files if file[3:5] in failed}
-        elif isinstance(action, (DeleteFiles, MoveFiles, ArchiveFiles)):
+        elif isinstance(action, _OnFiles):
             files |= set(action.files) - set(action.spared)
         elif isinstance(action, FinishRotation):
             logs |= set(action.marked)
@@ -182,7 +174,7 @@ def spared(actions: Sequence[Action]) -> tuple[str | None, bool]:
     """What was left alone, for people, and whether that was all."""
     of = alone = 0
     for action in actions:
-        if isinstance(action, (DeleteFiles, MoveFiles, ArchiveFiles)):
+        if isinstance(action, _OnFiles):
             of += len(action.files)
             alone += len(action.spared)
         elif not isinstance(action, RemoveFolders) or action.empty:
@@ -198,8 +190,7 @@ def rest(want: Retention, actions: Sequence[Action]) -> Retention | None:
     """What may still be done in the same pass, if only told; None: a log is rotated once."""
     if want.rotates or want.max_files_per_pass is None:
         return None if want.rotates else want
-    acts = (DeleteFiles, MoveFiles, ArchiveFiles)
-    left = want.most - sum(len(one.files) for one in actions if isinstance(one, acts))
+    left = want.most - sum(len(one.files) for one in actions if isinstance(one, _OnFiles))
     return replace(want, max_files_per_pass=max(0, left))
 
 
