@@ -24,6 +24,7 @@ from reconciler.watchdog.settling import Settling, goal
 if TYPE_CHECKING:
     from reconciler.cli.call_state import Learned
     from reconciler.cli.context import Context
+    from reconciler.host import Host
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ class PassWork:
             # What others are at was seen in the midst of it, and is theirs.
             seen = {ident: one for ident, one in look.seen.items() if ident not in others}
             look = replace(look, plan=look.plan.without(others), seen=seen)
-        self._watch(look, look.seen)
+        self._watch(look, look.seen, host)
         report = Report(look.plan)
         after: dict[str, Observation[Any]] = {}
         if look.plan.steps:
@@ -118,7 +119,7 @@ class PassWork:
                 seen |= observe(
                     [one for one in moved if one.id not in known], context.get_kind, host
                 )
-                self._watch(look, seen)
+                self._watch(look, seen, host)
                 # What was there when the step had ended, and is not any more; what must hold for
                 # a while is looked at again when that is over.
                 helped = {one.step.id for one in outcomes if one.result == "done"}
@@ -188,9 +189,8 @@ class PassWork:
             self._teller.tell("proved", now)
         tracker.flush()
 
-    def _watch(self, look: Snapshot, seen: Mapping[str, Observation[Any]]) -> None:
+    def _watch(self, look: Snapshot, seen: Mapping[str, Observation[Any]], host: Host) -> None:
         """Have the end of every process that was seen, or started just now, wake the loop."""
-        host = self._context.host(look.spec)
         by_id = {resource.id: resource for resource in look.spec.resources}
         wanted: dict[str, list[Identity]] = {}
         paced = set()

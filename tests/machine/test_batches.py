@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import CHECKOUT, Machine, until
@@ -102,6 +103,17 @@ def test_tmux_is_called_as_often_for_many_sessions(machine: Machine, calls: Call
             machine.converged(spec)
     assert [found[3, step] for step in range(3)] == [found[30, step] for step in range(3)]
     assert max(found.values()) <= 6, found
+
+
+def test_a_full_pass_of_a_loop_asks_tmux_once(
+    machine: Machine, calls: Calls, looping: Callable[..., Any]
+) -> None:
+    spec = sessions(machine, 3, 1)
+    machine.once(spec)
+    spec.write_text(f"loop: {{every: 1h}}\n{spec.read_text()}")
+    loop = looping(spec).up()
+    loop.full_pass()
+    assert calls(loop.full_pass) == {"tmux": 1}
 
 
 def test_ten_times_the_sessions_take_ten_times_the_commands_of_tmux(machine: Machine) -> None:
