@@ -11,7 +11,7 @@ from support import compiled
 from reconciler import kinds
 from reconciler.base.records import replace
 from reconciler.core.model import ABSENT, Observation, Outcome, Past, Plan, Report, Spec
-from reconciler.core.plan import chosen, ending, make_plan, to_look_at_again
+from reconciler.core.plan import _demands, chosen, ending, make_plan, to_look_at_again
 from reconciler.core.restart_policy import Hold
 
 TEXT = """
@@ -136,3 +136,16 @@ def test_of_two_that_are_absent_already_none_waits_for_the_other_at_the_end(tmp_
     spec = compiled(tmp_path, text)
     assert [one.needs for one in spec.resources] == [(), ("directory:b",)]
     assert [one.needs for one in ending(spec.resources)] == [(), ()]
+
+
+def test_what_is_paused_asks_nobody_to_be_started_anew() -> None:
+    seen = {"check:c": Observation[Any](failing="no answer", demands=("process:p",))}
+    assert _demands(seen, Past()) == {"process:p": {"check:c": "check:c: no answer"}}
+    assert _demands(seen, Past(paused={"check:c": "moving (by ann)"})) == {}
+
+
+def test_what_is_about_to_change_below_it_is_not_told_of_yet(spec: Spec) -> None:
+    """The note is about what was seen, which is another thing once what it needs is made."""
+    odd = Observation(note="an odd one")
+    assert ids(planned(spec, above=odd).notes) == ["above"]
+    assert ids(planned(spec, below=odd).notes) == []
