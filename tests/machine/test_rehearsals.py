@@ -15,6 +15,8 @@ from receiver import Receiver
 from support import Machine, allowed, late, until
 
 from reconciler.cli.main import main
+from reconciler.host.clock import Clock
+from reconciler.state.store import Store
 
 LIBRARY = next(map(str, Path("/usr").glob("lib*/**/faketime/libfaketime.so.1")), None)
 
@@ -83,6 +85,34 @@ def test_the_plan_of_then_is_that_of_a_clock_that_is_set_ahead(machine: Machine,
     steps = {one["id"]: one["why"] for one in found["steps"]}
     assert ("2 files" if days == 3 else "3 files") in steps["retention:aged"]
     assert "process:w" in steps and "directory:d" in steps and "directory:e" not in steps
+
+
+def test_a_report_is_due_when_its_period_has_ended(machine: Machine) -> None:
+    url = machine.base / "url"
+    url.write_text("json://localhost:9/x\n")
+    url.chmod(0o600)
+
+    def told(*options: str, more: str = "") -> list[tuple[str, str]]:
+        spec = machine.spec(
+            f"notify: {{report_every: [1d, 7d], targets: {{ops: {{url_file: {url}, on: [report]}}, "
+            f"other: {{url_file: {url}, on: [failed]}}}}{more}}}\n"
+            f"directories: {{d: {{path: {machine.base}}}}}\n"
+        )
+        found = rehearse(machine, spec, *options)["messages"]
+        return [(one["what"], one["words"]) for one in found]
+
+    assert told("--at", "+30d") == []  # Nobody knows from when on.
+    state = machine.state / "demo"
+    state.mkdir(parents=True, exist_ok=True)
+    state.chmod(0o700)
+    Store(str(state), Clock(), True).reports.made([86400.0, 7 * 86400.0], {})
+    assert told("--at", "+23h") == []
+    daily = "told ops: the report of 1 d, which is due then"
+    assert told("--at", "+25h") == [("told", daily)]
+    assert len(told("--at", "+8d")) == 2
+    at = time.strftime("%Y-%m-%d 03:00", time.localtime(time.time() + 2 * 86400))
+    ((what, words),) = told("--at", at, more=", quiet: '22:00-06:00'")
+    assert what == "held" and "until 06:00" in words and "report of 1 d" in words
 
 
 def test_a_worker_that_is_killed_fares_as_rehearsed(

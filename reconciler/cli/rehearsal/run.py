@@ -26,6 +26,7 @@ from reconciler.output.rehearsal import (
     as_of,
     entry_document,
     message_lines,
+    passed,
     timeline_lines,
 )
 from reconciler.undo.journal import marked
@@ -92,12 +93,30 @@ def _told(context: RehearsedContext, look: Snapshot) -> list[Entry]:
         for one in look.plan.steps
     ]
     context.tell(look, outcomes)
+    _report(context, look.spec)
     sender = context.messages(look.spec, hear)
     sender.woken()
     while sender.due() == 0:
         sender.tend(())
     sender.held()
     return found
+
+
+def _report(context: RehearsedContext, spec: Spec) -> None:
+    """Queue what a loop would report: of the periods that have ended by then."""
+    from reconciler.core.messages import Message
+    from reconciler.notify.outbox import announce
+    from reconciler.notify.reports import left, wanted
+
+    if not wanted(spec.notify):
+        return
+    store, wall = context.store(spec, True), context.clock.wall()
+    known = store.reports.all()
+    for period in spec.notify.report_every:
+        # Without one before it the first period only begins.
+        if period in known and left(known[period], period, wall) <= 0:
+            words = f"the report of {passed(period)}, which is due then"
+            announce(spec, store, Message("report", words), context.clean)
 
 
 def _loaded(context: RehearsedContext) -> Spec:

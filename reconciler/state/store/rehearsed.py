@@ -13,7 +13,7 @@ from reconciler.state.store.tables import Store
 if TYPE_CHECKING:
     import sqlite3
 
-_LEFT_OUT = ("outbox", "journal", "counts", "reports")
+_LEFT_OUT = ("outbox", "journal", "counts")
 """What is on its way, and what was."""
 
 
