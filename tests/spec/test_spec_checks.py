@@ -10,6 +10,7 @@ import pytest
 from support import compiled
 
 from reconciler import kinds
+from reconciler.base.values import secrets
 from reconciler.config.errors import SpecError
 
 WORKER = "processes: {worker: {command: sleep 9}, crew: {for_each: [a, b], command: sleep 8}}\n"
@@ -130,7 +131,7 @@ def test_no_header_is_shown_and_none_is_kept(tmp_path: Path) -> None:
     spec = compiled(tmp_path, spec_of(fields))
     (check,) = (one for one in spec.resources if one.kind == "check")
     assert "canary" not in repr(check)
-    assert [secret.reveal() for _, secret in check.want.secrets] == ["Bearer canary"]
+    assert [secret.reveal() for secret in secrets(check.want)] == ["Bearer canary"]
     bad = {"http": {"url": "http://a", "headers": {"Authorization": "canary\n"}}}
     with pytest.raises(SpecError) as caught:
         compiled(tmp_path, spec_of(bad))
