@@ -34,6 +34,8 @@ _DEFAULTS = {
     "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1",
     # A connection that has gone silent ends, as one that cannot be made does.
     "ANSIBLE_SSH_EXTRA_ARGS": "-o ServerAliveInterval=5 -o ServerAliveCountMax=3",
+    # Nor is one used that a playbook has left, which would wait for a dead host without end.
+    "ANSIBLE_SSH_CONTROL_PATH_DIR": "~/.ansible/rc",
 }
 """For whoever has not set them otherwise in the environment."""
 _FIRST = "hosts"

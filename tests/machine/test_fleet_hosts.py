@@ -47,7 +47,7 @@ class Fleet:
     def run(self, *argv: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
         host = next(iter(self.hosts.values()))
         given = {"HOME": str(self.folder), "PATH": f"{host.bin}:{os.environ['PATH']}",
-                 "ANSIBLE_SSH_CONTROL_PATH_DIR": self.network.sockets, "LANG": "C.UTF-8",
+                 "ANSIBLE_SSH_CONTROL_PATH_DIR": f"{self.network.sockets}/r", "LANG": "C.UTF-8",
                  "ANSIBLE_COLLECTIONS_PATH": COLLECTIONS, "ANSIBLE_TIMEOUT": "5"}  # fmt: skip
         return subprocess.run(
             self.network.argv(*argv), env={**given, **environ}, capture_output=True, text=True,
@@ -68,6 +68,7 @@ class Fleet:
         done = self.run(
             self.hosts["web1"].bin / "ansible-playbook", "-i", self.inventory, path,
             ANSIBLE_STDOUT_CALLBACK="ansible.builtin.default", ANSIBLE_NOCOLOR="1",
+            ANSIBLE_SSH_CONTROL_PATH_DIR=f"{self.network.sockets}/p",
         )  # fmt: skip
         found: dict[str, list[str]] = {}
         for line in done.stdout.partition("PLAY RECAP")[2].splitlines()[1:]:
