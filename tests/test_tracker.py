@@ -15,6 +15,7 @@ from reconciler import kinds
 from reconciler.cli.call_state import CallState
 from reconciler.cli.main import usual
 from reconciler.core.model import Observation, Outcome, Plan, Step
+from reconciler.core.restart_policy import Hold
 from reconciler.host.clock import Clock
 from reconciler.state import tracker as tracking
 from reconciler.state.restarts import SOON, RestartTracker
@@ -133,6 +134,23 @@ def test_whether_the_try_after_giving_up_has_failed_is_looked_at_at_once(tmp_pat
     assert tracker.due(Plan("demo", "spec.yaml", "host", 1, begun)) == SOON
     later = tracker.due(Plan("demo", "spec.yaml", "host", 1))
     assert later is not None and 59 < later <= 60
+
+
+def test_what_lives_on_of_what_ended_at_once_holds_its_next_start_for_good(tmp_path: Path) -> None:
+    spec = compiled(tmp_path, "processes: {p: {command: [/bin/x]}}")
+    store = Store(str(tmp_path / "demo"), Clock(), True)
+    version = kinds.get("process").version(spec.resources[0].want)
+    store.attempts.begun("process:p", version, 1, store.base.clock.monotonic())
+    store.attempts.failed("process:p", True)
+    by_id = {"process:p": spec.resources[0]}
+    clock = store.base.clock.monotonic
+    tracker = RestartTracker(by_id, kinds.get, store.attempts, set(), {}, clock)
+    lives_on = {"process:p": "pid 7 of it is left"}
+    assert tracker.holds(lives_on) == {
+        "process:p": Hold("not started again: pid 7 of it is left", True)
+    }
+    assert not tracker.holds()["process:p"].final
+    assert tracker.due(Plan("demo", "spec.yaml", "host", 1), lives_on) is None
 
 
 def test_of_what_cannot_be_looked_at_no_condition_is_over() -> None:
