@@ -21,7 +21,7 @@ import pytest
 from support import Machine
 
 from reconciler.base.errors import HostError
-from reconciler.host import kernel, place, private_folder, remove
+from reconciler.host import kernel, place, private_folder, refusals, remove
 from reconciler.host.found import File
 from reconciler.host.tree import Tree
 
@@ -585,3 +585,17 @@ def test_a_private_folder_is_none_that_somebody_has_mounted(
         pytest.skip("nothing can be mounted here")
     name, his = done.stdout.splitlines()
     assert (name != usual.name, his) == (True, "his"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("uid", "gid", "is_refused"),
+    [(-1, -1, False), (0, 0, False), (-1, OTHERS, True), (NOBODY, -1, True), (NOBODY, 0, True)],
+)
+def test_what_is_root_s_own_in_a_folder_of_another_gets_no_other_owner_or_group(
+    monkeypatch: pytest.MonkeyPatch, uid: int, gid: int, is_refused: bool
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    his = os.stat_result((stat.S_IFDIR | 0o755, 1, 1, 2, NOBODY, NOBODY, 0, 0, 0, 0))
+    own = os.stat_result((stat.S_IFREG | 0o644, 2, 1, 1, 0, 0, 0, 0, 0, 0))
+    found = refusals.refused("/his/file", own, his, None, uid, gid, named=False)
+    assert (found is not None and "no other owner or group" in found.reason) is is_refused
