@@ -229,7 +229,8 @@ class Context(CallState):
 
             plan, spec = look.plan, look.spec
             journal.intends(look)
-            tracker.intends()
+            if self.options.mode != "loop" or {one.verb for one in plan.steps} != {"start"}:
+                tracker.intends()  # Else it is started first, however long the disk takes.
             return apply(
                 plan, spec, self.get_kind, host, ended, stopping, tracker.begins, settle, again,
                 turn, after, journal.begins,
