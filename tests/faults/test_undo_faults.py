@@ -203,3 +203,25 @@ def test_what_stands_there_by_other_hands_is_left(machine: Machine, what: str) -
     # What is gone, or has the mode that it had before, has nothing to be given back.
     given = set() if what in ("renamed", "another file") else {"permission:g"}
     assert told.keys() >= {"file:f"} | given, told
+
+
+@pytest.mark.parametrize("edited", ["around it", "in it"])
+def test_of_a_crontab_only_what_nobody_has_edited_since_is_taken_back(
+    machine: Machine, edited: str
+) -> None:
+    former = b"MAILTO=me\n1 1 * * * mine\n"
+    machine.write_crontab(former)
+    machine.once(
+        spec := machine.spec(f"{HEAD}cron: {{c: {{schedule: '@daily', command: /x/y}}}}\n")
+    )
+    now = machine.crontab_text()
+    assert now.startswith(former) and b"/x/y" in now
+    more = b"2 2 * * * later\n"
+    machine.write_crontab(now + more if edited == "around it" else now.replace(b"/x/y", b"/x/z"))
+    before = machine.crontab_text()
+    done = machine.reconcile("--undo", spec)
+    if edited == "around it":
+        assert (done.returncode, machine.crontab_text()) == (0, former + more), done.stdout
+    else:
+        assert (done.returncode, machine.crontab_text()) == (1, before), done.stdout
+        assert "cron:c" in done.stdout
