@@ -43,12 +43,18 @@ class _Note:
         self.step = step
         self.resources: Sequence[Resource[Any]] = ()
         self.document: list[Any] = []
-        self.made: list[Any] | None = None
+        self.made: list[Any] | bool | None = None
+        """What it is to leave; True: what takes it back, present in place of absent."""
         self.why: str | None = None
         self.room = 0
         self.begun = False
         self.result = ""
         self.data = b""
+
+    @property
+    def is_only_made(self) -> bool:
+        """Is it taken back by removing it alone?"""
+        return self.why is None and len(self.resources) == 1 and not self.resources[0].present
 
     def row(self, left: list[str] | None) -> bytes:
         """As it is written. Before the step is done it has not ``left`` anything; what it is to
@@ -87,6 +93,9 @@ class PassJournal:
         """A step is about to act on that state, which may be another one than was planned for."""
         note = self._notes.get(resource.id)
         if note is None or not note.begun:
+            if note is not None and have is None and note.is_only_made:
+                note.step, note.begun = step, True  # It is still missing.
+                return
             found = self._notes[resource.id] = _Note(resource, step)
             found.begun = True
             if note is not None:
@@ -114,7 +123,8 @@ class PassJournal:
             if redacted_json(document) != document:
                 raise Irreversible("it holds a secret, and is not kept")
             note.resources, note.document = resources, document
-            note.made = _made(note.resource)
+            same = note.is_only_made and resources[0].want == note.resource.want
+            note.made = same or _made(note.resource)
         except Exception as error:
             note.why = _why(error)
 

@@ -115,7 +115,10 @@ def _taken_from(
         resources = [_resource(one, secrets) for one in document["undo"]]
         if "left" in document:
             return list(zip(resources, map(str, document["left"]), strict=True)), None
-        meant = None if document["made"] is None else _resource(document["made"], secrets)
+        made, meant = document["made"], None
+        if made is not None:
+            meant = _resource(document["undo"][0] if made is True else made, secrets)
+            meant = Resource(meant.id, meant.want) if made is True else meant
         return [(one, None) for one in resources], meant
     except (ValueError, KeyError, TypeError):
         raise Irreversible("what was noted of it is damaged") from None

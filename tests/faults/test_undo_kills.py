@@ -51,7 +51,6 @@ def test_what_was_done_before_a_kill_is_undone(machine: Machine, every: int) -> 
     made = re.findall(rf"^(?:\[?\d+\]? +)?({CHANGES.replace(',', '|')})\(", trace, re.MULTILINE)
     places = [(name, made[: at + 1].count(name)) for at, name in enumerate(made)]
     assert len(places) > 50
-    print(len(places))
     named = 0
     for name, number in [(None, 0), *places[::every]]:
         if name is not None:
@@ -64,14 +63,18 @@ def test_what_was_done_before_a_kill_is_undone(machine: Machine, every: int) -> 
         done = machine.reconcile("--undo", "--json", spec)
         if done.returncode == 64:
             assert "nothing to undo" in done.stderr
-            assert tree(top) == before, (name, number)
+            assert {*tree(top)} == {*before}, (name, number)
             continue
         document = json.loads(done.stdout)
         told = {one["id"]: one["reason"] for one in document["unknown"]}
-        assert all("cut short at it" in one for one in told.values()), (name, number, told)
+        # A draft may be left in a folder.
+        words = ("cut short at it", "is not empty")
+        assert all(any(one in why for one in words) for why in told.values()), (name, number, told)
         assert done.returncode == bool(told)
         now = tree(top)
-        differ = {key for key in now.keys() | before.keys() if now.get(key) != before.get(key)}
+        # A draft is left, too, which who writes there next takes away.
+        keys = [one for one in now.keys() | before.keys() if ".reconcile.d" not in one]
+        differ = {key for key in keys if now.get(key) != before.get(key)}
         if told:
             named += 1
             machine.run("rm", "-rf", top)
