@@ -306,7 +306,7 @@ def test_a_program_of_the_host_that_is_broken_is_the_trouble_of_its_kind(
 @pytest.mark.root
 def test_programs_that_are_not_there_are_the_trouble_of_their_kinds(machine: Machine) -> None:
     spec = written(machine, good(machine.base))
-    (machine.base / "fakes/crontab").unlink()
+    machine.environ["PATH"] = machine.real_path
     (machine.base / "none").touch(0o600)
     script = f"""
         for name in crontab tmux systemctl systemd-analyze; do

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from looping import HOLDS
 from support import Machine, passed, until
 
 HEAD = "version: 1\nname: demo\nloop: {every: 1h}\n"
-SOON = 5.0
-"""Seconds: much more than it takes, much less than until the next full pass."""
 
 
 def killed(pids: list[int]) -> None:
@@ -24,7 +22,7 @@ def killed(pids: list[int]) -> None:
 def proved(loop: Any, steps: int) -> None:
     """So many steps were done, and what they have started has held for half a second."""
     until(lambda: loop.names().count("step") == steps)
-    until(lambda: time.time() > loop.events()[-1]["time"] + 0.6)
+    passed(HOLDS)
 
 
 def another(machine: Machine, text: str, pids: list[int]) -> list[int]:
@@ -34,7 +32,7 @@ def another(machine: Machine, text: str, pids: list[int]) -> list[int]:
         now = machine.running(text)
         return now if len(now) == len(pids) and not set(now) & set(pids) else []
 
-    return list(until(found, SOON))
+    return list(until(found))
 
 
 def test_a_daemon_that_dies_is_back_at_once(machine: Machine, looping: Any) -> None:
@@ -68,7 +66,7 @@ def test_what_runs_in_tmux_is_back_at_once(machine: Machine, looping: Any) -> No
     killed([machine.server()])
     another(machine, "sleep 90312", workers)
     another(machine, "sleep 90311", panes)
-    until(lambda: not machine.steps(spec), SOON)
+    until(lambda: not machine.steps(spec))
 
 
 def test_many_deaths_at_once_are_all_made_good(machine: Machine, looping: Any) -> None:
@@ -85,7 +83,7 @@ def test_many_deaths_at_once_are_all_made_good(machine: Machine, looping: Any) -
         now = set(machine.running("sleep 90313"))
         return len(now) == 30 and not now & set(before[:12])
 
-    until(back, SOON)
+    until(back)
     assert set(before[12:]) <= set(machine.running("sleep 90313"))
 
 
@@ -133,18 +131,18 @@ def test_a_change_of_the_spec_is_taken_at_once(machine: Machine, looping: Any) -
     loop = looping(spec)
     until((machine.base / "b").is_dir)
     more.write_text(f"directories: {{b: {{path: {machine.base}/c}}}}\n")
-    until((machine.base / "c").is_dir, SOON)
+    until((machine.base / "c").is_dir)
     # As editors do it: another file takes the name.
     new = machine.base / ".spec.yaml.swp"
     new.write_text(text.replace("/a}", "/d}"))
     new.rename(spec)
-    until((machine.base / "d").is_dir, SOON)
+    until((machine.base / "d").is_dir)
     assert loop.names().count("reloaded") == 2
     spec.write_text("")
-    until(lambda: "invalid" in loop.names(), SOON)
+    until(lambda: "invalid" in loop.names())
     (machine.base / "d").rmdir()
     loop.send(signal.SIGUSR1)
-    until((machine.base / "d").is_dir, SOON)
+    until((machine.base / "d").is_dir)
     assert loop.names().count("invalid") == 1
 
 

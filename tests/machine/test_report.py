@@ -57,7 +57,7 @@ def test_a_loop_sums_up_what_was(
     assert receiver.bodies() == []  # Nothing was before it.
     pid = machine.only("sleep 90810")
     # Earlier it would not have come up.
-    until(lambda: "done start process:p" in loop.output.read_text())
+    loop.held("process:p")
     os.kill(pid, signal.SIGKILL)
     (machine.base / "d/new").write_text("x")
     age(machine.base / "d/old/2", 2048)
