@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from reconciler.host.clock import Clock
 from reconciler.host.found import File, Packed
 from reconciler.host.refusals import Refused
 from reconciler.kinds.directory import Directory
+from reconciler.kinds.file import WholeFile
 from reconciler.kinds.permission import Permission
 from reconciler.kinds.permission.entries import FormerEntries, WrongEntries, WrongEntry
 from reconciler.kinds.process.resource import Process, Ready
@@ -28,6 +30,7 @@ from reconciler.undo.directory import OfDirectory
 from reconciler.undo.journal import PassJournal, from_plain, packed, plain, secrets_in, unpacked
 from reconciler.undo.permission import OfPermission
 from reconciler.undo.plan import _is_left
+from reconciler.undo.process import OfProcess
 from reconciler.undo.retention import OfRetention
 
 DAY = 86400
@@ -232,6 +235,61 @@ def test_what_was_only_begun_is_noted_though_nothing_of_it_is_seen_yet(
     noted.begins(resource, step, None)
     noted.ended([Outcome(step, result)])
     assert [ident for ident, _ in noted.rows()] == [resource.id] * (result == "begun")
+
+
+def test_what_failed_before_it_began_is_not_noted(tmp_path: Path) -> None:
+    """Somebody else has made it meanwhile: that is not taken back."""
+    resource = Resource("directory:d", Directory(f"{tmp_path}/d"))
+    step = Step(resource.id, "create", (), (), "missing", ())
+    noted = PassJournal(kinds.get, Host("me", str(tmp_path)), lambda ident: None)
+    look: Any = SimpleNamespace(
+        spec=SimpleNamespace(resources=[resource]),
+        plan=SimpleNamespace(steps=[step]),
+        seen={resource.id: SimpleNamespace(state=None)},
+    )
+    noted.intends(look)
+    assert [ident for ident, _ in noted.intents()] == [resource.id]
+    (tmp_path / "d").mkdir()
+    noted.ended([Outcome(step, "failed")])
+    assert [data for _, data in noted.rows()] == [None]
+
+
+def test_a_folder_that_another_step_was_to_make_goes_with_who_has_made_it(tmp_path: Path) -> None:
+    files = [WholeFile(f"{tmp_path}/new/{name}", content=name) for name in "ab"]
+    resources = [Resource(f"file:{one.content}", one) for one in files]
+    steps = [Step(one.id, "create", (), (), "missing", ()) for one in resources]
+    noted = PassJournal(kinds.get, Host("me", str(tmp_path)), lambda ident: None)
+    look: Any = SimpleNamespace(
+        spec=SimpleNamespace(resources=resources),
+        plan=SimpleNamespace(steps=steps),
+        seen={one.id: SimpleNamespace(state=None) for one in resources},
+    )
+    noted.intends(look)
+    noted.begins(resources[1], steps[1], None)  # The first has failed before it began.
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/b").write_text("b")
+    noted.ended([Outcome(steps[1], "done")])
+    ((ident, data),) = [row for row in noted.rows() if row[1] is not None]
+    assert ident == "file:b" and f"directory:{tmp_path}/new" in str(unpacked(data))
+
+
+@pytest.mark.parametrize(
+    ("runs", "former"), [((".1",), "old"), (("", ".1"), "want"), ((".1", "other"), None)]
+)
+def test_what_a_process_ran_from_is_known(runs: tuple[str, ...], former: str | None) -> None:
+    """Also by the digest of its ``env_file``, and where only some of them run from that yet."""
+    want, old = (Process(("sleep", number), env_file="/e") for number in "12")
+    known = want if former == "want" else old
+    of = {"": want.digest(), ".1": f"{old.digest()}.1", "other": "other"}
+    have = SimpleNamespace(found=[(None, of[one]) for one in runs])
+    around = Around(None, lambda ident: known, set())  # type: ignore[arg-type]
+    resource, step = Resource("process:p", want), Step("process:p", "restart", (), (), "", ())
+    if former is None:
+        with pytest.raises(Irreversible, match="is not known"):
+            OfProcess().before(resource, step, have, around)
+        return
+    (one,) = OfProcess().before(resource, step, have, around)
+    assert one.want == replace(known, stop_extra=True)
 
 
 @pytest.mark.parametrize(

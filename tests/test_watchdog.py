@@ -6,14 +6,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from support import Machine, compiled, until
 
 from reconciler import kinds
 from reconciler.cli.call_state import Learned
 from reconciler.core.model import Outcome, Plan, Spec, Step
 from reconciler.core.observe import Snapshot
+from reconciler.host import filesystems
 from reconciler.host.clock import Clock
 from reconciler.watchdog.backlog import PATIENCE, Backlog, depending
+from reconciler.watchdog.glance import is_as_declared
 from reconciler.watchdog.loop import Watchdog
 from reconciler.watchdog.settling import Settling
 
@@ -208,3 +211,18 @@ def test_what_needs_what_another_pass_is_at_is_left_and_looked_at_again(tmp_path
         backlog.tend(())
         assert begun == [set(found)]
         assert backlog.due() is None
+
+
+def test_a_loop_looks_at_nothing_itself_that_lies_on_a_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would stand when that does not answer; a child that looks can be ended."""
+    spec: Any = SimpleNamespace(resources=(), empty=False, last_good=False, metrics=None)
+    looked: list[object] = []
+    context: Any = SimpleNamespace(
+        folder=lambda spec: "/state", is_silent=lambda spec: looked.append(spec)
+    )
+    for on_server in (True, False):
+        monkeypatch.setattr(filesystems, "leads_to_server", lambda path, on=on_server: on)
+        assert not is_as_declared(context, spec, lambda some: True)
+    assert looked == [spec]

@@ -229,8 +229,9 @@ class Context(CallState):
 
             plan, spec = look.plan, look.spec
             journal.intends(look)
-            if self.options.mode != "loop" or {one.verb for one in plan.steps} != {"start"}:
-                tracker.intends()  # Else it is started first, however long the disk takes.
+            starts = self.options.mode == "loop" and {one.verb for one in plan.steps} == {"start"}
+            if remember and not starts:  # Those do not wait for the disk.
+                tracker.intends()
             return apply(
                 plan, spec, self.get_kind, host, ended, stopping, tracker.begins, settle, again,
                 turn, after, journal.begins,

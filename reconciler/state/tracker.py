@@ -244,7 +244,14 @@ class Tracker:
         has_news = bool(rows or self._deeds or (tracker is not None and tracker.has_news))
         if self.store is not None and has_news:
             with self._guarded():
-                self._journal(self.store, rows, less)
+                try:
+                    self._journal(self.store, rows, less)
+                except HostError as error:
+                    if rows and self.number is None and not isinstance(error, Newer):
+                        self.store.journal.lost()
+                    raise
+                if any(data is not None for _, data in rows):
+                    self.store.journal.kept()
 
     def _journal(self, store: Store, rows: Rows, less: Rows) -> None:
         """Write what was done, and these notes of it; ``less`` where there is no room for them."""
@@ -262,8 +269,6 @@ class Tracker:
 
         self._flushed = store.base.clock.monotonic()
         self._write(store, partial(add, rows), partial(add, less) if rows else None)
-        if number != self.number:
-            store.journal.kept()
         self.number = number
 
     def _write(

@@ -93,7 +93,9 @@ class PassJournal:
         """A step is about to act on that state, which may be another one than was planned for."""
         note = self._notes.get(resource.id)
         if note is None or not note.begun:
-            if note is not None and have is None and note.is_only_made:
+            path = getattr(resource.want, "path", None) or ""
+            made = note is not None and have is None and note.is_only_made
+            if note is not None and made and not self._now.missing_above(path):
                 note.step, note.begun = step, True  # It is still missing.
                 return
             found = self._notes[resource.id] = _Note(resource, step)
@@ -137,7 +139,7 @@ class PassJournal:
         """Steps have come to their end."""
         for one in outcomes:
             note = self._notes.get(one.step.id)
-            if note is None:
+            if note is None or not note.begun:
                 continue
             if one.result in ("dropped", "skipped"):
                 note.begun = bool(note.result)

@@ -71,7 +71,7 @@ def look_back(
         if left is None or not _is_left(one, left, now, get_kind):
             since = f"was changed since pass {row.number}, and is left"
             cut = f"pass {row.number} was cut short at it, and did not leave it so; it is left"
-            refused.append(Remark(one.id, seen[one.id].unknown or (since if left else cut)))
+            refused.append(Remark(one.id, seen[one.id].unknown or (cut if left is None else since)))
             continue
         going.append(one)
         ids[ident] = None

@@ -23,8 +23,10 @@ class OfProcess(Reversal):
         if step.demanded:
             return ()  # It has run before, from the same.
         former = around.known(resource.id)
-        running = _versions(have) - {"", want.digest()}
-        if former is not None and running - {former.digest()}:
+        versions = {one.partition(".")[0] for one in _versions(have)}  # Without env_file's.
+        running = versions - {"", want.digest()}
+        # Where some run from this already, the pass that began it has noted what was before.
+        if former is not None and want.digest() not in versions and running - {former.digest()}:
             former = None  # Who has started it was killed before he could note from what.
         if former is None and runs:
             if running:

@@ -41,9 +41,13 @@ def is_as_declared(
             for one in spec.resources
         )
     )
-    if not brief or spec.last_good or spec.metrics is not None or not context.is_silent(spec):
+    if not brief or spec.last_good or spec.metrics is not None:
         return False
     from reconciler.host.daemon_log import too_large
+    from reconciler.host.filesystems import leads_to_server
+
+    if leads_to_server(context.folder(spec)) or not context.is_silent(spec):
+        return False
 
     host = context.host(spec)
     with suppress(OSError, UnknownState):

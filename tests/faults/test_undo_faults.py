@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 from machine.test_undo_worlds import tree
-from support import Machine
+from support import Machine, until
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 HEAD = "version: 1\nname: demo\n"
 
 
-def made(machine: Machine, top: Path, *names: str) -> Path:
+def made(machine: Machine, top: Path, *names: str, more: str = "") -> Path:
     top.mkdir(exist_ok=True)
     rows = "".join(f"  {one}: {{path: {top}/{one}, content: {one}}}\n" for one in names)
-    return machine.spec(f"{HEAD}files:\n{rows}")
+    return machine.spec(f"{HEAD}{more}files:\n{rows}")
 
 
 def filled(disk: Path) -> Path:
@@ -43,13 +43,14 @@ def test_a_pass_that_a_full_disk_kept_out_of_the_journal_is_not_passed_over(
     machine: Machine,
 ) -> None:
     top = machine.base / "top"
+    process = "processes: {p: {command: [sleep, '90794']}}\n"
     machine.state.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(machine.state)]
     subprocess.run(mount, check=True)
     try:
-        machine.once(made(machine, top, "a"))
+        machine.once(made(machine, top, "a", more=process))
         # It has compiled the spec, and there is no room behind that.
-        spec = made(machine, top, "a", "b")
+        spec = made(machine, top, "a", "b", more=process)
         machine.plan(spec)
         ballast = filled(machine.state)
         done = machine.reconcile("--once", spec)
@@ -62,14 +63,23 @@ def test_a_pass_that_a_full_disk_kept_out_of_the_journal_is_not_passed_over(
             assert "is not in the journal" in said.stderr and "--undo 1" in said.stderr
             assert tree(top) == both
         ballast.unlink()
-        # Nor is it forgotten when there is room again, until another pass is written down.
+        # Nor is it forgotten when there is room again, until another pass is written down: one
+        # that starts again what has ended leaves nothing to take back.
+        os.kill(machine.only("sleep 90794"), 9)
+        until(lambda: not machine.running("sleep 90794"))
+        assert [one["verb"] for one in machine.once(spec)["steps"]] == ["start"]
         assert machine.reconcile("--undo", spec).returncode == 1
-        spec = made(machine, top, "a", "b", "c")
+        spec = made(machine, top, "a", "b", "c", more=process)
         machine.once(spec)
         assert machine.reconcile("--undo", spec).returncode == 0
         assert tree(top) == both
         assert machine.reconcile("--undo", "1", spec).returncode == 0
         assert [path.name for path in top.iterdir()] == ["b"]
+        # Whoever names the pass has seen it.
+        (machine.state / "demo/unjournaled").touch()
+        assert machine.reconcile("--undo", spec).returncode == 1
+        machine.reconcile("--undo", "1", spec)
+        assert not (machine.state / "demo/unjournaled").exists()
     finally:
         subprocess.run(["umount", str(machine.state)], check=True)
 

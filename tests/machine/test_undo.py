@@ -141,6 +141,19 @@ def test_a_mode_is_given_back_to_what_it_was_taken_from(
     assert len(told) == (0 if since == "nothing" else 2)
 
 
+def test_what_somebody_has_made_in_place_of_what_was_removed_is_left(
+    machine: Machine, top: Path
+) -> None:
+    link = top / "l"
+    for state in ("", ", state: absent"):
+        spec = machine.spec(f"{HEAD}links: {{l: {{path: {link}, target: f{state}}}}}\n")
+        machine.once(spec)
+    link.symlink_to("mine")
+    done = machine.reconcile("--undo", spec)
+    assert "was changed since pass 2, and is left" in done.stdout, done.stdout
+    assert os.readlink(link) == "mine"
+
+
 def test_an_earlier_pass_and_a_part_of_it(machine: Machine, top: Path) -> None:
     spec = files(machine)
     machine.once(spec)

@@ -86,6 +86,7 @@ def _undone(context: Context, spec: Spec, loop: bool) -> int:
         tracker.number = begun or store.journal.begin(context.by, row.number)
         for ident in set(paused) - store.pauses.all().keys():
             store.pauses.pause(ident, _reason(row.number), None, who())
+    store.journal.kept()
     if loop:
         # What it is at now may have been begun before the pauses were there.
         wake(context, spec, wait=True)
