@@ -74,6 +74,19 @@ def test_a_text_is_full_of_markers_of_one_name_only() -> None:
         assert not MarkedText(text * 500).is_crowded(mark)
 
 
+def test_a_look_at_very_many_blocks_takes_time_as_there_are_many() -> None:
+    def seconds(number: int) -> float:
+        marks = [BlockMark(b"#", b"demo block:b%d" % one) for one in range(number)]
+        lines = (one.start(side) + b"\n" for one in marks for side in (b"BEGIN", b"END"))
+        text = MarkedText(b"".join(lines))
+        begin = time.process_time()
+        assert not any(text.is_crowded(one) or text.find(one) is None for one in marks)
+        return time.process_time() - begin
+
+    short = min(seconds(300) for _ in range(5))
+    assert min(seconds(3000) for _ in range(3)) < 30 * short  # By squares it would be 100 times.
+
+
 @given(st.lists(st.sampled_from([b"a", b"\r", b"\\r", b"\\", b"\n"]), max_size=12).map(b"".join))
 def test_a_line_is_bare_without_any_carriage_return_at_its_end(line: bytes) -> None:
     bare = line.rstrip(b"\r\n")

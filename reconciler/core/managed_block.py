@@ -156,18 +156,20 @@ class MarkedText:
 
     def is_crowded(self, mark: BlockMark) -> bool:
         """Are there so many markers of it that a look at all of them would hold up a pass?"""
+        span = self._spans_of(mark.sign).get(mark.name)
+        if span is None:
+            return False
         starts = [mark.start(side) for side in (b"BEGIN", b"END")]
         ends = (b"\n", b"\r", b"\\r", b" ")  # Other names may begin as this one does.
-        return sum(self.text.count(one + end) for one in starts for end in ends) > _MOST_COPIES
+        counts = (self.text.count(one + end, *span) for one in starts for end in ends)
+        return sum(counts) > _MOST_COPIES
 
     def find(self, mark: BlockMark) -> tuple[Split, int, int] | None:
         """The text around that block, and where the block begins and ends; None: not a marker.
 
         Of what stands before and after it, the parts of an undamaged one have only the line before.
         """
-        if mark.sign not in self._spans:
-            self._spans[mark.sign] = self._searched(mark.sign)
-        span = self._spans[mark.sign].get(mark.name)
+        span = self._spans_of(mark.sign).get(mark.name)
         if span is None:
             return None
         start, end = span
@@ -176,6 +178,11 @@ class MarkedText:
         if parts.damaged:
             parts = split(self.text, mark)
         return None if parts.inner is None and not parts.damaged else (parts, start, end)
+
+    def _spans_of(self, sign: bytes) -> dict[bytes, tuple[int, int]]:
+        if sign not in self._spans:
+            self._spans[sign] = self._searched(sign)
+        return self._spans[sign]
 
     def _searched(self, sign: bytes) -> dict[bytes, tuple[int, int]]:
         """By name, where what looks like the first marker begins, and the last one ends."""
