@@ -232,9 +232,13 @@ def _write_play(
     )
     task = {"name": "run", module: _texts(arguments), "timeout": round(within)}
     every = {"hosts": "all", "gather_facts": False}
-    first = {"name": _FIRST, "ansible.builtin.debug": {"msg": "{{ ansible_play_hosts_all }}"}}
+    # Even for that a host's own connection is set up, with variables that may be wrong.
+    first = {
+        "name": _FIRST, "ansible.builtin.debug": {"msg": "{{ ansible_play_hosts_all }}"},
+        "run_once": True, "ignore_errors": True,
+    }  # fmt: skip
     plays = [
-        {**every, "name": _FIRST, "tasks": [{**first, "run_once": True}]},
+        {**every, "name": _FIRST, "strategy": "linear", "tasks": [first]},
         {**every, "name": "fleet", "strategy": "free", "tasks": [task]},
     ]
     write_link(os.path.join(folder, "collections"), COLLECTIONS, None)

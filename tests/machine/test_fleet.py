@@ -142,6 +142,18 @@ def test_a_list_of_hosts_ends_in_a_comma(fleet: Fleet) -> None:
         assert all(row["state"] == "failed" for row in rows), rows
 
 
+def test_one_whose_variables_are_wrong_fails_alone(fleet: Fleet) -> None:
+    """It is the first one, over which the names of all are known."""
+    fleet.inventory.write_text('a ansible_connection=local ansible_host="{{ nothing }}"\n')
+    fleet.add("bare", "#!/bin/sh\nexit 3\n")
+    argv = ("--status", fleet.spec, "--hosts", fleet.inventory, "--as", "~/etc/web.yaml", "--json")
+    done = fleet.machine.run(fleet.machine.bin / "reconcile", *argv)
+    rows = {row["host"]: row for row in json.loads(done.stdout)["hosts"]}
+    assert list(rows) == ["a", "bare"] and {row["state"] for row in rows.values()} == {"failed"}
+    assert "nothing" in rows["a"]["reason"], rows
+    assert rows["bare"]["reason"] == "reconcile ended with status 3", rows
+
+
 @needs_ssh
 def test_all_hosts_fail(fleet: Fleet) -> None:
     fleet.add("bare", "#!/bin/sh\nexit 3\n")
