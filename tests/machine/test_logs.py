@@ -196,6 +196,20 @@ def test_each_says_what_it_has_said(machine: Machine, spec: Path) -> None:
     assert machine.reconcile("--plan", spec, "-f").returncode == 64
 
 
+def test_a_worker_of_a_spec_that_was_read_before_is_known_without_its_secrets(
+    machine: Machine,
+) -> None:
+    (machine.base / "co/ai_commands/pending").mkdir(parents=True)
+    spec = machine.spec(
+        "processes: {w: {command: [sh, -c, 'echo said; exec sleep 90332', ai-cmd-executor, worker, "
+        f"--home, {machine.base}/co], env: {{A: b}}}}}}\n"
+    )
+    machine.once(spec)
+    until(lambda: machine.reconcile("--logs", "process:w", spec).stdout == "said\n")
+    done = machine.reconcile("--metrics", spec)
+    assert re.search('reconcile_executor_commands{.*state="pending"} 0', done.stdout)
+
+
 def test_they_are_followed_until_control_c(machine: Machine, spec: Path) -> None:
     machine.once(spec)
     until(lambda: "in the log" in (machine.base / "d.log").read_text())

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, replace
 from reconciler.core.claims import Key
 from reconciler.core.model import Resource
@@ -294,17 +295,20 @@ def _is_executor(want: Process) -> bool:
 
 
 def executors(want: Process, host: Host) -> Iterator[Key]:
-    """The command executor that this is, if it is one, by its home.
-
-    Raises HostError where its user is not known.
-    """
+    """The command executor that this is, if it is one whose home is known, by that."""
     words = want.command
     if not _is_executor(want) or "worker" not in words:
         return
-    given = {name: secret.reveal() for name, secret in want.env}.get("AI_CO_HOME")
-    home = given or f"{host.users.account(want.user).home}/ai_co"
+    home = ""
     for at, word in enumerate(words):
         if word == "--home" or word.startswith("--home="):
             home = word.partition("=")[2] or next(iter(words[at + 1 :]), "")
+    if not home:
+        given = dict(want.env).get("AI_CO_HOME")
+        try:  # A spec from the cache has no secrets, and its user may be unknown.
+            home = given.reveal() if given is not None else ""
+            home = home or f"{host.users.account(want.user).home}/ai_co"
+        except HostError:
+            return
     if home.startswith("/"):
         yield Key("executor", home.rstrip("/"))
