@@ -190,9 +190,10 @@ def _all(layout: Layout, begin: float) -> Iterator[tuple[float, results.Result]]
             if at < begin:
                 continue
             with contextlib.suppress(OSError, ValueError, BadId, json.JSONDecodeError):
-                result = results.ended(layout, name.removesuffix(".json"))
+                ident = name.removesuffix(".json")
+                result = results.ended(layout, ident)
                 if result is not None:
-                    yield at, {**result, "at": stamp(at)}
+                    yield at, {"status": "unknown", **result, "id": ident, "at": stamp(at)}
 
 
 def report_text(found: list[results.Result]) -> str:

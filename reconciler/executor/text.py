@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import time
 
+_FAR = 3e10
+
 
 def stamp(seconds: float | None = None) -> str:
-    """A wall-clock time (now, unless given) as ISO 8601 with milliseconds and the local zone."""
-    at = time.time() if seconds is None else seconds
+    """A wall-clock time (now, unless given) as ISO 8601 with milliseconds and the local zone.
+
+    One that is further away than some thousand years, as a file may have, is that far away.
+    """
+    at = time.time() if seconds is None else min(max(seconds, -_FAR), _FAR)
     local = time.localtime(at)
     minutes = local.tm_gmtoff // 60
     sign = "-" if minutes < 0 else "+"

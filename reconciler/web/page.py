@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _LONGEST = 1000
 _MOST_CHARTS = 100
+_FAR = 3e10
+"""Seconds from the epoch, some thousand years: whoever owns a file may give it any time."""
 _RESULTS = {"ok": "good", "failing": "bad", "unanswered": "change"}
 _VERBS = {"done": "good", "failed": "bad"}
 SECTIONS = ("state", "wrong", "processes", "resources", "checks", "executors", "queues", "history",
@@ -92,7 +94,7 @@ def _badge(word: str, style: str) -> Markup:
 
 def _at(wall: float | None) -> Markup:
     """A time, of today without the date; the script of the page says how long ago that is."""
-    if wall is None:
+    if wall is None or abs(wall) > _FAR:
         return _NONE
     then, now = time.localtime(wall), time.localtime()
     words = time.strftime("%H:%M:%S" if then[:3] == now[:3] else "%Y-%m-%d %H:%M", then)

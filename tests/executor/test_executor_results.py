@@ -152,15 +152,16 @@ def test_a_report_of_what_failed(
         wait_results(name, LONG)
     at = time.time() - 90_000
     os.utime(home / "ai_commands/completed/old.json", (at, at))
+    (home / "ai_commands/completed/odd.json").write_text('{"id": 3}')
     assert main(["report", "--failed", "--since", "1d"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert sorted(line.split()[1] for line in lines[:-1]) == ["bad", "late"]
+    assert sorted(line.split()[1] for line in lines[:-1]) == ["bad", "late", "odd"]
     assert any("failed (exit code 3)  exit 3" in line for line in lines)
-    assert lines[-1] == "2 commands"
+    assert lines[-1] == "3 commands"
     assert main(["report", "--json", "--since", "2d"]) == 0
     found = json.loads(capsys.readouterr().out)["commands"]
     assert {one["id"]: one["status"] for one in found} == {
-        "bad": "failed", "good": "succeeded", "old": "failed", "late": "stale"
+        "bad": "failed", "good": "succeeded", "old": "failed", "late": "stale", "odd": "unknown",
     }  # fmt: skip
     assert main(["report", "--since", "soon"]) == 64
 

@@ -140,6 +140,17 @@ def test_a_command_executor_shows_its_queue_and_no_command(
     assert time.time() - 600 < running <= time.time()
 
 
+@pytest.mark.parametrize("wall", [2.0**57, -(2.0**57), 1e13])
+def test_a_time_that_no_calendar_has_is_none(wall: float) -> None:
+    """Of a file on tmpfs, whoever owns it sets any."""
+    from reconciler.executor.text import stamp
+    from reconciler.web.page import _at
+
+    assert "datetime" in _at(0.0)
+    assert _at(wall) == _at(None)
+    assert re.match("(2920|1019)-", stamp(wall))
+
+
 def test_it_can_only_be_read_and_by_who_means_it(
     machine: Machine, serving: Callable[..., Serving]
 ) -> None:
