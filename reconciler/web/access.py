@@ -136,6 +136,10 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
             return PlainTextResponse("this page is for no other site\n", 403)
+        # A look costs its time, also where the browser then shows that site nothing of it.
+        site, mode = headers.get("sec-fetch-site"), headers.get("sec-fetch-mode")
+        if site in ("cross-site", "same-site") and mode != "navigate":
+            return PlainTextResponse("this page is for no other site\n", 403)
         if self._token is None or self._token.admits(headers.get("authorization", "")):
             return None
         words = (

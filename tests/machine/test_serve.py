@@ -173,6 +173,10 @@ def test_it_can_only_be_read_and_by_who_means_it(
     for origin in ("http://evil.example", "null", "http://127.0.0.1:1"):
         status, headers, text = page.ask("/status.json", Origin=origin)
         assert status == 403 and "directory:d" not in text
+    for site, mode, status in (("cross-site", "no-cors", 403), ("same-site", "cors", 403),
+                               ("cross-site", "navigate", 200), ("same-origin", "cors", 200),
+                               ("none", "navigate", 200)):  # fmt: skip
+        assert page.ask("/metrics", Sec_Fetch_Site=site, Sec_Fetch_Mode=mode)[0] == status
     for path in ("/", "/events", "/page.js", "/x", "/metrics"):
         connection = page.connection()
         connection.request("GET", path)
