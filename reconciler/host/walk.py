@@ -92,10 +92,12 @@ def credible(handle: int, status: os.stat_result, server: int | None) -> tuple[i
     """Mode, user and group of what is open there, as far as they count on another file system.
 
     No set-ID bit where it has no effect: who brings such a file system need not be root, and a
-    copy elsewhere would run as whom he names. What a foreign ``server`` answers for is all his.
+    copy elsewhere would run as whom he names. What a foreign ``server`` answers for is all his;
+    a folder of it gives its group to nothing that is made there.
     """
     mode, uid, gid = stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
-    if not gives_rights(handle, server) and not stat.S_ISDIR(status.st_mode):
+    is_folder = stat.S_ISDIR(status.st_mode)
+    if server is not None or not (is_folder or gives_rights(handle, server)):
         mode &= 0o1777
     return (mode, uid, gid) if server is None else (mode, server, os.getegid())
 

@@ -337,6 +337,7 @@ def test_what_gives_no_rights_where_it_is_gives_none_where_it_is_copied_to(
     """Of a file system that somebody has brought he says himself whose a program is."""
     for name, deep in (("moved", "tool"), ("archived", "other")):
         (elsewhere / name).mkdir()
+        (elsewhere / name).chmod(0o2755)
         tool = elsewhere / name / deep
         tool.write_text("his work")
         tool.chmod(0o6755)
@@ -360,6 +361,8 @@ def test_what_gives_no_rights_where_it_is_gives_none_where_it_is_copied_to(
         assert act(top, files, str(ground / to), held) == []
     with tarfile.open(ground / "x.tar.gz") as tar:
         packed = tar.getmember("other")
+    # Of a folder it says whose group is that of what is made there: not where that is root's.
+    assert bool((ground / "out").stat().st_mode & stat.S_ISGID) == (server is None)
     moved = (ground / "out/tool").stat()
     assert (stat.S_IMODE(moved.st_mode), packed.mode) == (0o755, 0o755)
     owner = server or 0
