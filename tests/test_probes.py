@@ -309,6 +309,10 @@ def test_commands_of_an_executor_are_counted_within_a_bound(
     ]  # fmt: skip
     monkeypatch.setattr(probe_own, "MOST_COMMANDS", 3)
     assert commands(str(tmp_path), walltime)["completed"] == 3
+    # There are more than were looked at, also where those were of another sort.
+    for number in range(9):
+        (folder / f"{number}.json").rename(folder / f"{number}.json.reason")
+    assert commands(str(tmp_path), walltime)["completed"] == 3
 
 
 def test_the_room_of_our_own_state(tmp_path: Path) -> None:

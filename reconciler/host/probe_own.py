@@ -72,12 +72,13 @@ def commands(home: str, walltime: WallTime) -> dict[str, Any]:
         path, found[state] = f"{home}/ai_commands/{state}", None
         with suppress(OSError, HostError), listed(path) as folder:
             hidden = is_private(folder)
+            entries = list(islice(regular_files(folder), MOST_COMMANDS))
             seen = [
                 (status, PRIVATE if hidden else name.removesuffix(suffix), name)
-                for name, status in islice(regular_files(folder), MOST_COMMANDS)
+                for name, status in entries
                 if name.endswith(suffix) and not name.startswith(".")
             ]
-            found[state] = len(seen)
+            found[state] = MOST_COMMANDS if len(entries) == MOST_COMMANDS else len(seen)
             if state == "pending" and seen:
                 oldest, _, name = min(seen, key=lambda one: one[0].st_mtime)
                 found["oldest"] = max(0.0, walltime.age(f"{path}/{name}", oldest.st_mtime))
