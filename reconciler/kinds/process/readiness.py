@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 _LONGEST = 5.0
 """Seconds for one answer."""
 _MOST = 2**20
+_LISTENS = " 0A "
+"""The state of a socket, in /proc/net/tcp."""
 
 
 def ask(
@@ -39,16 +42,22 @@ def ask(
         noted = host.start_records.noted
         said = {one: noted(resource.id, one, READY) == "ready" for one in asked}
         return {one: Verdict(well, "has not said READY=1 yet") for one, well in said.items()}
-    verdict = bounded(lambda: _verdict(resource, host), min(ready.timeout, _LONGEST))
     listener = ready.tcp or ready.http
     port = _port(resource.want) if listener is not None and others else None
-    if not verdict.ok or port is None:
-        return dict.fromkeys(asked, verdict)
+    sockets: set[str] = set()
+
+    def answer() -> Verdict:
+        found = _verdict(resource, host)
+        if found.ok and port is not None:
+            sockets.update(_listening(port))
+        return found
+
+    verdict = bounded(answer, min(ready.timeout, _LONGEST))
     # Instances may share a port: whose answer was that?
-    if not any(_holds(other, port, host) for other in others):
+    if not verdict.ok or not any(_holds(other, sockets, host) for other in others):
         return dict.fromkeys(asked, verdict)
     waits = Verdict(False, f"does not listen on port {port} yet, where another instance answers")
-    return {one: verdict if _holds(one, port, host) else waits for one in asked}
+    return {one: verdict if _holds(one, sockets, host) else waits for one in asked}
 
 
 def _verdict(resource: Resource[Process], host: Host) -> Verdict:
@@ -102,11 +111,31 @@ def _port(want: Process) -> int | None:
     return parts.port or (443 if parts.scheme == "https" else 80)
 
 
-def _holds(identity: Identity, port: int, host: Host) -> bool:
-    """Does it, or something below it, take connections there?"""
-    from reconciler.host.process_facts import listening
+def _listening(port: int) -> Iterator[str]:
+    """The sockets on which somebody takes connections on that port, as /proc/PID/fd names them.
 
+    psutil reads all connections of the host again for each process, or names one process of those
+    that share a socket.
+    """
+    for name in ("tcp", "tcp6"):
+        with suppress(OSError), open(f"/proc/net/{name}", encoding="ascii") as file:
+            for fields in (line.split() for line in file if _LISTENS in line):
+                if int(fields[1].rpartition(":")[2], 16) == port:
+                    yield f"socket:[{fields[9]}]"
+
+
+def _holds(identity: Identity, sockets: Collection[str], host: Host) -> bool:
+    """Has it, or something below it, one of these open?"""
+    if not sockets:
+        return False
     try:
-        return port in listening(host.table.below([identity.pid]))
+        pids: Collection[int] = host.table.below([identity.pid])
     except HostError:
-        return port in listening([identity.pid])
+        pids = [identity.pid]
+    for pid in pids:
+        with suppress(OSError):
+            for handle in os.listdir(f"/proc/{pid}/fd"):
+                with suppress(OSError):
+                    if os.readlink(f"/proc/{pid}/fd/{handle}") in sockets:
+                        return True
+    return False
