@@ -362,6 +362,29 @@ def test_a_child_that_another_resource_declares_is_not_ended(world: World) -> No
     assert not alive(child)
 
 
+@pytest.mark.parametrize(
+    "trouble", ["open", "folder", "unknown user", pytest.param("another user", marks=ROOT)]
+)
+def test_what_another_resource_may_name_holds_up_no_stop(world: World, trouble: str) -> None:
+    """It is spared where it stands for itself, which is not known; what never left is not."""
+    script = "setsid CHILD c &\nCHILD own &\nexec CHILD lead"
+    pidfile = world.base / "c.number"
+    users = {"unknown user": ", user: nobody-here", "another user": ", user: nobody"}
+    user = users.get(trouble, "")
+    more = f"  c: {{command: [{world.child}, c], match: {{pidfile: {pidfile}{user}}}}}\n"
+    world.machine.once(world.spec(script))
+    child, own, leader = (world.begun(name) for name in ("c", "own", "lead"))
+    if trouble == "folder":
+        pidfile.mkdir()
+    else:
+        pidfile.write_text(str(child.pid))
+        pidfile.chmod(0o666)
+    done = world.machine.reconcile("--once", world.spec(script, ", state: absent", more=more))
+    assert "done stop process:lead" in done.stdout, done.stdout + done.stderr
+    assert not alive(leader) and not alive(own)
+    assert alive(child) == (trouble in ("open", "unknown user"))
+
+
 def test_a_tmux_server_that_it_has_started_stays_with_what_others_have_there(world: World) -> None:
     script = "tmux -L x new-session -d -s other 'exec CHILD own'\nexec CHILD lead"
     windows = f"[{{panes: [{{command: [{world.child}, pane]}}]}}]"

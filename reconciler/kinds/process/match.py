@@ -5,7 +5,9 @@ It must not decide what is done about them, nor take one resource's for another'
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError
@@ -250,7 +252,7 @@ def started(
 ) -> Started:
     """By what is known what that resource has started: see ``Descendants``.
 
-    What another resource names as its own is spared. Raises UnknownState.
+    What another resource names as its own, or may name, is spared. Raises UnknownState.
     """
     from reconciler.host.descendants import Descendants, Started
     from reconciler.host.processes import owner_of
@@ -269,10 +271,43 @@ def started(
     name = ident.partition(":")[2]
     ours = Started(known_as(ident, host), tuple(uids), name, ended, executor=executor)
     others = [one.want for one in host.notes["matched"] if one.id != ident]
-    found = Descendants(ours, leader, launches, but).look(host.table) if others else ()
-    pids = {one.pid for one in found}
-    theirs = {one for want in others for one in matching(want, host, pids)} if pids else set()
+    if not others:
+        return ours
+    descendants = Descendants(ours, leader, launches, but)
+    found = descendants.look(host.table)
+    within = {*launches, *descendants.seen}
+    if leader is not None and (entry := host.table.entry(leader.pid)) is not None:
+        within.add(entry.session)
+    theirs = {one for want in others for one in _named(want, host, found, within)} if found else ()
     return replace(ours, spared=tuple(sorted(theirs)))
+
+
+def _named(
+    want: Process, host: Host, some: Sequence[Identity], within: Collection[int]
+) -> Sequence[Identity]:
+    """Of these the processes that the ``match`` of a resource names.
+
+    Where that is not known, its trouble holds up no other one: these are then those of its user
+    that have left the sessions in which they were started, as one that stands for itself does.
+    """
+    try:
+        return matching(want, host, {one.pid for one in some})
+    except HostError:
+        match, uid = want.match, None
+        with suppress(HostError):
+            pidfile = host.files.status(match.pidfile) if match and match.pidfile else None
+            if pidfile is not None and not stat.S_ISREG(pidfile.st_mode):
+                return ()  # No number stands in it.
+        with suppress(HostError):
+            uid = host.users.account((match and match.user) or want.user).uid
+    entries = {one: host.table.entry(one.pid) for one in some}
+    return [
+        one
+        for one, entry in entries.items()
+        if entry is not None
+        and entry.session not in within
+        and uid in (None, host.table.owner(one.pid))
+    ]
 
 
 def matching(want: Process, host: Host, among: Collection[int] | None = None) -> Sequence[Identity]:
