@@ -293,7 +293,18 @@ def test_what_is_wrong_with_ready_is_said(machine: Machine, ready: str, words: s
     assert f"{spec.name}:4:" in done.stdout + done.stderr
 
 
-def test_of_instances_that_share_a_port_each_must_listen_itself(machine: Machine) -> None:
+def test_of_instances_that_share_a_port_each_must_listen_itself(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def noted(path: Any, *more: Any, **named: Any) -> Any:
+        if "/net/tcp" in str(path):
+            read.append(path)
+        return builtin(path, *more, **named)
+
+    builtin = open
+    monkeypatch.setattr("builtins.open", noted)
     port = free_port()
     listens = (
         "import socket, time; one = socket.socket(); "
@@ -313,9 +324,10 @@ def test_of_instances_that_share_a_port_each_must_listen_itself(machine: Machine
             up.stdout.readline()
             entries = [look_up(one.pid) for one in (up, slow)]
             first, second = (entry.identity for entry in entries if entry is not None)
-            said = ask(resource, (second,), (first,), host)
-            assert not said[second].ok
+            said = ask(resource, (second, first), (first,), host)
+            assert (said[first].ok, said[second].ok) == (True, False)
             assert f"does not listen on port {port} yet" in said[second].words
+            assert len(read) <= 2  # All connections of the host stand there.
             assert ask(resource, (first,), (second,), host)[first].ok
             # Alone it may be answered for by whoever it likes, such as a proxy.
             assert ask(resource, (second,), (), host)[second].ok
