@@ -227,14 +227,13 @@ class Context(CallState):
         def acted(look: Snapshot, again: bool = False) -> Report:
             from reconciler.core.apply import apply
 
-            plan, spec = look.plan, look.spec
             journal.intends(look)
-            starts = self.options.mode == "loop" and {one.verb for one in plan.steps} == {"start"}
-            if remember and not starts:  # Those do not wait for the disk.
-                tracker.intends()
+            verbs = {one.verb for one in look.plan.steps}
+            if remember and (self.options.mode != "loop" or verbs != {"start"}):
+                tracker.intends()  # Else nothing waits for the disk.
             return apply(
-                plan, spec, self.get_kind, host, ended, stopping, tracker.begins, settle, again,
-                turn, after, journal.begins,
+                look.plan, look.spec, self.get_kind, host, ended, stopping, tracker.begins,
+                settle, again, turn, after, journal.begins,
             )  # fmt: skip
 
         self.acted = True

@@ -355,8 +355,7 @@ class Tracker:
         """The words about failed starts, by id, of what is not started now."""
         if self.store is not None:
             with self._guarded():
-                holds = self._restarts(self.store).holds()
-                return {ident: hold.words for ident, hold in holds.items()}
+                return {i: one.words for i, one in self._restarts(self.store).holds().items()}
         return {}
 
     def unproven(self) -> set[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from typing import Any
 
 import pytest
@@ -39,6 +40,11 @@ def test_a_random_world(machine: Machine, seed: int) -> None:
     assert snapshot(world.foreign) == foreign
 
 
+def timeless(step: dict[str, Any]) -> dict[str, Any]:
+    """Without the next time of a schedule, which may pass between two plans."""
+    return step | {"why": re.sub(r", next [-0-9]+ [:0-9]+", "", step["why"])}
+
+
 def agreed(world: World, deeds: list[str]) -> None:
     """One pass over the world: all modes agree before and after, and it does what it said."""
     machine, said = world.machine, f"after {deeds}"
@@ -46,9 +52,10 @@ def agreed(world: World, deeds: list[str]) -> None:
     plan = machine.plan(world.spec)
     assert plan["unknown"] == [], said
     for step in plan["steps"][:1]:
-        only = machine.plan(world.spec, "--only", step["id"])
-        assert [one for one in only["steps"] if one not in plan["steps"]] == [], said
-        assert step["id"] in [one["id"] for one in only["steps"]], said
+        only = machine.plan(world.spec, "--only", step["id"])["steps"]
+        planned = list(map(timeless, plan["steps"]))
+        assert [one for one in map(timeless, only) if one not in planned] == [], said
+        assert step["id"] in [one["id"] for one in only], said
     assert state(world) == before, said
 
     report = machine.once(world.spec)
