@@ -198,7 +198,9 @@ def test_a_single_pass_beside_a_loop_waits_as_well(
     until(lambda: has_begun(machine))
     seconds = allowed(2.5)  # The pass comes to it meanwhile.
     spec_of(machine, "notify", "{notify: true, timeout: 60s}", seconds=seconds)
-    machine.reconcile("--once", spec)
+    done = machine.reconcile("--once", spec)
+    assert done.returncode == 0, done.stdout + done.stderr
+    until(lambda: machine.running(f"mark {seconds}") and not machine.running("mark 0"))
     (machine.base / "began").unlink()
     for pattern in ("slow.py", f"sleep {machine.mark}"):
         for pid in machine.running(pattern):
