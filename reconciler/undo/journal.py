@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import HostError
 from reconciler.base.records import class_of, is_record, name_of, names, replace
-from reconciler.base.text import redacted_json
-from reconciler.base.values import Secret, secrets
+from reconciler.base.text import censored, redacted_json
+from reconciler.base.values import Secret, secrets, strings
 from reconciler.core.kind import GetKind
 from reconciler.core.model import Observation, Outcome, Plan, Resource, Step
 from reconciler.core.observe import failure, observe
@@ -122,7 +122,8 @@ class PassJournal:
                 note.made = planned.made
                 return
             document = [plain_resource(one) for one in resources]
-            if redacted_json(document) != document:
+            wants = [one.want for one in resources] if how.defines else []
+            if _tells_secret(document, *wants):
                 raise Irreversible("it holds a secret, and is not kept")
             note.resources, note.document = resources, document
             same = note.is_only_made and resources[0].want == note.resource.want
@@ -152,8 +153,8 @@ class PassJournal:
                 self._definitions[resource.id] = None
             elif resource.present and one.result == "done":
                 data = plain(resource.want)
-                known = redacted_json(data) == data  # What holds a secret is not kept.
-                self._definitions[resource.id] = packed(data) if known else None
+                told = _tells_secret(data, resource.want)
+                self._definitions[resource.id] = None if told else packed(data)
 
     def intents(self) -> Rows:
         """What is to be written before the steps that are planned are done, by id."""
@@ -359,7 +360,17 @@ def _made(resource: Resource[Any]) -> list[Any] | None:
         document = plain_resource(resource)
     except TypeError:
         return None
-    return document if redacted_json(document) == document else None
+    how = reversal(resource.kind)
+    wants = [want] if how is not None and how.defines else []
+    return None if _tells_secret(document, *wants) else document
+
+
+def _tells_secret(document: Any, *wants: Any) -> bool:
+    """Does it hold a secret, or do the commands of those look as if they did?"""
+    if redacted_json(document) != document:
+        return True
+    text = "\n".join(one for want in wants for one in strings(want))
+    return bool(text) and censored(text, most=None) != text
 
 
 def _why(error: Exception) -> str:

@@ -170,6 +170,7 @@ processes:
          env: {C: "{{ env.LINES_TOKEN }}"}, restart: {attempts: 1}}
   form: {command: [/bin/sh, -c, "echo curl -u me:F0rm-Pw1 failed; exit 5"],
          restart: {attempts: 1}}
+  runs: {command: [/bin/sh, -c, "sleep 60; echo curl -u me:F0rm-Pw1 failed"]}
 checks:
   arg: {command: [/bin/sh, -c, "printf %0270d 0; echo $1; exit 1", sh, "{{ env.ARG_TOKEN }}"],
         every: 1s}
