@@ -101,8 +101,7 @@ class Base:
         """
         if not self._stands():
             return []
-        rows = self._guarded(lambda base: base.execute(query, values).fetchall(), False, True)
-        return list(rows)
+        return list(self._guarded(lambda base: base.execute(query, values).fetchall(), False, True))
 
     def refuse_unreadable(self) -> None:
         """Raise Newer or Unreadable, but for what ``roll_back`` fixes. No more is judged here."""
@@ -178,8 +177,6 @@ class Base:
         if base is not None and (self._changes or not changes) and self._is_there(base, timeout):
             return base
         self.close()
-        import _sqlite3 as sqlite3
-
         if changes:
             make_folder(self.folder)
             if not os.path.lexists(self._path):
@@ -190,9 +187,7 @@ class Base:
                 f"the store {self._path} was emptied; put a copy of it back, or remove it to begin "
                 "with nothing paused"
             )
-        base = sqlite3.connect(
-            _address(self._path, changes), timeout=timeout, isolation_level=None, uri=True
-        )
+        base = _connected(self._path, changes, timeout)
         try:
             base.execute("PRAGMA synchronous = FULL")
             base.execute("PRAGMA trusted_schema = OFF")
@@ -258,8 +253,8 @@ class Base:
                     base.execute(f"CREATE TEMP VIEW {name} AS SELECT *{empty} FROM main.{name}")
             return
         if missing or _SCHEMA not in there:
-            base.execute("BEGIN IMMEDIATE")
-            try:
+            with base:  # All or nothing, sqlite3.Connection.
+                base.execute("BEGIN IMMEDIATE")
                 there = self._tables(base)  # Another one may have been faster.
                 for name, columns in _missing(there).items():
                     if name not in there:
@@ -269,11 +264,6 @@ class Base:
                 if _SCHEMA not in there:
                     base.execute(f"CREATE TABLE {_SCHEMA} (version INTEGER)")
                     base.execute(f"INSERT INTO {_SCHEMA} (version) VALUES ({_VERSION})")
-                base.execute("COMMIT")
-            except BaseException:
-                with suppress(Exception):
-                    base.execute("ROLLBACK")
-                raise
 
     def _tables(self, base: sqlite3.Connection) -> dict[str, set[str]]:
         """The columns of each table of the file. Raises Newer."""
@@ -322,6 +312,13 @@ class Base:
             return error
         why = getattr(error, "strerror", None) or error
         return HostError(f"cannot use the store {self._path}: {why}")
+
+
+class StoreTable:
+    """Rows of one kind."""
+
+    def __init__(self, base: Base) -> None:
+        self._base = base
 
 
 def _refuse_odd_files(path: str) -> None:
@@ -376,11 +373,14 @@ def _cookie(base: sqlite3.Connection) -> tuple[int, ...]:
     return (number,)
 
 
-def _address(path: str, changes: bool) -> str:
-    """How SQLite is told to open a file, and for what, https://www.sqlite.org/uri.html."""
+def _connected(path: str, changes: bool, timeout: float) -> sqlite3.Connection:
+    """The file, which must be there, named as https://www.sqlite.org/uri.html has it."""
+    import _sqlite3 as sqlite3
+
     for char in "%?#":  # urllib.parse could do it, and takes as long to load as SQLite itself.
         path = path.replace(char, f"%{ord(char):02x}")
-    return f"file:{path}?mode={'rw' if changes else 'ro'}"
+    address = f"file:{path}?mode={'rw' if changes else 'ro'}"
+    return sqlite3.connect(address, timeout=timeout, isolation_level=None, uri=True)
 
 
 def roll_back(folder: str) -> None:
@@ -391,10 +391,9 @@ def roll_back(folder: str) -> None:
     """
     import _sqlite3 as sqlite3
 
-    address = _address(os.path.join(folder, STORE), True)
+    path = os.path.join(folder, STORE)
     with suppress(sqlite3.Error, HostError):
-        _refuse_odd_files(os.path.join(folder, STORE))
-        base = sqlite3.connect(address, timeout=_TIMEOUT, isolation_level=None, uri=True)
-        with closing(base):
+        _refuse_odd_files(path)
+        with closing(_connected(path, True, _TIMEOUT)) as base:
             # To read is enough, https://www.sqlite.org/lockingv3.html#hot_journals.
             base.execute("SELECT count(*) FROM sqlite_master").fetchone()

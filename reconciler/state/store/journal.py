@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
 from reconciler.state.folder import make_folder
-from reconciler.state.store.tables import StoreTable
+from reconciler.state.store.base import StoreTable
 
 if TYPE_CHECKING:
     import sqlite3

@@ -14,8 +14,7 @@ from reconciler.base.records import dataclass
 from reconciler.base.text import shortened
 from reconciler.core.messages import Message, Sent, Trouble, dated, in_one_line, moment, undated
 from reconciler.state.folder import delivery_lock
-from reconciler.state.store.base import Base
-from reconciler.state.store.tables import StoreTable
+from reconciler.state.store.base import Base, StoreTable
 
 if TYPE_CHECKING:
     import sqlite3

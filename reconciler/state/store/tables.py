@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from reconciler.base.records import dataclass, names
 from reconciler.base.values import ProbeHistory
 from reconciler.host.clock import Clock
-from reconciler.state.store.base import Base
+from reconciler.state.store.base import Base, StoreTable
 
 if TYPE_CHECKING:
     from reconciler.core.model import Step
@@ -25,13 +25,6 @@ _NONE: Mapping[str, float] = {}
 _DEED = "wall, by, id, verb, result, why, error, seconds, freed, pass"
 Condition = tuple[str, str, str]
 """The id, what is wrong, and with which of them (a process that was started anew is another)."""
-
-
-class StoreTable:
-    """Rows of one kind."""
-
-    def __init__(self, base: Base) -> None:
-        self._base = base
 
 
 @dataclass(frozen=True, slots=True)
