@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from support import Machine, until
 
-from reconciler.host import bounded
+from reconciler.host import bounded, processes
 from reconciler.host.child import answer
+from reconciler.host.clock import Clock
+from reconciler.host.process_snapshot import ProcessSnapshot
+from reconciler.host.stops import Stops, StopUnderWay
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGHUP])
@@ -52,3 +56,29 @@ def test_how_long_one_may_wait_for_a_file_system(
             until(runs)
         finally:
             waiting.kill()
+
+
+def test_a_stop_leaves_neither_a_descriptor_nor_a_child_that_nobody_has_asked(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is over before the child that makes it has come to its end."""
+    monkeypatch.setattr(processes, "end_below", lambda pid: time.sleep(0.1))
+
+    def children() -> list[int]:
+        return ProcessSnapshot(zombies=True).children.get(os.getpid(), [])
+
+    stops = Stops(Clock(), "*", str(machine.base))
+    before, others = os.listdir("/proc/self/fd"), children()
+    with subprocess.Popen(["sleep", "300"]) as one:
+        entry = processes.look_up(one.pid)
+        assert entry is not None
+        wanted = "process:x", [StopUnderWay(entry.identity, "TERM", 10.0)], False
+        assert stops.make([wanted]) == [None]
+
+    def gone() -> bool:
+        stops.tend(stops.descriptors())
+        return len(os.listdir("/proc/self/fd")) == len(before)
+
+    until(gone, 5.0)
+    assert stops.due() is None
+    assert children() == others

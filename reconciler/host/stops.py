@@ -89,6 +89,8 @@ class Stops:
         self._clock = clock
         self._everything = everything
         self._folder = folder
+        self._making: list[_Batch] = []
+        """Those whose child has not come to its end, also where all of its stops are over."""
         self._going: dict[Identity, tuple[_Batch, str, str]] = {}
         self._begun: dict[Identity, StopUnderWay] = {}
         self._failed: dict[Identity, str] = {}
@@ -107,6 +109,7 @@ class Stops:
             return
         stops = [stop for _, _, stop in new]
         batch = _Batch(_stopping(stops), stops)
+        self._making.append(batch)
         for ident, wakes, stop in new:
             self._going[stop.identity] = batch, ident, wakes
             until = self._clock.monotonic() + stop.timeout
@@ -186,6 +189,8 @@ class Stops:
             over = batch.child.collect() is not None
         except UnknownState as error:
             over, why = True, str(error)
+        if over:
+            self._making.remove(batch)
         *lines, _ = batch.child.said.split(b"\n")
         wakes = []
         for line in lines[batch.heard :]:
@@ -207,12 +212,12 @@ class Stops:
 
     def descriptors(self) -> Collection[int]:
         """One for each batch of stops; readable once one of it has come to its end."""
-        return [batch.child.descriptor for batch in self._batches(self._going)]
+        return [batch.child.descriptor for batch in self._making]
 
     def tend(self, ready: Collection[int]) -> Collection[str]:
         """The ids for which a stop has come to its end."""
         wanted, self._wanted = self._wanted, set()
-        for batch in self._batches(self._going):
+        for batch in list(self._making):
             if batch.child.descriptor in ready or not batch.child.left:
                 wanted.update(self._collect(batch))
         return wanted
@@ -221,12 +226,13 @@ class Stops:
         """Seconds until something may be collected whose end does not tell itself."""
         if self._wanted:
             return 0.0
-        return min((batch.child.left for batch in self._batches(self._going)), default=None)
+        return min((batch.child.left for batch in self._making), default=None)
 
     def close(self) -> None:
         """The loop ends."""
-        for batch in self._batches(self._going):
+        for batch in self._making:
             batch.child.kill()
+        self._making.clear()
         left = [(who, wakes, self._begun[one]) for one, (_, who, wakes) in self._going.items()]
         self._going.clear()
         if left:
