@@ -96,13 +96,12 @@ class Names:
         for order in sorted(there, reverse=True)[self.keep - 1 :]:
             for name in there.pop(order):
                 os.unlink(name, dir_fd=folder)
-        taken = {name.removesuffix(".gz") for names in there.values() for name in names}
-        first = name = log + time.strftime(self._suffix(), time.localtime(now))
-        number = 0
-        while name in taken:
-            number += 1
-            name = f"{first}.{number}"
-        return name
+        first = log + time.strftime(self._suffix(), time.localtime(now))
+        rotated = self.parsed(first)
+        day = rotated.order[:-1] if rotated else ()
+        # Behind all of that date: a number that is free again would make it the oldest of them.
+        number = max((order[-1] + 1 for order in there if order[:-1] == day), default=0)
+        return f"{first}.{number}" if number else first
 
     def _shift(self, folder: int, log: str, there: dict[tuple[int, ...], list[str]]) -> None:
         from reconciler.host.kernel import rename_new
