@@ -46,6 +46,10 @@ def facts(pid: int) -> ProcessFacts:
     said = (read_proc(pid, "status", 8192) or b"").decode(errors="replace")
     lines = dict(line.split(":\t", 1) for line in said.splitlines() if ":\t" in line)
     raw = read_proc(pid, "cmdline", 2**20) or b""
+    if uid is None and raw:
+        raise UnknownState(
+            f"process {pid} is a container's, or acts as another user than the one who started it"
+        )
     if uid is None or "Gid" not in lines:
         raise UnknownState(f"there is no process {pid} on this host")
     if not raw:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -17,6 +19,7 @@ from support import within as promised
 
 from reconciler.base.errors import UnknownState
 from reconciler.host import process_search, process_snapshot, processes
+from reconciler.host.process_facts import facts
 from reconciler.host.process_search import ProcessSearch, within
 from reconciler.host.process_snapshot import ProcessSnapshot
 from reconciler.host.processes import Identity, ProcessEntry
@@ -67,6 +70,31 @@ def test_what_somebody_calls_a_set_user_id_program_hides_no_process_of_roots(fre
                 is_the_program(one.pid)
                 assert os.stat(f"/proc/{one.pid}").st_uid == 0
                 assert ProcessSearch(ProcessSnapshot()).with_command_line("(a+)+b$", 0) == []
+            finally:
+                one.kill()
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_who_becomes_root_by_a_set_user_id_program_is_no_process_of_roots(free: None) -> None:
+    becomes_root = "import os; os.setresuid(0, 0, 0); print('it is', flush=True); os.read(0, 1)"
+    with tempfile.TemporaryDirectory(prefix="rc-", dir="/var/tmp") as folder:
+        Path(folder).chmod(0o755)
+        program = shutil.copy(os.path.realpath(sys.executable), folder)
+        Path(program).chmod(0o4755)
+        argv = ["setpriv", "--reuid=65534", "--clear-groups", program, "-Sc", becomes_root]
+        environ = {"PYTHONHOME": sys.base_prefix, "RECONCILE_PROCESS": "his"}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        with subprocess.Popen(argv, env=os.environ | environ, **pipes) as one:
+            try:
+                assert one.stdout is not None and one.stdout.read(5) == b"it is"
+                assert b"\nUid:\t0\t0\t0\t0\n" in Path(f"/proc/{one.pid}/status").read_bytes()
+                table = ProcessSnapshot()
+                pattern = f"^{re.escape(program)} -Sc"
+                assert ProcessSearch(table).with_command_line(pattern, 0) == []
+                assert table.marked(0, "his") == {}
+                with pytest.raises(UnknownState, match="another user than the one who started it"):
+                    facts(one.pid)
             finally:
                 one.kill()
 
