@@ -66,10 +66,12 @@ def save(context: Context, look: Snapshot, path: str, sign: str | None) -> None:
     }
     document["seal"] = _seal(key, document)
     data = laid_out(document).encode() + b"\n"
-    WholeFileWriter(path, lambda handle: write_all(handle, data), 0o600).write()
+    # It tells what others may not see, so it is nobody else's, whosever was there before.
+    rights = 0o600, os.geteuid(), os.getegid()
+    WholeFileWriter(path, lambda handle: write_all(handle, data), *rights).write()
     if sign is not None:
         signature = _keygen("sign", "-f", os.path.abspath(sign), send=data)
-        WholeFileWriter(f"{path}.sig", lambda handle: write_all(handle, signature), 0o600).write()
+        WholeFileWriter(f"{path}.sig", lambda handle: write_all(handle, signature), *rights).write()
 
 
 class SavedPlan:

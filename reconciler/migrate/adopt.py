@@ -15,7 +15,8 @@ from reconciler import kinds
 from reconciler.base.errors import HostError
 from reconciler.base.text import censored
 from reconciler.host.managed_file import makers, managed_file
-from reconciler.host.reading import beginning
+from reconciler.host.reading import PRIVATE, content, regular_file
+from reconciler.host.walk import reported
 from reconciler.kinds.cron.lines import job_in
 from reconciler.kinds.cron.table import table
 from reconciler.migrate.adopt_process import add_processes, leave
@@ -73,10 +74,11 @@ def _permission(path: str, origin: Origin, draft: SpecDraft, host: Host) -> None
 def _file(path: str, origin: Origin, draft: SpecDraft, host: Host) -> None:
     if "file" not in kinds.names():
         raise HostError("this version has no section files; name it as permission:")
-    status = _status(path, host)
-    if not stat.S_ISREG(status.st_mode):
-        raise HostError("is no regular file")
-    data = beginning(path, _MOST_TEXT + 1) or b""
+    _status(path, host)
+    with reported("cannot be read"), regular_file(host.files.real(path) or path) as (file, private):
+        if private:
+            raise HostError(f"is {PRIVATE}")
+        data, status = content(file, _MOST_TEXT + 1), os.fstat(file)
     try:
         text = data.decode()
     except UnicodeDecodeError:

@@ -13,6 +13,7 @@ from support import Machine
 
 from reconciler.base.errors import HostError
 from reconciler.base.values import Verdict
+from reconciler.cli.main import main
 from reconciler.diagnose import sections
 from reconciler.host.clock import Clock, WallTime
 from reconciler.host.daemon_log import last_lines
@@ -188,3 +189,15 @@ def test_a_permission_names_nothing_in_a_closed_folder_of_roots(
         assert os.stat(his / "open").st_mode & 0o777 == 0o600
     closed.chmod(0o755)  # Everybody may read the names now.
     assert PRIVATELY in machine.reconcile("--plan", spec).stdout
+
+
+def test_what_is_adopted_is_not_copied_into_a_spec(
+    his: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--state-dir", str(tmp_path / "state"), "--adopt", f"file:{file(his / 'f', 0o600)}"]
+    assert main(argv) == 1
+    said = capsys.readouterr()
+    assert "not shown, since others could have given its name" in said.err
+    os.chown(his / "f", SOMEBODY, SOMEBODY)
+    assert main(argv) == 0
+    assert said.out == "" and PRIVATELY in capsys.readouterr().out

@@ -268,6 +268,26 @@ def test_nothing_else_is_lost_for_it(machine: Machine, capsys: pytest.CaptureFix
     assert main([*argv, str(saved.file)]) == main([*argv, str(saved.file)]) == 0
 
 
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_it_is_nobody_elses_to_read(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    saved = Saved(machine)
+    his = machine.base / "his"
+    his.mkdir()
+    for file in (his / "plan", his / "plan.sig"):
+        file.write_text('"seal": "')
+        os.chown(file, 64331, 64331)
+    os.chown(his, 64331, 64331)
+    argv = ["--plan", str(saved.spec), "--state-dir", str(machine.state), "--out"]
+    assert main([*argv, str(his / "plan")]) == 1
+    assert "belongs to user 64331" in capsys.readouterr().err
+    assert (his / "plan").read_text() == '"seal": "', "he can read it, whatever its mode is"
+    (his / "plan").unlink()
+    assert main([*argv, str(his / "plan")]) == 0
+    status = (his / "plan").stat()
+    assert (status.st_uid, status.st_mode & 0o777) == (0, 0o600)
+
+
 def test_a_key_that_somebody_has_just_made_is_the_one(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
