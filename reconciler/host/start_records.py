@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import cached_property
 
@@ -144,12 +144,17 @@ class StartRecords:
                 return int(size)
         return 0
 
-    def make_room(self, mark: str, but: Collection[Identity] = ()) -> None:
-        """Remove the files of that resource whose process has ended. Raises UnknownState."""
-        kept = {one.pid for one in but}
+    def make_room(self, mark: str, finished: Callable[[], Collection[int]]) -> None:
+        """Remove the files of that resource whose process has ended, but for those that have
+        ``finished``, which is asked behind that: one may end any moment. Raises HostError."""
+        ended = []
         for name in self._names.get(file_name(mark), ()):
             pid = name.rpartition(".")[2]
-            if not (pid.isdigit() and (int(pid) in kept or look_up(int(pid)))):
+            if not (pid.isdigit() and look_up(int(pid))):
+                ended.append((name, pid))
+        kept = {str(pid) for pid in finished()} if ended else ()
+        for name, pid in ended:
+            if pid not in kept:
                 for one in (name, f"{name}{ENDED}", f"{name}{READY}", f"{name}{RENEWED}"):
                     with suppress(OSError):
                         os.unlink(f"{self.folder}/{one}")

@@ -200,6 +200,22 @@ def test_one_that_has_finished_stays_so_while_another_instance_is_started(
     machine.converged(spec)
 
 
+@pytest.mark.parametrize("place", ["", ", session: s"])
+def test_one_that_finishes_while_the_others_are_started_is_not_forgotten(
+    machine: Machine, place: str
+) -> None:
+    log = machine.base / "runs"
+    spec = machine.spec(
+        f"sessions: {{s: {{}}}}\nprocesses: {{one: {{command: 'echo x >> {log}', instances: 6, "
+        f"restart: {{when: on_failure}}{place}}}}}"
+    )
+    machine.reconcile("--once", spec)
+    until(lambda: runs(machine) >= 6)
+    until(lambda: not machine.plan(spec)["steps"])
+    machine.once(spec)
+    assert runs(machine) == 6
+
+
 def waiters(pid: int) -> list[int]:
     parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     return [parent] if b"waiter" in Path(f"/proc/{parent}/cmdline").read_bytes() else []

@@ -207,16 +207,16 @@ class ProcessKind(
         kept = [identity for identity, seen in found if seen in (None, digest)]
         extra = kept[want.instances :] if want.stop_extra else []
         stopping = have.stopping or 0 if have is not None else 0
-        finished = have.finished or () if have is not None else ()
+        finished = len(have.finished or ()) if have is not None else 0
         ended = older
         if have is not None and have.at_once is not None:
             # Those that were late first: as long as one is, no other is restarted.
             late = [one for one in kept if one in (have.late or ())]
             ended = [*late, *older[: may_go_down(want, have)]]
         goes_on = len(older) + len(kept) - len(ended)
-        missing = max(0, want.instances - goes_on - stopping - len(finished))
+        missing = max(0, want.instances - goes_on - stopping - finished)
         stops = [self._stop(resource, identity) for identity in [*ended, *extra]]
-        return [*stops, *left, *([self._start(resource, digest, finished)] * missing)]
+        return [*stops, *left, *([self._start(resource, digest)] * missing)]
 
     def left(
         self, planned: Sequence[Action], found: Sequence[Change], have: ProcessState | None
@@ -269,7 +269,7 @@ class ProcessKind(
             # They are older ones from now on, which have their turn one after the other.
             asked = RestartInTurn(resource.id, tuple(_judged(resource, have)))
             return [asked] if stops else []
-        start = self._start(resource, resource.want.digest(), have.finished or ())
+        start = self._start(resource, resource.want.digest())
         return [*stops, *([start] * len(stops))]
 
     def ends(
@@ -344,9 +344,7 @@ class ProcessKind(
         how = want.stop.signal, want.stop.timeout
         return StopLeft(resource.id, want.user, have.left or (), have.launches or (), *how)
 
-    def _start(
-        self, resource: Resource[Process], digest: str, finished: tuple[Identity, ...]
-    ) -> Action:
+    def _start(self, resource: Resource[Process], digest: str) -> Action:
         want = resource.want
         launch = Launch(
             resource.id, digest, want.command, want.env, want.cwd, want.user,
@@ -356,8 +354,8 @@ class ProcessKind(
             want.cgroup.limits if want.cgroup is not None else (),
         )  # fmt: skip
         if want.place is not None:
-            return StartInWindow(launch, want.place, finished)
-        return StartDaemon(launch, want.log_path, want.error_path, finished)
+            return StartInWindow(launch, want.place, resource)
+        return StartDaemon(launch, resource)
 
     def says(self, resource: Resource[Process], host: Host) -> Iterable[Key]:
         place = resource.want.place

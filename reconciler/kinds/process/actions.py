@@ -9,6 +9,7 @@ import os
 import resource
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError
@@ -18,7 +19,14 @@ from reconciler.host.launch import MARK, VERSION, Launch, prepared
 from reconciler.host.processes import LEADER, Identity, ending
 from reconciler.host.start_records import ENDED, RENEWED, STOPPED, file_name
 from reconciler.host.walk import NoSpace
-from reconciler.kinds.process.match import PANE_MARK, known_as, runs, started
+from reconciler.kinds.process.match import (
+    PANE_MARK,
+    finished,
+    known_as,
+    runs,
+    started,
+    version_now,
+)
 from reconciler.kinds.session.resource import holder
 
 if TYPE_CHECKING:
@@ -52,15 +60,13 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class StartDaemon:
-    """Start it in the background, its output appended to ``log``, its errors to ``errors``.
+    """Start it in the background, its output appended to its log.
 
-    What is written down of those that have ``finished`` stays.
+    What is written down of those that have finished by then stays.
     """
 
     launch: Launch
-    log: str | None
-    errors: str | None = None
-    finished: tuple[Identity, ...] = ()
+    resource: Resource[Process]
 
     def describe(self) -> str:
         return f"start {in_words(self.launch)} as a daemon"
@@ -72,17 +78,17 @@ class StartDaemon:
 
     def prepared(self, host: Host) -> Detached:
         """It with all that it needs opened. Raises HostError."""
-        launch = self.launch
+        launch, want = self.launch, self.resource.want
         account = launch.account(host.users)
         records = host.start_records
         with ExitStack() as ends:
-            log = self._opened(self.log, account, host)
+            log = self._opened(want.log_path, account, host)
             ends.callback(os.close, log)
             errors = log
-            if self.errors is not None:
-                errors = self._opened(self.errors, account, host)
+            if want.error_path is not None:
+                errors = self._opened(want.error_path, account, host)
                 ends.callback(os.close, errors)
-            records.make_room(launch.mark, self.finished)
+            records.make_room(launch.mark, partial(_finished, self.resource, host))
             if launch.ready_log is not None:
                 own = log_path(launch.mark, launch.ready_log or None, host)
                 records.note_log(launch.mark, own)
@@ -109,6 +115,12 @@ class StartDaemon:
             descriptor = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         host.log_ends[log] = os.fstat(descriptor)
         return descriptor
+
+
+def _finished(resource: Resource[Process], host: Host) -> set[int]:
+    """The numbers of those that are not to be started again. Raises HostError."""
+    found = finished(resource, host, version_now(resource.want, host))
+    return {one.pid for one, _ in found}
 
 
 def start_all(actions: Sequence[StartDaemon], host: Host) -> list[Exception | None]:
@@ -157,12 +169,12 @@ class RestartInTurn:
 class StartInWindow:
     """Start it in a window of its own, or in the one where it has run before.
 
-    Those of what has ``finished`` stay as they are.
+    Those of what has finished by then stay as they are.
     """
 
     launch: Launch
     place: Place
-    finished: tuple[Identity, ...] = ()
+    resource: Resource[Process]
 
     def describe(self) -> str:
         return f"start {in_words(self.launch)} in tmux session {self.place.session}"
@@ -192,7 +204,7 @@ class StartInWindow:
         options = [*environment_options(first), "-c", "/", "--", *argv]
         name = literal(launch.mark.partition(":")[2])
         mine = host.tmux.made_for(place.socket, place.session, host.owner)
-        done = {one.pid for one in self.finished}
+        done = _finished(self.resource, host)
         dead = (p for p in mine if runs(p, launch.mark) and p.dead and p.pid not in done)
         old = next(dead, None) or holder(mine)
         if old is not None:
