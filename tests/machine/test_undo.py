@@ -174,6 +174,25 @@ def test_an_earlier_pass_and_a_part_of_it(machine: Machine, top: Path) -> None:
     assert both.returncode == 64
 
 
+def test_what_was_taken_back_in_part_is_taken_back_by_the_next(machine: Machine, top: Path) -> None:
+    """So is what was done again in part; of that no more is managed again."""
+    spec = files(machine)
+    before = tree(top)
+    machine.once(spec)
+    after = tree(top)
+    undo(machine, spec, "--only", "file:*")
+    assert tree(top) not in (before, after)
+    undo(machine, spec)
+    assert tree(top) == before
+    number = str(max(one["pass"] for one in history(machine, spec)))
+    undo(machine, spec, number, "--only", "block:*")
+    assert (top / "rc").read_text() != "mine"
+    assert machine.once(spec)["steps"] == []
+    undo(machine, spec)
+    assert tree(top) == after
+    assert machine.once(spec)["skipped"] == []
+
+
 def test_beside_a_loop_it_stays_undone(machine: Machine, top: Path, looping: Any) -> None:
     spec = files(machine, "processes: {p: {command: [sleep, '90733']}}\n")
     before = tree(top)

@@ -113,12 +113,14 @@ def _undone(context: Context, spec: Spec, loop: bool) -> int:
     )
     context.say(*text.report_summary(report))
     if not report.failed:
-        store.journal.ended(tracker.number)
+        if not options.only:  # Else the rest may be wanted as well.
+            store.journal.ended(tracker.number)
         if row.undoes is not None:
-            # All is as it was before that undo, which has paused it.
-            _resume_all(store, (_reason(row.undoes), _reason(row.number)))
+            # It is as it was before that undo, which has paused it.
+            reasons = _reason(row.undoes), _reason(row.number)
+            _resume(store, reasons, paused if options.only else None)
             paused = []
-    resume = _resume(context, spec, paused)
+    resume = _command(context, spec, paused)
     if paused:
         some = f" and {len(paused) - _FEW} more" if len(paused) > _FEW else ""
         names = ", ".join(map(printable, paused[:_FEW])) + some
@@ -206,10 +208,10 @@ def _reason(number: int) -> str:
     return f"undo of pass {number}"
 
 
-def _resume_all(store: Store, reasons: Sequence[str]) -> None:
-    """Take back what was paused for these reasons."""
+def _resume(store: Store, reasons: Sequence[str], ids: Sequence[str] | None) -> None:
+    """Take back what was paused for these reasons, or these of it."""
     for ident, pause in store.pauses.all().items():
-        if pause.reason in reasons:
+        if pause.reason in reasons and (ids is None or ident in ids):
             store.pauses.resume(ident)
 
 
@@ -229,7 +231,7 @@ def _paused_ids(found: Undoing, spec: Spec) -> list[str]:
     return ids
 
 
-def _resume(context: Context, spec: Spec, paused: Sequence[str]) -> str:
+def _command(context: Context, spec: Spec, paused: Sequence[str]) -> str:
     from reconciler.diagnose import command_line
 
     if len(paused) > _FEW:
