@@ -168,6 +168,22 @@ def test_what_follows_a_change(machine: Machine) -> None:
     assert out.read_text() == "x\n" * 3
 
 
+def test_what_follows_waits_for_what_is_not_known(machine: Machine) -> None:
+    """A process of which nothing can be said is not one that does not run."""
+    number = machine.base / "pid"
+    process = f"processes: {{w: {{command: [sleep, '41734'], match: {{pidfile: {number}}}}}}}"
+    machine.once(one(machine, "content: a, on_change: [restart process:w]", process))
+    before = machine.only("41734")
+    number.mkdir()
+    spec = one(machine, "content: b, on_change: [restart process:w]", process)
+    (step,) = machine.once(spec, status=1)["steps"]
+    assert f"restart process:w failed: cannot read {number}" in step["error"]
+    number.rmdir()
+    machine.once(spec)
+    assert machine.only("41734") != before
+    machine.converged(spec)
+
+
 def test_only_what_we_have_written_is_removed(machine: Machine) -> None:
     file = machine.base / "sub/0"
 

@@ -44,7 +44,12 @@ class FollowUp:
             )
         else:
             (seen,) = kind.observe([resource], host)
+            if seen.unknown is not None:
+                raise self._failed(seen.unknown)
             actions = () if seen.state is None else kind.restart(resource, seen.state, ())
         for error in kind.run_all(actions, host):
             if error is not None:
-                raise HostError(f"the file is written, but {self.describe()} failed: {error}")
+                raise self._failed(error)
+
+    def _failed(self, why: object) -> HostError:
+        return HostError(f"the file is written, but {self.describe()} failed: {why}")
