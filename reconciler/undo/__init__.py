@@ -139,6 +139,8 @@ def _attributes(status: os.stat_result, host: Host) -> Attributes:
 def with_attributes(path: str, given: Attributes, host: Host) -> Resource[Any]:
     """What gives it the mode, owner and group again that it has now, where it is still the same
     and has what is ``given`` to it. Raises as ``all_of``."""
+    from glob import escape
+
     from reconciler.core.attributes import Attributes
     from reconciler.core.model import Resource
     from reconciler.host.refusals import kept_mode
@@ -155,7 +157,7 @@ def with_attributes(path: str, given: Attributes, host: Host) -> Resource[Any]:
     )
     now = _attributes(status, host)
     former = ((path, (status.st_dev, status.st_ino), now, got),)
-    want = Permission(path, mode=now.mode, owner=now.owner, group=now.group, former=former)
+    want = Permission(escape(path), mode=now.mode, owner=now.owner, group=now.group, former=former)
     return Resource(f"permission:{path}", want)
 
 

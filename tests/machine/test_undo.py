@@ -141,6 +141,17 @@ def test_a_mode_is_given_back_to_what_it_was_taken_from(
     assert len(told) == (0 if since == "nothing" else 2)
 
 
+def test_a_name_that_would_be_a_pattern_gets_its_mode_back(machine: Machine, top: Path) -> None:
+    path = top / "f[1]*?.txt"
+    path.write_text("a")
+    path.chmod(0o600)
+    machine.once(
+        spec := machine.spec(f"{HEAD}files: {{f: {{path: '{path}', content: a, mode: '0640'}}}}\n")
+    )
+    assert undo(machine, spec)["unknown"] == []
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
 def test_what_somebody_has_made_in_place_of_what_was_removed_is_left(
     machine: Machine, top: Path
 ) -> None:
