@@ -59,6 +59,14 @@ def test_what_a_template_gives(name: str, tmp_path: Path) -> None:
     assert cron(tmp_path, fields).text == head + text
 
 
+def test_only_a_line_feed_ends_a_line(tmp_path: Path) -> None:
+    for more in ({}, {"file": "f"}):
+        line = "@daily root echo 'a\u2028b\x85c'"
+        want = cron(tmp_path, {"content": f"{line}\n", **more})
+        assert list(want.lines().values())[-1] == line
+        assert [job.command.partition("echo ")[2] for job in want.jobs()] == ["'a\u2028b\x85c'"]
+
+
 def test_every_shipped_template_is_tried_and_described() -> None:
     shipped = {path.name: path for path in (CHECKOUT / "templates").glob("*.cron")}
     assert shipped.keys() == {x["template"] for x, _ in GIVEN.values() if "template" in x}

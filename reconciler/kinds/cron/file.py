@@ -87,7 +87,7 @@ def _notes(want: Cron, host: Host, idle: bool) -> Sequence[str]:
     elif host.crontabs.busybox:
         found[f"busybox's crond reads no files in {FOLDER}"] = None
     settings: dict[bytes, bytes] = {}
-    for line in str(want.text).splitlines():
+    for line in str(want.text).split("\n"):
         pair = setting(line.encode("utf-8", "surrogateescape"))
         job = job_in(line, True)
         if pair is not None:
@@ -122,7 +122,7 @@ class WriteCronFile:
             mode = int(self.mode, 8)
             replace_file(self.path, _data(self.text), seen, LIMIT, host.state_dir, mode, 0, 0)
         back = managed_file(self.path)
-        lines = back.text.splitlines() if back is not None else []
+        lines = back.text.split("\n") if back is not None else []
         if (
             back is None
             or back.text != self.text

@@ -69,14 +69,18 @@ class Cron:
         """Its file in /etc/cron.d."""
         return f"{FOLDER}/{self.file}"
 
+    @property
+    def _lines(self) -> list[str]:
+        # Only LF ends a line of cron; str.splitlines() knows others.
+        return self.text.removesuffix("\n").split("\n") if self.text else []
+
     def lines(self) -> dict[str, str]:
         """The lines from its template, by what tells them apart behind the resource's id."""
-        lines = (self.text or "").splitlines()
-        return {f"[{number:02}]": line for number, line in enumerate(lines, 1)}
+        return {f"[{number:02}]": line for number, line in enumerate(self._lines, 1)}
 
     def jobs(self) -> Iterator[CronJob]:
         """What its template has cron run."""
-        for line in (self.text or "").splitlines():
+        for line in self._lines:
             found = job_in(line, self.file is not None)
             if found is not None:
                 yield found
