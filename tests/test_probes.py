@@ -81,6 +81,19 @@ def test_queue(tmp_path: Path) -> None:
         queue(str(tmp_path / "none"), ["*"], None, 3, walltime)
 
 
+def test_what_is_remembered_of_files_with_times_ahead_does_not_grow(tmp_path: Path) -> None:
+    """As those of a file server are whose clock is ahead; each that comes is the oldest in turn."""
+    state, folder = tmp_path / "state", tmp_path / "queue"
+    state.mkdir()
+    folder.mkdir()
+    walltime = WallTime(str(state), Clock(), remembers=True)
+    for name in "abc":
+        file = aged(folder / name, -7200)
+        assert queue(str(folder), ["*"], 300, None, walltime).ok
+        assert len(list(state.iterdir())) == 1
+        file.unlink()
+
+
 def test_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getloadavg", lambda: (9.0, 2.5, 0.0))
     assert load(2.5) == Verdict(True, "load 2.50 over 5 min")

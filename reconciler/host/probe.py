@@ -121,7 +121,9 @@ def waiting(path: str, patterns: Sequence[str], walltime: WallTime) -> tuple[int
     except FileNotFoundError:
         raise UnknownState(f"there is no {path}") from None
     changed, name = earliest
-    return number, max(0.0, walltime.age(f"{path}/{name}", changed)) if number else 0.0, name
+    # By one name for all of them: what is remembered must not grow with each that comes.
+    every = f"{path}/{' '.join(patterns)}"
+    return number, max(0.0, walltime.age(every, changed)) if number else 0.0, name
 
 
 def _matches(name: str, pattern: str) -> bool:
