@@ -12,7 +12,7 @@ from reconciler.migrate.document import Origin, SpecBlock, TemplateText, joined
 from reconciler.migrate.draft import SpecDraft
 from reconciler.migrate.original import Original
 
-_TYPE = r"[fFwdDeqQvpLcbCxXrRzZtThHaA][!+=~^$?-]*"
+_TYPE = r"[fFwdDeqQvpLcbCxXrRzZmtThHaA][!+=~^$?-]*"
 CONTENT = re.compile(rf"\A(?:[ \t]*(?:#[^\n]*)?\n)*{_TYPE}[ \t]+[\"']?[/%]")
 NAMES = re.compile(r"/(user-)?tmpfiles\.d/")
 
@@ -23,9 +23,22 @@ _FOLDERS = {
 _TEMPLATES = {
     "h": "user.home", "u": "user.name", "U": "user.uid", "H": "host.name", "l": "host.name",
 }  # fmt: skip
-_SPANS = {"": "s", "s": "s", "sec": "s", "min": "m", "m": "m", "h": "h", "hr": "h", "d": "d",
-          "w": "d", "ms": "ms", "day": "d", "days": "d", "week": "d", "weeks": "d", "minutes": "m",
-          "hours": "h", "hour": "h", "seconds": "s", "second": "s", "minute": "m"}  # fmt: skip
+_OF_A_USER = {"t": "/run/user/%U", "S": "%h/.local/state", "C": "%h/.cache",
+              "L": "%h/.local/state/log"}  # fmt: skip
+"""What these are in ``user-tmpfiles.d``."""
+_SECONDS = (
+    (1, ("", "s", "sec", "second", "seconds")),
+    (60, ("m", "min", "minute", "minutes")),
+    (3600, ("h", "hr", "hour", "hours")),
+    (86400, ("d", "day", "days")),
+    (7 * 86400, ("w", "week", "weeks")),
+    (2629800, ("M", "month", "months")),
+    (31557600, ("y", "year", "years")),
+)
+_SPANS = {name: seconds for seconds, names in _SECONDS for name in names}
+"""Of systemd.time(7)."""
+_WRITTEN = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+_KEPT = "xX"
 _TIMES = {"a": "atime", "b": "birth", "c": "ctime", "m": "mtime"}
 _WHY = {
     "f": "a file that is there keeps its content, and here it would be replaced; F is imported",
@@ -60,7 +73,7 @@ def read(original: Original, draft: SpecDraft) -> None:
     excluded = _Excluded(lines)
     for line in lines:
         try:
-            if line.sort[0] not in "xX":
+            if line.sort[0] not in _KEPT:
                 _add(line, excluded, draft)
         except ValueError as error:
             draft.leave(draft.document, line.origin, str(error))
@@ -69,14 +82,12 @@ def read(original: Original, draft: SpecDraft) -> None:
 
 
 class _Excluded:
-    """The lines that keep something from being cleaned, by their paths."""
+    """What is not cleaned with the folder that it is in, by path: all that has its own line."""
 
     def __init__(self, lines: Sequence[_TmpfilesLine]) -> None:
-        self._lines = sorted(
-            (one for one in lines if one.sort[0] in "xX"), key=lambda one: one.path
-        )
+        self._lines = sorted(lines, key=lambda one: one.path)
         self._paths = [one.path for one in self._lines]
-        self._idle = set(range(len(self._lines)))
+        self._idle = {at for at, one in enumerate(self._lines) if one.sort[0] in _KEPT}
 
     def below(self, folder: str) -> list[_TmpfilesLine]:
         start = bisect_left(self._paths, f"{folder}/")
@@ -85,7 +96,7 @@ class _Excluded:
         return self._lines[start:end]
 
     def idle(self) -> list[_TmpfilesLine]:
-        """Those that nobody has asked for, in their order."""
+        """The ``x`` and ``X`` that nobody has asked for, in their order."""
         return sorted((self._lines[at] for at in self._idle), key=lambda one: one.origin.line)
 
 
@@ -101,6 +112,11 @@ def _parsed(original: Original, number: int, text: str) -> _TmpfilesLine:
     if len(words) < 2 or not re.fullmatch(_TYPE, words[0]):
         raise original.refused(number, "is not TYPE PATH …, as in tmpfiles.d(5)")
     sort, path, mode, user, group, age = (*words, *[""] * (6 - len(words)))
+    if "/user-tmpfiles.d/" in original.path:
+        path, rest = (
+            re.sub("%(.)", lambda found: _OF_A_USER.get(found[1], found[0]), one)
+            for one in (path, rest)
+        )
     plain = ["" if one == "-" else one for one in (mode, user, group, age, rest)]
     return _TmpfilesLine(original.at(number, text), sort, path, *plain)
 
@@ -121,20 +137,32 @@ def _add(line: _TmpfilesLine, excluded: _Excluded, draft: SpecDraft) -> None:
         raise ValueError("encoded content, and credentials, have no equivalent")
     if sort in _WHY and not content:
         raise ValueError(_WHY[sort])
-    span = _span(line.age.rpartition(":")[2].lstrip("~")) if line.age else ""
     if line.mode.lstrip(":").startswith("~"):
         raise ValueError("a masked mode has no equivalent")
+    span = no_age = ""
+    try:
+        span = _span(line.age.rpartition(":")[2].lstrip("~")) if line.age else ""
+    except ValueError as error:
+        no_age = str(error)
     if sort == "e" and not (line.mode or line.user or line.group):
+        if no_age:
+            raise ValueError(no_age)
         _clean(line, path, span, excluded, draft)
         return
     sections = {"L": "links", "F": "files", "f": "files", "z": "permissions", "Z": "permissions",
-                "e": "permissions"}  # fmt: skip
+                "e": "permissions", "m": "permissions"}  # fmt: skip
     section = sections.get(sort, "directories")
     block = draft.add(section, name, line.origin)
     block.put("path", path, line.origin)
     reasons = (
+        (no_age, f"its age: {no_age}"),
         ("!" in modifiers, "it holds at all times, not only at boot"),
-        ("=" in modifiers, "what is in its place and of another type is left"),
+        ("?" in modifiers, "it is made though its target is not there"),
+        (sort == "L" and "+" not in modifiers, "a link that leads elsewhere is set back"),
+        (
+            "=" in modifiers or (sort == "L" and "+" in modifiers),
+            "what is in its place and of another type is left",
+        ),
         # Below /run nothing is left of the boot before.
         (sort == "D" and not line.path.startswith("/run/"), "what is in it stays at a boot"),
         (
@@ -157,7 +185,7 @@ def _add(line: _TmpfilesLine, excluded: _Excluded, draft: SpecDraft) -> None:
         block.put("recursive", True, line.origin)
     usual = {"directories": "0755", "files": "0644"}.get(section, "")
     _rights(block, line, usual)
-    if sort in "dDevqQ" and line.age:
+    if sort in "dDevqQ" and span:
         _clean(line, path, span, excluded, draft)
 
 
@@ -190,7 +218,7 @@ def _clean(
     below = excluded.below(line.path.rstrip("/"))
     if below:
         start = len(line.path.rstrip("/")) + 1
-        patterns = [one.path[start:] for one in below]
+        patterns = [specified(one.path.rstrip("/")[start:]) for one in below]
         block.put("exclude", patterns[0] if len(patterns) == 1 else patterns, below[0].origin)
 
 
@@ -203,23 +231,16 @@ def _age_by(times: set[str]) -> str:
 
 def _span(text: str) -> str:
     """``10d``, ``1w``, ``1d 12h`` as one duration of a spec. Raises ValueError."""
-    if re.fullmatch(r"0[a-z]*", text):
-        raise ValueError("everything would go each time")
-    parts = re.findall(r"([0-9]+)\s*([a-z]*)\s*", text)
+    parts = re.findall(r"([0-9]+)\s*([A-Za-z]*)\s*", text)
     if not parts or "".join(f"{n}{u}" for n, u in parts) != text.replace(" ", ""):
         raise ValueError(f"{text!r} is not an age")
-    seconds = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    if any(unit not in _SPANS or _SPANS[unit] == "ms" for _, unit in parts):
+    if any(unit not in _SPANS for _, unit in parts):
         raise ValueError(f"{text!r} is not an age here")
-    if len(parts) == 1:
-        number, unit = parts[0]
-        weeks = 7 if unit.startswith("w") else 1
-        return f"{int(number) * weeks}{_SPANS[unit]}"
-    total = sum(
-        int(number) * seconds[_SPANS[unit]] * (7 if unit.startswith("w") else 1)
-        for number, unit in parts
-    )
-    return f"{total}s"
+    total = sum(int(number) * _SPANS[unit] for number, unit in parts)
+    if total == 0:
+        raise ValueError("everything would go each time")
+    unit, seconds = next(one for one in _WRITTEN if total % one[1] == 0)
+    return f"{total // seconds}{unit}"
 
 
 def specified(text: str) -> str:

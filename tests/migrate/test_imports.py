@@ -90,3 +90,16 @@ def test_no_setting_of_a_manual_is_lost(name: str, tmp_path: Path) -> None:
         fates[one] = fate_of(one, file, without[one.original])
     assert {one.said: fate for one, fate in fates.items() if fate != one.fate} == {}
     assert len(settings) > 4
+
+
+def test_folders_of_a_user_are_not_those_of_the_system(tmp_path: Path) -> None:
+    file = tmp_path / "user-tmpfiles.d" / "x.conf"
+    file.parent.mkdir()
+    file.write_text("d %t/a\nd %S/b\nd %C/c\nd %L/%%t\n")
+    text, _ = spec_of(file)
+    assert re.findall("path: (.*)", text) == [
+        '"/run/user/{{ user.uid }}/a"',
+        '"{{ user.home }}/.local/state/b"',
+        '"{{ user.home }}/.cache/c"',
+        '"{{ user.home }}/.local/state/log/%t"',
+    ]
