@@ -30,7 +30,9 @@ _OWN = {
     "CONTENT_TYPE": "its mail is as cron sends it",
     "CONTENT_TRANSFER_ENCODING": "its mail is as cron sends it",
 }
-_USUAL = {"root", "www-data", "nobody", "daemon", "mail", "postgres", "backup", "git", "nginx"}
+_NO_PROGRAMS = {"root", "www-data", "nobody", "daemon"}
+_PROGRAMS = {"mail", "postgres", "backup", "git", "nginx", "man", "sync", "lp", "news"}
+"""Accounts that hosts have: no command is called as the first ones are, and some as the others."""
 _STARTERS = ("sudo", "env", "nice", "ionice", "timeout", "flock", "sh", "bash", "exec", "php",
              "python", "python3", "perl", "ruby", "node", "chronic", "time", "root")  # fmt: skip
 _BEFORE = re.compile(
@@ -49,15 +51,24 @@ class _Job(NamedTuple):
 def read(original: Original, draft: SpecDraft) -> None:
     """All its jobs. Raises NotImported."""
     jobs = list(_jobs(original, draft))
-    known = {one.pw_name for one in pwd.getpwall()} | _USUAL
     words = [job.command.split(None, 1) for job in jobs]
-    system = bool(_SYSTEM.search(original.path)) or (
-        bool(jobs) and all(len(one) == 2 and one[0] in known for one in words)
-    )
+    system = bool(_SYSTEM.search(original.path)) or _with_users(words)
     for job, (first, *rest) in zip(jobs, words, strict=True):
         if system and not rest:
             raise original.refused(job.origin.line, "there is no command behind the user")
         _add(job, rest[0] if system else job.command, first if system else None, draft)
+
+
+def _with_users(words: list[list[str]]) -> bool:
+    """Does each line have a user before its command, by the first word and the rest of each?"""
+    firsts = {first for first, *rest in words if rest}
+    if firsts & _NO_PROGRAMS:
+        return True
+    known = {one.pw_name for one in pwd.getpwall()} | _PROGRAMS
+    return (
+        bool(words) and firsts <= known and all(len(one) == 2 for one in words)
+        and (not firsts <= _PROGRAMS or all(rest[0].startswith("/") for _, *rest in words))
+    )  # fmt: skip
 
 
 def _jobs(original: Original, draft: SpecDraft) -> Iterator[_Job]:

@@ -139,8 +139,6 @@ def _set(options: _Options, word: str, said: _Said) -> None:
     if word in _EVERY or word in _AGES or word == "size":
         for other in (*_EVERY, *_AGES, "size"):
             options.pop(other, None)
-        if word in _EVERY and said.value:
-            said = said._replace(value="")
     options[word] = said
 
 
@@ -192,11 +190,16 @@ def _stanza(
         block.put("match", patterns[0] if len(patterns) == 1 else patterns, origin)
         if below:
             block.put("recursive", True, origin)
+            # A * in a path of ours stands for folders too.
+            block.put("exclude", f"{'*/' * (below.count('/') + 2)}*", origin)
         block.put("action", "rotate", origin)
         try:
             _rule(block, options, origin)
         except ValueError as error:
             draft.leave(block, origin, str(error))
+        for name, day in (("weekly", "Monday"), ("monthly", "the first")):
+            if name in options and options[name].value:
+                draft.leave(block, options[name].origin, f"its day is {day}")
         script = options.get("postrotate")
         if script is not None and _ASKS.search(script.value):
             reason = "it asks which log it is, or holds {}, which stands for the rotated one here"
@@ -236,7 +239,8 @@ def _rule(block: SpecBlock, options: _Options, origin: Origin) -> None:
     elif "create" in options:
         block.put("create", _created(options["create"].value), options["create"].origin)
     if "dateext" in options:
-        form = options["dateformat"].value if "dateformat" in options else "-%Y%m%d"
+        usual = "-%Y%m%d%H" if every == "hourly" else "-%Y%m%d"
+        form = options["dateformat"].value if "dateformat" in options else usual
         block.put("name", form, options["dateext"].origin)
     script = options.get("postrotate")
     if script is not None and not _ASKS.search(script.value):
@@ -257,7 +261,8 @@ def _age(block: SpecBlock, patterns: list[str], said: _Said, draft: SpecDraft) -
     old = draft.add("retention", f"{names[-1]}-old", said.origin)
     old.put("path", block["path"], said.origin)
     old.put("match", [f"{one}{end}" for one in patterns for end in (".*", "-*")], said.origin)
-    if block.get("recursive"):
-        old.put("recursive", True, said.origin)
+    for key in ("recursive", "exclude"):
+        if key in block:
+            old.put(key, block[key], said.origin)
     old.put("action", "delete", said.origin)
     old.put("older_than", f"{said.value}d", said.origin)

@@ -32,6 +32,8 @@ CONTENT = re.compile(
 NAMES = re.compile(r"(^|/)\.?monitrc[^/]*$|/monit(/[^/]+)*/[^/]+$")
 
 _OF_A_PROTOCOL = ("protocol", "ssl", "status", "content", "request", "headers")
+_WELL = [200, 201, 202, 203, 204, 206, 300, 301, 302, 303, 304, 307, 308]
+"""What monit takes for an answer, where no status is asked for: all below 400."""
 _USUAL = 60
 _UNITS = {"second": "s", "minute": "m", "hour": "h", "day": "d"}
 _GREATER = r"(?:>|>=|gt|greater|ge|more)"
@@ -165,6 +167,8 @@ class _Service:
         many = re.fullmatch(r"([0-9]+) restarts?(?: [0-9]+ cycles?)?", text)
         if many:
             nested(block, "restart").put("attempts", int(many[1]), clause.origin)
+            if action not in ("unmonitor", "timeout", "stop", "alert"):
+                self._leave(clause, f"{action}: only a message is sent")
             return True
         if re.match(r"(not exist|does not exist|doesn't exist)", text):
             return action in ("restart", "start")
@@ -175,20 +179,24 @@ class _Service:
         if found is None or action != "restart":
             return False
         name, number, unit = found.groups()
-        limits = nested(block, "limits")
+        value: str | int | None
         if name == "uptime":
-            limits.put("age", f"{number}{_UNITS[unit.rstrip('s') or 'second']}", clause.origin)
-            return True
-        if name == "cpu":
-            limits.put("cpu", f"{number}%", clause.origin)
+            key, value = "age", f"{number}{_UNITS[unit.rstrip('s') or 'second']}"
+        elif name == "cpu":
+            key, value = "cpu", f"{number}%"
         elif unit == "%":
             raise ValueError("memory is limited in bytes")
         elif name in ("mem", "memory"):
-            limits.put("memory", size(f"{number}{unit}"), clause.origin)
+            key, value = "memory", size(f"{number}{unit}")
         else:
-            key = "threads" if name == "threads" else "open_files"
-            limits.put(key, int(float(number)), clause.origin)
-        limits.put("for", f"{cycles * (self.every or _USUAL)}s", clause.origin)
+            key, value = "threads" if name == "threads" else "open_files", int(float(number))
+        limits = nested(block, "limits")
+        if key in limits:
+            raise ValueError(f"there is one limit of {key}, and it stands above")
+        limits.put(key, value, clause.origin)
+        time = f"{cycles * (self.every or _USUAL)}s"
+        if name != "uptime" and limits.setdefault("for", time) != time:
+            self._leave(clause, f"all limits of a process have one time, here {limits['for']}")
         return True
 
     def _asked(self, clause: MonitClause, text: str) -> dict[str, object] | None:
@@ -217,10 +225,11 @@ class _Service:
     def _ping(self, clause: MonitClause) -> dict[str, object]:
         asked, self.rest = connection(clause)
         sort = f"-{found[1]}" if (found := re.search(r"\bping([46])\b", clause.plain())) else None
-        options = ["-c", asked.get("count", "1"), "-W", asked.get("timeout", "5")]
-        options += ["-s", asked["size"]] if "size" in asked else []
+        count, wait = asked.get("count", "3"), asked.get("timeout", "5")
+        options = ["-c", count, "-W", wait, *(["-s", asked["size"]] if "size" in asked else [])]
         address = asked.get("address") or self.head.after("address") or self.name
-        return {"command": ["ping", *([sort] if sort else []), *options, address]}
+        command = ["ping", *([sort] if sort else []), *options, address]
+        return {"command": command, "timeout": f"{int(count) + int(wait)}s"}
 
     def _connection(self, clause: MonitClause) -> dict[str, object]:
         """A check of a port, without what ``_check`` asks for. Raises ValueError."""
@@ -242,8 +251,7 @@ class _Service:
         place = f"{host or '127.0.0.1'}:{port}" if port else host
         place = "localhost" if socket else place
         http: dict[str, object] = {"url": f"{scheme}://{place}{asked.get('request', '/')}"}
-        if "status" in asked:
-            http["status"] = int(asked["status"])
+        http["status"] = int(asked["status"]) if "status" in asked else _WELL
         if "content" in asked:
             http["match"] = asked["content"]
         if "headers" in asked:
@@ -251,7 +259,7 @@ class _Service:
             http["headers"] = dict(pairs)
         if socket:
             http["unix"] = socket
-        return {"http": http if len(http) > 1 else http["url"]}
+        return {"http": http}
 
     def _check(
         self, clause: MonitClause, fields: dict[str, object], cycles: int, action: str
@@ -269,24 +277,28 @@ class _Service:
             block.put("user", user, self.head.origin)
         if self.sort == "program" and self.head.after("gid") is not None:
             self.rest.append("gid")
-        if self.rest:
-            reason = f"is not asked for: {', '.join(self.rest)}"
-            self.draft.leave(block, clause.origin, reason)
+        reasons = [f"is not asked for: {', '.join(self.rest)}"] if self.rest else []
         if cycles > 1:
             block.put("failures", cycles, clause.origin)
+            if not re.search(rf"\b{cycles} cycles?$", clause.plain()):
+                reasons.append(f"{cycles} in a row are counted")
         reactions = ["notify"]
         if action in ("restart", "start") and self.block is not None:
             name = next(name for name, one in self.draft.document["processes"].items()
                         if one is self.block)  # fmt: skip
             reactions = [f"restart process:{name}", "notify"]
         elif action == "exec":
+            if f"repeat every {cycles} cycle" not in clause.origin.text:
+                reasons.append("it is run again while it fails")
             reactions = [f"run {_as_user(clause.after('exec') or '', clause)}", "notify"]
         elif action in ("restart", "start") and "start" in self.programs:
             both = ("stop", "start") if action == "restart" else ("start",)
             run = [self.programs[one] for one in both if one in self.programs]
             reactions = [f"run {'; '.join(run)}", "notify"]
         elif action != "alert":
-            self.draft.leave(block, clause.origin, f"{action}: only a message is sent")
+            reasons.append(f"{action}: only a message is sent")
+        if reasons:
+            self.draft.leave(block, clause.origin, "; ".join(reasons))
         block.put("on_failure", reactions, clause.origin)
 
 

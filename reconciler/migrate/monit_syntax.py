@@ -17,7 +17,7 @@ _TOKEN = re.compile(r"""[ \t\r\n,]+|\#[^\n]*|"([^"]*)"|'([^']*)'|([^\s"',]+)""")
 _NOISE = {"is", "as", "are", "on", "only", "with", "within", "and", "has", "using", "use", "the",
           "sum", "program", "programs", "than", "for", "usage", "was", "but", "of"}  # fmt: skip
 _STARTS = ("start", "stop", "restart", "if", "depends", "depend", "group", "every", "mode",
-           "onreboot", "alert", "noalert", "else")  # fmt: skip
+           "onreboot", "alert", "noalert", "else", "ignore")  # fmt: skip
 _ACTIONS = ("alert", "restart", "start", "stop", "exec", "unmonitor", "timeout")
 _VALUED = ("host|hostname|port|address|type|unixsocket|unix|protocol|proto|request|count|size|"
            "password")  # fmt: skip
@@ -139,7 +139,7 @@ def clauses_of(words: Sequence[MonitWord]) -> tuple[Sequence[MonitWord], list[Mo
     for at, word in enumerate(words):
         low = word.text.lower()
         before = words[at - 1].text.lower() if at else ""
-        inner = before in ("group", "onreboot", "mode") or (
+        inner = before in ("group", "onreboot", "mode", "repeat") or (
             before in ("then", "else", "on") and low in _ACTIONS
         )
         if at > 2 and low in _STARTS and not word.quoted and not inner:

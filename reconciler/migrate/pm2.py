@@ -83,8 +83,12 @@ def _app(original: Original, node: Map, draft: SpecDraft) -> None:
             _setting(key, value, where, block, cwd)
         except ValueError as error:
             draft.leave(block, where, str(error))
-    if said(app.get("exec_mode", app["script"])).startswith("cluster"):
-        draft.leave(block, found["exec_mode"][1], "instances do not share a port here")
+    key = "exec_mode" if "exec_mode" in app else "instances"
+    if key in app and (
+        said(app[key]).startswith("cluster") if key == "exec_mode"
+        else number(app[key]) != 1 and block["command"][0].rpartition("/")[2] in ("node", "bun")
+    ):  # fmt: skip
+        draft.leave(block, found[key][1], "instances do not share a port here")
 
 
 def _command(app: Mapping[str, Node], cwd: str) -> list[str]:
@@ -150,6 +154,8 @@ def _setting(key: str, value: Node, origin: Origin, block: SpecBlock, cwd: str) 
         inner: Any = nested(block, "restart" if where != "stop" else "stop")
         inner = nested(inner, "backoff") if where == "backoff" else inner
         inner.put(name, f"{text}ms" if text.isdigit() else text, origin)
+        if key == "restart_delay":
+            inner.put("factor", 1, origin)
     elif key == "treekill":
         block.put("kill_tree", flag(value), origin)
     elif key == "watch" and not flag(value) and isinstance(value, str):

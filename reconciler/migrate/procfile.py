@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 
+from reconciler.migrate.document import Origin
 from reconciler.migrate.draft import SpecDraft
 from reconciler.migrate.original import NotImported, Original, opened
 
@@ -15,7 +17,7 @@ CONTENT = re.compile(
 )
 NAMES = re.compile(r"(^|/)Procfile[^/]*$|\.[Pp]rocfile$")
 
-_ASSIGNED = re.compile(r"\s*(export\s+)?([A-Za-z_]\w*)\s*=")
+_ASSIGNED = re.compile(r"\s*(export\s+)?([A-Za-z_]\w*)\s*=\s*['\"]?([0-9]{1,5})?")
 _FIRST_PORT = 5000
 _BETWEEN = 100
 
@@ -25,6 +27,8 @@ def read(original: Original, draft: SpecDraft) -> None:
     index = 0
     settings = os.path.join(original.folder, ".env")
     there = os.path.isfile(settings)
+    assigned = list(_assigned(settings)) if there else []
+    first = next((int(one[3]) for _, one in assigned if one[2] == "PORT" and one[3]), _FIRST_PORT)
     for number, line in original.lines():
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -33,7 +37,7 @@ def read(original: Original, draft: SpecDraft) -> None:
             raise original.refused(number, "is not NAME: COMMAND")
         origin = original.at(number, line.strip())
         name, command = found.groups()
-        port = _FIRST_PORT + _BETWEEN * index
+        port = first + _BETWEEN * index
         index += 1
         if name == "release":
             draft.leave(draft.document, origin, "runs once for each release, and nothing does that")
@@ -41,25 +45,24 @@ def read(original: Original, draft: SpecDraft) -> None:
         block = draft.add("processes", name, origin)
         block.put("command", command, origin)
         block.put("cwd", original.folder, origin)
-        if re.search(r"\bPORT\b", command):
-            block.put("env", {"PORT": str(port)}, origin)
+        block.put("env", {"PORT": str(port)}, origin)
         if there:
             block.put("env_file", settings, original.at(number, ".env"))
-    if there:
-        _otherwise(settings, index > 1, draft)
+    for origin, found in assigned:
+        # What foreman reads otherwise than an ``env_file``.
+        if found[1]:
+            draft.leave(draft.document, origin, "is not read from an env_file; take out export")
+        elif found[2] == "PORT" and index > 1:
+            reason = "is one for all, though foreman adds 100 for each process; take it out there"
+            draft.leave(draft.document, origin, reason)
 
 
-def _otherwise(settings: str, several: bool, draft: SpecDraft) -> None:
-    """Name what foreman reads there otherwise than an ``env_file``, but for its value."""
+def _assigned(settings: str) -> Iterator[tuple[Origin, re.Match[str]]]:
+    """Each variable that is set there, without its value."""
     try:
         original = opened(settings)
     except NotImported:
         return  # What is wrong with it is said when it is read for a start.
     for number, line in original.lines():
-        found = _ASSIGNED.match(line)
-        if found and found[1]:
-            origin = original.at(number, f"export {found[2]}")
-            draft.leave(draft.document, origin, "is not read from an env_file; take out export")
-        elif found and found[2] == "PORT" and several:
-            origin = original.at(number, "PORT")
-            draft.leave(draft.document, origin, "is one for all; foreman adds 100 for each process")
+        if found := _ASSIGNED.match(line):
+            yield original.at(number, f"{'export ' * bool(found[1])}{found[2]}"), found

@@ -9,7 +9,7 @@ import configparser
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from reconciler.migrate.document import Origin, SpecBlock, TemplateText, joined
@@ -57,7 +57,7 @@ def read(original: Original, draft: SpecDraft) -> None:
     """All programs of a file, and of those that it includes. Raises NotImported."""
     sections = list(_sections(original))
     for section in [one for one in sections if one.name == "include"]:
-        sections += _included(section, original)
+        sections += _included(section, original, draft)
     merged: dict[str, _Section] = {}
     for section in sections:
         known = merged.setdefault(section.name, section)
@@ -66,12 +66,17 @@ def read(original: Original, draft: SpecDraft) -> None:
             known.places.update(section.places)
     own = merged.pop("supervisord", None)
     programs = [one for one in merged.values() if one.name.startswith("program:")]
+    groups = {
+        program.strip(): name.partition(":")[2]
+        for name, one in merged.items() if name.startswith("group:")
+        for program in one.get("programs", "").split(",")
+    }  # fmt: skip
     programs.sort(key=lambda one: _number(one.get("priority", "999"), 999))
     for other in ([own] if own else []) + list(merged.values()):
         if not other.name.startswith("program:"):
             _other(other, draft)
     for section in programs:
-        _program(section, own, draft)
+        _program(section, own, groups, draft)
 
 
 def _sections(original: Original) -> Iterator[_Section]:
@@ -109,11 +114,17 @@ def _shown(key: str, value: str) -> str:
     return f"{key}={first}{' …' if more else ''}"
 
 
-def _included(section: _Section, original: Original) -> Iterator[_Section]:
+def _included(section: _Section, original: Original, draft: SpecDraft) -> Iterator[_Section]:
     origin = section.places.get("files", section.origin)
     seen = {os.path.realpath(original.path)}
-    for word in section.get("files", "").replace("%(here)s", original.folder).split():
-        for path in original.matching(word, origin):
+    known = {"here": original.folder, "host_node_name": os.uname().nodename}
+    known |= {f"ENV_{name}": value for name, value in os.environ.items()}
+    files = _EXPANSION.sub(lambda one: known.get(one[1], one[0]), section.get("files", ""))
+    for word in files.split():
+        paths = original.matching(word, origin)
+        if not paths:
+            draft.leave(draft.document, origin._replace(text=f"files={word}"), "no file is there")
+        for path in paths:
             real = os.path.realpath(path)
             if real == os.path.realpath(original.path):
                 raise original.refused(origin.line, f"the file includes itself: {origin.text}")
@@ -150,10 +161,10 @@ def _number(text: str, default: int) -> int:
 class _Expander:
     """``%(name)s`` of one program. ``form`` is how its number was asked for, if it was."""
 
-    def __init__(self, section: _Section, number: int) -> None:
+    def __init__(self, section: _Section, groups: Mapping[str, str], number: int) -> None:
         name = section.name.partition(":")[2]
-        self.known = {"here": section.folder, "program_name": name, "group_name": name,
-                      "numprocs": str(number)}  # fmt: skip
+        self.known = {"here": section.folder, "program_name": name,
+                      "group_name": groups.get(name, name), "numprocs": str(number)}  # fmt: skip
         self.form: str | None = None
 
     def __call__(self, text: str) -> str:
@@ -182,10 +193,13 @@ class _Expander:
         raise ValueError(f"nothing is known of %({name})s")
 
 
-def _program(section: _Section, own: _Section | None, draft: SpecDraft) -> None:
+def _program(
+    section: _Section, own: _Section | None, groups: Mapping[str, str], draft: SpecDraft
+) -> None:
+    """Its process. ``groups`` has the group of each program that is in one."""
     block = draft.add("processes", section.name.partition(":")[2], section.origin)
     number = _number(section.get("numprocs", "1"), 1)
-    expand = _Expander(section, number)
+    expand = _Expander(section, groups, number)
 
     def leave(key: str, reason: str) -> None:
         draft.leave(block, section.places[key], reason)

@@ -17,6 +17,7 @@ NAMES = re.compile(r"(^|/)\.?tmuxp[^/]*(/[^/]+)*\.(ya?ml|json)$")
 
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 _EMPTY = ("pane", "blank")
+_NOT_ENTERED = "what is typed is entered too, so it is left out"
 
 
 def read(original: Original, draft: SpecDraft) -> None:
@@ -40,7 +41,8 @@ def read(original: Original, draft: SpecDraft) -> None:
         elif key == "options" and isinstance(value, Map):
             session.put("options", _options(original, value), origin)
         elif key == "shell_command_before":
-            session.put("shell_before", _typed(original, value, session, draft), origin)
+            if typed := _typed(original, value, session, draft):
+                session.put("shell_before", typed, origin)
         elif key == "windows" and isinstance(value, Seq):
             made = [_window(original, one, cwd, draft) for one in value]
             session.put("windows", made, origin)
@@ -69,11 +71,11 @@ def _window(original: Original, node: Node, above: str, draft: SpecDraft) -> Spe
         origin = original.at(panes.at.source.line_of(panes.start) + 1, "panes")
         window.put("panes", [_pane(original, one, cwd, draft) for one in panes], origin)
     if "window_shell" in node:
-        made = window.setdefault("panes", [SpecBlock()])
-        if "command" not in made[0]:
-            line = node.place("window_shell")
-            origin = original.at(line.source.line_of(line.start) + 1, "window_shell")
-            made[0].put("command", str(node["window_shell"]), origin)
+        line = node.place("window_shell")
+        origin = original.at(line.source.line_of(line.start) + 1, "window_shell")
+        for pane in window.setdefault("panes", [SpecBlock()]):
+            if "command" not in pane:
+                pane.put("command", str(node["window_shell"]), origin)
     return window
 
 
@@ -95,7 +97,8 @@ def _shared(
     elif key == "environment" and isinstance(value, Map):
         block.put("env", texts(value), origin)
     elif key == "shell_command_before":
-        block.put("shell_before", _typed(original, value, block, draft), origin)
+        if typed := _typed(original, value, block, draft):
+            block.put("shell_before", typed, origin)
     else:
         return False
     return True
@@ -112,9 +115,14 @@ def _pane(original: Original, node: Node, above: str, draft: SpecDraft) -> SpecB
     cwd = folder(node, above)
     for key, value, origin in entries(original, node):
         if key == "shell_command":
+            if "enter" in node and not flag(node["enter"]):
+                draft.leave(pane, origin, _NOT_ENTERED)
+                continue
             typed = _typed(original, value, pane, draft)
             if typed:
                 pane.put("type", typed, origin)
+        elif key == "enter":
+            pass
         elif key == "shell":
             pane.put("command", str(value), origin)
         elif not _shared(original, key, value, origin, pane, cwd, draft):
@@ -130,9 +138,11 @@ def _typed(original: Original, node: Node, block: SpecBlock, draft: SpecDraft) -
     for one in node if isinstance(node, Seq) else [node]:
         if isinstance(one, Map):
             for key, value, origin in entries(original, one):
-                if key == "cmd":
+                if key == "cmd" and "enter" in one and not flag(one["enter"]):
+                    draft.leave(block, origin, _NOT_ENTERED)
+                elif key == "cmd":
                     found += words(value)
-                else:
+                elif key != "enter":
                     draft.leave(block, origin, "has no equivalent")
         else:
             found += words(one)
