@@ -1,8 +1,14 @@
-"""What goes wrong, with what helps. It must not import anything of this program."""
+"""What goes wrong, with what helps, and the exit codes that say so.
+
+It must not import anything of this program.
+"""
 
 from __future__ import annotations
 
 from typing import NewType
+
+DONE, TROUBLE, CHANGED, USAGE, INVALID, BUSY = 0, 1, 2, 64, 65, 75
+"""Exit codes; the numbers from 64 up are those of sysexits.h."""
 
 Remedy = NewType("Remedy", str)
 """A command that a person may paste into a shell. Only ``host.remedy`` makes one."""

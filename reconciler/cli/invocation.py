@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.digests import blake2b
-from reconciler.base.exit_codes import CHANGED, DONE, INVALID, TROUBLE
+from reconciler.base.errors import CHANGED, DONE, INVALID, TROUBLE
 from reconciler.base.text import HIDDEN, FromFile, hide, printable
 from reconciler.base.values import Remembered
 from reconciler.host import trust
@@ -63,7 +63,7 @@ class Invocation:
 
     def facts(self) -> Facts:
         """What templates may ask about this host, as it is now."""
-        from reconciler.host.users import facts
+        from reconciler.host import facts
 
         return facts(self.users, self.state_dir)
 

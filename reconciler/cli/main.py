@@ -29,8 +29,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn
 
-from reconciler.base.errors import BeingWritten
-from reconciler.base.exit_codes import BUSY, TROUBLE, USAGE
+from reconciler.base.errors import BUSY, TROUBLE, USAGE, BeingWritten
 from reconciler.base.text import error_in_words
 from reconciler.cli.invocation import InvalidUsage, Invocation, complain, invalid
 from reconciler.host.environment import clean, keep_descriptors, open_standard_streams, use_utf8

@@ -17,8 +17,7 @@ from reconciler.core.kind import GetKind, Probed, Readied
 from reconciler.core.model import Resource
 from reconciler.host.child import Child
 from reconciler.host.clock import Clock
-from reconciler.host.command import BEAT
-from reconciler.host.progress import working
+from reconciler.host.progress import BEAT, working
 
 if TYPE_CHECKING:
     from reconciler.host import Host

@@ -19,9 +19,9 @@ from reconciler.executor.log_limit import MAX_LOG, Output, cut_log
 from reconciler.executor.processes import end_tree, identity
 from reconciler.executor.results import tail_of
 from reconciler.executor.text import as_json, stamp
-from reconciler.host.command import reap
 from reconciler.host.launch import MARKS
 from reconciler.host.place import write_all
+from reconciler.host.progress import reap
 from reconciler.host.start import Program, begin
 from reconciler.host.users import Users
 

@@ -6,14 +6,16 @@ It must not know what a spec, a plan or a kind is.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.records import replace
+from reconciler.base.values import Facts
+from reconciler.host import trust
 from reconciler.host.clock import Clock
-from reconciler.host.trust import own_bytes
 from reconciler.host.users import Users
 from reconciler.host.walk import reported
 
@@ -253,4 +255,42 @@ class Marks:
         return os.path.join(self._folder, kind)
 
     def _read(self, kind: str) -> bytes | None:
-        return own_bytes(self._path(kind), _LIMIT)
+        return trust.own_bytes(self._path(kind), _LIMIT)
+
+
+def facts(users: Users, state_dir: str) -> Facts:
+    """What templates may ask about this host and its user, as it is now."""
+    from reconciler.host.command import find, program_folder
+    from reconciler.host.environment import container_loop
+
+    account = users.account(None)
+    return Facts(
+        user_name=account.name,
+        user_home=os.path.abspath(account.home),
+        user_uid=account.uid,
+        host_name=os.uname().nodename,
+        # sd_booted(3)
+        systemd=os.path.isdir("/run/systemd/system"),
+        crontab=find("crontab") is not None,
+        tmux=find("tmux") is not None,
+        state_dir=state_dir,
+        bin=program_folder(),
+        bin_refused=_program_refused() if os.geteuid() == 0 else "",
+        container=bool(container_loop()),
+        linger=os.path.exists(f"/var/lib/systemd/linger/{account.name}"),
+        trust=tuple(word for uid in trust.trusted_owners() for word in ("--trust", str(uid))),
+    )
+
+
+def _program_refused() -> str:
+    """Why root cannot trust this program: its command, its interpreter, and its own files."""
+    from reconciler.host.command import program_folder
+
+    try:
+        for path in (f"{program_folder()}/reconcile", sys.executable, __file__):
+            trust.refuse_untrusted(path, "this program")
+    except trust.Untrusted as error:
+        return str(error)
+    except OSError as error:
+        return f"this program cannot be looked at: {error}"
+    return ""

@@ -21,10 +21,10 @@ from contextlib import suppress
 from math import inf
 from typing import Any
 
-from reconciler.base.exit_codes import TROUBLE
+from reconciler.base.errors import TROUBLE
 from reconciler.host import filesystems
-from reconciler.host.command import forget_parent, reap
-from reconciler.host.environment import is_awaited, let_go_of_streams
+from reconciler.host.descriptors import is_awaited, let_go_of_streams
+from reconciler.host.progress import forget_parent, on_entering, reap
 
 SILENCE = 5.0
 """Seconds that a process which has entered such a file system may spend in one single wait."""
@@ -169,7 +169,7 @@ def _be_child(line: socket.socket, parent: int, relays: list[tuple[int, int, lis
         os.close(feed)
     let_go_of_streams(0)
     _to_parent = line
-    filesystems.on_entering(lambda point: _send(line, "entered", point))
+    on_entering(lambda point: _send(line, "entered", point))
 
 
 def _send(line: socket.socket, what: str, value: Any, handles: tuple[int, ...] = ()) -> None:

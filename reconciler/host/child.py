@@ -22,17 +22,18 @@ from typing import Any
 
 from reconciler.base.errors import UnknownState
 from reconciler.base.text import error_in_words
-from reconciler.host.command import (
+from reconciler.host.descriptors import close_all_but, let_go_of_streams, usual_limit
+from reconciler.host.processes import end_below
+from reconciler.host.progress import (
     BEAT,
     forget_parent,
     limit_waits,
     reap,
     reap_killed,
     still_waiting,
+    unwatched,
+    working,
 )
-from reconciler.host.environment import close_all_but, let_go_of_streams, usual_limit
-from reconciler.host.filesystems import on_entering
-from reconciler.host.progress import unwatched, working
 
 _CHUNK = 65536
 _LENGTH = struct.Struct("!I")
@@ -131,8 +132,6 @@ class Child:
 
     def kill(self) -> None:
         """End it and all below it, whatever it does. It must not have been collected."""
-        from reconciler.host.processes import end_below
-
         end_below(self.pid)
         self._end_all()
 
@@ -151,7 +150,6 @@ def _be_child(do: Callable[[], None], *kept: int) -> None:
     try:
         unwatched()
         forget_parent()
-        on_entering()
         # The lock among them, and the store: they must not outlive the one who holds them.
         close_all_but(*kept)
         usual_limit()
@@ -171,8 +169,6 @@ def _be_child(do: Callable[[], None], *kept: int) -> None:
 def _answer(work: Callable[[], Answer], say: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
-    from reconciler.host.processes import end_below
-
     answer = work()
     for piece in (answer,) if isinstance(answer, bytes) else answer:
         view = memoryview(piece)

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 
@@ -17,6 +17,7 @@ from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
 from reconciler.base.text import censored
 from reconciler.host.environment import note
+from reconciler.host.progress import BEAT, limited, reap, still_waiting
 from reconciler.host.trust import Untrusted, refuse_untrusted
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -33,35 +34,6 @@ AHEAD = 4
 
 _MOST_OUTPUT = 8 * 2**20
 _CHUNK = 65536
-BEAT = 1.0
-"""Seconds between two signs of life while something is waited for."""
-
-_listeners: list[Callable[[], None]] = []
-
-
-def on_waiting(listener: Callable[[], None]) -> None:
-    """Have ``listener`` called again and again while this host waits for something with an end."""
-    _listeners.append(listener)
-
-
-def forget_parent() -> None:
-    """For a child: its parent has the listeners, and the children that are still to end."""
-    _listeners.clear()
-    _dying.clear()
-
-
-def still_waiting() -> None:
-    """To be called now and then by whatever takes long: a wait with an end is no hang."""
-    for listener in _listeners:
-        listener()
-
-
-_deadline: list[float] = []
-
-
-def limit_waits(seconds: float) -> None:
-    """From now on no program is waited for longer than until so many seconds from now."""
-    _deadline[:] = [time.monotonic() + seconds]
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +168,7 @@ def begin(
     passed: int | None = None,
 ) -> Begun:
     """The same as ``run``, but for the wait. Raises HostError when it cannot be started."""
-    if _deadline:
-        timeout = min(timeout, max(0.0, _deadline[0] - time.monotonic()))
+    timeout = limited(timeout)
     opened: list[int] = []
     try:
         for _ in range(3):
@@ -330,39 +301,6 @@ class Begun:
         if self._size > _MOST_OUTPUT:
             raise UnknownState(f"{self._name} printed more than 8 MiB and was killed")
         return bool(chunk)
-
-
-_dying: set[int] = set()
-_PATIENCE = 0.1
-"""Seconds until a child that was killed is left to end by itself."""
-
-
-def reap(pid: int) -> int | None:
-    """How a child that was killed has ended, as waitpid(2) has it; None where it has not.
-
-    One that hangs in the kernel, such as over a file server that is gone, is waited for by nobody.
-    """
-    import select
-
-    ended = os.pidfd_open(pid)
-    try:
-        poller = select.poll()
-        poller.register(ended, select.POLLIN)
-        poller.poll(_PATIENCE * 1000)
-    finally:
-        os.close(ended)
-    found, status = os.waitpid(pid, os.WNOHANG)
-    if found:
-        return status
-    _dying.add(pid)
-    return None
-
-
-def reap_killed() -> None:
-    """Take note of the end of those that took their time to die."""
-    for pid in list(_dying):
-        if os.waitpid(pid, os.WNOHANG)[0]:
-            _dying.discard(pid)
 
 
 def _rest(descriptor: int) -> bytes:

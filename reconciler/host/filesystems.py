@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
-from reconciler.base.errors import UnknownState
+from reconciler.base.errors import HostError, UnknownState
+from reconciler.host import progress
 
 
 def mounts() -> list[tuple[str, str, str]]:
@@ -75,8 +76,6 @@ _mounted_by: dict[str, str] = {}
 """The number of the user for whom a process of his answers, as far as FUSE says it."""
 _answered: dict[str, float] = {}
 _silent: dict[str, tuple[float, int]] = {}
-_entering: Callable[[str], None] | None = None
-_refusing: Callable[[str, int], None] | None = None
 
 
 def served() -> frozenset[str]:
@@ -131,19 +130,6 @@ def path_dependencies(path: str) -> Iterator[str]:
         path = os.path.normpath(os.path.join(os.path.dirname(at), goal, *rest))
 
 
-def on_entering(
-    entering: Callable[[str], None] | None = None,
-    refusing: Callable[[str, int], None] | None = None,
-) -> None:
-    """Have ``entering`` told where such a file system is mounted before each look into it.
-
-    ``refusing`` is told of what was found to be silent, as ``silence`` takes it. From now on
-    nobody else is told.
-    """
-    global _entering, _refusing
-    _entering, _refusing = entering, refusing
-
-
 def silence(point: str, pid: int, seconds: float = 60.0) -> None:
     """What is mounted there did not answer; that process may still wait for it.
 
@@ -190,8 +176,7 @@ def refuse_silent(path: str, exactly: bool = False) -> None:
                     f"the file system mounted on {point} does not answer; see whether its server "
                     "runs, or unmount it"
                 )
-            if _entering is not None:
-                _entering(point)
+            progress.entering(point)
 
 
 def is_of_user(point: str) -> bool:
@@ -222,8 +207,7 @@ def _answers(point: str) -> bool:
         child.wait()
     except UnknownState:
         silence(point, child.pid)
-        if _refusing is not None:
-            _refusing(point, child.pid)
+        progress.refusing(point, child.pid)
         return False
     _answered[point] = time.monotonic()
     return True
@@ -258,3 +242,39 @@ def volume(path: str) -> tuple[str, str]:
             folder = os.path.dirname(folder)
     (mount,) = by_mount([os.path.realpath(folder)])
     return folder, mount
+
+
+def mount_of(handle: int) -> str:
+    """The number of the mount that a descriptor is on, proc(5), ``fdinfo``. Raises HostError."""
+    try:
+        with open(f"/proc/self/fdinfo/{handle}", "rb", buffering=0) as info:
+            text = info.read(512)
+    except FileNotFoundError:
+        raise HostError("/proc is not mounted, so mount points cannot be told") from None
+    return text.partition(b"mnt_id:")[2].split(None, 1)[0].decode()
+
+
+_NFS_ACL = "system.nfs4_acl"
+_NFS_FOR = 60.0
+"""Seconds for which it is remembered whether a device has such lists."""
+_nfs: dict[int, tuple[float, bool]] = {}
+"""Has a device such lists, and when that was asked, by the monotonic clock."""
+
+
+def has_nfs_lists(handle: int, device: int) -> bool:
+    """May what is on that device have a list that its mode does not show? Asked once a minute."""
+    if os.major(device):
+        return False  # A block device.
+    now = time.monotonic()
+    known = _nfs.get(device)
+    if known is None or not 0 <= now - known[0] < _NFS_FOR:
+        known = now, nfs_list(handle) is not None
+        _nfs[device] = known
+    return known[1]
+
+
+def nfs_list(handle: int) -> bytes | None:
+    try:
+        return os.getxattr(f"/proc/self/fd/{handle}", _NFS_ACL)
+    except OSError:
+        return None

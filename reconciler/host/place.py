@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from reconciler.base.errors import HostError
-from reconciler.host.command import still_waiting
 from reconciler.host.private_folder import ACL, NEW, private_folder, take_away
+from reconciler.host.progress import still_waiting
 from reconciler.host.walk import closing, credible, foreign_server, gives_rights
 
 _NO_UNNAMED = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)

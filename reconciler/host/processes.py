@@ -12,11 +12,14 @@ import signal
 import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
-from reconciler.host.clock import Clock
 from reconciler.host.users import run_as
+
+if TYPE_CHECKING:
+    from reconciler.host.clock import Clock
 
 _ENDING = 1.0
 """Seconds for which what descends from a process is ended."""

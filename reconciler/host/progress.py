@@ -1,16 +1,55 @@
-"""How far long work has come, told to whoever watches.
+"""What takes long: how far work has come, that we wait and do not hang, and with an end to it.
 
-It must not know who that is, nor cost anything that counts where nobody watches.
+Whoever watches is told. It must not know who that is, nor cost anything that counts where nobody
+watches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 from reconciler.base.records import dataclass, field
-from reconciler.host.command import still_waiting
+
+BEAT = 1.0
+"""Seconds between two signs of life while something is waited for."""
+
+_listeners: list[Callable[[], None]] = []
+
+
+def on_waiting(listener: Callable[[], None]) -> None:
+    """Have ``listener`` called again and again while this host waits for something with an end."""
+    _listeners.append(listener)
+
+
+def forget_parent() -> None:
+    """For a child: its parent has the listeners, and the children that are still to end."""
+    _listeners.clear()
+    _dying.clear()
+    on_entering()
+
+
+def still_waiting() -> None:
+    """To be called now and then by whatever takes long: a wait with an end is no hang."""
+    for listener in _listeners:
+        listener()
+
+
+_deadline: list[float] = []
+
+
+def limit_waits(seconds: float) -> None:
+    """From now on no program is waited for longer than until so many seconds from now."""
+    _deadline[:] = [time.monotonic() + seconds]
+
+
+def limited(timeout: float) -> float:
+    """So many seconds, or what is left of that time."""
+    return min(timeout, max(0.0, _deadline[0] - time.monotonic())) if _deadline else timeout
+
 
 COUNT, BYTES = "", "bytes"
 """What work is counted in: things, or bytes."""
@@ -73,3 +112,65 @@ def working(what: str, total: int | None, unit: str = COUNT) -> Iterator[Work]:
     finally:
         for watcher in _watchers:
             watcher.ends(work)
+
+
+_entering: Callable[[str], None] | None = None
+_refusing: Callable[[str, int], None] | None = None
+
+
+def on_entering(
+    entering: Callable[[str], None] | None = None,
+    refusing: Callable[[str, int], None] | None = None,
+) -> None:
+    """Have ``entering`` told where what may hang is mounted before each look into it.
+
+    ``refusing`` is told of what was found to be silent, as ``filesystems.silence`` takes it. From
+    now on nobody else is told.
+    """
+    global _entering, _refusing
+    _entering, _refusing = entering, refusing
+
+
+def entering(point: str) -> None:
+    """We are about to look into what is mounted there, and may hang."""
+    if _entering is not None:
+        _entering(point)
+
+
+def refusing(point: str, pid: int) -> None:
+    """It does not answer; that process may still wait for it."""
+    if _refusing is not None:
+        _refusing(point, pid)
+
+
+_dying: set[int] = set()
+_PATIENCE = 0.1
+"""Seconds until a child that was killed is left to end by itself."""
+
+
+def reap(pid: int) -> int | None:
+    """How a child that was killed has ended, as waitpid(2) has it; None where it has not.
+
+    One that hangs in the kernel, such as over a file server that is gone, is waited for by nobody.
+    """
+    import select
+
+    ended = os.pidfd_open(pid)
+    try:
+        poller = select.poll()
+        poller.register(ended, select.POLLIN)
+        poller.poll(_PATIENCE * 1000)
+    finally:
+        os.close(ended)
+    found, status = os.waitpid(pid, os.WNOHANG)
+    if found:
+        return status
+    _dying.add(pid)
+    return None
+
+
+def reap_killed() -> None:
+    """Take note of the end of those that took their time to die."""
+    for pid in list(_dying):
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            _dying.discard(pid)

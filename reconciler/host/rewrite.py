@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 
 from reconciler.base.errors import HostError
 from reconciler.host import kernel
+from reconciler.host.filesystems import mount_of
 from reconciler.host.place import (
     NO_EXCHANGE,
     Draft,
@@ -32,7 +33,7 @@ from reconciler.host.reading import Content, content, reading
 from reconciler.host.refusals import refuse_file_of_another
 from reconciler.host.replaced import Aside, KeptFolders, being_written
 from reconciler.host.users import run_as
-from reconciler.host.walk import closing, mount_of, opened, reported
+from reconciler.host.walk import closing, opened, reported
 
 Edit = Callable[[bytes | None], bytes | None]
 """From what a file holds to what it is to hold; None is no file. It may be called repeatedly."""

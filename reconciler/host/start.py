@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, replace
-from reconciler.host.command import Begun, Result, find, reap, still_waiting
-from reconciler.host.environment import close_all_but
+from reconciler.host.command import Begun, Result, find
+from reconciler.host.descriptors import close_all_but
 from reconciler.host.inherited import (
     Settings,
     as_declared,
@@ -32,6 +32,7 @@ from reconciler.host.inherited import (
 )
 from reconciler.host.not_started import not_found, not_run, reason
 from reconciler.host.processes import LEADER, Identity, end_marked, look_up
+from reconciler.host.progress import reap, still_waiting
 from reconciler.host.refusals import enter
 from reconciler.host.users import Account, refuse_other
 from reconciler.host.walk import closing

@@ -14,9 +14,10 @@ from contextlib import contextmanager
 
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
+from reconciler.host.filesystems import mount_of
 from reconciler.host.refusals import Refused, refuse, user
 from reconciler.host.trust import PATH_ONLY
-from reconciler.host.walk import closing, mount_of, opened, reason, shown
+from reconciler.host.walk import closing, opened, reason, shown
 
 LONGEST = 16 * 1024
 """Characters of a path below the top of a tree; what is nested deeper is not entered. No tool

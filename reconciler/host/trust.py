@@ -23,22 +23,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import time
 from collections.abc import Collection
 from contextlib import suppress
 
 from reconciler.base.errors import HostError, UnknownState
+from reconciler.host import filesystems
 
 PATH_ONLY = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 MOST_LINKS = 40
 """Symlinks on one way, path_resolution(7)."""
-_NFS_ACL = "system.nfs4_acl"
-_NFS_FOR = 60.0
-"""Seconds for which it is remembered whether a device has such lists."""
 
 _more_owners: set[int] = set()
-_nfs: dict[int, tuple[float, bool]] = {}
-"""Has a device such lists, and when that was asked, by the monotonic clock."""
 
 
 class Untrusted(HostError):
@@ -197,7 +192,7 @@ def _owners(also: Collection[int] = ()) -> frozenset[int]:
 def _is_alone(handle: int, status: os.stat_result) -> bool:
     """May certainly nobody but its owner write to what is open there?"""
     by_mode = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return not by_mode and not has_nfs_lists(handle, status.st_dev)
+    return not by_mode and not filesystems.has_nfs_lists(handle, status.st_dev)
 
 
 class _Way:
@@ -231,9 +226,7 @@ class _Way:
 
         ``follow`` False: it must not be a symlink itself.
         """
-        from reconciler.host.filesystems import served
-
-        servers = served()
+        servers = filesystems.served()
         todo = _parts(self._path)
         links = 0
         # What is open: the folder that we stand in, and what is looked at in it.
@@ -296,13 +289,10 @@ class _Way:
 
         Raises OSError where one who is believed does not answer.
         """
-        from reconciler.host.filesystems import refuse_silent, server
-        from reconciler.host.walk import mount_of
-
-        uid = server(mount_of(entry))
+        uid = filesystems.server(filesystems.mount_of(entry))
         if uid in self._owners:
             try:
-                refuse_silent(step, exactly=True)
+                filesystems.refuse_silent(step, exactly=True)
             except UnknownState as error:
                 raise OSError(errno.EIO, str(error)) from None
         elif uid is not None:
@@ -377,22 +367,3 @@ def _parts(path: str) -> list[str]:
 
 def _caller() -> str:
     return f"user {os.geteuid()}" if os.geteuid() else "root"
-
-
-def has_nfs_lists(handle: int, device: int) -> bool:
-    """May what is on that device have a list that its mode does not show? Asked once a minute."""
-    if os.major(device):
-        return False  # A block device.
-    now = time.monotonic()
-    known = _nfs.get(device)
-    if known is None or not 0 <= now - known[0] < _NFS_FOR:
-        known = now, nfs_list(handle) is not None
-        _nfs[device] = known
-    return known[1]
-
-
-def nfs_list(handle: int) -> bytes | None:
-    try:
-        return os.getxattr(f"/proc/self/fd/{handle}", _NFS_ACL)
-    except OSError:
-        return None

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import os
 import pwd
-import sys
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
-from reconciler.base.values import Facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,46 +138,6 @@ def overflow_uid() -> int | None:
     except (OSError, ValueError, IndexError):
         return None
     return None if known else overflow
-
-
-def facts(users: Users, state_dir: str) -> Facts:
-    """What templates may ask about this host and its user, as it is now."""
-    from reconciler.host import trust
-    from reconciler.host.command import find, program_folder
-    from reconciler.host.environment import container_loop
-
-    account = users.account(None)
-    return Facts(
-        user_name=account.name,
-        user_home=os.path.abspath(account.home),
-        user_uid=account.uid,
-        host_name=os.uname().nodename,
-        # sd_booted(3)
-        systemd=os.path.isdir("/run/systemd/system"),
-        crontab=find("crontab") is not None,
-        tmux=find("tmux") is not None,
-        state_dir=state_dir,
-        bin=program_folder(),
-        bin_refused=_program_refused() if os.geteuid() == 0 else "",
-        container=bool(container_loop()),
-        linger=os.path.exists(f"/var/lib/systemd/linger/{account.name}"),
-        trust=tuple(word for uid in trust.trusted_owners() for word in ("--trust", str(uid))),
-    )
-
-
-def _program_refused() -> str:
-    """Why root cannot trust this program: its command, its interpreter, and its own files."""
-    from reconciler.host import trust
-    from reconciler.host.command import program_folder
-
-    try:
-        for path in (f"{program_folder()}/reconcile", sys.executable, __file__):
-            trust.refuse_untrusted(path, "this program")
-    except trust.Untrusted as error:
-        return str(error)
-    except OSError as error:
-        return f"this program cannot be looked at: {error}"
-    return ""
 
 
 def state_directory(chosen: str | None, users: Users) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from reconciler.base.errors import HostError, UnknownState
-from reconciler.host.filesystems import refuse_silent, server
+from reconciler.host.filesystems import mount_of, refuse_silent, server
 from reconciler.host.trust import MOST_LINKS, PATH_ONLY, shared
 from reconciler.host.users import run_as
 
@@ -226,14 +226,3 @@ def shown(path: str) -> str:
     if len(path) <= 2 * _SHOWN:
         return path
     return f"{path[:_SHOWN]}…({len(path):,} characters)…{path[-_SHOWN:]}"
-
-
-def mount_of(handle: int) -> str:
-    """The number of the mount that a descriptor is on, proc(5), ``fdinfo``. Raises HostError."""
-    try:
-        info = os.open(f"/proc/self/fdinfo/{handle}", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise HostError("/proc is not mounted, so mount points cannot be told") from None
-    with closing(info):
-        text = os.read(info, 512)
-    return text.partition(b"mnt_id:")[2].split(None, 1)[0].decode()

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
-from reconciler.host.filesystems import refuse_silent
+from reconciler.host.filesystems import mount_of, refuse_silent
 from reconciler.host.place import draft, put_link, write_all
 from reconciler.host.private_folder import private_folder
 from reconciler.host.reading import PRIVATE, content, is_private, regular_file_in
@@ -26,7 +26,7 @@ from reconciler.host.refusals import (
 )
 from reconciler.host.trust import PATH_ONLY, is_trusted
 from reconciler.host.users import run_as
-from reconciler.host.walk import closing, mount_of, opened, reported, sort_of, taken
+from reconciler.host.walk import closing, opened, reported, sort_of, taken
 from reconciler.host.work import hollow
 from reconciler.host.written import SHOWN, as_shown, digest_of
 

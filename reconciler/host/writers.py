@@ -10,7 +10,7 @@ import stat
 import time
 from collections.abc import Iterator
 
-from reconciler.host.trust import has_nfs_lists, nfs_list
+from reconciler.host.filesystems import has_nfs_lists, nfs_list
 
 # acl(5), and <linux/posix_acl_xattr.h>: a version, then a tag, rights and an id for each entry.
 _ACL = "system.posix_acl_access"

@@ -16,8 +16,8 @@ from reconciler.base.text import error_in_words
 from reconciler.host.bounded import StallDetector
 from reconciler.host.child import ChildLine, Forked, Interrupted
 from reconciler.host.clock import Clock
-from reconciler.host.command import BEAT, on_waiting
-from reconciler.host.filesystems import on_entering, silence
+from reconciler.host.filesystems import silence
+from reconciler.host.progress import BEAT, on_entering, on_waiting
 
 _SILENCE = 90.0
 """Seconds without a sign of life after which a pass counts as hung."""

@@ -9,14 +9,14 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from reconciler.base.errors import HostError
-from reconciler.base.exit_codes import DONE, TROUBLE
+from reconciler.base.errors import DONE, TROUBLE, HostError
 from reconciler.core.model import Spec
 from reconciler.host.clock import Clock
-from reconciler.host.command import on_waiting
-from reconciler.host.environment import raise_limit, start_again, usual_limit
+from reconciler.host.descriptors import raise_limit, usual_limit
+from reconciler.host.environment import start_again
 from reconciler.host.init import is_parent
 from reconciler.host.program import Replaced
+from reconciler.host.progress import on_waiting
 from reconciler.host.supervisor import Supervisor
 from reconciler.output.log import Log
 from reconciler.output.text import given

@@ -16,7 +16,7 @@ from typing import Any
 from uvicorn import Config, Server
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from reconciler.host.environment import raise_limit
+from reconciler.host.descriptors import raise_limit
 from reconciler.web import address
 from reconciler.web.access import Guard, Token
 from reconciler.web.app import App

@@ -16,7 +16,7 @@ import pytest
 from support import LONG, Machine, until
 
 from reconciler.base.errors import HostError, UnknownState
-from reconciler.host import filesystems, trust, walk
+from reconciler.host import filesystems, trust
 from reconciler.host.archive import archive
 from reconciler.host.clock import Clock
 from reconciler.host.daemon_log import open_log
@@ -54,7 +54,7 @@ def elsewhere() -> Iterator[Path]:
 def mounted_by(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """The file system of ``elsewhere`` is one that a process of that user answers for."""
     handle = os.open(elsewhere, os.O_PATH)
-    number = walk.mount_of(handle)
+    number = filesystems.mount_of(handle)
     os.close(handle)
     real = filesystems.mount_lines
 
@@ -91,11 +91,11 @@ def test_nothing_is_asked_of_it(
     """His process need not answer, and nobody could end the wait."""
     mounted_by(SOMEBODY)
     handle, real = os.open(elsewhere, os.O_PATH), os.fstat
-    theirs = walk.mount_of(handle)
+    theirs = filesystems.mount_of(handle)
     os.close(handle)
 
     def asked(handle: int) -> os.stat_result:
-        assert walk.mount_of(handle) != theirs
+        assert filesystems.mount_of(handle) != theirs
         return real(handle)
 
     monkeypatch.setattr(filesystems, "served", lambda: frozenset({"/dev/shm"}))

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from support import LONG
 
-from reconciler.host import trust, writers
+from reconciler.host import filesystems, trust, writers
 
 NOBODY, SOMEBODY = 65534, 64321
 root = [
@@ -414,7 +414,7 @@ def test_an_access_list_of_nfs_counts_though_the_mode_does_not_show_it(
 
     monkeypatch.setattr(os, "getxattr", getxattr)
     monkeypatch.setattr(os, "major", lambda device: 0)
-    monkeypatch.setattr(trust, "_nfs", {})
+    monkeypatch.setattr(filesystems, "_nfs", {})
     handle = os.open(file, os.O_RDONLY)
     alone = trust.only_ours(os.fstat(handle), handle)
     os.close(handle)
@@ -439,7 +439,7 @@ def test_an_access_list_that_claims_millions_of_entries_is_read_to_its_end(
     lists = Claiming(struct.pack(">I", 10**6) + nfs_list(*PLAIN)[4:])
     monkeypatch.setattr(os, "getxattr", lambda *_, **__: lists)
     monkeypatch.setattr(os, "major", lambda device: 0)
-    monkeypatch.setattr(trust, "_nfs", {})
+    monkeypatch.setattr(filesystems, "_nfs", {})
     with file.open() as opened:
         assert trust.only_ours(os.fstat(opened.fileno()), opened.fileno())
     assert 0 < len(looks) < 50

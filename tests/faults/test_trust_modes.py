@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from support import LONG, Machine
 
+from reconciler import host
 from reconciler.host import command, trust
-from reconciler.host import users as users_module
 from reconciler.host.users import Users
 
 NOBODY = 65534
@@ -234,10 +234,10 @@ def test_a_program_of_somebody_else_does_not_get_into_what_lasts(
     here.mkdir(parents=True)
     (here / "reconcile").write_text("")
     monkeypatch.setattr(command, "program_folder", lambda: str(here))
-    seen = users_module.facts(Users(), "/s")
+    seen = host.facts(Users(), "/s")
     assert (seen.bin, seen.bin_refused) == (str(here), "")
     os.chown(here, NOBODY, NOBODY)
-    seen = users_module.facts(Users(), "/s")
+    seen = host.facts(Users(), "/s")
     assert f"the directory {here} belongs to user {NOBODY}" in seen.bin_refused
     from reconciler import kinds
     from reconciler.config import load
@@ -258,7 +258,7 @@ def test_a_program_of_somebody_else_does_not_get_into_what_lasts(
     assert compiled(CRON.replace("reconcile,", "/usr/bin/reconcile,")) == 1
     trust.trust_owner(NOBODY)
     try:
-        assert users_module.facts(Users(), "/s").bin_refused == ""
+        assert host.facts(Users(), "/s").bin_refused == ""
     finally:
         trust._more_owners.clear()
 

@@ -7,8 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from reconciler import kinds
-from reconciler.base.errors import HostError
-from reconciler.base.exit_codes import DONE, TROUBLE
+from reconciler.base.errors import DONE, TROUBLE, HostError
 from reconciler.base.text import count_of, printable
 from reconciler.cli.commands.importing import built_from
 from reconciler.cli.context import Context

@@ -9,7 +9,7 @@ import os
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from reconciler.base.exit_codes import BUSY, DONE
+from reconciler.base.errors import BUSY, DONE
 from reconciler.base.text import printable
 from reconciler.cli.invocation import complain, exit_status
 from reconciler.host.environment import on_note

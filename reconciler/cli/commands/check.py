@@ -5,8 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from reconciler.base.errors import HostError
-from reconciler.base.exit_codes import DONE
+from reconciler.base.errors import DONE, HostError
 from reconciler.base.text import count_of, printable
 from reconciler.cli.context import Context
 from reconciler.output.data import FORMAT

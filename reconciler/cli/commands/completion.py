@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
-from reconciler.base.exit_codes import DONE
+from reconciler.base.errors import DONE
 from reconciler.cli.context import Context
 from reconciler.cli.invocation import InvalidUsage
 from reconciler.cli.options import OF, all_modes, parser

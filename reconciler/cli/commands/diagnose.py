@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reconciler.base.exit_codes import DONE, TROUBLE
+from reconciler.base.errors import DONE, TROUBLE
 from reconciler.cli.context import Context
 
 

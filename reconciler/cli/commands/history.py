@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from reconciler.base.exit_codes import DONE
+from reconciler.base.errors import DONE
 from reconciler.cli.context import Context
 from reconciler.cli.invocation import InvalidUsage
 from reconciler.core.plan import is_matched

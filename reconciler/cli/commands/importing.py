@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from reconciler import kinds
-from reconciler.base.exit_codes import DONE, INVALID
+from reconciler.base.errors import DONE, INVALID
 from reconciler.cli.context import Context
 from reconciler.cli.invocation import InvalidUsage, complain, tell
 from reconciler.config.errors import Problem

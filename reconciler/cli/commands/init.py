@@ -9,8 +9,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from reconciler.base.errors import HostError, Remedy
-from reconciler.base.exit_codes import DONE
+from reconciler.base.errors import DONE, HostError, Remedy
 from reconciler.cli.context import Context
 from reconciler.cli.invocation import InvalidUsage
 from reconciler.diagnose import command_line, diagnose

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
-from reconciler.base.errors import HostError
-from reconciler.base.exit_codes import DONE, TROUBLE
+from reconciler.base.errors import DONE, TROUBLE, HostError
 from reconciler.base.text import censored, printable
 from reconciler.cli.commands.history import moment_given
 from reconciler.cli.context import Context, no_such

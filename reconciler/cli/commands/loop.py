@@ -10,8 +10,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from reconciler.base.errors import HostError, UnknownState
-from reconciler.base.exit_codes import BUSY, INVALID
+from reconciler.base.errors import BUSY, INVALID, HostError, UnknownState
 from reconciler.base.text import redacted
 from reconciler.cli.context import Context
 from reconciler.cli.invocation import InvalidUsage, complain, tell

@@ -6,8 +6,7 @@ import os
 import sys
 
 import reconciler
-from reconciler.base.errors import HostError
-from reconciler.base.exit_codes import DONE
+from reconciler.base.errors import DONE, HostError
 from reconciler.cli.context import Context
 
 _PAGE = os.path.join(os.path.dirname(reconciler.__file__), "reconcile.1")

@@ -9,8 +9,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from reconciler.base.errors import HostError
-from reconciler.base.exit_codes import DONE, TROUBLE
+from reconciler.base.errors import DONE, TROUBLE, HostError
 from reconciler.base.records import replace
 from reconciler.base.text import printable
 from reconciler.cli.context import Context

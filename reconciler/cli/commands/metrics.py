@@ -12,8 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
-from reconciler.base.errors import HostError, UnknownState
-from reconciler.base.exit_codes import DONE
+from reconciler.base.errors import DONE, HostError, UnknownState
 from reconciler.cli.commands.status import PATIENCE, gathered
 
 if TYPE_CHECKING:

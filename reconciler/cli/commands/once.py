@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
-from reconciler.base.exit_codes import BUSY, TROUBLE
+from reconciler.base.errors import BUSY, TROUBLE
 from reconciler.base.records import replace
 from reconciler.cli.context import MOST_ROUNDS, Context
 from reconciler.cli.invocation import InvalidUsage, complain, exit_status, tell

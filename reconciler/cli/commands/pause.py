@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
-from reconciler.base.exit_codes import DONE, TROUBLE
+from reconciler.base.errors import DONE, TROUBLE
 from reconciler.base.records import replace
 from reconciler.cli.context import Context
 from reconciler.cli.invocation import InvalidUsage

@@ -5,7 +5,7 @@ It must not hold anything of the steps themselves, which are in ``reconciler.dia
 
 from __future__ import annotations
 
-from reconciler.base.exit_codes import BUSY, DONE, TROUBLE
+from reconciler.base.errors import BUSY, DONE, TROUBLE
 from reconciler.cli.context import Context
 from reconciler.cli.invocation import complain
 

@@ -9,7 +9,7 @@ import json
 import os
 
 from reconciler import kinds
-from reconciler.base.exit_codes import DONE
+from reconciler.base.errors import DONE
 from reconciler.cli.context import Context
 from reconciler.cli.invocation import InvalidUsage
 from reconciler.cli.options import DOCUMENTS

@@ -18,15 +18,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
-from reconciler.base.errors import HostError, UnknownState
-from reconciler.base.exit_codes import DONE, INVALID
+from reconciler.base.errors import DONE, INVALID, HostError, UnknownState
 from reconciler.base.text import error_in_words, printable, redacted, redacted_json
 from reconciler.cli.commands.metrics import counted
 from reconciler.cli.commands.status import PATIENCE, gathered
 from reconciler.cli.context import Context
 from reconciler.cli.invocation import InvalidUsage
 from reconciler.config.isolated import Asked, Invalid
-from reconciler.host.environment import start_again, usual_limit
+from reconciler.host.descriptors import usual_limit
+from reconciler.host.environment import start_again
 
 if TYPE_CHECKING:
     from reconciler.core.model import Spec

@@ -6,8 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
-from reconciler.base.errors import HostError
-from reconciler.base.exit_codes import DONE, TROUBLE
+from reconciler.base.errors import DONE, TROUBLE, HostError
 from reconciler.base.text import printable, redacted_json
 from reconciler.base.values import due_in
 from reconciler.cli.invocation import InvalidUsage

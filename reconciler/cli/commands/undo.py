@@ -10,8 +10,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
-from reconciler.base.errors import HostError
-from reconciler.base.exit_codes import BUSY, DONE
+from reconciler.base.errors import BUSY, DONE, HostError
 from reconciler.base.records import replace
 from reconciler.base.text import printable
 from reconciler.cli.commands.pause import wake, who

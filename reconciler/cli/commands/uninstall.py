@@ -14,8 +14,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
-from reconciler.base.errors import HostError
-from reconciler.base.exit_codes import BUSY, DONE, TROUBLE
+from reconciler.base.errors import BUSY, DONE, TROUBLE, HostError
 from reconciler.base.records import dataclass, field, replace
 from reconciler.base.text import printable
 from reconciler.cli.commands.pause import planned

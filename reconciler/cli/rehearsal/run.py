@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from reconciler import kinds
-from reconciler.base.exit_codes import DONE
+from reconciler.base.errors import DONE
 from reconciler.base.records import replace
 from reconciler.base.values import Notify
 from reconciler.cli.commands import messages
