@@ -9,6 +9,7 @@ import glob
 import os
 import sys
 from collections.abc import Callable, Collection
+from contextlib import suppress
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.host.child import Child
@@ -117,7 +118,8 @@ class Installed:
             if self._sources() == self._files and looks[-1] == self._ours[-1]:
                 self._ours = looks  # Something else was put beside it.
             else:
-                self._child, self._tried = Child(_loads, _START), looks
+                with suppress(OSError):  # No process can be had just now.
+                    self._child, self._tried = Child(_loads, _START), looks
 
     def _is_gone(self, now: float, at: int) -> None:
         path = (*self._folders, sys.executable)[at]

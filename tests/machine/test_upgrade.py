@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -243,6 +244,9 @@ def test_when_another_one_is_tried_and_when_it_is_taken(
     clock, told = Turned(), []
     seen = program.Installed(clock, lambda words, bad: told.append(words))
 
+    def no_process(*_: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
     def changed(name: str) -> None:
         (installation.package / "output" / name).touch()
         seen.look()
@@ -259,6 +263,10 @@ def test_when_another_one_is_tried_and_when_it_is_taken(
         changed(f"new{number}.py")
         later(2.9)
         assert tried == []
+    with monkeypatch.context() as short:
+        short.setattr(program, "Child", no_process)
+        later(0.2)
+        assert seen.due() == 1.0
     later(0.2)
     # What has changed since it was tried is another one.
     changed("late.py")
