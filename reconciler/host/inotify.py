@@ -23,7 +23,11 @@ _CREATE, _DELETE = 0x100, 0x200
 _DELETE_SELF, _MOVE_SELF = 0x400, 0x800
 _OVERFLOW, _IGNORED = 0x4000, 0x8000
 _ONLYDIR, ONCE = 0x01000000, 0x80000000
-_IN_FOLDER = _CLOSE_WRITE | _ATTRIB | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _ONLYDIR
+_ELSEWHERE = _DELETE_SELF | _MOVE_SELF
+"""The folder itself has another name now, or none."""
+_IN_FOLDER = (
+    _CLOSE_WRITE | _ATTRIB | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _ELSEWHERE | _ONLYDIR
+)
 _NEW_FILES = _CLOSE_WRITE | _MOVED_TO | _CREATE | _DELETE_SELF | _MOVE_SELF | _ONLYDIR
 _EVENT = struct.Struct("iIII")
 _MOST = 16
@@ -141,15 +145,16 @@ class FileWatch:
         self._told = told
         self._names: dict[int, set[bytes]] = {}
         self._files: frozenset[str] = frozenset()
-        self._places: frozenset[str] = frozenset()
-        """The paths that are watched for their sake."""
+        self._places: dict[str, tuple[int, int] | None] = {}
+        """The paths that are watched for their sake, each with what its folder is."""
         self._at: float | None = None
         self._inotify: Inotify | None = None
 
     def watch(self, files: Iterable[str]) -> None:
         """Watch these from now on: absolute paths, whether they exist or not."""
         self._files = frozenset(files)
-        places = frozenset(place for path in self._files for place in path_dependencies(path))
+        found = {place for path in self._files for place in path_dependencies(path)}
+        places = {path: _folder_of(path) for path in found}
         if places == self._places and self._inotify is not None:
             return
         self.close()
@@ -182,7 +187,8 @@ class FileWatch:
         assert self._inotify is not None
         found = False
         for watch, what, name in self._inotify.events():
-            found = found or bool(what & _OVERFLOW) or name in self._names.get(watch, ())
+            elsewhere = bool(what & (_OVERFLOW | _ELSEWHERE))
+            found = found or elsewhere or name in self._names.get(watch, ())
         return found
 
     def due(self) -> float | None:
@@ -195,3 +201,11 @@ class FileWatch:
             self._inotify.close()
         self._inotify = None
         self._names = {}
+
+
+def _folder_of(path: str) -> tuple[int, int] | None:
+    """Device and inode of the folder in which that is."""
+    with suppress(OSError):
+        status = os.stat(path.rpartition("/")[0] or "/")
+        return status.st_dev, status.st_ino
+    return None

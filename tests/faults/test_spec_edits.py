@@ -415,7 +415,8 @@ def test_the_loop_takes_what_was_saved_in_two_steps(machine: Machine, looping: A
 def test_a_change_of_the_way_to_an_include_is_noticed_at_once(
     machine: Machine, looping: Any
 ) -> None:
-    """A folder that comes later, and a link to a folder that is switched."""
+    """A folder that comes later, a link to a folder that is switched, and a folder that another
+    one takes the name of."""
     base = machine.base
     for name in ("one", "two"):
         (base / name).mkdir()
@@ -438,6 +439,12 @@ def test_a_change_of_the_way_to_an_include_is_noticed_at_once(
     (base / "later").mkdir()
     (base / "later/x.yaml").write_text(f"directories: {{x: {{path: {base}/from-three}}}}\n")
     until((base / "from-three").is_dir)
+    (base / "from-two").rmdir()
+    (base / "later").rename(base / "before")
+    (base / "two").rename(base / "later")
+    until((base / "from-two").is_dir)
+    (base / "later/x.yaml").write_text(f"directories: {{x: {{path: {base}/from-four}}}}\n")
+    until((base / "from-four").is_dir)
 
 
 @pytest.mark.parametrize("half", ["prec", "prec[]"])
