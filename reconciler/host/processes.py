@@ -168,23 +168,18 @@ def end_marked(name: str, value: str) -> None:
     mark = f"{name}={value}".encode()
 
     def found() -> set[int]:
-        pids = {int(pid) for pid in os.listdir("/proc") if pid.isdigit()} - {os.getpid()}
-        return _below(
-            {
-                one
-                for one in pids
-                if mark in (_read(f"/proc/{one}/environ", 2**20) or b"").split(b"\0")
-            }
-        )
+        environs = ((one, _read(f"/proc/{one}/environ", 2**20) or b"") for one in pids())
+        marked = {one for one, environ in environs if mark in environ.split(b"\0")}
+        return _below(marked - {os.getpid()})
 
     _end_all(found)
 
 
-def _below(pids: set[int]) -> set[int]:
+def _below(tops: set[int]) -> set[int]:
     """These and all that descend from them, by one look at the process table."""
-    entries = {int(name): look_up(int(name)) for name in os.listdir("/proc") if name.isdigit()}
+    entries = {pid: look_up(pid) for pid in pids()}
     parents = {pid: entry.parent for pid, entry in entries.items() if entry is not None}
-    found = set(pids)
+    found = set(tops)
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more
     return found & parents.keys()
