@@ -102,6 +102,13 @@ def test_an_option_of_some_modes_goes_with_no_other(capsys: pytest.CaptureFixtur
             assert said.out == ""
             assert f"{flag} is for --{of[0]}" in said.err
             assert f"not for --{mode.name}" in said.err
+    for line in (
+        ["--man", "--json"], ["--man", "web.yaml"], ["--completion", "bash", "--set", "a=b"],
+        ["--schema", "--set-file", "a=b"], ["--import", "x", "--set", "a=b"],
+        ["web.yaml", "--adopt", "cron:me"], ["--metrics", "--json"],
+    ):  # fmt: skip
+        assert main(line) == 64
+        assert " has no use for " in capsys.readouterr().err
     # All are modes that there are, and help and completion know which.
     assert {name for of in OF.values() for name in of} <= {mode.name for mode in all_modes()}
     for mode in all_modes():

@@ -112,10 +112,8 @@ class CallState(Invocation):
         taken_over = known != ours and self._path == spec.path
         if known is None or taken_over or (known == ours and not state.knows_volume(folder)):
             self._remember("which spec the state belongs to", state.remember_spec, folder, ours)
-        partly = self.options.only or spec.last_good or self._guest
-        if self.options.mode in APPLYING and not partly:
-            values = dict(spec.variables)
-            self._remember("the variables", state.remember_variables, folder, values)
+        if self.options.saved is None:
+            self.remember_variables(spec)
         if state.interrupted(folder):
             from reconciler.state.store.base import roll_back
 
@@ -126,6 +124,15 @@ class CallState(Invocation):
             for words in settle(folder):
                 self.warn(words)
         self._remember("what must not be shown", state.mark_secrets, folder)
+
+    def remember_variables(self, spec: Spec) -> None:
+        """What was set is the spec's from now on, where the whole of it is applied."""
+        from reconciler.state.folder import remember_variables
+
+        partly = self.options.only or spec.last_good or self._guest
+        if self.options.mode in APPLYING and not partly:
+            folder, values = self.folder(spec), dict(spec.variables)
+            self._remember("the variables", remember_variables, folder, values)
 
     def _remember(self, what: str, keep: Callable[..., None], *values: Any) -> None:
         try:

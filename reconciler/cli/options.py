@@ -107,6 +107,17 @@ OF = {
 Help, manual page and completion go by it, and with another mode it is an error.
 """
 
+_OF_A_SPEC = ("set", "set_file")
+_NO_USE = {
+    "man": (*_OF_A_SPEC, "json", "spec"),
+    "completion": (*_OF_A_SPEC, "json", "spec"),
+    "schema": _OF_A_SPEC,
+    "import": _OF_A_SPEC,
+    "adopt": (*_OF_A_SPEC, "spec"),
+    "metrics": ("json",),
+}
+"""Of the options that are for all modes, and the SPEC, what some have no use for."""
+
 FIRST = (
     ("reconcile --check my.yaml", "is the file right?"),
     ("reconcile --plan my.yaml", "what would change on this host? touches nothing"),
@@ -273,6 +284,8 @@ def parsed(argv: Sequence[str]) -> argparse.Namespace:
         flag = next((name for name in action.option_strings if name in OF), None)
         if flag and mode not in OF[flag] and getattr(options, action.dest) != action.default:
             made.error(f"{flag} is for {listed(f'--{one}' for one in OF[flag])}, not for --{mode}")
+        if action.dest in _NO_USE.get(mode, ()) and getattr(options, action.dest) != action.default:
+            made.error(f"--{mode} has no use for {(*action.option_strings, 'a SPEC')[0]}")
     options.mode = mode
     if options.placed is not None and options.hosts is None:
         options.placed = os.path.abspath(options.placed)

@@ -81,6 +81,17 @@ def test_a_saved_plan_is_done_once(machine: Machine) -> None:
     assert "is not as it was: no step is due now" in saved.do(status=1)
 
 
+def test_the_variables_of_one_that_is_refused_are_not_remembered(machine: Machine) -> None:
+    saved = Saved(machine)
+    saved.spec.write_text(saved.spec.read_text() + "vars: {other: x}\n")
+    saved.spec.write_text(saved.spec.read_text().replace("content: a,", "content: '{{ other }}',"))
+    saved.save("--set", "other=y")
+    assert "its variables are" in saved.do("--set", "other=z", status=1)
+    assert "variables" not in machine.plan(saved.spec)["spec"]
+    saved.do("--set", "other=y")
+    assert machine.plan(saved.spec)["spec"]["variables"] == {"other": "y"}
+
+
 def edited(saved: Saved) -> None:
     saved.there.write_text("a person's\n")
 

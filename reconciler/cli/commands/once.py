@@ -116,6 +116,8 @@ def _pass(context: Context, spec: Spec, saved: SavedPlan | None) -> tuple[int, S
         for words in moved:
             tell(f"{saved.path}: {words}")
         return complain("nothing is done; make the plan anew", TROUBLE), spec
+    if saved is not None:
+        context.remember_variables(spec)
     _in_place(context, spec)
     end = host.clock.monotonic() + _SHORT_WAIT
     due = context.learn(look, host)
