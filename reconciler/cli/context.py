@@ -16,7 +16,7 @@ from reconciler.base.errors import HostError
 from reconciler.base.records import replace
 from reconciler.base.text import hide, hide_marked, redacted_json
 from reconciler.cli.call_state import CallState
-from reconciler.cli.invocation import InvalidUsage
+from reconciler.cli.invocation import InvalidUsage, no_such
 from reconciler.core.kind import Ageing
 from reconciler.core.observe import Snapshot
 
@@ -389,12 +389,3 @@ class Context(CallState):
         from reconciler.output.data import laid_out
 
         sys.stdout.write(laid_out(redacted_json(document)) + "\n")
-
-
-def no_such(pattern: str, spec: Spec) -> str:
-    """What to say of a pattern that matches nothing."""
-    from difflib import get_close_matches
-
-    near = get_close_matches(pattern, [resource.id for resource in spec.resources], 1)
-    hint = f"; did you mean {near[0]!r}?" if near else "; ids look like directory:pending"
-    return f"{pattern!r} matches no resource of {spec.path}{hint}"

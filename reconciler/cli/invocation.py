@@ -274,6 +274,17 @@ class Invocation:
         )
 
 
+def no_such(pattern: str, spec: Spec) -> str:
+    """What to say of a pattern that matches nothing."""
+    from difflib import get_close_matches
+
+    ids = [resource.id for resource in spec.resources]
+    near = [one for one in ids if one.endswith(f":{pattern}")]
+    near = near or get_close_matches(pattern, ids, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else "; ids look like directory:pending"
+    return f"{pattern!r} matches no resource of {spec.path}{hint}"
+
+
 def exit_status(trouble: bool, changes: bool, options: argparse.Namespace) -> int:
     """The status of a plan or a pass."""
     if trouble:

@@ -147,3 +147,19 @@ def test_what_contradicts_another_one_is_left_alone_in_a_part_too(machine: Machi
     assert plan["steps"] == []
     (unknown,) = plan["unknown"]
     assert unknown["id"] == "permission:a" and "permission:b" in unknown["reason"]
+
+
+def test_status_and_history_are_about_the_part_alone(machine: Machine) -> None:
+    names = [f"d{number}" for number in range(8)]
+    paths = "".join(f"  {name}: {{path: {machine.base}/{name}}}\n" for name in names)
+    spec = machine.spec(f"directories:\n{paths}")
+    machine.once(spec)
+    status = json.loads(
+        machine.reconcile("--status", spec, "--only", "directory:d1", "--json").stdout
+    )
+    assert [one["id"] for one in status["resources"]] == ["directory:d1"]
+    assert [one["id"] for one in status["last"]] == ["directory:d1"]
+    named = machine.reconcile("--status", spec, "--only", "d1")
+    assert named.returncode == 64 and "did you mean 'directory:d1'?" in named.stderr
+    told = machine.reconcile("--history", spec, "--only", "directory:nowhere").stdout
+    assert told.endswith("no such actions are recorded\n")

@@ -38,7 +38,8 @@ def run(context: Context) -> int:
     if deeds:
         context.terminal.write([history_table([deed_document(deed) for deed in deeds])])
     else:
-        context.say((f"{spec.name}: no actions are recorded", "quiet"))
+        such = "such " if options.only or options.since is not None else ""
+        context.say((f"{spec.name}: no {such}actions are recorded", "quiet"))
     return DONE
 
 

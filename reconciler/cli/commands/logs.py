@@ -12,8 +12,8 @@ from reconciler import kinds
 from reconciler.base.errors import DONE, TROUBLE, HostError
 from reconciler.base.text import censored, printable
 from reconciler.cli.commands.history import moment_given
-from reconciler.cli.context import Context, no_such
-from reconciler.cli.invocation import InvalidUsage
+from reconciler.cli.context import Context
+from reconciler.cli.invocation import InvalidUsage, no_such
 from reconciler.core.claims import Key
 from reconciler.core.kind import Diagnosed, Probed
 from reconciler.core.messages import moment

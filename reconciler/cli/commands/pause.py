@@ -13,7 +13,7 @@ from reconciler import kinds
 from reconciler.base.errors import DONE, TROUBLE
 from reconciler.base.records import replace
 from reconciler.cli.context import Context
-from reconciler.cli.invocation import InvalidUsage
+from reconciler.cli.invocation import InvalidUsage, no_such
 from reconciler.core.kind import Supervised
 from reconciler.core.observe import Snapshot
 from reconciler.core.plan import ending, is_matched
@@ -101,8 +101,6 @@ def _named(patterns: Sequence[str], spec: Spec, known: Sequence[str] = ()) -> li
     for pattern in patterns:
         matches = [resource for resource in spec.resources if is_matched(resource.id, pattern)]
         if not matches and not any(is_matched(ident, pattern) for ident in known):
-            from reconciler.cli.context import no_such
-
             raise InvalidUsage(no_such(pattern, spec))
         found |= {resource.id: resource for resource in matches}
     return [resource for resource in spec.resources if resource.id in found]

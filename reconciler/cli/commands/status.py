@@ -12,6 +12,7 @@ from reconciler.base.values import due_in
 from reconciler.cli.invocation import InvalidUsage
 from reconciler.core.kind import Probed, Supervised
 from reconciler.core.observe import watched
+from reconciler.core.plan import is_matched
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -203,4 +204,8 @@ def _remembered(context: Context, spec: Spec) -> tuple[list[Deed], dict[str, dic
         from reconciler.output.status import pause_document
 
         about.setdefault(ident, {})["paused"] = pause_document(pause)
-    return store.history.since(0.0, _LAST), about
+    only = context.options.only
+    if not only:
+        return store.history.since(0.0, _LAST), about
+    deeds = [one for one in store.history.since(0.0) if any(is_matched(one.id, p) for p in only)]
+    return deeds[-_LAST:], about

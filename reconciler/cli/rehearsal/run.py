@@ -11,8 +11,8 @@ from reconciler.base.errors import DONE
 from reconciler.base.records import replace
 from reconciler.base.values import Notify
 from reconciler.cli.commands import messages
-from reconciler.cli.context import Context, no_such
-from reconciler.cli.invocation import InvalidUsage, exit_status
+from reconciler.cli.context import Context
+from reconciler.cli.invocation import InvalidUsage, exit_status, no_such
 from reconciler.cli.rehearsal.asked import Event, seconds_until
 from reconciler.cli.rehearsal.context import RehearsedContext
 from reconciler.core.kind import Probed, Running
