@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,7 @@ def state(kind: str, have: Any, want: Any) -> Any:
             for name in ("unfinished", "uncompressed")
         )
         return Due(Packed(list(files)), *logs, now, have.get("goal"))
-    module = kinds.get(kind).__class__.__module__
-    made = __import__(module, fromlist=["x"])
+    made = import_module(kinds.get(kind).__class__.__module__)
     if kind == "cron":
         return made.CronState(**{**have, "env": tuple(map(tuple, have.get("env", ())))})
     if kind == "session":
@@ -58,7 +58,7 @@ def state(kind: str, have: Any, want: Any) -> Any:
     if kind == "process":
         found = tuple((Identity(*who), digest) for who, digest in have["found"])
         return made.ProcessState(have["running"], have["definition"], found, have.get("stopping"))
-    return getattr(made, f"{kind.title()}State")(**have)
+    return replace(kinds.get(kind).expected(want), **have)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda path: f"{path.parent.name}/{path.stem}")
