@@ -10,6 +10,10 @@ from reconciler.base.records import dataclass
 _MOST_DOUBLINGS = 1000
 
 
+NEXT = ", next in "
+"""Behind it stands the time until the next start, which is another one at each look."""
+
+
 @dataclass(frozen=True, slots=True)
 class Hold:
     """Why something must not be started now; ``final``: it was given up but for a slow retry."""

@@ -14,6 +14,7 @@ from reconciler.base.records import dataclass, field, replace
 from reconciler.base.text import shortened
 from reconciler.core.messages import EVENTS, EXITED, RATE, Message, Sent, Trouble, in_parts, moment
 from reconciler.core.model import Outcome, Plan
+from reconciler.core.restart_policy import NEXT
 
 _MOST = 5
 """Messages of one event in one pass; more are put together into one."""
@@ -29,7 +30,6 @@ _DONE = {
     "restart": "restarted", "stop": "stopped",
 }  # fmt: skip
 _NO_EFFECT = "no effect: "
-_NEXT = ", next in "
 _HOLD = re.compile(r"(?:^|; )(\d+ failed starts?,.*|gave up after .*|not started again: .*)")
 """What ``state.restarts`` says of failed starts, behind what is wrong."""
 _STARTS = re.compile(r"has \d+ failed starts?|gave up after |not started again")
@@ -250,7 +250,7 @@ def _actions(news: News) -> Callable[[str], str]:
     look = cache(news.look)
 
     def action_of(ident: str) -> str:
-        starts, next_, wait = waits.get(ident, "").partition(_NEXT)
+        starts, next_, wait = waits.get(ident, "").partition(NEXT)
         if next_:
             return f"starting it again in {wait}"
         does = "not started again" if starts else others.get(ident, "tried again by the next pass")
@@ -324,7 +324,7 @@ def _wrong(news: News) -> Iterator[tuple[str, tuple[str, str, str]]]:
     for remark in plan.held:
         hold = _HOLD.search(remark.reason)
         why = remark.reason[: hold.start()] if hold is not None else ""
-        starts = (hold[1] if hold is not None else remark.reason).partition(_NEXT)[0]
+        starts = (hold[1] if hold is not None else remark.reason).partition(NEXT)[0]
         if remark.id in plan.given_up:
             last = failed.get(remark.id)
             yield remark.id, ("gave_up", starts, f"; the last one {last}" if last else "")

@@ -13,6 +13,7 @@ from typing import Any
 
 from reconciler.base.text import printable, redacted_json
 from reconciler.core.model import Outcome, Plan
+from reconciler.core.restart_policy import NEXT
 from reconciler.output.data import FORMAT, outcome_document
 from reconciler.output.terminal import Terminal
 from reconciler.output.text import Line, by_hand_lines
@@ -81,31 +82,23 @@ class Log:
 
         Notes are told too, each once.
         """
-        found = {("unknown", remark.id): remark.reason for remark in plan.unknown}
+        found = {("unknown", remark.id): (remark.reason, remark.reason) for remark in plan.unknown}
         # How long it still has to wait is different each time.
         for remark in plan.held:
             name = "gave_up" if remark.id in plan.given_up else "held"
-            found[name, remark.id] = _without_time(remark.reason)
+            found[name, remark.id] = remark.reason.partition(NEXT)[0], remark.reason
         # Nor are the figures of what fails the same each time.
-        found |= {("failing", remark.id): "" for remark in plan.failing}
-        failing = {remark.id: remark.reason for remark in plan.failing}
-        found |= {("note", remark.id): remark.gist or remark.reason for remark in plan.notes}
-        notes = {remark.id: remark.reason for remark in plan.notes}
+        found |= {("failing", remark.id): ("", remark.reason) for remark in plan.failing}
+        found |= {("note", one.id): (one.gist or one.reason, one.reason) for one in plan.notes}
         before = {key: reason for key, reason in self._remarks.items() if key[1] in seen}
-        self._remarks = {k: r for k, r in self._remarks.items() if k[1] not in seen} | found
-        for (name, ident), reason in found.items():
-            if before.get((name, ident)) != reason:
+        self._remarks = {k: r for k, r in self._remarks.items() if k[1] not in seen}
+        for (name, ident), (gist, words) in found.items():
+            self._remarks[name, ident] = gist
+            if before.get((name, ident)) != gist:
                 style = "quiet" if name == "note" else "bad"
-                words = notes[ident] if name == "note" else reason or failing.get(ident, "")
                 text = f"{name.replace('_', ' ')} {ident}: {words}"
                 self.event(name, text, style, id=ident, reason=words)
         for name, ident in before.keys() - found.keys():
             if name in _OVER:
                 event, words = _OVER[name]
                 self.event(event, f"{words}: {ident}", "good", id=ident)
-
-
-def _without_time(reason: str) -> str:
-    for word in (" and is tried again in ", "; the next in "):
-        reason = reason.partition(word)[0]
-    return reason

@@ -12,7 +12,7 @@ from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, replace
 from reconciler.core.kind import GetKind, Supervised
 from reconciler.core.model import Outcome, Plan, Resource, Step
-from reconciler.core.restart_policy import Hold, Policy, in_words
+from reconciler.core.restart_policy import NEXT, Hold, Policy, in_words
 from reconciler.state.store.tables import Attempt
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class RestartTracker:
             final = policy.given_up(attempt.count)
             starts = f"{attempt.count} failed start{'' if attempt.count == 1 else 's'}"
             words = f"gave up after {starts}" if final else starts
-            found[ident] = Hold(f"{words}, next in {in_words(left)}", final)
+            found[ident] = Hold(f"{words}{NEXT}{in_words(left)}", final)
         return found
 
     def unproven(self) -> set[str]:

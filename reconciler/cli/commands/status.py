@@ -13,6 +13,7 @@ from reconciler.cli.invocation import InvalidUsage
 from reconciler.core.kind import Probed, Supervised
 from reconciler.core.observe import watched
 from reconciler.core.plan import is_matched
+from reconciler.core.restart_policy import NEXT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -101,7 +102,7 @@ def _lasting(document: Mapping[str, Any]) -> object:
         [loop.get(key) for key in ("running", "healthy", "stopped", "pid")],
         [
             (
-                one["id"], one["state"], one["reason"].partition(", next in ")[0],
+                one["id"], one["state"], one["reason"].partition(NEXT)[0],
                 one.get("pids"), (one.get("asked") or {}).get("result"),
             )
             for one in document["resources"]

@@ -16,6 +16,7 @@ from reconciler.cli.rehearsal.world import World
 from reconciler.core.kind import Probed, Supervised
 from reconciler.core.messages import HOUR
 from reconciler.core.model import Plan
+from reconciler.core.restart_policy import NEXT
 from reconciler.host.exit_watcher import ExitWatcher
 from reconciler.host.processes import Identity
 from reconciler.output.rehearsal import Entry
@@ -198,7 +199,7 @@ class Rehearsal:
         ]
         for what, one in remarks:
             lasts = what in ("gives up", "fails")
-            key = one.id, what if lasts else one.reason.partition(", next in ")[0]
+            key = one.id, what if lasts else one.reason.partition(NEXT)[0]
             if key not in self._said:
                 self._said.add(key)
                 self._note(what, one.id, f"{one.id} {what}: {one.reason}")
