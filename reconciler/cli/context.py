@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -279,6 +280,9 @@ class Context(CallState):
                 return None
         tracker = self.tracker(look.spec, True)
         tracker.learn(look.plan, look.seen)
+        if tracker.store is not None and tracker.store.pauses.over and host.walltime.doubt() is None:
+            with suppress(HostError):  # It is only looked at in vain.
+                tracker.store.pauses.forget_over()
         return tracker.due(look.plan, look.seen)
 
     def _trim_logs(self, spec: Spec, host: Host) -> None:

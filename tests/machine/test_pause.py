@@ -14,6 +14,8 @@ import pytest
 from machine.screen import Screen
 from support import Machine, allowed, changes, until
 
+from reconciler.state.folder import quiet
+
 HEAD = "version: 1\nname: demo\nloop: {every: 1h}\n"
 
 
@@ -103,6 +105,8 @@ def test_a_pause_ends_by_itself(machine: Machine) -> None:
     until(lambda: machine.plan(spec)["skipped"] == [])
     machine.once(spec)
     assert machine.running("sleep 90411")
+    # No pass looks at it any more.
+    assert quiet(str(machine.state / "demo"))
 
 
 def test_what_is_paused_can_be_resumed_when_the_spec_has_lost_it(machine: Machine) -> None:

@@ -181,6 +181,8 @@ class Pauses(StoreTable):
         super().__init__(base)
         self.known: dict[str, Pause] = {}
         """Those that were read last."""
+        self.over = False
+        """Is there one whose time is over, as of that?"""
 
     def all(self) -> dict[str, Pause]:
         """Those that are not over, by id. They hold over reboots, so they go by the wall clock."""
@@ -188,7 +190,14 @@ class Pauses(StoreTable):
         rows = self._base.read("SELECT id, reason, wall, until, by FROM pauses ORDER BY id")
         found = {row[0]: Pause(*row) for row in rows}
         self.known = {i: p for i, p in found.items() if p.until is None or p.until > now}
+        self.over = len(self.known) < len(found)
         return self.known
+
+    def forget_over(self) -> None:
+        """Forget those whose time is over: each pass would look at them."""
+        with self._base.change() as base:
+            base.execute("DELETE FROM pauses WHERE until <= ?", (self._base.clock.wall(),))
+        self.over = False
 
     def pause(self, ident: str, reason: str, until: float | None, by: str) -> None:
         """Leave it alone from now on."""
