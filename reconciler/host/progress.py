@@ -174,3 +174,9 @@ def reap_killed() -> None:
     for pid in list(_dying):
         if os.waitpid(pid, os.WNOHANG)[0]:
             _dying.discard(pid)
+
+
+def is_dying(pid: int) -> bool:
+    """Was that child killed, and has not ended yet? Its number is nobody else's until then."""
+    reap_killed()
+    return pid in _dying

@@ -18,7 +18,8 @@ from reconciler.base.values import Facts
 from reconciler.config.isolated import Invalid, Loading
 from reconciler.core.model import Spec
 from reconciler.host.clock import Clock
-from reconciler.host.filesystems import leads_to_server, lives
+from reconciler.host.filesystems import leads_to_server
+from reconciler.host.progress import is_dying
 from reconciler.host.supervisor import Supervisor
 from reconciler.output.log import Log
 from reconciler.watchdog.events import EVERYTHING
@@ -88,7 +89,7 @@ class SpecReload:
         self._result: Wait | None = None
         """What becomes of the pass behind it."""
         self._hung = 0
-        """The child that has not answered; as long as it lives there is no other one."""
+        """The child that has failed last; as long as it hangs there is no other one."""
         taken(spec)
         watch(self._files)
 
@@ -112,7 +113,7 @@ class SpecReload:
             left = self._since + _STILL - now
             if left > 0:
                 return Wait(self._held(now), left)
-        if lives(self._hung):
+        if is_dying(self._hung):
             return _GO_ON
         try:
             self._loading = self._context.load_isolated(patience=0.0)
