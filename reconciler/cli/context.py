@@ -280,9 +280,10 @@ class Context(CallState):
                 return None
         tracker = self.tracker(look.spec, True)
         tracker.learn(look.plan, look.seen)
-        if tracker.store is not None and tracker.store.pauses.over and host.walltime.doubt() is None:
+        pauses = tracker.store.pauses if tracker.store is not None else None
+        if pauses is not None and pauses.over and host.walltime.doubt() is None:
             with suppress(HostError):  # It is only looked at in vain.
-                tracker.store.pauses.forget_over()
+                pauses.forget_over()
         return tracker.due(look.plan, look.seen)
 
     def _trim_logs(self, spec: Spec, host: Host) -> None:
