@@ -6,7 +6,6 @@ It must not plan or act, and only ``wait`` waits: a part of the loop, or the end
 from __future__ import annotations
 
 import json
-import select
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from reconciler.core.kind import GetKind, Probed, Readied
 from reconciler.core.model import Resource
 from reconciler.host.child import Child
 from reconciler.host.clock import Clock
-from reconciler.host.progress import BEAT, working
+from reconciler.host.progress import BEAT, readable, working
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -177,10 +176,7 @@ class Readiness:
                 work.advance(total - len(self._asked) - work.done)
                 if not self._asked:
                     return
-                poller = select.poll()
-                for descriptor in self.descriptors():
-                    poller.register(descriptor, select.POLLIN)
-                poller.poll(min(self.due() or 0.0, BEAT, _PAUSE) * 1000 + 1)
+                readable(self.descriptors(), min(self.due() or 0.0, BEAT, _PAUSE))
 
 
 def waiting(resources: Sequence[Resource[Any]], get_kind: GetKind) -> Mapping[str, Collection[str]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import os
 import pickle
-import select
 import signal
 import socket
 import struct
@@ -28,6 +27,7 @@ from reconciler.host.progress import (
     BEAT,
     forget_parent,
     limit_waits,
+    readable,
     reap,
     reap_killed,
     still_waiting,
@@ -82,11 +82,9 @@ class Child:
 
     def wait(self) -> bytes:
         """Its answer. Raises UnknownState as ``collect`` does."""
-        poller = select.poll()
-        poller.register(self.descriptor, select.POLLIN)
         try:
             while True:
-                poller.poll(min(self.left, BEAT) * 1000 + 1)
+                readable([self.descriptor], min(self.left, BEAT))
                 found = self.collect()
                 if found is not None:
                     return found
@@ -210,11 +208,8 @@ class Children:
         known = len(self._running)
         with working("look and ask", known) as work:
             while left := [child.left for child, _ in self._collect(names)]:
-                poller = select.poll()
-                for child, _ in self._running.values():
-                    poller.register(child.descriptor, select.POLLIN)
                 work.advance(known - len(self._running) - work.done)
-                poller.poll(min(*left, BEAT) * 1000 + 1)
+                readable((one.descriptor for one, _ in self._running.values()), min(*left, BEAT))
 
     def _collect(self, names: Collection[str] | None) -> list[tuple[Child, float]]:
         """Take what was said; those of ``names`` that are still at work."""

@@ -150,16 +150,12 @@ def is_silent(point: str) -> bool:
 
 def lives(pid: int) -> bool:
     """Has a process of that number not ended yet? 0: no."""
-    import select
-
     try:
         handle = os.pidfd_open(pid)
     except OSError:
         return False
     try:
-        poller = select.poll()
-        poller.register(handle, select.POLLIN)
-        return not poller.poll(0)
+        return not progress.readable([handle], 0.0)
     finally:
         os.close(handle)
 

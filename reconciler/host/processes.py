@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
+from reconciler.host.progress import readable
 from reconciler.host.users import run_as
 
 if TYPE_CHECKING:
@@ -292,10 +293,7 @@ class Processes:
 
     def wait_for_one(self, identities: Collection[Identity], end: float) -> None:
         """Until one of them has ended, or until ``end``."""
-        import select
-
         handles: list[int] = []
-        poller = select.poll()
         try:
             for identity in identities:
                 try:
@@ -304,11 +302,8 @@ class Processes:
                     return
                 if not self.alive(identity):
                     return
-                poller.register(handles[-1], select.POLLIN)
-            left = end - self.clock.monotonic()
-            if left > 0 and handles:
-                # poll(2) counts milliseconds in a C int.
-                poller.poll(min(left * 1000, 2**31 - 1))
+            if handles:
+                readable(handles, end - self.clock.monotonic())
         finally:
             for handle in handles:
                 os.close(handle)

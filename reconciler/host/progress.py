@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -30,6 +30,18 @@ def forget_parent() -> None:
     _listeners.clear()
     _dying.clear()
     on_entering()
+
+
+def readable(descriptors: Iterable[int], seconds: float) -> list[int]:
+    """Which of them can be read, as soon as one can; none when so many seconds are over."""
+    import select
+
+    poller = select.poll()
+    for descriptor in descriptors:
+        poller.register(descriptor, select.POLLIN)
+    # Rounded up: who waits for what is due in half a millisecond would spin. A C int, poll(2).
+    wait = -(-max(0.0, min(seconds, 2e6)) * 1000 // 1)
+    return [descriptor for descriptor, _ in poller.poll(wait)]
 
 
 def still_waiting() -> None:
@@ -153,13 +165,9 @@ def reap(pid: int) -> int | None:
 
     One that hangs in the kernel, such as over a file server that is gone, is waited for by nobody.
     """
-    import select
-
     ended = os.pidfd_open(pid)
     try:
-        poller = select.poll()
-        poller.register(ended, select.POLLIN)
-        poller.poll(_PATIENCE * 1000)
+        readable([ended], _PATIENCE)
     finally:
         os.close(ended)
     found, status = os.waitpid(pid, os.WNOHANG)

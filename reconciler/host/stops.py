@@ -6,7 +6,6 @@ It must not decide who is stopped, and it waits for none of them for longer than
 from __future__ import annotations
 
 import os
-import select
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
@@ -19,6 +18,7 @@ from reconciler.host.child import Child
 from reconciler.host.clock import Clock, boot_id
 from reconciler.host.descendants import Descendants, Ending, Started, end_all, ending
 from reconciler.host.processes import Identity, Processes
+from reconciler.host.progress import readable
 
 _MOMENT = 0.2
 """Seconds in which most processes end that are asked to."""
@@ -171,10 +171,7 @@ class Stops:
             left = end - self._clock.monotonic()
             if left <= 0:
                 return
-            poller = select.poll()
-            for batch in batches:
-                poller.register(batch.child.descriptor, select.POLLIN)
-            poller.poll(left * 1000 + 1)
+            readable((batch.child.descriptor for batch in batches), left)
             for batch in batches:
                 self._collect(batch)
 

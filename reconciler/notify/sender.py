@@ -8,7 +8,6 @@ between its arrival and the note of it: one whose loop is killed goes on, and is
 from __future__ import annotations
 
 import os
-import select
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
@@ -21,6 +20,7 @@ from reconciler.core.messages import dated
 from reconciler.core.model import Spec
 from reconciler.host.child import Child
 from reconciler.host.clock import Clock
+from reconciler.host.progress import readable
 from reconciler.notify.delivery import TIMEOUT, Off, off, unanswered, understood, work
 from reconciler.notify.outbox import title
 from reconciler.notify.transitions import quiet_left
@@ -156,11 +156,7 @@ class Sender:
         self.woken()
         self.tend(())
         while self._busy and (left := end - self._clock.monotonic()) > 0:
-            poller = select.poll()
-            for descriptor in self.descriptors():
-                poller.register(descriptor, select.POLLIN)
-            found = poller.poll(max(1.0, min(left, self.due() or left) * 1000))
-            self.tend([descriptor for descriptor, _ in found])
+            self.tend(readable(self.descriptors(), max(0.001, min(left, self.due() or left))))
         for name, one in list(self._busy.items()):
             del self._busy[name]
             one.child.kill()
@@ -371,11 +367,9 @@ def test(spec: Spec) -> list[tuple[str, str, str]]:
                 continue
             todo_ = work(target, [(title(spec), words, "report")])
             busy[target.name] = Child(todo_, 2 * TIMEOUT)
-        poller = select.poll()
-        for child in busy.values():
-            poller.register(child.descriptor, select.POLLIN)
         if busy:
-            poller.poll(min(child.left for child in busy.values()) * 1000 + 1)
+            children = busy.values()
+            readable((one.descriptor for one in children), min(one.left for one in children))
         for name, child in list(busy.items()):
             try:
                 answer = child.collect()

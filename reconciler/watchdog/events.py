@@ -6,7 +6,6 @@ It must not look at the host, plan or act by itself: a pass is handed in, and so
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
 from collections.abc import Callable, Collection, Sequence
@@ -15,6 +14,7 @@ from types import FrameType
 from typing import Protocol, TypeVar
 
 from reconciler.host.clock import Clock
+from reconciler.host.progress import readable
 
 T = TypeVar("T")
 EVERYTHING = "*"
@@ -186,16 +186,10 @@ class Loop:
             left = 0.0
         seconds = [self._work.longest_sleep, *(part.due() for part in self._parts), left]
         longest = max(0.0, min(one for one in seconds if one is not None))
-        poller = select.poll()
-        poller.register(woken, select.POLLIN)
-        for part in self._parts:
-            for descriptor in part.descriptors():
-                poller.register(descriptor, select.POLLIN)
+        parts = (descriptor for part in self._parts for descriptor in part.descriptors())
         if self.stopping:
             return
-        # In whole milliseconds: rounded down, what is due in half of one would spin.
-        ready = poller.poll(int(longest * 1000 + 0.999))
-        found = {descriptor for descriptor, _ in ready}
+        found = set(readable((woken.fileno(), *parts), longest))
         with suppress(BlockingIOError):
             while os.read(woken.fileno(), 512):
                 pass

@@ -17,7 +17,7 @@ from reconciler.host.bounded import StallDetector
 from reconciler.host.child import ChildLine, Forked, Interrupted
 from reconciler.host.clock import Clock
 from reconciler.host.filesystems import silence
-from reconciler.host.progress import BEAT, on_entering, on_waiting
+from reconciler.host.progress import BEAT, on_entering, on_waiting, readable
 
 _SILENCE = 90.0
 """Seconds without a sign of life after which a pass counts as hung."""
@@ -239,7 +239,7 @@ class Passes:
                 act(one.child)
             end = self._clock.monotonic() + _GRACE
             while self._going and (left := end - self._clock.monotonic()) > 0:
-                self.tend(_readable(self.descriptors(), left))
+                self.tend(readable(self.descriptors(), left))
         for one in list(self._going):
             one.error = "it was killed, because the loop ends"
             self._end(one)
@@ -247,12 +247,3 @@ class Passes:
 
 ASKS = frozenset(("stop", "looked", "moved"))
 """What a child waits for the answer to, besides its turn."""
-
-
-def _readable(descriptors: Collection[int], seconds: float) -> list[int]:
-    import select
-
-    poller = select.poll()
-    for descriptor in descriptors:
-        poller.register(descriptor, select.POLLIN)
-    return [descriptor for descriptor, _ in poller.poll(int(seconds * 1000 + 0.999))]

@@ -6,7 +6,6 @@ It must not plan or act, and it never waits: a probe that hangs delays no pass a
 from __future__ import annotations
 
 import os
-import select
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from reconciler.core.kind import GetKind, Probed, Rhythm
 from reconciler.core.model import Resource
 from reconciler.host.child import Child
 from reconciler.host.clock import Clock
-from reconciler.host.progress import BEAT, working
+from reconciler.host.progress import BEAT, readable, working
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -339,10 +338,7 @@ class ProbeScheduler:
                 self.tend(())
                 self._muted |= self.answered
                 work.advance(len(due) - len(left) - work.done)
-                poller = select.poll()
-                for descriptor in self.descriptors():
-                    poller.register(descriptor, select.POLLIN)
-                poller.poll(int(min(self.due() or 0.0, BEAT) * 1000 + 0.999))
+                readable(self.descriptors(), min(self.due() or 0.0, BEAT))
         return self.answered
 
     def _ask_here(self, due: Collection[str]) -> None:

@@ -5,7 +5,6 @@ It must not hold up a pass: the figures are gathered in a child that may be kill
 
 from __future__ import annotations
 
-import select
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from reconciler.core.messages import Message
 from reconciler.core.model import Spec
 from reconciler.host.child import Child
 from reconciler.host.clock import Clock
+from reconciler.host.progress import readable
 from reconciler.notify.delivery import off
 from reconciler.notify.outbox import announce
 
@@ -129,10 +129,7 @@ class Reports:
         """Make those that are due now, and wait for it."""
         self.tend(())
         while self._child is not None:
-            poller = select.poll()
-            poller.register(self._child.descriptor, select.POLLIN)
-            found = poller.poll(self._child.left * 1000 + 1)
-            self.tend([descriptor for descriptor, _ in found])
+            self.tend(readable([self._child.descriptor], self._child.left))
 
     # -- the work
 
