@@ -277,7 +277,7 @@ def _checks(checks: Sequence[Document]) -> Iterator[Block]:
 
 def _restarts(rows: Sequence[Document], most: int) -> Iterator[Block]:
     if len(rows) > most:
-        yield f"{len(rows) - most} more before these (reconcile --history)", "quiet"
+        yield f"{len(rows) - most} more before these (--history shows all)", "quiet"
     if rows:
         deeds = [{**one, "why": one["cause"], "error": None} for one in rows[-most:]]
         yield history_table(deeds)

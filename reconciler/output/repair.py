@@ -7,7 +7,6 @@ from typing import Any
 
 from reconciler.base.text import printable
 from reconciler.core.messages import in_parts
-from reconciler.host.remedy import remedy
 from reconciler.output.text import Line
 
 _SHOWN = 12
@@ -47,7 +46,7 @@ def wrong_lines(document: Document, commands: bool = True) -> Iterator[Line]:
         if commands and one["mend"]:
             yield f"      fix it with: {printable(one['mend'], 100_000)}", ""
     if len(causes) > _SHOWN:
-        yield f"  and {len(causes) - _SHOWN} more (reconcile --diagnose)", "quiet"
+        yield f"  and {len(causes) - _SHOWN} more (--diagnose shows all)", "quiet"
 
 
 def repair_lines(document: Document, quiet: bool) -> Iterator[Line]:
@@ -60,7 +59,7 @@ def repair_lines(document: Document, quiet: bool) -> Iterator[Line]:
         for one in document["paused"]:
             yield (
                 f"paused by {printable(one['by'])}, not changed: {printable(one['id'])}; "
-                f"resume it with: {remedy('reconcile', '--resume', one['id'])}",
+                f"resume it with: {one['resume']}",
                 "change",
             )
     if document["healthy"]:

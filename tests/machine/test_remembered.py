@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from looping import Looping
@@ -11,6 +12,7 @@ from support import Machine
 
 from reconciler.cli.context import Context
 from reconciler.cli.options import parsed
+from reconciler.diagnose import command_line
 
 SPEC = """\
 version: 1
@@ -142,3 +144,10 @@ def test_a_spec_that_is_being_written_has_them_when_it_is_whole(
     spec.write_text("")
     context = Context(parsed(["--once", str(spec), "--state-dir", str(machine.state)]))
     assert context.settings() == {"port": "81"}
+
+
+def test_a_remedy_of_another_mode_unsets_nothing(machine: Machine) -> None:
+    """What this pass has unset is not remembered any more, and no other mode takes it."""
+    context: Any = Context(parsed(["--once", "web", "--unset", "port", "--set", "a=b"]))
+    for mode, tail in (("--diagnose", "--set a=b"), ("--plan", "--set a=b --unset port")):
+        assert command_line(context, "/srv/web.yaml", mode).endswith(f"/srv/web.yaml {tail}")

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -92,6 +93,9 @@ def test_what_was_given_up_is_forgiven_and_what_is_paused_is_left_alone(machine:
     assert changed(found) == [("start", "process:p")]
     assert [(one["id"], one["reason"]) for one in found["paused"]] == [("block:b", "later")]
     assert rc.read_text() == ""
+    # It works where it is pasted: on this spec, in this state directory.
+    resume = shlex.split(found["paused"][0]["resume"])
+    assert resume[1:] == ["--resume", "block:b", str(spec), "--state-dir", str(machine.state)]
     machine.reconcile("--resume", "block:b", spec)
     assert changed(repaired(machine, spec)) == [("create", "block:b")]
 

@@ -135,10 +135,17 @@ class Actor(ABC):
         return {ident: count for ident, count in tried.items() if count}
 
     def pauses(self) -> dict[str, dict[str, Any]]:
-        """What a person has paused."""
+        """What a person has paused, and the command that resumes it."""
+        from reconciler.diagnose import command_line
         from reconciler.output.status import pause_document
 
-        return {i: pause_document(one) for i, one in self._store().pauses.all().items()}
+        def resume(ident: str) -> str:
+            return command_line(self.context, self.spec.path, "--resume", ident)
+
+        return {
+            ident: {**pause_document(one), "resume": resume(ident)}
+            for ident, one in self._store().pauses.all().items()
+        }
 
     @abstractmethod
     def tell(self, outcomes: Sequence[Outcome]) -> None:
