@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import io
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from reconciler.base.errors import Remedy
 from reconciler.base.text import censored
 from reconciler.diagnose.conflicts import of_logrotate, of_tmpfiles
 from reconciler.diagnose.findings import findings
 from reconciler.diagnose.loglines import analysed, level_of, moment, squeezed, too_silent
 from reconciler.diagnose.past import told_causes
-from reconciler.diagnose.wrong import Wrong, ordered
+from reconciler.diagnose.wrong import Seen, Wrong, ordered
 from reconciler.host.persistence import differences, of_crontab, surroundings
 from reconciler.output.diagnosis import diagnosis_blocks
 from reconciler.output.terminal import drawn
@@ -348,3 +350,21 @@ def test_no_line_but_a_command_or_a_path_is_wider_than_a_terminal() -> None:
     lines = drawing.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert max(map(len, lines)) <= 80
     assert lines[-2].strip() == "--once" or "--" in "".join(lines)
+
+
+def test_a_long_chain_of_needs_is_gone_through_once() -> None:
+    class Name(str):
+        compared = 0
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            Name.compared += 1
+            return str.__eq__(self, other)
+
+    names = [Name(f"directory:d{number}") for number in range(500)]
+    rows = [{"id": one, "needs": [before]} for before, one in pairwise(names)]
+    rows.append({"id": names[0], "needs": [names[0], Name("directory:undeclared")]})
+    seen = Seen({"resources": rows, "loop": {"running": False}}, Remedy)
+    assert seen.needs(names[-1]) == [*names[-2::-1], "directory:undeclared"]
+    assert Name.compared < 5 * len(names)

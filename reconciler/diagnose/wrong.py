@@ -101,15 +101,15 @@ class Seen:
 
     def needs(self, ident: str) -> list[str]:
         """All that it needs, also by way of others; the nearest first."""
-        found: list[str] = []
+        found = {ident: None}
         todo = [ident]
-        while todo:
-            one = self.by_id.get(todo.pop(0))
+        for name in todo:
+            one = self.by_id.get(name)
             for need in one["needs"] if one is not None else ():
-                if need not in found and need != ident:
-                    found.append(need)
+                if need not in found:
+                    found[need] = None
                     todo.append(need)
-        return found
+        return todo[1:]
 
     def causes(self, ident: str) -> tuple[str, ...]:
         """What may be the reason that something is wrong with it.
