@@ -186,23 +186,25 @@ def _begin(runs: Sequence[_Run], host: Host, on_begin: OnBegin) -> None:
 
 
 def _act(runs: Sequence[_Run], stage: int, host: Host) -> None:
-    """Do the actions of that stage; the first ones of all runs, then the second ones."""
+    """Do the actions of that stage; the first ones of all runs, then the second ones, or all."""
     most = max((len(run.actions(stage)) for run in runs), default=0)
     if not most:
         return
+    kind = runs[0].kind
+    size = most if isinstance(kind, Batched) and kind.together else 1
     more = f" and {len(runs) - 1} more" if len(runs) > 1 else ""
     total = sum(len(run.actions(stage)) for run in runs)
     with working(f"{runs[0].step.verb} {runs[0].step.id}{more}", total) as work:
-        for at in range(most):
-            acting = [run for run in runs if run.goes_on and at < len(run.actions(stage))]
+        for at in range(0, most, size):
+            going = [run for run in runs if run.goes_on]
+            acting = [(run, one) for run in going for one in run.actions(stage)[at : at + size]]
             if not acting:
                 break
             host.forget()
             begin = host.clock.monotonic()
-            actions = [run.actions(stage)[at] for run in acting]
+            actions = [one for _, one in acting]
             errors: Sequence[Exception | None]
             try:
-                kind = acting[0].kind
                 if isinstance(kind, Batched):
                     errors = kind.run_all(actions, host)
                 else:
@@ -210,7 +212,7 @@ def _act(runs: Sequence[_Run], stage: int, host: Host) -> None:
             except Exception as failure:
                 errors = [failure] * len(acting)
             seconds = (host.clock.monotonic() - begin) / len(acting)
-            for run, error in zip(acting, errors, strict=True):
+            for (run, _), error in zip(acting, errors, strict=True):
                 run.acted(error, seconds)
             work.advance(len(acting))
     for run in runs:
@@ -366,7 +368,7 @@ class _Run:
 
     def end_stage(self) -> None:
         """Where an action has failed, the step has."""
-        failed = self._failed
+        failed = list(dict.fromkeys(self._failed))
         if failed:
             more = f"; and {len(failed) - _MOST_NAMED} more" if len(failed) > _MOST_NAMED else ""
             self.end = "failed", "; ".join(failed[:_MOST_NAMED]) + more

@@ -188,10 +188,7 @@ class Ageing(Modifying):
     """It goes by the age of files, so that the wall clock matters."""
 
     def looks_itself(self, want: Any) -> bool:
-        """Do its actions look at each file, so that the step needs no look before and after? Pure.
-
-        So it is where a file's own age alone decides.
-        """
+        """Does a file's own age alone decide, so that no look before and after is needed? Pure."""
         return False
 
     def rest(self, want: Any, actions: Sequence[Action]) -> Any:
@@ -214,6 +211,9 @@ def run_one(action: Any, host: Host) -> Exception | None:
 
 class Batched:
     """Its steps that follow one another are done as one, stage by stage."""
+
+    together: ClassVar[bool] = False
+    """Are all actions of a stage done at once? Else the first ones are before the second ones."""
 
     def stages(self, actions: Sequence[Action]) -> Sequence[Sequence[Action]]:
         """The actions of one step, parted into stages. Pure."""

@@ -46,11 +46,20 @@ def crons(machine: Machine, number: int, minute: int, state: str = "present") ->
     return machine.spec("cron:\n" + "".join(lines))
 
 
-def test_crontab_is_called_as_often_for_many_lines(machine: Machine, calls: Calls) -> None:
+def template(machine: Machine, number: int, minute: int, state: str = "present") -> Path:
+    """The same lines, all of one resource."""
+    lines = "".join(f"{minute} 3 * * * true {at}\\n" for at in range(number))
+    return machine.spec(f'cron: {{all: {{content: "{lines}", state: {state}}}}}\n')
+
+
+@pytest.mark.parametrize("made", [crons, template])
+def test_crontab_is_called_as_often_for_many_lines(
+    machine: Machine, calls: Calls, made: Callable[..., Path]
+) -> None:
     found = {}
     for number in (5, 50):
         for step, args in enumerate([(1,), (2,), (2, "absent")]):
-            spec = crons(machine, number, *args)
+            spec = made(machine, number, *args)
             found[number, step] = calls(partial(machine.once, spec))["crontab"]
             text = (machine.crontab_text() or b"").decode()
             lines = [line for line in text.splitlines() if " 3 * * * true " in line]

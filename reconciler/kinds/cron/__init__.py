@@ -85,6 +85,7 @@ class Crons(
 
     section = "cron"
     resource = Cron
+    together = True
 
     def named(self, want: Cron, name: str) -> Cron:
         # A text that is folded, as long ones are, ends with a line end that nobody has meant.
