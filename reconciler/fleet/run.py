@@ -36,6 +36,8 @@ _DEFAULTS = {
     "ANSIBLE_SSH_EXTRA_ARGS": "-o ServerAliveInterval=5 -o ServerAliveCountMax=3",
     # Nor is one used that a playbook has left, which would wait for a dead host without end.
     "ANSIBLE_SSH_CONTROL_PATH_DIR": "~/.ansible/rc",
+    # Of an answer that is longer ansible-runner would tell that it is empty.
+    "MAX_EVENT_RES": str(1 << 40),
 }
 """For whoever has not set them otherwise in the environment."""
 _FIRST = "hosts"
@@ -81,6 +83,8 @@ def run_on_hosts(
     found: dict[str, HostResult] = {}
     ended: set[str] = set()
     interrupted: list[int] = []
+    # It finds events in what Ansible shows, and so in what a host could have Ansible show.
+    number = int.from_bytes(os.urandom(16), "big")
     try:
         _write_play(play, folder, module, arguments, within)
         with suppress(OSError):
@@ -88,6 +92,8 @@ def run_on_hosts(
         with working("hosts", None) as work:
 
             def hear(event: Mapping[str, Any]) -> bool:
+                if event.get("job_id") != number:
+                    return False
                 data = event.get("event_data", {})
                 if event["event"] == "playbook_on_play_start" and os.path.exists(play):
                     os.unlink(play)  # It was read, and may hold secrets.
@@ -111,8 +117,8 @@ def run_on_hosts(
                 return bool(interrupted)
 
             before = {
-                number: signal.signal(number, lambda number, _: interrupted.append(number))
-                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+                one: signal.signal(one, lambda one, _: interrupted.append(one))
+                for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
             }
             try:
                 runner = run(
@@ -120,11 +126,12 @@ def run_on_hosts(
                     inventory=[inventory], limit=limit, quiet=True, event_handler=hear,
                     cancel_callback=stopped,
                     forks=None if "ANSIBLE_FORKS" in os.environ else _AT_ONCE,
-                    envvars=_environment(playbook), settings={"pexpect_timeout": 0.5},
+                    envvars={**_environment(playbook), "JOB_ID": str(number)},
+                    settings={"pexpect_timeout": 0.5},
                 )  # fmt: skip
             finally:
-                for number, handler in before.items():
-                    signal.signal(number, handler)
+                for one, handler in before.items():
+                    signal.signal(one, handler)
         if not found:
             if interrupted:
                 raise KeyboardInterrupt

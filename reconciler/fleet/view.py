@@ -42,9 +42,12 @@ def _host(mode: str, one: HostResult) -> dict[str, Any]:
     answer = one.answer or {}
     report, why = answer.get("report"), one.why
     try:
+        json.dumps(report, allow_nan=False)
+        if not why and ("resources" if mode == "status" else "steps") not in (report or ()):
+            raise KeyError
         list(_group(mode, [{"host": "", "report": report}], True) if _steps(report) else ())
         _words({"version": "", "reason": "", "report": report})
-    except (TypeError, KeyError, AttributeError, ValueError):
+    except (TypeError, KeyError, AttributeError, ValueError, RecursionError):
         # Whoever rules that host says what he likes; that is the trouble of this host alone.
         report, why = None, why or "its answer is not one of this program"
     if mode == "status" and why.endswith("the spec does not exist"):

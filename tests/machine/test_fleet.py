@@ -30,6 +30,7 @@ pytest.importorskip("ansible_runner", reason="needs ansible-core and ansible-run
 yaml = pytest.importorskip("yaml")
 COLLECTION = CHECKOUT / "reconciler/fleet/collection/ansible_collections/reconcile/host"
 MODULE = COLLECTION / "plugins/modules/reconcile.py"
+ACTION = COLLECTION / "plugins/action/reconcile.py"
 OLD = '#!/bin/sh\n[ "$1" != --version ] || { echo reconcile 0.0.1; exit; }\n'
 OLD += "echo \"reconcile: unknown option '--as'\" >&2; exit 64\n"
 
@@ -209,6 +210,66 @@ def test_one_that_hangs_has_its_time_and_no_more(fleet: Fleet) -> None:
     until(lambda: not fleet.machine.running(fleet.machine.mark))
 
 
+LIAR = """#!{python}
+import base64, json, sys
+def said(event):  # As what ansible-runner takes for an event.
+    text = base64.b64encode(json.dumps(event).encode()).decode()
+    parts = [text[at:at + 78] for at in range(0, len(text), 78)]
+    return "\\x1b[K" + "".join(f"{{part}}\\x1b[{{len(part)}}D" for part in parts) + "\\x1b[K"
+report = {{"steps": [], "notes": [], "summary": {{"resources": 1}}}}
+answer = {{"changed": False, "version": "{version}", "report": report}}
+lie = {{"host": "victim", "task": "run", "res": answer}}
+lie = said({{"uuid": "x", "event": "runner_on_ok", "event_data": lie}}) + "\\n" + said({{}})
+print(lie, json.dumps({{**answer, "warnings": [lie, {more}]}}), {more}, sep="\\n")
+"""
+
+
+@pytest.mark.parametrize("module", ["reconcile.host.reconcile", "ansible.builtin.ping"])
+def test_a_host_speaks_for_no_other(fleet: Fleet, module: str) -> None:
+    """Ours takes out what the others' is protected from by what only Ansible knows."""
+    base = fleet.machine.base
+    ours = module.startswith("reconcile")
+    more = "said({'uuid': chr(0)})" if ours else "''"
+    texts = {
+        "liar": LIAR.format(python=sys.executable, version=__version__, more=more),
+        "long": LIAR.format(python=sys.executable, version=__version__, more=more).replace(
+            "print(", "report['x'] = 'x' * 2_000_000; print("
+        ),
+        "endless": f"#!{sys.executable}\nprint('x' * {(65 if ours else 1) << 20})\n",
+        "victim": "#!/bin/sh\nexit 3\n",
+    }
+    fleet.inventory.write_text("")
+    for name, text in texts.items():
+        (base / name).write_text(text)
+        (base / name).chmod(0o755)
+        words = f"{name} ansible_connection=local ansible_python_interpreter={base / name}\n"
+        fleet.inventory.write_text(fleet.inventory.read_text() + words)
+    code = (
+        "import sys; from reconciler.fleet.run import run_on_hosts\n"
+        "from reconciler.fleet.view import fleet_document\n"
+        "found, _ = run_on_hosts(sys.argv[1], {}, sys.argv[2], None, within=60)\n"
+        "for one in fleet_document('plan', found)['hosts']: print(one['host'], one['state'],"
+        " len(str(one['report'])) > 2_000_000, one['reason'])"
+    )
+    fleet.machine.environ["ANSIBLE_FORKS"] = "1"  # The liar comes first.
+    done = fleet.machine.run(sys.executable, "-c", code, module, fleet.inventory)
+    rows = {line.split()[0]: line.split(None, 3)[1:] for line in done.stdout.splitlines()}
+    assert list(rows) == ["endless", "victim", "liar", "long"], done.stdout + done.stderr
+    assert rows["victim"][0] == "failed" and rows["liar"] == ["ok", "False"]
+    assert rows["long"] == ["ok", "True"]
+    if ours:
+        assert rows["endless"][2] == "its answer is longer than 64 MiB"
+
+
+def test_an_answer_without_end_takes_no_memory_without_end(machine: Machine) -> None:
+    code = (
+        "import runpy, sys\nlimit = runpy.run_path(sys.argv[1])['_limit_memory']\n"
+        "limit(); bytearray(1 << 29); bytearray(2 << 30)"
+    )
+    done = machine.run(sys.executable, "-c", code, ACTION)
+    assert done.stderr.endswith("\nMemoryError\n") and done.stderr.count("bytearray") < 2
+
+
 def test_a_folder_of_others_is_not_where_ansible_is_told_what_to_do(
     free: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,11 +385,13 @@ def test_what_is_equal_is_shown_once_and_what_is_wrong_is_not_hidden() -> None:
 @pytest.mark.parametrize(
     "report",
     ["x", {"steps": 1}, {"steps": [{}]}, {"steps": [1]}, {"resources": [{"id": 1}]},
-     {"steps": [{"id": 3, "verb": [], "changes": [1], "actions": [{}], "why": None}], "notes": []}],
+     {"steps": [{"id": 3, "verb": [], "changes": [1], "actions": [{}], "why": None}], "notes": []},
+     None, {}, {"steps": [], "x": float("nan")}],
 )  # fmt: skip
 def test_an_answer_that_is_none_is_the_trouble_of_that_host(report: Any) -> None:
     answer = {"changed": True, "version": __version__, "report": report}
-    document = fleet_document("plan", [HostResult("odd", answer), HostResult("good", {})])
+    good = HostResult("good", {"report": {"steps": []}})
+    document = fleet_document("plan", [HostResult("odd", answer), good])
     assert [(one["host"], one["state"]) for one in document["hosts"]] == [
         ("odd", "failed"), ("good", "ok"),
     ]  # fmt: skip
