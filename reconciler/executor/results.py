@@ -77,7 +77,7 @@ def read(layout: Layout, command_id: str) -> Result | None:
     ValueError if a result is there but cannot be read.
     """
     check_id(command_id)
-    found = _read_completed(layout, command_id)
+    found = completed(layout, command_id)
     if found is not None:
         return found
     # Looked for before the reason: an old refusal says nothing about a new command of this id.
@@ -106,9 +106,9 @@ def _waits_under_another_name(layout: Layout, command_id: str) -> bool:
 
 def ended(layout: Layout, command_id: str) -> Result | None:
     """The same of what will not change any more."""
-    refused = _read_refused(layout, command_id) or _stale(layout, command_id)
+    found = refused(layout, command_id) or stale(layout, command_id)
     # A result may have come between the first look and the second.
-    return _read_completed(layout, command_id) or refused
+    return completed(layout, command_id) or found
 
 
 def is_final(found: Result | None) -> bool:
@@ -116,7 +116,8 @@ def is_final(found: Result | None) -> bool:
     return found is not None and found.get("status") not in ("waiting", "running")
 
 
-def _stale(layout: Layout, command_id: str) -> Result | None:
+def stale(layout: Layout, command_id: str) -> Result | None:
+    """What was put aside, if it was."""
     path = os.path.join(layout.stale, f"{command_id}.json")
     if not os.path.lexists(path):
         return None
@@ -124,7 +125,8 @@ def _stale(layout: Layout, command_id: str) -> Result | None:
     return {"id": command_id, "status": "stale", "reason": reason, "file": path}
 
 
-def _read_completed(layout: Layout, command_id: str) -> Result | None:
+def completed(layout: Layout, command_id: str) -> Result | None:
+    """The result, if there is one. Raises OSError and ValueError."""
     path = layout.result_file(command_id)
     try:
         with reached(layout.completed) as completed:
@@ -140,11 +142,12 @@ def _read_completed(layout: Layout, command_id: str) -> Result | None:
     return found
 
 
-def _read_refused(layout: Layout, command_id: str) -> Result | None:
-    path = os.path.join(layout.failed, f"{command_id}.json")
+def refused(layout: Layout, command_id: str, name: str | None = None) -> Result | None:
+    """Why it was refused, if it was; ``name`` is that of its file, where others had its own."""
+    path = os.path.join(layout.failed, name or f"{command_id}.json")
     try:
         with reached(layout.failed) as failed:
-            data = files.read_small(f"{command_id}.json.reason", 65536, failed)
+            data = files.read_small(f"{os.path.basename(path)}.reason", 65536, failed)
     except FileNotFoundError:
         return None
     return {

@@ -5,15 +5,14 @@ Must not print.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
+import re
 import time
 from collections.abc import Iterator
 
 from reconciler.base.text import escapes
 from reconciler.executor import api, heartbeat, results
 from reconciler.executor.home import (
-    BadId,
     Layout,
     UntrustedFolder,
     held,
@@ -162,6 +161,8 @@ def _withdraw(layout: Layout, command_id: str) -> bool:
 
 _LONGEST = 60  # characters of a command
 _ENDED = ("succeeded",)
+_FILES = re.compile(r"(?s)(?!\.)(.*)\.json"), re.compile(r"(?s)(?!\.)(.*)\.json(\.\d+)?\.reason")
+"""Of commands by their ids; and of the reasons why they were refused, of which one id has more."""
 
 
 def reported(layout: Layout, seconds: float, failed: bool) -> list[results.Result]:
@@ -179,19 +180,23 @@ def _all(layout: Layout, begin: float) -> Iterator[tuple[float, results.Result]]
         try:
             with os.scandir(folder) as entries:
                 names = [
-                    (info.st_mtime if folder != layout.stale else info.st_ctime, entry.name)
+                    (info.st_mtime if folder != layout.stale else info.st_ctime, found[1], found[0])
                     for entry in entries
-                    if is_command_name(entry.name)
+                    if (found := _FILES[folder == layout.failed].fullmatch(entry.name))
                     for info in (entry.stat(follow_symlinks=False),)
                 ]
         except OSError:
             continue
-        for at, name in names:
+        for at, ident, name in names:
             if at < begin:
                 continue
-            with contextlib.suppress(OSError, ValueError, BadId, json.JSONDecodeError):
-                ident = name.removesuffix(".json")
-                result = results.ended(layout, ident)
+            with contextlib.suppress(OSError, ValueError):
+                # What is refused may have the id of one that has a result.
+                if folder == layout.failed:
+                    result = results.refused(layout, ident, name.removesuffix(".reason"))
+                else:
+                    of = results.completed if folder == layout.completed else results.stale
+                    result = of(layout, ident)
                 if result is not None:
                     yield at, {"status": "unknown", **result, "id": ident, "at": stamp(at)}
 

@@ -166,6 +166,27 @@ def test_a_report_of_what_failed(
     assert main(["report", "--since", "soon"]) == 64
 
 
+def test_a_report_names_what_was_refused_for_an_id_that_has_a_result(
+    executor: Any, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    create_bash_command("true", "id")
+    executor.start()
+    wait_results("id", LONG)
+    for number in range(2):
+        waiting = home / "ai_commands/pending/id.json"
+        Path(f"{waiting}.new").write_text('{"command": "true"}')
+        os.rename(f"{waiting}.new", waiting)
+        until(lambda number=number: len(list(home.glob("ai_commands/failed/*.reason"))) > number)
+    assert main(["report", "--json", "--since", "1d"]) == 0
+    found = json.loads(capsys.readouterr().out)["commands"]
+    assert [(one["id"], one["status"]) for one in found] == [
+        ("id", "succeeded"), ("id", "refused"), ("id", "refused"),
+    ]  # fmt: skip
+    assert {Path(one["file"]).name for one in found[1:]} == {"id.json", "id.json.2"}
+    assert main(["report", "--failed", "--since", "1d"]) == 0
+    assert capsys.readouterr().out.endswith("2 commands\n")
+
+
 def test_of_one_whose_worker_is_about_to_let_go(executor: Any, home: Path) -> None:
     """Its result is written, and its file is still in running/."""
     running = home / "ai_commands/running/id.json"
