@@ -10,9 +10,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from support import Machine, until
+from support import Machine, passed, until
 
-from reconciler.host import bounded, processes
+from reconciler.base.errors import UnknownState
+from reconciler.host import bounded, command, processes, progress
 from reconciler.host.child import answer
 from reconciler.host.clock import Clock
 from reconciler.host.process_snapshot import ProcessSnapshot
@@ -27,6 +28,56 @@ def test_what_is_said_to_the_loop_ends_no_child_of_it(free: None, number: signal
         return str(subprocess.run(["sh", "-c", f"kill -{int(number)} $$"]).returncode).encode()
 
     assert answer(work, 20) == str(-number).encode()
+
+
+def test_what_one_waits_for_a_processor_does_not_count(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited = 0.0
+    monkeypatch.setattr(progress, "starved", lambda pid: waited)
+    monkeypatch.setattr(progress, "_deadline", [])
+
+    def works() -> None:
+        answer(lambda: subprocess.run(["sleep", "1.5"]) and b"", 1.0)
+
+    def program() -> None:
+        command.run(["/bin/sleep", "1.5"], timeout=1.0)
+
+    def later() -> None:
+        command.run(["/bin/true"], timeout=20.0)
+
+    for work in (works, program, later):
+        waited = 0.0
+        if work is later:
+            progress.limit_waits(0.0)
+        with pytest.raises(UnknownState):
+            work()
+        waited = 20.0
+        work()
+
+
+def test_how_long_one_has_waited_for_a_processor(machine: Machine) -> None:
+    """Itself, or what it waits for."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    spins = "while :; do :; done"
+    try:
+        some = [
+            subprocess.Popen(["sh", "-c", how], env=machine.environ)
+            for how in (spins, f"{spins} & wait", "exec sleep 300")
+        ]
+    finally:
+        os.sched_setaffinity(0, before)
+    until(lambda: all(progress.starved(one.pid) > 0.3 for one in some[:2]))
+    sleeping = some[2].pid
+    until(lambda: "(sleep) S" in Path(f"/proc/{sleeping}/stat").read_text())
+    waited = progress.starved(sleeping)
+    passed(0.1)
+    assert progress.starved(sleeping) == waited
+    machine.clear()
+    for one in some:
+        one.wait()
+    assert progress.starved(some[0].pid) == 0.0
 
 
 def test_how_long_one_may_wait_for_a_file_system(

@@ -25,6 +25,7 @@ from reconciler.host.descriptors import close_all_but, let_go_of_streams, usual_
 from reconciler.host.processes import end_below
 from reconciler.host.progress import (
     BEAT,
+    extended,
     forget_parent,
     limit_waits,
     readable,
@@ -58,13 +59,15 @@ class Child:
 
     It gets a session of its own, without a terminal, and so a process group that is killed after
     ``timeout`` seconds, and when the answer is there, as is all that descends from it by then.
-    It has the descriptors ``kept`` as well. Raises OSError where no process can be had.
+    What it waits for a processor does not count, up to some times as much. It has the descriptors
+    ``kept`` as well. Raises OSError where no process can be had.
     """
 
     def __init__(self, work: Callable[[], Answer], timeout: float, *kept: int) -> None:
         reap_killed()
         self._timeout = timeout
-        self._end = time.monotonic() + timeout
+        self._begun = time.monotonic()
+        self._end = self._begun + timeout
         self._chunks: list[bytes] = []
         self.descriptor, say = os.pipe()
         """Can be read when there is something to collect."""
@@ -123,6 +126,8 @@ class Child:
                 )
                 raise UnknownState(f"a child ended without an answer ({words})")
             return b"".join(self._chunks)
+        if self.left <= 0:
+            self._end = self._begun + extended(self._timeout, self.pid)
         if self.left > 0:
             return None
         self.kill()

@@ -17,7 +17,7 @@ from reconciler.base.errors import HostError, UnknownState
 from reconciler.base.records import dataclass
 from reconciler.base.text import censored
 from reconciler.host.environment import note
-from reconciler.host.progress import BEAT, limited, reap, still_waiting
+from reconciler.host.progress import BEAT, extended, limited, reap, still_waiting
 from reconciler.host.trust import Untrusted, refuse_untrusted
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -250,7 +250,8 @@ class Begun:
         import select
 
         poller = select.poll()
-        end = time.monotonic() + self._timeout
+        begun = time.monotonic()
+        end = begun + self._timeout
         try:
             ended = os.pidfd_open(self._pid)
             self._open.append(ended)
@@ -268,6 +269,9 @@ class Begun:
                         self._open.remove(descriptor)
                         os.close(descriptor)
                 left = end - time.monotonic()
+                if left <= 0:
+                    end = begun + extended(self._timeout, self._pid)
+                    left = end - time.monotonic()
                 if left <= 0:
                     raise UnknownState(
                         f"{self._name} did not end within {round(self._timeout, 1):g} s and was "

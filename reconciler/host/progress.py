@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from reconciler.base.records import dataclass, field
@@ -54,13 +54,40 @@ _deadline: list[float] = []
 
 
 def limit_waits(seconds: float) -> None:
-    """From now on no program is waited for longer than until so many seconds from now."""
-    _deadline[:] = [time.monotonic() + seconds]
+    """From now on no program is waited for longer than until so many seconds from now, but for
+    those in which we have no processor."""
+    _deadline[:] = [time.monotonic() - starved(os.getpid()) + seconds]
 
 
 def limited(timeout: float) -> float:
     """So many seconds, or what is left of that time."""
-    return min(timeout, max(0.0, _deadline[0] - time.monotonic())) if _deadline else timeout
+    if not _deadline:
+        return timeout
+    return min(timeout, max(0.0, _deadline[0] + starved(os.getpid()) - time.monotonic()))
+
+
+_FAMILY = 16
+"""Children of a process at most that are asked what they have waited for."""
+_MOST_STARVED = 3.0
+"""Times its own time that one gets besides, at most, for want of a processor."""
+
+
+def starved(pid: int) -> float:
+    """Seconds for which that process and the children that it has now have waited for a processor,
+    proc_pid_schedstat(5): who does nothing else does not hang."""
+    found = 0
+    with suppress(OSError, IndexError, ValueError):
+        with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
+            children = file.read(4096).split()
+        for one in (str(pid).encode(), *children[:_FAMILY]):
+            with open(b"/proc/%b/schedstat" % one, "rb") as file:
+                found += int(file.read().split()[1])
+    return found / 1e9
+
+
+def extended(timeout: float, pid: int) -> float:
+    """So many seconds, with those in which that process has waited for a processor."""
+    return timeout + min(starved(pid), _MOST_STARVED * timeout)
 
 
 COUNT, BYTES = "", "bytes"
