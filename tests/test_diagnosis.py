@@ -13,10 +13,11 @@ from reconciler.base.errors import Remedy
 from reconciler.base.text import censored
 from reconciler.diagnose.conflicts import of_logrotate, of_tmpfiles
 from reconciler.diagnose.findings import findings
-from reconciler.diagnose.loglines import analysed, level_of, moment, squeezed, too_silent
+from reconciler.diagnose.loglines import analysed, level_of, squeezed, too_silent
 from reconciler.diagnose.past import told_causes
 from reconciler.diagnose.wrong import Seen, Wrong, ordered
 from reconciler.host.persistence import differences, of_crontab, surroundings
+from reconciler.host.probe_log import time_of
 from reconciler.output.diagnosis import diagnosis_blocks
 from reconciler.output.terminal import drawn
 from reconciler.output.text import Table
@@ -243,10 +244,10 @@ def test_levels(line: str, level: str | None) -> None:
 
 
 def test_times_and_squeezing() -> None:
-    assert moment("2026-11-22 10:00:00,123 x", 0.0) is not None
-    assert moment("Nov 22 10:00:00 host app: x", 1_795_000_000.0) is not None
-    assert moment("2026-13-45 99:00:00 x", 0.0) is None
-    assert moment("nothing", 0.0) is None
+    assert time_of(b"2026-11-22 10:00:00,123 x", 0.0) is not None
+    assert time_of(b"Nov 22 10:00:00 host app: x", 1_795_000_000.0) is not None
+    assert time_of(b"2026-13-45 99:00:00 x", 0.0) is None
+    assert time_of(b"nothing", 0.0) is None
     assert squeezed("id 0xdeadbeef 3f2a9c1b-77 took 1.5") == "id # # took #"
 
 

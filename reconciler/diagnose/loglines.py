@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Sequence
-from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
 from reconciler.base.records import dataclass
 from reconciler.base.text import censored
+from reconciler.host.probe_log import FURTHEST, ISO, SYSLOG, time_of
 
-_ISO = re.compile(
-    r"(\d{4})[-/](\d\d)[-/](\d\d)[T ](\d\d):(\d\d):(\d\d)(?:[.,]\d{1,9})? ?(Z|[+-]\d\d:?\d\d)?"
-)
-_SYSLOG = re.compile(r"^(?:<\d+>)?([A-Z][a-z]{2}) +(\d{1,2}) (\d\d):(\d\d):(\d\d) ")
-_FURTHEST = 48
-"""Characters at the beginning of a line in which its time is looked for."""
+_TIMES = re.compile(ISO.pattern.decode()), re.compile(SYSLOG.pattern.decode())
 _LEVEL = re.compile(
     r"(?<![\w.-])(?:(?P<error>ERROR|CRITICAL|FATAL|EMERG|ALERT|CRIT|ERR|[Ee]rror:|panic:|"
     r"Traceback|[Ff]ailed|[Ff]atal:|[A-Z]\w+(?:Error|Exception):)"
@@ -56,7 +50,7 @@ def analysed(lines: Sequence[str], now: float) -> dict[str, Any]:
     times: list[float] = []
     at: float | None = None
     for line in lines:
-        found = moment(line, now)
+        found = time_of(line[:FURTHEST].encode("utf-8", "replace"), now)
         if found is not None:
             at = found
             times.append(found)
@@ -124,30 +118,8 @@ def level_of(line: str) -> str | None:
 
 def squeezed(line: str) -> str:
     """The line without its time, and without what differs from one line of its kind to another."""
-    line = _ISO.sub("", line[:_FURTHEST], count=1) + line[_FURTHEST:]
-    line = _SYSLOG.sub("", line)
+    line = _TIMES[0].sub("", line[:FURTHEST], count=1) + line[FURTHEST:]
+    line = _TIMES[1].sub("", line)
     for pattern, instead in _SQUEEZE:
         line = pattern.sub(instead, line)
     return line.strip()[:_LONGEST]
-
-
-def moment(line: str, now: float) -> float | None:
-    """When a line was written, in seconds since the epoch; None when it does not say."""
-    found = _ISO.search(line[:_FURTHEST])
-    try:
-        if found is not None:
-            zone = (found[7] or "").replace("Z", "+00:00")
-            text = "{}-{}-{}T{}:{}:{}".format(*found.groups()[:6])
-            return datetime.fromisoformat(text + zone).timestamp()
-        syslog = _SYSLOG.match(line)
-        if syslog is None:
-            return None
-        year = time.localtime(now).tm_year
-        for guess in (year, year - 1):
-            text = f"{guess} {syslog[1]} {syslog[2]} {syslog[3]}:{syslog[4]}:{syslog[5]}"
-            at = time.mktime(time.strptime(text, "%Y %b %d %H:%M:%S"))
-            if at <= now + 86400:
-                return at
-    except (ValueError, OverflowError):
-        return None
-    return None

@@ -23,18 +23,18 @@ _BLOCK = 2**20
 _LONGEST = 300
 _SLACK = 60.0
 """Seconds by which lines may stand in another order than they were written in."""
-_FURTHEST = 48
+FURTHEST = 48
 """Bytes at the beginning of a line in which its time is looked for."""
 _GZIP = 31
 _LINE = 64 * 2**10
 """Bytes of a line that are looked at, from its beginning: whoever writes none needs no memory."""
 
-_ISO = re.compile(
+ISO = re.compile(
     rb"(?<![0-9])([0-9]{4})[-/]([01][0-9])[-/]([0-3][0-9])[T ]"
     rb"([0-2][0-9]):([0-5][0-9]):([0-6][0-9])"
     rb"(?:[.,]([0-9]{1,9}))? ?(Z(?![A-Za-z])|[+-][0-2][0-9]:?[0-5][0-9](?![0-9]))?"
 )
-_SYSLOG = re.compile(
+SYSLOG = re.compile(
     rb"^(?:<[0-9]{1,3}>)?(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) +([0-3]?[0-9]) "
     rb"([0-2][0-9]):([0-5][0-9]):([0-6][0-9])"
 )
@@ -199,14 +199,14 @@ def unpacked(handle: int, tally: Budget) -> Iterator[bytes]:
         end = at
 
 
-def time_of(line: bytes) -> float | None:
+def time_of(line: bytes, now: float | None = None) -> float | None:
     """When a line was written, by its own words, in seconds since the epoch; None: it is silent.
 
     ISO 8601, with a blank for the T and / for the - as well; without a zone it is the local
     one. Or as syslog has it, without a year: then it is the last time that this day was.
     """
-    head = line[:_FURTHEST]
-    found = _ISO.search(head)
+    head = line[:FURTHEST]
+    found = ISO.search(head)
     try:
         if found is not None:
             year, month, day, hour, minute, second = (int(part) for part in found.groups()[:6])
@@ -216,12 +216,12 @@ def time_of(line: bytes) -> float | None:
             if zone is None:
                 return moment.timestamp() + fraction
             return moment.replace(tzinfo=_zone(zone)).timestamp() + fraction
-        found = _SYSLOG.search(head)
+        found = SYSLOG.search(head)
         if found is None:
             return None
         month = _MONTHS.index(found[1]) + 1
         day, hour, minute, second = (int(part) for part in found.groups()[1:])
-        now = time.time()
+        now = time.time() if now is None else now
         for year in (time.localtime(now).tm_year, time.localtime(now).tm_year - 1):
             at = datetime(year, month, day, hour, minute, min(second, 59)).timestamp()
             if at <= now + 86400:
