@@ -118,6 +118,12 @@ TEMPLATE: dict[str, Any] = {"type": "string", "pattern": r"\{\{.*\}\}"}
 """In place of every value there may be a template, of which an editor cannot know more."""
 _STRING: dict[str, Any] = {"type": "string"}
 _SCALAR: dict[str, Any] = {"type": ["string", "number", "boolean"]}
+_WORDS: dict[str, Any] = {
+    "oneOf": [
+        {**_STRING, "minLength": 1},
+        {"type": "array", "items": _SCALAR, "minItems": 1},
+    ]
+}
 
 
 def _pattern(expression: str) -> dict[str, Any]:
@@ -142,30 +148,8 @@ Share = Annotated[
         {"oneOf": [{"type": "number", "minimum": 1}, _pattern(r"[0-9.]+\s*%?")]},
     ),
 ]
-Command = Annotated[
-    tuple[str, ...],
-    Parsed(
-        parse_command,
-        {
-            "oneOf": [
-                {**_STRING, "minLength": 1},
-                {"type": "array", "items": _SCALAR, "minItems": 1},
-            ]
-        },
-    ),
-]
-Patterns = Annotated[
-    tuple[str, ...],
-    Parsed(
-        parse_patterns,
-        {
-            "oneOf": [
-                {**_STRING, "minLength": 1},
-                {"type": "array", "items": _SCALAR, "minItems": 1},
-            ]
-        },
-    ),
-]
+Command = Annotated[tuple[str, ...], Parsed(parse_command, _WORDS)]
+Patterns = Annotated[tuple[str, ...], Parsed(parse_patterns, _WORDS)]
 Comment = Annotated[
     tuple[str, ...],
     Parsed(

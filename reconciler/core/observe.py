@@ -112,39 +112,25 @@ def judged(
     What only the host shows to contradict one another comes back as unknown. ``part``: of the
     others of the spec nothing was seen.
     """
-    plan, seen = _judged(spec, resources, seen, get_kind, host, past, part)
+    name = os.uname().nodename
+    plan = make_plan(spec, resources, seen, get_kind, name, past)
+    if plan.steps:
+        from reconciler.core.owners import contradictions
+
+        # Of the others nobody knows whether they differ.
+        ids = seen.keys() if part else {step.id for step in plan.steps}
+        found = contradictions(ids, spec.resources, seen, get_kind, host)
+        if found:
+            unknown: dict[str, Observation[Any]] = {
+                one: Observation(unknown=found[one]) for one in found.keys() & seen.keys()
+            }
+            seen = {**seen, **unknown}
+            plan = make_plan(spec, resources, seen, get_kind, name, past)
     if spec.policy is not None and plan.steps:
         from reconciler.core.policy import enforced
 
         plan = enforced(plan, spec.policy, resources, get_kind)
     return plan, seen
-
-
-def _judged(
-    spec: Spec,
-    resources: Sequence[Resource[Any]],
-    seen: Mapping[str, Observation[Any]],
-    get_kind: GetKind,
-    host: Host,
-    past: Past,
-    part: bool,
-) -> tuple[Plan, Mapping[str, Observation[Any]]]:
-    name = os.uname().nodename
-    plan = make_plan(spec, resources, seen, get_kind, name, past)
-    if not plan.steps:
-        return plan, seen
-    from reconciler.core.owners import contradictions
-
-    # Of the others nobody knows whether they differ.
-    ids = seen.keys() if part else {step.id for step in plan.steps}
-    found = contradictions(ids, spec.resources, seen, get_kind, host)
-    if not found:
-        return plan, seen
-    seen = {
-        ident: Observation(unknown=found[ident]) if ident in found else each
-        for ident, each in seen.items()
-    }
-    return make_plan(spec, resources, seen, get_kind, name, past), seen
 
 
 def _alone(kind: Kind[Any, Any], resource: Resource[Any], host: Host) -> Observation[Any]:

@@ -147,6 +147,26 @@ class Child:
         return reap(self.pid)
 
 
+class WithChild:
+    """A part of a loop that has one child at work at a time, or none."""
+
+    _child: Child | None = None
+
+    def descriptors(self) -> Collection[int]:
+        """That of the child, while there is one."""
+        return () if self._child is None else (self._child.descriptor,)
+
+    def due(self) -> float | None:
+        """Seconds until the child has had its time."""
+        return None if self._child is None else self._child.left
+
+    def close(self) -> None:
+        """The loop ends."""
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+
+
 def _be_child(do: Callable[[], None], *kept: int) -> None:
     """The child's side: it has no descriptors of its parent's but ``kept``. Never returns."""
     status = 1

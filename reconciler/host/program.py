@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 
 from reconciler.base.errors import HostError, UnknownState
-from reconciler.host.child import Child
+from reconciler.host.child import Child, WithChild
 from reconciler.host.clock import Clock
 from reconciler.host.command import run
 from reconciler.host.trust import Untrusted, refuse_untrusted
@@ -64,7 +64,7 @@ def code() -> str:
     return made.hexdigest()
 
 
-class Installed:
+class Installed(WithChild):
     """A part of a loop. ``over`` says why the loop must end, once there is another program.
 
     ``told`` takes what has become of it, and whether that is bad.
@@ -82,7 +82,6 @@ class Installed:
         """Since when it looks as it does now, by the monotonic clock."""
         self._gone: float | None = None
         """Since when there is none."""
-        self._child: Child | None = None
         self._tried: Looks | None = None
         """How the one looked that was tried last."""
 
@@ -135,14 +134,10 @@ class Installed:
 
     # -- as a part of the loop
 
-    def descriptors(self) -> Collection[int]:
-        """That of the one who tries to load it."""
-        return () if self._child is None else (self._child.descriptor,)
-
     def due(self) -> float | None:
         """Seconds until the next look, where something has changed."""
         if self._child is not None:
-            return self._child.left
+            return super().due()
         waits = self.over is None and self._last != self._ours and self._last != self._tried
         return _AGAIN if waits else None
 
@@ -168,12 +163,6 @@ class Installed:
         else:
             self._tried = None
         return ()
-
-    def close(self) -> None:
-        """The loop ends."""
-        if self._child is not None:
-            self._child.kill()
-            self._child = None
 
 
 def _look(path: str) -> tuple[str, int, int, int, int] | None:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from reconciler.base.errors import UnknownState
 from reconciler.base.values import Notify, Target
-from reconciler.host.child import Child
+from reconciler.host.child import Child, WithChild
 from reconciler.host.clock import Clock
 from reconciler.notify.delivery import Off, address
 
@@ -19,14 +19,13 @@ TIMEOUT = 10.0
 _TAKEN = (200, 201, 202, 204)
 
 
-class Pings:
+class Pings(WithChild):
     """A part of the loop. ``told`` hears when the service does not answer, and does so again."""
 
     def __init__(self, clock: Clock, told: Callable[[str, bool], None]) -> None:
         self._clock = clock
         self._told = told
         self._notify = Notify()
-        self._child: Child | None = None
         self._last: tuple[bool, float] | None = None
         """What was told last, and when by the monotonic clock."""
         self._waits: bool | None = None
@@ -58,14 +57,6 @@ class Pings:
 
     # -- a part of the loop
 
-    def descriptors(self) -> Collection[int]:
-        """That of the child, while there is one."""
-        return [self._child.descriptor] if self._child is not None else []
-
-    def due(self) -> float | None:
-        """Seconds until the child has had its time."""
-        return self._child.left if self._child is not None else None
-
     def tend(self, ready: Collection[int]) -> Collection[str]:
         """Take what was answered."""
         child = self._child
@@ -83,12 +74,6 @@ class Pings:
         elif self._wrong and not why:
             self._told("alive: it is answered again", False)
         self._wrong = why
-
-    def close(self) -> None:
-        """The loop ends."""
-        if self._child is not None:
-            self._child.kill()
-            self._child = None
 
 
 def request(target: Target, well: bool) -> Callable[[], bytes]:

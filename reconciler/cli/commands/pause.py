@@ -29,18 +29,18 @@ _LONGEST = 10 * 366 * 86400.0
 
 def run(context: Context) -> int:
     """``--pause`` or ``--resume``."""
-    return _resume(context) if context.options.resume else _pause(context)
+    spec = context.load(write_cache=True)
+    context.claim(spec)
+    context.recover(spec)
+    return (_resume if context.options.resume else _pause)(context, spec)
 
 
-def _pause(context: Context) -> int:
+def _pause(context: Context, spec: Spec) -> int:
     """Pause what ``--pause`` names, for ``--for`` or until it is resumed."""
     from reconciler.host.clock import Clock
     from reconciler.output.status import pause_lines
 
     options = context.options
-    spec = context.load(write_cache=True)
-    context.claim(spec)
-    context.recover(spec)
     found = _named(options.pause, spec)
     context.head(spec)
     clock = Clock()
@@ -62,15 +62,12 @@ def _pause(context: Context) -> int:
     return TROUBLE if failed else DONE
 
 
-def _resume(context: Context) -> int:
+def _resume(context: Context, spec: Spec) -> int:
     """Manage what ``--resume`` names again, at once where a loop runs.
 
     The retry counter is reset, so that it is tried at once.
     """
     options = context.options
-    spec = context.load(write_cache=True)
-    context.claim(spec)
-    context.recover(spec)
     store = context.store(spec, False)
     paused = store.pauses.all()
     # Also what the spec no longer declares can be resumed.

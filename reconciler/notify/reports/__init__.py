@@ -13,7 +13,7 @@ from reconciler.base.values import Notify
 from reconciler.core.kind import GetKind
 from reconciler.core.messages import Message
 from reconciler.core.model import Spec
-from reconciler.host.child import Child
+from reconciler.host.child import Child, WithChild
 from reconciler.host.clock import Clock
 from reconciler.host.progress import readable
 from reconciler.notify.delivery import off
@@ -51,7 +51,7 @@ def left(last: Reported | None, period: float, wall: float) -> float:
     return max(0.0, period - max(0.0, age))
 
 
-class Reports:
+class Reports(WithChild):
     """A part of the loop. ``opened`` gives the store, ``queued`` hears that there is a message,
     ``clean`` takes out what nobody may see; ``diagnosed`` gives the lines of a diagnosis, in a
     process of its own.
@@ -77,7 +77,6 @@ class Reports:
         self._queued = queued
         self._told = told
         self._spec: Spec | None = None
-        self._child: Child | None = None
         self._due: list[float] = []
         self._at: float | None = None
 
@@ -91,14 +90,10 @@ class Reports:
 
     # -- a part of the loop
 
-    def descriptors(self) -> Collection[int]:
-        """That of the child, while there is one."""
-        return [self._child.descriptor] if self._child is not None else []
-
     def due(self) -> float | None:
         """Seconds until a report is due, or the child has had its time."""
         if self._child is not None:
-            return self._child.left
+            return super().due()
         if self._at is None or self._spec is None:
             return None
         return max(0.0, self._at - self._clock.monotonic())
@@ -116,12 +111,6 @@ class Reports:
             self._child = None
             self._at = self._clock.monotonic() + _REST
         return ()
-
-    def close(self) -> None:
-        """The loop ends; what is due then is so for the next one."""
-        if self._child is not None:
-            self._child.kill()
-            self._child = None
 
     # -- without a loop
 
