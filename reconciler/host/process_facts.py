@@ -14,7 +14,7 @@ from typing import Any
 
 from reconciler.base.errors import UnknownState
 from reconciler.base.records import dataclass
-from reconciler.host.processes import environment, owner_of, read_proc
+from reconciler.host.processes import environment, owner_of, read_proc, started_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,8 @@ def facts(pid: int) -> ProcessFacts:
     return ProcessFacts(
         pid,
         uid,
-        int(lines["Gid"].split()[1]),
+        # The group of a program is nothing that its user could have again.
+        starter[1] if (starter := started_by(pid)) else int(lines["Gid"].split()[1]),
         tuple(os.fsdecode(raw).removesuffix("\0").split("\0")),
         _link(pid, "exe"),
         _link(pid, "cwd"),
@@ -111,7 +112,10 @@ def _file(pid: int, number: int) -> str | None:
         status = os.stat(f"/proc/{pid}/fd/{number}")
     except OSError:
         return None
-    here = path.startswith("/") and not path.endswith(" (deleted)")
+    # Everybody may have open for reading what only root writes to.
+    flags = re.search(rb"flags:\t[0-7]*([0-7])\n", read_proc(pid, f"fdinfo/{number}", 512) or b"")
+    written = flags is not None and int(flags[1]) & os.O_ACCMODE != os.O_RDONLY
+    here = written and path.startswith("/") and not path.endswith(" (deleted)")
     return path if here and stat.S_ISREG(status.st_mode) else None
 
 

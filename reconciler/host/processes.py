@@ -324,16 +324,18 @@ def owner_of(pid: int) -> int | None:
     contained = len(lines.get(b"NSpid", b"").split()) > 1
     if len(uids) != 1 or b"VmSize" not in lines or contained:
         return None
-    uid = int(uids.pop())
-    return uid if _started_by(pid) in (None, 0, uid) else None
+    uid, starter = int(uids.pop()), started_by(pid)
+    return uid if starter is None or starter[0] in (0, uid) else None
 
 
-def _started_by(pid: int) -> int | None:
-    """Who started a set-user-ID program, such as sudo, and so said what its arguments are."""
+def started_by(pid: int) -> tuple[int, int] | None:
+    """User and group of who started a set-ID program, such as sudo, and so said what its arguments
+    are; None for any other program."""
     raw = memoryview(read_proc(pid, "auxv", 4096) or bytes(16))
     words = raw.cast("I" if raw.cast("Q")[0] >> 32 else "Q")  # The first is a small number.
     said = dict(zip(words[::2], words[1::2], strict=True))
-    return said.get(11) if said.get(23) else None  # AT_UID and AT_SECURE, getauxval(3).
+    # AT_UID, AT_GID and AT_SECURE, getauxval(3).
+    return (said.get(11, 0), said.get(13, 0)) if said.get(23) else None
 
 
 def session_tag(pid: int | str = "self") -> str:

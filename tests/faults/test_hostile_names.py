@@ -101,6 +101,31 @@ def test_who_becomes_root_by_a_set_user_id_program_is_no_process_of_roots(free: 
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_what_somebody_runs_gets_no_group_and_no_log_that_he_has_not(free: None) -> None:
+    with tempfile.TemporaryDirectory(prefix="rc-", dir="/var/tmp") as folder:
+        Path(folder).chmod(0o755)
+        roots, own = Path(folder, "roots"), Path(folder, "own")
+        program = shutil.copy("/bin/cat", folder)
+        for path, owner, mode in ((program, 0, 0o2755), (roots, 0, 0o644), (own, 64331, 0o644)):
+            Path(path).touch()
+            os.chown(path, owner, 64333 if path == program else owner)
+            os.chmod(path, mode)
+        shell = f'exec "{program}" - 1<"{roots}" 2>>"{own}"'
+        argv = ["setpriv", "--reuid=64331", "--regid=64331", "--clear-groups", "sh", "-c", shell]
+        with subprocess.Popen(argv, stdin=subprocess.PIPE) as one:
+            try:
+                until(lambda: os.readlink(f"/proc/{one.pid}/exe") == program)
+                is_the_program(one.pid)
+                assert b"Gid:\t64331\t64333\t" in Path(f"/proc/{one.pid}/status").read_bytes()
+                seen = facts(one.pid)
+                assert (seen.uid, seen.gid) == (64331, 64331)
+                assert (seen.output, seen.errors) == (None, str(own))
+            finally:
+                one.kill()
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 def test_the_environments_of_other_users_are_not_read(
     free: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
