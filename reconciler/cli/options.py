@@ -23,7 +23,7 @@ argparse._ = str  # type: ignore[attr-defined]
 
 SHELLS = ("bash", "zsh", "fish")
 DOCUMENTS = ("plan", "status", "diagnose", "history", "logs", "once", "repair", "loop", "pause",
-             "resume", "undo", "check", "import", "init", "notify-test", "uninstall",
+             "resume", "undo", "check", "import", "adopt", "init", "notify-test", "uninstall",
              "invalid")  # fmt: skip
 """What ``--json`` prints: a document of each mode, and one for an invalid spec."""
 

@@ -17,7 +17,7 @@ from looping import Looping
 from support import Machine, until
 
 from reconciler.cli.main import main
-from reconciler.cli.options import DOCUMENTS
+from reconciler.cli.options import DOCUMENTS, all_modes
 
 
 def closed(schema: Any) -> Any:
@@ -197,7 +197,7 @@ def test_beside_a_pass_that_is_at_work(machine: Machine, documents: Documents, s
 def test_an_invalid_spec(machine: Machine, documents: Documents) -> None:
     spec = machine.spec("directories: {d: {path: 1, mod: x}}\n")
     for mode in sorted(
-        set(DOCUMENTS) - {"loop", "logs", "import", "init", "invalid", "pause", "resume"}
+        set(DOCUMENTS) - {"loop", "logs", "import", "adopt", "init", "invalid", "pause", "resume"}
     ):
         assert documents.of(mode, spec)["valid"] is False
 
@@ -212,6 +212,15 @@ def test_what_is_imported(machine: Machine, documents: Documents) -> None:
     assert error["line"] == 2
 
 
+def test_what_is_adopted(machine: Machine, documents: Documents) -> None:
+    (machine.base / "d").mkdir()
+    words = [f"directory:{machine.base}/d", f"process:{os.getpid()}"]
+    done = machine.reconcile("--adopt", *words, "--json")
+    assert done.returncode == 0, done.stderr
+    found = documents.valid("adopt", json.loads(done.stdout))
+    assert f"path: {machine.base}/d\n" in found["spec"]
+
+
 def test_there_is_one_of_every_mode(capsys: pytest.CaptureFixture[str]) -> None:
     for mode in DOCUMENTS:
         assert main(["--schema", mode]) == 0
@@ -220,3 +229,5 @@ def test_there_is_one_of_every_mode(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--schema"]) == 0
     assert "directories" in json.loads(capsys.readouterr().out)["properties"]
     assert main(["--schema", "nonsense"]) == 64
+    silent = {"metrics", "serve", "schema", "completion", "man"}
+    assert {mode.name for mode in all_modes()} - silent <= set(DOCUMENTS)

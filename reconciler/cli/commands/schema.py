@@ -36,7 +36,7 @@ def run(context: Context) -> int:
     with open(_FILE, encoding="utf-8") as file:
         documents = json.load(file)
     # Where the spec is invalid, every mode says just that; but a loop prints it as an event.
-    names = [mode] if mode in ("loop", "invalid", "saved-plan") else [mode, "invalid"]
+    names = [mode] if mode in ("loop", "adopt", "invalid", "saved-plan") else [mode, "invalid"]
     names += ["rehearsal"] if mode == "plan" else []
     context.print_json(
         {
