@@ -33,10 +33,14 @@ _SLACK = 60.0
 
 
 class LogOutput:
-    """A file to which is appended, and the files that were rotated out of it, the newest first."""
+    """A file to which is appended, and the files that were rotated out of it, the newest first.
 
-    def __init__(self, path: str) -> None:
+    ``follows``: ``more`` is asked for too.
+    """
+
+    def __init__(self, path: str, follows: bool = False) -> None:
         self._path = path
+        self._follows = follows
         self._handle: int | None = None
         self._at = 0
         self._rest = b""
@@ -50,7 +54,7 @@ class LogOutput:
         if self._handle is not None:
             # A line that is still being written belongs to what comes.
             self._at = self._whole(self._handle)
-            wanted.take_all(self._handle, False, self._at)
+            wanted.take_all(self._handle, False, self._at if self._follows else None)
         for path in [] if wanted.ended else self._rotated():
             try:
                 with regular_file(path) as (handle, private):
@@ -259,11 +263,11 @@ class JournalOutput:
 Output = LogOutput | PaneOutput | JournalOutput
 
 
-def output_of(sort: str, value: str, host: Host) -> Output:
+def output_of(sort: str, value: str, host: Host, follows: bool) -> Output:
     """By the keys of ``Diagnosed.says``. Raises UnknownState for any other."""
     first, _, second = value.partition(" ")
     if sort == "log":
-        return LogOutput(value)
+        return LogOutput(value, follows)
     if sort == "pane":
         return PaneOutput(host, second or None, first)
     if sort == "journal":

@@ -63,6 +63,10 @@ def test_the_last_lines_are_read_on_in_what_was_rotated(log: Path) -> None:
         "2026-11-23 10:00:00 middle", "  in its stack", "2026-11-24 10:00:00 new"
     ]  # fmt: skip
     assert len(LogOutput(str(log)).last(30, None)) == 7
+    with log.open("a") as file:
+        file.write("its last words")
+    assert LogOutput(str(log)).last(1, None) == ["its last words"]
+    assert LogOutput(str(log), follows=True).last(1, None) == ["2026-11-24 10:00:00 new"]
     assert LogOutput(str(log.parent / "none.log")).last(30, None) == []
 
 
@@ -81,7 +85,7 @@ def test_since_a_time_goes_by_the_words_of_the_lines(log: Path) -> None:
 
 @pytest.mark.parametrize("how", ["renamed", "cut", "cut to its last block"])
 def test_it_is_followed_across_its_rotation(log: Path, how: str) -> None:
-    output = LogOutput(str(log))
+    output = LogOutput(str(log), follows=True)
     with open(log, "ab", buffering=0) as writer:
         writer.write(b"half a li")
         assert output.last(1, None) == ["2026-11-24 10:00:00 new"]
@@ -113,7 +117,7 @@ def test_it_is_followed_across_its_rotation(log: Path, how: str) -> None:
 
 
 def test_a_log_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
-    output = LogOutput(str(tmp_path / "app.log"))
+    output = LogOutput(str(tmp_path / "app.log"), follows=True)
     assert output.last(30, None) == output.more() == []
     (tmp_path / "app.log").write_text("hello\n")
     assert output.more() == ["hello"]

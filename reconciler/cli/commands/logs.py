@@ -138,7 +138,7 @@ class _Logs:
             return CheckOutput(self._context, self._spec, resource.id)
         from reconciler.host.outputs import output_of
 
-        return output_of(key.sort, key.value, self._host)
+        return output_of(key.sort, key.value, self._host, self._context.options.follow)
 
     def _keys(self, resource: Resource[Any]) -> list[Key]:
         kind = kinds.get(resource.kind)
