@@ -33,7 +33,7 @@ _SPOOLED = 8 << 20
 """Bytes of a file that are kept in memory while it is read; longer ones go to the disk."""
 _CHUNK = 1 << 18
 _ENDING = ".tar.gz"
-_NUMBER = re.compile(r"(\.[0-9]+)+$")
+_NUMBER = re.compile(r"(\.[0-9]+)+\Z")
 """Behind a name that was taken."""
 _UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 """One file that cannot be read; the others can."""

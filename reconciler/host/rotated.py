@@ -16,7 +16,7 @@ from reconciler.base.records import dataclass
 from reconciler.host.private_folder import passing_name
 from reconciler.host.tree import Emptied
 
-_NUMBERED = re.compile(r"(.+)\.([1-9][0-9]{0,3})(\.gz)?")
+_NUMBERED = re.compile(r"(?s)(.+)\.([1-9][0-9]{0,3})(\.gz)?")
 _HIGHEST = 99
 """The largest number of a rotated log; a name that ends in a larger one, a port, is a log."""
 FIELDS = {"Y": 4, "j": 3, "m": 2, "d": 2, "H": 2, "M": 2, "S": 2}
@@ -125,7 +125,7 @@ class Names:
         parts = re.split(f"%([{''.join(FIELDS)}])", self._suffix())
         for at, part in enumerate(parts):
             parts[at] = f"(?P<{part}>[0-9]{{{FIELDS[part]}}})" if at % 2 else re.escape(part)
-        return rf"(?P<log>.+){''.join(parts)}(?:\.(?P<n>[1-9][0-9]{{0,3}}))?(?P<gz>\.gz)?"
+        return rf"(?s)(?P<log>.+){''.join(parts)}(?:\.(?P<n>[1-9][0-9]{{0,3}}))?(?P<gz>\.gz)?"
 
 
 def shown_log(path: str, log: Log) -> str:

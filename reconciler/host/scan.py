@@ -34,9 +34,9 @@ _LARGE = 512 * 1024
 """The size in bytes from which on a folder itself is shared by two."""
 _Part = tuple[str, int | None]
 """A folder, and which half of its entries, by their inode numbers; None for all."""
-OURS = re.compile(r"\..*\.reconcile")
+OURS = re.compile(r"(?s)\..*\.reconcile")
 """The name of a file that is being written, as ``private_folder.passing_name`` gives it."""
-_PRIVATE = re.compile(r"\..*\.reconcile\.d(\.[0-9a-f]{8})?")
+_PRIVATE = re.compile(r"(?s)\..*\.reconcile\.d(\.[0-9a-f]{8})?")
 """The name of a folder in which something of ours is made, ``place``."""
 
 

@@ -23,6 +23,9 @@ from reconciler.core.apply import apply
 from reconciler.core.observe import observe
 from reconciler.core.plan import make_plan
 from reconciler.host import Host
+from reconciler.host.choose import Rule
+from reconciler.host.private_folder import passing_name, private_name
+from reconciler.host.scan import Wanted, scan
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts, other users")
 NOBODY = 65534
@@ -359,3 +362,13 @@ def test_root_runs_no_command_with_a_name_that_another_may_exchange(machine: Mac
     (logs / "a.log").write_bytes(b"y" * 2000)
     machine.once(spec)
     assert ran.read_bytes() == b"y" * 2000
+
+
+@pytest.mark.parametrize("name", ["a.log", "a\nb.log", ".a\n"])
+def test_what_we_are_making_is_left_alone_whatever_it_is_for(tmp_path: Path, name: str) -> None:
+    old(tmp_path / passing_name(name), b"")
+    (tmp_path / private_name(name)).mkdir()
+    old(tmp_path / private_name(name) / "inside", b"")
+    now = time.time_ns()
+    wanted = Wanted(str(tmp_path), Rule(None, now, None, 9), recursive=True)
+    assert list(scan(wanted).chosen.files) == []
