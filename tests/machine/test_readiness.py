@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import LONG, Machine, allowed, compiled, free_port, until
+from looping import HOLDS
+from support import LONG, Machine, allowed, compiled, free_port, passed, until
 
 from reconciler.host import Host
 from reconciler.host.processes import look_up
@@ -194,13 +195,17 @@ def test_a_single_pass_beside_a_loop_waits_as_well(
 ) -> None:
     """Whether the loop answers it, or is asked by a signal, and also for what needs that."""
     spec = spec_of(machine, "notify", "{notify: true, timeout: 60s}", seconds=0)
-    looping(spec).up()
+    loop = looping(spec).up()
     until(lambda: has_begun(machine))
     seconds = allowed(2.5)  # The pass comes to it meanwhile.
     spec_of(machine, "notify", "{notify: true, timeout: 60s}", seconds=seconds)
     done = machine.reconcile("--once", spec)
     assert done.returncode == 0, done.stdout + done.stderr
     until(lambda: machine.running(f"mark {seconds}") and not machine.running("mark 0"))
+    # That it is ready is known by then, and that it has held since: what ends now had run.
+    loop.full_pass()
+    passed(HOLDS)
+    loop.full_pass()
     (machine.base / "began").unlink()
     for pattern in ("slow.py", f"sleep {machine.mark}"):
         for pid in machine.running(pattern):
