@@ -372,7 +372,7 @@ class ProcessKind(
 
     def evidence(self, resource: Resource[Process], host: Host) -> str | None:
         """What the process said last, and how it ended, as far as that can be known."""
-        from reconciler.kinds.process.actions import last_words
+        from reconciler.kinds.process.last_words import last_words
 
         want = resource.want
         secrets = [secret.value or "" for _, secret in want.env]

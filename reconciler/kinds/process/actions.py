@@ -1,4 +1,4 @@
-"""How a process is started, stopped and asked for its last words: the actions of a process.
+"""How a process is started and stopped: the actions of a process.
 
 It must not decide whether to: that is the process kind's.
 """
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
-from reconciler.base.text import censored, count_of, redacted
+from reconciler.base.text import count_of
 from reconciler.host.launch import MARK, VERSION, Launch, prepared
-from reconciler.host.processes import LEADER, Identity, ending
+from reconciler.host.processes import LEADER, Identity
 from reconciler.host.start_records import ENDED, RENEWED, STOPPED, file_name
 from reconciler.host.walk import NoSpace
 from reconciler.kinds.process.match import (
@@ -37,11 +37,6 @@ if TYPE_CHECKING:
     from reconciler.host.users import Account
     from reconciler.kinds.process.resource import Process
 
-_WORDS = 3
-_TAIL = 64 * 1024
-"""Bytes of a log that are read for its last lines."""
-_LONGEST = 1000
-"""Characters of each that are shown."""
 _MOST = 5
 """Processes that are named of those that were left."""
 _TOGETHER = 64
@@ -347,52 +342,3 @@ def _leave_to_its_owner(log: str, uid: int) -> None:
     from reconciler.host.rotate import put_aside
 
     put_aside(log, KEEP)
-
-
-def last_words(
-    mark: str,
-    place: Place | None,
-    logs: Sequence[str | None],
-    user: str | None,
-    host: Host,
-    secrets: Sequence[str],
-) -> str | None:
-    """How it ended and what it said last, without its ``secrets``; None: nothing is known."""
-    words: list[str] = []
-    try:
-        if place is not None:
-            for _ in range(5):
-                panes = (p for p in host.tmux.panes(place.socket) if runs(p, mark))
-                pane = next(panes, None)
-                # tmux 3.3 sometimes misses that its child has ended, or never asks how.
-                how = (pane.ending or ending(pane.pid) or "") if pane is not None else ""
-                if pane is None or how or not pane.dead:
-                    break
-                host.clock.sleep(0.05)  # It has asked, but not yet when it was looked at.
-                host.tmux.forget()
-            if pane is not None:
-                words += [how, *(redacted(line, secrets) for line in _screen(place, pane.id, host))]
-        else:
-            from reconciler.host.daemon_log import last_lines
-
-            account = host.users.account(user)
-            uid = -1 if account.uid == os.geteuid() else account.uid
-            for log in logs:
-                path = log_path(mark, log, host)
-                last = last_lines(path, _TAIL, host.log_ends.get(path), uid)
-                # Before it is parted: a value may have several lines.
-                said = redacted(last.decode(errors="replace"), secrets).splitlines()
-                words += [line for line in said if line.strip()][-_WORDS:]
-    except HostError:
-        return None
-    return "; ".join(censored(word)[:_LONGEST] for word in words if word) or None
-
-
-def _screen(place: Place, pane: str, host: Host) -> list[str]:
-    """What stands in the pane. tmux may learn of an end before it has read the last words."""
-    for _ in range(5):
-        words = host.tmux.screen(place.socket, pane, _WORDS)
-        if words:
-            return words
-        host.clock.sleep(0.05)
-    return []
