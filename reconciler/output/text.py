@@ -110,14 +110,19 @@ def outcome_lines(outcome: Outcome) -> Iterator[Line]:
 
 def remark_lines(plan: Plan, verbose: bool) -> Iterator[Line]:
     """What is unknown, skipped or worth a note. What ``when`` switched off is shown as well."""
-    yield from _remarks("? unknown", plan.unknown, "bad")
-    yield from _remarks("! waits", plan.held, "bad")
-    yield from failing_lines(plan)
+    yield from trouble_lines(plan)
     yield from _remarks(". skipped", plan.skipped, "quiet")
     if verbose:
         yield from _remarks(". note", plan.notes, "quiet")
     else:
         yield from _remarks(". note", plan.notes[:5], "quiet")
+
+
+def trouble_lines(plan: Plan) -> Iterator[Line]:
+    """What is unknown, waits after failed starts, or is wrong: for which a pass ends with 1."""
+    yield from _remarks("? unknown", plan.unknown, "bad")
+    yield from _remarks("! waits", plan.held, "bad")
+    yield from failing_lines(plan)
 
 
 def paused_lines(plan: Plan) -> Iterator[Line]:

@@ -44,7 +44,8 @@ _PATIENCE = 60.0
 class Answer:
     """What came of a pass of the loop, which is the process ``pid``, in one word and in lines.
 
-    The word is one of ``WORDS``; ``shared``: nothing was done, and a part of it was left to others.
+    The word is one of ``WORDS``; ``shared``: nothing was done, and not all is well or known: a part
+    of the pass was left to others, or something waits, fails or is unknown.
     """
 
     pid: int
@@ -88,11 +89,15 @@ def _peer(connected: socket) -> int | None:
 
 
 def _written(plan: Plan, outcomes: Sequence[Outcome], whole: bool) -> str:
-    """The answer; ``whole`` False: a part of the pass was left to others."""
+    """The answer; ``whole`` False: a part of the pass was left to others.
+
+    What is wrong and has no step is seen by who asks, who looks for himself unless all is well.
+    """
     from reconciler.output.text import outcome_lines, paused_lines
 
     results = {one.result for one in outcomes}
-    word = "failed" if "failed" in results else "done" if results else WORDS[not whole]
+    quiet = "as declared" if whole and not plan.trouble else "shared"
+    word = "failed" if "failed" in results else "done" if results else quiet
     lines = [*paused_lines(plan), *(line for one in outcomes for line in outcome_lines(one))]
     return "\n".join([word, *(f"{style}\t{text}" for text, style in lines)])
 

@@ -68,6 +68,28 @@ def test_the_loop_makes_the_pass(machine: Machine, spec: Path, loop: Looping) ->
     assert once(machine, spec, "-q") == (0, "")
 
 
+def test_what_waits_and_what_fails_is_not_called_as_declared(machine: Machine) -> None:
+    spec = machine.spec(
+        'processes: {bad: {command: "echo no port; exit 3", restart: {attempts: 1}}}\n'
+        'checks: {never: {command: "false", every: 1h}}\n'
+    )
+    loop = Looping(machine, spec).up()
+    try:
+        until(lambda: "given up" in machine.reconcile("--status", spec).stdout)
+        until(lambda: "failing" in machine.reconcile("--status", spec).stdout)
+        for words in ((), ("--only", "*:*")):  # With that it looks for itself, and asks by signal.
+            status, said = once(machine, spec, *words)
+            assert status == 1, said
+            lines = said.splitlines()
+            assert lines[0].endswith(f"(pid {loop.pid}) keeps it as declared, except:")
+            assert lines[1].startswith("  ! waits process:bad: not running; gave up after 1 failed")
+            assert lines[2] == "  ! failing check:never: exit status 1"
+        assert once(machine, spec, "-q") == (1, "")
+        assert once(machine, spec, "--json")[0] == 1
+    finally:
+        loop.kill()
+
+
 def test_what_was_not_believed_is_told(machine: Machine, spec: Path, loop: Looping) -> None:
     """As a pass of its own would."""
     (machine.base / "there").mkdir()

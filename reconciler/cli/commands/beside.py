@@ -13,7 +13,7 @@ from reconciler.base.errors import BUSY, DONE
 from reconciler.base.text import printable
 from reconciler.cli.invocation import complain, exit_status
 from reconciler.host.environment import on_note
-from reconciler.output.text import given, outcome_lines, paused_lines
+from reconciler.output.text import given, outcome_lines, paused_lines, trouble_lines
 from reconciler.watchdog.requests import request_pass
 
 if TYPE_CHECKING:
@@ -71,13 +71,14 @@ def run(context: Context, spec: Spec, taken: LockHeld) -> int:
     if context.answer is not None and taken.loop is not None:
         look, late = _settled(context, spec, host, ())
         return _told(context, spec, taken, look.plan, context.answer, late)
-    plan = context.look(spec, host).plan
+    plan = rest = context.look(spec, host).plan
     report, late = Report(plan), set[str]()
     if taken.loop is not None and (
         not plan.steps or ask(taken.loop, context.folder(spec), Clock(), _PATIENCE)
     ):
         look, late = _settled(context, spec, host, {step.id for step in plan.steps})
-        left = {step.id: step.why for step in look.plan.steps}
+        rest = look.plan
+        left = {step.id: step.why for step in rest.steps}
         report = Report(
             plan,
             tuple(
@@ -95,13 +96,12 @@ def run(context: Context, spec: Spec, taken: LockHeld) -> int:
         context.print_json({**data.report_document(report, context.about(spec)), "busy": about})
     if taken.loop is None:
         return complain(f"{spec.name}: {taken}; nothing was done", BUSY)
-    asked = "; it ran a pass:" if report.outcomes else ""
-    context.say((f"{spec.name}: {taken}{given(context.about(spec))}{asked}", "good"))
+    context.say(_heading(context, spec, taken, rest, bool(report.outcomes)))
     context.say(*paused_lines(plan))
     for outcome in report.outcomes:
         context.say(*outcome_lines(outcome))
-    context.say(*_late_lines(late))
-    return exit_status(report.failed, report.changed or bool(late), options)
+    context.say(*_late_lines(late), *trouble_lines(rest))
+    return exit_status(report.failed or rest.trouble, report.changed or bool(late), options)
 
 
 def _settled(
@@ -136,6 +136,13 @@ def _settled(
         pause = min(pause * 1.5, _LONGEST)
 
 
+def _heading(context: Context, spec: Spec, taken: LockHeld, plan: Plan, did: bool) -> Line:
+    """Who keeps it, and whether all of it; ``did``: what it has done stands below."""
+    end = "; it ran a pass:" if did else ", except:" if plan.trouble else ""
+    style = "bad" if plan.trouble else "good"
+    return f"{spec.name}: {taken}{given(context.about(spec))}{end}", style
+
+
 def _late_lines(late: Collection[str]) -> Sequence[Line]:
     return [(f"  done {one}: what it needs is ready", "good") for one in sorted(late)]
 
@@ -146,10 +153,10 @@ def _told(
     """Tell what the loop has done, ``late`` too; ``plan`` is what is to be done behind that."""
     from reconciler.core.model import Outcome
 
-    asked = "; it ran a pass:" if answer.word in ("done", "failed") else ""
-    context.say((f"{spec.name}: {taken}{given(context.about(spec))}{asked}", "good"))
-    context.say(*answer.lines, *_late_lines(late))
+    did = answer.word in ("done", "failed")
+    context.say(_heading(context, spec, taken, plan, did), *answer.lines, *_late_lines(late))
     for step in plan.steps:
         context.say(*outcome_lines(Outcome(step, "failed", f"{_STILL_WRONG}: {step.why}")))
-    failed = bool(plan.steps) or answer.word == "failed"
+    context.say(*trouble_lines(plan))
+    failed = bool(plan.steps) or plan.trouble or answer.word == "failed"
     return exit_status(failed, answer.word == "done" or bool(late), context.options)
