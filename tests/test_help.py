@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import shutil
 import subprocess
@@ -62,6 +63,9 @@ def test_the_manual_pages_name_everything_and_are_sound_roff(
         assert f"\\fB{flag}\\fR".replace("-", "\\-") in page
     for status, _ in STATUSES:
         assert f"\\fB{status}\\fR" in page
+    spec = page.partition(".SH THE SPEC")[2].partition(".SH ")[0]
+    for key in json.loads((CHECKOUT / "specs/spec.schema.json").read_text())["properties"]:
+        assert re.search(rf"\b{key}\b", spec), key
     for verb in ("start", "stop", "submit", "report"):
         assert f".SS \\fBai\\-cmd\\-executor {verb}" in pages["ai-cmd-executor.1"]
     linters = {"groff": ["-man", "-ww", "-z", "-Tutf8"], "mandoc": ["-T", "lint"]}
